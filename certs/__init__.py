@@ -1,0 +1,1 @@
+"""Certificates: the metacert, self-signed ones and those in files."""

@@ -1,0 +1,1 @@
+"""A DERP relay for Tailscale clients."""

@@ -1,0 +1,92 @@
+"""Every error that this program raises on purpose, in one tree.
+
+    DerperError
+    ├── UsageError          a flag or variable is wrong; exit code 2, nothing bound or written
+    ├── StartError          the machine says no (port in use, unreadable key); exit code 1
+    ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
+    └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
+        ├── PeerVanished        reset, timed out, or closed in the middle of something
+        ├── TLSFailed           no TLS could be agreed on
+        ├── HTTPFailed          not HTTP, too large, or too slow
+        ├── LoginRefused        the DERP login broke a rule or came too late
+        ├── ProtocolViolation   a frame broke a rule after login
+        ├── NotPermitted        a mesh-only frame from a client without the mesh key
+        ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
+        └── ServerStopping      we are going away
+
+A message is one line, names what was expected, and never holds a private key. The connection
+task is the only place that catches a ConnectionEnd: it turns it into one log line and one count,
+under the class's `reason`.
+"""
+
+from typing import ClassVar
+
+
+class DerperError(Exception):
+    """The root of the tree."""
+
+
+class UsageError(DerperError):
+    """A flag or an environment variable has a value that can't be used."""
+
+
+class StartError(DerperError):
+    """The configuration is well-formed, but this machine can't serve it."""
+
+
+class ReloadError(DerperError):
+    """A file that was read again can't be used; what was in force stays in force."""
+
+
+class ConnectionEnd(DerperError):
+    """Why a connection ended; `reason` is its label in logs and metrics."""
+
+    reason: ClassVar[str] = "ended"
+
+
+class PeerVanished(ConnectionEnd):
+    """The peer reset the connection, or closed it in the middle of something."""
+
+    reason = "peer_vanished"
+
+
+class TLSFailed(ConnectionEnd):
+    """The TLS handshake failed, or a record could not be decrypted."""
+
+    reason = "tls_failed"
+
+
+class HTTPFailed(ConnectionEnd):
+    """The peer does not speak HTTP/1, sent too much of it, or sent it too slowly."""
+
+    reason = "http_failed"
+
+
+class LoginRefused(ConnectionEnd):
+    """The DERP login broke a rule or its deadline."""
+
+    reason = "login_refused"
+
+
+class ProtocolViolation(ConnectionEnd):
+    """A frame after login broke a rule of the protocol."""
+
+    reason = "protocol_violation"
+
+
+class NotPermitted(ConnectionEnd):
+    """A mesh-only frame came from a client that is no mesh peer."""
+
+    reason = "not_permitted"
+
+
+class WriteTimeout(ConnectionEnd):
+    """The peer took nothing for longer than the write timeout."""
+
+    reason = "write_timeout"
+
+
+class ServerStopping(ConnectionEnd):
+    """The server is shutting down."""
+
+    reason = "server_stopping"

@@ -1,0 +1,1 @@
+"""The h11 front end: everything that is not DERP frames."""

@@ -1,0 +1,1 @@
+"""Sockets: the transports that carry DERP and HTTP."""

@@ -1,0 +1,61 @@
+"""What carries bytes to and from one peer: TLS, plain TCP or websocket, behind one shape.
+
+Reading is split in two, so that one scratch buffer serves every connection: `wait_readable`
+waits and holds no buffer; `read_into` then copies into a buffer that the caller owns until its
+next await. Writing never waits: `write` hands over bytes at once and keeps what the socket did
+not take; whoever finds `unsent` non-zero afterwards sees to it that some task awaits `flush`.
+"""
+
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Endpoint:
+    """One end of a connection: an IP address without brackets or zone, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Transport(Protocol):
+    """A byte stream to one peer. Only one task reads it, and at most one awaits `flush`."""
+
+    remote: Endpoint
+    local: Endpoint
+    tls_version: str | None
+    """As `ssl` names it ("TLSv1.3"); None without TLS."""
+
+    async def wait_readable(self) -> None:
+        """Wait until `read_into` may have something to give. Always a checkpoint."""
+
+    def read_into(self, view: memoryview) -> int:
+        """Copy what has arrived into `view` and return how many bytes; -1 at the end of stream.
+
+        0 means that nothing whole has arrived yet (half a TLS record): wait again.
+        Raises PeerVanished or TLSFailed.
+        """
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data`, keeping what the socket does not take. Raises PeerVanished.
+
+        `data` is not kept: the caller may reuse its buffer at once. Must not be called while
+        `unsent` is non-zero.
+        """
+
+    @property
+    def unsent(self) -> int:
+        """Bytes (as on the wire, encrypted) that `write` has kept."""
+
+    async def flush(self) -> None:
+        """Wait until nothing is unsent. Raises PeerVanished."""
+
+    def abort(self) -> None:
+        """Close at once; every task waiting on the transport wakes with PeerVanished."""
+
+    async def aclose(self) -> None:
+        """Say goodbye as the protocol has it, as far as that needs no waiting, then close."""

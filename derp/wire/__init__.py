@@ -1,0 +1,1 @@
+"""The DERP wire format: pure, bytes in and values out."""

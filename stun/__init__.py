@@ -1,0 +1,1 @@
+"""A STUN responder (RFC 8489) that answers Tailscale clients."""
