@@ -1,0 +1,153 @@
+"""Listening sockets, and the loop that accepts from one."""
+
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from derp.errors import StartError
+from derp.net.transport import Endpoint
+
+BACKLOG: Final = 4096
+NOTSENT_LOWAT: Final = 32 << 10
+"""Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in an outbox,
+where it can be dropped when it is too old."""
+
+_ACCEPTS_A_TURN: Final = 64
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_RETRY_SECONDS: Final = 0.1
+_COMPLAIN_EVERY: Final = 60.0
+
+logger = logging.getLogger("derper.listener")
+
+
+@attrs.frozen
+class TCPOptions:
+    """What accepted connections inherit from their listener; times are in seconds."""
+
+    keepalive_time: float = 600.0
+    """Idle time before the kernel probes; 0 leaves the system's own."""
+    user_timeout: float = 15.0
+    """How long sent data may stay unacknowledged; 0 leaves the system's own."""
+
+
+def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:
+    """Listen on an address; "" means every address, IPv4 and IPv6. May block on a name look-up.
+
+    Port 0 picks a free port, the same for both families. Raises StartError.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host, port):
+            if port == 0 and listeners:
+                address = (address[0], listeners[0].getsockname()[1], *address[2:])  # noqa: PLW2901
+            listeners.append(_listen(family, address, options))
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        where = Endpoint(host or "*", port)
+        raise StartError(f"can't listen on TCP {where}: {_explain(error, port)}") from error
+    return listeners
+
+
+def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    if host:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [(family, address) for family, _, _, _, address in found]
+    addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [
+        (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what no address means
+    ]
+    if _has_ipv6():
+        addresses.append((socket.AF_INET6, ("::", port)))
+    return addresses
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _listen(
+    family: socket.AddressFamily, address: tuple[object, ...], options: TCPOptions
+) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tcp = socket.IPPROTO_TCP
+        listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if options.keepalive_time:
+            seconds = max(1, round(options.keepalive_time))
+            listener.setsockopt(tcp, socket.TCP_KEEPIDLE, seconds)
+        if options.user_timeout:
+            milliseconds = max(1, round(options.user_timeout * 1000))
+            listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, milliseconds)
+        listener.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _explain(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use by another program"
+    if error.errno == errno.EACCES and port < 1024:
+        return "ports below 1024 take root or the capability CAP_NET_BIND_SERVICE"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    return (error.strerror or str(error)).lower()
+
+
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Make an Endpoint of a socket address, without a zone."""
+    return Endpoint(address[0].partition("%")[0], address[1])
+
+
+async def accept_forever(
+    listener: socket.socket, handle: Callable[[socket.socket, Endpoint], None]
+) -> NoReturn:
+    """Hand each accepted, non-blocking socket and its peer's address to `handle`.
+
+    When descriptors or memory run out it says so, waits a moment, and goes on.
+    """
+    complained = float("-inf")
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                break
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    # The kernel passes on network errors of the new connection; it is gone.
+                    continue
+                if trio.current_time() - complained > _COMPLAIN_EVERY:
+                    complained = trio.current_time()
+                    logger.error(  # noqa: TRY400 -- the sentence says all
+                        "can't accept connections: %s; raise the limit (ulimit -n)", error.strerror
+                    )
+                await trio.sleep(_RETRY_SECONDS)
+                break
+            try:
+                sock.setblocking(False)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    sock.close()
+                continue
+            handle(sock, endpoint(address))

@@ -1,0 +1,109 @@
+"""A plain TCP connection as a Transport; the TLS one is built on it.
+
+How it works: the socket is the standard library's, non-blocking, and Trio is asked only to wait
+for it. A read that did not fill the buffer has emptied the socket, so the next thing to do is
+wait; one that did fill it is followed by a checkpoint instead, or a peer that never stops sending
+would keep every other task from running. A write goes straight to the socket; what that does not
+take is kept, and `flush` sends it once the socket is writable again.
+"""
+
+import socket
+
+import trio
+
+from derp.errors import PeerVanished
+from derp.net.transport import Endpoint
+
+RECEIVE_SIZE = 256 << 10
+"""Most bytes asked of a socket at a time."""
+
+
+class TCPTransport:
+    """A Transport over a connected, non-blocking TCP socket, which it owns."""
+
+    __slots__ = ("_more", "_socket", "_unsent", "local", "remote")
+
+    tls_version: str | None = None
+
+    def __init__(self, sock: socket.socket, remote: Endpoint, local: Endpoint) -> None:
+        self.remote = remote
+        self.local = local
+        self._socket = sock
+        self._unsent: bytes | memoryview = b""
+        # Whether the last read filled its buffer, so that there may be more to read at once.
+        self._more = False
+
+    async def wait_readable(self) -> None:
+        """Wait until `read_into` may have something to give. Always a checkpoint."""
+        if self._more:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError) as error:
+            raise PeerVanished("the connection was closed") from error
+
+    def read_into(self, view: memoryview) -> int:
+        """Copy what has arrived into `view`; see Transport."""
+        size = min(len(view), RECEIVE_SIZE)
+        received = self._receive(view[:size])
+        self._more = received == size
+        return received
+
+    def _receive(self, view: memoryview) -> int:
+        """Read from the socket: bytes read, 0 for nothing there, -1 for the end."""
+        try:
+            return self._socket.recv_into(view) or -1
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise PeerVanished(_explain(error)) from error
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data`, keeping a copy of what the socket does not take; see Transport."""
+        sent = self._send(data)
+        if sent < len(data):
+            self._unsent = bytes(memoryview(data)[sent:])
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise PeerVanished(_explain(error)) from error
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `write` has kept."""
+        return len(self._unsent)
+
+    async def flush(self) -> None:
+        """Wait until nothing is unsent; see Transport."""
+        while self._unsent:
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except (trio.ClosedResourceError, OSError, ValueError) as error:
+                raise PeerVanished("the connection was closed") from error
+            if sent := self._send(self._unsent):
+                self._unsent = memoryview(self._unsent)[sent:]
+        self._unsent = b""
+
+    def abort(self) -> None:
+        """Close at once; see Transport."""
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    async def aclose(self) -> None:
+        """Close; what the kernel holds is still sent."""
+        self.abort()
+        await trio.lowlevel.checkpoint()
+
+    def tcp_info(self) -> bytes:
+        """Return the kernel's `struct tcp_info` of this connection (Linux). Raises OSError."""
+        return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+
+
+def _explain(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

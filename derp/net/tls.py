@@ -1,0 +1,197 @@
+"""TLS as a Transport: OpenSSL between memory buffers, many records at a time.
+
+Why not trio.SSLStream: it moves one TLS record a call, and a relay's load is thousands of small
+records. Here a read takes everything that the socket holds, up to RECEIVE_SIZE, and decrypts all
+of it into the caller's buffer; a write encrypts a whole run of packets and sends it at once.
+
+How it works, and what must never happen here:
+- All connections share one pair of MemoryBIOs and one buffer for ciphertext, kept in a TLSEngine.
+  That is what keeps an idle connection small: each has an SSL object and nothing else. It is
+  sound because every method below runs from its first touch of a BIO to its last without an
+  await, and leaves both BIOs empty. `_drained` sees to the incoming one: OpenSSL itself takes up
+  a half-received record, and what it has not looked at yet is carried over in `_carry`.
+  Never put an await between a use of `engine.incoming` or `engine.outgoing` and the end of its
+  method, and never call their `write_eof`, which would end every connection.
+- Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
+- What OpenSSL wants to say (alerts, key updates) is sent after each operation, errors included.
+"""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import trio
+
+from derp.errors import PeerVanished, TLSFailed
+from derp.net.tcp import RECEIVE_SIZE, TCPTransport
+from derp.net.transport import Endpoint
+
+FEED_SIZE: Final = 64 << 10
+"""Most bytes of ciphertext that OpenSSL is given at a time."""
+
+Piece = bytes | memoryview
+ReadInto = Callable[[int, memoryview], int]
+
+
+class TLSEngine:
+    """What all TLS connections share: the context of new ones, two BIOs and a buffer.
+
+    `context` may be replaced at any time; established connections keep theirs.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.ciphertext = memoryview(bytearray(RECEIVE_SIZE))
+
+
+class TLSTransport(TCPTransport):
+    """The server's end of a TLS connection over a connected, non-blocking socket.
+
+    `handshake` comes first; afterwards it is a Transport.
+    """
+
+    __slots__ = ("_carry", "_engine", "_ssl", "tls_version")
+
+    def __init__(
+        self, sock: socket.socket, remote: Endpoint, local: Endpoint, engine: TLSEngine
+    ) -> None:
+        super().__init__(sock, remote, local)
+        self.tls_version: str | None = None
+        self._engine = engine
+        self._ssl = engine.context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
+        # Ciphertext that came but was not given to OpenSSL yet; None where nothing is held back.
+        self._carry: bytes | None = None
+
+    async def handshake(self) -> None:
+        """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
+        engine = self._engine
+        while True:
+            await self.wait_readable()
+            received = self._receive(engine.ciphertext)
+            if received < 0:
+                raise PeerVanished("the connection was closed during the TLS handshake")
+            if not received:
+                continue
+            engine.incoming.write(engine.ciphertext[:received])
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                self._speak()
+            except ssl.SSLError as error:
+                self._fail(error)
+            else:
+                # What came behind the handshake is the peer's first request.
+                self._carry = self._drained()
+                self._more = True
+                self._speak()
+                break
+            await self.flush()
+        self.tls_version = self._ssl.version()
+        await self.flush()
+
+    def read_into(self, view: memoryview) -> int:
+        """Decrypt what has arrived into `view`; see Transport."""
+        engine = self._engine
+        total = 0
+        if (carry := self._take_carry()) is not None:
+            total = self._decrypt(carry, view, 0)
+            if self._carry is not None:
+                return total
+        size = min(RECEIVE_SIZE, len(view) - total)
+        received = self._receive(engine.ciphertext[:size])
+        self._more = received == size
+        if received <= 0:
+            return total or received
+        return self._decrypt(engine.ciphertext[:received], view, total)
+
+    def _decrypt(self, ciphertext: Piece, view: memoryview, total: int) -> int:
+        """Decrypt into `view[total:]`; return the new total, -1 at an end with nothing before.
+
+        Where `view` is full, or the end was reached, `_carry` is set and there is more to read.
+        """
+        engine = self._engine
+        incoming = engine.incoming
+        pending = self._ssl.pending
+        read: ReadInto = self._ssl.read  # type: ignore[assignment]
+        space = len(view)
+        for start in range(0, len(ciphertext) or 1, FEED_SIZE):
+            incoming.write(ciphertext[start : start + FEED_SIZE])
+            try:
+                while total < space:
+                    total += read(space - total, view[total:])
+                    # Without this look, each read would end in a costly SSLWantReadError.
+                    if not incoming.pending and not pending():
+                        break
+                else:
+                    self._carry = self._drained() + bytes(ciphertext[start + FEED_SIZE :])
+                    self._more = True
+                    break
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                self._drained()
+                self._carry = b""
+                self._more = True
+                return total or -1
+            except ssl.SSLError as error:
+                self._fail(error)
+        if engine.outgoing.pending:
+            self._speak()
+        return total
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send `data`; see Transport."""
+        try:
+            self._ssl.write(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+        ciphertext = self._engine.outgoing.read()
+        sent = self._send(ciphertext)
+        if sent < len(ciphertext):
+            self._unsent = memoryview(ciphertext)[sent:]
+
+    async def aclose(self) -> None:
+        """Send close_notify if the socket takes it at once, then close."""
+        if self.tls_version is not None and not self._unsent:
+            # The peer's own close_notify is not waited for.
+            with contextlib.suppress(ssl.SSLError):
+                self._ssl.unwrap()
+            self._drained()
+            with contextlib.suppress(PeerVanished):
+                self._speak()
+        self.abort()
+        await trio.lowlevel.checkpoint()
+
+    def _take_carry(self) -> bytes | None:
+        carry, self._carry = self._carry, None
+        return carry
+
+    def _drained(self) -> bytes:
+        """Empty the shared incoming BIO; return what OpenSSL had not taken."""
+        incoming = self._engine.incoming
+        return incoming.read() if incoming.pending else b""
+
+    def _speak(self) -> None:
+        """Send what OpenSSL has to say, behind what is still unsent."""
+        ciphertext = self._engine.outgoing.read()
+        if not ciphertext:
+            return
+        if self._unsent:
+            self._unsent = bytes(self._unsent) + ciphertext
+            return
+        sent = self._send(ciphertext)
+        if sent < len(ciphertext):
+            self._unsent = memoryview(ciphertext)[sent:]
+
+    def _fail(self, error: ssl.SSLError) -> NoReturn:
+        """Leave the shared BIOs empty, tell the peer, and raise TLSFailed."""
+        self._drained()
+        # Where the peer has left before it could be told, the reason is still the TLS error.
+        with contextlib.suppress(PeerVanished):
+            self._speak()
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        raise TLSFailed(reason) from error

@@ -1,0 +1,172 @@
+"""A websocket as a Transport, through trio-websocket.
+
+A browser's client speaks DERP inside binary messages, whose borders mean nothing. The front end
+has already read the HTTP request, so trio-websocket is given a stream that begins with the bytes
+of that request and goes on with the connection.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import trio
+import trio_websocket
+
+from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.net.transport import Endpoint, Transport
+
+SUBPROTOCOL: Final = "derp"
+MAX_MESSAGE: Final = 1 << 20
+"""Bytes of the longest message taken. The original closes the connection at 32 KiB."""
+MESSAGE_SIZE: Final = 16 << 10
+"""Bytes of the longest message sent. Go's websocket client closes the connection at 32 KiB."""
+_MESSAGES_AHEAD: Final = 8
+_RECEIVE_SIZE: Final = 64 << 10
+_CLOSE_TIMEOUT: Final = 2
+
+
+class ReplayStream(trio.abc.Stream):
+    """A Trio stream that yields `first`, then what the transport receives."""
+
+    def __init__(self, transport: Transport, first: bytes) -> None:
+        self._transport = transport
+        self._first = first
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has arrived, b"" at the end."""
+        size = max_bytes or _RECEIVE_SIZE
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            data, self._first = self._first[:size], self._first[size:]
+            return data
+        buffer = memoryview(bytearray(size))
+        try:
+            while True:
+                await self._transport.wait_readable()
+                if received := self._transport.read_into(buffer):
+                    return bytes(buffer[: max(received, 0)])
+        except PeerVanished as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything."""
+        try:
+            self._transport.write(data)
+            await self._transport.flush()
+        except PeerVanished as error:
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until what was written has been sent."""
+        await self._transport.flush()
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self._transport.aclose()
+
+
+class WebSocketTransport:
+    """A Transport over an accepted websocket: writes are kept, and sent as messages by `flush`."""
+
+    def __init__(self, connection: Any, below: Transport) -> None:
+        self.remote: Endpoint = below.remote
+        self.local: Endpoint = below.local
+        self.tls_version = below.tls_version
+        self._connection = connection
+        self._below = below
+        self._received = b""
+        self._ended = False
+        self._unsent: deque[bytes] = deque()
+
+    async def wait_readable(self) -> None:
+        """Wait for the next message, unless the last one was not read to its end."""
+        if self._received or self._ended:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            message = await self._connection.get_message()
+        except trio_websocket.ConnectionClosed:
+            self._ended = True
+            return
+        if isinstance(message, str):
+            raise HTTPFailed("websocket message is text, expected binary")
+        self._received = message
+
+    def read_into(self, view: memoryview) -> int:
+        """Copy out what the last message holds; see Transport."""
+        if self._ended:
+            return -1
+        size = min(len(view), len(self._received))
+        view[:size] = self._received[:size]
+        self._received = self._received[size:]
+        return size
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep `data` for `flush`; see Transport."""
+        data = bytes(data)
+        for start in range(0, len(data), MESSAGE_SIZE):
+            self._unsent.append(data[start : start + MESSAGE_SIZE])
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `write` has kept."""
+        return sum(map(len, self._unsent))
+
+    async def flush(self) -> None:
+        """Send what was kept; see Transport."""
+        while self._unsent:
+            try:
+                await self._connection.send_message(self._unsent[0])
+            except trio_websocket.ConnectionClosed as error:
+                raise PeerVanished("the websocket was closed") from error
+            self._unsent.popleft()
+
+    def abort(self) -> None:
+        """Close the connection below at once; see Transport."""
+        self._below.abort()
+
+    async def aclose(self) -> None:
+        """Send a close message, then close."""
+        with trio.move_on_after(_CLOSE_TIMEOUT):
+            await self._connection.aclose()
+        self._below.abort()
+
+
+@contextlib.asynccontextmanager
+async def accept(transport: Transport, request: bytes) -> AsyncIterator[WebSocketTransport]:
+    """Answer the websocket handshake whose HTTP request was read already.
+
+    `request` is what has been received so far: the request's head and anything behind it.
+    Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
+    The caller sets the deadline. Raises HTTPFailed where it is no proper handshake.
+    """
+    # A nursery would wrap what the body raises into an exception group.
+    failure: ConnectionEnd | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            connection = await _shake_hands(nursery, ReplayStream(transport, request))
+            yield WebSocketTransport(connection, transport)
+        except ConnectionEnd as error:
+            failure = error
+        finally:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _shake_hands(nursery: trio.Nursery, stream: ReplayStream) -> Any:
+    try:
+        proposal = await trio_websocket.wrap_server_stream(
+            nursery,
+            stream,
+            max_message_size=MAX_MESSAGE,
+            message_queue_size=_MESSAGES_AHEAD,
+            receive_buffer_size=_RECEIVE_SIZE,
+        )
+        if SUBPROTOCOL not in proposal.proposed_subprotocols:
+            await proposal.reject(400)
+            raise HTTPFailed(f"websocket without the subprotocol {SUBPROTOCOL}")
+        return await proposal.accept(subprotocol=SUBPROTOCOL)
+    except (trio_websocket.ConnectionClosed, trio.BrokenResourceError) as error:
+        raise PeerVanished("the connection was closed during the websocket handshake") from error

@@ -1,0 +1,112 @@
+"""Who is connected: from key to connection, duplicates, and who is told when somebody leaves.
+
+The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
+"""
+
+from typing import Generic, Protocol, TypeVar
+
+from derp.relay.duplicates import DuplicateSet
+
+
+class Member(Protocol):
+    """What the hub needs of a connection; it is compared by identity."""
+
+    key: bytes
+    """The 32-byte key that it logged in with."""
+    duplicate: bool
+    """Set by the hub: whether another connection has the same key."""
+    heard_from: set[bytes]
+    """Set by the hub: the keys that packets were handed to this connection from."""
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Hub(Generic[M]):
+    """Every logged-in connection of this relay."""
+
+    def __init__(self) -> None:
+        self.active: dict[bytes, M] = {}
+        """The connection that gets a key's packets. Read directly on the packet path."""
+        self.members: dict[M, None] = {}
+        self.duplicates: dict[bytes, DuplicateSet[M]] = {}
+        self.duplicate_logins = 0
+        """How many connections have ever joined while their key was connected."""
+        self._told_when_gone: dict[bytes, set[M]] = {}
+
+    def join(self, member: M) -> None:
+        """Let a connection in; it gets its key's packets from now on."""
+        key = member.key
+        self.members[member] = None
+        if (duplicates := self.duplicates.get(key)) is not None:
+            duplicates.add(member)
+        elif (other := self.active.get(key)) is not None:
+            self.duplicates[key] = DuplicateSet(other, member)
+            other.duplicate = True
+        if key in self.duplicates:
+            member.duplicate = True
+            self.duplicate_logins += 1
+        self.active[key] = member
+
+    def leave(self, member: M) -> set[M]:
+        """Let a connection go; return those to be told that its key is no longer here."""
+        key = member.key
+        del self.members[member]
+        for source in member.heard_from:
+            if (watching := self._told_when_gone.get(source)) is not None:
+                watching.discard(member)
+                if not watching:
+                    del self._told_when_gone[source]
+
+        if (duplicates := self.duplicates.get(key)) is None:
+            del self.active[key]
+            return self._told_when_gone.pop(key, set())
+        duplicates.remove(member)
+        self.active[key] = duplicates.active
+        if len(duplicates.members) == 1:
+            del self.duplicates[key]
+            duplicates.active.duplicate = False
+        return set()
+
+    def heard(self, member: M) -> None:
+        """Note that a connection whose `duplicate` is set has sent something."""
+        duplicates = self.duplicates[member.key]
+        duplicates.heard(member)
+        self.active[member.key] = member
+
+    def handed_over(self, source: bytes, member: M) -> None:
+        """Note that `member` was handed a packet from `source`, for the first time.
+
+        To be called when `source not in member.heard_from`. A connection is told only once that
+        a key has left, however often it comes back: as the original does it (noteSendFromSrc).
+        """
+        member.heard_from.add(source)
+        self._told_when_gone.setdefault(source, set()).add(member)
+
+    def check(self) -> list[str]:
+        """Return what is inconsistent, one sentence each; empty when all is well."""
+        problems = []
+        keys: dict[bytes, int] = {}
+        for member in self.members:
+            keys[member.key] = keys.get(member.key, 0) + 1
+        if keys.keys() != self.active.keys():
+            difference = len(keys.keys() ^ self.active.keys())
+            problems.append(f"{difference} keys are connected or active, but not both")
+        if inactive := sum(member not in self.members for member in self.active.values()):
+            problems.append(f"{inactive} active connections have left")
+        if {key for key, count in keys.items() if count > 1} != self.duplicates.keys():
+            problems.append("the keys connected more than once are not those known as duplicates")
+        for key, duplicates in self.duplicates.items():
+            if len(duplicates.members) != keys.get(key):
+                problems.append("a set of duplicates has lost or kept a connection")
+            if self.active.get(key) is not duplicates.active:
+                problems.append("a set of duplicates disagrees on who is active")
+        if wrong := sum(m.duplicate is not (m.key in self.duplicates) for m in self.members):
+            problems.append(f"{wrong} connections are wrong about being duplicates")
+        if gone := sum(
+            member not in self.members
+            for watching in self._told_when_gone.values()
+            for member in watching
+        ):
+            problems.append(f"{gone} connections that have left wait to hear of others leaving")
+        return problems

@@ -1,0 +1,147 @@
+"""What waits for a peer that does not take its packets at once.
+
+The original queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
+lane is bounded by bytes and by how long its oldest entry has waited: a fast receiver loses
+nothing, a slow one gets fresh packets instead of a long queue of stale ones. Dropping is from the
+head, by whole frames. Control frames go first, then disco packets, then the rest.
+
+An outbox exists only while something waits; an idle connection has none.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
+
+LANE_BYTES: Final = 1 << 20
+"""Most bytes of frames that wait in the packet lane."""
+DISCO_LANE_BYTES: Final = 64 << 10
+"""Most bytes of frames that wait in the disco lane."""
+CONTROL_FRAMES: Final = 4096
+"""Most control frames that wait; each is under 50 bytes."""
+MAX_WAIT: Final = 0.3
+"""Seconds after which a packet is too old to be worth sending."""
+
+OnDrop = Callable[[bool, int, int], None]
+"""Called with (disco, packets, bytes of packets) for what is dropped."""
+
+
+class Entry:
+    """A run that waits: `data[offset:]` is `packets` whole RecvPacket frames from `source`."""
+
+    __slots__ = ("data", "offset", "packets", "since", "source")
+
+    def __init__(self, data: bytes, packets: int, source: bytes, since: float) -> None:
+        self.data = data
+        self.offset = 0
+        self.packets = packets
+        self.source = source
+        self.since = since
+
+    def drop_frames(self, at_least: int) -> tuple[int, int]:
+        """Drop frames from the head until `at_least` bytes are gone; return (packets, bytes)."""
+        start = position = self.offset
+        packets = 0
+        while position - start < at_least and packets < self.packets:
+            position += HEADER_LENGTH + HEADER.unpack_from(self.data, position)[1]
+            packets += 1
+        self.offset = position
+        self.packets -= packets
+        return packets, position - start
+
+
+class Lane:
+    """Runs of one kind in the order in which they came."""
+
+    __slots__ = ("_limit", "_on_drop", "disco", "entries", "size")
+
+    def __init__(self, limit: int, on_drop: OnDrop, *, disco: bool) -> None:
+        self.entries: deque[Entry] = deque()
+        self.size = 0
+        self.disco = disco
+        self._limit = limit
+        self._on_drop = on_drop
+
+    def put(self, entry: Entry) -> None:
+        """Append a run, then drop from the head what is too much or, by now, too old."""
+        self.entries.append(entry)
+        self.size += len(entry.data)
+        self.expire(entry.since)
+        while (excess := self.size - self._limit) > 0:
+            head = self.entries[0]
+            packets, size = head.drop_frames(excess)
+            self.size -= size
+            self._on_drop(self.disco, packets, size - packets * PACKET_OVERHEAD)
+            if not head.packets:
+                self.entries.popleft()
+
+    def expire(self, now: float) -> None:
+        """Drop what has waited longer than MAX_WAIT."""
+        entries = self.entries
+        while entries and now - entries[0].since > MAX_WAIT:
+            self._drop_entry(entries.popleft(), self._on_drop)
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything."""
+        while self.entries:
+            self._drop_entry(self.entries.popleft(), on_drop)
+
+    def _drop_entry(self, entry: Entry, on_drop: OnDrop) -> None:
+        size = len(entry.data) - entry.offset
+        self.size -= size
+        on_drop(self.disco, entry.packets, size - entry.packets * PACKET_OVERHEAD)
+
+
+class Outbox:
+    """Everything that waits for one connection. `on_drop` hears of what is dropped from a head."""
+
+    __slots__ = ("_control", "_disco", "_packets")
+
+    def __init__(self, on_drop: OnDrop) -> None:
+        self._control: deque[bytes] = deque()
+        self._disco = Lane(DISCO_LANE_BYTES, on_drop, disco=True)
+        self._packets = Lane(LANE_BYTES, on_drop, disco=False)
+
+    def put_control(self, frame: bytes) -> bool:
+        """Queue a control frame; False where too many wait already and it is not queued."""
+        if len(self._control) >= CONTROL_FRAMES:
+            return False
+        self._control.append(frame)
+        return True
+
+    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+        """Queue a run of `packets` RecvPacket frames from `source`."""
+        lane = self._disco if disco else self._packets
+        lane.put(Entry(run, packets, source, now))
+
+    def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+
+        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        """
+        pieces: list[bytes | memoryview] = []
+        entries: list[Entry] = []
+        size = 0
+        while self._control and size < limit:
+            pieces.append(self._control.popleft())
+            size += len(pieces[-1])
+        for lane in (self._disco, self._packets):
+            lane.expire(now)
+            while lane.entries and size < limit:
+                entry = lane.entries.popleft()
+                piece = memoryview(entry.data)[entry.offset :] if entry.offset else entry.data
+                lane.size -= len(piece)
+                size += len(piece)
+                pieces.append(piece)
+                entries.append(entry)
+        return pieces, entries
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything; `on_drop` hears of the packets."""
+        self._control.clear()
+        self._disco.clear(on_drop)
+        self._packets.clear(on_drop)
+
+    def __bool__(self) -> bool:
+        return bool(self._control or self._disco.entries or self._packets.entries)

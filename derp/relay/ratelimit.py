@@ -1,0 +1,41 @@
+"""Token buckets: for what one client may send, for peer-gone answers, and for accepting."""
+
+from typing import Final
+
+from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
+
+MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
+"""Bytes that a client's bucket holds at least: the longest payload of a SendPacket frame."""
+
+
+class TokenBucket:
+    """`rate` tokens a second, at most `burst` at a time; full at first. Times are in seconds."""
+
+    __slots__ = ("_last", "_tokens", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._tokens = burst
+        self._last = now
+
+    def allow(self, now: float) -> bool:
+        """Take one token if there is one."""
+        self._refill(now)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def reserve(self, tokens: float, now: float) -> float:
+        """Take tokens, on credit where they are missing; return the seconds to wait for them."""
+        self._refill(now)
+        self._tokens -= tokens
+        return max(0.0, -self._tokens / self.rate)
+
+    def _refill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._last)
+        self._last = max(now, self._last)
+        # An unlimited rate times no time would be no number.
+        if elapsed:
+            self._tokens = min(self.burst, self._tokens + elapsed * self.rate)

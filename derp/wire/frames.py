@@ -1,0 +1,154 @@
+"""DERP frames: their types, limits, and the bytes of those that a server sends.
+
+Every frame is 1 byte of type, 4 bytes of payload length (big-endian), then the payload.
+The layouts are those of Go's `derp/derp.go`, protocol version 2.
+"""
+
+import enum
+import struct
+
+from derp.errors import NotPermitted, ProtocolViolation
+
+PROTOCOL_VERSION = 2
+MAGIC = "DERP🔑".encode()
+"""8 bytes at the start of the ServerKey payload."""
+
+HEADER = struct.Struct(">BI")
+HEADER_LENGTH = 5
+KEY_LENGTH = 32
+NONCE_LENGTH = 24
+MAX_PACKET_SIZE = 64 << 10
+"""The most bytes a packet may have, its keys and header not counted."""
+
+PACKET_OVERHEAD = HEADER_LENGTH + KEY_LENGTH
+"""Bytes of a SendPacket or RecvPacket frame that are not the packet: both have the same."""
+
+MAX_CLIENT_INFO = 256 << 10
+"""The longest ClientInfo payload that a server reads (Go: `recvClientKey`)."""
+
+DISCO_MAGIC = "TS💬".encode()
+"""6 bytes at the start of every disco packet."""
+MIN_DISCO_LENGTH = len(DISCO_MAGIC) + KEY_LENGTH + NONCE_LENGTH
+
+
+class FrameType(enum.IntEnum):
+    """The first byte of a frame, and what its payload is."""
+
+    SERVER_KEY = 0x01
+    """8 bytes MAGIC, 32 bytes server key, anything later versions add."""
+    CLIENT_INFO = 0x02
+    """32 bytes client key, 24 bytes nonce, NaCl box of JSON."""
+    SERVER_INFO = 0x03
+    """24 bytes nonce, NaCl box of JSON."""
+    SEND_PACKET = 0x04
+    """32 bytes destination key, packet."""
+    RECV_PACKET = 0x05
+    """32 bytes source key, packet."""
+    KEEP_ALIVE = 0x06
+    """Empty."""
+    NOTE_PREFERRED = 0x07
+    """1 byte: 1 where this server is the client's home, else 0."""
+    PEER_GONE = 0x08
+    """32 bytes key, 1 byte PeerGoneReason."""
+    PEER_PRESENT = 0x09
+    """32 bytes key, 16 bytes IPv6 address, 2 bytes port, 1 byte flags."""
+    FORWARD_PACKET = 0x0A
+    """32 bytes source key, 32 bytes destination key, packet. Mesh only."""
+    WATCH_CONNS = 0x10
+    """Empty. Mesh only."""
+    CLOSE_PEER = 0x11
+    """32 bytes key. Mesh only."""
+    PING = 0x12
+    """8 bytes, and up to 992 more that are ignored."""
+    PONG = 0x13
+    """The first 8 bytes of the ping."""
+    HEALTH = 0x14
+    """A sentence for the user in UTF-8; empty when all is well again."""
+    RESTARTING = 0x15
+    """4 bytes milliseconds until the client should reconnect, 4 bytes how long it should try."""
+
+
+class PeerGoneReason(enum.IntEnum):
+    """The last byte of a PeerGone frame."""
+
+    DISCONNECTED = 0x00
+    NOT_HERE = 0x01
+
+
+# The payload lengths that a server accepts from a logged-in client, as Go's handleFrame* do.
+_ACCEPTED = {
+    FrameType.NOTE_PREFERRED: range(1, 2),
+    FrameType.PING: range(8, 1001),
+    FrameType.WATCH_CONNS: range(1),
+    FrameType.CLOSE_PEER: range(KEY_LENGTH, KEY_LENGTH + 1),
+    FrameType.SEND_PACKET: range(KEY_LENGTH, KEY_LENGTH + MAX_PACKET_SIZE + 1),
+    FrameType.FORWARD_PACKET: range(2 * KEY_LENGTH, 2 * KEY_LENGTH + MAX_PACKET_SIZE + 1),
+}
+_MESH_ONLY = frozenset({FrameType.FORWARD_PACKET, FrameType.WATCH_CONNS, FrameType.CLOSE_PEER})
+
+
+def check_header(kind: int, length: int) -> bool:
+    """Decide from its header whether a logged-in client may send this frame.
+
+    Returns False for a type that a server does not know and skips, however long.
+    Raises ProtocolViolation for a length that its type can't have, NotPermitted for a frame that
+    takes the mesh key.
+    """
+    accepted = _ACCEPTED.get(kind)  # type: ignore[call-overload]
+    if accepted is None:
+        return False
+    name = FrameType(kind).name
+    if length not in accepted:
+        wanted = (
+            f"{accepted.start}" if len(accepted) == 1 else f"{accepted.start} to {accepted[-1]}"
+        )
+        raise ProtocolViolation(f"{name} frame of {length} bytes, expected {wanted}")
+    if kind in _MESH_ONLY:
+        raise NotPermitted(f"{name} frame from a client without the mesh key")
+    return True
+
+
+def looks_like_disco(packet: bytes | bytearray | memoryview) -> bool:
+    """Whether a packet is one of Tailscale's path-discovery messages (Go: LooksLikeDiscoWrapper).
+
+    Such a packet is 6 bytes DISCO_MAGIC, 32 bytes sender key, 24 bytes nonce, NaCl box.
+    """
+    return len(packet) >= MIN_DISCO_LENGTH and packet[: len(DISCO_MAGIC)] == DISCO_MAGIC
+
+
+def frame(kind: FrameType, payload: bytes = b"") -> bytes:
+    """Build one frame."""
+    return HEADER.pack(kind, len(payload)) + payload
+
+
+KEEP_ALIVE = frame(FrameType.KEEP_ALIVE)
+
+
+def server_key(public_key: bytes) -> bytes:
+    """Build the server's greeting."""
+    return frame(FrameType.SERVER_KEY, MAGIC + public_key)
+
+
+def recv_packet(source: bytes, packet: bytes) -> bytes:
+    """Build the frame that hands `packet` from the client `source` to another."""
+    return frame(FrameType.RECV_PACKET, source + packet)
+
+
+def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
+    """Build the frame that tells that `key` has left, or was never here."""
+    return frame(FrameType.PEER_GONE, key + bytes((reason,)))
+
+
+def pong(data: bytes) -> bytes:
+    """Build the answer to a ping whose first 8 bytes are `data`."""
+    return frame(FrameType.PONG, data)
+
+
+def health(problem: str) -> bytes:
+    """Build the frame whose sentence a client shows to its user; "" clears it."""
+    return frame(FrameType.HEALTH, problem.encode())
+
+
+def restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
+    """Build the frame that announces the server's restart, with advice in milliseconds."""
+    return frame(FrameType.RESTARTING, struct.pack(">II", reconnect_in_ms, try_for_ms))

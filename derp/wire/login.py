@@ -1,0 +1,138 @@
+"""The login: the client proves its key with a NaCl box of JSON, the server answers with another.
+
+The client's ClientInfo payload is 32 bytes public key, 24 bytes nonce and a crypto_box from that
+key to the server's. The server's ServerInfo payload is 24 bytes nonce and a crypto_box back. Both
+boxes share one precomputed secret, so a login costs one X25519.
+"""
+
+import json
+from typing import Any
+
+import attrs
+import nacl.exceptions
+from nacl.public import Box, PrivateKey, PublicKey
+
+from derp.errors import LoginRefused
+from derp.wire.frames import (
+    HEADER,
+    HEADER_LENGTH,
+    KEY_LENGTH,
+    MAX_CLIENT_INFO,
+    NONCE_LENGTH,
+    PROTOCOL_VERSION,
+    FrameType,
+    frame,
+)
+
+_MESH_KEY_LENGTH = 32
+
+
+@attrs.frozen
+class ClientInfo:
+    """What a client says of itself (Go: derp.ClientInfo)."""
+
+    version: int = 0
+    can_ack_pings: bool = False
+    is_prober: bool = False
+    app_name: str = ""
+    mesh_key: bytes | None = attrs.field(default=None, repr=False)
+    """32 bytes, or None where the client gave none or one of all zeros."""
+
+
+def client_info_size(head: bytes | bytearray | memoryview) -> int | None:
+    """Return the size in bytes of the ClientInfo frame that `head` begins.
+
+    Returns None while fewer than 5 bytes are there. Raises LoginRefused where what begins is no
+    ClientInfo frame, or one too short or too long to be taken from a stranger.
+    """
+    if len(head) < HEADER_LENGTH:
+        return None
+    kind, length = HEADER.unpack_from(head)
+    if kind != FrameType.CLIENT_INFO:
+        raise LoginRefused(f"first frame has type 0x{kind:02x}, expected a client info")
+    if length < KEY_LENGTH + NONCE_LENGTH:
+        raise LoginRefused(f"client info of {length} bytes is too short")
+    if length > MAX_CLIENT_INFO:
+        raise LoginRefused(f"client info of {length} bytes is too long")
+    return HEADER_LENGTH + int(length)
+
+
+def open_client_info(server_key: PrivateKey, payload: bytes) -> tuple[bytes, ClientInfo, Box]:
+    """Open a ClientInfo payload (Go: recvClientKey).
+
+    Returns the client's 32-byte key, its info, and the Box that seals the answer.
+    Raises LoginRefused where the box doesn't open or what it holds is no client info.
+    """
+    client_key = payload[:KEY_LENGTH]
+    try:
+        box = Box(server_key, PublicKey(client_key))
+        message = box.decrypt(payload[KEY_LENGTH:])
+    except (nacl.exceptions.CryptoError, nacl.exceptions.RuntimeError, ValueError) as error:
+        raise LoginRefused("client info does not open with the client's key") from error
+    return client_key, parse_client_info(message), box
+
+
+def seal_server_info(
+    box: Box, bytes_per_second: int = 0, burst: int = 0, nonce: bytes | None = None
+) -> bytes:
+    """Build the ServerInfo frame; the token bucket's fields are left out where they are 0."""
+    info = {"version": PROTOCOL_VERSION}
+    if bytes_per_second:
+        info["TokenBucketBytesPerSecond"] = bytes_per_second
+        info["TokenBucketBytesBurst"] = burst
+    message = json.dumps(info, separators=(",", ":")).encode()
+    return frame(FrameType.SERVER_INFO, bytes(box.encrypt(message, nonce)))
+
+
+def parse_client_info(message: bytes) -> ClientInfo:
+    """Parse the JSON of a client info as Go's encoding/json does.
+
+    Field names are matched without regard to case, unknown ones ignored, null leaves a field at
+    its default. A malformed mesh key refuses the login, even an empty one or null; a well-formed
+    one that is wrong does not. Raises LoginRefused.
+    """
+    try:
+        parsed = json.loads(message.decode("utf-8", "replace"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise LoginRefused("client info is not JSON") from error
+    if parsed is None:
+        return ClientInfo()
+    if not isinstance(parsed, dict):
+        raise LoginRefused("client info is not a JSON object")
+    fields: dict[str, Any] = {}
+    for name, value in parsed.items():
+        field = name.lower()
+        if field == "meshkey":
+            fields["mesh_key"] = _mesh_key(value)
+        elif field in _FIELDS and value is not None:
+            attribute, kind = _FIELDS[field]
+            # bool is an int in Python, but not in JSON.
+            if type(value) is not kind:
+                raise LoginRefused(f"client info field {name} is no {kind.__name__}")
+            fields[attribute] = value
+    return ClientInfo(**fields)
+
+
+_FIELDS: dict[str, tuple[str, type]] = {
+    "version": ("version", int),
+    "canackpings": ("can_ack_pings", bool),
+    "isprober": ("is_prober", bool),
+    "appname": ("app_name", str),
+}
+
+
+def _mesh_key(value: object) -> bytes | None:
+    """Decode 64 hexadecimal digits; all zeros count as no key (Go: DERPMesh.UnmarshalJSON)."""
+    if not isinstance(value, str) or len(value) != 2 * _MESH_KEY_LENGTH:
+        raise LoginRefused("client info has a malformed mesh key")
+    try:
+        key = bytes.fromhex(value)
+    except ValueError as error:
+        raise LoginRefused("client info has a malformed mesh key") from error
+    if len(key) != _MESH_KEY_LENGTH:
+        raise LoginRefused("client info has a malformed mesh key")
+    return key if any(key) else None
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
