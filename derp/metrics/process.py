@@ -1,0 +1,92 @@
+"""What the kernel knows about this process, from /proc and getrlimit.
+
+The same figures from the same sources as the process collector of Prometheus' Go client, which
+the Go derper has on its page. Procfs never waits for a device, so the event loop may call this.
+"""
+
+import os
+import resource
+from pathlib import Path
+from typing import Final
+
+from derp.metrics.varz import UNLIMITED, Process
+
+_PROC: Final = Path("/proc")
+
+
+def read() -> Process | None:
+    """Return the figures of this moment, or None where there is no /proc."""
+    try:
+        stat = _PROC.joinpath("self/stat").read_text(encoding="utf-8", errors="replace")
+        booted = boot_time(_PROC.joinpath("stat").read_text(encoding="ascii"))
+        open_fds = count_fds()
+    except OSError:
+        return None
+    user, system, started, virtual, resident = stat_numbers(stat)
+    ticks_a_second = os.sysconf("SC_CLK_TCK")
+    received, transmitted = _octets()
+    return Process(
+        open_fds=open_fds,
+        max_fds=_limit(resource.RLIMIT_NOFILE),
+        cpu_seconds=(user + system) / ticks_a_second,
+        resident_bytes=resident * os.sysconf("SC_PAGE_SIZE"),
+        virtual_bytes=virtual,
+        virtual_max_bytes=_limit(resource.RLIMIT_AS),
+        started=booted + started / ticks_a_second,
+        booted=booted,
+        received_bytes=received,
+        transmitted_bytes=transmitted,
+    )
+
+
+def count_fds() -> int:
+    """Return how many file descriptors are open. Raises OSError where there is no /proc."""
+    # Names alone: a server has tens of thousands. Listing takes a descriptor of its own.
+    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208
+
+
+def stat_numbers(text: str) -> tuple[int, int, int, int, int]:
+    """Take utime, stime, starttime (ticks), vsize (bytes) and rss (pages) from /proc/PID/stat.
+
+    They are the fields 14, 15, 22, 23 and 24 of proc(5). Field 2, the program's name, is in
+    parentheses and may hold spaces and parentheses.
+    """
+    fields = text[text.rindex(")") + 1 :].split()
+    return int(fields[11]), int(fields[12]), int(fields[19]), int(fields[20]), int(fields[21])
+
+
+def boot_time(text: str) -> int:
+    """Take the `btime` line, in Unix seconds, from /proc/stat; 0 without one."""
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "btime":
+            return int(value)
+    return 0
+
+
+def octets(text: str) -> tuple[int, int] | None:
+    """Take InOctets and OutOctets from /proc/PID/net/netstat; None if they are not there.
+
+    Each group is two lines, `IpExt:` with the names and `IpExt:` with the values.
+    """
+    groups = [line.split() for line in text.splitlines() if line.startswith("IpExt:")]
+    if len(groups) != 2:
+        return None
+    values = dict(zip(*groups, strict=False))
+    try:
+        return int(values["InOctets"]), int(values["OutOctets"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _octets() -> tuple[int | None, int | None]:
+    try:
+        text = _PROC.joinpath("self/net/netstat").read_text(encoding="ascii")
+    except OSError:
+        return None, None  # some container runtimes have no such file
+    return octets(text) or (None, None)
+
+
+def _limit(which: int) -> int:
+    soft, _hard = resource.getrlimit(which)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
