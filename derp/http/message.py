@@ -1,0 +1,188 @@
+"""What the front end knows of a request, and what it can do about one. Pure.
+
+A request comes from h11, which has already held it against the grammar of RFC 9112; `parse_request`
+adds the rules that h11 leaves to its users. The router answers with one of three things:
+
+    Response    written, and the connection goes on
+    Stream      chunks that come as they become known, until the client goes
+    Upgrade     the connection stops being HTTP; the server turns it into a Handoff
+"""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import attrs
+
+from derp.errors import HTTPFailed
+
+# RFC 3986's reg-name and IP-literal with a port, the set that Go's httpguts.ValidHostHeader takes.
+# Quotes, angle brackets, slashes, "@" and everything unprintable are out, so that a Host may go
+# into a Location header and into html.
+_HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ABSOLUTE = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
+
+
+class BadRequest(HTTPFailed):
+    """The request can't be served, nor the connection kept; `status` is what to tell the peer.
+
+    The message holds nothing that the peer sent: it goes to the peer and into the log.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@attrs.frozen
+class Request:
+    """One request's head.
+
+    `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` comes
+    without its question mark. `host` is the target's, where the target is a whole URL, else the
+    Host header's, else empty. `remote` is the peer's IP address.
+    """
+
+    method: str
+    target: str
+    path: str
+    query: str
+    host: str
+    version: str
+    headers: Sequence[tuple[bytes, bytes]]
+    """Names in lower case, values without outer blanks, in the order sent."""
+    remote: str
+
+    def header(self, name: bytes) -> str:
+        """Return the first value of the header `name` (lower case), or an empty string."""
+        return _first(self.headers, name)
+
+    def tokens(self, name: bytes) -> list[str]:
+        """Return the elements of all `name` headers, split at commas (RFC 9110, 5.6.1)."""
+        values = [value.decode("latin-1") for field, value in self.headers if field == name]
+        return [token for value in values for part in value.split(",") if (token := part.strip())]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows (RFC 9112, 6.3)."""
+        return self.content_length > 0 or self.header(b"transfer-encoding") != ""
+
+    @property
+    def content_length(self) -> int:
+        """The length announced, in bytes; 0 where none is. h11 has checked the syntax."""
+        return int(self.header(b"content-length") or 0)
+
+
+def parse_request(
+    method: bytes,
+    target: bytes,
+    version: bytes,
+    headers: Sequence[tuple[bytes, bytes]],
+    remote: str,
+) -> Request:
+    """Make a Request of what h11 took apart.
+
+    Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for a target or Host that means
+    nothing, 417 for an expectation other than 100-continue.
+    """
+    if not version.startswith(b"1."):
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    text = target.decode("latin-1")
+    authority, path, query = _split_target(method, text)
+    host = _first(headers, b"host")
+    if not host and version != b"1.0" and not any(name == b"host" for name, _ in headers):
+        raise BadRequest(400, "the Host header is missing")
+    if not _HOST.fullmatch(host) or not _HOST.fullmatch(authority):
+        raise BadRequest(400, "the Host header names no host")
+    expected = _first(headers, b"expect")
+    if expected and expected.lower() != "100-continue":
+        raise BadRequest(417, "100-continue is the only expectation that can be met")
+    return Request(
+        method=method.decode("latin-1"),
+        target=text,
+        path=path,
+        query=query,
+        host=authority or host,
+        version=version.decode("latin-1"),
+        headers=headers,
+        remote=remote,
+    )
+
+
+def _first(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
+    for field, value in headers:
+        if field == name:
+            return value.decode("latin-1")
+    return ""
+
+
+def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
+    """Split a request target (RFC 9112, 3.2) into authority, path and query."""
+    if method == b"CONNECT":
+        return "", "", ""
+    if target == "*" and method == b"OPTIONS":
+        return "", "*", ""
+    authority = ""
+    if not target.startswith("/"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None:
+            raise BadRequest(400, "the request target is neither a path nor a URL")
+        authority = absolute[1]
+        target = target[absolute.end() :]
+    path, _, query = target.partition("?")
+    if _BAD_ESCAPE.search(path):
+        raise BadRequest(400, "the request target has a % without two hexadecimal digits")
+    return authority, path or "/", query
+
+
+@attrs.frozen
+class Response:
+    """A whole answer. The server adds Date, Content-Length and, where it must, Connection."""
+
+    status: int
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+
+
+@attrs.frozen
+class Stream:
+    """An answer with status 200 whose body is what `chunks` yields, until it ends.
+
+    A client that goes is noticed when something is written to it, so `chunks` has to yield
+    something every few seconds, if only a line feed.
+    """
+
+    headers: Sequence[tuple[str, str]]
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
+
+
+@attrs.frozen
+class Upgrade:
+    """The connection is to leave HTTP; `answer` (maybe empty) is what to send first."""
+
+    websocket: bool
+    fast_start: bool
+    ideal_node: str
+    answer: bytes
+
+
+Answer = Response | Stream | Upgrade
+
+
+@attrs.frozen
+class Handoff:
+    """A connection that has left HTTP.
+
+    Any 101 answer has been written. With `websocket`, none has: the websocket library makes it
+    from `head`, and takes `head + leftover` as the first bytes of its stream. Without, `leftover`
+    is the first part of the DERP frames.
+    """
+
+    websocket: bool
+    fast_start: bool
+    ideal_node: str
+    """The Ideal-Node header: the node of this region that the client would rather have had."""
+    head: bytes
+    """The request's head as received, with the empty line that ends it."""
+    leftover: bytes
+    """What has been received behind the head."""

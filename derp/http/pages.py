@@ -1,0 +1,63 @@
+"""The html that people see. Pure."""
+
+from collections.abc import Iterable
+from html import escape
+
+_HOME = """\
+<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>DERP relay</title></head>
+<body>
+<h1>DERP relay</h1>
+<p>This host relays encrypted packets between <a href="https://tailscale.com/">Tailscale</a>
+clients that can't reach each other directly, and helps them find a direct path by STUN. It can't
+read what it relays.</p>
+{notes}<ul>
+<li><a href="https://tailscale.com/kb/1232/derp-servers">What DERP servers are</a></li>
+<li><a href="https://pkg.go.dev/tailscale.com/derp">The DERP protocol</a></li>
+</ul>
+</body>
+</html>
+"""
+
+_DEBUG = """\
+<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>derper debug</title></head>
+<body>
+<h1>derper debug</h1>
+<ul>
+{items}</ul>
+</body>
+</html>
+"""
+
+_DEBUG_PAGES = (
+    ("/debug/varz", "metrics, in the Prometheus text format"),
+    ("/debug/check", "whether the relay's tables agree with each other"),
+    ("/debug/traffic", "clients with traffic, every two seconds"),
+)
+
+
+def home(*, derp: bool, debug: bool) -> bytes:
+    """Return the home page: `derp` as in -derp, `debug` whether the reader may see /debug/."""
+    notes = ""
+    if not derp:
+        notes += "<p>Relaying is <b>disabled</b> here.</p>\n"
+    if debug:
+        notes += '<p>You may look <a href="/debug/">inside</a>.</p>\n'
+    return _HOME.format(notes=notes).encode()
+
+
+def debug_index(facts: Iterable[tuple[str, str]]) -> bytes:
+    """Return /debug/: `facts` as a list of names and values, then links to the other pages."""
+    items = [f"<li><b>{escape(name)}:</b> {escape(value)}</li>\n" for name, value in facts]
+    items += [
+        f'<li><a href="{path}">{path}</a> ({escape(text)})</li>\n' for path, text in _DEBUG_PAGES
+    ]
+    return _DEBUG.format(items="".join(items)).encode()
+
+
+def redirect(location: str) -> bytes:
+    """Return a line for those whose browser does not follow redirects."""
+    return f'See <a href="{escape(location)}">{escape(location)}</a>.\n'.encode()

@@ -1,0 +1,279 @@
+"""Which path gets which answer. Pure.
+
+Paths, status codes and headers are those of cmd/derper, derpserver.Handler and tsweb:
+
+    /derp                       leave HTTP for DERP, or 426
+    /derp/probe                 200: how clients without UDP measure latency
+    /derp/latency-check         the same under the name that older clients know
+    /generate_204               204: is there a captive portal in the way?
+    /bootstrap-dns              addresses of a few names
+    /robots.txt                 nothing to index here
+    /debug/                     for loopback and tailnet: index, varz, check, traffic
+    anything else               the home page
+
+A path is cleaned first: `//`, `/./` and `/../` give a 307 to the path without, as Go's ServeMux
+does, so that no path has two names. On the plain port beside TLS, `route_plain` redirects all but
+/generate_204 and /debug to https.
+"""
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from urllib.parse import quote, unquote
+
+import attrs
+
+from derp.http import pages
+from derp.http.access import may_debug
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.message import Answer, Request, Response, Stream, Upgrade
+
+_CHALLENGE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
+_URL_SAFE = "/?%:@!$&'()*+,;=-._~[]#"
+
+_BROWSER_HEADERS = (
+    ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
+    (
+        "Content-Security-Policy",
+        (
+            "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; "
+            "block-all-mixed-content; object-src 'none'"
+        ),
+    ),
+    ("X-Frame-Options", "DENY"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""Those of tsweb.AddBrowserHeaders."""
+
+_HTML = ("Content-Type", "text/html; charset=utf-8")
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+
+@attrs.frozen(kw_only=True)
+class Site:
+    """What the answers depend on. The callables are asked each time."""
+
+    hostname: str
+    public_key: bytes
+    """The server's node key, 32 bytes."""
+    derp: bool = True
+    """As in -derp: whether /derp leads anywhere."""
+    home: str = ""
+    """As in -home: empty for a page of ours, "blank", or a URL to redirect to."""
+    bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
+    facts: Callable[[], Sequence[tuple[str, str]]]
+    """Names and values for the top of /debug/."""
+    varz: Callable[[], str]
+    """All metrics in the Prometheus text format."""
+    problems: Callable[[], Sequence[str]]
+    """What is inconsistent, a line each; empty if all is well."""
+    traffic: Callable[[], AsyncGenerator[bytes, None]]
+    """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
+
+    upgrade_answer: bytes = attrs.field(init=False)
+    """The 101 answer before raw DERP; its field names and order are the Go derper's."""
+
+    @upgrade_answer.default
+    def _make_upgrade_answer(self) -> bytes:
+        return (
+            "HTTP/1.1 101 Switching Protocols\r\n"
+            "Upgrade: DERP\r\n"
+            "Connection: Upgrade\r\n"
+            "Derp-Version: 2\r\n"
+            f"Derp-Public-Key: {self.public_key.hex()}\r\n\r\n"
+        ).encode()
+
+
+def route(site: Site, request: Request) -> Answer:
+    """Answer `request` on the main port."""
+    path = request.path
+    if request.method == "CONNECT":
+        return _text(403, "CONNECT not enabled")
+    if path == "*":
+        return Response(200)
+    clean = clean_path(path)
+    if clean == "/debug":
+        clean = "/debug/"
+    if clean != path:
+        return _redirect(request, 307, clean + (f"?{request.query}" if request.query else ""))
+    if "%" in path:
+        path = "/".join(
+            segment if "%2f" in segment.lower() else unquote(segment) for segment in path.split("/")
+        )
+    handler = _HANDLERS.get(path)
+    if handler is not None:
+        return handler(site, request)
+    if path.startswith("/debug/"):
+        return _debug(_debug_unknown, site, request)
+    return _home(site, request)
+
+
+def route_plain(site: Site, request: Request) -> Answer:
+    """Answer `request` on the plain port beside TLS (tsweb.Port80Handler)."""
+    path = request.path
+    if request.method == "CONNECT" or path == "*" or clean_path(path) != path:
+        return route(site, request)
+    if path == "/generate_204" or path.startswith("/debug"):
+        return route(site, request)
+    if request.method not in {"GET", "HEAD"}:
+        return _text(400, "Use HTTPS")
+    if path == "/" and not request.query and may_debug(request):
+        path = "/debug/"
+    query = f"?{request.query}" if request.query else ""
+    return _redirect(request, 302, f"https://{request.host or site.hostname}{path}{query}")
+
+
+def clean_path(path: str) -> str:
+    """Return `path` without empty, `.` and `..` segments; a slash at the end stays."""
+    if "//" not in path and "/." not in path:
+        return path
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    slash = "/" if path.endswith("/") and kept else ""
+    return f"/{'/'.join(kept)}{slash}"
+
+
+def _derp(site: Site, request: Request) -> Answer:
+    if not site.derp:
+        return _text(404, "derp server disabled")
+    kind = request.header(b"upgrade").lower()
+    if kind not in {"derp", "websocket"}:
+        # RFC 9110, 15.5.22: such an answer has to say to what.
+        headers = (("Upgrade", "DERP"), ("Connection", "Upgrade"))
+        return _text(426, "DERP requires connection upgrade", *headers)
+    if request.has_body:
+        return _text(400, "an upgrade has no body")
+    # The oldest clients say websocket and mean DERP; only the subprotocol tells.
+    websocket = kind == "websocket" and "derp" in request.header(b"sec-websocket-protocol")
+    if websocket:
+        refusal = _websocket_refusal(request)
+        if refusal is not None:
+            return refusal
+    fast_start = not websocket and request.header(b"derp-fast-start") == "1"
+    ideal_node = request.header(b"ideal-node")
+    return Upgrade(
+        websocket=websocket,
+        fast_start=fast_start,
+        ideal_node=ideal_node if ideal_node.isprintable() else "",
+        answer=b"" if websocket or fast_start else site.upgrade_answer,
+    )
+
+
+def _websocket_refusal(request: Request) -> Response | None:
+    """Hold a handshake against RFC 6455, 4.2.1; return what to answer if it is none."""
+    connection = {token.lower() for token in request.tokens(b"connection")}
+    if request.version == "1.0" or "upgrade" not in connection:
+        headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+        return _text(426, "a websocket handshake needs Connection: Upgrade and HTTP/1.1", *headers)
+    if request.method != "GET":
+        return _text(405, "a websocket handshake is a GET", ("Allow", "GET"))
+    if request.header(b"sec-websocket-version") != "13":
+        return _text(400, "the websocket version must be 13", ("Sec-WebSocket-Version", "13"))
+    keys = [value for name, value in request.headers if name == b"sec-websocket-key"]
+    try:
+        nonces = [base64.b64decode(key, validate=True) for key in keys]
+    except binascii.Error:
+        nonces = []
+    if [len(nonce) for nonce in nonces] != [16]:
+        return _text(400, "a websocket handshake has one Sec-WebSocket-Key of 16 bytes in base64")
+    if "derp" not in request.tokens(b"sec-websocket-protocol"):
+        return _text(400, "the only websocket subprotocol here is derp")
+    return None
+
+
+def _probe(_site: Site, request: Request) -> Answer:
+    if request.method not in {"GET", "HEAD"}:
+        return _text(405, "probe with GET or HEAD", ("Allow", "GET, HEAD"))
+    return Response(200, (("Access-Control-Allow-Origin", "*"),))
+
+
+def _generate_204(_site: Site, request: Request) -> Answer:
+    headers = [("Cache-Control", "no-cache, no-store, must-revalidate, no-transform, max-age=0")]
+    challenge = request.header(b"x-tailscale-challenge")
+    if challenge and len(challenge) <= 64 and _CHALLENGE.issuperset(challenge):
+        headers.append(("X-Tailscale-Response", f"response {challenge}"))
+    return Response(204, headers)
+
+
+def _bootstrap_dns(site: Site, request: Request) -> Answer:
+    # Each client asks once and from far away: an open connection would be kept for nothing.
+    headers = (*_BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
+    return Response(200, headers, site.bootstrap_dns.answer(request.query, request.remote))
+
+
+def _robots(_site: Site, _request: Request) -> Answer:
+    return Response(200, (*_BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
+
+
+def _home(site: Site, request: Request) -> Answer:
+    if site.home not in {"", "blank"}:
+        return _redirect(request, 302, site.home, *_BROWSER_HEADERS)
+    body = b""
+    if not site.home:
+        body = pages.home(derp=site.derp, debug=may_debug(request))
+    return Response(200, (*_BROWSER_HEADERS, _HTML), body)
+
+
+def _debug_index(site: Site) -> Answer:
+    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(site.facts()))
+
+
+def _debug_varz(site: Site) -> Answer:
+    content_type = ("Content-Type", "text/plain;version=0.0.4;charset=utf-8")
+    return Response(200, (*_BROWSER_HEADERS, content_type), site.varz().encode())
+
+
+def _debug_check(site: Site) -> Answer:
+    problems = site.problems()
+    lines = problems or ["consistent"]
+    body = "".join(f"{line}\n" for line in lines).encode()
+    return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body)
+
+
+def _debug_traffic(site: Site) -> Answer:
+    return Stream((*_BROWSER_HEADERS, _TEXT), site.traffic)
+
+
+def _debug_unknown(_site: Site) -> Answer:
+    return _text(404, "no such page")
+
+
+def _debug(page: Callable[[Site], Answer], site: Site, request: Request) -> Answer:
+    if not may_debug(request):
+        return _text(403, "debug pages are for loopback and the tailnet only")
+    return page(site)
+
+
+_HANDLERS: dict[str, Callable[[Site, Request], Answer]] = {
+    "/derp": _derp,
+    "/derp/probe": _probe,
+    "/derp/latency-check": _probe,
+    "/generate_204": _generate_204,
+    "/bootstrap-dns": _bootstrap_dns,
+    "/robots.txt": _robots,
+    "/debug/": partial(_debug, _debug_index),
+    "/debug/varz": partial(_debug, _debug_varz),
+    "/debug/check": partial(_debug, _debug_check),
+    "/debug/traffic": partial(_debug, _debug_traffic),
+}
+
+
+def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
+    fixed = (_TEXT, ("X-Content-Type-Options", "nosniff"))
+    return Response(status, (*headers, *fixed), f"{message}\n".encode())
+
+
+def _redirect(request: Request, status: int, location: str, *headers: tuple[str, str]) -> Response:
+    """Redirect to `location`, in which whatever a URL may not hold is escaped.
+
+    A backslash above all: browsers take it for a slash, and two of them at the start for a host.
+    """
+    location = quote(location, safe=_URL_SAFE)
+    if request.method not in {"GET", "HEAD"}:
+        return Response(status, (*headers, ("Location", location)))
+    return Response(status, (*headers, ("Location", location), _HTML), pages.redirect(location))

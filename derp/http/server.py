@@ -1,0 +1,302 @@
+"""One connection's HTTP, from its first byte to its end or its handoff.
+
+Theory of operation. h11 holds the protocol's state; this file moves bytes between it and the
+transport, and keeps the limits:
+
+    waiting for a request     `idle` seconds from the end of the one before
+    a request, head and body  `request` seconds from its first byte (the first request: from the
+                              start of the connection), else 408
+    taking an answer          `write` seconds, for each chunk of a stream
+    a head                    16 KiB, else 431
+    a body                    64 KiB, thrown away (no page wants one), else 413
+
+A peer that breaks a rule is told so with a status code, and HTTPFailed is raised. Before that, and
+wherever an answer was given before all of the request was read, what the peer still sends is read
+for a moment: closing a socket with unread bytes makes the kernel send a reset, and a reset can
+take the answer away from the peer.
+
+Each read asks for no more than completes a head of 16 KiB. So h11's limit is exact however the
+bytes come in, and of a fast-starting client's frames most stay in the transport.
+"""
+
+import contextlib
+import http
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+
+import attrs
+import h11
+import trio
+
+from derp import log
+from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.http.message import (
+    Answer,
+    BadRequest,
+    Handoff,
+    Request,
+    Response,
+    Stream,
+    Upgrade,
+    parse_request,
+)
+from derp.net.transport import Transport
+
+logger = log.get("http")
+
+MAX_HEAD = 16 * 1024
+MAX_BODY = 64 * 1024
+
+_OUR_FAULT = Response(500, (("Connection", "close"),))
+_OUR_FAULT_RAW = (
+    b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+@attrs.frozen
+class Deadlines:
+    """How long each phase may take, in seconds; the Go derper has 30 s for each."""
+
+    idle: float = 30.0
+    request: float = 30.0
+    write: float = 30.0
+    linger: float = 1.0
+
+
+DEFAULT_DEADLINES = Deadlines()
+
+
+async def serve(
+    transport: Transport,
+    route: Callable[[Request], Answer],
+    scratch: memoryview,
+    deadlines: Deadlines = DEFAULT_DEADLINES,
+) -> Handoff | None:
+    """Answer requests until the connection ends or leaves HTTP.
+
+    `route` is asked once for each request; what it raises is logged and answered with a bare 500.
+    `scratch` may be shared by all connections. Returns None when the peer is done, or idle for too
+    long between requests; closing is up to the caller. Raises HTTPFailed for a peer that is wrong
+    or slow, and whatever the transport raises.
+    """
+    front = _FrontEnd(transport, route, scratch, deadlines)
+    try:
+        return await front.run()
+    except BadRequest as refusal:
+        await front.refuse(refusal)
+        raise
+
+
+class _FrontEnd:
+    def __init__(
+        self,
+        transport: Transport,
+        route: Callable[[Request], Answer],
+        scratch: memoryview,
+        deadlines: Deadlines,
+    ) -> None:
+        self._transport = transport
+        self._route = route
+        self._scratch = scratch
+        self._deadlines = deadlines
+        self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._head: list[bytes] = []
+        """What has come in since the end of the request before, up to this one's body."""
+        self._method = b""
+        """Of the request being answered; empty until its head has been understood."""
+        self._last = False
+        """No request can follow this one, whatever h11 thinks."""
+
+    async def run(self) -> Handoff | None:
+        exchange = await self._next_request(is_first=True)
+        while exchange is not None:
+            request, answer = exchange
+            if isinstance(answer, Upgrade):
+                return await self._hand_over(answer)
+            if isinstance(answer, Stream):
+                await self._stream(request, answer)
+            else:
+                await self._write(self._render(answer))
+            if self._last:
+                await self._linger()
+                return None
+            if self._conn.our_state is not h11.DONE or self._conn.their_state is not h11.DONE:
+                return None
+            self._conn.start_next_cycle()
+            # A peer may have sent hundreds of requests at once.
+            await trio.lowlevel.checkpoint()
+            exchange = await self._next_request(is_first=False)
+        return None
+
+    async def refuse(self, refusal: BadRequest) -> None:
+        """Tell the peer, as far as it listens."""
+        self._last = True
+        headers = (
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        answer = Response(refusal.status, headers, f"{refusal}\n".encode())
+        with contextlib.suppress(ConnectionEnd):  # the refusal itself is what to report
+            await self._write(self._render(answer))
+            await self._linger()
+
+    async def _next_request(self, *, is_first: bool) -> tuple[Request, Answer] | None:
+        """Read a request and choose its answer; None if the peer is done."""
+        self._method = b""
+        rest, _ = self._conn.trailing_data
+        self._head = [rest] if rest else []
+        deadlines = self._deadlines
+        with trio.move_on_after(deadlines.request if is_first else deadlines.idle) as scope:
+            if not is_first:
+                if not self._head:
+                    self._head += await self._receive()
+                scope.deadline = trio.current_time() + deadlines.request
+            request = await self._read_head()
+            if request is None:
+                return None
+            answer = self._ask(request)
+            if not isinstance(answer, Upgrade):
+                await self._discard_body(request)
+            return request, answer
+        if self._head:
+            raise BadRequest(408, f"no whole request within {deadlines.request:g} s")
+        if is_first:
+            raise HTTPFailed(f"no request within {deadlines.request:g} s")
+        return None
+
+    async def _read_head(self) -> Request | None:
+        while not isinstance(event := self._next_event(), h11.Request):
+            data = await self._receive()
+            self._head += data
+            if data:
+                continue
+            if self._head:
+                raise PeerVanished("closed in the middle of a request's head")
+            return None
+        self._method = event.method
+        headers = list(event.headers)
+        remote = self._transport.remote.host
+        return parse_request(event.method, event.target, event.http_version, headers, remote)
+
+    async def _discard_body(self, request: Request) -> None:
+        if request.has_body and self._conn.they_are_waiting_for_100_continue:
+            # No page wants a body: the final answer comes instead of the 100.
+            self._last = True
+            return
+        # As on the wire; the next request may come right behind.
+        allowed = MAX_BODY + MAX_HEAD if request.content_length <= MAX_BODY else -1
+        while True:
+            if allowed < 0:
+                raise BadRequest(413, f"the request's body is larger than {MAX_BODY // 1024} KiB")
+            event = self._next_event()
+            if isinstance(event, h11.EndOfMessage):
+                return
+            if not isinstance(event, h11.Data):
+                data = await self._receive()
+                if not data:
+                    raise PeerVanished("closed in the middle of a request's body")
+                allowed -= len(data[0])
+
+    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        try:
+            return self._conn.next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                limit = f"the request's head is larger than {MAX_HEAD // 1024} KiB"
+                raise BadRequest(431, limit) from error
+            # Behind the colon h11 shows what the peer sent.
+            raise BadRequest(error.error_status_hint, str(error).partition(":")[0]) from error
+
+    async def _receive(self) -> list[bytes]:
+        """Read once and let h11 have it; return it as a list of one, or of none at the end."""
+        buffered, _ = self._conn.trailing_data
+        view = self._scratch[: MAX_HEAD + 1 - len(buffered)]
+        count = 0
+        while count == 0:
+            await self._transport.wait_readable()
+            count = self._transport.read_into(view)
+        if count < 0:
+            return []
+        data = bytes(view[:count])
+        self._conn.receive_data(data)
+        return [data]
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            return self._route(request)
+        except Exception as error:
+            target = request.target[:200]
+            logger.exception("a page failed", error, method=request.method, target=target)
+            return _OUR_FAULT
+
+    async def _hand_over(self, upgrade: Upgrade) -> Handoff:
+        if upgrade.answer:
+            await self._write(upgrade.answer)
+        leftover, _ = self._conn.trailing_data
+        received = b"".join(self._head)
+        return Handoff(
+            websocket=upgrade.websocket,
+            fast_start=upgrade.fast_start,
+            ideal_node=upgrade.ideal_node,
+            head=received[: len(received) - len(leftover)],
+            leftover=leftover,
+        )
+
+    def _render(self, response: Response) -> bytes:
+        headers = [*response.headers]
+        if response.status != 204:
+            headers.append(("Content-Length", str(len(response.body))))
+        try:
+            parts = [self._start(response.status, headers)]
+            if response.body and self._method != b"HEAD":
+                parts.append(self._conn.send(h11.Data(data=response.body)))
+            parts.append(self._conn.send(h11.EndOfMessage()))
+        except h11.LocalProtocolError as error:
+            logger.exception("an answer is no HTTP", error, status=response.status)
+            return _OUR_FAULT_RAW
+        return b"".join(filter(None, parts))
+
+    async def _stream(self, request: Request, stream: Stream) -> None:
+        await self._write(self._start(200, stream.headers))
+        if self._method != b"HEAD":
+            async with contextlib.aclosing(stream.chunks()) as chunks:
+                try:
+                    async for chunk in chunks:
+                        await self._write(self._conn.send(h11.Data(data=chunk)))
+                except ConnectionEnd:
+                    raise
+                except Exception as error:
+                    # Left without its end, so that the client sees that something is missing.
+                    logger.exception("a stream failed", error, target=request.target[:200])
+                    return
+        await self._write(self._conn.send(h11.EndOfMessage()))
+
+    def _start(self, status: int, headers: Sequence[tuple[str, str]]) -> bytes | None:
+        closing = [("Connection", "close")] if self._last else []
+        return self._conn.send(
+            h11.Response(
+                status_code=status,
+                headers=[*headers, ("Date", formatdate(usegmt=True)), *closing],
+                reason=http.HTTPStatus(status).phrase,
+            )
+        )
+
+    async def _write(self, data: bytes | None) -> None:
+        if not data:
+            return
+        self._transport.write(data)
+        if self._transport.unsent:
+            with trio.move_on_after(self._deadlines.write) as scope:
+                await self._transport.flush()
+            if scope.cancelled_caught:
+                raise HTTPFailed(f"took no answer within {self._deadlines.write:g} s")
+
+    async def _linger(self) -> None:
+        allowed = 4 * MAX_BODY
+        with trio.move_on_after(self._deadlines.linger), contextlib.suppress(ConnectionEnd):
+            while allowed > 0:
+                await self._transport.wait_readable()
+                count = self._transport.read_into(self._scratch)
+                if count < 0:
+                    return
+                allowed -= count
