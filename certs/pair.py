@@ -1,0 +1,178 @@
+"""A certificate chain with its private key: what every source of certificates hands out.
+
+`make_pair` is the one way to come by a Pair, whatever the PEM was read from, so whoever holds a
+Pair knows that the key fits the leaf and that clients can use both.
+"""
+
+import hashlib
+from datetime import datetime
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from certs.errors import UnusablePairError
+from certs.hostname import IPAddress, parse_ip
+
+_UsableKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+"""The curves that Go's TLS knows, and so the clients."""
+
+
+@attrs.frozen
+class Pair:
+    """A chain and its key, and what the leaf says."""
+
+    chain_der: tuple[bytes, ...]
+    """Leaf first, then the intermediates in the order of the file; without the metacert."""
+    key_pem: bytes = attrs.field(repr=False)
+    """PKCS #8, unencrypted."""
+    not_before: datetime
+    not_after: datetime
+    """Both timezone-aware; the leaf is valid at both ends."""
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPAddress, ...]
+    """The subject alternative names; an IPv4-mapped address is given as the IPv4 one."""
+    self_signed: bool
+    warnings: tuple[str, ...] = ()
+    """What the operator should be told, a line each, though the pair can be served."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names and addresses that the leaf is for, as text."""
+        return (*self.dns_names, *map(str, self.ip_addresses))
+
+    @property
+    def pin(self) -> str:
+        """The leaf's `CertName` in a DERP map."""
+        return cert_pin(self.chain_der[0])
+
+
+def cert_pin(der: bytes) -> str:
+    """Return the `CertName` that pins one certificate: "sha256-raw:" and 64 hex digits.
+
+    A client given it takes exactly this certificate, alone but for the metacert, and verifies
+    no signature; name and dates must still be right (Go: tlsdial.SetConfigExpectedCertHash).
+    """
+    return f"sha256-raw:{hashlib.sha256(der).hexdigest()}"
+
+
+def make_pair(chain_pem: bytes, key_pem: bytes, *, chain_from: str, key_from: str) -> Pair:
+    """Check a PEM chain and the PEM of its key, and return them as a Pair.
+
+    Blocks of other kinds are skipped, in both. `chain_from` and `key_from` say in messages
+    where the PEM was found. Raises UnusablePairError.
+    """
+    chain = _parse_chain(chain_pem, chain_from)
+    leaf = chain[0]
+    key = _parse_key(key_pem, key_from)
+    if _public_bytes(key.public_key()) != _leaf_public_bytes(leaf, chain_from):
+        raise UnusablePairError(
+            f"{key_from}: this is not the key of the first certificate in {chain_from}; "
+            f"the two must come from the same issue, and the chain must begin with the host's own"
+        )
+    dns_names, ip_addresses = _alternative_names(leaf, chain_from)
+    return Pair(
+        chain_der=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
+        key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        dns_names=dns_names,
+        ip_addresses=ip_addresses,
+        self_signed=_is_self_signed(leaf),
+    )
+
+
+def _parse_chain(pem: bytes, source: str) -> list[x509.Certificate]:
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        found = "a private key but no certificate" if b"PRIVATE KEY-----" in pem else "no PEM"
+        raise UnusablePairError(
+            f"{source}: {found}; the host's certificate and its intermediates belong there, "
+            f"each beginning with -----BEGIN CERTIFICATE-----"
+        )
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except (ValueError, x509.InvalidVersion) as error:
+        raise UnusablePairError(
+            f"{source}: damaged certificate; copy the whole file anew from its issuer"
+        ) from error
+
+
+def _parse_key(pem: bytes, source: str) -> _UsableKey:
+    if b"PRIVATE KEY-----" not in pem:
+        found = "a certificate but no private key" if b"CERTIFICATE-----" in pem else "no PEM"
+        raise UnusablePairError(
+            f"{source}: {found}; the host's private key belongs there, "
+            f"beginning with -----BEGIN PRIVATE KEY-----"
+        )
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError:
+        # Dropping the cause: nothing about a key's contents belongs in a traceback.
+        raise UnusablePairError(
+            f"{source}: the private key is encrypted; write it without a passphrase: "
+            f"openssl pkey -in {source} -out FILE"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise UnusablePairError(
+            f"{source}: damaged private key or one of an unknown kind; "
+            f"an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key belongs there"
+        ) from None
+    if not isinstance(key, _UsableKey) or (
+        isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _CURVES
+    ):
+        raise UnusablePairError(
+            f"{source}: clients can't use this kind of key; "
+            f"have a certificate issued for an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key"
+        )
+    return key
+
+
+def _leaf_public_bytes(leaf: x509.Certificate, source: str) -> bytes:
+    try:
+        return _public_bytes(leaf.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnusablePairError(
+            f"{source}: the first certificate has a damaged public key or one of an unknown kind; "
+            f"have one issued for an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key"
+        ) from error
+
+
+def _public_bytes(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _alternative_names(
+    leaf: x509.Certificate, source: str
+) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return (), ()
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise UnusablePairError(
+            f"{source}: damaged extensions in the first certificate; have it issued anew"
+        ) from error
+    addresses = (parse_ip(str(address)) for address in names.get_values_for_type(x509.IPAddress))
+    return (
+        tuple(names.get_values_for_type(x509.DNSName)),
+        tuple(address for address in addresses if address is not None),
+    )
+
+
+def _is_self_signed(leaf: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(leaf)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
