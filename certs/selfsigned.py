@@ -1,0 +1,109 @@
+"""A self-signed certificate for a relay that is reached by IP address alone.
+
+No authority vouches for it: clients are given its pin in the DERP map instead. So the pair is
+made once, when there is none, and kept; a new one would lock out every client that has the pin
+of the old.
+"""
+
+import contextlib
+import os
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from certs.errors import CertificateFileError
+from certs.hostname import IPAddress
+
+LIFETIME = timedelta(days=365)
+"""macOS refuses certificates that are valid for much longer than a year."""
+
+CLOCK_SKEW = timedelta(days=1)
+"""How far a client's clock may be behind ours; a part of the lifetime."""
+
+
+def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
+    """Return a new certificate for `address` and its P-256 key, both in PEM ("EC PRIVATE KEY").
+
+    `now` is timezone-aware. Extensions as in createSelfSignedIPCert of Go's cmd/derper.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=True,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    not_before = now - CLOCK_SKEW
+    certificate = (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .issuer_name(name)
+        .subject_name(name)
+        .not_valid_before(not_before)
+        .not_valid_after(not_before + LIFETIME)
+        .public_key(key.public_key())
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=False)
+        .sign(key, SHA256())
+    )
+    return (
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
+    )
+
+
+def write_self_signed(
+    certificate_file: Path, key_file: Path, address: IPAddress, now: datetime
+) -> None:
+    """Make a pair and write it to two files in one directory, which is made (0700) if absent.
+
+    Each file appears whole or not at all. The key goes first: a certificate without its key
+    could be published, but never served. Raises CertificateFileError.
+    """
+    certificate_pem, key_pem = make_self_signed(address, now)
+    directory = certificate_file.parent
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_whole(key_file, key_pem, mode=0o600)
+        _write_whole(certificate_file, certificate_pem, mode=0o644)
+    except OSError as error:
+        raise CertificateFileError(
+            f"{directory}: can't write a self-signed certificate for {address} there "
+            f"({error.strerror}); make it a directory that the relay can write to, "
+            f"or put {certificate_file.name} and {key_file.name} into it"
+        ) from error
+
+
+def _write_whole(file: Path, content: bytes, *, mode: int) -> None:
+    """Put `content` in place in one step that outlasts a crash. Raises OSError."""
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
