@@ -1,0 +1,113 @@
+import hashlib
+import json
+import ssl
+from datetime import timedelta
+
+import attrs
+import pytest
+
+from certs.errors import CertificateError, CertificateFileError, WrongHostnameError
+from certs.manual import derp_map_node, load
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_files_that_are_there_are_served(tmp_path, put, issued, now):
+    put(issued)
+    before = contents(tmp_path)
+    pair = load(tmp_path, "relay.example", now)
+    assert not pair.self_signed
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7"])
+def test_an_address_without_files_gets_a_pair_that_is_kept(tmp_path, now, address):
+    certdir = tmp_path / "certs"
+    pair = load(certdir, address, now)
+    assert pair.self_signed
+    assert pair.warnings == ()
+    assert load(certdir, address, now + timedelta(days=100)) == pair
+
+
+def test_a_name_without_files_gets_none(tmp_path, now):
+    certdir = tmp_path / "certs"
+    with pytest.raises(CertificateFileError, match=r"relay\.example\.crt: no such file"):
+        load(certdir, "relay.example", now)
+    assert not certdir.exists()
+
+
+@pytest.mark.parametrize(("gone", "left"), [(".crt", ".key"), (".key", ".crt")])
+def test_half_a_pair_is_not_completed(tmp_path, now, gone, left):
+    load(tmp_path, "192.0.2.7", now)
+    (tmp_path / f"192.0.2.7{gone}").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(CertificateFileError) as caught:
+        load(tmp_path, "192.0.2.7", now)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/192.0.2.7{gone}: no such file, though 192.0.2.7{left}")
+    assert "\n" not in message
+    assert contents(tmp_path) == before
+
+
+def test_links_to_nowhere_are_not_replaced(tmp_path, now):
+    for suffix in ("crt", "key"):
+        (tmp_path / f"192.0.2.7.{suffix}").symlink_to(tmp_path / f"unmounted.{suffix}")
+    with pytest.raises(CertificateFileError, match="no such file"):
+        load(tmp_path, "192.0.2.7", now)
+    assert all(path.is_symlink() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("hostname", ["192.0.2.7", "relay.example"])
+def test_a_file_in_place_of_the_directory(tmp_path, now, hostname):
+    in_the_way = tmp_path / "certs"
+    in_the_way.write_bytes(b"")
+    with pytest.raises(CertificateFileError, match=r"\(Not a directory\)") as caught:
+        load(in_the_way, hostname, now)
+    assert str(caught.value).startswith(str(in_the_way))
+
+
+def test_an_issued_certificate_for_an_address_is_served(tmp_path, put, issue, now):
+    put(issue("192.0.2.7"), "192.0.2.7")
+    assert not load(tmp_path, "192.0.2.7", now).self_signed
+
+
+def test_an_address_among_the_dns_names_does_not_count(tmp_path, put, issue, now):
+    put(issue("192.0.2.8"), "192.0.2.7")
+    with pytest.raises(WrongHostnameError, match=r"but for 192\.0\.2\.8"):
+        load(tmp_path, "192.0.2.7", now)
+
+
+def test_an_expired_self_signed_pair_tells_how_to_replace_it(tmp_path, now):
+    assert load(tmp_path, "192.0.2.7", now - timedelta(days=400)).warnings == ()
+    (warning,) = load(tmp_path, "192.0.2.7", now).warnings
+    assert warning.startswith(f"{tmp_path}/192.0.2.7.crt: the certificate expired on ")
+    assert warning.endswith(
+        "remove it and its key, start again, and put the new CertName in the DERP map"
+    )
+
+
+@pytest.mark.parametrize("hostname", ["", ".", "..", "/", "a/../b", "*", "relay.example\0", "\n"])
+def test_odd_hostnames_are_errors_of_this_package(tmp_path, now, hostname):
+    with pytest.raises(CertificateError) as caught:
+        load(tmp_path, hostname, now)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_derp_map_line_of_a_self_signed_pair(tmp_path, now):
+    pair = load(tmp_path, "192.0.2.7", now)
+    der = ssl.PEM_cert_to_DER_cert((tmp_path / "192.0.2.7.crt").read_text())
+    assert json.dumps(derp_map_node("192.0.2.7", pair)) == (
+        '{"Name": "custom", "RegionID": 900, "HostName": "192.0.2.7", '
+        f'"CertName": "sha256-raw:{hashlib.sha256(der).hexdigest()}"}}'
+    )
+
+
+def test_a_chain_with_intermediates_is_not_pinned(tmp_path, put, issue, now):
+    put(issue("192.0.2.7"), "192.0.2.7")
+    pair = load(tmp_path, "192.0.2.7", now)
+    assert "CertName" not in derp_map_node("192.0.2.7", pair)
+    alone = attrs.evolve(pair, chain_der=pair.chain_der[:1])
+    assert derp_map_node("192.0.2.7", alone)["CertName"] == pair.pin
