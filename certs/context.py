@@ -1,0 +1,108 @@
+"""From a pair and the metacert to the ssl.SSLContext that every connection is served with.
+
+Where a choice is ours, the client gets what Go's derper gives it; where Go is stricter than it
+need be, the client gets in. A context never changes once made: a renewed certificate makes a
+new one, for the connections accepted from then on.
+"""
+
+import contextlib
+import os
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from certs.errors import CertificateFileError, UnusablePairError
+from certs.hostname import parse_ip, same_name
+from certs.pair import Pair
+
+
+def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLContext:
+    """Return a server context that serves `pair` for `hostname`, to be used with `wrap_bio`.
+
+    - TLS 1.2 and 1.3. The chain is the leaf, its intermediates, and last the metacert.
+    - ALPN picks "http/1.1" where offered. A client that offers only others goes on without ALPN
+      (Go ends its handshake); one that offers none goes on, too.
+    - A client that asks for another name than `hostname`, or for none, gets the alert
+      unrecognized_name. Where `hostname` is an IP address, no name is asked for or refused.
+    - The client's order of ciphers decides: it knows whether it has AES in hardware.
+    - No session tickets, renegotiation or compression: a DERP connection lives for days, so
+      resumption gains nothing and its state would cost memory.
+
+    A ClientHello whose server name is not ASCII never reaches the check: the `ssl` module ends
+    that handshake with an SSLError, and reports a UnicodeDecodeError to sys.unraisablehook.
+
+    The key never touches a disk where the system has memory files. Raises UnusablePairError for
+    what OpenSSL does not take: a key or a signature that its security level calls too weak; and
+    CertificateFileError where there is neither a memory file nor a temporary one to be had.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    if parse_ip(hostname) is None:
+        context.sni_callback = _refuse_other_names(hostname)
+    chain = (*pair.chain_der, metacert_der)
+    pem = "".join(map(ssl.DER_cert_to_PEM_cert, chain)).encode("ascii") + pair.key_pem
+    try:
+        with _file_with(pem) as path:
+            context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        raise UnusablePairError(
+            f"the certificate for {hostname!r} is not fit for TLS: OpenSSL says {error.reason}; "
+            f"have one issued with SHA-256 signatures throughout, for a key of at least "
+            f"2048 bits (RSA) or 256 (ECDSA)"
+        ) from error
+    return context
+
+
+def _refuse_other_names(
+    hostname: str,
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
+    def check(_tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
+        if name is None or not same_name(name, hostname):
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        return None
+
+    return check
+
+
+@contextlib.contextmanager
+def _file_with(content: bytes) -> Iterator[str]:
+    """Give a path where `content` can be read meanwhile; `ssl` takes a key in no other way."""
+    with contextlib.ExitStack() as stack:
+        yield _memory_file(content, stack) or _private_file(content, stack)
+
+
+def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
+    """Return the path of a file in memory, or None where there can't be one.
+
+    That is outside Linux, and where /proc is not mounted or closed to this process (as to one
+    whose program file has capabilities).
+    """
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        descriptor = os.memfd_create("certificate")
+        stack.callback(os.close, descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}")
+        path.write_bytes(content)
+    except OSError:
+        return None
+    return str(path)
+
+
+def _private_file(content: bytes, stack: contextlib.ExitStack) -> str:
+    try:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="derper-"))
+        path = Path(directory, "certificate.pem")
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+    except OSError as error:
+        raise CertificateFileError(
+            f"no place to hand the key to OpenSSL ({error.strerror}); "
+            f"mount /proc, or point TMPDIR at a directory that the relay can write to"
+        ) from error
+    return str(path)
