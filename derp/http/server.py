@@ -21,6 +21,7 @@ bytes come in, and of a fast-starting client's frames most stay in the transport
 
 import contextlib
 import http
+import logging
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
@@ -28,7 +29,6 @@ import attrs
 import h11
 import trio
 
-from derp import log
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.http.message import (
     Answer,
@@ -42,7 +42,7 @@ from derp.http.message import (
 )
 from derp.net.transport import Transport
 
-logger = log.get("http")
+logger = logging.getLogger("derper.http")
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 64 * 1024
@@ -224,9 +224,8 @@ class _FrontEnd:
     def _ask(self, request: Request) -> Answer:
         try:
             return self._route(request)
-        except Exception as error:
-            target = request.target[:200]
-            logger.exception("a page failed", error, method=request.method, target=target)
+        except Exception:
+            logger.exception("a page failed", extra=_fields(request))
             return _OUR_FAULT
 
     async def _hand_over(self, upgrade: Upgrade) -> Handoff:
@@ -251,8 +250,9 @@ class _FrontEnd:
             if response.body and self._method != b"HEAD":
                 parts.append(self._conn.send(h11.Data(data=response.body)))
             parts.append(self._conn.send(h11.EndOfMessage()))
-        except h11.LocalProtocolError as error:
-            logger.exception("an answer is no HTTP", error, status=response.status)
+        except h11.LocalProtocolError:
+            fields = {"status": response.status}
+            logger.exception("an answer is no HTTP", extra={"fields": fields})
             return _OUR_FAULT_RAW
         return b"".join(filter(None, parts))
 
@@ -265,9 +265,9 @@ class _FrontEnd:
                         await self._write(self._conn.send(h11.Data(data=chunk)))
                 except ConnectionEnd:
                     raise
-                except Exception as error:
+                except Exception:
                     # Left without its end, so that the client sees that something is missing.
-                    logger.exception("a stream failed", error, target=request.target[:200])
+                    logger.exception("a stream failed", extra=_fields(request))
                     return
         await self._write(self._conn.send(h11.EndOfMessage()))
 
@@ -300,3 +300,7 @@ class _FrontEnd:
                 if count < 0:
                     return
                 allowed -= count
+
+
+def _fields(request: Request) -> dict[str, object]:
+    return {"fields": {"method": request.method, "target": request.target[:200]}}
