@@ -1,0 +1,364 @@
+"""What the program is told to do: one frozen `Config`, validated when it is made.
+
+Each field of `Config` is one flag and says everything about it: name, environment variable,
+default, help and the check from derp/values.py that its value must pass. Rules between fields
+stand in one place below them. Nothing else in the program checks a configured value again.
+
+Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
+derper-docker. Nothing here touches the network or the file system.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from derp import values
+from derp.errors import UsageError
+from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Kind, Setting, shown
+from derp.http.bootstrap_dns import Name
+from derp.refused import REFUSED
+from derp.values import Address
+
+# ruff: noqa: RUF009 - _option is attrs.field with a check
+
+
+class ConfigError(UsageError):
+    """A field can't have the value it was given.
+
+    The message gives the flag its plain name; `from_settings` says what the operator typed.
+    """
+
+    def __init__(self, flag: str, value: object, want: str) -> None:
+        super().__init__(f"-{flag} {shown(str(value))}: {want}")
+        self.flag = flag
+        self.want = want
+        """What would be right."""
+
+
+def _option(
+    name: str, kind: Kind, default: str, check: Callable[[Any], object], **more: str
+) -> Any:
+    """Make the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError."""
+
+    def convert(value: object) -> object:
+        try:
+            return check(value)
+        except ValueError as error:
+            raise ConfigError(name, value, str(error)) from None
+
+    flag = Flag(name=name, kind=kind, default=default, **more)
+    return attrs.field(default=flag.default_value, converter=convert, metadata={"flag": flag})
+
+
+_GENERAL: Final = "General"
+_LISTENING: Final = "Listening"
+_TLS: Final = "TLS certificates"
+_STUN: Final = "STUN"
+_WEB: Final = "Pages"
+_LIMITS: Final = "Limits"
+_TCP: Final = "TCP connections"
+
+_DEV_ADDRESS: Final = Address("", 3340)
+_ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
+_PLACEHOLDER_HOSTNAME: Final = "your-hostname.com"
+_ACME_MODES: Final = {"letsencrypt", "gcp"}
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """Everything the operator decides. Durations are seconds.
+
+    Any combination that can be constructed can be served, as far as that can be known without
+    looking at the machine; everything else raises ConfigError.
+    """
+
+    dev: bool = _option(
+        "dev",
+        BOOL,
+        "false",
+        bool,
+        group=_GENERAL,
+        usage="Development mode: a throw-away key, and :3340 in place of -a.",
+    )
+    key_path: Path | None = _option(
+        "c",
+        STRING,
+        "",
+        values.path,
+        group=_GENERAL,
+        placeholder="FILE",
+        usage="Key file, in the JSON of the Go derper; made if it does not exist. "
+        "Required unless run by root or with -dev.",
+    )
+    """None in development mode only."""
+    derp: bool = _option(
+        "derp",
+        BOOL,
+        "true",
+        bool,
+        group=_GENERAL,
+        usage="Relay packets. Without it, only STUN and the pages are served.",
+    )
+    addr: Address = _option(
+        "a",
+        STRING,
+        ":443",
+        values.address,
+        group=_LISTENING,
+        variable="DERP_ADDR",
+        placeholder="ADDRESS",
+        usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
+        "It is HTTPS if the port is 443 or -certmode is manual, and HTTP otherwise.",
+    )
+    http_port: int = _option(
+        "http-port",
+        INT,
+        "80",
+        values.port(-1),
+        group=_LISTENING,
+        variable="DERP_HTTP_PORT",
+        placeholder="PORT",
+        want=values.port_want(-1),
+        usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
+    )
+    """-1 for none. Of no account unless `serve_tls`."""
+    stun: bool = _option(
+        "stun",
+        BOOL,
+        "true",
+        bool,
+        group=_LISTENING,
+        variable="DERP_STUN",
+        usage="Answer STUN, on the IP address of -a.",
+    )
+    stun_port: int = _option(
+        "stun-port",
+        INT,
+        "3478",
+        values.port(0),
+        group=_LISTENING,
+        variable="DERP_STUN_PORT",
+        placeholder="PORT",
+        want=values.port_want(0),
+        usage="UDP port for STUN.",
+    )
+    hostname: str = _option(
+        "hostname",
+        STRING,
+        "derp.tailscale.com",
+        values.hostname,
+        group=_TLS,
+        variable="DERP_DOMAIN",
+        placeholder="NAME",
+        usage="The name that certificates are for. It may be an IP address, "
+        "to be served with a self-signed certificate.",
+    )
+    certmode: str = _option(
+        "certmode",
+        STRING,
+        "letsencrypt",
+        values.certmode,
+        group=_TLS,
+        variable="DERP_CERT_MODE",
+        placeholder="MODE",
+        usage="Where certificates come from: manual reads NAME.crt and NAME.key in -certdir, "
+        "NAME being the -hostname. letsencrypt and gcp are not supported yet "
+        "where HTTPS is served.",
+    )
+    certdir: Path | None = _option(
+        "certdir",
+        STRING,
+        "",
+        values.path,
+        group=_TLS,
+        variable="DERP_CERT_DIR",
+        placeholder="DIR",
+        usage="Where certificates are kept.",
+    )
+    """Never None where `serve_tls`."""
+    home: str = _option(
+        "home",
+        STRING,
+        "",
+        values.home,
+        group=_WEB,
+        placeholder="WHAT",
+        usage="What / serves: blank for an empty page, a URL to redirect to, "
+        "or a short page about DERP if not given.",
+    )
+    bootstrap_dns_names: tuple[Name, ...] = _option(
+        "bootstrap-dns-names",
+        STRING,
+        "",
+        values.bootstrap_names,
+        group=_WEB,
+        placeholder="NAMES",
+        usage="Names, with commas between them, whose addresses /bootstrap-dns lists.",
+    )
+    unpublished_bootstrap_dns_names: tuple[Name, ...] = _option(
+        "unpublished-bootstrap-dns-names",
+        STRING,
+        "",
+        values.bootstrap_names,
+        group=_WEB,
+        placeholder="NAMES",
+        usage="Names, with commas between them, whose addresses /bootstrap-dns tells only to those "
+        "who ask for them; name/txt-name tells them to as many percent of clients "
+        "as the TXT record of txt-name says.",
+    )
+    accept_connection_limit: float = _option(
+        "accept-connection-limit",
+        FLOAT,
+        "+Inf",
+        values.accept_limit,
+        group=_LIMITS,
+        default_words="no limit",
+        want=values.ACCEPT_LIMIT_WANT,
+        usage="New connections a second; those above it are closed at once.",
+    )
+    """Connections a second; infinite for no limit."""
+    accept_connection_burst: int = _option(
+        "accept-connection-burst",
+        INT,
+        "9223372036854775807",
+        values.accept_burst,
+        group=_LIMITS,
+        default_words="no limit",
+        usage="New connections at once, before -accept-connection-limit counts.",
+    )
+    rate_config: Path | None = _option(
+        "rate-config",
+        STRING,
+        "",
+        values.path,
+        group=_LIMITS,
+        placeholder="FILE",
+        usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
+        "read again at SIGHUP.",
+    )
+    tcp_keepalive_time: float = _option(
+        "tcp-keepalive-time",
+        DURATION,
+        "10m",
+        values.seconds(32767.0, "9h6m7s"),
+        group=_TCP,
+        usage="Quiet time after which TCP asks whether a client is still there; 0 for never.",
+    )
+    """At most what TCP_KEEPIDLE takes."""
+    tcp_user_timeout: float = _option(
+        "tcp-user-timeout",
+        DURATION,
+        "15s",
+        values.seconds(2147483.647, "596h31m23.647s"),
+        group=_TCP,
+        usage="How long sent data may go unacknowledged; 0 leaves it to the kernel.",
+    )
+    """At most what TCP_USER_TIMEOUT takes, which counts milliseconds."""
+    tcp_write_timeout: float = _option(
+        "tcp-write-timeout",
+        DURATION,
+        "2s",
+        values.seconds(math.inf, "292 years"),
+        group=_TCP,
+        usage="How long a client may take nothing of what waits for it; 0 for ever.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the rules that concern more than one field."""
+        if self.key_path is None and not self.dev:
+            raise ConfigError(
+                "c", "", "want the path of the key file; only root and -dev need none"
+            )
+        burst = self.accept_connection_burst
+        if burst == 0 and math.isfinite(self.accept_connection_limit):
+            want = "with -accept-connection-limit nothing would be accepted; want 1 or more"
+            raise ConfigError("accept-connection-burst", burst, want)
+        if not self.serve_tls:
+            return
+        if self.certmode in _ACME_MODES:
+            want = "not supported yet; want manual, or a port other than 443 in -a to serve HTTP"
+            raise ConfigError("certmode", self.certmode, want)
+        if self.certdir is None:
+            raise ConfigError("certdir", "", "want a directory for certificates")
+        if self.hostname == _PLACEHOLDER_HOSTNAME:
+            want = "that is a placeholder; want the DNS name or the IP address of this server"
+            raise ConfigError("hostname", self.hostname, want)
+        if self.http_port == self.addr.port != 0:
+            want = "the port of -a; want another one, or -1 for none"
+            raise ConfigError("http-port", self.http_port, want)
+
+    @property
+    def serve_tls(self) -> bool:
+        """HTTPS, not HTTP. Matches tsweb.IsProd443 and what cmd/derper makes of it."""
+        return self.addr.port == 443 or self.certmode == "manual"
+
+    @property
+    def hostname_is_ip(self) -> bool:
+        """The hostname is an IP address, so that no client names it in its SNI."""
+        return values.is_ip(self.hostname)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Setting]) -> "Config":
+        """Make the configuration of parsed flags and variables.
+
+        Raises UsageError, in the operator's words.
+        """
+        for setting in settings.values():
+            flag = setting.flag
+            if flag.refusal and setting.value != flag.default_value:
+                raise UsageError(f"{setting.source}: {flag.refusal}")
+        fields = {field.name: settings[_flag_of(field).name] for field in attrs.fields(cls)}
+        chosen: dict[str, Any] = {name: setting.value for name, setting in fields.items()}
+        chosen["key_path"] = chosen["key_path"] or fields["key_path"].flag.default
+        if chosen["dev"]:
+            chosen |= {"addr": _DEV_ADDRESS, "key_path": None}
+        try:
+            return cls(**chosen)
+        except ConfigError as error:
+            raise settings[error.flag].wrong(error.want) from None
+
+
+def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
+    """List every flag of the Go derper, with the defaults that it has for this user.
+
+    `root`: the program is run by root, who alone has a default for -c.
+    """
+    home = environ.get("HOME", "")
+    defaults = {
+        "c": _ROOT_KEY_PATH if root else "",
+        "certdir": _default_certdir(environ),
+        "secrets-cache-dir": str(Path(home, ".cache", "derper-secrets")),
+    }
+    version = Flag(
+        name="version",
+        kind=BOOL,
+        default="false",
+        group=_GENERAL,
+        usage="Print the version and exit.",
+    )
+    flags = [_flag_of(field) for field in attrs.fields(Config)]
+    return [
+        attrs.evolve(flag, default=defaults.get(flag.name, flag.default))
+        for flag in [flags[0], version, *flags[1:], *REFUSED]
+    ]
+
+
+def _flag_of(field: "attrs.Attribute[Any]") -> Flag:
+    flag: Flag = field.metadata["flag"]
+    return flag
+
+
+def _default_certdir(environ: Mapping[str, str]) -> str:
+    """Name the user's cache directory; none if there is none. Matches tsweb.DefaultCertDir."""
+    cache = environ.get("XDG_CACHE_HOME", "")
+    if cache and not Path(cache).is_absolute():
+        return ""
+    if not cache:
+        home = environ.get("HOME", "")
+        if not home:
+            return ""
+        cache = f"{home}/.cache"
+    return str(Path(cache, "tailscale", "derper-certs"))

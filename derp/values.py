@@ -1,0 +1,176 @@
+"""What a configured value may be: one check for each sort of value.
+
+A check takes the value as a flag gives it, or as code gives it, and returns it in the form that
+the rest of the program uses. It raises ValueError, whose message says what would be right and
+begins with "want". Forms and ranges are those of the Go derper, where it says; where it takes a
+value that can't work, it is refused here.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from derp.http.bootstrap_dns import Name, parse_names
+
+
+@attrs.frozen
+class Address:
+    """Where to listen: one IP address or host name, or the empty host for all interfaces."""
+
+    host: str
+    """Without brackets."""
+    port: int
+    """0 for any free port."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def is_ip(text: str) -> bool:
+    """Tell whether `text` is an IP address without brackets; IPv6 may have a zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_dns_name(text: str) -> bool:
+    """Tell whether `text` is a DNS name in ASCII without a final dot.
+
+    A name whose last label is a number is none: it is a mistyped IP address.
+    """
+    labels = text.split(".")
+    return (
+        len(text) <= 253
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not labels[-1].isdecimal()
+    )
+
+
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]]*))"
+    r":(?P<port>0|[1-9][0-9]{0,4}|https?)",
+    re.ASCII,
+)
+_NAMED_PORTS: Final = {"http": 80, "https": 443}
+
+
+def address(value: str | Address) -> Address:
+    """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
+
+    The port may be `http` or `https`. A name is kept as it is, for whoever binds it to look up.
+    """
+    want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
+    if isinstance(value, Address):
+        return value
+    match = _ADDRESS.fullmatch(value)
+    if match is None:
+        raise ValueError(want)
+    port = _NAMED_PORTS[match["port"]] if match["port"] in _NAMED_PORTS else int(match["port"])
+    ip6, host = match["ip6"], match["host"]
+    if ip6 is not None:
+        fits = ":" in ip6 and is_ip(ip6)
+    else:
+        fits = not host or is_dns_name(host) or is_ip(host)
+    if port > 65535 or not fits:
+        raise ValueError(want)
+    return Address(ip6 or host or "", port)
+
+
+def port(lowest: int) -> Callable[[int], int]:
+    """Make a check for a port from `lowest` to 65535."""
+
+    def check(value: int) -> int:
+        if not lowest <= value <= 65535:
+            raise ValueError(port_want(lowest))
+        return value
+
+    return check
+
+
+def port_want(lowest: int) -> str:
+    """Say what `port(lowest)` takes."""
+    return f"want a port from {lowest} to 65535"
+
+
+def path(value: str | Path | None) -> Path | None:
+    """Make the empty string None, and any other a path."""
+    return Path(value) if value else None
+
+
+def certmode(value: str) -> str:
+    """Check how certificates are had."""
+    if value not in {"manual", "letsencrypt", "gcp"}:
+        raise ValueError("want manual, letsencrypt or gcp")
+    return value
+
+
+def hostname(value: str) -> str:
+    """Check the name for certificates: a DNS name, or an IP address without brackets and zone."""
+    if not (is_dns_name(value) or (is_ip(value) and "%" not in value)):
+        raise ValueError("want a DNS name in ASCII, or an IP address without brackets")
+    return value
+
+
+def home(value: str) -> str:
+    """Check what the root path serves: nothing, `blank`, or a URL fit for a Location header."""
+    want = "want blank, or a URL that begins with http:// or https://"
+    if value in {"", "blank"}:
+        return value
+    if not re.fullmatch(r"https?://[!-~]+", value):
+        raise ValueError(want)
+    try:
+        url = urlsplit(value)
+        usable = bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(want)
+    return value
+
+
+def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
+    """Check a list of `name` or `name/txt-name`, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    try:
+        return parse_names(value)
+    except ValueError:
+        raise ValueError("want name or name/txt-name, with commas between them") from None
+
+
+ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
+
+
+def accept_limit(value: float) -> float:
+    """Check a number of connections a second; infinite for no limit."""
+    if not value > 0:
+        raise ValueError(ACCEPT_LIMIT_WANT)
+    return float(value)
+
+
+def accept_burst(value: int) -> int:
+    """Check a number of connections at once."""
+    if value < 0:
+        raise ValueError("want a whole number, 0 or more")
+    return value
+
+
+def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
+    """Make a check for a duration in seconds from 0 to `limit`, which `limit_text` spells."""
+
+    def check(value: float) -> float:
+        if not 0 <= value <= limit:
+            raise ValueError(f"want a duration from 0 to {limit_text}")
+        return float(value)
+
+    return check
