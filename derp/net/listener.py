@@ -18,6 +18,7 @@ NOTSENT_LOWAT: Final = 32 << 10
 """Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in an outbox,
 where it can be dropped when it is too old."""
 
+_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- Go listens on everything for each
 _ACCEPTS_A_TURN: Final = 64
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _RETRY_SECONDS: Final = 0.1
@@ -56,7 +57,7 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
-    if host:
+    if host not in _WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return [(family, address) for family, _, _, _, address in found]
     addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [

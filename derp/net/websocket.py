@@ -24,6 +24,8 @@ MESSAGE_SIZE: Final = 16 << 10
 _MESSAGES_AHEAD: Final = 8
 _RECEIVE_SIZE: Final = 64 << 10
 _CLOSE_TIMEOUT: Final = 2
+HANDSHAKE_TIMEOUT: Final = 10
+"""Seconds."""
 
 
 class ReplayStream(trio.abc.Stream):
@@ -139,13 +141,17 @@ async def accept(transport: Transport, request: bytes) -> AsyncIterator[WebSocke
 
     `request` is what has been received so far: the request's head and anything behind it.
     Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
-    The caller sets the deadline. Raises HTTPFailed where it is no proper handshake.
+    Raises HTTPFailed where it is no proper handshake, or not done within HANDSHAKE_TIMEOUT.
     """
     # A nursery would wrap what the body raises into an exception group.
     failure: ConnectionEnd | None = None
     async with trio.open_nursery() as nursery:
         try:
-            connection = await _shake_hands(nursery, ReplayStream(transport, request))
+            connection = None
+            with trio.move_on_after(HANDSHAKE_TIMEOUT):
+                connection = await _shake_hands(nursery, ReplayStream(transport, request))
+            if connection is None:
+                raise HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
             yield WebSocketTransport(connection, transport)
         except ConnectionEnd as error:
             failure = error

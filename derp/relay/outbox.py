@@ -30,14 +30,22 @@ OnDrop = Callable[[bool, int, int], None]
 class Entry:
     """A run that waits: `data[offset:]` is `packets` whole RecvPacket frames from `source`."""
 
-    __slots__ = ("data", "offset", "packets", "since", "source")
+    __slots__ = ("data", "disco", "offset", "packets", "since", "source")
 
-    def __init__(self, data: bytes, packets: int, source: bytes, since: float) -> None:
+    def __init__(
+        self, data: bytes, packets: int, source: bytes, since: float, *, disco: bool
+    ) -> None:
         self.data = data
+        self.disco = disco
         self.offset = 0
         self.packets = packets
         self.source = source
         self.since = since
+
+    @property
+    def payload(self) -> int:
+        """Bytes of the packets that are left, without headers and keys."""
+        return len(self.data) - self.offset - self.packets * PACKET_OVERHEAD
 
     def drop_frames(self, at_least: int) -> tuple[int, int]:
         """Drop frames from the head until `at_least` bytes are gone; return (packets, bytes)."""
@@ -54,12 +62,11 @@ class Entry:
 class Lane:
     """Runs of one kind in the order in which they came."""
 
-    __slots__ = ("_limit", "_on_drop", "disco", "entries", "size")
+    __slots__ = ("_limit", "_on_drop", "entries", "size")
 
-    def __init__(self, limit: int, on_drop: OnDrop, *, disco: bool) -> None:
+    def __init__(self, limit: int, on_drop: OnDrop) -> None:
         self.entries: deque[Entry] = deque()
         self.size = 0
-        self.disco = disco
         self._limit = limit
         self._on_drop = on_drop
 
@@ -72,7 +79,7 @@ class Lane:
             head = self.entries[0]
             packets, size = head.drop_frames(excess)
             self.size -= size
-            self._on_drop(self.disco, packets, size - packets * PACKET_OVERHEAD)
+            self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
             if not head.packets:
                 self.entries.popleft()
 
@@ -88,9 +95,8 @@ class Lane:
             self._drop_entry(self.entries.popleft(), on_drop)
 
     def _drop_entry(self, entry: Entry, on_drop: OnDrop) -> None:
-        size = len(entry.data) - entry.offset
-        self.size -= size
-        on_drop(self.disco, entry.packets, size - entry.packets * PACKET_OVERHEAD)
+        self.size -= len(entry.data) - entry.offset
+        on_drop(entry.disco, entry.packets, entry.payload)
 
 
 class Outbox:
@@ -100,8 +106,8 @@ class Outbox:
 
     def __init__(self, on_drop: OnDrop) -> None:
         self._control: deque[bytes] = deque()
-        self._disco = Lane(DISCO_LANE_BYTES, on_drop, disco=True)
-        self._packets = Lane(LANE_BYTES, on_drop, disco=False)
+        self._disco = Lane(DISCO_LANE_BYTES, on_drop)
+        self._packets = Lane(LANE_BYTES, on_drop)
 
     def put_control(self, frame: bytes) -> bool:
         """Queue a control frame; False where too many wait already and it is not queued."""
@@ -113,7 +119,7 @@ class Outbox:
     def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
         """Queue a run of `packets` RecvPacket frames from `source`."""
         lane = self._disco if disco else self._packets
-        lane.put(Entry(run, packets, source, now))
+        lane.put(Entry(run, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
         """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.

@@ -1,0 +1,172 @@
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derp.relay import outbox as module
+from derp.relay.outbox import CONTROL_FRAMES, DISCO_LANE_BYTES, LANE_BYTES, MAX_WAIT, Outbox
+from derp.wire.frames import HEADER, recv_packet
+
+SOURCE = bytes(range(32))
+
+
+class Drops(list[tuple[bool, int, int]]):
+    def __call__(self, disco: bool, packets: int, payload: int) -> None:
+        self.append((disco, packets, payload))
+
+
+def run_of(*packets: bytes) -> bytes:
+    return b"".join(recv_packet(SOURCE, packet) for packet in packets)
+
+
+def take_all(box: Outbox, now: float = 0.0) -> bytes:
+    return b"".join(box.take(1 << 30, now)[0])
+
+
+def packets_in(run: bytes) -> list[bytes]:
+    found = []
+    while run:
+        _, length = HEADER.unpack_from(run)
+        found.append(run[37 : 5 + length])
+        run = run[5 + length :]
+    return found
+
+
+def test_control_comes_first_then_disco_then_the_rest() -> None:
+    box = Outbox(Drops())
+    assert not box
+    box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
+    box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
+    box.put_control(b"control")
+    assert box
+    assert take_all(box) == b"control" + run_of(b"disco") + run_of(b"packet")
+    assert not box
+
+
+def test_a_take_is_limited_but_never_empty_handed() -> None:
+    box = Outbox(Drops())
+    first, second = run_of(b"a" * 1000), run_of(b"b" * 1000)
+    box.put(first, 1, SOURCE, 0.0, disco=False)
+    box.put(second, 1, SOURCE, 0.0, disco=False)
+    pieces, entries = box.take(10, 0.0)
+    assert (pieces, [entry.packets for entry in entries]) == ([first], [1])
+    assert box.take(10, 0.0)[0] == [second]
+    assert box.take(10, 0.0) == ([], [])
+
+
+def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    size = len(run_of(bytes(1400)))
+    fits = LANE_BYTES // size
+    for number in range(fits + 3):
+        box.put(run_of(number.to_bytes(4) + bytes(1396)), 1, SOURCE, 0.0, disco=False)
+    assert drops == [(False, 1, 1400)] * 3
+    left = packets_in(take_all(box))
+    assert [int.from_bytes(packet[:4]) for packet in left] == list(range(3, fits + 3))
+
+
+def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    frame = len(run_of(bytes(1000)))
+    box.put(run_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
+    filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37)
+    box.put(run_of(filler), 1, SOURCE, 0.0, disco=True)
+    assert drops == []
+    box.put(run_of(b"x"), 1, SOURCE, 0.0, disco=True)
+    assert drops == [(True, 1, 1000)]
+    assert packets_in(take_all(box)) == [bytes(1000)] * 4 + [filler, b"x"]
+
+
+def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    box.put(run_of(*([bytes(30_000)] * 4)), 4, SOURCE, 0.0, disco=True)
+    assert drops == [(True, 2, 60_000)]
+    assert len(packets_in(take_all(box))) == 2
+
+
+def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
+    box.put(run_of(b"fresh"), 1, SOURCE, 0.2, disco=False)
+    assert packets_in(take_all(box, 0.1 + MAX_WAIT)) == [b"fresh"]
+    assert drops == [(False, 1, 3)]
+
+
+def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
+    box.put(run_of(b"new"), 1, SOURCE, 2 * MAX_WAIT, disco=False)
+    assert drops == [(False, 1, 3)]
+
+
+def test_control_frames_are_bounded() -> None:
+    box = Outbox(Drops())
+    assert all(box.put_control(b"x") for _ in range(CONTROL_FRAMES))
+    assert not box.put_control(b"x")
+    assert len(take_all(box)) == CONTROL_FRAMES
+
+
+def test_clearing_tells_of_every_packet() -> None:
+    head, gone = Drops(), Drops()
+    box = Outbox(head)
+    box.put_control(b"control")
+    box.put(run_of(b"a", b"bc"), 2, SOURCE, 0.0, disco=False)
+    box.put(run_of(b"d"), 1, SOURCE, 0.0, disco=True)
+    box.clear(gone)
+    assert sorted(gone) == [(False, 2, 3), (True, 1, 1)]
+    assert head == []
+    assert not box
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.booleans(), st.lists(st.integers(0, 40_000), min_size=1)),
+            st.tuples(st.just("take"), st.integers(1, 100_000), st.floats(0, 0.5)),
+        ),
+        max_size=40,
+    )
+)
+def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, ...]]) -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    waiting: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
+    now = 0.0
+    number = taken = put = 0
+
+    def check_order(pieces: list[bytes | memoryview], entries: list[module.Entry]) -> int:
+        count = 0
+        assert len(pieces) == len(entries)
+        for piece, entry in zip(pieces, entries, strict=True):
+            found = packets_in(bytes(piece))
+            assert len(found) == entry.packets
+            assert sum(map(len, found)) == entry.payload
+            for packet in found:
+                # Dropping is from the head: what is skipped was dropped.
+                while waiting[entry.disco].popleft() != packet:
+                    pass
+                count += 1
+        return count
+
+    for action in actions:
+        if action[0] == "put":
+            _, disco, sizes = action
+            run = []
+            for size in sizes:
+                run.append(number.to_bytes(4) + bytes(size))
+                number += 1
+            put += len(run)
+            waiting[disco].extend(run)
+            box.put(run_of(*run), len(run), SOURCE, now, disco=disco)
+        else:
+            _, limit, elapsed = action
+            now += elapsed
+            taken += check_order(*box.take(limit, now))
+    taken += check_order(*box.take(1 << 40, now))
+    assert taken + sum(packets for _, packets, _ in drops) == put
+    assert not box
