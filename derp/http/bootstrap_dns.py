@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 MAX_QUERIED = 500
-"""So many names asked for are remembered for counter_bootstrap_dns_queried_domains."""
+"""So many names asked for are remembered."""
 
 MAX_NAME = 253
 """Characters in a DNS name (RFC 1035, 2.3.4, as text)."""
@@ -70,25 +70,25 @@ class Record:
 
 @attrs.define
 class BootstrapDNS:
-    """The names known, the answers made of them, and the counters."""
+    """The names known, the answers made of them, and what is counted.
 
-    _published: Mapping[str, Record] = attrs.field(factory=dict)
-    _unpublished: Mapping[str, Record] = attrs.field(factory=dict)
-    _published_json: bytes = b"{}"
-    _queried: set[str] = attrs.field(factory=set)
-    _counts: dict[str, int] = attrs.field(
-        factory=lambda: dict.fromkeys(
-            (
-                "counter_bootstrap_dns_requests",
-                "counter_bootstrap_dns_published_hits",
-                "counter_bootstrap_dns_published_misses",
-                "counter_bootstrap_dns_unpublished_hits",
-                "counter_bootstrap_dns_unpublished_misses",
-                "counter_bootstrap_dns_unpublished_percent_misses",
-            ),
-            0,
-        )
-    )
+    The counters have the Go derper's names, less their `counter_bootstrap_dns_`.
+    """
+
+    requests: int = 0
+    published_hits: int = 0
+    published_misses: int = 0
+    unpublished_hits: int = 0
+    """Also counts those who then turned out not to have their turn."""
+    unpublished_misses: int = 0
+    unpublished_percent_misses: int = 0
+    queried_domains: int = 0
+    """Distinct names asked for; starts again after MAX_QUERIED."""
+
+    _published: dict[str, Record] = attrs.field(factory=dict, init=False)
+    _unpublished: dict[str, Record] = attrs.field(factory=dict, init=False)
+    _published_json: bytes = attrs.field(default=b"{}", init=False)
+    _queried: set[str] = attrs.field(factory=set, init=False)
 
     @property
     def published(self) -> Mapping[str, Record]:
@@ -100,49 +100,43 @@ class BootstrapDNS:
         """What only those get who ask for it by name."""
         return self._unpublished
 
-    def publish(self, records: Mapping[str, Record]) -> None:
-        """Replace the published names."""
-        self._published = dict(records)
+    def publish(self, name: str, record: Record) -> None:
+        """Add or replace a published name."""
+        self._published[name] = record
         self._published_json = _to_json(self._published)
 
-    def hold(self, records: Mapping[str, Record]) -> None:
-        """Replace the unpublished names."""
-        self._unpublished = dict(records)
-
-    def counters(self) -> dict[str, int]:
-        """Return the counters under the Go derper's names."""
-        return self._counts | {"counter_bootstrap_dns_queried_domains": len(self._queried)}
+    def hold(self, name: str, record: Record) -> None:
+        """Add or replace an unpublished name."""
+        self._unpublished[name] = record
 
     def answer(self, query: str, remote: str) -> bytes:
         """Return the JSON for a URL's `query` part, asked by the IP address `remote`."""
-        self._count("requests")
-        name = next((value for key, value in parse_qsl(query) if key == "q"), "")
+        self.requests += 1
+        fields = parse_qsl(query, keep_blank_values=True)
+        name = next((value for key, value in fields if key == "q"), "")
         if not name:
             return self._published_json
         self._remember(name)
         record = self._unpublished.get(name)
         if record is not None and record.addresses:
-            self._count("unpublished_hits")
+            self.unpublished_hits += 1
             if in_share(remote, record.share):
                 return _to_json({name: record})
-            self._count("unpublished_percent_misses")
+            self.unpublished_percent_misses += 1
         if name not in self._published:
-            self._count("unpublished_misses")
+            self.unpublished_misses += 1
         elif self._published[name].addresses:
-            self._count("published_hits")
+            self.published_hits += 1
         else:
-            self._count("published_misses")
+            self.published_misses += 1
         return self._published_json
 
-    def _count(self, what: str) -> None:
-        self._counts[f"counter_bootstrap_dns_{what}"] += 1
-
     def _remember(self, name: str) -> None:
-        if len(name) > MAX_NAME:
-            return
-        self._queried.add(name)
+        if len(name) <= MAX_NAME:
+            self._queried.add(name)
         if len(self._queried) > MAX_QUERIED:
             self._queried.clear()
+        self.queried_domains = len(self._queried)
 
 
 def in_share(remote: str, share: float) -> bool:

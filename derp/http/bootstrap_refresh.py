@@ -1,0 +1,114 @@
+"""Look up the names of /bootstrap-dns, now and every ten minutes.
+
+Addresses come from getaddrinfo, as every other program on this machine sees them. Percentages
+come from TXT records, which only a DNS library can ask for. A name that can't be looked up keeps
+what was known of it, and a line in the log says why; but a TXT record that does not exist, or
+holds no percentage, means 0 %.
+"""
+
+import random
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import attrs
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.resolver
+import trio
+
+from derp import log
+from derp.http.bootstrap_dns import BootstrapDNS, Name, Record, parse_percent
+
+logger = log.get("bootstrap-dns")
+
+INTERVAL = 600.0
+"""Seconds between two rounds."""
+
+TIMEOUT = 60.0
+"""Seconds that a round may take."""
+
+SIDE_BY_SIDE = 8
+"""Names looked up at the same time."""
+
+
+async def look_up_addresses(name: str) -> tuple[str, ...]:
+    """Return the addresses of `name`. Raises OSError, or UnicodeError for what is no name."""
+    infos = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(sockaddr[0]).partition("%")[0] for *_, sockaddr in infos))
+
+
+async def look_up_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> list[str]:
+    """Return the strings of `name`'s TXT records; none if it has none.
+
+    Raises dns.exception.DNSException where no server gives an answer.
+    """
+    if resolver is None:
+        # This reads /etc/resolv.conf.
+        resolver = await trio.to_thread.run_sync(dns.asyncresolver.Resolver)
+    backend = dns.asyncbackend.get_backend("trio")
+    try:
+        answer = await resolver.resolve(name, "TXT", backend=backend)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        return []
+    return [b"".join(record.strings).decode("latin-1") for record in answer]
+
+
+@attrs.define
+class Refresher:
+    """Keeps `directory` up to date; `run` is its task."""
+
+    directory: BootstrapDNS
+    published: Sequence[Name]
+    unpublished: Sequence[Name]
+    addresses: Callable[[str], Awaitable[tuple[str, ...]]] = look_up_addresses
+    txt: Callable[[str], Awaitable[list[str]]] = look_up_txt
+
+    async def run(self) -> None:
+        """Refresh at once and then every INTERVAL; return at once if there is no name."""
+        while self.published or self.unpublished:
+            await self.refresh()
+            await trio.sleep(INTERVAL)
+
+    async def refresh(self) -> None:
+        """Look everything up once, within TIMEOUT; each name is served as soon as it is known."""
+        limiter = trio.CapacityLimiter(SIDE_BY_SIDE)
+        with trio.move_on_after(TIMEOUT) as scope:
+            async with trio.open_nursery() as nursery:
+                for name in self.published:
+                    nursery.start_soon(self._publish, name, limiter)
+                for name in self.unpublished:
+                    nursery.start_soon(self._hold, name, limiter)
+        if scope.cancelled_caught:
+            logger.warning("some names could not be looked up in time", seconds=TIMEOUT)
+
+    async def _publish(self, name: Name, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            addresses = await self._addresses_of(name.name)
+        if addresses:
+            self.directory.publish(name.name, Record(addresses))
+
+    async def _hold(self, name: Name, limiter: trio.CapacityLimiter) -> None:
+        known = self.directory.unpublished.get(name.name, Record((), 0.0))
+        share = 1.0
+        async with limiter:
+            addresses = await self._addresses_of(name.name) or known.addresses
+            if name.percent_name:
+                share = await self._share_of(name.percent_name, known.share)
+        self.directory.hold(name.name, Record(addresses, share))
+
+    async def _addresses_of(self, name: str) -> tuple[str, ...]:
+        try:
+            addresses = await self.addresses(name)
+        except (OSError, UnicodeError) as error:
+            logger.warning("name not looked up", name=name, reason=str(error))
+            return ()
+        # In an order of chance: clients try the first one first, and should not all be alike.
+        return tuple(random.sample(addresses, len(addresses)))
+
+    async def _share_of(self, name: str, known: float) -> float:
+        try:
+            return parse_percent(await self.txt(name))
+        except (OSError, dns.exception.DNSException) as error:
+            logger.warning("percentage not looked up", name=name, reason=str(error))
+            return known

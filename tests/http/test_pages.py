@@ -1,0 +1,51 @@
+from html.parser import HTMLParser
+
+import pytest
+
+from derp.http import pages
+
+VOID = {"meta"}
+
+
+class Balance(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name == "href"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def links(page: bytes) -> list[str]:
+    parser = Balance()
+    parser.feed(page.decode())
+    parser.close()
+    assert parser.open == []
+    return parser.links
+
+
+@pytest.mark.parametrize("derp", [True, False])
+@pytest.mark.parametrize("debug", [True, False])
+def test_home(derp: bool, debug: bool) -> None:
+    page = pages.home(derp=derp, debug=debug)
+    assert ("/debug/" in links(page)) == debug
+    assert (b"disabled" in page) == (not derp)
+
+
+def test_debug_index_escapes_facts() -> None:
+    page = pages.debug_index([("<b>", "<script>alert(1)</script>")])
+    assert links(page) == ["/debug/varz", "/debug/check", "/debug/traffic"]
+    assert b"<script>" not in page
+    assert b"&lt;b&gt;" in page
+
+
+def test_redirect_escapes() -> None:
+    page = pages.redirect("/a\"><script>'&")
+    assert links(page) == ["/a\"><script>'&"]
+    assert b"<script>" not in page
