@@ -1,0 +1,61 @@
+"""The file of -rate-config: how many bytes a second each client may send.
+
+    {"PerClientRateLimitBytesPerSec": 125000, "PerClientRateBurstBytes": 1000000}
+
+Both are whole numbers of 64 bits; without the first, or with 0, there is no limit. Matches
+RateConfig, LoadRateConfig and UpdateRateLimits of the Go derper's derpserver.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from derp.errors import DerperError, StartError
+from derp.gojson import JSONFormError, read_fields
+
+MIN_BURST: Final = 65536 + 32
+"""Bytes; a smaller burst could never let the largest SendPacket frame pass: packet and key."""
+
+_RATE: Final = "PerClientRateLimitBytesPerSec"
+_BURST: Final = "PerClientRateBurstBytes"
+
+
+@attrs.frozen
+class RateConfig:
+    """A token bucket for each client: `bytes_per_second` flow in, and it holds `burst` bytes.
+
+    Both are 0 if there is no limit; otherwise `burst` is at least MIN_BURST.
+    """
+
+    bytes_per_second: int
+    burst: int
+
+
+NO_LIMIT: Final = RateConfig(0, 0)
+
+
+def parse(data: bytes) -> RateConfig:
+    """Read the content of a file. Raises JSONFormError."""
+    numbers = {_RATE: 0, _BURST: 0}
+    for name, value in read_fields(data, numbers).items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+            raise JSONFormError(f"{name} is not a whole number of bytes")
+        numbers[name] = value
+    if numbers[_RATE] == 0:
+        return NO_LIMIT
+    return RateConfig(numbers[_RATE], max(numbers[_BURST], MIN_BURST))
+
+
+def load(path: Path, failure: type[DerperError] = StartError) -> RateConfig:
+    """Read the file at `path`. Blocks.
+
+    Raises `failure`, for the caller to choose: StartError at start, ReloadError at a reload.
+    """
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise failure(f"-rate-config {str(path)!r}: {error.strerror}") from error
+    except JSONFormError as error:
+        want = f'want {{"{_RATE}": 125000, "{_BURST}": 1000000}}'
+        raise failure(f"-rate-config {str(path)!r}: {error}; {want}") from None
