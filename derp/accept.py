@@ -1,0 +1,124 @@
+"""The connection task: from an accepted socket to its end.
+
+    socket ► accept limit ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
+
+Each connection has one task, and that task is the only place where its end becomes one log line
+and one count. Refusals (whatever ends a connection before login) are coalesced, so that a scanner
+can't fill a disk.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from derp import client, log
+from derp.errors import ConnectionEnd, PeerVanished, TLSFailed
+from derp.http.message import Answer, Handoff, Request
+from derp.http.server import serve as serve_http
+from derp.log import Coalescer
+from derp.net import websocket
+from derp.net.listener import endpoint
+from derp.net.tcp import TCPTransport
+from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.transport import Endpoint, Transport
+from derp.relay.ratelimit import TokenBucket
+from derp.server import Server
+
+TLS_TIMEOUT: Final = 30.0
+"""Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
+
+logger = log.get("connection")
+
+
+@attrs.define(eq=False)
+class Door:
+    """What connections accepted on one port have in common."""
+
+    server: Server
+    nursery: trio.Nursery
+    """Owns the connection tasks."""
+    route: Callable[[Request], Answer]
+    engine: TLSEngine | None
+    """None where the port speaks plain HTTP."""
+    limit: TokenBucket | None
+    """New connections a second; None where they are not limited."""
+    refusals: Coalescer
+
+    def admit(self, sock: socket.socket, remote: Endpoint) -> None:
+        """Start the task of a new connection, or close it where there are too many of them."""
+        metrics = self.server.metrics
+        if self.limit is not None and not self.limit.allow(trio.current_time()):
+            metrics.tls_rejected_connections += 1
+            sock.close()
+            return
+        metrics.tls_accepted_connections += 1
+        self.nursery.start_soon(self._connection, sock, remote)
+
+    async def _connection(self, sock: socket.socket, remote: Endpoint) -> None:
+        fields: dict[str, Any] = {"remote": str(remote)}
+        end: ConnectionEnd | None = None
+        try:
+            await self._serve(sock, remote, fields)
+        except ConnectionEnd as error:
+            end = error
+        except Exception as error:
+            # A mistake of ours must end this connection only, and loudly.
+            logger.exception("a connection was ended by a bug", error, **fields)  # noqa: TRY401
+        finally:
+            sock.close()
+        self._report(end, remote, fields)
+
+    def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
+        self.server.metrics.ended(end)
+        if "client" in fields:
+            reason = "closed" if end is None else f"{end.reason}: {end}"
+            logger.info("left", **fields, reason=reason)
+        elif end is not None and self.refusals.admit(end.reason, trio.current_time(), remote.host):
+            logger.info("refused", **fields, reason=f"{end.reason}: {end}")
+
+    async def _serve(self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any]) -> None:
+        try:
+            local = endpoint(sock.getsockname())
+        except OSError as error:
+            raise PeerVanished("the connection was reset at once") from error
+        transport: Transport
+        if self.engine is None:
+            transport = TCPTransport(sock, remote, local)
+        else:
+            transport = tls = TLSTransport(sock, remote, local, self.engine)
+        try:
+            if self.engine is not None:
+                with trio.move_on_after(TLS_TIMEOUT) as deadline:
+                    await tls.handshake()
+                if deadline.cancelled_caught:
+                    raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
+            await self._speak(transport, fields)
+        finally:
+            with trio.CancelScope(shield=True):
+                await transport.aclose()
+
+    async def _speak(self, transport: Transport, fields: dict[str, Any]) -> None:
+        server = self.server
+        with server.metrics.tls_request(transport.tls_version):
+            handoff = await serve_http(transport, self.route, server.view)
+            if handoff is None:
+                return
+            not_ideal = bool(handoff.ideal_node)
+            if not handoff.websocket:
+                await client.serve(server, transport, handoff.leftover, fields, not_ideal=not_ideal)
+                return
+            await self._speak_websocket(transport, handoff, fields)
+
+    async def _speak_websocket(
+        self, transport: Transport, handoff: Handoff, fields: dict[str, Any]
+    ) -> None:
+        server = self.server
+        request = handoff.head + handoff.leftover
+        async with websocket.accept(transport, request) as inside:
+            server.metrics.websocket_accepts += 1
+            not_ideal = bool(handoff.ideal_node)
+            await client.serve(server, inside, b"", fields, not_ideal=not_ideal)
+            await inside.aclose()

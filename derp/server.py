@@ -1,0 +1,100 @@
+"""What all connections of one relay share. Only the event loop touches it; there are no locks."""
+
+import random
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+from nacl.public import PrivateKey
+
+from derp.metrics import Metrics
+from derp.net.tcp import RECEIVE_SIZE
+from derp.rateconfig import NO_LIMIT, RateConfig
+from derp.relay.hub import Hub
+from derp.relay.ratelimit import TokenBucket
+from derp.relay.wheel import Wheel
+from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH, MAX_PACKET_SIZE
+
+if TYPE_CHECKING:
+    from derp.connection import Connection
+
+KEEP_ALIVE: Final = 60.0
+"""Seconds between keep-alives, at least (Go: derp.KeepAlive)."""
+KEEP_ALIVE_JITTER: Final = 5.0
+ROUND_TRIP_EVERY: Final = 10.0
+"""Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
+
+# A frame's tail, a full read, and what OpenSSL may hold of a record from before.
+_BUFFER_SIZE: Final = HEADER_LENGTH + KEY_LENGTH + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
+
+
+@attrs.define(eq=False)
+class Server:
+    """One relay: its key, who is connected, what is counted, and the buffer for reading.
+
+    `buffer` belongs to whichever task runs, from the end of one await to the beginning of its
+    next; nothing in it outlives that.
+    """
+
+    private_key: PrivateKey = attrs.field(repr=False)
+    nursery: trio.Nursery = attrs.field(repr=False)
+    """Owns the tasks that send what is queued."""
+    write_timeout: float
+    """Seconds for which a client may take nothing; 0 is for ever."""
+    rate_limit: RateConfig = NO_LIMIT
+    metrics: Metrics = attrs.field(factory=Metrics)
+    public_key: bytes = attrs.field(init=False)
+    hub: "Hub[Connection]" = attrs.field(init=False, factory=Hub)
+    keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
+    round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
+    sending: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
+    """The connections with something queued, each with a task that sends it."""
+    _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
+    buffer: bytearray = attrs.field(init=False, repr=False)
+    view: memoryview = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.public_key = bytes(self.private_key.public_key)
+        self.buffer = bytearray(_BUFFER_SIZE)
+        self.view = memoryview(self.buffer)
+
+    async def all_sent(self) -> None:
+        """Wait until nothing is queued for any connection."""
+        while self.sending:
+            self._sent = trio.Event()
+            await self._sent.wait()
+
+    def sent(self, connection: "Connection") -> None:
+        """Note that nothing is queued for a connection any more."""
+        del self.sending[connection]
+        if not self.sending:
+            self._sent.set()
+
+    def bucket(self, now: float) -> TokenBucket | None:
+        """Make a client's bucket for what it may send; None where there is no limit."""
+        limit = self.rate_limit
+        if not limit.bytes_per_second:
+            return None
+        return TokenBucket(limit.bytes_per_second, limit.burst, now)
+
+    def set_rate_limit(self, limit: RateConfig) -> None:
+        """Apply a new limit to every client, now (Go: UpdateRateLimits)."""
+        self.rate_limit = limit
+        now = trio.current_time()
+        for connection in self.hub.members:
+            connection.bucket = self.bucket(now)
+
+    def schedule(self, connection: "Connection", now: float) -> None:
+        """Make the first keep-alive and the first round-trip sample of a connection due."""
+        self.schedule_keep_alive(connection, now)
+        self.round_trips.set(connection, now + ROUND_TRIP_EVERY)
+
+    def schedule_keep_alive(self, connection: "Connection", now: float) -> None:
+        """Make a connection's next keep-alive due."""
+        jitter = random.uniform(0, KEEP_ALIVE_JITTER)  # noqa: S311 -- spreads load, hides nothing
+        self.keep_alives.set(connection, now + KEEP_ALIVE + jitter)
+
+    def unschedule(self, connection: "Connection") -> None:
+        """Forget a connection's timers."""
+        self.keep_alives.discard(connection)
+        self.round_trips.discard(connection)

@@ -1,0 +1,122 @@
+"""What the pages show of the running server: metrics, consistency, traffic."""
+
+import json
+import platform
+import struct
+import time
+from collections.abc import AsyncGenerator, Sequence
+from importlib import metadata
+from typing import Final
+
+import trio
+
+from derp.config import Config
+from derp.connection import Connection
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.routes import Site
+from derp.metrics import Gauges, process, render
+from derp.net.tcp import TCPTransport
+from derp.server import Server
+from derp.wire.keys import node_public_text
+from stun.server import Stats
+
+TRAFFIC_EVERY: Final = 2.0
+"""Seconds between the looks of /debug/traffic (Go: minTimeBetweenLogs)."""
+
+_BYTES = struct.Struct("=QQ")
+_BYTES_OFFSET: Final = 120
+"""Of tcpi_bytes_acked and tcpi_bytes_received in Linux's `struct tcp_info`."""
+
+
+def make_site(config: Config, server: Server, stats: Stats, names: BootstrapDNS) -> Site:
+    """Make the Site that the front end answers from."""
+    started = time.time()
+    clock_at_start = trio.current_time()
+    version = metadata.version("trio-derper")
+
+    def gauges() -> Gauges:
+        hub = server.hub
+        return Gauges(
+            version=version,
+            started=started,
+            uptime=trio.current_time() - clock_at_start,
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            process=process.read(),
+            clients_total=len(hub.active),
+            clients_local=len(hub.active),
+            clients_remote=0,
+            watchers=0,
+            dup_client_keys=len(hub.duplicates),
+            dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
+            total_dup_client_conns=hub.duplicate_logins,
+            serves_tls=config.serve_tls,
+            rate_limit_bytes_per_second=(
+                None if config.rate_config is None else server.rate_limit.bytes_per_second
+            ),
+            rate_limit_burst_bytes=server.rate_limit.burst,
+        )
+
+    def varz() -> str:
+        metrics, members = server.metrics, server.hub.members
+        # Counted afresh, so that they can't drift.
+        metrics.current_connections = len(members)
+        metrics.current_home_connections = sum(member.preferred for member in members)
+        metrics.current_notideal_connections = sum(member.not_ideal for member in members)
+        return render(metrics, gauges(), stats, names)
+
+    def facts() -> Sequence[tuple[str, str]]:
+        return [
+            ("Version", version),
+            ("Uptime", f"{trio.current_time() - clock_at_start:.0f} s"),
+            ("Machine", platform.node()),
+            ("TLS hostname", config.hostname),
+            ("Clients", str(len(server.hub.members))),
+        ]
+
+    return Site(
+        hostname=config.hostname,
+        public_key=server.public_key,
+        derp=config.derp,
+        home=config.home,
+        bootstrap_dns=names,
+        facts=facts,
+        varz=varz,
+        problems=server.hub.check,
+        traffic=lambda: _traffic(server),
+    )
+
+
+async def _traffic(server: Server) -> AsyncGenerator[bytes, None]:
+    """Yield, every TRAFFIC_EVERY seconds, a JSON line for each client whose bytes have changed.
+
+    The lines are those of Go's ServeDebugTraffic; the figures come from the kernel, as there.
+    """
+    before: dict[Connection, tuple[int, int]] = {}
+    while True:
+        now = {member: _bytes(member) for member in server.hub.members}
+        lines = [
+            json.dumps(
+                {
+                    "Sent": sent,
+                    "Recv": received,
+                    "Key": node_public_text(member.key),
+                    "UniqueSenders": len(member.heard_from),
+                }
+            )
+            for member, (sent, received) in now.items()
+            if before.get(member, (0, 0)) != (sent, received)
+        ]
+        before = now
+        yield "".join(f"{line}\n" for line in [*lines, ""]).encode()
+        await trio.sleep(TRAFFIC_EVERY)
+
+
+def _bytes(connection: Connection) -> tuple[int, int]:
+    """Return the bytes sent and received on a connection; zeros where that can't be known."""
+    if not isinstance(connection.transport, TCPTransport):
+        return 0, 0
+    try:
+        sent, received = _BYTES.unpack_from(connection.transport.tcp_info(), _BYTES_OFFSET)
+    except (OSError, struct.error):
+        return 0, 0
+    return sent, received

@@ -1,0 +1,264 @@
+"""The root of the tree of tasks: builds everything, then serves until it is told to stop.
+
+    senders ── connections ── services ──┬── signals ──(memory channel)──► this function
+    (what      (one task      (until     ├── accept loops ──► connections
+    is         for each       stop)      ├── STUN
+    queued)    connection)               ├── timers, refusal summaries
+                                         └── bootstrap DNS
+
+The three nurseries are nested in the order in which they end: to stop, the services are cancelled
+first, so that nobody new gets in; the clients are told, and what is queued for them is sent, with
+a bound; then the connections are cancelled, and last whatever still sends.
+"""
+
+import contextlib
+import enum
+import json
+import math
+import random
+import resource
+import signal
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, NoReturn
+
+import attrs
+import trio
+from nacl.public import PrivateKey
+
+from certs.context import make_context
+from certs.errors import CertificateError
+from certs.manual import derp_map_node, load
+from certs.metacert import make_metacert
+from certs.pair import Pair
+from derp import keyfile, log, rateconfig, timers
+from derp.accept import Door
+from derp.config import Config
+from derp.errors import ReloadError, StartError
+from derp.http import routes
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.bootstrap_refresh import Refresher
+from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
+from derp.net.tls import TLSEngine
+from derp.rateconfig import NO_LIMIT, RateConfig
+from derp.relay.ratelimit import TokenBucket
+from derp.server import Server
+from derp.site import make_site
+from derp.wire.frames import restarting
+from stun import server as stun_server
+
+DRAIN_SECONDS: Final = 3.0
+"""How long stopping waits for what is queued to be sent."""
+RECONNECT_SPREAD_MS: Final = 2000
+"""Clients are told to come back at a random moment within this time."""
+TRY_FOR_MS: Final = 10_000
+"""How long clients are told to go on trying."""
+
+_EVENTS: Final = 8
+_SUMMARY_EVERY: Final = 10.0
+
+logger = log.get("server")
+
+
+class Event(enum.Enum):
+    """What the signal task asks of the supervisor."""
+
+    STOP = enum.auto()
+    RELOAD = enum.auto()
+
+
+@attrs.frozen
+class Prepared:
+    """Everything that can fail at start, got ready before anything is served."""
+
+    private_key: PrivateKey = attrs.field(repr=False)
+    rate_limit: RateConfig
+    pair: Pair | None
+    engine: TLSEngine | None
+    main: Sequence[socket.socket]
+    plain: Sequence[socket.socket]
+    stun: Sequence[socket.socket]
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError where this machine can't."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(log.start().stop)
+        prepared = _prepare(config, stack)
+        trio.run(serve, config, prepared)
+
+
+def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
+    """Read the files and open the sockets, which `sockets` closes. Blocks: nothing runs yet."""
+    _raise_descriptor_limit()
+    options = TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
+    host, port = config.addr.host, config.addr.port
+
+    def keep(opened: Sequence[socket.socket]) -> Sequence[socket.socket]:
+        for sock in opened:
+            sockets.enter_context(sock)
+        return opened
+
+    if config.key_path is None:
+        private_key = PrivateKey.generate()
+    else:
+        private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
+    rate_limit = NO_LIMIT
+    if config.rate_config is not None:
+        rate_limit = rateconfig.load(config.rate_config)
+    pair, engine = _prepare_tls(config, private_key) if config.serve_tls else (None, None)
+    main = keep(open_listeners(host, port, options))
+    plain: Sequence[socket.socket] = ()
+    if config.serve_tls and config.http_port >= 0:
+        plain = keep(open_listeners(host, config.http_port, options))
+    stun: Sequence[socket.socket] = ()
+    if config.stun:
+        try:
+            stun = keep(stun_server.open_sockets(host, config.stun_port))
+        except OSError as error:
+            where = f"{host or '*'}:{config.stun_port}"
+            raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
+    return Prepared(private_key, rate_limit, pair, engine, main, plain, stun)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each client takes a descriptor: use all that the hard limit allows, as Go programs do."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _prepare_tls(config: Config, private_key: PrivateKey) -> tuple[Pair, TLSEngine]:
+    now = datetime.now(UTC)
+    if config.certdir is None:
+        raise StartError("-certdir: want a directory for certificates")
+    try:
+        pair = load(config.certdir, config.hostname, now)
+        metacert = make_metacert(bytes(private_key.public_key), now)
+        context = make_context(pair, metacert, config.hostname)
+    except CertificateError as error:
+        raise StartError(str(error)) from error
+    for warning in pair.warnings:
+        logger.warning(warning)
+    return pair, TLSEngine(context)
+
+
+async def serve(config: Config, prepared: Prepared) -> None:
+    """Serve on what was prepared, until the signal task says to stop."""
+    to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
+    refusals = log.Coalescer()
+    async with trio.open_nursery() as senders, trio.open_nursery() as connections:
+        server = Server(
+            prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
+        )
+        async with trio.open_nursery() as services:
+            await services.start(_signals, to_supervisor)
+            _start_services(config, prepared, server, services, connections, refusals)
+            _announce(config, prepared)
+            async for event in events:
+                if event is Event.STOP:
+                    break
+                await _reload(config, server)
+            services.cancel_scope.cancel()
+        for listener in (*prepared.main, *prepared.plain, *prepared.stun):
+            listener.close()
+        await _drain(server)
+        connections.cancel_scope.cancel()
+        senders.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+def _start_services(
+    config: Config,
+    prepared: Prepared,
+    server: Server,
+    services: trio.Nursery,
+    connections: trio.Nursery,
+    refusals: log.Coalescer,
+) -> None:
+    stats = stun_server.Stats()
+    names = BootstrapDNS()
+    site = make_site(config, server, stats, names)
+    limit = None
+    if math.isfinite(config.accept_connection_limit):
+        burst = config.accept_connection_burst
+        limit = TokenBucket(config.accept_connection_limit, burst, trio.current_time())
+    door = Door(server, connections, partial(routes.route, site), prepared.engine, limit, refusals)
+    plain_door = attrs.evolve(
+        door, route=partial(routes.route_plain, site), engine=None, limit=None
+    )
+    for listener in prepared.main:
+        services.start_soon(accept_forever, listener, door.admit)
+    for listener in prepared.plain:
+        services.start_soon(accept_forever, listener, plain_door.admit)
+    for sock in prepared.stun:
+        services.start_soon(stun_server.serve, sock, stats)
+    services.start_soon(timers.run, server)
+    services.start_soon(_summarize_refusals, refusals)
+    refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
+    services.start_soon(refresher.run)
+
+
+async def _signals(
+    to_supervisor: trio.MemorySendChannel[Event],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Turn signals into events."""
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    with trio.open_signal_receiver(*wanted) as signals:
+        task_status.started()
+        async for number in signals:
+            await to_supervisor.send(Event.RELOAD if number == signal.SIGHUP else Event.STOP)
+
+
+async def _reload(config: Config, server: Server) -> None:
+    """Read the rate limit again; what can't be read leaves the old one in force."""
+    if config.rate_config is None:
+        logger.info("SIGHUP: there is no -rate-config to reload")
+        return
+    try:
+        limit = await trio.to_thread.run_sync(rateconfig.load, config.rate_config, ReloadError)
+    except ReloadError as error:
+        logger.error("the old rate limit stays in force", reason=str(error))  # noqa: TRY400
+        return
+    server.set_rate_limit(limit)
+    logger.info("rate limit applied", bytes_per_second=limit.bytes_per_second, burst=limit.burst)
+
+
+async def _summarize_refusals(refusals: log.Coalescer) -> NoReturn:
+    """Log, from time to time, how many refusals were not logged one by one."""
+    while True:
+        await trio.sleep(_SUMMARY_EVERY)
+        for summary in refusals.due(trio.current_time()):
+            logger.info(
+                "refused more",
+                reason=summary.key,
+                connections=summary.count,
+                seconds=round(summary.seconds),
+            )
+
+
+async def _drain(server: Server) -> None:
+    """Tell the clients that the server goes, and give what is queued a moment to be sent."""
+    clients = len(server.hub.members)
+    logger.info("stopping", clients=clients)
+    for connection in list(server.hub.members):
+        reconnect_in = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 -- only spreads load
+        connection.send_control(restarting(reconnect_in, TRY_FOR_MS))
+    with trio.move_on_after(DRAIN_SECONDS):
+        await server.all_sent()
+
+
+def _announce(config: Config, prepared: Prepared) -> None:
+    """Say what is served where, and what to put into the DERP map."""
+    kind = "HTTPS" if prepared.engine is not None else "HTTP"
+    served = (("HTTP", prepared.plain), ("STUN", prepared.stun))
+    for what, sockets in ((kind, prepared.main), *served):
+        for sock in sockets:
+            logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    if prepared.pair is not None and config.hostname_is_ip:
+        node = derp_map_node(config.hostname, prepared.pair)
+        logger.info("put this node into your DERP map", node=json.dumps(node))
