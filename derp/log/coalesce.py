@@ -1,0 +1,100 @@
+"""Keeping what strangers can cause at will from filling the log.
+
+Of each kind of event the first few in a window of time are logged one by one; the rest are
+counted, and the count is logged once when the window is over. Nothing is lost: the events let
+through and those in summaries are all that there were. Time is passed in, in seconds of any
+monotonic clock.
+
+    if coalescer.admit(end.reason, now, prefix):
+        logger.info("refused", reason=end.reason, remote=...)
+
+    for summary in coalescer.due(now):      # from a timer, about once a second
+        logger.info("refused more", reason=summary.key, count=summary.count, ...)
+"""
+
+from typing import Final
+
+import attrs
+
+MAX_KEYS: Final = 64
+MAX_SOURCES: Final = 256
+
+OTHER: Final = "other"
+"""What stands for all keys that found no room."""
+
+
+@attrs.frozen
+class Summary:
+    """Events of one key that were not logged one by one."""
+
+    key: str
+    count: int
+    seconds: float
+    """From the first event of the window, logged or not, to the summary."""
+    sources: int
+    """How many distinct sources they came from; MAX_SOURCES means as many or more."""
+
+
+@attrs.define
+class _Window:
+    start: float
+    admitted: int = 0
+    counted: int = 0
+    sources: set[str] = attrs.field(factory=set)
+
+
+class Coalescer:
+    """Lets `limit` events of each key through in any `window` seconds, and counts the others.
+
+    Whatever a scanner comes up with, it remembers no more than MAX_KEYS keys, with MAX_SOURCES
+    sources each; keys that find no room are treated as one, OTHER.
+    """
+
+    def __init__(self, limit: int = 5, window: float = 60.0) -> None:
+        self._limit = limit
+        self._seconds = window
+        self._windows: dict[str, _Window] = {}
+
+    def admit(self, key: str, now: float, source: str | None = None) -> bool:
+        """Return whether to log this event by itself; if not, it is counted.
+
+        A window begins with its first event. One that has something to sum up ends when `due`
+        sums it up, however late that is; so a summary is never lost.
+        """
+        window = self._window(key, now)
+        if window.admitted < self._limit:
+            window.admitted += 1
+            return True
+        window.counted += 1
+        if source is not None and len(window.sources) < MAX_SOURCES:
+            window.sources.add(source)
+        return False
+
+    def due(self, now: float) -> list[Summary]:
+        """End the windows whose time is over, and return what was counted in them."""
+        over = [key for key, window in self._windows.items() if self._is_over(window, now)]
+        return self._end(over, now)
+
+    def drain(self, now: float) -> list[Summary]:
+        """End all windows, for the last summaries before the server stops."""
+        return self._end(list(self._windows), now)
+
+    def _window(self, key: str, now: float) -> _Window:
+        window = self._windows.get(key)
+        if window is None and len(self._windows) >= MAX_KEYS:
+            key = OTHER
+            window = self._windows.get(key)
+        if window is None or (self._is_over(window, now) and not window.counted):
+            window = self._windows[key] = _Window(now)
+        return window
+
+    def _is_over(self, window: _Window, now: float) -> bool:
+        return now - window.start >= self._seconds
+
+    def _end(self, keys: list[str], now: float) -> list[Summary]:
+        windows = [(key, self._windows.pop(key)) for key in keys]
+        return [
+            Summary(key, window.counted, now - window.start, len(window.sources))
+            for key, window in windows
+            if window.counted
+        ]
