@@ -1,0 +1,22 @@
+"""Logging: one event a line, with fields, written by a thread of its own.
+
+    from derp import log
+
+    logger = log.get("client")
+    logger.info("joined", client=key.short, remote=str(endpoint))
+
+The message is a constant, and what varies is a field; a field that is None is left out. Names
+are `derper` and `derper.*` in the standard `logging`, so that its filters, handlers and pytest's
+`caplog` see the events too, with the fields as the attribute `fields` of the record.
+
+At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`). Nothing that a
+stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
+private key gets out. The event loop never waits for whoever reads stderr (see `output`), and
+what strangers can cause at will is summed up (see `coalesce`).
+"""
+
+from derp.log.coalesce import Coalescer, Summary
+from derp.log.logger import Logger, get
+from derp.log.output import Output, start
+
+__all__ = ["Coalescer", "Logger", "Output", "Summary", "get", "start"]

@@ -1,0 +1,48 @@
+"""What the other modules call: a standard logger that takes fields by keyword."""
+
+import logging
+
+
+class Logger:
+    """Events of one part of the server; each call is one line."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        """Log what only somebody who looks for a fault wants to see."""
+        self._log(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        """Log what the operator may want to know."""
+        self._log(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        """Log what the operator should look into."""
+        self._log(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, **fields: object) -> None:
+        """Log what keeps the server, or a part of it, from its work."""
+        self._log(logging.ERROR, message, fields)
+
+    def exception(self, message: str, error: BaseException, /, **fields: object) -> None:
+        """Log a fault in this program, with the traceback of `error`."""
+        self._log(logging.ERROR, message, fields, error)
+
+    def _log(
+        self,
+        level: int,
+        message: str,
+        fields: dict[str, object],
+        error: BaseException | None = None,
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            extra = {"fields": fields}
+            self._logger.log(level, message, exc_info=error, extra=extra, stacklevel=3)
+
+
+def get(name: str = "") -> Logger:
+    """Return the logger `derper.NAME`, or `derper`."""
+    return Logger(logging.getLogger(f"derper.{name}" if name else "derper"))
