@@ -32,7 +32,7 @@ def read_pair(certdir: Path, hostname: str, now: datetime) -> Pair:
     key_pem = _read(key_file, f"the private key of {hostname!r}, in PEM", secret=True)
     pair = make_pair(chain_pem, key_pem, chain_from=str(certificate_file), key_from=str(key_file))
     if not is_covered(hostname, pair.dns_names, pair.ip_addresses):
-        listed = ", ".join(pair.names) or "no subject alternative name at all"
+        listed = ", ".join(map(repr, pair.names)) or "no subject alternative name at all"
         raise WrongHostnameError(
             f"{certificate_file}: the certificate is not for -hostname {hostname!r} "
             f"but for {listed}; change the flag or have a certificate issued for that name"

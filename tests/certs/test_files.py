@@ -1,6 +1,11 @@
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from certs.errors import CertificateFileError, UnusablePairError, WrongHostnameError
 from certs.files import pair_files, read_pair
@@ -83,7 +88,23 @@ def test_contents_are_checked_under_the_names_of_the_files(tmp_path, put, issued
 def test_a_certificate_for_others_is_refused_and_says_for_whom(tmp_path, put, issue, now):
     put(issue("other.example", "192.0.2.7"), "relay.example")
     message = complaint(WrongHostnameError, tmp_path, "relay.example", now)
-    assert "not for -hostname 'relay.example' but for other.example, 192.0.2.7;" in message
+    assert "not for -hostname 'relay.example' but for 'other.example', '192.0.2.7';" in message
+
+
+def test_a_certificate_without_any_names(tmp_path, put, issued, now):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay.example")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, SHA256())
+    )
+    certificate_file, key_file = put(issued)
+    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    message = complaint(WrongHostnameError, tmp_path, "relay.example", now)
+    assert "but for no subject alternative name at all;" in message
 
 
 def test_the_common_name_alone_does_not_count(tmp_path, put, issue, now):

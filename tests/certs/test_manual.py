@@ -73,9 +73,9 @@ def test_an_issued_certificate_for_an_address_is_served(tmp_path, put, issue, no
     assert not load(tmp_path, "192.0.2.7", now).self_signed
 
 
-def test_an_address_among_the_dns_names_does_not_count(tmp_path, put, issue, now):
+def test_a_certificate_for_another_address_is_refused(tmp_path, put, issue, now):
     put(issue("192.0.2.8"), "192.0.2.7")
-    with pytest.raises(WrongHostnameError, match=r"but for 192\.0\.2\.8"):
+    with pytest.raises(WrongHostnameError, match=r"but for '192\.0\.2\.8'"):
         load(tmp_path, "192.0.2.7", now)
 
 

@@ -185,6 +185,14 @@ def test_damaged_extensions(now):
     assert "damaged extensions" in refusal(self_signed_for(key, now, broken), pem_of(key))
 
 
+def test_an_extension_that_is_there_twice(issued):
+    leaf = leaf_of(issued)
+    key_usage, alternative_names = bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d11")
+    assert key_usage in leaf
+    odd = ssl.DER_cert_to_PEM_cert(leaf.replace(key_usage, alternative_names)).encode()
+    assert "damaged extensions" in refusal(odd, issued.key_pem)
+
+
 def test_a_certificate_of_an_unknown_version(issued):
     leaf = leaf_of(issued)
     assert leaf[8:13] == bytes.fromhex("a003020102")
