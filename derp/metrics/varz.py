@@ -25,12 +25,12 @@ UNLIMITED: Final = 2**64 - 1
 class StunStats(Protocol):
     """What a STUN responder counts: answers and their hindrances, and askers by family."""
 
-    requests_not_stun: int
-    requests_read_error: int
-    requests_success: int
-    requests_write_error: int
-    addrfamily_ipv4: int
-    addrfamily_ipv6: int
+    not_stun: int
+    read_error: int
+    success: int
+    write_error: int
+    ipv4: int
+    ipv6: int
 
 
 class BootstrapStats(Protocol):
@@ -244,13 +244,13 @@ def _derp_by_reason(page: _Page, metrics: Metrics) -> None:
 
 
 def _stun(page: _Page, stats: StunStats) -> None:
-    families = {"ipv4": stats.addrfamily_ipv4, "ipv6": stats.addrfamily_ipv6}
+    families = {"ipv4": stats.ipv4, "ipv6": stats.ipv6}
     page.labelled("stun_addrfamily", "counter", "family", families)
     outcomes = {
-        "not_stun": stats.requests_not_stun,
-        "read_error": stats.requests_read_error,
-        "success": stats.requests_success,
-        "write_error": stats.requests_write_error,
+        "not_stun": stats.not_stun,
+        "read_error": stats.read_error,
+        "success": stats.success,
+        "write_error": stats.write_error,
     }
     page.labelled("stun_requests", "counter", "disposition", outcomes)
 

@@ -23,12 +23,12 @@ SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?")
 
 @attrs.frozen
 class Stun:
-    requests_not_stun: int = 0
-    requests_read_error: int = 0
-    requests_success: int = 0
-    requests_write_error: int = 0
-    addrfamily_ipv4: int = 0
-    addrfamily_ipv6: int = 0
+    not_stun: int = 0
+    read_error: int = 0
+    success: int = 0
+    write_error: int = 0
+    ipv4: int = 0
+    ipv6: int = 0
 
 
 @attrs.frozen
@@ -265,12 +265,12 @@ def test_other_counters_are_shown_under_their_labels():
 
 def test_what_others_count_is_shown_under_the_go_derpers_labels():
     stun = Stun(
-        requests_not_stun=1,
-        requests_read_error=2,
-        requests_success=3,
-        requests_write_error=4,
-        addrfamily_ipv4=5,
-        addrfamily_ipv6=6,
+        not_stun=1,
+        read_error=2,
+        success=3,
+        write_error=4,
+        ipv4=5,
+        ipv6=6,
     )
     bootstrap = Bootstrap(
         requests=1,
