@@ -1,0 +1,68 @@
+"""The command `derper`: from arguments and environment to a running relay, or an exit code.
+
+Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
+nothing bound or written; 1 if the machine can't serve what was asked for. Each of the latter two
+prints one line.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+
+from derp import flags
+from derp.config import Config, flag_table
+from derp.errors import StartError, UsageError
+
+_INTRODUCTION = """\
+Usage: derper [flags]
+
+Relays packets between Tailscale clients (DERP) and tells them their addresses
+(STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
+is true or false, as -flag value; a flag beats its environment variable.\
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `derper` with `argv`, by default the process's own arguments; return the exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv, os.environ)
+    except UsageError as error:
+        return _fail(error, 2)
+    except StartError as error:
+        return _fail(error, 1)
+
+
+def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    table = flag_table(environ, root=os.getuid() == 0)
+    parsed = flags.parse(table, argv, environ)
+    if parsed.help:
+        sys.stdout.write(flags.help_text(table, _INTRODUCTION))
+        return 0
+    if parsed.settings["version"].value:
+        sys.stdout.write(f"{version_text()}\n")
+        return 0
+    config = Config.from_settings(parsed.settings)
+
+    from derp.supervisor import run  # noqa: PLC0415 - loads Trio and TLS, which -h can do without
+
+    run(config)
+    return 0
+
+
+def version_text() -> str:
+    """Name the versions of this program and of what it stands on, in one line."""
+    import ssl  # noqa: PLC0415 - as above
+    from importlib import metadata  # noqa: PLC0415
+
+    try:
+        version = metadata.version("trio-derper")
+    except metadata.PackageNotFoundError:
+        version = "(not installed)"
+    openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
+    return f"trio-derper {version} (Python {platform.python_version()}, {openssl})"
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"derper: {error}\n")
+    return code

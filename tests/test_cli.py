@@ -1,0 +1,151 @@
+import re
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import derp
+from derp import cli
+from derp.config import Config, flag_table
+from derp.errors import StartError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Stand in for the supervisor, and keep what it was asked to serve."""
+    configs: list[Config] = []
+    monkeypatch.setitem(sys.modules, "derp.supervisor", SimpleNamespace(run=configs.append))
+    for flag in flag_table({}, root=True):
+        if flag.variable:
+            monkeypatch.delenv(flag.variable, raising=False)
+    return configs
+
+
+@pytest.fixture
+def run(served: list[Config], capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = cli.main(argv)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_serves_what_it_is_told_to(run: Run, served: list[Config]):
+    assert run("-dev", "-stun=false") == (0, "", "")
+    assert served == [Config(dev=True, stun=False, addr=served[0].addr, certdir=served[0].certdir)]
+
+
+def test_reads_the_environment(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DERP_STUN_PORT", "1234")
+    run("-dev")
+    assert served[0].stun_port == 1234
+
+
+def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["derper", "-dev", "-stun-port", "4321"])
+    assert cli.main() == 0
+    assert served[0].stun_port == 4321
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("-stun-port", "x"), "-stun-port x: want a port from 0 to 65535"),
+        (("-dev", "--stun-port=65536"), "--stun-port=65536: want a port from 0 to 65535"),
+        (("-dev", "-a", "b", "-a"), "-a: nothing comes after it; want a value"),
+        (("-hostnam",), "-hostnam: no such flag; did you mean -hostname?"),
+        (("-dev", "-home", "a\nb"), "-home 'a\\nb': want blank, or a URL that begins with "),
+        (("-dev", "-verify-clients"), "-verify-clients: checking clients is not supported yet; "),
+        (("-certmode=manual", "-c=/k", "-certdir="), "-certdir='': want a directory for"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_code_2(
+    run: Run, served: list[Config], argv: tuple[str, ...], line: str
+):
+    code, out, err = run(*argv)
+    assert (code, out, served) == (2, "", [])
+    assert err.startswith(f"derper: {line}")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+
+
+def test_what_the_machine_refuses_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def refuse(config: Config) -> None:
+        raise StartError("can't listen on :1: in use")
+
+    monkeypatch.setitem(sys.modules, "derp.supervisor", SimpleNamespace(run=refuse))
+    assert run("-dev") == (1, "", "derper: can't listen on :1: in use\n")
+
+
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch, flag: str):
+    monkeypatch.setenv("HOME", "/home/derp")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    code, out, err = run("-dev", flag)
+    assert (code, err, served) == (0, "", [])
+    assert out.startswith("Usage: derper [flags]\n")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert max(len(line) for line in lines if not line.startswith("  -")) <= 80
+    for entry in flag_table({}, root=True):
+        assert re.search(rf"^  .*-{entry.name}\b", out, re.MULTILINE), entry.name
+        if entry.variable and not entry.refusal:
+            assert re.search(rf"^  -{entry.name} .*variable {entry.variable}\)$", out, re.MULTILINE)
+
+
+def test_version(run: Run, served: list[Config]):
+    code, out, err = run("-version")
+    assert (code, err, served) == (0, "", [])
+    python = re.escape(sys.version.split()[0])
+    openssl = re.escape(" ".join(ssl.OPENSSL_VERSION.split()[:2]))
+    assert re.fullmatch(rf"trio-derper \S.* \(Python {python}, {openssl}\)\n", out)
+
+
+def test_version_without_installation(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert run("-version")[1].startswith("trio-derper (not installed) (Python ")
+
+
+def python(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environ = {"PYTHONPATH": str(Path(derp.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *argv],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=cwd,
+        env=environ,
+        check=False,
+    )
+
+
+def test_the_command_itself(tmp_path: Path):
+    wrong = python("-m", "derp", "-c", "new/derper.key", "-a", ":70000", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert wrong.stderr == (
+        "derper: -a :70000: want :port, ip:port or [ip6]:port, with a port from 0 to 65535\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    helped = python("-m", "derp", "--help", cwd=tmp_path)
+    assert (helped.returncode, helped.stderr) == (0, "")
+
+
+def test_help_loads_neither_trio_nor_tls(tmp_path: Path):
+    code = (
+        "import sys; from derp import cli; cli.main(['-h']); print(*sys.modules, file=sys.stderr)"
+    )
+    loaded = python("-c", code, cwd=tmp_path).stderr.split()
+    assert "derp.cli" in loaded
+    assert {"trio", "ssl", "cryptography"}.isdisjoint(loaded)
