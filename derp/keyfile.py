@@ -11,18 +11,18 @@ afterwards: a file that can't be read or understood is left for the operator to 
 
 import errno
 import json
-import logging
 import os
 import secrets
 import stat
 from pathlib import Path
 from typing import Final
 
+from derp import log
 from derp.errors import StartError
 from derp.gojson import JSONFormError, read_fields
 from derp.wire.keys import KeyFormatError, NodePrivate, short
 
-_log = logging.getLogger(__name__)
+logger = log.get("keyfile")
 
 _FIELD: Final = "PrivateKey"
 _MAX_SIZE: Final = 65536
@@ -46,7 +46,7 @@ def load_or_make(path: Path) -> NodePrivate:
     except OSError as error:
         raise StartError(f"key file {str(path)!r}: can't be made: {error.strerror}") from error
     if made:
-        _log.info("made a new key %s in %s", short(key.public), path)
+        logger.info("made a new key", key=short(key.public), path=str(path))
         return key
     try:
         return _load(path)
