@@ -15,9 +15,9 @@ import attrs
 
 from derp.errors import HTTPFailed
 
-# RFC 3986's reg-name and IP-literal with a port, the set that Go's httpguts.ValidHostHeader takes.
-# Quotes, angle brackets, slashes, "@" and everything unprintable are out, so that a Host may go
-# into a Location header and into html.
+# The characters that Go's httpguts.ValidHostHeader takes; no more of RFC 3986 is checked, since Go
+# clients send an IPv6 address from a DERP map without brackets. Quotes, angle brackets, slashes,
+# "@" and everything unprintable are out, so that a Host may go into a Location header.
 _HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
