@@ -7,6 +7,7 @@ and one count. Refusals (whatever ends a connection before login) are coalesced,
 can't fill a disk.
 """
 
+import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -122,3 +123,9 @@ class Door:
             not_ideal = bool(handoff.ideal_node)
             await client.serve(server, inside, b"", fields, not_ideal=not_ideal)
             await inside.aclose()
+
+
+def _network(host: str) -> str:
+    """Name the network that an address most likely shares with its owner's others."""
+    bits = 64 if ":" in host else 24
+    return str(ipaddress.ip_network(f"{host}/{bits}", strict=False))

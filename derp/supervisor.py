@@ -19,6 +19,7 @@ import random
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -85,7 +86,9 @@ class Prepared:
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError where this machine can't."""
     with contextlib.ExitStack() as stack:
-        stack.callback(log.start().stop)
+        stack.enter_context(log.start())
+        sys.unraisablehook = _log_unraisable
+        stack.callback(setattr, sys, "unraisablehook", sys.__unraisablehook__)
         prepared = _prepare(config, stack)
         trio.run(serve, config, prepared)
 
@@ -230,15 +233,32 @@ async def _reload(config: Config, server: Server) -> None:
 
 async def _summarize_refusals(refusals: log.Coalescer) -> NoReturn:
     """Log, from time to time, how many refusals were not logged one by one."""
-    while True:
-        await trio.sleep(_SUMMARY_EVERY)
-        for summary in refusals.due(trio.current_time()):
-            logger.info(
-                "refused more",
-                reason=summary.key,
-                connections=summary.count,
-                seconds=round(summary.seconds),
-            )
+    try:
+        while True:
+            await trio.sleep(_SUMMARY_EVERY)
+            _log_summaries(refusals.due(trio.current_time()))
+    finally:
+        _log_summaries(refusals.drain(trio.current_time()))
+
+
+def _log_summaries(summaries: Sequence[log.Summary]) -> None:
+    for summary in summaries:
+        logger.info(
+            "refused more",
+            reason=summary.key,
+            connections=summary.count,
+            networks=summary.sources,
+            seconds=round(summary.seconds),
+        )
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Log what was raised where nobody can catch it."""
+    error = unraisable.exc_value
+    if isinstance(error, UnicodeDecodeError):
+        # From `ssl`, for a server name that is not ASCII. The handshake itself fails in good order.
+        return
+    logger.warning("ignored", reason=repr(error), where=unraisable.err_msg)
 
 
 async def _drain(server: Server) -> None:

@@ -1,0 +1,123 @@
+"""Everything that is done to this project: `python3 noxfile.py` runs the tests, `-s dev` a relay.
+
+Only Python 3.11 or later is needed, with venv. Where nox can't be imported, this file makes a
+private virtual environment in .nox/, installs nox there, and goes on in it.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def _in_own_environment() -> None:
+    """Run this file again where nox is installed; does not return."""
+    home = ROOT / ".nox" / "_nox"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        print("noxfile: installing nox into", home.relative_to(ROOT), flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "nox>=2024.10.9"],
+            check=True,
+        )
+        (home / "ready").touch()
+    os.execv(python, [str(python), str(ROOT / "noxfile.py"), *sys.argv[1:]])
+
+
+try:
+    import nox
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    _in_own_environment()
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "tests", "interop", "lowest"]
+
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+OLDEST = 11
+
+
+def _works(python: Path, minor: int) -> bool:
+    """Whether this is CPython 3.`minor`: a version manager's stand-in may be there, yet refuse."""
+    check = f"import sys; sys.exit(sys.version_info[:2] != (3, {minor}))"
+    try:
+        done = subprocess.run([python, "-c", check], capture_output=True, timeout=20, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _pythons() -> list[str]:
+    """Find the oldest supported and the newest Python at hand; put them where nox looks.
+
+    They are looked for on PATH, beside the Python that runs this, and among pyenv's versions.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    places = [Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
+    places += [Path(sys.executable).parent, *sorted(pyenv.glob("versions/3.*/bin"), reverse=True)]
+    found: dict[int, Path] = {}
+    for minor in range(OLDEST, OLDEST + 10):
+        for place in places:
+            python = place / f"python3.{minor}"
+            if python.exists() and _works(python, minor):
+                found[minor] = place
+                break
+    if not found:
+        sys.exit(f"noxfile: no Python 3.{OLDEST} or later was found")
+    chosen = sorted({min(found), max(found)})
+    for minor in chosen:
+        os.environ["PATH"] = f"{found[minor]}{os.pathsep}{os.environ.get('PATH', '')}"
+    if min(found) > OLDEST:
+        print(f"noxfile: Python 3.{OLDEST} is not at hand, so it is NOT tested", flush=True)
+    return [f"3.{minor}" for minor in chosen]
+
+
+PYTHONS = _pythons()
+
+
+def _install(session: nox.Session, *groups: str, editable: bool = False) -> None:
+    packages = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    session.install(*(["-e", "."] if editable else ["."]), *packages)
+
+
+@nox.session(python=PYTHONS[0])
+def lint(session: nox.Session) -> None:
+    """Check style, types, and the direction of imports."""
+    _install(session, "lint", "test", editable=True)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run every test that needs no other program."""
+    _install(session, "test")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows."""
+    pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
+    session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def dev(session: nox.Session) -> None:
+    """Run a relay on loopback with a throw-away key and certificate."""
+    _install(session, editable=True)
+    session.run("python", "tests/devserver.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()
