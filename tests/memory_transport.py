@@ -69,8 +69,8 @@ class MemoryTransport:
             raise PeerVanished("the connection was closed")
 
     def read_into(self, view: memoryview) -> int:
-        self._check()
         if not self._inbox:
+            self._check()
             return -1 if self._at_end else 0
         piece = self._inbox.popleft()
         count = min(len(view), len(piece))
@@ -116,7 +116,8 @@ class MemoryTransport:
         if not self.closed:
             self.closed = True
             if self._inbox:
-                # As the kernel does: to close with unread bytes is to reset.
+                # To close with unread bytes is to reset. The other end can still read what it
+                # has, as on Linux; other systems throw that away.
                 self.peer.was_reset = True
             self.peer._at_end = True
             self._signal()

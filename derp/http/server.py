@@ -47,6 +47,11 @@ logger = logging.getLogger("derper.http")
 MAX_HEAD = 16 * 1024
 MAX_BODY = 64 * 1024
 
+_COMPLAINTS = {
+    400: "not a well-formed HTTP/1.1 request",
+    431: f"the request's head is larger than {MAX_HEAD // 1024} KiB",
+    501: "chunked is the only transfer coding known here",
+}
 _OUR_FAULT = Response(500, (("Connection", "close"),))
 _OUR_FAULT_RAW = (
     b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -201,11 +206,9 @@ class _FrontEnd:
         try:
             return self._conn.next_event()
         except h11.RemoteProtocolError as error:
-            if error.error_status_hint == 431:
-                limit = f"the request's head is larger than {MAX_HEAD // 1024} KiB"
-                raise BadRequest(431, limit) from error
-            # Behind the colon h11 shows what the peer sent.
-            raise BadRequest(error.error_status_hint, str(error).partition(":")[0]) from error
+            # h11's own words quote the peer, and depend on the pieces that the request came in.
+            status = error.error_status_hint
+            raise BadRequest(status, _COMPLAINTS.get(status, _COMPLAINTS[400])) from error
 
     async def _receive(self) -> list[bytes]:
         """Read once and let h11 have it; return it as a list of one, or of none at the end."""

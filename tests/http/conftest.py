@@ -1,31 +1,9 @@
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
-
 import pytest
 
 from derp.http.routes import Site
-
-
-async def no_traffic() -> AsyncGenerator[bytes, None]:
-    yield b"\n"
+from tests.http.sites import make_site
 
 
 @pytest.fixture
-def make_site() -> Callable[..., Site]:
-    def make(**changes: Any) -> Site:
-        parts: dict[str, Any] = {
-            "hostname": "derp.example",
-            "public_key": bytes(range(32)),
-            "facts": lambda: [("Uptime", "3s"), ("Version", "<1>")],
-            "varz": lambda: "# TYPE gauge_x gauge\ngauge_x 1\n",
-            "problems": list,
-            "traffic": no_traffic,
-        }
-        return Site(**(parts | changes))
-
-    return make
-
-
-@pytest.fixture
-def site(make_site: Callable[..., Site]) -> Site:
+def site() -> Site:
     return make_site()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from derp.http.bootstrap_dns import Record
 from derp.http.message import Answer, BadRequest, Request, Response, Stream, Upgrade, parse_request
 from derp.http.routes import Site, clean_path, route, route_plain
+from tests.http.sites import make_site
 
 Header = tuple[bytes, bytes]
-MakeSite = Callable[..., Site]
 
 STRANGER = "192.0.2.7"
 LOCAL = "127.0.0.1"
@@ -110,7 +110,7 @@ class TestDERP:
         assert isinstance(route(site, asked), Upgrade)
 
     @pytest.mark.parametrize("headers", [(), (UPGRADE,), WEBSOCKET])
-    def test_disabled(self, make_site: MakeSite, headers: tuple[Header, ...]) -> None:
+    def test_disabled(self, headers: tuple[Header, ...]) -> None:
         answer = response(route(make_site(derp=False), request("/derp", *headers)))
         assert (answer.status, answer.body) == (404, b"derp server disabled\n")
 
@@ -181,7 +181,7 @@ class TestDebug:
         assert answer.body == b"# TYPE gauge_x gauge\ngauge_x 1\n"
         assert ("Content-Type", "text/plain;version=0.0.4;charset=utf-8") in answer.headers
 
-    def test_check(self, make_site: MakeSite) -> None:
+    def test_check(self) -> None:
         asked = request("/debug/check", remote=LOCAL)
         assert response(route(make_site(), asked)).status == 200
         broken = make_site(problems=lambda: ["one", "two"])
@@ -204,11 +204,11 @@ class TestHome:
         assert b"/debug/" not in stranger.body
         assert b"/debug/" in local.body
 
-    def test_blank(self, make_site: MakeSite) -> None:
+    def test_blank(self) -> None:
         answer = response(route(make_site(home="blank"), request("/")))
         assert (answer.status, answer.body) == (200, b"")
 
-    def test_redirect(self, make_site: MakeSite) -> None:
+    def test_redirect(self) -> None:
         answer = route(make_site(home="https://a.example/?b=c#d"), request("/x?y"))
         assert response(answer).status == 302
         assert location(answer) == "https://a.example/?b=c#d"
@@ -347,14 +347,7 @@ HOSTS = st.text(alphabet="aZ0!$%&'()*+,-.:;=_~", min_size=1)
 
 @given(target=TARGETS.map(lambda text: f"/{text}"), host=HOSTS, remote=st.sampled_from([LOCAL, ""]))
 def test_redirects_lead_to_the_host_asked_for(target: str, host: str, remote: str) -> None:
-    site = Site(
-        hostname="derp.example",
-        public_key=bytes(32),
-        facts=list,
-        varz=str,
-        problems=list,
-        traffic=lambda: None,  # type: ignore[arg-type, return-value]
-    )
+    site = make_site()
     try:
         asked = request(target, host=host, remote=remote)
     except BadRequest:

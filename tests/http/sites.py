@@ -1,0 +1,20 @@
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from derp.http.routes import Site
+
+
+async def no_traffic() -> AsyncGenerator[bytes, None]:
+    yield b"\n"
+
+
+def make_site(**changes: Any) -> Site:
+    parts: dict[str, Any] = {
+        "hostname": "derp.example",
+        "public_key": bytes(range(32)),
+        "facts": lambda: [("Uptime", "3s"), ("Version", "<1>")],
+        "varz": lambda: "# TYPE gauge_x gauge\ngauge_x 1\n",
+        "problems": list,
+        "traffic": no_traffic,
+    }
+    return Site(**(parts | changes))
