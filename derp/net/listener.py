@@ -32,7 +32,7 @@ class TCPOptions:
     """What accepted connections inherit from their listener; times are in seconds."""
 
     keepalive_time: float = 600.0
-    """Idle time before the kernel probes; 0 leaves the system's own."""
+    """Idle time before the kernel probes; 0 is never."""
     user_timeout: float = 15.0
     """How long sent data may stay unacknowledged; 0 leaves the system's own."""
 
@@ -88,8 +88,8 @@ def _listen(
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         tcp = socket.IPPROTO_TCP
         listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if options.keepalive_time:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             seconds = max(1, round(options.keepalive_time))
             listener.setsockopt(tcp, socket.TCP_KEEPIDLE, seconds)
         if options.user_timeout:

@@ -122,7 +122,13 @@ class TLSTransport(TCPTransport):
             incoming.write(ciphertext[start : start + FEED_SIZE])
             try:
                 while total < space:
-                    total += read(space - total, view[total:])
+                    if not (count := read(space - total, view[total:])):
+                        # close_notify. The next read finds the same end again.
+                        self._drained()
+                        self._carry = b""
+                        self._more = True
+                        return total or -1
+                    total += count
                     # Without this look, each read would end in a costly SSLWantReadError.
                     if not incoming.pending and not pending():
                         break
@@ -132,11 +138,6 @@ class TLSTransport(TCPTransport):
                     break
             except ssl.SSLWantReadError:
                 pass
-            except ssl.SSLZeroReturnError:
-                self._drained()
-                self._carry = b""
-                self._more = True
-                return total or -1
             except ssl.SSLError as error:
                 self._fail(error)
         if engine.outgoing.pending:
