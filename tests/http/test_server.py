@@ -714,7 +714,7 @@ async def converse(pieces: list[bytes]) -> tuple[bytes, str]:
 class TestAnyBytes:
     @given(INPUTS, st.lists(st.integers(1, 300), max_size=5))
     @example(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", [])
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     async def test_answers_are_http_in_any_split(self, data: bytes, cuts: list[int]) -> None:
         answer, result = await converse([data] if data else [])
         again, same_result = await converse(split(data, cuts))
