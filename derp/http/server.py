@@ -170,7 +170,8 @@ class _FrontEnd:
         return None
 
     async def _read_head(self) -> Request | None:
-        while not isinstance(event := self._next_event(), h11.Request):
+        # Where nothing has come, h11 is not asked: a login is measured in microseconds.
+        while not self._head or not isinstance(event := self._next_event(), h11.Request):
             data = await self._receive()
             self._head += data
             if data:
@@ -179,7 +180,7 @@ class _FrontEnd:
                 raise PeerVanished("closed in the middle of a request's head")
             return None
         self._method = event.method
-        headers = list(event.headers)
+        headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
         remote = self._transport.remote.host
         return parse_request(event.method, event.target, event.http_version, headers, remote)
 
