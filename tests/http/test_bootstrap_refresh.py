@@ -114,6 +114,14 @@ async def test_failure_keeps_what_was_known(
     assert len(caplog.records) == 2
 
 
+async def test_unpublished_name_not_found_keeps_what_was_known() -> None:
+    directory = BootstrapDNS()
+    directory.hold("a", Record(("192.0.2.1",), 0.3))
+    fake = FakeDNS({"a": NO_SUCH_NAME}, {"p": ["70"]})
+    await fake.refresher(directory, unpublished=[Name("a", "p")]).refresh()
+    assert directory.unpublished == {"a": Record(("192.0.2.1",), 0.7)}
+
+
 async def test_failed_percentage_keeps_what_was_known(caplog: pytest.LogCaptureFixture) -> None:
     directory = BootstrapDNS()
     directory.hold("a", Record(("192.0.2.1",), 0.3))
