@@ -152,7 +152,7 @@ class TestRequests:
             nursery.start_soon(other)
             await play(visit(look), [PROBE * 100])
             nursery.cancel_scope.cancel()
-        assert len(set(seen)) == 100
+        assert seen[-1] - seen[0] >= 98
 
     async def test_head_has_no_body(self) -> None:
         data = await play(visit(hello), [b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n" + PROBE])
