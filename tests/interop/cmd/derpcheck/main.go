@@ -1,0 +1,57 @@
+// Derpcheck puts a running derper to the test with the DERP client that
+// Tailscale ships, and lends the tests the other Go parts they need.
+//
+//	derpcheck list                  the names of all checks
+//	derpcheck run [flags] NAME...   run checks; one JSON line each
+//	derpcheck control [flags]       a control server, for real tailscaled
+//	derpcheck serve [flags]         an HTTP server of pseudo-random bytes
+//	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
+//	derpcheck stun ADDR...          ask STUN servers; one JSON line each
+//
+// Which certificates to trust comes from SSL_CERT_FILE, as for any Go program.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		usage()
+	}
+	args := os.Args[2:]
+	switch os.Args[1] {
+	case "list":
+		for _, c := range checks {
+			fmt.Println(c.name)
+		}
+	case "run":
+		runChecks(args)
+	case "control":
+		runControl(args)
+	case "serve":
+		runServe(args)
+	case "fetch":
+		runFetch(args)
+	case "stun":
+		runSTUN(args)
+	default:
+		usage()
+	}
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun")
+	os.Exit(2)
+}
+
+// printJSON writes v as one line.
+func printJSON(v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	os.Stdout.Write(append(b, '\n'))
+}

@@ -1,0 +1,111 @@
+"""Fixtures of the interop suite. `python -m pytest tests/interop` runs it.
+
+The relay under test is ours (`python -m derp`) unless --derper or DERPER_UNDER_TEST says `go`
+(the Go derper, to check the suite itself) or gives a command line.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import golang
+import pytest
+import trustme
+from relay import Relay, command_under_test, running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--derper",
+        default=os.environ.get("DERPER_UNDER_TEST") or "ours",
+        help="the relay under test: ours (default), go, or a command line",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"derper under test: {config.getoption('--derper')}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that wait for a minute come last: their wait began with the first test."""
+    items.sort(key=lambda item: item.get_closest_marker("patient") is not None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "patient: waits for something that began with the session")
+
+
+@pytest.fixture(scope="session")
+def binaries() -> dict[str, Path]:
+    try:
+        return golang.build()
+    except golang.NoGoError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def under_test(request: pytest.FixtureRequest, binaries: dict[str, Path]) -> list[str]:
+    """The command of the relay under test."""
+    return command_under_test(request.config.getoption("--derper"), binaries["derper"])
+
+
+@pytest.fixture(scope="session")
+def is_go(request: pytest.FixtureRequest) -> bool:
+    """Whether the suite checks itself against the Go derper."""
+    return bool(request.config.getoption("--derper") == "go")
+
+
+@attrs.frozen
+class TestCA:
+    """A certificate authority for these tests, and where Go finds it."""
+
+    __test__ = False
+
+    ca: trustme.CA
+    pem: Path
+
+    def issue(self, folder: Path, hostname: str, *more: str) -> None:
+        """Write `hostname`.crt and .key, as -certmode manual reads them."""
+        leaf = self.ca.issue_cert(hostname, *more)
+        leaf.private_key_pem.write_to_path(folder / f"{hostname}.key")
+        (folder / f"{hostname}.key").chmod(0o600)
+        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+        (folder / f"{hostname}.crt").write_bytes(chain)
+
+
+@pytest.fixture(scope="session")
+def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
+    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(pem)
+    return TestCA(ca, pem)
+
+
+@pytest.fixture(scope="session")
+def tls_relay(
+    under_test: list[str], test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
+    """The relay under test with a certificate for localhost, and STUN."""
+    folder = tmp_path_factory.mktemp("tls")
+    test_ca.issue(folder, "localhost")
+    with running(Relay("tls", under_test, folder, stun=True)) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="session")
+def plain_relay(under_test: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """The relay under test without TLS."""
+    folder = tmp_path_factory.mktemp("plain")
+    with running(Relay("plain", under_test, folder, tls=False)) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="session")
+def pinned_relay(
+    under_test: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
+    """The relay under test with an IP address for a hostname: it makes its own certificate."""
+    folder = tmp_path_factory.mktemp("pinned")
+    with running(Relay("pinned", under_test, folder, hostname="127.0.0.1")) as relay:
+        yield relay
