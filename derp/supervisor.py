@@ -252,7 +252,7 @@ def _log_summaries(summaries: Sequence[log.Summary]) -> None:
         )
 
 
-def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Log what was raised where nobody can catch it."""
     error = unraisable.exc_value
     if isinstance(error, UnicodeDecodeError):
