@@ -1,0 +1,224 @@
+"""Many binding requests at once, turned into their responses where they lie.
+
+The system hands over datagrams many at a time (`stun.mmsg`), and what a relay gets is nearly
+always the same 40 bytes with another transaction ID in them. So a batch is a table in one
+buffer, a datagram a row, and its columns are checked and rewritten with a few operations on
+whole columns (memoryview slices with a stride) instead of a few on each row. A datagram begins
+at byte 4 of its row, so that columns of 8 bytes lie where they should:
+
+    4             8        12              24             28        32              40        44
+    type, length  cookie   transaction ID  SOFTWARE, 8    tailnode            FINGER-   CRC-32
+                                                                              PRINT, 4
+    type, length  cookie   transaction ID  XOR-MAPPED-    family,   address, hidden by cookie
+                                           ADDRESS, 8/20  port      (and transaction ID) (to 48)
+
+The sender's address comes as the system's `sockaddr`, in a second table:
+
+    sockaddr_in   2 family, 2 port, 4 address, 8 not used
+    sockaddr_in6  2 family, 2 port, 4 flow, 16 address, 4 scope
+
+Cookie and transaction ID stand at the same place in a response as in any valid request. So a
+request of another form needs only its own check by `stun.message`, and no own rewriting.
+`stun.message` is also what defines the right answer; this module only gives it faster.
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from operator import eq
+from struct import pack
+from typing import Final, Literal
+from zlib import crc32
+
+import attrs
+
+from stun.message import (
+    BINDING_SUCCESS,
+    CLIENT_REQUEST_HEAD,
+    CLIENT_REQUEST_LENGTH,
+    CLIENT_REQUEST_TAIL,
+    FINGERPRINT_LENGTH,
+    FINGERPRINT_XOR,
+    HEADER_LENGTH,
+    MAGIC_COOKIE,
+    XOR_MAPPED_ADDRESS,
+    StunError,
+    parse_binding_request,
+)
+
+Kind = Literal["I", "Q"]
+"""Of a column: of 4 or 8 bytes, as `memoryview.cast` names them."""
+
+CAPACITY: Final = 128
+"""Datagrams in one batch: what is worked off without letting other tasks run."""
+
+ROW: Final = 48
+"""The distance between rows, in bytes."""
+
+HEAD_AT: Final = 4
+HEAD: Final = ROW - HEAD_AT
+"""Where in a row a datagram begins, and how much of it fits there."""
+
+REST: Final = 1456
+"""What is longer goes on here, for so many bytes. A request that is longer still is not
+answered: STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
+
+
+@attrs.frozen
+class Family:
+    """An address family: how Linux and STUN number it, and how long things are in it."""
+
+    number: int
+    code: int
+    address_length: int
+    name_length: int
+    """Of a `sockaddr`."""
+    name_row: int
+    """The distance between two of them in the table; a multiple of 8."""
+
+    @property
+    def response_length(self) -> int:
+        """How long a success response is: 32 bytes for IPv4, 44 for IPv6."""
+        return HEADER_LENGTH + 8 + self.address_length
+
+
+IPV4: Final = Family(number=2, code=1, address_length=4, name_length=16, name_row=16)
+IPV6: Final = Family(number=10, code=2, address_length=16, name_length=28, name_row=32)
+
+
+class Batch:
+    """A table of up to CAPACITY requests of one address family.
+
+    IPv6 senders are taken for what they are: an IPv4-mapped one doesn't reach a socket that is
+    IPV6_V6ONLY.
+
+    Whoever receives fills `rows`, `rests` and `names`, and then calls `answer`.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.rows = bytearray(CAPACITY * ROW)
+        self.rests = bytearray(CAPACITY * REST)
+        self.names = bytearray(CAPACITY * family.name_row)
+        rows, names = memoryview(self.rows), memoryview(self.names)
+        self._expected = _expected(rows)
+        self._constant = _constant(rows, family)
+        self._hidden = _hidden(rows, names, family)
+        signed = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
+        self._signed = [rows[at : at + signed] for at in range(HEAD_AT, len(rows), ROW)]
+        self._fingerprint = _column(rows, ROW, 40, "I")
+        self._fingerprint_xor = _same(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
+
+    def answer(self, lengths: list[int]) -> list[bool]:
+        """Turn the first rows into responses; tell of each row whether it is one.
+
+        `lengths` are those of the datagrams as they came, however much of them is in the table.
+        A response has `family.response_length` bytes, and goes to the address in `names`.
+        """
+        count = len(lengths)
+        if self._all_look_like_client_requests(lengths):
+            answered = self._fingerprints_are_right(count)
+        else:
+            answered = [self._is_request(row, length) for row, length in enumerate(lengths)]
+        for column, value in self._constant:
+            column[:count] = value[:count]
+        for kind, column, open_value, mask in self._hidden:
+            column[:count] = _xor(open_value[:count], mask[:count], kind)
+        return answered
+
+    def _all_look_like_client_requests(self, lengths: list[int]) -> bool:
+        """Tell whether all rows have the form of 40 bytes; the fingerprints are not looked at."""
+        count = len(lengths)
+        return lengths.count(CLIENT_REQUEST_LENGTH) == count and all(
+            column[:count] == expected[:count] for column, expected in self._expected
+        )
+
+    def _fingerprints_are_right(self, count: int) -> list[bool]:
+        crcs = memoryview(pack(f">{count}I", *map(crc32, self._signed[:count]))).cast("I")
+        told = _xor(self._fingerprint[:count], self._fingerprint_xor[:count], "I")
+        return [True] * count if told == crcs else [*map(eq, told, crcs)]
+
+    def _is_request(self, row: int, length: int) -> bool:
+        if length > HEAD + REST:
+            return False
+        head, rest = row * ROW + HEAD_AT, row * REST
+        data = bytes(self.rows[head : head + min(length, HEAD)])
+        if length > HEAD:
+            data += self.rests[rest : rest + length - HEAD]
+        try:
+            parse_binding_request(data)
+        except StunError:
+            return False
+        return True
+
+
+def runs(answered: list[bool]) -> Iterator[tuple[int, int]]:
+    """Give first and last + 1 of each run of rows that have a response."""
+    if False not in answered:
+        yield 0, len(answered)
+        return
+    first = 0
+    for has_response, rows in groupby(answered):
+        stop = first + len([*rows])
+        if has_response:
+            yield first, stop
+        first = stop
+
+
+def _expected(rows: memoryview) -> list[tuple[memoryview, memoryview]]:
+    """Pair columns with what stands there in a client's request."""
+    head, tail = CLIENT_REQUEST_HEAD, CLIENT_REQUEST_TAIL
+    return [
+        (_column(rows, ROW, 4, "I"), _same(head[:4], "I")),
+        (_column(rows, ROW, 8, "I"), _same(head[4:], "I")),
+        (_column(rows, ROW, 24, "Q"), _same(tail[:8], "Q")),
+        (_column(rows, ROW, 32, "Q"), _same(tail[8:], "Q")),
+    ]
+
+
+def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memoryview]]:
+    """Pair columns with what stands there in every response."""
+    length = family.response_length - HEADER_LENGTH
+    attribute = XOR_MAPPED_ADDRESS.number
+    return [
+        (_column(rows, ROW, 4, "I"), _same(pack(">HH", BINDING_SUCCESS, length), "I")),
+        (_column(rows, ROW, 24, "I"), _same(pack(">HH", attribute, length - 4), "I")),
+    ]
+
+
+def _hidden(
+    rows: memoryview, names: memoryview, family: Family
+) -> list[tuple[Kind, memoryview, memoryview, memoryview]]:
+    """List columns of a response that are the XOR of two others: with kind, and those two."""
+    # What makes STUN's code of the system's number (0 and STUN's code), and hides the port
+    number = int.from_bytes(family.number.to_bytes(2, sys.byteorder), "big")
+    first = _same(pack(">H", number ^ family.code) + MAGIC_COOKIE[:2], "I")
+    name_row = family.name_row
+    hidden: list[tuple[Kind, memoryview, memoryview, memoryview]] = [
+        ("I", _column(rows, ROW, 28, "I"), _column(names, name_row, 0, "I"), first)
+    ]
+    if family is IPV4:
+        address, cookie = _column(names, name_row, 4, "I"), _same(MAGIC_COOKIE, "I")
+        hidden.append(("I", _column(rows, ROW, 32, "I"), address, cookie))
+    else:
+        for at in (0, 8):
+            address = _column(names, name_row, 8 + at, "Q")
+            cookie_and_id = _column(rows, ROW, 8 + at, "Q")
+            hidden.append(("Q", _column(rows, ROW, 32 + at, "Q"), address, cookie_and_id))
+    return hidden
+
+
+def _column(table: memoryview, row: int, at: int, kind: Kind) -> memoryview:
+    """Look at a column of 4 ("I") or 8 ("Q") bytes of a table, from byte `at` of each row on."""
+    size = 4 if kind == "I" else 8
+    return table.cast(kind)[at // size :: row // size]
+
+
+def _same(value: bytes, kind: Kind) -> memoryview:
+    """Make a column with the same value in every row."""
+    return memoryview(value * CAPACITY).cast(kind)
+
+
+def _xor(left: memoryview, right: memoryview, kind: Kind) -> memoryview:
+    number = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
+    return memoryview(number.to_bytes(left.nbytes, "little")).cast(kind)
