@@ -43,7 +43,8 @@ def pinned_node(pinned_relay: Relay) -> str:
     """
     printed = re.search(r"\{[^{}]*sha256-raw:[^{}]*\}", pinned_relay.log)
     assert printed, f"no DERP map entry in the log:\n{pinned_relay.log}"
-    node = json.loads(printed[0])
+    # In a line of key="value" pairs the quotes within are escaped.
+    node = json.loads(printed[0].replace('\\"', '"'))
     assert node["HostName"] == "127.0.0.1"
     leaf = certificate_chain(pinned_relay)[0]
     assert node["CertName"] == f"sha256-raw:{hashlib.sha256(leaf).hexdigest()}"

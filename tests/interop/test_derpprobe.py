@@ -1,0 +1,58 @@
+"""Tailscale's own prober, run once: TLS, STUN and a packet through the relay."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from conftest import TestCA
+from relay import Relay, environment
+
+REGION, NODE = "test", "900a"
+
+PROBES = {
+    "derpmap-probe",
+    f"derp/{REGION}/{NODE}/tls",
+    f"derp/{REGION}/{NODE}/udp",
+    f"derp/{REGION}/{NODE}/{NODE}/mesh",
+    f"derp/{REGION}/{NODE}/{NODE}/bw",
+}
+"""All that there is to probe. One that did not run is not listed, and that is a failure too."""
+
+
+def test_derpprobe_finds_all_good(
+    binaries: dict[str, Path], test_ca: TestCA, tls_relay: Relay, tmp_path: Path
+) -> None:
+    node = {
+        "Name": NODE,
+        "RegionID": 900,
+        "HostName": tls_relay.hostname,
+        "IPv4": tls_relay.host,
+        "DERPPort": tls_relay.port,
+        "STUNPort": tls_relay.stun_port,
+    }
+    region = {"RegionID": 900, "RegionCode": REGION, "RegionName": REGION, "Nodes": [node]}
+    derp_map = tmp_path / "derpmap.json"
+    derp_map.write_text(json.dumps({"Regions": {"900": region}}))
+    probed = subprocess.run(
+        # -bw-interval adds a probe that pushes a megabyte of full-size packets through.
+        [
+            binaries["derpprobe"],
+            "-once",
+            f"-derp-map=file://{derp_map}",
+            "-bw-interval=15s",
+            "-spread=false",
+        ],
+        env=environment(SSL_CERT_FILE=str(test_ca.pem)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    good = set(re.findall(r" good: ([^:]+): ", probed.stdout))
+    bad = re.findall(r" bad: (.*)", probed.stdout)
+    assert not bad, probed.stdout
+    assert good == PROBES, probed.stdout
+    assert probed.returncode == 0, probed.stdout
+    tls_relay.check_alive()
