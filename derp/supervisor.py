@@ -104,14 +104,6 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
             sockets.enter_context(sock)
         return opened
 
-    if config.key_path is None:
-        private_key = PrivateKey.generate()
-    else:
-        private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
-    rate_limit = NO_LIMIT
-    if config.rate_config is not None:
-        rate_limit = rateconfig.load(config.rate_config)
-    pair, engine = _prepare_tls(config, private_key) if config.serve_tls else (None, None)
     main = keep(open_listeners(host, port, options))
     plain: Sequence[socket.socket] = ()
     if config.serve_tls and config.http_port >= 0:
@@ -123,6 +115,16 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         except OSError as error:
             where = f"{host or '*'}:{config.stun_port}"
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
+    rate_limit = NO_LIMIT
+    if config.rate_config is not None:
+        rate_limit = rateconfig.load(config.rate_config)
+    pair = _load_pair(config) if config.serve_tls else None
+    # Last, so that a start that fails for another reason leaves no new key behind.
+    if config.key_path is None:
+        private_key = PrivateKey.generate()
+    else:
+        private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
+    engine = None if pair is None else _make_engine(config, pair, private_key)
     return Prepared(private_key, rate_limit, pair, engine, main, plain, stun)
 
 
@@ -133,19 +135,24 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _prepare_tls(config: Config, private_key: PrivateKey) -> tuple[Pair, TLSEngine]:
-    now = datetime.now(UTC)
+def _load_pair(config: Config) -> Pair:
     if config.certdir is None:
         raise StartError("-certdir: want a directory for certificates")
     try:
-        pair = load(config.certdir, config.hostname, now)
-        metacert = make_metacert(bytes(private_key.public_key), now)
+        return load(config.certdir, config.hostname, datetime.now(UTC))
+    except CertificateError as error:
+        raise StartError(str(error)) from error
+
+
+def _make_engine(config: Config, pair: Pair, private_key: PrivateKey) -> TLSEngine:
+    metacert = make_metacert(bytes(private_key.public_key), datetime.now(UTC))
+    try:
         context = make_context(pair, metacert, config.hostname)
     except CertificateError as error:
         raise StartError(str(error)) from error
     for warning in pair.warnings:
         logger.warning(warning)
-    return pair, TLSEngine(context)
+    return TLSEngine(context)
 
 
 async def serve(config: Config, prepared: Prepared) -> None:

@@ -1,0 +1,99 @@
+"""The command as a process: started with free ports, its log read, always ended."""
+
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Queue
+
+PATIENCE = 20.0
+
+
+class Derper:
+    """A running derper; `log` holds its lines so far."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.log: list[str] = []
+        self._lines: Queue[str] = Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(line.rstrip("\n"))
+
+    def wait_for(self, pattern: str) -> "re.Match[str]":
+        """Wait for a log line in which `pattern` is found, also among those seen before."""
+        for line in self.log:
+            if match := re.search(pattern, line):
+                return match
+        while True:
+            try:
+                line = self._lines.get(timeout=PATIENCE)
+            except Empty:
+                raise AssertionError(f"no line with {pattern!r} in {self.log}") from None
+            self.log.append(line)
+            if match := re.search(pattern, line):
+                return match
+
+    def port(self, what: str) -> int:
+        """Return the port on which HTTPS, HTTP or STUN is served."""
+        return int(self.wait_for(rf"what={what} address=127\.0\.0\.1:(\d+)")[1])
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code, with the whole log read."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        while not self._lines.empty():
+            self.log.append(self._lines.get())
+        return code
+
+
+@contextmanager
+def derper(home: Path, *flags: str, tls: bool = True) -> Iterator[Derper]:
+    """Run derper on loopback with files in `home`; `flags` are added to the usual ones."""
+    usual = ["-a", "127.0.0.1:0", "-c", str(home / "derper.key"), "-stun-port", "0"]
+    if tls:
+        usual += ["-certmode", "manual", "-certdir", str(home / "certs"), "-http-port", "0"]
+        usual += ["-hostname", "127.0.0.1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "derp", *usual, *flags], stderr=subprocess.PIPE, text=True
+    )
+    running = Derper(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        running.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def insecure() -> ssl.SSLContext:
+    """Make a client context that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
