@@ -1,0 +1,73 @@
+// Command load puts one load on one DERP relay and prints what came of it, as JSON.
+//
+// It is started by run.py, which also explains what is measured and how.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"syscall"
+	"time"
+)
+
+var loads = map[string]func(*options) (*result, error){
+	"best":     loadBest,
+	"rate":     loadRate,
+	"inflight": loadInflight,
+	"flat":     loadFlat,
+	"rtt":      loadRTT,
+	"many":     loadMany,
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.load, "load", "", "name of the load")
+	flag.StringVar(&o.address, "address", "", "ip:port of the relay")
+	flag.BoolVar(&o.plain, "plain", false, "the relay speaks HTTP, not HTTPS")
+	flag.BoolVar(&o.websocket, "websocket", false, "connect by websocket")
+	flag.StringVar(&o.stun, "stun", "", "ip:port of its STUN responder")
+	flag.IntVar(&o.pid, "pid", 0, "process id of the relay")
+	flag.IntVar(&o.serverCore, "server-core", 0, "the relay's core")
+	flag.IntVar(&o.clientCore, "client-core", 1, "this program's core")
+	flag.IntVar(&o.size, "size", 1400, "bytes of a packet")
+	flag.IntVar(&o.pairs, "pairs", 1, "pairs of clients")
+	flag.IntVar(&o.senders, "senders", 0, "senders to one receiver, in place of pairs")
+	flag.IntVar(&o.clients, "clients", 200, "clients")
+	flag.Float64Var(&o.rate, "rate", 10000, "packets a second")
+	flag.IntVar(&o.window, "window", 512, "packets under way")
+	flag.IntVar(&o.pack, "pack", 1, "packets in a TLS record; real clients send 1")
+	flag.DurationVar(&o.warmup, "warmup", 300*time.Millisecond, "time before the measurement")
+	flag.DurationVar(&o.seconds, "seconds", 3*time.Second, "time of the measurement")
+	flag.DurationVar(&o.trial, "trial", time.Second, "best: time of a trial")
+	flag.Float64Var(&o.start, "start", 40000, "best: the first rate tried")
+	flag.Float64Var(&o.grain, "grain", 0.03, "best: how closely to look, as a share of the rate")
+	flag.Parse()
+
+	run, ok := loads[o.load]
+	if !ok || o.address == "" || flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	useAllDescriptors()
+	// Nothing is allocated while a load runs, and what a login leaves behind is little.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(2 << 30)
+	r, err := run(&o)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "load %s: %v\n", o.load, err)
+		os.Exit(1)
+	}
+	encoder := json.NewEncoder(os.Stdout)
+	_ = encoder.Encode(r)
+}
+
+func useAllDescriptors() {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		limit.Cur = limit.Max
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+}

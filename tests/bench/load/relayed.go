@@ -1,0 +1,312 @@
+// The loads that send packets through the relay.
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// options are the flags of all loads; each load's comment says which it takes.
+type options struct {
+	target
+	stun string
+	load string
+	pid  int
+
+	serverCore, clientCore int
+
+	size    int
+	pairs   int
+	senders int
+	clients int
+	rate    float64
+	window  int
+	pack    int
+	warmup  time.Duration
+	seconds time.Duration
+	trial   time.Duration
+	start   float64
+	grain   float64
+	strict  bool
+}
+
+// result is what a load prints, as JSON. Counts are of the measured time, losses of everything
+// that was sent, after all that could still arrive has arrived.
+type result struct {
+	Load     string  `json:"load"`
+	Seconds  float64 `json:"seconds"`
+	Sent     uint64  `json:"sent"`
+	Received uint64  `json:"received"`
+	// Rate is of what arrives, per second.
+	Rate    float64 `json:"rate"`
+	Offered float64 `json:"offered"`
+	Lost    uint64  `json:"lost"`
+	// LostShare is of all that was sent.
+	LostShare float64 `json:"lost_share"`
+	// ServerCPU is seconds of CPU per second; CPUEach is microseconds for each thing that arrived.
+	ServerCPU  float64 `json:"server_cpu"`
+	CPUEach    float64 `json:"cpu_each"`
+	ClientBusy float64 `json:"client_busy"`
+	// Others is the share of the busier core that went to other processes.
+	Others  float64            `json:"others"`
+	Latency *latency           `json:"latency,omitempty"`
+	Extra   map[string]float64 `json:"extra,omitempty"`
+	Trials  []trial            `json:"trials,omitempty"`
+	Notes   map[string]int     `json:"notes,omitempty"`
+	Errors  []string           `json:"errors,omitempty"`
+}
+
+type trial struct {
+	Rate    float64 `json:"rate"`
+	Arrived float64 `json:"arrived"`
+	Lost    uint64  `json:"lost"`
+	Passed  bool    `json:"passed"`
+	Others  float64 `json:"others"`
+}
+
+// dialLoop logs n clients in, a few at a time, and gives them to a new loop.
+func dialLoop(t *target, n int) (*loop, error) {
+	l, err := newLoop()
+	if err != nil {
+		return nil, err
+	}
+	clients, err := dialMany(t, n)
+	for _, c := range clients {
+		if c != nil && err == nil {
+			err = l.add(c)
+		}
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+const dialAtOnce = 16
+
+func dialMany(t *target, n int) ([]*client, error) {
+	clients := make([]*client, n)
+	failures := make(chan error, n)
+	tickets := make(chan struct{}, dialAtOnce)
+	for i := range clients {
+		tickets <- struct{}{}
+		go func() {
+			var err error
+			clients[i], err = dial(t, newIdentity())
+			<-tickets
+			failures <- err
+		}()
+	}
+	var failure error
+	for range clients {
+		if err := <-failures; err != nil {
+			failure = err
+		}
+	}
+	return clients, failure
+}
+
+// measure runs a load that has been set up: warm-up, measurement, drain.
+func measure(l *loop, o *options) *result {
+	pids := tree(o.pid)
+	l.pack = o.pack
+	l.sending, l.strict = true, o.strict
+	l.run(o.warmup)
+
+	var times histogram
+	l.latency, l.idle = &times, 0
+	before, used := l.totals(), o.usage(pids)
+	l.run(o.seconds)
+	after, usedAfter := l.totals(), o.usage(pids)
+	l.latency = nil
+	idle := l.idle
+
+	complete := false
+	if !l.strict || l.gaps == 0 {
+		complete = l.drain(5 * time.Second)
+	}
+	all := l.totals()
+	if !slices.Equal(pids, tree(o.pid)) {
+		l.fail("the server's processes were others at the end than at the beginning")
+	}
+	l.finish()
+	r := &result{Load: o.load, Notes: l.notes, Errors: l.errors, Latency: times.summary()}
+	r.Seconds = float64(usedAfter.at-used.at) / 1e9
+	r.Sent, r.Received = after.sent-before.sent, after.received-before.received
+	r.Rate, r.Offered = float64(r.Received)/r.Seconds, float64(r.Sent)/r.Seconds
+	if !complete && all.received < all.sent {
+		r.Lost = all.sent - all.received
+	}
+	r.LostShare = float64(r.Lost) / float64(max(1, all.sent))
+	r.ServerCPU = (usedAfter.server - used.server) / r.Seconds
+	r.CPUEach = (usedAfter.server - used.server) / float64(max(1, r.Received)) * 1e6
+	r.ClientBusy = 1 - float64(idle)/1e9/r.Seconds
+	r.Others = others(used, usedAfter)
+	return r
+}
+
+// connect logs in the clients of -pairs pairs, or of -senders to one receiver.
+func connect(o *options, pacing pacing) (*loop, error) {
+	if o.senders > 0 {
+		l, err := dialLoop(&o.target, o.senders+1)
+		if err != nil {
+			return nil, err
+		}
+		for i := range o.senders {
+			l.senders = append(l.senders, l.flow(l.clients[i+1], l.clients[0], o.size, pacing))
+		}
+		return l, nil
+	}
+	l, err := dialLoop(&o.target, 2*o.pairs)
+	if err != nil {
+		return nil, err
+	}
+	for i := range o.pairs {
+		l.senders = append(l.senders, l.flow(l.clients[2*i], l.clients[2*i+1], o.size, pacing))
+	}
+	return l, nil
+}
+
+// loadRate offers -rate packets a second in all.
+func loadRate(o *options) (*result, error) {
+	l, err := connect(o, paced)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	now := float64(nanotime())
+	for i, f := range l.senders {
+		f.ticks = true
+		f.interval = 1e9 * float64(len(l.senders)) / o.rate
+		f.due = now + f.interval*float64(i)/float64(len(l.senders))
+	}
+	return measure(l, o), nil
+}
+
+// loadInflight keeps -window packets under way on each pair.
+func loadInflight(o *options) (*result, error) {
+	l, err := connect(o, window)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	for _, f := range l.senders {
+		f.ticks = true
+		f.window = o.window
+	}
+	return measure(l, o), nil
+}
+
+// loadFlat sends whatever the sockets take.
+func loadFlat(o *options) (*result, error) {
+	l, err := connect(o, flat)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	return measure(l, o), nil
+}
+
+// loadRTT sends a packet there and back again, one at a time.
+func loadRTT(o *options) (*result, error) {
+	l, err := dialLoop(&o.target, 2)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	ping := l.flow(l.clients[0], l.clients[1], o.size, echo)
+	pong := l.flow(l.clients[1], l.clients[0], o.size, echo)
+	ping.answers, pong.answers = pong, ping
+	ping.owed, pong.reply, pong.ticks = 1, true, true
+	l.senders = []*flow{ping, pong}
+	return measure(l, o), nil
+}
+
+// loadMany has -clients clients in pairs, each sending -rate packets a second to its partner.
+func loadMany(o *options) (*result, error) {
+	l, err := dialLoop(&o.target, o.clients&^1)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	for i, c := range l.clients {
+		f := l.flow(c, l.clients[i^1], o.size, listed)
+		f.ticks = true
+	}
+	l.schedule.fill(l.flows, int64(1e9/o.rate), nanotime())
+	return measure(l, o), nil
+}
+
+const (
+	tries     = 3    // of one rate, without counting those in which others used a core
+	disturbed = 0.02 // from this share of a core on
+	delivered = 0.98 // of the nominal rate has to be offered, or it does not count
+	growth    = 1.6
+)
+
+// loadBest looks for the highest rate at which nothing at all is lost: it grows the rate by
+// `growth` until that fails, halves the interval down to -grain, and confirms what it has found
+// with a run of -seconds. Each trial has new connections.
+func loadBest(o *options) (*result, error) {
+	var trials []trial
+	attempt := func(rate float64, seconds time.Duration) (*result, bool, error) {
+		for failed, made := 0, 0; failed < tries && made < 4*tries; made++ {
+			one := *o
+			one.rate, one.seconds, one.strict = rate, seconds, true
+			r, err := loadRate(&one)
+			if err != nil {
+				return nil, false, err
+			}
+			passed := r.Lost == 0 && len(r.Errors) == 0 && r.Offered >= delivered*rate
+			trials = append(trials, trial{rate, r.Rate, r.Lost, passed, r.Others})
+			if passed || len(r.Errors) > 0 {
+				return r, passed, nil
+			}
+			if r.Others < disturbed {
+				failed++
+			}
+		}
+		return nil, false, nil
+	}
+	low, high := 0.0, 0.0
+	for rate := o.start; high == 0 || high > low*(1+o.grain); {
+		r, passed, err := attempt(rate, o.trial)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil && len(r.Errors) > 0 {
+			r.Load, r.Trials = o.load, trials
+			return r, nil
+		}
+		switch {
+		case passed:
+			low = rate
+		case rate < 100:
+			return nil, fmt.Errorf("even %.0f packets a second were not relayed without loss", rate)
+		default:
+			high = rate
+		}
+		switch {
+		case high == 0:
+			rate = low * growth
+		case low == 0:
+			rate = high / 2
+		default:
+			rate = (low + high) / 2
+		}
+	}
+	for rate := low; rate > low/2; rate *= 0.96 {
+		r, passed, err := attempt(rate, o.seconds)
+		if err != nil {
+			return nil, err
+		}
+		if passed {
+			r.Load, r.Trials = o.load, trials
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("%.0f packets a second passed once, but no rate near it lasted", low)
+}

@@ -1,0 +1,299 @@
+"""Measure this relay beside the Go derper: the same loads, in alternation, on the same machine.
+
+How it is done
+  One relay runs at a time, started anew for every load and pinned to one core; the load client, a
+  Go program in load/, is pinned to another. Each round puts every load on both relays, one right
+  after the other, and every second round in the other order. The figures are medians over the
+  rounds, with half of the range as the spread; a ratio is the median of the rounds' own ratios.
+
+  CPU time is that of the relay's own process with all threads and descendants, read from the
+  kernel by the client at the very beginning and end of the measured time.
+
+What keeps it honest
+  - Both relays run at the highest priority (nice -20, where that is allowed), and so does the
+    client: what else the machine does shall not be what loses a packet.
+  - Both relays get the same flags, the same kind of certificate (copies of one P-256 pair), the
+    same client and the same limits. Neither is tuned, and both log to a file.
+  - The client sends as tailscaled does: one packet a frame, one frame a TLS 1.3 record, fast
+    start. Bigger records would help ours; a load of its own shows by how much.
+  - Every byte that arrives is checked, and so are sender, order and number of the packets. A
+    wrong byte, a wrong order, a duplicate or a lost connection fails the load: no figure then.
+  - Senders are paced as evenly as can be: a burst would fill the Go derper's queue of 32 packets.
+    Where the client falls behind its schedule it leaves packets out, and the rate it reports is
+    what it did offer. "No loss" means that not one packet of a run was lost; a rate gets three
+    tries before it counts as too high, on both sides, since the machine may have had something
+    else to do. What is reported is what arrived in a confirming run.
+  - Is the client what limits a rate? The last column gives the share of its core that each side
+    was busy: the client spins, and counts the time in which it found nothing to do. A relay at
+    100 % beside a client below it is what was measured. `--ceiling` adds the client's own limit.
+
+Results, with versions, commit and machine, go to a JSON file; the table is made from that.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import report
+from loads import LOADS, Load
+from servers import BenchError, Program, pinned, raise_descriptor_limit, running
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+LOAD_SECONDS = 300
+DISTURBED = 0.02
+SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    try:
+        return measure(options)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="loads: " + ", ".join(load.name for load in LOADS),
+    )
+    parser.add_argument(
+        "--ours",
+        default=f"{sys.executable} -m derp",
+        metavar="COMMAND",
+        help="our relay (default: this Python's `-m derp`)",
+    )
+    parser.add_argument(
+        "--ours-tree", default=str(ROOT), metavar="DIR", help="where that command runs"
+    )
+    parser.add_argument(
+        "--theirs", default="derper", metavar="COMMAND", help="the Go derper (default: in PATH)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a first look, under two minutes")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default: 5; with --quick 1")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only this load; repeatable"
+    )
+    parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="all but this")
+    parser.add_argument(
+        "--server",
+        choices=["ours", "theirs"],
+        help="only this relay, for profiling: see --load and --seconds; tells the process id",
+    )
+    parser.add_argument("--load", metavar="NAME", help="the same as --only NAME")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="measured time of each load, in place of its own"
+    )
+    parser.add_argument("--server-core", type=int, default=0, metavar="N")
+    parser.add_argument("--client-core", type=int, default=1, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: in results/")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="only print a file's table")
+    options = parser.parse_args(arguments)
+    if options.load:
+        options.only.append(options.load)
+    known = {load.name for load in LOADS}
+    for name in options.only + options.skip:
+        if name not in known:
+            parser.error(f"there is no load {name!r}; there are {', '.join(sorted(known))}")
+    if options.rounds is None:
+        options.rounds = 1 if options.quick or options.server else 5
+    return options
+
+
+def measure(options: argparse.Namespace) -> int:
+    if options.table:
+        document = json.loads(options.table.read_text())
+        print(report.render(report.rows(LOADS, document["results"])))
+        return 0
+    raise_descriptor_limit()
+    check_cores(options)
+    chosen = [load for load in LOADS if wanted(load, options)]
+    programs = [
+        Program("theirs", shlex.split(options.theirs), ROOT),
+        Program("ours", shlex.split(options.ours), Path(options.ours_tree).resolve()),
+    ]
+    if options.server:
+        programs = [program for program in programs if program.name == options.server]
+    client = build_client()
+    results: dict[str, dict[str, list[Any]]] = {}
+    failures: list[str] = []
+    remarks: list[str] = []
+    begin = time.monotonic()
+    about = describe(options, programs)
+    with tempfile.TemporaryDirectory(prefix="derp-bench-") as directory:
+        for number in range(options.rounds):
+            order = programs if number % 2 == 0 else programs[::-1]
+            for load in chosen:
+                for program in order:
+                    where = f"round {number + 1}, {load.name}, {program.name}"
+                    try:
+                        result = one(program, load, client, options, Path(directory), remarks)
+                    except BenchError as error:
+                        failures.append(f"{where}: {error}")
+                        print(f"{where}: FAILED: {error}", file=sys.stderr)
+                        continue
+                    results.setdefault(load.name, {}).setdefault(program.name, []).append(result)
+                    print(f"{where}: {brief(load, result)}", file=sys.stderr)
+    about["took_seconds"] = round(time.monotonic() - begin, 1)
+    document = {
+        "about": about,
+        "results": results,
+        "failures": failures,
+        "remarks": sorted(set(remarks)),
+    }
+    path = options.json or default_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    print(report.render(report.rows(chosen, results)))
+    for line in [*failures, *sorted(set(remarks))]:
+        print(f"! {line}")
+    print(f"{about['took_seconds']:.0f} s; results in {path}")
+    return 1 if failures else 0
+
+
+def wanted(load: Load, options: argparse.Namespace) -> bool:
+    if options.only:
+        return load.name in options.only
+    return load.name not in options.skip and (load.in_quick or not options.quick)
+
+
+def check_cores(options: argparse.Namespace) -> None:
+    there = os.sched_getaffinity(0)
+    if options.server_core == options.client_core:
+        raise BenchError("--server-core and --client-core: want two different cores")
+    for core in (options.server_core, options.client_core):
+        if core not in there:
+            raise BenchError(f"core {core} is not there; there are {sorted(there)}")
+
+
+def build_client() -> Path:
+    binary = HERE / "bin" / "load"
+    try:
+        subprocess.run(["go", "build", "-o", str(binary), "./load"], cwd=HERE, check=True)
+    except FileNotFoundError as error:
+        raise BenchError("the load client needs Go 1.26 or later to be built") from error
+    except subprocess.CalledProcessError as error:
+        raise BenchError("the load client can't be built; Go has said why") from error
+    return binary
+
+
+def one(
+    program: Program,
+    load: Load,
+    client: Path,
+    options: argparse.Namespace,
+    directory: Path,
+    remarks: list[str],
+) -> Any:
+    """Start a relay, put one load on it, stop it; return what the client found."""
+    arguments = dict(load.arguments)
+    if options.quick:
+        arguments |= load.quick
+    if options.seconds:
+        arguments["seconds"] = f"{options.seconds}s"
+    with running(program, options.server_core, directory, plain=load.plain) as relay:
+        if options.server:
+            print(f"{program.name} is process {relay.pid}", file=sys.stderr)
+        command = [str(client), "-address", relay.address, "-stun", relay.stun]
+        command += ["-pid", str(relay.pid), f"-server-core={options.server_core}"]
+        command.append(f"-client-core={options.client_core}")
+        if load.plain:
+            command.append("-plain")
+        command += [f"-{name}={value}" for name, value in arguments.items()]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=LOAD_SECONDS,
+                preexec_fn=lambda: pinned(options.client_core),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"the client did not end within {LOAD_SECONDS} s") from error
+    remarks += [
+        f"{program.name} said during {load.name}: {line[:160]}"
+        for line in relay.log.read_text(errors="replace").splitlines()
+        if any(word in line.lower() for word in SUSPICIOUS)
+    ]
+    if done.returncode:
+        raise BenchError(done.stderr.strip().splitlines()[-1] if done.stderr else "no result")
+    result = json.loads(done.stdout)
+    if result.get("errors"):
+        raise BenchError("; ".join(result["errors"][:3]))
+    if result["others"] > DISTURBED:
+        share = f"{result['others']:.0%}"
+        remarks.append(f"others used {share} of a core during {load.name}, {program.name}")
+    for note, count in (result.get("notes") or {}).items():
+        remarks.append(f"{program.name} told its clients during {load.name}: {note} ({count})")
+    return result
+
+
+def brief(load: Load, result: Any) -> str:
+    figures = (
+        f"{figure.what} {report.number(figure.get(result) * figure.scale)} {figure.unit}"
+        for figure in load.figures
+    )
+    return ", ".join(figures) + f" ({report.use([result])})"
+
+
+def default_path() -> Path:
+    return HERE / "results" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+
+
+def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[str, Any]:
+    """Return what the figures were measured with: commit, versions, machine."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    about: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": said(["git", "rev-parse", "HEAD"]),
+        "changed_files": len(said(["git", "status", "--porcelain"]).splitlines()),
+        "machine": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
+        "kernel": platform.release(),
+        "load_before": os.getloadavg(),
+        "client": said(["go", "version"]),
+        "quick": options.quick,
+        "rounds": options.rounds,
+    }
+    for program in programs:
+        about[program.name] = said([*program.command, "-version"], program.directory)
+    ours = shlex.split(options.ours)
+    if Path(ours[0]).name.startswith("python"):
+        code = "import trio; print(trio.__version__)"
+        about["trio"] = said([ours[0], "-c", code])
+    return about
+
+
+def said(command: Sequence[str], directory: Path = ROOT) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unknown ({error})"
+    return (done.stdout or done.stderr).strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
