@@ -287,5 +287,7 @@ def _announce(config: Config, prepared: Prepared) -> None:
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
     if prepared.pair is not None and config.hostname_is_ip:
+        # On standard output, to be copied as it is: in the log its quotes would be escaped.
         node = derp_map_node(config.hostname, prepared.pair)
-        logger.info("put this node into your DERP map", node=json.dumps(node))
+        sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
+        sys.stdout.flush()

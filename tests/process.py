@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 
 class Derper:
-    """A running derper; `log` holds its lines so far."""
+    """A running derper; `log` holds its lines so far, of standard output and error."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -25,8 +25,8 @@ class Derper:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             self._lines.put(line.rstrip("\n"))
 
     def wait_for(self, pattern: str) -> "re.Match[str]":
@@ -73,7 +73,10 @@ def derper(home: Path, *flags: str, tls: bool = True) -> Iterator[Derper]:
         usual += ["-certmode", "manual", "-certdir", str(home / "certs"), "-http-port", "0"]
         usual += ["-hostname", "127.0.0.1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "derp", *usual, *flags], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "derp", *usual, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     running = Derper(process)
     try:
@@ -87,8 +90,8 @@ def derper(home: Path, *flags: str, tls: bool = True) -> Iterator[Derper]:
                 process.kill()
                 process.wait()
         running.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def insecure() -> ssl.SSLContext:
