@@ -1,1 +1,30 @@
-"""A DERP relay for Tailscale clients."""
+"""A DERP relay for Tailscale clients: the map of this package.
+
+Each client opens TLS, upgrades one HTTP request to DERP, logs in with its node key, and from then
+on sends packets addressed by key; the relay hands each to the connection that logged in with it.
+
+    cli            flags and environment to a Config; exit codes
+    config         every flag: name, variable, default, check       flags, values, refused: its parts
+    supervisor     the root nursery: prepares, serves, reloads, drains
+    accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
+    client         one client's life: login, read and relay, leave
+    connection     the sending half of a client: write through, or queue and send
+    timers         keep-alives, stuck peers and round-trip times, for all clients at once
+    server         what all connections share
+    site           what the pages show of the running server
+    keyfile        the node key, in the Go derper's file
+    rateconfig     what each client may send                        gojson: JSON as Go reads it
+
+    http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
+    net/           listening, and the transports: plain TCP, TLS, websocket
+    relay/         pure: hub, duplicates, outbox, rate limit, timer wheel
+    wire/          pure: keys, frames, login boxes, runs of packets
+    metrics/       counters under the Go derper's names, and their page
+    log/           one event a line, never in the event loop's way
+    errors         every error, in one tree
+
+A packet:  socket ► net.tls ► wire.runs ► client ► relay.hub ► connection ► net.tls ► socket
+
+Imports point down this list; `stun` and `certs`, beside this package, import nothing of it. Pure
+code does no I/O and knows no clock. `lint-imports` holds both.
+"""
