@@ -1,0 +1,178 @@
+"""Linux's recvmmsg and sendmmsg: a whole `Batch` of datagrams by one system call each.
+
+Python's `socket` has only calls for one datagram, which make objects of the address and the
+ancillary data and read them back to send; that costs more than the kernel's own work. Here the
+kernel writes into the batch's buffers, and each response is sent from them, to the address and
+from the address that the request left there. The structures are built once:
+
+    mmsghdr[row] ─┬─ name ─────► names[row]      the sender's sockaddr
+                  ├─ iov ──────► rows[row]       and, to receive, rests[row]
+                  ├─ control ──► controls[row]   a cmsghdr with in_pktinfo or in6_pktinfo
+                  └─ length      of the datagram, also where it did not fit
+
+A socket on a wildcard address must be told from which of the machine's addresses to answer: the
+one that was asked, or the client's NAT, and the client, won't know the answer. With IP_PKTINFO
+or IPV6_RECVPKTINFO the system tells which that was, in the structure that it also takes to send:
+
+    in_pktinfo   4 interface, 4 local address to answer from, 4 destination in the packet
+    in6_pktinfo  16 address, 4 interface
+
+The interface is set to 0 to send: the routing table says how the response leaves, which need
+not be the way that the request came. (A link-local peer's interface is in its sockaddr.)
+"""
+
+import ctypes
+import os
+import socket
+from typing import Final
+
+from stun.batch import CAPACITY, HEAD, HEAD_AT, REST, ROW, Batch
+
+IP_PKTINFO: Final = 8
+"""From linux/in.h; Python's socket module has it only from 3.14 on."""
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_recvmmsg: Final = _LIBC.recvmmsg
+_recvmmsg.argtypes = (
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_uint,
+    ctypes.c_int,
+    ctypes.c_void_p,
+)
+_sendmmsg: Final = _LIBC.sendmmsg
+_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+
+# MSG_TRUNC makes recvmmsg tell how long a datagram was that did not fit.
+_RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_TRUNC
+
+
+class _IOVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _MsgHdr(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.c_void_p),
+        ("iov_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _MMsgHdr(ctypes.Structure):
+    _fields_ = (("header", _MsgHdr), ("length", ctypes.c_uint))
+
+
+_MMSGHDR: Final = ctypes.sizeof(_MMsgHdr)
+_IOVEC: Final = ctypes.sizeof(_IOVec)
+_INTERFACE_IPV4: Final = socket.CMSG_LEN(0) // 4
+_INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
+
+
+def ask_for_destination(sock: socket.socket) -> None:
+    """Have each datagram come with the address that it was sent to. To be called before bind."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+
+def _asks_for_destination(sock: socket.socket) -> bool:
+    if sock.family == socket.AF_INET6:
+        return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO))
+    return bool(sock.getsockopt(socket.IPPROTO_IP, IP_PKTINFO))
+
+
+class BatchSocket:
+    """A UDP socket that receives into a batch and sends from it, and never waits.
+
+    If `ask_for_destination` was called for the socket, each response leaves from the address
+    that its request was sent to.
+    """
+
+    def __init__(self, sock: socket.socket, batch: Batch) -> None:
+        ipv6 = sock.family == socket.AF_INET6
+        info = (20 if ipv6 else 12) if _asks_for_destination(sock) else 0
+        control = socket.CMSG_SPACE(info) if info else 0
+        self._sock = sock
+        self._controls = bytearray(CAPACITY * control)
+        self._interfaces = None
+        if control:
+            interface = _INTERFACE_IPV6 if ipv6 else _INTERFACE_IPV4
+            self._interfaces = memoryview(self._controls).cast("I")[interface :: control // 4]
+        self._no_interfaces = memoryview(bytes(4 * CAPACITY)).cast("I")
+
+        self._iovs = (_IOVec * (2 * CAPACITY))()
+        self._response_iovs = (_IOVec * CAPACITY)()
+        self._incoming = (_MMsgHdr * CAPACITY)()
+        self._outgoing = (_MMsgHdr * CAPACITY)()
+        name, name_row = batch.family.name_length, batch.family.name_row
+        rows, rests, names, controls = map(
+            _address, (batch.rows, batch.rests, batch.names, self._controls)
+        )
+        for row in range(CAPACITY):
+            head = rows + row * ROW + HEAD_AT
+            self._iovs[2 * row] = _IOVec(head, HEAD)
+            self._iovs[2 * row + 1] = _IOVec(rests + row * REST, REST)
+            self._response_iovs[row] = _IOVec(head, batch.family.response_length)
+            # To send, without padding: so much the kernel copies without allocating for it.
+            unpadded = socket.CMSG_LEN(info) if info else 0
+            for headers, iovs, iov_count, control_length in (
+                (self._incoming, self._iovs, 2, control),
+                (self._outgoing, self._response_iovs, 1, unpadded),
+            ):
+                headers[row].header = _MsgHdr(
+                    name=names + row * name_row,
+                    name_length=name,
+                    iov=ctypes.addressof(iovs) + row * iov_count * _IOVEC,
+                    iov_count=iov_count,
+                    control=controls + row * control if control else None,
+                    control_length=control_length,
+                )
+        self._batch = batch  # which the structures point into
+        self._incoming_at = ctypes.addressof(self._incoming)
+        self._outgoing_at = ctypes.addressof(self._outgoing)
+        self._incoming_bytes = memoryview(self._incoming).cast("B")
+        self._incoming_fresh = bytes(self._incoming_bytes)
+        length = _MMsgHdr.length.offset // 4
+        self._lengths = self._incoming_bytes.cast("I")[length :: _MMSGHDR // 4]
+
+    def receive(self) -> list[int]:
+        """Fill the batch; return the lengths of the datagrams that came, of at least one.
+
+        Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) has them.
+        """
+        # The kernel has written over the lengths that say how much room there is.
+        self._incoming_bytes[:] = self._incoming_fresh
+        count = _recvmmsg(self._sock.fileno(), self._incoming_at, CAPACITY, _RECEIVE_FLAGS, None)
+        if count < 0:
+            raise _last_error()
+        if self._interfaces is not None:
+            self._interfaces[:count] = self._no_interfaces[:count]
+        return self._lengths[:count].tolist()
+
+    def send(self, first: int, stop: int) -> int:
+        """Send the responses in the rows from `first` to before `stop`; return how many went.
+
+        If that is not all, then calling again with the first that did not go raises the reason:
+        BlockingIOError if the socket is full, and other OSErrors as sendmsg(2) has them.
+        """
+        at_first = self._outgoing_at + first * _MMSGHDR
+        sent: int = _sendmmsg(self._sock.fileno(), at_first, stop - first, socket.MSG_DONTWAIT)
+        if sent < 0:
+            raise _last_error()
+        return sent
+
+
+def _address(buffer: bytearray) -> int:
+    """Tell where a buffer lies, which must not be resized from then on."""
+    return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
