@@ -140,6 +140,11 @@ def test_long_requests_are_answered_up_to_a_limit(padding: int, *, answered: boo
     assert response == datagram.response
 
 
+def test_a_request_with_more_behind_it_than_fits_is_not_answered() -> None:
+    data = request(bytes(12), attribute(LONGEST - 44)) + attribute(0)
+    assert receive(Batch(IPV4), [Datagram(data, IPv4Address("192.0.2.1"), 1)]) == [None]
+
+
 def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
     batch = Batch(IPV4)
     whole = Datagram(request(bytes(12)), IPv4Address("192.0.2.1"), 1)

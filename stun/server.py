@@ -1,0 +1,184 @@
+"""The STUN responder: UDP sockets, and a task for each that answers what comes in.
+
+A turn of the task takes one batch off the socket, answers it, and lets the other tasks run.
+Nothing that comes in, and no error of the network, ends the task.
+"""
+
+import contextlib
+import errno
+import logging
+import socket
+from typing import Any, Final, Never
+
+import attrs
+import trio
+
+from stun.batch import CAPACITY, IPV4, IPV6, Batch, runs
+from stun.mmsg import BatchSocket, ask_for_destination
+
+RECEIVE_BUFFER: Final = 1 << 20
+"""Bytes that the kernel is asked to queue; it gives what net.core.rmem_max allows."""
+
+_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
+_PORT_TRIES: Final = 8
+_NO_IPV6: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+_ERROR_PAUSE: Final = 1.0
+
+# What ICMP, signals and link changes leave on a socket: told once, then gone by themselves.
+_PASSING_ERRORS: Final = {
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EINTR,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EMSGSIZE,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPROTO,
+}
+
+_Address = tuple[Any, ...]  # host and port, and for IPv6 flow and scope
+
+logger = logging.getLogger("derper.stun")
+
+
+@attrs.define
+class Stats:
+    """What became of the datagrams, in the terms of the Go derper's stun metrics."""
+
+    # counter_requests, by disposition
+    read_error: int = 0
+    not_stun: int = 0
+    """Everything that is not answered because of what it says."""
+    write_error: int = 0
+    success: int = 0
+
+    # counter_addrfamily: of valid requests
+    ipv4: int = 0
+    ipv6: int = 0
+
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Open the UDP sockets to serve on; may block on a name look-up. Raises OSError.
+
+    "" is every address, and so are "0.0.0.0" and "::", as Go has it; a name is all of its
+    addresses. IPv6 is left out where the machine has none. Each family gets its own socket, so
+    that an IPv4 client is told an IPv4 address. Port 0 picks a free port, the same for all.
+    """
+    addresses = _resolve(host, port)
+    for _ in range(_PORT_TRIES if port == 0 else 0):
+        try:
+            return _open_all(addresses)
+        except OSError as error:
+            # The port that the first family got may be in use in the other.
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return _open_all(addresses)
+
+
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, _Address]]:
+    if host in _WILDCARDS:
+        return [
+            (socket.AF_INET6, ("::", port, 0, 0)),
+            (socket.AF_INET, ("0.0.0.0", port)),  # noqa: S104 -- it was asked for
+        ]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except ValueError as error:  # which a name raises that DNS can't even be asked for
+        raise OSError(errno.EINVAL, f"{host!r} is neither an address nor a name") from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _open_all(addresses: list[tuple[socket.AddressFamily, _Address]]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    with contextlib.ExitStack() as undo:
+        for family, (host, port, *rest) in addresses:
+            shared_port = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sock = _open(family, (host, shared_port, *rest))
+            except OSError as error:
+                if family != socket.AF_INET6 or error.errno not in _NO_IPV6:
+                    raise
+                missing = error
+            else:
+                undo.callback(sock.close)
+                sockets.append(sock)
+        undo.pop_all()
+    if not sockets:
+        raise missing
+    return sockets
+
+
+def _open(family: socket.AddressFamily, address: _Address) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if address[0] in _WILDCARDS:
+            ask_for_destination(sock)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def serve(sock: socket.socket, stats: Stats) -> Never:
+    """Answer binding requests on a socket of `open_sockets` until cancelled; count in `stats`.
+
+    The socket stays the caller's to close, after this has ended.
+    """
+    batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
+    batch_socket = BatchSocket(sock, batch)
+    told: set[int | None] = set()
+    while True:
+        try:
+            lengths = batch_socket.receive()
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+            continue
+        except OSError as error:
+            stats.read_error += 1
+            if error.errno in _PASSING_ERRORS:
+                await trio.lowlevel.checkpoint()
+                continue
+            if error.errno not in told:
+                told.add(error.errno)
+                logger.warning("STUN can't receive: %s; trying again each second", error.strerror)
+            await trio.sleep(_ERROR_PAUSE)
+            continue
+        _answer(batch, batch_socket, lengths, stats)
+        if len(lengths) < CAPACITY:
+            await trio.lowlevel.wait_readable(sock)
+        else:
+            await trio.lowlevel.checkpoint()
+
+
+def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: Stats) -> None:
+    answered = batch.answer(lengths)
+    valid = answered.count(True)
+    stats.not_stun += len(lengths) - valid
+    if batch.family is IPV6:
+        stats.ipv6 += valid
+    else:
+        stats.ipv4 += valid
+    for first, stop in runs(answered):
+        _send(batch_socket, first, stop, stats)
+
+
+def _send(batch_socket: BatchSocket, first: int, stop: int, stats: Stats) -> None:
+    while first < stop:
+        try:
+            sent = batch_socket.send(first, stop)
+        except OSError:
+            # What can't be sent is lost, as UDP may lose it anyway: the client asks again.
+            stats.write_error += 1
+            first += 1
+        else:
+            stats.success += sent
+            first += sent
