@@ -4,7 +4,7 @@ Each client opens TLS, upgrades one HTTP request to DERP, logs in with its node 
 on sends packets addressed by key; the relay hands each to the connection that logged in with it.
 
     cli            flags and environment to a Config; exit codes
-    config         every flag: name, variable, default, check       flags, values, refused: its parts
+    config         every flag: name, variable, default, check   (parts: flags, values, refused)
     supervisor     the root nursery: prepares, serves, reloads, drains
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
     client         one client's life: login, read and relay, leave
@@ -13,7 +13,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     server         what all connections share
     site           what the pages show of the running server
     keyfile        the node key, in the Go derper's file
-    rateconfig     what each client may send                        gojson: JSON as Go reads it
+    rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, and the transports: plain TCP, TLS, websocket
