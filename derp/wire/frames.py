@@ -17,6 +17,7 @@ HEADER = struct.Struct(">BI")
 HEADER_LENGTH = 5
 KEY_LENGTH = 32
 NONCE_LENGTH = 24
+PING_LENGTH = 8
 MAX_PACKET_SIZE = 64 << 10
 """The most bytes a packet may have, its keys and header not counted."""
 
