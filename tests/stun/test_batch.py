@@ -140,9 +140,11 @@ def test_long_requests_are_answered_up_to_a_limit(padding: int, *, answered: boo
     assert response == datagram.response
 
 
-def test_a_request_with_more_behind_it_than_fits_is_not_answered() -> None:
-    data = request(bytes(12), attribute(LONGEST - 44)) + attribute(0)
-    assert receive(Batch(IPV4), [Datagram(data, IPv4Address("192.0.2.1"), 1)]) == [None]
+def test_what_does_not_fit_is_not_read_from_the_next_row() -> None:
+    data = request(bytes(12), attribute(LONGEST - 40))
+    end_lies_there = bytes(HEAD) + data[LONGEST:]
+    datagrams = [Datagram(each, IPv4Address("192.0.2.1"), 1) for each in (data, end_lies_there)]
+    assert receive(Batch(IPV4), datagrams) == [None, None]
 
 
 def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
