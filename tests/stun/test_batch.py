@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stun import message
@@ -83,6 +83,7 @@ garbage = st.binary(max_size=100)
 
 
 @pytest.mark.parametrize("version", [4, 6])
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_batch_answers_as_one_by_one(version: int, data: st.DataObject) -> None:
     kinds = data.draw(
@@ -156,6 +157,7 @@ def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
         assert receive(batch, [attrs.evolve(whole, data=whole.data[:length])]) == [None]
 
 
+@settings(deadline=None)
 @given(answered=st.lists(st.booleans()))
 def test_runs_are_the_answered_rows(answered: list[bool]) -> None:
     found = [*runs(answered)]

@@ -4,7 +4,7 @@ import contextlib
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stun import message
@@ -281,6 +281,7 @@ def test_refuses_responses_that_go_refuses(response: str, error: type[message.St
         message.parse_binding_response(bytes.fromhex(response))
 
 
+@settings(deadline=None)
 @given(
     data=st.binary(max_size=200) | st.binary(max_size=80).map(bytes.fromhex(REQUEST)[:20].__add__)
 )
@@ -290,6 +291,7 @@ def test_any_bytes_raise_nothing_but_our_error(data: bytes) -> None:
             parse(data)
 
 
+@settings(deadline=None)
 @given(transaction_id=transaction_ids, address=addresses, port=ports, body=st.binary(max_size=60))
 def test_any_body_of_a_response_raises_nothing_but_our_error(
     transaction_id: bytes, address: IPv4Address | IPv6Address, port: int, body: bytes
@@ -300,6 +302,7 @@ def test_any_body_of_a_response_raises_nothing_but_our_error(
             message.parse_binding_response(data)
 
 
+@settings(deadline=None)
 @given(transaction_id=transaction_ids)
 def test_a_request_comes_back(transaction_id: bytes) -> None:
     request = message.build_binding_request(transaction_id)
@@ -308,6 +311,7 @@ def test_a_request_comes_back(transaction_id: bytes) -> None:
     assert message.parse_binding_request(request) == transaction_id
 
 
+@settings(deadline=None)
 @given(transaction_id=transaction_ids, at=st.integers(0, 39), flip=st.integers(1, 255))
 def test_no_changed_byte_is_overlooked(transaction_id: bytes, at: int, flip: int) -> None:
     request = bytearray(message.build_binding_request(transaction_id))
@@ -317,6 +321,7 @@ def test_no_changed_byte_is_overlooked(transaction_id: bytes, at: int, flip: int
         message.parse_binding_request(bytes(request))
 
 
+@settings(deadline=None)
 @given(transaction_id=transaction_ids, address=addresses, port=ports)
 def test_a_response_comes_back(
     transaction_id: bytes, address: IPv4Address | IPv6Address, port: int
@@ -326,6 +331,7 @@ def test_a_response_comes_back(
     assert message.parse_binding_response(response) == (transaction_id, MappedAddress(*expected))
 
 
+@settings(deadline=None)
 @given(
     transaction_id=transaction_ids,
     attributes=st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=30)), max_size=5),
