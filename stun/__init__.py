@@ -1,1 +1,7 @@
-"""A STUN responder (RFC 8489) that answers Tailscale clients."""
+"""A STUN responder (RFC 8489) that answers Tailscale clients.
+
+    message   PURE: what a request and a response are, byte by byte, for either side
+    batch     PURE: many requests at once, turned into responses where they lie
+    mmsg      Linux's recvmmsg and sendmmsg, to and from a batch
+    server    Trio: the sockets, and the task that serves one of them
+"""
