@@ -4,4 +4,6 @@
     batch     PURE: many requests at once, turned into responses where they lie
     mmsg      Linux's recvmmsg and sendmmsg, to and from a batch
     server    Trio: the sockets, and the task that serves one of them
+
+`stun.message` alone is of use to a client.
 """
