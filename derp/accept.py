@@ -65,9 +65,9 @@ class Door:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
             end = error
-        except Exception as error:
+        except Exception:
             # A mistake of ours must end this connection only, and loudly.
-            logger.exception("a connection was ended by a bug", error, **fields)  # noqa: TRY401
+            logger.exception("a connection was ended by a bug", **fields)
         finally:
             sock.close()
         self._report(end, remote, fields)
@@ -117,8 +117,7 @@ class Door:
         self, transport: Transport, handoff: Handoff, fields: dict[str, Any]
     ) -> None:
         server = self.server
-        request = handoff.head + handoff.leftover
-        async with websocket.accept(transport, request) as inside:
+        async with websocket.accept(transport, handoff.head, handoff.leftover) as inside:
             server.metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
             await client.serve(server, inside, b"", fields, not_ideal=not_ideal)

@@ -21,7 +21,6 @@ bytes come in, and of a fast-starting client's frames most stay in the transport
 
 import contextlib
 import http
-import logging
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 
@@ -29,6 +28,7 @@ import attrs
 import h11
 import trio
 
+from derp import log
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.http.message import (
     Answer,
@@ -42,7 +42,7 @@ from derp.http.message import (
 )
 from derp.net.transport import Transport
 
-logger = logging.getLogger("derper.http")
+logger = log.get("http")
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 64 * 1024
@@ -229,7 +229,7 @@ class _FrontEnd:
         try:
             return self._route(request)
         except Exception:
-            logger.exception("a page failed", extra=_fields(request))
+            logger.exception("a page failed", **_fields(request))
             return _OUR_FAULT
 
     async def _hand_over(self, upgrade: Upgrade) -> Handoff:
@@ -255,8 +255,7 @@ class _FrontEnd:
                 parts.append(self._conn.send(h11.Data(data=response.body)))
             parts.append(self._conn.send(h11.EndOfMessage()))
         except h11.LocalProtocolError:
-            fields = {"status": response.status}
-            logger.exception("an answer is no HTTP", extra={"fields": fields})
+            logger.exception("an answer is no HTTP", status=response.status)
             return _OUR_FAULT_RAW
         return b"".join(filter(None, parts))
 
@@ -271,7 +270,7 @@ class _FrontEnd:
                     raise
                 except Exception:
                     # Left without its end, so that the client sees that something is missing.
-                    logger.exception("a stream failed", extra=_fields(request))
+                    logger.exception("a stream failed", **_fields(request))
                     return
         await self._write(self._conn.send(h11.EndOfMessage()))
 
@@ -307,4 +306,4 @@ class _FrontEnd:
 
 
 def _fields(request: Request) -> dict[str, object]:
-    return {"fields": {"method": request.method, "target": request.target[:200]}}
+    return {"method": request.method, "target": request.target[:200]}

@@ -27,20 +27,21 @@ class Logger:
         """Log what keeps the server, or a part of it, from its work."""
         self._log(logging.ERROR, message, fields)
 
-    def exception(self, message: str, error: BaseException, /, **fields: object) -> None:
-        """Log a fault in this program, with the traceback of `error`."""
-        self._log(logging.ERROR, message, fields, error)
+    def exception(self, message: str, /, **fields: object) -> None:
+        """Log a fault in this program, with the traceback of the exception being handled."""
+        self._log(logging.ERROR, message, fields, traceback=True)
 
     def _log(
         self,
         level: int,
         message: str,
         fields: dict[str, object],
-        error: BaseException | None = None,
+        *,
+        traceback: bool = False,
     ) -> None:
         if self._logger.isEnabledFor(level):
             extra = {"fields": fields}
-            self._logger.log(level, message, exc_info=error, extra=extra, stacklevel=3)
+            self._logger.log(level, message, exc_info=traceback, extra=extra, stacklevel=3)
 
 
 def get(name: str = "") -> Logger:

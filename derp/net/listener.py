@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
@@ -10,6 +9,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from derp import log
 from derp.errors import StartError
 from derp.net.transport import Endpoint
 
@@ -24,7 +24,7 @@ _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENO
 _RETRY_SECONDS: Final = 0.1
 _COMPLAIN_EVERY: Final = 60.0
 
-logger = logging.getLogger("derper.listener")
+logger = log.get("listener")
 
 
 @attrs.frozen
@@ -48,7 +48,7 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
             if port == 0 and listeners:
                 address = (address[0], listeners[0].getsockname()[1], *address[2:])  # noqa: PLW2901
             listeners.append(_listen(family, address, options))
-    except OSError as error:
+    except (OSError, UnicodeError, ValueError) as error:
         for listener in listeners:
             listener.close()
         where = Endpoint(host or "*", port)
@@ -59,7 +59,8 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
     if host not in _WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [(family, address) for family, _, _, _, address in found]
+        # A name may be listed more than once.
+        return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [
         (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what no address means
     ]
@@ -104,7 +105,9 @@ def _listen(
     return listener
 
 
-def _explain(error: OSError, port: int) -> str:
+def _explain(error: Exception, port: int) -> str:
+    if not isinstance(error, OSError):
+        return "no address has that form"
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
     if error.errno == errno.EACCES and port < 1024:
@@ -141,7 +144,8 @@ async def accept_forever(
                 if trio.current_time() - complained > _COMPLAIN_EVERY:
                     complained = trio.current_time()
                     logger.error(  # noqa: TRY400 -- the sentence says all
-                        "can't accept connections: %s; raise the limit (ulimit -n)", error.strerror
+                        "can't accept connections; raise the limit (ulimit -n)",
+                        reason=error.strerror,
                     )
                 await trio.sleep(_RETRY_SECONDS)
                 break

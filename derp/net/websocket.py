@@ -29,18 +29,28 @@ HANDSHAKE_TIMEOUT: Final = 10
 
 
 class ReplayStream(trio.abc.Stream):
-    """A Trio stream that yields `first`, then what the transport receives."""
+    """A Trio stream that yields a request, then waits for `opened`, then yields all the rest.
 
-    def __init__(self, transport: Transport, first: bytes) -> None:
+    `behind` is what was read behind the request. The wait is needed because wsproto loses what
+    it is given between a request and its answer.
+    """
+
+    def __init__(self, transport: Transport, request: bytes, behind: bytes = b"") -> None:
+        self.opened = trio.Event()
         self._transport = transport
-        self._first = first
+        self._request = request
+        self._behind = behind
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has arrived, b"" at the end."""
         size = max_bytes or _RECEIVE_SIZE
-        if self._first:
+        if self._request:
             await trio.lowlevel.checkpoint()
-            data, self._first = self._first[:size], self._first[size:]
+            data, self._request = self._request[:size], self._request[size:]
+            return data
+        await self.opened.wait()
+        if self._behind:
+            data, self._behind = self._behind[:size], self._behind[size:]
             return data
         buffer = memoryview(bytearray(size))
         try:
@@ -136,10 +146,12 @@ class WebSocketTransport:
 
 
 @contextlib.asynccontextmanager
-async def accept(transport: Transport, request: bytes) -> AsyncIterator[WebSocketTransport]:
+async def accept(
+    transport: Transport, request: bytes, behind: bytes
+) -> AsyncIterator[WebSocketTransport]:
     """Answer the websocket handshake whose HTTP request was read already.
 
-    `request` is what has been received so far: the request's head and anything behind it.
+    `request` is the request's head, `behind` what has been received after it.
     Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
     Raises HTTPFailed where it is no proper handshake, or not done within HANDSHAKE_TIMEOUT.
     """
@@ -149,7 +161,7 @@ async def accept(transport: Transport, request: bytes) -> AsyncIterator[WebSocke
         try:
             connection = None
             with trio.move_on_after(HANDSHAKE_TIMEOUT):
-                connection = await _shake_hands(nursery, ReplayStream(transport, request))
+                connection = await _shake_hands(nursery, ReplayStream(transport, request, behind))
             if connection is None:
                 raise HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
             yield WebSocketTransport(connection, transport)
@@ -173,6 +185,8 @@ async def _shake_hands(nursery: trio.Nursery, stream: ReplayStream) -> Any:
         if SUBPROTOCOL not in proposal.proposed_subprotocols:
             await proposal.reject(400)
             raise HTTPFailed(f"websocket without the subprotocol {SUBPROTOCOL}")
-        return await proposal.accept(subprotocol=SUBPROTOCOL)
+        connection = await proposal.accept(subprotocol=SUBPROTOCOL)
     except (trio_websocket.ConnectionClosed, trio.BrokenResourceError) as error:
         raise PeerVanished("the connection was closed during the websocket handshake") from error
+    stream.opened.set()
+    return connection
