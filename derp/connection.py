@@ -159,20 +159,23 @@ class Connection:
         self.server.nursery.start_soon(self._send_queued, self.outbox)
 
     async def _send_queued(self, outbox: Outbox) -> None:
-        """Send until nothing is left. Ends itself when the connection does."""
+        """Send until nothing is left, or until the connection has ended.
+
+        Whoever cancels this leaves something unsent: the outbox then stays, so that nothing is
+        ever written behind half a frame.
+        """
         transport = self.transport
         try:
             while True:
                 await transport.flush()
                 pieces, entries = outbox.take(SEND_SIZE, trio.current_time())
                 if not pieces:
+                    self.outbox = None
                     break
                 self._send_pieces(pieces, entries)
         except ConnectionEnd as error:
             self.end(error)
         finally:
-            self.discard_queue()
-            self.outbox = None
             self.server.sent(self)
 
     def _send_pieces(self, pieces: list[bytes | memoryview], entries: list[Entry]) -> None:

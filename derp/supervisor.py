@@ -159,23 +159,24 @@ async def serve(config: Config, prepared: Prepared) -> None:
     """Serve on what was prepared, until the signal task says to stop."""
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
     refusals = log.Coalescer()
-    async with trio.open_nursery() as senders, trio.open_nursery() as connections:
+    async with trio.open_nursery() as senders:
         server = Server(
             prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
         )
-        async with trio.open_nursery() as services:
-            await services.start(_signals, to_supervisor)
-            _start_services(config, prepared, server, services, connections, refusals)
-            _announce(config, prepared)
-            async for event in events:
-                if event is Event.STOP:
-                    break
-                await _reload(config, server)
-            services.cancel_scope.cancel()
-        for listener in (*prepared.main, *prepared.plain, *prepared.stun):
-            listener.close()
-        await _drain(server)
-        connections.cancel_scope.cancel()
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as services:
+                await services.start(_signals, to_supervisor)
+                _start_services(config, prepared, server, services, connections, refusals)
+                _announce(config, prepared)
+                async for event in events:
+                    if event is Event.STOP:
+                        break
+                    await _reload(config, server)
+                services.cancel_scope.cancel()
+            for sock in (*prepared.main, *prepared.plain, *prepared.stun):
+                sock.close()
+            await _drain(server)
+            connections.cancel_scope.cancel()
         senders.cancel_scope.cancel()
     logger.info("stopped")
 

@@ -401,6 +401,27 @@ async def test_what_waits_for_one_who_leaves_is_counted(
     assert gone > 0
 
 
+async def test_nothing_is_written_behind_half_a_frame(autojump_clock: Clock) -> None:
+    """Sending is cancelled, at a stop, while another client's leaving is still told."""
+    async with trio.open_nursery() as connections, trio.open_nursery() as senders:
+        server = Server(nacl.public.PrivateKey.generate(), senders, write_timeout=0)
+        relay = Relay(server, connections)
+        slow, sender = await relay.login(capacity=100), await relay.login()
+        await sender.send_packet(slow.key, bytes(90))
+        assert await slow.receive_packet() == (sender.key, bytes(90))
+        await sender.send_packet(slow.key, bytes(200))
+        await sender.ping()
+        senders.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+            assert not server.sending
+            await sender.end.aclose()
+            await relay.end_of(sender)
+            rest = await slow.end.receive()
+            assert rest == bytes.fromhex("05000000e8") + sender.key + bytes(63)
+        connections.cancel_scope.cancel()
+
+
 async def test_control_frames_overtake_queued_packets(autojump_clock: Clock, relay: Relay) -> None:
     slow, sender = await relay.login(capacity=50), await relay.login()
     for _ in range(3):
