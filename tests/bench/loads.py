@@ -1,7 +1,7 @@
 """The loads: what the client is told to do, which figures count, and the goal of each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Result = Mapping[str, Any]
@@ -9,7 +9,10 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a load. `goal` is of the ratio ours : theirs; None is reported only."""
+    """One figure of a load. `goal` is of the ratio ours : theirs, `limit` is of ours itself.
+
+    What has neither is reported only.
+    """
 
     what: str
     get: Callable[[Result], float]
@@ -17,6 +20,7 @@ class Figure:
     more_is_better: bool
     goal: float | None = None
     scale: float = 1.0
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Load:
     quick: Mapping[str, str] = field(default_factory=dict)
     plain: bool = False
     in_quick: bool = True
+    most_rounds: int = 99
+    has_ceiling: bool = False
+    """Whether the client's own limit means something for it: see --ceiling."""
 
 
 def rate(goal: float | None, what: str = "arrive") -> Figure:
@@ -48,16 +55,28 @@ def p99(goal: float | None = None) -> Figure:
     return Figure("p99", lambda r: r["latency"]["p99"], "µs", False, goal)
 
 
-LOST = Figure("lost", lambda r: r["lost_share"], "%", False, None, 100)
+def lost(limit: float | None = None) -> Figure:
+    return Figure("lost", lambda r: r["lost_share"], "%", False, None, 100, limit)
+
+
+def extra(name: str) -> Callable[[Result], float]:
+    return lambda r: r["extra"][name]
+
 
 BEST = {"load": "best", "trial": "1s", "seconds": "3s", "grain": "0.03"}
-QUICK_BEST = {"trial": "200ms", "warmup": "100ms", "seconds": "400ms", "grain": "0.08"}
-QUICK = {"warmup": "200ms", "seconds": "600ms"}
+QUICK_BEST = {
+    "trial": "150ms",
+    "warmup": "50ms",
+    "seconds": "300ms",
+    "grain": "0.1",
+    "budget": "4s",
+}
+QUICK = {"warmup": "200ms", "seconds": "500ms"}
 
 
-def best(name: str, title: str, goal: float | None, plain: bool = False, **more: str) -> Load:
+def best(name: str, title: str, goal: float | None, **more: str) -> Load:
     figures = (rate(goal, "best rate"), cpu())
-    return Load(name, title, BEST | more, figures, QUICK_BEST, plain)
+    return Load(name, title, BEST | more, figures, QUICK_BEST, has_ceiling="websocket" not in more)
 
 
 def many(clients: int, each: int) -> Load:
@@ -65,19 +84,40 @@ def many(clients: int, each: int) -> Load:
         f"many-{clients}x{each}",
         f"{clients} clients, {each} packets/s each",
         {"load": "many", "clients": str(clients), "rate": str(each), "seconds": "10s"},
-        (cpu(1.0), p50(1.0), p99(1.0), LOST),
+        (cpu(1.0), p50(1.0), p99(1.0), lost()),
         {"seconds": "1500ms", "warmup": "300ms"},
         in_quick=(clients, each) in {(200, 20), (1000, 5)},
     )
 
 
-def steady(thousands: int) -> Load:
+def idle(clients: int) -> Load:
     return Load(
-        f"cpu-{thousands}k",
-        f"one pair at {thousands},000 packets/s",
-        {"load": "rate", "rate": str(thousands * 1000)},
-        (cpu(0.6), p50(), LOST),
+        f"idle-{clients}",
+        f"{clients} idle clients",
+        # Longer than the 60 to 65 s between keep-alives.
+        {"load": "idle", "clients": str(clients), "settle": "10s", "seconds": "70s"},
+        (
+            Figure("memory each (PSS)", extra("pss_each"), "KB", False, 0.35, 1e-3),
+            Figure("CPU", extra("cpu_ms_per_s"), "ms/s", False, 1.0 if clients == 5000 else None),
+        ),
+        {"settle": "2s", "seconds": "2s"},
+        in_quick=clients == 1000,
+        most_rounds=3,
+    )
+
+
+def steady(thousands: int, burst: int = 1) -> Load:
+    """One packet at a time has a goal; bursts, as TCP makes them, are there to compare."""
+    name, title = f"cpu-{thousands}k", f"one pair at {thousands},000 packets/s"
+    if burst > 1:
+        name, title = f"{name}-bursts", f"{title}, {burst} at a time"
+    return Load(
+        name,
+        title,
+        {"load": "rate", "rate": str(thousands * 1000), "burst": str(burst)},
+        (cpu(0.6 if burst == 1 else None), p50(), lost()),
         QUICK,
+        in_quick=burst == 1 and thousands != 30,
     )
 
 
@@ -90,25 +130,80 @@ LOADS: tuple[Load, ...] = (
         "inflight",
         "512 packets in flight, one pair",
         {"load": "inflight", "window": "512"},
-        (rate(6.0), LOST, cpu()),
+        (rate(6.0), lost(0.1), cpu()),
         QUICK,
+        has_ceiling=True,
     ),
-    Load("flat-1", "flat out, one pair", {"load": "flat"}, (rate(10.0), LOST, cpu()), QUICK),
+    Load(
+        "flat-1",
+        "flat out, one pair",
+        {"load": "flat"},
+        (rate(10.0), lost(), cpu()),
+        QUICK,
+        has_ceiling=True,
+    ),
     Load(
         "flat-8",
         "flat out, 8 pairs",
         {"load": "flat", "pairs": "8"},
-        (rate(10.0), LOST, cpu()),
+        (rate(10.0), lost(), cpu()),
         QUICK,
+        has_ceiling=True,
     ),
     steady(10),
     steady(30),
     steady(100),
+    steady(10, burst=16),
+    steady(30, burst=16),
+    steady(100, burst=16),
     Load("rtt", "one at a time, there and back", {"load": "rtt"}, (p50(1.0), p99(1.0)), QUICK),
     many(200, 5),
     many(200, 20),
     many(1000, 5),
     many(1000, 20),
-    best("plain-1400", "no loss, one pair, plain HTTP", None, plain=True),
-    best("packed-1400", "no loss, one pair, 11 packets a TLS record", None, pack="11"),
+    Load(
+        "slow",
+        "a receiver at 1 Mbit/s beside 2 fast pairs",
+        {"load": "slow", "pairs": "2", "settle": "10s", "seconds": "10s"},
+        (
+            Figure("fast: rate kept", extra("kept"), "%", True, None, 100, 90),
+            Figure("fast: lost", lambda r: r["lost_share"], "%", False, None, 100, 0),
+            Figure("slow: delay p50", lambda r: r["latency"]["p50"], "ms", False, None, 1e-3),
+            Figure("slow: delay max", lambda r: r["latency"]["max"], "ms", False, None, 1e-3, 500),
+        ),
+        {"settle": "1500ms", "seconds": "1500ms"},
+    ),
+    Load(
+        "login",
+        "logins, 16 at once",
+        {"load": "login", "seconds": "5s"},
+        (rate(1.1, "logins"), cpu(0.9)),
+        {"seconds": "1500ms"},
+    ),
+    idle(1000),
+    idle(5000),
+    Load(
+        "stun",
+        "STUN, 128 requests under way",
+        {"load": "stun", "seconds": "3s"},
+        (rate(1.0, "answers"), cpu(1.0)),
+        {"seconds": "500ms"},
+    ),
+    Load(
+        "stun-1k",
+        "STUN, 1000 requests/s, one at a time",
+        {"load": "stun", "steady": "true", "rate": "1000", "seconds": "3s"},
+        (cpu(), p50()),
+        in_quick=False,
+    ),
+    best("websocket", "no loss, one pair, websocket", 1.0, websocket="true", start="10000"),
+    replace(best("plain", "no loss, one pair, plain HTTP", None), plain=True, in_quick=False),
+    Load(
+        "inflight-packed",
+        "512 in flight, 11 packets a TLS record",
+        {"load": "inflight", "window": "512", "pack": "11"},
+        (rate(None), lost(), cpu()),
+        QUICK,
+        in_quick=False,
+    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from loads import Figure, Load, Result
 
 Results = Mapping[str, Mapping[str, Sequence[Result]]]
-"""By load, then by relay ("theirs", "ours"): a result for each round."""
+"""By load, then by relay ("theirs", "ours", "mirror"): a result for each round."""
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -37,22 +37,29 @@ def ratio(figure: Figure, theirs: Sequence[Result], ours: Sequence[Result]) -> f
     return statistics.median(o / t for o, t in pairs) if pairs else None
 
 
-def judge(figure: Figure, value: float | None) -> str:
-    if figure.goal is None:
+def judge(figure: Figure, value: float | None, ours: Sequence[Result]) -> str:
+    """Hold the ratio against the goal, or the median of ours against the limit."""
+    goal, unit = figure.goal, ""
+    if figure.limit is not None:
+        goal, unit = figure.limit, f" {figure.unit}"
+        value = statistics.median(figure.get(r) * figure.scale for r in ours) if ours else None
+    if goal is None:
         return ""
-    sign = "≥" if figure.more_is_better else "≤"
+    text = f"{'≥' if figure.more_is_better else '≤'} {goal:g}{unit}"
     if value is None:
-        return f"{sign} {figure.goal}"
-    met = value >= figure.goal if figure.more_is_better else value <= figure.goal
-    return f"{sign} {figure.goal} {'met' if met else 'MISSED'}"
+        return text
+    met = value >= goal if figure.more_is_better else value <= goal
+    return f"{text} {'met' if met else 'MISSED'}"
 
 
-def rows(loads: Sequence[Load], results: Results) -> list[tuple[str, ...]]:
-    table = [("load", "figure", "theirs", "ours", "ratio", "goal", "core use, theirs / ours")]
-    for load in loads:
+def rows(chosen: Sequence[Load], results: Results) -> list[tuple[str, ...]]:
+    head = ("load", "figure", "theirs", "ours", "ratio", "goal", "cores: theirs", "ours", "ceiling")
+    table: list[tuple[str, ...]] = [head]
+    for load in chosen:
         theirs = results.get(load.name, {}).get("theirs", ())
         ours = results.get(load.name, {}).get("ours", ())
-        if not theirs and not ours:
+        mirror = results.get(load.name, {}).get("mirror", ())
+        if not theirs and not ours and not mirror:
             continue
         for place, figure in enumerate(load.figures):
             value = ratio(figure, theirs, ours) if theirs and ours else None
@@ -63,10 +70,14 @@ def rows(loads: Sequence[Load], results: Results) -> list[tuple[str, ...]]:
                     cell(figure, theirs),
                     cell(figure, ours),
                     "-" if value is None else f"{value:.2f}",
-                    judge(figure, value),
-                    f"{use(theirs)} / {use(ours)}" if place == 0 else "",
+                    judge(figure, value, ours),
+                    use(theirs) if place == 0 else "",
+                    use(ours) if place == 0 else "",
+                    cell(figure, mirror) if place == 0 and mirror else "",
                 )
             )
+    if all(not row[-1] for row in table[1:]):
+        table = [row[:-1] for row in table]
     return table
 
 
@@ -77,6 +88,21 @@ def use(results: Sequence[Result]) -> str:
     server = statistics.median(r["server_cpu"] for r in results)
     client = statistics.median(r["client_busy"] for r in results)
     return f"s {server:.0%} c {client:.0%}"
+
+
+def disturbances(results: Results, limit: float) -> str:
+    """List the loads during which other processes used more than `limit` of a core, and how much.
+
+    That counts where the load had both cores to itself; one that leaves a core idle leaves it to
+    others, too.
+    """
+    found = []
+    for load, relays in results.items():
+        for relay, each in relays.items():
+            worst = max((r["others"] for r in each), default=0)
+            if worst > limit:
+                found.append(f"{load} {relay} {worst:.0%}")
+    return ", ".join(found)
 
 
 def render(table: Sequence[tuple[str, ...]]) -> str:

@@ -23,9 +23,12 @@ What keeps it honest
     what it did offer. "No loss" means that not one packet of a run was lost; a rate gets three
     tries before it counts as too high, on both sides, since the machine may have had something
     else to do. What is reported is what arrived in a confirming run.
-  - Is the client what limits a rate? The last column gives the share of its core that each side
-    was busy: the client spins, and counts the time in which it found nothing to do. A relay at
-    100 % beside a client below it is what was measured. `--ceiling` adds the client's own limit.
+  - Is the client what limits a rate? The columns "cores" give the share of its core that each side
+    was busy, s for the server and c for the client, which spins and counts the time in which it
+    found nothing to do. A relay at 100 % beside a client below it is what was measured. `--ceiling`
+    adds what the client reaches with a relay that does next to nothing (load/mirror.go).
+  - What other processes took of the two cores is measured, and said below the table. Failed tries
+    during which they did are repeated. Figures that count are made on a machine without others.
 
 Results, with versions, commit and machine, go to a JSON file; the table is made from that.
 """
@@ -52,6 +55,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LOAD_SECONDS = 300
 DISTURBED = 0.02
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
 
 
@@ -93,8 +97,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="all but this")
     parser.add_argument(
+        "--ceiling", action="store_true", help="also find out how much the client itself can do"
+    )
+    parser.add_argument(
         "--server",
-        choices=["ours", "theirs"],
+        choices=["ours", "theirs", "mirror"],
         help="only this relay, for profiling: see --load and --seconds; tells the process id",
     )
     parser.add_argument("--load", metavar="NAME", help="the same as --only NAME")
@@ -129,9 +136,11 @@ def measure(options: argparse.Namespace) -> int:
         Program("theirs", shlex.split(options.theirs), ROOT),
         Program("ours", shlex.split(options.ours), Path(options.ours_tree).resolve()),
     ]
+    client = build_client()
+    if options.ceiling or options.server == "mirror":
+        programs.append(Program("mirror", [str(client), "mirror"], ROOT))
     if options.server:
         programs = [program for program in programs if program.name == options.server]
-    client = build_client()
     results: dict[str, dict[str, list[Any]]] = {}
     failures: list[str] = []
     remarks: list[str] = []
@@ -141,7 +150,11 @@ def measure(options: argparse.Namespace) -> int:
         for number in range(options.rounds):
             order = programs if number % 2 == 0 else programs[::-1]
             for load in chosen:
+                if number >= load.most_rounds:
+                    continue
                 for program in order:
+                    if program.name == "mirror" and not (load.has_ceiling and number == 0):
+                        continue
                     where = f"round {number + 1}, {load.name}, {program.name}"
                     try:
                         result = one(program, load, client, options, Path(directory), remarks)
@@ -152,6 +165,8 @@ def measure(options: argparse.Namespace) -> int:
                     results.setdefault(load.name, {}).setdefault(program.name, []).append(result)
                     print(f"{where}: {brief(load, result)}", file=sys.stderr)
     about["took_seconds"] = round(time.monotonic() - begin, 1)
+    if disturbed := report.disturbances(results, DISTURBED):
+        remarks.append("not alone: other processes used a core during " + disturbed)
     document = {
         "about": about,
         "results": results,
@@ -238,9 +253,6 @@ def one(
     result = json.loads(done.stdout)
     if result.get("errors"):
         raise BenchError("; ".join(result["errors"][:3]))
-    if result["others"] > DISTURBED:
-        share = f"{result['others']:.0%}"
-        remarks.append(f"others used {share} of a core during {load.name}, {program.name}")
     for note, count in (result.get("notes") or {}).items():
         remarks.append(f"{program.name} told its clients during {load.name}: {note} ({count})")
     return result
@@ -271,6 +283,7 @@ def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[s
         "changed_files": len(said(["git", "status", "--porcelain"]).splitlines()),
         "machine": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
         "kernel": platform.release(),
+        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         "load_before": os.getloadavg(),
         "client": said(["go", "version"]),
         "quick": options.quick,

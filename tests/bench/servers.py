@@ -102,7 +102,7 @@ def running(program: Program, core: int, work: Path, *, plain: bool = False) -> 
         )
     try:
         wait_until_it_accepts(process, port, program, log)
-        if not plain and not shared.exists():
+        if not plain and not shared.exists() and any(own.iterdir()):
             shutil.copytree(own, shared)
         yield Running(process.pid, f"{HOST}:{port}", f"{HOST}:{stun_port}", log)
         if process.poll() is not None:

@@ -37,6 +37,9 @@ const (
 	frameRestarting = 0x15
 
 	loginTimeout = 20 * time.Second
+
+	thinBuffer  = 8 << 10
+	thinSegment = 1400
 )
 
 type key [keyLength]byte
@@ -56,8 +59,9 @@ type target struct {
 	address   string
 	plain     bool
 	websocket bool
-	// receiveBuffer is SO_RCVBUF, set before connecting; 0 leaves it to the kernel.
-	receiveBuffer int
+	// thin makes the connection like one over a path that holds little: small receive buffer,
+	// segments as on Ethernet.
+	thin bool
 }
 
 // client is one logged-in connection. Until detach it is a blocking one, from then on it belongs
@@ -90,10 +94,11 @@ type frameHandler func(kind byte, body []byte) error
 // dial connects and logs in: with fast start where there is TLS, as tailscaled does.
 func dial(t *target, who *identity) (*client, error) {
 	dialer := net.Dialer{Timeout: loginTimeout}
-	if t.receiveBuffer > 0 {
+	if t.thin {
 		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
 			return raw.Control(func(fd uintptr) {
-				_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, t.receiveBuffer)
+				_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, thinBuffer)
+				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, thinSegment)
 			})
 		}
 	}
@@ -129,7 +134,10 @@ func (c *client) login(t *target) error {
 			return err
 		}
 		c.deframe = &deframer{}
-		serverKey = nil
+		var err error
+		if c.tail, err = c.unwrap(nil, c.tail); err != nil {
+			return err
+		}
 	case serverKey != nil:
 		request := "GET /derp HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: Go-http-client/1.1\r\n" +
 			"Connection: Upgrade\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n"
@@ -351,6 +359,15 @@ func (c *client) detach() error {
 	c.conn.Close()
 	c.conn = nil
 	return nil
+}
+
+// goodbye closes a connection that was not detached as TLS wants it.
+func (c *client) goodbye() {
+	if c.out != nil {
+		alert := append(make([]byte, recordHeader, 64), 1, 0) // close_notify
+		_, _ = c.conn.Write(c.out.sealAs(typeAlert, alert, 0))
+	}
+	c.close()
 }
 
 func (c *client) close() {

@@ -107,22 +107,32 @@ func coreSeconds(core int) float64 {
 	return 0
 }
 
-// usage is what has been used of both cores at one moment, in seconds.
+// usage is what has been used of both cores up to a moment, or between two, in seconds.
 type usage struct {
-	at                     int64
+	seconds                float64
 	server, client         float64 // by the relay and by this process
 	serverCore, clientCore float64 // by everybody
 }
 
 func (o *options) usage(pids []int) usage {
-	return usage{nanotime(), cpuSeconds(pids), cpuSeconds([]int{os.Getpid()}), coreSeconds(o.serverCore), coreSeconds(o.clientCore)}
+	return usage{
+		seconds:    float64(nanotime()) / 1e9,
+		server:     cpuSeconds(pids),
+		client:     cpuSeconds([]int{os.Getpid()}),
+		serverCore: coreSeconds(o.serverCore),
+		clientCore: coreSeconds(o.clientCore),
+	}
 }
 
-// others returns which share of the busier of both cores was used by other processes between two
-// moments. Three ticks are not held against anybody: the kernel counts no closer.
-func others(before, after usage) float64 {
-	seconds := float64(after.at-before.at) / 1e9
-	server := after.serverCore - before.serverCore - (after.server - before.server)
-	client := after.clientCore - before.clientCore - (after.client - before.client)
-	return max(0, server-0.03, client-0.03) / max(seconds, 1e-3)
+func (u usage) minus(o usage) usage {
+	return usage{
+		max(u.seconds-o.seconds, 1e-6), u.server - o.server, u.client - o.client,
+		u.serverCore - o.serverCore, u.clientCore - o.clientCore,
+	}
+}
+
+// others returns which share of the busier of both cores was used by other processes. Three ticks
+// are not held against anybody: the kernel counts no closer.
+func (u usage) others() float64 {
+	return max(0, u.serverCore-u.server-0.03, u.clientCore-u.client-0.03) / u.seconds
 }

@@ -51,6 +51,7 @@ type flow struct {
 	pacing   pacing
 
 	interval float64 // nanoseconds
+	burst    int     // packets at a time
 	due      float64
 	window   int
 	forgiven uint64 // sequence numbers below are not waited for any more
@@ -58,7 +59,7 @@ type flow struct {
 	answers  *flow
 	reply    bool // an echo keeps the time of what it answers
 	made     int64
-	ticks    bool // latencies of this flow are of interest
+	times    *histogram // of latencies; nil where they are of no interest
 
 	sent        uint64 // also the next sequence number
 	received    uint64
@@ -92,7 +93,7 @@ type loop struct {
 	gaps    uint64 // packets that were overtaken by later ones: lost
 	now     int64
 	idle    int64
-	latency *histogram // nil while it is not of interest
+	timing  bool // latencies are of interest
 	errors  []string
 	notes   map[string]int
 	dropped int // errors beyond maxErrors
@@ -156,7 +157,7 @@ func (l *loop) close() {
 
 // flow makes a flow; what starts it is up to the load.
 func (l *loop) flow(src, dst *client, size int, pacing pacing) *flow {
-	f := &flow{id: uint32(len(l.flows)), src: src, dst: dst, size: size, pacing: pacing}
+	f := &flow{id: uint32(len(l.flows)), src: src, dst: dst, size: size, pacing: pacing, burst: 1}
 	f.header[0] = frameSendPacket
 	binary.BigEndian.PutUint32(f.header[1:], uint32(keyLength+size))
 	copy(f.header[frameHeader:], dst.public[:])
@@ -308,8 +309,8 @@ func (l *loop) packet(c *client, source, packet []byte) {
 	}
 	f.expected = max(f.expected, sequence+1)
 	f.lastArrival = l.now
-	if l.latency != nil && f.ticks {
-		l.latency.add(l.now - made)
+	if l.timing && f.times != nil {
+		f.times.add(l.now - made)
 	}
 	if f.answers != nil {
 		f.answers.owed++
@@ -348,15 +349,16 @@ func (l *loop) pump() bool {
 func (f *flow) allowed(now int64) int {
 	switch f.pacing {
 	case paced:
+		period := f.interval * float64(f.burst)
 		behind := float64(now) - f.due
 		if behind < 0 {
 			return 0
 		}
-		if behind > float64(maxLag)+f.interval {
-			f.due = float64(now-maxLag) - f.interval
-			behind = float64(maxLag) + f.interval
+		if behind > float64(maxLag)+period {
+			f.due = float64(now-maxLag) - period
+			behind = float64(maxLag) + period
 		}
-		return 1 + int(behind/f.interval)
+		return f.burst * (1 + int(behind/period))
 	case window:
 		under := int(f.sent - max(f.expected, f.forgiven))
 		if under >= f.window && now-f.lastArrival > int64(100*time.Millisecond) {
@@ -397,25 +399,20 @@ func (l *loop) write(c *client, data []byte) {
 	}
 }
 
-// drain stops sending and waits for what is still under way; true if all of it arrived.
-func (l *loop) drain(limit time.Duration) bool {
+// drain stops sending and waits until the flows have nothing under way, or no more of it arrives.
+func (l *loop) drain(flows []*flow, limit time.Duration) {
 	l.sending = false
 	quiet := int64(300 * time.Millisecond)
 	l.now = nanotime()
 	end := l.now + int64(limit)
 	last := l.now
-	before := l.totals().received
-	for l.now < end && l.now-last < quiet {
+	before := total(flows)
+	for l.now < end && l.now-last < quiet && before.received < before.sent {
 		l.turn()
-		t := l.totals()
-		if t.received == t.sent {
-			return true
-		}
-		if t.received != before || l.unsent() {
-			before, last = t.received, l.now
+		if now := total(flows); now != before || l.unsent() {
+			before, last = now, l.now
 		}
 	}
-	return false
 }
 
 func (l *loop) unsent() bool {
@@ -429,13 +426,23 @@ func (l *loop) unsent() bool {
 
 type totals struct{ sent, received uint64 }
 
-func (l *loop) totals() totals {
+func total(flows []*flow) totals {
 	var t totals
-	for _, f := range l.flows {
+	for _, f := range flows {
 		t.sent += f.sent
 		t.received += f.received
 	}
 	return t
+}
+
+func (t totals) minus(o totals) totals { return totals{t.sent - o.sent, t.received - o.received} }
+
+// rest lets time pass without spinning: what comes is read, nothing is sent.
+func (l *loop) rest(duration time.Duration) {
+	for end := time.Now().Add(duration); time.Now().Before(end); {
+		_, _ = syscall.EpollWait(l.epoll, l.events[:1], 50)
+		l.turn()
+	}
 }
 
 // finish is called once when everything is over: it tells what is wrong in the end.

@@ -1,6 +1,7 @@
 // Command load puts one load on one DERP relay and prints what came of it, as JSON.
 //
-// It is started by run.py, which also explains what is measured and how.
+// It is started by run.py, which also explains what is measured and how. `load mirror` is a relay
+// that does next to nothing; see mirror.go.
 package main
 
 import (
@@ -20,9 +21,17 @@ var loads = map[string]func(*options) (*result, error){
 	"flat":     loadFlat,
 	"rtt":      loadRTT,
 	"many":     loadMany,
+	"slow":     loadSlow,
+	"login":    loadLogin,
+	"idle":     loadIdle,
+	"stun":     loadSTUN,
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "mirror" {
+		fmt.Fprintln(os.Stderr, "mirror:", runMirror(os.Args[2:]))
+		os.Exit(1)
+	}
 	var o options
 	flag.StringVar(&o.load, "load", "", "name of the load")
 	flag.StringVar(&o.address, "address", "", "ip:port of the relay")
@@ -35,14 +44,19 @@ func main() {
 	flag.IntVar(&o.size, "size", 1400, "bytes of a packet")
 	flag.IntVar(&o.pairs, "pairs", 1, "pairs of clients")
 	flag.IntVar(&o.senders, "senders", 0, "senders to one receiver, in place of pairs")
+	flag.IntVar(&o.dests, "dests", 0, "receivers of one sender, in place of pairs")
+	flag.IntVar(&o.burst, "burst", 1, "rate: packets sent at a time")
 	flag.IntVar(&o.clients, "clients", 200, "clients")
 	flag.Float64Var(&o.rate, "rate", 10000, "packets a second")
 	flag.IntVar(&o.window, "window", 512, "packets under way")
 	flag.IntVar(&o.pack, "pack", 1, "packets in a TLS record; real clients send 1")
 	flag.DurationVar(&o.warmup, "warmup", 300*time.Millisecond, "time before the measurement")
 	flag.DurationVar(&o.seconds, "seconds", 3*time.Second, "time of the measurement")
+	flag.DurationVar(&o.settle, "settle", 4*time.Second, "idle, slow: time until things have settled")
+	flag.BoolVar(&o.steady, "steady", false, "stun: -rate requests a second, one at a time")
 	flag.DurationVar(&o.trial, "trial", time.Second, "best: time of a trial")
 	flag.Float64Var(&o.start, "start", 40000, "best: the first rate tried")
+	flag.DurationVar(&o.budget, "budget", time.Minute, "best: time after which to be content with less")
 	flag.Float64Var(&o.grain, "grain", 0.03, "best: how closely to look, as a share of the rate")
 	flag.Parse()
 

@@ -92,7 +92,11 @@ func (d *direction) nextNonce() []byte {
 // seal encrypts buf[start+recordHeader:] in place and writes the record's header at start.
 // buf needs room for recordTag+1 bytes more.
 func (d *direction) seal(buf []byte, start int) []byte {
-	buf = append(buf, typeApplication)
+	return d.sealAs(typeApplication, buf, start)
+}
+
+func (d *direction) sealAs(kind byte, buf []byte, start int) []byte {
+	buf = append(buf, kind)
 	content := start + recordHeader
 	length := len(buf) - content + recordTag
 	buf[start], buf[start+1], buf[start+2] = typeApplication, 3, 3

@@ -20,15 +20,20 @@ type options struct {
 	size    int
 	pairs   int
 	senders int
+	dests   int
 	clients int
+	burst   int
 	rate    float64
 	window  int
 	pack    int
 	warmup  time.Duration
 	seconds time.Duration
+	settle  time.Duration
+	steady  bool
 	trial   time.Duration
 	start   float64
 	grain   float64
+	budget  time.Duration
 	strict  bool
 }
 
@@ -116,39 +121,48 @@ func measure(l *loop, o *options) *result {
 	l.sending, l.strict = true, o.strict
 	l.run(o.warmup)
 
-	var times histogram
-	l.latency, l.idle = &times, 0
-	before, used := l.totals(), o.usage(pids)
+	l.timing, l.idle = true, 0
+	counts, used := total(l.flows), o.usage(pids)
 	l.run(o.seconds)
-	after, usedAfter := l.totals(), o.usage(pids)
-	l.latency = nil
-	idle := l.idle
+	counts, used = total(l.flows).minus(counts), o.usage(pids).minus(used)
+	l.timing = false
+	r := newResult(o, used, counts.received)
+	r.Sent, r.Offered = counts.sent, float64(counts.sent)/used.seconds
+	r.ClientBusy = 1 - float64(l.idle)/1e9/used.seconds
 
-	complete := false
 	if !l.strict || l.gaps == 0 {
-		complete = l.drain(5 * time.Second)
+		l.drain(l.flows, 5*time.Second)
 	}
-	all := l.totals()
 	if !slices.Equal(pids, tree(o.pid)) {
 		l.fail("the server's processes were others at the end than at the beginning")
 	}
-	l.finish()
-	r := &result{Load: o.load, Notes: l.notes, Errors: l.errors, Latency: times.summary()}
-	r.Seconds = float64(usedAfter.at-used.at) / 1e9
-	r.Sent, r.Received = after.sent-before.sent, after.received-before.received
-	r.Rate, r.Offered = float64(r.Received)/r.Seconds, float64(r.Sent)/r.Seconds
-	if !complete && all.received < all.sent {
-		r.Lost = all.sent - all.received
-	}
+	all := total(l.flows)
+	r.Lost = all.sent - min(all.sent, all.received)
 	r.LostShare = float64(r.Lost) / float64(max(1, all.sent))
-	r.ServerCPU = (usedAfter.server - used.server) / r.Seconds
-	r.CPUEach = (usedAfter.server - used.server) / float64(max(1, r.Received)) * 1e6
-	r.ClientBusy = 1 - float64(idle)/1e9/r.Seconds
-	r.Others = others(used, usedAfter)
+	if times := l.flows[len(l.flows)-1].times; times != nil {
+		r.Latency = times.summary()
+	}
+	l.finish()
+	r.Notes, r.Errors = l.notes, l.errors
 	return r
 }
 
-// connect logs in the clients of -pairs pairs, or of -senders to one receiver.
+// newResult fills in what every load has.
+func newResult(o *options, used usage, done uint64) *result {
+	return &result{
+		Load:       o.load,
+		Seconds:    used.seconds,
+		Received:   done,
+		Rate:       float64(done) / used.seconds,
+		ServerCPU:  used.server / used.seconds,
+		CPUEach:    used.server / float64(max(1, done)) * 1e6,
+		ClientBusy: used.client / used.seconds,
+		Others:     used.others(),
+	}
+}
+
+// connect logs in the clients of -pairs pairs, or of -senders to one receiver, or of one sender to
+// -dests receivers.
 func connect(o *options, pacing pacing) (*loop, error) {
 	if o.senders > 0 {
 		l, err := dialLoop(&o.target, o.senders+1)
@@ -157,6 +171,16 @@ func connect(o *options, pacing pacing) (*loop, error) {
 		}
 		for i := range o.senders {
 			l.senders = append(l.senders, l.flow(l.clients[i+1], l.clients[0], o.size, pacing))
+		}
+		return l, nil
+	}
+	if o.dests > 0 {
+		l, err := dialLoop(&o.target, o.dests+1)
+		if err != nil {
+			return nil, err
+		}
+		for i := range o.dests {
+			l.senders = append(l.senders, l.flow(l.clients[0], l.clients[i+1], o.size, pacing))
 		}
 		return l, nil
 	}
@@ -178,8 +202,9 @@ func loadRate(o *options) (*result, error) {
 	}
 	defer l.close()
 	now := float64(nanotime())
+	times := &histogram{}
 	for i, f := range l.senders {
-		f.ticks = true
+		f.times, f.burst = times, o.burst
 		f.interval = 1e9 * float64(len(l.senders)) / o.rate
 		f.due = now + f.interval*float64(i)/float64(len(l.senders))
 	}
@@ -193,8 +218,9 @@ func loadInflight(o *options) (*result, error) {
 		return nil, err
 	}
 	defer l.close()
+	times := &histogram{}
 	for _, f := range l.senders {
-		f.ticks = true
+		f.times = times
 		f.window = o.window
 	}
 	return measure(l, o), nil
@@ -220,7 +246,7 @@ func loadRTT(o *options) (*result, error) {
 	ping := l.flow(l.clients[0], l.clients[1], o.size, echo)
 	pong := l.flow(l.clients[1], l.clients[0], o.size, echo)
 	ping.answers, pong.answers = pong, ping
-	ping.owed, pong.reply, pong.ticks = 1, true, true
+	ping.owed, pong.reply, pong.times = 1, true, &histogram{}
 	l.senders = []*flow{ping, pong}
 	return measure(l, o), nil
 }
@@ -232,9 +258,9 @@ func loadMany(o *options) (*result, error) {
 		return nil, err
 	}
 	defer l.close()
+	times := &histogram{}
 	for i, c := range l.clients {
-		f := l.flow(c, l.clients[i^1], o.size, listed)
-		f.ticks = true
+		l.flow(c, l.clients[i^1], o.size, listed).times = times
 	}
 	l.schedule.fill(l.flows, int64(1e9/o.rate), nanotime())
 	return measure(l, o), nil
@@ -249,9 +275,11 @@ const (
 
 // loadBest looks for the highest rate at which nothing at all is lost: it grows the rate by
 // `growth` until that fails, halves the interval down to -grain, and confirms what it has found
-// with a run of -seconds. Each trial has new connections.
+// with a run of -seconds. Each trial has new connections. When -budget is used up, one failure of
+// a rate is enough.
 func loadBest(o *options) (*result, error) {
 	var trials []trial
+	begin := time.Now()
 	attempt := func(rate float64, seconds time.Duration) (*result, bool, error) {
 		for failed, made := 0, 0; failed < tries && made < 4*tries; made++ {
 			one := *o
@@ -267,6 +295,9 @@ func loadBest(o *options) (*result, error) {
 			}
 			if r.Others < disturbed {
 				failed++
+			}
+			if time.Since(begin) > o.budget {
+				break
 			}
 		}
 		return nil, false, nil

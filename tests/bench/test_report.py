@@ -1,0 +1,74 @@
+"""The arithmetic and the verdicts of the benchmark's table."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    for name in ("report", "loads"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import report
+
+    return report
+
+
+def result(rate: float, lost: float = 0.0) -> dict[str, float]:
+    return {
+        "rate": rate,
+        "cpu_each": 1e6 / rate,
+        "lost_share": lost,
+        "server_cpu": 1.0,
+        "client_busy": 0.5,
+        "others": 0.0,
+    }
+
+
+def table(report: ModuleType, name: str, theirs: list, ours: list) -> dict[str, tuple[str, ...]]:
+    loads = [load for load in sys.modules["loads"].LOADS if load.name == name]
+    rows = report.rows(loads, {name: {"theirs": theirs, "ours": ours}})
+    return {row[1]: row for row in rows[1:]}
+
+
+def test_the_ratio_is_the_median_of_the_rounds_ratios(report):
+    theirs = [result(100_000), result(50_000), result(100_000)]
+    ours = [result(400_000), result(400_000), result(500_000)]
+    row = table(report, "best-1400", theirs, ours)["best rate, k/s"]
+    assert row[2:6] == ("100 ±25.0", "400 ±50.0", "5.00", "≥ 4 met")
+
+
+def test_less_is_better_where_it_is(report):
+    row = table(report, "cpu-10k", [with_latency(100_000)], [with_latency(200_000)])["CPU each, µs"]
+    assert row[2:6] == ("10.0", "5.00", "0.50", "≤ 0.6 met")
+    row = table(report, "cpu-10k", [with_latency(100_000)], [with_latency(150_000)])["CPU each, µs"]
+    assert row[4:6] == ("0.67", "≤ 0.6 MISSED")
+
+
+def with_latency(rate: float) -> dict:
+    return result(rate) | {"latency": {"p50": 1.0, "p99": 2.0}}
+
+
+def test_a_limit_is_held_against_ours_alone(report):
+    rows = table(report, "inflight", [result(1, lost=0.9)], [result(1, lost=0.0005)])
+    assert rows["lost, %"][5] == "≤ 0.1 % met"
+    rows = table(report, "inflight", [result(1, lost=0.9)], [result(1, lost=0.0015)])
+    assert rows["lost, %"][5] == "≤ 0.1 % MISSED"
+
+
+def test_what_is_missing_is_not_judged(report):
+    row = table(report, "best-1400", [], [result(400_000)])["best rate, k/s"]
+    assert row[2:6] == ("-", "400", "-", "≥ 4")
+
+
+def test_others_are_named(report):
+    results = {"rtt": {"ours": [result(1) | {"others": 0.25}, result(1)], "theirs": [result(1)]}}
+    assert report.disturbances(results, 0.02) == "rtt ours 25%"
+
+
+def test_every_load_has_a_name_of_its_own(report):
+    names = [load.name for load in sys.modules["loads"].LOADS]
+    assert len(set(names)) == len(names)
