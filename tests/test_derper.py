@@ -186,6 +186,22 @@ async def test_sighup_without_a_rate_limit_is_survived(tmp_path: Path, upgraded:
         assert await a.receive() == (PONG, bytes(8))
 
 
+async def test_traffic_is_shown_by_client(tmp_path: Path, upgraded: Connect) -> None:
+    with derper(tmp_path) as relay:
+        a = await (await upgraded(relay.port("HTTPS"), insecure())).log_in()
+        await a.send_packet(a.key, bytes(1000))
+        await a.receive_packet()
+        url = f"https://127.0.0.1:{relay.port('HTTPS')}/debug/traffic"
+        with urllib.request.urlopen(url, context=insecure(), timeout=20) as answer:
+            line = json.loads(answer.readline())
+            assert answer.readline() == b"\n"
+        assert line.keys() == {"Sent", "Recv", "Key", "UniqueSenders"}
+        assert line["Key"] == f"nodekey:{a.key.hex()}"
+        assert line["UniqueSenders"] == 1
+        assert 1000 < line["Recv"] < 5000
+        assert 1000 < line["Sent"] < 5000
+
+
 async def test_scanners_are_refused_and_do_not_fill_the_log(tmp_path: Path) -> None:
     with derper(tmp_path) as relay:
         port = relay.port("HTTPS")
