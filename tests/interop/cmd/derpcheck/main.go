@@ -7,6 +7,7 @@
 //	derpcheck serve [flags]         an HTTP server of pseudo-random bytes
 //	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
 //	derpcheck stun ADDR...          ask STUN servers; one JSON line each
+//	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
 // Which certificates to trust comes from SSL_CERT_FILE, as for any Go program.
 package main
@@ -37,13 +38,15 @@ func main() {
 		runFetch(args)
 	case "stun":
 		runSTUN(args)
+	case "record":
+		runRecord(args)
 	default:
 		usage()
 	}
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|record")
 	os.Exit(2)
 }
 
