@@ -35,6 +35,9 @@ class Load:
     plain: bool = False
     in_quick: bool = True
     most_rounds: int = 99
+    sweep: str = ""
+    """For the loads of --growth: what grows in a row of them, and `at` says how far."""
+    at: int = 0
     has_ceiling: bool = False
     """Whether the client's own limit means something for it: see --ceiling."""
 
@@ -207,3 +210,47 @@ LOADS: tuple[Load, ...] = (
         in_quick=False,
     ),
 )
+
+
+def growing() -> tuple[Load, ...]:
+    """Return the loads that show how the cost of a packet grows with one thing or another."""
+    clients = (
+        Load(
+            f"clients-{n}",
+            f"{n} clients, 5000 packets/s in all",
+            {"load": "many", "clients": str(n), "rate": str(5000 / n), "warmup": "2s"},
+            (cpu(), p50(), p99()),
+            {"seconds": "1s"},
+            sweep="clients",
+            at=n,
+        )
+        for n in (100, 300, 1000, 3000, 10_000)
+    )
+    sizes = (
+        Load(
+            f"size-{n}",
+            f"packets of {n} bytes, up to 512 in flight",
+            {"load": "inflight", "size": str(n), "window": str(max(4, min(512, 700_000 // n)))},
+            (cpu(), rate(None), lost()),
+            {"seconds": "500ms"},
+            sweep="bytes of a packet",
+            at=n,
+        )
+        for n in (64, 200, 500, 1400, 4096, 16_384, 65_536)
+    )
+    destinations = (
+        Load(
+            f"destinations-{n}",
+            f"one sender, {n} destinations in turn, 20,000 packets/s",
+            {"load": "rate", "dests": str(n), "rate": "20000"},
+            (cpu(), p50(), lost()),
+            {"seconds": "500ms"},
+            sweep="destinations of a sender",
+            at=n,
+        )
+        for n in (1, 3, 10, 30, 100, 300, 1000)
+    )
+    return (*clients, *sizes, *destinations)
+
+
+GROWTH = growing()

@@ -30,11 +30,10 @@ def cell(figure: Figure, results: Sequence[Result]) -> str:
 
 
 def ratio(figure: Figure, theirs: Sequence[Result], ours: Sequence[Result]) -> float | None:
-    """Return the median of the ratios ours : theirs of each round."""
-    pairs = [
-        (figure.get(o), figure.get(t)) for t, o in zip(theirs, ours, strict=False) if figure.get(t)
-    ]
-    return statistics.median(o / t for o, t in pairs) if pairs else None
+    """Return the median of the ratios ours : theirs of each round that both have a figure of."""
+    base = {r["round"]: figure.get(r) for r in theirs if figure.get(r)}
+    ratios = [figure.get(r) / base[r["round"]] for r in ours if r["round"] in base]
+    return statistics.median(ratios) if ratios else None
 
 
 def judge(figure: Figure, value: float | None, ours: Sequence[Result]) -> str:

@@ -38,6 +38,8 @@ import json
 import os
 import platform
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,8 +49,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import plot
 import report
-from loads import LOADS, Load
+from loads import GROWTH, LOADS, Load
 from servers import BenchError, Program, pinned, raise_descriptor_limit, running
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +64,9 @@ SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
 
 def main() -> int:
     options = parse(sys.argv[1:])
+    # What was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return measure(options)
     except BenchError as error:
@@ -97,6 +103,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="all but this")
     parser.add_argument(
+        "--growth", action="store_true", help="how cost grows: clients, sizes, destinations"
+    )
+    parser.add_argument(
         "--ceiling", action="store_true", help="also find out how much the client itself can do"
     )
     parser.add_argument(
@@ -112,10 +121,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--client-core", type=int, default=1, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: in results/")
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print a file's table")
+    parser.add_argument(
+        "--plots", type=Path, metavar="DIR", help="draw the results of --growth there, as SVG"
+    )
     options = parser.parse_args(arguments)
     if options.load:
         options.only.append(options.load)
-    known = {load.name for load in LOADS}
+    known = {load.name for load in (*LOADS, *GROWTH)}
     for name in options.only + options.skip:
         if name not in known:
             parser.error(f"there is no load {name!r}; there are {', '.join(sorted(known))}")
@@ -127,20 +139,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> int:
     if options.table:
         document = json.loads(options.table.read_text())
-        print(report.render(report.rows(LOADS, document["results"])))
+        show((*LOADS, *GROWTH), document["results"], options)
         return 0
     raise_descriptor_limit()
     check_cores(options)
-    chosen = [load for load in LOADS if wanted(load, options)]
-    programs = [
-        Program("theirs", shlex.split(options.theirs), ROOT),
-        Program("ours", shlex.split(options.ours), Path(options.ours_tree).resolve()),
-    ]
+    chosen = choose(options)
     client = build_client()
-    if options.ceiling or options.server == "mirror":
-        programs.append(Program("mirror", [str(client), "mirror"], ROOT))
-    if options.server:
-        programs = [program for program in programs if program.name == options.server]
+    programs = choose_programs(options, client)
     results: dict[str, dict[str, list[Any]]] = {}
     failures: list[str] = []
     remarks: list[str] = []
@@ -162,6 +167,7 @@ def measure(options: argparse.Namespace) -> int:
                         failures.append(f"{where}: {error}")
                         print(f"{where}: FAILED: {error}", file=sys.stderr)
                         continue
+                    result["round"] = number + 1
                     results.setdefault(load.name, {}).setdefault(program.name, []).append(result)
                     print(f"{where}: {brief(load, result)}", file=sys.stderr)
     about["took_seconds"] = round(time.monotonic() - begin, 1)
@@ -176,17 +182,50 @@ def measure(options: argparse.Namespace) -> int:
     path = options.json or default_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
-    print(report.render(report.rows(chosen, results)))
+    show(chosen, results, options)
     for line in [*failures, *sorted(set(remarks))]:
         print(f"! {line}")
     print(f"{about['took_seconds']:.0f} s; results in {path}")
     return 1 if failures else 0
 
 
-def wanted(load: Load, options: argparse.Namespace) -> bool:
+def show(loads: Sequence[Load], results: Any, options: argparse.Namespace) -> None:
+    print(report.render(report.rows(loads, results)))
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
+        for name, drawing in plot.sweeps(loads, results):
+            (options.plots / name).write_text(drawing)
+
+
+def choose(options: argparse.Namespace) -> list[Load]:
     if options.only:
-        return load.name in options.only
-    return load.name not in options.skip and (load.in_quick or not options.quick)
+        return [load for load in (*LOADS, *GROWTH) if load.name in options.only]
+    return [
+        load
+        for load in (GROWTH if options.growth else LOADS)
+        if load.name not in options.skip and (load.in_quick or not options.quick)
+    ]
+
+
+def choose_programs(options: argparse.Namespace, client: Path) -> list[Program]:
+    commands = {
+        "theirs": (shlex.split(options.theirs), ROOT),
+        "ours": (shlex.split(options.ours), Path(options.ours_tree).resolve()),
+        "mirror": ([str(client), "mirror"], ROOT),
+    }
+    if options.server:
+        names = [options.server]
+    else:
+        names = ["theirs", "ours", "mirror"] if options.ceiling else ["theirs", "ours"]
+    programs = []
+    for name in names:
+        command, directory = commands[name]
+        executable = shutil.which(command[0]) if command else None
+        if executable is None:
+            raise BenchError(f"--{name} {shlex.join(command)!r}: there is no such program")
+        command[0] = os.path.abspath(executable)  # noqa: PTH100 -- a venv's links must stay
+        programs.append(Program(name, command, directory))
+    return programs
 
 
 def check_cores(options: argparse.Namespace) -> None:

@@ -44,14 +44,27 @@ const (
 
 type key [keyLength]byte
 
-type identity struct{ public, private key }
+// identity is a client's key pair, and what it shares with the server whose key it is meant for.
+type identity struct {
+	public, private key
+	server          key
+	shared          [32]byte
+}
 
 func newIdentity() *identity {
 	public, private, err := box.GenerateKey(rand.Reader)
 	if err != nil {
 		panic(err)
 	}
-	return &identity{*public, *private}
+	return &identity{public: *public, private: *private}
+}
+
+// meet gets ready for a server, which takes a good part of a login's time.
+func (i *identity) meet(server key) {
+	if i.server != server {
+		i.server = server
+		box.Precompute(&i.shared, (*[32]byte)(&server), (*[32]byte)(&i.private))
+	}
 }
 
 // target is the relay under load and how to talk to it.
@@ -211,9 +224,9 @@ func (c *client) upgrade(request string) error {
 func (c *client) authenticate(before []byte, serverKey *key) error {
 	var nonce [24]byte
 	_, _ = rand.Read(nonce[:])
-	server, private := [32]byte(*serverKey), [32]byte(c.private)
+	c.meet(*serverKey)
 	body := append(c.public[:len(c.public):len(c.public)], nonce[:]...)
-	body = box.Seal(body, []byte(`{"version":2,"CanAckPings":true}`), &nonce, &server, &private)
+	body = box.SealAfterPrecomputation(body, []byte(`{"version":2,"CanAckPings":true}`), &nonce, &c.shared)
 	frame := binary.BigEndian.AppendUint32([]byte{frameClientInfo}, uint32(len(body)))
 	frame = append(frame, body...)
 	if c.deframe != nil {
@@ -230,7 +243,7 @@ func (c *client) authenticate(before []byte, serverKey *key) error {
 			if len(body) < len(nonce) {
 				return errors.New("short server info")
 			}
-			info, ok := box.Open(nil, body[len(nonce):], (*[24]byte)(body), &server, &private)
+			info, ok := box.OpenAfterPrecomputation(nil, body[len(nonce):], (*[24]byte)(body), &c.shared)
 			if !ok || !json.Valid(info) {
 				return errors.New("the server info can't be opened")
 			}

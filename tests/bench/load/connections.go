@@ -3,22 +3,35 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
 
-const loginsAtOnce = 16
+const (
+	loginsAtOnce    = 16
+	loginsPerSecond = 3000 // keys are made for so many
+)
 
 // loadLogin logs clients in and out again, 16 at once: each with a key of its own and a full TLS
 // handshake. A login is done when the server info has been opened.
 func loadLogin(o *options) (*result, error) {
 	pids := tree(o.pid)
+	first, err := dial(&o.target, newIdentity())
+	if err != nil {
+		return nil, err
+	}
+	first.goodbye()
 	identities := make(chan *identity, 1<<16)
-	for range int(3000 * (o.warmup + o.seconds).Seconds()) {
-		identities <- newIdentity()
+	for range int(loginsPerSecond * (o.warmup + o.seconds).Seconds()) {
+		who := newIdentity()
+		who.meet(first.server)
+		identities <- who
 	}
 	close(identities)
+	debug.SetGCPercent(400) // fresh memory would cost more
 	var done atomic.Uint64
 	var stop atomic.Bool
 	failures := make(chan error, loginsAtOnce)
@@ -44,6 +57,9 @@ func loadLogin(o *options) (*result, error) {
 	count, used := done.Load(), o.usage(pids)
 	time.Sleep(o.seconds)
 	count, used = done.Load()-count, o.usage(pids).minus(used)
+	if len(identities) == 0 {
+		return nil, fmt.Errorf("more than %d logins a second: this client has run out of keys", loginsPerSecond)
+	}
 	stop.Store(true)
 	for range loginsAtOnce {
 		if err := <-failures; err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"runtime/pprof"
 	"syscall"
 	"time"
 )
@@ -58,6 +59,7 @@ func main() {
 	flag.Float64Var(&o.start, "start", 40000, "best: the first rate tried")
 	flag.DurationVar(&o.budget, "budget", time.Minute, "best: time after which to be content with less")
 	flag.Float64Var(&o.grain, "grain", 0.03, "best: how closely to look, as a share of the rate")
+	profile := flag.String("profile", "", "write a CPU profile of this program to a file")
 	flag.Parse()
 
 	run, ok := loads[o.load]
@@ -69,7 +71,18 @@ func main() {
 	// Nothing is allocated while a load runs, and what a login leaves behind is little.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(2 << 30)
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(file)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "-profile:", err)
+			os.Exit(2)
+		}
+	}
 	r, err := run(&o)
+	pprof.StopCPUProfile()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "load %s: %v\n", o.load, err)
 		os.Exit(1)
