@@ -4,7 +4,10 @@ The relay under test is ours (`python -m derp`) unless --derper or DERPER_UNDER_
 (the Go derper, to check the suite itself) or gives a command line.
 """
 
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import attrs
 import golang
 import pytest
 import trustme
-from relay import Relay, command_under_test, running
+from rawderp import SERVER
+from relay import Relay, command_under_test, running, write_key_file
+from stage import Place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,3 +114,70 @@ def pinned_relay(
     folder = tmp_path_factory.mktemp("pinned")
     with running(Relay("pinned", under_test, folder, hostname="127.0.0.1")) as relay:
         yield relay
+
+
+@pytest.fixture(scope="session")
+def reference(
+    binaries: dict[str, Path], test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """The Go derper."""
+    command = [str(binaries["derper"])]
+    yield from place(command, test_ca, tmp_path_factory.mktemp("reference"), may_panic=True)
+
+
+@pytest.fixture(scope="session")
+def tested(
+    under_test: list[str],
+    test_ca: TestCA,
+    tmp_path_factory: pytest.TempPathFactory,
+    is_go: bool,
+) -> Iterator[Place]:
+    """The relay under test, with the same key and the same certificate authority."""
+    yield from place(under_test, test_ca, tmp_path_factory.mktemp("tested"), may_panic=is_go)
+
+
+def place(command: list[str], test_ca: TestCA, folder: Path, *, may_panic: bool) -> Iterator[Place]:
+    write_key_file(folder / "derper.key", SERVER.private)
+    test_ca.issue(folder, "localhost")
+    with (
+        running(Relay("tls", command, folder, may_panic=may_panic)) as tls,
+        running(Relay("plain", command, folder, tls=False, may_panic=may_panic)) as plain,
+    ):
+        yield Place(
+            tls=(tls.host, tls.port),
+            plain=(plain.host, plain.port),
+            http=(tls.host, tls.http_port),
+            ca=str(test_ca.pem),
+        )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def idle_clients(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Idle clients of both derpers, from before the first test on, if a test asks for them.
+
+    They have relays of their own, since other tests count connections.
+    """
+    if not any(item.get_closest_marker("patient") for item in request.session.items):
+        yield {}
+        return
+    commands = {
+        "reference": [str(request.getfixturevalue("binaries")["derper"])],
+        "tested": request.getfixturevalue("under_test"),
+    }
+    with contextlib.ExitStack() as stack:
+        watching = {}
+        for which, command in commands.items():
+            folder = tmp_path_factory.mktemp(f"idle-{which}")
+            write_key_file(folder / "derper.key", SERVER.private)
+            relay = stack.enter_context(running(Relay("idle", command, folder, tls=False)))
+            process = subprocess.Popen(
+                [sys.executable, golang.HERE / "watch_keepalive.py", relay.host, str(relay.port)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            watching[which] = process
+        yield watching

@@ -126,8 +126,7 @@ def files(derper: list[str], folder: Path) -> list[Meaning]:
     own.mkdir()
     with running(Relay("own", derper, own, hostname="127.0.0.1")) as relay:
         leaf = certificate_chain(relay)[0]
-        line = re.search(r"\{.*sha256-raw:.*\}", relay.log)
-    assert line
+        line = relay.wait_for_log(r"\{.*sha256-raw:.*\}")
     meaning = {"address": "127.0.0.1", "derp map node": json.loads(line[0])}
     vectors.append({"name": "self-signed certificate", "hex": leaf.hex(), "meaning": meaning})
     text = (own / "derper.key").read_text()

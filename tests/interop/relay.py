@@ -156,6 +156,15 @@ class Relay:
             return False
         return True
 
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        """The first place in the log that matches; it may be written soon. Raises RelayError."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (match := re.search(pattern, self.log)):
+            if time.monotonic() > deadline:
+                raise RelayError(f"{self.name} never logged {pattern}:\n{self.log}")
+            time.sleep(0.05)
+        return match
+
     def check_alive(self) -> None:
         if self.process is None or self.process.poll() is not None:
             raise RelayError(f"{self.name} is gone:\n{self.log}")

@@ -41,10 +41,8 @@ def pinned_node(pinned_relay: Relay) -> str:
 
     It names the hash of the certificate; what it leaves out is the port.
     """
-    printed = re.search(r"\{[^{}]*sha256-raw:[^{}]*\}", pinned_relay.log)
-    assert printed, f"no DERP map entry in the log:\n{pinned_relay.log}"
-    # In a line of key="value" pairs the quotes within are escaped.
-    node = json.loads(printed[0].replace('\\"', '"'))
+    printed = pinned_relay.wait_for_log(r"\{[^{}]*sha256-raw:[^{}]*\}")
+    node = json.loads(printed[0])
     assert node["HostName"] == "127.0.0.1"
     leaf = certificate_chain(pinned_relay)[0]
     assert node["CertName"] == f"sha256-raw:{hashlib.sha256(leaf).hexdigest()}"

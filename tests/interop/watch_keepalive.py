@@ -1,0 +1,43 @@
+"""Logs idle clients in and waits for the first frame that each of them gets.
+
+    python watch_keepalive.py HOST PORT
+
+Prints one line of JSON: for each client the seconds from its login, the frame's type and its
+payload's length. A process of its own, since the tests have other things to do for this minute.
+"""
+
+import json
+import selectors
+import sys
+import time
+
+from rawderp import PATIENCE, SERVER, Key, Wire, client_info, upgrade_request
+
+CLIENTS = 8
+LONGEST = 80.0
+"""Seconds: a keepalive comes after 60 and up to 5 of jitter."""
+
+
+def main(host: str, port: int) -> None:
+    came: list[tuple[float, int, int]] = []
+    with selectors.DefaultSelector() as selector:
+        for number in range(CLIENTS):
+            wire = Wire.connect((host, port))
+            wire.send(upgrade_request("Upgrade: DERP", "Derp-Fast-Start: 1"))
+            wire.take_frame()
+            key = Key.named(f"idle client {number}")
+            wire.send(client_info(key, b'{"version":2}', SERVER.public))
+            wire.take_frame()
+            selector.register(wire.sock, selectors.EVENT_READ, (wire, time.monotonic()))
+        deadline = time.monotonic() + LONGEST
+        while len(came) < CLIENTS and (remaining := deadline - time.monotonic()) > 0:
+            for ready, _ in selector.select(remaining):
+                wire, since = ready.data
+                kind, payload = wire.take_frame(PATIENCE)
+                came.append((time.monotonic() - since, kind, len(payload)))
+                selector.unregister(ready.fileobj)
+    sys.stdout.write(json.dumps(came))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
