@@ -23,8 +23,10 @@ from derp.server import Server
 from derp.wire.frames import PeerGoneReason, peer_gone
 from derp.wire.login import ClientInfo
 
-SEND_SIZE: Final = 64 << 10
-"""Bytes that the sending task encrypts at a time: what is encrypted can't be dropped any more."""
+MIN_SEND: Final = 8 << 10
+MAX_SEND: Final = 256 << 10
+"""Bytes that the sending task encrypts at a time. What is encrypted can't be dropped any more, so
+a peer that takes little at a time is given little; one that takes all is given more next time."""
 
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
@@ -102,7 +104,8 @@ class Connection:
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
         metrics.buffered_write_frames.observe(packets)
-        metrics.queued(0.0, packets)
+        if metrics.average_queue_duration_ms:
+            metrics.queued(0.0, packets)
         if source not in self.heard_from:
             self.server.hub.handed_over(source, self)
         if self.transport.unsent:
@@ -165,14 +168,16 @@ class Connection:
         ever written behind half a frame.
         """
         transport = self.transport
+        size = MIN_SEND
         try:
             while True:
                 await transport.flush()
-                pieces, entries = outbox.take(SEND_SIZE, trio.current_time())
+                pieces, entries = outbox.take(size, trio.current_time())
                 if not pieces:
                     self.outbox = None
                     break
                 self._send_pieces(pieces, entries)
+                size = max(size // 2, MIN_SEND) if transport.unsent else min(size * 2, MAX_SEND)
         except ConnectionEnd as error:
             self.end(error)
         finally:

@@ -14,7 +14,7 @@ from derp.errors import StartError
 from derp.net.transport import Endpoint
 
 BACKLOG: Final = 4096
-NOTSENT_LOWAT: Final = 32 << 10
+NOTSENT_LOWAT: Final = 16 << 10
 """Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in an outbox,
 where it can be dropped when it is too old."""
 
