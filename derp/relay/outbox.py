@@ -20,7 +20,7 @@ DISCO_LANE_BYTES: Final = 64 << 10
 """Most bytes of frames that wait in the disco lane."""
 CONTROL_FRAMES: Final = 4096
 """Most control frames that wait; each is under 50 bytes."""
-MAX_WAIT: Final = 0.2
+MAX_WAIT: Final = 0.15
 """Seconds after which a packet is too old to be worth sending."""
 
 OnDrop = Callable[[bool, int, int], None]

@@ -91,7 +91,7 @@ def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
     drops = Drops()
     box = Outbox(drops)
     box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"fresh"), 1, SOURCE, 0.15, disco=False)
+    box.put(run_of(b"fresh"), 1, SOURCE, 0.12, disco=False)
     assert packets_in(take_all(box, 0.1 + MAX_WAIT)) == [b"fresh"]
     assert drops == [(False, 1, 3)]
 
