@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import golang
 import pytest
 import trustme
 from rawderp import SERVER
-from relay import Relay, command_under_test, running, write_key_file
+from relay import Relay, TestCA, command_under_test, running, write_key_file
 from stage import Place
 
 
@@ -59,24 +58,6 @@ def under_test(request: pytest.FixtureRequest, binaries: dict[str, Path]) -> lis
 def is_go(request: pytest.FixtureRequest) -> bool:
     """Whether the suite checks itself against the Go derper."""
     return bool(request.config.getoption("--derper") == "go")
-
-
-@attrs.frozen
-class TestCA:
-    """A certificate authority for these tests, and where Go finds it."""
-
-    __test__ = False
-
-    ca: trustme.CA
-    pem: Path
-
-    def issue(self, folder: Path, hostname: str, *more: str) -> None:
-        """Write `hostname`.crt and .key, as -certmode manual reads them."""
-        leaf = self.ca.issue_cert(hostname, *more)
-        leaf.private_key_pem.write_to_path(folder / f"{hostname}.key")
-        (folder / f"{hostname}.key").chmod(0o600)
-        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
-        (folder / f"{hostname}.crt").write_bytes(chain)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import golang
 import trustme
-from conftest import TestCA
-from relay import Relay, certificate_chain, environment, running, write_key_file
+from relay import Relay, TestCA, certificate_chain, environment, running, write_key_file
 from vectors import KEYS, Meaning, decode, save, split
 
 MESH_KEY = bytes(range(32))

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
+import trustme
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,24 @@ def write_key_file(path: Path, private: bytes) -> None:
     """The Go derper's key file."""
     path.write_text(json.dumps({"PrivateKey": f"privkey:{private.hex()}"}, indent="\t"))
     path.chmod(0o600)
+
+
+@attrs.frozen
+class TestCA:
+    """A certificate authority for these tests, and where Go finds it."""
+
+    __test__ = False
+
+    ca: trustme.CA
+    pem: Path
+
+    def issue(self, folder: Path, hostname: str, *more: str) -> None:
+        """Write `hostname`.crt and .key, as -certmode manual reads them."""
+        leaf = self.ca.issue_cert(hostname, *more)
+        leaf.private_key_pem.write_to_path(folder / f"{hostname}.key")
+        (folder / f"{hostname}.key").chmod(0o600)
+        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+        (folder / f"{hostname}.crt").write_bytes(chain)
 
 
 class RelayError(AssertionError):

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TestCA
 from golang import HERE
-from relay import Relay, certificate_chain, environment
+from relay import Relay, TestCA, certificate_chain, environment
 
 SOURCES = sorted((HERE / "cmd/derpcheck").glob("checks_*.go"))
 CHECKS = [

@@ -5,8 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from conftest import TestCA
-from relay import Relay, environment
+from relay import Relay, TestCA, environment
 
 REGION, NODE = "test", "900a"
 

@@ -1,0 +1,90 @@
+"""Network namespaces for a test: nameless ones, that are gone when their last process is.
+
+A namespace lives as long as the process that holds it, and the kernel kills that one when the
+tests are gone: nothing has to be cleaned up, however the tests ended. All interfaces are made
+inside, so nothing of the machine's own network is touched, and nothing leads there.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+import attrs
+from relay import die_with_parent
+
+TIMEOUT = 30
+
+
+class NoNamespacesError(Exception):
+    """This user or this machine can't make network namespaces; says why."""
+
+
+@attrs.frozen
+class Namespace:
+    """One namespace; `prefix` before a command runs it there."""
+
+    holder: subprocess.Popen[str]
+
+    @classmethod
+    def make(cls) -> "Namespace":
+        """A namespace with nothing in it but a loopback interface, up."""
+        holder = subprocess.Popen(
+            ["unshare", "--net", "--", "sh", "-c", "echo ready; exec sleep 3600"],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+        )
+        assert holder.stdout
+        if holder.stdout.readline() != "ready\n":
+            raise NoNamespacesError(f"unshare --net ended with {holder.wait(TIMEOUT)}")
+        space = cls(holder)
+        space.run("ip", "link", "set", "lo", "up")
+        return space
+
+    @property
+    def prefix(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
+
+    def run(self, *command: str) -> str:
+        """Run something short here; it must succeed."""
+        done = subprocess.run(
+            [*self.prefix, *command], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        return done.stdout
+
+    def address(self, interface: str, *addresses: str) -> None:
+        for address in addresses:
+            options = ["nodad"] if ":" in address else []
+            self.run("ip", "address", "add", address, "dev", interface, *options)
+        self.run("ip", "link", "set", interface, "up")
+
+    def close(self) -> None:
+        self.holder.kill()
+        self.holder.communicate()
+
+
+def link(one: Namespace, interface: str, other: Namespace, interface_there: str) -> None:
+    """A cable: a veth pair with one end in each."""
+    there = str(other.holder.pid)
+    ends = ["type", "veth", "peer", "name", interface_there, "netns", there]
+    one.run("ip", "link", "add", "name", interface, *ends)
+
+
+def check_possible(tools: Sequence[str] = ("ip", "unshare", "nsenter")) -> None:
+    """Raises NoNamespacesError, saying what is missing."""
+    if os.geteuid() != 0:
+        raise NoNamespacesError("only root may make network namespaces")
+    if missing := [tool for tool in tools if not shutil.which(tool)]:
+        raise NoNamespacesError(f"not installed: {', '.join(missing)}")
+    pair = ["ip", "link", "add", "name", "one", "type", "veth", "peer", "name", "other"]
+    tried = subprocess.run(
+        ["unshare", "--net", "--", *pair],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    if tried.returncode:
+        raise NoNamespacesError(tried.stderr.strip() or f"unshare: {tried.returncode}")

@@ -1,0 +1,238 @@
+"""A tailnet of two real tailscaled in network namespaces of their own, with our relay between.
+
+        alice ──veth── relay and control server ──veth── bob
+
+Packets are not forwarded in the middle, so the two can reach each other only through the relay;
+and tailscaled is told not to try anything else. tailscaled uses no TUN device: what bob's gets for
+his address goes to his loopback, and alice's is reached as a SOCKS5 proxy.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+from netns import Namespace, link
+from relay import Relay, TestCA, die_with_parent, environment
+
+RELAY_4, RELAY_6 = "10.99.0.1", "fd99::1"
+CONTROL_PORT = 8080
+SOCKS = "127.0.0.1:1055"
+BLOB_PORT = 9000
+BLOB_SIZE = 50_000_000
+REGION = "ours"
+
+
+@attrs.frozen
+class Node:
+    """One tailscaled, and the tools to talk to it."""
+
+    name: str
+    space: Namespace
+    folder: Path
+    binaries: dict[str, Path]
+    env: dict[str, str]
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "tailscaled.log").read_text(errors="replace")
+
+    def command(self) -> list[str]:
+        return [
+            *self.space.prefix,
+            str(self.binaries["tailscaled"]),
+            "--tun=userspace-networking",
+            f"--statedir={self.folder}",
+            f"--socket={self.folder / 'socket'}",
+            f"--socks5-server={SOCKS}",
+        ]
+
+    def tailscale(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """The command `tailscale`, both its outputs together."""
+        return subprocess.run(
+            [
+                *self.space.prefix,
+                *(str(self.binaries["tailscale"]), f"--socket={self.folder / 'socket'}"),
+                *arguments,
+            ],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def up(self) -> None:
+        control = f"http://{RELAY_4}:{CONTROL_PORT}"
+        done = self.tailscale(
+            "up",
+            f"--login-server={control}",
+            f"--hostname={self.name}",
+            "--accept-dns=false",
+            "--timeout=45s",
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{self.log}"
+
+    def address(self) -> str:
+        return self.tailscale("ip", "-4").stdout.strip()
+
+    def ping(self, other: "Node", patience: int = 5) -> str | None:
+        """The line that tells by which way one ping came back; None where it did not."""
+        done = self.tailscale(
+            "ping", "--c=1", "--until-direct=false", f"--timeout={patience}s", other.address()
+        )
+        found = re.search(r"^pong from .*$", done.stdout, re.MULTILINE)
+        return found[0] if found else None
+
+    def peer(self, other: "Node") -> dict[str, object]:
+        """What tailscaled says of the other one."""
+        status = json.loads(self.tailscale("status", "--json").stdout)
+        found: dict[str, object] = next(
+            p for p in status["Peer"].values() if p["HostName"] == other.name
+        )
+        return found
+
+
+@attrs.frozen
+class Tailnet:
+    relay: Relay
+    middle: Namespace
+    alice: Node
+    bob: Node
+    binaries: dict[str, Path]
+    checksum: str
+    """SHA-256 of what bob serves."""
+
+    def fetch(self) -> dict[str, object]:
+        """Alice fetches what bob serves."""
+        url = f"http://{self.bob.address()}:{BLOB_PORT}/"
+        done = subprocess.run(
+            [
+                *self.alice.space.prefix,
+                *(str(self.binaries["derpcheck"]), "fetch", "-socks", SOCKS, "-timeout", "90s"),
+                url,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        result: dict[str, object] = json.loads(done.stdout)
+        return result
+
+    def varz(self, name: str) -> float:
+        """A metric of the relay, asked from its own loopback."""
+        url = f"http://127.0.0.1:{self.relay.http_port}/debug/varz"
+        script = f"import urllib.request as u; print(u.urlopen({url!r}).read().decode())"
+        page = self.middle.run(sys.executable, "-c", script)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
+        assert found, page
+        return float(found[1])
+
+
+def eventually(what: str, patience: float, attempt: Callable[[], bool]) -> float:
+    """Try until it works; how many seconds that took."""
+    start = time.monotonic()
+    while not attempt():
+        assert time.monotonic() < start + patience, f"not so after {patience} s: {what}"
+    return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def background(
+    command: list[str], log: Path, env: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """A process for as long as the block runs; its standard output can be read."""
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def tailnet(
+    command: list[str], binaries: dict[str, Path], ca: TestCA, folder: Path
+) -> Iterator[Tailnet]:
+    """Everything up and both nodes logged in, the relay run by this command."""
+    with contextlib.ExitStack() as stack:
+        middle, left, right = (Namespace.make() for _ in range(3))
+        for space in (middle, left, right):
+            stack.callback(space.close)
+        middle.address("lo", f"{RELAY_4}/32", f"{RELAY_6}/128")
+        for number, space in enumerate((left, right), start=1):
+            link(middle, f"veth{number}", space, "eth0")
+            middle.address(f"veth{number}", f"10.88.{number}.1/24", f"fd88:{number}::1/64")
+            space.address("eth0", f"10.88.{number}.2/24", f"fd88:{number}::2/64")
+            space.run("ip", "route", "add", "default", "via", f"10.88.{number}.1")
+            space.run("ip", "-6", "route", "add", "default", "via", f"fd88:{number}::1")
+
+        hostname = "derp.test"
+        ca.issue(folder, hostname)
+        relay = Relay(
+            *("relay", command, folder),
+            listen="",
+            hostname=hostname,
+            stun=True,
+            prefix=middle.prefix,
+        )
+        stack.callback(relay.kill)
+        relay.start()
+
+        node = {
+            "Name": "900a",
+            "HostName": hostname,
+            "IPv4": RELAY_4,
+            "IPv6": RELAY_6,
+            "DERPPort": relay.port,
+            "STUNPort": relay.stun_port,
+        }
+        derpcheck = str(binaries["derpcheck"])
+        control = [*middle.prefix, derpcheck, "control", "-node", json.dumps(node)]
+        control += ["-listen", f"{RELAY_4}:{CONTROL_PORT}"]
+        ready(stack.enter_context(background(control, folder / "control.log", environment())))
+        serve = [*right.prefix, derpcheck, "serve", "-size", str(BLOB_SIZE)]
+        serve += ["-listen", f"127.0.0.1:{BLOB_PORT}"]
+        checksum = ready(stack.enter_context(background(serve, folder / "s.log", environment())))
+
+        nodes = []
+        for name, space in (("alice", left), ("bob", right)):
+            home = folder / name
+            home.mkdir()
+            env = environment(
+                HOME=str(home),
+                SSL_CERT_FILE=str(ca.pem),
+                TS_DEBUG_NEVER_DIRECT_UDP="1",
+                TS_NO_LOGS_NO_SUPPORT="1",
+            )
+            one = Node(name, space, home, binaries, env)
+            stack.enter_context(background(one.command(), home / "tailscaled.log", env))
+            nodes.append(one)
+        for one in nodes:
+            eventually(f"{one.name} listens", 30, (one.folder / "socket").exists)
+            one.up()
+        yield Tailnet(relay, middle, *nodes, binaries, checksum)
+
+
+def ready(process: subprocess.Popen[str]) -> str:
+    """The first line that a helper prints, which says that it serves."""
+    assert process.stdout
+    line = process.stdout.readline().strip()
+    assert line, "the helper ended"
+    return line
