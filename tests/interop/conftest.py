@@ -121,13 +121,14 @@ def place(command: list[str], test_ca: TestCA, folder: Path, *, may_panic: bool)
     write_key_file(folder / "derper.key", SERVER.private)
     test_ca.issue(folder, "localhost")
     with (
-        running(Relay("tls", command, folder, may_panic=may_panic)) as tls,
+        running(Relay("tls", command, folder, stun=True, may_panic=may_panic)) as tls,
         running(Relay("plain", command, folder, tls=False, may_panic=may_panic)) as plain,
     ):
         yield Place(
             tls=(tls.host, tls.port),
             plain=(plain.host, plain.port),
             http=(tls.host, tls.http_port),
+            stun=(tls.host, tls.stun_port),
             ca=str(test_ca.pem),
         )
 

@@ -88,6 +88,7 @@ class Place:
     plain: tuple[str, int]
     http: tuple[str, int]
     """The port-80 listener beside `tls`."""
+    stun: tuple[str, int]
     ca: str
     """PEM file of the authority that `tls` has its certificate from."""
 
