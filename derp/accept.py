@@ -66,8 +66,9 @@ class Door:
         except ConnectionEnd as error:
             end = error
         except Exception:
-            # A mistake of ours must end this connection only, and loudly.
-            logger.exception("a connection was ended by a bug", **fields)
+            # A mistake of ours must end this connection only, and loudly, but not without end.
+            if self.refusals.admit("bug", trio.current_time(), _network(remote.host)):
+                logger.exception("a connection was ended by a bug", **fields)
         finally:
             sock.close()
         self._report(end, remote, fields)

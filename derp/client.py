@@ -28,6 +28,8 @@ LIMITED_READ: Final = 16 << 10
 MAX_PONGS: Final = 64
 """Pongs sent for one read; pings beyond are ignored, as the original ignores too fast ones."""
 
+_LOOK_EVERY: Final = 1.0
+
 _NOTE_PREFERRED: Final = int(FrameType.NOTE_PREFERRED)
 _PING: Final = int(FrameType.PING)
 
@@ -112,7 +114,7 @@ async def _read(server: Server, connection: Connection, leftover: bytes) -> None
         bucket = connection.bucket
         if bucket is not None and (pause := bucket.reserve(received, trio.current_time())):
             server.metrics.rate_limit_per_client_waited += 1
-            await trio.sleep(pause)
+            await _pause(connection, pause)
         received = 0
         while not received:
             await transport.wait_readable()
@@ -122,6 +124,15 @@ async def _read(server: Server, connection: Connection, leftover: bytes) -> None
             if tail or skip:
                 raise PeerVanished("the connection was closed in the middle of a frame")
             return
+
+
+async def _pause(connection: Connection, seconds: float) -> None:
+    """Sleep, unless the connection is ended meanwhile."""
+    wake = trio.current_time() + seconds
+    while (rest := wake - trio.current_time()) > 0:
+        await trio.sleep(min(rest, _LOOK_EVERY))
+        if connection.ending is not None:
+            raise connection.ending
 
 
 def _act(server: Server, connection: Connection, start: int, end: int) -> tuple[int, int]:

@@ -6,21 +6,23 @@ the connection busy: from then on packets go to an outbox, and a task of its own
 queued, a piece at a time, until nothing is left. An idle connection has neither.
 
 What must never happen here: an await in `deliver` or `send_control`, since the run lies in the
-shared read buffer; a write to a transport that has something unsent; an exception that reaches
-the sender because its receiver has failed.
+shared read buffer; a frame written behind half of another; an exception that reaches the sender
+because its receiver has failed, or leaves the sending task and so ends the whole relay.
 """
 
 from typing import Final
 
 import trio
 
-from derp.errors import ConnectionEnd
+from derp import log
+from derp.errors import ConnectionEnd, PeerVanished
 from derp.metrics import DropReason
 from derp.net.transport import Transport
 from derp.relay.outbox import Entry, Outbox
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 from derp.wire.frames import PeerGoneReason, peer_gone
+from derp.wire.keys import short
 from derp.wire.login import ClientInfo
 
 MIN_SEND: Final = 8 << 10
@@ -31,6 +33,8 @@ a peer that takes little at a time is given little; one that takes all is given 
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
+
+logger = log.get("client")
 
 
 class Connection:
@@ -180,6 +184,10 @@ class Connection:
                 size = max(size // 2, MIN_SEND) if transport.unsent else min(size * 2, MAX_SEND)
         except ConnectionEnd as error:
             self.end(error)
+        except Exception as error:
+            # A mistake of ours must end this connection only, and loudly.
+            logger.exception("sending was ended by a bug", client=short(self.key))
+            self.end(PeerVanished(f"sending failed: {error!r}"))
         finally:
             self.server.sent(self)
 

@@ -163,9 +163,10 @@ async def serve(config: Config, prepared: Prepared) -> None:
         server = Server(
             prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
         )
+        # To the end, so that a second signal does not cut the drain short.
+        await senders.start(_signals, to_supervisor)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
-                await services.start(_signals, to_supervisor)
                 _start_services(config, prepared, server, services, connections, refusals)
                 _announce(config, prepared)
                 async for event in events:

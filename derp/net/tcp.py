@@ -8,14 +8,15 @@ take is kept, and `flush` sends it once the socket is writable again.
 """
 
 import socket
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from derp.errors import PeerVanished
 from derp.net.transport import Endpoint
 
-RECEIVE_SIZE = 256 << 10
-"""Most bytes asked of a socket at a time."""
+RECEIVE_SIZE = 128 << 10
+"""Most bytes asked of a socket at a time: it bounds how long one peer's turn takes."""
 
 
 class TCPTransport:
@@ -38,10 +39,7 @@ class TCPTransport:
         if self._more:
             await trio.lowlevel.checkpoint()
             return
-        try:
-            await trio.lowlevel.wait_readable(self._socket)
-        except (trio.ClosedResourceError, OSError, ValueError) as error:
-            raise PeerVanished("the connection was closed") from error
+        await self._wait(trio.lowlevel.wait_readable)
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; see Transport."""
@@ -61,6 +59,9 @@ class TCPTransport:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping a copy of what the socket does not take; see Transport."""
+        if self._unsent:
+            self._unsent = bytes(self._unsent) + bytes(data)
+            return
         sent = self._send(data)
         if sent < len(data):
             self._unsent = bytes(memoryview(data)[sent:])
@@ -81,13 +82,20 @@ class TCPTransport:
     async def flush(self) -> None:
         """Wait until nothing is unsent; see Transport."""
         while self._unsent:
-            try:
-                await trio.lowlevel.wait_writable(self._socket)
-            except (trio.ClosedResourceError, OSError, ValueError) as error:
-                raise PeerVanished("the connection was closed") from error
+            await self._wait(trio.lowlevel.wait_writable)
             if sent := self._send(self._unsent):
                 self._unsent = memoryview(self._unsent)[sent:]
         self._unsent = b""
+
+    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        # Trio must not see a closed socket: all have the descriptor -1, and two tasks that wait
+        # for the same one are an error.
+        if self._socket.fileno() == -1:
+            raise PeerVanished("the connection was closed")
+        try:
+            await wait(self._socket)
+        except (trio.ClosedResourceError, OSError) as error:
+            raise PeerVanished("the connection was closed") from error
 
     def abort(self) -> None:
         """Close at once; see Transport."""

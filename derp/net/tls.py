@@ -31,6 +31,11 @@ from derp.net.transport import Endpoint
 FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is given at a time."""
 
+MAX_UNSENT: Final = 1 << 20
+"""Bytes that may wait for a peer that makes OpenSSL answer, and does not listen."""
+MAX_BARREN: Final = 64 << 10
+"""Bytes of records in a row that may come without any data in them."""
+
 Piece = bytes | memoryview
 ReadInto = Callable[[int, memoryview], int]
 
@@ -54,7 +59,7 @@ class TLSTransport(TCPTransport):
     `handshake` comes first; afterwards it is a Transport.
     """
 
-    __slots__ = ("_carry", "_engine", "_ssl", "tls_version")
+    __slots__ = ("_barren", "_carry", "_engine", "_ssl", "tls_version")
 
     def __init__(
         self, sock: socket.socket, remote: Endpoint, local: Endpoint, engine: TLSEngine
@@ -65,6 +70,8 @@ class TLSTransport(TCPTransport):
         self._ssl = engine.context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         # Ciphertext that came but was not given to OpenSSL yet; None where nothing is held back.
         self._carry: bytes | None = None
+        # Ciphertext that has come since there was data in it.
+        self._barren = 0
 
     async def handshake(self) -> None:
         """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
@@ -106,7 +113,11 @@ class TLSTransport(TCPTransport):
         self._more = received == size
         if received <= 0:
             return total or received
-        return self._decrypt(engine.ciphertext[:received], view, total)
+        total = self._decrypt(engine.ciphertext[:received], view, total)
+        self._barren = 0 if total else self._barren + received
+        if self._barren > MAX_BARREN:
+            raise TLSFailed("the peer sends records without data")
+        return total
 
     def _decrypt(self, ciphertext: Piece, view: memoryview, total: int) -> int:
         """Decrypt into `view[total:]`; return the new total, -1 at an end with nothing before.
@@ -142,6 +153,8 @@ class TLSTransport(TCPTransport):
                 self._fail(error)
         if engine.outgoing.pending:
             self._speak()
+            if len(self._unsent) > MAX_UNSENT:
+                raise TLSFailed("the peer asks for answers and does not read them")
         return total
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -150,10 +163,7 @@ class TLSTransport(TCPTransport):
             self._ssl.write(data)
         except ssl.SSLError as error:
             self._fail(error)
-        ciphertext = self._engine.outgoing.read()
-        sent = self._send(ciphertext)
-        if sent < len(ciphertext):
-            self._unsent = memoryview(ciphertext)[sent:]
+        self._speak()
 
     async def aclose(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""

@@ -43,8 +43,7 @@ class Transport(Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping what the socket does not take. Raises PeerVanished.
 
-        `data` is not kept: the caller may reuse its buffer at once. Must not be called while
-        `unsent` is non-zero.
+        `data` is not kept: the caller may reuse its buffer at once.
         """
 
     @property

@@ -12,17 +12,21 @@ from typing import Any, Final
 
 import trio
 import trio_websocket
+from wsproto.utilities import ProtocolError
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.transport import Endpoint, Transport
 
 SUBPROTOCOL: Final = "derp"
-MAX_MESSAGE: Final = 1 << 20
+MAX_MESSAGE: Final = 256 << 10
 """Bytes of the longest message taken. The original closes the connection at 32 KiB."""
+MAX_UNFINISHED: Final = 512 << 10
+"""Bytes taken of a client that does not finish a message: fragments may be as small as nothing."""
 MESSAGE_SIZE: Final = 16 << 10
 """Bytes of the longest message sent. Go's websocket client closes the connection at 32 KiB."""
-_MESSAGES_AHEAD: Final = 8
-_RECEIVE_SIZE: Final = 64 << 10
+_MESSAGES_AHEAD: Final = 4
+# trio-websocket acts on all that it reads without letting others run, and a frame may have 6 bytes.
+_RECEIVE_SIZE: Final = 4 << 10
 _CLOSE_TIMEOUT: Final = 2
 HANDSHAKE_TIMEOUT: Final = 10
 """Seconds."""
@@ -37,6 +41,10 @@ class ReplayStream(trio.abc.Stream):
 
     def __init__(self, transport: Transport, request: bytes, behind: bytes = b"") -> None:
         self.opened = trio.Event()
+        self.unfinished = 0
+        """Bytes received since the last message was taken."""
+        self.failure: ConnectionEnd | None = None
+        """Why the stream broke."""
         self._transport = transport
         self._request = request
         self._behind = behind
@@ -57,8 +65,12 @@ class ReplayStream(trio.abc.Stream):
             while True:
                 await self._transport.wait_readable()
                 if received := self._transport.read_into(buffer):
+                    self.unfinished += received
+                    if self.unfinished > MAX_UNFINISHED:
+                        raise HTTPFailed("websocket message in too many pieces")
                     return bytes(buffer[: max(received, 0)])
-        except PeerVanished as error:
+        except ConnectionEnd as error:
+            self.failure = error
             raise trio.BrokenResourceError from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -66,7 +78,8 @@ class ReplayStream(trio.abc.Stream):
         try:
             self._transport.write(data)
             await self._transport.flush()
-        except PeerVanished as error:
+        except ConnectionEnd as error:
+            self.failure = self.failure or error
             raise trio.BrokenResourceError from error
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -81,11 +94,12 @@ class ReplayStream(trio.abc.Stream):
 class WebSocketTransport:
     """A Transport over an accepted websocket: writes are kept, and sent as messages by `flush`."""
 
-    def __init__(self, connection: Any, below: Transport) -> None:
+    def __init__(self, connection: Any, stream: ReplayStream, below: Transport) -> None:
         self.remote: Endpoint = below.remote
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._connection = connection
+        self._stream = stream
         self._below = below
         self._received = b""
         self._ended = False
@@ -99,8 +113,11 @@ class WebSocketTransport:
         try:
             message = await self._connection.get_message()
         except trio_websocket.ConnectionClosed:
+            if self._stream.failure is not None:
+                raise self._stream.failure from None
             self._ended = True
             return
+        self._stream.unfinished = 0
         if isinstance(message, str):
             raise HTTPFailed("websocket message is text, expected binary")
         self._received = message
@@ -155,20 +172,25 @@ async def accept(
     Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
     Raises HTTPFailed where it is no proper handshake, or not done within HANDSHAKE_TIMEOUT.
     """
+    stream = ReplayStream(transport, request, behind)
     # A nursery would wrap what the body raises into an exception group.
     failure: ConnectionEnd | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            connection = None
-            with trio.move_on_after(HANDSHAKE_TIMEOUT):
-                connection = await _shake_hands(nursery, ReplayStream(transport, request, behind))
-            if connection is None:
-                raise HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
-            yield WebSocketTransport(connection, transport)
-        except ConnectionEnd as error:
-            failure = error
-        finally:
-            nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                connection = None
+                with trio.move_on_after(HANDSHAKE_TIMEOUT):
+                    connection = await _shake_hands(nursery, stream)
+                if connection is None:
+                    raise HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
+                yield WebSocketTransport(connection, stream, transport)
+            except ConnectionEnd as error:
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    except* (UnicodeError, ProtocolError):
+        # From trio-websocket's own task: a header that wsproto can't decode, a frame out of turn.
+        failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure
 
@@ -187,6 +209,6 @@ async def _shake_hands(nursery: trio.Nursery, stream: ReplayStream) -> Any:
             raise HTTPFailed(f"websocket without the subprotocol {SUBPROTOCOL}")
         connection = await proposal.accept(subprotocol=SUBPROTOCOL)
     except (trio_websocket.ConnectionClosed, trio.BrokenResourceError) as error:
-        raise PeerVanished("the connection was closed during the websocket handshake") from error
+        raise stream.failure or PeerVanished("closed during the websocket handshake") from error
     stream.opened.set()
     return connection

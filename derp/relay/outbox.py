@@ -18,8 +18,8 @@ LANE_BYTES: Final = 1 << 20
 """Most bytes of frames that wait in the packet lane."""
 DISCO_LANE_BYTES: Final = 64 << 10
 """Most bytes of frames that wait in the disco lane."""
-CONTROL_FRAMES: Final = 4096
-"""Most control frames that wait; each is under 50 bytes."""
+CONTROL_BYTES: Final = 64 << 10
+"""Most bytes of control frames that wait."""
 MAX_WAIT: Final = 0.15
 """Seconds after which a packet is too old to be worth sending."""
 
@@ -102,18 +102,20 @@ class Lane:
 class Outbox:
     """Everything that waits for one connection. `on_drop` hears of what is dropped from a head."""
 
-    __slots__ = ("_control", "_disco", "_packets")
+    __slots__ = ("_control", "_control_size", "_disco", "_packets")
 
     def __init__(self, on_drop: OnDrop) -> None:
         self._control: deque[bytes] = deque()
+        self._control_size = 0
         self._disco = Lane(DISCO_LANE_BYTES, on_drop)
         self._packets = Lane(LANE_BYTES, on_drop)
 
     def put_control(self, frame: bytes) -> bool:
         """Queue a control frame; False where too many wait already and it is not queued."""
-        if len(self._control) >= CONTROL_FRAMES:
+        if self._control_size + len(frame) > CONTROL_BYTES:
             return False
         self._control.append(frame)
+        self._control_size += len(frame)
         return True
 
     def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
@@ -132,6 +134,7 @@ class Outbox:
         while self._control and size < limit:
             pieces.append(self._control.popleft())
             size += len(pieces[-1])
+        self._control_size -= size
         for lane in (self._disco, self._packets):
             lane.expire(now)
             while lane.entries and size < limit:
@@ -146,6 +149,7 @@ class Outbox:
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything; `on_drop` hears of the packets."""
         self._control.clear()
+        self._control_size = 0
         self._disco.clear(on_drop)
         self._packets.clear(on_drop)
 

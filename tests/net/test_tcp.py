@@ -90,6 +90,38 @@ async def test_abort_wakes_who_waits(
         transport.abort()
 
 
+async def test_closed_sockets_do_not_meet_in_trio(sockets: Sockets) -> None:
+    """All closed sockets have the descriptor -1; Trio takes two waits for it as a mistake."""
+    transports = []
+    for _ in range(3):
+        ours, client = sockets()
+        transport = TCPTransport(ours, THERE, HERE)
+        transport.write(bytes(4 << 20))
+        transport.abort()
+        transports.append(transport)
+        await client.aclose()
+    for transport in transports * 2:
+        with pytest.raises(PeerVanished):
+            await transport.flush()
+        with pytest.raises(PeerVanished):
+            await transport.wait_readable()
+
+
+async def test_a_write_behind_something_unsent_keeps_the_order(sockets: Sockets) -> None:
+    ours, client = sockets()
+    transport = TCPTransport(ours, THERE, HERE)
+    transport.write(b"a" * (2 << 20))
+    assert transport.unsent
+    transport.write(b"bcd")
+    received = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.flush)
+        while len(received) < (2 << 20) + 3:
+            received += await client.receive_some()
+    assert received == b"a" * (2 << 20) + b"bcd"
+    transport.abort()
+
+
 async def test_after_abort_everything_says_that_the_peer_is_gone(sockets: Sockets) -> None:
     ours, client = sockets()
     transport = TCPTransport(ours, THERE, HERE)

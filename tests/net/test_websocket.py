@@ -162,6 +162,49 @@ def masked(payload: bytes) -> bytes:
     return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
+async def test_fragments_without_end_are_the_end() -> None:
+    here, there = memory_pair()
+    fragment = bytes((0x00, 0x80, 0, 0, 0, 0))
+
+    async def flood() -> None:
+        await here.send(bytes((0x02, 0x80, 0, 0, 0, 0)))
+        while True:
+            await here.send(fragment * 5000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        with pytest.raises(HTTPFailed, match="too many pieces"):
+            async with websocket.accept(there, REQUEST % b"derp", b"") as transport:
+                await transport.wait_readable()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        REQUEST % b"derp, \xe9",
+        (REQUEST % b"derp").replace(b"Connection: ", b"Connection: \xff, "),
+        (REQUEST % b"derp").replace(b"Host: x", b"Host: xn--a..b"),
+        (REQUEST % b"derp").replace(b"Version: 13", b"Version: 12"),
+    ],
+)
+async def test_a_head_that_can_not_be_understood_is_refused(
+    request_head: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    _here, there = memory_pair()
+    with pytest.raises((HTTPFailed, PeerVanished)):
+        async with websocket.accept(there, request_head, b""):
+            raise AssertionError
+
+
+async def test_why_the_stream_below_broke_is_told() -> None:
+    here, there = memory_pair()
+    async with websocket.accept(there, REQUEST % b"derp", b"") as transport:
+        here.abort()
+        with pytest.raises(PeerVanished):
+            await transport.wait_readable()
+
+
 async def test_another_subprotocol_is_refused() -> None:
     here, there = memory_pair()
     with pytest.raises(HTTPFailed, match="without the subprotocol derp"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.relay import outbox as module
-from derp.relay.outbox import CONTROL_FRAMES, DISCO_LANE_BYTES, LANE_BYTES, MAX_WAIT, Outbox
+from derp.relay.outbox import CONTROL_BYTES, DISCO_LANE_BYTES, LANE_BYTES, MAX_WAIT, Outbox
 from derp.wire.frames import HEADER, recv_packet
 
 SOURCE = bytes(range(32))
@@ -104,11 +104,15 @@ def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
     assert drops == [(False, 1, 3)]
 
 
-def test_control_frames_are_bounded() -> None:
+def test_control_frames_are_bounded_by_bytes() -> None:
     box = Outbox(Drops())
-    assert all(box.put_control(b"x") for _ in range(CONTROL_FRAMES))
-    assert not box.put_control(b"x")
-    assert len(take_all(box)) == CONTROL_FRAMES
+    assert box.put_control(bytes(CONTROL_BYTES - 1))
+    assert not box.put_control(b"xx")
+    assert box.put_control(b"x")
+    assert len(take_all(box)) == CONTROL_BYTES
+    assert box.put_control(bytes(CONTROL_BYTES))
+    box.clear(Drops())
+    assert box.put_control(b"x")
 
 
 def test_clearing_tells_of_every_packet() -> None:
