@@ -8,7 +8,7 @@ import trio
 from nacl.public import PrivateKey
 
 from derp.metrics import Metrics
-from derp.net.tcp import RECEIVE_SIZE
+from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
 from derp.relay.ratelimit import TokenBucket
@@ -87,7 +87,10 @@ class Server:
     def schedule(self, connection: "Connection", now: float) -> None:
         """Make the first keep-alive and the first round-trip sample of a connection due."""
         self.schedule_keep_alive(connection, now)
-        self.round_trips.set(connection, now + ROUND_TRIP_EVERY)
+        if isinstance(connection.transport, TCPTransport):
+            self.round_trips.set(connection, now + ROUND_TRIP_EVERY)
+        else:
+            self.metrics.no_round_trip(tcp=False)
 
     def schedule_keep_alive(self, connection: "Connection", now: float) -> None:
         """Make a connection's next keep-alive due."""

@@ -50,14 +50,11 @@ def end_stuck(server: Server, now: float) -> None:
 
 
 def sample_round_trip(connection: Connection) -> None:
-    """Count the kernel's estimate of a connection's round-trip time."""
+    """Count the kernel's estimate of the round-trip time of a connection that is TCP."""
     metrics = connection.server.metrics
     transport = connection.transport
-    if not isinstance(transport, TCPTransport):
-        metrics.no_round_trip(tcp=False)
-        return
     try:
-        info = transport.tcp_info()
+        info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""
         microseconds: int = _RTT.unpack_from(info, _RTT_OFFSET)[0]
     except (OSError, struct.error):
         metrics.no_round_trip(tcp=True)

@@ -104,6 +104,12 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
     assert len(server.keep_alives) == len(server.round_trips) == 0
 
 
+async def test_what_is_no_tcp_has_no_round_trip_time(autojump_clock: Clock, relay: Relay) -> None:
+    await relay.login()
+    await trio.sleep(100)
+    assert relay.metrics.tcp_rtt == {"non-tcp": 1}
+
+
 async def test_login_tells_version_and_no_limits(autojump_clock: Clock, relay: Relay) -> None:
     peer = await relay.login()
     assert peer.server_key == relay.server.public_key

@@ -8,7 +8,6 @@ from derp import timers
 from derp.metrics import Metrics
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Endpoint
-from tests.memory_transport import memory_pair
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("127.0.0.1", 50000)
 
@@ -50,7 +49,3 @@ def test_an_error_is_counted(answer: bytes | OSError) -> None:
 
     with socket.socket() as sock:
         assert sampled(Broken(sock, THERE, HERE)) == {"error": 1}
-
-
-def test_what_is_no_tcp_is_counted() -> None:
-    assert sampled(memory_pair()[0]) == {"non-tcp": 1}
