@@ -15,7 +15,7 @@ import golang
 import pytest
 import trustme
 from rawderp import SERVER
-from relay import Relay, TestCA, command_under_test, running, write_key_file
+from relay import Relay, TestCA, command_under_test, die_with_parent, running, write_key_file
 from stage import Place
 
 
@@ -137,29 +137,22 @@ def place(command: list[str], test_ca: TestCA, folder: Path, *, may_panic: bool)
 def idle_clients(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Idle clients of both derpers, from before the first test on, if a test asks for them.
-
-    They have relays of their own, since other tests count connections.
-    """
-    if not any(item.get_closest_marker("patient") for item in request.session.items):
-        yield {}
-        return
-    commands = {
-        "reference": [str(request.getfixturevalue("binaries")["derper"])],
-        "tested": request.getfixturevalue("under_test"),
-    }
-    with contextlib.ExitStack() as stack:
-        watching = {}
-        for which, command in commands.items():
-            folder = tmp_path_factory.mktemp(f"idle-{which}")
-            write_key_file(folder / "derper.key", SERVER.private)
-            relay = stack.enter_context(running(Relay("idle", command, folder, tls=False)))
-            process = subprocess.Popen(
-                [sys.executable, golang.HERE / "watch_keepalive.py", relay.host, str(relay.port)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            stack.callback(process.communicate)
-            stack.callback(process.kill)
-            watching[which] = process
-        yield watching
+    """Idle clients of both derpers, from before the first test on, if a test asks for them."""
+    watching: dict[str, subprocess.Popen[str]] = {}
+    if any(item.get_closest_marker("patient") for item in request.session.items):
+        # Where there is no Go, the tests that need it say so.
+        with contextlib.suppress(pytest.fail.Exception):
+            go_derper = request.getfixturevalue("binaries")["derper"]
+            under_test = request.getfixturevalue("under_test")
+            for which, command in (("reference", [str(go_derper)]), ("tested", under_test)):
+                folder = tmp_path_factory.mktemp(f"idle-{which}")
+                watching[which] = subprocess.Popen(
+                    [sys.executable, golang.HERE / "watch_keepalive.py", folder, *command],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
+                )
+    yield watching
+    for process in watching.values():
+        process.kill()
+        process.communicate()

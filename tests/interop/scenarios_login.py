@@ -152,8 +152,8 @@ INFOS = {
     "form feed around": b'\x0c{"version":2}',
     "byte order mark": b'\xef\xbb\xbf{"version":2}',
     "UTF-16": '{"version":2}'.encode("utf-16"),
-    "deep nesting": b'{"new":' + b"[" * 5000 + b"]" * 5000 + b"}",
-    "too deep nesting": b'{"new":' + b"[" * 10001 + b"]" * 10001 + b"}",
+    "deep nesting": b'{"new":' + b"[" * 500 + b"]" * 500 + b"}",
+    "too deep nesting": b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "a number of 5000 digits": b'{"new":' + b"9" * 5000 + b"}",
     "an exponent out of range": b'{"new":1e999}',
     "meshKey empty": b'{"meshKey":""}',
@@ -189,7 +189,6 @@ INFO_DIFFERS = {
     "version too large": laxer("any whole number will do, for nothing depends on it"),
     "version twice, once wrong": laxer("of a field that is there twice, the last counts"),
     "meshKey twice, first wrong": laxer("of a field that is there twice, the last counts"),
-    "deep nesting": stricter("Python's json gives up sooner than Go's; no client nests at all"),
     "a number of 5000 digits": stricter("Python reads no such numbers; no client sends any"),
 }
 

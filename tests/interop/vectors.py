@@ -72,9 +72,10 @@ def _fields(name: str, payload: bytes, client: Key) -> Meaning:  # noqa: PLR0911
         case "PeerGone":
             return {"key": key, "reason": rest[0]}
         case "PeerPresent":
-            address = ipaddress.IPv6Address(rest[:16])
+            six = ipaddress.IPv6Address(rest[:16])
             port = int.from_bytes(rest[16:18], "big")
-            return {"key": key, "address": str(address), "port": port, "flags": rest[18]}
+            address = str(six.ipv4_mapped or six)
+            return {"key": key, "address": address, "port": port, "flags": rest[18]}
         case "ClosePeer":
             return {"key": key}
         case "NotePreferred":
@@ -109,7 +110,9 @@ def _payload(meaning: Meaning, client: Key) -> bytes:  # noqa: PLR0911 — a tab
         case "PeerGone":
             return field["key"] + bytes([meaning["reason"]])
         case "PeerPresent":
-            address = ipaddress.IPv6Address(meaning["address"]).packed
+            address = ipaddress.ip_address(meaning["address"]).packed
+            if len(address) == 4:
+                address = bytes(10) + b"\xff\xff" + address
             return field["key"] + address + struct.pack(">HB", meaning["port"], meaning["flags"])
         case "NotePreferred":
             return bytes([meaning["preferred"]])

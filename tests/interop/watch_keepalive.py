@@ -1,28 +1,33 @@
-"""Logs idle clients in and waits for the first frame that each of them gets.
+"""Starts a relay, logs idle clients in, and waits for the first frame that each of them gets.
 
-    python watch_keepalive.py HOST PORT
+    python watch_keepalive.py FOLDER COMMAND...
 
 Prints one line of JSON: for each client the seconds from its login, the frame's type and its
-payload's length. A process of its own, since the tests have other things to do for this minute.
+payload's length. A process of its own, since the tests have other things to do for this minute;
+a relay of its own, since other tests count connections.
 """
 
 import json
 import selectors
 import sys
 import time
+from pathlib import Path
 
 from rawderp import PATIENCE, SERVER, Key, Wire, client_info, upgrade_request
+from relay import Relay, running, write_key_file
 
 CLIENTS = 8
 LONGEST = 80.0
 """Seconds: a keepalive comes after 60 and up to 5 of jitter."""
 
+Came = list[tuple[float, int, int]]
 
-def main(host: str, port: int) -> None:
-    came: list[tuple[float, int, int]] = []
+
+def watch(relay: Relay) -> Came:
+    came: Came = []
     with selectors.DefaultSelector() as selector:
         for number in range(CLIENTS):
-            wire = Wire.connect((host, port))
+            wire = Wire.connect((relay.host, relay.port))
             wire.send(upgrade_request("Upgrade: DERP", "Derp-Fast-Start: 1"))
             wire.take_frame()
             key = Key.named(f"idle client {number}")
@@ -36,8 +41,15 @@ def main(host: str, port: int) -> None:
                 kind, payload = wire.take_frame(PATIENCE)
                 came.append((time.monotonic() - since, kind, len(payload)))
                 selector.unregister(ready.fileobj)
+    return came
+
+
+def main(folder: Path, command: list[str]) -> None:
+    write_key_file(folder / "derper.key", SERVER.private)
+    with running(Relay("idle", command, folder, tls=False)) as relay:
+        came = watch(relay)
     sys.stdout.write(json.dumps(came))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:])
