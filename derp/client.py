@@ -13,7 +13,6 @@ from derp import log
 from derp.connection import Connection
 from derp.errors import LoginRefused, PeerVanished
 from derp.metrics import DropReason
-from derp.net.tcp import TCPTransport
 from derp.net.transport import Transport
 from derp.server import Server
 from derp.wire import frames, login, runs
@@ -97,75 +96,34 @@ async def _login(
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
 
 
-class Reader:
-    """What was read of one client and not acted on yet."""
-
-    __slots__ = ("connection", "ended", "received", "server", "skip", "tail", "transport")
-
-    def __init__(self, server: Server, connection: Connection, leftover: bytes) -> None:
-        self.server = server
-        self.connection = connection
-        self.transport = connection.transport
-        self.tail = leftover
-        self.skip = 0
-        self.received = 0
-        self.ended = False
-
-    def step(self) -> bool:
-        """Read once and act on it; return whether the client has closed the connection."""
-        self._step()
-        while self.transport.holds_back and not self.ended:
-            self._step()
-        return self.ended
-
-    def _step(self) -> None:
-        view = self.server.view
-        held = len(self.tail)
-        room = held + LIMITED_READ if self.connection.bucket else len(view)
-        received = self.transport.read_into(view[held:room])
-        self.received = max(received, 0)
-        if received > 0:
-            self.act(received)
-        elif received < 0:
-            if self.tail or self.skip:
-                raise PeerVanished("the connection was closed in the middle of a frame")
-            self.ended = True
-
-    def act(self, received: int) -> None:
-        """Act on the tail and the `received` bytes that lie behind its place in the buffer."""
-        buffer = self.server.buffer
-        tail = self.tail
-        end = received
-        if tail:
-            end += len(tail)
-            buffer[: len(tail)] = tail
-        start = 0
-        if self.skip:
-            start = min(self.skip, end)
-            self.skip -= start
-        if start < end:
-            start, self.skip = _act(self.server, self.connection, start, end)
-        self.tail = bytes(buffer[start:end]) if start < end else b""
-
-
 async def _read(server: Server, connection: Connection, leftover: bytes) -> None:
-    """Read frames and act on them until the client closes the connection.
+    """Read frames and act on them until the client closes the connection."""
+    transport, buffer, view = connection.transport, server.buffer, server.view
+    tail = leftover
+    skip = received = 0
+    while True:
+        # The shared buffer holds what was just received: no await until it is done with.
+        end = len(tail) + received
+        buffer[: len(tail)] = tail
+        start = min(skip, end)
+        skip -= start
+        if start < end:
+            start, skip = _act(server, connection, start, end)
+        tail = bytes(buffer[start:end])
 
-    Where the client has no rate limit and its transport is a socket, the poller does it.
-    """
-    transport = connection.transport
-    reader = Reader(server, connection, leftover)
-    reader.act(0)
-    while not reader.ended:
-        if connection.bucket is None and isinstance(transport, TCPTransport):
-            await transport.read_through(server.poller, reader.step)
-            continue
-        await transport.wait_readable()
-        reader.step()
         bucket = connection.bucket
-        if bucket is not None and (pause := bucket.reserve(reader.received, trio.current_time())):
+        if bucket is not None and (pause := bucket.reserve(received, trio.current_time())):
             server.metrics.rate_limit_per_client_waited += 1
             await _pause(connection, pause)
+        received = 0
+        while not received:
+            await transport.wait_readable()
+            room = len(tail) + LIMITED_READ if connection.bucket else len(view)
+            received = transport.read_into(view[len(tail) : room])
+        if received < 0:
+            if tail or skip:
+                raise PeerVanished("the connection was closed in the middle of a frame")
+            return
 
 
 async def _pause(connection: Connection, seconds: float) -> None:

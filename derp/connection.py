@@ -163,7 +163,6 @@ class Connection:
         self.outbox = Outbox(self._drop_head)
         self.progress = (self.mark, trio.current_time())
         self.server.sending[self] = None
-        self.server.poller.leave()
         self.server.nursery.start_soon(self._send_queued, self.outbox)
 
     async def _send_queued(self, outbox: Outbox) -> None:

@@ -8,7 +8,6 @@ import trio
 from nacl.public import PrivateKey
 
 from derp.metrics import Metrics
-from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
@@ -50,7 +49,6 @@ class Server:
     round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
     sending: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
     """The connections with something queued, each with a task that sends it."""
-    poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)
@@ -85,7 +83,6 @@ class Server:
         now = trio.current_time()
         for connection in self.hub.members:
             connection.bucket = self.bucket(now)
-            connection.transport.take_back()
 
     def schedule(self, connection: "Connection", now: float) -> None:
         """Make the first keep-alive and the first round-trip sample of a connection due."""

@@ -165,7 +165,6 @@ async def serve(config: Config, prepared: Prepared) -> None:
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(_signals, to_supervisor)
-        senders.start_soon(server.poller.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
                 _start_services(config, prepared, server, services, connections, refusals)

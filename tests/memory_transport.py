@@ -103,11 +103,6 @@ class MemoryTransport:
         finally:
             self._flushing = False
 
-    holds_back = False
-
-    def take_back(self) -> None:
-        pass
-
     def abort(self) -> None:
         if self.closed:
             return

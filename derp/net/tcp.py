@@ -10,11 +10,9 @@ take is kept, and `flush` sends it once the socket is writable again.
 import socket
 from collections.abc import Awaitable, Callable
 
-import outcome
 import trio
 
 from derp.errors import PeerVanished
-from derp.net.poller import Loan, Poller, Step
 from derp.net.transport import Endpoint
 
 RECEIVE_SIZE = 128 << 10
@@ -24,14 +22,9 @@ RECEIVE_SIZE = 128 << 10
 class TCPTransport:
     """A Transport over a connected, non-blocking TCP socket, which it owns."""
 
-    __slots__ = ("_loan", "_more", "_socket", "_unsent", "local", "remote")
+    __slots__ = ("_more", "_socket", "_unsent", "local", "remote")
 
     tls_version: str | None = None
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether there is more to read than the socket has; see Transport."""
-        return False
 
     def __init__(self, sock: socket.socket, remote: Endpoint, local: Endpoint) -> None:
         self.remote = remote
@@ -40,29 +33,6 @@ class TCPTransport:
         self._unsent: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self._more = False
-        self._loan: Loan | None = None
-
-    async def read_through(self, poller: Poller, step: Step) -> None:
-        """Let the poller call `step` whenever there may be something to read.
-
-        Returns once `step` has returned True. Raises what it raises, and PeerVanished.
-        """
-        if self._socket.fileno() == -1:
-            raise PeerVanished("the connection was closed")
-        # What was received with an earlier read does not make the socket readable.
-        while self._more:
-            if step():
-                return
-            await trio.lowlevel.checkpoint()
-        await poller.lend(self._socket.fileno(), step, self._remember)
-
-    def _remember(self, loan: Loan | None) -> None:
-        self._loan = loan
-
-    def take_back(self) -> None:
-        """End `read_through`, if it is under way, as if `step` had returned True."""
-        if self._loan is not None:
-            self._loan.end(outcome.Value(None))
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
@@ -130,8 +100,6 @@ class TCPTransport:
     def abort(self) -> None:
         """Close at once; see Transport."""
         if self._socket.fileno() != -1:
-            if self._loan is not None:
-                self._loan.end(outcome.Error(PeerVanished("the connection was closed")))
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 

@@ -73,11 +73,6 @@ class TLSTransport(TCPTransport):
         # Ciphertext that has come since there was data in it.
         self._barren = 0
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether something decrypted, or an end, waits to be read; see Transport."""
-        return self._carry is not None
-
     async def handshake(self) -> None:
         """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
         engine = self._engine

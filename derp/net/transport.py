@@ -30,10 +30,6 @@ class Transport(Protocol):
     tls_version: str | None
     """As `ssl` names it ("TLSv1.3"); None without TLS."""
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether `read_into` has more to give although the socket may have nothing."""
-
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
 
@@ -56,9 +52,6 @@ class Transport(Protocol):
 
     async def flush(self) -> None:
         """Wait until nothing is unsent. Raises PeerVanished."""
-
-    def take_back(self) -> None:
-        """Have the task that reads look at its connection anew, if somebody reads for it."""
 
     def abort(self) -> None:
         """Close at once; every task waiting on the transport wakes with PeerVanished."""

@@ -94,8 +94,6 @@ class ReplayStream(trio.abc.Stream):
 class WebSocketTransport:
     """A Transport over an accepted websocket: writes are kept, and sent as messages by `flush`."""
 
-    holds_back = False
-
     def __init__(self, connection: Any, stream: ReplayStream, below: Transport) -> None:
         self.remote: Endpoint = below.remote
         self.local: Endpoint = below.local
@@ -152,9 +150,6 @@ class WebSocketTransport:
             except trio_websocket.ConnectionClosed as error:
                 raise PeerVanished("the websocket was closed") from error
             self._unsent.popleft()
-
-    def take_back(self) -> None:
-        """Nobody reads for a websocket's task."""
 
     def abort(self) -> None:
         """Close the connection below at once; see Transport."""
