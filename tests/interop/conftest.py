@@ -40,6 +40,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "patient: waits for something that began with the session")
 
 
+DIFFERENCES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def differences(request: pytest.FixtureRequest) -> list[str]:
+    """Where ours is meant to differ from the Go derper, and does; told at the end."""
+    return request.config.stash.setdefault(DIFFERENCES, [])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if known := config.stash.get(DIFFERENCES, []):
+        terminalreporter.section("documented differences from the Go derper, as expected")
+        for line in known:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def binaries() -> dict[str, Path]:
     try:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -47,12 +48,17 @@ def command_under_test(choice: str, go_derper: Path) -> list[str]:
     return shlex.split(choice)
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to outgoing connections, of which these tests make many."""
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody used a moment ago."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def write_key_file(path: Path, private: bytes) -> None:

@@ -162,7 +162,7 @@ HANDSHAKE_DIFFERS = {
     "a protocol that has derp in its name": {
         "alice: HTTP 101 connection: Upgrade | sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         " | upgrade: websocket": Difference("alice: HTTP 400", "refused at once, not afterwards"),
-        "alice: closed": Difference((), "as above"),
+        "alice: closed": Difference((), "refused at once, not afterwards"),
     },
 }
 

@@ -6,6 +6,7 @@ The two transcripts must then be equal, but for the lines that a scenario declar
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -320,6 +321,7 @@ def who(public: bytes) -> str:
     return _names().get(public, public.hex())
 
 
+@functools.cache
 def _names() -> dict[bytes, str]:
     names = [
         *(f"{base}{number}" for base in ("alice", "bob", "carol", "dave") for number in ("", "2")),

@@ -27,7 +27,9 @@ def perform(scene: Scenario, place: Place) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_exchange(name: str, reference: Place, tested: Place, is_go: bool) -> None:
+def test_exchange(
+    name: str, reference: Place, tested: Place, is_go: bool, differences: list[str]
+) -> None:
     scene = SCENARIOS[name]
     with ThreadPoolExecutor(2) as pool:
         theirs = pool.submit(perform, scene, reference)
@@ -35,6 +37,8 @@ def test_exchange(name: str, reference: Place, tested: Place, is_go: bool) -> No
         expected, got = theirs.result(timeout=120), ours.result(timeout=120)
     if not is_go:
         expected = scene.expected(expected)
+        reasons = dict.fromkeys(difference.why for difference in scene.differs.values())
+        differences += [f"{name}: {why}" for why in reasons]
     if got != expected:
         diff = difflib.unified_diff(expected, got, "expected", "got", n=99, lineterm="")
         pytest.fail("\n".join(diff), pytrace=False)
