@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from derp import client, log
-from derp.errors import ConnectionEnd, PeerVanished, TLSFailed
+from derp.errors import ConnectionEnd, InternalFault, PeerVanished, TLSFailed
 from derp.http.message import Answer, Handoff, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer
@@ -55,7 +55,8 @@ class Door:
             metrics.tls_rejected_connections += 1
             sock.close()
             return
-        metrics.tls_accepted_connections += 1
+        if self.engine is not None:
+            metrics.tls_accepted_connections += 1
         self.nursery.start_soon(self._connection, sock, remote)
 
     async def _connection(self, sock: socket.socket, remote: Endpoint) -> None:
@@ -65,8 +66,9 @@ class Door:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
             end = error
-        except Exception:
+        except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
+            end = InternalFault(repr(error))
             if self.refusals.admit("bug", trio.current_time(), _network(remote.host)):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
@@ -104,15 +106,22 @@ class Door:
 
     async def _speak(self, transport: Transport, fields: dict[str, Any]) -> None:
         server = self.server
-        with server.metrics.tls_request(transport.tls_version):
-            handoff = await serve_http(transport, self.route, server.view)
-            if handoff is None:
+        metrics, version = server.metrics, transport.tls_version
+
+        def route(request: Request) -> Answer:
+            metrics.tls_request(version)
+            with metrics.tls_active_while(version):
+                return self.route(request)
+
+        handoff = await serve_http(transport, route, server.view)
+        if handoff is None:
+            return
+        with metrics.tls_active_while(version):
+            if handoff.websocket:
+                await self._speak_websocket(transport, handoff, fields)
                 return
             not_ideal = bool(handoff.ideal_node)
-            if not handoff.websocket:
-                await client.serve(server, transport, handoff.leftover, fields, not_ideal=not_ideal)
-                return
-            await self._speak_websocket(transport, handoff, fields)
+            await client.serve(server, transport, handoff.leftover, fields, not_ideal=not_ideal)
 
     async def _speak_websocket(
         self, transport: Transport, handoff: Handoff, fields: dict[str, Any]

@@ -25,6 +25,10 @@ HOME_MOVE_AFTER: Final = 5.0
 """Seconds after which a change of home is a move, and not a part of connecting."""
 LIMITED_READ: Final = 16 << 10
 """Bytes read at a time from a client with a rate limit, so that it is paused often and briefly."""
+MANY_RUNS: Final = 64
+"""Runs that one read should hold at most: each costs about as much whatever its size, and the
+others wait meanwhile. Where it held more, the next read is smaller."""
+MIN_READ: Final = 4 << 10
 MAX_PONGS: Final = 64
 """Pongs sent for one read; pings beyond are ignored, as the original ignores too fast ones."""
 
@@ -51,7 +55,8 @@ async def serve(
     not leave in good order.
     """
     server.metrics.accepts += 1
-    key, info, box, leftover = await _login(server, transport, leftover)
+    key, info, box, rest = await _login(server, transport, leftover)
+    del leftover
     now = trio.current_time()
     connection = Connection(server, transport, key, info, not_ideal=not_ideal, now=now)
     fields["client"] = short(key)
@@ -62,7 +67,7 @@ async def serve(
         connection.send_control(login.seal_server_info(box, limit.bytes_per_second, limit.burst))
         logger.info("joined", **fields)
         try:
-            await _read(server, connection, leftover)
+            await _read(server, connection, rest)
         except PeerVanished:
             # Whoever ended the connection from outside knows the reason.
             if connection.ending is not None:
@@ -78,7 +83,7 @@ async def serve(
 
 async def _login(
     server: Server, transport: Transport, leftover: bytes
-) -> tuple[bytes, login.ClientInfo, Box, bytes]:
+) -> tuple[bytes, login.ClientInfo, Box, bytearray]:
     """Greet, and read the client's proof of its key. Raises LoginRefused."""
     with trio.move_on_after(LOGIN_TIMEOUT):
         transport.write(frames.server_key(server.public_key))
@@ -91,15 +96,20 @@ async def _login(
                 raise PeerVanished("the connection was closed before login")
             received += server.view[:count]
         payload = bytes(received[HEADER_LENGTH:size])
+        del received[:size]
         key, info, box = login.open_client_info(server.private_key, payload)
-        return key, info, box, bytes(received[size:])
+        return key, info, box, received
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
 
 
-async def _read(server: Server, connection: Connection, leftover: bytes) -> None:
-    """Read frames and act on them until the client closes the connection."""
+async def _read(server: Server, connection: Connection, leftover: bytearray) -> None:
+    """Read frames and act on them until the client closes the connection.
+
+    `leftover` is what came with the login; it is emptied, so that nobody keeps it.
+    """
     transport, buffer, view = connection.transport, server.buffer, server.view
-    tail = leftover
+    tail = bytes(leftover)
+    leftover.clear()
     skip = received = 0
     while True:
         # The shared buffer holds what was just received: no await until it is done with.
@@ -107,8 +117,11 @@ async def _read(server: Server, connection: Connection, leftover: bytes) -> None
         buffer[: len(tail)] = tail
         start = min(skip, end)
         skip -= start
+        appetite = len(view)
         if start < end:
-            start, skip = _act(server, connection, start, end)
+            start, skip, runs_found = _act(server, connection, start, end)
+            if runs_found > MANY_RUNS:
+                appetite = max(MIN_READ, MANY_RUNS * end // runs_found)
         tail = bytes(buffer[start:end])
 
         bucket = connection.bucket
@@ -118,8 +131,8 @@ async def _read(server: Server, connection: Connection, leftover: bytes) -> None
         received = 0
         while not received:
             await transport.wait_readable()
-            room = len(tail) + LIMITED_READ if connection.bucket else len(view)
-            received = transport.read_into(view[len(tail) : room])
+            room = LIMITED_READ if connection.bucket else appetite
+            received = transport.read_into(view[len(tail) : len(tail) + room])
         if received < 0:
             if tail or skip:
                 raise PeerVanished("the connection was closed in the middle of a frame")
@@ -135,19 +148,22 @@ async def _pause(connection: Connection, seconds: float) -> None:
             raise connection.ending
 
 
-def _act(server: Server, connection: Connection, start: int, end: int) -> tuple[int, int]:
+def _act(server: Server, connection: Connection, start: int, end: int) -> tuple[int, int, int]:
     """Act on every whole frame in `server.buffer[start:end]`.
 
-    Returns where the first incomplete frame begins, and how many bytes behind `end` are to be
-    skipped. Raises ProtocolViolation or NotPermitted.
+    Returns where the first incomplete frame begins, how many bytes behind `end` are to be
+    skipped, and how many runs and control frames there were. Raises ProtocolViolation or
+    NotPermitted.
     """
     buffer, key = server.buffer, connection.key
     pongs: list[bytes] = []
+    found = 0
     try:
         while True:
             what, stop, destination, packets = runs.next_run(buffer, start, end, key)
             if what == runs.INCOMPLETE:
-                return start, 0
+                return start, 0, found
+            found += 1
             if connection.duplicate:
                 server.hub.heard(connection)
             if packets:
@@ -156,7 +172,7 @@ def _act(server: Server, connection: Connection, start: int, end: int) -> tuple[
             elif what == runs.UNKNOWN:
                 server.metrics.unknown_frames += 1
                 if stop > end:
-                    return end, stop - end
+                    return end, stop - end, found
             elif what == _PING:
                 server.metrics.got_ping += 1
                 ping = start + HEADER_LENGTH

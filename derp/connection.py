@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from derp import log
-from derp.errors import ConnectionEnd, PeerVanished
+from derp.errors import ConnectionEnd, InternalFault
 from derp.metrics import DropReason
 from derp.net.transport import Transport
 from derp.relay.outbox import Entry, Outbox
@@ -42,7 +42,6 @@ class Connection:
 
     __slots__ = (
         "_peer_gone_bucket",
-        "_writes",
         "bucket",
         "connected_at",
         "duplicate",
@@ -81,9 +80,8 @@ class Connection:
         self.outbox: Outbox | None = None
         self.ending: ConnectionEnd | None = None
         """Set once somebody other than its own task has ended this connection."""
-        self.progress: tuple[tuple[int, int], float] = ((0, 0), now)
-        """What `mark` was, and since when: for the task that looks for stuck peers."""
-        self._writes = 0
+        self.progress: tuple[int, float] = (0, now)
+        """What the peer had taken, and when: for the task that looks for stuck peers."""
         self._peer_gone_bucket: TokenBucket | None = None
 
     def deliver(
@@ -115,10 +113,10 @@ class Connection:
         if self.transport.unsent:
             self._start_sending()
 
-    def send_control(self, frame: bytes) -> bool:
+    def send_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Send or queue a frame that is no packet; False where it had to be let go."""
         if self.outbox is not None:
-            return self.outbox.put_control(frame)
+            return self.outbox.put_control(frame, must=must)
         try:
             self.transport.write(frame)
         except ConnectionEnd as error:
@@ -139,8 +137,11 @@ class Connection:
         return True
 
     def peer_disconnected(self, key: bytes) -> None:
-        """Tell that a client whose packets were handed to this one has left."""
-        if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED)):
+        """Tell that a client whose packets were handed to this one has left.
+
+        It is told once only, so it is never let go; `heard_from` bounds how often there is cause.
+        """
+        if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
             self.server.metrics.peer_gone_disconnected_frames += 1
 
     def end(self, error: ConnectionEnd) -> None:
@@ -154,14 +155,9 @@ class Connection:
         if self.outbox is not None:
             self.outbox.clear(self._drop_gone)
 
-    @property
-    def mark(self) -> tuple[int, int]:
-        """Something that changes whenever the peer has taken something."""
-        return self._writes, self.transport.unsent
-
     def _start_sending(self) -> None:
         self.outbox = Outbox(self._drop_head)
-        self.progress = (self.mark, trio.current_time())
+        self.progress = (self.transport.taken, trio.current_time())
         self.server.sending[self] = None
         self.server.nursery.start_soon(self._send_queued, self.outbox)
 
@@ -187,13 +183,12 @@ class Connection:
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly.
             logger.exception("sending was ended by a bug", client=short(self.key))
-            self.end(PeerVanished(f"sending failed: {error!r}"))
+            self.end(InternalFault(repr(error)))
         finally:
             self.server.sent(self)
 
     def _send_pieces(self, pieces: list[bytes | memoryview], entries: list[Entry]) -> None:
         metrics = self.server.metrics
-        self._writes += 1
         try:
             self.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         except ConnectionEnd:

@@ -11,7 +11,8 @@
         ├── LoginRefused        the DERP login broke a rule or came too late
         ├── ProtocolViolation   a frame broke a rule after login
         ├── NotPermitted        a mesh-only frame from a client without the mesh key
-        └── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
+        ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
+        └── InternalFault       a mistake of ours
 
 A message is one line, names what was expected, and never holds a private key. The connection
 task is the only place that catches a ConnectionEnd: it turns it into one log line and one count,
@@ -83,3 +84,9 @@ class WriteTimeout(ConnectionEnd):
     """The peer took nothing for longer than the write timeout."""
 
     reason = "write_timeout"
+
+
+class InternalFault(ConnectionEnd):
+    """A mistake of ours ended the connection; the log has a traceback."""
+
+    reason = "internal_fault"

@@ -172,7 +172,8 @@ async def serve(config: Config, prepared: Prepared) -> None:
                 async for event in events:
                     if event is Event.STOP:
                         break
-                    await _reload(config, server)
+                    # On its own, so that a file that can't be read to its end delays no stop.
+                    services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
             for sock in (*prepared.main, *prepared.plain, *prepared.stun):
                 sock.close()
@@ -232,7 +233,9 @@ async def _reload(config: Config, server: Server) -> None:
         logger.info("SIGHUP: there is no -rate-config to reload")
         return
     try:
-        limit = await trio.to_thread.run_sync(rateconfig.load, config.rate_config, ReloadError)
+        limit = await trio.to_thread.run_sync(
+            rateconfig.load, config.rate_config, ReloadError, abandon_on_cancel=True
+        )
     except ReloadError as error:
         logger.error("the old rate limit stays in force", reason=str(error))  # noqa: TRY400
         return

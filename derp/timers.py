@@ -41,9 +41,9 @@ def end_stuck(server: Server, now: float) -> None:
     if not server.write_timeout:
         return
     for connection in list(server.sending):
-        mark, since = connection.progress
-        if connection.mark != mark:
-            connection.progress = (connection.mark, now)
+        taken, since = connection.progress
+        if connection.transport.taken != taken:
+            connection.progress = (connection.transport.taken, now)
         elif now - since > server.write_timeout and connection.ending is None:
             server.metrics.sclient_write_timeouts += 1
             connection.end(WriteTimeout(f"the client took nothing for {server.write_timeout:g} s"))

@@ -43,6 +43,7 @@ class MemoryTransport:
         self.remote = remote
         self.tls_version = tls_version
         self.capacity = capacity
+        self.taken = 0
         self.closed = False
         """Whether this end was closed, by `aclose` or `abort`."""
         self.was_reset = False
@@ -168,6 +169,7 @@ class MemoryTransport:
             return
         room = self.capacity - sum(map(len, self.peer._inbox))
         piece, self._unsent = self._unsent[:room], self._unsent[room:]
+        self.taken += len(piece)
         if piece:
             self.peer._inbox.append(piece)
             self.peer._signal()

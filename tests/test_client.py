@@ -1,5 +1,6 @@
 """A client's life over memory transports: login, frames, duplicates, slow readers, leaving."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -383,6 +384,16 @@ async def test_a_peer_that_reads_nothing_is_gone_after_the_write_timeout(
     assert relay.dropped(DropReason.UNKNOWN_DEST) == 1
 
 
+async def test_what_only_grows_is_no_progress(autojump_clock: Clock, relay: Relay) -> None:
+    stuck, sender = await relay.login(capacity=100), await relay.login()
+    with contextlib.suppress(PeerVanished):
+        for _ in range(20):
+            await sender.send_packet(stuck.key, bytes(1000))
+            await stuck.send(PING, bytes(8))
+            await trio.sleep(0.3)
+    assert isinstance(await relay.end_of(stuck), WriteTimeout)
+
+
 async def test_a_peer_that_reads_slowly_is_not_stuck(autojump_clock: Clock, relay: Relay) -> None:
     slow, sender = await relay.login(capacity=100), await relay.login()
     await sender.send_packet(slow.key, bytes(1000))
@@ -453,6 +464,45 @@ async def test_a_rate_limit_pauses_reading_and_is_told_at_login(
     elapsed = trio.current_time() - start
     assert (300_000 - 65_568 - 20_000) / 100_000 < elapsed < 300_000 / 100_000
     assert relay.metrics.rate_limit_per_client_waited > 0
+
+
+async def test_who_is_ended_while_paused_does_not_wait_for_it(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    relay.server.set_rate_limit(RateConfig(10, 65_568))
+    peer = await relay.login(capacity=1000)
+    start = trio.current_time()
+    with contextlib.suppress(PeerVanished):
+        for _ in range(40):
+            await peer.end.send(frame(SEND, peer.key + bytes(2000)))
+    assert isinstance(await relay.end_of(peer), WriteTimeout)
+    assert trio.current_time() - start < 10
+
+
+async def test_tiny_frames_make_reads_smaller(autojump_clock: Clock, relay: Relay) -> None:
+    flooder, other = await relay.login(), await relay.login()
+    keys = [flooder.key, ABSENT]
+    flood = b"".join(frame(SEND, keys[n % 2]) for n in range(3000))
+    reads: list[int] = []
+    (connection,) = (c for c in relay.hub.members if c.key == flooder.key)
+    read_into = connection.transport.read_into
+
+    def counted(view: memoryview) -> int:
+        count = read_into(view)
+        reads.append(count)
+        return count
+
+    connection.transport.read_into = counted  # type: ignore[method-assign]
+    await flooder.end.send(flood)
+    await flooder.end.send(flood)
+    received = 0
+    while received < 3000:
+        await flooder.receive()
+        received += 1
+    await other.ping()
+    assert reads[0] == len(flood)
+    assert max(reads[1:]) <= client.MIN_READ
+    assert relay.metrics.packets_received == 6000
 
 
 async def test_a_new_rate_limit_is_for_everybody_at_once(

@@ -7,7 +7,7 @@ transport, and keeps the limits:
     a request, head and body  `request` seconds from its first byte (the first request: from the
                               start of the connection), else 408
     taking an answer          `write` seconds, for each chunk of a stream
-    a head                    16 KiB, else 431
+    a head                    16 KiB and 100 lines, else 431
     a body                    64 KiB, thrown away (no page wants one), else 413
 
 A peer that breaks a rule is told so with a status code, and HTTPFailed is raised. Before that, and
@@ -45,6 +45,7 @@ from derp.net.transport import Transport
 logger = log.get("http")
 
 MAX_HEAD = 16 * 1024
+MAX_LINES = 100
 MAX_BODY = 64 * 1024
 
 _COMPLAINTS = {
@@ -175,6 +176,9 @@ class _FrontEnd:
             data = await self._receive()
             self._head += data
             if data:
+                # h11 takes its time over each field, and a field may have three bytes.
+                if sum(piece.count(b"\n") for piece in self._head) > MAX_LINES:
+                    self._refuse_lines()
                 continue
             if self._head:
                 raise PeerVanished("closed in the middle of a request's head")
@@ -183,6 +187,11 @@ class _FrontEnd:
         headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
         remote = self._transport.remote.host
         return parse_request(event.method, event.target, event.http_version, headers, remote)
+
+    def _refuse_lines(self) -> None:
+        head = b"".join(self._head).partition(b"\r\n\r\n")[0]
+        if head.count(b"\n") > MAX_LINES:
+            raise BadRequest(431, _COMPLAINTS[431])
 
     async def _discard_body(self, request: Request) -> None:
         if request.has_body and self._conn.they_are_waiting_for_100_continue:

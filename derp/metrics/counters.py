@@ -186,17 +186,21 @@ class Metrics:
         """Count the end of a connection; None if the peer closed it in good order."""
         self._count(self.connection_ends, ORDERLY_END if end is None else end.reason)
 
-    @contextmanager
-    def tls_request(self, tls_version: str | None) -> Iterator[None]:
-        """Count one HTTP request, as begun and as active while the block runs.
+    def tls_request(self, tls_version: str | None) -> None:
+        """Count one HTTP request.
 
         `tls_version` is as `ssl` names it ("TLSv1.3"); None, without TLS, counts nothing.
         """
+        if tls_version is not None:
+            self._count(self.tls_requests, _TLS_LABELS.get(tls_version, "unknown"))
+
+    @contextmanager
+    def tls_active_while(self, tls_version: str | None) -> Iterator[None]:
+        """Count a request, or the client that came of it, as active while the block runs."""
         if tls_version is None:
             yield
             return
         label = _TLS_LABELS.get(tls_version, "unknown")
-        self._count(self.tls_requests, label)
         self._count(self.tls_active, label)
         try:
             yield

@@ -22,7 +22,7 @@ RECEIVE_SIZE = 128 << 10
 class TCPTransport:
     """A Transport over a connected, non-blocking TCP socket, which it owns."""
 
-    __slots__ = ("_more", "_socket", "_unsent", "local", "remote")
+    __slots__ = ("_more", "_socket", "_unsent", "local", "remote", "taken")
 
     tls_version: str | None = None
 
@@ -33,6 +33,7 @@ class TCPTransport:
         self._unsent: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self._more = False
+        self.taken = 0
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
@@ -68,11 +69,13 @@ class TCPTransport:
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         try:
-            return self._socket.send(data)
+            sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             raise PeerVanished(_explain(error)) from error
+        self.taken += sent
+        return sent
 
     @property
     def unsent(self) -> int:

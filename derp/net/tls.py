@@ -20,7 +20,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
 import trio
 
@@ -59,7 +59,7 @@ class TLSTransport(TCPTransport):
     `handshake` comes first; afterwards it is a Transport.
     """
 
-    __slots__ = ("_barren", "_carry", "_engine", "_ssl", "tls_version")
+    __slots__ = ("_barren", "_carry", "_engine", "_failure", "_ssl", "tls_version")
 
     def __init__(
         self, sock: socket.socket, remote: Endpoint, local: Endpoint, engine: TLSEngine
@@ -72,6 +72,8 @@ class TLSTransport(TCPTransport):
         self._carry: bytes | None = None
         # Ciphertext that has come since there was data in it.
         self._barren = 0
+        # What is wrong behind the data that was given out last.
+        self._failure: TLSFailed | None = None
 
     async def handshake(self) -> None:
         """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
@@ -89,7 +91,7 @@ class TLSTransport(TCPTransport):
             except ssl.SSLWantReadError:
                 self._speak()
             except ssl.SSLError as error:
-                self._fail(error)
+                raise self._failed(error) from error
             else:
                 # What came behind the handshake is the peer's first request.
                 self._carry = self._drained()
@@ -105,6 +107,9 @@ class TLSTransport(TCPTransport):
         engine = self._engine
         total = 0
         if (carry := self._take_carry()) is not None:
+            if self._failure is not None:
+                self._carry = carry
+                raise self._failure
             total = self._decrypt(carry, view, 0)
             if self._carry is not None:
                 return total
@@ -150,7 +155,14 @@ class TLSTransport(TCPTransport):
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError as error:
-                self._fail(error)
+                failure = self._failed(error)
+                if not total:
+                    raise failure from error
+                # The data before it comes first.
+                self._failure = failure
+                self._carry = b""
+                self._more = True
+                return total
         if engine.outgoing.pending:
             self._speak()
             if len(self._unsent) > MAX_UNSENT:
@@ -162,7 +174,7 @@ class TLSTransport(TCPTransport):
         try:
             self._ssl.write(data)
         except ssl.SSLError as error:
-            self._fail(error)
+            raise self._failed(error) from error
         self._speak()
 
     async def aclose(self) -> None:
@@ -198,11 +210,11 @@ class TLSTransport(TCPTransport):
         if sent < len(ciphertext):
             self._unsent = memoryview(ciphertext)[sent:]
 
-    def _fail(self, error: ssl.SSLError) -> NoReturn:
-        """Leave the shared BIOs empty, tell the peer, and raise TLSFailed."""
+    def _failed(self, error: ssl.SSLError) -> TLSFailed:
+        """Leave the shared BIOs empty, tell the peer, and return what to raise."""
         self._drained()
         # Where the peer has left before it could be told, the reason is still the TLS error.
         with contextlib.suppress(PeerVanished):
             self._speak()
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        raise TLSFailed(reason) from error
+        return TLSFailed(reason)

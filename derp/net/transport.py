@@ -50,6 +50,10 @@ class Transport(Protocol):
     def unsent(self) -> int:
         """Bytes (as on the wire, encrypted) that `write` has kept."""
 
+    @property
+    def taken(self) -> int:
+        """Bytes that have been taken from us so far; it grows as long as the peer reads."""
+
     async def flush(self) -> None:
         """Wait until nothing is unsent. Raises PeerVanished."""
 

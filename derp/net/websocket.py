@@ -104,6 +104,7 @@ class WebSocketTransport:
         self._received = b""
         self._ended = False
         self._unsent: deque[bytes] = deque()
+        self.taken = 0
 
     async def wait_readable(self) -> None:
         """Wait for the next message, unless the last one was not read to its end."""
@@ -149,7 +150,7 @@ class WebSocketTransport:
                 await self._connection.send_message(self._unsent[0])
             except trio_websocket.ConnectionClosed as error:
                 raise PeerVanished("the websocket was closed") from error
-            self._unsent.popleft()
+            self.taken += len(self._unsent.popleft())
 
     def abort(self) -> None:
         """Close the connection below at once; see Transport."""

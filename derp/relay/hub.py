@@ -103,6 +103,8 @@ class Hub(Generic[M]):
                 problems.append("a set of duplicates disagrees on who is active")
         if wrong := sum(m.duplicate is not (m.key in self.duplicates) for m in self.members):
             problems.append(f"{wrong} connections are wrong about being duplicates")
+        if not all(self._told_when_gone.values()):
+            problems.append("somebody's leaving would be told to nobody")
         if gone := sum(
             member not in self.members
             for watching in self._told_when_gone.values()

@@ -18,6 +18,8 @@ LANE_BYTES: Final = 1 << 20
 """Most bytes of frames that wait in the packet lane."""
 DISCO_LANE_BYTES: Final = 64 << 10
 """Most bytes of frames that wait in the disco lane."""
+ENTRY_COST: Final = 150
+"""Bytes that a run's entry takes besides its frames; they count, too."""
 CONTROL_BYTES: Final = 64 << 10
 """Most bytes of control frames that wait."""
 MAX_WAIT: Final = 0.15
@@ -73,7 +75,7 @@ class Lane:
     def put(self, entry: Entry) -> None:
         """Append a run, then drop from the head what is too much or, by now, too old."""
         self.entries.append(entry)
-        self.size += len(entry.data)
+        self.size += len(entry.data) + ENTRY_COST
         self.expire(entry.since)
         while (excess := self.size - self._limit) > 0:
             head = self.entries[0]
@@ -82,6 +84,7 @@ class Lane:
             self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
             if not head.packets:
                 self.entries.popleft()
+                self.size -= ENTRY_COST
 
     def expire(self, now: float) -> None:
         """Drop what has waited longer than MAX_WAIT."""
@@ -95,7 +98,7 @@ class Lane:
             self._drop_entry(self.entries.popleft(), on_drop)
 
     def _drop_entry(self, entry: Entry, on_drop: OnDrop) -> None:
-        self.size -= len(entry.data) - entry.offset
+        self.size -= len(entry.data) - entry.offset + ENTRY_COST
         on_drop(entry.disco, entry.packets, entry.payload)
 
 
@@ -110,9 +113,9 @@ class Outbox:
         self._disco = Lane(DISCO_LANE_BYTES, on_drop)
         self._packets = Lane(LANE_BYTES, on_drop)
 
-    def put_control(self, frame: bytes) -> bool:
-        """Queue a control frame; False where too many wait already and it is not queued."""
-        if self._control_size + len(frame) > CONTROL_BYTES:
+    def put_control(self, frame: bytes, *, must: bool = False) -> bool:
+        """Queue a control frame; False where too many wait already and it need not be queued."""
+        if not must and self._control_size + len(frame) > CONTROL_BYTES:
             return False
         self._control.append(frame)
         self._control_size += len(frame)
@@ -140,7 +143,7 @@ class Outbox:
             while lane.entries and size < limit:
                 entry = lane.entries.popleft()
                 piece = memoryview(entry.data)[entry.offset :] if entry.offset else entry.data
-                lane.size -= len(piece)
+                lane.size -= len(piece) + ENTRY_COST
                 size += len(piece)
                 pieces.append(piece)
                 entries.append(entry)

@@ -749,3 +749,18 @@ def check_answers(answer: bytes, data: bytes) -> None:
         else:
             assert len(answer) >= length
             answer = answer[length:]
+
+
+async def test_a_head_of_many_lines_is_refused(site: Site) -> None:
+    client, server = memory_pair()
+    lines = b"a:\r\n" * 3000
+    async with trio.open_nursery() as nursery:
+
+        async def serve_it() -> None:
+            with pytest.raises(HTTPFailed):
+                await serve(server, partial(route, site), memoryview(bytearray(1 << 17)))
+            await server.aclose()
+
+        nursery.start_soon(serve_it)
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + lines)
+        assert (await client.receive_all()).startswith(b"HTTP/1.1 431 ")

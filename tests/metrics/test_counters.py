@@ -62,11 +62,13 @@ def test_an_end_of_a_kind_not_known_at_the_start_is_counted_under_its_own_reason
     ("tls_version", "label"),
     [("TLSv1.2", "1.2"), ("TLSv1.3", "1.3"), ("TLSv1.4", "unknown")],
 )
-def test_a_tls_request_is_active_until_it_ends(tls_version, label):
+def test_a_tls_request_is_counted_and_active_until_it_ends(tls_version, label):
     metrics = Metrics()
-    with metrics.tls_request(tls_version):
+    metrics.tls_request(tls_version)
+    metrics.tls_request(tls_version)
+    with metrics.tls_active_while(tls_version):
         assert metrics.tls_active == {label: 1}
-    with pytest.raises(ZeroDivisionError), metrics.tls_request(tls_version):
+    with pytest.raises(ZeroDivisionError), metrics.tls_active_while(tls_version):
         raise ZeroDivisionError
     assert metrics.tls_requests == {label: 2}
     assert metrics.tls_active == {label: 0}
@@ -74,9 +76,10 @@ def test_a_tls_request_is_active_until_it_ends(tls_version, label):
 
 def test_a_request_without_tls_is_no_tls_request():
     metrics = Metrics()
-    with metrics.tls_request(None):
+    metrics.tls_request(None)
+    with metrics.tls_active_while(None):
         pass
-    assert metrics.tls_requests == {}
+    assert metrics.tls_requests == metrics.tls_active == {}
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def busy_metrics():
     """Metrics that have seen what the Go derper of the fixture had seen."""
     metrics = Metrics()
     for version in ("TLSv1.2", "TLSv1.3"):
-        with metrics.tls_request(version):
+        metrics.tls_request(version)
+        with metrics.tls_active_while(version):
             pass
     metrics.round_trip(0.001)
     return metrics

@@ -247,6 +247,22 @@ async def test_a_spoiled_record_ends_its_connection_only(
     other.abort()
 
 
+async def test_data_in_front_of_a_spoiled_record_is_not_lost(
+    engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets
+) -> None:
+    transport, client = await raw_connected(engine, client_context, sockets)
+    await client.stream.send_all(client.encrypt(b"good") + b"\x17\x03\x03\x00\x20" + bytes(32))
+    view = memoryview(bytearray(1000))
+    await transport.wait_readable()
+    assert transport.read_into(view) == 4
+    for _ in range(2):
+        await transport.wait_readable()
+        with pytest.raises(TLSFailed, match=r"bad record mac|decryption failed"):
+            transport.read_into(view)
+    assert empty(engine)
+    transport.abort()
+
+
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", bytes(1000), b"\xff" * 50]
 )

@@ -162,6 +162,17 @@ def masked(payload: bytes) -> bytes:
     return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
+async def test_many_messages_are_not_taken_for_an_unfinished_one() -> None:
+    async def client(connection: trio_websocket.WebSocketConnection) -> None:
+        for _ in range(20):
+            await connection.send_message(bytes(50_000))
+
+    async def server(transport: WebSocketTransport) -> None:
+        await read(transport, 1_000_000)
+
+    await converse(client, server)
+
+
 async def test_fragments_without_end_are_the_end() -> None:
     here, there = memory_pair()
     fragment = bytes((0x00, 0x80, 0, 0, 0, 0))

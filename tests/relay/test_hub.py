@@ -118,10 +118,19 @@ def test_the_check_notices_each_kind_of_damage() -> None:
                 hub.active[A] = first
             case "wrong flag":
                 first.duplicate = False
+            case "nobody to tell":
+                hub._told_when_gone[C] = set()
         return hub.check()
 
     assert damaged("nothing") == []
-    for damage in ("lost active", "lost member", "lost duplicates", "wrong active", "wrong flag"):
+    for damage in (
+        "lost active",
+        "lost member",
+        "lost duplicates",
+        "wrong active",
+        "wrong flag",
+        "nobody to tell",
+    ):
         assert damaged(damage), damage
 
 

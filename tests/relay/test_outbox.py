@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.relay import outbox as module
-from derp.relay.outbox import CONTROL_BYTES, DISCO_LANE_BYTES, LANE_BYTES, MAX_WAIT, Outbox
+from derp.relay.outbox import (
+    CONTROL_BYTES,
+    DISCO_LANE_BYTES,
+    ENTRY_COST,
+    LANE_BYTES,
+    MAX_WAIT,
+    Outbox,
+)
 from derp.wire.frames import HEADER, recv_packet
 
 SOURCE = bytes(range(32))
@@ -58,7 +65,7 @@ def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
     drops = Drops()
     box = Outbox(drops)
     size = len(run_of(bytes(1400)))
-    fits = LANE_BYTES // size
+    fits = LANE_BYTES // (size + ENTRY_COST)
     for number in range(fits + 3):
         box.put(run_of(number.to_bytes(4) + bytes(1396)), 1, SOURCE, 0.0, disco=False)
     assert drops == [(False, 1, 1400)] * 3
@@ -71,7 +78,7 @@ def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
     box = Outbox(drops)
     frame = len(run_of(bytes(1000)))
     box.put(run_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
-    filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37)
+    filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37 - 2 * ENTRY_COST)
     box.put(run_of(filler), 1, SOURCE, 0.0, disco=True)
     assert drops == []
     box.put(run_of(b"x"), 1, SOURCE, 0.0, disco=True)
@@ -109,7 +116,8 @@ def test_control_frames_are_bounded_by_bytes() -> None:
     assert box.put_control(bytes(CONTROL_BYTES - 1))
     assert not box.put_control(b"xx")
     assert box.put_control(b"x")
-    assert len(take_all(box)) == CONTROL_BYTES
+    assert box.put_control(b"must", must=True)
+    assert len(take_all(box)) == CONTROL_BYTES + 4
     assert box.put_control(bytes(CONTROL_BYTES))
     box.clear(Drops())
     assert box.put_control(b"x")
