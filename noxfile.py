@@ -131,6 +131,16 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def bench(session: nox.Session) -> None:
+    """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""
+    _install(session, "test")
+    derper = Path(session.create_tmp(), "derper")
+    with session.chdir("tests/interop"):
+        session.run("go", "build", "-o", f"{derper}", "tailscale.com/cmd/derper", external=True)
+    session.run("python", "tests/bench/run.py", "--theirs", f"{derper}", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
 def dev(session: nox.Session) -> None:
     """Run a relay on loopback with a throw-away key and certificate."""
     _install(session, editable=True)
