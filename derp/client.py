@@ -55,6 +55,10 @@ async def serve(
     not leave in good order.
     """
     server.metrics.accepts += 1
+    greeting = frames.server_key(server.public_key)
+    if not _is_whole_login(leftover):
+        transport.write(greeting)
+        greeting = b""
     key, info, box, rest = await _login(server, transport, leftover)
     del leftover
     now = trio.current_time()
@@ -64,7 +68,8 @@ async def serve(
     server.schedule(connection, now)
     try:
         limit = server.rate_limit
-        connection.send_control(login.seal_server_info(box, limit.bytes_per_second, limit.burst))
+        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.burst)
+        connection.send_control(greeting + server_info)
         logger.info("joined", **fields)
         try:
             await _read(server, connection, rest)
@@ -81,12 +86,17 @@ async def serve(
             member.peer_disconnected(key)
 
 
+def _is_whole_login(leftover: bytes) -> bool:
+    """Whether a fast-starting client has said all: it then gets both answers in one piece."""
+    size = login.client_info_size(leftover)
+    return size is not None and len(leftover) >= size
+
+
 async def _login(
     server: Server, transport: Transport, leftover: bytes
 ) -> tuple[bytes, login.ClientInfo, Box, bytearray]:
-    """Greet, and read the client's proof of its key. Raises LoginRefused."""
+    """Read the client's proof of its key. Raises LoginRefused."""
     with trio.move_on_after(LOGIN_TIMEOUT):
-        transport.write(frames.server_key(server.public_key))
         await transport.flush()
         received = bytearray(leftover)
         while (size := login.client_info_size(received)) is None or len(received) < size:

@@ -160,6 +160,16 @@ async def test_a_fast_starting_client_has_sent_its_info_already(
     assert (await peer.receive())[0] == 0x03
 
 
+async def test_a_whole_login_is_answered_in_one_piece(autojump_clock: Clock, relay: Relay) -> None:
+    here, _ = memory_pair()
+    info = Peer(here).client_info(relay.server.public_key)
+    peer = relay.connect(leftover=info + frame(PING, b"12345678"))
+    answer = await peer.end.receive()
+    assert answer[:5] == bytes.fromhex("0100000028")
+    assert answer[45] == 0x03
+    assert await peer.receive() == (PONG, b"12345678")
+
+
 async def test_a_stranger_has_ten_seconds_to_log_in(autojump_clock: Clock, relay: Relay) -> None:
     peer = relay.connect()
     start = trio.current_time()
