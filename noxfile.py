@@ -143,7 +143,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""
     _install(session, "test")
-    derper = Path(session.create_tmp(), "derper")
+    derper = Path(session.create_tmp()).resolve() / "derper"
     with session.chdir("tests/interop"):
         session.run("go", "build", "-o", f"{derper}", "tailscale.com/cmd/derper", external=True)
     session.run("python", "tests/bench/run.py", "--theirs", f"{derper}", *session.posargs)
