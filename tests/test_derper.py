@@ -307,6 +307,7 @@ def test_half_a_certificate_is_one_line_and_stays_as_it_is(
     file.write_bytes(content)
     flags = ["-a", "127.0.0.1:0", "-c", str(tmp_path / "derper.key"), "-http-port", "-1"]
     flags += ["-certmode", "manual", "-certdir", str(tmp_path), "-hostname", "127.0.0.1"]
+    flags += ["-stun=false"]
     assert expected in run(*flags, code=1)
     assert file.read_bytes() == content
     assert not (tmp_path / expected).exists()
