@@ -65,7 +65,9 @@ class Door:
         try:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
-            end = error
+            # Without its traceback, which holds this frame: a cycle would keep all of the
+            # connection until the garbage collector looks.
+            end = error.with_traceback(None)
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
             end = InternalFault(repr(error))

@@ -308,5 +308,10 @@ def _announce(config: Config, prepared: Prepared) -> None:
     if prepared.pair is not None and config.hostname_is_ip:
         # On standard output, to be copied as it is: in the log its quotes would be escaped.
         node = derp_map_node(config.hostname, prepared.pair)
+        if (port := prepared.main[0].getsockname()[1]) != 443:
+            node["DERPPort"] = port
+        stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1
+        if stun_port != 3478:
+            node["STUNPort"] = stun_port
         sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
         sys.stdout.flush()

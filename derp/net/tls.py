@@ -216,5 +216,7 @@ class TLSTransport(TCPTransport):
         # Where the peer has left before it could be told, the reason is still the TLS error.
         with contextlib.suppress(PeerVanished):
             self._speak()
+        if error.reason == "CALLBACK_FAILED":
+            return TLSFailed("the client asked for another server name, or for none")
         reason = (error.reason or str(error)).lower().replace("_", " ")
         return TLSFailed(reason)
