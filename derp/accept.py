@@ -65,9 +65,10 @@ class Door:
         try:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
-            # Without its traceback, which holds this frame: a cycle would keep all of the
+            # Tracebacks hold this frame, its own and its cause's: a cycle would keep all of the
             # connection until the garbage collector looks.
             end = error.with_traceback(None)
+            end.__cause__ = end.__context__ = None
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
             end = InternalFault(repr(error))
