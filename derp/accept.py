@@ -72,7 +72,7 @@ class Door:
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
             end = InternalFault(repr(error))
-            if self.refusals.admit("bug", trio.current_time(), _network(remote.host)):
+            if self._is_worth_a_line("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
             sock.close()
@@ -83,8 +83,11 @@ class Door:
         if "client" in fields:
             reason = "closed" if end is None else f"{end.reason}: {end}"
             logger.info("left", **fields, reason=reason)
-        elif end is not None and self.refusals.admit(end.reason, trio.current_time(), remote.host):
+        elif end is not None and self._is_worth_a_line(end.reason, remote):
             logger.info("refused", **fields, reason=f"{end.reason}: {end}")
+
+    def _is_worth_a_line(self, what: str, remote: Endpoint) -> bool:
+        return self.refusals.admit(what, trio.current_time(), _network(remote.host))
 
     async def _serve(self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any]) -> None:
         try:

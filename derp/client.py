@@ -59,10 +59,10 @@ async def serve(
     if not _is_whole_login(leftover):
         transport.write(greeting)
         greeting = b""
-    key, info, box, rest = await _login(server, transport, leftover)
+    key, box, rest = await _login(server, transport, leftover)
     del leftover
     now = trio.current_time()
-    connection = Connection(server, transport, key, info, not_ideal=not_ideal, now=now)
+    connection = Connection(server, transport, key, not_ideal=not_ideal, now=now)
     fields["client"] = short(key)
     server.hub.join(connection)
     server.schedule(connection, now)
@@ -94,7 +94,7 @@ def _is_whole_login(leftover: bytes) -> bool:
 
 async def _login(
     server: Server, transport: Transport, leftover: bytes
-) -> tuple[bytes, login.ClientInfo, Box, bytearray]:
+) -> tuple[bytes, Box, bytearray]:
     """Read the client's proof of its key. Raises LoginRefused."""
     with trio.move_on_after(LOGIN_TIMEOUT):
         await transport.flush()
@@ -107,8 +107,9 @@ async def _login(
             received += server.view[:count]
         payload = bytes(received[HEADER_LENGTH:size])
         del received[:size]
-        key, info, box = login.open_client_info(server.private_key, payload)
-        return key, info, box, received
+        # What the client says of itself matters to mesh peers only, and there is no mesh key.
+        key, _, box = login.open_client_info(server.private_key, payload)
+        return key, box, received
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
 
 

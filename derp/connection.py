@@ -23,7 +23,6 @@ from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 from derp.wire.frames import PeerGoneReason, peer_gone
 from derp.wire.keys import short
-from derp.wire.login import ClientInfo
 
 MIN_SEND: Final = 8 << 10
 MAX_SEND: Final = 256 << 10
@@ -47,7 +46,6 @@ class Connection:
         "duplicate",
         "ending",
         "heard_from",
-        "info",
         "key",
         "not_ideal",
         "outbox",
@@ -62,7 +60,6 @@ class Connection:
         server: Server,
         transport: Transport,
         key: bytes,
-        info: ClientInfo,
         *,
         not_ideal: bool,
         now: float,
@@ -70,7 +67,6 @@ class Connection:
         self.server = server
         self.transport = transport
         self.key = key
-        self.info = info
         self.not_ideal = not_ideal
         self.preferred = False
         self.connected_at = now

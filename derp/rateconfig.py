@@ -13,8 +13,9 @@ import attrs
 
 from derp.errors import DerperError, StartError
 from derp.gojson import JSONFormError, read_fields
+from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 
-MIN_BURST: Final = 65536 + 32
+MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
 """Bytes; a smaller burst could never let the largest SendPacket frame pass: packet and key."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"

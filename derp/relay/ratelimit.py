@@ -1,12 +1,5 @@
 """Token buckets: for what one client may send, for peer-gone answers, and for accepting."""
 
-from typing import Final
-
-from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
-
-MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
-"""Bytes that a client's bucket holds at least: the longest payload of a SendPacket frame."""
-
 
 class TokenBucket:
     """`rate` tokens a second, at most `burst` at a time; full at first. Times are in seconds."""

@@ -18,8 +18,7 @@ import attrs
 from nacl.bindings import crypto_scalarmult_base
 from nacl.utils import random
 
-KEY_LENGTH = 32
-"""Bytes in a public and in a private key."""
+from derp.wire.frames import KEY_LENGTH
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _PUBLIC_PREFIX = "nodekey:"
