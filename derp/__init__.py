@@ -16,7 +16,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
-    net/           listening, and the transports: plain TCP, TLS, websocket
+    net/           listening, the limit on open files; transports: plain TCP, TLS, websocket
     relay/         pure: hub, duplicates, outbox, rate limit, timer wheel
     wire/          pure: keys, frames, login boxes, runs of packets
     metrics/       counters under the Go derper's names, and their page

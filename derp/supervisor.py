@@ -17,7 +17,6 @@ import gc
 import json
 import math
 import random
-import resource
 import signal
 import socket
 import sys
@@ -42,6 +41,7 @@ from derp.errors import ReloadError, StartError
 from derp.http import routes
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
+from derp.net.descriptors import Descriptors, raise_limit
 from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
 from derp.net.tls import TLSEngine
 from derp.rateconfig import NO_LIMIT, RateConfig
@@ -109,7 +109,7 @@ def _calm_garbage_collector() -> None:
 
 def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
     """Read the files and open the sockets, which `sockets` closes. Blocks: nothing runs yet."""
-    _raise_descriptor_limit()
+    raise_limit()
     options = TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
     host, port = config.addr.host, config.addr.port
 
@@ -140,13 +140,6 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
     engine = None if pair is None else _make_engine(config, pair, private_key)
     return Prepared(private_key, rate_limit, pair, engine, main, plain, stun)
-
-
-def _raise_descriptor_limit() -> None:
-    """Each client takes a descriptor: use all that the hard limit allows, as Go programs do."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _load_pair(config: Config) -> Pair:
@@ -216,10 +209,12 @@ def _start_services(
     plain_door = attrs.evolve(
         door, route=partial(routes.route_plain, site), engine=None, limit=None
     )
+    descriptors = Descriptors()
+    descriptors.tell_if_few_fit()
     for listener in prepared.main:
-        services.start_soon(accept_forever, listener, door.admit)
+        services.start_soon(accept_forever, listener, door.admit, descriptors)
     for listener in prepared.plain:
-        services.start_soon(accept_forever, listener, plain_door.admit)
+        services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
     services.start_soon(timers.run, server)

@@ -66,14 +66,20 @@ class Derper:
 
 
 @contextmanager
-def derper(home: Path, *flags: str, tls: bool = True) -> Iterator[Derper]:
-    """Run derper on loopback with files in `home`; `flags` are added to the usual ones."""
+def derper(
+    home: Path, *flags: str, tls: bool = True, descriptors: int | None = None
+) -> Iterator[Derper]:
+    """Run derper on loopback with files in `home`; `flags` are added to the usual ones.
+
+    `descriptors` limits how many files it may have open.
+    """
     usual = ["-a", "127.0.0.1:0", "-c", str(home / "derper.key"), "-stun-port", "0"]
     if tls:
         usual += ["-certmode", "manual", "-certdir", str(home / "certs"), "-http-port", "0"]
         usual += ["-hostname", "127.0.0.1"]
+    limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "derp", *usual, *flags],
+        [*limit, sys.executable, "-m", "derp", *usual, *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -27,7 +27,7 @@ def read() -> Process | None:
     received, transmitted = _octets()
     return Process(
         open_fds=open_fds,
-        max_fds=_limit(resource.RLIMIT_NOFILE),
+        max_fds=max_fds(),
         cpu_seconds=(user + system) / ticks_a_second,
         resident_bytes=resident * os.sysconf("SC_PAGE_SIZE"),
         virtual_bytes=virtual,
@@ -41,8 +41,15 @@ def read() -> Process | None:
 
 def count_fds() -> int:
     """Return how many file descriptors are open. Raises OSError where there is no /proc."""
-    # Names alone: a server has tens of thousands. Listing takes a descriptor of its own.
-    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208
+    directory = "/proc/self/fd"
+    # The size is the number since Linux 6.2. To list them takes 20 ms where 15,000 are open, and
+    # a descriptor of its own.
+    return os.stat(directory).st_size or len(os.listdir(directory)) - 1  # noqa: PTH116, PTH208
+
+
+def max_fds() -> int:
+    """Return how many may be open: the soft limit."""
+    return _limit(resource.RLIMIT_NOFILE)
 
 
 def stat_numbers(text: str) -> tuple[int, int, int, int, int]:

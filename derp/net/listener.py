@@ -9,8 +9,8 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from derp import log
 from derp.errors import StartError
+from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
 from derp.net.transport import Endpoint
 
 BACKLOG: Final = 4096
@@ -20,11 +20,7 @@ where it can be dropped when it is too old."""
 
 _WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- Go listens on everything for each
 _ACCEPTS_A_TURN: Final = 64
-_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _RETRY_SECONDS: Final = 0.1
-_COMPLAIN_EVERY: Final = 60.0
-
-logger = log.get("listener")
 
 
 @attrs.frozen
@@ -123,13 +119,15 @@ def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 
 
 async def accept_forever(
-    listener: socket.socket, handle: Callable[[socket.socket, Endpoint], None]
+    listener: socket.socket,
+    handle: Callable[[socket.socket, Endpoint], None],
+    descriptors: Descriptors,
 ) -> NoReturn:
     """Hand each accepted, non-blocking socket and its peer's address to `handle`.
 
-    When descriptors or memory run out it says so, waits a moment, and goes on.
+    Where `descriptors` has no room for it, it is closed instead. When even accepting fails for
+    want of descriptors or memory, it waits a moment, and goes on.
     """
-    complained = float("-inf")
     while True:
         await trio.lowlevel.wait_readable(listener)
         for _ in range(_ACCEPTS_A_TURN):
@@ -138,15 +136,10 @@ async def accept_forever(
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 break
             except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
+                if error.errno not in OUT_OF_RESOURCES:
                     # The kernel passes on network errors of the new connection; it is gone.
                     continue
-                if trio.current_time() - complained > _COMPLAIN_EVERY:
-                    complained = trio.current_time()
-                    logger.error(  # noqa: TRY400 -- the sentence says all
-                        "can't accept connections; raise the limit (ulimit -n)",
-                        reason=error.strerror,
-                    )
+                descriptors.failed(error, trio.current_time())
                 await trio.sleep(_RETRY_SECONDS)
                 break
             try:
@@ -155,4 +148,9 @@ async def accept_forever(
                 with contextlib.suppress(OSError):
                     sock.close()
                 continue
-            handle(sock, endpoint(address))
+            remote = endpoint(address)
+            from_here = remote.host.startswith("127.") or remote.host == "::1"
+            if descriptors.admit(sock.fileno(), trio.current_time(), from_here=from_here):
+                handle(sock, remote)
+            else:
+                sock.close()

@@ -2,6 +2,7 @@ import os
 import resource
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,13 @@ def test_open_descriptors_are_counted():
     with Path(os.devnull).open("rb"), Path(os.devnull).open("rb"):
         assert process.count_fds() == before + 2
     assert process.count_fds() == before
+
+
+def test_before_linux_6_2_they_are_listed(monkeypatch):
+    with Path(os.devnull).open("rb"):
+        expected = process.count_fds()
+        monkeypatch.setattr(process.os, "stat", lambda _: SimpleNamespace(st_size=0))
+        assert process.count_fds() == expected
 
 
 def test_without_proc_there_are_no_figures(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import trio.testing
 
 from derp.errors import StartError
 from derp.net import listener as module
+from derp.net.descriptors import Descriptors
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions, accept_forever, endpoint, open_listeners
 from derp.net.transport import Endpoint
 
@@ -114,7 +115,9 @@ def test_an_endpoint_has_no_zone() -> None:
 async def test_accepted_sockets_are_handed_on(loopback: socket.socket) -> None:
     accepted: list[tuple[socket.socket, Endpoint]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(accept_forever, loopback, lambda *pair: accepted.append(pair))
+        nursery.start_soon(
+            accept_forever, loopback, lambda *pair: accepted.append(pair), Descriptors()
+        )
         clients = [socket.create_connection(loopback.getsockname()) for _ in range(100)]
         with trio.fail_after(20):
             while len(accepted) < 100:
@@ -165,13 +168,32 @@ async def test_without_descriptors_it_complains_once_and_goes_on(
 
     with caplog.at_level(logging.ERROR):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept_forever, listener, handle)
+            nursery.start_soon(accept_forever, listener, handle, Descriptors())
     assert handed[0] == Endpoint("192.0.2.1", 1)
     (record,) = caplog.records
-    assert "ulimit -n" in record.getMessage()
+    assert "can't accept connections" in record.getMessage()
     # A tenth of a second between the tries.
     assert trio.current_time() >= 2.0
     listener.close()
+
+
+async def test_whoever_finds_no_room_is_told_at_once(loopback: socket.socket) -> None:
+    accepted: list[socket.socket] = []
+    descriptors = Descriptors(limit=lambda: 1)
+
+    def handle(sock: socket.socket, remote: Endpoint) -> None:
+        accepted.append(sock)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_forever, loopback, handle, descriptors)
+        for _ in range(3):
+            stream = await trio.open_tcp_stream(*loopback.getsockname())
+            with trio.fail_after(20):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+    assert descriptors.refused == 3
+    assert not accepted
 
 
 async def test_an_error_of_the_new_connection_is_not_ours() -> None:
@@ -182,6 +204,6 @@ async def test_an_error_of_the_new_connection_is_not_ours() -> None:
             sock.close()
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(accept_forever, listener, handle)
+        nursery.start_soon(accept_forever, listener, handle, Descriptors())
     assert listener.accepts >= 3
     listener.close()
