@@ -1,12 +1,19 @@
-"""From results to a table."""
+"""From results to tables: one for whoever runs the benchmark, one for a page of the docs."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from loads import Figure, Load, Result
 
 Results = Mapping[str, Mapping[str, Sequence[Result]]]
 """By load, then by relay ("theirs", "ours", "mirror"): a result for each round."""
+
+RELAYS = {"theirs": "Go derper", "ours": "this relay"}
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+OF_ONE_MACHINE = ("--theirs", "--json")
+"""Options that say where files are, and nothing about what was measured."""
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -113,3 +120,69 @@ def render(table: Sequence[tuple[str, ...]]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def into(page: str, document: Mapping[str, Any], loads: Sequence[Load]) -> str:
+    """Put the results between the two marks of a Markdown page. Raises ValueError without them."""
+    before, after = around_marks(page)
+    table = render(figures(loads, document["results"]))
+    parts = [table, origin(document["about"])]
+    if problems := [*document["failures"], *document["remarks"]]:
+        parts.append("\n".join(f"- {problem}" for problem in problems))
+    return "\n\n".join([before, *parts, after])
+
+
+def around_marks(page: str) -> tuple[str, str]:
+    """Return a page up to the first mark, and from the second. Raises ValueError without them."""
+    begin, end = page.find(BEGIN), page.find(END)
+    if not 0 <= begin < end:
+        raise ValueError(f"want a line {BEGIN} and, below it, a line {END}")
+    return page[:begin] + BEGIN, page[end:]
+
+
+def figures(loads: Sequence[Load], results: Results) -> list[tuple[str, ...]]:
+    """Return the rows of a page's table: less than `rows` has, for those who don't run this."""
+    table: list[tuple[str, ...]] = [("load", "", *RELAYS.values(), "ratio")]
+    for load in loads:
+        theirs, ours = (results.get(load.name, {}).get(relay, ()) for relay in RELAYS)
+        if not theirs and not ours:
+            continue
+        for place, figure in enumerate(load.figures):
+            value = ratio(figure, theirs, ours)
+            title = load.title if place == 0 else ""
+            name = f"{figure.what}, {figure.unit}"
+            times = "-" if value is None else f"{value:.2f}"
+            table.append((title, name, cell(figure, theirs), cell(figure, ours), times))
+    return table
+
+
+def origin(about: Mapping[str, Any]) -> str:
+    """Say what the figures were measured with, on what, and how to measure them again."""
+    rounds = about["rounds"]
+    what = "One round" if rounds == 1 else f"Medians of up to {rounds} rounds, ± half of the range"
+    changed = about["changed_files"]
+    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
+    trio = f", Trio {about['trio']}" if "trio" in about else ""
+    quick = " of the quick form" if about["quick"] else ""
+    system = f"Linux {about['kernel']}, TCP {about['congestion_control']}"
+    machine = f"{about['machine']}, {system}"
+    lines = (
+        f"{what}{quick}; {about['date'][:10]}, commit {commit}.",
+        f"This relay: {about.get('ours', 'not measured')}{trio}.",
+        f"Go derper: {about.get('theirs', 'not measured')}.",
+        f"Machine: {machine}; one core for each side.",
+        f"Made by `{about['command']}`.",
+    )
+    return "\n".join(lines)
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Return the command that does the same anywhere: without what is of this machine alone."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in OF_ONE_MACHINE:
+            next(rest, None)
+        elif not argument.startswith(tuple(f"{option}=" for option in OF_ONE_MACHINE)):
+            kept.append(argument)
+    return shlex.join(["python3", "noxfile.py", "-s", "bench", *(["--", *kept] if kept else [])])

@@ -30,7 +30,8 @@ What keeps it honest
   - What other processes took of the two cores is measured, and said below the table. Failed tries
     during which they did are repeated. Figures that count are made on a machine without others.
 
-Results, with versions, commit and machine, go to a JSON file; the table is made from that.
+Results, with versions, commit and machine, go to a JSON file; tables and plots are made from that:
+`--table FILE --into README.md` puts them into a page without measuring anything.
 """
 
 import argparse
@@ -124,6 +125,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="draw the results of --growth there, as SVG"
     )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help=f"put the results between {report.BEGIN} and {report.END} in a Markdown file",
+    )
     options = parser.parse_args(arguments)
     if options.load:
         options.only.append(options.load)
@@ -131,6 +138,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in options.only + options.skip:
         if name not in known:
             parser.error(f"there is no load {name!r}; there are {', '.join(sorted(known))}")
+    if options.into:
+        # Before anything is measured: it would be for nothing.
+        try:
+            report.around_marks(options.into.read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"--into {options.into}: {error}")
     if options.rounds is None:
         options.rounds = 1 if options.quick or options.server else 5
     return options
@@ -139,7 +152,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> int:
     if options.table:
         document = json.loads(options.table.read_text())
-        show((*LOADS, *GROWTH), document["results"], options)
+        show((*LOADS, *GROWTH), document, options)
         return 0
     raise_descriptor_limit()
     check_cores(options)
@@ -182,19 +195,22 @@ def measure(options: argparse.Namespace) -> int:
     path = options.json or default_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
-    show(chosen, results, options)
+    show(chosen, document, options)
     for line in [*failures, *sorted(set(remarks))]:
         print(f"! {line}")
     print(f"{about['took_seconds']:.0f} s; results in {path}")
     return 1 if failures else 0
 
 
-def show(loads: Sequence[Load], results: Any, options: argparse.Namespace) -> None:
+def show(loads: Sequence[Load], document: Any, options: argparse.Namespace) -> None:
+    results = document["results"]
     print(report.render(report.rows(loads, results)))
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
         for name, drawing in plot.sweeps(loads, results):
             (options.plots / name).write_text(drawing)
+    if options.into:
+        options.into.write_text(report.into(options.into.read_text(), document, loads))
 
 
 def choose(options: argparse.Namespace) -> list[Load]:
@@ -327,6 +343,7 @@ def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[s
         "client": said(["go", "version"]),
         "quick": options.quick,
         "rounds": options.rounds,
+        "command": report.command(sys.argv[1:]),
     }
     for program in programs:
         about[program.name] = said([*program.command, "-version"], program.directory)

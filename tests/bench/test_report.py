@@ -81,3 +81,82 @@ def test_others_are_named(report):
 def test_every_load_has_a_name_of_its_own(report):
     names = [load.name for load in sys.modules["loads"].LOADS]
     assert len(set(names)) == len(names)
+
+
+ABOUT = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "commit": "0123456789abcdef0123",
+    "changed_files": 0,
+    "machine": "a machine, 2 cores, x86_64",
+    "kernel": "6.1",
+    "congestion_control": "cubic",
+    "quick": False,
+    "rounds": 5,
+    "theirs": "1.102.5",
+    "ours": "trio-derper 0.1.0",
+    "trio": "0.35.0",
+    "command": "python3 noxfile.py -s bench",
+}
+
+
+def page(report: ModuleType, text: str, **more: object) -> str:
+    theirs, ours = ([result(rate) | {"round": 1}] for rate in (100_000, 400_000))
+    document = {"about": ABOUT, "results": {"best-1400": {"theirs": theirs, "ours": ours}}}
+    document |= {"failures": [], "remarks": []} | more
+    return report.into(text, document, sys.modules["loads"].LOADS)
+
+
+def test_only_what_stands_between_the_marks_is_replaced(report):
+    before = "# Speed\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nthe end\n"
+    once = page(report, before)
+    assert once.startswith("# Speed\n\n<!-- bench -->\n\n| load")
+    assert once.endswith("\n\n<!-- /bench -->\n\nthe end\n")
+    assert "old" not in once
+    assert page(report, once) == once
+
+
+def test_a_page_says_where_its_figures_come_from(report):
+    text = page(report, "<!-- bench --><!-- /bench -->")
+    head, _, first, second, _, *origin = text.splitlines()[2:-2]
+    assert head.split("|")[3:6] == [" Go derper ", " this relay ", " ratio "]
+    assert [cell.strip() for cell in first.split("|")[2:6]] == [
+        "best rate, k/s",
+        "100",
+        "400",
+        "4.00",
+    ]
+    assert "CPU each" in second
+    assert origin == [
+        "Medians of up to 5 rounds, ± half of the range; 2026-01-02, commit 0123456789ab.",
+        "This relay: trio-derper 0.1.0, Trio 0.35.0.",
+        "Go derper: 1.102.5.",
+        "Machine: a machine, 2 cores, x86_64, Linux 6.1, TCP cubic; one core for each side.",
+        "Made by `python3 noxfile.py -s bench`.",
+    ]
+
+
+def test_a_page_says_what_went_wrong(report):
+    text = page(report, "<!-- bench --><!-- /bench -->", failures=["a"], remarks=["b"])
+    assert text.endswith("\n\n- a\n- b\n\n<!-- /bench -->")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<!-- bench -->", "<!-- /bench -->", "<!-- /bench --> <!-- bench -->"]
+)
+def test_a_page_without_marks_is_left_alone(report, text):
+    with pytest.raises(ValueError, match="want a line <!-- bench -->"):
+        report.around_marks(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "python3 noxfile.py -s bench"),
+        (["--theirs", "/x/derper"], "python3 noxfile.py -s bench"),
+        (["--theirs=/x", "--json=/y", "--json", "/z"], "python3 noxfile.py -s bench"),
+        (["--growth", "--plots", "docs"], "python3 noxfile.py -s bench -- --growth --plots docs"),
+        (["--only", "a b"], "python3 noxfile.py -s bench -- --only 'a b'"),
+    ],
+)
+def test_the_command_is_one_that_others_can_run(report, arguments, expected):
+    assert report.command(arguments) == expected
