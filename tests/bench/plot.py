@@ -16,6 +16,7 @@ from report import RELAYS, Results, number
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 32, 76, 62
+ENOUGH_TICKS = 4
 
 STYLE = """
 svg { font: 13px sans-serif }
@@ -147,9 +148,15 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
+        """Return round numbers; finer ones where there would be too few to read a value."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        candidates = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-        return [value for value in candidates if self.low <= value <= self.high]
+        found: list[float] = []
+        for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+            candidates = [step * 10.0**decade for decade in decades for step in steps]
+            found = [value for value in candidates if self.low <= value <= self.high]
+            if len(found) >= ENOUGH_TICKS:
+                break
+        return found
 
 
 def stroke(kind: str, *places: tuple[float, float]) -> str:

@@ -88,3 +88,15 @@ def test_every_sweep_has_a_file_of_its_own(plot):
     growth = sys.modules["loads"].GROWTH
     found = drawings(plot, {load.name: {"ours": costs(1, 2)} for load in growth})
     assert len(found) == len({load.sweep for load in growth}) == 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1, 100, [1, 2, 5, 10, 20, 50, 100]),
+        (40, 120, [40, 50, 70, 100]),
+        (0.11, 0.9, [0.15, 0.2, 0.3, 0.4, 0.5, 0.7]),
+    ],
+)
+def test_ticks_are_round_and_enough(plot, low, high, expected):
+    assert plot.Axis(low, high, 0, 100).ticks() == pytest.approx(expected)
