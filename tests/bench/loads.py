@@ -40,6 +40,8 @@ class Load:
     at: int = 0
     has_ceiling: bool = False
     """Whether the client's own limit means something for it: see --ceiling."""
+    peers: bool = False
+    """Whether peers.py does it, with real tailscaled, and not the load client."""
 
 
 def rate(goal: float | None, what: str = "arrive") -> Figure:
@@ -198,6 +200,17 @@ LOADS: tuple[Load, ...] = (
         {"load": "stun", "steady": "true", "rate": "1000", "seconds": "3s"},
         (cpu(), p50()),
         in_quick=False,
+    ),
+    Load(
+        "tailscaled",
+        "200 MB from one tailscaled to another",
+        {"bytes": "200000000"},
+        (
+            Figure("CPU", extra("cpu_per_gb"), "s/GB", False, 0.6),
+            Figure("rate", extra("mb_per_s"), "MB/s", True),
+        ),
+        in_quick=False,
+        peers=True,
     ),
     best("websocket", "no loss, one pair, websocket", 1.0, websocket="true", start="10000"),
     replace(best("plain", "no loss, one pair, plain HTTP", None), plain=True, in_quick=False),

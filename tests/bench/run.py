@@ -27,6 +27,10 @@ What keeps it honest
     was busy, s for the server and c for the client, which spins and counts the time in which it
     found nothing to do. A relay at 100 % beside a client below it is what was measured. `--ceiling`
     adds what the client reaches with a relay that does next to nothing (load/mirror.go).
+  - One load has no load client: two real tailscaled, in network namespaces that only the relay
+    joins, move 200 MB of TCP. Everything but the relay shares the client's core. It counts only if
+    the SHA-256 is right at the far end, tailscaled says that its way is the relay, and the relay's
+    own counters grew by as much. Where that can't be done, a line below the table says why.
   - What other processes took of the two cores is measured, and said below the table. Failed tries
     during which they did are repeated. Figures that count are made on a machine without others.
 
@@ -57,7 +61,9 @@ from servers import BenchError, Program, pinned, raise_descriptor_limit, running
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+PEERS = HERE / "peers.py"
 LOAD_SECONDS = 300
+BUILD_SECONDS = 1200
 DISTURBED = 0.02
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
@@ -159,9 +165,12 @@ def measure(options: argparse.Namespace) -> int:
     chosen = choose(options)
     client = build_client()
     programs = choose_programs(options, client)
+    remarks: list[str] = []
+    if any(load.peers for load in chosen) and (lacking := build_peers()):
+        remarks += [f"{load.name} left out, no figure: {lacking}" for load in chosen if load.peers]
+        chosen = [load for load in chosen if not load.peers]
     results: dict[str, dict[str, list[Any]]] = {}
     failures: list[str] = []
-    remarks: list[str] = []
     begin = time.monotonic()
     about = describe(options, programs)
     with tempfile.TemporaryDirectory(prefix="derp-bench-") as directory:
@@ -264,6 +273,20 @@ def build_client() -> Path:
     return binary
 
 
+def build_peers() -> str:
+    """Build what the load of real peers needs; return why that can't be had here, if it can't."""
+    binaries = HERE / "bin"
+    print("bench: building tailscaled; the first time takes minutes", file=sys.stderr)
+    done = subprocess.run(
+        [sys.executable, str(PEERS), "build", str(binaries)],
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
+    )
+    return last_words(done) if done.returncode else ""
+
+
 def one(
     program: Program,
     load: Load,
@@ -273,6 +296,27 @@ def one(
     remarks: list[str],
 ) -> Any:
     """Start a relay, put one load on it, stop it; return what the client found."""
+    put = transfer if load.peers else put_load
+    done, log = put(program, load, client, options, directory)
+    remarks += [
+        f"{program.name} said during {load.name}: {line[:160]}"
+        for line in log.read_text(errors="replace").splitlines()
+        if any(word in line.lower() for word in SUSPICIOUS)
+    ]
+    if done.returncode:
+        raise BenchError(last_words(done))
+    result = json.loads(done.stdout)
+    if result.get("errors"):
+        raise BenchError("; ".join(result["errors"][:3]))
+    for note, count in (result.get("notes") or {}).items():
+        remarks.append(f"{program.name} told its clients during {load.name}: {note} ({count})")
+    return result
+
+
+def put_load(
+    program: Program, load: Load, client: Path, options: argparse.Namespace, directory: Path
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Start the relay and the load client; return how that ended, and the relay's log."""
     arguments = dict(load.arguments)
     if options.quick:
         arguments |= load.quick
@@ -287,30 +331,44 @@ def one(
         if load.plain:
             command.append("-plain")
         command += [f"-{name}={value}" for name, value in arguments.items()]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=LOAD_SECONDS,
-                preexec_fn=lambda: pinned(options.client_core),
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"the client did not end within {LOAD_SECONDS} s") from error
-    remarks += [
-        f"{program.name} said during {load.name}: {line[:160]}"
-        for line in relay.log.read_text(errors="replace").splitlines()
-        if any(word in line.lower() for word in SUSPICIOUS)
-    ]
-    if done.returncode:
-        raise BenchError(done.stderr.strip().splitlines()[-1] if done.stderr else "no result")
-    result = json.loads(done.stdout)
-    if result.get("errors"):
-        raise BenchError("; ".join(result["errors"][:3]))
-    for note, count in (result.get("notes") or {}).items():
-        remarks.append(f"{program.name} told its clients during {load.name}: {note} ({count})")
-    return result
+        return run_pinned(command, options.client_core), relay.log
+
+
+def transfer(
+    program: Program, load: Load, _client: Path, options: argparse.Namespace, directory: Path
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Let peers.py start the relay and two tailscaled; return how that ended, and the log."""
+    folder = Path(tempfile.mkdtemp(dir=directory))
+    command = [sys.executable, str(PEERS), "transfer", "--binaries", str(HERE / "bin")]
+    command += ["--folder", str(folder), "--directory", str(program.directory)]
+    command += [f"--server-core={options.server_core}", f"--client-core={options.client_core}"]
+    command += [f"--{name}={value}" for name, value in load.arguments.items()]
+    command += [f"--name={program.name}", "--", *program.command]
+    log = folder / "relay.log"
+    log.touch()
+    return run_pinned(command, options.client_core, show_stderr=bool(options.server)), log
+
+
+def run_pinned(
+    command: Sequence[str], core: int, *, show_stderr: bool = False
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=None if show_stderr else subprocess.PIPE,
+            text=True,
+            timeout=LOAD_SECONDS,
+            preexec_fn=lambda: pinned(core),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"the client did not end within {LOAD_SECONDS} s") from error
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr or "").strip().splitlines()
+    return lines[-1] if lines else "no result"
 
 
 def brief(load: Load, result: Any) -> str:

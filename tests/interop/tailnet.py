@@ -168,9 +168,17 @@ def background(
 
 @contextlib.contextmanager
 def tailnet(
-    command: list[str], binaries: dict[str, Path], ca: TestCA, folder: Path
+    command: list[str],
+    binaries: dict[str, Path],
+    ca: TestCA,
+    folder: Path,
+    *,
+    blob_size: int = BLOB_SIZE,
 ) -> Iterator[Tailnet]:
-    """Everything up and both nodes logged in, the relay run by this command."""
+    """Everything up and both nodes logged in, the relay run by this command.
+
+    The programs needed are derpcheck, tailscaled and tailscale; bob serves `blob_size` bytes.
+    """
     with contextlib.ExitStack() as stack:
         middle, left, right = (Namespace.make() for _ in range(3))
         for space in (middle, left, right):
@@ -207,7 +215,7 @@ def tailnet(
         control = [*middle.prefix, derpcheck, "control", "-node", json.dumps(node)]
         control += ["-listen", f"{RELAY_4}:{CONTROL_PORT}"]
         ready(stack.enter_context(background(control, folder / "control.log", environment())))
-        serve = [*right.prefix, derpcheck, "serve", "-size", str(BLOB_SIZE)]
+        serve = [*right.prefix, derpcheck, "serve", "-size", str(blob_size)]
         serve += ["-listen", f"127.0.0.1:{BLOB_PORT}"]
         checksum = ready(stack.enter_context(background(serve, folder / "s.log", environment())))
 
