@@ -38,7 +38,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "lowest", "interop", "soak"]
+nox.options.sessions = ["lint", "tests", "micro", "lowest", "interop", "soak"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -111,6 +111,14 @@ def tests(session: nox.Session) -> None:
         # What was installed, and not what lies here.
         session.run("derper", "-version")
     _pytest(session, "-n", "auto")
+
+
+@nox.session(python=PYTHONS[0])
+def micro(session: nox.Session) -> None:
+    """Try each micro-benchmark once; measure with `-s micro -- -o FILE`, or see `-- --help`."""
+    _install(session, "micro")
+    arguments = session.posargs or ("--debug-single-value", "--quiet")
+    session.run("python", "tests/micro/run.py", *arguments)
 
 
 @nox.session(python=PYTHONS[0])

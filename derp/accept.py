@@ -133,11 +133,14 @@ class Door:
         self, transport: Transport, handoff: Handoff, fields: dict[str, Any]
     ) -> None:
         server = self.server
-        async with websocket.accept(transport, handoff.head, handoff.leftover) as inside:
-            server.metrics.websocket_accepts += 1
+        inside = await websocket.accept(transport, handoff.head, handoff.leftover)
+        server.metrics.websocket_accepts += 1
+        try:
             not_ideal = bool(handoff.ideal_node)
             await client.serve(server, inside, b"", fields, not_ideal=not_ideal)
-            await inside.aclose()
+        finally:
+            with trio.CancelScope(shield=True):
+                await inside.aclose()
 
 
 def _network(host: str) -> str:

@@ -1,14 +1,25 @@
-"""A websocket as a Transport, through trio-websocket.
+"""A websocket as a Transport: DERP inside binary messages, whose borders mean nothing.
 
-A browser's client speaks DERP inside binary messages, whose borders mean nothing. The front end
-has already read the HTTP request, so trio-websocket is given a stream that begins with the bytes
-of that request and goes on with the connection.
+How it works: trio-websocket answers the opening handshake, and is let go of then; what it has
+costs about 100 µs a packet, and a task and a nursery for each client. From there on frames are
+read and written here, on top of the Transport below, without waiting and without a buffer of our
+own: what has arrived is read into the caller's view, and each frame's payload is unmasked there
+and moved up to the one before it (`derp.wire.websocket`), so that many small messages become one
+run of DERP frames. Between two reads a client keeps the beginning of a header, and nothing else,
+unless it sends tiny frames by the thousand: others then have their turns, too, and the rest waits.
+
+What must never happen here:
+- an await in `read_into` or `write`: the caller's buffer is shared by all clients;
+- anything written behind a Close frame;
+- an answer to a ping kept beside another: a peer may ping and never read.
+
+Measured with `nox -s bench -- --quick --only websocket` (TLS 1.3, one core, 1400 bytes): 118,000 to
+137,000 packets/s without loss and 7 to 8 µs of CPU for each, where the Go derper has 28,000 to
+39,000 and 22 to 29 µs. An idle client has 23 KB, as it has without a websocket.
 """
 
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import trio
 import trio_websocket
@@ -16,200 +27,217 @@ from wsproto.utilities import ProtocolError
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.transport import Endpoint, Transport
+from derp.wire.websocket import CloseCode, Ending, Opcode, Unpacker, close, control, messages
 
 SUBPROTOCOL: Final = "derp"
-MAX_MESSAGE: Final = 256 << 10
-"""Bytes of the longest message taken. The original closes the connection at 32 KiB."""
-MAX_UNFINISHED: Final = 512 << 10
-"""Bytes taken of a client that does not finish a message: fragments may be as small as nothing."""
-MESSAGE_SIZE: Final = 16 << 10
-"""Bytes of the longest message sent. Go's websocket client closes the connection at 32 KiB."""
-_MESSAGES_AHEAD: Final = 4
-# trio-websocket acts on all that it reads without letting others run, and a frame may have 6 bytes.
-_RECEIVE_SIZE: Final = 4 << 10
-_CLOSE_TIMEOUT: Final = 2
 HANDSHAKE_TIMEOUT: Final = 10
 """Seconds."""
 
 
-class ReplayStream(trio.abc.Stream):
-    """A Trio stream that yields a request, then waits for `opened`, then yields all the rest.
+class WebSocketTransport:
+    """A Transport over an accepted websocket. It owns the Transport below.
 
-    `behind` is what was read behind the request. The wait is needed because wsproto loses what
-    it is given between a request and its answer.
+    `behind` is what was received behind the request.
     """
 
-    def __init__(self, transport: Transport, request: bytes, behind: bytes = b"") -> None:
-        self.opened = trio.Event()
-        self.unfinished = 0
-        """Bytes received since the last message was taken."""
-        self.failure: ConnectionEnd | None = None
-        """Why the stream broke."""
-        self._transport = transport
-        self._request = request
-        self._behind = behind
+    __slots__ = (
+        "_behind",
+        "_below",
+        "_closed",
+        "_ending",
+        "_pong",
+        "_unpacker",
+        "local",
+        "remote",
+        "tls_version",
+    )
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what has arrived, b"" at the end."""
-        size = max_bytes or _RECEIVE_SIZE
-        if self._request:
-            await trio.lowlevel.checkpoint()
-            data, self._request = self._request[:size], self._request[size:]
-            return data
-        await self.opened.wait()
-        if self._behind:
-            data, self._behind = self._behind[:size], self._behind[size:]
-            return data
-        buffer = memoryview(bytearray(size))
-        try:
-            while True:
-                await self._transport.wait_readable()
-                if received := self._transport.read_into(buffer):
-                    self.unfinished += received
-                    if self.unfinished > MAX_UNFINISHED:
-                        raise HTTPFailed("websocket message in too many pieces")
-                    return bytes(buffer[: max(received, 0)])
-        except ConnectionEnd as error:
-            self.failure = error
-            raise trio.BrokenResourceError from error
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything."""
-        try:
-            self._transport.write(data)
-            await self._transport.flush()
-        except ConnectionEnd as error:
-            self.failure = self.failure or error
-            raise trio.BrokenResourceError from error
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until what was written has been sent."""
-        await self._transport.flush()
-
-    async def aclose(self) -> None:
-        """Close the transport below."""
-        await self._transport.aclose()
-
-
-class WebSocketTransport:
-    """A Transport over an accepted websocket: writes are kept, and sent as messages by `flush`."""
-
-    def __init__(self, connection: Any, stream: ReplayStream, below: Transport) -> None:
+    def __init__(self, below: Transport, behind: bytes) -> None:
         self.remote: Endpoint = below.remote
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
-        self._connection = connection
-        self._stream = stream
         self._below = below
-        self._received = b""
-        self._ended = False
-        self._unsent: deque[bytes] = deque()
-        self.taken = 0
+        # Frames that were read and not looked at.
+        self._behind = behind
+        self._unpacker = Unpacker()
+        # Found behind the data that was given out last.
+        self._ending: Ending | None = None
+        # An answer that waits until what is unsent has been sent; a newer one takes its place.
+        self._pong = b""
+        # Whether a Close frame was sent, so that nothing may be sent any more.
+        self._closed = False
 
     async def wait_readable(self) -> None:
-        """Wait for the next message, unless the last one was not read to its end."""
-        if self._received or self._ended:
+        """Wait until `read_into` may have something to give; see Transport."""
+        if self._behind or self._ending is not None:
             await trio.lowlevel.checkpoint()
             return
-        try:
-            message = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed:
-            if self._stream.failure is not None:
-                raise self._stream.failure from None
-            self._ended = True
-            return
-        self._stream.unfinished = 0
-        if isinstance(message, str):
-            raise HTTPFailed("websocket message is text, expected binary")
-        self._received = message
+        await self._below.wait_readable()
 
     def read_into(self, view: memoryview) -> int:
-        """Copy out what the last message holds; see Transport."""
-        if self._ended:
-            return -1
-        size = min(len(view), len(self._received))
-        view[:size] = self._received[:size]
-        self._received = self._received[size:]
-        return size
+        """Copy the payload of what has arrived into `view`; see Transport.
+
+        Raises HTTPFailed where the peer breaks a rule of websockets.
+        """
+        if self._ending is not None:
+            return self._end(self._ending)
+        if self._behind:
+            piece, self._behind = self._behind[: len(view)], self._behind[len(view) :]
+            received = len(piece)
+            view[:received] = piece
+        else:
+            received = self._below.read_into(view)
+            if received <= 0:
+                if received and self._unpacker.in_frame:
+                    raise PeerVanished("the connection was closed in the middle of a message")
+                return received
+        count, taken, ping, ending = self._unpacker.unpack(view, received)
+        if taken < received:
+            self._behind = bytes(view[taken:received]) + self._behind
+        if ping is not None:
+            self._answer(ping)
+        if ending is not None:
+            # The answers to the data before it come first.
+            self._ending = ending
+            if not count:
+                return self._end(ending)
+        return count
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep `data` for `flush`; see Transport."""
-        data = bytes(data)
-        for start in range(0, len(data), MESSAGE_SIZE):
-            self._unsent.append(data[start : start + MESSAGE_SIZE])
+        """Send `data` as messages; see Transport."""
+        if self._closed:
+            raise PeerVanished("the websocket was closed")
+        self._below.write(messages(data))
 
     @property
     def unsent(self) -> int:
         """Bytes that `write` has kept."""
-        return sum(map(len, self._unsent))
+        return self._below.unsent
+
+    @property
+    def taken(self) -> int:
+        """Bytes that have been taken from us; see Transport."""
+        return self._below.taken
 
     async def flush(self) -> None:
-        """Send what was kept; see Transport."""
-        while self._unsent:
-            try:
-                await self._connection.send_message(self._unsent[0])
-            except trio_websocket.ConnectionClosed as error:
-                raise PeerVanished("the websocket was closed") from error
-            self.taken += len(self._unsent.popleft())
+        """Wait until nothing is unsent; see Transport."""
+        await self._below.flush()
+        while self._pong and not self._closed:
+            pong, self._pong = self._pong, b""
+            self._below.write(pong)
+            await self._below.flush()
 
     def abort(self) -> None:
         """Close the connection below at once; see Transport."""
         self._below.abort()
 
     async def aclose(self) -> None:
-        """Send a close message, then close."""
-        with trio.move_on_after(_CLOSE_TIMEOUT):
-            await self._connection.aclose()
-        self._below.abort()
+        """Send a Close frame if the socket takes it at once, then close.
+
+        The peer's own Close frame is not waited for.
+        """
+        self._say_goodbye(close(CloseCode.NORMAL))
+        await self._below.aclose()
+
+    def _answer(self, ping: bytes) -> None:
+        """Send a pong, at once or behind what is unsent.
+
+        What the socket does not take of it goes out with whatever is written next.
+        """
+        pong = control(Opcode.PONG, ping)
+        if self._below.unsent:
+            self._pong = pong
+        else:
+            # The peer has gone: the next read says so, behind what has come before.
+            with contextlib.suppress(PeerVanished):
+                self._below.write(pong)
+
+    def _end(self, ending: Ending) -> int:
+        self._say_goodbye(control(Opcode.CLOSE, ending.payload))
+        if ending.complaint:
+            raise HTTPFailed(f"the websocket client {ending.complaint}")
+        return -1
+
+    def _say_goodbye(self, frame: bytes) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self._below.unsent:
+            with contextlib.suppress(ConnectionEnd):
+                self._below.write(frame)
 
 
-@contextlib.asynccontextmanager
-async def accept(
-    transport: Transport, request: bytes, behind: bytes
-) -> AsyncIterator[WebSocketTransport]:
+class _HandshakeStream(trio.abc.Stream):
+    """What trio-websocket sees of a connection: a request, then silence, and a way to answer."""
+
+    def __init__(self, transport: Transport, request: bytes) -> None:
+        self.transport = transport
+        self.failure: ConnectionEnd | None = None
+        """Why the answer could not be sent."""
+        self._request = request
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what is left of the request, then wait for ever."""
+        if not self._request:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        size = max_bytes or len(self._request)
+        data, self._request = self._request[:size], self._request[size:]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything."""
+        try:
+            self.transport.write(data)
+            await self.transport.flush()
+        except ConnectionEnd as error:
+            self.failure = error
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until what was written has been sent."""
+        await self.transport.flush()
+
+    async def aclose(self) -> None:
+        """Close the transport below."""
+        await self.transport.aclose()
+
+
+async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSocketTransport:
     """Answer the websocket handshake whose HTTP request was read already.
 
     `request` is the request's head, `behind` what has been received after it.
     Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
     Raises HTTPFailed where it is no proper handshake, or not done within HANDSHAKE_TIMEOUT.
     """
-    stream = ReplayStream(transport, request, behind)
-    # A nursery would wrap what the body raises into an exception group.
+    stream = _HandshakeStream(transport, request)
+    # A nursery would wrap what is raised in it into an exception group.
     failure: ConnectionEnd | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
-                connection = None
-                with trio.move_on_after(HANDSHAKE_TIMEOUT):
-                    connection = await _shake_hands(nursery, stream)
-                if connection is None:
-                    raise HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
-                yield WebSocketTransport(connection, stream, transport)
+                with trio.move_on_after(HANDSHAKE_TIMEOUT) as deadline:
+                    await _shake_hands(nursery, stream)
+                if deadline.cancelled_caught:
+                    failure = HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
             except ConnectionEnd as error:
                 failure = error
-            finally:
-                nursery.cancel_scope.cancel()
+            # trio-websocket's own task waits for the stream to go on, and has nothing to undo.
+            nursery.cancel_scope.cancel()
     except* (UnicodeError, ProtocolError):
-        # From trio-websocket's own task: a header that wsproto can't decode, a frame out of turn.
+        # From that task: a header that wsproto can't decode.
         failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure
+    return WebSocketTransport(transport, behind)
 
 
-async def _shake_hands(nursery: trio.Nursery, stream: ReplayStream) -> Any:
+async def _shake_hands(nursery: trio.Nursery, stream: _HandshakeStream) -> None:
     try:
-        proposal = await trio_websocket.wrap_server_stream(
-            nursery,
-            stream,
-            max_message_size=MAX_MESSAGE,
-            message_queue_size=_MESSAGES_AHEAD,
-            receive_buffer_size=_RECEIVE_SIZE,
-        )
+        proposal = await trio_websocket.wrap_server_stream(nursery, stream)
         if SUBPROTOCOL not in proposal.proposed_subprotocols:
             await proposal.reject(400)
             raise HTTPFailed(f"websocket without the subprotocol {SUBPROTOCOL}")
-        connection = await proposal.accept(subprotocol=SUBPROTOCOL)
+        await proposal.accept(subprotocol=SUBPROTOCOL)
     except (trio_websocket.ConnectionClosed, trio.BrokenResourceError) as error:
         raise stream.failure or PeerVanished("closed during the websocket handshake") from error
-    stream.opened.set()
-    return connection

@@ -1,5 +1,9 @@
-"""The websocket transport, with trio-websocket as the client, over a memory transport."""
+"""The websocket transport over a memory transport, with trio-websocket as the client or by hand."""
 
+import gc
+import socket
+import ssl
+import struct
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -8,10 +12,44 @@ import trio_websocket
 
 from derp.errors import HTTPFailed, PeerVanished
 from derp.net import websocket
-from derp.net.websocket import HANDSHAKE_TIMEOUT, MESSAGE_SIZE, ReplayStream, WebSocketTransport
-from tests.memory_transport import MemoryTransport, memory_pair
+from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.websocket import HANDSHAKE_TIMEOUT, WebSocketTransport
+from derp.wire.websocket import MAX_FRAMES, MESSAGE_SIZE
+from tests.memory_transport import CLIENT, SERVER, MemoryTransport, memory_pair
 
 Client = Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]
+
+REQUEST = (
+    b"GET /derp HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: %s\r\n\r\n"
+)
+BINARY, TEXT, CLOSE, PING, PONG = 0x82, 0x81, 0x88, 0x89, 0x8A
+
+
+class Stream(trio.abc.Stream):
+    """A client's end as a Trio stream."""
+
+    def __init__(self, end: MemoryTransport) -> None:
+        self._end = end
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            return await self._end.receive()
+        except PeerVanished as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._end.send(bytes(data))
+        except PeerVanished as error:
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._end.flush()
+
+    async def aclose(self) -> None:
+        await self._end.aclose()
 
 
 async def read_head(end: MemoryTransport) -> bytes:
@@ -25,18 +63,14 @@ async def read_head(end: MemoryTransport) -> bytes:
     return head
 
 
-async def converse(
-    client: Client, server: Callable[[WebSocketTransport], Awaitable[None]], **options: object
-) -> None:
+async def converse(client: Client, server: Callable[[WebSocketTransport], Awaitable[None]]) -> None:
     """Run both sides of an accepted websocket to their ends."""
     here, there = memory_pair()
 
     async def client_task() -> None:
-        stream = ReplayStream(here, b"")
-        stream.opened.set()
         async with trio.open_nursery() as nursery:
             connection = await trio_websocket.wrap_client_stream(
-                nursery, stream, "relay", "/derp", subprotocols=["derp"]
+                nursery, Stream(here), "relay", "/derp", subprotocols=["derp"]
             )
             await client(connection)
             nursery.cancel_scope.cancel()
@@ -45,8 +79,26 @@ async def converse(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client_task)
         head = await read_head(there)
-        async with websocket.accept(there, head, b"") as transport:
-            await server(transport)
+        await server(await websocket.accept(there, head, b""))
+
+
+async def accepted(
+    *, behind: bytes = b"", capacity: int = 1 << 20
+) -> tuple[MemoryTransport, MemoryTransport, WebSocketTransport]:
+    """Return the client's end, the server's, and the websocket on that; the 101 has been read."""
+    here, there = memory_pair(capacity=capacity)
+    answer = b""
+    async with trio.open_nursery() as nursery:
+
+        async def take_answer() -> None:
+            nonlocal answer
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += await here.receive()
+
+        nursery.start_soon(take_answer)
+        transport = await websocket.accept(there, REQUEST % b"derp", behind)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    return here, there, transport
 
 
 async def read(transport: WebSocketTransport, size: int) -> bytes:
@@ -58,6 +110,17 @@ async def read(transport: WebSocketTransport, size: int) -> bytes:
         assert count >= 0
         received += view[:count]
     return received
+
+
+def masked(payload: bytes, first: int = BINARY) -> bytes:
+    """Build a client's frame, masked with zeros."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else struct.pack(">BH", 0xFE, size)
+    return bytes([first]) + length + bytes(4) + payload
+
+
+def close_frame(code: int) -> bytes:
+    return b"\x88\x02" + code.to_bytes(2, "big")
 
 
 async def test_messages_are_a_stream_of_bytes() -> None:
@@ -77,27 +140,74 @@ async def test_messages_are_a_stream_of_bytes() -> None:
         buffer = bytearray(bytes(range(250)) * 400)
         transport.write(buffer)
         buffer[:] = bytes(len(buffer))
-        assert transport.unsent == 100_000
         await transport.flush()
         assert transport.unsent == 0
-        await transport.wait_readable()
 
     await converse(client, server)
 
 
-async def test_the_clients_close_is_the_end() -> None:
+async def test_a_message_of_any_size_is_taken() -> None:
     async def client(connection: trio_websocket.WebSocketConnection) -> None:
-        await connection.aclose()
+        for size in (50_000, 1_000_000):
+            await connection.send_message(bytes(size))
+
+    async def server(transport: WebSocketTransport) -> None:
+        assert await read(transport, 1_050_000) == bytes(1_050_000)
+
+    await converse(client, server)
+
+
+async def test_what_is_not_taken_is_unsent_until_flushed() -> None:
+    here, _there, transport = await accepted(capacity=1000)
+    taken = transport.taken
+    transport.write(b"x" * 1500)
+    assert transport.unsent == 504
+    assert transport.taken - taken == 1000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.flush)
+        received = b""
+        while len(received) < 1504:
+            received += await here.receive()
+    assert received == b"\x82\x7e\x05\xdc" + b"x" * 1500
+    assert transport.unsent == 0
+    assert transport.taken - taken == 1504
+
+
+async def test_nothing_is_written_for_nothing() -> None:
+    _here, _there, transport = await accepted()
+    taken = transport.taken
+    transport.write(b"")
+    assert transport.taken == taken
+
+
+async def test_the_clients_close_is_answered_and_is_the_end() -> None:
+    async def client(connection: trio_websocket.WebSocketConnection) -> None:
+        await connection.aclose(3456, "enough")
 
     async def server(transport: WebSocketTransport) -> None:
         for _ in range(2):
             await transport.wait_readable()
-            assert transport.read_into(memoryview(bytearray(10))) == -1
-        transport.write(b"too late")
+            assert transport.read_into(memoryview(bytearray(100))) == -1
         with pytest.raises(PeerVanished):
-            await transport.flush()
+            transport.write(b"too late")
+        await transport.aclose()
 
     await converse(client, server)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9going"])
+async def test_the_answer_to_a_close_comes_behind_the_answers_to_what_was_before(
+    payload: bytes,
+) -> None:
+    here, _there, transport = await accepted()
+    await here.send(masked(b"last") + masked(payload, CLOSE) + b"junk")
+    assert await read(transport, 4) == b"last"
+    transport.write(b"answer")
+    await transport.wait_readable()
+    assert transport.read_into(memoryview(bytearray(10))) == -1
+    await transport.aclose()
+    expected = b"\x82\x06answer" + bytes((CLOSE, len(payload))) + payload
+    assert await here.receive_all() == expected
 
 
 async def test_our_close_is_a_close_message() -> None:
@@ -113,81 +223,245 @@ async def test_our_close_is_a_close_message() -> None:
     await converse(client, server)
 
 
-async def test_a_text_message_is_refused() -> None:
-    async def client(connection: trio_websocket.WebSocketConnection) -> None:
-        await connection.send_message("text")
-        with pytest.raises(trio_websocket.ConnectionClosed):
-            await connection.get_message()
-
-    async def server(transport: WebSocketTransport) -> None:
-        try:
-            with pytest.raises(HTTPFailed, match="is text"):
-                await transport.wait_readable()
-        finally:
-            transport.abort()
-
-    await converse(client, server)
+async def test_to_close_waits_for_nobody(autojump_clock: trio.testing.MockClock) -> None:
+    _here, there, transport = await accepted(capacity=1000)
+    transport.write(bytes(1500))
+    start = trio.current_time()
+    await transport.aclose()
+    assert trio.current_time() == start
+    assert there.closed
 
 
-async def test_a_message_too_large_is_the_end() -> None:
-    async def client(connection: trio_websocket.WebSocketConnection) -> None:
-        await connection.send_message(bytes(websocket.MAX_MESSAGE + 1))
-        with pytest.raises(trio_websocket.ConnectionClosed):
-            await connection.get_message()
-
-    async def server(transport: WebSocketTransport) -> None:
-        await transport.wait_readable()
-        assert transport.read_into(memoryview(bytearray(10))) == -1
-
-    await converse(client, server)
+async def test_to_close_what_is_closed_is_no_mistake() -> None:
+    here, there, transport = await accepted()
+    here.abort()
+    await transport.aclose()
+    await transport.aclose()
+    assert there.closed
 
 
-REQUEST = (
-    b"GET /derp HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Protocol: %s\r\n\r\n"
+@pytest.mark.parametrize(
+    ("data", "code", "complaint"),
+    [
+        (masked(b"text", TEXT), 1003, "sends a text message, expected binary"),
+        (b"\x82\x05hello", 1002, "sends a frame without a mask"),
+        (masked(b"x", BINARY | 0x40), 1002, "sets a reserved bit"),
+        (masked(bytes(126), PING), 1002, "sends a control frame of more than 125 bytes"),
+        (masked(b"\x03", CLOSE), 1002, "closes with a code that must not be sent"),
+    ],
 )
+async def test_a_broken_rule_is_told_and_is_the_end(data: bytes, code: int, complaint: str) -> None:
+    for before in (b"", b"before"):
+        here, there, transport = await accepted()
+        await here.send((masked(before) if before else b"") + data + masked(b"behind"))
+        assert await read(transport, len(before)) == before
+        await transport.wait_readable()
+        with pytest.raises(HTTPFailed, match=f"the websocket client {complaint}"):
+            transport.read_into(memoryview(bytearray(1000)))
+        with pytest.raises(PeerVanished):
+            transport.write(b"too late")
+        await there.aclose()
+        assert await here.receive_all() == close_frame(code)
+
+
+async def test_a_broken_rule_is_the_end_for_a_client_that_does_not_read_too() -> None:
+    here, _there, transport = await accepted(capacity=1000)
+    transport.write(bytes(1500))
+    await here.send(masked(b"text", TEXT))
+    with pytest.raises(HTTPFailed, match="text"):
+        transport.read_into(memoryview(bytearray(100)))
+    assert transport.unsent == 504
+
+
+async def test_a_ping_is_answered_and_a_pong_is_not() -> None:
+    here, there, transport = await accepted()
+    await here.send(masked(b"one", PING) + masked(b"two", PING) + masked(b"unasked", PONG))
+    await transport.wait_readable()
+    assert transport.read_into(memoryview(bytearray(100))) == 0
+    assert there.unsent == 0
+    assert await here.receive() == b"\x8a\x03two"
+
+
+async def test_pings_without_end_are_answered_with_one_pong() -> None:
+    here, _there, transport = await accepted(capacity=1000)
+    transport.write(bytes(1500))
+    for number in range(100):
+        await here.send(masked(b"%100d" % number, PING))
+        await transport.wait_readable()
+        assert transport.read_into(memoryview(bytearray(1000))) == 0
+        assert transport.unsent == 504
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.flush)
+        received = b""
+        while len(received) < 1504 + 102:
+            received += await here.receive()
+    assert received[1504:] == b"\x8a\x64" + b"%100d" % 99
+    assert transport.unsent == 0
+
+
+async def test_no_pong_is_sent_behind_a_close() -> None:
+    here, there, transport = await accepted(capacity=1000)
+    transport.write(bytes(1500))
+    await here.send(masked(b"", PING) + masked(b"", CLOSE))
+    await transport.wait_readable()
+    assert transport.read_into(memoryview(bytearray(100))) == -1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.flush)
+        received = b""
+        while len(received) < 1504:
+            received += await here.receive()
+    await there.aclose()
+    assert await here.receive() == b""
+
+
+async def test_a_client_that_leaves_while_it_is_answered() -> None:
+    here, there, transport = await accepted()
+    await here.send(masked(b"data") + masked(b"", PING))
+    there.was_reset = True
+    view = memoryview(bytearray(100))
+    assert transport.read_into(view) == 4
+    assert view[:4] == b"data"
+    with pytest.raises(PeerVanished):
+        transport.read_into(view)
 
 
 async def test_what_was_read_behind_the_request_is_not_lost() -> None:
-    here, there = memory_pair()
-    await here.send(masked(b"later"))
-    async with websocket.accept(there, REQUEST % b"derp", masked(b"early")) as transport:
-        assert await read(transport, 10) == b"earlylater"
-        assert (await here.receive()).startswith(b"HTTP/1.1 101 ")
+    here, _there, transport = await accepted(behind=masked(b"early")[:8])
+    await here.send(masked(b"early")[8:] + masked(b"later"))
+    assert await read(transport, 10) == b"earlylater"
 
 
-def masked(payload: bytes) -> bytes:
-    """Build a client's short binary message, masked with zeros."""
-    return bytes((0x82, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+async def test_a_view_of_any_size_will_do() -> None:
+    stream = masked(b"p" * 100, PING) + masked(b"a" * 300) + masked(b"") + masked(b"b" * 100)
+    for behind in (b"", stream):
+        here, _there, transport = await accepted(behind=behind)
+        if not behind:
+            await here.send(stream)
+        received = b""
+        view = memoryview(bytearray(1))
+        while len(received) < 400:
+            await transport.wait_readable()
+            received += view[: transport.read_into(view)]
+        assert received == b"a" * 300 + b"b" * 100
+        assert await here.receive() == b"\x8a\x64" + b"p" * 100
 
 
-async def test_many_messages_are_not_taken_for_an_unfinished_one() -> None:
-    async def client(connection: trio_websocket.WebSocketConnection) -> None:
-        for _ in range(20):
-            await connection.send_message(bytes(50_000))
-
-    async def server(transport: WebSocketTransport) -> None:
-        await read(transport, 1_000_000)
-
-    await converse(client, server)
+async def test_what_lies_behind_the_data_is_not_touched() -> None:
+    here, _there, transport = await accepted()
+    await here.send(masked(b"x" * 300))
+    buffer = bytearray(b"." * 1000)
+    assert transport.read_into(memoryview(buffer)[:500]) == 300
+    assert buffer[500:] == b"." * 500
 
 
-async def test_fragments_without_end_are_the_end() -> None:
-    here, there = memory_pair()
-    fragment = bytes((0x00, 0x80, 0, 0, 0, 0))
+async def test_tiny_frames_are_taken_a_part_at_a_time() -> None:
+    count = 2 * MAX_FRAMES + 10
+    for behind in (False, True):
+        stream = b"".join(masked(b"%d" % (i % 10)) for i in range(count))
+        here, _there, transport = await accepted(behind=stream if behind else b"")
+        if not behind:
+            await here.send(stream)
+        await here.send(masked(b"more"))
+        view = memoryview(bytearray(100_000))
+        received = b""
+        for size in (MAX_FRAMES, MAX_FRAMES, 10, 4):
+            await transport.wait_readable()
+            assert transport.read_into(view) == size
+            received += view[:size]
+        assert received == (b"0123456789" * count)[:count] + b"more"
+        assert transport.read_into(view) == 0
 
-    async def flood() -> None:
-        await here.send(bytes((0x02, 0x80, 0, 0, 0, 0)))
-        while True:
-            await here.send(fragment * 5000)
 
+async def test_tiny_frames_and_a_small_view() -> None:
+    stream = b"".join(masked(b"%d" % (i % 10)) for i in range(3 * MAX_FRAMES))
+    _here, _there, transport = await accepted(behind=stream)
+    view = memoryview(bytearray(8 * MAX_FRAMES))
+    received = b""
+    while len(received) < 3 * MAX_FRAMES:
+        await transport.wait_readable()
+        received += view[: transport.read_into(view)]
+    assert received == (b"0123456789" * MAX_FRAMES)[: 3 * MAX_FRAMES]
+
+
+async def test_to_hang_up_between_frames_is_the_end_and_within_one_is_not() -> None:
+    for cut in (1, 5, 9):
+        here, _there, transport = await accepted()
+        await here.send(masked(b"whole") + masked(b"more")[:cut])
+        here.send_eof()
+        assert await read(transport, 5 + max(cut - 6, 0)) == b"wholemore"[: 5 + max(cut - 6, 0)]
+        with pytest.raises(PeerVanished, match="in the middle of a message"):
+            transport.read_into(memoryview(bytearray(100)))
+    here, _there, transport = await accepted()
+    await here.send(masked(b"whole"))
+    here.send_eof()
+    assert await read(transport, 5) == b"whole"
+    assert transport.read_into(memoryview(bytearray(100))) == -1
+
+
+async def test_over_tls(
+    engine: TLSEngine,
+    client_context: ssl.SSLContext,
+    sockets: Callable[[], tuple[socket.socket, trio.SocketStream]],
+) -> None:
+    ours, stream = sockets()
+    below = TLSTransport(ours, CLIENT, SERVER, engine)
+    client = trio.SSLStream(stream, client_context)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(flood)
-        with pytest.raises(HTTPFailed, match="too many pieces"):
-            async with websocket.accept(there, REQUEST % b"derp", b"") as transport:
+        nursery.start_soon(below.handshake)
+        nursery.start_soon(client.do_handshake)
+    transport = await websocket.accept(below, REQUEST % b"derp", b"")
+    answer = await client.receive_some()
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    data = bytes(range(256)) * 200
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            client.send_all, b"".join(masked(data[i : i + 1000]) * 3 for i in (0, 1))
+        )
+        assert await read(transport, 6000) == data[:1000] * 3 + data[1:1001] * 3
+    transport.write(data[:1000])
+    assert transport.unsent == 0
+    # The owner of the transport below closes it, too.
+    await transport.aclose()
+    await below.aclose()
+    received = b""
+    while piece := await client.receive_some():
+        received += piece
+    assert received == b"\x82\x7e\x03\xe8" + data[:1000] + close_frame(1000)
+    assert engine.incoming.pending == engine.outgoing.pending == 0
+
+
+async def test_to_abort_wakes_the_reader() -> None:
+    _here, there, transport = await accepted()
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(PeerVanished):
                 await transport.wait_readable()
-        nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        transport.abort()
+    assert there.closed
+
+
+async def test_what_carries_the_websocket_is_told_of() -> None:
+    _here, there, transport = await accepted()
+    assert transport.remote == there.remote
+    assert transport.local == there.local
+    assert transport.tls_version == "TLSv1.3"
+
+
+async def test_nothing_of_the_handshake_holds_the_connection() -> None:
+    """An ended connection is to be gone at once, not when the garbage collector looks."""
+    gc.collect()
+    gc.disable()
+    try:
+        _here, there, _transport = await accepted()
+        referrers = {type(found).__name__ for found in gc.get_referrers(there)}
+        assert "WebSocketTransport" in referrers
+        assert "_HandshakeStream" not in referrers
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -204,23 +478,21 @@ async def test_a_head_that_can_not_be_understood_is_refused(
 ) -> None:
     _here, there = memory_pair()
     with pytest.raises((HTTPFailed, PeerVanished)):
-        async with websocket.accept(there, request_head, b""):
-            raise AssertionError
+        await websocket.accept(there, request_head, b"")
 
 
 async def test_why_the_stream_below_broke_is_told() -> None:
-    here, there = memory_pair()
-    async with websocket.accept(there, REQUEST % b"derp", b"") as transport:
-        here.abort()
-        with pytest.raises(PeerVanished):
-            await transport.wait_readable()
+    here, _there, transport = await accepted()
+    here.abort()
+    await transport.wait_readable()
+    with pytest.raises(PeerVanished, match="reset"):
+        transport.read_into(memoryview(bytearray(10)))
 
 
 async def test_another_subprotocol_is_refused() -> None:
     here, there = memory_pair()
     with pytest.raises(HTTPFailed, match="without the subprotocol derp"):
-        async with websocket.accept(there, REQUEST % b"derpy", b""):
-            raise AssertionError
+        await websocket.accept(there, REQUEST % b"derpy", b"")
     assert (await here.receive()).startswith(b"HTTP/1.1 400 ")
 
 
@@ -230,21 +502,20 @@ async def test_a_handshake_that_comes_to_nothing_has_a_deadline(
     _here, there = memory_pair()
     start = trio.current_time()
     with pytest.raises(HTTPFailed, match="no websocket handshake within 10 s"):
-        async with websocket.accept(there, b"GET /derp HTTP/1.1\r\n", b""):
-            raise AssertionError
+        await websocket.accept(there, b"GET /derp HTTP/1.1\r\n", b"")
     assert trio.current_time() - start == pytest.approx(HANDSHAKE_TIMEOUT, abs=0.1)
+
+
+async def test_a_client_that_does_not_take_the_answer_has_a_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    _here, there = memory_pair(capacity=10)
+    with pytest.raises(HTTPFailed, match="no websocket handshake within 10 s"):
+        await websocket.accept(there, REQUEST % b"derp", b"")
 
 
 async def test_leaving_during_the_handshake(autojump_clock: trio.testing.MockClock) -> None:
     here, there = memory_pair()
     here.abort()
-    with pytest.raises((HTTPFailed, PeerVanished)):
-        async with websocket.accept(there, b"GET /derp HTTP/1.1\r\n", b""):
-            raise AssertionError
-
-
-async def test_what_the_body_raises_comes_out_as_it_is() -> None:
-    _here, there = memory_pair()
-    with pytest.raises(PeerVanished, match="gone"):
-        async with websocket.accept(there, REQUEST % b"derp", b""):
-            raise PeerVanished("gone")
+    with pytest.raises(PeerVanished, match="reset"):
+        await websocket.accept(there, REQUEST % b"derp", b"")

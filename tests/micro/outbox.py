@@ -1,0 +1,110 @@
+"""The outbox: what it costs that a client doesn't take its packets at once."""
+
+import functools
+
+from stopwatch import Stopwatch, batches
+
+from derp.connection import MAX_SEND
+from derp.relay.outbox import ENTRY_COST, LANE_BYTES, Outbox
+from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
+
+SOURCE = bytes(range(32))
+FRAME = PACKET_OVERHEAD + 1400
+LONG = (128 << 10) // FRAME
+"""Packets in a run that fills a read."""
+ALL = 2 * LANE_BYTES
+NOW = 0.0
+
+Run = tuple[bytes, int]
+"""Frames, and how many."""
+
+
+class Drops:
+    """Adds up what an outbox drops."""
+
+    def __init__(self) -> None:
+        self.packets = self.size = 0
+
+    def __call__(self, disco: bool, packets: int, payload: int) -> None:
+        self.packets += packets
+        self.size += payload + packets * PACKET_OVERHEAD
+
+
+def make_runs(count: int, packets: int) -> list[Run]:
+    """Make `count` runs of `packets` each; no two packets are the same."""
+    return [
+        (b"".join(numbered_frame(run * packets + n) for n in range(packets)), packets)
+        for run in range(count)
+    ]
+
+
+def numbered_frame(number: int) -> bytes:
+    return frame(FrameType.RECV_PACKET, SOURCE + number.to_bytes(4) * 350)
+
+
+def put(outbox: Outbox, runs: list[Run]) -> None:
+    for data, packets in runs:
+        outbox.put(data, packets, SOURCE, NOW, disco=False)
+
+
+def put_and_take(count: int, packets: int, loops: int) -> float:
+    """Time queueing some runs and taking them all at once."""
+    runs = make_runs(count, packets)
+    drops = Drops()
+    outbox = Outbox(drops)
+    put(outbox, runs)
+    pieces, entries = outbox.take(MAX_SEND, NOW)
+    assert pieces == [data for data, _packets in runs], "not what was put is taken"
+    assert sum(entry.packets for entry in entries) == count * packets, "wrong number of packets"
+    assert not outbox, "not everything is taken"
+    assert not drops.packets, "packets are dropped"
+
+    watch = Stopwatch()
+    watch.start()
+    for _ in range(loops):
+        put(outbox, runs)
+        outbox.take(MAX_SEND, NOW)
+    watch.stop()
+    return watch.seconds
+
+
+def put_at_limit(packets: int, loops: int) -> float:
+    """Time queueing one packet where the outbox is full of runs of `packets`."""
+    filling = make_runs(LANE_BYTES // (packets * FRAME + ENTRY_COST), packets)
+    new = make_runs(256, 1)
+    for size in (1, 2, len(new)):
+        check_at_limit(filling, new[:size])
+
+    watch = Stopwatch()
+    for size in batches(loops, len(new)):
+        outbox = Outbox(Drops())
+        put(outbox, filling)
+        runs = new[:size]
+        watch.start()
+        put(outbox, runs)
+        watch.stop()
+    return watch.seconds
+
+
+def check_at_limit(filling: list[Run], new: list[Run]) -> None:
+    drops = Drops()
+    outbox = Outbox(drops)
+    put(outbox, filling)
+    assert not drops.packets, "packets are dropped below the limit"
+    put(outbox, new)
+    pieces, entries = outbox.take(ALL, NOW)
+    came = b"".join(data for data, _packets in filling + new)
+    assert b"".join(pieces) == came[drops.size :], "dropped is something else than the head"
+    assert drops.size == drops.packets * FRAME, "not whole frames are dropped"
+    left = sum(entry.packets for entry in entries)
+    assert left == len(came) // FRAME - drops.packets, f"{left} packets are left"
+    size = len(came) - drops.size + len(entries) * ENTRY_COST
+    assert LANE_BYTES - FRAME - ENTRY_COST < size <= LANE_BYTES, f"{size} bytes are left"
+
+
+BENCHMARKS = {
+    "put and take 100 packets": functools.partial(put_and_take, 100, 1),
+    "put and take a run of 128 KiB": functools.partial(put_and_take, 1, LONG),
+    "put a packet, drop a packet": functools.partial(put_at_limit, 1),
+    "put a packet, drop from a run": functools.partial(put_at_limit, LONG),
+}
