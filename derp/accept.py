@@ -62,6 +62,7 @@ class Door:
     async def _connection(self, sock: socket.socket, remote: Endpoint) -> None:
         fields: dict[str, Any] = {"remote": str(remote)}
         end: ConnectionEnd | None = None
+        self.server.poller.others += 1
         try:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
@@ -75,6 +76,7 @@ class Door:
             if self._is_worth_a_line("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
+            self.server.poller.others -= 1
             sock.close()
         self._report(end, remote, fields)
 

@@ -155,6 +155,7 @@ class Connection:
         self.outbox = Outbox(self._drop_head)
         self.progress = (self.transport.taken, trio.current_time())
         self.server.sending[self] = None
+        self.server.poller.others += 1
         self.server.nursery.start_soon(self._send_queued, self.outbox)
 
     async def _send_queued(self, outbox: Outbox) -> None:

@@ -8,6 +8,7 @@ import trio
 from nacl.public import PrivateKey
 
 from derp.metrics import Metrics
+from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
@@ -49,6 +50,7 @@ class Server:
     round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
     sending: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
     """The connections with something queued, each with a task that sends it."""
+    poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)
@@ -67,6 +69,7 @@ class Server:
     def sent(self, connection: "Connection") -> None:
         """Note that nothing is queued for a connection any more."""
         del self.sending[connection]
+        self.poller.others -= 1
         if not self.sending:
             self._sent.set()
 

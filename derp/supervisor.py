@@ -172,6 +172,7 @@ async def serve(config: Config, prepared: Prepared) -> None:
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(_signals, to_supervisor)
+        senders.start_soon(server.poller.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
                 _start_services(config, prepared, server, services, connections, refusals)
@@ -215,6 +216,8 @@ def _start_services(
         services.start_soon(accept_forever, listener, door.admit, descriptors)
     for listener in prepared.plain:
         services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
+    for sock in (*prepared.main, *prepared.plain, *prepared.stun):
+        server.poller.watch(sock.fileno())
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
     services.start_soon(timers.run, server)

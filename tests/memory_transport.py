@@ -22,7 +22,9 @@ from collections import deque
 import trio
 
 from derp.errors import PeerVanished
+from derp.net.poller import Poller, Step
 from derp.net.transport import Endpoint
+from derp.relay.moderation import GATHER
 
 SERVER = Endpoint("198.51.100.1", 443)
 CLIENT = Endpoint("192.0.2.7", 40000)
@@ -80,6 +82,15 @@ class MemoryTransport:
             self._inbox.appendleft(piece[count:])
         self.peer._signal()
         return count
+
+    more = False
+
+    async def read_through(self, poller: Poller, step: Step) -> None:
+        await self.wait_readable()
+        step()
+
+    async def let_gather(self) -> None:
+        await trio.sleep(GATHER)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._unsent, "write while something is unsent"

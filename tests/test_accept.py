@@ -36,6 +36,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
     try:
         async with trio.open_nursery() as nursery:
             server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2)
+            nursery.start_soon(server.poller.run)
             door = Door(
                 server=server,
                 nursery=nursery,
@@ -66,6 +67,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                 while not server.metrics.connection_ends[reason]:
                     await trio.testing.wait_all_tasks_blocked()
             client.close()
+            nursery.cancel_scope.cancel()
         assert not [found for found in gc.get_objects() if isinstance(found, Connection)]
     finally:
         gc.enable()

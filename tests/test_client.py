@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp import client, timers
+from derp import client, reader, timers
 from derp.errors import (
     ConnectionEnd,
     LoginRefused,
@@ -255,7 +255,7 @@ async def test_a_flood_of_pings_is_answered_in_part(autojump_clock: Clock, relay
     peer = await relay.login()
     await peer.end.send(frame(PING, bytes(8)) * 1000)
     answers = 0
-    while answers < client.MAX_PONGS:
+    while answers < reader.MAX_PONGS:
         assert await peer.receive() == (PONG, bytes(8))
         answers += 1
     await peer.ping()
@@ -511,7 +511,7 @@ async def test_tiny_frames_make_reads_smaller(autojump_clock: Clock, relay: Rela
         received += 1
     await other.ping()
     assert reads[0] == len(flood)
-    assert max(reads[1:]) <= client.MIN_READ
+    assert max(reads[1:]) <= reader.MIN_READ
     assert relay.metrics.packets_received == 6000
 
 

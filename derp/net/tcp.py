@@ -13,16 +13,30 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
+from derp.net.poller import Loan, Poller, Step
+from derp.net.ticker import Ticker
 from derp.net.transport import Endpoint
+from derp.relay.moderation import GATHER
 
 RECEIVE_SIZE = 128 << 10
 """Most bytes asked of a socket at a time: it bounds how long one peer's turn takes."""
+_ROOM = 1 << 20
+"""Bytes that a socket should be able to hold of a stream of which packets gather."""
 
 
 class TCPTransport:
     """A Transport over a connected, non-blocking TCP socket, which it owns."""
 
-    __slots__ = ("_more", "_socket", "_unsent", "local", "remote", "taken")
+    __slots__ = (
+        "_loan",
+        "_more",
+        "_socket",
+        "_ticker",
+        "_unsent",
+        "local",
+        "remote",
+        "taken",
+    )
 
     tls_version: str | None = None
 
@@ -33,6 +47,8 @@ class TCPTransport:
         self._unsent: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self._more = False
+        self._loan: Loan | None = None
+        self._ticker: Ticker | None = None
         self.taken = 0
 
     async def wait_readable(self) -> None:
@@ -41,6 +57,44 @@ class TCPTransport:
             await trio.lowlevel.checkpoint()
             return
         await self._wait(trio.lowlevel.wait_readable)
+
+    @property
+    def more(self) -> bool:
+        """Whether the last read filled its buffer; see Transport."""
+        return self._more
+
+    async def read_through(self, poller: Poller, step: Step) -> None:
+        """Call `step` until it returns True; see Transport."""
+        self._stop_gathering()
+        if self._more:
+            await trio.lowlevel.checkpoint()
+            step()
+            return
+        if self._socket.fileno() == -1:
+            raise PeerVanished("the connection was closed")
+        await poller.lend(self._socket.fileno(), step, self._remember)
+
+    def _remember(self, loan: Loan | None) -> None:
+        self._loan = loan
+
+    async def let_gather(self) -> None:
+        """Wait GATHER seconds; see Transport."""
+        if self._ticker is None:
+            try:
+                self._ticker = Ticker(GATHER)
+                # The kernel makes room for what gathers, and still adapts to what the path needs.
+                for size in (_ROOM // 2, 1):
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            except OSError:
+                # No timers, no descriptors left, or the connection is gone: the next read tells.
+                await trio.lowlevel.checkpoint()
+                return
+        await self._ticker.tick()
+
+    def _stop_gathering(self) -> None:
+        if self._ticker is not None:
+            self._ticker.close()
+            self._ticker = None
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; see Transport."""
@@ -103,11 +157,14 @@ class TCPTransport:
     def abort(self) -> None:
         """Close at once; see Transport."""
         if self._socket.fileno() != -1:
+            if self._loan is not None:
+                self._loan.end(PeerVanished("the connection was closed"))
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
     async def aclose(self) -> None:
         """Close; what the kernel holds is still sent."""
+        self._stop_gathering()
         self.abort()
         await trio.lowlevel.checkpoint()
 

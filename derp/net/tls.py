@@ -179,6 +179,7 @@ class TLSTransport(TCPTransport):
 
     async def aclose(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
+        self._stop_gathering()
         if self.tls_version is not None and not self._unsent:
             # The peer's own close_notify is not waited for.
             with contextlib.suppress(ssl.SSLError):

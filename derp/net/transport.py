@@ -10,6 +10,8 @@ from typing import Protocol
 
 import attrs
 
+from derp.net.poller import Poller, Step
+
 
 @attrs.frozen
 class Endpoint:
@@ -39,6 +41,20 @@ class Transport(Protocol):
         0 means that nothing whole has arrived yet (half a TLS record): wait again.
         Raises PeerVanished or TLSFailed.
         """
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be more to read at once, and others should have their turn before."""
+
+    async def read_through(self, poller: Poller, step: Step) -> None:
+        """Call `step` whenever there may be something to read, until it returns True.
+
+        Always a checkpoint. The poller does it where it can. Raises what `step` raises, and
+        PeerVanished.
+        """
+
+    async def let_gather(self) -> None:
+        """Wait GATHER seconds, though there may be something to read, for more of it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping what the socket does not take. Raises PeerVanished.

@@ -26,6 +26,7 @@ import trio_websocket
 from wsproto.utilities import ProtocolError
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.net.poller import Poller, Step
 from derp.net.transport import Endpoint, Transport
 from derp.wire.websocket import CloseCode, Ending, Opcode, Unpacker, close, control, messages
 
@@ -69,10 +70,31 @@ class WebSocketTransport:
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give; see Transport."""
-        if self._behind or self._ending is not None:
+        if self._has_more:
             await trio.lowlevel.checkpoint()
             return
         await self._below.wait_readable()
+
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._behind) or self._ending is not None
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be more to read at once; see Transport."""
+        return self._has_more or self._below.more
+
+    async def read_through(self, poller: Poller, step: Step) -> None:
+        """Call `step` until it returns True; see Transport."""
+        if self._has_more:
+            await trio.lowlevel.checkpoint()
+            step()
+            return
+        await self._below.read_through(poller, step)
+
+    async def let_gather(self) -> None:
+        """Wait for more to read; see Transport."""
+        await self._below.let_gather()
 
     def read_into(self, view: memoryview) -> int:
         """Copy the payload of what has arrived into `view`; see Transport.

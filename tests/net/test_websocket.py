@@ -12,6 +12,7 @@ import trio_websocket
 
 from derp.errors import HTTPFailed, PeerVanished
 from derp.net import websocket
+from derp.net.poller import Poller
 from derp.net.tls import TLSEngine, TLSTransport
 from derp.net.websocket import HANDSHAKE_TIMEOUT, WebSocketTransport
 from derp.wire.websocket import MAX_FRAMES, MESSAGE_SIZE
@@ -370,6 +371,26 @@ async def test_tiny_frames_are_taken_a_part_at_a_time() -> None:
             received += view[:size]
         assert received == (b"0123456789" * count)[:count] + b"more"
         assert transport.read_into(view) == 0
+
+
+async def test_what_is_held_back_is_read_without_waiting_for_the_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    here, _there, transport = await accepted()
+    await here.send(masked(b"x") * (MAX_FRAMES + 1) + masked(b"", CLOSE))
+    view = memoryview(bytearray(100_000))
+    counts: list[int] = []
+
+    def step() -> bool:
+        counts.append(transport.read_into(view))
+        return transport.more
+
+    poller = Poller()
+    with trio.fail_after(1):
+        for _ in range(3):
+            await transport.read_through(poller, step)
+    assert counts == [MAX_FRAMES, 1, -1]
+    assert transport.more
 
 
 async def test_tiny_frames_and_a_small_view() -> None:

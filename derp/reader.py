@@ -1,0 +1,198 @@
+"""The receiving half of a logged-in client: from what it sends to what is done about it.
+
+How it works: a `step` reads once and acts on every whole frame; of a frame that is cut off, the
+bytes are kept until the next step. Where the client is calm, the poller calls `step`, and the
+client's own task sleeps. The task takes over where a step ends with something to wait for: a
+rate limit, packets to gather, other tasks that want their turn.
+
+What must never happen here: an await between `read_into` and the end of `act`, since what was
+read lies in the buffer that all connections share.
+"""
+
+from typing import Final
+
+import trio
+
+from derp.connection import Connection
+from derp.errors import PeerVanished
+from derp.metrics import DropReason
+from derp.relay.moderation import Moderation
+from derp.server import Server
+from derp.wire import frames, runs
+from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD, FrameType
+
+HOME_MOVE_AFTER: Final = 5.0
+"""Seconds after which a change of home is a move, and not a part of connecting."""
+LIMITED_READ: Final = 16 << 10
+"""Bytes read at a time from a client with a rate limit, so that it is paused often and briefly."""
+MANY_RUNS: Final = 64
+"""Runs that one read should hold at most: each costs about as much whatever its size, and the
+others wait meanwhile. Where it held more, the next read is smaller."""
+MIN_READ: Final = 4 << 10
+MAX_PONGS: Final = 64
+"""Pongs sent for one read; pings beyond are ignored, as the original ignores too fast ones."""
+
+_LOOK_EVERY: Final = 1.0
+
+_NOTE_PREFERRED: Final = int(FrameType.NOTE_PREFERRED)
+_PING: Final = int(FrameType.PING)
+
+
+class Reader:
+    """Reads one client's frames."""
+
+    __slots__ = (
+        "_appetite",
+        "_connection",
+        "_gathering",
+        "_moderation",
+        "_pause",
+        "_server",
+        "_skip",
+        "_tail",
+        "_transport",
+        "ended",
+    )
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        self.ended = False
+        """Whether the client has closed the connection, in good order."""
+        self._server = server
+        self._connection = connection
+        self._transport = connection.transport
+        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip.
+        self._tail = b""
+        self._skip = 0
+        # The most bytes to read next, and what to do before.
+        self._appetite = len(server.view)
+        self._moderation = Moderation()
+        self._gathering = False
+        self._pause = 0.0
+
+    async def run(self, leftover: bytearray) -> None:
+        """Read frames and act on them until the client closes the connection.
+
+        `leftover` is what came with the login; it is emptied, so that nobody keeps it. Raises a
+        ConnectionEnd where the client does not leave in good order.
+        """
+        size = len(leftover)
+        self._server.buffer[:size] = leftover
+        leftover.clear()
+        self._act(size)
+        while not self.ended:
+            if self._pause:
+                await self._wait_out(self._pause)
+                self._pause = 0.0
+            if self._gathering:
+                await self._transport.let_gather()
+                self.step()
+            else:
+                await self._transport.read_through(self._server.poller, self.step)
+
+    async def _wait_out(self, seconds: float) -> None:
+        """Sleep, unless the connection is ended meanwhile."""
+        self._server.metrics.rate_limit_per_client_waited += 1
+        wake = trio.current_time() + seconds
+        while (rest := wake - trio.current_time()) > 0:
+            await trio.sleep(min(rest, _LOOK_EVERY))
+            if self._connection.ending is not None:
+                raise self._connection.ending
+
+    def step(self) -> bool:
+        """Read once and act on it; return whether `run` has to go on itself."""
+        server, transport, connection = self._server, self._transport, self._connection
+        held = len(self._tail)
+        room = self._appetite if connection.bucket is None else LIMITED_READ
+        received = transport.read_into(server.view[held : held + room])
+        if received < 0:
+            if self._tail or self._skip:
+                raise PeerVanished("the connection was closed in the middle of a frame")
+            self.ended = True
+            return True
+        packets = self._act(received) if received else 0
+        if connection.bucket is not None:
+            self._pause = connection.bucket.reserve(received, trio.current_time())
+            self._gathering = False
+            return self._pause > 0 or transport.more
+        self._gathering = self._moderation.gather(packets, received, trio.current_time)
+        return self._gathering or transport.more
+
+    def _act(self, received: int) -> int:
+        """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
+
+        Returns the number of packets. Raises ProtocolViolation or NotPermitted.
+        """
+        server, connection = self._server, self._connection
+        buffer, view, key = server.buffer, server.view, connection.key
+        start, end = 0, received
+        if tail := self._tail:
+            end += len(tail)
+            buffer[: len(tail)] = tail
+        if self._skip:
+            start = min(self._skip, end)
+            self._skip -= start
+        pongs: list[bytes] = []
+        found = total = 0
+        try:
+            while start < end:
+                what, stop, destination, packets = runs.next_run(buffer, start, end, key)
+                if what == runs.INCOMPLETE:
+                    break
+                found += 1
+                if connection.duplicate:
+                    server.hub.heard(connection)
+                if packets:
+                    total += packets
+                    self._relay(view[start:stop], packets, destination, disco=what == runs.DISCO)
+                elif what == _PING:
+                    server.metrics.got_ping += 1
+                    ping = start + HEADER_LENGTH
+                    pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
+                elif what == _NOTE_PREFERRED:
+                    self._note_preferred(preferred=buffer[stop - 1] != 0)
+                elif what == runs.UNKNOWN:
+                    server.metrics.unknown_frames += 1
+                start = stop
+        finally:
+            if pongs and connection.send_control(b"".join(pongs[:MAX_PONGS])):
+                server.metrics.sent_pong += len(pongs[:MAX_PONGS])
+        # A frame to skip may reach behind what has come.
+        self._skip += max(start - end, 0)
+        self._tail = bytes(view[start:end])
+        self._appetite = len(view)
+        if found > MANY_RUNS:
+            self._appetite = max(MIN_READ, MANY_RUNS * end // found)
+        return total
+
+    def _relay(self, run: memoryview, packets: int, destination: bytes, *, disco: bool) -> None:
+        """Hand a run to its destination, or count it as dropped."""
+        server, connection = self._server, self._connection
+        metrics = server.metrics
+        payload = len(run) - packets * PACKET_OVERHEAD
+        metrics.packets_received += packets
+        metrics.bytes_received += payload
+        if disco:
+            metrics.packets_received_disco += packets
+        else:
+            metrics.packets_received_other += packets
+        if (peer := server.hub.active.get(destination)) is not None:
+            peer.deliver(run, packets, payload, connection.key, disco=disco)
+            return
+        metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+        if disco:
+            now = trio.current_time()
+            for _ in range(packets):
+                if not connection.peer_not_here(destination, now):
+                    break
+
+    def _note_preferred(self, *, preferred: bool) -> None:
+        """Note whether this is the client's home, counting moves of established clients."""
+        connection, metrics = self._connection, self._server.metrics
+        if connection.preferred == preferred:
+            return
+        connection.preferred = preferred
+        if trio.current_time() - connection.connected_at > HOME_MOVE_AFTER:
+            if preferred:
+                metrics.home_moves_in += 1
+            else:
+                metrics.home_moves_out += 1

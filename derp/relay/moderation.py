@@ -1,0 +1,69 @@
+"""When to let packets gather before the next read: interrupt moderation, as network cards do it.
+
+A read that finds one packet costs about as much as one that finds thirty: most of it is waking
+up. A stream of packets a tenth of a millisecond apart is therefore read once in GATHER seconds,
+and not once for each packet. That delays a packet by up to GATHER, in streams only that fill a
+queue within that time; whoever sends little, or waits for answers, is read at once.
+
+Whether gathering pays is found out by trying: two peers who answer each other packet by packet
+look like a stream, but nothing gathers. After a try that did not pay the next one is put off,
+twice as long each time.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+GATHER: Final = 0.0005
+"""Seconds between the reads of a stream."""
+SMALL_READ: Final = 16 << 10
+"""Bytes up to which a read is small, so that gathering may pay."""
+MANY_READS: Final = 80
+"""Small reads that call for a try..."""
+WITHIN: Final = 0.02
+"""...where they came within so many seconds."""
+PLENTY: Final = 96 << 10
+"""Bytes of a read above which there is no need to gather."""
+MAX_MISSES: Final = 4
+"""Reads in a row without anything gathered after which the try has not paid."""
+FIRST_PUT_OFF: Final = 0.1
+MAX_PUT_OFF: Final = 10.0
+"""Seconds."""
+
+
+class Moderation:
+    """Watches the reads of one connection."""
+
+    __slots__ = ("_gathering", "_misses", "_not_before", "_put_off", "_reads", "_since")
+
+    def __init__(self) -> None:
+        self._gathering = False
+        self._misses = 0
+        self._reads = 0
+        self._since = 0.0
+        self._not_before = 0.0
+        self._put_off = FIRST_PUT_OFF
+
+    def gather(self, packets: int, size: int, clock: Callable[[], float]) -> bool:
+        """Tell of a read: its packets, and its bytes. Whether to gather before the next one.
+
+        `clock` gives the time in seconds; it is asked seldom.
+        """
+        if self._gathering:
+            self._misses = 0 if packets > 1 else self._misses + 1
+            if size > PLENTY:
+                self._gathering = False
+            elif not size or self._misses == MAX_MISSES:
+                self._gathering = False
+                self._not_before = clock() + self._put_off
+                self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
+            return self._gathering
+        if size > SMALL_READ:
+            return False
+        self._reads += 1
+        if self._reads < MANY_READS:
+            return False
+        now = clock()
+        self._gathering = now - self._since < WITHIN and now >= self._not_before
+        self._misses = self._reads = 0
+        self._since = now
+        return self._gathering

@@ -1,0 +1,248 @@
+"""The poller over real sockets: it reads for tasks that sleep, and every task gets its own back."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+
+from derp.errors import PeerVanished, ProtocolViolation
+from derp.net.poller import Poller
+from derp.net.tcp import TCPTransport
+from derp.net.transport import Endpoint
+
+HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
+Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    poller = Poller()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poller.run)
+        yield poller
+        nursery.cancel_scope.cancel()
+
+
+class Lent:
+    """A transport read through the poller, and what came of it."""
+
+    def __init__(self, poller: Poller, sockets: Sockets) -> None:
+        ours, self.client = sockets()
+        self.transport = TCPTransport(ours, THERE, HERE)
+        self.poller = poller
+        self.received = b""
+        self.changed = trio.Event()
+        self.error: Exception | None = None
+        self.over = trio.Event()
+
+    def step(self) -> bool:
+        view = memoryview(bytearray(1000))
+        count = self.transport.read_into(view)
+        self.received += view[: max(count, 0)]
+        self.changed.set()
+        self.changed = trio.Event()
+        if b"illegal" in self.received:
+            raise ProtocolViolation("illegal")
+        if b"bug" in self.received:
+            raise ZeroDivisionError
+        return count < 0 or b"mine" in self.received
+
+    async def task(self) -> None:
+        try:
+            self.poller.others += 1
+            await self.transport.read_through(self.poller, self.step)
+        except (ZeroDivisionError, ProtocolViolation, PeerVanished) as error:
+            self.error = error
+        finally:
+            self.poller.others -= 1
+        self.over.set()
+
+    async def has(self, data: bytes) -> None:
+        with trio.fail_after(20):
+            while self.received != data:
+                await self.changed.wait()
+
+
+async def test_it_reads_for_many_that_sleep(poller: Poller, sockets: Sockets) -> None:
+    lents = [Lent(poller, sockets) for _ in range(20)]
+    async with trio.open_nursery() as nursery:
+        for lent in lents:
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        for round_number in range(1, 4):
+            for number, lent in enumerate(lents):
+                await lent.client.send_all(bytes((number,)))
+            for number, lent in enumerate(lents):
+                await lent.has(bytes((number,)) * round_number)
+        for lent in lents:
+            await lent.client.aclose()
+            with trio.fail_after(20):
+                await lent.over.wait()
+            assert lent.error is None
+            lent.transport.abort()
+
+
+async def test_what_a_step_raises_is_its_own_tasks(poller: Poller, sockets: Sockets) -> None:
+    wrong, buggy, fine = (Lent(poller, sockets) for _ in range(3))
+    async with trio.open_nursery() as nursery:
+        for lent in (wrong, buggy, fine):
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        await wrong.client.send_all(b"illegal")
+        await buggy.client.send_all(b"bug")
+        with trio.fail_after(20):
+            await wrong.over.wait()
+            await buggy.over.wait()
+        assert isinstance(wrong.error, ProtocolViolation)
+        assert isinstance(buggy.error, ZeroDivisionError)
+        await fine.client.send_all(b"hello")
+        await fine.has(b"hello")
+        nursery.cancel_scope.cancel()
+    for lent in (wrong, buggy, fine):
+        lent.transport.abort()
+
+
+async def test_abort_wakes_the_task(poller: Poller, sockets: Sockets) -> None:
+    lent, other = Lent(poller, sockets), Lent(poller, sockets)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        lent.transport.abort()
+        with trio.fail_after(20):
+            await lent.over.wait()
+        assert isinstance(lent.error, PeerVanished)
+        # The descriptor may be another connection's by now.
+        nursery.start_soon(other.task)
+        await other.client.send_all(b"x")
+        await other.has(b"x")
+        nursery.cancel_scope.cancel()
+    other.transport.abort()
+
+
+async def test_a_step_may_ask_for_its_task(poller: Poller, sockets: Sockets) -> None:
+    lent = Lent(poller, sockets)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        await lent.client.send_all(b"mine")
+        with trio.fail_after(20):
+            await lent.over.wait()
+        assert lent.error is None
+        await lent.client.send_all(b"for the task itself")
+        await lent.transport.wait_readable()
+        assert lent.transport.read_into(memoryview(bytearray(100))) == 19
+        assert lent.received == b"mine"
+    lent.transport.abort()
+
+
+async def test_a_cancelled_task_has_its_socket_back(poller: Poller, sockets: Sockets) -> None:
+    lent = Lent(poller, sockets)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lent.task)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    await lent.client.send_all(b"nobody reads this")
+    await trio.testing.wait_all_tasks_blocked()
+    assert lent.received == b""
+    lent.transport.abort()
+
+
+async def test_a_closed_socket_is_not_lent(poller: Poller, sockets: Sockets) -> None:
+    lent = Lent(poller, sockets)
+    lent.transport.abort()
+    with pytest.raises(PeerVanished):
+        await lent.transport.read_through(poller, lent.step)
+
+
+async def test_others_have_their_turn_while_it_is_busy(poller: Poller, sockets: Sockets) -> None:
+    lent = Lent(poller, sockets)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        nursery.start_soon(other)
+        sent = 0
+        for _ in range(300):
+            await lent.client.send_all(b"x" * 100)
+            sent += 100
+        await lent.has(b"x" * sent)
+        nursery.cancel_scope.cancel()
+    assert turns > 10
+    lent.transport.abort()
+
+
+async def stream(lent: Lent, moments: int) -> None:
+    """Send often enough for the poller to stay."""
+    for _ in range(moments):
+        before = len(lent.received)
+        await lent.client.send_all(b"x")
+        while len(lent.received) == before:
+            await lent.changed.wait()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_it_stays_only_while_nobody_else_waits(
+    sockets: Sockets, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("derp.net.poller.STAY", 10.0)
+    monkeypatch.setattr("derp.net.poller.LINGER_MS", 50)
+    lingered = []
+    own = Poller()
+    epoll = own._epoll
+
+    class Epoll:
+        """An epoll that tells."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(epoll, name)
+
+        def poll(self, timeout: float, events: int) -> list[tuple[int, int]]:
+            if timeout:
+                lingered.append(timeout)
+            return epoll.poll(timeout, events)
+
+    own._epoll = Epoll()  # type: ignore[assignment]
+    own.others = others
+    lent = Lent(own, sockets)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            await stream(lent, 5)
+        nursery.cancel_scope.cancel()
+    assert bool(lingered) is (others == 0)
+    lent.transport.abort()
+
+
+async def test_a_watched_socket_ends_the_stay(
+    poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("derp.net.poller.STAY", 10.0)
+    monkeypatch.setattr("derp.net.poller.LINGER_MS", 5000)
+    lent = Lent(poller, sockets)
+    watched, stranger = sockets()
+    poller.watch(watched.fileno())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        await lent.client.send_all(b"x")
+        await lent.has(b"x")
+        # Both are there before the poller lingers: it would not come back for seconds.
+        await lent.client.send_all(b"y")
+        await stranger.send_all(b"?")
+        with trio.fail_after(2):
+            await trio.lowlevel.wait_readable(watched)
+        nursery.cancel_scope.cancel()
+    lent.transport.abort()
