@@ -17,7 +17,7 @@ import trio
 
 from derp import client, log
 from derp.errors import ConnectionEnd, InternalFault, PeerVanished, TLSFailed
-from derp.http.message import Answer, Handoff, Request
+from derp.http.message import Answer, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer
 from derp.net import websocket
@@ -109,8 +109,7 @@ class Door:
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
             await self._speak(transport, fields)
         finally:
-            with trio.CancelScope(shield=True):
-                await transport.aclose()
+            transport.close()
 
     async def _speak(self, transport: Transport, fields: dict[str, Any]) -> None:
         server = self.server
@@ -121,28 +120,25 @@ class Door:
             with metrics.tls_active_while(version):
                 return self.route(request)
 
+        inside: Transport
         handoff = await serve_http(transport, route, server.view)
         if handoff is None:
             return
         with metrics.tls_active_while(version):
+            inside, leftover = transport, handoff.leftover
             if handoff.websocket:
-                await self._speak_websocket(transport, handoff, fields)
-                return
+                inside = await websocket.accept(transport, handoff.head, leftover)
+                leftover = b""
+                metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
-            await client.serve(server, transport, handoff.leftover, fields, not_ideal=not_ideal)
-
-    async def _speak_websocket(
-        self, transport: Transport, handoff: Handoff, fields: dict[str, Any]
-    ) -> None:
-        server = self.server
-        inside = await websocket.accept(transport, handoff.head, handoff.leftover)
-        server.metrics.websocket_accepts += 1
-        try:
-            not_ideal = bool(handoff.ideal_node)
-            await client.serve(server, inside, b"", fields, not_ideal=not_ideal)
-        finally:
-            with trio.CancelScope(shield=True):
-                await inside.aclose()
+            life = client.serve(server, inside, leftover, fields, not_ideal=not_ideal)
+            # That life is long: keep nothing of the request for it.
+            del route, handoff, leftover
+            try:
+                await life
+            finally:
+                if inside is not transport:
+                    inside.close()
 
 
 def _network(host: str) -> str:

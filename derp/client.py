@@ -56,6 +56,8 @@ async def serve(
         limit = server.rate_limit
         server_info = login.seal_server_info(box, limit.bytes_per_second, limit.burst)
         connection.send_control(greeting + server_info)
+        # What follows is long: keep nothing of the login for it.
+        del box, greeting, server_info, limit
         logger.info("joined", **fields)
         try:
             await Reader(server, connection).run(rest)

@@ -43,6 +43,7 @@ class Reader:
 
     __slots__ = (
         "_appetite",
+        "_burst",
         "_connection",
         "_gathering",
         "_moderation",
@@ -63,11 +64,13 @@ class Reader:
         # The beginning of a frame whose rest has not come, and bytes of a frame still to skip.
         self._tail = b""
         self._skip = 0
-        # The most bytes to read next, and what to do before.
-        self._appetite = len(server.view)
+        # The most bytes to read next (0: all that fit), and what to do before.
+        self._appetite = 0
         self._moderation = Moderation()
         self._gathering = False
         self._pause = 0.0
+        # Bytes read since the socket was last empty.
+        self._burst = 0
 
     async def run(self, leftover: bytearray) -> None:
         """Read frames and act on them until the client closes the connection.
@@ -101,9 +104,12 @@ class Reader:
     def step(self) -> bool:
         """Read once and act on it; return whether `run` has to go on itself."""
         server, transport, connection = self._server, self._transport, self._connection
-        held = len(self._tail)
         room = self._appetite if connection.bucket is None else LIMITED_READ
-        received = transport.read_into(server.view[held : held + room])
+        view = server.view
+        if room or self._tail:
+            held = len(self._tail)
+            view = view[held : held + room] if room else view[held:]
+        received = transport.read_into(view)
         if received < 0:
             if self._tail or self._skip:
                 raise PeerVanished("the connection was closed in the middle of a frame")
@@ -114,8 +120,13 @@ class Reader:
             self._pause = connection.bucket.reserve(received, trio.current_time())
             self._gathering = False
             return self._pause > 0 or transport.more
-        self._gathering = self._moderation.gather(packets, received, trio.current_time)
-        return self._gathering or transport.more
+        self._burst += received
+        if transport.more:
+            self._gathering = False
+            return True
+        self._gathering = self._moderation.gather(packets, self._burst, trio.current_time)
+        self._burst = 0
+        return self._gathering
 
     def _act(self, received: int) -> int:
         """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
@@ -156,12 +167,11 @@ class Reader:
         finally:
             if pongs and connection.send_control(b"".join(pongs[:MAX_PONGS])):
                 server.metrics.sent_pong += len(pongs[:MAX_PONGS])
-        # A frame to skip may reach behind what has come.
-        self._skip += max(start - end, 0)
-        self._tail = bytes(view[start:end])
-        self._appetite = len(view)
-        if found > MANY_RUNS:
-            self._appetite = max(MIN_READ, MANY_RUNS * end // found)
+        if start > end:
+            # A frame to skip reaches behind what has come.
+            self._skip = start - end
+        self._tail = bytes(view[start:end]) if start < end else b""
+        self._appetite = max(MIN_READ, MANY_RUNS * end // found) if found > MANY_RUNS else 0
         return total
 
     def _relay(self, run: memoryview, packets: int, destination: bytes, *, disco: bool) -> None:

@@ -47,7 +47,7 @@ class MemoryTransport:
         self.capacity = capacity
         self.taken = 0
         self.closed = False
-        """Whether this end was closed, by `aclose` or `abort`."""
+        """Whether this end was closed, by `close` or `abort`."""
         self.was_reset = False
         """Whether one of the ends was closed by `abort`."""
         self._inbox: deque[bytes] = deque()
@@ -124,7 +124,7 @@ class MemoryTransport:
             end._inbox.clear()
             end._signal()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         if not self.closed:
             self.closed = True
             if self._inbox:
@@ -134,6 +134,9 @@ class MemoryTransport:
             self.peer._at_end = True
             self._signal()
             self.peer._signal()
+
+    async def aclose(self) -> None:
+        self.close()
         await trio.lowlevel.checkpoint()
 
     async def send(self, data: bytes) -> None:

@@ -85,6 +85,8 @@ class Terminal(logging.Formatter):
 
 def redacted(text: str) -> str:
     """Return `text` without the digits of private keys."""
+    if "privkey:" not in text:
+        return text
     return _PRIVATE_KEY.sub("privkey:…", text)
 
 

@@ -28,6 +28,9 @@ STOP_TIMEOUT: Final = 2.0
 _BATCH: Final = 200
 """Lines that are written at once at most."""
 
+_GATHER: Final = 0.02
+"""Seconds for which lines gather: to wake the thread for each costs more than to write it."""
+
 
 class Output:
     """What `start` set up. Also a context manager that stops at its end."""
@@ -61,6 +64,8 @@ def start(level: int = logging.INFO, *, fd: int | None = None) -> Output:
     handler = _Handler(fd, formatter)
     logging.getLogger("derper").setLevel(level)
     logging.getLogger().addHandler(handler)
+    # What no format shows need not be looked up for each line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return Output(handler)
 
 
@@ -80,6 +85,7 @@ class Writer:
         self._told = 0  # ... and how many of them the thread has told of,
         self._unwritten = 0  # counted by the thread alone
         self._torn = False
+        self._stopping = threading.Event()
         # A daemon, since a thread that waits for stderr must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -93,6 +99,7 @@ class Writer:
 
     def stop(self, timeout: float) -> bool:
         """Write what waits and end the thread; return whether `timeout` seconds sufficed."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -110,6 +117,7 @@ class Writer:
         lines = []
         with contextlib.suppress(queue.Empty):
             line = self._queue.get()
+            self._stopping.wait(_GATHER)
             while line is not None:
                 lines.append(line)
                 if len(lines) == _BATCH:

@@ -28,9 +28,9 @@ import trio
 
 from derp.errors import ConnectionEnd
 
-LINGER_MS: Final = 1
+LINGER_MS: Final = 10
 """How long the poller waits for the next packet; epoll counts in milliseconds."""
-STAY: Final = 0.002
+STAY: Final = 0.01
 """Seconds after which Trio has its turn, and after which a packet no longer counts as recent."""
 _EVENTS: Final = 64
 
@@ -96,7 +96,6 @@ class Poller:
         try:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
-            self.others += 1
             remember(None)
         failure, loan.failure = loan.failure, None
         if failure is not None:
@@ -109,6 +108,7 @@ class Poller:
     def forget(self, fd: int) -> None:
         """Stop watching `fd`, which is still open."""
         del self._loans[fd]
+        self.others += 1
         if not self._epoll.closed:
             self._epoll.unregister(fd)
 

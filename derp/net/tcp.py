@@ -7,6 +7,7 @@ would keep every other task from running. A write goes straight to the socket; w
 take is kept, and `flush` sends it once the socket is writable again.
 """
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +15,6 @@ import trio
 
 from derp.errors import PeerVanished
 from derp.net.poller import Loan, Poller, Step
-from derp.net.ticker import Ticker
 from derp.net.transport import Endpoint
 from derp.relay.moderation import GATHER
 
@@ -30,8 +30,8 @@ class TCPTransport:
     __slots__ = (
         "_loan",
         "_more",
+        "_roomy",
         "_socket",
-        "_ticker",
         "_unsent",
         "local",
         "remote",
@@ -48,7 +48,7 @@ class TCPTransport:
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self._more = False
         self._loan: Loan | None = None
-        self._ticker: Ticker | None = None
+        self._roomy = False
         self.taken = 0
 
     async def wait_readable(self) -> None:
@@ -65,7 +65,6 @@ class TCPTransport:
 
     async def read_through(self, poller: Poller, step: Step) -> None:
         """Call `step` until it returns True; see Transport."""
-        self._stop_gathering()
         if self._more:
             await trio.lowlevel.checkpoint()
             step()
@@ -79,22 +78,13 @@ class TCPTransport:
 
     async def let_gather(self) -> None:
         """Wait GATHER seconds; see Transport."""
-        if self._ticker is None:
-            try:
-                self._ticker = Ticker(GATHER)
-                # The kernel makes room for what gathers, and still adapts to what the path needs.
+        if not self._roomy:
+            self._roomy = True
+            # The kernel makes room for what gathers, and still adapts to what the path needs.
+            with contextlib.suppress(OSError):
                 for size in (_ROOM // 2, 1):
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-            except OSError:
-                # No timers, no descriptors left, or the connection is gone: the next read tells.
-                await trio.lowlevel.checkpoint()
-                return
-        await self._ticker.tick()
-
-    def _stop_gathering(self) -> None:
-        if self._ticker is not None:
-            self._ticker.close()
-            self._ticker = None
+        await trio.sleep(GATHER)
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; see Transport."""
@@ -162,11 +152,9 @@ class TCPTransport:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close; what the kernel holds is still sent."""
-        self._stop_gathering()
         self.abort()
-        await trio.lowlevel.checkpoint()
 
     def tcp_info(self) -> bytes:
         """Return the kernel's `struct tcp_info` of this connection (Linux). Raises OSError."""

@@ -22,8 +22,6 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
@@ -104,21 +102,22 @@ class TLSTransport(TCPTransport):
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt what has arrived into `view`; see Transport."""
-        engine = self._engine
         total = 0
-        if (carry := self._take_carry()) is not None:
+        if (carry := self._carry) is not None:
             if self._failure is not None:
-                self._carry = carry
                 raise self._failure
+            self._carry = None
             total = self._decrypt(carry, view, 0)
             if self._carry is not None:
-                return total
-        size = min(RECEIVE_SIZE, len(view) - total)
-        received = self._receive(engine.ciphertext[:size])
-        self._more = received == size
+                return total  # type: ignore[unreachable] # _decrypt may have set it
+        ciphertext = self._engine.ciphertext
+        if (room := len(view) - total) < RECEIVE_SIZE:
+            ciphertext = ciphertext[:room]
+        received = self._receive(ciphertext)
+        self._more = received == len(ciphertext)
         if received <= 0:
             return total or received
-        total = self._decrypt(engine.ciphertext[:received], view, total)
+        total = self._decrypt(ciphertext[:received], view, total)
         self._barren = 0 if total else self._barren + received
         if self._barren > MAX_BARREN:
             raise TLSFailed("the peer sends records without data")
@@ -131,11 +130,13 @@ class TLSTransport(TCPTransport):
         """
         engine = self._engine
         incoming = engine.incoming
-        pending = self._ssl.pending
         read: ReadInto = self._ssl.read  # type: ignore[assignment]
         space = len(view)
-        for start in range(0, len(ciphertext) or 1, FEED_SIZE):
-            incoming.write(ciphertext[start : start + FEED_SIZE])
+        behind: Piece = b""
+        while True:
+            if len(ciphertext) > FEED_SIZE:
+                ciphertext, behind = ciphertext[:FEED_SIZE], ciphertext[FEED_SIZE:]
+            incoming.write(ciphertext)
             try:
                 while total < space:
                     if not (count := read(space - total, view[total:])):
@@ -145,11 +146,13 @@ class TLSTransport(TCPTransport):
                         self._more = True
                         return total or -1
                     total += count
-                    # Without this look, each read would end in a costly SSLWantReadError.
-                    if not incoming.pending and not pending():
+                    # OpenSSL takes up one record at a time; where there is space left, all of that
+                    # one has been read. Without this look, each read would end in a costly
+                    # SSLWantReadError.
+                    if total < space and not incoming.pending:
                         break
                 else:
-                    self._carry = self._drained() + bytes(ciphertext[start + FEED_SIZE :])
+                    self._carry = self._drained() + bytes(behind)
                     self._more = True
                     break
             except ssl.SSLWantReadError:
@@ -163,6 +166,9 @@ class TLSTransport(TCPTransport):
                 self._carry = b""
                 self._more = True
                 return total
+            if not behind:
+                break
+            ciphertext, behind = behind, b""
         if engine.outgoing.pending:
             self._speak()
             if len(self._unsent) > MAX_UNSENT:
@@ -177,9 +183,8 @@ class TLSTransport(TCPTransport):
             raise self._failed(error) from error
         self._speak()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
-        self._stop_gathering()
         if self.tls_version is not None and not self._unsent:
             # The peer's own close_notify is not waited for.
             with contextlib.suppress(ssl.SSLError):
@@ -188,11 +193,6 @@ class TLSTransport(TCPTransport):
             with contextlib.suppress(PeerVanished):
                 self._speak()
         self.abort()
-        await trio.lowlevel.checkpoint()
-
-    def _take_carry(self) -> bytes | None:
-        carry, self._carry = self._carry, None
-        return carry
 
     def _drained(self) -> bytes:
         """Empty the shared incoming BIO; return what OpenSSL had not taken."""

@@ -76,5 +76,5 @@ class Transport(Protocol):
     def abort(self) -> None:
         """Close at once; every task waiting on the transport wakes with PeerVanished."""
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Say goodbye as the protocol has it, as far as that needs no waiting, then close."""

@@ -153,13 +153,13 @@ class WebSocketTransport:
         """Close the connection below at once; see Transport."""
         self._below.abort()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Send a Close frame if the socket takes it at once, then close.
 
         The peer's own Close frame is not waited for.
         """
         self._say_goodbye(close(CloseCode.NORMAL))
-        await self._below.aclose()
+        self._below.close()
 
     def _answer(self, ping: bytes) -> None:
         """Send a pong, at once or behind what is unsent.
@@ -222,7 +222,8 @@ class _HandshakeStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the transport below."""
-        await self.transport.aclose()
+        self.transport.close()
+        await trio.lowlevel.checkpoint()
 
 
 async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSocketTransport:

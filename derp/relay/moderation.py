@@ -13,16 +13,16 @@ twice as long each time.
 from collections.abc import Callable
 from typing import Final
 
-GATHER: Final = 0.0005
-"""Seconds between the reads of a stream."""
+GATHER: Final = 0.001
+"""Seconds between the reads of a stream; epoll knows no shorter wait."""
 SMALL_READ: Final = 16 << 10
 """Bytes up to which a read is small, so that gathering may pay."""
-MANY_READS: Final = 80
+MANY_READS: Final = 40
 """Small reads that call for a try..."""
 WITHIN: Final = 0.02
 """...where they came within so many seconds."""
-PLENTY: Final = 96 << 10
-"""Bytes of a read above which there is no need to gather."""
+PLENTY: Final = 256 << 10
+"""Bytes that come at once above which there is no need to gather."""
 MAX_MISSES: Final = 4
 """Reads in a row without anything gathered after which the try has not paid."""
 FIRST_PUT_OFF: Final = 0.1
@@ -46,17 +46,11 @@ class Moderation:
     def gather(self, packets: int, size: int, clock: Callable[[], float]) -> bool:
         """Tell of a read: its packets, and its bytes. Whether to gather before the next one.
 
-        `clock` gives the time in seconds; it is asked seldom.
+        A read that did not empty the socket is not to be told, but its bytes count with the
+        next one's. `clock` gives the time in seconds; it is asked seldom.
         """
         if self._gathering:
-            self._misses = 0 if packets > 1 else self._misses + 1
-            if size > PLENTY:
-                self._gathering = False
-            elif not size or self._misses == MAX_MISSES:
-                self._gathering = False
-                self._not_before = clock() + self._put_off
-                self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
-            return self._gathering
+            return self._go_on(packets, size, clock)
         if size > SMALL_READ:
             return False
         self._reads += 1
@@ -66,4 +60,20 @@ class Moderation:
         self._gathering = now - self._since < WITHIN and now >= self._not_before
         self._misses = self._reads = 0
         self._since = now
+        return self._gathering
+
+    def _go_on(self, packets: int, size: int, clock: Callable[[], float]) -> bool:
+        if packets > 1:
+            self._misses = 0
+            self._reads += 1
+            if self._reads == MANY_READS:
+                self._put_off = FIRST_PUT_OFF
+        else:
+            self._misses += 1
+        if self._misses == MAX_MISSES:
+            self._not_before = clock() + self._put_off
+            self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
+        if self._misses == MAX_MISSES or size > PLENTY:
+            self._gathering = False
+            self._reads = 0
         return self._gathering

@@ -102,11 +102,12 @@ def running(program: Program, core: int, work: Path, *, plain: bool = False) -> 
         )
     try:
         wait_until_it_accepts(process, port, program, log)
-        if not plain and not shared.exists() and any(own.iterdir()):
-            shutil.copytree(own, shared)
         yield Running(process.pid, f"{HOST}:{port}", f"{HOST}:{stun_port}", log)
         if process.poll() is not None:
             raise BenchError(f"{program.name} ended during the load: {last_line(log)}")
+        # Not before: a relay may listen before it has made its pair.
+        if not plain and not shared.exists():
+            shutil.copytree(own, shared)
     finally:
         stop(process)
 

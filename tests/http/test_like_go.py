@@ -112,7 +112,7 @@ async def ask(site: str, lines: list[str]) -> dict[str, Any]:
     client.send_eof()
     with contextlib.suppress(HTTPFailed):
         await serve(transport, router, memoryview(bytearray(1 << 16)))
-    await transport.aclose()
+    transport.close()
     received = (await client.receive_all()).replace(bytes(range(32)).hex().encode(), b"KEY")
     head, _, body = received.partition(b"\r\n\r\n")
     first, *headers = head.decode().split("\r\n")

@@ -50,7 +50,7 @@ class Visit:
         except ConnectionEnd as end:
             self.result = end
         finally:
-            await self.transport.aclose()
+            self.transport.close()
             self.done.set()
 
 
@@ -595,7 +595,7 @@ async def hand_off(site: Site, pieces: list[bytes], *, eof: bool = False) -> tup
     rest = b""
     while (count := visited.transport.read_into(view)) > 0:
         rest += view[:count]
-    await visited.transport.aclose()
+    visited.transport.close()
     answer = await visited.client.receive_all()
     return attrs.evolve(handoff, leftover=handoff.leftover + rest), answer
 
@@ -759,7 +759,7 @@ async def test_a_head_of_many_lines_is_refused(site: Site) -> None:
         async def serve_it() -> None:
             with pytest.raises(HTTPFailed):
                 await serve(server, partial(route, site), memoryview(bytearray(1 << 17)))
-            await server.aclose()
+            server.close()
 
         nursery.start_soon(serve_it)
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + lines)

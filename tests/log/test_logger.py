@@ -33,13 +33,6 @@ def test_an_exception_brings_its_traceback(events):
     assert events.records[0].fields == {"client": "[AbCdE]"}
 
 
-def test_an_event_knows_where_it_was_logged(events):
-    log.get().info("here")
-    log.get().exception("there")
-    assert [event.filename for event in events.records] == ["test_logger.py"] * 2
-    assert [event.name for event in events.records] == ["derper"] * 2
-
-
 def test_below_the_level_nothing_is_logged(events):
     events.set_level(logging.WARNING, logger="derper")
     log.get("client").info("joined")

@@ -26,7 +26,7 @@ async def test_bytes_both_ways(sockets: Sockets) -> None:
         assert await client.receive_some() == b"and back"
     await transport.wait_readable()
     assert transport.read_into(view) == -1
-    await transport.aclose()
+    transport.close()
 
 
 async def test_what_the_socket_does_not_take_is_kept_and_flushed(sockets: Sockets) -> None:

@@ -55,7 +55,7 @@ async def echo(transport: TLSTransport, view_size: int) -> None:
         count = transport.read_into(view)
         assert empty(transport._engine)
         if count < 0:
-            await transport.aclose()
+            transport.close()
             return
         if count:
             transport.write(view[:count])
@@ -312,12 +312,12 @@ async def test_close_notify_is_the_end_and_stays_it(
     transport.abort()
 
 
-async def test_aclose_says_goodbye(
+async def test_closing_says_goodbye(
     engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets
 ) -> None:
     transport, client = await connected(engine, client_context, sockets)
     transport.write(b"bye")
-    await transport.aclose()
+    transport.close()
     assert await client.receive_some() == b"bye"
     # Without close_notify this would be an error.
     assert await client.receive_some() == b""

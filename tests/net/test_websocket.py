@@ -191,7 +191,7 @@ async def test_the_clients_close_is_answered_and_is_the_end() -> None:
             assert transport.read_into(memoryview(bytearray(100))) == -1
         with pytest.raises(PeerVanished):
             transport.write(b"too late")
-        await transport.aclose()
+        transport.close()
 
     await converse(client, server)
 
@@ -206,7 +206,7 @@ async def test_the_answer_to_a_close_comes_behind_the_answers_to_what_was_before
     transport.write(b"answer")
     await transport.wait_readable()
     assert transport.read_into(memoryview(bytearray(10))) == -1
-    await transport.aclose()
+    transport.close()
     expected = b"\x82\x06answer" + bytes((CLOSE, len(payload))) + payload
     assert await here.receive_all() == expected
 
@@ -219,7 +219,7 @@ async def test_our_close_is_a_close_message() -> None:
         assert caught.value.reason.code == 1000
 
     async def server(transport: WebSocketTransport) -> None:
-        await transport.aclose()
+        transport.close()
 
     await converse(client, server)
 
@@ -228,7 +228,7 @@ async def test_to_close_waits_for_nobody(autojump_clock: trio.testing.MockClock)
     _here, there, transport = await accepted(capacity=1000)
     transport.write(bytes(1500))
     start = trio.current_time()
-    await transport.aclose()
+    transport.close()
     assert trio.current_time() == start
     assert there.closed
 
@@ -236,8 +236,8 @@ async def test_to_close_waits_for_nobody(autojump_clock: trio.testing.MockClock)
 async def test_to_close_what_is_closed_is_no_mistake() -> None:
     here, there, transport = await accepted()
     here.abort()
-    await transport.aclose()
-    await transport.aclose()
+    transport.close()
+    transport.close()
     assert there.closed
 
 
@@ -442,8 +442,8 @@ async def test_over_tls(
     transport.write(data[:1000])
     assert transport.unsent == 0
     # The owner of the transport below closes it, too.
-    await transport.aclose()
-    await below.aclose()
+    transport.close()
+    below.close()
     received = b""
     while piece := await client.receive_some():
         received += piece

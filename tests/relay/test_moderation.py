@@ -44,11 +44,27 @@ def test_large_reads_do_not() -> None:
     assert not any(stream.read(packets=20, size=SMALL_READ + 1) for _ in range(1000))
 
 
-def test_it_ends_where_nothing_is_there() -> None:
+def test_it_ends_where_the_stream_ends() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    assert not stream.read(packets=0, size=0)
+    assert [stream.read(packets=0, size=0) for _ in range(MAX_MISSES)][-1] is False
     assert not stream.read()
+
+
+def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
+    stream = Stream()
+    for _ in range(6):
+        assert stream.reads_until_a_try(1_000_000) is not None
+        for _ in range(MAX_MISSES):
+            stream.read()
+    assert stream.reads_until_a_try(1_000_000) is not None
+    for _ in range(MANY_READS):
+        assert stream.read(packets=5, size=7000)
+    for _ in range(MAX_MISSES):
+        stream.read()
+    start = stream.now
+    assert stream.reads_until_a_try(1_000_000) is not None
+    assert stream.now - start < FIRST_PUT_OFF * 1.2
 
 
 def test_it_ends_where_there_is_plenty_and_comes_back_at_once() -> None:
