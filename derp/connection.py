@@ -101,7 +101,9 @@ class Connection:
         metrics = self.server.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
-        metrics.buffered_write_frames.observe(packets)
+        observed = metrics.buffered_write_frames
+        observed.counts[packets if packets <= observed.limit else -1] += 1
+        observed.sum += packets
         if metrics.average_queue_duration_ms:
             metrics.queued(0.0, packets)
         if source not in self.heard_from:

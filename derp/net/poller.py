@@ -8,10 +8,11 @@ the socket is readable, and wakes the task when `step` asks for it: to wait for 
 since the connection is over. A client that sends much keeps its own task busy instead.
 
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
-like anybody else. Once packets come in quick succession it stays: it waits in its own epoll, for
-at most STAY, and Trio's turn is due only then. While it stays, nothing else runs, so it stays
-only while nobody is out who would miss Trio (`others`), and returns at once when one of the
-sockets that it was told to watch, those of STUN and of the listeners, has something.
+like anybody else. Once packets come in quick succession it stays: it waits in its own epoll, and
+Trio has its turn after STAY + LINGER at the latest. While it stays nothing else runs, so it stays
+only while no task is out that waits for a socket through Trio (`others`), and returns at once
+when one of the sockets that it was told to watch, those of STUN and of the listeners, has
+something. What is left may be that late: timers, signals, and what threads have to tell.
 
 What must never happen here: a `step` that waits, or whose exception gets anywhere but to the
 task whose connection it is; a socket that is closed while it is lent.
@@ -28,8 +29,9 @@ import trio
 
 from derp.errors import ConnectionEnd
 
-LINGER_MS: Final = 10
-"""How long the poller waits for the next packet; epoll counts in milliseconds."""
+LINGER: Final = 0.01
+"""Seconds to wait for the next packet. A wait of a millisecond would cost as much as the packet:
+the kernel has to set its timer anew for whatever is due before its next tick."""
 STAY: Final = 0.01
 """Seconds after which Trio has its turn, and after which a packet no longer counts as recent."""
 _EVENTS: Final = 64
@@ -133,7 +135,7 @@ class Poller:
         self._epoll.register(self._watched, select.EPOLLIN)
         try:
             while not self.others and time.perf_counter() < leave_at:
-                if not self._serve(poll(LINGER_MS / 1000, _EVENTS)):
+                if not self._serve(poll(LINGER, _EVENTS)):
                     break
         finally:
             self._epoll.unregister(self._watched)

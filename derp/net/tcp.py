@@ -29,11 +29,11 @@ class TCPTransport:
 
     __slots__ = (
         "_loan",
-        "_more",
         "_roomy",
         "_socket",
         "_unsent",
         "local",
+        "more",
         "remote",
         "taken",
     )
@@ -46,26 +46,21 @@ class TCPTransport:
         self._socket = sock
         self._unsent: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
-        self._more = False
+        self.more = False
         self._loan: Loan | None = None
         self._roomy = False
         self.taken = 0
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
-        if self._more:
+        if self.more:
             await trio.lowlevel.checkpoint()
             return
         await self._wait(trio.lowlevel.wait_readable)
 
-    @property
-    def more(self) -> bool:
-        """Whether the last read filled its buffer; see Transport."""
-        return self._more
-
     async def read_through(self, poller: Poller, step: Step) -> None:
         """Call `step` until it returns True; see Transport."""
-        if self._more:
+        if self.more:
             await trio.lowlevel.checkpoint()
             step()
             return
@@ -90,7 +85,7 @@ class TCPTransport:
         """Copy what has arrived into `view`; see Transport."""
         size = min(len(view), RECEIVE_SIZE)
         received = self._receive(view[:size])
-        self._more = received == size
+        self.more = received == size
         return received
 
     def _receive(self, view: memoryview) -> int:

@@ -93,7 +93,7 @@ class TLSTransport(TCPTransport):
             else:
                 # What came behind the handshake is the peer's first request.
                 self._carry = self._drained()
-                self._more = True
+                self.more = True
                 self._speak()
                 break
             await self.flush()
@@ -114,7 +114,7 @@ class TLSTransport(TCPTransport):
         if (room := len(view) - total) < RECEIVE_SIZE:
             ciphertext = ciphertext[:room]
         received = self._receive(ciphertext)
-        self._more = received == len(ciphertext)
+        self.more = received == len(ciphertext)
         if received <= 0:
             return total or received
         total = self._decrypt(ciphertext[:received], view, total)
@@ -143,7 +143,7 @@ class TLSTransport(TCPTransport):
                         # close_notify. The next read finds the same end again.
                         self._drained()
                         self._carry = b""
-                        self._more = True
+                        self.more = True
                         return total or -1
                     total += count
                     # OpenSSL takes up one record at a time; where there is space left, all of that
@@ -153,7 +153,7 @@ class TLSTransport(TCPTransport):
                         break
                 else:
                     self._carry = self._drained() + bytes(behind)
-                    self._more = True
+                    self.more = True
                     break
             except ssl.SSLWantReadError:
                 pass
@@ -164,7 +164,7 @@ class TLSTransport(TCPTransport):
                 # The data before it comes first.
                 self._failure = failure
                 self._carry = b""
-                self._more = True
+                self.more = True
                 return total
             if not behind:
                 break

@@ -196,7 +196,7 @@ async def test_it_stays_only_while_nobody_else_waits(
     sockets: Sockets, others: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("derp.net.poller.STAY", 10.0)
-    monkeypatch.setattr("derp.net.poller.LINGER_MS", 50)
+    monkeypatch.setattr("derp.net.poller.LINGER", 0.05)
     lingered = []
     own = Poller()
     epoll = own._epoll
@@ -230,7 +230,7 @@ async def test_a_watched_socket_ends_the_stay(
     poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("derp.net.poller.STAY", 10.0)
-    monkeypatch.setattr("derp.net.poller.LINGER_MS", 5000)
+    monkeypatch.setattr("derp.net.poller.LINGER", 5.0)
     lent = Lent(poller, sockets)
     watched, stranger = sockets()
     poller.watch(watched.fileno())
