@@ -7,7 +7,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     config         every flag: name, variable, default, check   (parts: flags, values, refused)
     supervisor     the root nursery: prepares, serves, reloads, drains
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
-    client         one client's life: login, read and relay, leave
+    client         one client's life: login, join, leave
+    reader         the receiving half of a client: read, act, hand on
     connection     the sending half of a client: write through, or queue and send
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
@@ -16,14 +17,15 @@ on sends packets addressed by key; the relay hands each to the connection that l
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
-    net/           listening, the limit on open files; transports: plain TCP, TLS, websocket
-    relay/         pure: hub, duplicates, outbox, rate limit, timer wheel
-    wire/          pure: keys, frames, login boxes, runs of packets
+    net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
+                   the poller, which reads for clients that are calm
+    relay/         pure: hub, duplicates, outbox, rate limit, moderation, timer wheel
+    wire/          pure: keys, frames, login boxes, runs of packets, websocket frames
     metrics/       counters under the Go derper's names, and their page
     log/           one event a line, never in the event loop's way
     errors         every error, in one tree
 
-A packet:  socket ► net.tls ► wire.runs ► client ► relay.hub ► connection ► net.tls ► socket
+A packet:  net.poller ► reader ► net.tls ► wire.runs ► relay.hub ► connection ► net.tls ► socket
 
 Imports point down this list; `stun` and `certs`, beside this package, import nothing of it. Pure
 code does no I/O and knows no clock. `lint-imports` holds both.

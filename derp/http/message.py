@@ -174,8 +174,7 @@ class Handoff:
     """A connection that has left HTTP.
 
     Any 101 answer has been written. With `websocket`, none has: the websocket library makes it
-    from `head`, and takes `head + leftover` as the first bytes of its stream. Without, `leftover`
-    is the first part of the DERP frames.
+    from `head`. `leftover` is the first part of what follows, DERP or websocket frames.
     """
 
     websocket: bool

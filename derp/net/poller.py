@@ -34,6 +34,10 @@ LINGER: Final = 0.01
 the kernel has to set its timer anew for whatever is due before its next tick."""
 STAY: Final = 0.01
 """Seconds after which Trio has its turn, and after which a packet no longer counts as recent."""
+SOON: Final = 50e-6
+SPINS: Final = 8
+"""After a wait shorter than SOON seconds, as between two peers who answer each other, the poller
+looks so often again before it sleeps: to put a processor to sleep and to wake it takes longer."""
 _EVENTS: Final = 64
 
 Step = Callable[[], bool]
@@ -132,10 +136,18 @@ class Poller:
 
     def _stay(self, leave_at: float) -> None:
         poll = self._epoll.poll
+        spins = 0
         self._epoll.register(self._watched, select.EPOLLIN)
         try:
             while not self.others and time.perf_counter() < leave_at:
-                if not self._serve(poll(LINGER, _EVENTS)):
+                for _ in range(spins):
+                    if events := poll(0, _EVENTS):
+                        break
+                else:
+                    start = time.perf_counter()
+                    events = poll(LINGER, _EVENTS)
+                    spins = SPINS if time.perf_counter() - start < SOON else 0
+                if not self._serve(events):
                     break
         finally:
             self._epoll.unregister(self._watched)
