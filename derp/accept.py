@@ -57,12 +57,12 @@ class Door:
             return
         if self.engine is not None:
             metrics.tls_accepted_connections += 1
+        self.server.poller.add_urgent(sock.fileno())
         self.nursery.start_soon(self._connection, sock, remote)
 
     async def _connection(self, sock: socket.socket, remote: Endpoint) -> None:
         fields: dict[str, Any] = {"remote": str(remote)}
         end: ConnectionEnd | None = None
-        self.server.poller.others += 1
         try:
             await self._serve(sock, remote, fields)
         except ConnectionEnd as error:
@@ -76,9 +76,13 @@ class Door:
             if self._is_worth_a_line("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
-            self.server.poller.others -= 1
+            self._forget(sock)
             sock.close()
         self._report(end, remote, fields)
+
+    def _forget(self, sock: socket.socket) -> None:
+        if (fd := sock.fileno()) >= 0:
+            self.server.poller.drop_urgent(fd)
 
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
         self.server.metrics.ended(end)
@@ -109,6 +113,7 @@ class Door:
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
             await self._speak(transport, fields)
         finally:
+            self._forget(sock)
             transport.close()
 
     async def _speak(self, transport: Transport, fields: dict[str, Any]) -> None:

@@ -101,6 +101,7 @@ class Connection:
         metrics = self.server.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
+        # `observe`, without the call.
         observed = metrics.buffered_write_frames
         observed.counts[packets if packets <= observed.limit else -1] += 1
         observed.sum += packets
@@ -157,7 +158,7 @@ class Connection:
         self.outbox = Outbox(self._drop_head)
         self.progress = (self.transport.taken, trio.current_time())
         self.server.sending[self] = None
-        self.server.poller.others += 1
+        self.server.poller.under_way += 1
         self.server.nursery.start_soon(self._send_queued, self.outbox)
 
     async def _send_queued(self, outbox: Outbox) -> None:

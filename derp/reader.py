@@ -81,25 +81,32 @@ class Reader:
         size = len(leftover)
         self._server.buffer[:size] = leftover
         leftover.clear()
-        self._act(size)
-        while not self.ended:
-            if self._pause:
-                await self._wait_out(self._pause)
-                self._pause = 0.0
-            if self._gathering:
-                await self._transport.let_gather()
-                self.step()
-            else:
-                await self._transport.read_through(self._server.poller, self.step)
+        poller = self._server.poller
+        poller.under_way += 1
+        try:
+            self._act(size)
+            while not self.ended:
+                if self._pause:
+                    await self._wait_out(self._pause)
+                    self._pause = 0.0
+                if self._gathering:
+                    await self._transport.let_gather()
+                    self.step()
+                else:
+                    await self._transport.read_through(poller, self.step)
+        finally:
+            poller.under_way -= 1
 
     async def _wait_out(self, seconds: float) -> None:
-        """Sleep, unless the connection is ended meanwhile."""
+        """Sleep, unless the connection is ended, or its limit changed, meanwhile."""
         self._server.metrics.rate_limit_per_client_waited += 1
+        connection = self._connection
+        bucket = connection.bucket
         wake = trio.current_time() + seconds
-        while (rest := wake - trio.current_time()) > 0:
+        while (rest := wake - trio.current_time()) > 0 and connection.bucket is bucket:
             await trio.sleep(min(rest, _LOOK_EVERY))
-            if self._connection.ending is not None:
-                raise self._connection.ending
+            if connection.ending is not None:
+                raise connection.ending
 
     def step(self) -> bool:
         """Read once and act on it; return whether `run` has to go on itself."""

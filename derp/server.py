@@ -69,7 +69,7 @@ class Server:
     def sent(self, connection: "Connection") -> None:
         """Note that nothing is queued for a connection any more."""
         del self.sending[connection]
-        self.poller.others -= 1
+        self.poller.under_way -= 1
         if not self.sending:
             self._sent.set()
 

@@ -217,7 +217,7 @@ def _start_services(
     for listener in prepared.plain:
         services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
     for sock in (*prepared.main, *prepared.plain, *prepared.stun):
-        server.poller.watch(sock.fileno())
+        server.poller.add_urgent(sock.fileno())
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
     services.start_soon(timers.run, server)

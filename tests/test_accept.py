@@ -57,6 +57,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
             with trio.fail_after(20):
                 while not server.hub.members:
                     await trio.testing.wait_all_tasks_blocked()
+                assert server.poller.under_way == 0
                 # To close with something unread would be a reset.
                 client.recv(1 << 16)
                 client.sendall(behind)
@@ -67,6 +68,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                 while not server.metrics.connection_ends[reason]:
                     await trio.testing.wait_all_tasks_blocked()
             client.close()
+            assert server.poller.under_way == 0
             nursery.cancel_scope.cancel()
         assert not [found for found in gc.get_objects() if isinstance(found, Connection)]
     finally:

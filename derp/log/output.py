@@ -117,7 +117,8 @@ class Writer:
         lines = []
         with contextlib.suppress(queue.Empty):
             line = self._queue.get()
-            self._stopping.wait(_GATHER)
+            if self._queue.qsize() < _BATCH:
+                self._stopping.wait(_GATHER)
             while line is not None:
                 lines.append(line)
                 if len(lines) == _BATCH:

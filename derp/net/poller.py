@@ -8,26 +8,27 @@ the socket is readable, and wakes the task when `step` asks for it: to wait for 
 since the connection is over. A client that sends much keeps its own task busy instead.
 
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
-like anybody else. Once packets come in quick succession it stays: it waits in its own epoll, and
-Trio has its turn after STAY + LINGER at the latest. While it stays nothing else runs, so it stays
-only while no task is out that waits for a socket through Trio (`others`), and returns at once
-when one of the sockets that it was told to watch, those of STUN and of the listeners, has
-something. What is left may be that late: timers, signals, and what threads have to tell.
+like anybody else. Once packets come in quick succession it *stays*: it waits in its own epoll,
+and Trio has its turn when STAY and LINGER are over, and the steps under way. While it stays
+nothing else runs. So it stays only while no client's task, and none that sends what is queued, is
+under way on its own (`under_way`); and it leaves at once when an *urgent* socket is readable, one
+that Trio watches for somebody: STUN's, the listeners', and those of connections before login.
+All else may be that late: timers, signals, what threads have to tell.
 
-What must never happen here: a `step` that waits, or whose exception gets anywhere but to the
-task whose connection it is; a socket that is closed while it is lent.
+What must never happen here: a `step` that waits; one whose exception gets anywhere but to the
+task whose connection it is, or that ends `run`, and with it the relay; a socket that is closed
+while it is lent.
 
 Measured with `nox -s bench -- --only many-1000x5 --only many-200x20`.
 """
 
+import contextlib
 import select
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import trio
-
-from derp.errors import ConnectionEnd
 
 LINGER: Final = 0.01
 """Seconds to wait for the next packet. A wait of a millisecond would cost as much as the packet:
@@ -39,13 +40,14 @@ SPINS: Final = 8
 """After a wait shorter than SOON seconds, as between two peers who answer each other, the poller
 looks so often again before it sleeps: to put a processor to sleep and to wake it takes longer."""
 _EVENTS: Final = 64
+"""Sockets to read from at most before the next look at the clock, during a stay."""
 
 Step = Callable[[], bool]
 """Reads once and acts on it; returns whether the task is to go on itself."""
 
 
 class Loan:
-    """A socket that the poller watches for a task."""
+    """A socket that a task has lent to the poller."""
 
     __slots__ = ("_fd", "_poller", "_task", "failure", "step")
 
@@ -57,42 +59,59 @@ class Loan:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """Stop watching and wake the task, for which `failure` is raised. Once is enough."""
+        """Give the socket back and wake the task, for which `failure` is raised, if any."""
         if (task := self._task) is not None:
             self.forget()
             self.failure = failure
             trio.lowlevel.reschedule(task)
 
     def forget(self) -> None:
-        """Stop watching."""
+        """Give the socket back without a word."""
         self._task = None
-        self._poller.forget(self._fd)
+        self._poller.give_back(self._fd)
 
 
 class Poller:
-    """Watches the sockets that are lent to it, while `run` runs."""
+    """Reads from the sockets that are lent to it, while `run` runs."""
 
     def __init__(self) -> None:
-        self.others = 0
-        """Tasks that wait for sockets through Trio, and for which the poller does not stay."""
+        self.under_way = 0
+        """Tasks that must not be kept waiting: clients' that have not lent their sockets, and
+        those that send what is queued. Who starts one counts it."""
         self._epoll = select.epoll()
-        # In the epoll above only during a stay: otherwise it would wake the poller for nothing.
-        self._watched = select.epoll()
         self._loans: dict[int, Loan] = {}
+        # In the epoll above only during a stay: otherwise it would wake the poller for nothing.
+        self._urgent = select.epoll()
+        self._urgent_fds: set[int] = set()
 
-    def watch(self, fd: int) -> None:
-        """Never stay while `fd` is readable; Trio knows who reads it."""
-        self._watched.register(fd, select.EPOLLIN)
+    def add_urgent(self, fd: int) -> None:
+        """Leave as soon as `fd` is readable, since somebody waits for it through Trio."""
+        # Without it, that task may only be a little late.
+        with contextlib.suppress(OSError):
+            self._urgent.register(fd, select.EPOLLIN)
+            self._urgent_fds.add(fd)
+
+    def drop_urgent(self, fd: int) -> None:
+        """Forget `fd` again, before it is closed; to be lent is to be dropped, too."""
+        if fd in self._urgent_fds:
+            self._urgent_fds.remove(fd)
+            self._urgent.unregister(fd)
 
     async def lend(self, fd: int, step: Step, remember: Callable[[Loan | None], None]) -> None:
         """Have `step` called whenever `fd` is readable, until it returns True or raises.
 
-        `remember` is told the loan, and None when it is over.
+        `remember` is told the loan, and None when it is over. Where the kernel has no room for
+        another watch, it is one step, by the task itself.
         """
-        loan = Loan(self, fd, step)
-        self._loans[fd] = loan
-        self._epoll.register(fd, select.EPOLLIN)
-        self.others -= 1
+        self.drop_urgent(fd)
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            await trio.lowlevel.wait_readable(fd)
+            step()
+            return
+        self._loans[fd] = loan = Loan(self, fd, step)
+        self.under_way -= 1
         remember(loan)
 
         def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -111,35 +130,39 @@ class Poller:
                 # Its traceback holds this frame: a cycle would keep the whole connection.
                 del failure
 
-    def forget(self, fd: int) -> None:
-        """Stop watching `fd`, which is still open."""
+    def give_back(self, fd: int) -> None:
+        """End the loan of `fd`, which is still open."""
         del self._loans[fd]
-        self.others += 1
+        self.under_way += 1
         if not self._epoll.closed:
             self._epoll.unregister(fd)
 
     async def run(self) -> NoReturn:
-        """Watch for ever."""
+        """Read for ever."""
         recent = 0.0
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = time.perf_counter()
-                calm = self._serve(self._epoll.poll(0, _EVENTS))
+                # Everybody has a turn before Trio's other tasks have their next.
+                calm = self._serve(self._epoll.poll(0, len(self._loans) + 1))
                 # A packet that comes alone is not worth waiting for the next one.
                 if calm and now < recent:
                     self._stay(now + STAY)
                 recent = time.perf_counter() + STAY
         finally:
             self._epoll.close()
-            self._watched.close()
+            self._urgent.close()
 
     def _stay(self, leave_at: float) -> None:
         poll = self._epoll.poll
         spins = 0
-        self._epoll.register(self._watched, select.EPOLLIN)
         try:
-            while not self.others and time.perf_counter() < leave_at:
+            self._epoll.register(self._urgent, select.EPOLLIN)
+        except OSError:
+            return
+        try:
+            while not self.under_way and time.perf_counter() < leave_at:
                 for _ in range(spins):
                     if events := poll(0, _EVENTS):
                         break
@@ -150,20 +173,20 @@ class Poller:
                 if not self._serve(events):
                     break
         finally:
-            self._epoll.unregister(self._watched)
+            self._epoll.unregister(self._urgent)
 
     def _serve(self, events: list[tuple[int, int]]) -> bool:
         """Take the steps that are due; return whether to wait for more."""
         loans = self._loans
         woken = False
         for fd, _ in events:
-            # None: a watched socket, or one whose connection an earlier step has ended.
+            # None: an urgent socket, or one whose connection an earlier step has ended.
             if (loan := loans.get(fd)) is None:
                 woken = True
                 continue
             try:
                 done = loan.step()
-            except (ConnectionEnd, Exception) as error:  # noqa: BLE001 -- its task gets it
+            except Exception as error:  # noqa: BLE001 -- its task gets it
                 loan.end(error)
                 woken = True
             else:

@@ -59,7 +59,7 @@ class TCPTransport:
         await self._wait(trio.lowlevel.wait_readable)
 
     async def read_through(self, poller: Poller, step: Step) -> None:
-        """Call `step` until it returns True; see Transport."""
+        """Call `step` until it returns True, or less; see Transport."""
         if self.more:
             await trio.lowlevel.checkpoint()
             step()
@@ -75,10 +75,12 @@ class TCPTransport:
         """Wait GATHER seconds; see Transport."""
         if not self._roomy:
             self._roomy = True
-            # The kernel makes room for what gathers, and still adapts to what the path needs.
+            # A low-water mark makes the kernel give the socket a buffer of twice that size, and
+            # go on adapting it to the path; SO_RCVBUF would fix it. Then back to waking us for
+            # every byte. Where the first call fails there is nothing to take back.
             with contextlib.suppress(OSError):
-                for size in (_ROOM // 2, 1):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+                for mark in (_ROOM // 2, 1):
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
         await trio.sleep(GATHER)
 
     def read_into(self, view: memoryview) -> int:

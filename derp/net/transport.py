@@ -47,10 +47,11 @@ class Transport(Protocol):
         """Whether there may be more to read at once, and others should have their turn before."""
 
     async def read_through(self, poller: Poller, step: Step) -> None:
-        """Call `step` whenever there may be something to read, until it returns True.
+        """Call `step` whenever there may be something to read, until it returns True, or less.
 
-        Always a checkpoint. The poller does it where it can. Raises what `step` raises, and
-        PeerVanished.
+        One step may be all of it, so whoever reads calls this until there is nothing more to
+        read. A checkpoint, unless it raises. The poller takes the steps where it can. Raises
+        what `step` raises, and PeerVanished.
         """
 
     async def let_gather(self) -> None:

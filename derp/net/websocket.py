@@ -114,7 +114,7 @@ class WebSocketTransport:
                     raise PeerVanished("the connection was closed in the middle of a message")
                 return received
         count, taken, ping, ending = self._unpacker.unpack(view, received)
-        if taken < received:
+        if taken < received and ending is None:
             self._behind = bytes(view[taken:received]) + self._behind
         if ping is not None:
             self._answer(ping)

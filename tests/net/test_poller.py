@@ -1,5 +1,6 @@
 """The poller over real sockets: it reads for tasks that sleep, and every task gets its own back."""
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -53,12 +54,12 @@ class Lent:
 
     async def task(self) -> None:
         try:
-            self.poller.others += 1
+            self.poller.under_way += 1
             await self.transport.read_through(self.poller, self.step)
         except (ZeroDivisionError, ProtocolViolation, PeerVanished) as error:
             self.error = error
         finally:
-            self.poller.others -= 1
+            self.poller.under_way -= 1
         self.over.set()
 
     async def has(self, data: bytes) -> None:
@@ -191,9 +192,9 @@ async def stream(lent: Lent, moments: int) -> None:
             await lent.changed.wait()
 
 
-@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("under_way", [0, 1])
 async def test_it_stays_only_while_nobody_else_waits(
-    sockets: Sockets, others: int, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, under_way: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("derp.net.poller.STAY", 10.0)
     monkeypatch.setattr("derp.net.poller.LINGER", 0.05)
@@ -213,7 +214,7 @@ async def test_it_stays_only_while_nobody_else_waits(
             return epoll.poll(timeout, events)
 
     own._epoll = Epoll()  # type: ignore[assignment]
-    own.others = others
+    own.under_way = under_way
     lent = Lent(own, sockets)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -222,27 +223,78 @@ async def test_it_stays_only_while_nobody_else_waits(
         with trio.fail_after(20):
             await stream(lent, 5)
         nursery.cancel_scope.cancel()
-    assert bool(lingered) is (others == 0)
+    assert bool(lingered) is (under_way == 0)
     lent.transport.abort()
 
 
-async def test_a_watched_socket_ends_the_stay(
+async def test_an_urgent_socket_ends_the_stay(
     poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derp.net.poller.STAY", 10.0)
-    monkeypatch.setattr("derp.net.poller.LINGER", 5.0)
+    monkeypatch.setattr("derp.net.poller.STAY", 1000.0)
+    monkeypatch.setattr("derp.net.poller.LINGER", 1000.0)
     lent = Lent(poller, sockets)
-    watched, stranger = sockets()
-    poller.watch(watched.fileno())
+    urgent, stranger = sockets()
+    poller.add_urgent(urgent.fileno())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
+        # In a row, without a checkpoint: when the poller runs, both are there.
         await lent.client.send_all(b"x")
         await lent.has(b"x")
-        # Both are there before the poller lingers: it would not come back for seconds.
-        await lent.client.send_all(b"y")
-        await stranger.send_all(b"?")
-        with trio.fail_after(2):
-            await trio.lowlevel.wait_readable(watched)
+        lent.client.socket._sock.send(b"y")
+        stranger.socket._sock.send(b"?")
+        await trio.lowlevel.wait_readable(urgent)
+        poller.drop_urgent(urgent.fileno())
         nursery.cancel_scope.cancel()
     lent.transport.abort()
+
+
+async def test_what_the_kernel_has_no_room_for_is_read_all_the_same(
+    poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        closed = False
+
+        def register(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    lent = Lent(poller, sockets)
+    monkeypatch.setattr(poller, "_epoll", Full())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        await lent.client.send_all(b"one step")
+        with trio.fail_after(20):
+            await lent.over.wait()
+    assert lent.received == b"one step"
+    assert lent.error is None
+    monkeypatch.undo()
+    lent.transport.abort()
+
+
+async def test_everybody_has_a_turn_before_others_have_two(
+    poller: Poller, sockets: Sockets
+) -> None:
+    lents = [Lent(poller, sockets) for _ in range(200)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for lent in lents:
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        for lent in lents:
+            lent.client.socket._sock.send(b"x")
+        nursery.start_soon(other)
+        with trio.fail_after(20):
+            while not all(lent.received for lent in lents):
+                await trio.lowlevel.checkpoint()
+        # One to look at its epoll, and one or two to be waited for.
+        assert turns <= 4
+        nursery.cancel_scope.cancel()
+    for lent in lents:
+        lent.transport.abort()
