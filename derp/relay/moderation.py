@@ -8,6 +8,10 @@ queue within that time; whoever sends little, or waits for answers, is read at o
 Whether gathering pays is found out by trying: two peers who answer each other packet by packet
 look like a stream, but nothing gathers. After a try that did not pay the next one is put off,
 twice as long each time.
+
+Measured with `nox -s bench -- --only cpu-10k --only cpu-30k --only tailscaled`: CPU time for a
+packet from 64 to 22 µs at 10,000 a second, and from 24 to 16 s for a GB between two tailscaled;
+the median delay of those packets from 0.07 to 0.8 ms.
 """
 
 from collections.abc import Callable
@@ -24,7 +28,7 @@ WITHIN: Final = 0.02
 PLENTY: Final = 256 << 10
 """Bytes that come at once above which there is no need to gather."""
 MAX_MISSES: Final = 4
-"""Reads in a row without anything gathered after which the try has not paid."""
+"""Reads in a row with nothing joined after which the try has not paid."""
 FIRST_PUT_OFF: Final = 0.1
 MAX_PUT_OFF: Final = 10.0
 """Seconds."""
@@ -43,14 +47,17 @@ class Moderation:
         self._not_before = 0.0
         self._put_off = FIRST_PUT_OFF
 
-    def gather(self, packets: int, size: int, clock: Callable[[], float]) -> bool:
-        """Tell of a read: its packets, and its bytes. Whether to gather before the next one.
+    def gather(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
+        """Tell of a read of `size` bytes. Whether to gather before the next one.
+
+        `joined` is how many of its packets went the way of the one before: what gathers for many
+        destinations in turn is relayed one by one all the same, only later.
 
         A read that did not empty the socket is not to be told, but its bytes count with the
         next one's. `clock` gives the time in seconds; it is asked seldom.
         """
         if self._gathering:
-            return self._go_on(packets, size, clock)
+            return self._go_on(joined, size, clock)
         if size > SMALL_READ:
             return False
         self._reads += 1
@@ -62,8 +69,8 @@ class Moderation:
         self._since = now
         return self._gathering
 
-    def _go_on(self, packets: int, size: int, clock: Callable[[], float]) -> bool:
-        if packets > 1:
+    def _go_on(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
+        if joined > 0:
             self._misses = 0
             self._reads += 1
             if self._reads == MANY_READS:

@@ -20,9 +20,9 @@ class Stream:
         self.now = 1000.0
         self.moderation = Moderation()
 
-    def read(self, packets: int = 1, size: int = 1400, after: float = 1e-4) -> bool:
+    def read(self, joined: int = 0, size: int = 1400, after: float = 1e-4) -> bool:
         self.now += after
-        return self.moderation.gather(packets, size, lambda: self.now)
+        return self.moderation.gather(joined, size, lambda: self.now)
 
     def reads_until_a_try(self, most: int, after: float = 1e-4) -> int | None:
         return next((n for n in range(1, most + 1) if self.read(after=after)), None)
@@ -32,7 +32,7 @@ def test_a_fast_stream_of_small_reads_gathers() -> None:
     stream = Stream()
     # The first count has no beginning.
     assert stream.reads_until_a_try(1000) == 2 * MANY_READS
-    assert all(stream.read(packets=5, size=7000, after=5e-4) for _ in range(1000))
+    assert all(stream.read(joined=4, size=7000, after=5e-4) for _ in range(1000))
 
 
 def test_a_slow_stream_does_not() -> None:
@@ -41,14 +41,20 @@ def test_a_slow_stream_does_not() -> None:
 
 def test_large_reads_do_not() -> None:
     stream = Stream()
-    assert not any(stream.read(packets=20, size=SMALL_READ + 1) for _ in range(1000))
+    assert not any(stream.read(joined=19, size=SMALL_READ + 1) for _ in range(1000))
 
 
 def test_it_ends_where_the_stream_ends() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    assert [stream.read(packets=0, size=0) for _ in range(MAX_MISSES)][-1] is False
+    assert [stream.read(joined=0, size=0) for _ in range(MAX_MISSES)][-1] is False
     assert not stream.read()
+
+
+def test_it_ends_where_packets_come_for_many_in_turn() -> None:
+    stream = Stream()
+    stream.reads_until_a_try(1000)
+    assert [stream.read(joined=0, size=28_000) for _ in range(MAX_MISSES)][-1] is False
 
 
 def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
@@ -59,7 +65,7 @@ def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
             stream.read()
     assert stream.reads_until_a_try(1_000_000) is not None
     for _ in range(MANY_READS):
-        assert stream.read(packets=5, size=7000)
+        assert stream.read(joined=4, size=7000)
     for _ in range(MAX_MISSES):
         stream.read()
     start = stream.now
@@ -70,7 +76,7 @@ def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
 def test_it_ends_where_there_is_plenty_and_comes_back_at_once() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    assert not stream.read(packets=100, size=PLENTY + 1)
+    assert not stream.read(joined=99, size=PLENTY + 1)
     assert stream.reads_until_a_try(1000) == MANY_READS
 
 
@@ -90,8 +96,8 @@ def test_a_single_read_without_company_is_no_miss_yet() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
     for _ in range(100):
-        assert stream.read(packets=1)
-        assert stream.read(packets=2)
+        assert stream.read(joined=0)
+        assert stream.read(joined=1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 1 << 18), st.floats(0, 0.01))))
@@ -100,6 +106,6 @@ def test_it_never_gathers_after_a_plentiful_read(
 ) -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    for packets, size, after in reads:
-        gathered = stream.read(packets, size, after)
+    for joined, size, after in reads:
+        gathered = stream.read(joined, size, after)
         assert not (gathered and size > PLENTY)

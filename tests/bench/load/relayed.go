@@ -329,7 +329,11 @@ func loadBest(o *options) (*result, error) {
 			rate = (low + high) / 2
 		}
 	}
-	for rate := low; rate > low/2; rate *= 0.96 {
+	step := 0.96
+	for rate := low; rate >= 100; rate *= step {
+		if rate < low/2 {
+			step = 0.7
+		}
 		r, passed, err := attempt(rate, o.seconds)
 		if err != nil {
 			return nil, err
@@ -339,5 +343,5 @@ func loadBest(o *options) (*result, error) {
 			return r, nil
 		}
 	}
-	return nil, fmt.Errorf("%.0f packets a second passed once, but no rate near it lasted", low)
+	return nil, fmt.Errorf("%.0f packets a second passed once, but no rate down to 100 lasted", low)
 }
