@@ -2,6 +2,7 @@
 
     CertificateError
     ├── CertificateFileError   a file is missing, closed to us, or too open to others
+    ├── ExpiredError           a new certificate has expired already
     ├── UnusablePairError      what the files hold is no certificate and key that TLS can use
     └── WrongHostnameError     the certificate is sound, but for other names than ours
 
@@ -16,6 +17,10 @@ class CertificateError(Exception):
 
 class CertificateFileError(CertificateError):
     """The file system stands between us and the certificate or its key."""
+
+
+class ExpiredError(CertificateError):
+    """The new certificate is no better than none."""
 
 
 class UnusablePairError(CertificateError):

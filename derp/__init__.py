@@ -11,6 +11,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     reader         the receiving half of a client: read, act, hand on
     connection     the sending half of a client: write through, or queue and send
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
+    certificates   a new certificate is served without a restart
     server         what all connections share
     site           what the pages show of the running server
     keyfile        the node key, in the Go derper's file

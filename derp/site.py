@@ -5,16 +5,18 @@ import platform
 import struct
 import time
 from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Final
 
 import trio
 
+from derp.certificates import Status
 from derp.config import Config
 from derp.connection import Connection
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.routes import Site
-from derp.metrics import Gauges, process, render
+from derp.metrics import Certificate, Gauges, process, render
 from derp.net.tcp import TCPTransport
 from derp.server import Server
 from derp.wire.keys import node_public_text
@@ -28,7 +30,9 @@ _BYTES_OFFSET: Final = 120
 """Of tcpi_bytes_acked and tcpi_bytes_received in Linux's `struct tcp_info`."""
 
 
-def make_site(config: Config, server: Server, stats: Stats, names: BootstrapDNS) -> Site:
+def make_site(
+    config: Config, server: Server, stats: Stats, names: BootstrapDNS, certificate: Status | None
+) -> Site:
     """Make the Site that the front end answers from."""
     started = time.time()
     clock_at_start = trio.current_time()
@@ -50,6 +54,7 @@ def make_site(config: Config, server: Server, stats: Stats, names: BootstrapDNS)
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,
             serves_tls=config.serve_tls,
+            certificate=None if certificate is None else _certificate(certificate),
             rate_limit_bytes_per_second=(
                 None if config.rate_config is None else server.rate_limit.bytes_per_second
             ),
@@ -71,6 +76,7 @@ def make_site(config: Config, server: Server, stats: Stats, names: BootstrapDNS)
             ("Machine", platform.node()),
             ("TLS hostname", config.hostname),
             ("Clients", str(len(server.hub.members))),
+            *(() if certificate is None else _certificate_facts(certificate)),
         ]
 
     return Site(
@@ -84,6 +90,32 @@ def make_site(config: Config, server: Server, stats: Stats, names: BootstrapDNS)
         problems=server.hub.check,
         traffic=lambda: _traffic(server),
     )
+
+
+def _certificate(status: Status) -> Certificate:
+    return Certificate(
+        not_after=int(status.pair.not_after.timestamp()),
+        replaced=status.replaced,
+        replaced_at=int(status.replaced_at or 0),
+        failures=status.failures,
+        failed_at=int(status.failed_at or 0),
+    )
+
+
+def _certificate_facts(status: Status) -> Sequence[tuple[str, str]]:
+    facts = [
+        ("Certificate", " ".join(status.pair.names)),
+        ("It expires", f"{status.pair.not_after:%Y-%m-%d %H:%M} UTC"),
+    ]
+    if status.replaced_at is not None:
+        facts.append(("Last replaced", _when(status.replaced_at)))
+    if status.failed_at is not None:
+        facts.append(("Last failure", f"{_when(status.failed_at)}: {status.failure}"))
+    return facts
+
+
+def _when(unix_time: float) -> str:
+    return f"{datetime.fromtimestamp(unix_time, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def _traffic(server: Server) -> AsyncGenerator[bytes, None]:

@@ -4,7 +4,8 @@
     (what      (one task      (until     ├── accept loops ──► connections
     is         for each       stop)      ├── STUN
     queued)    connection)               ├── timers, refusal summaries
-                                         └── bootstrap DNS
+                                         ├── bootstrap DNS
+                                         └── certificates ──(memory channel)──► listeners
 
 The three nurseries are nested in the order in which they end: to stop, the services are cancelled
 first, so that nobody new gets in; the clients are told, and what is queued for them is sent, with
@@ -19,6 +20,7 @@ import math
 import random
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -34,7 +36,8 @@ from certs.errors import CertificateError
 from certs.manual import derp_map_node, load
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from derp import keyfile, log, rateconfig, timers
+from certs.reload import ManualPair
+from derp import certificates, keyfile, log, rateconfig, timers
 from derp.accept import Door
 from derp.config import Config
 from derp.errors import ReloadError, StartError
@@ -73,13 +76,21 @@ class Event(enum.Enum):
 
 
 @attrs.frozen
+class PreparedTLS:
+    """What to serve TLS with, and how to make a context of another pair."""
+
+    pair: Pair
+    make_context: certificates.MakeContext
+    engine: TLSEngine
+
+
+@attrs.frozen
 class Prepared:
     """Everything that can fail at start, got ready before anything is served."""
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
-    pair: Pair | None
-    engine: TLSEngine | None
+    tls: PreparedTLS | None
     main: Sequence[socket.socket]
     plain: Sequence[socket.socket]
     stun: Sequence[socket.socket]
@@ -138,8 +149,8 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         private_key = PrivateKey.generate()
     else:
         private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
-    engine = None if pair is None else _make_engine(config, pair, private_key)
-    return Prepared(private_key, rate_limit, pair, engine, main, plain, stun)
+    tls = None if pair is None else _prepare_tls(config, pair, private_key)
+    return Prepared(private_key, rate_limit, tls, main, plain, stun)
 
 
 def _load_pair(config: Config) -> Pair:
@@ -151,21 +162,25 @@ def _load_pair(config: Config) -> Pair:
         raise StartError(str(error)) from error
 
 
-def _make_engine(config: Config, pair: Pair, private_key: PrivateKey) -> TLSEngine:
+def _prepare_tls(config: Config, pair: Pair, private_key: PrivateKey) -> PreparedTLS:
     metacert = make_metacert(bytes(private_key.public_key), datetime.now(UTC))
+
+    def make(pair: Pair) -> ssl.SSLContext:
+        return make_context(pair, metacert, config.hostname)
+
     try:
-        context = make_context(pair, metacert, config.hostname)
+        engine = TLSEngine(make(pair))
     except CertificateError as error:
         raise StartError(str(error)) from error
     for warning in pair.warnings:
         logger.warning(warning)
-    return TLSEngine(context)
+    return PreparedTLS(pair, make, engine)
 
 
 async def serve(config: Config, prepared: Prepared) -> None:
     """Serve on what was prepared, until the signal task says to stop."""
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
-    refusals = log.Coalescer()
+    look_at_once, looks = trio.open_memory_channel[None](1)
     async with trio.open_nursery() as senders:
         server = Server(
             prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
@@ -175,11 +190,13 @@ async def serve(config: Config, prepared: Prepared) -> None:
         senders.start_soon(server.poller.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
-                _start_services(config, prepared, server, services, connections, refusals)
+                _start_services(config, prepared, server, services, connections, looks)
                 _announce(config, prepared)
                 async for event in events:
                     if event is Event.STOP:
                         break
+                    with contextlib.suppress(trio.WouldBlock):
+                        look_at_once.send_nowait(None)
                     # On its own, so that a file that can't be read to its end delays no stop.
                     services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
@@ -197,16 +214,20 @@ def _start_services(
     server: Server,
     services: trio.Nursery,
     connections: trio.Nursery,
-    refusals: log.Coalescer,
+    looks: trio.MemoryReceiveChannel[None],
 ) -> None:
     stats = stun_server.Stats()
     names = BootstrapDNS()
-    site = make_site(config, server, stats, names)
+    refusals = log.Coalescer()
+    tls = prepared.tls
+    certificate = None if tls is None else certificates.Status(tls.pair)
+    site = make_site(config, server, stats, names, certificate)
     limit = None
     if math.isfinite(config.accept_connection_limit):
         burst = config.accept_connection_burst
         limit = TokenBucket(config.accept_connection_limit, burst, trio.current_time())
-    door = Door(server, connections, partial(routes.route, site), prepared.engine, limit, refusals)
+    engine = None if tls is None else tls.engine
+    door = Door(server, connections, partial(routes.route, site), engine, limit, refusals)
     plain_door = attrs.evolve(
         door, route=partial(routes.route_plain, site), engine=None, limit=None
     )
@@ -220,6 +241,13 @@ def _start_services(
         server.poller.add_urgent(sock.fileno())
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
+    if tls is not None and certificate is not None and config.certdir is not None:
+        source = ManualPair(config.certdir, config.hostname, tls.pair)
+        to_listeners, contexts = trio.open_memory_channel[ssl.SSLContext](1)
+        services.start_soon(
+            certificates.watch, source, tls.make_context, certificate, looks, to_listeners
+        )
+        services.start_soon(certificates.install, tls.engine, contexts)
     services.start_soon(timers.run, server)
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
@@ -298,14 +326,14 @@ async def _drain(server: Server) -> None:
 
 def _announce(config: Config, prepared: Prepared) -> None:
     """Say what is served where, and what to put into the DERP map."""
-    kind = "HTTPS" if prepared.engine is not None else "HTTP"
+    kind = "HTTPS" if prepared.tls is not None else "HTTP"
     served = (("HTTP", prepared.plain), ("STUN", prepared.stun))
     for what, sockets in ((kind, prepared.main), *served):
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
-    if prepared.pair is not None and config.hostname_is_ip:
+    if prepared.tls is not None and config.hostname_is_ip:
         # On standard output, to be copied as it is: in the log its quotes would be escaped.
-        node = derp_map_node(config.hostname, prepared.pair)
+        node = derp_map_node(config.hostname, prepared.tls.pair)
         if (port := prepared.main[0].getsockname()[1]) != 443:
             node["DERPPort"] = port
         stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1

@@ -1,5 +1,7 @@
 """The whole program as a process: start, serve, reload, stop, and what it says when it can't."""
 
+import hashlib
+import ipaddress
 import json
 import re
 import signal
@@ -10,12 +12,14 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 import trio_websocket
 
+from certs.selfsigned import make_self_signed
 from stun.message import build_binding_request, parse_binding_response
 from tests.peers import PONG, RESTARTING, Peer
 from tests.process import derper, insecure
@@ -189,6 +193,57 @@ async def test_sighup_without_a_rate_limit_is_survived(tmp_path: Path, upgraded:
         a = await (await upgraded(port, insecure())).log_in()
         await a.send(0x12, bytes(8))
         assert await a.receive() == (PONG, bytes(8))
+
+
+def served(port: int) -> bytes:
+    """Return the certificate that is served on `port` to those who connect now."""
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as tcp,
+        insecure().wrap_socket(tcp) as tls,
+    ):
+        der = tls.getpeercert(binary_form=True)
+    assert der is not None
+    return der
+
+
+def put_new_pair(certdir: Path) -> bytes:
+    """Put another pair in place of that for 127.0.0.1; return its certificate."""
+    chain, key = make_self_signed(ipaddress.ip_address("127.0.0.1"), datetime.now(UTC))
+    (certdir / "127.0.0.1.crt").write_bytes(chain)
+    (certdir / "127.0.0.1.key").write_bytes(key)
+    return ssl.PEM_cert_to_DER_cert(chain.decode())
+
+
+async def test_a_new_certificate_is_served_without_a_restart(
+    tmp_path: Path, upgraded: Connect
+) -> None:
+    with derper(tmp_path) as relay:
+        port = relay.port("HTTPS")
+        a = await (await upgraded(port, insecure())).log_in()
+        first = served(port)
+
+        second = put_new_pair(tmp_path / "certs")
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("new certificate")
+        assert served(port) == second != first
+
+        (tmp_path / "certs" / "127.0.0.1.key").write_text("no key")
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("the old certificate stays in force.*127.0.0.1.key")
+        assert served(port) == second
+
+        # Without a signal it looks by itself, every few seconds.
+        third = put_new_pair(tmp_path / "certs")
+        relay.wait_for(f"new certificate.*{hashlib.sha256(third).hexdigest()}")
+        assert served(port) == third
+        await a.send(0x12, bytes(8))
+        assert await a.receive() == (PONG, bytes(8))
+        page = get(f"https://127.0.0.1:{port}/debug/varz")
+        assert "\nderper_certificate_replaced 2\n" in page
+        assert "\nderper_certificate_failures 1\n" in page
+        index = get(f"https://127.0.0.1:{port}/debug/")
+        assert "Last failure" in index
+        assert "no private key" in index or "no PEM" in index
 
 
 async def test_traffic_is_shown_by_client(tmp_path: Path, upgraded: Connect) -> None:

@@ -6,6 +6,15 @@ is not imported here, since counting must stay free of I/O.
 """
 
 from derp.metrics.counters import DropReason, Histogram, Metrics
-from derp.metrics.varz import CONTENT_TYPE, Gauges, Process, render
+from derp.metrics.varz import CONTENT_TYPE, Certificate, Gauges, Process, render
 
-__all__ = ["CONTENT_TYPE", "DropReason", "Gauges", "Histogram", "Metrics", "Process", "render"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Certificate",
+    "DropReason",
+    "Gauges",
+    "Histogram",
+    "Metrics",
+    "Process",
+    "render",
+]

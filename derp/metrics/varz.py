@@ -65,6 +65,19 @@ class Process:
 
 
 @attrs.frozen(kw_only=True)
+class Certificate:
+    """The certificate that is served. Times are Unix times in seconds, 0 for never."""
+
+    not_after: int
+    replaced: int
+    """How often it was replaced since the start, and when last."""
+    replaced_at: int
+    failures: int
+    """How often another could not be served, and when last."""
+    failed_at: int
+
+
+@attrs.frozen(kw_only=True)
 class Gauges:
     """What others than the counters own, at the moment of rendering."""
 
@@ -90,6 +103,7 @@ class Gauges:
     total_dup_client_conns: int
 
     serves_tls: bool
+    certificate: Certificate | None = None
     rate_limit_bytes_per_second: int | None
     """None without -rate-config, 0 for a configuration that sets no limit."""
     rate_limit_burst_bytes: int
@@ -101,6 +115,8 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     if gauges.process is not None:
         _process(page, gauges.process)
     _bootstrap_dns(page, bootstrap)
+    if gauges.certificate is not None:
+        _certificate(page, gauges.certificate)
     _derp(page, metrics, gauges)
     _derp_by_reason(page, metrics)
     page.counter("derp_websocket_accepts", metrics.websocket_accepts)
@@ -117,6 +133,14 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     page.counter("uptime_sec", int(gauges.uptime))
     page.untyped(f'version{{version="{_escaped(gauges.version)}",binary="derper"}}', 1)
     return page.text()
+
+
+def _certificate(page: "_Page", certificate: Certificate) -> None:
+    page.gauge("derper_certificate_expiry_seconds", certificate.not_after)
+    page.counter("derper_certificate_failures", certificate.failures)
+    page.gauge("derper_certificate_last_failure_seconds", certificate.failed_at)
+    page.gauge("derper_certificate_last_replaced_seconds", certificate.replaced_at)
+    page.counter("derper_certificate_replaced", certificate.replaced)
 
 
 class _Page:

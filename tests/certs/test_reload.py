@@ -1,0 +1,189 @@
+"""The operator's files as operators change them: links, swapped directories, copies."""
+
+import ipaddress
+import os
+from datetime import timedelta
+
+import pytest
+
+from certs.errors import CertificateError, ExpiredError, UnusablePairError, WrongHostnameError
+from certs.manual import load
+from certs.reload import ManualPair
+from certs.selfsigned import make_self_signed
+
+
+@pytest.fixture
+def source(tmp_path, put, issued, now):
+    put(issued)
+    return ManualPair(tmp_path, "relay.example", load(tmp_path, "relay.example", now))
+
+
+def looks(source, now, count=3):
+    return [source.look(now) for _ in range(count)]
+
+
+def test_what_has_not_changed_is_not_new(source, now):
+    before = source.current
+    assert looks(source, now) == [None] * 3
+    assert source.look(now, at_once=True) is None
+    assert source.current is before
+
+
+def test_a_change_is_read_once_it_has_lasted_a_look(source, put, issue, now):
+    looks(source, now)
+    renewed = issue("relay.example")
+    put(renewed)
+    assert source.look(now) is None
+    pair = source.look(now)
+    assert pair is not None
+    assert pair is source.current
+    assert looks(source, now) == [None] * 3
+
+
+def test_at_once_does_not_wait(source, put, issue, now):
+    looks(source, now)
+    put(issue("relay.example"))
+    assert source.look(now, at_once=True) is source.current
+    assert looks(source, now) == [None] * 3
+
+
+def test_a_copy_that_goes_on_is_left_alone(source, tmp_path, put, issue, now):
+    looks(source, now)
+    renewed = issue("relay.example")
+    certificate_file, key_file = tmp_path / "relay.example.crt", tmp_path / "relay.example.key"
+    for size in range(0, len(renewed.chain_pem), 500):
+        certificate_file.write_bytes(renewed.chain_pem[:size])
+        assert source.look(now) is None
+    certificate_file.write_bytes(renewed.chain_pem)
+    assert source.look(now) is None
+    key_file.write_bytes(renewed.key_pem)
+    assert source.look(now) is None
+    assert source.look(now) is not None
+
+
+def test_links_are_followed(tmp_path, put, issue, issued, now):
+    """As certbot has it: live/ links into archive/, and a renewal turns the links."""
+    live = tmp_path / "live"
+    live.mkdir()
+    put(issued, "1")
+    put(issue("relay.example"), "2")
+    for suffix in ("crt", "key"):
+        (live / f"relay.example.{suffix}").symlink_to(tmp_path / f"1.{suffix}")
+    source = ManualPair(live, "relay.example", load(live, "relay.example", now))
+    looks(source, now)
+    before = source.current
+    for suffix in ("crt", "key"):
+        link = live / f"relay.example.{suffix}"
+        link.unlink()
+        link.symlink_to(tmp_path / f"2.{suffix}")
+    assert source.look(now) is None
+    assert source.look(now) is not None
+    assert source.current.chain_der != before.chain_der
+
+
+def test_a_swapped_directory_is_followed(tmp_path, issue, issued, now):
+    """As Kubernetes has it: the files are links by way of ..data, which is turned."""
+    for name, content in (("..1", issued), ("..2", issue("relay.example"))):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "tls.crt").write_bytes(content.chain_pem)
+        (directory / "tls.key").write_bytes(content.key_pem)
+        (directory / "tls.key").chmod(0o600)
+    (tmp_path / "..data").symlink_to("..1")
+    for suffix in ("crt", "key"):
+        (tmp_path / f"relay.example.{suffix}").symlink_to(f"..data/tls.{suffix}")
+    source = ManualPair(tmp_path, "relay.example", load(tmp_path, "relay.example", now))
+    looks(source, now)
+    (tmp_path / "..new").symlink_to("..2")
+    os.rename(tmp_path / "..new", tmp_path / "..data")  # noqa: PTH104 -- it is one system call
+    assert source.look(now) is None
+    assert source.look(now) is not None
+
+
+def spoil_key(certificate_file, key_file, other):
+    key_file.write_bytes(other.key_pem)
+
+
+def spoil_chain(certificate_file, key_file, other):
+    certificate_file.write_bytes(other.chain_pem[:300])
+
+
+def remove(certificate_file, key_file, other):
+    certificate_file.unlink()
+
+
+def make_directory(certificate_file, key_file, other):
+    certificate_file.unlink()
+    certificate_file.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [spoil_key, spoil_chain, remove, make_directory])
+def test_what_cant_be_served_is_told_once_and_the_old_one_stays(
+    source, tmp_path, put, issue, now, spoil
+):
+    looks(source, now)
+    before = source.current
+    files = tmp_path / "relay.example.crt", tmp_path / "relay.example.key"
+    spoil(*files, issue("relay.example"))
+    assert source.look(now) is None
+    with pytest.raises(CertificateError) as caught:
+        source.look(now)
+    assert "\n" not in str(caught.value)
+    assert looks(source, now) == [None] * 3
+    assert source.current is before
+    with pytest.raises(CertificateError):
+        source.look(now, at_once=True)
+    if files[0].is_dir():
+        files[0].rmdir()
+    put(issue("relay.example"))
+    assert source.look(now) is None
+    assert source.look(now) is source.current is not before
+
+
+def test_another_name_is_refused(source, put, issue, now):
+    put(issue("other.example"))
+    source.look(now)
+    with pytest.raises(WrongHostnameError):
+        source.look(now)
+
+
+@pytest.fixture
+def short_lived(tmp_path, now):
+    """A self-signed pair, which lasts a year."""
+    return ManualPair(tmp_path, "192.0.2.7", load(tmp_path, "192.0.2.7", now))
+
+
+def test_a_new_one_that_has_expired_is_refused(short_lived, tmp_path, now):
+    looks(short_lived, now)
+    before = short_lived.current
+    chain, key = make_self_signed(ipaddress.ip_address("192.0.2.7"), now)
+    (tmp_path / "192.0.2.7.crt").write_bytes(chain)
+    (tmp_path / "192.0.2.7.key").write_bytes(key)
+    later = now + timedelta(days=400)
+    assert short_lived.look(later) is None
+    with pytest.raises(ExpiredError, match=r"192\.0\.2\.7\.crt: the new certificate expired on"):
+        short_lived.look(later)
+    assert short_lived.current is before
+
+
+def test_the_one_in_force_may_expire(short_lived, now):
+    later = now + timedelta(days=400)
+    assert looks(short_lived, later) == [None] * 3
+    assert short_lived.look(later, at_once=True) is None
+
+
+def test_a_change_while_it_is_read_is_looked_at_again(source, put, issue, now, monkeypatch):
+    looks(source, now)
+    put(issue("other.example"))
+    source.look(now)
+    right = issue("relay.example")
+
+    def changed(*_: object) -> None:
+        put(right)
+        raise UnusablePairError("half written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "_read", changed)
+        assert source.look(now) is None
+    assert source.look(now) is None
+    assert source.look(now) is source.current

@@ -1,0 +1,147 @@
+"""The certificate task, with a clock that jumps and files that change."""
+
+import ipaddress
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from certs.errors import CertificateError, UnusablePairError
+from certs.pair import Pair, make_pair
+from certs.selfsigned import make_self_signed
+from derp import certificates
+from derp.certificates import LOOK_EVERY, Status
+
+Clock = trio.testing.MockClock
+
+
+def a_pair() -> Pair:
+    chain, key = make_self_signed(ipaddress.ip_address("192.0.2.7"), datetime.now(UTC))
+    return make_pair(chain, key, chain_from="test", key_from="test")
+
+
+class Source:
+    """A ManualPair whose looks are told what to find."""
+
+    def __init__(self, current: Pair) -> None:
+        self.current = current
+        self.finds: list[Pair | CertificateError | None] = []
+        self.looks: list[bool] = []
+        self.looked = trio.Event()
+
+    def look(self, _now: object, *, at_once: bool = False) -> Pair | None:
+        self.looks.append(at_once)
+        self.looked.set()
+        self.looked = trio.Event()
+        found = self.finds.pop(0) if self.finds else None
+        if isinstance(found, CertificateError):
+            raise found
+        if found is not None:
+            self.current = found
+        return found
+
+
+@attrs.define
+class Engine:
+    context: object = None
+
+
+class Task:
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.pair = a_pair()
+        self.source = Source(self.pair)
+        self.status = Status(self.pair)
+        self.engine = Engine()
+        self.refuse: CertificateError | None = None
+        self.wake, woken = trio.open_memory_channel[None](1)
+        send, receive = trio.open_memory_channel[ssl.SSLContext](1)
+        nursery.start_soon(
+            certificates.watch,
+            self.source,  # type: ignore[arg-type]
+            self.make,
+            self.status,
+            woken,
+            send,
+        )
+        nursery.start_soon(certificates.install, self.engine, receive)  # type: ignore[arg-type]
+
+    def make(self, pair: Pair) -> ssl.SSLContext:
+        if self.refuse is not None:
+            raise self.refuse
+        return pair  # type: ignore[return-value]
+
+    async def looked(self, times: int) -> None:
+        with trio.fail_after(1000):
+            while len(self.source.looks) < times:
+                await self.source.looked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.fixture
+async def task(
+    autojump_clock: Clock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> Task:
+    async def at_once(look: Callable[[], object], **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return look()
+
+    # The clock would jump while a thread works.
+    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    return Task(nursery)
+
+
+async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
+    start = trio.current_time()
+    await task.looked(4)
+    assert 4 * LOOK_EVERY <= trio.current_time() - start < 5 * LOOK_EVERY
+    assert task.source.looks == [False] * 4
+    assert task.engine.context is None
+
+
+async def test_it_looks_at_once_when_told(autojump_clock: Clock, task: Task) -> None:
+    task.wake.send_nowait(None)
+    await task.looked(1)
+    assert task.source.looks == [True]
+
+
+async def test_a_new_pair_is_served(autojump_clock: Clock, task: Task) -> None:
+    new = a_pair()
+    task.source.finds = [None, new]
+    await task.looked(2)
+    assert task.engine.context is new
+    assert task.status.pair is new
+    assert task.status.replaced == 1
+    assert task.status.replaced_at is not None
+    assert task.status.failures == 0
+
+
+async def test_what_cant_be_served_is_told_and_the_task_goes_on(
+    autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = a_pair()
+    task.source.finds = [UnusablePairError("x.key: damaged"), new]
+    await task.looked(1)
+    assert task.engine.context is None
+    assert task.status.failures == 1
+    assert task.status.failure == "x.key: damaged"
+    assert task.status.pair is task.pair
+    assert [record.getMessage() for record in caplog.records] == [
+        "the old certificate stays in force"
+    ]
+    await task.looked(2)
+    assert task.engine.context is new
+
+
+async def test_a_pair_that_openssl_does_not_take_is_not_in_force(
+    autojump_clock: Clock, task: Task
+) -> None:
+    task.refuse = UnusablePairError("too weak")
+    task.source.finds = [a_pair()]
+    await task.looked(1)
+    assert task.status.failure == "too weak"
+    assert task.source.current is task.pair
+    assert task.engine.context is None
