@@ -24,6 +24,7 @@ class ManualPair:
         self.current = current
         self._certdir = certdir
         self._hostname = hostname
+        self._files = pair_files(certdir, hostname)
         # The state that was judged last, and the one that the last look found.
         self._judged: _State | None = None
         self._found: _State | None = None
@@ -34,7 +35,7 @@ class ManualPair:
         `at_once` reads the files as they are, changed or not. `now` is timezone-aware. Raises
         CertificateError for what can't be served, once for each state of the files.
         """
-        state = _state(pair_files(self._certdir, self._hostname))
+        state = _state(self._files)
         lasting = state == self._found
         self._found = state
         if not at_once and (state == self._judged or not lasting):
@@ -44,7 +45,7 @@ class ManualPair:
             pair = self._read(now)
         except CertificateError:
             # What was read while it changed is no judgement on what it has become.
-            if not at_once and _state(pair_files(self._certdir, self._hostname)) != state:
+            if not at_once and _state(self._files) != state:
                 self._judged = None
                 return None
             raise
@@ -56,9 +57,8 @@ class ManualPair:
     def _read(self, now: datetime) -> Pair:
         pair = read_pair(self._certdir, self._hostname, now)
         if now > pair.not_after and pair.chain_der != self.current.chain_der:
-            certificate_file, _ = pair_files(self._certdir, self._hostname)
             raise ExpiredError(
-                f"{certificate_file}: the new certificate expired on "
+                f"{self._files[0]}: the new certificate expired on "
                 f"{pair.not_after:%Y-%m-%d %H:%M} UTC; put a current one there"
             )
         return pair

@@ -77,10 +77,11 @@ class Moderation:
                 self._put_off = FIRST_PUT_OFF
         else:
             self._misses += 1
-        if self._misses == MAX_MISSES:
+        given_up = self._misses == MAX_MISSES
+        if given_up:
             self._not_before = clock() + self._put_off
             self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
-        if self._misses == MAX_MISSES or size > PLENTY:
+        if given_up or size > PLENTY:
             self._gathering = False
             self._reads = 0
         return self._gathering

@@ -68,6 +68,18 @@ class Lent:
                 await self.changed.wait()
 
 
+class Other:
+    """A task that wants every turn that Trio has, and counts them."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def task(self) -> None:
+        while True:
+            self.turns += 1
+            await trio.lowlevel.checkpoint()
+
+
 async def test_it_reads_for_many_that_sleep(poller: Poller, sockets: Sockets) -> None:
     lents = [Lent(poller, sockets) for _ in range(20)]
     async with trio.open_nursery() as nursery:
@@ -162,24 +174,18 @@ async def test_a_closed_socket_is_not_lent(poller: Poller, sockets: Sockets) -> 
 
 async def test_others_have_their_turn_while_it_is_busy(poller: Poller, sockets: Sockets) -> None:
     lent = Lent(poller, sockets)
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
+    other = Other()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lent.task)
-        nursery.start_soon(other)
+        nursery.start_soon(other.task)
         sent = 0
         for _ in range(300):
             await lent.client.send_all(b"x" * 100)
             sent += 100
         await lent.has(b"x" * sent)
         nursery.cancel_scope.cancel()
-    assert turns > 10
+    assert other.turns > 10
     lent.transport.abort()
 
 
@@ -275,13 +281,7 @@ async def test_everybody_has_a_turn_before_others_have_two(
     poller: Poller, sockets: Sockets
 ) -> None:
     lents = [Lent(poller, sockets) for _ in range(200)]
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
+    other = Other()
 
     async with trio.open_nursery() as nursery:
         for lent in lents:
@@ -289,12 +289,12 @@ async def test_everybody_has_a_turn_before_others_have_two(
         await trio.testing.wait_all_tasks_blocked()
         for lent in lents:
             lent.client.socket._sock.send(b"x")
-        nursery.start_soon(other)
+        nursery.start_soon(other.task)
         with trio.fail_after(20):
             while not all(lent.received for lent in lents):
                 await trio.lowlevel.checkpoint()
         # One to look at its epoll, and one or two to be waited for.
-        assert turns <= 4
+        assert other.turns <= 4
         nursery.cancel_scope.cancel()
     for lent in lents:
         lent.transport.abort()

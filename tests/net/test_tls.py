@@ -2,9 +2,8 @@
 
 import contextlib
 import random
-import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,8 @@ import trio
 
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tls import FEED_SIZE, TLSEngine, TLSTransport
-from derp.net.transport import Endpoint
 from tests.net.records import APPLICATION_DATA, RecordWriter
-
-HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
-Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
-
-
-def empty(engine: TLSEngine) -> bool:
-    return engine.incoming.pending == 0 and engine.outgoing.pending == 0
-
-
-async def connected(
-    engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets
-) -> tuple[TLSTransport, trio.SSLStream[trio.SocketStream]]:
-    ours, stream = sockets()
-    transport = TLSTransport(ours, THERE, HERE, engine)
-    client = trio.SSLStream(stream, client_context)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.handshake)
-        nursery.start_soon(client.do_handshake)
-    assert empty(engine)
-    return transport, client
+from tests.net.tls_peer import HERE, THERE, Sockets, connected, empty
 
 
 async def receive(transport: TLSTransport, size: int, view_size: int = 1 << 20) -> bytes:

@@ -1,7 +1,6 @@
 """The websocket transport over a memory transport, with trio-websocket as the client or by hand."""
 
 import gc
-import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -13,10 +12,11 @@ import trio_websocket
 from derp.errors import HTTPFailed, PeerVanished
 from derp.net import websocket
 from derp.net.poller import Poller
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import TLSEngine
 from derp.net.websocket import HANDSHAKE_TIMEOUT, WebSocketTransport
 from derp.wire.websocket import MAX_FRAMES, MESSAGE_SIZE
-from tests.memory_transport import CLIENT, SERVER, MemoryTransport, memory_pair
+from tests.memory_transport import MemoryTransport, memory_pair
+from tests.net.tls_peer import Sockets, connected
 
 Client = Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]
 
@@ -422,14 +422,9 @@ async def test_to_hang_up_between_frames_is_the_end_and_within_one_is_not() -> N
 async def test_over_tls(
     engine: TLSEngine,
     client_context: ssl.SSLContext,
-    sockets: Callable[[], tuple[socket.socket, trio.SocketStream]],
+    sockets: Sockets,
 ) -> None:
-    ours, stream = sockets()
-    below = TLSTransport(ours, CLIENT, SERVER, engine)
-    client = trio.SSLStream(stream, client_context)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(below.handshake)
-        nursery.start_soon(client.do_handshake)
+    below, client = await connected(engine, client_context, sockets)
     transport = await websocket.accept(below, REQUEST % b"derp", b"")
     answer = await client.receive_some()
     assert answer.startswith(b"HTTP/1.1 101 ")
