@@ -1,7 +1,14 @@
-"""A pair in two files of -certdir: `<hostname>.crt`, the chain, and `<hostname>.key`."""
+"""A pair in files: the chain and its key, in two files or in one.
 
+In -certdir they are `<hostname>.crt` and `<hostname>.key`; certificates by ACME are one file, as
+Go's autocert has it; and the operator may name others.
+"""
+
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,34 +21,67 @@ from certs.pair import Pair, make_pair
 _OTHERS = stat.S_IROTH | stat.S_IWOTH
 
 
-def pair_files(certdir: Path, hostname: str) -> tuple[Path, Path]:
-    """Return the paths of the certificate and of the key for `hostname`, as Go names them."""
+@attrs.frozen
+class PairFiles:
+    """Where a pair is; both may be the same file."""
+
+    certificate: Path
+    key: Path
+    flag: str = "-certdir"
+    """The flag by which the operator says where."""
+
+
+def pair_files(certdir: Path, hostname: str) -> PairFiles:
+    """Return where the certificate and the key for `hostname` are, as Go names them."""
     stem = file_stem(hostname)
-    return certdir / f"{stem}.crt", certdir / f"{stem}.key"
+    return PairFiles(certdir / f"{stem}.crt", certdir / f"{stem}.key")
 
 
-def read_pair(certdir: Path, hostname: str, now: datetime) -> Pair:
-    """Read and check the pair for `hostname`.
+def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
+    """Read and check the pair for all of `names`, DNS names and IP addresses.
 
     A pair outside its dates is served all the same, with a warning, as Go does: the clock of a
     machine that has just started may be wrong, and a relay helps the clients that don't look.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
-    certificate_file, key_file = pair_files(certdir, hostname)
-    chain_pem = _read(certificate_file, f"the certificate of {hostname!r}, in PEM")
-    key_pem = _read(key_file, f"the private key of {hostname!r}, in PEM", secret=True)
-    pair = make_pair(chain_pem, key_pem, chain_from=str(certificate_file), key_from=str(key_file))
-    if not is_covered(hostname, pair.dns_names, pair.ip_addresses):
-        listed = ", ".join(map(repr, pair.names)) or "no subject alternative name at all"
-        raise WrongHostnameError(
-            f"{certificate_file}: the certificate is not for -hostname {hostname!r} "
-            f"but for {listed}; change the flag or have a certificate issued for that name"
-        )
-    warning = _date_warning(pair, certificate_file, now)
+    whose = " and ".join(map(repr, names))
+    chain_pem = _read(files.certificate, f"the certificate of {whose}, in PEM", files.flag)
+    key_pem = _read(files.key, f"the private key of {whose}, in PEM", files.flag, secret=True)
+    sources = {"chain_from": str(files.certificate), "key_from": str(files.key)}
+    pair = make_pair(chain_pem, key_pem, **sources)
+    for name in names:
+        if not is_covered(name, pair.dns_names, pair.ip_addresses):
+            listed = ", ".join(map(repr, pair.names)) or "no subject alternative name at all"
+            raise WrongHostnameError(
+                f"{files.certificate}: the certificate is not for -hostname {name!r} "
+                f"but for {listed}; change the flag or have a certificate issued for that name"
+            )
+    warning = _date_warning(pair, files.certificate, now)
     return attrs.evolve(pair, warnings=(warning,)) if warning else pair
 
 
-def _read(file: Path, content: str, *, secret: bool = False) -> bytes:
+def write_whole(file: Path, content: bytes, *, mode: int) -> None:
+    """Put `content` in place in one step that outlasts a crash. Raises OSError."""
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        Path(temporary).replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _read(file: Path, content: str, flag: str, *, secret: bool = False) -> bytes:
     try:
         with file.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
@@ -53,7 +93,7 @@ def _read(file: Path, content: str, *, secret: bool = False) -> bytes:
             return stream.read()
     except FileNotFoundError as error:
         raise CertificateFileError(
-            f"{file}: no such file; put {content}, there, or point -certdir elsewhere"
+            f"{file}: no such file; put {content}, there, or point {flag} elsewhere"
         ) from error
     except OSError as error:
         raise CertificateFileError(
@@ -66,7 +106,7 @@ def _date_warning(pair: Pair, file: Path, now: datetime) -> str | None:
     if now > pair.not_after:
         return (
             f"{file}: the certificate expired on {pair.not_after:%Y-%m-%d %H:%M} UTC, "
-            f"so clients refuse it; {_renewal(pair)}"
+            f"so clients refuse it; renew it"
         )
     if now < pair.not_before:
         return (
@@ -74,9 +114,3 @@ def _date_warning(pair: Pair, file: Path, now: datetime) -> str | None:
             f"check this machine's clock"
         )
     return None
-
-
-def _renewal(pair: Pair) -> str:
-    if pair.self_signed and pair.ip_addresses:
-        return "remove it and its key, start again, and put the new CertName in the DERP map"
-    return "renew it"

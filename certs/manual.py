@@ -1,38 +1,47 @@
 """-certmode=manual: the operator's own files, or a self-signed pair for an IP address.
 
-Matches NewManualCertManager of Go's cmd/derper. Both functions that touch files block: call
-`load` in a thread.
+Matches NewManualCertManager of Go's cmd/derper. The functions that touch files block: call them
+in a thread.
 """
 
 from datetime import datetime
 from pathlib import Path
 
 from certs.errors import CertificateFileError
-from certs.files import pair_files, read_pair
-from certs.hostname import parse_ip
+from certs.files import PairFiles, read_pair
+from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
-from certs.selfsigned import write_self_signed
+from certs.selfsigned import is_made_here, write_self_signed
 
 
-def load(certdir: Path, hostname: str, now: datetime) -> Pair:
+def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
     """Return the pair to serve `hostname` with, first making one if there is none for an IP.
 
-    `now` is timezone-aware. What is there is never overwritten: where only one of the two files
-    exists, a CertificateFileError names the other. Raises CertificateError.
+    `now` is timezone-aware. `make` allows to make one. What is there is not overwritten, unless
+    it was made so and has expired: where only one of the two files exists, a CertificateFileError
+    names the other. Raises CertificateError.
     """
-    address = parse_ip(hostname)
+    address = parse_ip(hostname) if make else None
     if address is not None:
-        certificate_file, key_file = pair_files(certdir, hostname)
-        present = [file for file in (certificate_file, key_file) if _exists(file)]
+        present = [file for file in (files.certificate, files.key) if _exists(file)]
         if not present:
-            write_self_signed(certificate_file, key_file, address, now)
+            write_self_signed(files, address, now)
         elif len(present) == 1:
-            missing = key_file if present == [certificate_file] else certificate_file
+            missing = files.key if present == [files.certificate] else files.certificate
             raise CertificateFileError(
                 f"{missing}: no such file, though {present[0].name} is there; "
                 f"put the other half back, or remove {present[0]} to have a new pair made"
             )
-    return read_pair(certdir, hostname, now)
+    pair = read_pair(files, [hostname], now)
+    if address is not None and must_be_replaced(pair, address, now):
+        write_self_signed(files, address, now)
+        pair = read_pair(files, [hostname], now)
+    return pair
+
+
+def must_be_replaced(pair: Pair, address: IPAddress, now: datetime) -> bool:
+    """Tell whether `pair` is self-signed, not by the operator, and refused by clients by now."""
+    return now > pair.not_after and is_made_here(pair, address)
 
 
 def derp_map_node(hostname: str, pair: Pair) -> dict[str, str | int]:

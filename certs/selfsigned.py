@@ -2,14 +2,10 @@
 
 No authority vouches for it: clients are given its pin in the DERP map instead. So the pair is
 made once, when there is none, and kept; a new one would lock out every client that has the pin
-of the old.
+of the old. Only when it has expired, and clients refuse it anyway, is it replaced.
 """
 
-import contextlib
-import os
-import tempfile
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.errors import CertificateFileError
+from certs.files import PairFiles, write_whole
 from certs.hostname import IPAddress
+from certs.pair import Pair
 
 LIFETIME = timedelta(days=365)
 """macOS refuses certificates that are valid for much longer than a year."""
@@ -66,44 +64,42 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
     )
 
 
-def write_self_signed(
-    certificate_file: Path, key_file: Path, address: IPAddress, now: datetime
-) -> None:
+def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
     Each file appears whole or not at all. The key goes first: a certificate without its key
-    could be published, but never served. Raises CertificateFileError.
+    could be published, but never served. What was there before is kept beside it, under the same
+    names with ".old" behind. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
-    directory = certificate_file.parent
+    directory = files.certificate.parent
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_whole(key_file, key_pem, mode=0o600)
-        _write_whole(certificate_file, certificate_pem, mode=0o644)
+        for file in (files.key, files.certificate):
+            if file.exists():
+                mode = file.stat().st_mode & 0o777
+                write_whole(file.with_name(f"{file.name}.old"), file.read_bytes(), mode=mode)
+        write_whole(files.key, key_pem, mode=0o600)
+        write_whole(files.certificate, certificate_pem, mode=0o644)
     except OSError as error:
         raise CertificateFileError(
             f"{directory}: can't write a self-signed certificate for {address} there "
             f"({error.strerror}); make it a directory that the relay can write to, "
-            f"or put {certificate_file.name} and {key_file.name} into it"
+            f"or put {files.certificate.name} and {files.key.name} into it"
         ) from error
 
 
-def _write_whole(file: Path, content: bytes, *, mode: int) -> None:
-    """Put `content` in place in one step that outlasts a crash. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            os.fchmod(descriptor, mode)
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        Path(temporary).replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def is_made_here(pair: Pair, address: IPAddress) -> bool:
+    """Tell whether `pair` is one that this module or the Go derper has made for `address`.
+
+    That is: self-signed, for the address alone, in whose name it was issued, and for a year.
+    Another one is the operator's, and only theirs to replace.
+    """
+    leaf = x509.load_der_x509_certificate(pair.chain_der[0])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])
+    return (
+        pair.self_signed
+        and (pair.dns_names, pair.ip_addresses) == ((), (address,))
+        and leaf.subject == name
+        and timedelta(days=364) < pair.not_after - pair.not_before < timedelta(days=367)
+    )

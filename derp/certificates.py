@@ -18,7 +18,7 @@ import trio
 
 from certs.errors import CertificateError
 from certs.pair import Pair
-from certs.reload import ManualPair
+from certs.reload import WatchedFiles
 from derp import log
 from derp.net.tls import TLSEngine
 
@@ -45,7 +45,7 @@ class Status:
 
 
 async def watch(
-    source: ManualPair,
+    source: WatchedFiles,
     make_context: MakeContext,
     status: Status,
     wake: trio.MemoryReceiveChannel[None],
@@ -58,7 +58,7 @@ async def watch(
             with trio.move_on_after(LOOK_EVERY):
                 await wake.receive()
                 at_once = True
-            look = partial(_look, source, make_context, at_once=at_once)
+            look = partial(_look, source, make_context, status.pair, at_once=at_once)
             try:
                 found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
             except CertificateError as error:
@@ -84,17 +84,10 @@ async def watch(
 
 
 def _look(
-    source: ManualPair, make_context: MakeContext, *, at_once: bool
+    source: WatchedFiles, make_context: MakeContext, current: Pair, *, at_once: bool
 ) -> tuple[Pair, ssl.SSLContext] | None:
-    before = source.current
-    pair = source.look(datetime.now(UTC), at_once=at_once)
-    if pair is None:
-        return None
-    try:
-        return pair, make_context(pair)
-    except CertificateError:
-        source.current = before
-        raise
+    pair = source.look(datetime.now(UTC), current, at_once=at_once)
+    return None if pair is None else (pair, make_context(pair))
 
 
 async def install(engine: TLSEngine, contexts: trio.MemoryReceiveChannel[ssl.SSLContext]) -> None:

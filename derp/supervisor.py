@@ -33,10 +33,11 @@ from nacl.public import PrivateKey
 
 from certs.context import make_context
 from certs.errors import CertificateError
+from certs.files import pair_files
 from certs.manual import derp_map_node, load
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from certs.reload import ManualPair
+from certs.reload import WatchedFiles
 from derp import certificates, keyfile, log, rateconfig, timers
 from derp.accept import Door
 from derp.config import Config
@@ -157,7 +158,7 @@ def _load_pair(config: Config) -> Pair:
     if config.certdir is None:
         raise StartError("-certdir: want a directory for certificates")
     try:
-        return load(config.certdir, config.hostname, datetime.now(UTC))
+        return load(pair_files(config.certdir, config.hostname), config.hostname, datetime.now(UTC))
     except CertificateError as error:
         raise StartError(str(error)) from error
 
@@ -242,7 +243,7 @@ def _start_services(
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
     if tls is not None and certificate is not None and config.certdir is not None:
-        source = ManualPair(config.certdir, config.hostname, tls.pair)
+        source = WatchedFiles(pair_files(config.certdir, config.hostname), [config.hostname])
         to_listeners, contexts = trio.open_memory_channel[ssl.SSLContext](1)
         services.start_soon(
             certificates.watch, source, tls.make_context, certificate, looks, to_listeners

@@ -10,6 +10,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from certs.files import pair_files
 from certs.manual import derp_map_node, load
 from derp.cli import main
 
@@ -35,7 +36,7 @@ To use it, add this to "derpMap" in the policy file of a tailnet whose nodes run
 
 def region(certdir: Path) -> dict[str, object]:
     """Make the DERP map entry, with the pin of a certificate made for this run."""
-    node = derp_map_node(HOST, load(certdir, HOST, datetime.now(UTC)))
+    node = derp_map_node(HOST, load(pair_files(certdir, HOST), HOST, datetime.now(UTC)))
     node |= {"IPv4": HOST, "DERPPort": PORT, "STUNPort": STUN_PORT}
     entry = {"RegionID": 900, "RegionCode": "dev", "RegionName": "dev", "Nodes": [node]}
     return {"Regions": {"900": entry}}

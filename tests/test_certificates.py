@@ -25,23 +25,20 @@ def a_pair() -> Pair:
 
 
 class Source:
-    """A ManualPair whose looks are told what to find."""
+    """WatchedFiles whose looks are told what to find."""
 
-    def __init__(self, current: Pair) -> None:
-        self.current = current
+    def __init__(self) -> None:
         self.finds: list[Pair | CertificateError | None] = []
         self.looks: list[bool] = []
         self.looked = trio.Event()
 
-    def look(self, _now: object, *, at_once: bool = False) -> Pair | None:
+    def look(self, _now: object, _current: Pair, *, at_once: bool = False) -> Pair | None:
         self.looks.append(at_once)
         self.looked.set()
         self.looked = trio.Event()
         found = self.finds.pop(0) if self.finds else None
         if isinstance(found, CertificateError):
             raise found
-        if found is not None:
-            self.current = found
         return found
 
 
@@ -53,7 +50,7 @@ class Engine:
 class Task:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.pair = a_pair()
-        self.source = Source(self.pair)
+        self.source = Source()
         self.status = Status(self.pair)
         self.engine = Engine()
         self.refuse: CertificateError | None = None
@@ -143,5 +140,5 @@ async def test_a_pair_that_openssl_does_not_take_is_not_in_force(
     task.source.finds = [a_pair()]
     await task.looked(1)
     assert task.status.failure == "too weak"
-    assert task.source.current is task.pair
+    assert task.status.pair is task.pair
     assert task.engine.context is None

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from certs import context as context_module
 from certs.context import make_context
 from certs.errors import CertificateFileError, UnusablePairError
+from certs.files import pair_files
 from certs.manual import load
 from certs.metacert import make_metacert
 from certs.pair import make_pair
@@ -142,14 +143,14 @@ def test_and_so_it_is_on_the_wire(server, pair, client):
 
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
 def test_a_self_signed_pair_is_followed_by_the_metacert_alone(tmp_path, now, version):
-    pair = load(tmp_path, "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
     server = make_context(pair, METACERT, "192.0.2.7")
     handshake = Handshake(server, any_name(version), "192.0.2.7")
     assert chain_as_sent(handshake.client.tls) == [pair.chain_der[0], METACERT]
 
 
 def test_the_self_signed_certificate_is_good_for_clients_that_trust_it(tmp_path, now):
-    pair = load(tmp_path, "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(tmp_path / "192.0.2.7.crt")
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), client, "192.0.2.7").complete
@@ -237,7 +238,7 @@ def test_another_name_or_none_gets_an_alert(server, name, version):
 
 @pytest.mark.parametrize("name", ["anything.example", "192.0.2.7", None])
 def test_under_an_address_any_name_will_do(tmp_path, now, name):
-    pair = load(tmp_path, "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), any_name(), name).complete
 
 

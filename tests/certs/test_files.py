@@ -8,19 +8,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from certs.errors import CertificateFileError, UnusablePairError, WrongHostnameError
-from certs.files import pair_files, read_pair
+from certs.files import PairFiles, pair_files, read_pair
+
+
+def read(certdir, hostname, now):
+    return read_pair(pair_files(certdir, hostname), [hostname], now)
 
 
 def complaint(kind, *arguments):
     with pytest.raises(kind) as caught:
-        read_pair(*arguments)
+        read(*arguments)
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
 def test_the_files_are_named_for_the_host(tmp_path):
-    assert pair_files(tmp_path, "2001:db8::7") == (
+    assert pair_files(tmp_path, "2001:db8::7") == PairFiles(
         tmp_path / "2001db87.crt",
         tmp_path / "2001db87.key",
     )
@@ -29,7 +33,7 @@ def test_the_files_are_named_for_the_host(tmp_path):
 @pytest.mark.parametrize("hostname", ["relay.example", "RELAY.example", "relay.example."])
 def test_a_pair_is_read(tmp_path, put, issued, now, hostname):
     put(issued, hostname)
-    pair = read_pair(tmp_path, hostname, now)
+    pair = read(tmp_path, hostname, now)
     assert pair.dns_names == ("relay.example",)
     assert pair.warnings == ()
 
@@ -62,14 +66,14 @@ def test_a_key_open_to_every_user_is_refused(tmp_path, put, issued, now, mode):
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660, 0o440])
 def test_a_key_open_to_a_group_is_not(tmp_path, put, issued, now, mode):
     put(issued)[1].chmod(mode)
-    read_pair(tmp_path, "relay.example", now)
+    read(tmp_path, "relay.example", now)
 
 
 def test_the_mode_that_counts_is_not_that_of_a_link(tmp_path, put, issued, now):
     _, key_file = put(issued)
     target = key_file.rename(tmp_path / "privkey1.pem")
     key_file.symlink_to(target)
-    read_pair(tmp_path, "relay.example", now)
+    read(tmp_path, "relay.example", now)
     target.chmod(0o644)
     complaint(CertificateFileError, tmp_path, "relay.example", now)
 
@@ -114,14 +118,14 @@ def test_the_common_name_alone_does_not_count(tmp_path, put, issue, now):
 
 def test_a_wildcard_is_good_for_the_host(tmp_path, put, issue, now):
     put(issue("*.example"), "relay.example")
-    read_pair(tmp_path, "relay.example", now)
+    read(tmp_path, "relay.example", now)
 
 
 def test_an_expired_pair_is_served_with_a_warning(tmp_path, put, issued, now):
     certificate_file, _ = put(issued)
-    end = read_pair(tmp_path, "relay.example", now).not_after
-    assert read_pair(tmp_path, "relay.example", end).warnings == ()
-    (warning,) = read_pair(tmp_path, "relay.example", end + timedelta(seconds=1)).warnings
+    end = read(tmp_path, "relay.example", now).not_after
+    assert read(tmp_path, "relay.example", end).warnings == ()
+    (warning,) = read(tmp_path, "relay.example", end + timedelta(seconds=1)).warnings
     assert warning == (
         f"{certificate_file}: the certificate expired on {end:%Y-%m-%d %H:%M} UTC, "
         "so clients refuse it; renew it"
@@ -130,9 +134,9 @@ def test_an_expired_pair_is_served_with_a_warning(tmp_path, put, issued, now):
 
 def test_a_pair_from_the_future_is_served_with_a_warning(tmp_path, put, issued, now):
     certificate_file, _ = put(issued)
-    start = read_pair(tmp_path, "relay.example", now).not_before
-    assert read_pair(tmp_path, "relay.example", start).warnings == ()
-    (warning,) = read_pair(tmp_path, "relay.example", start - timedelta(seconds=1)).warnings
+    start = read(tmp_path, "relay.example", now).not_before
+    assert read(tmp_path, "relay.example", start).warnings == ()
+    (warning,) = read(tmp_path, "relay.example", start - timedelta(seconds=1)).warnings
     assert warning == (
         f"{certificate_file}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC; "
         "check this machine's clock"

@@ -6,8 +6,14 @@ from datetime import timedelta
 import attrs
 import pytest
 
+from certs import manual
 from certs.errors import CertificateError, CertificateFileError, WrongHostnameError
-from certs.manual import derp_map_node, load
+from certs.files import pair_files
+from certs.manual import derp_map_node
+
+
+def load(certdir, hostname, now):
+    return manual.load(pair_files(certdir, hostname), hostname, now)
 
 
 def contents(directory):
@@ -79,13 +85,39 @@ def test_a_certificate_for_another_address_is_refused(tmp_path, put, issue, now)
         load(tmp_path, "192.0.2.7", now)
 
 
-def test_an_expired_self_signed_pair_tells_how_to_replace_it(tmp_path, now):
-    assert load(tmp_path, "192.0.2.7", now - timedelta(days=400)).warnings == ()
-    (warning,) = load(tmp_path, "192.0.2.7", now).warnings
-    assert warning.startswith(f"{tmp_path}/192.0.2.7.crt: the certificate expired on ")
-    assert warning.endswith(
-        "remove it and its key, start again, and put the new CertName in the DERP map"
-    )
+def test_an_expired_self_signed_pair_is_replaced_and_kept_aside(tmp_path, now):
+    first = load(tmp_path, "192.0.2.7", now - timedelta(days=400))
+    before = contents(tmp_path)
+    second = load(tmp_path, "192.0.2.7", now)
+    assert second.pin != first.pin
+    assert second.warnings == ()
+    after = contents(tmp_path)
+    assert after["192.0.2.7.crt.old"] == before["192.0.2.7.crt"]
+    assert after["192.0.2.7.key.old"] == before["192.0.2.7.key"]
+    assert (tmp_path / "192.0.2.7.key.old").stat().st_mode & 0o777 == 0o600
+    assert load(tmp_path, "192.0.2.7", now) == second
+
+
+def test_a_self_signed_pair_is_kept_to_its_last_second(tmp_path, now):
+    pair = load(tmp_path, "192.0.2.7", now)
+    assert load(tmp_path, "192.0.2.7", pair.not_after).pin == pair.pin
+    assert load(tmp_path, "192.0.2.7", pair.not_after + timedelta(seconds=1)).pin != pair.pin
+
+
+def test_an_expired_pair_of_the_operators_is_left_alone(tmp_path, put, issue, now):
+    put(issue("192.0.2.7"), "192.0.2.7")
+    before = contents(tmp_path)
+    end = load(tmp_path, "192.0.2.7", now).not_after
+    (warning,) = load(tmp_path, "192.0.2.7", end + timedelta(days=1)).warnings
+    assert warning.endswith("so clients refuse it; renew it")
+    assert contents(tmp_path) == before
+
+
+def test_nothing_is_made_in_places_of_the_operators(tmp_path, now):
+    files = pair_files(tmp_path, "192.0.2.7")
+    with pytest.raises(CertificateFileError, match="no such file"):
+        manual.load(files, "192.0.2.7", now, make=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("hostname", ["", ".", "..", "/", "a/../b", "*", "relay.example\0", "\n"])

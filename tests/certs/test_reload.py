@@ -7,15 +7,30 @@ from datetime import timedelta
 import pytest
 
 from certs.errors import CertificateError, ExpiredError, UnusablePairError, WrongHostnameError
+from certs.files import pair_files
 from certs.manual import load
-from certs.reload import ManualPair
+from certs.reload import WatchedFiles
 from certs.selfsigned import make_self_signed
+
+
+class Source(WatchedFiles):
+    """The files, and beside them the pair in force, as the certificate task has it."""
+
+    def __init__(self, certdir, hostname, now):
+        files = pair_files(certdir, hostname)
+        super().__init__(files, [hostname])
+        self.current = load(files, hostname, now)
+
+    def look(self, now, *, at_once=False):
+        pair = super().look(now, self.current, at_once=at_once)
+        self.current = pair or self.current
+        return pair
 
 
 @pytest.fixture
 def source(tmp_path, put, issued, now):
     put(issued)
-    return ManualPair(tmp_path, "relay.example", load(tmp_path, "relay.example", now))
+    return Source(tmp_path, "relay.example", now)
 
 
 def looks(source, now, count=3):
@@ -69,7 +84,7 @@ def test_links_are_followed(tmp_path, put, issue, issued, now):
     put(issue("relay.example"), "2")
     for suffix in ("crt", "key"):
         (live / f"relay.example.{suffix}").symlink_to(tmp_path / f"1.{suffix}")
-    source = ManualPair(live, "relay.example", load(live, "relay.example", now))
+    source = Source(live, "relay.example", now)
     looks(source, now)
     before = source.current
     for suffix in ("crt", "key"):
@@ -92,7 +107,7 @@ def test_a_swapped_directory_is_followed(tmp_path, issue, issued, now):
     (tmp_path / "..data").symlink_to("..1")
     for suffix in ("crt", "key"):
         (tmp_path / f"relay.example.{suffix}").symlink_to(f"..data/tls.{suffix}")
-    source = ManualPair(tmp_path, "relay.example", load(tmp_path, "relay.example", now))
+    source = Source(tmp_path, "relay.example", now)
     looks(source, now)
     (tmp_path / "..new").symlink_to("..2")
     os.rename(tmp_path / "..new", tmp_path / "..data")  # noqa: PTH104 -- it is one system call
@@ -150,7 +165,7 @@ def test_another_name_is_refused(source, put, issue, now):
 @pytest.fixture
 def short_lived(tmp_path, now):
     """A self-signed pair, which lasts a year."""
-    return ManualPair(tmp_path, "192.0.2.7", load(tmp_path, "192.0.2.7", now))
+    return Source(tmp_path, "192.0.2.7", now)
 
 
 def test_a_new_one_that_has_expired_is_refused(short_lived, tmp_path, now):
@@ -187,3 +202,20 @@ def test_a_change_while_it_is_read_is_looked_at_again(source, put, issue, now, m
         assert source.look(now) is None
     assert source.look(now) is None
     assert source.look(now) is source.current
+
+
+def test_without_a_pair_in_force_absent_files_are_awaited_in_silence(tmp_path, put, issued, now):
+    source = WatchedFiles(pair_files(tmp_path, "relay.example"), ["relay.example"])
+    for _ in range(3):
+        assert source.look(now, None) is None
+    assert source.look(now, None, at_once=True) is None
+    put(issued)
+    assert source.look(now, None) is None
+    assert source.look(now, None) is not None
+
+
+def test_without_a_pair_in_force_an_expired_one_is_better_than_none(tmp_path, put, issued, now):
+    put(issued)
+    source = WatchedFiles(pair_files(tmp_path, "relay.example"), ["relay.example"])
+    pair = source.look(now + timedelta(days=9 * 365), None, at_once=True)
+    assert pair is not None

@@ -8,12 +8,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs import selfsigned
+from certs import files
 from certs.errors import CertificateFileError
+from certs.files import PairFiles
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed, write_self_signed
 
 ADDRESS = ip_address("192.0.2.7")
+
+
+def files_in(directory):
+    return PairFiles(directory / "a.crt", directory / "a.key")
 
 
 def mode_of(path):
@@ -60,7 +65,7 @@ def test_what_clients_check(now):
 def test_files_and_directory_have_their_modes(tmp_path, now):
     directory = tmp_path / "new" / "certs"
     certificate_file, key_file = directory / "a.crt", directory / "a.key"
-    write_self_signed(certificate_file, key_file, ADDRESS, now)
+    write_self_signed(PairFiles(certificate_file, key_file), ADDRESS, now)
     assert mode_of(directory) == 0o700
     assert mode_of(certificate_file) == 0o644
     assert mode_of(key_file) == 0o600
@@ -72,7 +77,7 @@ def test_files_and_directory_have_their_modes(tmp_path, now):
 
 def test_the_mode_of_an_existing_directory_stays(tmp_path, now):
     tmp_path.chmod(0o750)
-    write_self_signed(tmp_path / "a.crt", tmp_path / "a.key", ADDRESS, now)
+    write_self_signed(files_in(tmp_path), ADDRESS, now)
     assert mode_of(tmp_path) == 0o750
 
 
@@ -88,17 +93,17 @@ def test_the_key_goes_first_and_no_half_is_left_behind(tmp_path, now, monkeypatc
     rename = Path.replace
     monkeypatch.setattr(Path, "replace", fail_at_the_second)
     with pytest.raises(CertificateFileError, match="No space left on device"):
-        write_self_signed(tmp_path / "a.crt", tmp_path / "a.key", ADDRESS, now)
+        write_self_signed(files_in(tmp_path), ADDRESS, now)
     assert renamed == ["a.key", "a.crt"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.key"]
 
 
 def test_content_is_on_disk_before_its_name(tmp_path, now, monkeypatch):
     steps = []
-    fsync, rename = selfsigned.os.fsync, Path.replace
-    monkeypatch.setattr(selfsigned.os, "fsync", lambda fd: (steps.append("sync"), fsync(fd)))
+    fsync, rename = files.os.fsync, Path.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: (steps.append("sync"), fsync(fd)))
     monkeypatch.setattr(Path, "replace", lambda *a: (steps.append("rename"), rename(*a))[1])
-    write_self_signed(tmp_path / "a.crt", tmp_path / "a.key", ADDRESS, now)
+    write_self_signed(files_in(tmp_path), ADDRESS, now)
     assert steps == ["sync", "rename", "sync"] * 2
 
 
@@ -106,7 +111,7 @@ def test_a_file_where_the_directory_should_be(tmp_path, now):
     in_the_way = tmp_path / "certs"
     in_the_way.write_bytes(b"")
     with pytest.raises(CertificateFileError) as caught:
-        write_self_signed(in_the_way / "a.crt", in_the_way / "a.key", ADDRESS, now)
+        write_self_signed(files_in(in_the_way), ADDRESS, now)
     message = str(caught.value)
     assert message.startswith(f"{in_the_way}: can't write a self-signed certificate for 192.0.2.7")
     assert "\n" not in message
