@@ -1,0 +1,201 @@
+"""The ClientHello: what a TLS client asks for, read before it is known who shall answer.
+
+The first bytes of a connection are records (RFC 8446, 5.1), which hold the message in pieces:
+
+    byte 0      22, a handshake record
+    1-2         version, 3 and something
+    3-4         length of the fragment, 1 to 16384, big-endian as all of this
+    then        the fragment: the message, or as much of it as fits
+
+The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
+
+    byte 0      1, a ClientHello
+    1-3         length of what follows
+    2 bytes     version
+    32 bytes    random
+    1 + n       session id
+    2 + n       cipher suites
+    1 + n       compression methods
+    2 + n       extensions, or nothing; each is a type of 2 bytes and 2 + n bytes of data
+
+    server_name, type 0   (RFC 6066, 3)    2 + n: one entry, of type 0 and 2 + n bytes of host name
+    ALPN, type 16         (RFC 7301, 3.1)  2 + n: protocols of 1 + n bytes each
+
+This judges nothing. Whatever comes is OpenSSL's to take or to refuse, in its own words, and the
+one question here is which context it does that with. So bytes that can't be read are no error:
+they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL could know it. Nothing
+is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT bytes of it.
+"""
+
+import struct
+from typing import Final
+
+import attrs
+
+MAX_FLIGHT: Final = 80 << 10
+"""Most bytes waited for: what holds a ClientHello of 64 KiB, the longest that Go's TLS takes, even
+in records of 25 bytes. OpenSSL takes one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
+
+_HANDSHAKE: Final = 22
+_MAJOR_VERSION: Final = 3
+_MAX_FRAGMENT: Final = 1 << 14
+_RECORD: Final = struct.Struct(">BBBH")
+
+_CLIENT_HELLO: Final = 1
+_MESSAGE_HEADER_LENGTH: Final = 4
+_VERSION_AND_RANDOM_LENGTH: Final = 34
+
+_EXTENSION: Final = struct.Struct(">HH")
+_SERVER_NAME: Final = 0
+_HOST_NAME: Final = 0
+_ALPN: Final = 16
+
+
+@attrs.frozen
+class ClientHello:
+    """What a client asks for."""
+
+    server_name: str | None
+    """As it was sent, ASCII, and not looked at any further. None where there is none."""
+    alpn: tuple[bytes, ...]
+    """The protocols on offer, the one liked best first."""
+
+
+UNREADABLE: Final = ClientHello(None, ())
+"""For all that is no ClientHello, or one too long, or one that can't be read in full."""
+
+
+class HelloReader:
+    """Reads the ClientHello of one connection, in time linear in the bytes however they come."""
+
+    __slots__ = ("_message", "_place", "flight")
+
+    def __init__(self) -> None:
+        self.flight = bytearray()
+        """All bytes that were fed, for OpenSSL."""
+        self._place = 0
+        """Where in the flight the first record begins that has not all come."""
+        self._message = bytearray()
+        """The fragments of the records before that."""
+
+    def feed(self, piece: bytes | bytearray | memoryview) -> ClientHello | None:
+        """Take the next bytes of a connection; return the ClientHello once all of it is there.
+
+        Returns None while there is more of it to come. After a ClientHello nothing more may be fed.
+        """
+        self.flight += piece
+        try:
+            return self._read()
+        except _Unreadable:
+            return UNREADABLE
+
+    def _read(self) -> ClientHello | None:
+        flight, message = self.flight, self._message
+        while len(flight) - self._place >= _RECORD.size:
+            kind, major, _minor, length = _RECORD.unpack_from(flight, self._place)
+            if kind != _HANDSHAKE or major != _MAJOR_VERSION or not 0 < length <= _MAX_FRAGMENT:
+                raise _Unreadable
+            start = self._place + _RECORD.size
+            if len(flight) < start + length:
+                break
+            message += flight[start : start + length]
+            self._place = start + length
+            if message[0] != _CLIENT_HELLO:
+                raise _Unreadable
+            if len(message) < _MESSAGE_HEADER_LENGTH:
+                continue
+            end = _MESSAGE_HEADER_LENGTH + int.from_bytes(message[1:_MESSAGE_HEADER_LENGTH], "big")
+            if len(message) >= end:
+                return _parse(bytes(message[_MESSAGE_HEADER_LENGTH:end]))
+            if end > MAX_FLIGHT:
+                raise _Unreadable
+        if len(flight) >= MAX_FLIGHT:
+            raise _Unreadable
+        return None
+
+
+def _parse(body: bytes) -> ClientHello:
+    """Read what follows the length of a ClientHello."""
+    hello = _Fields(body)
+    hello.take(_VERSION_AND_RANDOM_LENGTH)
+    for width in (1, 2, 1):
+        hello.vector(width)
+    server_name: str | None = None
+    alpn: tuple[bytes, ...] = ()
+    if hello.left:
+        extensions = _Fields(hello.vector(2))
+        seen = set()
+        while extensions.left:
+            kind, size = _EXTENSION.unpack(extensions.take(_EXTENSION.size))
+            data = extensions.take(size)
+            if kind in seen:
+                raise _Unreadable
+            seen.add(kind)
+            if kind == _SERVER_NAME:
+                server_name = _parse_server_name(data)
+            elif kind == _ALPN:
+                alpn = _parse_alpn(data)
+    hello.end()
+    return ClientHello(server_name, alpn)
+
+
+def _parse_server_name(data: bytes) -> str:
+    extension = _Fields(data)
+    entries = _Fields(extension.vector(2))
+    extension.end()
+    if entries.number(1) != _HOST_NAME:
+        raise _Unreadable
+    name = entries.vector(2)
+    entries.end()
+    if not name.isascii():
+        raise _Unreadable
+    return name.decode("ascii")
+
+
+def _parse_alpn(data: bytes) -> tuple[bytes, ...]:
+    extension = _Fields(data)
+    entries = _Fields(extension.vector(2))
+    extension.end()
+    protocols = []
+    while entries.left:
+        protocols.append(entries.vector(1))
+    if not all(protocols):
+        raise _Unreadable
+    return tuple(protocols)
+
+
+class _Fields:
+    """Bytes, taken field by field; raises _Unreadable where they end within one."""
+
+    __slots__ = ("_data", "_place")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._place
+
+    def take(self, size: int) -> bytes:
+        start = self._place
+        stop = start + size
+        if stop > len(self._data):
+            raise _Unreadable
+        self._place = stop
+        return self._data[start:stop]
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def vector(self, width: int) -> bytes:
+        """Take what begins with its own length, a number of `width` bytes."""
+        return self.take(self.number(width))
+
+    def end(self) -> None:
+        if self._place != len(self._data):
+            raise _Unreadable
+
+
+class _Unreadable(Exception):
+    """The bytes are no ClientHello that can be read."""
