@@ -3,12 +3,15 @@
     CertificateError
     ├── CertificateFileError   a file is missing, closed to us, or too open to others
     ├── ExpiredError           a new certificate has expired already
+    ├── IssueError             no certificate by ACME this time; says when to try again
     ├── UnusablePairError      what the files hold is no certificate and key that TLS can use
     └── WrongHostnameError     the certificate is sound, but for other names than ours
 
 A message is one line: the file, what is wrong with it, and what would be right. It never holds
 any part of a key.
 """
+
+import enum
 
 
 class CertificateError(Exception):
@@ -21,6 +24,31 @@ class CertificateFileError(CertificateError):
 
 class ExpiredError(CertificateError):
     """The new certificate is no better than none."""
+
+
+class Failure(enum.Enum):
+    """Why there is no certificate by ACME, as far as it decides what to do next."""
+
+    TRANSIENT = enum.auto()
+    """Network, clock or file system; an overloaded authority. Trying again costs nothing."""
+    REFUSED = enum.auto()
+    """The authority said no, or an order was spent: wait long."""
+    VALIDATION = enum.auto()
+    """As REFUSED, because it could not validate a name: the other challenge may do."""
+    BUSY = enum.auto()
+    """Another order is under way in this directory: no failure, come back in some seconds."""
+
+
+class IssueError(CertificateError):
+    """The authority issued no certificate, or it could not be stored."""
+
+    def __init__(
+        self, message: str, failure: Failure = Failure.TRANSIENT, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.retry_after = retry_after
+        """Seconds that the authority wants us to wait, where it said so."""
 
 
 class UnusablePairError(CertificateError):

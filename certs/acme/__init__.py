@@ -1,0 +1,17 @@
+"""Certificates by ACME (RFC 8555), with certbot's `acme` library.
+
+    authority     who is asked, and as whom
+    order         a certificate wanted: ordered and put into its file; when it is to be renewed
+    issue         the conversation with the authority
+    challenge     the answers to its question whether a name is ours
+    account       the account key
+    store         the files in -certdir, and the lock
+    network       the way to the authority: limits on time, size and clock
+    explain       what went wrong, in one line with a cure
+    renewal       renewal information (RFC 9773)
+    schedule      pure: when to renew, how long to wait after a failure
+
+All but schedule, authority, challenge and renewal import the library, which takes time and
+memory: import `order` only where certificates come by ACME. It blocks; nothing here imports
+`derp` or waits for another task.
+"""

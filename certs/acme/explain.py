@@ -1,0 +1,166 @@
+"""What went wrong with an authority, in one line that says what to do about it."""
+
+import contextlib
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import acme.errors
+import requests
+from acme import messages
+from josepy.errors import Error as JoseError
+
+from certs.acme.challenge import Kind
+from certs.acme.network import Network
+from certs.errors import Failure, IssueError
+
+DETAIL_LIMIT: Final = 300
+"""Characters of what the authority says."""
+
+Cures = Mapping[str, str]
+"""What to do about a problem type of ACME, by its name (RFC 8555, 6.7)."""
+
+EAB_FLAGS: Final = "-acme-eab-kid and -acme-eab-key"
+
+_ANOTHER_ACCOUNT: Final = (
+    "if the account was closed, remove the account key in -certdir to register anew"
+)
+_CURES: Final[Cures] = {
+    "accountDoesNotExist": _ANOTHER_ACCOUNT,
+    "badContact": "give -acme-email an address that the authority takes",
+    "caa": "change the CAA records of the domain so that they allow this authority",
+    "externalAccountRequired": f"give {EAB_FLAGS} what the authority issued for them",
+    "invalidContact": "give -acme-email an address that the authority takes",
+    "invalidEmail": "give -acme-email an address that the authority takes",
+    "invalidProfile": "point -acme-directory at an authority that has this profile",
+    "rateLimited": "the relay waits; see what else orders certificates for this name or account",
+    "rejectedIdentifier": "use a name or address for which this authority issues certificates",
+    "unauthorized": _ANOTHER_ACCOUNT,
+    "unsupportedContact": "give -acme-email an address that the authority takes",
+    "unsupportedIdentifier": (
+        "use a name that this authority issues certificates for, or another -acme-directory"
+    ),
+    "userActionRequired": "do what it asks for, then send the relay a SIGHUP",
+}
+_LATER: Final = "the relay tries again later"
+_UNKNOWN: Final = "see its documentation"
+_CHECK_URL: Final = "check that -acme-directory is the URL of an ACME server"
+
+_ITS_OWN_TROUBLE: Final = ("badNonce", "serverInternal")
+
+_REACHABLE: Final = {
+    "http-01": "make TCP port 80 of {name} lead to this relay from everywhere",
+    "tls-alpn-01": (
+        "make TCP port 443 of {name} lead to this relay from everywhere, "
+        "past nothing that terminates TLS"
+    ),
+}
+
+
+@contextlib.contextmanager
+def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
+    """Turn whatever the library raises inside into an IssueError.
+
+    To be used around calls of the library and looks at what it returned, and nothing else: it
+    raises TypeError and the like for an answer that is not as in RFC 8555. `cures` override
+    the usual ones.
+    """
+    try:
+        yield
+    except messages.Error as error:
+        raise refusal(network, error, cures) from error
+    except (
+        acme.errors.Error,
+        JoseError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        # ValueError goes before the errors of requests: some of those are both.
+        raise nonsense(network) from error
+    except requests.RequestException as error:
+        raise _unreachable(network, error) from error
+
+
+def refusal(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
+    """Return the IssueError for a problem document that is the answer to a request."""
+    code = problem_type(error)
+    if code in _ITS_OWN_TROUBLE or (network.status >= 500 and code != "rateLimited"):
+        cure, failure = _LATER, Failure.TRANSIENT
+    else:
+        cure, failure = {**_CURES, **(cures or {})}.get(code, _UNKNOWN), Failure.REFUSED
+    return IssueError(f"{_says(network.host, error)}; {cure}", failure, network.retry_after)
+
+
+def failed_validation(
+    network: Network, error: messages.Error | None, kind: Kind, name: str
+) -> IssueError:
+    """Return the IssueError for a name that could not be validated by a challenge."""
+    reachable = _REACHABLE[kind].format(name=name)
+    if error is None:
+        text, cure = f"{network.host} could not validate {name} by {kind}", reachable
+    else:
+        text = f"{_says(network.host, error)} when it tried {kind} with {name}"
+        match problem_type(error):
+            case "caa":
+                cure = _CURES["caa"]
+            case "dns" | "dnssec" | "unknownHost":
+                cure = f"give {name} DNS records with the addresses of this relay"
+            case _:
+                cure = reachable
+    return IssueError(f"{text}; {cure}", Failure.VALIDATION)
+
+
+def problem_type(error: messages.Error) -> str:
+    """Return the name of an ACME problem type; other types as they are."""
+    return str(error.typ).removeprefix(messages.ERROR_PREFIX)
+
+
+def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
+    """Return a stranger's text on one line, of `limit` characters at most."""
+    line = " ".join(text[: 10 * limit].split())
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _says(host: str, error: messages.Error) -> str:
+    details = [error.detail, *(part.detail for part in error.subproblems or ())]
+    said = printable(" ".join(str(detail) for detail in details if detail))
+    return f"{host} says {said!r} ({printable(problem_type(error), 50)})"
+
+
+def nonsense(network: Network) -> IssueError:
+    """Return the IssueError for an answer that is not as in RFC 8555."""
+    if network.status >= 400:
+        text = f"{network.host} answers with HTTP status {network.status}"
+        cure = _LATER if network.status >= 500 else _CHECK_URL
+    else:
+        text, cure = f"{network.host} answers with what is no ACME", _CHECK_URL
+    return IssueError(f"{text}; {cure}", retry_after=network.retry_after)
+
+
+def _unreachable(network: Network, error: requests.RequestException) -> IssueError:
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return IssueError(
+                f"{network.host} has a certificate that can't be verified "
+                f"({cause.verify_message}); give -acme-ca-bundle its root if it is an authority "
+                f"of your own, and check this machine's clock"
+            )
+    if isinstance(error, requests.Timeout):
+        reason = "no answer in time"
+    else:
+        reasons = [cause.strerror for cause in causes if isinstance(cause, OSError)]
+        reason = next((text for text in reversed(reasons) if text), type(causes[-1]).__name__)
+    return IssueError(f"{network.host} can't be reached ({printable(reason)}); {_LATER}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Give an exception and what led to it, the innermost last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,199 @@
+"""The conversation with an authority, from the directory to the chain (RFC 8555, 7.1).
+
+directory ► account ► order ► an answer up for each name ► request for the key ► chain
+"""
+
+import contextlib
+import re
+from typing import Final
+
+import attrs
+import requests
+from acme import challenges, messages
+from acme.client import ClientV2
+from acme.errors import ConflictError
+from josepy.b64 import b64encode
+from josepy.jwk import JWKEC
+
+from certs.acme.authority import Authority
+from certs.acme.challenge import Kind, Present, make_challenge
+from certs.acme.explain import (
+    EAB_FLAGS,
+    explained,
+    failed_validation,
+    nonsense,
+    problem_type,
+    refusal,
+)
+from certs.acme.network import Network
+from certs.acme.store import plain_name
+from certs.errors import Failure, IssueError
+
+_NO_ACCOUNT: Final = ("accountDoesNotExist", "externalAccountRequired")
+_UNDECIDED: Final = (messages.STATUS_PENDING, messages.STATUS_PROCESSING)
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,512}")
+
+
+@attrs.frozen
+class _Offer:
+    """A challenge that the authority offers for one name."""
+
+    name: str
+    authorization: messages.AuthorizationResource
+    challenge: messages.ChallengeBody
+    token: str
+
+
+class Issuer:
+    """An authority, spoken to with one account key. Every method raises IssueError."""
+
+    def __init__(self, network: Network, authority: Authority, key: JWKEC) -> None:
+        self._network = network
+        self._authority = authority
+        self._key = key
+        with explained(network):
+            directory = ClientV2.get_directory(authority.directory, network)
+            self._client = ClientV2(directory, network)
+
+    def log_in(self) -> None:
+        """Find the account of the key, or register it.
+
+        An external account is named only to register: some authorities take its key only once.
+        """
+        nobody = messages.RegistrationResource(body=messages.Registration(), uri=None)
+        with explained(self._network):
+            try:
+                self._client.query_registration(nobody)
+            except messages.Error as error:
+                if problem_type(error) not in _NO_ACCOUNT:
+                    raise
+            else:
+                return
+        self._register()
+
+    def _register(self) -> None:
+        with explained(self._network):
+            external_only = self._client.external_account_required()
+        external = self._authority.external_account
+        if external is None and external_only:
+            raise IssueError(
+                f"{self._network.host} takes only accounts that it knows already; "
+                f"give {EAB_FLAGS} what it issued for them",
+                Failure.REFUSED,
+            )
+        cures = {}
+        if external is not None:
+            cure = f"give {EAB_FLAGS} what the authority issued for them; some take it only once"
+            cures = dict.fromkeys(("unauthorized", "malformed", "externalAccountRequired"), cure)
+        with explained(self._network, cures):
+            binding = None
+            if external is not None:
+                binding = messages.ExternalAccountBinding.from_data(
+                    self._key.public_key(),
+                    external.kid,
+                    b64encode(external.hmac_key).decode("ascii"),
+                    self._client.directory,
+                )
+            registration = messages.NewRegistration.from_data(
+                email=self._authority.email or None,
+                terms_of_service_agreed=True,
+                external_account_binding=binding,
+            )
+            try:
+                account = self._client.new_account(registration)
+            except ConflictError as error:
+                account = messages.RegistrationResource(body=registration, uri=error.location)
+            if not account.uri:
+                raise ValueError("no URL of the account")
+            self._network.account = account
+
+    def order(self, csr_pem: bytes, profile: str) -> messages.OrderResource:
+        """Order a certificate for the names in a request; `profile` may be ""."""
+        cure = f"point -acme-directory at an authority that has the profile {profile!r}"
+        with explained(self._network, {"invalidProfile": cure}):
+            order = self._client.new_order(csr_pem, profile=profile or None)
+            if not order.uri or not order.authorizations:
+                raise ValueError("no URL of the order, or no authorizations")
+            return order
+
+    def validate(self, order: messages.OrderResource, kind: Kind, present: Present) -> None:
+        """Prove with challenges of one kind that the names are ours.
+
+        All answers are up before the authority is told to look, and until the last name is
+        judged. Where Failure.VALIDATION is raised, another kind may do.
+        """
+        with explained(self._network):
+            offers = [
+                self._offer(authorization, kind)
+                for authorization in order.authorizations
+                if authorization.body.status != messages.STATUS_VALID
+            ]
+        with contextlib.ExitStack() as answers:
+            for offer in offers:
+                authorization_text = self._key_authorization(offer.token)
+                answer = make_challenge(
+                    kind, offer.name, offer.token, authorization_text, self._network.now
+                )
+                answers.enter_context(present(answer))
+            with explained(self._network):
+                for offer in offers:
+                    # Go ahead is "{}" for every kind (RFC 8555, 7.5.1).
+                    go_ahead = challenges.HTTP01Response(key_authorization="")
+                    self._client.answer_challenge(offer.challenge, go_ahead)
+            for offer in offers:
+                self._await_validation(offer, kind)
+
+    def _offer(self, authorization: messages.AuthorizationResource, kind: Kind) -> _Offer:
+        name = plain_name(authorization.body.identifier.value)
+        offered = {}
+        for challenge in authorization.body.challenges:
+            # The library knows no tls-alpn-01, but keeps what it does not know.
+            fields = challenge.chall.to_partial_json()
+            offered[fields["type"]] = challenge, fields.get("token", "")
+        if kind not in offered:
+            raise IssueError(
+                f"{self._network.host} offers no {kind} for {name}, "
+                f"only {', '.join(sorted(offered)) or 'nothing'}",
+                Failure.VALIDATION,
+            )
+        challenge, token = offered[kind]
+        if not _TOKEN.fullmatch(token):
+            raise ValueError("the token is not base64url")
+        return _Offer(name, authorization, challenge, token)
+
+    def _key_authorization(self, token: str) -> str:
+        """RFC 8555, 8.1."""
+        return f"{token}.{b64encode(self._key.thumbprint()).decode('ascii')}"
+
+    def _await_validation(self, offer: _Offer, kind: Kind) -> None:
+        while True:
+            with explained(self._network):
+                authorization, _ = self._client.poll(offer.authorization)
+                body = authorization.body
+                errors = [challenge.error for challenge in body.challenges if challenge.error]
+            if body.status == messages.STATUS_VALID:
+                return
+            if body.status not in _UNDECIDED:
+                error = errors[0] if errors else None
+                raise failed_validation(self._network, error, kind, offer.name)
+            self._network.pause()
+
+    def fetch(self, order: messages.OrderResource) -> str:
+        """Have the certificate issued, and return its chain in PEM."""
+        while True:
+            with explained(self._network):
+                order = order.update(body=messages.Order.from_json(self._read(order.uri).json()))
+                if order.body.status == messages.STATUS_READY:
+                    order = self._client.begin_finalization(order)
+                status = order.body.status
+                if status == messages.STATUS_VALID and order.body.certificate:
+                    return self._read(order.body.certificate).text
+            if status == messages.STATUS_INVALID:
+                if order.body.error is None:
+                    raise nonsense(self._network)
+                raise refusal(self._network, order.body.error)
+            self._network.pause()
+
+    def _read(self, url: str) -> requests.Response:
+        """POST-as-GET (RFC 8555, 6.3)."""
+        return self._network.post(url, None, new_nonce_url=self._client.directory["newNonce"])

@@ -1,0 +1,204 @@
+"""The way to an authority: certbot's network client, with limits.
+
+The library speaks the protocol; what is added here is that nothing it does can take for ever, or
+be fooled by a clock that is stepped.
+"""
+
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from acme import messages
+from acme.client import ClientNetwork
+from josepy.jwa import ES256
+from josepy.jwk import JWK
+from requests.adapters import HTTPAdapter
+
+from certs.acme.authority import Authority
+from certs.acme.schedule import parse_http_date, parse_retry_after
+from certs.errors import IssueError
+
+REQUEST_TIMEOUT: Final = 30
+"""Seconds to wait for a connection, and then for each piece of an answer."""
+
+BODY_LIMIT: Final = 1 << 20
+"""Bytes of an answer, decompressed; the longest, a certificate chain, has some thousands."""
+
+CLOCK_TOLERANCE: Final = timedelta(days=1)
+
+POLL_EVERY: Final = 1.0
+"""Seconds, where the authority does not say."""
+
+_NONCE_TRIES: Final = 5
+"""Of the library's, which tries twice each time."""
+
+_PIECE: Final = 4096
+_USER_AGENT: Final = f"trio-derper {requests.utils.default_user_agent()}"
+
+
+class Network(ClientNetwork):
+    """A ClientNetwork for all requests of one order, which together take `timeout` seconds.
+
+    `now` is the time by the clock of this machine, at this moment. Raises IssueError for a CA
+    bundle that can't be used, and from any request when the time is up, when the answer is too
+    long or a redirection, and when the authority's clock is more than a day from ours.
+    """
+
+    def __init__(
+        self, authority: Authority, key: JWK | None, now: datetime, timeout: float
+    ) -> None:
+        super().__init__(key, alg=ES256, user_agent=_USER_AGENT, timeout=REQUEST_TIMEOUT)
+        self.host: str = urlsplit(authority.directory).netloc or authority.directory
+        """For messages."""
+        self._adapter = _Adapter(self.host, _roots(authority), now, timeout)
+        self.session.mount("https://", self._adapter)
+        self.session.mount("http://", self._adapter)
+
+    @property
+    def status(self) -> int:
+        """The status of the last answer, 0 where there was none."""
+        return self._adapter.status
+
+    @property
+    def retry_after(self) -> float | None:
+        """The Retry-After of the last answer, in seconds."""
+        return self._adapter.retry_after
+
+    @property
+    def now(self) -> datetime:
+        """The time by this machine's clock as it was at the start, had it run evenly since."""
+        return self._adapter.now
+
+    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Post as the library does, but put up with more rejected nonces (RFC 8555, 6.5)."""
+        for _ in range(_NONCE_TRIES - 1):
+            try:
+                return super().post(*args, **kwargs)
+            except messages.Error as error:
+                if error.code != "badNonce":
+                    raise
+        return super().post(*args, **kwargs)
+
+    def pause(self) -> None:
+        """Wait as long as the last answer asked for. Raises IssueError where time is up first."""
+        seconds = POLL_EVERY if self.retry_after is None else max(self.retry_after, 0.1)
+        left = self._adapter.time_left()
+        if seconds >= left:
+            raise self._adapter.time_is_up()
+        time.sleep(seconds)
+
+
+def _roots(authority: Authority) -> str | None:
+    """Return the path of the operator's bundle, once it is known to hold certificates."""
+    if authority.ca_bundle is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=authority.ca_bundle)
+    except ssl.SSLError as error:
+        raise IssueError(
+            f"-acme-ca-bundle {authority.ca_bundle}: no certificates in PEM; "
+            f"put the root of {authority.directory} there"
+        ) from error
+    except OSError as error:
+        raise IssueError(
+            f"-acme-ca-bundle {authority.ca_bundle}: can't be read ({error.strerror}); "
+            f"name a file with the root of {authority.directory}, in PEM"
+        ) from error
+    return str(authority.ca_bundle)
+
+
+class _Adapter(HTTPAdapter):
+    """What every request of the session goes through."""
+
+    def __init__(self, host: str, roots: str | None, now: datetime, timeout: float) -> None:
+        super().__init__()
+        self._host = host
+        self._roots = roots
+        self._start = now
+        self._started = time.monotonic()
+        self._timeout = timeout
+        self.status = 0
+        self.retry_after: float | None = None
+
+    @property
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=time.monotonic() - self._started)
+
+    def time_left(self) -> float:
+        """Return the seconds left, more than 0. Raises IssueError."""
+        left = self._started + self._timeout - time.monotonic()
+        if left <= 0:
+            raise self.time_is_up()
+        return left
+
+    def time_is_up(self) -> IssueError:
+        return IssueError(
+            f"{self._host} was not done within {self._timeout:.0f} s; the relay tries again later",
+            retry_after=self.retry_after,
+        )
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        self.status, self.retry_after = 0, None
+        kwargs["timeout"] = min(REQUEST_TIMEOUT, self.time_left())
+        if self._roots is not None:
+            kwargs["verify"] = self._roots
+        response = super().send(request, *args, **kwargs)
+        try:
+            self._judge(response)
+        except IssueError:
+            response.close()
+            raise
+        response.raw = _Bounded(response.raw, self)
+        return response
+
+    def _judge(self, response: requests.Response) -> None:
+        their_now = parse_http_date(response.headers.get("Date", ""))
+        self.status = response.status_code
+        self.retry_after = parse_retry_after(
+            response.headers.get("Retry-After", ""), their_now or self.now
+        )
+        if their_now is not None and abs(their_now - self.now) > CLOCK_TOLERANCE:
+            raise IssueError(
+                f"{self._host} says that it is {their_now:%Y-%m-%d %H:%M} UTC, this machine's "
+                f"clock says {self.now:%Y-%m-%d %H:%M}; set the clock"
+            )
+        if response.is_redirect:
+            raise IssueError(
+                f"{self._host} redirects to {response.headers['Location'][:200]!r}, which is not "
+                f"followed; give -acme-directory the URL of the directory itself"
+            )
+
+    def too_long(self) -> IssueError:
+        return IssueError(
+            f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
+            f"check that -acme-directory is the URL of an ACME server"
+        )
+
+
+class _Bounded:
+    """The body of an answer, for requests to read as it does urllib3's."""
+
+    def __init__(self, raw: Any, adapter: _Adapter) -> None:
+        self._raw = raw
+        self._adapter = adapter
+
+    def stream(self, _piece: int, decode_content: bool) -> Iterator[bytes]:
+        size = 0
+        for piece in self._raw.stream(_PIECE, decode_content=decode_content):
+            size += len(piece)
+            if size > BODY_LIMIT:
+                raise self._adapter.too_long()
+            self._adapter.time_left()
+            yield piece
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def release_conn(self) -> None:
+        self._raw.release_conn()

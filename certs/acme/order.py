@@ -1,0 +1,175 @@
+"""What a relay wants of an authority: a certificate, in its file; and when it is to be renewed.
+
+Both functions block, for as long as their `timeout` says: call them in a thread.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+
+import attrs
+from acme import messages
+from acme.client import ClientV2
+from acme.errors import ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from josepy.jwk import JWKEC
+
+from certs.acme import store
+from certs.acme.account import account_key
+from certs.acme.authority import Authority
+from certs.acme.challenge import Kind, Present
+from certs.acme.explain import explained
+from certs.acme.issue import Issuer
+from certs.acme.network import Network
+from certs.acme.renewal import RenewalInfo, certificate_id, parse_renewal_info
+from certs.acme.store import certificate_file
+from certs.errors import Failure, IssueError, UnusablePairError
+from certs.hostname import is_covered, parse_ip
+from certs.pair import Pair, make_pair
+
+__all__ = ["RenewalInfo", "Request", "certificate_file", "obtain", "renewal_info"]
+
+
+def _plain_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(store.plain_name, names))
+
+
+@attrs.frozen
+class Request:
+    """A certificate that is wanted."""
+
+    certdir: Path
+    names: tuple[str, ...] = attrs.field(converter=_plain_names)
+    """DNS names (A-labels) and IP addresses; the first names the file."""
+    authority: Authority
+    profile: str = ""
+    """As the authority calls it, like "shortlived"; "" leaves it the choice."""
+
+
+def obtain(
+    request: Request,
+    kind: Kind,
+    present: Present,
+    now: datetime,
+    *,
+    timeout: float,
+    replacing: bytes | None = None,
+) -> None:
+    """Order a certificate, with a new P-256 key, and put both into their file.
+
+    `replacing` is the leaf (DER) to renew, None where there was no usable one: nothing is ordered
+    if by now another one, good for all names, is in the file. `present` puts up the answers of
+    this `kind`. `now` is timezone-aware; `timeout` is in seconds, and not counted by `now`.
+    Nothing is asked of the authority before the file system is known to take a certificate.
+    Raises IssueError.
+    """
+    with _told_for(request):
+        store.probe(request.certdir)
+        with store.locked(request.certdir):
+            stored = store.read_usable(request.certdir, request.names, now)
+            if stored is not None and stored.chain_der[0] != replacing:
+                return
+            key = JWKEC(key=account_key(request.certdir))
+            with _network(request.authority, key, now, timeout) as network:
+                issuer = Issuer(network, request.authority, key)
+                issuer.log_in()
+                new_key = ec.generate_private_key(ec.SECP256R1())
+                order = issuer.order(_signing_request(request.names, new_key), request.profile)
+                issuer.validate(order, kind, present)
+                chain_pem = issuer.fetch(order)
+                host = network.host
+            pair = _checked(chain_pem, new_key, request, now, host)
+            file = certificate_file(request.certdir, request.names[0])
+            store.write_certificate(file, request.authority.directory, new_key, pair.chain_der)
+
+
+def renewal_info(
+    request: Request, pair: Pair, now: datetime, *, timeout: float = 60
+) -> RenewalInfo | None:
+    """Ask the authority when it would like `pair` renewed (RFC 9773).
+
+    None where it has no such information, or knows nothing of this certificate. `now` is
+    timezone-aware; `timeout` is in seconds. Raises IssueError.
+    """
+    name = certificate_id(pair.chain_der[0])
+    if name is None:
+        return None
+    with (
+        _told_for(request, "no renewal information for"),
+        _network(request.authority, None, now, timeout) as network,
+        explained(network),
+    ):
+        directory = ClientV2.get_directory(request.authority.directory, network)
+        if "renewalInfo" not in directory.to_partial_json():
+            return None
+        try:
+            answer = network.get(f"{directory['renewalInfo']}/{name}")
+        except (messages.Error, ClientError):
+            if network.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return parse_renewal_info(answer.json(), network.retry_after)
+
+
+@contextlib.contextmanager
+def _told_for(request: Request, what: str = "no certificate for") -> Iterator[None]:
+    """Begin the message of an IssueError with whom it is for."""
+    try:
+        yield
+    except IssueError as error:
+        message = f"{what} {', '.join(request.names)}: {error}"
+        raise IssueError(message, error.failure, error.retry_after) from error
+
+
+@contextlib.contextmanager
+def _network(
+    authority: Authority, key: JWKEC | None, now: datetime, timeout: float
+) -> Iterator[Network]:
+    network = Network(authority, key, now, timeout)
+    try:
+        yield network
+    finally:
+        network.session.close()
+
+
+def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the request for a certificate with exactly these names, in PEM."""
+    addresses = [(name, parse_ip(name)) for name in names]
+    san = x509.SubjectAlternativeName(
+        x509.DNSName(name) if address is None else x509.IPAddress(address)
+        for name, address in addresses
+    )
+    builder = x509.CertificateSigningRequestBuilder(x509.Name([]))
+    return builder.add_extension(san, critical=False).sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def _checked(
+    chain_pem: str, key: ec.EllipticCurvePrivateKey, request: Request, now: datetime, host: str
+) -> Pair:
+    """Return what was issued as a Pair that can be served for all names."""
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        pair = make_pair(
+            chain_pem.encode(), key_pem, chain_from=f"the chain from {host}", key_from="the new key"
+        )
+    except UnusablePairError as error:
+        raise IssueError(str(error), Failure.REFUSED) from error
+    for name in request.names:
+        if not is_covered(name, pair.dns_names, pair.ip_addresses):
+            raise IssueError(
+                f"{host} issued a certificate that is not for {name}; "
+                f"use another -acme-directory, or ask its operator",
+                Failure.REFUSED,
+            )
+    if now > pair.not_after:
+        raise IssueError(
+            f"{host} issued a certificate that expired on {pair.not_after:%Y-%m-%d %H:%M} UTC; "
+            f"check this machine's clock",
+            Failure.REFUSED,
+        )
+    return pair
