@@ -11,9 +11,13 @@ How it works, and what must never happen here:
   await, and leaves both BIOs empty. `_drained` sees to the incoming one: OpenSSL itself takes up
   a half-received record, and what it has not looked at yet is carried over in `_carry`.
   Never put an await between a use of `engine.incoming` or `engine.outgoing` and the end of its
-  method, and never call their `write_eof`, which would end every connection.
+  method, and never call their `write_eof`, which would end every connection. What is received
+  lies in the one buffer until the next await, when any other connection may overwrite it.
 - Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
 - What OpenSSL wants to say (alerts, key updates) is sent after each operation, errors included.
+- A connection has no SSL object before its first bytes have come, and where the context depends on
+  what the client asks for (`TLSEngine.choose`) not before its ClientHello has. Until then the bytes
+  are kept by a HelloReader; afterwards OpenSSL is given all of them.
 
 Measured with `nox -s micro -- --piece tls --fast`: 4 to 5 µs to read one record of 1400 bytes, 150
 for 90 of them; 3 µs to write one packet, 47 for a run of 128 KiB.
@@ -28,6 +32,7 @@ from typing import Final
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
+from derp.wire.clienthello import ClientHello, HelloReader
 
 FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is given at a time."""
@@ -36,19 +41,26 @@ MAX_UNSENT: Final = 1 << 20
 """Bytes that may wait for a peer that makes OpenSSL answer, and does not listen."""
 MAX_BARREN: Final = 64 << 10
 """Bytes of records in a row that may come without any data in them."""
+_ANOTHER_NAME: Final = "the client asked for another server name, or for none"
 
-Piece = bytes | memoryview
+Piece = bytes | bytearray | memoryview
 ReadInto = Callable[[int, memoryview], int]
+Choose = Callable[[ClientHello, Endpoint], ssl.SSLContext]
+"""From what a client asks for, and the local address it asks at, to the context that answers it."""
 
 
 class TLSEngine:
     """What all TLS connections share: the context of new ones, two BIOs and a buffer.
 
-    `context` may be replaced at any time; established connections keep theirs.
+    `context` serves everybody, unless `choose` is set: then that is asked for each connection's. It
+    gets an answer for every ClientHello, for UNREADABLE too, which OpenSSL may yet be able to read.
+    Both may be replaced at any time, for the connections that no context has been taken for: that
+    happens as the first bytes come, or where `choose` is set by then, as the ClientHello is whole.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
+        self.choose: Choose | None = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.ciphertext = memoryview(bytearray(RECEIVE_SIZE))
@@ -68,7 +80,8 @@ class TLSTransport(TCPTransport):
         super().__init__(sock, remote, local)
         self.tls_version: str | None = None
         self._engine = engine
-        self._ssl = engine.context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
+        # Made by `handshake`, and used only after that.
+        self._ssl: ssl.SSLObject
         # Ciphertext that came but was not given to OpenSSL yet; None where nothing is held back.
         self._carry: bytes | None = None
         # Ciphertext that has come since there was data in it.
@@ -79,29 +92,54 @@ class TLSTransport(TCPTransport):
     async def handshake(self) -> None:
         """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
         engine = self._engine
-        while True:
-            await self.wait_readable()
-            received = self._receive(engine.ciphertext)
-            if received < 0:
-                raise PeerVanished("the connection was closed during the TLS handshake")
-            if not received:
-                continue
-            engine.incoming.write(engine.ciphertext[:received])
-            try:
-                self._ssl.do_handshake()
-            except ssl.SSLWantReadError:
-                self._speak()
-            except ssl.SSLError as error:
-                raise self._failed(error) from error
-            else:
-                # What came behind the handshake is the peer's first request.
-                self._carry = self._drained()
-                self.more = True
-                self._speak()
-                break
+        ciphertext: Piece = await self._heard()
+        context = engine.context
+        if engine.choose is not None:
+            context, ciphertext = await self._choose(ciphertext)
+        self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
+        while not self._shake(ciphertext):
+            del ciphertext  # a whole ClientHello may be long
             await self.flush()
+            ciphertext = await self._heard()
         self.tls_version = self._ssl.version()
         await self.flush()
+
+    async def _heard(self) -> memoryview:
+        """Wait for ciphertext; return what has come, to be used before the next await."""
+        ciphertext = self._engine.ciphertext
+        while True:
+            await self.wait_readable()
+            received = self._receive(ciphertext)
+            if received < 0:
+                raise PeerVanished("the connection was closed during the TLS handshake")
+            if received:
+                return ciphertext[:received]
+
+    async def _choose(self, ciphertext: Piece) -> tuple[ssl.SSLContext, Piece]:
+        """Read a whole ClientHello; return the context for it and all that was read."""
+        engine = self._engine
+        reader = HelloReader()
+        while (hello := reader.feed(ciphertext)) is None:
+            ciphertext = await self._heard()
+        choose = engine.choose
+        context = engine.context if choose is None else choose(hello, self.local)
+        return context, reader.flight
+
+    def _shake(self, ciphertext: Piece) -> bool:
+        """Take a step of the handshake, and return whether it was the last one."""
+        self._engine.incoming.write(ciphertext)
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self._speak()
+            return False
+        except ssl.SSLError as error:
+            raise self._failed(error) from error
+        # What came behind the handshake is the peer's first request.
+        self._carry = self._drained()
+        self.more = True
+        self._speak()
+        return True
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt what has arrived into `view`; see Transport."""
@@ -221,6 +259,6 @@ class TLSTransport(TCPTransport):
         with contextlib.suppress(PeerVanished):
             self._speak()
         if error.reason == "CALLBACK_FAILED":
-            return TLSFailed("the client asked for another server name, or for none")
+            return TLSFailed(getattr(self._ssl.context, "refusal", _ANOTHER_NAME))
         reason = (error.reason or str(error)).lower().replace("_", " ")
         return TLSFailed(reason)
