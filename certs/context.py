@@ -1,4 +1,8 @@
-"""From a pair and the metacert to the ssl.SSLContext that every connection is served with.
+"""The ssl.SSLContexts that connections are answered with.
+
+    make_context            serves the host's certificate, with the metacert
+    make_waiting_context    while there is no certificate to serve: refuses everybody
+    make_challenge_context  proves to a certificate authority, by TLS-ALPN-01, that we are the host
 
 Where a choice is ours, the client gets what Go's derper gives it; where Go is stricter than it
 need be, the client gets in. A context never changes once made: a renewed certificate makes a
@@ -9,7 +13,7 @@ import contextlib
 import os
 import ssl
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from certs.errors import CertificateFileError, UnusablePairError
@@ -37,24 +41,49 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
     CertificateFileError where there is neither a memory file nor a temporary one to be had.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.num_tickets = 0
+    _harden(context)
     context.set_alpn_protocols(["http/1.1"])
     if parse_ip(hostname) is None:
         context.sni_callback = _refuse_other_names(hostname)
-    chain = (*pair.chain_der, metacert_der)
-    pem = "".join(map(ssl.DER_cert_to_PEM_cert, chain)).encode("ascii") + pair.key_pem
-    try:
-        with _file_with(pem) as path:
-            context.load_cert_chain(path)
-    except ssl.SSLError as error:
-        raise UnusablePairError(
-            f"the certificate for {hostname!r} is not fit for TLS: OpenSSL says {error.reason}; "
-            f"have one issued with SHA-256 signatures throughout, for a key of at least "
-            f"2048 bits (RSA) or 256 (ECDSA)"
-        ) from error
+    _load(context, (*pair.chain_der, metacert_der), pair.key_pem, hostname)
+    return context
+
+
+class WaitingContext(ssl.SSLContext):
+    """A server context that has no certificate and says so."""
+
+    refusal: str
+    """Why there is none, for the log."""
+
+
+def make_waiting_context(
+    refusal: str, alert: int = ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+) -> WaitingContext:
+    """Return a server context that answers every ClientHello with `alert`.
+
+    `alert` is one of ssl.ALERT_DESCRIPTION_*; internal_error is what Go's TLS answers where it
+    can't get hold of a certificate. As with `make_context`, there are clients that don't come as
+    far as that: those without TLS 1.2 get protocol_version, and those whose server name OpenSSL or
+    the `ssl` module can't take get an alert of theirs.
+    """
+    context = WaitingContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
+    context.refusal = refusal
+    context.sni_callback = lambda _tls, _name, _context: alert
+    return context
+
+
+def make_challenge_context(pair: Pair) -> ssl.SSLContext:
+    """Return a server context that serves `pair` as the answer to a TLS-ALPN-01 challenge.
+
+    RFC 8737, 3: `pair` as it is, without a metacert, and ALPN "acme-tls/1". It is for those who
+    offer this protocol alone and ask for the name that the challenge is about; it checks neither.
+    Raises as `make_context` does.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
+    context.set_alpn_protocols(["acme-tls/1"])
+    _load(context, pair.chain_der, pair.key_pem, ", ".join(pair.names))
     return context
 
 
@@ -67,6 +96,26 @@ def _refuse_other_names(
         return None
 
     return check
+
+
+def _harden(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+
+
+def _load(context: ssl.SSLContext, chain_der: Iterable[bytes], key_pem: bytes, host: str) -> None:
+    pem = "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode("ascii") + key_pem
+    try:
+        with _file_with(pem) as path:
+            context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        raise UnusablePairError(
+            f"the certificate for {host!r} is not fit for TLS: OpenSSL says {error.reason}; "
+            f"have one issued with SHA-256 signatures throughout, for a key of at least "
+            f"2048 bits (RSA) or 256 (ECDSA)"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from certs import context as context_module
-from certs.context import make_context
+from certs.context import make_challenge_context, make_context, make_waiting_context
 from certs.errors import CertificateFileError, UnusablePairError
 from certs.files import pair_files
 from certs.manual import load
@@ -157,7 +157,10 @@ def test_the_self_signed_certificate_is_good_for_clients_that_trust_it(tmp_path,
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
-def test_tls_1_1_is_refused(server):
+@pytest.mark.parametrize("waiting", [False, True])
+def test_tls_1_1_is_refused(server, waiting):
+    if waiting:
+        server = make_waiting_context("there is no certificate yet")
     client = any_name(ssl.TLSVersion.TLSv1_1)
     client.minimum_version = ssl.TLSVersion.TLSv1_1
     client.set_ciphers("ALL:@SECLEVEL=0")
@@ -211,12 +214,6 @@ def test_no_session_is_resumed_and_no_ticket_is_sent(server, version):
     assert handshake.client.tls.session is None or not handshake.client.tls.session.has_ticket
 
 
-def test_renegotiation_and_compression_are_off(server):
-    off = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
-    assert server.options & off == off
-    assert server.num_tickets == 0
-
-
 @pytest.mark.parametrize("name", [HOST, "RELAY.Example", "relay.example."])
 def test_the_host_is_found_under_its_name(server, name):
     assert Handshake(server, any_name(), name).complete
@@ -242,7 +239,10 @@ def test_under_an_address_any_name_will_do(tmp_path, now, name):
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), any_name(), name).complete
 
 
-def test_a_name_that_is_not_ascii_ends_the_handshake(server, monkeypatch):
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_name_that_is_not_ascii_ends_the_handshake(server, monkeypatch, waiting):
+    if waiting:
+        server = make_waiting_context("there is no certificate yet")
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(report.exc_type))
 
@@ -252,6 +252,74 @@ def test_a_name_that_is_not_ascii_ends_the_handshake(server, monkeypatch):
     handshake = Handshake(server, any_name(), HOST, spoil)
     assert handshake.server.error.reason == "CALLBACK_FAILED"
     assert reported == [UnicodeDecodeError]
+
+
+WAITING = "there is no certificate yet"
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+@pytest.mark.parametrize("name", [HOST, "other.example", "192.0.2.7", None])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], "TLSV1_ALERT_INTERNAL_ERROR"),
+        ([ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME], "TLSV1_UNRECOGNIZED_NAME"),
+    ],
+)
+def test_without_a_certificate_everybody_gets_the_alert(name, version, options, reason):
+    context = make_waiting_context(WAITING, *options)
+    assert context.refusal == WAITING
+    handshake = Handshake(context, any_name(version), name)
+    assert not handshake.server.done
+    assert handshake.server.error.reason == "CALLBACK_FAILED"
+    assert handshake.client.error.reason == reason
+
+
+@pytest.mark.parametrize("ciphers", ["ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384"])
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1", "acme-tls/1"])
+def test_whatever_they_offer(ciphers, alpn):
+    client = any_name(TLS_1_2)
+    client.set_ciphers(ciphers)
+    client.set_alpn_protocols([alpn])
+    handshake = Handshake(make_waiting_context(WAITING), client)
+    assert handshake.client.error.reason == "TLSV1_ALERT_INTERNAL_ERROR"
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+@pytest.mark.parametrize("name", [HOST, "7.2.0.192.in-addr.arpa", None])
+def test_the_answer_to_a_challenge(pair, name, version):
+    client = any_name(version)
+    client.set_alpn_protocols(["acme-tls/1"])
+    handshake = Handshake(make_challenge_context(pair), client, name)
+    assert handshake.complete
+    assert handshake.client.tls.selected_alpn_protocol() == "acme-tls/1"
+    assert chain_as_sent(handshake.client.tls) == list(pair.chain_der)
+
+
+@pytest.mark.parametrize("offered", [["http/1.1"], ["h2", "http/1.1"], []])
+def test_a_challenge_is_answered_with_no_other_protocol(pair, offered):
+    client = any_name()
+    if offered:
+        client.set_alpn_protocols(offered)
+    handshake = Handshake(make_challenge_context(pair), client)
+    assert handshake.client.tls.selected_alpn_protocol() is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pair: make_context(pair, METACERT, HOST),
+        lambda pair: make_waiting_context(WAITING),
+        make_challenge_context,
+    ],
+)
+def test_what_all_contexts_have_in_common(pair, make):
+    context = make(pair)
+    off = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    assert context.options & off == off
+    assert not context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
+    assert context.num_tickets == 0
+    assert context.minimum_version == TLS_1_2
 
 
 @pytest.mark.parametrize(

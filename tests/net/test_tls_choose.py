@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from certs.context import make_context
+from certs.context import make_challenge_context, make_context, make_waiting_context
 from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
@@ -161,9 +161,10 @@ async def refused(
     ours, stream = sockets()
     transport = TLSTransport(ours, THERE, HERE, engine)
     client = Client(context, stream, name)
-    await stream.send_all(client.hello)
-    with pytest.raises(TLSFailed) as caught:
-        await transport.handshake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, client.hello)
+        with pytest.raises(TLSFailed) as caught:
+            await transport.handshake()
     assert empty(engine)
     transport.close()
     return str(caught.value), await client.alert()
@@ -290,19 +291,62 @@ async def test_the_context_may_refuse_the_name(
     await shake(engine, sockets, client_context, "second.example")
 
 
-class Closed(ssl.SSLContext):
-    refusal = "closed today"
-
-
-async def test_a_context_may_say_in_its_own_words_why_it_refuses(
-    engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets
+@pytest.mark.parametrize("choosing", [True, False])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("name", ["first.example", None])
+@pytest.mark.parametrize("protocols", [0, 4000])
+@pytest.mark.parametrize(
+    ("alert", "seen"),
+    [
+        (ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, "TLSV1_ALERT_INTERNAL_ERROR"),
+        (ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME, "TLSV1_UNRECOGNIZED_NAME"),
+    ],
+)
+async def test_while_there_is_no_certificate(
+    engine: TLSEngine,
+    client_context: ssl.SSLContext,
+    sockets: Sockets,
+    *,
+    choosing: bool,
+    version: ssl.TLSVersion,
+    name: str | None,
+    protocols: int,
+    alert: int,
+    seen: str,
 ) -> None:
-    engine.context = Closed(ssl.PROTOCOL_TLS_SERVER)
-    engine.context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_ACCESS_DENIED
-    assert await refused(engine, sockets, client_context) == (
-        "closed today",
-        "TLSV1_ALERT_ACCESS_DENIED",
-    )
+    client_context.maximum_version = version
+    if protocols:
+        client_context.set_alpn_protocols([f"protocol-{i:04}" for i in range(protocols)])
+    waiting = make_waiting_context("no certificate yet", alert)
+    engine.context = waiting
+    if choosing:
+        engine.choose = Chooser(engine, waiting, waiting)
+    assert await refused(engine, sockets, client_context, name) == ("no certificate yet", seen)
+
+
+@pytest.mark.parametrize("kind", [TLSTransport, OneByte])
+async def test_a_challenge_is_answered_beside_the_others(
+    engine: TLSEngine,
+    client_context: ssl.SSLContext,
+    sockets: Sockets,
+    server_context: ssl.SSLContext,
+    kind: type[TLSTransport],
+) -> None:
+    now = datetime.now(UTC)
+    certificate, key = make_self_signed(ipaddress.ip_address("192.0.2.7"), now)
+    pair = make_pair(certificate, key, chain_from="test", key_from="test")
+    challenge = make_challenge_context(pair)
+
+    def choose(hello: ClientHello, _local: Endpoint) -> ssl.SSLContext:
+        return challenge if hello.alpn == (b"acme-tls/1",) else server_context
+
+    engine.choose = choose
+    client = await shake(engine, sockets, client_context, "a.example", kind=kind)
+    assert client.certificate == served_by(server_context)
+    client_context.set_alpn_protocols(["acme-tls/1"])
+    client = await shake(engine, sockets, client_context, "a.example", kind=kind)
+    assert client.certificate == pair.chain_der[0]
+    assert client.tls.selected_alpn_protocol() == "acme-tls/1"
 
 
 @pytest.mark.parametrize(
