@@ -52,7 +52,7 @@ class Network(ClientNetwork):
         self, authority: Authority, key: JWK | None, now: datetime, timeout: float
     ) -> None:
         super().__init__(key, alg=ES256, user_agent=_USER_AGENT, timeout=REQUEST_TIMEOUT)
-        self.host: str = urlsplit(authority.directory).netloc or authority.directory
+        self.host = _host(authority.directory)
         """For messages."""
         self._adapter = _Adapter(self.host, _roots(authority), now, timeout)
         self.session.mount("https://", self._adapter)
@@ -90,6 +90,13 @@ class Network(ClientNetwork):
         if seconds >= left:
             raise self._adapter.time_is_up()
         time.sleep(seconds)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc or url
+    except ValueError:
+        return url
 
 
 def _roots(authority: Authority) -> str | None:
@@ -174,11 +181,14 @@ class _Adapter(HTTPAdapter):
                 f"followed; give -acme-directory the URL of the directory itself"
             )
 
-    def too_long(self) -> IssueError:
-        return IssueError(
-            f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
-            f"check that -acme-directory is the URL of an ACME server"
-        )
+    def judge_size(self, size: int) -> None:
+        """Raise IssueError where an answer has grown too long, or takes too long."""
+        if size > BODY_LIMIT:
+            raise IssueError(
+                f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
+                f"check that -acme-directory is the URL of an ACME server"
+            )
+        self.time_left()
 
 
 class _Bounded:
@@ -192,9 +202,11 @@ class _Bounded:
         size = 0
         for piece in self._raw.stream(_PIECE, decode_content=decode_content):
             size += len(piece)
-            if size > BODY_LIMIT:
-                raise self._adapter.too_long()
-            self._adapter.time_left()
+            try:
+                self._adapter.judge_size(size)
+            except IssueError:
+                self.close()
+                raise
             yield piece
 
     def close(self) -> None:
