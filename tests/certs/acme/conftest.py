@@ -34,7 +34,7 @@ class Answer:
     status: int = 200
     body: Any = b""
     """Bytes, or what becomes JSON."""
-    headers: dict[str, str] = attrs.Factory(dict)
+    headers: dict[str, str | None] = attrs.Factory(dict)
 
 
 @attrs.define
@@ -203,7 +203,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
         self.send_response_only(answer.status)
         for name, value in (headers | answer.headers).items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

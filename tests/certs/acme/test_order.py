@@ -496,7 +496,7 @@ def test_nonces_that_are_always_rejected(complaint, fake):
     assert fake.asked.count("/order") == 10
 
 
-@pytest.mark.parametrize("nonce", ["", "!", "x" * 5])
+@pytest.mark.parametrize("nonce", [None, "x" * 5])
 def test_a_nonce_that_is_none(complaint, fake, nonce):
     fake.say("/nonce", 200, Replay_Nonce=nonce)
     message = complaint(failure=Failure.TRANSIENT)
