@@ -7,6 +7,8 @@
 //	derpcheck serve [flags]         an HTTP server of pseudo-random bytes
 //	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
 //	derpcheck stun ADDR...          ask STUN servers; one JSON line each
+//	derpcheck talk [flags]          two clients of one DERP node; one JSON line
+//	derpcheck autocert [flags]      get a certificate as the Go derper does
 //	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
 // Which certificates to trust comes from SSL_CERT_FILE, as for any Go program.
@@ -38,6 +40,10 @@ func main() {
 		runFetch(args)
 	case "stun":
 		runSTUN(args)
+	case "talk":
+		runTalk(args)
+	case "autocert":
+		runAutocert(args)
 	case "record":
 		runRecord(args)
 	default:
@@ -46,7 +52,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|autocert|record")
 	os.Exit(2)
 }
 
