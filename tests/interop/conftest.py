@@ -14,6 +14,7 @@ from pathlib import Path
 import golang
 import pytest
 import trustme
+from pebble import Pebble, pebble
 from rawderp import SERVER
 from relay import Relay, TestCA, command_under_test, die_with_parent, running, write_key_file
 from stage import Place
@@ -84,6 +85,17 @@ def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
     pem = tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(pem)
     return TestCA(ca, pem)
+
+
+@pytest.fixture(scope="module")
+def authority(
+    binaries: dict[str, Path], is_go: bool, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pebble]:
+    """A real ACME server, for the tests of one file."""
+    if is_go:
+        pytest.skip("the Go derper asks no other authority than its own")
+    with pebble(binaries, tmp_path_factory.mktemp("pebble")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

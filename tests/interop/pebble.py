@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,19 +73,10 @@ class NameServer:
     space: Namespace | None
 
     def point(self, name: str, address: str) -> None:
-        self._tell("add-aaaa" if ":" in address else "add-a", name, addresses=[address])
-
-    def fail(self, name: str) -> None:
-        """Answer SERVFAIL."""
-        self._tell("set-servfail", name)
-
-    def work(self, name: str) -> None:
-        """No longer fail."""
-        self._tell("clear-servfail", name)
-
-    def _tell(self, what: str, name: str, **more: object) -> None:
-        with dial(self.space, self.management) as sock:
-            ask(sock, f"/{what}", {"host": name, **more})
+        """Let the name be at this address of IPv4, and no longer where it was."""
+        for what, more in (("clear-a", {}), ("add-a", {"addresses": [address]})):
+            with dial(self.space, self.management) as sock:
+                ask(sock, f"/{what}", {"host": name, **more})
 
 
 @contextlib.contextmanager
@@ -155,7 +146,12 @@ class Pebble:
     @property
     def orders(self) -> int:
         """How many orders were made."""
-        return self.count(" to the db\n")
+        return self.count("Added order ")
+
+    @property
+    def asked_when(self) -> int:
+        """How often it was asked when to renew a certificate."""
+        return self.count("GET /draft-ietf-acme-ari-03/renewalInfo/ ")
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -204,10 +200,10 @@ class Pebble:
         """A client that trusts what this pebble issues, since it was last started."""
         return ssl.create_default_context(cadata=self.root())
 
-    def renew(self, leaf: bytes, now: datetime) -> None:
-        """Tell whoever asks that this certificate (DER) should have been renewed an hour ago."""
-        start, end = (now - timedelta(hours=hours) for hours in (2, 1))
-        window = {"start": f"{start:%Y-%m-%dT%H:%M:%SZ}", "end": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+    def suggest(self, leaf: bytes, *, hours: float) -> None:
+        """Tell whoever asks to renew this certificate (DER) so many hours from now."""
+        start = datetime.now(UTC) + timedelta(hours=hours)
+        window = {"start": start.isoformat(), "end": (start + timedelta(minutes=1)).isoformat()}
         body = {
             "certificate": ssl.DER_cert_to_PEM_cert(leaf),
             "ariResponse": json.dumps({"suggestedWindow": window}),

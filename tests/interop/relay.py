@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -101,10 +101,14 @@ class Relay:
     """The address part of -a; empty means every address."""
     hostname: str = "localhost"
     tls: bool = True
+    certmode: str = "manual"
+    certdir: Path = attrs.field(default=attrs.Factory(lambda self: self.folder, takes_self=True))
     stun: bool = False
     flags: Sequence[str] = ()
     prefix: Sequence[str] = ()
     """A command that runs the relay, e.g. in a network namespace."""
+    env: Mapping[str, str] | None = None
+    """Its whole environment; ours unless given."""
     may_panic: bool = False
     """The Go derper does, and goes on, when a client's key is all zeros."""
     port: int = attrs.field(factory=free_port)
@@ -134,7 +138,7 @@ class Relay:
     def arguments(self) -> list[str]:
         flags = ["-a", f"{self.listen}:{self.port}", "-c", str(self.key_file)]
         if self.tls:
-            flags += ["-certmode", "manual", "-certdir", str(self.folder)]
+            flags += ["-certmode", self.certmode, "-certdir", str(self.certdir)]
             flags += ["-hostname", self.hostname, "-http-port", str(self.http_port)]
         else:
             flags += ["-http-port", "-1"]
@@ -148,6 +152,7 @@ class Relay:
             self.process = subprocess.Popen(
                 [*self.prefix, *self.command, *self.arguments()],
                 cwd=REPO,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -246,12 +251,17 @@ def certificate_chain(relay: Relay) -> list[bytes]:
         socket.create_connection((relay.host, relay.port), timeout=10) as raw,
         context.wrap_socket(raw, server_hostname=relay.hostname) as tls,
     ):
-        if sys.version_info >= (3, 13):
-            return tls.get_unverified_chain()
-        return [
-            ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
-            for certificate in tls._sslobj.get_unverified_chain()
-        ]
+        return chain_sent(tls)
+
+
+def chain_sent(tls: ssl.SSLSocket) -> list[bytes]:
+    """The DER certificates that the other side sent, as it sent them."""
+    if sys.version_info >= (3, 13):
+        return tls.get_unverified_chain()
+    return [
+        ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
+        for certificate in tls._sslobj.get_unverified_chain()
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:

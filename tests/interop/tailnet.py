@@ -13,7 +13,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import attrs
@@ -166,6 +167,20 @@ def background(
         process.communicate()
 
 
+@attrs.frozen
+class Served:
+    """A relay that runs in the middle, and how the tailnet comes to it."""
+
+    relay: Relay
+    trust: Path
+    """PEM file of whom its certificate comes from."""
+    node: Mapping[str, object]
+    """The relay's DERP node, as far as it is not about addresses and ports."""
+
+
+Serve = Callable[[Namespace], AbstractContextManager[Served]]
+
+
 @contextlib.contextmanager
 def tailnet(
     command: list[str],
@@ -179,6 +194,33 @@ def tailnet(
 
     The programs needed are derpcheck, tailscaled and tailscale; bob serves `blob_size` bytes.
     """
+    hostname = "derp.test"
+
+    @contextlib.contextmanager
+    def serve(middle: Namespace) -> Iterator[Served]:
+        ca.issue(folder, hostname)
+        relay = Relay(
+            *("relay", command, folder),
+            listen="",
+            hostname=hostname,
+            stun=True,
+            prefix=middle.prefix,
+        )
+        relay.start()
+        try:
+            yield Served(relay, ca.pem, {"HostName": hostname})
+        finally:
+            relay.kill()
+
+    with tailnet_through(serve, binaries, folder, blob_size=blob_size) as net:
+        yield net
+
+
+@contextlib.contextmanager
+def tailnet_through(
+    serve: Serve, binaries: dict[str, Path], folder: Path, *, blob_size: int = BLOB_SIZE
+) -> Iterator[Tailnet]:
+    """Everything up and both nodes logged in, the relay being the one that `serve` starts."""
     with contextlib.ExitStack() as stack:
         middle, left, right = (Namespace.make() for _ in range(3))
         for space in (middle, left, right):
@@ -191,25 +233,15 @@ def tailnet(
             space.run("ip", "route", "add", "default", "via", f"10.88.{number}.1")
             space.run("ip", "-6", "route", "add", "default", "via", f"fd88:{number}::1")
 
-        hostname = "derp.test"
-        ca.issue(folder, hostname)
-        relay = Relay(
-            *("relay", command, folder),
-            listen="",
-            hostname=hostname,
-            stun=True,
-            prefix=middle.prefix,
-        )
-        stack.callback(relay.kill)
-        relay.start()
-
+        served = stack.enter_context(serve(middle))
+        relay = served.relay
         node = {
             "Name": "900a",
-            "HostName": hostname,
             "IPv4": RELAY_4,
             "IPv6": RELAY_6,
             "DERPPort": relay.port,
             "STUNPort": relay.stun_port,
+            **served.node,
         }
         derpcheck = str(binaries["derpcheck"])
         control = [*middle.prefix, derpcheck, "control", "-node", json.dumps(node)]
@@ -225,7 +257,7 @@ def tailnet(
             home.mkdir()
             env = environment(
                 HOME=str(home),
-                SSL_CERT_FILE=str(ca.pem),
+                SSL_CERT_FILE=str(served.trust),
                 TS_DEBUG_NEVER_DIRECT_UDP="1",
                 TS_NO_LOGS_NO_SUPPORT="1",
             )
