@@ -135,9 +135,16 @@ def test_what_comes_behind_is_kept_but_not_looked_at() -> None:
     assert reader.flight == data + b"\x17\x03\x03 early data"
 
 
+def test_another_message_in_the_same_record_is_left_alone() -> None:
+    data = record(message(host_name(b"a.example")) + b"\x01" + vector(3, b"no hello"))
+    assert read(data) == ClientHello("a.example", ())
+
+
 def test_extensions_may_be_absent() -> None:
     body = message()[4:-2]
-    assert read(record(b"\x01" + vector(3, body))) == ClientHello(None, ())
+    hello = read(record(b"\x01" + vector(3, body)))
+    assert hello == ClientHello(None, ())
+    assert hello is not UNREADABLE
 
 
 def test_other_extensions_are_passed_by() -> None:
