@@ -78,9 +78,9 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         AttributeError,
         RecursionError,
     ) as error:
-        # ValueError goes before the errors of requests: some of those are both.
+        # These go before OSError, which all errors of requests are: some of them are both.
         raise nonsense(network) from error
-    except requests.RequestException as error:
+    except OSError as error:
         raise _unreachable(network, error) from error
 
 
@@ -104,12 +104,12 @@ def failed_validation(
     else:
         text = f"{_says(network.host, error)} when it tried {kind} with {name}"
         match problem_type(error):
-            case "caa":
-                cure = _CURES["caa"]
+            case "unauthorized":
+                cure = reachable
             case "dns" | "dnssec" | "unknownHost":
                 cure = f"give {name} DNS records with the addresses of this relay"
-            case _:
-                cure = reachable
+            case code:
+                cure = _CURES.get(code, reachable)
     return IssueError(f"{text}; {cure}", Failure.VALIDATION)
 
 
@@ -141,7 +141,7 @@ def nonsense(network: Network) -> IssueError:
     return IssueError(f"{text}; {cure}", retry_after=network.retry_after)
 
 
-def _unreachable(network: Network, error: requests.RequestException) -> IssueError:
+def _unreachable(network: Network, error: OSError) -> IssueError:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -154,8 +154,8 @@ def _unreachable(network: Network, error: requests.RequestException) -> IssueErr
         reason = "no answer in time"
     else:
         reasons = [cause.strerror for cause in causes if isinstance(cause, OSError)]
-        reason = next((text for text in reversed(reasons) if text), type(causes[-1]).__name__)
-    return IssueError(f"{network.host} can't be reached ({printable(reason)}); {_LATER}")
+        reason = next((text for text in reversed(reasons) if text), str(causes[-1]))
+    return IssueError(f"{network.host} can't be reached ({printable(reason, 100)}); {_LATER}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -5,6 +5,7 @@ directory ► account ► order ► an answer up for each name ► request for t
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -22,6 +23,7 @@ from certs.acme.explain import (
     explained,
     failed_validation,
     nonsense,
+    printable,
     problem_type,
     refusal,
 )
@@ -116,15 +118,17 @@ class Issuer:
                 raise ValueError("no URL of the order, or no authorizations")
             return order
 
-    def validate(self, order: messages.OrderResource, kind: Kind, present: Present) -> None:
-        """Prove with challenges of one kind that the names are ours.
+    def validate(
+        self, order: messages.OrderResource, names: Sequence[str], kind: Kind, present: Present
+    ) -> None:
+        """Prove with challenges of one kind that these names are ours.
 
         All answers are up before the authority is told to look, and until the last name is
         judged. Where Failure.VALIDATION is raised, another kind may do.
         """
         with explained(self._network):
             offers = [
-                self._offer(authorization, kind)
+                self._offer(authorization, names, kind)
                 for authorization in order.authorizations
                 if authorization.body.status != messages.STATUS_VALID
             ]
@@ -143,17 +147,21 @@ class Issuer:
             for offer in offers:
                 self._await_validation(offer, kind)
 
-    def _offer(self, authorization: messages.AuthorizationResource, kind: Kind) -> _Offer:
+    def _offer(
+        self, authorization: messages.AuthorizationResource, names: Sequence[str], kind: Kind
+    ) -> _Offer:
         name = plain_name(authorization.body.identifier.value)
+        if name not in names:
+            raise ValueError("an authorization for what was not ordered")
         offered = {}
         for challenge in authorization.body.challenges:
             # The library knows no tls-alpn-01, but keeps what it does not know.
             fields = challenge.chall.to_partial_json()
             offered[fields["type"]] = challenge, fields.get("token", "")
         if kind not in offered:
+            others = printable(", ".join(sorted(offered)), 100) or "nothing"
             raise IssueError(
-                f"{self._network.host} offers no {kind} for {name}, "
-                f"only {', '.join(sorted(offered)) or 'nothing'}",
+                f"{self._network.host} offers no {kind} for {name}, only {others}",
                 Failure.VALIDATION,
             )
         challenge, token = offered[kind]

@@ -80,7 +80,7 @@ def obtain(
                 issuer.log_in()
                 new_key = ec.generate_private_key(ec.SECP256R1())
                 order = issuer.order(_signing_request(request.names, new_key), request.profile)
-                issuer.validate(order, kind, present)
+                issuer.validate(order, request.names, kind, present)
                 chain_pem = issuer.fetch(order)
                 host = network.host
             pair = _checked(chain_pem, new_key, request, now, host)
@@ -93,11 +93,11 @@ def renewal_info(
 ) -> RenewalInfo | None:
     """Ask the authority when it would like `pair` renewed (RFC 9773).
 
-    None where it has no such information, or knows nothing of this certificate. `now` is
-    timezone-aware; `timeout` is in seconds. Raises IssueError.
+    None where it has no such information, or knows nothing of this certificate; nothing is asked
+    of one that has expired. `now` is timezone-aware; `timeout` is in seconds. Raises IssueError.
     """
     name = certificate_id(pair.chain_der[0])
-    if name is None:
+    if name is None or now > pair.not_after:
         return None
     with (
         _told_for(request, "no renewal information for"),

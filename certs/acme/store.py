@@ -56,9 +56,9 @@ def issued_by(file: Path) -> str | None:
             line = stream.readline(4096)
     except OSError:
         return None
-    if not line.startswith(_ISSUER):
+    if not (line.startswith(_ISSUER) and line.endswith(b"\n")):
         return None
-    return line.removeprefix(_ISSUER).decode("ascii", "replace").strip()
+    return line.removeprefix(_ISSUER).decode(errors="replace").rstrip("\r\n")
 
 
 def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | None:
@@ -76,7 +76,7 @@ def write_certificate(
 ) -> None:
     """Put a new certificate in place, whole. Raises IssueError: an order was spent on it."""
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    issuer = _ISSUER + directory.encode("ascii", "backslashreplace") + b"\n"
+    issuer = _ISSUER + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")
     try:
         write_whole(file, issuer + key_pem + chain_pem, mode=0o600)

@@ -290,6 +290,8 @@ def judge(fake, number=0, status="invalid", **more):
         ("unauthorized", "make TCP port 80 of relay.example lead to this relay"),
         ("dns", "give relay.example DNS records with the addresses of this relay"),
         ("caa", "change the CAA records"),
+        ("rateLimited", "the relay waits"),
+        ("sunspots", "make TCP port 80 of relay.example lead to this relay"),
     ],
 )
 def test_a_name_that_can_not_be_validated(complaint, fake, code, cure):
@@ -335,6 +337,32 @@ def test_a_token_that_is_none(complaint, fake, up, token):
     )
     complaint(failure=Failure.TRANSIENT)
     assert not up
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        {"type": "dns", "value": "other.example"},
+        {"type": "dns", "value": "ü"},
+        {"type": "dns", "value": ""},
+        {"type": "ip", "value": 5},
+        {"type": "dns"},
+        None,
+    ],
+)
+def test_an_authorization_for_what_was_not_ordered(complaint, fake, up, identifier):
+    fake.heard = lambda path: (
+        path == "/authz/0" and fake.say(path, 200, fake.authorization(identifier=identifier))
+    )
+    assert "answers with what is no ACME" in complaint(failure=Failure.TRANSIENT)
+    assert not up
+
+
+def test_kinds_with_odd_names(complaint, fake):
+    fake.kinds = ("dns-01\n\x1b[2J", "y" * 1000)
+    assert "only dns-01 ?[2J, yyy" in complaint(failure=Failure.VALIDATION)
+    fake.kinds = ()
+    assert "only nothing" in complaint(failure=Failure.VALIDATION)
 
 
 def test_a_validation_without_end(complaint, fake, clock):
@@ -554,7 +582,7 @@ def test_any_field_may_be_anything(order, fake, certdir, path, field, value, sta
 def ask(fake, order, certdir, now):
     pair = order()
 
-    def ask():
+    def ask(now=now):
         return renewal_info(Request(certdir, (HOST,), fake.authority), pair, now)
 
     fake.asked.clear()
@@ -576,6 +604,11 @@ def test_renewal_information(ask, fake):
     assert info.window == (datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC))
     assert info.ask_again_in == 7200
     assert len(fake.asked) == 2
+
+
+def test_nothing_is_asked_about_a_certificate_that_has_expired(ask, fake, now):
+    assert ask(now + timedelta(days=91)) is None
+    assert fake.asked == []
 
 
 def test_an_authority_without_it(ask, fake):

@@ -74,6 +74,14 @@ def test_what_is_written_is_read(tmp_path, stored, now):
     assert issued_by(file) == DIRECTORY
 
 
+def test_an_odd_url_is_kept_as_it_is(tmp_path, stored, now):
+    file, pair = stored
+    odd = "https://\u00fc.example/-----BEGIN?\u202e\\"
+    write_certificate(file, odd, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+    assert issued_by(file) == odd
+    assert read_usable(tmp_path, (HOST,), now) == pair
+
+
 def test_the_order_of_blocks_is_that_of_autocert(stored):
     file, pair = stored
     lines = file.read_text().splitlines()
@@ -86,7 +94,15 @@ def test_the_order_of_blocks_is_that_of_autocert(stored):
     assert len(pair.chain_der) == 2
 
 
-@pytest.mark.parametrize("line", [b"", b"-----BEGIN EC PRIVATE KEY-----\n", b"\xff" * 9000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"-----BEGIN EC PRIVATE KEY-----\n",
+        b"\xff" * 9000,
+        b"ACME directory: https://" + b"x" * 9000 + b"\n",
+    ],
+)
 def test_a_file_from_elsewhere_says_no_issuer(tmp_path, line):
     file = tmp_path / HOST
     file.write_bytes(line)
