@@ -22,7 +22,6 @@ from certs.acme.explain import (
     EAB_FLAGS,
     explained,
     failed_validation,
-    nonsense,
     printable,
     problem_type,
     refusal,
@@ -198,7 +197,11 @@ class Issuer:
                     return self._read(order.body.certificate).text
             if status == messages.STATUS_INVALID:
                 if order.body.error is None:
-                    raise nonsense(self._network)
+                    raise IssueError(
+                        f"{self._network.host} gave the order up and does not say why; "
+                        f"the relay tries again later",
+                        Failure.REFUSED,
+                    )
                 raise refusal(self._network, order.body.error)
             self._network.pause()
 

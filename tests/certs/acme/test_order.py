@@ -169,6 +169,22 @@ def test_a_look_for_the_account_may_be_refused_for_want_of_an_external_one(order
     assert order(authority=fake.with_external_account())
 
 
+def test_an_account_that_turns_out_to_exist(order, fake):
+    fake.say_once("/account", 400, fake.problem("accountDoesNotExist"))
+    fake.registered = True
+    assert order()
+    assert fake.asked.count("/account") == 2
+
+
+@pytest.mark.parametrize(("path", "status"), [("/account", 201), ("/order", 201)])
+def test_a_resource_without_a_url(complaint, fake, path, status):
+    if path == "/account":
+        fake.say_once(path, 400, fake.problem("accountDoesNotExist"))
+    fake.heard = lambda asked: asked == "/order" and fake.say(asked, 201, fake.order())
+    fake.say(path, status, {"status": "valid"})
+    assert "answers with what is no ACME; " in complaint(failure=Failure.TRANSIENT)
+
+
 def test_an_external_account_is_required(complaint, fake):
     fake.meta["externalAccountRequired"] = True
     message = complaint(failure=Failure.REFUSED)
@@ -327,15 +343,19 @@ def test_a_challenge_that_is_not_offered(complaint, fake, up):
     assert not up
 
 
-@pytest.mark.parametrize("token", ["", "short", "../../../../etc/passwd", "x" * 20 + "\n", 5, None])
-def test_a_token_that_is_none(complaint, fake, up, token):
+@pytest.mark.parametrize("kind", ["http-01", "tls-alpn-01"])
+@pytest.mark.parametrize(
+    "token", ["", "short", "../../../../etc/passwd", "x" * 20 + "\n", "x" * 513, 5, None]
+)
+def test_a_token_that_is_none(complaint, fake, up, kind, token):
     fake.heard = lambda path: (
         path == "/authz/0"
         and fake.say(
-            path, 200, fake.authorization(challenges=[fake.challenge(0, "http-01", token=token)])
+            path, 200, fake.authorization(challenges=[fake.challenge(0, kind, token=token)])
         )
     )
-    complaint(failure=Failure.TRANSIENT)
+    message = complaint(kind=kind, failure=Failure.TRANSIENT)
+    assert message.startswith(f"{host(fake)} answers with what is no ACME; ")
     assert not up
 
 
@@ -393,6 +413,12 @@ def test_the_authority_says_how_long_to_wait(complaint, fake, clock):
     complaint(timeout=30.0, failure=Failure.TRANSIENT)
     assert clock.slept == [1, 7, 7, 7, 7]
     assert complaint.retry_after == 7
+
+
+def test_an_order_that_fails_without_a_word(complaint, fake):
+    fake.issued = "invalid"
+    message = complaint(failure=Failure.REFUSED)
+    assert message.startswith(f"{host(fake)} gave the order up and does not say why; ")
 
 
 def test_an_order_that_fails_in_the_end(complaint, fake):
