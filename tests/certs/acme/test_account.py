@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -85,7 +86,20 @@ def test_a_key_open_to_every_user(file, mode):
 
 def test_a_directory_in_its_place(file):
     file.mkdir()
-    assert "(Is a directory)" in complaint(file)
+    assert "the account key can't be read (Is a directory)" in complaint(file)
+
+
+def test_a_key_that_cant_be_read_is_not_replaced(file, monkeypatch):
+    account_key(file.parent)
+
+    def closed(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        patch.setattr(Path, "read_bytes", lambda self: b"")
+        assert "the account key can't be read (Permission denied)" in complaint(file)
+    assert file.read_bytes().startswith(b"-----BEGIN EC PRIVATE KEY-----")
 
 
 def test_a_key_that_cant_be_written(file, monkeypatch):

@@ -253,6 +253,8 @@ def test_trouble_of_the_authority(complaint, fake, path, status):
     assert complaint(failure=Failure.TRANSIENT) == (
         f"{host(fake)} says 'sorry' (serverInternal); the relay tries again later"
     )
+    fake.refuse(path, "malformed", "sorry", status)
+    complaint(failure=Failure.TRANSIENT)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -474,18 +476,25 @@ def test_text_around_the_chain_is_not_stored(order, fake, certdir):
 
 
 @pytest.mark.parametrize(
-    ("module", "call", "number"),
-    [(os, "fsync", errno.ENOSPC), (os, "fsync", errno.EROFS), (fcntl, "flock", errno.EWOULDBLOCK)],
+    ("call", "number"),
+    [
+        ((os, "fsync"), errno.ENOSPC),
+        ((os, "fsync"), errno.EROFS),
+        ((fcntl, "flock"), errno.EWOULDBLOCK),
+    ],
 )
 def test_nothing_is_asked_where_nothing_can_be_stored(
-    complaint, fake, monkeypatch, module, call, number
+    order, complaint, fake, certdir, monkeypatch, call, number
 ):
+    order()  # so that there is an account key
+    certificate_file(certdir, HOST).unlink()
+    fake.asked.clear()
+
     def fail(*args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, call, fail)
-    failure = Failure.BUSY if module is fcntl else Failure.TRANSIENT
-    complaint(failure=failure)
+    monkeypatch.setattr(*call, fail)
+    complaint(failure=Failure.BUSY if call[0] is fcntl else Failure.TRANSIENT)
     assert fake.asked == []
 
 
