@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Final
 
 import acme.errors
@@ -133,12 +134,14 @@ def _says(host: str, error: messages.Error) -> str:
 
 def nonsense(network: Network) -> IssueError:
     """Return the IssueError for an answer that is not as in RFC 8555."""
+    slow_down = network.status == HTTPStatus.TOO_MANY_REQUESTS
     if network.status >= 400:
         text = f"{network.host} answers with HTTP status {network.status}"
-        cure = _LATER if network.status >= 500 else _CHECK_URL
+        cure = _LATER if slow_down or network.status >= 500 else _CHECK_URL
     else:
         text, cure = f"{network.host} answers with what is no ACME", _CHECK_URL
-    return IssueError(f"{text}; {cure}", retry_after=network.retry_after)
+    failure = Failure.REFUSED if slow_down else Failure.TRANSIENT
+    return IssueError(f"{text}; {cure}", failure, network.retry_after)
 
 
 def _unreachable(network: Network, error: OSError) -> IssueError:

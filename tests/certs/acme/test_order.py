@@ -257,6 +257,14 @@ def test_trouble_of_the_authority(complaint, fake, path, status):
     complaint(failure=Failure.TRANSIENT)
 
 
+def test_a_rate_limit_in_no_words_of_acme(complaint, fake):
+    fake.say("/order", 429, b"slow down", Retry_After="3600")
+    assert complaint(failure=Failure.REFUSED) == (
+        f"{host(fake)} answers with HTTP status 429; the relay tries again later"
+    )
+    assert complaint.retry_after == 3600
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_rate_limit_says_when_to_come_back(complaint, fake, status):
     now = datetime(2030, 1, 1, tzinfo=UTC)
