@@ -7,6 +7,8 @@ in a thread.
 from datetime import datetime
 from pathlib import Path
 
+import attrs
+
 from certs.errors import CertificateFileError
 from certs.files import PairFiles, read_pair
 from certs.hostname import IPAddress, parse_ip
@@ -35,7 +37,8 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
     pair = read_pair(files, [hostname], now)
     if address is not None and must_be_replaced(pair, address, now):
         write_self_signed(files, address, now)
-        pair = read_pair(files, [hostname], now)
+        old, pair = pair, read_pair(files, [hostname], now)
+        pair = attrs.evolve(pair, warnings=(*pair.warnings, replaced_notice(files, old, pair)))
     return pair
 
 
@@ -44,16 +47,25 @@ def must_be_replaced(pair: Pair, address: IPAddress, now: datetime) -> bool:
     return now > pair.not_after and is_made_here(pair, address)
 
 
-def derp_map_node(hostname: str, pair: Pair) -> dict[str, str | int]:
+def replaced_notice(files: PairFiles, old: Pair, new: Pair) -> str:
+    """Say loudly that the pin has changed."""
+    return (
+        f"{files.certificate}: the self-signed certificate expired on "
+        f"{old.not_after:%Y-%m-%d %H:%M} UTC and was replaced; clients refuse this relay "
+        f"until its node in the DERP map has the new CertName {new.pin}"
+    )
+
+
+def derp_map_node(hostname: str, pair: Pair | None) -> dict[str, str | int]:
     """Return the node to put in a DERP map for this relay, in the order that Go prints it.
 
     {"Name": "custom", "RegionID": 900, "HostName": hostname, "CertName": pin}
 
-    CertName is left out where the chain has intermediates: a client that is given a pin refuses
+    CertName is left out where there is no pair yet, or its chain has intermediates: a client that is given a pin refuses
     a second certificate, and verifies such a chain without one.
     """
     node: dict[str, str | int] = {"Name": "custom", "RegionID": 900, "HostName": hostname}
-    if len(pair.chain_der) == 1:
+    if pair is not None and len(pair.chain_der) == 1:
         node["CertName"] = pair.pin
     return node
 

@@ -2,80 +2,53 @@
 
 Each field of `Config` is one flag and says everything about it: name, environment variable,
 default, help and the check from derp/values.py that its value must pass. Rules between fields
-stand in one place below them. Nothing else in the program checks a configured value again.
+stand below them. Those of certificates have a file of their own, derp/certoptions.py. Nothing else
+in the program checks a configured value again.
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
 derper-docker. Nothing here touches the network or the file system.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from derp import values
+from derp.certoptions import ACME, ACME_MODES, TLS, CertificateOptions
 from derp.errors import UsageError
-from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Kind, Setting, shown
+from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Setting
 from derp.http.bootstrap_dns import Name
+from derp.options import ConfigError, flag_of, option
 from derp.refused import REFUSED
 from derp.values import Address
 
-# ruff: noqa: RUF009 - _option is attrs.field with a check
-
-
-class ConfigError(UsageError):
-    """A field can't have the value it was given.
-
-    The message gives the flag its plain name; `from_settings` says what the operator typed.
-    """
-
-    def __init__(self, flag: str, value: object, want: str) -> None:
-        super().__init__(f"-{flag} {shown(str(value))}: {want}")
-        self.flag = flag
-        self.want = want
-        """What would be right."""
-
-
-def _option(
-    name: str, kind: Kind, default: str, check: Callable[[Any], object], **more: str
-) -> Any:
-    """Make the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError."""
-
-    def convert(value: object) -> object:
-        try:
-            return check(value)
-        except ValueError as error:
-            raise ConfigError(name, value, str(error)) from None
-
-    flag = Flag(name=name, kind=kind, default=default, **more)
-    return attrs.field(default=flag.default_value, converter=convert, metadata={"flag": flag})
+# ruff: noqa: RUF009 - option is attrs.field with a check
 
 
 _GENERAL: Final = "General"
 _LISTENING: Final = "Listening"
-_TLS: Final = "TLS certificates"
-_STUN: Final = "STUN"
 _WEB: Final = "Pages"
 _LIMITS: Final = "Limits"
 _TCP: Final = "TCP connections"
+_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, _WEB, _LIMITS, _TCP)
+"""In the order of the help."""
 
 _DEV_ADDRESS: Final = Address("", 3340)
 _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
-_PLACEHOLDER_HOSTNAME: Final = "your-hostname.com"
-_ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 
 @attrs.frozen(kw_only=True)
-class Config:
+class Config(CertificateOptions):
     """Everything the operator decides. Durations are seconds.
 
     Any combination that can be constructed can be served, as far as that can be known without
     looking at the machine; everything else raises ConfigError.
     """
 
-    dev: bool = _option(
+    dev: bool = option(
         "dev",
         BOOL,
         "false",
@@ -83,7 +56,7 @@ class Config:
         group=_GENERAL,
         usage="Development mode: a throw-away key, and :3340 in place of -a.",
     )
-    key_path: Path | None = _option(
+    key_path: Path | None = option(
         "c",
         STRING,
         "",
@@ -94,7 +67,7 @@ class Config:
         "Required unless run by root or with -dev.",
     )
     """None in development mode only."""
-    derp: bool = _option(
+    derp: bool = option(
         "derp",
         BOOL,
         "true",
@@ -102,7 +75,7 @@ class Config:
         group=_GENERAL,
         usage="Relay packets. Without it, only STUN and the pages are served.",
     )
-    addr: Address = _option(
+    addr: Address = option(
         "a",
         STRING,
         ":443",
@@ -111,9 +84,10 @@ class Config:
         variable="DERP_ADDR",
         placeholder="ADDRESS",
         usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
-        "It is HTTPS if the port is 443 or -certmode is manual, and HTTP otherwise.",
+        "It is HTTPS if the port is 443, -certmode is manual or -acme-directory is given, "
+        "and HTTP otherwise.",
     )
-    http_port: int = _option(
+    http_port: int = option(
         "http-port",
         INT,
         "80",
@@ -125,7 +99,7 @@ class Config:
         usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
     )
     """-1 for none. Of no account unless `serve_tls`."""
-    stun: bool = _option(
+    stun: bool = option(
         "stun",
         BOOL,
         "true",
@@ -134,7 +108,7 @@ class Config:
         variable="DERP_STUN",
         usage="Answer STUN, on the IP address of -a.",
     )
-    stun_port: int = _option(
+    stun_port: int = option(
         "stun-port",
         INT,
         "3478",
@@ -145,41 +119,7 @@ class Config:
         want=values.port_want(0),
         usage="UDP port for STUN.",
     )
-    hostname: str = _option(
-        "hostname",
-        STRING,
-        "derp.tailscale.com",
-        values.hostname,
-        group=_TLS,
-        variable="DERP_DOMAIN",
-        placeholder="NAME",
-        usage="The name that certificates are for. It may be an IP address, "
-        "to be served with a self-signed certificate.",
-    )
-    certmode: str = _option(
-        "certmode",
-        STRING,
-        "letsencrypt",
-        values.certmode,
-        group=_TLS,
-        variable="DERP_CERT_MODE",
-        placeholder="MODE",
-        usage="Where certificates come from: manual reads NAME.crt and NAME.key in -certdir, "
-        "NAME being the -hostname. letsencrypt and gcp are not supported yet "
-        "where HTTPS is served.",
-    )
-    certdir: Path | None = _option(
-        "certdir",
-        STRING,
-        "",
-        values.path,
-        group=_TLS,
-        variable="DERP_CERT_DIR",
-        placeholder="DIR",
-        usage="Where certificates are kept.",
-    )
-    """Never None where `serve_tls`."""
-    home: str = _option(
+    home: str = option(
         "home",
         STRING,
         "",
@@ -189,7 +129,7 @@ class Config:
         usage="What / serves: blank for an empty page, a URL to redirect to, "
         "or a short page about DERP if not given.",
     )
-    bootstrap_dns_names: tuple[Name, ...] = _option(
+    bootstrap_dns_names: tuple[Name, ...] = option(
         "bootstrap-dns-names",
         STRING,
         "",
@@ -198,7 +138,7 @@ class Config:
         placeholder="NAMES",
         usage="Names, with commas between them, whose addresses /bootstrap-dns lists.",
     )
-    unpublished_bootstrap_dns_names: tuple[Name, ...] = _option(
+    unpublished_bootstrap_dns_names: tuple[Name, ...] = option(
         "unpublished-bootstrap-dns-names",
         STRING,
         "",
@@ -209,7 +149,7 @@ class Config:
         "who ask for them; name/txt-name tells them to as many percent of clients "
         "as the TXT record of txt-name says.",
     )
-    accept_connection_limit: float = _option(
+    accept_connection_limit: float = option(
         "accept-connection-limit",
         FLOAT,
         "+Inf",
@@ -220,7 +160,7 @@ class Config:
         usage="New connections a second; those above it are closed at once.",
     )
     """Connections a second; infinite for no limit."""
-    accept_connection_burst: int = _option(
+    accept_connection_burst: int = option(
         "accept-connection-burst",
         INT,
         "9223372036854775807",
@@ -229,7 +169,7 @@ class Config:
         default_words="no limit",
         usage="New connections at once, before -accept-connection-limit counts.",
     )
-    rate_config: Path | None = _option(
+    rate_config: Path | None = option(
         "rate-config",
         STRING,
         "",
@@ -239,7 +179,7 @@ class Config:
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
     )
-    tcp_keepalive_time: float = _option(
+    tcp_keepalive_time: float = option(
         "tcp-keepalive-time",
         DURATION,
         "10m",
@@ -248,7 +188,7 @@ class Config:
         usage="Quiet time after which TCP asks whether a client is still there; 0 for never.",
     )
     """At most what TCP_KEEPIDLE takes."""
-    tcp_user_timeout: float = _option(
+    tcp_user_timeout: float = option(
         "tcp-user-timeout",
         DURATION,
         "15s",
@@ -257,7 +197,7 @@ class Config:
         usage="How long sent data may go unacknowledged; 0 leaves it to the kernel.",
     )
     """At most what TCP_USER_TIMEOUT takes, which counts milliseconds."""
-    tcp_write_timeout: float = _option(
+    tcp_write_timeout: float = option(
         "tcp-write-timeout",
         DURATION,
         "2s",
@@ -278,22 +218,23 @@ class Config:
             raise ConfigError("accept-connection-burst", burst, want)
         if not self.serve_tls:
             return
-        if self.certmode in _ACME_MODES:
-            want = "not supported yet; want manual, or a port other than 443 in -a to serve HTTP"
-            raise ConfigError("certmode", self.certmode, want)
-        if self.certdir is None:
-            raise ConfigError("certdir", "", "want a directory for certificates")
-        if self.hostname == _PLACEHOLDER_HOSTNAME:
-            want = "that is a placeholder; want the DNS name or the IP address of this server"
-            raise ConfigError("hostname", self.hostname, want)
+        self.check_certificates()
         if self.http_port == self.addr.port != 0:
             want = "the port of -a; want another one, or -1 for none"
             raise ConfigError("http-port", self.http_port, want)
 
     @property
     def serve_tls(self) -> bool:
-        """HTTPS, not HTTP. Matches tsweb.IsProd443 and what cmd/derper makes of it."""
-        return self.addr.port == 443 or self.certmode == "manual"
+        """HTTPS, not HTTP. Matches tsweb.IsProd443 and what cmd/derper makes of it.
+
+        Whoever names an ACME server wants HTTPS, whatever the port; the Go derper has no such flag.
+        """
+        return self.addr.port == 443 or self.certmode == "manual" or self.acme_directory != ""
+
+    @property
+    def serve_acme(self) -> bool:
+        """HTTPS with certificates by ACME."""
+        return self.serve_tls and self.certmode in ACME_MODES
 
     @property
     def hostname_is_ip(self) -> bool:
@@ -310,7 +251,7 @@ class Config:
             flag = setting.flag
             if flag.refusal and setting.value != flag.default_value:
                 raise UsageError(f"{setting.source}: {flag.refusal}")
-        fields = {field.name: settings[_flag_of(field).name] for field in attrs.fields(cls)}
+        fields = {field.name: settings[flag_of(field).name] for field in attrs.fields(cls)}
         chosen: dict[str, Any] = {name: setting.value for name, setting in fields.items()}
         chosen["key_path"] = chosen["key_path"] or fields["key_path"].flag.default
         if chosen["dev"]:
@@ -339,16 +280,12 @@ def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
         group=_GENERAL,
         usage="Print the version and exit.",
     )
-    flags = [_flag_of(field) for field in attrs.fields(Config)]
+    flags = [flag_of(field) for field in attrs.fields(Config)]
+    flags.sort(key=lambda flag: _GROUPS.index(flag.group))
     return [
         attrs.evolve(flag, default=defaults.get(flag.name, flag.default))
         for flag in [flags[0], version, *flags[1:], *REFUSED]
     ]
-
-
-def _flag_of(field: "attrs.Attribute[Any]") -> Flag:
-    flag: Flag = field.metadata["flag"]
-    return flag
 
 
 def _default_certdir(environ: Mapping[str, str]) -> str:

@@ -167,6 +167,8 @@ class Flag:
     """Better than the default itself, in the help."""
     want: str = ""
     """Better than the words of the kind, in the error line."""
+    secret: bool = False
+    """Whether its value must stand in no message."""
     refusal: str = ""
     """Not empty: the flag is known, but only its default can be had, and this says why."""
 
@@ -263,7 +265,7 @@ def _parse_arguments(
 
 
 def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:
-    given = f"{source}{separator}{shown(text)}"
+    given = source if flag.secret else f"{source}{separator}{shown(text)}"
     try:
         return Setting(flag, flag.kind.read(text), source, given)
     except ValueError as error:

@@ -9,7 +9,6 @@ from typing import Final
 
 from derp.flags import BOOL, STRING, Flag, Kind
 
-_NO_ACME: Final = "certificates by ACME are not supported yet; leave it out"
 _NO_MESH: Final = "meshing with other relays is not supported yet; leave it out"
 _NO_CHECK: Final = "checking clients is not supported yet; leave it out only to let anyone connect"
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
@@ -20,10 +19,6 @@ def _refused(name: str, kind: Kind, default: str, refusal: str, variable: str = 
 
 
 REFUSED: Final = (
-    _refused("acme-eab-kid", STRING, "", _NO_ACME),
-    _refused("acme-eab-key", STRING, "", _NO_ACME),
-    _refused("acme-email", STRING, "", _NO_ACME),
-    _refused("acme-ip-certs", BOOL, "false", _NO_ACME),
     _refused("mesh-psk-file", STRING, "", _NO_MESH),
     _refused("mesh-with", STRING, "", _NO_MESH),
     _refused("secrets-url", STRING, "", _NO_MESH),

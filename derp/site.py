@@ -11,7 +11,8 @@ from typing import Final
 
 import trio
 
-from derp.certificates import Status
+from derp.certificates.served import Status
+from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.connection import Connection
 from derp.http.bootstrap_dns import BootstrapDNS
@@ -31,12 +32,18 @@ _BYTES_OFFSET: Final = 120
 
 
 def make_site(
-    config: Config, server: Server, stats: Stats, names: BootstrapDNS, certificate: Status | None
+    config: Config,
+    server: Server,
+    stats: Stats,
+    names: BootstrapDNS,
+    certificates: Certificates | None,
 ) -> Site:
     """Make the Site that the front end answers from."""
     started = time.time()
     clock_at_start = trio.current_time()
     version = metadata.version("trio-derper")
+    # More may come, on demand.
+    statuses = [] if certificates is None else certificates.statuses
 
     def gauges() -> Gauges:
         hub = server.hub
@@ -54,7 +61,7 @@ def make_site(
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,
             serves_tls=config.serve_tls,
-            certificate=None if certificate is None else _certificate(certificate),
+            certificates=[_certificate(status) for status in statuses],
             rate_limit_bytes_per_second=(
                 None if config.rate_config is None else server.rate_limit.bytes_per_second
             ),
@@ -76,7 +83,7 @@ def make_site(
             ("Machine", platform.node()),
             ("TLS hostname", config.hostname),
             ("Clients", str(len(server.hub.members))),
-            *(() if certificate is None else _certificate_facts(certificate)),
+            *(fact for status in statuses for fact in _certificate_facts(status)),
         ]
 
     return Site(
@@ -89,12 +96,18 @@ def make_site(
         varz=varz,
         problems=server.hub.check,
         traffic=lambda: _traffic(server),
+        challenges=(
+            certificates.contexts.http_challenges
+            if certificates is not None and config.serve_acme
+            else None
+        ),
     )
 
 
 def _certificate(status: Status) -> Certificate:
     return Certificate(
-        not_after=int(status.pair.not_after.timestamp()),
+        name=status.certificate.names[0],
+        not_after=0 if status.pair is None else int(status.pair.not_after.timestamp()),
         replaced=status.replaced,
         replaced_at=int(status.replaced_at or 0),
         failures=status.failures,
@@ -103,9 +116,11 @@ def _certificate(status: Status) -> Certificate:
 
 
 def _certificate_facts(status: Status) -> Sequence[tuple[str, str]]:
+    pair = status.pair
+    expires = "none yet" if pair is None else f"{pair.not_after:%Y-%m-%d %H:%M} UTC"
     facts = [
-        ("Certificate", " ".join(status.pair.names)),
-        ("It expires", f"{status.pair.not_after:%Y-%m-%d %H:%M} UTC"),
+        ("Certificate", " ".join(status.certificate.names if pair is None else pair.names)),
+        ("It expires", expires),
     ]
     if status.replaced_at is not None:
         facts.append(("Last replaced", _when(status.replaced_at)))

@@ -20,9 +20,8 @@ import math
 import random
 import signal
 import socket
-import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NoReturn
@@ -31,15 +30,14 @@ import attrs
 import trio
 from nacl.public import PrivateKey
 
-from certs.context import make_context
 from certs.errors import CertificateError
-from certs.files import pair_files
-from certs.manual import derp_map_node, load
+from certs.manual import derp_map_node
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from certs.reload import WatchedFiles
-from derp import certificates, keyfile, log, rateconfig, timers
+from derp import keyfile, log, rateconfig, timers
 from derp.accept import Door
+from derp.certificates.plan import make_plan
+from derp.certificates.tasks import Certificates, load
 from derp.config import Config
 from derp.errors import ReloadError, StartError
 from derp.http import routes
@@ -47,7 +45,6 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
 from derp.net.descriptors import Descriptors, raise_limit
 from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
-from derp.net.tls import TLSEngine
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
@@ -77,21 +74,12 @@ class Event(enum.Enum):
 
 
 @attrs.frozen
-class PreparedTLS:
-    """What to serve TLS with, and how to make a context of another pair."""
-
-    pair: Pair
-    make_context: certificates.MakeContext
-    engine: TLSEngine
-
-
-@attrs.frozen
 class Prepared:
     """Everything that can fail at start, got ready before anything is served."""
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
-    tls: PreparedTLS | None
+    certificates: Certificates | None
     main: Sequence[socket.socket]
     plain: Sequence[socket.socket]
     stun: Sequence[socket.socket]
@@ -144,44 +132,35 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
     rate_limit = NO_LIMIT
     if config.rate_config is not None:
         rate_limit = rateconfig.load(config.rate_config)
-    pair = _load_pair(config) if config.serve_tls else None
+    now = datetime.now(UTC)
+    with _start_errors():
+        plan = make_plan(config) if config.serve_tls else None
+        found = [] if plan is None else load(plan, now)
     # Last, so that a start that fails for another reason leaves no new key behind.
     if config.key_path is None:
         private_key = PrivateKey.generate()
     else:
         private_key = PrivateKey(keyfile.load_or_make(config.key_path).raw)
-    tls = None if pair is None else _prepare_tls(config, pair, private_key)
-    return Prepared(private_key, rate_limit, tls, main, plain, stun)
+    certificates = None
+    if plan is not None:
+        metacert = make_metacert(bytes(private_key.public_key), now)
+        with _start_errors():
+            certificates = Certificates(plan, found, metacert)
+    return Prepared(private_key, rate_limit, certificates, main, plain, stun)
 
 
-def _load_pair(config: Config) -> Pair:
-    if config.certdir is None:
-        raise StartError("-certdir: want a directory for certificates")
+@contextlib.contextmanager
+def _start_errors() -> Iterator[None]:
+    """Turn what is wrong with the operator's certificate into what ends the start."""
     try:
-        return load(pair_files(config.certdir, config.hostname), config.hostname, datetime.now(UTC))
+        yield
     except CertificateError as error:
         raise StartError(str(error)) from error
-
-
-def _prepare_tls(config: Config, pair: Pair, private_key: PrivateKey) -> PreparedTLS:
-    metacert = make_metacert(bytes(private_key.public_key), datetime.now(UTC))
-
-    def make(pair: Pair) -> ssl.SSLContext:
-        return make_context(pair, metacert, config.hostname)
-
-    try:
-        engine = TLSEngine(make(pair))
-    except CertificateError as error:
-        raise StartError(str(error)) from error
-    for warning in pair.warnings:
-        logger.warning(warning)
-    return PreparedTLS(pair, make, engine)
 
 
 async def serve(config: Config, prepared: Prepared) -> None:
     """Serve on what was prepared, until the signal task says to stop."""
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
-    look_at_once, looks = trio.open_memory_channel[None](1)
     async with trio.open_nursery() as senders:
         server = Server(
             prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
@@ -191,13 +170,13 @@ async def serve(config: Config, prepared: Prepared) -> None:
         senders.start_soon(server.poller.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
-                _start_services(config, prepared, server, services, connections, looks)
+                _start_services(config, prepared, server, services, connections)
                 _announce(config, prepared)
                 async for event in events:
                     if event is Event.STOP:
                         break
-                    with contextlib.suppress(trio.WouldBlock):
-                        look_at_once.send_nowait(None)
+                    if prepared.certificates is not None:
+                        prepared.certificates.wake()
                     # On its own, so that a file that can't be read to its end delays no stop.
                     services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
@@ -215,19 +194,17 @@ def _start_services(
     server: Server,
     services: trio.Nursery,
     connections: trio.Nursery,
-    looks: trio.MemoryReceiveChannel[None],
 ) -> None:
     stats = stun_server.Stats()
     names = BootstrapDNS()
     refusals = log.Coalescer()
-    tls = prepared.tls
-    certificate = None if tls is None else certificates.Status(tls.pair)
-    site = make_site(config, server, stats, names, certificate)
+    certificates = prepared.certificates
+    site = make_site(config, server, stats, names, certificates)
     limit = None
     if math.isfinite(config.accept_connection_limit):
         burst = config.accept_connection_burst
         limit = TokenBucket(config.accept_connection_limit, burst, trio.current_time())
-    engine = None if tls is None else tls.engine
+    engine = None if certificates is None else certificates.engine
     door = Door(server, connections, partial(routes.route, site), engine, limit, refusals)
     plain_door = attrs.evolve(
         door, route=partial(routes.route_plain, site), engine=None, limit=None
@@ -242,13 +219,8 @@ def _start_services(
         server.poller.add_urgent(sock.fileno())
     for sock in prepared.stun:
         services.start_soon(stun_server.serve, sock, stats)
-    if tls is not None and certificate is not None and config.certdir is not None:
-        source = WatchedFiles(pair_files(config.certdir, config.hostname), [config.hostname])
-        to_listeners, contexts = trio.open_memory_channel[ssl.SSLContext](1)
-        services.start_soon(
-            certificates.watch, source, tls.make_context, certificate, looks, to_listeners
-        )
-        services.start_soon(certificates.install, tls.engine, contexts)
+    if certificates is not None:
+        services.start_soon(certificates.run, partial(_announce_node, config, prepared))
     services.start_soon(timers.run, server)
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
@@ -327,18 +299,23 @@ async def _drain(server: Server) -> None:
 
 def _announce(config: Config, prepared: Prepared) -> None:
     """Say what is served where, and what to put into the DERP map."""
-    kind = "HTTPS" if prepared.tls is not None else "HTTP"
+    kind = "HTTPS" if prepared.certificates is not None else "HTTP"
     served = (("HTTP", prepared.plain), ("STUN", prepared.stun))
     for what, sockets in ((kind, prepared.main), *served):
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
-    if prepared.tls is not None and config.hostname_is_ip:
-        # On standard output, to be copied as it is: in the log its quotes would be escaped.
-        node = derp_map_node(config.hostname, prepared.tls.pair)
-        if (port := prepared.main[0].getsockname()[1]) != 443:
-            node["DERPPort"] = port
-        stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1
-        if stun_port != 3478:
-            node["STUNPort"] = stun_port
-        sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
-        sys.stdout.flush()
+    if prepared.certificates is not None and config.hostname_is_ip:
+        _announce_node(config, prepared, prepared.certificates.statuses[0].pair)
+
+
+def _announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
+    """Print the node for the DERP map of a relay that is reached by its address."""
+    node = derp_map_node(config.hostname, pair)
+    if (port := prepared.main[0].getsockname()[1]) != 443:
+        node["DERPPort"] = port
+    stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1
+    if stun_port != 3478:
+        node["STUNPort"] = stun_port
+    # On standard output, to be copied as it is: in the log its quotes would be escaped.
+    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
+    sys.stdout.flush()

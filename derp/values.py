@@ -6,6 +6,7 @@ begins with "want". Forms and ranges are those of the Go derper, where it says; 
 value that can't work, it is refused here.
 """
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from certs.hostname import IPAddress, parse_ip
 from derp.http.bootstrap_dns import Name, parse_names
 
 
@@ -121,21 +123,68 @@ def hostname(value: str) -> str:
     return value
 
 
+def directory_url(value: str) -> str:
+    """Check the URL of an ACME server's directory; empty for none."""
+    if value and not (_is_url(value) and value.startswith("https://")):
+        raise ValueError("want the URL of an ACME directory, which begins with https://")
+    return value
+
+
+def email(value: str) -> str:
+    """Check an email address for notices; empty for none."""
+    if value and not re.fullmatch(r"[^\s@,<>:?]+@[^\s@,<>:?]+", value):
+        raise ValueError("want one email address, such as ops@example.com")
+    return value
+
+
+def key_id(value: str) -> str:
+    """Check the key ID of an external account; empty for none."""
+    if not re.fullmatch(r"[!-~]*", value):
+        raise ValueError("want the key ID as the certificate authority gave it")
+    return value
+
+
+def mac_key(value: str | bytes) -> bytes:
+    """Decode the key of an external account, from base64url or base64; empty for none."""
+    if isinstance(value, bytes):
+        return value
+    digits = value.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        want = "want the HMAC key in base64, as the certificate authority gave it"
+        raise ValueError(want) from None
+
+
+def addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """Check a list of IP addresses, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    found = [parse_ip(part.strip()) for part in value.split(",")] if value else []
+    known = [address for address in found if address is not None]
+    if len(known) < len(found):
+        raise ValueError("want IP addresses without brackets, with commas between them")
+    return tuple(dict.fromkeys(known))
+
+
 def home(value: str) -> str:
     """Check what the root path serves: nothing, `blank`, or a URL fit for a Location header."""
     want = "want blank, or a URL that begins with http:// or https://"
     if value in {"", "blank"}:
         return value
-    if not re.fullmatch(r"https?://[!-~]+", value):
-        raise ValueError(want)
-    try:
-        url = urlsplit(value)
-        usable = bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
+    if not _is_url(value):
         raise ValueError(want)
     return value
+
+
+def _is_url(text: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        return False
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        return False
 
 
 def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:

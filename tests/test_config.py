@@ -136,8 +136,8 @@ def test_dev():
 def test_addresses(text: str, host: str, port: int, tls: bool):
     plain = ("-a", text, "-c", "/k", "-http-port=-1", "-certdir=/c")
     if tls:
-        assert usage_error(*plain).startswith("-certmode letsencrypt (the default): ")
-        assert usage_error(*plain, "-certmode", "gcp").startswith("-certmode gcp: ")
+        config = configure(*plain, "-hostname", "derp.example.com")
+        assert (config.addr, config.serve_tls) == (Address(host, port), True)
     else:
         config = configure(*plain)
         assert (config.addr, config.serve_tls) == (Address(host, port), False)
@@ -280,6 +280,9 @@ ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
 HOSTNAME = "want a DNS name in ASCII, or an IP address without brackets"
 HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
 NAMES = "want name or name/txt-name, with commas between them"
+DIRECTORY = "want the URL of an ACME directory, which begins with https://"
+EMAIL = "want one email address, such as ops@example.com"
+ADDRESSES = "want IP addresses without brackets, with commas between them"
 LIMIT = "want a number above 0, or +Inf for no limit"
 KEEPALIVE = "want a duration from 0 to 9h6m7s"
 USER_TIMEOUT = "want a duration from 0 to 596h31m23.647s"
@@ -299,6 +302,10 @@ WRONG = [
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
     ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
     ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
+    ("acme-directory", DIRECTORY, ["x", "http://a/dir", "https://", "https://a b", "https://a:0"]),
+    ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
+    ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
+    ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
     ("home", HOME_PAGE, ["Blank", "example.com", "ftp://a", "http://", "https:///x", "HTTP://a"]),
     (
         "home",
@@ -355,20 +362,6 @@ def test_wrong_variables(name: str, variable: str):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (
-            ("-c", "/k"),
-            (
-                "-certmode letsencrypt (the default): not supported yet; "
-                "want manual, or a port other than 443 in -a to serve HTTP"
-            ),
-        ),
-        (
-            ("-c", "/k", "-certmode=gcp"),
-            (
-                "-certmode=gcp: not supported yet; "
-                "want manual, or a port other than 443 in -a to serve HTTP"
-            ),
-        ),
         ((*TLS, "-certdir="), "-certdir='': want a directory for certificates"),
         (
             (*TLS, "-hostname", "your-hostname.com"),
@@ -405,13 +398,164 @@ def test_values_that_do_go_together():
     assert configure(*PLAIN, "-certdir=").certdir is None
 
 
+# --- certificates ---
+
+ACME = ("-hostname", "derp.example.com", "-c", "/k")
+OWN_CA = ("-acme-directory", "https://ca.example/dir")
+EAB = ("-acme-eab-kid", "kid-1", "-acme-eab-key", "c2VjcmV0")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("-c", "/k"),
+            (
+                "-hostname derp.tailscale.com (the default): that is Tailscale's own; "
+                "want the DNS name of this server"
+            ),
+        ),
+        ((*ACME, "-certdir="), "-certdir='': want a directory for certificates"),
+        (
+            (*ACME, "-hostname", "203.0.113.1"),
+            (
+                "-hostname 203.0.113.1: an IP address; want -certmode manual for a self-signed "
+                "certificate, or -acme-ip-certs for one from Let's Encrypt"
+            ),
+        ),
+        (
+            (*ACME, *OWN_CA, *EAB, "-certmode=gcp", "-acme-email=a@b", "-hostname=8.8.8.8"),
+            (
+                "-hostname=8.8.8.8: an IP address; "
+                "want -certmode manual for a self-signed certificate"
+            ),
+        ),
+        (
+            (*ACME, "-hostname", "10.0.0.1", "-acme-ip-certs"),
+            (
+                "-hostname 10.0.0.1: Let's Encrypt certifies public addresses only; "
+                "want one, or -certmode manual"
+            ),
+        ),
+        (
+            (*ACME, "-acme-ip-certs", "-acme-ip-addresses", "8.8.8.8, fd00::1"),
+            (
+                "-acme-ip-addresses '8.8.8.8, fd00::1': Let's Encrypt certifies public addresses "
+                "only; want one, or -certmode manual"
+            ),
+        ),
+        (
+            (*ACME, "-acme-ip-addresses", "8.8.8.8"),
+            "-acme-ip-addresses 8.8.8.8: want -acme-ip-certs with it",
+        ),
+        (
+            (*TLS, "-acme-ip-certs"),
+            "-acme-ip-certs: want -certmode letsencrypt with it",
+        ),
+        (
+            (*TLS, *OWN_CA),
+            (
+                "-acme-directory https://ca.example/dir: "
+                "of no use with -certmode manual; want letsencrypt there"
+            ),
+        ),
+        (
+            (*ACME, "-certmode=gcp", *EAB),
+            "-acme-email: want it: -certmode gcp goes with no account of less",
+        ),
+        (
+            (*ACME, "-certmode=gcp", "-acme-email=a@b", "-acme-eab-kid=x"),
+            "-acme-eab-key: want it: -certmode gcp goes with no account of less",
+        ),
+        (
+            (*ACME, *OWN_CA, "-acme-eab-kid=x"),
+            "-acme-eab-key: -acme-eab-kid and -acme-eab-key go together; want both",
+        ),
+        (
+            (*ACME, *OWN_CA, "-acme-eab-key=c2VjcmV0"),
+            "-acme-eab-kid: -acme-eab-kid and -acme-eab-key go together; want both",
+        ),
+        (
+            (*ACME, *EAB),
+            (
+                "-acme-eab-kid kid-1: Let's Encrypt takes none; "
+                "want -certmode gcp, or the server's -acme-directory"
+            ),
+        ),
+        (
+            (*TLS, "-tls-cert", "/c"),
+            "-tls-key: -tls-cert and -tls-key go together; want this one, too",
+        ),
+        (
+            (*TLS, "-tls-key", "/c"),
+            "-tls-cert: -tls-cert and -tls-key go together; want this one, too",
+        ),
+        (
+            (*ACME, "-tls-cert", "/c", "-tls-key", "/k"),
+            "-tls-cert /c: want -certmode manual with it",
+        ),
+    ],
+)
+def test_certificates_that_cant_be_had(argv: tuple[str, ...], message: str):
+    assert usage_error(*argv) == message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ACME,
+        (*ACME, "-acme-email", "ops@example.com"),
+        (*ACME, "-acme-ip-certs"),
+        (*ACME, "-acme-ip-certs", "-acme-ip-addresses", "8.8.8.8,2606:4700::1"),
+        (*ACME, "-hostname", "8.8.8.8", "-acme-ip-certs"),
+        (*ACME, *OWN_CA, "-hostname", "127.0.0.1", "-acme-ip-certs"),
+        (*ACME, *OWN_CA, "-acme-ip-certs", "-acme-ip-addresses", "10.0.0.1"),
+        (*ACME, *OWN_CA, *EAB, "-acme-ca-bundle", "/ca.pem"),
+        (*ACME, "-certmode", "gcp", *EAB, "-acme-email", "ops@example.com"),
+        (*ACME, *OWN_CA, "-a", ":8443"),
+    ],
+)
+def test_certificates_that_can_be_had(argv: tuple[str, ...]):
+    config = configure(*argv)
+    assert config.serve_tls
+    assert config.serve_acme
+
+
+def test_what_the_go_derper_ignores_beside_http_and_manual_is_ignored():
+    for argv in (PLAIN, TLS):
+        assert not configure(*argv, "-acme-eab-kid=x", "-acme-email=a@b").serve_acme
+
+
+def test_a_pair_of_the_operators_own_needs_no_directory():
+    config = configure(*TLS, "-certdir=", "-tls-cert", "/a.pem", "-tls-key", "/a.pem")
+    assert (config.tls_cert, config.tls_key) == (Path("/a.pem"), Path("/a.pem"))
+
+
+@pytest.mark.parametrize("text", ["-_8A", "+/8A", "+/8A==", "-_8A="])
+def test_an_external_account_key_in_either_base64(text: str):
+    assert configure(*PLAIN, f"-acme-eab-key={text}").acme_eab_key == b"\xfb\xff\x00"
+
+
+@pytest.mark.parametrize("text", ["s3cret key", "s3cret!", "s3cre", "sü"])
+def test_a_secret_is_in_no_message(text: str):
+    message = usage_error(*PLAIN, f"-acme-eab-key={text}")
+    want = "want the HMAC key in base64, as the certificate authority gave it"
+    assert message == f"-acme-eab-key: {want}"
+    with pytest.raises(ConfigError) as caught:
+        Config(dev=True, acme_eab_key=text)
+    assert text not in str(caught.value)
+    assert usage_error(*PLAIN, DERP_ACME_EAB_KEY=text) == f"DERP_ACME_EAB_KEY: {want}"
+
+
+def test_a_secret_is_in_no_repr():
+    config = configure(*ACME, *OWN_CA, *EAB)
+    assert config.acme_eab_key == b"secret"
+    assert "secret" not in repr(config)
+
+
 # --- flags of the Go derper that are not supported yet ---
 
 REFUSED = {
-    "acme-eab-kid": "s3cret",
-    "acme-eab-key": "s3cret",
-    "acme-email": "me@example.com",
-    "acme-ip-certs": "true",
     "mesh-psk-file": "/psk",
     "mesh-with": "derp2.example.com",
     "secrets-url": "https://s3cret",
@@ -424,8 +568,14 @@ REFUSED = {
     "ace": "true",
 }
 HARMLESS = [
-    *["acme-eab-kid=", "acme-eab-key=", "acme-email=", "acme-ip-certs=0", "mesh-psk-file="],
-    *["mesh-with=", "secrets-url=", "secrets-path-prefix=prod/derp", "verify-clients=F", "ace=f"],
+    *[
+        "mesh-psk-file=",
+        "mesh-with=",
+        "secrets-url=",
+        "secrets-path-prefix=prod/derp",
+        "verify-clients=F",
+        "ace=f",
+    ],
     *["secrets-cache-dir=/home/derp/.cache/derper-secrets", "verify-client-url=", "socket="],
     "verify-client-url-fail-open=true",
 ]
@@ -459,6 +609,8 @@ def test_every_flag_is_known():
     names = {flag.name for flag in flag_table(HOME, root=True)}
     served = {
         *{"dev", "version", "a", "http-port", "stun", "stun-port", "c", "certmode", "certdir"},
+        *{"tls-cert", "tls-key", "acme-email", "acme-directory", "acme-ca-bundle"},
+        *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
@@ -490,7 +642,8 @@ def test_anything_is_a_config_or_a_usage_error(
         assert len(str(outcome)) < 400
     else:
         assert outcome.dev or outcome.key_path is not None
-        assert not outcome.serve_tls or outcome.certmode == "manual"
+        assert not outcome.serve_tls or outcome.certdir or outcome.tls_cert
+        assert not outcome.serve_acme or outcome.certdir
 
 
 def config_or_error(argv: list[str], environ: dict[str, str], root: bool) -> Config | UsageError:

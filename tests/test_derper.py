@@ -239,8 +239,8 @@ async def test_a_new_certificate_is_served_without_a_restart(
         await a.send(0x12, bytes(8))
         assert await a.receive() == (PONG, bytes(8))
         page = get(f"https://127.0.0.1:{port}/debug/varz")
-        assert "\nderper_certificate_replaced 2\n" in page
-        assert "\nderper_certificate_failures 1\n" in page
+        assert '\nderper_certificate_replaced{name="127.0.0.1"} 2\n' in page
+        assert '\nderper_certificate_failures{name="127.0.0.1"} 1\n' in page
         index = get(f"https://127.0.0.1:{port}/debug/")
         assert "Last failure" in index
         assert "no private key" in index or "no PEM" in index

@@ -13,12 +13,12 @@ Paths, status codes and headers are those of cmd/derper, derpserver.Handler and 
 
 A path is cleaned first: `//`, `/./` and `/../` give a 307 to the path without, as Go's ServeMux
 does, so that no path has two names. On the plain port beside TLS, `route_plain` redirects all but
-/generate_204 and /debug to https.
+/generate_204, /debug and, with certificates by ACME, /.well-known/acme-challenge/ to https.
 """
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote, unquote
 
@@ -30,6 +30,7 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.message import Answer, Request, Response, Stream, Upgrade
 
 _CHALLENGE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
+_ACME_CHALLENGE = "/.well-known/acme-challenge/"
 _URL_SAFE = "/?%:@!$&'()*+,;=-._~[]#"
 
 _BROWSER_HEADERS = (
@@ -70,6 +71,8 @@ class Site:
     """What is inconsistent, a line each; empty if all is well."""
     traffic: Callable[[], AsyncGenerator[bytes, None]]
     """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
+    challenges: Mapping[str, str] | None = None
+    """Answers to HTTP-01 challenges by their tokens, as of now; None without ACME."""
 
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP; its field names and order are the Go derper's."""
@@ -116,12 +119,22 @@ def route_plain(site: Site, request: Request) -> Answer:
         return route(site, request)
     if path == "/generate_204" or path.startswith("/debug"):
         return route(site, request)
+    if site.challenges is not None and path.startswith(_ACME_CHALLENGE):
+        return _acme_challenge(site.challenges, path.removeprefix(_ACME_CHALLENGE))
     if request.method not in {"GET", "HEAD"}:
         return _text(400, "Use HTTPS")
     if path == "/" and not request.query and may_debug(request):
         path = "/debug/"
     query = f"?{request.query}" if request.query else ""
     return _redirect(request, 302, f"https://{request.host or site.hostname}{path}{query}")
+
+
+def _acme_challenge(challenges: Mapping[str, str], token: str) -> Answer:
+    """Answer an ACME server that asks whether the name is ours (RFC 8555, 8.3)."""
+    body = challenges.get(token)
+    if body is None:
+        return _text(404, "no such challenge")
+    return Response(200, (("Content-Type", "application/octet-stream"),), body.encode())
 
 
 def clean_path(path: str) -> str:

@@ -9,7 +9,8 @@ memstats_*. Of our own there is derp_connection_ends, by the reason that the log
 Nothing here does I/O or reads a clock: what the counters do not know comes in as Gauges.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Final, Protocol
 
 import attrs
@@ -66,9 +67,12 @@ class Process:
 
 @attrs.frozen(kw_only=True)
 class Certificate:
-    """The certificate that is served. Times are Unix times in seconds, 0 for never."""
+    """A certificate that is to be served. Times are Unix times in seconds, 0 for never."""
 
+    name: str
+    """The first of its names."""
     not_after: int
+    """0 while there is none."""
     replaced: int
     """How often it was replaced since the start, and when last."""
     replaced_at: int
@@ -103,7 +107,7 @@ class Gauges:
     total_dup_client_conns: int
 
     serves_tls: bool
-    certificate: Certificate | None = None
+    certificates: Sequence[Certificate] = ()
     rate_limit_bytes_per_second: int | None
     """None without -rate-config, 0 for a configuration that sets no limit."""
     rate_limit_burst_bytes: int
@@ -115,8 +119,8 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     if gauges.process is not None:
         _process(page, gauges.process)
     _bootstrap_dns(page, bootstrap)
-    if gauges.certificate is not None:
-        _certificate(page, gauges.certificate)
+    if gauges.certificates:
+        _certificates(page, gauges.certificates)
     _derp(page, metrics, gauges)
     _derp_by_reason(page, metrics)
     page.counter("derp_websocket_accepts", metrics.websocket_accepts)
@@ -135,12 +139,16 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     return page.text()
 
 
-def _certificate(page: "_Page", certificate: Certificate) -> None:
-    page.gauge("derper_certificate_expiry_seconds", certificate.not_after)
-    page.counter("derper_certificate_failures", certificate.failures)
-    page.gauge("derper_certificate_last_failure_seconds", certificate.failed_at)
-    page.gauge("derper_certificate_last_replaced_seconds", certificate.replaced_at)
-    page.counter("derper_certificate_replaced", certificate.replaced)
+def _certificates(page: "_Page", certificates: Sequence[Certificate]) -> None:
+    for name, kind, value in (
+        ("expiry_seconds", "gauge", attrgetter("not_after")),
+        ("failures", "counter", attrgetter("failures")),
+        ("last_failure_seconds", "gauge", attrgetter("failed_at")),
+        ("last_replaced_seconds", "gauge", attrgetter("replaced_at")),
+        ("replaced", "counter", attrgetter("replaced")),
+    ):
+        values = {_escaped(certificate.name): value(certificate) for certificate in certificates}
+        page.labelled(f"derper_certificate_{name}", kind, "name", values)
 
 
 class _Page:

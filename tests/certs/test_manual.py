@@ -90,12 +90,14 @@ def test_an_expired_self_signed_pair_is_replaced_and_kept_aside(tmp_path, now):
     before = contents(tmp_path)
     second = load(tmp_path, "192.0.2.7", now)
     assert second.pin != first.pin
-    assert second.warnings == ()
+    (notice,) = second.warnings
+    assert "was replaced; clients refuse this relay until" in notice
+    assert notice.endswith(f"CertName {second.pin}")
     after = contents(tmp_path)
     assert after["192.0.2.7.crt.old"] == before["192.0.2.7.crt"]
     assert after["192.0.2.7.key.old"] == before["192.0.2.7.key"]
     assert (tmp_path / "192.0.2.7.key.old").stat().st_mode & 0o777 == 0o600
-    assert load(tmp_path, "192.0.2.7", now) == second
+    assert load(tmp_path, "192.0.2.7", now) == attrs.evolve(second, warnings=())
 
 
 def test_a_self_signed_pair_is_kept_to_its_last_second(tmp_path, now):

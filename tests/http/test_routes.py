@@ -54,6 +54,38 @@ def without(name: bytes, *instead: bytes) -> tuple[Header, ...]:
     return (*kept, *((name, value) for value in instead))
 
 
+class TestACMEChallenge:
+    PATH = "/.well-known/acme-challenge/"
+
+    @pytest.fixture
+    def site(self) -> Site:
+        return make_site(challenges={"to-ken_1": "to-ken_1.thumbprint"})
+
+    def test_a_known_token(self, site: Site) -> None:
+        answer = response(route_plain(site, request(f"{self.PATH}to-ken_1", host="192.0.2.1")))
+        assert answer.status == 200
+        assert answer.body == b"to-ken_1.thumbprint"
+        assert dict(answer.headers)["Content-Type"] == "application/octet-stream"
+
+    @pytest.mark.parametrize("token", ["", "other", "to-ken_1/", "to-ken%5f1", "to-ken_1%00"])
+    def test_any_other(self, site: Site, token: str) -> None:
+        assert response(route_plain(site, request(self.PATH + token))).status == 404
+
+    def test_a_challenge_that_has_been_answered(self) -> None:
+        challenges = {"token": "body"}
+        site = make_site(challenges=challenges)
+        del challenges["token"]
+        assert response(route_plain(site, request(f"{self.PATH}token"))).status == 404
+
+    def test_without_acme_it_is_a_path_like_any_other(self) -> None:
+        answer = route_plain(make_site(), request(f"{self.PATH}token"))
+        assert location(answer) == f"https://derp.example{self.PATH}token"
+
+    def test_only_the_plain_port_answers(self, site: Site) -> None:
+        answer = response(route(site, request(f"{self.PATH}to-ken_1")))
+        assert b"thumbprint" not in answer.body
+
+
 class TestDERP:
     def test_raw(self, site: Site) -> None:
         answer = route(site, request("/derp", UPGRADE))

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from derp.errors import LoginRefused
-from derp.metrics import DropReason, Gauges, Metrics, Process, render
+from derp.metrics import Certificate, DropReason, Gauges, Metrics, Process, render
 
 LEFT_OUT = {
     r"go_.*": "figures of the Go runtime, under names that say so",
@@ -313,3 +313,30 @@ def test_every_line_is_one_that_prometheus_reads():
     assert text.endswith("\n")
     for each in text.splitlines():
         assert line.fullmatch(each), each
+
+
+def test_certificates_are_told_apart_by_their_first_name() -> None:
+    one = Certificate(
+        name="derp.example",
+        not_after=1800000000,
+        replaced=2,
+        replaced_at=5,
+        failures=0,
+        failed_at=0,
+    )
+    two = attrs.evolve(one, name="2001:db8::7", not_after=0, replaced=0, replaced_at=0, failures=3)
+    gauges = attrs.evolve(GAUGES, certificates=[one, two])
+    lines = [
+        line
+        for line in render(Metrics(), gauges, Stun(), Bootstrap()).splitlines()
+        if "derper_certificate_" in line
+    ]
+    assert lines[:6] == [
+        "# TYPE derper_certificate_expiry_seconds gauge",
+        'derper_certificate_expiry_seconds{name="2001:db8::7"} 0',
+        'derper_certificate_expiry_seconds{name="derp.example"} 1800000000',
+        "# TYPE derper_certificate_failures counter",
+        'derper_certificate_failures{name="2001:db8::7"} 3',
+        'derper_certificate_failures{name="derp.example"} 0',
+    ]
+    assert len(lines) == 15

@@ -1,9 +1,10 @@
-"""The certificate task, with a clock that jumps and files that change."""
+"""The watch over a certificate's files, with a clock that jumps."""
 
 import ipaddress
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import attrs
 import pytest
@@ -11,10 +12,12 @@ import trio
 import trio.testing
 
 from certs.errors import CertificateError, UnusablePairError
+from certs.files import PairFiles
 from certs.pair import Pair, make_pair
 from certs.selfsigned import make_self_signed
-from derp import certificates
-from derp.certificates import LOOK_EVERY, Status
+from derp.certificates import watch
+from derp.certificates.served import Certificate, Status
+from derp.certificates.watch import LOOK_EVERY
 
 Clock = trio.testing.MockClock
 
@@ -43,28 +46,35 @@ class Source:
 
 
 @attrs.define
-class Engine:
+class Contexts:
+    """What the listeners serve."""
+
     context: object = None
+
+    def install(self, names: tuple[str, ...], context: object) -> None:
+        assert names == ("192.0.2.7",)
+        self.context = context
 
 
 class Task:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.pair = a_pair()
         self.source = Source()
-        self.status = Status(self.pair)
-        self.engine = Engine()
+        files = PairFiles(Path("crt"), Path("key"))
+        self.status = Status(Certificate(("192.0.2.7",), files), self.pair)
+        self.contexts = Contexts()
         self.refuse: CertificateError | None = None
         self.wake, woken = trio.open_memory_channel[None](1)
-        send, receive = trio.open_memory_channel[ssl.SSLContext](1)
+        send, receive = trio.open_memory_channel[watch.Named](1)
         nursery.start_soon(
-            certificates.watch,
+            watch.watch,
             self.source,  # type: ignore[arg-type]
             self.make,
             self.status,
             woken,
             send,
         )
-        nursery.start_soon(certificates.install, self.engine, receive)  # type: ignore[arg-type]
+        nursery.start_soon(watch.install, self.contexts, receive)  # type: ignore[arg-type]
 
     def make(self, pair: Pair) -> ssl.SSLContext:
         if self.refuse is not None:
@@ -96,7 +106,7 @@ async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> 
     await task.looked(4)
     assert 4 * LOOK_EVERY <= trio.current_time() - start < 5 * LOOK_EVERY
     assert task.source.looks == [False] * 4
-    assert task.engine.context is None
+    assert task.contexts.context is None
 
 
 async def test_it_looks_at_once_when_told(autojump_clock: Clock, task: Task) -> None:
@@ -109,11 +119,30 @@ async def test_a_new_pair_is_served(autojump_clock: Clock, task: Task) -> None:
     new = a_pair()
     task.source.finds = [None, new]
     await task.looked(2)
-    assert task.engine.context is new
+    assert task.contexts.context is new
     assert task.status.pair is new
     assert task.status.replaced == 1
     assert task.status.replaced_at is not None
     assert task.status.failures == 0
+
+
+async def test_whoever_waits_for_a_new_pair_is_told(autojump_clock: Clock, task: Task) -> None:
+    changed = task.status.changed
+    task.source.finds = [None, a_pair()]
+    await task.looked(1)
+    assert not changed.is_set()
+    await task.looked(2)
+    assert changed.is_set()
+    assert not task.status.changed.is_set()
+
+
+async def test_the_first_pair_is_awaited_in_silence(
+    autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    task.status.pair = None
+    task.wake.send_nowait(None)
+    await task.looked(1)
+    assert caplog.records == []
 
 
 async def test_what_cant_be_served_is_told_and_the_task_goes_on(
@@ -122,7 +151,7 @@ async def test_what_cant_be_served_is_told_and_the_task_goes_on(
     new = a_pair()
     task.source.finds = [UnusablePairError("x.key: damaged"), new]
     await task.looked(1)
-    assert task.engine.context is None
+    assert task.contexts.context is None
     assert task.status.failures == 1
     assert task.status.failure == "x.key: damaged"
     assert task.status.pair is task.pair
@@ -130,7 +159,7 @@ async def test_what_cant_be_served_is_told_and_the_task_goes_on(
         "the old certificate stays in force"
     ]
     await task.looked(2)
-    assert task.engine.context is new
+    assert task.contexts.context is new
 
 
 async def test_a_pair_that_openssl_does_not_take_is_not_in_force(
@@ -141,4 +170,4 @@ async def test_a_pair_that_openssl_does_not_take_is_not_in_force(
     await task.looked(1)
     assert task.status.failure == "too weak"
     assert task.status.pair is task.pair
-    assert task.engine.context is None
+    assert task.contexts.context is None

@@ -1,0 +1,210 @@
+"""One certificate, kept current by ACME: ordered when there is none, and before it ends.
+
+When it is due is for certs.acme.schedule to say, from what the authority suggests (RFC 9773) or
+from the certificate's life. The wall clock may be set at any time, so that no wait is longer than
+CHECK_EVERY; then the question is asked anew. A failure is waited out by Trio's clock, which
+nobody sets. SIGHUP ends every wait.
+"""
+
+import contextlib
+import random
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, NoReturn
+from urllib.parse import urlsplit
+
+import trio
+
+from certs.acme.challenge import TLSALPN01, Challenge, Kind
+from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
+from certs.acme.schedule import renew_at, wait_after
+from certs.acme.store import issued_by
+from certs.context import make_challenge_context
+from certs.errors import CertificateError, Failure, IssueError
+from certs.pair import Pair
+from derp import log
+from derp.certificates.clock import WallClock, wall_clock
+from derp.certificates.contexts import Contexts
+from derp.certificates.served import ByACME, Status
+
+CHECK_EVERY: Final = 60.0
+"""Seconds between looks at the clock."""
+ORDER_TIMEOUT: Final = 240.0
+"""Seconds for an order, from its first request to the certificate."""
+IN_FORCE_TIMEOUT: Final = 60.0
+"""Seconds within which a certificate that was had must be served."""
+ASK_AGAIN: Final = 6 * 3600.0
+"""Seconds until an authority that had nothing to say is asked once more when to renew."""
+ASK_AGAIN_AFTER_FAILURE: Final = 3600.0
+"""Seconds until one that could not be asked is."""
+BETWEEN_ORDERS: Final = 3600.0
+"""Seconds from one certificate to the next order at least, whatever an authority suggests."""
+
+logger = log.get("certificates")
+
+
+class Renewal:
+    """The task that keeps one certificate current."""
+
+    def __init__(
+        self,
+        acme: ByACME,
+        status: Status,
+        contexts: Contexts,
+        look: trio.MemorySendChannel[None],
+        now: WallClock = wall_clock,
+    ) -> None:
+        certificate = status.certificate
+        certdir = certificate.files.certificate.parent
+        self._request = Request(certdir, certificate.names, acme.authority, acme.profile)
+        self._authority = urlsplit(acme.authority.directory).hostname
+        self._challenges = deque(acme.challenges)
+        self._status = status
+        self._contexts = contexts
+        self._look = look
+        self._now = now
+        self._failures = 0
+        self._next_try = 0.0
+        # What concerns the pair in force: when to ask about it, what was said, and our own place
+        # in the window that the authority suggests.
+        self._pair: Pair | None = None
+        self._from_elsewhere = False
+        self._ask_at = 0.0
+        self._suggested: RenewalInfo | None = None
+        self._place = random.random()  # noqa: S311 -- only spreads load
+
+    async def run(self, wake: trio.MemoryReceiveChannel[None]) -> NoReturn:
+        """Order whenever it is due; `wake` says to look, ask and try at once."""
+        # Only at the start: or else two relays with one -certdir and different authorities would
+        # replace each other's for ever.
+        self._pair = self._status.pair
+        if self._pair is not None:
+            self._from_elsewhere = await trio.to_thread.run_sync(
+                self._is_from_elsewhere, abandon_on_cancel=True
+            )
+        while True:
+            await self._take_note_of_pair()
+            now = trio.current_time()
+            if not self._is_due():
+                until = self._ask_at
+            elif now < self._next_try:
+                until = self._next_try
+            else:
+                await self._try()
+                continue
+            with trio.move_on_after(min(CHECK_EVERY, max(until - now, 0.0))):
+                await wake.receive()
+                self._ask_at = self._next_try = trio.current_time()
+
+    def _is_due(self) -> bool:
+        pair = self._pair
+        if pair is None or self._from_elsewhere:
+            return True
+        window = None if self._suggested is None else self._suggested.window
+        return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._place)
+
+    async def _take_note_of_pair(self) -> None:
+        """Ask the authority about the pair in force, where that is not known or too old."""
+        now = trio.current_time()
+        pair = self._status.pair
+        if pair is not self._pair:
+            # A new one, be it from this task or from another process.
+            self._pair = pair
+            self._from_elsewhere = False
+            self._suggested = None
+            self._place = random.random()  # noqa: S311 -- only spreads load
+            self._failures = 0
+            self._ask_at = now
+        if pair is None or self._from_elsewhere or now < self._ask_at:
+            return
+        ask = partial(renewal_info, self._request, pair, self._now())
+        try:
+            self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        except IssueError as error:
+            names = self._status.certificate.text
+            logger.info("not known when to renew", names=names, reason=str(error))
+            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
+            return
+        again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
+        self._ask_at = now + again
+
+    def _is_from_elsewhere(self) -> bool:
+        """Tell whether the file says another authority than the operator names by now. Blocks."""
+        directory = issued_by(self._status.certificate.files.certificate)
+        return directory not in {None, self._request.authority.directory}
+
+    async def _try(self) -> None:
+        """Order once, and see to what comes of it."""
+        names, challenge = self._status.certificate.text, self._challenges[0]
+        logger.info(
+            "asking for a certificate", names=names, authority=self._authority, challenge=challenge
+        )
+        before = self._status.pair
+        changed = self._status.changed
+        try:
+            await self._order(challenge, before)
+        except IssueError as error:
+            self._failed(error)
+            return
+        except CertificateError as error:
+            self._failed(IssueError(str(error)))
+            return
+        except Exception as error:
+            # A mistake of ours must not end the relay, which has a certificate or may get one.
+            logger.exception("ordering a certificate was ended by a bug", names=names)
+            self._failed(IssueError(repr(error), Failure.REFUSED))
+            return
+        with contextlib.suppress(trio.WouldBlock):
+            self._look.send_nowait(None)
+        with trio.move_on_after(IN_FORCE_TIMEOUT):
+            await changed.wait()
+        if self._status.pair is before:
+            message = "the certificate that was had can't be served"
+            self._failed(IssueError(message, Failure.REFUSED))
+        else:
+            self._next_try = trio.current_time() + BETWEEN_ORDERS
+
+    async def _order(self, challenge: Kind, before: Pair | None) -> None:
+        replacing = None if before is None else before.chain_der[0]
+        order = partial(
+            obtain,
+            self._request,
+            challenge,
+            partial(_present, self._contexts),
+            self._now(),
+            replacing=replacing,
+            timeout=ORDER_TIMEOUT,
+        )
+        with trio.move_on_after(ORDER_TIMEOUT + 60.0) as too_long:
+            await trio.to_thread.run_sync(order, abandon_on_cancel=True)
+        if too_long.cancelled_caught:
+            raise IssueError(f"{self._authority}: no end to the order was found in time")
+
+    def _failed(self, error: IssueError) -> None:
+        chance = random.random()  # noqa: S311 -- only spreads load
+        wait = wait_after(error.failure, self._failures, error.retry_after, chance)
+        if error.failure is Failure.BUSY:
+            self._next_try = trio.current_time() + wait
+            return
+        if error.failure is Failure.VALIDATION and len(self._challenges) > 1:
+            self._challenges.rotate(-1)
+            if not self._failures:
+                # It may not be reachable in the one way, and yet in the other.
+                wait = error.retry_after or 0.0
+        self._failures += 1
+        self._next_try = trio.current_time() + wait
+        self._status.failed(str(error), next_try=wait)
+
+
+@contextlib.contextmanager
+def _present(contexts: Contexts, challenge: Challenge) -> Iterator[None]:
+    """Have `challenge` answered meanwhile. Runs in the thread that orders."""
+    context = None
+    if isinstance(challenge, TLSALPN01):
+        context = make_challenge_context(challenge.pair)
+    trio.from_thread.run_sync(contexts.show, challenge, context)
+    try:
+        yield
+    finally:
+        trio.from_thread.run_sync(contexts.hide, challenge)

@@ -1,0 +1,84 @@
+"""A self-signed certificate whose end is near: told every day, and replaced once it has come.
+
+Clients know it by its pin, so that a new one locks them out until the DERP map has the new pin. It
+is therefore kept to the last second, when clients refuse it anyway.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from certs.errors import CertificateError
+from certs.hostname import IPAddress
+from certs.manual import must_be_replaced, replaced_notice
+from certs.pair import Pair
+from certs.selfsigned import is_made_here, write_self_signed
+from derp import log
+from derp.certificates.clock import WallClock, wall_clock
+from derp.certificates.served import Status
+
+CHECK_EVERY: Final = 60.0
+"""Seconds between looks at the clock, which may be set at any time."""
+WARN_WITHIN: Final = timedelta(days=30)
+WARN_EVERY: Final = timedelta(days=1)
+RETRY_EVERY: Final = 3600.0
+"""Seconds between attempts to write."""
+
+logger = log.get("certificates")
+
+
+async def keep(
+    address: IPAddress,
+    status: Status,
+    look: trio.MemorySendChannel[None],
+    announce: Callable[[Pair], None],
+    now: WallClock = wall_clock,
+) -> NoReturn:
+    """Warn before the pair expires; then replace it, and `announce` the new one."""
+    warned = None
+    while True:
+        pair = status.pair
+        wait = CHECK_EVERY
+        if pair is not None and is_made_here(pair, address):
+            left = pair.not_after - now()
+            if must_be_replaced(pair, address, now()):
+                if not await _replace(address, status, look, announce, now):
+                    wait = RETRY_EVERY
+            elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):
+                warned = now()
+                logger.warning(
+                    "the self-signed certificate expires soon; it is then replaced, and clients "
+                    "are refused until the DERP map has the new CertName",
+                    expires=f"{pair.not_after:%Y-%m-%dT%H:%MZ}",
+                    days=left.days,
+                )
+        await trio.sleep(wait)
+
+
+async def _replace(
+    address: IPAddress,
+    status: Status,
+    look: trio.MemorySendChannel[None],
+    announce: Callable[[Pair], None],
+    now: WallClock,
+) -> bool:
+    """Write a new pair and have it served; return whether that worked."""
+    old, changed = status.pair, status.changed
+    files = status.certificate.files
+    write = partial(write_self_signed, files, address, now())
+    try:
+        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+    except CertificateError as error:
+        status.failed(str(error), next_try=RETRY_EVERY)
+        return False
+    await look.send(None)
+    with trio.move_on_after(RETRY_EVERY):
+        await changed.wait()
+    if old is None or status.pair is None or status.pair is old:
+        return False
+    logger.error(replaced_notice(files, old, status.pair))
+    announce(status.pair)
+    return True

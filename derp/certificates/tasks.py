@@ -1,0 +1,181 @@
+"""All certificates of a server: loaded at start, then kept, each by tasks of its own."""
+
+import contextlib
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, NoReturn
+
+import trio
+
+from certs import manual
+from certs.context import make_context, make_waiting_context
+from certs.errors import CertificateError
+from certs.files import read_pair
+from certs.hostname import IPAddress, parse_ip
+from certs.pair import Pair
+from certs.reload import WatchedFiles
+from derp import log
+from derp.certificates import selfsigned
+from derp.certificates.contexts import ByAddress, Contexts
+from derp.certificates.plan import Plan
+from derp.certificates.served import Certificate, Status
+from derp.certificates.watch import Named, install, watch
+from derp.net.tls import TLSEngine
+
+MAX_ON_DEMAND: Final = 32
+"""Most certificates had on demand: a machine may have more addresses than it can be held to."""
+
+logger = log.get("certificates")
+
+Announce = Callable[[Pair], None]
+
+
+class Certificates:
+    """The certificates of a server, and the engine that serves them."""
+
+    def __init__(self, plan: Plan, statuses: list[Status], metacert_der: bytes) -> None:
+        """Take over what `load` has found. Blocks. Raises CertificateError for what TLS refuses."""
+        self.statuses = statuses
+        self._plan = plan
+        self._metacert_der = metacert_der
+        self._asked: set[IPAddress] = set()
+        self._to_tasks, self._wanted = trio.open_memory_channel[Certificate](MAX_ON_DEMAND)
+        self._wakes: list[trio.MemorySendChannel[None]] = []
+        by_address = None
+        if plan.on_demand is not None:
+            by_address = ByAddress(plan.on_demand.named, self._ask)
+        self.contexts = Contexts(TLSEngine(_default(plan)), by_address)
+        if plan.on_demand or any(certificate.acme for certificate in plan.certificates):
+            # Now, because it takes a while: no packet moves meanwhile.
+            import derp.certificates.renewal  # noqa: F401, PLC0415
+        for status in statuses:
+            self._serve(status)
+
+    @property
+    def engine(self) -> TLSEngine:
+        """What TLS connections are served with."""
+        return self.contexts.engine
+
+    def wake(self) -> None:
+        """Look, ask and try at once."""
+        for wake in self._wakes:
+            with contextlib.suppress(trio.WouldBlock):
+                wake.send_nowait(None)
+
+    async def run(self, announce: Announce) -> NoReturn:
+        """Keep all certificates; `announce` what replaces a self-signed one."""
+        to_listeners, arriving = trio.open_memory_channel[Named](1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(install, self.contexts, arriving)
+            for status in self.statuses:
+                self._start(nursery, status, to_listeners, announce)
+            while True:
+                certificate = await self._wanted.receive()
+                status = Status(certificate, None)
+                self.statuses.append(status)
+                self._start(nursery, status, to_listeners, announce)
+
+    def _serve(self, status: Status) -> None:
+        """Serve the pair that was found at the start, if there is one."""
+        certificate, pair = status.certificate, status.pair
+        if pair is None:
+            return
+        try:
+            context = self._make_context(certificate, pair)
+        except CertificateError as error:
+            _tolerate(certificate, error)
+            status.pair = None
+            return
+        for warning in pair.warnings:
+            logger.warning(warning)
+        self.contexts.install(certificate.names, context)
+
+    def _make_context(self, certificate: Certificate, pair: Pair) -> ssl.SSLContext:
+        return make_context(pair, self._metacert_der, certificate.names[0])
+
+    def _start(
+        self,
+        nursery: trio.Nursery,
+        status: Status,
+        to_listeners: trio.MemorySendChannel[Named],
+        announce: Announce,
+    ) -> None:
+        certificate = status.certificate
+        look, looks = self._open_wake()
+        files = WatchedFiles(certificate.files, certificate.names)
+        if status.pair is None:
+            # One that is had on demand may be there from another time.
+            look.send_nowait(None)
+
+        def make(pair: Pair) -> ssl.SSLContext:
+            return self._make_context(certificate, pair)
+
+        nursery.start_soon(watch, files, make, status, looks, to_listeners.clone())
+        address = parse_ip(certificate.names[0])
+        if certificate.acme is not None:
+            from derp.certificates.renewal import Renewal  # noqa: PLC0415 - loaded by now
+
+            renewal = Renewal(certificate.acme, status, self.contexts, look)
+            _, wakes = self._open_wake()
+            nursery.start_soon(renewal.run, wakes)
+        elif address is not None:
+            nursery.start_soon(selfsigned.keep, address, status, look, announce)
+
+    def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
+        wake, wakes = trio.open_memory_channel[None](1)
+        self._wakes.append(wake)
+        return wake, wakes
+
+    def _ask(self, address: IPAddress) -> bool:
+        """Have a certificate for an address of ours; return whether there will be one."""
+        if address in self._asked:
+            return True
+        on_demand = self._plan.on_demand
+        certificate = None if on_demand is None else on_demand.certificate(address)
+        if certificate is None or len(self._asked) == MAX_ON_DEMAND:
+            return False
+        self._asked.add(address)
+        self._to_tasks.send_nowait(certificate)
+        return True
+
+
+def load(plan: Plan, now: datetime) -> list[Status]:
+    """Read the certificates that are there. Blocks. Raises CertificateError for the operator's."""
+    statuses = []
+    for certificate in plan.certificates:
+        pair = None
+        try:
+            pair = _read(certificate, now)
+        except CertificateError as error:
+            _tolerate(certificate, error)
+        statuses.append(Status(certificate, pair))
+    return statuses
+
+
+def _tolerate(certificate: Certificate, error: CertificateError) -> None:
+    """Log that a certificate can't be served where it will be replaced, or raise the error."""
+    if certificate.acme is None:
+        raise error
+    logger.warning("a certificate can't be served and is ordered anew", reason=str(error))
+
+
+def _default(plan: Plan) -> ssl.SSLContext:
+    """Return the context for whoever asks for no address, until there is a certificate."""
+    for certificate in plan.certificates:
+        if plan.on_demand is None or parse_ip(certificate.names[0]) is None:
+            return make_waiting_context(f"there is no certificate for {certificate.text} yet")
+    return make_waiting_context(
+        "the client asked for a name, and this server has certificates for addresses only",
+        ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME,
+    )
+
+
+def _read(certificate: Certificate, now: datetime) -> Pair | None:
+    """Return the pair that is there; None where it is yet to be had."""
+    if certificate.acme is not None:
+        if not certificate.files.certificate.exists():
+            return None
+        return read_pair(certificate.files, certificate.names, now)
+    own = certificate.files.flag == "-tls-cert"
+    return manual.load(certificate.files, certificate.names[0], now, make=not own)

@@ -1,0 +1,68 @@
+"""The watch over one certificate's files: what is new there is served without a restart."""
+
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from certs.errors import CertificateError
+from certs.pair import Pair
+from certs.reload import WatchedFiles
+from derp import log
+from derp.certificates.clock import wall_clock
+from derp.certificates.contexts import Contexts
+from derp.certificates.served import Status
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between looks at the files; a change is served after one to two of them."""
+
+logger = log.get("certificates")
+
+MakeContext = Callable[[Pair], ssl.SSLContext]
+Named = tuple[tuple[str, ...], ssl.SSLContext]
+"""The names of a certificate, and the context that serves it."""
+
+
+async def watch(
+    files: WatchedFiles,
+    make_context: MakeContext,
+    status: Status,
+    wake: trio.MemoryReceiveChannel[None],
+    to_listeners: trio.MemorySendChannel[Named],
+) -> None:
+    """Look for a new certificate from time to time, and at once when told by `wake`."""
+    async with to_listeners:
+        while True:
+            at_once = False
+            with trio.move_on_after(LOOK_EVERY):
+                await wake.receive()
+                at_once = True
+            look = partial(_look, files, make_context, status.pair, at_once=at_once)
+            try:
+                found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            except CertificateError as error:
+                status.failed(str(error))
+                continue
+            if found is None:
+                if at_once and status.pair is not None:
+                    names = status.certificate.text
+                    logger.info("the certificate has not changed", names=names)
+                continue
+            pair, context = found
+            await to_listeners.send((status.certificate.names, context))
+            status.succeeded(pair)
+
+
+def _look(
+    files: WatchedFiles, make_context: MakeContext, current: Pair | None, *, at_once: bool
+) -> tuple[Pair, ssl.SSLContext] | None:
+    pair = files.look(wall_clock(), current, at_once=at_once)
+    return None if pair is None else (pair, make_context(pair))
+
+
+async def install(contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named]) -> None:
+    """Serve each new certificate to the connections accepted from then on."""
+    async for names, context in arriving:
+        contexts.install(names, context)
