@@ -39,7 +39,7 @@ def until(what: str, attempt: Callable[[], T], patience: float = TIMEOUT) -> T:
     deadline = time.monotonic() + patience
     while not (got := attempt()):
         assert time.monotonic() < deadline, f"not so after {patience} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return got
 
 
@@ -119,7 +119,8 @@ class Pebble:
     profiles: Mapping[str, int] = PROFILES
     accounts: Mapping[str, str] = attrs.Factory(dict)
     """Key IDs and base64url keys for external account binding, which is required if there are."""
-    nonce_reject_percent: int = 0
+    whims: Mapping[str, str] = attrs.Factory(dict)
+    """What it does to try its clients: environment variables, without PEBBLE_ before them."""
     space: Namespace | None = None
     port: int = attrs.field(factory=free_port)
     management: int = attrs.field(factory=free_port)
@@ -157,17 +158,14 @@ class Pebble:
         """Start it and wait until it answers."""
         assert self.process is None
         config = self._write_config()
-        env = environment(
-            PEBBLE_VA_NOSLEEP="1",
-            PEBBLE_AUTHZREUSE="0",
-            PEBBLE_WFE_NONCEREJECT=str(self.nonce_reject_percent),
-        )
+        calm = {"VA_NOSLEEP": "1", "AUTHZREUSE": "0", "WFE_NONCEREJECT": "0"}
+        settings = {f"PEBBLE_{name}": value for name, value in {**calm, **self.whims}.items()}
         prefix = self.space.prefix if self.space else []
         command = [*prefix, str(self.binaries["pebble"]), "-config", str(config)]
         with (self.folder / "pebble.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "-dnsserver", f"127.0.0.1:{self.names.port}"],
-                env=env,
+                env=environment(**settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
