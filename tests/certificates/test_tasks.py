@@ -1,0 +1,249 @@
+"""All certificates of a server, from its start on."""
+
+import logging
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from certs.acme.authority import Authority
+from certs.acme.store import certificate_file
+from certs.errors import CertificateError, IssueError, UnusablePairError
+from certs.files import PairFiles, pair_files
+from certs.manual import load as load_manual
+from certs.metacert import make_metacert
+from certs.selfsigned import make_self_signed
+from derp.certificates import renewal, tasks
+from derp.certificates.plan import OnDemand, Plan
+from derp.certificates.served import ByACME, Certificate
+from derp.certificates.tasks import MAX_ON_DEMAND, Certificates, load
+from derp.net.transport import Endpoint
+from derp.wire.clienthello import ClientHello
+
+NOW = datetime.now(UTC)
+METACERT = make_metacert(bytes(32), NOW)
+ACME = ByACME(authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"])
+NO_NAME = ClientHello(None, (b"http/1.1",))
+
+
+def manual(certdir: Path, hostname: str = "192.0.2.7") -> Plan:
+    return Plan((Certificate((hostname,), pair_files(certdir, hostname)),))
+
+
+def by_acme(certdir: Path, name: str = "relay.example") -> Plan:
+    file = certificate_file(certdir, name)
+    return Plan((Certificate((name,), PairFiles(file, file), ACME),))
+
+
+def on_demand(certdir: Path) -> Plan:
+    return Plan((), OnDemand(certdir, ACME, (), public_only=False))
+
+
+def start(plan: Plan) -> Certificates:
+    return Certificates(plan, load(plan, NOW), METACERT)
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[str], None]:
+    """Write what a certificate authority issued for a name, as the ACME client would."""
+    authority = trustme.CA()
+
+    def put(name: str) -> None:
+        issued = authority.issue_cert(name)
+        file = certificate_file(tmp_path, name)
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        file.write_bytes(issued.private_key_pem.bytes() + chain)
+        file.chmod(0o600)
+
+    return put
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The names that an authority, which issues nothing, is asked for."""
+    asked: list[tuple[str, ...]] = []
+
+    def obtain(request: Any, *_: object, **__: object) -> None:
+        asked.append(request.names)
+        raise IssueError("not today")
+
+    monkeypatch.setattr(renewal, "obtain", obtain)
+    monkeypatch.setattr(renewal, "renewal_info", lambda *_: None)
+    return asked
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 -- a thread has no event
+            await trio.sleep(0.01)
+
+
+def nothing(_pair: object) -> None:
+    """Announce nothing."""
+
+
+def test_an_address_in_the_manual_mode_gets_its_pair_at_the_start(tmp_path: Path) -> None:
+    certificates = start(manual(tmp_path))
+    (status,) = certificates.statuses
+    assert status.pair is not None
+    assert status.pair.self_signed
+    assert not hasattr(certificates.engine.context, "refusal")
+    assert certificates.engine.choose is None
+
+
+def test_a_name_without_files_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match=r"relay\.example\.crt: no such file"):
+        start(manual(tmp_path, "relay.example"))
+
+
+def test_files_of_the_operators_are_never_made(tmp_path: Path) -> None:
+    files = attrs.evolve(pair_files(tmp_path, "192.0.2.7"), flag="-tls-cert")
+    with pytest.raises(CertificateError, match="or point -tls-cert elsewhere"):
+        start(Plan((Certificate(("192.0.2.7",), files),)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_is_there_is_served_from_the_start(
+    tmp_path: Path, put: Callable[[str], None]
+) -> None:
+    put("relay.example")
+    certificates = start(by_acme(tmp_path))
+    assert certificates.statuses[0].pair is not None
+    assert not hasattr(certificates.engine.context, "refusal")
+
+
+def test_one_that_is_to_be_had_is_awaited(tmp_path: Path) -> None:
+    certificates = start(by_acme(tmp_path))
+    assert certificates.statuses[0].pair is None
+    refusal = certificates.engine.context.refusal  # type: ignore[attr-defined]
+    assert refusal == "there is no certificate for relay.example yet"
+
+
+def test_one_that_is_damaged_is_told_and_ordered_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = by_acme(tmp_path)
+    plan.certificates[0].files.key.write_bytes(b"damaged")
+    plan.certificates[0].files.key.chmod(0o600)
+    assert start(plan).statuses[0].pair is None
+    (record,) = caplog.records
+    assert record.getMessage() == "a certificate can't be served and is ordered anew"
+
+
+def test_one_that_openssl_does_not_take_is_ordered_anew(
+    tmp_path: Path, put: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> ssl.SSLContext:
+        raise UnusablePairError("too weak")
+
+    put("relay.example")
+    monkeypatch.setattr(tasks, "make_context", refuse)
+    certificates = start(by_acme(tmp_path))
+    assert certificates.statuses[0].pair is None
+    assert hasattr(certificates.engine.context, "refusal")
+    with pytest.raises(UnusablePairError):
+        start(manual(tmp_path))
+
+
+async def test_what_is_written_is_served(
+    tmp_path: Path, put: Callable[[str], None], orders: list[object], nursery: trio.Nursery
+) -> None:
+    certificates = start(by_acme(tmp_path))
+    nursery.start_soon(certificates.run, nothing)
+    await until(lambda: orders)
+    put("relay.example")
+    certificates.wake()
+    await until(lambda: certificates.statuses[0].pair)
+    assert not hasattr(certificates.engine.context, "refusal")
+
+
+async def test_woken_it_tries_again_at_once(
+    tmp_path: Path, orders: list[object], nursery: trio.Nursery
+) -> None:
+    certificates = start(by_acme(tmp_path))
+    nursery.start_soon(certificates.run, nothing)
+    for count in (1, 2, 3):
+        await until(lambda count=count: len(orders) == count)
+        certificates.wake()
+
+
+async def test_an_expired_self_signed_pair_is_replaced_while_it_runs(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago = NOW - timedelta(days=400)
+    plan = manual(tmp_path)
+    old = load_manual(plan.certificates[0].files, "192.0.2.7", long_ago)
+    # As if it had expired since the start.
+    certificates = Certificates(plan, load(plan, long_ago), METACERT)
+    announced: list[Any] = []
+    nursery.start_soon(certificates.run, announced.append)
+    await until(lambda: announced)
+    assert certificates.statuses[0].pair is announced[0]
+    assert announced[0].pin != old.pin
+
+
+async def test_an_address_is_asked_for_when_a_client_connects_to_it(
+    tmp_path: Path, orders: list[object], nursery: trio.Nursery
+) -> None:
+    certificates = start(on_demand(tmp_path))
+    nursery.start_soon(certificates.run, nothing)
+    choose = certificates.engine.choose
+    assert choose is not None
+    for _ in range(3):
+        assert hasattr(choose(NO_NAME, Endpoint("127.0.0.7", 443)), "refusal")
+    await until(lambda: orders)
+    assert orders == [("127.0.0.7",)]
+    assert [status.certificate.names for status in certificates.statuses] == [("127.0.0.7",)]
+
+
+async def test_one_that_is_there_from_another_time_is_served_without_an_order(
+    tmp_path: Path, put: Callable[[str], None], orders: list[object], nursery: trio.Nursery
+) -> None:
+    put("127.0.0.7")
+    certificates = start(on_demand(tmp_path))
+    nursery.start_soon(certificates.run, nothing)
+    choose = certificates.engine.choose
+    assert choose is not None
+    here = Endpoint("127.0.0.7", 443)
+    assert hasattr(choose(NO_NAME, here), "refusal")
+    await until(lambda: not hasattr(choose(NO_NAME, here), "refusal"))
+    assert certificates.statuses[0].replaced == 1
+
+
+async def test_a_machine_with_a_whole_network_of_addresses_has_some_of_them_certified(
+    tmp_path: Path, orders: list[object], nursery: trio.Nursery
+) -> None:
+    certificates = start(on_demand(tmp_path))
+    choose = certificates.engine.choose
+    assert choose is not None
+    network = ip_address("2001:db8::1")
+    for number in range(MAX_ON_DEMAND + 20):
+        assert hasattr(choose(NO_NAME, Endpoint(str(network + number), 443)), "refusal")
+    nursery.start_soon(certificates.run, nothing)
+    await until(lambda: len(orders) >= MAX_ON_DEMAND)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert len(certificates.statuses) == MAX_ON_DEMAND
+
+
+def test_a_server_for_addresses_only_knows_no_names(tmp_path: Path) -> None:
+    plan = by_acme(tmp_path, "192.0.2.7")
+    certificates = start(attrs.evolve(plan, on_demand=on_demand(tmp_path).on_demand))
+    assert "for addresses only" in certificates.engine.context.refusal  # type: ignore[attr-defined]
+
+
+def test_nothing_secret_is_logged(
+    tmp_path: Path, put: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    chain, key = make_self_signed(ip_address("192.0.2.7"), NOW)
+    (tmp_path / "relay.example").write_bytes(key + chain)
+    start(by_acme(tmp_path))
+    assert "PRIVATE" not in caplog.text
