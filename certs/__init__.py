@@ -3,11 +3,14 @@
     metacert      the extra certificate that saves DERP clients a round trip
     pair          a certificate chain and its key, checked: what every source of them makes
     hostname      IP address or DNS name; its file name; whether a certificate covers it
-    files         `<hostname>.crt` and `.key`, read
-    selfsigned    the same two files, made and written
+    files         where a pair is kept: read, and written whole
+    selfsigned    a pair that nobody vouches for, made and written
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
-    context       pair + metacert → the ssl.SSLContext that connections are served with
+    reload        whether files have changed, and may be served
+    acme/         -certmode=letsencrypt and gcp: a pair is ordered, and put into its file
+    context       pair + metacert → the ssl.SSLContext that connections are served with; those
+                  that wait for a pair, and that answer a challenge
 
-Nothing here imports `derp`, waits, or reads a clock: the caller passes the time, and runs what
-touches files in a thread.
+Nothing here imports `derp`. The caller passes the time, and runs what touches files or the network
+in a thread.
 """

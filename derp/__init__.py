@@ -22,7 +22,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
     relay/         pure: hub, duplicates, outbox, rate limit, moderation, timer wheel
-    wire/          pure: keys, frames, login boxes, runs of packets, websocket frames
+    wire/          pure: keys, frames, login boxes, runs of packets, websocket frames; what a
+                   TLS client asks for
     metrics/       counters under the Go derper's names, and their page
     log/           one event a line, never in the event loop's way
     errors         every error, in one tree
