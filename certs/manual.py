@@ -61,8 +61,8 @@ def derp_map_node(hostname: str, pair: Pair | None) -> dict[str, str | int]:
 
     {"Name": "custom", "RegionID": 900, "HostName": hostname, "CertName": pin}
 
-    CertName is left out where there is no pair yet, or its chain has intermediates: a client that is given a pin refuses
-    a second certificate, and verifies such a chain without one.
+    CertName is left out where there is no pair yet, or its chain has intermediates: a client that
+    is given a pin refuses a second certificate, and verifies such a chain without one.
     """
     node: dict[str, str | int] = {"Name": "custom", "RegionID": 900, "HostName": hostname}
     if pair is not None and len(pair.chain_der) == 1:
