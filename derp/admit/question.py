@@ -8,7 +8,7 @@ import attrs
 
 @attrs.frozen
 class Question:
-    """May the client with this key use the relay?"""
+    """Whether the client with this key may use the relay."""
 
     key: bytes
     """The client's public node key, 32 bytes."""
