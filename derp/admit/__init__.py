@@ -10,6 +10,7 @@
     nodelist       a file with one key per line, looked at again when it changes
     tailscaled     who is in the same tailnet as the relay's machine
     controller     whom a control server admits, asked by HTTP
+    causes         what lies under an exception of the HTTP library
     memory         verdicts, remembered for a time
     gate           asks the sources in order, remembers, counts
 
