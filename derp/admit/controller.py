@@ -1,0 +1,242 @@
+"""An admission controller: a control server that is asked, by HTTP, whom it admits.
+
+    POST URL                                       200
+    {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
+
+Headscale's /verify is one. As with the Go derper, redirects are followed, and what can't be asked
+is told apart from what gives a bad answer: up to the response's head all trouble is UNKNOWN,
+which fails open unless the operator says otherwise; from then on it is REFUSED.
+
+Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
+Ours are the Authorization header, the private root certificates, and that an answer nested some
+hundred levels deep is refused. The proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY are used.
+"""
+
+import json
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+import trio
+
+from derp.admit.causes import os_errors
+from derp.admit.question import Answer, Outcome, Question
+from derp.errors import StartError, UsageError
+from derp.wire.keys import node_public_text
+
+TIMEOUT: Final = 5.0
+"""Seconds for one question, redirects included."""
+BODY_LIMIT: Final = 4 << 10
+"""Bytes of an answer that are looked at."""
+MAX_REQUESTS: Final = 10
+"""Requests for one question, the first and those that redirects lead to."""
+IDLE_CONNECTIONS: Final = 16
+"""Connections that wait for the next question."""
+
+_LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+
+
+class Controller:
+    """The source that is an admission URL; `async with` closes its connections at the end."""
+
+    def __init__(
+        self,
+        url: str,
+        authorization: str = "",
+        ca_bundle: Path | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """Read the root certificates from disk, the machine's unless `ca_bundle` is given.
+
+        `authorization` is the value of the Authorization header, which goes to the scheme, host
+        and port of `url` only. Raises UsageError, StartError.
+        """
+        try:
+            self._url = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"-verify-client-url: not a URL ({error})") from None
+        self.name = self._url.netloc.decode("ascii")
+        """Host of the URL, with the port unless it is the scheme's own."""
+        self._timeout = timeout
+        headers = {"User-Agent": "derper", "Accept-Encoding": "identity"}
+        if authorization:
+            headers["Authorization"] = authorization
+        try:
+            self._client = httpx.AsyncClient(
+                # A no-op in place of a user and password from the URL.
+                auth=httpx.Auth() if authorization else None,
+                headers=headers,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                verify=_tls_context(ca_bundle),
+                # The gate bounds how many questions there are at once.
+                limits=httpx.Limits(max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=5),
+                # As in Go, no proxy stands between a machine and itself.
+                mounts=dict.fromkeys(_LOOPBACK),
+                timeout=None,  # noqa: S113 -- `ask` bounds the time.
+            )
+        except (ImportError, ValueError) as error:
+            raise StartError(
+                f"-verify-client-url: the proxy in the environment can't be used ({error}); "
+                f"want http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            ) from error
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.__aexit__(kind, error, traceback)
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask whether the controller admits the client."""
+        too_late = Answer(Outcome.UNKNOWN, f"{self.name} gave no answer within {self._timeout:g} s")
+        with trio.move_on_after(self._timeout):
+            try:
+                response = await self._response_to(question)
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                # ValueError: a redirect to a host that can't be written in a DNS question.
+                return Answer(Outcome.UNKNOWN, self._explain(error))
+            too_late = self._refused("is so slow that its answer did not come to an end")
+            try:
+                return await self._verdict(response)
+            finally:
+                await response.aclose()
+        return too_late
+
+    async def _response_to(self, question: Question) -> httpx.Response:
+        """Return the head of the response that redirects, if any, lead to.
+
+        Raises httpx.HTTPError, httpx.InvalidURL, ValueError.
+        """
+        asked = {"NodePublic": node_public_text(question.key), "Source": question.source}
+        request = self._client.build_request("POST", self._url, json=asked)
+        for _ in range(MAX_REQUESTS):
+            response = await self._send(request)
+            if response.next_request is None or not response.headers["Location"]:
+                return response
+            await response.aclose()
+            request = response.next_request
+        raise httpx.TooManyRedirects(f"more than {MAX_REQUESTS - 1} redirects", request=request)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send on a connection that is there already, and on the next if that turns out dead."""
+        while True:
+            connects = _Connects()
+            request.extensions = {**request.extensions, "trace": connects}
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.NetworkError):
+                if connects.seen:
+                    raise
+
+    async def _verdict(self, response: httpx.Response) -> Answer:
+        if response.status_code != httpx.codes.OK:
+            return self._refused(f"answers with HTTP status {response.status_code}")
+        allow = read_allow(await _beginning(response))
+        if allow is None:
+            return self._refused('answers with something else than {"Allow": true}')
+        return Answer(Outcome.ALLOWED) if allow else self._refused("does not allow it")
+
+    def _refused(self, what: str) -> Answer:
+        return Answer(Outcome.REFUSED, f"{self.name} {what}")
+
+    def _explain(self, error: Exception) -> str:
+        causes = list(os_errors(error))
+        for cause in causes:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return (
+                    f"{self.name} has a certificate that can't be verified "
+                    f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
+                    f"is of an authority of your own"
+                )
+        strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
+        return f"{self.name} can't be asked ({strerror or str(error) or type(error).__name__})"
+
+
+class _Connects:
+    """Notes whether a request made a connection; for httpcore's "trace" extension."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    async def __call__(self, event: str, _info: object) -> None:
+        if event.startswith("connection.connect_"):
+            self.seen = True
+
+
+async def _beginning(response: httpx.Response) -> bytes:
+    """Return the body up to the end of its first JSON object, or up to BODY_LIMIT.
+
+    No more is waited for. What has come along already is taken in, because the connection can be
+    used again once the body is at its end.
+    """
+    body = bytearray()
+    complete = False
+    with trio.CancelScope() as scope:
+        try:
+            async for chunk in response.aiter_raw():
+                body += chunk[: BODY_LIMIT - len(body)]
+                if not complete and b"}" in chunk:
+                    complete = read_allow(body) is not None
+                if complete or len(body) == BODY_LIMIT:
+                    scope.cancel()
+        except httpx.HTTPError:
+            pass  # What did come counts, and half an object is none.
+    return bytes(body)
+
+
+class _Pairs(list[tuple[str, object]]):
+    """One JSON object, in the order of the text."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
+
+
+def read_allow(body: bytes | bytearray) -> bool | None:
+    """Read the field Allow of the first JSON value, as encoding/json's Decoder does.
+
+    The field's name may be in any case, its last value counts, and null changes nothing. None is
+    for what is no such value, or not a whole one.
+    """
+    try:
+        value, _ = _DECODER.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))
+    except (ValueError, RecursionError):
+        return None
+    if value is None:
+        return False
+    if not isinstance(value, _Pairs):
+        return None
+    allow = False
+    for name, field in value:
+        if name.casefold() == "allow" and field is not None:
+            if not isinstance(field, bool):
+                return None
+            allow = field
+    return allow
+
+
+def _tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    where = f"-verify-client-url-ca-bundle {ca_bundle}"
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except ssl.SSLError as error:
+        raise StartError(
+            f"{where}: no certificates in PEM; want those that vouch for -verify-client-url"
+        ) from error
+    except OSError as error:
+        raise StartError(
+            f"{where}: can't be read ({error.strerror}); "
+            f"want a file with certificates in PEM that vouch for -verify-client-url"
+        ) from error
