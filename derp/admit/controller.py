@@ -179,18 +179,44 @@ async def _beginning(response: httpx.Response) -> bytes:
     used again once the body is at its end.
     """
     body = bytearray()
-    complete = False
+    brackets = _Brackets()
     with trio.CancelScope() as scope:
         try:
             async for chunk in response.aiter_raw():
-                body += chunk[: BODY_LIMIT - len(body)]
-                if not complete and b"}" in chunk:
-                    complete = read_allow(body) is not None
-                if complete or len(body) == BODY_LIMIT:
+                room = BODY_LIMIT - len(body)
+                body += chunk[:room]
+                if brackets.close_in(chunk[:room]) or len(body) == BODY_LIMIT:
+                    # Not left, as nobody else would close the generators behind it.
                     scope.cancel()
         except httpx.HTTPError:
             pass  # What did come counts, and half an object is none.
     return bytes(body)
+
+
+class _Brackets:
+    """Finds the end of a JSON object or array that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def close_in(self, piece: bytes) -> bool:
+        """Whether the outermost one closes in the next piece of text."""
+        for char in piece:
+            if self._escaped:
+                self._escaped = False
+            elif char in b'"':
+                self._in_string = not self._in_string
+            elif self._in_string:
+                self._escaped = char in b"\\"
+            elif char in b"{[":
+                self._depth += 1
+            elif char in b"}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    return True
+        return False
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -204,7 +230,7 @@ def _refuse_constant(name: str) -> None:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
 
 
-def read_allow(body: bytes | bytearray) -> bool | None:
+def read_allow(body: bytes) -> bool | None:
     """Read the field Allow of the first JSON value, as encoding/json's Decoder does.
 
     The field's name may be in any case, its last value counts, and null changes nothing. None is
