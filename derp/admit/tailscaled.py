@@ -107,13 +107,17 @@ class Tailscaled:
             httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113
             client.stream("GET", _API + path, headers={"Accept-Encoding": "identity"}) as response,
         ):
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > limit:
-                    raise _TroubleError(
-                        f"tailscaled at -socket {self._socket} answers with more than "
-                        f"{limit >> 20} MiB; check that -socket is that of tailscaled"
-                    )
+            # Cancelled, not left, as nobody else would close the generators behind it.
+            with trio.CancelScope() as reading:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > limit:
+                        reading.cancel()
+        if len(body) > limit:
+            raise _TroubleError(
+                f"-socket {self._socket} answers with more than {limit >> 20} MiB; "
+                "check that it is the socket of tailscaled"
+            )
         return response.status_code, bytes(body)
 
     def _object(self, body: bytes) -> dict[str, object]:
