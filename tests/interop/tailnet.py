@@ -10,15 +10,17 @@ his address goes to his loopback, and alice's is reached as a SOCKS5 proxy.
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import attrs
-from netns import Namespace, link
+from netns import TIMEOUT, Namespace, link
+from rawderp import Key
 from relay import Relay, TestCA, die_with_parent, environment
 
 RELAY_4, RELAY_6 = "10.99.0.1", "fd99::1"
@@ -29,7 +31,7 @@ BLOB_SIZE = 50_000_000
 REGION = "ours"
 
 
-@attrs.frozen
+@attrs.define
 class Node:
     """One tailscaled, and the tools to talk to it."""
 
@@ -38,6 +40,11 @@ class Node:
     folder: Path
     binaries: dict[str, Path]
     env: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "socket"
 
     @property
     def log(self) -> str:
@@ -49,16 +56,50 @@ class Node:
             str(self.binaries["tailscaled"]),
             "--tun=userspace-networking",
             f"--statedir={self.folder}",
-            f"--socket={self.folder / 'socket'}",
+            f"--socket={self.socket}",
             f"--socks5-server={SOCKS}",
         ]
+
+    def start(self) -> None:
+        """Start tailscaled and wait until it listens; once logged in it stays so."""
+        assert self.process is None
+        with (self.folder / "tailscaled.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+            )
+        eventually(f"{self.name} listens", 30, self.listens)
+
+    def listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.socket))
+            return True
+        return False
+
+    def stop(self) -> None:
+        """As a service manager would; it takes its socket away."""
+        if self.process:
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+            self.process = None
+
+    def kill(self) -> None:
+        """Its socket stays, and nobody listens there."""
+        if self.process:
+            self.process.kill()
+            self.process.wait(TIMEOUT)
+            self.process = None
 
     def tailscale(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """The command `tailscale`, both its outputs together."""
         return subprocess.run(
             [
                 *self.space.prefix,
-                *(str(self.binaries["tailscale"]), f"--socket={self.folder / 'socket'}"),
+                *(str(self.binaries["tailscale"]), f"--socket={self.socket}"),
                 *arguments,
             ],
             env=self.env,
@@ -69,7 +110,7 @@ class Node:
             check=False,
         )
 
-    def up(self) -> None:
+    def up(self, *flags: str) -> None:
         control = f"http://{RELAY_4}:{CONTROL_PORT}"
         done = self.tailscale(
             "up",
@@ -77,6 +118,7 @@ class Node:
             f"--hostname={self.name}",
             "--accept-dns=false",
             "--timeout=45s",
+            *flags,
         )
         assert done.returncode == 0, f"{done.stdout}\n{self.log}"
 
@@ -142,6 +184,7 @@ def eventually(what: str, patience: float, attempt: Callable[[], bool]) -> float
     start = time.monotonic()
     while not attempt():
         assert time.monotonic() < start + patience, f"not so after {patience} s: {what}"
+        time.sleep(0.01)
     return time.monotonic() - start
 
 
@@ -179,6 +222,32 @@ class Served:
 
 
 Serve = Callable[[Namespace], AbstractContextManager[Served]]
+
+Control = Callable[[Namespace, Mapping[str, object]], AbstractContextManager[Sequence[str]]]
+"""Runs a control server at RELAY_4 and CONTROL_PORT, which tells of this DERP node; gives the flags
+that `tailscale up` needs to be let in."""
+
+
+def tailscales_control(derpcheck: Path, folder: Path, members: Sequence[Key] = ()) -> Control:
+    """Tailscale's own for tests; the tailnet has these members more, for which nothing runs."""
+
+    @contextlib.contextmanager
+    def control(middle: Namespace, node: Mapping[str, object]) -> Iterator[Sequence[str]]:
+        command = [*middle.prefix, str(derpcheck), "control", "-node", json.dumps(node)]
+        command += [f"-member=nodekey:{member.public.hex()}" for member in members]
+        command += ["-listen", f"{RELAY_4}:{CONTROL_PORT}"]
+        with background(command, folder / "control.log", environment()) as process:
+            ready(process)
+            yield []
+
+    return control
+
+
+def expel(net: Tailnet, member: Key) -> None:
+    """Make every tailscaled forget one of the members for which nothing runs."""
+    url = f"http://{RELAY_4}:{CONTROL_PORT}/expel?member=nodekey:{member.public.hex()}"
+    script = f"import urllib.request as u; u.urlopen({url!r}, b'', {TIMEOUT})"
+    net.middle.run(sys.executable, "-c", script)
 
 
 @contextlib.contextmanager
@@ -218,9 +287,19 @@ def tailnet(
 
 @contextlib.contextmanager
 def tailnet_through(
-    serve: Serve, binaries: dict[str, Path], folder: Path, *, blob_size: int = BLOB_SIZE
+    serve: Serve,
+    binaries: dict[str, Path],
+    folder: Path,
+    *,
+    blob_size: int = BLOB_SIZE,
+    control: Control | None = None,
+    bobs: dict[str, Path] | None = None,
 ) -> Iterator[Tailnet]:
-    """Everything up and both nodes logged in, the relay being the one that `serve` starts."""
+    """Everything up and both nodes logged in, the relay being the one that `serve` starts.
+
+    `control` is `tailscales_control` unless given; `bobs` are bob's tailscaled and tailscale, if
+    other ones than alice's.
+    """
     with contextlib.ExitStack() as stack:
         middle, left, right = (Namespace.make() for _ in range(3))
         for space in (middle, left, right):
@@ -243,16 +322,15 @@ def tailnet_through(
             "STUNPort": relay.stun_port,
             **served.node,
         }
-        derpcheck = str(binaries["derpcheck"])
-        control = [*middle.prefix, derpcheck, "control", "-node", json.dumps(node)]
-        control += ["-listen", f"{RELAY_4}:{CONTROL_PORT}"]
-        ready(stack.enter_context(background(control, folder / "control.log", environment())))
-        serve = [*right.prefix, derpcheck, "serve", "-size", str(blob_size)]
-        serve += ["-listen", f"127.0.0.1:{BLOB_PORT}"]
-        checksum = ready(stack.enter_context(background(serve, folder / "s.log", environment())))
+        control = control or tailscales_control(binaries["derpcheck"], folder)
+        flags = stack.enter_context(control(middle, node))
+        serve_blob = [*right.prefix, str(binaries["derpcheck"]), "serve", "-size", str(blob_size)]
+        serve_blob += ["-listen", f"127.0.0.1:{BLOB_PORT}"]
+        blob = stack.enter_context(background(serve_blob, folder / "s.log", environment()))
+        checksum = ready(blob)
 
         nodes = []
-        for name, space in (("alice", left), ("bob", right)):
+        for name, space, programs in (("alice", left, binaries), ("bob", right, bobs or binaries)):
             home = folder / name
             home.mkdir()
             env = environment(
@@ -261,12 +339,12 @@ def tailnet_through(
                 TS_DEBUG_NEVER_DIRECT_UDP="1",
                 TS_NO_LOGS_NO_SUPPORT="1",
             )
-            one = Node(name, space, home, binaries, env)
-            stack.enter_context(background(one.command(), home / "tailscaled.log", env))
+            one = Node(name, space, home, programs, env)
+            stack.callback(one.kill)
+            one.start()
             nodes.append(one)
         for one in nodes:
-            eventually(f"{one.name} listens", 30, (one.folder / "socket").exists)
-            one.up()
+            one.up(*flags)
         yield Tailnet(relay, middle, *nodes, binaries, checksum)
 
 
