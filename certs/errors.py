@@ -2,7 +2,7 @@
 
     CertificateError
     ├── CertificateFileError   a file is missing, closed to us, or too open to others
-    ├── ExpiredError           a new certificate has expired already
+    ├── OutOfDateError         a new certificate has expired already, or is not valid yet
     ├── IssueError             no certificate by ACME this time; says when to try again
     ├── UnusablePairError      what the files hold is no certificate and key that TLS can use
     └── WrongHostnameError     the certificate is sound, but for other names than ours
@@ -22,7 +22,7 @@ class CertificateFileError(CertificateError):
     """The file system stands between us and the certificate or its key."""
 
 
-class ExpiredError(CertificateError):
+class OutOfDateError(CertificateError):
     """The new certificate is no better than none."""
 
 

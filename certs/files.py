@@ -81,16 +81,39 @@ def write_whole(file: Path, content: bytes, *, mode: int) -> None:
         os.close(directory)
 
 
+def exists(file: Path) -> bool:
+    """Tell whether anything has that name, be it a link to nowhere.
+
+    Raises CertificateFileError where that can't be known.
+    """
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CertificateFileError(
+            f"{file}: can't be looked for ({error.strerror}); "
+            f"point -certdir at a directory that the relay can enter"
+        ) from error
+    return True
+
+
 def _read(file: Path, content: str, flag: str, *, secret: bool = False) -> bytes:
     try:
-        with file.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if secret and mode & _OTHERS:
+        # Whoever opens a pipe would wait for its writer.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123 -- no path
+            mode = os.fstat(descriptor).st_mode
+            if secret and mode & _OTHERS and stat.S_ISREG(mode):
                 raise CertificateFileError(
                     f"{file}: every user can read or change this private key "
                     f"(mode {stat.S_IMODE(mode):04o}); run: chmod 600 {file}"
                 )
-            return stream.read()
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise CertificateFileError(
+                    f"{file}: not a regular file; put {content}, there, or point {flag} elsewhere"
+                )
+            return stream.readall()
     except FileNotFoundError as error:
         raise CertificateFileError(
             f"{file}: no such file; put {content}, there, or point {flag} elsewhere"

@@ -5,27 +5,26 @@ in a thread.
 """
 
 from datetime import datetime
-from pathlib import Path
 
 import attrs
 
-from certs.errors import CertificateFileError
-from certs.files import PairFiles, read_pair
+from certs.errors import CertificateError, CertificateFileError
+from certs.files import PairFiles, exists, read_pair
 from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
-from certs.selfsigned import is_made_here, write_self_signed
+from certs.selfsigned import is_made_here, kept_aside, put_back, write_self_signed
 
 
 def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
     """Return the pair to serve `hostname` with, first making one if there is none for an IP.
 
     `now` is timezone-aware. `make` allows to make one. What is there is not overwritten, unless
-    it was made so and has expired: where only one of the two files exists, a CertificateFileError
-    names the other. Raises CertificateError.
+    it was made so and clients refuse it by now. Where only one of the two files exists, a
+    CertificateFileError names the other. Raises CertificateError.
     """
     address = parse_ip(hostname) if make else None
     if address is not None:
-        present = [file for file in (files.certificate, files.key) if _exists(file)]
+        present = [file for file in (files.certificate, files.key) if exists(file)]
         if not present:
             write_self_signed(files, address, now)
         elif len(present) == 1:
@@ -35,24 +34,47 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
                 f"put the other half back, or remove {present[0]} to have a new pair made"
             )
     pair = read_pair(files, [hostname], now)
-    if address is not None and must_be_replaced(pair, address, now):
+    notice = None if address is None else put_right(files, address, pair, now)
+    if notice is None:
+        return pair
+    pair = read_pair(files, [hostname], now)
+    return attrs.evolve(pair, warnings=(*pair.warnings, notice))
+
+
+def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
+    """Tell whether `pair` is self-signed, not by the operator, and clients refuse it by now."""
+    current = pair.not_before <= now <= pair.not_after
+    return not current and is_made_here(pair, address)
+
+
+def put_right(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
+    """Replace a self-signed pair that clients refuse; return what to tell loudly of it.
+
+    One that has expired is replaced by a new one. One that is not valid yet was made when the clock
+    was wrong: if the one before it is there and is valid, that one is put back, and with it the pin
+    that clients know. Returns None where nothing was done. Raises CertificateError.
+    """
+    if not is_refused(pair, address, now):
+        return None
+    if now > pair.not_after:
         write_self_signed(files, address, now)
-        old, pair = pair, read_pair(files, [hostname], now)
-        pair = attrs.evolve(pair, warnings=(*pair.warnings, replaced_notice(files, old, pair)))
-    return pair
-
-
-def must_be_replaced(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Tell whether `pair` is self-signed, not by the operator, and refused by clients by now."""
-    return now > pair.not_after and is_made_here(pair, address)
-
-
-def replaced_notice(files: PairFiles, old: Pair, new: Pair) -> str:
-    """Say loudly that the pin has changed."""
+        new = read_pair(files, [str(address)], now)
+        return (
+            f"{files.certificate}: the self-signed certificate expired on "
+            f"{pair.not_after:%Y-%m-%d %H:%M} UTC and was replaced; clients refuse this relay "
+            f"until its node in the DERP map has the new CertName {new.pin}"
+        )
+    try:
+        before = read_pair(kept_aside(files), [str(address)], now)
+    except CertificateError:
+        return None
+    if is_refused(before, address, now):
+        return None
+    put_back(files)
     return (
-        f"{files.certificate}: the self-signed certificate expired on "
-        f"{old.not_after:%Y-%m-%d %H:%M} UTC and was replaced; clients refuse this relay "
-        f"until its node in the DERP map has the new CertName {new.pin}"
+        f"{files.certificate}: the self-signed certificate, made when the clock was wrong, is not "
+        f"valid before {pair.not_before:%Y-%m-%d %H:%M} UTC; the one before it, with CertName "
+        f"{before.pin}, was put back"
     )
 
 
@@ -68,17 +90,3 @@ def derp_map_node(hostname: str, pair: Pair | None) -> dict[str, str | int]:
     if pair is not None and len(pair.chain_der) == 1:
         node["CertName"] = pair.pin
     return node
-
-
-def _exists(file: Path) -> bool:
-    """Tell whether anything has that name, be it a link to nowhere."""
-    try:
-        file.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise CertificateFileError(
-            f"{file}: can't be looked for ({error.strerror}); "
-            f"point -certdir at a directory that the relay can enter"
-        ) from error
-    return True

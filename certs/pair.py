@@ -82,11 +82,12 @@ def make_pair(chain_pem: bytes, key_pem: bytes, *, chain_from: str, key_from: st
             f"the two must come from the same issue, and the chain must begin with the host's own"
         )
     dns_names, ip_addresses = _alternative_names(leaf, chain_from)
+    not_before, not_after = _dates(leaf, chain_from)
     return Pair(
         chain_der=tuple(certificate.public_bytes(Encoding.DER) for certificate in chain),
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
+        not_before=not_before,
+        not_after=not_after,
         dns_names=dns_names,
         ip_addresses=ip_addresses,
         self_signed=_is_self_signed(leaf),
@@ -168,6 +169,16 @@ def _alternative_names(
         tuple(names.get_values_for_type(x509.DNSName)),
         tuple(address for address in addresses if address is not None),
     )
+
+
+def _dates(leaf: x509.Certificate, source: str) -> tuple[datetime, datetime]:
+    try:
+        return leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    except ValueError as error:
+        # There is no year 0, but a damaged certificate may say so.
+        raise UnusablePairError(
+            f"{source}: damaged dates in the first certificate; have it issued anew"
+        ) from error
 
 
 def _is_self_signed(leaf: x509.Certificate) -> bool:

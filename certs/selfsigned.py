@@ -5,6 +5,8 @@ made once, when there is none, and kept; a new one would lock out every client t
 of the old. Only when it has expired, and clients refuse it anyway, is it replaced.
 """
 
+import contextlib
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -68,23 +70,48 @@ def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> No
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
     Each file appears whole or not at all. The key goes first: a certificate without its key
-    could be published, but never served. What was there before is kept beside it, under the same
-    names with ".old" behind. Raises CertificateFileError.
+    could be published, but never served. What was there before is kept aside. Raises
+    CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
-    directory = files.certificate.parent
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in (files.key, files.certificate):
+    aside = kept_aside(files)
+    with _writing(files):
+        files.certificate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file, old, mode in (
+            (files.key, aside.key, 0o600),
+            (files.certificate, aside.certificate, 0o644),
+        ):
             if file.exists():
-                mode = file.stat().st_mode & 0o777
-                write_whole(file.with_name(f"{file.name}.old"), file.read_bytes(), mode=mode)
+                write_whole(old, file.read_bytes(), mode=mode)
         write_whole(files.key, key_pem, mode=0o600)
         write_whole(files.certificate, certificate_pem, mode=0o644)
+
+
+def kept_aside(files: PairFiles) -> PairFiles:
+    """Return where the pair is that was in `files` before: the same names, with ".old" behind."""
+    certificate, key = files.certificate, files.key
+    return PairFiles(
+        certificate.with_name(f"{certificate.name}.old"), key.with_name(f"{key.name}.old")
+    )
+
+
+def put_back(files: PairFiles) -> None:
+    """Put the pair that was kept aside in place again. Raises CertificateFileError."""
+    aside = kept_aside(files)
+    with _writing(files):
+        write_whole(files.key, aside.key.read_bytes(), mode=0o600)
+        write_whole(files.certificate, aside.certificate.read_bytes(), mode=0o644)
+
+
+@contextlib.contextmanager
+def _writing(files: PairFiles) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
+        directory = files.certificate.parent
         raise CertificateFileError(
-            f"{directory}: can't write a self-signed certificate for {address} there "
-            f"({error.strerror}); make it a directory that the relay can write to, "
+            f"{directory}: can't write a self-signed certificate there ({error.strerror}); "
+            f"make it a directory that the relay can write to, "
             f"or put {files.certificate.name} and {files.key.name} into it"
         ) from error
 

@@ -5,18 +5,20 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
-                   (parts: certoptions, options, flags, values, refused)
+                   (parts: certoptions, verifyoptions, options, flags, values, refused)
     supervisor     the root nursery: prepares, serves, reloads, drains
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
     client         one client's life: login, join, leave
     reader         the receiving half of a client: read, act, hand on
     connection     the sending half of a client: write through, or queue and send
+    admission      who may use the relay: the gate made, lists and clients looked at again
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
     site           what the pages show of the running server
     keyfile        the node key, in the Go derper's file
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
+    admit/         the gate: list, tailscaled and URLs asked who belongs
     certificates/  had, renewed and replaced while the server runs
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;

@@ -24,7 +24,7 @@ _DEFAULT_HOSTNAME: Final = "derp.tailscale.com"
 ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class CertificateOptions:
     """What the operator decides about certificates."""
 
@@ -186,9 +186,11 @@ class CertificateOptions:
             listed = ",".join(map(str, self.acme_ip_addresses))
             raise ConfigError("acme-ip-addresses", listed, "want -acme-ip-certs with it")
         if self.certmode == "manual":
+            want = "of no use with -certmode manual; want letsencrypt there"
             if self.acme_directory:
-                want = "of no use with -certmode manual; want letsencrypt there"
                 raise ConfigError("acme-directory", self.acme_directory, want)
+            if self.acme_ca_bundle is not None:
+                raise ConfigError("acme-ca-bundle", self.acme_ca_bundle, want)
             return
         if self.hostname == _DEFAULT_HOSTNAME:
             want = "that is Tailscale's own; want the DNS name of this server"

@@ -11,14 +11,15 @@ import trio
 from nacl.public import Box
 
 from derp import log
+from derp.admit.question import Question
 from derp.connection import Connection
-from derp.errors import LoginRefused, PeerVanished
+from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.net.transport import Transport
 from derp.reader import Reader
 from derp.server import Server
 from derp.wire import frames, login
 from derp.wire.frames import HEADER_LENGTH
-from derp.wire.keys import short
+from derp.wire.keys import node_public_text, short
 
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds from the handoff to a complete client info (Go: Server.accept)."""
@@ -47,6 +48,7 @@ async def serve(
         greeting = b""
     key, box, rest = await _login(server, transport, leftover)
     del leftover
+    await _admit(server, transport, key)
     now = trio.current_time()
     connection = Connection(server, transport, key, not_ideal=not_ideal, now=now)
     fields["client"] = short(key)
@@ -72,6 +74,16 @@ async def serve(
         connection.discard_queue()
         for member in told:
             member.peer_disconnected(key)
+
+
+async def _admit(server: Server, transport: Transport, key: bytes) -> None:
+    """Let nobody in who does not belong (Go: verifyClient). Raises NotAdmitted."""
+    if server.gate is None:
+        return
+    verdict = await server.gate.admit(Question(key, transport.remote.host))
+    if not verdict.admitted:
+        whose = node_public_text(key)
+        raise NotAdmitted(f"{whose} is refused by {verdict.source}: {verdict.reason}")
 
 
 def _is_whole_login(leftover: bytes) -> bool:

@@ -2,8 +2,9 @@
 
 Each field of `Config` is one flag and says everything about it: name, environment variable,
 default, help and the check from derp/values.py that its value must pass. Rules between fields
-stand below them. Those of certificates have a file of their own, derp/certoptions.py. Nothing else
-in the program checks a configured value again.
+stand below them. Those of certificates and of verification have files of their own,
+derp/certoptions.py and derp/verifyoptions.py. Nothing else in the program checks a configured value
+again.
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
 derper-docker. Nothing here touches the network or the file system.
@@ -24,6 +25,7 @@ from derp.http.bootstrap_dns import Name
 from derp.options import ConfigError, flag_of, option
 from derp.refused import REFUSED
 from derp.values import Address
+from derp.verifyoptions import VERIFY, VerifyOptions
 
 # ruff: noqa: RUF009 - option is attrs.field with a check
 
@@ -33,7 +35,7 @@ _LISTENING: Final = "Listening"
 _WEB: Final = "Pages"
 _LIMITS: Final = "Limits"
 _TCP: Final = "TCP connections"
-_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, _WEB, _LIMITS, _TCP)
+_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, _WEB, _LIMITS, _TCP)
 """In the order of the help."""
 
 _DEV_ADDRESS: Final = Address("", 3340)
@@ -41,7 +43,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 
 
 @attrs.frozen(kw_only=True)
-class Config(CertificateOptions):
+class Config(CertificateOptions, VerifyOptions):
     """Everything the operator decides. Durations are seconds.
 
     Any combination that can be constructed can be served, as far as that can be known without
@@ -216,6 +218,7 @@ class Config(CertificateOptions):
         if burst == 0 and math.isfinite(self.accept_connection_limit):
             want = "with -accept-connection-limit nothing would be accepted; want 1 or more"
             raise ConfigError("accept-connection-burst", burst, want)
+        self.check_verification()
         if not self.serve_tls:
             return
         self.check_certificates()

@@ -9,6 +9,7 @@
         ├── TLSFailed           no TLS could be agreed on
         ├── HTTPFailed          not HTTP, too large, or too slow
         ├── LoginRefused        the DERP login broke a rule or came too late
+        ├── NotAdmitted         the client does not belong, or nobody could be asked
         ├── ProtocolViolation   a frame broke a rule after login
         ├── NotPermitted        a mesh-only frame from a client without the mesh key
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
@@ -66,6 +67,12 @@ class LoginRefused(ConnectionEnd):
     """The DERP login broke a rule or its deadline."""
 
     reason = "login_refused"
+
+
+class NotAdmitted(ConnectionEnd):
+    """The client is none of those who may use the relay, or is so no longer."""
+
+    reason = "not_admitted"
 
 
 class ProtocolViolation(ConnectionEnd):

@@ -6,7 +6,8 @@ remembers how it was given, so that whoever finds its value unfit later can say 
 operator's own words: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
-after `=` only; `--` ends the flags; of a repeated flag the last one counts. Unlike in Go, an
+after `=` only; `--` ends the flags; of a repeated flag the last one counts, unless
+the table says otherwise. Unlike in Go, an
 argument that is no flag is an error: there it silently ends the flags, so that `-stun false -a :1`
 loses its `-a`.
 """
@@ -167,6 +168,8 @@ class Flag:
     """Better than the default itself, in the help."""
     want: str = ""
     """Better than the words of the kind, in the error line."""
+    repeatable: bool = False
+    """Whether each occurrence counts: their values are put together with spaces between them."""
     secret: bool = False
     """Whether its value must stand in no message."""
     refusal: str = ""
@@ -252,16 +255,24 @@ def _parse_arguments(
             raise _unknown(source, name, table)
         flag = table[name]
         if equals:
-            settings[name] = _read(flag, source, "=", text)
+            settings[name] = _read(flag, source, "=", _with_earlier(settings.get(name), text))
         elif flag.kind is BOOL:
             settings[name] = Setting(flag, True, source, source)
         elif position < len(argv):
-            settings[name] = _read(flag, source, " ", argv[position])
+            text = _with_earlier(settings.get(name), argv[position])
+            settings[name] = _read(flag, source, " ", text)
             position += 1
         else:
             want = flag.want or "want a value"
             raise UsageError(f"{source}: nothing comes after it; {want}")
     return False
+
+
+def _with_earlier(earlier: Setting | None, text: str) -> str:
+    """Return the value of a flag together with those of its earlier occurrences."""
+    if earlier is None or not earlier.flag.repeatable or not earlier.value:
+        return text
+    return f"{earlier.value} {text}"
 
 
 def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:
@@ -326,7 +337,7 @@ def help_text(flags: Iterable[Flag], introduction: str) -> str:
 def _help_entry(flag: Flag) -> str:
     head = f"  -{flag.name} {flag.placeholder or flag.kind.placeholder}".rstrip()
     notes = []
-    if flag.default not in {"", "false"}:
+    if flag.default_words or flag.default not in {"", "false"}:
         notes.append(f"default {flag.default_words or flag.default}")
     if flag.variable:
         notes.append(f"variable {flag.variable}")

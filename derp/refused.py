@@ -1,8 +1,7 @@
 """Flags and variables of the Go derper that this version knows and refuses.
 
-Their defaults may be given, because that asks for nothing: derper-docker always passes
-`-verify-clients=false`. Anything else is refused by name rather than ignored; above all, a relay
-told to check its clients must not run open. The value is not repeated, as some are secret.
+Their defaults may be given, because that asks for nothing. Anything else is refused by name rather
+than ignored. The value is not repeated, as some are secret.
 """
 
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 from derp.flags import BOOL, STRING, Flag, Kind
 
 _NO_MESH: Final = "meshing with other relays is not supported yet; leave it out"
-_NO_CHECK: Final = "checking clients is not supported yet; leave it out only to let anyone connect"
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
@@ -24,9 +22,5 @@ REFUSED: Final = (
     _refused("secrets-url", STRING, "", _NO_MESH),
     _refused("secrets-path-prefix", STRING, "prod/derp", _NO_MESH),
     _refused("secrets-cache-dir", STRING, "", _NO_MESH),
-    _refused("verify-clients", BOOL, "false", _NO_CHECK, "DERP_VERIFY_CLIENTS"),
-    _refused("verify-client-url", STRING, "", _NO_CHECK, "DERP_VERIFY_CLIENT_URL"),
-    _refused("verify-client-url-fail-open", BOOL, "true", _NO_CHECK),
-    _refused("socket", STRING, "", _NO_CHECK),
     _refused("ace", BOOL, "false", _NO_ACE),
 )

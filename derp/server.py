@@ -7,6 +7,7 @@ import attrs
 import trio
 from nacl.public import PrivateKey
 
+from derp.admit.gate import Gate
 from derp.metrics import Metrics
 from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
@@ -43,6 +44,8 @@ class Server:
     write_timeout: float
     """Seconds for which a client may take nothing; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
+    gate: Gate | None = attrs.field(default=None, repr=False)
+    """Says who may log in; None where everybody may."""
     metrics: Metrics = attrs.field(factory=Metrics)
     public_key: bytes = attrs.field(init=False)
     hub: "Hub[Connection]" = attrs.field(init=False, factory=Hub)

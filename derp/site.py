@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from derp.admit.gate import Gate
 from derp.certificates.served import Status
 from derp.certificates.tasks import Certificates
 from derp.config import Config
@@ -84,7 +85,13 @@ def make_site(
             ("TLS hostname", config.hostname),
             ("Clients", str(len(server.hub.members))),
             *(fact for status in statuses for fact in _certificate_facts(status)),
+            *(() if server.gate is None else _gate_facts(server.gate)),
         ]
+
+    def problems() -> Sequence[str]:
+        troubles = {} if server.gate is None else server.gate.troubles
+        asked = [f"can't ask {name} who belongs: {why}" for name, why in troubles.items()]
+        return [*server.hub.check(), *asked]
 
     return Site(
         hostname=config.hostname,
@@ -94,7 +101,7 @@ def make_site(
         bootstrap_dns=names,
         facts=facts,
         varz=varz,
-        problems=server.hub.check,
+        problems=problems,
         traffic=lambda: _traffic(server),
         challenges=(
             certificates.contexts.http_challenges
@@ -112,6 +119,7 @@ def _certificate(status: Status) -> Certificate:
         replaced_at=int(status.replaced_at or 0),
         failures=status.failures,
         failed_at=int(status.failed_at or 0),
+        failure=status.failure,
     )
 
 
@@ -126,6 +134,17 @@ def _certificate_facts(status: Status) -> Sequence[tuple[str, str]]:
         facts.append(("Last replaced", _when(status.replaced_at)))
     if status.failed_at is not None:
         facts.append(("Last failure", f"{_when(status.failed_at)}: {status.failure}"))
+    return facts
+
+
+def _gate_facts(gate: Gate) -> Sequence[tuple[str, str]]:
+    facts = []
+    if gate.listing is not None:
+        facts.append(("Listed node keys", str(len(gate.listing.keys))))
+    facts += [(f"Can't ask {name}", reason) for name, reason in gate.troubles.items()]
+    for refused in reversed(gate.refused.values()):
+        times = f"{refused.count} times, last {_when(refused.last)}"
+        facts.append((f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"))
     return facts
 
 

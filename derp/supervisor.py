@@ -34,8 +34,9 @@ from certs.errors import CertificateError
 from certs.manual import derp_map_node
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from derp import keyfile, log, rateconfig, timers
+from derp import admission, keyfile, log, rateconfig, timers
 from derp.accept import Door
+from derp.admit.gate import Gate
 from derp.certificates.plan import make_plan
 from derp.certificates.tasks import Certificates, load
 from derp.config import Config
@@ -43,6 +44,7 @@ from derp.errors import ReloadError, StartError
 from derp.http import routes
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
+from derp.metrics import Metrics
 from derp.net.descriptors import Descriptors, raise_limit
 from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
 from derp.rateconfig import NO_LIMIT, RateConfig
@@ -79,6 +81,8 @@ class Prepared:
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
+    metrics: Metrics
+    gate: Gate | None
     certificates: Certificates | None
     main: Sequence[socket.socket]
     plain: Sequence[socket.socket]
@@ -132,6 +136,8 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
     rate_limit = NO_LIMIT
     if config.rate_config is not None:
         rate_limit = rateconfig.load(config.rate_config)
+    metrics = Metrics()
+    gate = admission.make_gate(config, metrics)
     now = datetime.now(UTC)
     with _start_errors():
         plan = make_plan(config) if config.serve_tls else None
@@ -146,7 +152,7 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         metacert = make_metacert(bytes(private_key.public_key), now)
         with _start_errors():
             certificates = Certificates(plan, found, metacert)
-    return Prepared(private_key, rate_limit, certificates, main, plain, stun)
+    return Prepared(private_key, rate_limit, metrics, gate, certificates, main, plain, stun)
 
 
 @contextlib.contextmanager
@@ -161,22 +167,30 @@ def _start_errors() -> Iterator[None]:
 async def serve(config: Config, prepared: Prepared) -> None:
     """Serve on what was prepared, until the signal task says to stop."""
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
-    async with trio.open_nursery() as senders:
+    look_at_list, looks = trio.open_memory_channel[None](1)
+    async with admission.opened(prepared.gate), trio.open_nursery() as senders:
         server = Server(
-            prepared.private_key, senders, config.tcp_write_timeout, prepared.rate_limit
+            prepared.private_key,
+            senders,
+            config.tcp_write_timeout,
+            prepared.rate_limit,
+            prepared.gate,
+            prepared.metrics,
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(_signals, to_supervisor)
         senders.start_soon(server.poller.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
-                _start_services(config, prepared, server, services, connections)
+                _start_services(config, prepared, server, services, connections, looks)
                 _announce(config, prepared)
                 async for event in events:
                     if event is Event.STOP:
                         break
                     if prepared.certificates is not None:
                         prepared.certificates.wake()
+                    with contextlib.suppress(trio.WouldBlock):
+                        look_at_list.send_nowait(None)
                     # On its own, so that a file that can't be read to its end delays no stop.
                     services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
@@ -194,6 +208,7 @@ def _start_services(
     server: Server,
     services: trio.Nursery,
     connections: trio.Nursery,
+    looks: trio.MemoryReceiveChannel[None],
 ) -> None:
     stats = stun_server.Stats()
     names = BootstrapDNS()
@@ -221,6 +236,8 @@ def _start_services(
         services.start_soon(stun_server.serve, sock, stats)
     if certificates is not None:
         services.start_soon(certificates.run, partial(_announce_node, config, prepared))
+    if prepared.gate is not None:
+        services.start_soon(admission.keep, server, prepared.gate, config.verify_again, looks)
     services.start_soon(timers.run, server)
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
@@ -243,7 +260,7 @@ async def _signals(
 async def _reload(config: Config, server: Server) -> None:
     """Read the rate limit again; what can't be read leaves the old one in force."""
     if config.rate_config is None:
-        logger.info("SIGHUP: there is no -rate-config to reload")
+        logger.info("SIGHUP: looking at certificates and lists; there is no -rate-config")
         return
     try:
         limit = await trio.to_thread.run_sync(
@@ -298,14 +315,18 @@ async def _drain(server: Server) -> None:
 
 
 def _announce(config: Config, prepared: Prepared) -> None:
-    """Say what is served where, and what to put into the DERP map."""
+    """Say what is served where and to whom, and what to put into the DERP map."""
     kind = "HTTPS" if prepared.certificates is not None else "HTTP"
     served = (("HTTP", prepared.plain), ("STUN", prepared.stun))
     for what, sockets in ((kind, prepared.main), *served):
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    if config.derp:
+        admission.announce(config)
     if prepared.certificates is not None and config.hostname_is_ip:
-        _announce_node(config, prepared, prepared.certificates.statuses[0].pair)
+        pair = prepared.certificates.statuses[0].pair
+        # One that is renewed every few days must not be pinned.
+        _announce_node(config, prepared, None if config.serve_acme else pair)
 
 
 def _announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:

@@ -109,6 +109,29 @@ def path(value: str | Path | None) -> Path | None:
     return Path(value) if value else None
 
 
+TAILSCALED_SOCKET: Final = Path("/var/run/tailscale/tailscaled.sock")
+
+
+def socket(value: str | Path) -> Path:
+    """Make the empty string tailscaled's usual socket, and any other a path."""
+    return Path(value) if value else TAILSCALED_SOCKET
+
+
+def urls(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Check a list of URLs, in text with spaces between them."""
+    found = tuple(value.split()) if isinstance(value, str) else tuple(value)
+    if not all(map(_is_url, found)):
+        raise ValueError("want a URL that begins with http:// or https://")
+    return tuple(dict.fromkeys(found))
+
+
+def header_value(value: str) -> str:
+    """Check what can stand in a line of HTTP; empty for none."""
+    if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", value):
+        raise ValueError("want the value of a header, in ASCII and without spaces around it")
+    return value
+
+
 def certmode(value: str) -> str:
     """Check how certificates are had."""
     if value not in {"manual", "letsencrypt", "gcp"}:
@@ -125,7 +148,7 @@ def hostname(value: str) -> str:
 
 def directory_url(value: str) -> str:
     """Check the URL of an ACME server's directory; empty for none."""
-    if value and not (_is_url(value) and value.startswith("https://")):
+    if value and not (_is_url(value) and value.startswith("https://") and "@" not in value):
         raise ValueError("want the URL of an ACME directory, which begins with https://")
     return value
 

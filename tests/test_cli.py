@@ -63,7 +63,10 @@ def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: py
         (("-dev", "-a", "b", "-a"), "-a: nothing comes after it; want a value"),
         (("-hostnam",), "-hostnam: no such flag; did you mean -hostname?"),
         (("-dev", "-home", "a\nb"), "-home 'a\\nb': want blank, or a URL that begins with "),
-        (("-dev", "-verify-clients"), "-verify-clients: checking clients is not supported yet; "),
+        (
+            ("-dev", "-mesh-with", "x"),
+            "-mesh-with: meshing with other relays is not supported yet; ",
+        ),
         (("-certmode=manual", "-c=/k", "-certdir="), "-certdir='': want a directory for"),
     ],
 )

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 import nacl.public
 import pytest
 import trio
 import trio.testing
 
-from derp import client, reader, timers
+from derp import reader
 from derp.errors import (
     ConnectionEnd,
     LoginRefused,
@@ -21,7 +20,7 @@ from derp.errors import (
 from derp.metrics import DropReason
 from derp.rateconfig import RateConfig
 from derp.server import Server
-from tests.memory_transport import MemoryTransport, memory_pair
+from tests.memory_transport import memory_pair
 from tests.peers import (
     GONE,
     KEEP_ALIVE,
@@ -34,6 +33,7 @@ from tests.peers import (
     disco,
     frame,
 )
+from tests.relay import Relay, running
 
 ABSENT = b"\x77" * 32
 
@@ -41,68 +41,10 @@ ABSENT = b"\x77" * 32
 Clock = trio.testing.MockClock
 
 
-class Relay:
-    """A server, and how each of its connections ended."""
-
-    def __init__(self, server: Server, nursery: trio.Nursery) -> None:
-        self.server = server
-        self.metrics = server.metrics
-        self.hub = server.hub
-        self._nursery = nursery
-        self._ends: dict[MemoryTransport, ConnectionEnd | None] = {}
-        self._ended = trio.Event()
-
-    def connect(
-        self,
-        key: nacl.public.PrivateKey | None = None,
-        capacity: int = 1 << 20,
-        leftover: bytes = b"",
-        *,
-        not_ideal: bool = False,
-    ) -> Peer:
-        here, there = memory_pair(capacity=capacity)
-
-        async def connection() -> None:
-            fields: dict[str, Any] = {}
-            end = None
-            try:
-                await client.serve(self.server, there, leftover, fields, not_ideal=not_ideal)
-            except ConnectionEnd as error:
-                end = error
-            finally:
-                with trio.CancelScope(shield=True):
-                    await there.aclose()
-            self._ends[here] = end
-            self._ended.set()
-            self._ended = trio.Event()
-
-        self._nursery.start_soon(connection)
-        return Peer(here, key)
-
-    async def login(self, **options: Any) -> Peer:
-        return await self.connect(**options).log_in()
-
-    async def end_of(self, peer: Peer) -> ConnectionEnd | None:
-        while peer.end not in self._ends:
-            await self._ended.wait()
-        return self._ends[peer.end]
-
-    def dropped(self, reason: DropReason, *, disco: bool = False) -> int:
-        return self.metrics.packets_dropped[reason, disco]
-
-
 @pytest.fixture
 async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
-    async with trio.open_nursery() as nursery:
-        server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
-        nursery.start_soon(timers.run, server)
-        relay = Relay(server, nursery)
+    async with running() as relay:
         yield relay
-        assert relay.hub.check() == []
-        nursery.cancel_scope.cancel()
-    assert not relay.hub.members
-    assert not server.sending
-    assert len(server.keep_alives) == len(server.round_trips) == 0
 
 
 async def test_what_is_no_tcp_has_no_round_trip_time(autojump_clock: Clock, relay: Relay) -> None:

@@ -302,7 +302,7 @@ WRONG = [
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
     ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
     ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
-    ("acme-directory", DIRECTORY, ["x", "http://a/dir", "https://", "https://a b", "https://a:0"]),
+    ("acme-directory", DIRECTORY, ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"]),
     ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
     ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
@@ -460,6 +460,13 @@ EAB = ("-acme-eab-kid", "kid-1", "-acme-eab-key", "c2VjcmV0")
             ),
         ),
         (
+            (*TLS, "-acme-ca-bundle=/ca.pem"),
+            (
+                "-acme-ca-bundle=/ca.pem: "
+                "of no use with -certmode manual; want letsencrypt there"
+            ),
+        ),
+        (
             (*ACME, "-certmode=gcp", *EAB),
             "-acme-email: want it: -certmode gcp goes with no account of less",
         ),
@@ -561,10 +568,6 @@ REFUSED = {
     "secrets-url": "https://s3cret",
     "secrets-path-prefix": "x",
     "secrets-cache-dir": "/x",
-    "verify-clients": "true",
-    "verify-client-url": "http://s3cret@a",
-    "verify-client-url-fail-open": "false",
-    "socket": "/run/tailscaled.sock",
     "ace": "true",
 }
 HARMLESS = [
@@ -573,11 +576,11 @@ HARMLESS = [
         "mesh-with=",
         "secrets-url=",
         "secrets-path-prefix=prod/derp",
-        "verify-clients=F",
         "ace=f",
     ],
-    *["secrets-cache-dir=/home/derp/.cache/derper-secrets", "verify-client-url=", "socket="],
-    "verify-client-url-fail-open=true",
+    *[
+        "secrets-cache-dir=/home/derp/.cache/derper-secrets",
+    ],
 ]
 
 
@@ -594,15 +597,73 @@ def test_defaults_of_refused_flags_are_harmless(argument: str):
     assert configure(*PLAIN, f"-{argument}") == configure(*PLAIN)
 
 
-def test_never_silently_open():
-    refused = "checking clients is not supported yet; leave it out only to let anyone connect"
-    for text in ("true", "1", "T"):
-        message = usage_error(*PLAIN, DERP_VERIFY_CLIENTS=text)
-        assert message == f"DERP_VERIFY_CLIENTS: {refused}"
-    message = usage_error(*PLAIN, DERP_VERIFY_CLIENT_URL="http://127.0.0.1/x")
-    assert message == f"DERP_VERIFY_CLIENT_URL: {refused}"
-    assert usage_error(*PLAIN, "-verify-clients") == f"-verify-clients: {refused}"
-    assert usage_error("-dev", "-verify-clients") == f"-verify-clients: {refused}"
+# --- who may use the relay ---
+
+URL = "https://headscale.example/verify"
+
+
+def test_without_any_flag_everybody_may():
+    config = configure(*PLAIN, "-verify-clients=false", "-verify-client-url=", "-socket=")
+    assert config == configure(*PLAIN)
+    assert not config.verifies
+    assert config.socket == Path("/var/run/tailscale/tailscaled.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("VERIFY_CLIENTS", "1"), ("VERIFY_CLIENT_URL", URL), ("VERIFY_CLIENT_FILE", "/etc/nodes")],
+)
+def test_each_way_to_check_clients(name: str, text: str):
+    flag = name.lower().replace("_", "-")
+    assert configure(*PLAIN, f"-{flag}={text}").verifies
+    config = configure(*PLAIN, environ=HOME | {f"DERP_{name}": text})
+    assert config == configure(*PLAIN, f"-{flag}={text}")
+
+
+def test_several_urls():
+    two = ("https://a.example/verify", "http://b.example:8080/verify")
+    config = configure(*PLAIN, "-verify-client-url", two[0], f"-verify-client-url={two[1]}")
+    assert config.verify_client_url == two
+    environ = HOME | {"DERP_VERIFY_CLIENT_URL": " ".join(two)}
+    assert configure(*PLAIN, environ=environ) == config
+    environ = HOME | {"DERP_VERIFY_CLIENT_URL": "https://c.example/verify"}
+    again = ("-verify-client-url", two[0], "-verify-client-url", two[1])
+    assert configure(*PLAIN, *again, environ=environ) == config
+    assert configure(*PLAIN, *again, *again) == config
+
+
+def test_failing_open_is_the_default_as_in_the_go_derper():
+    assert configure(*PLAIN).verify_client_url_fail_open
+    assert not configure(*PLAIN, "-verify-client-url-fail-open=false").verify_client_url_fail_open
+
+
+@pytest.mark.parametrize(
+    "text", ["headscale/verify", "ftp://a", "https://", f"{URL} x", "http://ü"]
+)
+def test_a_wrong_url_is_told_without_what_may_be_secret_in_it(text: str):
+    want = "want a URL that begins with http:// or https://"
+    assert usage_error(*PLAIN, "-verify-client-url", text) == f"-verify-client-url: {want}"
+
+
+@pytest.mark.parametrize("text", ["s3cret\r\nX: y", "s3crét", " s3cret", "s3cret\t"])
+def test_an_authorization_is_a_header_and_in_no_message(text: str):
+    message = usage_error(
+        *PLAIN, "-verify-client-url", URL, f"-verify-client-url-authorization={text}"
+    )
+    want = "want the value of a header, in ASCII and without spaces around it"
+    assert message == f"-verify-client-url-authorization: {want}"
+    config = configure(
+        *PLAIN, "-verify-client-url", URL, "-verify-client-url-authorization=Bearer s3cret"
+    )
+    assert config.verify_client_url_authorization == "Bearer s3cret"
+    assert "s3cret" not in repr(config)
+
+
+@pytest.mark.parametrize("flag", ["authorization", "ca-bundle"])
+def test_what_goes_with_a_url_goes_with_a_url(flag: str):
+    message = usage_error(*PLAIN, "-verify-clients", f"-verify-client-url-{flag}=x")
+    assert message.startswith(f"-verify-client-url-{flag}")
+    assert message.endswith(": want -verify-client-url with it")
 
 
 def test_every_flag_is_known():
@@ -610,6 +671,9 @@ def test_every_flag_is_known():
     served = {
         *{"dev", "version", "a", "http-port", "stun", "stun-port", "c", "certmode", "certdir"},
         *{"tls-cert", "tls-key", "acme-email", "acme-directory", "acme-ca-bundle"},
+        *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
+        *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
+        *{"verify-client-file", "verify-remember", "verify-again"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},

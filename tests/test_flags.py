@@ -388,3 +388,37 @@ def test_help_text():
 
 def test_help_text_without_refused_flags():
     assert "not supported" not in flags.help_text(TABLE[:-1], "Usage: t")
+
+
+SPECIAL = [
+    Flag(name="url", kind=STRING, usage="where", group="Two", variable="T_URL", repeatable=True),
+    Flag(name="token", kind=INT, default="0", usage="pass", group="Two", secret=True),
+]
+
+
+def special(*argv: str, **environ: str) -> flags.Parsed:
+    return flags.parse(SPECIAL, argv, environ)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "text"),
+    [
+        (("-url", "a", "--url=b", "-url=c d"), {}, "a b c d"),
+        (("-url=", "-url", "b"), {}, "b"),
+        ((), {"T_URL": "x y"}, "x y"),
+        (("-url", "a"), {"T_URL": "x"}, "a"),
+    ],
+)
+def test_a_repeated_flag_that_counts_each_time(
+    argv: tuple[str, ...], environ: dict[str, str], text: str
+):
+    assert special(*argv, **environ).settings["url"].value == text
+
+
+def test_a_secret_is_in_no_error():
+    for argv in (("-token=s3cret",), ("-token", "s3cret")):
+        with pytest.raises(UsageError) as caught:
+            special(*argv)
+        assert str(caught.value) == "-token: want a whole number"
+    setting = special("-token", "123").settings["token"]
+    assert str(setting.wrong("want another")) == "-token: want another"

@@ -160,6 +160,10 @@ class Metrics:
     bytes_dropped: dict[tuple[DropReason, bool], int] = attrs.field(init=False, factory=_no_drops)
     connection_ends: dict[str, int] = attrs.field(init=False, factory=_no_ends)
     """By the `reason` of a ConnectionEnd, or ORDERLY_END."""
+    admissions: dict[tuple[str, str], int] = attrs.field(init=False, factory=dict)
+    """Answers to whether a client belongs, by source and outcome."""
+    admission_verdicts: dict[str, int] = attrs.field(init=False, factory=dict)
+    """What came of logins where clients are checked."""
 
     def drop(self, reason: DropReason, disco: bool, packets: int, nbytes: int) -> None:
         """Count packets that will not be delivered."""
@@ -185,6 +189,14 @@ class Metrics:
     def ended(self, end: ConnectionEnd | None) -> None:
         """Count the end of a connection; None if the peer closed it in good order."""
         self._count(self.connection_ends, ORDERLY_END if end is None else end.reason)
+
+    def admission(self, source: str, outcome: str) -> None:
+        """Count one answer to whether a client belongs."""
+        self.admissions[source, outcome] = self.admissions.get((source, outcome), 0) + 1
+
+    def admission_verdict(self, verdict: str) -> None:
+        """Count what came of one login where clients are checked."""
+        self._count(self.admission_verdicts, verdict)
 
     def tls_request(self, tls_version: str | None) -> None:
         """Count one HTTP request.

@@ -79,6 +79,8 @@ class Certificate:
     failures: int
     """How often another could not be served, and when last."""
     failed_at: int
+    failure: str = ""
+    """Why, the last time."""
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +121,8 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     if gauges.process is not None:
         _process(page, gauges.process)
     _bootstrap_dns(page, bootstrap)
+    if metrics.admissions:
+        _admissions(page, metrics)
     if gauges.certificates:
         _certificates(page, gauges.certificates)
     _derp(page, metrics, gauges)
@@ -139,6 +143,16 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     return page.text()
 
 
+def _admissions(page: "_Page", metrics: Metrics) -> None:
+    verdicts = metrics.admission_verdicts
+    page.labelled("derper_admission_verdicts", "counter", "verdict", verdicts)
+    answers = {
+        f'{_escaped(source)}",outcome="{outcome}': count
+        for (source, outcome), count in metrics.admissions.items()
+    }
+    page.labelled("derper_admissions", "counter", "source", answers)
+
+
 def _certificates(page: "_Page", certificates: Sequence[Certificate]) -> None:
     for name, kind, value in (
         ("expiry_seconds", "gauge", attrgetter("not_after")),
@@ -149,6 +163,13 @@ def _certificates(page: "_Page", certificates: Sequence[Certificate]) -> None:
     ):
         values = {_escaped(certificate.name): value(certificate) for certificate in certificates}
         page.labelled(f"derper_certificate_{name}", kind, "name", values)
+    reasons = {
+        f'{_escaped(certificate.name)}",reason="{_escaped(certificate.failure)}': 1.0
+        for certificate in certificates
+        if certificate.failure
+    }
+    if reasons:
+        page.labelled("derper_certificate_last_failure_info", "gauge", "name", reasons)
 
 
 class _Page:

@@ -4,9 +4,10 @@ import ipaddress
 import os
 from datetime import timedelta
 
+import attrs
 import pytest
 
-from certs.errors import CertificateError, ExpiredError, UnusablePairError, WrongHostnameError
+from certs.errors import CertificateError, OutOfDateError, UnusablePairError, WrongHostnameError
 from certs.files import pair_files
 from certs.manual import load
 from certs.reload import WatchedFiles
@@ -176,7 +177,7 @@ def test_a_new_one_that_has_expired_is_refused(short_lived, tmp_path, now):
     (tmp_path / "192.0.2.7.key").write_bytes(key)
     later = now + timedelta(days=400)
     assert short_lived.look(later) is None
-    with pytest.raises(ExpiredError, match=r"192\.0\.2\.7\.crt: the new certificate expired on"):
+    with pytest.raises(OutOfDateError, match=r"192\.0\.2\.7\.crt: the new certificate expired on"):
         short_lived.look(later)
     assert short_lived.current is before
 
@@ -219,3 +220,19 @@ def test_without_a_pair_in_force_an_expired_one_is_better_than_none(tmp_path, pu
     source = WatchedFiles(pair_files(tmp_path, "relay.example"), ["relay.example"])
     pair = source.look(now + timedelta(days=9 * 365), None, at_once=True)
     assert pair is not None
+
+
+def test_a_new_one_that_is_not_valid_yet_is_refused_while_the_old_one_is(
+    tmp_path, put, issued, issue, now
+):
+    put(issued)
+    source = Source(tmp_path, "relay.example", now)
+    looks(source, now)
+    put(issue("relay.example"))
+    before = source.current.not_before
+    early = before - timedelta(days=1)
+    valid_then = attrs.evolve(source.current, not_before=early, not_after=now)
+    files = WatchedFiles(source.files, source.names)
+    with pytest.raises(OutOfDateError, match=r"is not valid before .* check this machine's clock"):
+        files.look(early, valid_then, at_once=True)
+    assert files.look(early, source.current, at_once=True) is not None

@@ -325,6 +325,7 @@ def test_certificates_are_told_apart_by_their_first_name() -> None:
         failed_at=0,
     )
     two = attrs.evolve(one, name="2001:db8::7", not_after=0, replaced=0, replaced_at=0, failures=3)
+    two = attrs.evolve(two, failure='said "no"')
     gauges = attrs.evolve(GAUGES, certificates=[one, two])
     lines = [
         line
@@ -339,4 +340,7 @@ def test_certificates_are_told_apart_by_their_first_name() -> None:
         'derper_certificate_failures{name="2001:db8::7"} 3',
         'derper_certificate_failures{name="derp.example"} 0',
     ]
-    assert len(lines) == 15
+    assert lines[15:] == [
+        "# TYPE derper_certificate_last_failure_info gauge",
+        r'derper_certificate_last_failure_info{name="2001:db8::7",reason="said \"no\""} 1.0',
+    ]

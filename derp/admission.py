@@ -1,0 +1,160 @@
+"""Who may use the relay, from the configuration to the clients that are connected.
+
+The gate decides at login. This makes it, and sees to it that a changed list, and what tailscaled
+and the URLs say by now, reach the clients that are in.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from derp import log
+from derp.admit.gate import Gate
+from derp.admit.nodelist import Listing, load
+from derp.admit.question import Question
+from derp.config import Config
+from derp.connection import Connection
+from derp.errors import NotAdmitted, ReloadError, StartError
+from derp.metrics import Metrics
+from derp.server import Server
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between looks at the list; a change is in force after one to two of them."""
+
+logger = log.get("admit")
+
+
+def make_gate(config: Config, metrics: Metrics) -> Gate | None:
+    """Make the gate, or None where everybody may use the relay. Blocks.
+
+    Raises StartError where the list or the CA bundle can't be read.
+    """
+    if not config.verifies:
+        return None
+    listing = tailscaled = None
+    if (path := config.verify_client_file) is not None:
+        listing = Listing(path, load(path, StartError))
+    if config.verify_clients:
+        from derp.admit.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
+
+        tailscaled = Tailscaled(config.socket)
+    controllers = []
+    if config.verify_client_url:
+        from derp.admit.controller import Controller  # noqa: PLC0415 - as above
+
+        controllers = [
+            Controller(
+                url,
+                config.verify_client_url_authorization,
+                config.verify_client_url_ca_bundle,
+            )
+            for url in config.verify_client_url
+        ]
+    return Gate(
+        metrics,
+        listing=listing,
+        tailscaled=tailscaled,
+        controllers=controllers,
+        fail_open=config.verify_client_url_fail_open,
+        remember=config.verify_remember,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(gate: Gate | None) -> AsyncIterator[None]:
+    """Close what connections to the URLs are open, at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        for source in () if gate is None else gate.controllers:
+            if isinstance(source, contextlib.AbstractAsyncContextManager):
+                await stack.enter_async_context(source)
+        yield
+
+
+def announce(config: Config) -> None:
+    """Say who may use the relay."""
+    if not config.verifies:
+        logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
+        return
+    order = []
+    if config.verify_client_file is not None:
+        order.append("in -verify-client-file")
+    asked = []
+    if config.verify_clients:
+        asked.append("known to tailscaled")
+    if config.verify_client_url:
+        asked.append("allowed by -verify-client-url")
+    if asked:
+        order.append(" and ".join(asked))
+    logger.info("clients are checked", admitted=", or ".join(order))
+    if config.verify_client_url and config.verify_client_url_fail_open:
+        logger.warning(
+            "while no -verify-client-url can be reached, every client is admitted; "
+            "-verify-client-url-fail-open=false refuses them"
+        )
+
+
+async def keep(
+    server: Server, gate: Gate, every: float, wake: trio.MemoryReceiveChannel[None]
+) -> None:
+    """Keep out who belongs no longer; `wake` says to look at the list at once."""
+    async with trio.open_nursery() as nursery:
+        if gate.listing is not None:
+            nursery.start_soon(watch_list, server, gate, gate.listing, wake)
+        if every:
+            nursery.start_soon(ask_again_forever, server, gate, every)
+
+
+async def watch_list(
+    server: Server, gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None]
+) -> NoReturn:
+    """Put a changed list in force, from time to time and at once when told by `wake`."""
+    while True:
+        at_once = False
+        with trio.move_on_after(LOOK_EVERY):
+            await wake.receive()
+            at_once = True
+        look = partial(listing.look, at_once=at_once)
+        try:
+            keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        except ReloadError as error:
+            logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
+            continue
+        if keys is None:
+            continue
+        added, removed = len(keys.keys() - listing.keys), len(listing.keys.keys() - keys)
+        listing.keys = keys
+        gate.forget()
+        logger.info("new list of node keys", keys=len(keys), added=added, removed=removed)
+        await ask_again(server, gate)
+
+
+async def ask_again_forever(server: Server, gate: Gate, every: float) -> NoReturn:
+    """Ask about all clients that are connected, `every` so many seconds."""
+    while True:
+        await trio.sleep(every)
+        await ask_again(server, gate)
+
+
+async def ask_again(server: Server, gate: Gate) -> None:
+    """Ask about each client that is connected, one after the other; end those that don't belong.
+
+    Where nobody can be asked, they stay: whoever was admitted is not to suffer from a restart of
+    tailscaled.
+    """
+    asked: dict[Question, list[Connection]] = {}
+    for connection in server.hub.members:
+        question = Question(connection.key, connection.transport.remote.host)
+        asked.setdefault(question, []).append(connection)
+    for question, connections in asked.items():
+        if not any(connection in server.hub.members for connection in connections):
+            continue
+        verdict = await gate.ask_again(question)
+        if verdict.admitted or not verdict.certain:
+            continue
+        for connection in connections:
+            if connection in server.hub.members and connection.ending is None:
+                reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
+                connection.end(NotAdmitted(reason))

@@ -1,0 +1,96 @@
+"""The list of -verify-client-file: the node keys that may use the relay.
+
+    # the office
+    nodekey:0123…cdef   printer          # where the label is any text
+    nodekey:4567…89ab
+
+One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
+comment. A file with anything else in it is refused as a whole: half a list would lock out the rest
+of the clients, and a key that was mistyped would be noticed late.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from certs.reload import Lasting
+from derp.admit.question import Answer, Outcome, Question
+from derp.errors import DerperError, ReloadError
+from derp.wire.keys import KeyFormatError, parse_node_public
+
+MAX_SIZE: Final = 16 << 20
+"""Bytes of the longest list that is read: about 200,000 keys."""
+
+_FLAG: Final = "-verify-client-file"
+
+
+class ListFormError(ValueError):
+    """The text is no list; the message names the line, and repeats nothing of it."""
+
+
+def parse(text: str) -> dict[bytes, str]:
+    """Return the keys of a list, with their labels. Raises ListFormError."""
+    keys: dict[bytes, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        entry = line.partition("#")[0].split(maxsplit=1)
+        if not entry:
+            continue
+        try:
+            key = parse_node_public(entry[0])
+        except KeyFormatError:
+            raise ListFormError(
+                f"line {number}: want nodekey: and 64 hex digits, then a label if you like; "
+                f"a comment begins with #"
+            ) from None
+        keys[key] = entry[1].strip() if len(entry) > 1 else ""
+    return keys
+
+
+def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
+    """Read the list at `path`. Blocks. Raises `failure`, for the caller to choose."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise failure(
+            f"{_FLAG} {str(path)!r}: {error.strerror}; want a file with a node key a line"
+        ) from error
+    if len(data) > MAX_SIZE:
+        raise failure(f"{_FLAG} {str(path)!r}: want a list of at most {MAX_SIZE >> 20} MiB")
+    try:
+        return parse(data.decode("utf-8-sig", "replace"))
+    except ListFormError as error:
+        raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
+
+
+class Listing:
+    """The list in force; a Source that need not wait."""
+
+    name = "file"
+
+    def __init__(self, path: Path, keys: Mapping[bytes, str]) -> None:
+        self.path = path
+        self.keys = keys
+        self._change = Lasting((path,))
+
+    async def ask(self, question: Question) -> Answer:
+        """Admit who is in the list."""
+        if question.key in self.keys:
+            return Answer(Outcome.ALLOWED, self.keys[question.key])
+        return Answer(Outcome.REFUSED, f"not in {_FLAG}")
+
+    def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
+        """Return the list anew where the file has changed; None where not, or not yet. Blocks.
+
+        A change is read once it has lasted from one look to the next; `at_once` reads the file as
+        it is. Raises ReloadError, once for each state of the file.
+        """
+        if not self._change.look(at_once=at_once):
+            return None
+        try:
+            keys = load(self.path)
+        except ReloadError:
+            if self._change.goes_on(at_once=at_once):
+                return None
+            raise
+        return None if keys == self.keys else keys

@@ -1,0 +1,291 @@
+"""The gate, with sources that are told what to answer, and a clock that jumps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from derp.admit.gate import MAX_QUESTIONS, MAX_REFUSED_SHOWN, ROOM_TIMEOUT, Gate
+from derp.admit.memory import SHORT, Verdict
+from derp.admit.nodelist import Listing
+from derp.admit.question import Answer, Outcome, Question
+from derp.metrics import Metrics
+
+Clock = trio.testing.MockClock
+YES = Answer(Outcome.ALLOWED)
+NO = Answer(Outcome.REFUSED, "not known")
+LOST = Answer(Outcome.UNKNOWN, "can't be reached; start it")
+MEMBER, STRANGER = Question(b"m" * 32, "192.0.2.1"), Question(b"s" * 32, "192.0.2.2")
+
+
+class Source:
+    def __init__(self, name: str, answer: Answer = YES, takes: float = 0.0) -> None:
+        self.name = name
+        self.answer = answer
+        self.takes = takes
+        self.asked: list[Question] = []
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def ask(self, question: Question) -> Answer:
+        self.asked.append(question)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await trio.sleep(self.takes)
+        finally:
+            self.at_once -= 1
+        return self.answer
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+Make = Callable[..., Gate]
+
+
+@pytest.fixture
+def make(metrics: Metrics) -> Make:
+    def make(*, listed: bool = False, **parts: object) -> Gate:
+        listing = Listing(Path("list"), {MEMBER.key: "label"}) if listed else None
+        return Gate(metrics, listing=listing, **parts)  # type: ignore[arg-type]
+
+    return make
+
+
+async def judged(gate: Gate, question: Question = MEMBER) -> tuple[bool, str]:
+    verdict = await gate.admit(question)
+    return verdict.admitted, verdict.source
+
+
+async def test_who_is_in_the_file_is_in_and_nobody_else_is_asked(make: Make) -> None:
+    tailscaled, url = Source("tailscaled", NO), Source("url", NO)
+    gate = make(listed=True, tailscaled=tailscaled, controllers=[url])
+    assert await judged(gate) == (True, "file")
+    assert tailscaled.asked == url.asked == []
+
+
+async def test_where_there_is_only_the_file_all_others_are_out(make: Make) -> None:
+    gate = make(listed=True)
+    assert await judged(gate) == (True, "file")
+    assert await judged(gate, STRANGER) == (False, "file")
+
+
+async def test_who_is_not_in_the_file_is_asked_about(make: Make) -> None:
+    gate = make(listed=True, tailscaled=Source("tailscaled"))
+    assert await judged(gate, STRANGER) == (True, "tailscaled")
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+@pytest.mark.parametrize("tailscaled", [None, YES, NO, LOST])
+@pytest.mark.parametrize("url", [None, YES, NO, LOST])
+async def test_every_combination_of_the_go_derper(
+    make: Make, tailscaled: Answer | None, url: Answer | None, fail_open: bool
+) -> None:
+    if tailscaled is None and url is None:
+        return  # then there is no gate
+    gate = make(
+        tailscaled=tailscaled and Source("tailscaled", tailscaled),
+        controllers=[Source("url", url)] if url else [],
+        fail_open=fail_open,
+    )
+    admitted, _ = await judged(gate)
+    expected = tailscaled in {None, YES} and (url in {None, YES} or (url is LOST and fail_open))
+    assert admitted == expected
+
+
+@pytest.mark.parametrize(
+    ("answers", "open_", "closed"),
+    [
+        ([YES, NO], True, True),
+        ([NO, YES], True, True),
+        ([LOST, YES], True, True),
+        ([NO, NO], False, False),
+        ([LOST, NO], True, False),
+        ([NO, LOST], True, False),
+        ([LOST, LOST], True, False),
+    ],
+)
+async def test_several_urls(make: Make, answers: list[Answer], open_: bool, closed: bool) -> None:
+    for fail_open, expected in ((True, open_), (False, closed)):
+        sources = [Source(str(number), answer) for number, answer in enumerate(answers)]
+        gate = make(controllers=sources, fail_open=fail_open)
+        assert (await gate.admit(MEMBER)).admitted == expected
+
+
+async def test_the_first_url_that_allows_is_enough(autojump_clock: Clock, make: Make) -> None:
+    slow = Source("slow", NO, takes=5.0)
+    gate = make(controllers=[slow, Source("fast", YES, takes=1.0)])
+    assert await judged(gate) == (True, "fast")
+    assert trio.current_time() == 1.0
+    assert slow.at_once == 0
+
+
+async def test_a_verdict_is_remembered(autojump_clock: Clock, make: Make) -> None:
+    source = Source("tailscaled")
+    gate = make(tailscaled=source, remember=30.0)
+    for _ in range(10):
+        assert await judged(gate) == (True, "tailscaled")
+    assert len(source.asked) == 1
+    await trio.sleep(30.0)
+    await gate.admit(MEMBER)
+    assert len(source.asked) == 2
+
+
+async def test_so_is_a_refusal_for_a_shorter_time(autojump_clock: Clock, make: Make) -> None:
+    source = Source("tailscaled", NO)
+    gate = make(tailscaled=source, remember=30.0)
+    for _ in range(10):
+        assert await judged(gate) == (False, "tailscaled")
+    assert len(source.asked) == 1
+    await trio.sleep(SHORT)
+    source.answer = YES
+    assert await judged(gate) == (True, "tailscaled")
+
+
+async def test_asking_again_does_not_look_into_the_memory(make: Make) -> None:
+    source = Source("tailscaled")
+    gate = make(tailscaled=source)
+    assert (await gate.admit(MEMBER)).admitted
+    source.answer = NO
+    assert not (await gate.ask_again(MEMBER)).admitted
+    assert not (await gate.admit(MEMBER)).admitted
+    assert len(source.asked) == 2
+
+
+async def test_what_is_forgotten_is_asked_again(make: Make) -> None:
+    source = Source("tailscaled")
+    gate = make(tailscaled=source)
+    await gate.admit(MEMBER)
+    gate.forget()
+    await gate.admit(MEMBER)
+    assert len(source.asked) == 2
+
+
+async def test_the_same_question_at_the_same_time_is_one(autojump_clock: Clock, make: Make) -> None:
+    source = Source("url", takes=1.0)
+    gate = make(controllers=[source])
+    async with trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(gate.admit, MEMBER)
+    assert len(source.asked) == 1
+    assert trio.current_time() == 1.0
+
+
+async def test_the_same_question_survives_the_one_who_asked_it(
+    autojump_clock: Clock, make: Make
+) -> None:
+    source = Source("url", takes=2.0)
+    gate = make(controllers=[source])
+    verdicts: list[Verdict] = []
+
+    async def ask() -> None:
+        verdicts.append(await gate.admit(MEMBER))
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1.0):
+            async with trio.open_nursery() as first:
+                first.start_soon(gate.admit, MEMBER)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(ask)
+    (verdict,) = verdicts
+    assert verdict.admitted
+    assert len(source.asked) == 2
+
+
+async def test_questions_run_side_by_side_up_to_a_bound(autojump_clock: Clock, make: Make) -> None:
+    source = Source("url", takes=1.0)
+    gate = make(controllers=[source])
+    async with trio.open_nursery() as nursery:
+        for number in range(2 * MAX_QUESTIONS):
+            nursery.start_soon(gate.admit, Question(number.to_bytes(32, "big"), "192.0.2.1"))
+    assert source.most_at_once == MAX_QUESTIONS
+    assert trio.current_time() == 2.0
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+async def test_what_finds_no_room_in_time_is_as_if_it_could_not_be_asked(
+    autojump_clock: Clock, make: Make, fail_open: bool
+) -> None:
+    source = Source("url", takes=100.0)
+    gate = make(controllers=[source], fail_open=fail_open)
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_QUESTIONS):
+            nursery.start_soon(gate.admit, Question(number.to_bytes(32, "big"), "192.0.2.1"))
+        await trio.testing.wait_all_tasks_blocked()
+        verdict = await gate.admit(MEMBER)
+        assert trio.current_time() == ROOM_TIMEOUT
+        assert (verdict.admitted, verdict.certain) == (fail_open, False)
+        nursery.cancel_scope.cancel()
+    assert source.at_once == 0
+
+
+async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None:
+    gate = make(listed=True, controllers=[Source("url", takes=100.0)])
+    async with trio.open_nursery() as nursery:
+        for number in range(MAX_QUESTIONS):
+            nursery.start_soon(gate.admit, Question(number.to_bytes(32, "big"), "192.0.2.1"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert await judged(gate) == (True, "file")
+        assert trio.current_time() == 0.0
+        nursery.cancel_scope.cancel()
+
+
+async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
+    gate = make(listed=True, tailscaled=Source("tailscaled"), controllers=[Source("url", LOST)])
+    await gate.admit(MEMBER)
+    await gate.admit(STRANGER)
+    await gate.admit(STRANGER)
+    assert metrics.admissions == {
+        ("file", "allowed"): 1,
+        ("file", "refused"): 1,
+        ("tailscaled", "allowed"): 1,
+        ("url", "unknown"): 1,
+    }
+    assert metrics.admission_verdicts == {
+        "allowed": 1,
+        "failed_open": 1,
+        "remembered_failed_open": 1,
+    }
+
+
+async def test_refused_keys_are_kept_for_the_pages(make: Make) -> None:
+    gate = make(tailscaled=Source("tailscaled", NO))
+    await gate.admit(STRANGER)
+    await gate.admit(STRANGER)
+    refused = gate.refused[STRANGER.key]
+    assert (refused.count, refused.reason) == (2, "not known")
+    for number in range(MAX_REFUSED_SHOWN):
+        await gate.admit(Question(number.to_bytes(32, "big"), "192.0.2.1"))
+    assert len(gate.refused) == MAX_REFUSED_SHOWN
+    assert STRANGER.key not in gate.refused
+
+
+async def test_trouble_is_told_once_a_minute_and_when_it_changes(
+    autojump_clock: Clock, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Source("tailscaled", LOST)
+    gate = make(tailscaled=source, remember=0.0)
+    for _ in range(125):
+        await gate.admit(MEMBER)
+        await trio.sleep(1.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "can't ask who belongs, so clients are refused"
+    ] * 3
+    assert gate.troubles == {"tailscaled": LOST.reason}
+    source.answer = Answer(Outcome.UNKNOWN, "something else")
+    await gate.admit(MEMBER)
+    assert len(caplog.records) == 4
+    source.answer = YES
+    await gate.admit(MEMBER)
+    assert gate.troubles == {}
+
+
+async def test_failing_open_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    await make(controllers=[Source("url", LOST)]).admit(MEMBER)
+    (record,) = caplog.records
+    assert record.getMessage() == "can't ask who belongs, so clients are admitted"

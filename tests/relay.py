@@ -1,0 +1,82 @@
+"""A relay over memory transports: its server, its clients, and how each connection ended."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import nacl.public
+import trio
+
+from derp import client, timers
+from derp.errors import ConnectionEnd
+from derp.metrics import DropReason
+from derp.server import Server
+from tests.memory_transport import MemoryTransport, memory_pair
+from tests.peers import Peer
+
+
+class Relay:
+    """A server, and how each of its connections ended."""
+
+    def __init__(self, server: Server, nursery: trio.Nursery) -> None:
+        self.server = server
+        self.metrics = server.metrics
+        self.hub = server.hub
+        self._nursery = nursery
+        self._ends: dict[MemoryTransport, ConnectionEnd | None] = {}
+        self._ended = trio.Event()
+
+    def connect(
+        self,
+        key: nacl.public.PrivateKey | None = None,
+        capacity: int = 1 << 20,
+        leftover: bytes = b"",
+        *,
+        not_ideal: bool = False,
+    ) -> Peer:
+        here, there = memory_pair(capacity=capacity)
+
+        async def connection() -> None:
+            fields: dict[str, Any] = {}
+            end = None
+            try:
+                await client.serve(self.server, there, leftover, fields, not_ideal=not_ideal)
+            except ConnectionEnd as error:
+                end = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await there.aclose()
+            self._ends[here] = end
+            self._ended.set()
+            self._ended = trio.Event()
+
+        self._nursery.start_soon(connection)
+        return Peer(here, key)
+
+    async def login(self, **options: Any) -> Peer:
+        return await self.connect(**options).log_in()
+
+    async def end_of(self, peer: Peer) -> ConnectionEnd | None:
+        while peer.end not in self._ends:
+            await self._ended.wait()
+        return self._ends[peer.end]
+
+    def dropped(self, reason: DropReason, *, disco: bool = False) -> int:
+        return self.metrics.packets_dropped[reason, disco]
+
+
+@contextlib.asynccontextmanager
+async def running(prepare: Callable[[Server], None] | None = None) -> AsyncIterator[Relay]:
+    """Run a relay, which `prepare` may change first; see that nothing of its clients is left."""
+    async with trio.open_nursery() as nursery:
+        server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
+        if prepare is not None:
+            prepare(server)
+        nursery.start_soon(timers.run, server)
+        relay = Relay(server, nursery)
+        yield relay
+        assert relay.hub.check() == []
+        nursery.cancel_scope.cancel()
+    assert not relay.hub.members
+    assert not server.sending
+    assert len(server.keep_alives) == len(server.round_trips) == 0

@@ -1,0 +1,261 @@
+"""Who belongs, seen by clients: at login, when the list changes, and when they are asked about."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nacl.public
+import pytest
+import trio
+import trio.testing
+
+from derp import admission
+from derp.admit.gate import Gate
+from derp.admit.nodelist import Listing
+from derp.admit.question import Answer, Outcome, Question
+from derp.errors import NotAdmitted, PeerVanished
+from derp.server import Server
+from derp.wire.keys import node_public_text
+from tests.peers import SEND, Peer, frame
+from tests.relay import Relay, running
+
+Clock = trio.testing.MockClock
+
+
+class Source:
+    """Admits whom it knows, after a while."""
+
+    name = "tailscaled"
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+        self.away = False
+        self.takes = 0.0
+        self.asked: list[Question] = []
+
+    async def ask(self, question: Question) -> Answer:
+        self.asked.append(question)
+        await trio.sleep(self.takes)
+        if self.away:
+            return Answer(Outcome.UNKNOWN, "away; start it")
+        if question.key in self.known:
+            return Answer(Outcome.ALLOWED)
+        return Answer(Outcome.REFUSED, "not known")
+
+
+class Guarded:
+    """A relay with a gate, and keys for its clients."""
+
+    def __init__(self, relay: Relay, source: Source, gate: Gate) -> None:
+        self.relay = relay
+        self.source = source
+        self.gate = gate
+
+    def key(self, *, known: bool = False) -> nacl.public.PrivateKey:
+        key = nacl.public.PrivateKey.generate()
+        if known:
+            self.source.known.add(bytes(key.public_key))
+        return key
+
+    async def member(self) -> Peer:
+        return await self.relay.login(key=self.key(known=True))
+
+    async def refusal(self, peer: Peer) -> str:
+        end = await self.relay.end_of(peer)
+        assert isinstance(end, NotAdmitted)
+        return str(end)
+
+
+@pytest.fixture
+async def guarded(autojump_clock: Clock) -> AsyncIterator[Guarded]:
+    source = Source()
+    gates: list[Gate] = []
+
+    def guard(server: Server) -> None:
+        server.gate = Gate(server.metrics, tailscaled=source)
+        gates.append(server.gate)
+
+    async with running(guard) as relay:
+        yield Guarded(relay, source, gates[0])
+
+
+async def knock(relay: Relay, key: nacl.public.PrivateKey, behind: bytes = b"") -> Peer:
+    """Say all that a login takes, and `behind`, and wait for nothing."""
+    peer = relay.connect(key=key)
+    await peer.receive()
+    await peer.end.send(peer.client_info(relay.server.public_key) + behind)
+    return peer
+
+
+async def test_who_belongs_gets_in(autojump_clock: Clock, guarded: Guarded) -> None:
+    guarded.source.takes = 3.0
+    member = await guarded.member()
+    assert member.server_info == {"version": 2}
+    assert [question.key for question in guarded.source.asked] == [member.key]
+
+
+async def test_who_does_not_is_ended_before_the_server_says_more(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    key = guarded.key()
+    peer = await knock(guarded.relay, key)
+    refusal = await guarded.refusal(peer)
+    text = node_public_text(bytes(key.public_key))
+    assert refusal == f"{text} is refused by tailscaled: not known"
+    assert not guarded.relay.hub.members
+    with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever a closed stream raises
+        await peer.receive()
+
+
+async def test_no_packet_of_a_refused_client_is_relayed(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    guarded.source.takes = 3.0
+    member = await guarded.member()
+    packet = frame(SEND, member.key + b"from a stranger")
+    peer = await knock(guarded.relay, guarded.key(), packet * 3)
+    await peer.end.send(packet)
+    await guarded.refusal(peer)
+    assert guarded.relay.metrics.packets_received == 0
+    await member.send_packet(member.key, b"own")
+    assert await member.receive_packet() == (member.key, b"own")
+
+
+async def test_what_a_member_sends_with_its_login_waits_for_the_verdict(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    member = await guarded.member()
+    guarded.source.takes = 3.0
+    key = guarded.key(known=True)
+    await knock(guarded.relay, key, frame(SEND, member.key + b"early"))
+    assert await member.receive_packet() == (bytes(key.public_key), b"early")
+    assert trio.current_time() == 3.0
+
+
+async def test_without_a_gate_everybody_gets_in(autojump_clock: Clock) -> None:
+    async with running() as relay:
+        await relay.login()
+        assert relay.metrics.admission_verdicts == {}
+
+
+async def test_nobody_to_ask_is_a_refusal(autojump_clock: Clock, guarded: Guarded) -> None:
+    guarded.source.away = True
+    peer = await knock(guarded.relay, guarded.key(known=True))
+    assert "away; start it" in await guarded.refusal(peer)
+
+
+async def test_who_leaves_while_it_waits_leaves_nothing(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    guarded.source.takes = 3.0
+    peer = await knock(guarded.relay, guarded.key(known=True))
+    await trio.testing.wait_all_tasks_blocked()
+    await peer.end.aclose()
+    assert isinstance(await guarded.relay.end_of(peer), PeerVanished | None)
+    assert not guarded.relay.hub.members
+
+
+async def test_who_belongs_no_longer_is_ended_when_asked_about(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    stays, goes = await guarded.member(), await guarded.member()
+    twin = await guarded.relay.login(key=goes.private)
+    guarded.source.known.discard(goes.key)
+    async with trio.open_nursery() as nursery:
+        server = guarded.relay.server
+        nursery.start_soon(admission.ask_again_forever, server, guarded.gate, 300.0)
+        await trio.sleep(299.0)
+        assert len(guarded.relay.hub.members) == 3
+        for peer in (goes, twin):
+            assert "no longer admitted by tailscaled" in await guarded.refusal(peer)
+        assert trio.current_time() == 300.0
+        assert [member.key for member in guarded.relay.hub.members] == [stays.key]
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_connected_stays_while_nobody_can_be_asked(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    await guarded.member()
+    guarded.source.away = True
+    await admission.ask_again(guarded.relay.server, guarded.gate)
+    await trio.sleep(1.0)
+    assert len(guarded.relay.hub.members) == 1
+
+
+class Listed:
+    """A relay with a list, and the task that looks at it."""
+
+    def __init__(self, relay: Relay, file: Path, wake: trio.MemorySendChannel[None]) -> None:
+        self.relay = relay
+        self.file = file
+        self.wake = wake
+
+    def write(self, *keys: nacl.public.PrivateKey) -> None:
+        lines = [node_public_text(bytes(key.public_key)) for key in keys]
+        self.file.write_text("\n".join(lines))
+
+
+@pytest.fixture
+async def listed(
+    autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Listed]:
+    async def at_once(work: Any, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    # The clock would jump while a thread works.
+    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    listing = Listing(tmp_path / "nodes", {})
+
+    def guard(server: Server) -> None:
+        server.gate = Gate(server.metrics, listing=listing)
+
+    wake, woken = trio.open_memory_channel[None](1)
+    async with running(guard) as relay, trio.open_nursery() as nursery:
+        gate = relay.server.gate
+        assert gate is not None
+        listing.path.write_text("")
+        nursery.start_soon(admission.watch_list, relay.server, gate, listing, woken)
+        yield Listed(relay, listing.path, wake)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_changed_list_admits_and_ends(autojump_clock: Clock, listed: Listed) -> None:
+    one, two = nacl.public.PrivateKey.generate(), nacl.public.PrivateKey.generate()
+    listed.write(one)
+    await trio.sleep(3 * admission.LOOK_EVERY)
+    first = await listed.relay.login(key=one)
+    listed.write(two)
+    end = await listed.relay.end_of(first)
+    assert isinstance(end, NotAdmitted)
+    assert str(end) == "no longer admitted by file: not in -verify-client-file"
+    await listed.relay.login(key=two)
+
+
+async def test_at_once_when_told(autojump_clock: Clock, listed: Listed) -> None:
+    key = nacl.public.PrivateKey.generate()
+    listed.write(key)
+    listed.wake.send_nowait(None)
+    await trio.sleep(0.1)
+    await listed.relay.login(key=key)
+
+
+async def test_a_broken_list_ends_nobody(
+    autojump_clock: Clock, listed: Listed, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = nacl.public.PrivateKey.generate()
+    listed.write(key)
+    await trio.sleep(3 * admission.LOOK_EVERY)
+    await listed.relay.login(key=key)
+    listed.file.write_text("nodekey:12")
+    await trio.sleep(10 * admission.LOOK_EVERY)
+    assert len(listed.relay.hub.members) == 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages.count("the old list stays in force") == 1
+    listed.file.unlink()
+    await trio.sleep(10 * admission.LOOK_EVERY)
+    assert len(listed.relay.hub.members) == 1
+    listed.write()
+    await trio.sleep(3 * admission.LOOK_EVERY)
+    assert not listed.relay.hub.members
