@@ -45,6 +45,8 @@ def certificate_id(leaf_der: bytes) -> str | None:
     if authority.key_identifier is None:
         return None
     serial = leaf.serial_number
+    if serial < 0:
+        return None
     # DER integers are signed: the top bit is free.
     serial_bytes = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
     return f"{_base64url(authority.key_identifier)}.{_base64url(serial_bytes)}"

@@ -42,6 +42,14 @@ def test_serial_numbers_are_as_in_der(serial, encoded):
     assert certificate_id(leaf(serial, b"k")) == f"aw.{encoded}"
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+@pytest.mark.parametrize(("serial", "name"), [(0, "aw.AA"), (0x80, None), (0xFF, None)])
+def test_serial_numbers_that_no_authority_should_give(serial, name):
+    """RFC 5280, 4.1.2.2: zero and negative ones are to be put up with."""
+    der = leaf(0x5A, b"k").replace(b"\x02\x01\x5a", bytes((2, 1, serial)), 1)
+    assert certificate_id(der) == name
+
+
 def test_no_name_without_the_key_of_the_authority():
     assert certificate_id(leaf(1, None)) is None
 
