@@ -93,10 +93,12 @@ class Network(ClientNetwork):
 
 
 def _host(url: str) -> str:
+    """Return the host and port in a URL, or what there is of them; no name and password."""
     try:
-        return urlsplit(url).netloc or url
+        host = urlsplit(url).netloc
     except ValueError:
-        return url
+        host = ""
+    return (host or url).rpartition("@")[2] or "the authority"
 
 
 def _roots(authority: Authority) -> str | None:

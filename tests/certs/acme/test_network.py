@@ -242,6 +242,23 @@ def test_no_tls_there(connect, fake):
     assert message.startswith("can't be reached (")
 
 
+@pytest.mark.parametrize(
+    ("directory", "shown"),
+    [
+        ("https://ca.example/dir", "ca.example"),
+        ("https://ca.example:14000/dir", "ca.example:14000"),
+        ("https://user:secret@ca.example/dir", "ca.example"),
+        ("https://user:sec@ret@[::1]:14000/dir", "[::1]:14000"),
+        ("https://user:secret@/dir", "the authority"),
+        ("user:secret@ca.example", "ca.example"),
+        ("//user:secret@[", "["),
+        ("https:user:secret@", "the authority"),
+    ],
+)
+def test_no_message_shows_userinfo(connect, directory, shown):
+    assert connect(Authority(directory)).host == shown
+
+
 @pytest.mark.parametrize("directory", ["ca.example", "gopher://ca.example/", "http://", "http://["])
 def test_a_directory_that_is_no_url(connect, directory):
     network = connect(Authority(directory))
