@@ -104,7 +104,7 @@ class Tailscaled:
         body = bytearray()
         async with (
             # `ask` bounds the time.
-            httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113
+            httpx.AsyncClient(transport=transport, timeout=None) as client,  # noqa: S113
             client.stream("GET", _API + path, headers={"Accept-Encoding": "identity"}) as response,
         ):
             # Cancelled, not left, as nobody else would close the generators behind it.

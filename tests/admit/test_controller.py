@@ -10,7 +10,7 @@ import pytest
 import trio
 import trustme
 
-from derp.admit.controller import Controller, read_allow
+from derp.admit.controller import Controller, _Brackets, read_allow
 from derp.admit.question import Outcome, Question
 from derp.errors import StartError, UsageError
 from tests.admit.conftest import (
@@ -177,6 +177,24 @@ def test_nonsense_is_told_from_a_refusal() -> None:
         assert read_allow(data[:4096]) is None, data
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"Allow": true}',
+        b' {"}": [{}, "]}", "\\"}"], "\\\\": {"x": "{["}}',
+        b"[[], {}]",
+        b"}",
+        b"]",
+    ],
+)
+def test_the_end_of_an_object_in_pieces(text: bytes) -> None:
+    for size in range(1, len(text) + 1):
+        brackets = _Brackets()
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        ends = [brackets.close_in(piece) for piece in pieces]
+        assert ends == [False] * (len(pieces) - 1) + [True]
+
+
 def test_any_prefix_of_a_verdict_is_none() -> None:
     text = b' {"x": {"Allow": true}, "Allow": true}'
     assert [read_allow(text[:end]) for end in range(len(text))] == [None] * len(text)
@@ -193,6 +211,18 @@ async def test_any_status_but_200_is_a_refusal(
         answer = await source.ask(question)
     assert answer.outcome is Outcome.REFUSED
     assert f"HTTP status {code}" in answer.reason
+
+
+async def test_what_goes_with_another_status_is_not_read(
+    start_tcp: StartTCP, question: Question
+) -> None:
+    head = b"HTTP/1.1 500 Trouble\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for end in (Hang(), Forever(b"10000\r\n" + b"x" * 65536 + b"\r\n")):
+        server = await start_tcp(always((head, end)))
+        async with Controller(server.url) as source:
+            assert (await source.ask(question)).outcome is Outcome.REFUSED
+            with trio.fail_after(5):
+                await server.left.wait()
 
 
 @pytest.mark.parametrize(
@@ -400,7 +430,12 @@ async def test_a_redirect_is_not_read(start_tcp: StartTCP, question: Question) -
         server = await start_tcp(
             lambda request, moved=moved: moved if request.target == "/verify" else YES
         )
-        assert await outcome(server.url, question) is Outcome.ALLOWED
+        async with Controller(server.url) as source:
+            assert (await source.ask(question)).outcome is Outcome.ALLOWED
+            with trio.fail_after(5):
+                while server.open > 1:
+                    await trio.lowlevel.checkpoint()
+        assert server.connections == 2
 
 
 async def test_no_other_server_gets_the_authorization(
