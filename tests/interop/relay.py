@@ -147,6 +147,11 @@ class Relay:
 
     def start(self) -> None:
         """Start it and wait until it accepts connections. Raises RelayError."""
+        self.launch()
+        self.wait_until_it_accepts()
+
+    def launch(self) -> None:
+        """Start it, and don't wait."""
         assert self.process is None
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -158,6 +163,10 @@ class Relay:
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
             )
+
+    def wait_until_it_accepts(self) -> None:
+        """Raises RelayError."""
+        assert self.process
         deadline = time.monotonic() + START_TIMEOUT
         while not self.accepts():
             if self.process.poll() is not None:
