@@ -1,4 +1,4 @@
-"""Which certificates the configuration asks for. Pure."""
+"""Which certificates the configuration asks for."""
 
 from pathlib import Path
 from typing import Final
@@ -54,7 +54,7 @@ def make_plan(config: Config) -> Plan:
     """Return the plan for a configuration that serves HTTPS."""
     if config.tls_cert is not None and config.tls_key is not None:
         files = PairFiles(config.tls_cert, config.tls_key, "-tls-cert")
-        return Plan((Certificate((config.hostname,), files),))
+        return Plan((Certificate((config.hostname,), files, is_operators=True),))
     if config.certdir is None:
         raise ConfigError("certdir", "", "want a directory for certificates")
     if not config.serve_acme:

@@ -3,13 +3,14 @@
 When it is due is for certs.acme.schedule to say, from what the authority suggests (RFC 9773) or
 from the certificate's life. The wall clock may be set at any time, so that no wait is longer than
 CHECK_EVERY; then the question is asked anew. A failure is waited out by Trio's clock, which
-nobody sets. SIGHUP ends every wait.
+nobody sets. SIGHUP ends every wait of ours, but not one that the authority has asked for.
 """
 
 import contextlib
 import random
 from collections import deque
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ import trio
 
 from certs.acme.challenge import TLSALPN01, Challenge, Kind
 from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
-from certs.acme.schedule import renew_at, wait_after
+from certs.acme.schedule import RETRY_AFTER_LIMIT, renew_at, wait_after
 from certs.acme.store import issued_by
 from certs.context import make_challenge_context
 from certs.errors import CertificateError, Failure, IssueError
@@ -66,6 +67,8 @@ class Renewal:
         self._now = now
         self._failures = 0
         self._next_try = 0.0
+        self._not_before = 0.0
+        self._is_busy = False
         # What concerns the pair in force: when to ask about it, what was said, and our own place
         # in the window that the authority suggests.
         self._pair: Pair | None = None
@@ -85,16 +88,21 @@ class Renewal:
             )
         while True:
             await self._take_note_of_pair()
+            if self._status.pair is not self._pair:
+                # Another one came while the authority was asked about this one.
+                continue
             now = trio.current_time()
+            next_try = max(self._next_try, self._not_before)
             if not self._is_due():
                 until = self._ask_at
-            elif now < self._next_try:
-                until = self._next_try
+            elif now < next_try:
+                until = next_try
             else:
                 await self._try()
                 continue
             with trio.move_on_after(min(CHECK_EVERY, max(until - now, 0.0))):
                 await wake.receive()
+                # What the authority itself wants to be waited for stays.
                 self._ask_at = self._next_try = trio.current_time()
 
     def _is_due(self) -> bool:
@@ -126,6 +134,11 @@ class Renewal:
             logger.info("not known when to renew", names=names, reason=str(error))
             self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
             return
+        except Exception:
+            # As in _try.
+            logger.exception("asking when to renew was ended by a bug")
+            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
+            return
         again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
         self._ask_at = now + again
 
@@ -137,13 +150,16 @@ class Renewal:
     async def _try(self) -> None:
         """Order once, and see to what comes of it."""
         names, challenge = self._status.certificate.text, self._challenges[0]
-        logger.info(
-            "asking for a certificate", names=names, authority=self._authority, challenge=challenge
-        )
-        before = self._status.pair
-        changed = self._status.changed
+        if not self._is_busy:
+            logger.info(
+                "asking for a certificate",
+                names=names,
+                authority=self._authority,
+                challenge=challenge,
+            )
+        before, changed = self._pair, self._status.changed
         try:
-            await self._order(challenge, before)
+            ordered = await self._order(challenge, before)
         except IssueError as error:
             self._failed(error)
             return
@@ -155,18 +171,22 @@ class Renewal:
             logger.exception("ordering a certificate was ended by a bug", names=names)
             self._failed(IssueError(repr(error), Failure.REFUSED))
             return
+        self._is_busy = False
         with contextlib.suppress(trio.WouldBlock):
             self._look.send_nowait(None)
         with trio.move_on_after(IN_FORCE_TIMEOUT):
             await changed.wait()
-        if self._status.pair is before:
+        pair = self._status.pair
+        if pair is None or pair is before:
             message = "the certificate that was had can't be served"
             self._failed(IssueError(message, Failure.REFUSED))
-        else:
-            self._next_try = trio.current_time() + BETWEEN_ORDERS
+        elif ordered:
+            life = (pair.not_after - pair.not_before) / timedelta(seconds=1)
+            self._next_try = trio.current_time() + min(BETWEEN_ORDERS, life / 10)
 
-    async def _order(self, challenge: Kind, before: Pair | None) -> None:
-        replacing = None if before is None else before.chain_der[0]
+    async def _order(self, challenge: Kind, before: Pair | None) -> bool:
+        """Return whether there was an order: another process may have had one meanwhile."""
+        replacing = self._status.unfit if before is None else before.chain_der[0]
         order = partial(
             obtain,
             self._request,
@@ -176,25 +196,31 @@ class Renewal:
             replacing=replacing,
             timeout=ORDER_TIMEOUT,
         )
-        with trio.move_on_after(ORDER_TIMEOUT + 60.0) as too_long:
-            await trio.to_thread.run_sync(order, abandon_on_cancel=True)
-        if too_long.cancelled_caught:
-            raise IssueError(f"{self._authority}: no end to the order was found in time")
+        with trio.move_on_after(ORDER_TIMEOUT + 60.0):
+            return await trio.to_thread.run_sync(order, abandon_on_cancel=True)
+        raise IssueError(f"{self._authority}: no end to the order was found in time")
 
     def _failed(self, error: IssueError) -> None:
+        now = trio.current_time()
         chance = random.random()  # noqa: S311 -- only spreads load
-        wait = wait_after(error.failure, self._failures, error.retry_after, chance)
+        wait = wait_after(error.failure, self._failures, None, chance)
         if error.failure is Failure.BUSY:
-            self._next_try = trio.current_time() + wait
+            self._next_try = now + wait
+            if not self._is_busy:
+                logger.info("waiting for another order", reason=str(error))
+            self._is_busy = True
             return
+        self._is_busy = False
         if error.failure is Failure.VALIDATION and len(self._challenges) > 1:
             self._challenges.rotate(-1)
             if not self._failures:
                 # It may not be reachable in the one way, and yet in the other.
-                wait = error.retry_after or 0.0
+                wait = 0.0
         self._failures += 1
-        self._next_try = trio.current_time() + wait
-        self._status.failed(str(error), next_try=wait)
+        self._next_try = now + wait
+        if error.retry_after is not None:
+            self._not_before = now + min(error.retry_after, RETRY_AFTER_LIMIT)
+        self._status.failed(str(error), next_try=max(self._next_try, self._not_before) - now)
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ import trio
 
 from certs.errors import CertificateError
 from certs.hostname import IPAddress
-from certs.manual import must_be_replaced, replaced_notice
+from certs.manual import is_refused, put_right
 from certs.pair import Pair
-from certs.selfsigned import is_made_here, write_self_signed
+from certs.selfsigned import is_made_here
 from derp import log
 from derp.certificates.clock import WallClock, wall_clock
 from derp.certificates.served import Status
@@ -44,8 +44,8 @@ async def keep(
         wait = CHECK_EVERY
         if pair is not None and is_made_here(pair, address):
             left = pair.not_after - now()
-            if must_be_replaced(pair, address, now()):
-                if not await _replace(address, status, look, announce, now):
+            if is_refused(pair, address, now()):
+                if not await _replace(address, pair, status, look, announce, now):
                     wait = RETRY_EVERY
             elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):
                 warned = now()
@@ -60,25 +60,27 @@ async def keep(
 
 async def _replace(
     address: IPAddress,
+    old: Pair,
     status: Status,
     look: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
-    """Write a new pair and have it served; return whether that worked."""
-    old, changed = status.pair, status.changed
-    files = status.certificate.files
-    write = partial(write_self_signed, files, address, now())
+    """Put the files right and have them served; return whether that worked."""
+    changed = status.changed
+    replace = partial(put_right, status.certificate.files, address, old, now())
     try:
-        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+        notice = await trio.to_thread.run_sync(replace, abandon_on_cancel=True)
     except CertificateError as error:
         status.failed(str(error), next_try=RETRY_EVERY)
+        return False
+    if notice is None:
         return False
     await look.send(None)
     with trio.move_on_after(RETRY_EVERY):
         await changed.wait()
-    if old is None or status.pair is None or status.pair is old:
+    if status.pair is None or status.pair is old:
         return False
-    logger.error(replaced_notice(files, old, status.pair))
+    logger.error(notice)
     announce(status.pair)
     return True

@@ -35,6 +35,8 @@ class Certificate:
     files: PairFiles
     acme: ByACME | None = None
     """None where it is not ordered."""
+    is_operators: bool = False
+    """Only the operator writes to the files."""
 
     @property
     def text(self) -> str:
@@ -56,6 +58,8 @@ class Status:
     """How often there was not, when last, and why."""
     failed_at: float | None = None
     failure: str = ""
+    unfit: bytes | None = None
+    """The leaf of a pair that is in the files and that TLS refuses."""
     changed: trio.Event = attrs.field(factory=trio.Event)
     """Set, and replaced by another one, when there is a new pair."""
 

@@ -4,21 +4,22 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Final, NoReturn
 
 import trio
 
 from certs import manual
 from certs.context import make_context, make_waiting_context
-from certs.errors import CertificateError
-from certs.files import read_pair
+from certs.errors import CertificateError, CertificateFileError
+from certs.files import exists, read_pair
 from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
 from certs.reload import WatchedFiles
 from derp import log
 from derp.certificates import selfsigned
 from derp.certificates.contexts import ByAddress, Contexts
-from derp.certificates.plan import Plan
+from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import Certificate, Status
 from derp.certificates.watch import Named, install, watch
 from derp.net.tls import TLSEngine
@@ -51,6 +52,8 @@ class Certificates:
             import derp.certificates.renewal  # noqa: F401, PLC0415
         for status in statuses:
             self._serve(status)
+            if plan.on_demand is not None:
+                self._asked.update(_addresses(status.certificate))
 
     @property
     def engine(self) -> TLSEngine:
@@ -85,7 +88,7 @@ class Certificates:
             context = self._make_context(certificate, pair)
         except CertificateError as error:
             _tolerate(certificate, error)
-            status.pair = None
+            status.pair, status.unfit = None, pair.chain_der[0]
             return
         for warning in pair.warnings:
             logger.warning(warning)
@@ -119,7 +122,7 @@ class Certificates:
             renewal = Renewal(certificate.acme, status, self.contexts, look)
             _, wakes = self._open_wake()
             nursery.start_soon(renewal.run, wakes)
-        elif address is not None:
+        elif address is not None and not certificate.is_operators:
             nursery.start_soon(selfsigned.keep, address, status, look, announce)
 
     def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
@@ -133,7 +136,7 @@ class Certificates:
             return True
         on_demand = self._plan.on_demand
         certificate = None if on_demand is None else on_demand.certificate(address)
-        if certificate is None or len(self._asked) == MAX_ON_DEMAND:
+        if certificate is None or len(self._asked) >= MAX_ON_DEMAND:
             return False
         self._asked.add(address)
         self._to_tasks.send_nowait(certificate)
@@ -141,16 +144,55 @@ class Certificates:
 
 
 def load(plan: Plan, now: datetime) -> list[Status]:
-    """Read the certificates that are there. Blocks. Raises CertificateError for the operator's."""
+    """Read the certificates that are there. Blocks.
+
+    Raises CertificateError for the operator's own, and for what no certificate can be had with.
+    """
     statuses = []
     for certificate in plan.certificates:
+        if certificate.acme is not None:
+            _check_directory(certificate.files.certificate.parent)
         pair = None
         try:
             pair = _read(certificate, now)
         except CertificateError as error:
             _tolerate(certificate, error)
         statuses.append(Status(certificate, pair))
+    if plan.on_demand is not None:
+        statuses += _had_on_demand(plan.on_demand, now)
     return statuses
+
+
+def _check_directory(certdir: Path) -> None:
+    """See that a directory is or can be there. Whatever else is wrong with it may pass."""
+    if exists(certdir) and not certdir.is_dir():
+        raise CertificateFileError(f"-certdir {certdir}: not a directory; want one, or a new name")
+
+
+def _had_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
+    """Return the certificates from another time that are still good for addresses of ours."""
+    _check_directory(on_demand.certdir)
+    statuses = []
+    try:
+        files = sorted(on_demand.certdir.iterdir())
+    except OSError:
+        return []
+    for file in files:
+        # An IPv6 address has dots for its colons.
+        address = parse_ip(file.name) or parse_ip(file.name.replace(".", ":"))
+        certificate = None if address is None else on_demand.certificate(address)
+        if certificate is None or certificate.files.certificate != file:
+            continue
+        with contextlib.suppress(CertificateError):
+            pair = read_pair(certificate.files, certificate.names, now)
+            if now <= pair.not_after:
+                statuses.append(Status(certificate, pair))
+    return statuses[:MAX_ON_DEMAND]
+
+
+def _addresses(certificate: Certificate) -> list[IPAddress]:
+    found = map(parse_ip, certificate.names)
+    return [address for address in found if address is not None]
 
 
 def _tolerate(certificate: Certificate, error: CertificateError) -> None:
@@ -174,8 +216,8 @@ def _default(plan: Plan) -> ssl.SSLContext:
 def _read(certificate: Certificate, now: datetime) -> Pair | None:
     """Return the pair that is there; None where it is yet to be had."""
     if certificate.acme is not None:
-        if not certificate.files.certificate.exists():
+        if not exists(certificate.files.certificate):
             return None
         return read_pair(certificate.files, certificate.names, now)
-    own = certificate.files.flag == "-tls-cert"
-    return manual.load(certificate.files, certificate.names[0], now, make=not own)
+    make = not certificate.is_operators
+    return manual.load(certificate.files, certificate.names[0], now, make=make)

@@ -39,11 +39,16 @@ async def watch(
             with trio.move_on_after(LOOK_EVERY):
                 await wake.receive()
                 at_once = True
-            look = partial(_look, files, make_context, status.pair, at_once=at_once)
+            look = partial(_look, files, make_context, status, at_once=at_once)
             try:
                 found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
             except CertificateError as error:
                 status.failed(str(error))
+                continue
+            except Exception as error:
+                # A mistake of ours must not end the relay, which has a certificate or may get one.
+                logger.exception("looking at a certificate was ended by a bug")
+                status.failed(repr(error))
                 continue
             if found is None:
                 if at_once and status.pair is not None:
@@ -56,10 +61,16 @@ async def watch(
 
 
 def _look(
-    files: WatchedFiles, make_context: MakeContext, current: Pair | None, *, at_once: bool
+    files: WatchedFiles, make_context: MakeContext, status: Status, *, at_once: bool
 ) -> tuple[Pair, ssl.SSLContext] | None:
-    pair = files.look(wall_clock(), current, at_once=at_once)
-    return None if pair is None else (pair, make_context(pair))
+    pair = files.look(wall_clock(), status.pair, at_once=at_once)
+    if pair is None:
+        return None
+    try:
+        return pair, make_context(pair)
+    except CertificateError:
+        status.unfit = pair.chain_der[0]
+        raise
 
 
 async def install(contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named]) -> None:

@@ -1,6 +1,8 @@
 """The task that keeps a certificate current, with an authority that is told what to answer."""
 
+import contextlib
 import itertools
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -47,6 +49,7 @@ class World:
         self.suggests: list[RenewalInfo | Exception | None] = []
         """The last one stays."""
         self.is_served = True
+        self.ordered = True
         file = certificate_file(tmp_path, "relay.example")
         acme = ByACME(
             authority=Authority(DIRECTORY), profile="", challenges=["http-01", "tls-alpn-01"]
@@ -82,12 +85,13 @@ class World:
         *,
         timeout: float,
         replacing: bytes | None,
-    ) -> None:
+    ) -> bool:
         assert request.names == ("relay.example",)
         assert now == self.time()
         self.orders.append((trio.current_time(), kind, replacing))
         if self.answers:
             raise self.answers.pop(0)
+        return self.ordered
 
     def renewal_info(self, request: Any, pair: Pair, now: datetime) -> RenewalInfo | None:
         self.asked.append(trio.current_time())
@@ -264,6 +268,7 @@ async def test_the_challenge_that_worked_is_the_first_of_the_next_time(
 async def test_another_process_at_it_is_no_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     world.answers = [IssueError("busy", Failure.BUSY)] * 3
     world.start(nursery)
     await trio.sleep(30)
@@ -271,6 +276,8 @@ async def test_another_process_at_it_is_no_failure(
     assert max(world.waits()) < 7
     assert world.status.failures == 0
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("waiting for another order") == lines.count("asking for a certificate") == 1
 
 
 async def test_what_another_process_has_had_needs_no_order(
@@ -287,13 +294,62 @@ async def test_what_another_process_has_had_needs_no_order(
 async def test_told_to_it_tries_at_once(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
-    world.answers = [IssueError("rate limit", Failure.REFUSED, DAY)]
+    world.answers = [IssueError("no", Failure.REFUSED)]
     world.start(nursery)
     await trio.sleep(1)
     world.wake.send_nowait(None)
     await trio.sleep(1)
     assert len(world.orders) == 2
     assert world.status.pair is not None
+
+
+async def test_told_to_it_still_waits_for_as_long_as_the_authority_wants(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    world.answers = [IssueError("rate limit", Failure.REFUSED, DAY)]
+    world.start(nursery)
+    for _ in range(10):
+        await trio.sleep(HOUR)
+        with contextlib.suppress(trio.WouldBlock):
+            world.wake.send_nowait(None)
+    assert len(world.orders) == 1
+    await trio.sleep(DAY)
+    assert len(world.orders) == 2
+
+
+async def test_a_pair_that_comes_while_the_authority_is_asked_is_not_renewed(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.status.pair = attrs.evolve(world.new_pair(), not_after=world.time() + timedelta(days=1))
+
+    def ask(*_: object) -> None:
+        if world.status.replaced == 0:
+            world.status.succeeded(world.new_pair())
+
+    monkeypatch.setattr(renewal, "renewal_info", ask)
+    world.start(nursery)
+    await trio.sleep(DAY)
+    assert world.orders == []
+
+
+async def test_what_is_found_to_be_there_already_is_no_order_to_be_waited_after(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    world.ordered = False
+    world.suggests = [world.suggest(timedelta(days=-2), timedelta(days=-1)), None]
+    world.start(nursery)
+    await trio.sleep(1)
+    assert len(world.orders) == 2
+
+
+async def test_a_pair_that_tls_refuses_is_replaced(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    world.status.unfit = b"leaf"
+    world.start(nursery)
+    await trio.sleep(1)
+    ((_, _, replacing),) = world.orders
+    assert replacing == b"leaf"
 
 
 async def test_told_to_it_asks_at_once_and_orders_nothing_that_is_not_due(

@@ -1,6 +1,5 @@
 """The end of a self-signed certificate, with days that pass in no time."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -105,6 +104,20 @@ async def test_a_clock_that_is_set_is_noticed_at_the_next_look(
     assert len(kept.announced) == 1
 
 
+async def test_a_clock_that_is_set_forward_and_back_leaves_the_pin_as_it_was(
+    autojump_clock: Clock, kept: Kept
+) -> None:
+    kept.time.step(timedelta(days=4000))
+    await trio.sleep(CHECK_EVERY + 1)
+    assert kept.announced[0].pin != kept.first.pin
+    kept.time.step(timedelta(days=-4000))
+    await trio.sleep(CHECK_EVERY + 1)
+    assert kept.status.pair is kept.announced[1]
+    assert kept.announced[1].pin == kept.first.pin
+    await trio.sleep(300 * DAY)
+    assert len(kept.announced) == 2
+
+
 async def test_a_clock_that_is_set_back_changes_nothing(autojump_clock: Clock, kept: Kept) -> None:
     kept.time.step(timedelta(days=-4000))
     await trio.sleep(3000 * DAY)
@@ -139,7 +152,3 @@ async def test_a_directory_that_takes_nothing_is_told_and_tried_again(
     monkeypatch.setattr(Path, "replace", replace)
     await trio.sleep(selfsigned.RETRY_EVERY + CHECK_EVERY)
     assert len(kept.announced) == 1
-
-
-def test_the_notice_is_one_line(certificate: Certificate, a_pair: Callable[[], Pair]) -> None:
-    assert "\n" not in manual.replaced_notice(certificate.files, a_pair(), a_pair())

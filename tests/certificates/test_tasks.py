@@ -106,9 +106,22 @@ def test_a_name_without_files_ends_the_start(tmp_path: Path) -> None:
 
 def test_files_of_the_operators_are_never_made(tmp_path: Path) -> None:
     files = attrs.evolve(pair_files(tmp_path, "192.0.2.7"), flag="-tls-cert")
+    plan = Plan((Certificate(("192.0.2.7",), files, is_operators=True),))
     with pytest.raises(CertificateError, match="or point -tls-cert elsewhere"):
-        start(Plan((Certificate(("192.0.2.7",), files),)))
+        start(plan)
     assert not list(tmp_path.iterdir())
+
+
+async def test_nor_replaced_though_they_look_like_ours_and_have_expired(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    files = pair_files(tmp_path, "192.0.2.7")
+    load_manual(files, "192.0.2.7", NOW - timedelta(days=400))
+    before = files.key.read_bytes()
+    certificates = start(Plan((Certificate(("192.0.2.7",), files, is_operators=True),)))
+    nursery.start_soon(certificates.run, nothing)
+    await trio.testing.wait_all_tasks_blocked(0.1)
+    assert files.key.read_bytes() == before
 
 
 def test_one_that_is_there_is_served_from_the_start(
@@ -204,11 +217,50 @@ async def test_an_address_is_asked_for_when_a_client_connects_to_it(
     assert [status.certificate.names for status in certificates.statuses] == [("127.0.0.7",)]
 
 
-async def test_one_that_is_there_from_another_time_is_served_without_an_order(
+@pytest.mark.parametrize("address", ["127.0.0.7", "2001:db8::7"])
+def test_those_from_another_time_are_served_from_the_start(
+    tmp_path: Path, put: Callable[[str], None], address: str
+) -> None:
+    put(address)
+    put("relay.example")
+    (tmp_path / "127.0.0.8").write_bytes(b"damaged")
+    (tmp_path / "127.0.0.9").mkdir()
+    certificates = start(on_demand(tmp_path))
+    assert [status.certificate.names for status in certificates.statuses] == [(address,)]
+    choose = certificates.engine.choose
+    assert choose is not None
+    assert not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
+
+
+def test_a_certdir_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "certs").write_text("")
+    for plan in (by_acme(tmp_path / "certs"), on_demand(tmp_path / "certs")):
+        with pytest.raises(CertificateError, match=r"-certdir .*: not a directory"):
+            start(plan)
+
+
+def test_a_certdir_that_can_t_be_entered_is_told_and_tried_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(*_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    plan = by_acme(tmp_path / "certs")
+    statuses = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", lambda _: True)
+        patch.setattr(tasks, "_check_directory", lambda _: None)
+        patch.setattr(Path, "lstat", closed)
+        statuses = load(plan, NOW)
+    assert statuses[0].pair is None
+    assert "can't be looked for (Permission denied)" in caplog.records[0].fields["reason"]  # type: ignore[attr-defined]
+
+
+async def test_one_that_appears_is_served_without_an_order(
     tmp_path: Path, put: Callable[[str], None], orders: list[object], nursery: trio.Nursery
 ) -> None:
-    put("127.0.0.7")
     certificates = start(on_demand(tmp_path))
+    put("127.0.0.7")
     nursery.start_soon(certificates.run, nothing)
     choose = certificates.engine.choose
     assert choose is not None

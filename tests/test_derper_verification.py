@@ -1,0 +1,161 @@
+"""The command with clients checked, as a process."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import nacl.public
+import pytest
+
+from derp.wire.frames import HEADER
+from derp.wire.keys import node_public_text
+from tests.peers import Peer
+from tests.process import Derper, derper
+
+UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
+
+
+def login(port: int, key: nacl.public.PrivateKey) -> bool:
+    """Log in with plain HTTP; return whether the relay let us in."""
+    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+        sock.sendall(UPGRADE)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += sock.recv(4096)
+        received = received.partition(b"\r\n\r\n")[2]
+        while len(received) < 45:
+            received += sock.recv(4096)
+        peer = Peer(None, key)  # type: ignore[arg-type]
+        sock.sendall(peer.client_info(received[13:45]))
+        answer = received[45:] or sock.recv(4096)
+        return bool(answer) and HEADER.unpack_from(answer)[0] == 0x03
+
+
+def page(relay: Derper, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port("HTTP"), timeout=20)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def new_key() -> tuple[nacl.public.PrivateKey, str]:
+    key = nacl.public.PrivateKey.generate()
+    return key, node_public_text(bytes(key.public_key))
+
+
+def test_a_list_of_keys(tmp_path: Path) -> None:
+    (member, listed), (stranger, unlisted) = new_key(), new_key()
+    nodes = tmp_path / "nodes"
+    nodes.write_text(f"# ours\n{listed} laptop\n")
+    with derper(tmp_path, "-verify-client-file", str(nodes), tls=False) as relay:
+        relay.wait_for('"clients are checked" admitted="in -verify-client-file"')
+        port = relay.port("HTTP")
+        assert login(port, member)
+        assert not login(port, stranger)
+        relay.wait_for(f"refused.*not_admitted: {unlisted} is refused by file")
+        assert f"Refused {unlisted}" in page(relay, "/debug/")
+        metrics = page(relay, "/debug/varz")
+        assert 'derper_admissions{source="file",outcome="refused"} 1\n' in metrics
+        assert 'derper_admission_verdicts{verdict="allowed"} 1\n' in metrics
+        assert 'derp_connection_ends{reason="not_admitted"} 1\n' in metrics
+
+        nodes.write_text(f"{unlisted}\nnodekey:12\n")
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("the old list stays in force.*line 2: want nodekey:")
+        assert login(port, member)
+
+        nodes.write_text(f"{unlisted}\n")
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("new list of node keys.*keys=1 added=1 removed=1")
+        assert not login(port, member)
+        assert login(port, stranger)
+
+
+@pytest.fixture
+def controller() -> Iterator[tuple[str, list[bytes]]]:
+    """An admission controller that allows everybody; its URL, and what it was asked."""
+    asked: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(body + b" " + self.headers.get("Authorization", "none").encode())
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"Allow": true}')
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/verify", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_url(tmp_path: Path, controller: tuple[str, list[bytes]]) -> None:
+    url, asked = controller
+    key, text = new_key()
+    flags = ("-verify-client-url", url, "-verify-client-url-authorization", "Bearer s3cret")
+    with derper(tmp_path, *flags, tls=False) as relay:
+        relay.wait_for("every client is admitted; -verify-client-url-fail-open=false refuses them")
+        assert login(relay.port("HTTP"), key)
+        assert login(relay.port("HTTP"), key)
+        (question,) = asked
+        assert text.encode() in question
+        assert b'"Source":"127.0.0.1"' in question.replace(b" ", b"")
+        assert question.endswith(b" Bearer s3cret")
+        assert not any("s3cret" in line for line in relay.log)
+
+
+@pytest.mark.parametrize("fail_open", ["true", "false"])
+def test_a_url_that_can_t_be_reached(tmp_path: Path, fail_open: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/verify"
+    flags = ("-verify-client-url", url, f"-verify-client-url-fail-open={fail_open}")
+    with derper(tmp_path, *flags, tls=False) as relay:
+        assert login(relay.port("HTTP"), new_key()[0]) == (fail_open == "true")
+        outcome = "admitted" if fail_open == "true" else "refused"
+        relay.wait_for(f"can't ask who belongs, so clients are {outcome}")
+
+
+def test_no_tailscaled(tmp_path: Path) -> None:
+    path = tmp_path / "tailscaled.sock"
+    with derper(tmp_path, "-verify-clients", "-socket", str(path), tls=False) as relay:
+        assert not login(relay.port("HTTP"), new_key()[0])
+        relay.wait_for(f"so clients are refused.*source=tailscaled.*{path}")
+        assert "tailscaled" in page(relay, "/debug/check")
+
+
+def test_an_open_relay_says_so(tmp_path: Path) -> None:
+    with derper(tmp_path, tls=False) as relay:
+        relay.wait_for("any client may use this relay")
+
+
+@pytest.mark.parametrize("content", [None, "nodekey:12"])
+def test_a_list_that_can_t_be_used_ends_the_start(tmp_path: Path, content: str | None) -> None:
+    nodes = tmp_path / "nodes"
+    if content is not None:
+        nodes.write_text(content)
+    arguments = ["-a", "127.0.0.1:0", "-stun=false", "-c", str(tmp_path / "key")]
+    done = subprocess.run(
+        [sys.executable, "-m", "derp", *arguments, "-verify-client-file", str(nodes)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"derper: -verify-client-file '{nodes}': ")
+    assert not (tmp_path / "key").exists()
