@@ -1,6 +1,6 @@
 """Certificates by ACME (RFC 8555), with certbot's `acme` library.
 
-    authority     who is asked, and as whom
+    authority     who is asked, and as whom; whether its CA bundle can be used
     order         a certificate wanted: ordered and put into its file; when it is to be renewed
     issue         the conversation with the authority
     challenge     the answers to its question whether a name is ours
@@ -11,7 +11,7 @@
     renewal       renewal information (RFC 9773)
     schedule      pure: when to renew, how long to wait after a failure
 
-All but schedule, authority, challenge and renewal import the library, which takes time and
-memory: import `order` only where certificates come by ACME. It blocks; nothing here imports
-`derp` or waits for another task.
+order, issue, network and explain import the library, which takes time and memory: import `order`
+only where certificates come by ACME. It blocks; nothing here imports `derp` or waits for another
+task.
 """

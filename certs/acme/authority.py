@@ -1,9 +1,13 @@
 """Who is asked for a certificate, and as whom."""
 
+import ssl
+import stat
 from pathlib import Path
 from typing import Final
 
 import attrs
+
+from certs.errors import CertificateFileError
 
 LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
 GOOGLE: Final = "https://dv.acme-v02.api.pki.goog/directory"
@@ -28,3 +32,30 @@ class Authority:
     email: str = ""
     """Where the authority can reach the operator; "" for no contact."""
     external_account: ExternalAccount | None = None
+
+
+def check(authority: Authority) -> None:
+    """Make sure that the CA bundle, where there is one, holds certificates.
+
+    Raises CertificateFileError. Reads the file, but asks nothing of the authority.
+    """
+    bundle = authority.ca_bundle
+    if bundle is None:
+        return
+    flag, cure = "-acme-ca-bundle", "name a file with the root certificate of the authority, in PEM"
+    try:
+        # Whoever opens a pipe would wait for its writer.
+        if not stat.S_ISREG(bundle.stat().st_mode):
+            raise CertificateFileError(f"{flag} {bundle}: not a regular file; {cure}")
+        loaded = ssl.create_default_context(cafile=bundle).cert_store_stats()["x509"]
+    except ssl.SSLError:
+        loaded = 0
+    except OSError as error:
+        raise CertificateFileError(
+            f"{flag} {bundle}: can't be read ({error.strerror}); {cure}"
+        ) from error
+    if not loaded:
+        raise CertificateFileError(
+            f"{flag} {bundle}: no certificate in PEM; "
+            f"put the root certificate of the authority there"
+        )

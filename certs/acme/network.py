@@ -4,7 +4,6 @@ The library speaks the protocol; what is added here is that nothing it does can 
 be fooled by a clock that is stepped.
 """
 
-import ssl
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -18,9 +17,9 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK
 from requests.adapters import HTTPAdapter
 
-from certs.acme.authority import Authority
+from certs.acme.authority import Authority, check
 from certs.acme.schedule import parse_http_date, parse_retry_after
-from certs.errors import IssueError
+from certs.errors import CertificateFileError, IssueError
 
 REQUEST_TIMEOUT: Final = 30
 """Seconds to wait for a connection, and then for each piece of an answer."""
@@ -103,21 +102,11 @@ def _host(url: str) -> str:
 
 def _roots(authority: Authority) -> str | None:
     """Return the path of the operator's bundle, once it is known to hold certificates."""
-    if authority.ca_bundle is None:
-        return None
     try:
-        ssl.create_default_context(cafile=authority.ca_bundle)
-    except ssl.SSLError as error:
-        raise IssueError(
-            f"-acme-ca-bundle {authority.ca_bundle}: no certificates in PEM; "
-            f"put the root of {authority.directory} there"
-        ) from error
-    except OSError as error:
-        raise IssueError(
-            f"-acme-ca-bundle {authority.ca_bundle}: can't be read ({error.strerror}); "
-            f"name a file with the root of {authority.directory}, in PEM"
-        ) from error
-    return str(authority.ca_bundle)
+        check(authority)
+    except CertificateFileError as error:
+        raise IssueError(str(error)) from error
+    return None if authority.ca_bundle is None else str(authority.ca_bundle)
 
 
 class _Adapter(HTTPAdapter):

@@ -513,7 +513,7 @@ def test_a_bundle_that_is_none(complaint, fake, tmp_path):
     assert message.startswith(f"-acme-ca-bundle {bundle}: can't be read (No such file")
     bundle.write_bytes(b"hello")
     message = complaint(authority=authority, failure=Failure.TRANSIENT)
-    assert message.startswith(f"-acme-ca-bundle {bundle}: no certificates in PEM; ")
+    assert message.startswith(f"-acme-ca-bundle {bundle}: no certificate in PEM; ")
     assert fake.asked == []
 
 
