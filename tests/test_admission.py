@@ -17,7 +17,7 @@ from derp.errors import NotAdmitted, PeerVanished
 from derp.server import Server
 from derp.wire.keys import node_public_text
 from tests.peers import SEND, Peer, frame
-from tests.relay import Relay, running
+from tests.relays import Relay, running
 
 Clock = trio.testing.MockClock
 

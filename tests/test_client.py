@@ -33,7 +33,7 @@ from tests.peers import (
     disco,
     frame,
 )
-from tests.relay import Relay, running
+from tests.relays import Relay, running
 
 ABSENT = b"\x77" * 32
 

@@ -302,7 +302,11 @@ WRONG = [
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
     ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
     ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
-    ("acme-directory", DIRECTORY, ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"]),
+    (
+        "acme-directory",
+        DIRECTORY,
+        ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"],
+    ),
     ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
     ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
@@ -461,10 +465,7 @@ EAB = ("-acme-eab-kid", "kid-1", "-acme-eab-key", "c2VjcmV0")
         ),
         (
             (*TLS, "-acme-ca-bundle=/ca.pem"),
-            (
-                "-acme-ca-bundle=/ca.pem: "
-                "of no use with -certmode manual; want letsencrypt there"
-            ),
+            ("-acme-ca-bundle=/ca.pem: of no use with -certmode manual; want letsencrypt there"),
         ),
         (
             (*ACME, "-certmode=gcp", *EAB),
