@@ -24,6 +24,9 @@ from certs.pair import Pair, make_pair
 Kind = Literal["http-01", "tls-alpn-01"]
 
 ALPN_PROTOCOL: Final = "acme-tls/1"
+"""What a challenge's answer selects (RFC 8737, 6.2)."""
+ALPN_OFFER: Final = (ALPN_PROTOCOL.encode("ascii"),)
+"""All that the ClientHello of one who validates offers (RFC 8737, 3)."""
 
 _ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _CLOCK_SKEW: Final = timedelta(days=1)

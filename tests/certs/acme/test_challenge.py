@@ -5,8 +5,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from certs.acme.challenge import HTTP01, TLSALPN01, make_challenge
+from certs.acme.challenge import ALPN_OFFER, ALPN_PROTOCOL, HTTP01, TLSALPN01, make_challenge
 from certs.context import make_context
+
+
+def test_the_protocol_of_rfc_8737():
+    assert ALPN_PROTOCOL == "acme-tls/1"
+    assert ALPN_OFFER == (b"acme-tls/1",)
 
 
 def test_http_01_is_the_key_authorization(now):
