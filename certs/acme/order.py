@@ -59,21 +59,21 @@ def obtain(
     *,
     timeout: float,
     replacing: bytes | None = None,
-) -> None:
+) -> bool:
     """Order a certificate, with a new P-256 key, and put both into their file.
 
     `replacing` is the leaf (DER) to renew, None where there was no usable one: nothing is ordered
-    if by now another one, good for all names, is in the file. `present` puts up the answers of
-    this `kind`. `now` is timezone-aware; `timeout` is in seconds, and not counted by `now`.
-    Nothing is asked of the authority before the file system is known to take a certificate.
-    Raises IssueError.
+    if by now another one, good for all names, is in the file. Returns whether one was ordered.
+    `present` puts up the answers of this `kind`. `now` is timezone-aware; `timeout` is in seconds,
+    and not counted by `now`. Nothing is asked of the authority before the file system is known to
+    take a certificate. Raises IssueError.
     """
     with _told_for(request):
         store.probe(request.certdir)
         with store.locked(request.certdir):
             stored = store.read_usable(request.certdir, request.names, now)
             if stored is not None and stored.chain_der[0] != replacing:
-                return
+                return False
             key = JWKEC(key=account_key(request.certdir))
             with _network(request.authority, key, now, timeout) as network:
                 issuer = Issuer(network, request.authority, key)
@@ -86,6 +86,7 @@ def obtain(
             pair = _checked(chain_pem, new_key, request, now, host)
             file = certificate_file(request.certdir, request.names[0])
             store.write_certificate(file, request.authority.directory, new_key, pair.chain_der)
+            return True
 
 
 def renewal_info(
@@ -118,10 +119,12 @@ def renewal_info(
 
 @contextlib.contextmanager
 def _told_for(request: Request, what: str = "no certificate for") -> Iterator[None]:
-    """Begin the message of an IssueError with whom it is for."""
+    """Begin the message of an IssueError with whom it is for, where it is a failure."""
     try:
         yield
     except IssueError as error:
+        if error.failure is Failure.BUSY:
+            raise
         message = f"{what} {', '.join(request.names)}: {error}"
         raise IssueError(message, error.failure, error.retry_after) from error
 

@@ -143,11 +143,7 @@ def _lock(descriptor: int, file: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise IssueError(
-            f"{file}: another order is under way in this directory; "
-            f"wait for it, or give each relay a -certdir of its own",
-            Failure.BUSY,
-        ) from error
+        raise IssueError(f"another order is under way in {file.parent}", Failure.BUSY) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise IssueError(

@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import fcntl
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from certs.acme.authority import Authority
 from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.acme.order import Request, certificate_file, obtain, renewal_info
-from certs.acme.store import read_usable
+from certs.acme.store import locked, read_usable
 from certs.errors import Failure, IssueError
 
 HOST = "relay.example"
@@ -41,7 +40,8 @@ def order(fake, certdir, up, clock):
         request = {"authority": fake.authority} | request
         now = now or datetime.now(UTC)
         wanted = Request(certdir, names or (HOST,), **request)
-        obtain(wanted, kind, present, now, timeout=timeout, replacing=replacing)
+        ordered = obtain(wanted, kind, present, now, timeout=timeout, replacing=replacing)
+        assert ordered is ("/finalize" in fake.asked)
         return read_usable(certdir, wanted.names, now)
 
     return order
@@ -488,7 +488,6 @@ def test_text_around_the_chain_is_not_stored(order, fake, certdir):
     [
         ((os, "fsync"), errno.ENOSPC),
         ((os, "fsync"), errno.EROFS),
-        ((fcntl, "flock"), errno.EWOULDBLOCK),
     ],
 )
 def test_nothing_is_asked_where_nothing_can_be_stored(
@@ -502,7 +501,16 @@ def test_nothing_is_asked_where_nothing_can_be_stored(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(*call, fail)
-    complaint(failure=Failure.BUSY if call[0] is fcntl else Failure.TRANSIENT)
+    complaint(failure=Failure.TRANSIENT)
+    assert fake.asked == []
+
+
+def test_nothing_is_asked_while_another_order_is_under_way(order, fake, certdir):
+    certdir.mkdir()
+    with locked(certdir), pytest.raises(IssueError) as caught:
+        order()
+    assert caught.value.failure is Failure.BUSY
+    assert str(caught.value) == f"another order is under way in {certdir}"
     assert fake.asked == []
 
 
