@@ -62,7 +62,8 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
 
 def write_whole(file: Path, content: bytes, *, mode: int) -> None:
     """Put `content` in place in one step that outlasts a crash. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    # Short, so that whatever the file system takes for `file` it takes for this one.
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             os.fchmod(descriptor, mode)

@@ -68,8 +68,9 @@ def obtain(
     and not counted by `now`. Nothing is asked of the authority before the file system is known to
     take a certificate. Raises IssueError.
     """
+    file = certificate_file(request.certdir, request.names[0])
     with _told_for(request):
-        store.probe(request.certdir)
+        store.probe(file)
         with store.locked(request.certdir):
             stored = store.read_usable(request.certdir, request.names, now)
             if stored is not None and stored.chain_der[0] != replacing:
@@ -84,7 +85,6 @@ def obtain(
                 chain_pem = issuer.fetch(order)
                 host = network.host
             pair = _checked(chain_pem, new_key, request, now, host)
-            file = certificate_file(request.certdir, request.names[0])
             store.write_certificate(file, request.authority.directory, new_key, pair.chain_der)
             return True
 

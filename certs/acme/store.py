@@ -6,12 +6,16 @@ certificate is from.
 
     ACME directory: https://acme-v02.api.letsencrypt.org/directory
     -----BEGIN EC PRIVATE KEY-----
+
+An operator may have put a link in place of the file: it stays, and the file that it leads to is
+replaced. (autocert replaces the link, and what is on the volume that it led to grows old.)
 """
 
 import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -75,6 +79,7 @@ def write_certificate(
     file: Path, directory: str, key: ec.EllipticCurvePrivateKey, chain_der: Sequence[bytes]
 ) -> None:
     """Put a new certificate in place, whole. Raises IssueError: an order was spent on it."""
+    file = _real(file)
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     issuer = _ISSUER + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")
@@ -88,22 +93,80 @@ def write_certificate(
         ) from error
 
 
-def probe(certdir: Path) -> None:
-    """Make sure that `certdir` can take a certificate; it is made, for us alone, if absent.
+def probe(file: Path) -> None:
+    """Make sure that a certificate can be put into `file`, be it there already or not.
 
-    Raises IssueError.
+    Its directory is made, for us alone, if absent. Raises IssueError.
     """
+    with _probing(file.parent):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = _real(file)
+    with (
+        _probing(file.parent),
+        tempfile.NamedTemporaryFile(dir=file.parent, prefix=".acme.probe.") as stream,
+    ):
+        stream.write(bytes(_PROBE_SIZE))
+        stream.flush()
+        os.fsync(stream.fileno())
+    _probe_replaceable(file)
+
+
+@contextlib.contextmanager
+def _probing(directory: Path) -> Iterator[None]:
     try:
-        certdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=certdir, prefix=".acme.probe.") as stream:
-            stream.write(bytes(_PROBE_SIZE))
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield
     except OSError as error:
         raise IssueError(
-            f"{certdir}: can't store certificates there ({error.strerror}), "
-            f"so none is ordered; {_cure(error, certdir)}"
+            f"{directory}: can't store certificates there ({error.strerror}), "
+            f"so none is ordered; {_cure(error, directory)}"
         ) from error
+
+
+def _probe_replaceable(file: Path) -> None:
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        long = error.errno == errno.ENAMETOOLONG
+        cure = "a file system that takes such names" if long else "another directory"
+        raise IssueError(
+            f"{file}: can't be looked at ({error.strerror}), so no certificate is ordered for it; "
+            f"point -certdir at {cure}"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise IssueError(
+            f"{file}: not a regular file, so no certificate is ordered for it; "
+            f"move it away, or point -certdir elsewhere"
+        )
+    mounts = {_mount(file), _mount(file.parent)}
+    if len(mounts - {None}) > 1:
+        raise IssueError(
+            f"{file}: a mount point, which can't be replaced, so no certificate is ordered for "
+            f"it; mount {file.parent} instead of the file"
+        )
+
+
+def _mount(path: Path) -> str | None:
+    """Return which mount `path` is on, as Linux counts them; None where that is not known.
+
+    os.path.ismount goes by the device: it does not see a file of the same file system mounted
+    over another, and with overlayfs it may see a mount point in any file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            text = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii")
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    return next((line for line in text.splitlines() if line.startswith("mnt_id:")), None)
+
+
+def _real(file: Path) -> Path:
+    """Return the path without links."""
+    return Path(os.path.realpath(file))
 
 
 def _cure(error: OSError, certdir: Path) -> str:

@@ -505,6 +505,14 @@ def test_nothing_is_asked_where_nothing_can_be_stored(
     assert fake.asked == []
 
 
+def test_nothing_is_asked_where_the_file_can_not_be_replaced(order, fake, certdir):
+    file = certificate_file(certdir, HOST)
+    file.mkdir(parents=True)
+    with pytest.raises(IssueError, match=f"no certificate for {HOST}: {file}: not a regular file"):
+        order()
+    assert fake.asked == []
+
+
 def test_nothing_is_asked_while_another_order_is_under_way(order, fake, certdir):
     certdir.mkdir()
     with locked(certdir), pytest.raises(IssueError) as caught:

@@ -134,20 +134,140 @@ def test_a_certificate_that_cant_be_stored_was_paid_for(stored, monkeypatch, num
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_name_as_long_as_the_file_system_takes(stored):
+    file, pair = stored
+    long = file.with_name("a" * 255)
+    probe(long)
+    write_certificate(long, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+    assert long.read_bytes() == file.read_bytes()
+    probe(long)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    file = tmp_path / ("a" * 256)
+    failure, message = complaint(probe, file)
+    assert failure is Failure.TRANSIENT
+    assert message == (
+        f"{file}: can't be looked at (File name too long), so no certificate is ordered for it; "
+        f"point -certdir at a file system that takes such names"
+    )
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(stored, now):
+    file, pair = stored
+    volume = file.parent / "volume"
+    volume.mkdir()
+    kept = file.rename(volume / "kept")
+    file.symlink_to("volume/kept")
+    for content in (b"", kept.read_bytes()):
+        kept.write_bytes(content)
+        probe(file)
+        write_certificate(file, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+        assert file.is_symlink()
+        assert list(volume.iterdir()) == [kept]
+        assert read_usable(file.parent, (HOST,), now) == pair
+        assert issued_by(file) == DIRECTORY
+        kept.unlink()
+        probe(file)
+        write_certificate(file, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+
+
+def test_a_link_into_what_is_not_there(tmp_path):
+    file = tmp_path / HOST
+    file.symlink_to("unmounted/kept")
+    _, message = complaint(probe, file)
+    assert message.startswith(f"{tmp_path}/unmounted: can't store certificates there (No such ")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("link", [HOST, "directory", "pipe"])
+def test_a_link_to_what_can_not_be_replaced(tmp_path, link):
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    file = tmp_path / HOST
+    file.symlink_to(link)
+    _, message = complaint(probe, file)
+    assert message.startswith(f"{tmp_path / link}: not a regular file, so no certificate is ")
+
+
+def test_a_directory_in_place_of_the_file(tmp_path):
+    file = tmp_path / HOST
+    file.mkdir()
+    failure, message = complaint(probe, file)
+    assert failure is Failure.TRANSIENT
+    assert message == (
+        f"{file}: not a regular file, so no certificate is ordered for it; "
+        f"move it away, or point -certdir elsewhere"
+    )
+
+
+MOUNT = """
+import pathlib, sys
+from certs.acme.store import probe
+from certs.errors import IssueError
+file = pathlib.Path(sys.argv[1])
+try:
+    probe(file)
+except IssueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("other_file_system", [False, True])
+def test_a_mount_point_in_place_of_the_file(tmp_path, other_file_system):
+    """As docker run -v HOST_FILE:FILE has it: the kernel lets nobody replace such a file."""
+    file, outside = tmp_path / "certs" / HOST, tmp_path / "outside"
+    file.parent.mkdir()
+    outside.mkdir()
+    file.touch()
+    (file.parent / "other.example").touch()
+    space = ["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-ec"]
+    script = 'cd "$0"; touch outside/kept; mount --bind outside/kept certs/relay.example; exec "$@"'
+    if other_file_system:
+        script = f'cd "$0"; mount -t tmpfs tmpfs outside; {script}'
+    command = [*space, script, str(tmp_path)]
+
+    def run(*inside):
+        return subprocess.run(
+            [*command, *inside],
+            cwd=Path(store.__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    if run("true").returncode:
+        pytest.skip("nothing can be mounted here")
+    said = run(sys.executable, "-c", MOUNT, str(file))
+    assert said.stderr == ""
+    assert said.stdout == (
+        f"{file}: a mount point, which can't be replaced, so no certificate is ordered for it; "
+        f"mount {file.parent} instead of the file\n"
+    )
+    beside = run(sys.executable, "-c", MOUNT, str(file.with_name("other.example")))
+    assert (beside.stdout, beside.stderr) == ("", "")
+
+
+def test_a_kernel_that_tells_nothing_of_mounts(stored, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", failing(errno.ENOENT))
+    probe(stored[0])
+
+
 def test_the_directory_is_made_for_us_alone(tmp_path):
     certdir = tmp_path / "a" / "b"
-    probe(certdir)
+    probe(certdir / HOST)
     assert certdir.stat().st_mode & 0o777 == 0o700
     assert list(certdir.iterdir()) == []
     certdir.chmod(0o755)
-    probe(certdir)
+    probe(certdir / HOST)
     assert certdir.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("path", ["file", "file/below"])
 def test_a_file_in_place_of_the_directory(tmp_path, path):
     (tmp_path / "file").write_bytes(b"")
-    failure, message = complaint(probe, tmp_path / path)
+    failure, message = complaint(probe, tmp_path / path / HOST)
     assert failure is Failure.TRANSIENT
     assert message.startswith(f"{tmp_path / path}: can't store certificates there (")
     assert "point -certdir at a directory that the relay can write to" in message
@@ -166,7 +286,7 @@ def test_a_file_in_place_of_the_directory(tmp_path, path):
 @pytest.mark.parametrize("call", [(os, "fsync"), (tempfile, "NamedTemporaryFile"), (Path, "mkdir")])
 def test_a_directory_that_cant_be_written(tmp_path, monkeypatch, number, cure, call):
     monkeypatch.setattr(*call, failing(number))
-    _, message = complaint(probe, tmp_path)
+    _, message = complaint(probe, tmp_path / HOST)
     assert f"({os.strerror(number)}), so none is ordered; " in message
     assert cure in message
     assert list(tmp_path.iterdir()) == []
