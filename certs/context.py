@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from certs.acme.challenge import ALPN_PROTOCOL
 from certs.errors import CertificateFileError, UnusablePairError
 from certs.hostname import parse_ip, same_name
 from certs.pair import Pair
@@ -82,7 +83,7 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
-    context.set_alpn_protocols(["acme-tls/1"])
+    context.set_alpn_protocols([ALPN_PROTOCOL])
     _load(context, pair.chain_der, pair.key_pem, ", ".join(pair.names))
     return context
 

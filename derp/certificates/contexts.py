@@ -8,16 +8,13 @@ certificate for the address that its connection arrived at, as from Go's ipCertM
 
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Final
 
-from certs.acme.challenge import HTTP01, Challenge
+from certs.acme.challenge import ALPN_OFFER, HTTP01, Challenge
 from certs.context import make_waiting_context
 from certs.hostname import IPAddress, parse_ip
 from derp.net.tls import TLSEngine
 from derp.net.transport import Endpoint
 from derp.wire.clienthello import UNREADABLE, ClientHello
-
-_TLS_ALPN: Final = (b"acme-tls/1",)
 
 OnDemand = Callable[[IPAddress], bool]
 """Asks for a certificate for one of the server's addresses; False where none is to be had."""
@@ -103,7 +100,7 @@ class Contexts:
 
     def _choose(self, hello: ClientHello, local: Endpoint) -> ssl.SSLContext:
         name = hello.server_name
-        if name is not None and hello.alpn == _TLS_ALPN:
+        if name is not None and hello.alpn == ALPN_OFFER:
             challenge = self._tls_challenges.get(name.lower().removesuffix("."))
             if challenge is not None:
                 return challenge

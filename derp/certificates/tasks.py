@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import trio
 
 from certs import manual
+from certs.acme.authority import check
 from certs.context import make_context, make_waiting_context
 from certs.errors import CertificateError, CertificateFileError
 from certs.files import exists, read_pair
@@ -151,6 +152,7 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     statuses = []
     for certificate in plan.certificates:
         if certificate.acme is not None:
+            check(certificate.acme.authority)
             _check_directory(certificate.files.certificate.parent)
         pair = None
         try:
@@ -171,6 +173,7 @@ def _check_directory(certdir: Path) -> None:
 
 def _had_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
     """Return the certificates from another time that are still good for addresses of ours."""
+    check(on_demand.acme.authority)
     _check_directory(on_demand.certdir)
     statuses = []
     try:

@@ -232,6 +232,16 @@ def test_those_from_another_time_are_served_from_the_start(
     assert not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
 
 
+def test_a_ca_bundle_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    (certificate,) = by_acme(tmp_path).certificates
+    authority = Authority("https://ca.example/dir", ca_bundle=tmp_path / "absent.pem")
+    acme = attrs.evolve(ACME, authority=authority)
+    demand = OnDemand(tmp_path, acme, (), public_only=False)
+    for plan in (Plan((attrs.evolve(certificate, acme=acme),)), Plan((), demand)):
+        with pytest.raises(CertificateError, match="-acme-ca-bundle"):
+            start(plan)
+
+
 def test_a_certdir_that_is_none_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "certs").write_text("")
     for plan in (by_acme(tmp_path / "certs"), on_demand(tmp_path / "certs")):
