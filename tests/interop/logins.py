@@ -1,12 +1,17 @@
 """Logging in with a node key, for tests of who may: what came of it, and how soon."""
 
+import os
 import socket
 import ssl
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from rawderp import (
+    KEEP_ALIVE,
     MAGIC,
+    PEER_GONE,
+    RECV_PACKET,
+    SEND_PACKET,
     SERVER,
     SERVER_INFO,
     SERVER_KEY,
@@ -16,6 +21,7 @@ from rawderp import (
     SilentError,
     Wire,
     client_info,
+    frame,
     upgrade_request,
 )
 from relay import Relay
@@ -64,6 +70,20 @@ def log_in(
         wire.close()
         raise AssertionError(f"{key.name} is {verdict}:\n{relay.log}")
     return wire
+
+
+def pass_packet(sender: Wire, sender_key: Key, receiver: Wire, receiver_key: Key) -> None:
+    """Both are there, and a packet comes through."""
+    payload = os.urandom(8)
+    sender.send(frame(SEND_PACKET, receiver_key.public + payload))
+    while (got := receiver.take_frame())[0] != RECV_PACKET:
+        assert got[0] in {KEEP_ALIVE, PEER_GONE}, got
+    assert got == (RECV_PACKET, sender_key.public + payload)
+
+
+def wait_for_end(wire: Wire, patience: float = DEADLINE) -> None:
+    """The relay hangs up. Raises SilentError if it does not."""
+    wire.rest(patience)
 
 
 def verdict(relay: Relay, key: Key, source: str = "127.0.0.1", patience: float = DEADLINE) -> str:

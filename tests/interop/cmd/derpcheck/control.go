@@ -50,7 +50,13 @@ func runControl(args []string) {
 			},
 		},
 	}
-	control.AddFakeNode() // which also makes it ready for those of our own
+	if len(members) > 0 {
+		control.AddFakeNode() // the only way to add one before any has logged in
+		for _, n := range control.AllNodes() {
+			n.Hostinfo = someHost
+			control.UpdateNode(n)
+		}
+	}
 	for i, k := range members {
 		control.UpdateNode(member(tailcfg.NodeID(1000+i), k))
 	}
@@ -70,6 +76,9 @@ func runControl(args []string) {
 	log.Fatal(http.Serve(ln, mux))
 }
 
+// someHost is what a member says of itself; an old tailscaled can't do without.
+var someHost = (&tailcfg.Hostinfo{Hostname: "member"}).View()
+
 // member is a node of the tailnet.
 func member(id tailcfg.NodeID, k key.NodePublic) *tailcfg.Node {
 	addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 100, byte(id >> 8), byte(id)}), 32)
@@ -81,6 +90,7 @@ func member(id tailcfg.NodeID, k key.NodePublic) *tailcfg.Node {
 		Machine:           key.NewMachine().Public(),
 		Key:               k,
 		DiscoKey:          key.NewDisco().Public(),
+		Hostinfo:          someHost,
 		MachineAuthorized: true,
 		Addresses:         []netip.Prefix{addr},
 		AllowedIPs:        []netip.Prefix{addr},
