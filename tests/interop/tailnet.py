@@ -7,6 +7,7 @@ and tailscaled is told not to try anything else. tailscaled uses no TUN device: 
 his address goes to his loopback, and alice's is reached as a SOCKS5 proxy.
 """
 
+import base64
 import contextlib
 import json
 import re
@@ -19,6 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import attrs
+from nacl.bindings import crypto_scalarmult_base
 from netns import TIMEOUT, Namespace, link
 from rawderp import Key
 from relay import Relay, TestCA, die_with_parent, environment
@@ -132,6 +134,17 @@ class Node:
         )
         found = re.search(r"^pong from .*$", done.stdout, re.MULTILINE)
         return found[0] if found else None
+
+    def key(self) -> Key:
+        """Its node key, from its state."""
+        state = json.loads((self.folder / "tailscaled.state").read_text())
+        (profile,) = (
+            json.loads(base64.b64decode(value))
+            for name, value in state.items()
+            if name.startswith("profile-")
+        )
+        private = bytes.fromhex(profile["Config"]["PrivateNodeKey"].removeprefix("privkey:"))
+        return Key(self.name, private, crypto_scalarmult_base(private))
 
     def peer(self, other: "Node") -> dict[str, object]:
         """What tailscaled says of the other one."""

@@ -5,37 +5,30 @@ tailnet has members more, whose keys the tests know, and for which nothing runs;
 remembered, so each is asked about once.
 """
 
-import base64
-import json
 import os
 import re
 import socket
-import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import golang
 import pytest
+from gated import gated, verdict_there
 from logins import (
     ADMITTED,
     REFUSED,
-    hello,
     log_in,
     pass_packet,
     verdict,
-    verdict_of,
     wait_for_end,
 )
-from nacl.bindings import crypto_scalarmult_base
-from netns import Namespace, NoNamespacesError, check_possible
+from netns import NoNamespacesError, check_possible
 from rawderp import SERVER, Key, Wire, upgrade_request
 from relay import Relay, TestCA, running, write_key_file
 from tailnet import (
     REGION,
-    RELAY_4,
     Node,
-    Served,
     Tailnet,
     eventually,
     expel,
@@ -44,7 +37,6 @@ from tailnet import (
 )
 
 MEMBERS = [Key.named(f"member {number}") for number in range(20)]
-HOSTNAME = "derp.test"
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +52,8 @@ def net(
         pytest.skip(f"no real tailscaled here: {error}")
     folder = tmp_path_factory.mktemp("verify")
 
-    @contextmanager
-    def serve(middle: Namespace) -> Iterator[Served]:
-        test_ca.issue(folder, HOSTNAME)
-        write_key_file(folder / "derper.key", SERVER.private)
-        relay = Relay(
-            *("relay", under_test, folder),
-            listen="",
-            hostname=HOSTNAME,
-            stun=True,
-            prefix=middle.prefix,
-            flags=["-verify-clients", "-socket", str(folder / "alice/socket")],
-        )
-        with running(relay):
-            yield Served(relay, test_ca.pem, {"HostName": HOSTNAME})
-
+    flags = ["-verify-clients", "-socket", str(folder / "alice/socket")]
+    serve = gated(under_test, test_ca, folder, *flags)
     control = tailscales_control(binaries["derpcheck"], folder, MEMBERS)
     old = golang.build(golang.OLD)
     with tailnet_through(
@@ -89,30 +68,6 @@ def asking(node: Node, command: Sequence[str], folder: Path, *flags: str) -> Rel
     write_key_file(folder / "derper.key", SERVER.private)
     asked = ["-verify-clients", "-socket", str(node.socket), *flags]
     return Relay("relay", command, folder, tls=False, flags=asked)
-
-
-def key_of(node: Node) -> Key:
-    """The node key of a tailscaled, from its state."""
-    state = json.loads((node.folder / "tailscaled.state").read_text())
-    (profile,) = (
-        json.loads(base64.b64decode(value))
-        for name, value in state.items()
-        if name.startswith("profile-")
-    )
-    private = bytes.fromhex(profile["Config"]["PrivateNodeKey"].removeprefix("privkey:"))
-    return Key(node.name, private, crypto_scalarmult_base(private))
-
-
-def verdict_in_the_middle(net: Tailnet, test_ca: TestCA, key: Key) -> str:
-    """Of the relay through which the two talk."""
-    sock = net.middle.connect((RELAY_4, net.relay.port))
-    tls = ssl.create_default_context(cafile=test_ca.pem).wrap_socket(sock, server_hostname=HOSTNAME)
-    wire = Wire(tls)
-    wire.send(hello(key))
-    try:
-        return verdict_of(wire)
-    finally:
-        wire.close()
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +101,8 @@ def test_members_talk_and_a_stranger_does_not(
     for one, other in ((net.alice, net.bob), (net.bob, net.alice)):
         eventually("a ping comes back", 60, lambda o=one, t=other: o.ping(t, 2) is not None)
         assert f"via DERP({REGION})" in str(one.ping(other))
-    assert verdict_in_the_middle(net, test_ca, member()) == ADMITTED
-    assert verdict_in_the_middle(net, test_ca, stranger()) == REFUSED
+    assert verdict_there(net, test_ca, member()) == ADMITTED
+    assert verdict_there(net, test_ca, stranger()) == REFUSED
 
 
 def test_the_old_one_is_too_old(net: Tailnet) -> None:
@@ -171,7 +126,7 @@ def test_who_is_known(
     differences: list[str],
 ) -> None:
     """And what the Go derper says of them."""
-    who = {"a member": member(), "alice": key_of(net.alice), "bob": key_of(net.bob)}
+    who = {"a member": member(), "alice": net.alice.key(), "bob": net.bob.key()}
     ours = asking(beside, under_test, tmp_path / "ours")
     theirs = asking(beside, [str(net.binaries["derper"])], tmp_path / "theirs")
     with running(ours), running(theirs):
