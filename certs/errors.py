@@ -30,11 +30,15 @@ class Failure(enum.Enum):
     """Why there is no certificate by ACME, as far as it decides what to do next."""
 
     TRANSIENT = enum.auto()
-    """Network, clock or file system; an overloaded authority. Trying again costs nothing."""
+    """Network, clock or file system; an overloaded authority. Trying again costs nothing: no
+    certificate has been asked for."""
     REFUSED = enum.auto()
-    """The authority said no, or an order was spent: wait long."""
+    """The authority said no: wait long."""
     VALIDATION = enum.auto()
     """As REFUSED, because it could not validate a name: the other challenge may do."""
+    SPENT = enum.auto()
+    """An order was spent, and perhaps a certificate issued, of which authorities allow a few in a
+    week: wait a day."""
     BUSY = enum.auto()
     """Another order is under way in this directory: no failure, come back in some seconds."""
 

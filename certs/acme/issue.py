@@ -26,12 +26,13 @@ from certs.acme.explain import (
     problem_type,
     refusal,
 )
-from certs.acme.network import Network
+from certs.acme.network import POLL_EVERY, Network
 from certs.acme.store import plain_name
 from certs.errors import Failure, IssueError
 
 _NO_ACCOUNT: Final = ("accountDoesNotExist", "externalAccountRequired")
 _UNDECIDED: Final = (messages.STATUS_PENDING, messages.STATUS_PROCESSING)
+_LONGEST_PAUSE: Final = 16.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,512}")
 
 
@@ -186,25 +187,56 @@ class Issuer:
             self._network.pause()
 
     def fetch(self, order: messages.OrderResource) -> str:
-        """Have the certificate issued, and return its chain in PEM."""
+        """Have the certificate issued, and return its chain in PEM.
+
+        Once it has been asked for, and not refused, a new order may cost another certificate:
+        what fails is tried again while there is time, with pauses that grow, and is
+        Failure.SPENT in the end.
+        """
+        spent, least = False, 0.1
         while True:
-            with explained(self._network):
-                order = order.update(body=messages.Order.from_json(self._read(order.uri).json()))
-                if order.body.status == messages.STATUS_READY:
-                    order = self._client.begin_finalization(order)
-                status = order.body.status
-                if status == messages.STATUS_VALID and order.body.certificate:
-                    return self._read(order.body.certificate).text
-            if status == messages.STATUS_INVALID:
-                if order.body.error is None:
-                    raise IssueError(
-                        f"{self._network.host} gave the order up and does not say why; "
-                        f"the relay tries again later",
-                        Failure.REFUSED,
-                    )
-                raise refusal(self._network, order.body.error)
-            self._network.pause()
+            asking, trouble = False, None
+            try:
+                with explained(self._network):
+                    answer = self._read(order.uri)
+                    order = order.update(body=messages.Order.from_json(answer.json()))
+                    if order.body.status == messages.STATUS_READY:
+                        asking, spent = not spent, True
+                        order = self._client.begin_finalization(order)
+                        asking = False
+                    if order.body.status == messages.STATUS_VALID and order.body.certificate:
+                        return self._read(order.body.certificate).text
+            except IssueError as error:
+                if not spent or (asking and error.failure is not Failure.TRANSIENT):
+                    raise
+                trouble = error
+            else:
+                if order.body.status == messages.STATUS_INVALID:
+                    raise self._given_up(order, spent=spent)
+            if spent and (trouble or order.body.status != messages.STATUS_PROCESSING):
+                least = min(max(2 * least, POLL_EVERY), _LONGEST_PAUSE)
+            try:
+                self._network.pause(least)
+            except IssueError as error:
+                if not spent:
+                    raise
+                raise _spent(trouble or error) from error
+
+    def _given_up(self, order: messages.OrderResource, *, spent: bool) -> IssueError:
+        if order.body.error is None:
+            return IssueError(
+                f"{self._network.host} gave the order up and does not say why; "
+                f"the relay tries again later",
+                Failure.REFUSED,
+            )
+        error = refusal(self._network, order.body.error)
+        return _spent(error) if spent and error.failure is Failure.TRANSIENT else error
 
     def _read(self, url: str) -> requests.Response:
         """POST-as-GET (RFC 8555, 6.3)."""
         return self._network.post(url, None, new_nonce_url=self._client.directory["newNonce"])
+
+
+def _spent(error: IssueError) -> IssueError:
+    message = f"an order was spent, and perhaps a certificate issued: {error}"
+    return IssueError(message, Failure.SPENT, error.retry_after)

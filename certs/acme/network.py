@@ -82,9 +82,12 @@ class Network(ClientNetwork):
                     raise
         return super().post(*args, **kwargs)
 
-    def pause(self) -> None:
-        """Wait as long as the last answer asked for. Raises IssueError where time is up first."""
-        seconds = POLL_EVERY if self.retry_after is None else max(self.retry_after, 0.1)
+    def pause(self, least: float = 0.1) -> None:
+        """Wait as long as the last answer asked for, and for `least` seconds.
+
+        Raises IssueError where time is up first.
+        """
+        seconds = max(POLL_EVERY if self.retry_after is None else self.retry_after, least)
         left = self._adapter.time_left()
         if seconds >= left:
             raise self._adapter.time_is_up()

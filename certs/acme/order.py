@@ -161,18 +161,18 @@ def _checked(
             chain_pem.encode(), key_pem, chain_from=f"the chain from {host}", key_from="the new key"
         )
     except UnusablePairError as error:
-        raise IssueError(str(error), Failure.REFUSED) from error
+        raise IssueError(str(error), Failure.SPENT) from error
     for name in request.names:
         if not is_covered(name, pair.dns_names, pair.ip_addresses):
             raise IssueError(
                 f"{host} issued a certificate that is not for {name}; "
                 f"use another -acme-directory, or ask its operator",
-                Failure.REFUSED,
+                Failure.SPENT,
             )
     if now > pair.not_after:
         raise IssueError(
             f"{host} issued a certificate that expired on {pair.not_after:%Y-%m-%d %H:%M} UTC; "
             f"check this machine's clock",
-            Failure.REFUSED,
+            Failure.SPENT,
         )
     return pair

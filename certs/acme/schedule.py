@@ -17,6 +17,7 @@ _FIRST_WAIT: Final = {
 }
 _LONGEST_WAIT: Final = 3600.0
 _BUSY_WAIT: Final = 5.0
+_SPENT_WAIT: Final = 86400.0
 _JITTER: Final = 0.2
 
 
@@ -45,12 +46,15 @@ def wait_after(
     """Return for how many seconds to wait after a failure, before the next attempt.
 
     `failures_before` is how many attempts failed in a row before this one. Transient failures
-    wait 5 s, others 120 s, doubled for each failure before, up to an hour; for another process
-    it is always 5 s. By `random01` in [0, 1), up to a fifth more or less, so that relays which
-    failed together don't come back together. Never less than `retry_after`, up to a day.
+    wait 5 s, refusals 120 s, doubled for each failure before, up to an hour. For another process
+    it is always 5 s, and a day where an order was spent. By `random01` in [0, 1), up to a fifth
+    more or less, so that relays which failed together don't come back together. Never less than
+    `retry_after`, of which a day counts.
     """
     if failure is Failure.BUSY:
         seconds = _BUSY_WAIT
+    elif failure is Failure.SPENT:
+        seconds = _SPENT_WAIT
     else:
         seconds = min(_FIRST_WAIT[failure] * 2 ** min(failures_before, 20), _LONGEST_WAIT)
     seconds *= 1 - _JITTER + 2 * _JITTER * random01

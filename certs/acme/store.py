@@ -78,7 +78,7 @@ def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | No
 def write_certificate(
     file: Path, directory: str, key: ec.EllipticCurvePrivateKey, chain_der: Sequence[bytes]
 ) -> None:
-    """Put a new certificate in place, whole. Raises IssueError: an order was spent on it."""
+    """Put a new certificate in place, whole. Raises IssueError (Failure.SPENT)."""
     file = _real(file)
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     issuer = _ISSUER + directory.encode() + b"\n"
@@ -89,7 +89,7 @@ def write_certificate(
         raise IssueError(
             f"{file}: can't store the certificate just issued ({error.strerror}); "
             f"{_cure(error, file.parent)}",
-            Failure.REFUSED,
+            Failure.SPENT,
         ) from error
 
 

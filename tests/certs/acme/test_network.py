@@ -115,6 +115,17 @@ def test_pauses(connect, fake, clock, header, slept):
     assert clock.slept == [slept]
 
 
+@pytest.mark.parametrize(
+    ("header", "slept"), [({}, 4.0), ({"Retry_After": "5"}, 5.0), ({"Retry_After": "0"}, 4.0)]
+)
+def test_pauses_may_be_longer(connect, fake, clock, header, slept):
+    fake.say("/dir", 200, {}, **header)
+    network = connect()
+    network.get(fake.authority.directory)
+    network.pause(4.0)
+    assert clock.slept == [slept]
+
+
 def test_a_pause_beyond_the_end_is_not_made(connect, fake, clock):
     fake.say("/dir", 200, {}, Retry_After="60")
     network = connect(timeout=60.0)

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
+import requests
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
 
 from certs.acme.authority import Authority
 from certs.acme.challenge import HTTP01, TLSALPN01
@@ -241,7 +243,7 @@ def test_an_order_that_is_refused(complaint, fake, code, cure):
     assert cure in message
 
 
-@pytest.mark.parametrize("path", ["/account", "/order", "/authz/0", "/finalize", "/cert"])
+@pytest.mark.parametrize("path", ["/account", "/order", "/authz/0", "/order/1"])
 @pytest.mark.parametrize("status", [500, 503])
 def test_trouble_of_the_authority(complaint, fake, path, status):
     fake.say(path, status, b"<h1>sorry</h1>", Retry_After="17")
@@ -402,16 +404,158 @@ def test_a_validation_without_end(complaint, fake, clock):
     assert clock.slept == [1.0] * 29
 
 
+# From the request for the certificate on, each new order may cost another certificate.
+
+SPENT = "an order was spent, and perhaps a certificate issued: "
+
+
+def once_asked(fake, tell):
+    """Call `tell` when the certificate is asked for, before that is answered."""
+    fake.heard = lambda path: path == "/finalize" and tell()
+
+
+def once_polled(fake, tell):
+    """Call `tell` when the order is looked at after that; until then it is being processed."""
+
+    def heard(path):
+        if path == "/finalize":
+            fake.issued = "processing"
+        elif path == "/order/1" and fake.issued == "processing":
+            fake.issued = "valid"
+            tell()
+
+    fake.heard = heard
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+def test_trouble_with_the_request_is_waited_out(order, fake, clock, status):
+    fake.say_once("/finalize", status, b"<h1>sorry</h1>")
+    fake.say_once("/finalize", 500, fake.problem("malformed"))
+    fake.say_once("/finalize", status, fake.problem("malformed"))
+    assert order()
+    assert clock.slept == [1, 2, 4]
+    assert fake.asked.count("/order") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "when", "slept"), [("/cert", once_asked, []), ("/order/1", once_polled, [1])]
+)
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_trouble_after_it_is_waited_out(order, fake, clock, path, when, slept, status):
+    """Whatever it is: with the order spent, there is nothing to lose."""
+
+    def refuse():
+        fake.say_once(path, status, b"<h1>sorry</h1>")
+        fake.say_once(path, 500, fake.problem("serverInternal"))
+        fake.say_once(path, status, fake.problem("malformed"))
+
+    when(fake, refuse)
+    assert order()
+    assert clock.slept == [*slept, 1, 2, 4]
+    assert fake.asked.count("/order") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "when", "slept"),
+    [("/finalize", once_asked, []), ("/cert", once_asked, []), ("/order/1", once_polled, [1])],
+)
+@pytest.mark.parametrize("status", [500, 503])
+def test_trouble_to_the_end(complaint, fake, clock, path, when, slept, status):
+    when(fake, lambda: fake.say(path, status, b"<h1>sorry</h1>"))
+    assert complaint(timeout=100.0, failure=Failure.SPENT) == (
+        f"{SPENT}{host(fake)} answers with HTTP status {status}; the relay tries again later"
+    )
+    assert clock.slept == [*slept, 1, 2, 4, 8, 16, 16, 16, 16, 16]
+    assert fake.asked.count("/order") == 1
+
+
+def test_trouble_for_as_long_as_the_authority_says(order, fake, clock):
+    fake.say_once("/cert", 503, b"sorry", Retry_After="17")
+    fake.say_once("/cert", 503, b"sorry", Retry_After="0")
+    assert order()
+    assert clock.slept == [17, 2]
+
+
+def test_trouble_for_longer_than_there_is_time(complaint, fake, clock):
+    fake.refuse("/cert", "rateLimited", "slow down", 429, Retry_After="60")
+    assert complaint(timeout=60.0, failure=Failure.SPENT).startswith(
+        f"{SPENT}{host(fake)} says 'slow down' (rateLimited); "
+    )
+    assert complaint.retry_after == 60
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_authority_that_falls_silent(complaint, fake, monkeypatch, lost):
+    send = HTTPAdapter.send
+
+    def broken(adapter, request, **more):
+        if "/finalize" in fake.asked:
+            raise requests.ConnectionError("Connection reset by peer")
+        response = send(adapter, request, **more)
+        if lost and request.url.endswith("/finalize"):
+            raise requests.ReadTimeout("no answer")
+        return response
+
+    monkeypatch.setattr(HTTPAdapter, "send", broken)
+    assert complaint(failure=Failure.SPENT).startswith(f"{SPENT}{host(fake)} can't be reached (")
+    assert fake.asked.count("/order") == 1
+
+
+def test_an_answer_that_is_lost(order, fake, monkeypatch):
+    """The certificate is issued all the same, and found there."""
+    send = HTTPAdapter.send
+
+    def broken(adapter, request, **more):
+        response = send(adapter, request, **more)
+        if request.url.endswith("/finalize"):
+            raise requests.ReadTimeout("no answer")
+        return response
+
+    monkeypatch.setattr(HTTPAdapter, "send", broken)
+    assert order()
+    assert fake.asked.count("/finalize") == 1
+
+
+def test_an_order_that_is_on_its_way_after_all(order, fake):
+    """As when the answer to the first request for the certificate was lost."""
+    fake.say_once("/finalize", 502, b"sorry")
+    fake.say_once("/finalize", 403, fake.problem("orderNotReady"))
+    assert order()
+
+
+@pytest.mark.parametrize("code", ["badCSR", "caa", "orderNotReady", "rateLimited", "unauthorized"])
+def test_a_certificate_that_is_refused(complaint, fake, code):
+    fake.refuse("/finalize", code, "we do not", 403)
+    message = complaint(failure=Failure.REFUSED)
+    assert message.startswith(f"{host(fake)} says 'we do not' ({code}); ")
+    assert fake.asked.count("/finalize") == 1
+
+
+def test_time_is_up_after_the_request(complaint, fake, clock):
+    once_asked(fake, lambda: clock.sleep(60.0))
+    assert complaint(timeout=60.0, failure=Failure.SPENT) == (
+        f"{SPENT}{host(fake)} was not done within 60 s; the relay tries again later"
+    )
+
+
+def test_a_clock_that_goes_wrong_after_the_request(complaint, fake):
+    fake.say("/cert", 200, Date="Tue, 01 Jan 2030 00:00:00 GMT")
+    assert complaint(failure=Failure.SPENT).startswith(f"{SPENT}{host(fake)} says that it is 2030")
+
+
 def test_an_order_without_end(complaint, fake, clock):
     fake.issued = "processing"
-    complaint(timeout=30.0, failure=Failure.TRANSIENT)
-    assert sum(clock.slept) < 30
+    assert complaint(timeout=30.0, failure=Failure.SPENT) == (
+        f"{SPENT}{host(fake)} was not done within 30 s; the relay tries again later"
+    )
+    assert clock.slept == [1.0] * 29
 
 
 def test_an_order_that_stays_ready_is_not_hammered(complaint, fake, clock):
     fake.issued = "ready"
-    complaint(timeout=30.0, failure=Failure.TRANSIENT)
-    assert fake.asked.count("/finalize") <= 31
+    complaint(timeout=100.0, failure=Failure.SPENT)
+    assert fake.asked.count("/finalize") == 10
 
 
 def test_the_authority_says_how_long_to_wait(complaint, fake, clock):
@@ -420,7 +564,7 @@ def test_the_authority_says_how_long_to_wait(complaint, fake, clock):
         path == "/finalize"
         and fake.say("/order/1", 200, fake.order(status="processing"), Retry_After="7")
     )
-    complaint(timeout=30.0, failure=Failure.TRANSIENT)
+    complaint(timeout=30.0, failure=Failure.SPENT)
     assert clock.slept == [1, 7, 7, 7, 7]
     assert complaint.retry_after == 7
 
@@ -442,6 +586,13 @@ def test_an_order_that_fails_in_the_end(complaint, fake):
     assert message.startswith(f"{host(fake)} says 'not for us' (caa); change the CAA records")
 
 
+def test_an_order_that_fails_by_a_fault_of_the_authority(complaint, fake):
+    error = fake.problem("serverInternal", "no SCTs")
+    once_asked(fake, lambda: fake.say("/finalize", 200, fake.order(status="invalid", error=error)))
+    message = complaint(failure=Failure.SPENT)
+    assert message.startswith(f"{SPENT}{host(fake)} says 'no SCTs' (serverInternal); ")
+
+
 # What is issued.
 
 
@@ -449,25 +600,25 @@ def test_a_certificate_for_other_names(complaint, fake, monkeypatch):
     usual = fake.certificate
     others = x509.SubjectAlternativeName([x509.DNSName("other.example")])
     monkeypatch.setattr(type(fake), "certificate", lambda self, key, names: usual(key, others))
-    message = complaint(failure=Failure.REFUSED)
+    message = complaint(failure=Failure.SPENT)
     assert message.startswith(f"{host(fake)} issued a certificate that is not for relay.example; ")
 
 
 def test_a_certificate_that_has_expired(complaint, fake):
     fake.expires = timedelta(days=-2)
-    message = complaint(failure=Failure.REFUSED)
+    message = complaint(failure=Failure.SPENT)
     assert message.startswith(f"{host(fake)} issued a certificate that expired on ")
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n", b"\xff"])
 def test_what_is_no_certificate(complaint, fake, body):
     fake.say("/cert", 200, body)
-    assert f"the chain from {host(fake)}: " in complaint(failure=Failure.REFUSED)
+    assert f"the chain from {host(fake)}: " in complaint(failure=Failure.SPENT)
 
 
 def test_a_certificate_for_another_key(complaint, fake, issued):
     fake.say("/cert", 200, issued.chain_pem)
-    assert "this is not the key of the first certificate" in complaint(failure=Failure.REFUSED)
+    assert "this is not the key of the first certificate" in complaint(failure=Failure.SPENT)
 
 
 def test_text_around_the_chain_is_not_stored(order, fake, certdir):

@@ -59,6 +59,8 @@ def test_renewal_is_always_before_the_end(life, window_start, width, chance):
         (Failure.REFUSED, 5, 3600),
         (Failure.VALIDATION, 1, 240),
         (Failure.VALIDATION, 10**6, 3600),
+        (Failure.SPENT, 0, 86400),
+        (Failure.SPENT, 10**6, 86400),
         (Failure.BUSY, 0, 5),
         (Failure.BUSY, 10**6, 5),
     ],
@@ -70,6 +72,8 @@ def test_waits(failure, before, expected):
 def test_jitter_is_a_fifth():
     assert wait_after(Failure.REFUSED, 0, None, 0.0) == 96
     assert wait_after(Failure.REFUSED, 0, None, 1.0) == pytest.approx(144)
+    assert wait_after(Failure.SPENT, 0, None, 0.0) == pytest.approx(0.8 * 86400)
+    assert wait_after(Failure.SPENT, 0, 86400.0, 0.0) == 86400
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_never_before_retry_after_but_within_a_day(retry_after, expected):
     chances,
 )
 def test_every_wait_has_an_end(failure, before, retry_after, chance):
-    assert 4 <= wait_after(failure, before, retry_after, chance) <= 86400
+    assert 4 <= wait_after(failure, before, retry_after, chance) <= 1.2 * 86400
 
 
 @pytest.mark.parametrize(

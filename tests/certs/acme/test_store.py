@@ -128,7 +128,7 @@ def test_a_certificate_that_cant_be_stored_was_paid_for(stored, monkeypatch, num
     key = load_pem_private_key(pair.key_pem, None)
     monkeypatch.setattr(os, "fsync", failing(number))
     failure, message = complaint(write_certificate, file, DIRECTORY, key, pair.chain_der)
-    assert failure is Failure.REFUSED
+    assert failure is Failure.SPENT
     assert message.startswith(f"{file}: can't store the certificate just issued (")
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
