@@ -7,6 +7,8 @@ oracle_process.py for what it can be told.
 import contextlib
 import http.client
 import json
+import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -57,6 +59,7 @@ class Asked:
 class Oracle:
     socket: Path
     port: int
+    process: subprocess.Popen[str]
 
     @property
     def url(self) -> str:
@@ -69,6 +72,11 @@ class Oracle:
     def admit(self, *keys: Key, steps: Steps = ALLOW) -> None:
         """Say this of these keys, as an admission server."""
         self.say({url_of(key): steps for key in keys})
+
+    def stop(self) -> None:
+        """Go down: connections end, and none is accepted."""
+        self.process.kill()
+        self.process.wait(TIMEOUT)
 
     def asked(self) -> Asked:
         told = self._post("/asked", {})
@@ -98,5 +106,5 @@ def oracle(folder: Path) -> Iterator[Oracle]:
     command = [sys.executable, str(HERE / "oracle_process.py"), str(path)]
     log = folder / "oracle.log"
     with background(command, log, environment()) as process:
-        yield Oracle(path, int(ready(process)))
-        assert process.poll() is None, log.read_text()
+        yield Oracle(path, int(ready(process)), process)
+        assert not re.search(r"^Traceback", log.read_text(), re.MULTILINE), log.read_text()

@@ -1,0 +1,146 @@
+"""500 who want in at once, and an admission server that is slow, down or lying.
+
+Each gets the verdict it should in time, two who are in lose nothing meanwhile, and neither the
+relay's memory nor its connections to the admission server grow with the crowd.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+from logins import ADMITTED, REFUSED, log_in, verdicts
+from oracle import ALLOW, REFUSE, Oracle, oracle, url_of
+from oracle_process import Steps
+from rawderp import RECV_PACKET, SEND_PACKET, SERVER, Key, Wire, frame
+from relay import Relay, running, write_key_file
+from said import BY_URL, ELSEWHERE
+
+CROWD = 500
+IN_TIME = 15.0
+"""Seconds: 5 for the admission server to answer in, and some for 500 logins on a busy machine."""
+MAX_CONNECTIONS = 150
+"""At the admission server."""
+MAX_GROWTH = 50_000
+"""Kilobytes: far less than 500 answers of 10 MB."""
+
+IN, OUT = Key.named("one who is in"), Key.named("another who is in")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Oracle]:
+    with oracle(tmp_path) as started:
+        started.say(ELSEWHERE)
+        started.admit(IN, OUT)
+        yield started
+
+
+def asking(command: Sequence[str], folder: Path, *flags: str) -> Relay:
+    write_key_file(folder / "derper.key", SERVER.private)
+    return Relay("relay", command, folder, tls=False, flags=flags)
+
+
+@attrs.define
+class Pair:
+    """Two clients; what one sends the other gets, until told to stop."""
+
+    one: Wire
+    other: Wire
+    rounds: int = 0
+    over: bool = False
+
+    def talk(self) -> None:
+        """Raises AssertionError at the first packet that is missing or changed."""
+        while not self.over:
+            for wire, to in ((self.one, OUT), (self.other, IN)):
+                payloads = [f"{self.rounds} {number}".encode() for number in range(20)]
+                wire.send(b"".join(frame(SEND_PACKET, to.public + p) for p in payloads))
+                sender, receiver = (IN, self.other) if to is OUT else (OUT, self.one)
+                for payload in payloads:
+                    assert receiver.take_frame() == (RECV_PACKET, sender.public + payload)
+            self.rounds += 1
+
+
+def peak(relay: Relay) -> int:
+    """The most memory that it ever had, in kB."""
+    assert relay.process
+    status = Path(f"/proc/{relay.process.pid}/status").read_text()
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])
+
+
+@contextmanager
+def two_inside(relay: Relay) -> Iterator[Pair]:
+    with closing(log_in(relay, IN)) as one, closing(log_in(relay, OUT)) as other:
+        yield Pair(one, other)
+
+
+def crowd(relay: Relay, keys: Sequence[Key], pair: Pair) -> list[str]:
+    """What becomes of them, in time; `pair` talks all the while."""
+    start = time.monotonic()
+    with ThreadPoolExecutor(1) as aside:
+        talking = aside.submit(pair.talk)
+        try:
+            results = verdicts(relay, keys, IN_TIME)
+        finally:
+            pair.over = True
+        talking.result()
+    assert time.monotonic() - start < IN_TIME
+    assert pair.rounds > 20, "they had to wait"
+    return results
+
+
+CASES: dict[str, tuple[Steps, str]] = {
+    "slowly yes": ([("wait", 0.3), *ALLOW], ADMITTED),
+    "slowly no": ([("wait", 0.3), *REFUSE], REFUSED),
+    "yes": (ALLOW, ADMITTED),
+    "no": (REFUSE, REFUSED),
+    **{
+        said: (BY_URL[said], REFUSED)
+        for said in ("500", "rubbish, then yes", "10 MB of spaces", "spaces without end", "a head")
+    },
+    "nothing": (BY_URL["nothing"], ADMITTED),
+    "302 to itself": (BY_URL["302 to itself"], ADMITTED),
+    "closes": (BY_URL["closes"], ADMITTED),
+}
+
+
+def test_lies(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:
+    wanted = [
+        (Key.named(f"{said} {number}"), steps, verdict)
+        for number in range(CROWD // len(CASES) + 1)
+        for said, (steps, verdict) in CASES.items()
+    ][:CROWD]
+    server.say({url_of(key): steps for key, steps, _ in wanted})
+    relay = asking(under_test, tmp_path, "-verify-client-url", server.url)
+    with running(relay), two_inside(relay) as pair:
+        server.asked()
+        before = peak(relay)
+        got = crowd(relay, [key for key, _, _ in wanted], pair)
+        expected = [(key.name, verdict) for key, _, verdict in wanted]
+        assert [(key.name, one) for (key, _, _), one in zip(wanted, got, strict=True)] == expected
+        if not is_go:
+            assert server.asked().most <= MAX_CONNECTIONS
+            assert peak(relay) - before < MAX_GROWTH
+
+
+def test_hangs(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:
+    keys = [Key.named(f"unheard {number}") for number in range(CROWD)]
+    server.admit(*keys, steps=BY_URL["nothing"])
+    relay = asking(under_test, tmp_path, "-verify-client-url", server.url)
+    with running(relay), two_inside(relay) as pair:
+        assert set(crowd(relay, keys, pair)) == {ADMITTED}
+        assert is_go or server.asked().most <= MAX_CONNECTIONS
+
+
+def test_is_down(under_test: list[str], server: Oracle, tmp_path: Path) -> None:
+    """Even those stay out whose questions did not reach it; and the two stay in."""
+    keys = [Key.named(f"unheard {number}") for number in range(CROWD)]
+    flags = ["-verify-client-url", server.url, "-verify-client-url-fail-open=false"]
+    relay = asking(under_test, tmp_path, *flags)
+    with running(relay), two_inside(relay) as pair:
+        server.stop()
+        assert set(crowd(relay, keys, pair)) == {REFUSED}
