@@ -169,7 +169,7 @@ class Renewal:
         except Exception as error:
             # A mistake of ours must not end the relay, which has a certificate or may get one.
             logger.exception("ordering a certificate was ended by a bug", names=names)
-            self._failed(IssueError(repr(error), Failure.REFUSED))
+            self._failed(IssueError(repr(error), Failure.SPENT))
             return
         self._is_busy = False
         with contextlib.suppress(trio.WouldBlock):
@@ -179,7 +179,7 @@ class Renewal:
         pair = self._status.pair
         if pair is None or pair is before:
             message = "the certificate that was had can't be served"
-            self._failed(IssueError(message, Failure.REFUSED))
+            self._failed(IssueError(message, Failure.SPENT if ordered else Failure.REFUSED))
         elif ordered:
             life = (pair.not_after - pair.not_before) / timedelta(seconds=1)
             self._next_try = trio.current_time() + min(BETWEEN_ORDERS, life / 10)
