@@ -6,7 +6,8 @@ It prints its TCP port and serves until it is killed. What is said are steps, li
 ["wait", SECONDS], ["flood", TEXT, TIMES], ["close"]; without "close" the connection stays open for
 the next question. Text is sent as Latin-1. Steps are found by a name:
 
-    url:HEX         an admission server is asked about that node key
+    url:HEX IP      an admission server is asked about that node key at that address
+    url:HEX         the same, wherever it is
     whois:HEX       tailscaled is
     /a/path         anything else: status of the LocalAPI, what a redirect leads to
 
@@ -48,14 +49,16 @@ class Request:
     body: bytes
 
     @property
-    def name(self) -> str:
-        """What the steps are found by."""
+    def names(self) -> list[str]:
+        """What the steps are found by; the first that is known counts."""
         url = urlsplit(self.target)
         if url.path == "/localapi/v0/whois":
-            return "whois:" + parse_qs(url.query)["addr"][0].removeprefix("nodekey:")
+            return ["whois:" + parse_qs(url.query)["addr"][0].removeprefix("nodekey:")]
         if url.path == "/admit" and self.body:
-            return "url:" + str(json.loads(self.body)["NodePublic"]).removeprefix("nodekey:")
-        return url.path
+            question = json.loads(self.body)
+            name = "url:" + question["NodePublic"].removeprefix("nodekey:")
+            return [f"{name} {question['Source']}", name]
+        return [url.path]
 
 
 class Connection:
@@ -123,8 +126,9 @@ async def serve(told: Told, stream: trio.SocketStream) -> None:
                     told.open += 1
                     told.most = max(told.most, told.open)
                 authorization = request.headers.get("authorization", "")
-                told.asked.append((request.name, request.method, authorization))
-                if not await connection.perform(told.steps.get(request.name, [["send", UNTOLD]])):
+                told.asked.append((request.names[-1], request.method, authorization))
+                known = (told.steps[name] for name in request.names if name in told.steps)
+                if not await connection.perform(next(known, [["send", UNTOLD]])):
                     break
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # who asked has heard enough

@@ -204,6 +204,12 @@ class Relay:
             time.sleep(0.05)
         return match
 
+    def peak_memory(self) -> int:
+        """The most that it ever had, in kB."""
+        assert self.process
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])
+
     def check_alive(self) -> None:
         if self.process is None or self.process.poll() is not None:
             raise RelayError(f"{self.name} is gone:\n{self.log}")

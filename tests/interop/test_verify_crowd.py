@@ -4,7 +4,6 @@ Each gets the verdict it should in time, two who are in lose nothing meanwhile, 
 relay's memory nor its connections to the admission server grow with the crowd.
 """
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,13 +64,6 @@ class Pair:
             self.rounds += 1
 
 
-def peak(relay: Relay) -> int:
-    """The most memory that it ever had, in kB."""
-    assert relay.process
-    status = Path(f"/proc/{relay.process.pid}/status").read_text()
-    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])
-
-
 @contextmanager
 def two_inside(relay: Relay) -> Iterator[Pair]:
     with closing(log_in(relay, IN)) as one, closing(log_in(relay, OUT)) as other:
@@ -118,13 +110,13 @@ def test_lies(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path
     relay = asking(under_test, tmp_path, "-verify-client-url", server.url)
     with running(relay), two_inside(relay) as pair:
         server.asked()
-        before = peak(relay)
+        before = relay.peak_memory()
         got = crowd(relay, [key for key, _, _ in wanted], pair)
         expected = [(key.name, verdict) for key, _, verdict in wanted]
         assert [(key.name, one) for (key, _, _), one in zip(wanted, got, strict=True)] == expected
         if not is_go:
             assert server.asked().most <= MAX_CONNECTIONS
-            assert peak(relay) - before < MAX_GROWTH
+            assert relay.peak_memory() - before < MAX_GROWTH
 
 
 def test_hangs(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:
