@@ -6,6 +6,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
                    (parts: certoptions, verifyoptions, options, flags, values, refused)
+    commands/      derper derpmap, derper healthcheck
     supervisor     the root nursery: prepares, serves, reloads, drains
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
     client         one client's life: login, join, leave

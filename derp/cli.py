@@ -1,5 +1,7 @@
 """The command `derper`: from arguments and environment to a running relay, or an exit code.
 
+A word before the flags is a command (derp/commands/), which does something beside relaying.
+
 Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
 nothing bound or written; 1 if the machine can't serve what was asked for. Each of the latter two
 prints one line.
@@ -16,10 +18,13 @@ from derp.errors import StartError, UsageError
 
 _INTRODUCTION = """\
 Usage: derper [flags]
+       derper derpmap [flags]       print this relay's entry for a DERP map
+       derper healthcheck [flags]   ask the running relay whether it serves
 
 Relays packets between Tailscale clients (DERP) and tells them their addresses
 (STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
-is true or false, as -flag value; a flag beats its environment variable.\
+is true or false, as -flag value; a flag beats its environment variable. The
+commands take the same flags and variables; -h after a command explains it.\
 """
 
 
@@ -34,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    # Each loads what the others can do without.
+    if argv[:1] == ["derpmap"]:
+        from derp.commands import derpmap  # noqa: PLC0415
+
+        return derpmap.main(argv[1:], environ)
+    if argv[:1] == ["healthcheck"]:
+        from derp.commands import healthcheck  # noqa: PLC0415
+
+        return healthcheck.main(argv[1:], environ)
     table = flag_table(environ, root=os.getuid() == 0)
     parsed = flags.parse(table, argv, environ)
     if parsed.help:

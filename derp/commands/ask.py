@@ -1,0 +1,216 @@
+"""Questions to a relay, as its clients have them: TCP, TLS, the upgrade to DERP, STUN.
+
+Each question takes a deadline in Trio's time, and raises a Failure that says in a few words what
+came instead of the answer. What to do about it is up to whoever asks: the same failure has one
+cure on the relay's own machine, and another from afar.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Final
+
+import trio
+
+from derp.errors import DerperError
+from derp.net.transport import Endpoint
+from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
+from stun.message import StunError, build_binding_request, parse_binding_response
+
+STUN_AGAIN: Final = 0.5
+"""Seconds until a STUN request counts as lost, and is sent once more."""
+
+_GREETING_LENGTH: Final = HEADER_LENGTH + len(MAGIC) + KEY_LENGTH
+_NO_ROUTE: Final = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+_LONGEST_LINE: Final = 100
+
+
+class Failure(DerperError):
+    """A question was not answered, or not as a relay answers it."""
+
+
+class NotReached(Failure):
+    """There is no TCP connection."""
+
+    def __init__(self, message: str, *, no_route: bool = False) -> None:
+        super().__init__(message)
+        self.no_route = no_route
+        """This machine has no way to an address of that kind, so that nothing was found out."""
+
+
+class NoTLS(Failure):
+    """The handshake failed."""
+
+    UNRECOGNIZED_NAME: ClassVar = "TLSV1_UNRECOGNIZED_NAME"
+    INTERNAL_ERROR: ClassVar = "TLSV1_ALERT_INTERNAL_ERROR"
+
+    def __init__(self, message: str, error: ssl.SSLError | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        """What OpenSSL says; None where nothing, or no TLS, came back."""
+
+    @property
+    def reason(self) -> str:
+        """OpenSSL's name for it."""
+        return "" if self.error is None else self.error.reason or ""
+
+
+class NoDERP(Failure):
+    """What answers does not speak DERP."""
+
+
+class NoSTUN(Failure):
+    """There is no answer to STUN, or a wrong one."""
+
+
+async def connect(where: Endpoint, deadline: float) -> trio.SocketStream:
+    """Open a TCP connection to an IP address. Raises NotReached."""
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    with _before(deadline, lambda: NotReached(f"TCP {where} does not answer")):
+        try:
+            sock = trio.socket.socket(family, socket.SOCK_STREAM)
+            try:
+                await sock.connect((where.host, where.port))
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            no_route = error.errno in _NO_ROUTE
+            raise NotReached(f"TCP {where}: {_words(error)}", no_route=no_route) from error
+        return trio.SocketStream(sock)
+
+
+async def handshake(
+    stream: trio.SocketStream, where: Endpoint, context: ssl.SSLContext, name: str, deadline: float
+) -> "trio.SSLStream[trio.SocketStream]":
+    """Agree on TLS, asking for the server name `name`. Raises NoTLS."""
+    tls = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+    with _before(deadline, lambda: NoTLS(f"{where} does not answer the TLS handshake")):
+        try:
+            await tls.do_handshake()
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+                raise NoTLS(f"{where} ends the connection instead of speaking TLS") from error
+            if cause.reason in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG"}:
+                raise NoTLS(f"{where} does not speak TLS") from error
+            raise NoTLS(f"TLS at {where} fails: {_openssl_words(cause)}", cause) from error
+    return tls
+
+
+def insecure_context() -> ssl.SSLContext:
+    """Make a context that takes any certificate, for who looks at it afterwards, or needs not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> bytes:
+    """Upgrade to DERP by fast start; return the relay's key, 32 bytes. Raises NoDERP.
+
+    Nobody logs in. Fast start (Go: derphttp.Client.connect) goes without an HTTP answer: the relay
+    sends the ServerKey frame at once.
+    """
+    head = f"GET /derp HTTP/1.1\r\nHost: {host}\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
+    received = await _exchange(
+        stream, where, f"{head}Derp-Fast-Start: 1\r\n\r\n", _GREETING_LENGTH, deadline
+    )
+    if received.startswith(b"HTTP/"):
+        raise NoDERP(f"{where} refuses the upgrade to DERP: {_status(received)}")
+    greeting = bytes(received[HEADER_LENGTH:_GREETING_LENGTH])
+    if (
+        len(received) < _GREETING_LENGTH
+        or HEADER.unpack_from(received)[0] != FrameType.SERVER_KEY
+        or not greeting.startswith(MAGIC)
+    ):
+        raise NoDERP(f"{where} does not speak DERP")
+    return greeting.removeprefix(MAGIC)
+
+
+async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
+    """Ask a relay that relays nothing whether it serves its pages. Raises NoDERP."""
+    head = f"GET /derp/probe HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    received = await _exchange(stream, where, head, _LONGEST_LINE, deadline)
+    if received.split()[1:2] != [b"200"]:
+        raise NoDERP(f"{where} answers a probe with {_status(received) or 'no HTTP'}")
+
+
+async def stun(where: Endpoint, deadline: float) -> None:
+    """Ask over UDP from which address this is seen. Raises NoSTUN."""
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    transaction = os.urandom(12)
+    with _before(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
+        try:
+            with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
+                await sock.connect((where.host, where.port))
+                while True:
+                    await sock.send(build_binding_request(transaction))
+                    with trio.move_on_after(STUN_AGAIN):
+                        answer = await sock.recv(2048)
+                        break
+            answered, _ = parse_binding_response(answer)
+        except OSError as error:
+            raise NoSTUN(f"UDP {where}: {_words(error)}") from error
+        except StunError as error:
+            raise NoSTUN(f"UDP {where} answers with something else than STUN: {error}") from error
+    if answered != transaction:
+        raise NoSTUN(f"UDP {where} answers another STUN request than was asked")
+
+
+async def close(stream: trio.abc.Stream, deadline: float) -> None:
+    """Say goodbye as TLS has it, if there is the time."""
+    with trio.move_on_at(deadline), contextlib.suppress(trio.BrokenResourceError):
+        await stream.aclose()
+
+
+@contextlib.contextmanager
+def _before(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
+    with trio.move_on_at(deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise late()
+
+
+async def _exchange(
+    stream: trio.abc.Stream, where: Endpoint, request: str, enough: int, deadline: float
+) -> bytes:
+    """Send an HTTP request; return `enough` bytes of what comes back, or all if that is less."""
+    received = b""
+    with _before(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
+        try:
+            await stream.send_all(request.encode("ascii"))
+            while len(received) < enough and not _is_whole_line(received):
+                data = await stream.receive_some(4096)
+                if not data:
+                    break
+                received += data
+        except trio.BrokenResourceError as error:
+            raise NoDERP(f"{where} ends the connection at the HTTP request") from error
+    if not received:
+        raise NoDERP(f"{where} ends the connection at the HTTP request")
+    return received
+
+
+def _is_whole_line(received: bytes) -> bool:
+    return received.startswith(b"HTTP/") and b"\r\n" in received
+
+
+def _status(received: bytes) -> str:
+    line = received.partition(b"\r\n")[0][:_LONGEST_LINE].decode("ascii", "replace")
+    return line if line.isprintable() else ascii(line)
+
+
+def _words(error: OSError) -> str:
+    if error.errno is None:
+        return str(error)
+    return os.strerror(error.errno).lower()
+
+
+def _openssl_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or str(error)).lower().replace("_", " ")

@@ -1,0 +1,136 @@
+"""The relay's entry for a DERP map, and how Tailscale and headscale want it written.
+
+A node names what differs from the usual only (Go: tailcfg.DERPNode). Tailscale's policy file holds
+the map as JSON under "derpMap"; headscale reads it from YAML files (derp.paths), in which the names
+of the fields are the same in lower case.
+"""
+
+import json
+import re
+from typing import Any, Final
+
+import attrs
+
+from certs.hostname import parse_ip
+from derp.config import Config
+from derp.errors import UsageError
+
+REGION_IDS: Final = range(900, 1000)
+"""Reserved for relays of one's own (Go: tailcfg.DERPRegion.RegionID)."""
+_HTTPS_PORT: Final = 443
+_STUN_PORT: Final = 3478
+_CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
+_NAME_LENGTH: Final = 80
+
+
+def region_id(value: int) -> int:
+    """Check the number of a region. Raises ValueError."""
+    if value not in REGION_IDS:
+        raise ValueError("want 900 to 999, which no relay of Tailscale's has")
+    return value
+
+
+def region_code(value: str) -> str:
+    """Check the short name of a region, which clients show. Raises ValueError."""
+    if not _CODE.fullmatch(value):
+        raise ValueError("want a short name such as fra, of letters, digits and hyphens")
+    return value
+
+
+def region_name(value: str) -> str:
+    """Check the long name of a region. Raises ValueError."""
+    if not value.strip() or not value.isprintable() or len(value) > _NAME_LENGTH:
+        raise ValueError(f"want a name such as Frankfurt, of at most {_NAME_LENGTH} characters")
+    return value
+
+
+@attrs.frozen
+class Node:
+    """A relay as its clients find it."""
+
+    hostname: str
+    pin: str | None
+    """The `CertName` of a certificate that no authority vouches for; None for any other."""
+    derp_port: int | None
+    """TCP, with TLS; None where it relays nothing."""
+    stun_port: int | None
+    """UDP; None where it answers no STUN."""
+
+    def fields(self, region: int) -> dict[str, str | int | bool]:
+        """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode."""
+        found: dict[str, str | int | bool] = {
+            "Name": f"{region}a",
+            "RegionID": region,
+            "HostName": self.hostname,
+        }
+        if self.pin is not None:
+            found["CertName"] = self.pin
+        if (address := parse_ip(self.hostname)) is not None:
+            found[f"IPv{address.version}"] = str(address)
+        if self.stun_port is None:
+            found["STUNPort"] = -1
+        elif self.stun_port != _STUN_PORT:
+            found["STUNPort"] = self.stun_port
+        if self.derp_port is None:
+            found["STUNOnly"] = True
+        elif self.derp_port != _HTTPS_PORT:
+            found["DERPPort"] = self.derp_port
+        return found
+
+
+def make_node(config: Config, pin: str | None) -> Node:
+    """Return the node of the relay that is run with `config`.
+
+    Where that serves HTTP only, something before it has to serve HTTPS, which clients want: the
+    node then has the usual port. Raises UsageError where there is nothing to find.
+    """
+    if config.addr.port == 0:
+        raise UsageError(f"-a {config.addr}: any free port; want the one that the relay has")
+    if config.stun and config.stun_port == 0:
+        raise UsageError("-stun-port 0: any free port; want the one that the relay has")
+    if not config.derp and not config.stun:
+        raise UsageError("-derp=false -stun=false: want one of them, else there is no entry")
+    port = config.addr.port if config.serve_tls else _HTTPS_PORT
+    return Node(
+        hostname=config.hostname,
+        pin=pin if config.derp else None,
+        derp_port=port if config.derp else None,
+        stun_port=config.stun_port if config.stun else None,
+    )
+
+
+def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]:
+    """Return a region with one node, as the DERP map has it (Go: tailcfg.DERPRegion)."""
+    return {
+        "RegionID": number,
+        "RegionCode": code,
+        "RegionName": name,
+        "Nodes": [node.fields(number)],
+    }
+
+
+def as_json(region: dict[str, Any]) -> str:
+    """Write the member of a tailnet's policy file, without the braces around it."""
+    derp_map = {"derpMap": {"Regions": {str(region["RegionID"]): region}}}
+    lines = json.dumps(derp_map, indent=2, ensure_ascii=False).splitlines()
+    return "".join(f"{line.removeprefix('  ')}\n" for line in lines[1:-1])
+
+
+def as_yaml(region: dict[str, Any]) -> str:
+    """Write a whole file for headscale's derp.paths."""
+    lines = ["regions:", f"  {region['RegionID']}:"]
+    for name, value in region.items():
+        if name != "Nodes":
+            lines.append(f"    {name.lower()}: {_scalar(value)}")
+    lines.append("    nodes:")
+    for node in region["Nodes"]:
+        indent = "      - "
+        for name, value in node.items():
+            lines.append(f"{indent}{name.lower()}: {_scalar(value)}")
+            indent = "        "
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: str | float) -> str:
+    """Write a value of YAML. A string of JSON without control characters is one (YAML 1.2, 7.3)."""
+    return json.dumps(value, ensure_ascii=False)

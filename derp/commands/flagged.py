@@ -1,0 +1,42 @@
+"""A command's arguments: flags of its own, and all those of the relay."""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from derp import flags
+from derp.config import Config, flag_table
+from derp.flags import Flag, Setting
+
+_ALL_OTHERS = (
+    "The flags and variables of the relay itself are taken too: give those that it\n"
+    "was started with. derper -h explains them.\n"
+)
+
+
+@attrs.frozen
+class Arguments:
+    """What a command was told."""
+
+    config: Config
+    """That of the relay."""
+    settings: Mapping[str, Setting]
+    """By a flag's name, the command's own flags among them."""
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
+    """Read `argv` (without the command's name) and the variables; None where help is wanted.
+
+    Raises UsageError.
+    """
+    # As for root: who only asks needs no key file, and so no -c.
+    table = [*own, *flag_table(environ, root=True)]
+    parsed = flags.parse(table, argv, environ)
+    if parsed.help:
+        return None
+    return Arguments(Config.from_settings(parsed.settings), parsed.settings)
+
+
+def help_text(introduction: str, own: Sequence[Flag]) -> str:
+    """Give what -h prints for a command."""
+    return f"{flags.help_text(own, introduction)}\n{_ALL_OTHERS}"
