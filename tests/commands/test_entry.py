@@ -1,0 +1,209 @@
+import json
+import re
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derp.commands.entry import (
+    Node,
+    as_json,
+    as_yaml,
+    make_node,
+    make_region,
+    region_code,
+    region_id,
+    region_name,
+)
+from derp.config import Config
+from derp.errors import UsageError
+from derp.values import Address
+
+DOMAIN = Node("derp.example.com", None, 443, 3478)
+PIN = f"sha256-raw:{'ab' * 32}"
+
+
+def config(**fields: Any) -> Config:
+    return Config(key_path="/k", certdir="/c", **{"hostname": "derp.example.com", **fields})
+
+
+def test_a_node_that_is_as_usual_says_no_more_than_its_name():
+    assert DOMAIN.fields(900) == {
+        "Name": "900a",
+        "RegionID": 900,
+        "HostName": "derp.example.com",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"derp_port": 8443}, {"DERPPort": 8443}),
+        ({"derp_port": None}, {"STUNOnly": True}),
+        ({"stun_port": 3479}, {"STUNPort": 3479}),
+        ({"stun_port": None}, {"STUNPort": -1}),
+        ({"pin": PIN}, {"CertName": PIN}),
+        ({"hostname": "192.0.2.7"}, {"HostName": "192.0.2.7", "IPv4": "192.0.2.7"}),
+        ({"hostname": "2001:DB8::7"}, {"HostName": "2001:DB8::7", "IPv6": "2001:db8::7"}),
+        ({"hostname": "::ffff:192.0.2.7"}, {"HostName": "::ffff:192.0.2.7", "IPv4": "192.0.2.7"}),
+    ],
+)
+def test_a_node_says_what_is_not_as_usual(changes: dict[str, Any], more: dict[str, Any]):
+    node = attrs.evolve(DOMAIN, **changes)
+    assert node.fields(901) == {**DOMAIN.fields(901), **more}
+
+
+@pytest.mark.parametrize(
+    ("fields", "node"),
+    [
+        ({}, DOMAIN),
+        (
+            {"addr": Address("", 8443), "certmode": "manual"},
+            attrs.evolve(DOMAIN, derp_port=8443),
+        ),
+        # HTTP: a proxy before it serves HTTPS.
+        ({"addr": Address("", 8080)}, DOMAIN),
+        ({"stun_port": 3479}, attrs.evolve(DOMAIN, stun_port=3479)),
+        ({"stun": False, "stun_port": 0}, attrs.evolve(DOMAIN, stun_port=None)),
+        ({"derp": False}, attrs.evolve(DOMAIN, derp_port=None)),
+    ],
+)
+def test_a_node_is_made_of_the_configuration(fields: dict[str, Any], node: Node):
+    assert make_node(config(**fields), None) == node
+
+
+def test_who_relays_nothing_is_not_pinned():
+    assert make_node(config(), PIN).pin == PIN
+    assert make_node(config(derp=False), PIN).pin is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [
+        ({"addr": Address("", 0), "certmode": "manual"}, "-a :0: any free port; want "),
+        ({"stun_port": 0}, "-stun-port 0: any free port; want "),
+        ({"derp": False, "stun": False}, "-derp=false -stun=false: want one of them"),
+    ],
+)
+def test_there_is_no_entry_for_what_can_t_be_found(fields: dict[str, Any], start: str):
+    with pytest.raises(UsageError, match=f"^{re.escape(start)}"):
+        make_node(config(**fields), None)
+
+
+def test_json_is_a_member_of_the_policy_file():
+    region = make_region(900, "fra", "Frankfurt", DOMAIN)
+    assert as_json(region) == (
+        '"derpMap": {\n'
+        '  "Regions": {\n'
+        '    "900": {\n'
+        '      "RegionID": 900,\n'
+        '      "RegionCode": "fra",\n'
+        '      "RegionName": "Frankfurt",\n'
+        '      "Nodes": [\n'
+        "        {\n"
+        '          "Name": "900a",\n'
+        '          "RegionID": 900,\n'
+        '          "HostName": "derp.example.com"\n'
+        "        }\n"
+        "      ]\n"
+        "    }\n"
+        "  }\n"
+        "}\n"
+    )
+
+
+def test_yaml_is_a_file_for_headscale():
+    node = Node("192.0.2.7", PIN, 8443, None)
+    assert as_yaml(make_region(901, "fra", "Frankfurt", node)) == (
+        "regions:\n"
+        "  901:\n"
+        "    regionid: 901\n"
+        '    regioncode: "fra"\n'
+        '    regionname: "Frankfurt"\n'
+        "    nodes:\n"
+        '      - name: "901a"\n'
+        "        regionid: 901\n"
+        '        hostname: "192.0.2.7"\n'
+        f'        certname: "{PIN}"\n'
+        '        ipv4: "192.0.2.7"\n'
+        "        stunport: -1\n"
+        "        derpport: 8443\n"
+    )
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """Read maps and lists of scalars that are also JSON: all that the entry is made of."""
+    root: dict[str, Any] = {}
+    open_maps = [(-1, root)]
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip(" -"))
+        key, _, value = line.strip(" ").removeprefix("- ").partition(":")
+        if line.lstrip(" ").startswith("- "):
+            while open_maps[-1][0] >= indent - 2:
+                open_maps.pop()
+            item: dict[str, Any] = {}
+            open_maps[-1][1].setdefault("", []).append(item)
+            open_maps.append((indent - 1, item))
+        while open_maps[-1][0] >= indent:
+            open_maps.pop()
+        if value:
+            open_maps[-1][1][key] = json.loads(value)
+        else:
+            inner: dict[str, Any] = {}
+            open_maps[-1][1][key] = inner
+            open_maps.append((indent, inner))
+    return root
+
+
+def lower(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name.lower(): lower(member) for name, member in value.items()}
+    return [lower(member) for member in value] if isinstance(value, list) else value
+
+
+@given(
+    name=st.text(min_size=1, max_size=80).filter(lambda text: text.strip() and text.isprintable()),
+    pin=st.sampled_from([None, PIN]),
+    derp_port=st.none() | st.integers(1, 65535),
+    stun_port=st.none() | st.integers(1, 65535),
+)
+def test_json_and_yaml_say_the_same(
+    name: str, pin: str | None, derp_port: int | None, stun_port: int | None
+):
+    assert region_name(name) == name
+    node = Node("2001:db8::7", pin, derp_port, stun_port)
+    region = make_region(950, "x", name, node)
+    assert json.loads(f"{{{as_json(region)}}}") == {"derpMap": {"Regions": {"950": region}}}
+    assert as_yaml(region).isascii() == name.isascii()
+    found = read_yaml(as_yaml(region))["regions"]["950"]
+    assert {**found, "nodes": found["nodes"][""]} == lower(region)
+
+
+@pytest.mark.parametrize("value", [900, 999])
+def test_region_ids(value: int):
+    assert region_id(value) == value
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, 899, 1000, 2**62])
+def test_region_ids_of_others(value: int):
+    with pytest.raises(ValueError, match="^want 900 to 999"):
+        region_id(value)
+
+
+@pytest.mark.parametrize("value", ["", "-", "a b", "a\nb", "é", 'a"', "x" * 33, "-fra", "fra-"])
+def test_wrong_region_codes(value: str):
+    with pytest.raises(ValueError, match="^want a short name"):
+        region_code(value)
+
+
+@pytest.mark.parametrize("value", ["fra", "f", "custom-east", "x" * 32])
+def test_region_codes(value: str):
+    assert region_code(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "  ", "a\nb", "a\x85b", "\udcff", "\u2028", "x" * 81])
+def test_wrong_region_names(value: str):
+    with pytest.raises(ValueError, match="^want a name"):
+        region_name(value)
