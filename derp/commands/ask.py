@@ -135,8 +135,10 @@ async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: f
     """Ask a relay that relays nothing whether it serves its pages. Raises NoDERP."""
     head = f"GET /derp/probe HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     received = await _exchange(stream, where, head, _LONGEST_LINE, deadline)
+    if not received.startswith(b"HTTP/"):
+        raise NoDERP(f"{where} answers a probe with no HTTP")
     if received.split()[1:2] != [b"200"]:
-        raise NoDERP(f"{where} answers a probe with {_status(received) or 'no HTTP'}")
+        raise NoDERP(f"{where} answers a probe with {_status(received)}")
 
 
 async def stun(where: Endpoint, deadline: float) -> None:

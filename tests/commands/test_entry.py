@@ -188,13 +188,13 @@ def test_region_ids(value: int):
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 899, 1000, 2**62])
 def test_region_ids_of_others(value: int):
-    with pytest.raises(ValueError, match="^want 900 to 999"):
+    with pytest.raises(ValueError, match=r"^want 900 to 999"):
         region_id(value)
 
 
 @pytest.mark.parametrize("value", ["", "-", "a b", "a\nb", "é", 'a"', "x" * 33, "-fra", "fra-"])
 def test_wrong_region_codes(value: str):
-    with pytest.raises(ValueError, match="^want a short name"):
+    with pytest.raises(ValueError, match=r"^want a short name"):
         region_code(value)
 
 
@@ -205,5 +205,5 @@ def test_region_codes(value: str):
 
 @pytest.mark.parametrize("value", ["", "  ", "a\nb", "a\x85b", "\udcff", "\u2028", "x" * 81])
 def test_wrong_region_names(value: str):
-    with pytest.raises(ValueError, match="^want a name"):
+    with pytest.raises(ValueError, match=r"^want a name"):
         region_name(value)
