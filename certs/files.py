@@ -5,12 +5,14 @@ Go's autocert has it; and the operator may name others.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 
@@ -82,6 +84,18 @@ def write_whole(file: Path, content: bytes, *, mode: int) -> None:
         os.close(directory)
 
 
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file for reading, but no pipe, which would wait for its writer. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
 def exists(file: Path) -> bool:
     """Tell whether anything has that name, be it a link to nowhere.
 
@@ -101,20 +115,14 @@ def exists(file: Path) -> bool:
 
 def _read(file: Path, content: str, flag: str, *, secret: bool = False) -> bytes:
     try:
-        # Whoever opens a pipe would wait for its writer.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123 -- no path
-            mode = os.fstat(descriptor).st_mode
-            if secret and mode & _OTHERS and stat.S_ISREG(mode):
+        with open_regular(file) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if secret and mode & _OTHERS:
                 raise CertificateFileError(
                     f"{file}: every user can read or change this private key "
                     f"(mode {stat.S_IMODE(mode):04o}); run: chmod 600 {file}"
                 )
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                raise CertificateFileError(
-                    f"{file}: not a regular file; put {content}, there, or point {flag} elsewhere"
-                )
-            return stream.readall()
+            return stream.read()
     except FileNotFoundError as error:
         raise CertificateFileError(
             f"{file}: no such file; put {content}, there, or point {flag} elsewhere"

@@ -5,24 +5,27 @@ and the URLs say by now, reach the clients that are in.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Final, NoReturn
 
 import trio
 
 from derp import log
-from derp.admit.gate import Gate
+from derp.admit.gate import VERDICTS, Gate
+from derp.admit.memory import Verdict
 from derp.admit.nodelist import Listing, load
 from derp.admit.question import Question
 from derp.config import Config
-from derp.connection import Connection
 from derp.errors import NotAdmitted, ReloadError, StartError
 from derp.metrics import Metrics
 from derp.server import Server
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between looks at the list; a change is in force after one to two of them."""
+"""Seconds between looks at the list; a change is read after one to two of them."""
+
+SIDE_BY_SIDE: Final = 16
+"""Questions at a time about those who are connected."""
 
 logger = log.get("admit")
 
@@ -34,6 +37,8 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
     """
     if not config.verifies:
         return None
+    # Alerts want to see what has not happened yet.
+    metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
     listing = tailscaled = None
     if (path := config.verify_client_file) is not None:
         listing = Listing(path, load(path, StartError))
@@ -73,9 +78,9 @@ async def opened(gate: Gate | None) -> AsyncIterator[None]:
         yield
 
 
-def announce(config: Config) -> None:
+def announce(config: Config, gate: Gate | None) -> None:
     """Say who may use the relay."""
-    if not config.verifies:
+    if gate is None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
     order = []
@@ -88,7 +93,8 @@ def announce(config: Config) -> None:
         asked.append("allowed by -verify-client-url")
     if asked:
         order.append(" and ".join(asked))
-    logger.info("clients are checked", admitted=", or ".join(order))
+    keys = None if gate.listing is None else len(gate.listing.keys)
+    logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
     if config.verify_client_url and config.verify_client_url_fail_open:
         logger.warning(
             "while no -verify-client-url can be reached, every client is admitted; "
@@ -99,8 +105,13 @@ def announce(config: Config) -> None:
 async def keep(
     server: Server, gate: Gate, every: float, wake: trio.MemoryReceiveChannel[None]
 ) -> None:
-    """Keep out who belongs no longer; `wake` says to look at the list at once."""
+    """Keep out who belongs no longer; `wake` says to look at the list at once.
+
+    `every` is the number of seconds from the start of one round of questions to the next; 0 is
+    never.
+    """
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.probe)
         if gate.listing is not None:
             nursery.start_soon(watch_list, server, gate, gate.listing, wake)
         if every:
@@ -111,50 +122,73 @@ async def watch_list(
     server: Server, gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None]
 ) -> NoReturn:
     """Put a changed list in force, from time to time and at once when told by `wake`."""
-    while True:
-        at_once = False
-        with trio.move_on_after(LOOK_EVERY):
-            await wake.receive()
-            at_once = True
-        look = partial(listing.look, at_once=at_once)
-        try:
-            keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
-        except ReloadError as error:
-            logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
-            continue
-        if keys is None:
-            continue
-        added, removed = len(keys.keys() - listing.keys), len(listing.keys.keys() - keys)
-        listing.keys = keys
-        gate.forget()
-        logger.info("new list of node keys", keys=len(keys), added=added, removed=removed)
-        await ask_again(server, gate)
+    async with trio.open_nursery() as nursery:
+        while True:
+            at_once = False
+            with trio.move_on_after(LOOK_EVERY):
+                await wake.receive()
+                at_once = True
+            look = partial(listing.look, at_once=at_once)
+            try:
+                keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            except ReloadError as error:
+                logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
+                continue
+            if keys is None:
+                continue
+            added, removed = keys.keys() - listing.keys, listing.keys.keys() - keys
+            listing.keys = keys
+            gate.forget()
+            logger.info(
+                "new list of node keys", keys=len(keys), added=len(added), removed=len(removed)
+            )
+            # Beside the next looks: those who are to be asked may be slow.
+            nursery.start_soon(partial(ask_again, server, gate, removed, strict=True))
 
 
 async def ask_again_forever(server: Server, gate: Gate, every: float) -> NoReturn:
     """Ask about all clients that are connected, `every` so many seconds."""
+    next_round = trio.current_time() + every
     while True:
-        await trio.sleep(every)
-        await ask_again(server, gate)
+        await trio.sleep_until(next_round)
+        next_round = max(next_round, trio.current_time()) + every
+        await ask_again(server, gate, server.hub.active.keys())
 
 
-async def ask_again(server: Server, gate: Gate) -> None:
-    """Ask about each client that is connected, one after the other; end those that don't belong.
+async def ask_again(
+    server: Server, gate: Gate, keys: Iterable[bytes], *, strict: bool = False
+) -> None:
+    """Ask about those of `keys` that are connected, side by side; end those that don't belong.
 
     Where nobody can be asked, they stay: whoever was admitted is not to suffer from a restart of
-    tailscaled.
+    tailscaled. With `strict` they don't: what had admitted them is gone.
     """
-    asked: dict[Question, list[Connection]] = {}
-    for connection in server.hub.members:
-        question = Question(connection.key, connection.transport.remote.host)
-        asked.setdefault(question, []).append(connection)
-    for question, connections in asked.items():
-        if not any(connection in server.hub.members for connection in connections):
-            continue
-        verdict = await gate.ask_again(question)
-        if verdict.admitted or not verdict.certain:
-            continue
-        for connection in connections:
-            if connection in server.hub.members and connection.ending is None:
-                reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
-                connection.end(NotAdmitted(reason))
+    wanted = set(keys)
+    questions = iter(
+        dict.fromkeys(
+            Question(member.key, member.transport.remote.host)
+            for member in server.hub.members
+            if member.key in wanted
+        )
+    )
+
+    async def ask_in_turn() -> None:
+        for question in questions:
+            if question.key in server.hub.active:
+                verdict = await gate.ask_again(question)
+                if not verdict.admitted and (verdict.certain or strict):
+                    _end(server, question.key, verdict)
+            # What the list alone decides takes no time, and there may be thousands.
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(SIDE_BY_SIDE):
+            nursery.start_soon(ask_in_turn)
+
+
+def _end(server: Server, key: bytes, verdict: Verdict) -> None:
+    """End whoever is connected with a key by now."""
+    reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
+    for member in [member for member in server.hub.members if member.key == key]:
+        if member.ending is None:
+            member.end(NotAdmitted(reason))

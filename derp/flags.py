@@ -170,6 +170,8 @@ class Flag:
     """Better than the words of the kind, in the error line."""
     repeatable: bool = False
     """Whether each occurrence counts: their values are put together with spaces between them."""
+    never_empty: bool = False
+    """Whether an empty value is a mistake, such as that of a shell variable that is not set."""
     secret: bool = False
     """Whether its value must stand in no message."""
     refusal: str = ""
@@ -277,6 +279,8 @@ def _with_earlier(earlier: Setting | None, text: str) -> str:
 
 def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:
     given = source if flag.secret else f"{source}{separator}{shown(text)}"
+    if flag.never_empty and not text:
+        raise UsageError(f"{given}: {flag.want}")
     try:
         return Setting(flag, flag.kind.read(text), source, given)
     except ValueError as error:

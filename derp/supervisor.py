@@ -322,7 +322,7 @@ def _announce(config: Config, prepared: Prepared) -> None:
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
     if config.derp:
-        admission.announce(config)
+        admission.announce(config, prepared.gate)
     if prepared.certificates is not None and config.hostname_is_ip:
         pair = prepared.certificates.statuses[0].pair
         # One that is renewed every few days must not be pinned.

@@ -8,6 +8,7 @@ value that can't work, it is refused here.
 
 import base64
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -120,7 +121,7 @@ def socket(value: str | Path) -> Path:
 def urls(value: str | Iterable[str]) -> tuple[str, ...]:
     """Check a list of URLs, in text with spaces between them."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
-    if not all(map(_is_url, found)):
+    if not all(_is_url(url) and ",http" not in url for url in found):
         raise ValueError("want a URL that begins with http:// or https://")
     return tuple(dict.fromkeys(found))
 
@@ -246,3 +247,10 @@ def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
         return float(value)
 
     return check
+
+
+def interval(value: float) -> float:
+    """Check the seconds between things that are done again and again; 0 for never."""
+    if value != 0 and not 1 <= value < math.inf:
+        raise ValueError("want 0 for never, or at least 1s")
+    return float(value)

@@ -94,6 +94,8 @@ class VerifyOptions:
         group=VERIFY,
         variable="DERP_VERIFY_CLIENT_FILE",
         placeholder="FILE",
+        never_empty=True,
+        want="want a file with node keys; leave the flag out to have no list",
         usage="Admit clients whose node keys are in this file, one a line, and others only if "
         "-verify-clients or -verify-client-url admit them; read again when it changes.",
     )
@@ -110,7 +112,7 @@ class VerifyOptions:
         "verify-again",
         DURATION,
         "5m",
-        values.seconds(math.inf, "292 years"),
+        values.interval,
         group=VERIFY,
         variable="DERP_VERIFY_AGAIN",
         usage="How often clients that are connected are asked about again; 0 for never.",

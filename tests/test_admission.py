@@ -178,17 +178,54 @@ async def test_who_is_connected_stays_while_nobody_can_be_asked(
 ) -> None:
     await guarded.member()
     guarded.source.away = True
-    await admission.ask_again(guarded.relay.server, guarded.gate)
+    server = guarded.relay.server
+    await admission.ask_again(server, guarded.gate, server.hub.active)
     await trio.sleep(1.0)
     assert len(guarded.relay.hub.members) == 1
+    await admission.ask_again(server, guarded.gate, server.hub.active, strict=True)
+    await trio.sleep(1.0)
+    assert not guarded.relay.hub.members
+
+
+async def test_clients_are_asked_about_side_by_side(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    members = [await guarded.member() for _ in range(2 * admission.SIDE_BY_SIDE)]
+    guarded.source.takes = 1.0
+    guarded.source.known.clear()
+    start = trio.current_time()
+    server = guarded.relay.server
+    await admission.ask_again(server, guarded.gate, server.hub.active)
+    assert trio.current_time() - start == 2.0
+    for member in members:
+        assert "no longer admitted" in await guarded.refusal(member)
+
+
+async def test_who_logs_in_while_its_key_is_asked_about_is_ended_with_it(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    first = await guarded.member()
+    guarded.source.takes = 2.0
+    guarded.source.known.clear()
+    server = guarded.relay.server
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.ask_again, server, guarded.gate, [first.key])
+        await trio.sleep(1.0)
+        # What is remembered lets it in.
+        twin = await guarded.relay.login(key=first.private)
+    for peer in (first, twin):
+        assert "no longer admitted" in await guarded.refusal(peer)
 
 
 class Listed:
-    """A relay with a list, and the task that looks at it."""
+    """A relay with a list and a tailscaled, and the task that looks at the list."""
 
-    def __init__(self, relay: Relay, file: Path, wake: trio.MemorySendChannel[None]) -> None:
+    def __init__(
+        self, relay: Relay, file: Path, source: Source, wake: trio.MemorySendChannel[None]
+    ) -> None:
         self.relay = relay
         self.file = file
+        self.source = source
         self.wake = wake
 
     def write(self, *keys: nacl.public.PrivateKey) -> None:
@@ -206,10 +243,10 @@ async def listed(
 
     # The clock would jump while a thread works.
     monkeypatch.setattr("trio.to_thread.run_sync", at_once)
-    listing = Listing(tmp_path / "nodes", {})
+    listing, source = Listing(tmp_path / "nodes", {}), Source()
 
     def guard(server: Server) -> None:
-        server.gate = Gate(server.metrics, listing=listing)
+        server.gate = Gate(server.metrics, listing=listing, tailscaled=source)
 
     wake, woken = trio.open_memory_channel[None](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:
@@ -217,7 +254,7 @@ async def listed(
         assert gate is not None
         listing.path.write_text("")
         nursery.start_soon(admission.watch_list, relay.server, gate, listing, woken)
-        yield Listed(relay, listing.path, wake)
+        yield Listed(relay, listing.path, source, wake)
         nursery.cancel_scope.cancel()
 
 
@@ -229,8 +266,24 @@ async def test_a_changed_list_admits_and_ends(autojump_clock: Clock, listed: Lis
     listed.write(two)
     end = await listed.relay.end_of(first)
     assert isinstance(end, NotAdmitted)
-    assert str(end) == "no longer admitted by file: not in -verify-client-file"
+    assert str(end) == "no longer admitted by tailscaled: not known"
     await listed.relay.login(key=two)
+
+
+async def test_who_is_no_longer_listed_is_ended_though_others_are_away(
+    autojump_clock: Clock, listed: Listed
+) -> None:
+    listed.source.away, listed.source.takes = True, 5.0
+    keys = [nacl.public.PrivateKey.generate() for _ in range(40)]
+    listed.write(*keys)
+    listed.wake.send_nowait(None)
+    await trio.sleep(0.1)
+    peers = [await listed.relay.login(key=key) for key in keys]
+    listed.write()
+    listed.wake.send_nowait(None)
+    for peer in peers:
+        await listed.relay.end_of(peer)
+    assert not listed.relay.hub.members
 
 
 async def test_at_once_when_told(autojump_clock: Clock, listed: Listed) -> None:

@@ -323,6 +323,12 @@ WRONG = [
     ("accept-connection-burst", "want a whole number, 0 or more", ["-1"]),
     ("accept-connection-burst", "want a whole number", ["", "1.5", "+Inf", "1e3"]),
     ("accept-connection-burst", "want a whole number of 64 bits", ["9223372036854775808"]),
+    ("verify-again", "want 0 for never, or at least 1s", ["1ns", "999ms", "-1s"]),
+    (
+        "verify-client-file",
+        "want a file with node keys; leave the flag out to have no list",
+        [""],
+    ),
     ("tcp-keepalive-time", KEEPALIVE, ["-1s", "9h6m7.001s", "10h"]),
     ("tcp-user-timeout", USER_TIMEOUT, ["-1ns", "596h31m24s"]),
     ("tcp-write-timeout", "want a duration from 0 to 292 years", ["-2s"]),

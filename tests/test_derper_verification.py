@@ -69,7 +69,7 @@ def test_a_list_of_keys(tmp_path: Path) -> None:
 
         nodes.write_text(f"{unlisted}\nnodekey:12\n")
         relay.signal(signal.SIGHUP)
-        relay.wait_for("the old list stays in force.*line 2: want nodekey:")
+        relay.wait_for("the old list stays in force.*line 2: want one key")
         assert login(port, member)
 
         nodes.write_text(f"{unlisted}\n")

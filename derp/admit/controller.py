@@ -25,6 +25,7 @@ import trio
 from derp.admit.causes import os_errors
 from derp.admit.question import Answer, Outcome, Question
 from derp.errors import StartError, UsageError
+from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.wire.keys import node_public_text
 
 TIMEOUT: Final = 5.0
@@ -49,7 +50,7 @@ class Controller:
         ca_bundle: Path | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        """Read the root certificates from disk, the machine's unless `ca_bundle` is given.
+        """Read the root certificates from disk: the machine's, and those of `ca_bundle`.
 
         `authorization` is the value of the Authorization header, which goes to the scheme, host
         and port of `url` only. Raises UsageError, StartError.
@@ -58,8 +59,9 @@ class Controller:
             self._url = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise UsageError(f"-verify-client-url: not a URL ({error})") from None
-        self.name = self._url.netloc.decode("ascii")
-        """Host of the URL, with the port unless it is the scheme's own."""
+        self._host = self._url.netloc.decode("ascii")
+        self.name = self._host + self._url.path.rstrip("/")
+        """The URL without its scheme, and without what may be secret: user, password and query."""
         self._timeout = timeout
         headers = {"User-Agent": "derper", "Accept-Encoding": "identity"}
         if authorization:
@@ -97,13 +99,14 @@ class Controller:
 
     async def ask(self, question: Question) -> Answer:
         """Ask whether the controller admits the client."""
-        too_late = Answer(Outcome.UNKNOWN, f"{self.name} gave no answer within {self._timeout:g} s")
+        reason = f"{self._host} gave no answer within {self._timeout:g} s"
+        too_late = Answer(Outcome.UNKNOWN, reason)
         with trio.move_on_after(self._timeout):
             try:
                 response = await self._response_to(question)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 # ValueError: a redirect to a host that can't be written in a DNS question.
-                return Answer(Outcome.UNKNOWN, self._explain(error))
+                return self._trouble(error)
             too_late = self._refused("is so slow that its answer did not come to an end")
             try:
                 return await self._verdict(response)
@@ -146,19 +149,22 @@ class Controller:
         return Answer(Outcome.ALLOWED) if allow else self._refused("does not allow it")
 
     def _refused(self, what: str) -> Answer:
-        return Answer(Outcome.REFUSED, f"{self.name} {what}")
+        return Answer(Outcome.REFUSED, f"{self._host} {what}")
 
-    def _explain(self, error: Exception) -> str:
+    def _trouble(self, error: Exception) -> Answer:
         causes = list(os_errors(error))
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return (
-                    f"{self.name} has a certificate that can't be verified "
+                return Answer(
+                    Outcome.UNKNOWN,
+                    f"{self._host} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
-                    f"is of an authority of your own"
+                    f"is of an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
-        return f"{self.name} can't be asked ({strerror or str(error) or type(error).__name__})"
+        reason = f"{self._host} can't be asked ({strerror or str(error) or type(error).__name__})"
+        is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
+        return Answer(Outcome.NO_ROOM if is_ours else Outcome.UNKNOWN, reason)
 
 
 class _Connects:
@@ -256,7 +262,9 @@ def read_allow(body: bytes) -> bool | None:
 def _tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     where = f"-verify-client-url-ca-bundle {ca_bundle}"
     try:
-        return ssl.create_default_context(cafile=ca_bundle)
+        context = ssl.create_default_context()
+        if ca_bundle is not None:
+            context.load_verify_locations(ca_bundle)
     except ssl.SSLError as error:
         raise StartError(
             f"{where}: no certificates in PEM; want those that vouch for -verify-client-url"
@@ -266,3 +274,4 @@ def _tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
             f"{where}: can't be read ({error.strerror}); "
             f"want a file with certificates in PEM that vouch for -verify-client-url"
         ) from error
+    return context

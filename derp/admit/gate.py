@@ -5,11 +5,12 @@
     and one of the URLs must allow it        (where there are any)
 
 Where there is only the file, whoever is not in it is out. tailscaled that can't be asked refuses;
-URLs that can't be asked admit, unless told otherwise, as those of the Go derper do.
+URLs that can't be asked admit, unless told otherwise, as those of the Go derper do. Where it is we
+who can't ask, because too many strangers knock, nobody is admitted.
 
-Questions run side by side, MAX_QUESTIONS at most; a client whose question finds no room within
-ROOM_TIMEOUT gets the verdict of a source that can't be asked. Connections that come with the same
-question share one answer.
+Each source is asked by STRANGERS_ROOM questions side by side at most, and has room left for the
+keys that were admitted lately. Connections that come with the same question share one answer. Of
+two questions about the same client the later one counts.
 """
 
 import time
@@ -25,12 +26,17 @@ from derp.admit.nodelist import Listing
 from derp.admit.question import Answer, Outcome, Question, Source
 from derp.metrics import Metrics
 
-MAX_QUESTIONS: Final = 128
-ROOM_TIMEOUT: Final = 4.0
-"""Seconds that a question waits for room."""
+STRANGERS_ROOM: Final = 128
+FAMILIAR_ROOM: Final = 32
+ROOM_TIMEOUT: Final = 5.5
+"""Seconds that a question waits for room: longer than a source takes to turn out to be away."""
+VERDICT_TIMEOUT: Final = 8.0
+"""Seconds for a verdict: clients give up after 10 s."""
 MAX_REFUSED_SHOWN: Final = 100
 TROUBLE_EVERY: Final = 60.0
 """Seconds between log lines about the same trouble with a source."""
+NEW_TROUBLE_EVERY: Final = 10.0
+"""Seconds between those about changing ones."""
 
 _ADMITTED_UNASKED: Final = "can't ask who belongs, so clients are admitted"
 _REFUSED_UNASKED: Final = "can't ask who belongs, so clients are refused"
@@ -49,12 +55,24 @@ class Refused:
     reason: str
 
 
-@attrs.define
-class _Trouble:
-    """Why a source can't be asked, and when that was logged."""
+@attrs.define(eq=False)
+class _UnderWay:
+    """A question that is being asked, for those who come with the same."""
 
-    reason: str
-    logged: float
+    done: trio.Event = attrs.field(factory=trio.Event)
+    verdict: Verdict | None = None
+    """None, once it is done, where whoever asked has gone."""
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """What there is for each source: the room for questions, and trouble with it."""
+
+    strangers: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(STRANGERS_ROOM))
+    familiar: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(FAMILIAR_ROOM))
+    logged: str = ""
+    """The trouble that was logged last, and when."""
+    logged_at: float = -TROUBLE_EVERY
 
 
 class Gate:
@@ -71,67 +89,98 @@ class Gate:
         remember: float = 30.0,
     ) -> None:
         self.listing = listing
+        self.tailscaled = tailscaled
+        self.controllers = tuple(controllers)
         self.refused: dict[bytes, Refused] = {}
         """The keys that were refused, of the last refusals; the latest is last."""
         self.troubles: dict[str, str] = {}
         """Why a source can't be asked, by its name, since it last could."""
         self._metrics = metrics
-        self._tailscaled = tailscaled
-        self.controllers = tuple(controllers)
         self._fail_open = fail_open
         self._memory = Memory(remember)
-        self._under_way: dict[Question, trio.Event] = {}
-        self._room = trio.Semaphore(MAX_QUESTIONS)
-        self._logged: dict[str, _Trouble] = {}
+        self._under_way: dict[Question, _UnderWay] = {}
+        self._asked = {
+            source: _Asked() for source in (tailscaled, *controllers) if source is not None
+        }
 
     async def admit(self, question: Question) -> Verdict:
         """Return the verdict on a client that logs in."""
-        while True:
+        # This costs nothing, and so a key that has just been listed need not wait.
+        verdict = self._look_into_list(question)
+        remembered = False
+        if verdict is None:
             verdict = self._memory.recall(question, trio.current_time())
-            if verdict is not None:
-                self._metrics.admission_verdict(_label(verdict, remembered=True))
-                break
-            other = self._under_way.get(question)
-            if other is None:
-                verdict = await self.ask_again(question)
-                self._metrics.admission_verdict(_label(verdict, remembered=False))
-                break
-            await other.wait()
+            remembered = verdict is not None
+        if verdict is None:
+            verdict = await self._ask_with_others(question)
+            # A later question may have been answered sooner.
+            verdict = self._memory.recall(question, trio.current_time()) or verdict
+        self._metrics.admission_verdict(_label(verdict, remembered=remembered))
         if not verdict.admitted:
             self._note_refusal(question, verdict)
         return verdict
 
     async def ask_again(self, question: Question) -> Verdict:
-        """Ask, whatever is remembered, and remember the verdict instead."""
-        self._under_way[question] = done = trio.Event()
+        """Ask, whatever is remembered or under way, and remember the verdict instead."""
+        self._under_way[question] = this = _UnderWay()
         try:
-            verdict = await self._judge(question)
-            self._memory.note(question, verdict, trio.current_time())
-            return verdict
+            this.verdict = await self._judge(question)
         finally:
-            # Also where the client vanished meanwhile: another one then asks for itself.
-            if self._under_way.get(question) is done:
+            # What a later question, or a changed list, has overtaken is not remembered.
+            if self._under_way.get(question) is this:
                 del self._under_way[question]
-            done.set()
+                if this.verdict is not None:
+                    self._memory.note(question, this.verdict, trio.current_time())
+            this.done.set()
+        return this.verdict
 
     def forget(self) -> None:
-        """Forget all verdicts: what they stand on has changed."""
+        """Forget all verdicts, those under way too: what they stand on has changed."""
         self._memory.forget()
+        self._under_way.clear()
+
+    async def probe(self) -> None:
+        """Ask tailscaled about nobody, so that it shows at the start if it can't be asked."""
+        if self.tailscaled is not None:
+            await self._ask(self.tailscaled, Question(bytes(32), "127.0.0.1"))
+
+    async def _ask_with_others(self, question: Question) -> Verdict:
+        """Ask, or wait for the answer to the same question."""
+        while (other := self._under_way.get(question)) is not None:
+            await other.done.wait()
+            if other.verdict is not None:
+                return other.verdict
+        return await self.ask_again(question)
+
+    def _look_into_list(self, question: Question) -> Verdict | None:
+        """Return the verdict of the list, None where it is for others to say."""
+        listing = self.listing
+        if listing is None:
+            return None
+        answer = listing.answer(question)
+        verdict = None
+        if answer.outcome is Outcome.ALLOWED:
+            verdict = Verdict(admitted=True, source=listing.name)
+        elif not self._asked:
+            verdict = _refusal(listing.name, answer)
+        if verdict is not None:
+            self._metrics.admission(listing.name, answer.outcome.value)
+        return verdict
 
     async def _judge(self, question: Question) -> Verdict:
-        if self.listing is not None:
-            answer = await self._ask(self.listing, question)
-            if answer.outcome is Outcome.ALLOWED:
-                return Verdict(admitted=True, source=self.listing.name)
-            if self._tailscaled is None and not self.controllers:
-                return _refusal(self.listing, answer)
-        if self._tailscaled is not None:
-            answer = await self._ask(self._tailscaled, question)
-            if answer.outcome is not Outcome.ALLOWED:
-                return _refusal(self._tailscaled, answer)
-            if not self.controllers:
-                return Verdict(admitted=True, source=self._tailscaled.name)
-        return await self._judge_by_url(question)
+        verdict = self._look_into_list(question)
+        if verdict is not None:
+            return verdict
+        with trio.move_on_after(VERDICT_TIMEOUT):
+            if self.tailscaled is not None:
+                answer = await self._ask(self.tailscaled, question)
+                if answer.outcome is not Outcome.ALLOWED:
+                    return _refusal(self.tailscaled.name, answer)
+                if not self.controllers:
+                    return Verdict(admitted=True, source=self.tailscaled.name)
+            return await self._judge_by_url(question)
+        answer = Answer(Outcome.NO_ROOM, f"no verdict within {VERDICT_TIMEOUT:g} s")
+        return _refusal("gate", answer)
 
     async def _judge_by_url(self, question: Question) -> Verdict:
         """Ask all URLs side by side; the first that allows is enough."""
@@ -146,48 +195,57 @@ class Gate:
         async with trio.open_nursery() as nursery:
             for source in self.controllers:
                 nursery.start_soon(ask, source)
-        source, answer = answers[-1]
-        if answer.outcome is Outcome.ALLOWED:
-            return Verdict(admitted=True, source=source.name)
-        for source, answer in answers:
-            if answer.outcome is Outcome.UNKNOWN:
-                verdict = _refusal(source, answer)
-                return attrs.evolve(verdict, admitted=self._fail_open)
-        return _refusal(*answers[0])
+        for decisive in (Outcome.ALLOWED, Outcome.NO_ROOM, Outcome.UNKNOWN, Outcome.REFUSED):
+            for source, answer in answers:
+                if answer.outcome is not decisive:
+                    continue
+                if decisive is Outcome.ALLOWED:
+                    return Verdict(admitted=True, source=source.name)
+                verdict = _refusal(source.name, answer)
+                opens = decisive is Outcome.UNKNOWN and self._fail_open
+                return attrs.evolve(verdict, admitted=opens)
+        raise AssertionError("each source gives an answer")
 
     async def _ask(self, source: Source, question: Question) -> Answer:
-        """Ask one source, as soon as there is room, and count its answer."""
-        if source is self.listing:
-            answer = await source.ask(question)
+        """Ask a source, as soon as there is room, and count its answer."""
+        asked = self._asked[source]
+        room = asked.familiar if self._memory.is_familiar(question.key) else asked.strangers
+        with trio.move_on_after(ROOM_TIMEOUT) as waiting:
+            await room.acquire()
+        if waiting.cancelled_caught:
+            answer = self._no_room(source)
         else:
-            answer = await self._ask_in_turn(source, question)
+            try:
+                answer = await source.ask(question)
+            finally:
+                room.release()
         self._metrics.admission(source.name, answer.outcome.value)
-        if answer.outcome is Outcome.UNKNOWN:
-            self._note_trouble(source, answer.reason)
+        if answer.outcome in {Outcome.UNKNOWN, Outcome.NO_ROOM}:
+            if answer.outcome is Outcome.UNKNOWN:
+                self.troubles[source.name] = answer.reason
+            self._log_trouble(source, asked, answer)
         else:
             self.troubles.pop(source.name, None)
         return answer
 
-    async def _ask_in_turn(self, source: Source, question: Question) -> Answer:
-        with trio.move_on_after(ROOM_TIMEOUT) as waiting:
-            await self._room.acquire()
-        if waiting.cancelled_caught:
-            reason = f"{MAX_QUESTIONS} questions are under way; is it slow, or are we attacked?"
-            return Answer(Outcome.UNKNOWN, reason)
-        try:
-            return await source.ask(question)
-        finally:
-            self._room.release()
+    def _no_room(self, source: Source) -> Answer:
+        """Answer for a source that has no room: it is away, or we have too many questions."""
+        trouble = self.troubles.get(source.name)
+        if trouble is not None:
+            return Answer(Outcome.UNKNOWN, trouble)
+        reason = f"{STRANGERS_ROOM} questions are under way; is it slow, or are we attacked?"
+        return Answer(Outcome.NO_ROOM, reason)
 
-    def _note_trouble(self, source: Source, reason: str) -> None:
-        self.troubles[source.name] = reason
+    def _log_trouble(self, source: Source, asked: _Asked, answer: Answer) -> None:
         now = trio.current_time()
-        logged = self._logged.get(source.name)
-        if logged is None or logged.reason != reason or now - logged.logged >= TROUBLE_EVERY:
-            self._logged[source.name] = _Trouble(reason, now)
-            admits = source in self.controllers and self._fail_open
-            event = _ADMITTED_UNASKED if admits else _REFUSED_UNASKED
-            logger.error(event, source=source.name, reason=reason)
+        wait = TROUBLE_EVERY if asked.logged == answer.reason else NEW_TROUBLE_EVERY
+        if now - asked.logged_at < wait:
+            return
+        asked.logged, asked.logged_at = answer.reason, now
+        unknown = answer.outcome is Outcome.UNKNOWN
+        opens = unknown and source in self.controllers and self._fail_open
+        event = _ADMITTED_UNASKED if opens else _REFUSED_UNASKED
+        logger.error(event, source=source.name, reason=answer.reason)
 
     def _note_refusal(self, question: Question, verdict: Verdict) -> None:
         refused = self.refused.pop(question.key, None)
@@ -197,17 +255,24 @@ class Gate:
         self.refused[question.key] = Refused(question.key, count, time.time(), verdict.reason)
 
 
-def _refusal(source: Source, answer: Answer) -> Verdict:
+def _refusal(source: str, answer: Answer) -> Verdict:
     return Verdict(
         admitted=False,
-        source=source.name,
+        source=source,
         reason=answer.reason,
-        certain=answer.outcome is not Outcome.UNKNOWN,
+        certain=answer.outcome is Outcome.REFUSED,
+        lasts=answer.outcome is not Outcome.NO_ROOM,
     )
 
 
+VERDICTS: Final = (
+    *("allowed", "refused", "failed_open"),
+    *("remembered_allowed", "remembered_refused", "remembered_failed_open"),
+)
+"""The labels of verdicts in the metrics."""
+
+
 def _label(verdict: Verdict, *, remembered: bool) -> str:
-    """Return the label of a verdict in the metrics."""
     if verdict.admitted and not verdict.certain:
         label = "failed_open"
     else:

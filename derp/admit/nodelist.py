@@ -9,10 +9,12 @@ comment. A file with anything else in it is refused as a whole: half a list woul
 of the clients, and a key that was mistyped would be noticed late.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from certs.files import open_regular
 from certs.reload import Lasting
 from derp.admit.question import Answer, Outcome, Question
 from derp.errors import DerperError, ReloadError
@@ -31,25 +33,29 @@ class ListFormError(ValueError):
 def parse(text: str) -> dict[bytes, str]:
     """Return the keys of a list, with their labels. Raises ListFormError."""
     keys: dict[bytes, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         entry = line.partition("#")[0].split(maxsplit=1)
         if not entry:
             continue
+        label = entry[1].strip() if len(entry) > 1 else ""
+        error = ListFormError(
+            f"line {number}: want one key, nodekey: and 64 hex digits, then a label if you like; "
+            f"a comment begins with #"
+        )
+        if "nodekey:" in label:
+            raise error
         try:
             key = parse_node_public(entry[0])
         except KeyFormatError:
-            raise ListFormError(
-                f"line {number}: want nodekey: and 64 hex digits, then a label if you like; "
-                f"a comment begins with #"
-            ) from None
-        keys[key] = entry[1].strip() if len(entry) > 1 else ""
+            raise error from None
+        keys[key] = label
     return keys
 
 
 def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
     """Read the list at `path`. Blocks. Raises `failure`, for the caller to choose."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(MAX_SIZE + 1)
     except OSError as error:
         raise failure(
@@ -64,7 +70,7 @@ def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, st
 
 
 class Listing:
-    """The list in force; a Source that need not wait."""
+    """The list in force: like a Source, but nobody has to wait for it."""
 
     name = "file"
 
@@ -73,7 +79,7 @@ class Listing:
         self.keys = keys
         self._change = Lasting((path,))
 
-    async def ask(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> Answer:
         """Admit who is in the list."""
         if question.key in self.keys:
             return Answer(Outcome.ALLOWED, self.keys[question.key])

@@ -23,6 +23,9 @@ class Outcome(enum.Enum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
     """The source could not be asked, or what it said makes no sense."""
+    NO_ROOM = "no_room"
+    """We could not ask: there were too many questions, or too few descriptors. Strangers can bring
+    that about, so that nobody is admitted for it, whatever fails open otherwise."""
 
 
 @attrs.frozen

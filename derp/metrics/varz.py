@@ -4,7 +4,8 @@ Names, types, labels and order are those of tailscale.com's cmd/derper with tswe
 an existing dashboard need not know which program it looks at. Where that page has no TYPE line
 (Prometheus then calls the metric untyped) ours has none either, and a label that was never
 counted (a TLS version nobody speaks) is absent. Left out is what only a Go runtime has: go_*,
-memstats_*. Of our own there is derp_connection_ends, by the reason that the log names.
+memstats_*. Of our own are derp_connection_ends, by the reason that the log names, derper_admission*
+and derper_certificate_*.
 
 Nothing here does I/O or reads a clock: what the counters do not know comes in as Gauges.
 """
@@ -121,7 +122,7 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
     if gauges.process is not None:
         _process(page, gauges.process)
     _bootstrap_dns(page, bootstrap)
-    if metrics.admissions:
+    if metrics.admission_verdicts:
         _admissions(page, metrics)
     if gauges.certificates:
         _certificates(page, gauges.certificates)

@@ -1,5 +1,6 @@
 """Admission controllers, played by servers on loopback, from good to hostile."""
 
+import errno
 import json
 import ssl
 import sys
@@ -61,9 +62,9 @@ async def test_what_is_asked(start_tcp: StartTCP, question: Question) -> None:
     assert "authorization" not in request.headers
 
 
-async def test_the_name_is_the_host(question: Question) -> None:
+async def test_the_name_is_the_url_without_what_may_be_secret(question: Question) -> None:
     async with Controller("https://user:secret@Control.test/verify?token=secret") as source:
-        assert source.name == "control.test"
+        assert source.name == "control.test/verify"
     async with Controller("http://[::1]:8080/") as source:
         assert source.name == "[::1]:8080"
 
@@ -668,3 +669,18 @@ async def test_many_questions_side_by_side(start_tcp: StartTCP, question: Questi
             while server.open > 16:
                 await trio.lowlevel.checkpoint()
     assert outcomes == [Outcome.ALLOWED] * 200
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_what_we_lack_ourselves_is_no_reason_to_admit(
+    question: Question, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "lacking")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    monkeypatch.setattr("anyio.connect_tcp", fail)
+    async with Controller("http://127.0.0.1:1/verify") as source:
+        answer = await source.ask(question)
+    assert answer.outcome is Outcome.NO_ROOM
+    assert "lacking" in answer.reason

@@ -1,4 +1,5 @@
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ A, B = node_public_text(ONE), node_public_text(TWO)
         ("\n\n  \n# nothing\n", {}),
         (A, {ONE: ""}),
         (f"{A}\n{B}\n", {ONE: "", TWO: ""}),
+        (f"{A}\r{B}\r", {ONE: "", TWO: ""}),
         (
             f"  {A.upper().replace('NODEKEY', 'nodekey')}\t the  printer # old\r\n",
             {ONE: "the  printer"},
@@ -46,6 +48,8 @@ def test_lists(text, keys):
         f"privkey:{A.removeprefix('nodekey:')}",
         f"printer {A}",
         f"{A},{B}",
+        f"{A} {B}",
+        f"{A} printer {B}",
         "\x00",
         "[AAECA]",
         "{",
@@ -55,7 +59,7 @@ def test_a_broken_line_is_named_and_not_repeated(line):
     with pytest.raises(ListFormError) as caught:
         parse(f"# one\n{A}\n{line}\n{B}")
     message = str(caught.value)
-    assert message.startswith("line 3: want nodekey: and 64 hex digits")
+    assert message.startswith("line 3: want one key, nodekey: and 64 hex digits")
     assert "\n" not in message
     assert "000102" not in message
 
@@ -90,16 +94,18 @@ def test_what_cant_be_read_names_the_flag_and_the_file(tmp_path, failure):
             file.rmdir()
 
 
-def test_an_endless_file_is_not_read_to_its_end(tmp_path, monkeypatch):
+def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(nodelist, "MAX_SIZE", 1 << 20)
+    file = tmp_path / "list"
+    file.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(ReloadError, match="at most 1 MiB"):
-        load(Path("/dev/zero"))
+        load(file)
 
 
-async def test_the_list_answers():
+def test_the_list_answers():
     listing = Listing(Path("x"), {ONE: "printer"})
-    assert (await listing.ask(Question(ONE, "192.0.2.1"))).outcome is Outcome.ALLOWED
-    answer = await listing.ask(Question(TWO, "192.0.2.1"))
+    assert listing.answer(Question(ONE, "192.0.2.1")).outcome is Outcome.ALLOWED
+    answer = listing.answer(Question(TWO, "192.0.2.1"))
     assert (answer.outcome, answer.reason) == (Outcome.REFUSED, "not in -verify-client-file")
 
 
@@ -108,6 +114,13 @@ def listing(tmp_path):
     file = tmp_path / "list"
     file.write_text(A)
     return Listing(file, load(file))
+
+
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ReloadError, match="Not a regular file"):
+        load(tmp_path / path)
 
 
 def test_what_has_not_changed_is_not_new(listing):

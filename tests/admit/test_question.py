@@ -4,7 +4,9 @@ from derp.admit.question import Answer, Outcome, Question, Source
 
 
 def test_outcomes_are_labels_of_metrics() -> None:
-    assert [outcome.value for outcome in Outcome] == ["allowed", "refused", "unknown"]
+    assert [outcome.value for outcome in Outcome] == [
+        *("allowed", "refused", "unknown", "no_room"),
+    ]
 
 
 def test_an_answer_needs_no_reason() -> None:

@@ -1,3 +1,4 @@
+import os
 from datetime import timedelta
 
 import pytest
@@ -141,3 +142,11 @@ def test_a_pair_from_the_future_is_served_with_a_warning(tmp_path, put, issued, 
         f"{certificate_file}: the certificate is not valid before {start:%Y-%m-%d %H:%M} UTC; "
         "check this machine's clock"
     )
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, put, issued, now):
+    certificate_file, _ = put(issued)
+    certificate_file.unlink()
+    os.mkfifo(certificate_file)
+    message = complaint(CertificateFileError, tmp_path, "relay.example", now)
+    assert message.startswith(f"{certificate_file}: can't be read (Not a regular file); ")
