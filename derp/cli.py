@@ -39,12 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    # Each loads what the others can do without.
-    if argv[:1] == ["derpmap"]:
+    command = argv[0] if argv else ""
+    # Each loads what the relay, and -h, can do without.
+    if command == "derpmap":
         from derp.commands import derpmap  # noqa: PLC0415
 
         return derpmap.main(argv[1:], environ)
-    if argv[:1] == ["healthcheck"]:
+    if command == "healthcheck":
         from derp.commands import healthcheck  # noqa: PLC0415
 
         return healthcheck.main(argv[1:], environ)
