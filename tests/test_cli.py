@@ -95,6 +95,8 @@ def test_help(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch, f
     code, out, err = run("-dev", flag)
     assert (code, err, served) == (0, "", [])
     assert out.startswith("Usage: derper [flags]\n")
+    assert "\n       derper derpmap [flags] " in out
+    assert "\n       derper healthcheck [flags] " in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 100
     assert max(len(line) for line in lines if not line.startswith("  -")) <= 80
@@ -151,4 +153,21 @@ def test_help_loads_neither_trio_nor_tls(tmp_path: Path):
     )
     loaded = python("-c", code, cwd=tmp_path).stderr.split()
     assert "derp.cli" in loaded
-    assert {"trio", "ssl", "cryptography"}.isdisjoint(loaded)
+    assert {"trio", "ssl", "cryptography", "derp.commands"}.isdisjoint(loaded)
+
+
+def test_the_relay_loads_no_commands(tmp_path: Path):
+    code = "import sys; from derp import cli, supervisor; print(*sys.modules)"
+    loaded = python("-c", code, cwd=tmp_path).stdout.split()
+    assert "derp.supervisor" in loaded
+    assert "derp.commands" not in loaded
+
+
+@pytest.mark.parametrize("command", ["derpmap", "healthcheck"])
+def test_commands(run: Run, served: list[Config], command: str):
+    code, out, err = run(command, "-h")
+    assert (code, err, served) == (0, "", [])
+    assert out.startswith(f"Usage: derper {command} [flags]\n")
+    code, out, err = run("-dev", command)
+    assert (code, out, served) == (2, "", [])
+    assert err.startswith(f"derper: {command}: not a flag; ")

@@ -1,0 +1,238 @@
+"""`derper derpmap`: the entry, and what --check says of a relay that runs."""
+
+import hashlib
+import json
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import trustme
+
+from certs.files import PairFiles
+from certs.selfsigned import write_self_signed
+from tests.process import Derper, derper
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def node(out: str) -> dict[str, object]:
+    (region,) = json.loads(f"{{{out}}}")["derpMap"]["Regions"].values()
+    (found,) = region["Nodes"]
+    assert isinstance(found, dict)
+    return found
+
+
+def flags(relay: Derper, home: Path) -> list[str]:
+    found = ["-a", f"127.0.0.1:{relay.port('HTTPS')}", "-stun-port", str(relay.port("STUN"))]
+    found += ["-certmode", "manual", "-certdir", str(home / "certs")]
+    return [*found, "-hostname", "127.0.0.1"]
+
+
+def pin(file: Path) -> str:
+    return f"sha256-raw:{hashlib.sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).hexdigest()}"
+
+
+def vouched_for(home: Path, name: str) -> tuple[trustme.CA, tuple[str, ...]]:
+    """Write a certificate that an authority has issued; return both, the latter as flags."""
+    authority = trustme.CA()
+    issued = authority.issue_cert(name)
+    issued.cert_chain_pems[0].write_to_path(home / "chain.pem")
+    issued.private_key_pem.write_to_path(home / "key.pem")
+    (home / "key.pem").chmod(0o600)
+    own = ("-tls-cert", str(home / "chain.pem"), "-tls-key", str(home / "key.pem"))
+    return authority, ("-hostname", name, *own)
+
+
+def test_a_domain(run: Run):
+    code, out, err = run("derpmap", "-hostname", "derp.example.com")
+    assert (code, err) == (0, "")
+    assert out.startswith('"derpMap": {\n  "Regions": {\n    "900": {\n')
+    assert node(out) == {"Name": "900a", "RegionID": 900, "HostName": "derp.example.com"}
+
+
+def test_a_region_of_the_operators_own(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DERP_DOMAIN", "derp.example.com")
+    own = ("--region-id", "905", "--region-code", "fra", "--region-name", "Frankfurt am Main")
+    code, out, _ = run("derpmap", *own, "--format", "yaml", "-stun-port", "3479")
+    assert code == 0
+    assert out == (
+        "regions:\n"
+        "  905:\n"
+        "    regionid: 905\n"
+        '    regioncode: "fra"\n'
+        '    regionname: "Frankfurt am Main"\n'
+        "    nodes:\n"
+        '      - name: "905a"\n'
+        "        regionid: 905\n"
+        '        hostname: "derp.example.com"\n'
+        "        stunport: 3479\n"
+    )
+
+
+def test_http_is_for_a_proxy(run: Run):
+    code, out, err = run("derpmap", "-hostname", "derp.example.com", "-a", "127.0.0.1:8080")
+    assert code == 0
+    assert "DERPPort" not in node(out)
+    assert err == (
+        "derper: -a 127.0.0.1:8080 is HTTP, and clients want HTTPS: "
+        "the entry is for a proxy that serves it on port 443\n"
+    )
+
+
+def test_the_pin_is_read_and_never_made(tmp_path: Path, run: Run):
+    manual = ("-certmode", "manual", "-certdir", str(tmp_path / "certs"))
+    asked = ("derpmap", "-hostname", "192.0.2.7", *manual)
+    file = tmp_path / "certs" / "192.0.2.7.crt"
+    code, out, err = run(*asked)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"derper: {file}: no such file, and so no pin; start the relay, ")
+    assert not (tmp_path / "certs").exists()
+    files = PairFiles(file, file.with_suffix(".key"))
+    write_self_signed(files, ip_address("192.0.2.7"), datetime.now(UTC))
+    code, out, err = run(*asked)
+    assert (code, err) == (0, "")
+    assert node(out)["CertName"] == pin(file)
+    assert node(out)["IPv4"] == "192.0.2.7"
+    files.key.unlink()
+    code, out, err = run(*asked)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"derper: {files.key}: ")
+
+
+def test_a_pin_that_has_expired(tmp_path: Path, run: Run):
+    file = tmp_path / "192.0.2.7.crt"
+    then = datetime(2020, 1, 1, tzinfo=UTC)
+    write_self_signed(PairFiles(file, file.with_suffix(".key")), ip_address("192.0.2.7"), then)
+    before = file.read_bytes()
+    asked = ("-hostname", "192.0.2.7", "-certmode", "manual", "-certdir", str(tmp_path))
+    code, out, err = run("derpmap", *asked)
+    assert code == 0
+    assert node(out)["CertName"] == pin(file)
+    assert err.startswith(f"derper: {file}: the certificate expired on 20")
+    assert file.read_bytes() == before
+
+
+def test_what_an_authority_vouches_for_is_not_pinned(tmp_path: Path, run: Run):
+    _, own = vouched_for(tmp_path, "derp.example.com")
+    code, out, _ = run("derpmap", "-certmode", "manual", *own)
+    assert code == 0
+    assert "CertName" not in node(out)
+    # An address without intermediates, as the relay itself prints it.
+    _, own = vouched_for(tmp_path, "192.0.2.7")
+    code, out, _ = run("derpmap", "-certmode", "manual", *own)
+    assert node(out)["CertName"] == pin(tmp_path / "chain.pem")
+
+
+def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
+    own = ("-hostname", "8.8.8.8", "-acme-ip-certs", "-certdir", str(tmp_path))
+    code, out, _ = run("derpmap", *own)
+    assert code == 0
+    assert node(out) == {"Name": "900a", "RegionID": 900, "HostName": "8.8.8.8", "IPv4": "8.8.8.8"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (("--format", "toml"), "--format toml: want json or yaml"),
+        (("--format=",), "--format='': want json or yaml"),
+        (("--region-id", "899"), "--region-id 899: want 900 to 999, "),
+        (("--region-id", "x"), "--region-id x: want a whole number"),
+        (("--region-code", "a b"), "--region-code 'a b': want a short name"),
+        (("--region-name", ""), "--region-name '': want a name such as"),
+        (("--check=maybe",), "--check=maybe: want true or false"),
+        (("--regoin-id", "900"), "--regoin-id: no such flag; did you mean -region-id?"),
+        (("-a", ":0", "-certmode", "manual"), "-a :0: any free port"),
+        (("-derp=false", "-stun=false"), "-derp=false -stun=false: want one"),
+        (("-hostname", "a b"), "-hostname 'a b': want a DNS name"),
+        (("-dev", "-hostname", "derp.tailscale.com"), "-hostname derp.tailscale.com: want the"),
+        (("-mesh-with", "x"), "-mesh-with: meshing"),
+    ],
+)
+def test_wrong_flags(run: Run, argv: tuple[str, ...], line: str):
+    code, out, err = run("derpmap", "-hostname", "derp.example.com", *argv)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"derper: {line}")
+    assert err.count("\n") == 1
+
+
+def test_a_name_has_to_be_given(run: Run):
+    code, out, err = run("derpmap")
+    assert (code, out) == (2, "")
+    assert err.startswith("derper: -hostname derp.tailscale.com (the default): ")
+
+
+def test_help(run: Run):
+    code, out, err = run("derpmap", "-h")
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: derper derpmap [flags]\n")
+    assert max(map(len, out.splitlines())) <= 80
+    for flag in ("-format", "-check", "-region-id", "-region-code", "-region-name"):
+        assert f"\n  {flag}" in out
+
+
+def test_checked_with_a_pin(tmp_path: Path, run: Run):
+    with derper(tmp_path) as relay:
+        code, out, err = run("derpmap", "--check", *flags(relay, tmp_path))
+        assert (code, err) == (0, "")
+        assert node(out)["CertName"] == pin(tmp_path / "certs" / "127.0.0.1.crt")
+        relay.stop()
+        code, again, err = run("derpmap", "--check", *flags(relay, tmp_path))
+    assert (code, again) == (1, out)
+    assert err.startswith("derper: TCP 127.0.0.1:")
+    assert ": connection refused; start the relay, and open TCP " in err
+    assert err.count("\n") == 1
+
+
+def test_another_certificate_than_that_of_the_files(tmp_path: Path, run: Run):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with derper(tmp_path / "a") as relay, derper(tmp_path / "b") as other:
+        other.port("HTTPS")
+        code, _, err = run("derpmap", "--check", *flags(relay, tmp_path / "b"))
+    assert code == 1
+    served, wanted = (pin(tmp_path / name / "certs" / "127.0.0.1.crt") for name in "ab")
+    assert err.startswith(
+        f"derper: the relay serves the certificate {served}, not that of the files, {wanted}; "
+    )
+    assert err.count("\n") == 1
+
+
+def test_checked_with_an_authority(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    authority, own = vouched_for(tmp_path, "localhost")
+    with derper(tmp_path, *own) as relay:
+        asked = ("derpmap", "--check", *flags(relay, tmp_path), *own)
+        code, _, err = run(*asked)
+        assert code == 1
+        assert err.startswith("derper: clients refuse the certificate (unable to get local issuer")
+        assert err.count("\n") == 1
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        code, out, err = run(*asked)
+        assert (code, err) == (0, "")
+        assert "CertName" not in node(out)
+
+
+def test_all_that_is_wrong_is_told(tmp_path: Path, run: Run):
+    _, own = vouched_for(tmp_path, "localhost")
+    with derper(tmp_path, *own, "-derp=false") as relay:
+        asked = [*flags(relay, tmp_path), *own, "-stun-port", str(relay.port("HTTPS"))]
+        code, _, err = run("derpmap", "--check", *asked)
+    lines = err.splitlines()
+    assert code == 1
+    assert "clients refuse the certificate" in lines[0]
+    assert "refuses the upgrade to DERP: HTTP/1.1 404 Not Found; if a proxy" in lines[1]
+    assert "UDP 127.0.0.1:" in lines[2]
+    assert "and open UDP" in lines[2]
+    assert len(lines) == 3
+
+
+def test_stun_only(tmp_path: Path, run: Run):
+    with derper(tmp_path, "-derp=false") as relay:
+        asked = flags(relay, tmp_path)
+        code, out, err = run("derpmap", "--check", "-derp=false", *asked)
+    assert (code, err) == (0, "")
+    assert node(out)["STUNOnly"] is True
+    assert "CertName" not in node(out)
