@@ -169,7 +169,7 @@ def _tls_problem(failure: NoTLS, hostname: str) -> str:
         return f"{failure}: there is no certificate yet; the relay's log says why"
     if failure.reason == NoTLS.UNRECOGNIZED_NAME:
         return f"{failure}: the relay is not {hostname}; want its -hostname"
-    return f"{failure}; clients need HTTPS there"
+    return f"{failure}; clients need HTTPS there, so see what it is that answers"
 
 
 def _pin_problems(leaf: bytes, pin: str) -> list[str]:
