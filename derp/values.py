@@ -251,6 +251,6 @@ def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
 
 def interval(value: float) -> float:
     """Check the seconds between things that are done again and again; 0 for never."""
-    if value != 0 and not 1 <= value < math.inf:
-        raise ValueError("want 0 for never, or at least 1s")
+    if value != 0 and not 0.1 <= value < math.inf:
+        raise ValueError("want 0 for never, or at least 100ms")
     return float(value)

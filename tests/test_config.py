@@ -323,7 +323,7 @@ WRONG = [
     ("accept-connection-burst", "want a whole number, 0 or more", ["-1"]),
     ("accept-connection-burst", "want a whole number", ["", "1.5", "+Inf", "1e3"]),
     ("accept-connection-burst", "want a whole number of 64 bits", ["9223372036854775808"]),
-    ("verify-again", "want 0 for never, or at least 1s", ["1ns", "999ms", "-1s"]),
+    ("verify-again", "want 0 for never, or at least 100ms", ["1ns", "99ms", "-1s"]),
     (
         "verify-client-file",
         "want a file with node keys; leave the flag out to have no list",

@@ -142,7 +142,8 @@ class Gate:
     async def probe(self) -> None:
         """Ask tailscaled about nobody, so that it shows at the start if it can't be asked."""
         if self.tailscaled is not None:
-            await self._ask(self.tailscaled, Question(bytes(32), "127.0.0.1"))
+            deadline = trio.current_time() + VERDICT_TIMEOUT
+            await self._ask(self.tailscaled, Question(bytes(32), "127.0.0.1"), deadline)
 
     async def _ask_with_others(self, question: Question) -> Verdict:
         """Ask, or wait for the answer to the same question."""
@@ -171,23 +172,21 @@ class Gate:
         verdict = self._look_into_list(question)
         if verdict is not None:
             return verdict
-        with trio.move_on_after(VERDICT_TIMEOUT):
-            if self.tailscaled is not None:
-                answer = await self._ask(self.tailscaled, question)
-                if answer.outcome is not Outcome.ALLOWED:
-                    return _refusal(self.tailscaled.name, answer)
-                if not self.controllers:
-                    return Verdict(admitted=True, source=self.tailscaled.name)
-            return await self._judge_by_url(question)
-        answer = Answer(Outcome.NO_ROOM, f"no verdict within {VERDICT_TIMEOUT:g} s")
-        return _refusal("gate", answer)
+        deadline = trio.current_time() + VERDICT_TIMEOUT
+        if self.tailscaled is not None:
+            answer = await self._ask(self.tailscaled, question, deadline)
+            if answer.outcome is not Outcome.ALLOWED:
+                return _refusal(self.tailscaled.name, answer)
+            if not self.controllers:
+                return Verdict(admitted=True, source=self.tailscaled.name)
+        return await self._judge_by_url(question, deadline)
 
-    async def _judge_by_url(self, question: Question) -> Verdict:
+    async def _judge_by_url(self, question: Question, deadline: float) -> Verdict:
         """Ask all URLs side by side; the first that allows is enough."""
         answers: list[tuple[Source, Answer]] = []
 
         async def ask(source: Source) -> None:
-            answer = await self._ask(source, question)
+            answer = await self._ask(source, question, deadline)
             answers.append((source, answer))
             if answer.outcome is Outcome.ALLOWED:
                 nursery.cancel_scope.cancel()
@@ -206,19 +205,21 @@ class Gate:
                 return attrs.evolve(verdict, admitted=opens)
         raise AssertionError("each source gives an answer")
 
-    async def _ask(self, source: Source, question: Question) -> Answer:
+    async def _ask(self, source: Source, question: Question, deadline: float) -> Answer:
         """Ask a source, as soon as there is room, and count its answer."""
         asked = self._asked[source]
         room = asked.familiar if self._memory.is_familiar(question.key) else asked.strangers
-        with trio.move_on_after(ROOM_TIMEOUT) as waiting:
+        with trio.move_on_at(min(deadline, trio.current_time() + ROOM_TIMEOUT)) as waiting:
             await room.acquire()
-        if waiting.cancelled_caught:
-            answer = self._no_room(source)
-        else:
+        answer = None
+        if not waiting.cancelled_caught:
             try:
-                answer = await source.ask(question)
+                with trio.move_on_at(deadline):
+                    answer = await source.ask(question)
             finally:
                 room.release()
+        if answer is None:
+            answer = self._not_in_time(source)
         self._metrics.admission(source.name, answer.outcome.value)
         if answer.outcome in {Outcome.UNKNOWN, Outcome.NO_ROOM}:
             if answer.outcome is Outcome.UNKNOWN:
@@ -228,12 +229,12 @@ class Gate:
             self.troubles.pop(source.name, None)
         return answer
 
-    def _no_room(self, source: Source) -> Answer:
-        """Answer for a source that has no room: it is away, or we have too many questions."""
+    def _not_in_time(self, source: Source) -> Answer:
+        """Answer for a source that could not be asked in time: it is away, or we ask too much."""
         trouble = self.troubles.get(source.name)
         if trouble is not None:
             return Answer(Outcome.UNKNOWN, trouble)
-        reason = f"{STRANGERS_ROOM} questions are under way; is it slow, or are we attacked?"
+        reason = f"no answer in time among up to {STRANGERS_ROOM} others; is it slow, or attacked?"
         return Answer(Outcome.NO_ROOM, reason)
 
     def _log_trouble(self, source: Source, asked: _Asked, answer: Answer) -> None:
