@@ -38,7 +38,7 @@ def net(
     folder: Path,
 ) -> Iterator[Tailnet]:
     flags = ["-verify-client-url", f"{URL}/verify", "-verify-client-url-fail-open=false"]
-    flags += [] if is_go else ["-verify-again", "200ms"]
+    flags += [] if is_go else ["-verify-again", "1s"]
     serve = gated(under_test, test_ca, folder, *flags)
     with tailnet_through(serve, binaries, folder, blob_size=1000, control=headscale.run) as running:
         yield running

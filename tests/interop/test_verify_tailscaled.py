@@ -152,7 +152,7 @@ def test_restarted(
     """Nothing is done to the relay, and who is in stays in."""
     if is_go and beside.name == "bob":
         pytest.skip("the Go derper can't ask an old tailscaled")
-    flags = [] if is_go else ["-verify-again", "200ms"]
+    flags = [] if is_go else ["-verify-again", "1s"]
     relay = asking(beside, under_test, tmp_path / "relay", *flags)
     with running(relay):
         inside, newcomer = member(), member()
@@ -182,7 +182,7 @@ def test_expelled(
     if is_go:
         pytest.skip("the Go derper asks at login only")
     relays = [
-        asking(node, under_test, tmp_path / node.name, "-verify-again", "200ms")
+        asking(node, under_test, tmp_path / node.name, "-verify-again", "1s")
         for node in (net.alice, net.bob)
     ]
     leaver, stays = member(), member()

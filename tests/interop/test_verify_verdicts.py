@@ -16,7 +16,7 @@ from rawderp import SERVER, Key
 from relay import Relay, write_key_file
 from said import BY_TAILSCALED, BY_URL, ELSEWHERE
 
-PATIENCE = 9.0
+PATIENCE = 7.0
 """Seconds: whoever knows no verdict by then does not mean to."""
 
 BOTH = [
