@@ -88,6 +88,14 @@ class Connection:
         self.buffer += data
         return bool(data)
 
+    async def hung_up(self, seconds: float) -> bool:
+        """Whether who asked goes away within this time."""
+        with trio.move_on_after(seconds):
+            while await self.more():
+                pass
+            return True
+        return False
+
     async def perform(self, steps: Steps) -> bool:
         """Whether the connection is to stay."""
         for what, *details in steps:
@@ -95,7 +103,8 @@ class Connection:
                 case "send", [str(text)]:
                     await self.stream.send_all(text.encode("latin-1"))
                 case "wait", [int() | float() as seconds]:
-                    await trio.sleep(float(seconds))
+                    if await self.hung_up(float(seconds)):
+                        return False
                 case "flood", [str(text), int(times)]:
                     for _ in range(times):
                         await self.stream.send_all(text.encode("latin-1"))
