@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ OTHER = f"nodekey:{'ab' * 32}"
 KNOWN = response(200, '{\n\t"Node": {"ID": 1},\n\t"UserProfile": {"ID": 2}\n}')
 NO_MATCH = response(404, "no match for IP:port\n", Content_Type="text/plain; charset=utf-8")
 TOO_OLD = response(400, "invalid 'addr' parameter\n")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short name: the path of a unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="derper-") as name:
+        yield Path(name)
 
 
 def status(own: object = OTHER, state: object = "Running", **more: object) -> bytes:
