@@ -125,10 +125,10 @@ async def serve(told: Told, stream: trio.SocketStream) -> None:
                 told.steps.update(json.loads(request.body))
                 await connection.perform([["send", answer({})]])
             elif request.target == "/asked":
-                asked = {"asked": told.asked, "open": told.open, "most": told.most}
-                await connection.perform([["send", answer(asked)]])
+                asked = answer({"asked": told.asked, "open": told.open, "most": told.most})
                 told.asked.clear()
                 told.most = told.open
+                await connection.perform([["send", asked]])
             else:
                 if not counted:
                     counted = True
