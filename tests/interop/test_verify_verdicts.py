@@ -49,7 +49,7 @@ def key_of(*said: str) -> Key:
 
 
 def settings(oracle: Oracle, closed: int) -> Iterator[Setting]:
-    """Every combination of flags, each with everything that may then be said."""
+    """Every combination of flags that matters, each with everything that may then be said."""
     missing = oracle.socket.with_name("missing")
     tailscaleds = {
         "no tailscaled": [],
@@ -69,7 +69,7 @@ def settings(oracle: Oracle, closed: int) -> Iterator[Setting]:
     for (one, asked), (other, url), (how, fail) in product(
         tailscaleds.items(), urls.items(), fails.items()
     ):
-        if how != "fail open" or (url and not asked):
+        if not fail or (url and (how == "fail closed" or not asked)):
             yield Setting(f"{one}, {other}, {how}", [*asked, *url, *fail], who_comes(one, other))
 
 
