@@ -494,6 +494,7 @@ def test_an_authority_that_falls_silent(complaint, fake, monkeypatch, lost):
             raise requests.ConnectionError("Connection reset by peer")
         response = send(adapter, request, **more)
         if lost and request.url.endswith("/finalize"):
+            response.close()
             raise requests.ReadTimeout("no answer")
         return response
 
@@ -509,6 +510,7 @@ def test_an_answer_that_is_lost(order, fake, monkeypatch):
     def broken(adapter, request, **more):
         response = send(adapter, request, **more)
         if request.url.endswith("/finalize"):
+            response.close()
             raise requests.ReadTimeout("no answer")
         return response
 
