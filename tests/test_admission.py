@@ -252,7 +252,7 @@ async def listed(
     async with running(guard) as relay, trio.open_nursery() as nursery:
         gate = relay.server.gate
         assert gate is not None
-        listing.path.write_text("")
+        listing.path.write_text(node_public_text(bytes(range(32))))
         nursery.start_soon(admission.watch_list, relay.server, gate, listing, woken)
         yield Listed(relay, listing.path, source, wake)
         nursery.cancel_scope.cancel()
@@ -279,7 +279,7 @@ async def test_who_is_no_longer_listed_is_ended_though_others_are_away(
     listed.wake.send_nowait(None)
     await trio.sleep(0.1)
     peers = [await listed.relay.login(key=key) for key in keys]
-    listed.write()
+    listed.write(nacl.public.PrivateKey.generate())
     listed.wake.send_nowait(None)
     for peer in peers:
         await listed.relay.end_of(peer)
@@ -309,6 +309,9 @@ async def test_a_broken_list_ends_nobody(
     listed.file.unlink()
     await trio.sleep(10 * admission.LOOK_EVERY)
     assert len(listed.relay.hub.members) == 1
-    listed.write()
+    listed.file.write_text("")
+    await trio.sleep(10 * admission.LOOK_EVERY)
+    assert len(listed.relay.hub.members) == 1
+    listed.write(nacl.public.PrivateKey.generate())
     await trio.sleep(3 * admission.LOOK_EVERY)
     assert not listed.relay.hub.members

@@ -5,8 +5,8 @@
     nodekey:4567…89ab
 
 One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
-comment. A file with anything else in it is refused as a whole: half a list would lock out the rest
-of the clients, and a key that was mistyped would be noticed late.
+comment. A file with anything else in it, or with no key, is refused as a whole: half a list would
+lock out the rest of the clients, and a key that was mistyped would be noticed late.
 """
 
 import re
@@ -64,9 +64,13 @@ def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, st
     if len(data) > MAX_SIZE:
         raise failure(f"{_FLAG} {str(path)!r}: want a list of at most {MAX_SIZE >> 20} MiB")
     try:
-        return parse(data.decode("utf-8-sig", "replace"))
+        keys = parse(data.decode("utf-8-sig", "replace"))
     except ListFormError as error:
         raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
+    if not keys:
+        # More likely a full disk or a mistake than the wish to throw everybody out.
+        raise failure(f"{_FLAG} {str(path)!r}: no key in it; want at least one node key")
+    return keys
 
 
 class Listing:

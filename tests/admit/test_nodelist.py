@@ -83,7 +83,12 @@ def test_a_byte_order_mark_and_odd_bytes_in_comments(tmp_path):
 
 @pytest.mark.parametrize("failure", [StartError, ReloadError])
 def test_what_cant_be_read_names_the_flag_and_the_file(tmp_path, failure):
-    for make in (lambda path: None, Path.mkdir, lambda path: path.write_text("x")):
+    for make in (
+        lambda path: None,
+        Path.mkdir,
+        lambda path: path.write_text("x"),
+        lambda path: path.write_text("# nobody\n"),
+    ):
         file = tmp_path / "list"
         make(file)
         with pytest.raises(failure) as caught:
