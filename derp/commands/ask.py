@@ -93,7 +93,8 @@ async def handshake(
             await tls.do_handshake()
         except trio.BrokenResourceError as error:
             cause = error.__cause__
-            if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
+            ended = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            if ended or not isinstance(cause, ssl.SSLError):
                 raise NoTLS(f"{where} ends the connection instead of speaking TLS") from error
             if cause.reason in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG"}:
                 raise NoTLS(f"{where} does not speak TLS") from error
