@@ -152,7 +152,7 @@ def test_a_certificate_that_is_awaited(tmp_path: Path, run: Run, silent: int):
 
 
 def test_nobody_is_refused_by_it(tmp_path: Path, run: Run):
-    (tmp_path / "nodes").write_text("# nobody yet\n")
+    (tmp_path / "nodes").write_text(f"nodekey:{bytes(range(32)).hex()} another\n")
     with derper(tmp_path, "-verify-client-file", str(tmp_path / "nodes")) as relay:
         assert run("healthcheck", *flags(relay))[0] == 0
         page = varz(relay.port("HTTP"))
