@@ -43,6 +43,7 @@ def test_serial_numbers_are_as_in_der(serial, encoded):
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+@pytest.mark.filterwarnings("ignore:Parsed a negative serial number")
 @pytest.mark.parametrize(("serial", "name"), [(0, "aw.AA"), (0x80, None), (0xFF, None)])
 def test_serial_numbers_that_no_authority_should_give(serial, name):
     """RFC 5280, 4.1.2.2: zero and negative ones are to be put up with."""
