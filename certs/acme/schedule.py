@@ -40,16 +40,13 @@ def renew_at(
     return min(start + (end - start) * random01, not_after - life / 10)
 
 
-def wait_after(
-    failure: Failure, failures_before: int, retry_after: float | None, random01: float
-) -> float:
+def wait_after(failure: Failure, failures_before: int, random01: float) -> float:
     """Return for how many seconds to wait after a failure, before the next attempt.
 
     `failures_before` is how many attempts failed in a row before this one. Transient failures
     wait 5 s, refusals 120 s, doubled for each failure before, up to an hour. For another process
     it is always 5 s, and a day where an order was spent. By `random01` in [0, 1), up to a fifth
-    more or less, so that relays which failed together don't come back together. Never less than
-    `retry_after`, of which a day counts.
+    more or less, so that relays which failed together don't come back together.
     """
     if failure is Failure.BUSY:
         seconds = _BUSY_WAIT
@@ -57,8 +54,15 @@ def wait_after(
         seconds = _SPENT_WAIT
     else:
         seconds = min(_FIRST_WAIT[failure] * 2 ** min(failures_before, 20), _LONGEST_WAIT)
-    seconds *= 1 - _JITTER + 2 * _JITTER * random01
-    return max(seconds, min(retry_after or 0.0, RETRY_AFTER_LIMIT))
+    return seconds * (1 - _JITTER + 2 * _JITTER * random01)
+
+
+def wait_asked_for(retry_after: float | None) -> float:
+    """Return the seconds that an authority wants us to wait at least, of which a day counts.
+
+    `retry_after` is what it said, None where it said nothing.
+    """
+    return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
 
 
 def parse_http_date(value: str) -> datetime | None:

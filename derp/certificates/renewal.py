@@ -19,7 +19,7 @@ import trio
 
 from certs.acme.challenge import TLSALPN01, Challenge, Kind
 from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
-from certs.acme.schedule import RETRY_AFTER_LIMIT, renew_at, wait_after
+from certs.acme.schedule import renew_at, wait_after, wait_asked_for
 from certs.acme.store import issued_by
 from certs.context import make_challenge_context
 from certs.errors import CertificateError, Failure, IssueError
@@ -203,7 +203,7 @@ class Renewal:
     def _failed(self, error: IssueError) -> None:
         now = trio.current_time()
         chance = random.random()  # noqa: S311 -- only spreads load
-        wait = wait_after(error.failure, self._failures, None, chance)
+        wait = wait_after(error.failure, self._failures, chance)
         if error.failure is Failure.BUSY:
             self._next_try = now + wait
             if not self._is_busy:
@@ -219,7 +219,7 @@ class Renewal:
         self._failures += 1
         self._next_try = now + wait
         if error.retry_after is not None:
-            self._not_before = now + min(error.retry_after, RETRY_AFTER_LIMIT)
+            self._not_before = now + wait_asked_for(error.retry_after)
         self._status.failed(str(error), next_try=max(self._next_try, self._not_before) - now)
 
 
