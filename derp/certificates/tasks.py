@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import trio
 
 from certs import manual
-from certs.acme.authority import check
+from certs.acme.authority import Authority, check
 from certs.context import make_context, make_waiting_context
 from certs.errors import CertificateError, CertificateFileError
 from certs.files import exists, read_pair
@@ -149,11 +149,11 @@ def load(plan: Plan, now: datetime) -> list[Status]:
 
     Raises CertificateError for the operator's own, and for what no certificate can be had with.
     """
+    for authority, certdir in _orders(plan):
+        check(authority)
+        _check_directory(certdir)
     statuses = []
     for certificate in plan.certificates:
-        if certificate.acme is not None:
-            check(certificate.acme.authority)
-            _check_directory(certificate.files.certificate.parent)
         pair = None
         try:
             pair = _read(certificate, now)
@@ -165,6 +165,18 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     return statuses
 
 
+def _orders(plan: Plan) -> set[tuple[Authority, Path]]:
+    """Return who is asked for certificates, and where those are kept."""
+    orders = {
+        (certificate.acme.authority, certificate.files.certificate.parent)
+        for certificate in plan.certificates
+        if certificate.acme is not None
+    }
+    if plan.on_demand is not None:
+        orders.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
+    return orders
+
+
 def _check_directory(certdir: Path) -> None:
     """See that a directory is or can be there. Whatever else is wrong with it may pass."""
     if exists(certdir) and not certdir.is_dir():
@@ -173,8 +185,6 @@ def _check_directory(certdir: Path) -> None:
 
 def _had_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
     """Return the certificates from another time that are still good for addresses of ours."""
-    check(on_demand.acme.authority)
-    _check_directory(on_demand.certdir)
     statuses = []
     try:
         files = sorted(on_demand.certdir.iterdir())
