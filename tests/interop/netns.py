@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
+import pytest
 from relay import die_with_parent
 
 TIMEOUT = 30
@@ -108,3 +109,11 @@ def check_possible(tools: Sequence[str] = ("ip", "unshare", "nsenter")) -> None:
     )
     if tried.returncode:
         raise NoNamespacesError(tried.stderr.strip() or f"unshare: {tried.returncode}")
+
+
+def skip_unless_possible(what: str) -> None:
+    """Skip the test, saying aloud what can't be had and why, where there are no namespaces."""
+    try:
+        check_possible()
+    except NoNamespacesError as error:
+        pytest.skip(f"{what}: {error}")

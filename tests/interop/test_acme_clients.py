@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from issuing import acme_relay, issued
-from netns import Namespace, NoNamespacesError, check_possible
+from netns import Namespace, skip_unless_possible
 from pebble import Pebble, pebble
 from relay import Relay, environment, running
 from tailnet import REGION, RELAY_4, RELAY_6, Served, eventually, tailnet_through
@@ -63,10 +63,7 @@ def test_derphttp(
 
 @pytest.fixture
 def spaces() -> None:
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"no real tailscaled here: {error}")
+    skip_unless_possible("no real tailscaled here")
 
 
 @contextmanager

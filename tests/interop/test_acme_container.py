@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from issuing import INTERNAL_ERROR, shake
-from netns import Namespace, NoNamespacesError, check_possible
+from netns import Namespace, skip_unless_possible
 from pebble import Pebble, pebble, until
 from relay import Relay, environment, running
 
@@ -37,10 +37,7 @@ class Container(Relay):
 
 @pytest.fixture
 def space() -> Iterator[Namespace]:
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"no network where ports 80 and 443 are free: {error}")
+    skip_unless_possible("no network where ports 80 and 443 are free")
     with closing(Namespace.make()) as made:
         yield made
 

@@ -4,9 +4,8 @@ import subprocess
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import pytest
 from issuing import acme_relay, issued, renewed, shake, shake_with
-from netns import Namespace, NoNamespacesError, check_possible
+from netns import Namespace, skip_unless_possible
 from pebble import Pebble
 from relay import Relay, environment, running
 
@@ -47,10 +46,7 @@ def test_what_ours_left_is_used_by_the_go_derper(
     under_test: list[str], binaries: dict[str, Path], authority: Pebble, tmp_path: Path
 ) -> None:
     """In a namespace from which it reaches nobody, so that all it has is the folder."""
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"the Go derper has ACME on port 443 only: {error}")
+    skip_unless_possible("the Go derper has ACME on port 443 only")
     relay = acme_relay(under_test, tmp_path, authority, NAME, "127.0.0.12")
     with running(relay):
         ours = issued(relay, authority)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns import NoNamespacesError, check_possible
+from netns import skip_unless_possible
 from relay import TestCA
 from tailnet import BLOB_SIZE, REGION, RELAY_4, RELAY_6, Tailnet, eventually, tailnet
 
@@ -17,10 +17,7 @@ def net(
     test_ca: TestCA,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Tailnet]:
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"no real tailscaled here: {error}")
+    skip_unless_possible("no real tailscaled here")
     folder = tmp_path_factory.mktemp("tailnet")
     with tailnet(under_test, binaries, test_ca, folder) as running:
         yield running

@@ -8,7 +8,7 @@ import pytest
 from gated import gated, verdict_there
 from headnet import URL, Headscale
 from logins import ADMITTED, REFUSED
-from netns import NoNamespacesError, check_possible
+from netns import skip_unless_possible
 from rawderp import Key
 from relay import TestCA
 from tailnet import REGION, Tailnet, eventually, tailnet_through
@@ -21,10 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def headscale(folder: Path) -> Headscale:
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"no real headscale here: {error}")
+    skip_unless_possible("no real headscale here")
     return Headscale(golang.build(golang.HEADSCALE)["headscale"], folder / "headscale")
 
 

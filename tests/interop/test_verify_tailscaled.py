@@ -23,7 +23,7 @@ from logins import (
     verdict,
     wait_for_end,
 )
-from netns import NoNamespacesError, check_possible
+from netns import skip_unless_possible
 from rawderp import SERVER, Key, Wire, upgrade_request
 from relay import Relay, TestCA, running, write_key_file
 from tailnet import (
@@ -46,10 +46,7 @@ def net(
     test_ca: TestCA,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Tailnet]:
-    try:
-        check_possible()
-    except NoNamespacesError as error:
-        pytest.skip(f"no real tailscaled here: {error}")
+    skip_unless_possible("no real tailscaled here")
     folder = tmp_path_factory.mktemp("verify")
 
     flags = ["-verify-clients", "-socket", str(folder / "alice/socket")]
