@@ -64,6 +64,7 @@ class Config(CertificateOptions, VerifyOptions):
         "",
         values.path,
         group=_GENERAL,
+        variable="DERP_KEY_FILE",
         placeholder="FILE",
         usage="Key file, in the JSON of the Go derper; made if it does not exist. "
         "Required unless run by root or with -dev.",

@@ -241,6 +241,14 @@ def test_variables():
     )
 
 
+def test_key_file_from_variable():
+    by_variable = {"DERP_KEY_FILE": "/app/certs/derper+key"}
+    assert configure(environ=by_variable, root=True).key_path == Path("/app/certs/derper+key")
+    assert configure(environ=by_variable).key_path == Path("/app/certs/derper+key")
+    assert configure("-c", "/k", environ=by_variable).key_path == Path("/k")
+    assert configure("-dev", environ=by_variable).key_path is None
+
+
 # What derper-docker's image sets, and the flags it makes of that.
 DOCKER = {
     "DERP_DOMAIN": "your-hostname.com",
