@@ -35,7 +35,7 @@ async def serve(
     *,
     not_ideal: bool,
 ) -> None:
-    """Serve one client until it leaves.
+    """Serve one client until it leaves, if it logs in at all.
 
     `leftover` is what it has sent already, at most 64 KiB. `fields` is what the log says of the
     connection; the client's key joins it at login. Raises a ConnectionEnd where the client does
@@ -46,8 +46,11 @@ async def serve(
     if not _is_whole_login(leftover):
         transport.write(greeting)
         greeting = b""
-    key, box, rest = await _login(server, transport, leftover)
-    del leftover
+    proof = await _login(server, transport, leftover)
+    if proof is None:
+        return
+    key, box, rest = proof
+    del leftover, proof
     await _admit(server, transport, key)
     now = trio.current_time()
     connection = Connection(server, transport, key, not_ideal=not_ideal, now=now)
@@ -94,8 +97,12 @@ def _is_whole_login(leftover: bytes) -> bool:
 
 async def _login(
     server: Server, transport: Transport, leftover: bytes
-) -> tuple[bytes, Box, bytearray]:
-    """Read the client's proof of its key. Raises LoginRefused."""
+) -> tuple[bytes, Box, bytearray] | None:
+    """Read the client's proof of its key; None if it leaves without a byte of it.
+
+    Health checks do, which want to know no more than whether DERP is served. Raises PeerVanished
+    and LoginRefused.
+    """
     with trio.move_on_after(LOGIN_TIMEOUT):
         await transport.flush()
         received = bytearray(leftover)
@@ -103,7 +110,9 @@ async def _login(
             await transport.wait_readable()
             count = transport.read_into(server.view)
             if count < 0:
-                raise PeerVanished("the connection was closed before login")
+                if not received:
+                    return None
+                raise PeerVanished("the connection was closed in the middle of the login")
             received += server.view[:count]
         payload = bytes(received[HEADER_LENGTH:size])
         del received[:size]

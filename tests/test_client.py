@@ -143,10 +143,35 @@ async def test_a_wrong_login_is_refused_at_once(
     assert not relay.hub.members
 
 
-async def test_leaving_before_login(autojump_clock: Clock, relay: Relay) -> None:
+async def test_leaving_before_login_is_orderly(autojump_clock: Clock, relay: Relay) -> None:
     peer = relay.connect()
     await peer.receive()
     await peer.end.aclose()
+    assert await relay.end_of(peer) is None
+    assert relay.metrics.accepts == 1
+    assert not relay.hub.members
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("length", [1, 5, 40, -1])
+async def test_leaving_in_the_middle_of_the_login_is_not_orderly(
+    autojump_clock: Clock, relay: Relay, length: int, at_once: bool
+) -> None:
+    info = Peer(memory_pair()[0]).client_info(relay.server.public_key)[:length]
+    peer = relay.connect(leftover=info if at_once else b"")
+    await peer.receive()
+    if not at_once:
+        await peer.end.send(info)
+    await peer.end.aclose()
+    end = await relay.end_of(peer)
+    assert isinstance(end, PeerVanished)
+    assert str(end) == "the connection was closed in the middle of the login"
+
+
+async def test_a_reset_before_login_is_not_orderly(autojump_clock: Clock, relay: Relay) -> None:
+    peer = relay.connect()
+    await peer.receive()
+    peer.end.abort()
     assert isinstance(await relay.end_of(peer), PeerVanished)
 
 

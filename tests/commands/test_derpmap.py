@@ -179,6 +179,7 @@ def test_checked_with_a_pin(tmp_path: Path, run: Run):
         assert (code, err) == (0, "")
         assert node(out)["CertName"] == pin(tmp_path / "certs" / "127.0.0.1.crt")
         relay.stop()
+        assert not any("refused" in line for line in relay.log)
         code, again, err = run("derpmap", "--check", *flags(relay, tmp_path))
     assert (code, again) == (1, out)
     assert err.startswith("derper: TCP 127.0.0.1:")

@@ -151,6 +151,18 @@ def test_a_certificate_that_is_awaited(tmp_path: Path, run: Run, silent: int):
     assert f": the certificate for {HOST} from {directory} is awaited; " in said
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_it_leaves_no_refusal_behind(tmp_path: Path, run: Run, tls: bool):
+    with derper(tmp_path, tls=tls) as relay:
+        assert run("healthcheck", *flags(relay, tls=tls))[0] == 0
+        page = varz(relay.port("HTTP"))
+        assert relay.stop() == 0
+    assert not any("refused" in line for line in relay.log)
+    assert re.search(r"^derp_accepts 1$", page, re.MULTILINE)
+    ends = dict(re.findall(r'^derp_connection_ends\{reason="(\w+)"\} (\d+)$', page, re.MULTILINE))
+    assert {reason for reason, count in ends.items() if count != "0"} <= {"closed"}
+
+
 def test_nobody_is_refused_by_it(tmp_path: Path, run: Run):
     (tmp_path / "nodes").write_text(f"nodekey:{bytes(range(32)).hex()} another\n")
     with derper(tmp_path, "-verify-client-file", str(tmp_path / "nodes")) as relay:
