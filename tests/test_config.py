@@ -242,7 +242,7 @@ def test_variables():
 
 
 def test_key_file_from_variable():
-    by_variable = {"DERP_KEY_FILE": "/app/certs/derper+key"}
+    by_variable = HOME | {"DERP_KEY_FILE": "/app/certs/derper+key", "DERP_ADDR": ":8080"}
     assert configure(environ=by_variable, root=True).key_path == Path("/app/certs/derper+key")
     assert configure(environ=by_variable).key_path == Path("/app/certs/derper+key")
     assert configure("-c", "/k", environ=by_variable).key_path == Path("/k")
