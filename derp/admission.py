@@ -168,7 +168,7 @@ async def ask_again(
         dict.fromkeys(
             Question(member.key, member.transport.remote.host)
             for member in server.hub.members
-            if member.key in wanted
+            if member.key in wanted and not member.can_mesh
         )
     )
 
@@ -190,5 +190,5 @@ def _end(server: Server, key: bytes, verdict: Verdict) -> None:
     """End whoever is connected with a key by now."""
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
     for member in [member for member in server.hub.members if member.key == key]:
-        if member.ending is None:
+        if member.ending is None and not member.can_mesh:
             member.end(NotAdmitted(reason))

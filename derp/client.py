@@ -10,16 +10,18 @@ from typing import Any, Final
 import trio
 from nacl.public import Box
 
-from derp import log
+from derp import log, presence
 from derp.admit.question import Question
 from derp.connection import Connection
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.net.transport import Transport
+from derp.rateconfig import NO_LIMIT
 from derp.reader import Reader
 from derp.server import Server
 from derp.wire import frames, login
 from derp.wire.frames import HEADER_LENGTH
 from derp.wire.keys import node_public_text, short
+from derp.wire.login import ClientInfo
 
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds from the handoff to a complete client info (Go: Server.accept)."""
@@ -49,16 +51,31 @@ async def serve(
     proof = await _login(server, transport, leftover)
     if proof is None:
         return
-    key, box, rest = proof
+    key, info, box, rest = proof
     del leftover, proof
-    await _admit(server, transport, key)
+    # A mesh peer is trusted, and often no node of the tailnet.
+    can_mesh = server.is_mesh_key(info.mesh_key)
+    if not can_mesh:
+        await _admit(server, transport, key)
     now = trio.current_time()
-    connection = Connection(server, transport, key, not_ideal=not_ideal, now=now)
+    connection = Connection(
+        server,
+        transport,
+        key,
+        now=now,
+        not_ideal=not_ideal,
+        prober=info.is_prober,
+        can_mesh=can_mesh,
+    )
+    del info
     fields["client"] = short(key)
+    if can_mesh:
+        fields["mesh"] = "peer"
     server.hub.join(connection)
     server.schedule(connection, now)
     try:
-        limit = server.rate_limit
+        presence.joined(connection)
+        limit = NO_LIMIT if can_mesh else server.rate_limit
         server_info = login.seal_server_info(box, limit.bytes_per_second, limit.burst)
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
@@ -74,6 +91,7 @@ async def serve(
     finally:
         server.unschedule(connection)
         told = server.hub.leave(connection)
+        presence.left(connection)
         connection.discard_queue()
         for member in told:
             member.peer_disconnected(key)
@@ -97,7 +115,7 @@ def _is_whole_login(leftover: bytes) -> bool:
 
 async def _login(
     server: Server, transport: Transport, leftover: bytes
-) -> tuple[bytes, Box, bytearray] | None:
+) -> tuple[bytes, ClientInfo, Box, bytearray] | None:
     """Read the client's proof of its key; None if it leaves without a byte of it.
 
     Health checks do, which want to know no more than whether DERP is served. Raises PeerVanished
@@ -116,7 +134,6 @@ async def _login(
             received += server.view[:count]
         payload = bytes(received[HEADER_LENGTH:size])
         del received[:size]
-        # What the client says of itself matters to mesh peers only, and there is no mesh key.
-        key, _, box = login.open_client_info(server.private_key, payload)
-        return key, box, received
+        key, info, box = login.open_client_info(server.private_key, payload)
+        return key, info, box, received
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")

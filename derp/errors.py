@@ -12,6 +12,7 @@
         ├── NotAdmitted         the client does not belong, or nobody could be asked
         ├── ProtocolViolation   a frame broke a rule after login
         ├── NotPermitted        a mesh-only frame from a client without the mesh key
+        ├── ClosedByMesh        a mesh peer asked for it
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
         └── InternalFault       a mistake of ours
 
@@ -85,6 +86,12 @@ class NotPermitted(ConnectionEnd):
     """A mesh-only frame came from a client that is no mesh peer."""
 
     reason = "not_permitted"
+
+
+class ClosedByMesh(ConnectionEnd):
+    """A mesh peer asked for the client to be disconnected (ClosePeer)."""
+
+    reason = "closed_by_mesh"
 
 
 class WriteTimeout(ConnectionEnd):

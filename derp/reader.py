@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from derp import meshpeer
 from derp.connection import Connection
 from derp.errors import PeerVanished
 from derp.metrics import DropReason
@@ -138,7 +139,7 @@ class Reader:
         self._burst = 0
         return self._gathering
 
-    def _act(self, received: int) -> int:
+    def _act(self, received: int) -> int:  # noqa: PLR0912 -- one loop over kinds of frames
         """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
 
         Returns how many packets were joined to the one before them. Raises ProtocolViolation or
@@ -146,6 +147,7 @@ class Reader:
         """
         server, connection = self._server, self._connection
         buffer, view, key = server.buffer, server.view, connection.key
+        mesh = connection.can_mesh
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -157,7 +159,7 @@ class Reader:
         found = total = 0
         try:
             while start < end:
-                what, stop, destination, packets = runs.next_run(buffer, start, end, key)
+                what, stop, destination, packets = runs.next_run(buffer, start, end, key, mesh)
                 if what == runs.INCOMPLETE:
                     break
                 found += 1
@@ -172,6 +174,9 @@ class Reader:
                     pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
                 elif what == _NOTE_PREFERRED:
                     self._note_preferred(preferred=buffer[stop - 1] != 0)
+                elif what in meshpeer.FRAMES:
+                    stop, packets = meshpeer.act(connection, what, view, start, stop, end)
+                    total += packets
                 elif what == runs.UNKNOWN:
                     server.metrics.unknown_frames += 1
                 start = stop
@@ -199,12 +204,13 @@ class Reader:
         if (peer := server.hub.active.get(destination)) is not None:
             peer.deliver(run, packets, payload, connection.key, disco=disco)
             return
+        if (link := server.hub.forwarders.best.get(destination)) is not None:
+            metrics.packets_forwarded_out += packets
+            link.forward(run, packets, payload, destination, disco=disco)
+            return
         metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
         if disco:
-            now = trio.current_time()
-            for _ in range(packets):
-                if not connection.peer_not_here(destination, now):
-                    break
+            connection.not_here(destination, packets, trio.current_time())
 
     def _note_preferred(self, *, preferred: bool) -> None:
         """Note whether this is the client's home, counting moves of established clients."""

@@ -1,7 +1,8 @@
 """What all connections of one relay share. Only the event loop touches it; there are no locks."""
 
+import hmac
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
@@ -19,15 +20,31 @@ from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH, MAX_PACKET_SIZE
 
 if TYPE_CHECKING:
     from derp.connection import Connection
+    from derp.sender import Sender
 
 KEEP_ALIVE: Final = 60.0
 """Seconds between keep-alives, at least (Go: derp.KeepAlive)."""
 KEEP_ALIVE_JITTER: Final = 5.0
+PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
+"""Seconds for which a mesh peer may take nothing (Go: privilegedWriteTimeout)."""
 ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 
 # A frame's tail, a full read, and what OpenSSL may hold of a record from before.
 _BUFFER_SIZE: Final = HEADER_LENGTH + KEY_LENGTH + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
+
+
+class Forwarder(Protocol):
+    """A link to another relay, as the packet path knows it."""
+
+    def forward(
+        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+    ) -> None:
+        """Send or queue a run of `packets` RecvPacket frames for `destination`, which is there.
+
+        `payload` is the number of bytes that are not frame headers or keys. The run lies in the
+        shared read buffer. Never raises.
+        """
 
 
 @attrs.define(eq=False)
@@ -47,12 +64,16 @@ class Server:
     gate: Gate | None = attrs.field(default=None, repr=False)
     """Says who may log in; None where everybody may."""
     metrics: Metrics = attrs.field(factory=Metrics)
+    mesh_key: bytes | None = attrs.field(default=None, repr=False)
+    """What mesh peers show to be trusted, 32 bytes; None where there are none."""
     public_key: bytes = attrs.field(init=False)
-    hub: "Hub[Connection]" = attrs.field(init=False, factory=Hub)
+    hub: "Hub[Connection, Forwarder]" = attrs.field(init=False, factory=Hub)
     keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
     round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
-    sending: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
-    """The connections with something queued, each with a task that sends it."""
+    watchers: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
+    """The mesh peers that are told who comes and goes."""
+    sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
+    """The peers with something queued, each with a task that sends it."""
     poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
@@ -69,9 +90,15 @@ class Server:
             self._sent = trio.Event()
             await self._sent.wait()
 
-    def sent(self, connection: "Connection") -> None:
-        """Note that nothing is queued for a connection any more."""
-        del self.sending[connection]
+    def is_mesh_key(self, shown: bytes | None) -> bool:
+        """Whether a client has shown the mesh key (Go: isMeshPeer)."""
+        if self.mesh_key is None or shown is None:
+            return False
+        return hmac.compare_digest(self.mesh_key, shown)
+
+    def sent(self, sender: "Sender") -> None:
+        """Note that nothing is queued for a peer any more."""
+        del self.sending[sender]
         self.poller.under_way -= 1
         if not self.sending:
             self._sent.set()
@@ -88,7 +115,7 @@ class Server:
         self.rate_limit = limit
         now = trio.current_time()
         for connection in self.hub.members:
-            connection.bucket = self.bucket(now)
+            connection.bucket = None if connection.can_mesh else self.bucket(now)
 
     def schedule(self, connection: "Connection", now: float) -> None:
         """Make the first keep-alive and the first round-trip sample of a connection due."""

@@ -54,10 +54,10 @@ def make_site(
             uptime=trio.current_time() - clock_at_start,
             tasks=trio.lowlevel.current_statistics().tasks_living,
             process=process.read(),
-            clients_total=len(hub.active),
+            clients_total=hub.known,
             clients_local=len(hub.active),
-            clients_remote=0,
-            watchers=0,
+            clients_remote=hub.known - len(hub.active),
+            watchers=len(server.watchers),
             dup_client_keys=len(hub.duplicates),
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,
@@ -74,6 +74,9 @@ def make_site(
         # Counted afresh, so that they can't drift.
         metrics.current_connections = len(members)
         metrics.current_home_connections = sum(member.preferred for member in members)
+        metrics.multiforwarder_created = server.hub.forwarders.created
+        metrics.multiforwarder_deleted = server.hub.forwarders.deleted
+        metrics.packet_forwarder_delete_other_value = server.hub.forwarders.delete_other
         metrics.current_notideal_connections = sum(member.not_ideal for member in members)
         return render(metrics, gauges(), stats, names)
 

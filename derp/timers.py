@@ -38,15 +38,14 @@ async def run(server: Server) -> NoReturn:
 
 def end_stuck(server: Server, now: float) -> None:
     """End the connections whose peers have taken nothing for longer than the write timeout."""
-    if not server.write_timeout:
-        return
-    for connection in list(server.sending):
-        taken, since = connection.progress
-        if connection.transport.taken != taken:
-            connection.progress = (connection.transport.taken, now)
-        elif now - since > server.write_timeout and connection.ending is None:
+    for sender in list(server.sending):
+        timeout = sender.write_timeout
+        taken, since = sender.progress
+        if sender.transport.taken != taken:
+            sender.progress = (sender.transport.taken, now)
+        elif timeout and now - since > timeout and sender.ending is None:
             server.metrics.sclient_write_timeouts += 1
-            connection.end(WriteTimeout(f"the client took nothing for {server.write_timeout:g} s"))
+            sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
 
 
 def sample_round_trip(connection: Connection) -> None:

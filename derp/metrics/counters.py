@@ -171,6 +171,11 @@ class Metrics:
         self.packets_dropped[key] += packets
         self.bytes_dropped[key] += nbytes
 
+    def mesh_updates(self, changes: int) -> None:
+        """Count changes of who is connected that a mesh peer is told at once."""
+        self.mesh_update_batch_size.observe(changes)
+        self.mesh_update_loop_count.observe(1)
+
     def queued(self, milliseconds: float, packets: int = 1) -> None:
         """Count how long packets waited in their destination's queue (Go: recordQueueTime)."""
         before = self.average_queue_duration_ms

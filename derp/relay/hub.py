@@ -1,11 +1,14 @@
 """Who is connected: from key to connection, duplicates, and who is told when somebody leaves.
 
+What is connected to another relay of the mesh is known by the link that leads there.
+
 The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
 """
 
 from typing import Generic, Protocol, TypeVar
 
 from derp.relay.duplicates import DuplicateSet
+from derp.relay.forwarders import Forwarders
 
 
 class Member(Protocol):
@@ -20,10 +23,14 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
+L = TypeVar("L")
 
 
-class Hub(Generic[M]):
-    """Every logged-in connection of this relay."""
+class Hub(Generic[M, L]):
+    """Every logged-in connection of this relay, and every key that a link to another one leads to.
+
+    A connection of this relay comes before any link.
+    """
 
     def __init__(self) -> None:
         self.active: dict[bytes, M] = {}
@@ -32,6 +39,7 @@ class Hub(Generic[M]):
         self.duplicates: dict[bytes, DuplicateSet[M]] = {}
         self.duplicate_logins = 0
         """How many connections have ever joined while their key was connected."""
+        self.forwarders: Forwarders[L] = Forwarders()
         self._told_when_gone: dict[bytes, set[M]] = {}
 
     def join(self, member: M) -> None:
@@ -49,7 +57,7 @@ class Hub(Generic[M]):
         self.active[key] = member
 
     def leave(self, member: M) -> set[M]:
-        """Let a connection go; return those to be told that its key is no longer here."""
+        """Let a connection go; return those to be told that its key is no longer reachable."""
         key = member.key
         del self.members[member]
         for source in member.heard_from:
@@ -60,13 +68,38 @@ class Hub(Generic[M]):
 
         if (duplicates := self.duplicates.get(key)) is None:
             del self.active[key]
-            return self._told_when_gone.pop(key, set())
+            return self._gone(key)
         duplicates.remove(member)
         self.active[key] = duplicates.active
         if len(duplicates.members) == 1:
             del self.duplicates[key]
             duplicates.active.duplicate = False
         return set()
+
+    def add_forwarder(self, key: bytes, link: L) -> None:
+        """Note that `link` leads to a relay that `key` is connected to."""
+        self.forwarders.add(key, link)
+
+    def remove_forwarder(self, key: bytes, link: L) -> set[M]:
+        """Note that it does so no longer; return those to be told that `key` is gone."""
+        return self._gone(key) if self.forwarders.remove(key, link) else set()
+
+    def _gone(self, key: bytes) -> set[M]:
+        """Return who is to be told of a key that has left, unless it is still reachable."""
+        if key in self.active or key in self.forwarders:
+            return set()
+        return self._told_when_gone.pop(key, set())
+
+    def connections(self, key: bytes) -> list[M]:
+        """List the connections that a key has to this relay."""
+        if (duplicates := self.duplicates.get(key)) is not None:
+            return list(duplicates.members)
+        return [self.active[key]] if key in self.active else []
+
+    @property
+    def known(self) -> int:
+        """How many keys are connected, to this relay or to another of the mesh."""
+        return len(self.active.keys() | self.forwarders.best.keys())
 
     def heard(self, member: M) -> None:
         """Note that a connection whose `duplicate` is set has sent something."""
@@ -85,7 +118,7 @@ class Hub(Generic[M]):
 
     def check(self) -> list[str]:
         """Return what is inconsistent, one sentence each; empty when all is well."""
-        problems = []
+        problems = self.forwarders.check()
         keys: dict[bytes, int] = {}
         for member in self.members:
             keys[member.key] = keys.get(member.key, 0) + 1

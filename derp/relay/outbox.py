@@ -3,7 +3,8 @@
 The original queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
 lane is bounded by bytes and by how long its oldest entry has waited: a fast receiver loses
 nothing, a slow one gets fresh packets instead of a long queue of stale ones. Dropping is from the
-head, by whole frames. Control frames go first, then disco packets, then the rest.
+head, by whole frames. Control frames go first, then who came and went (for mesh peers), then disco
+packets, then the rest.
 
 An outbox exists only while something waits; an idle connection has none.
 
@@ -112,13 +113,22 @@ class Lane:
 class Outbox:
     """Everything that waits for one connection. `on_drop` hears of what is dropped from a head."""
 
-    __slots__ = ("_control", "_control_size", "_disco", "_packets")
+    __slots__ = ("_control", "_control_size", "_disco", "_packets", "updates")
 
     def __init__(self, on_drop: OnDrop) -> None:
         self._control: deque[bytes] = deque()
         self._control_size = 0
         self._disco = Lane(DISCO_LANE_BYTES, on_drop)
         self._packets = Lane(LANE_BYTES, on_drop)
+        self.updates: dict[bytes, bytes] | None = None
+        """What a watcher is still to be told, by key. Only the newest for each counts, and none of
+        it may be dropped: so it is bounded by the number of clients."""
+
+    def put_update(self, key: bytes, frame: bytes) -> None:
+        """Queue a frame that says whether `key` is connected, in place of what waits about it."""
+        if self.updates is None:
+            self.updates = {}
+        self.updates[key] = frame
 
     def put_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Queue a control frame; False where too many wait already and it need not be queued."""
@@ -145,6 +155,10 @@ class Outbox:
             pieces.append(self._control.popleft())
             size += len(pieces[-1])
         self._control_size -= size
+        if updates := self.updates:
+            while updates and size < limit:
+                pieces.append(updates.pop(next(iter(updates))))
+                size += len(pieces[-1])
         for lane in (self._disco, self._packets):
             lane.expire(now)
             while lane.entries and size < limit:
@@ -160,8 +174,9 @@ class Outbox:
         """Drop everything; `on_drop` hears of the packets."""
         self._control.clear()
         self._control_size = 0
+        self.updates = None
         self._disco.clear(on_drop)
         self._packets.clear(on_drop)
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._disco.entries or self._packets.entries)
+        return bool(self._control or self.updates or self._disco.entries or self._packets.entries)

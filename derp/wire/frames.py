@@ -5,7 +5,11 @@ The layouts are those of Go's `derp/derp.go`, protocol version 2.
 """
 
 import enum
+import ipaddress
 import struct
+from typing import Final
+
+import attrs
 
 from derp.errors import NotPermitted, ProtocolViolation
 
@@ -23,6 +27,9 @@ MAX_PACKET_SIZE = 64 << 10
 
 PACKET_OVERHEAD = HEADER_LENGTH + KEY_LENGTH
 """Bytes of a SendPacket or RecvPacket frame that are not the packet: both have the same."""
+
+FORWARD_OVERHEAD = HEADER_LENGTH + 2 * KEY_LENGTH
+"""Bytes of a ForwardPacket frame that are not the packet."""
 
 MAX_CLIENT_INFO = 256 << 10
 """The longest ClientInfo payload that a server reads (Go: `recvClientKey`)."""
@@ -76,6 +83,17 @@ class PeerGoneReason(enum.IntEnum):
     NOT_HERE = 0x01
 
 
+class PresentFlags(enum.IntFlag):
+    """The last byte of a PeerPresent frame (Go: derp.PeerPresentFlags)."""
+
+    REGULAR = 1 << 0
+    """None of the others."""
+    MESH_PEER = 1 << 1
+    PROBER = 1 << 2
+    NOT_IDEAL = 1 << 3
+    """It would rather be on another node of the region."""
+
+
 # The payload lengths that a server accepts from a logged-in client, as Go's handleFrame* do.
 _ACCEPTED = {
     FrameType.NOTE_PREFERRED: range(1, 2),
@@ -88,12 +106,12 @@ _ACCEPTED = {
 _MESH_ONLY = frozenset({FrameType.FORWARD_PACKET, FrameType.WATCH_CONNS, FrameType.CLOSE_PEER})
 
 
-def check_header(kind: int, length: int) -> bool:
+def check_header(kind: int, length: int, *, mesh: bool = False) -> bool:
     """Decide from its header whether a logged-in client may send this frame.
 
-    Returns False for a type that a server does not know and skips, however long.
-    Raises ProtocolViolation for a length that its type can't have, NotPermitted for a frame that
-    takes the mesh key.
+    `mesh`: the client has shown the mesh key. Returns False for a type that a server does not know
+    and skips, however long. Raises ProtocolViolation for a length that its type can't have,
+    NotPermitted for a frame that takes the mesh key.
     """
     accepted = _ACCEPTED.get(kind)  # type: ignore[call-overload]
     if accepted is None:
@@ -104,7 +122,7 @@ def check_header(kind: int, length: int) -> bool:
             f"{accepted.start}" if len(accepted) == 1 else f"{accepted.start} to {accepted[-1]}"
         )
         raise ProtocolViolation(f"{name} frame of {length} bytes, expected {wanted}")
-    if kind in _MESH_ONLY:
+    if kind in _MESH_ONLY and not mesh:
         raise NotPermitted(f"{name} frame from a client without the mesh key")
     return True
 
@@ -123,6 +141,7 @@ def frame(kind: FrameType, payload: bytes = b"") -> bytes:
 
 
 KEEP_ALIVE = frame(FrameType.KEEP_ALIVE)
+WATCH_CONNS = frame(FrameType.WATCH_CONNS)
 
 
 def server_key(public_key: bytes) -> bytes:
@@ -138,6 +157,39 @@ def recv_packet(source: bytes, packet: bytes) -> bytes:
 def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
     """Build the frame that tells that `key` has left, or was never here."""
     return frame(FrameType.PEER_GONE, key + bytes((reason,)))
+
+
+_PRESENT: Final = struct.Struct(">32s16sHB")
+
+
+@attrs.frozen
+class Present:
+    """What a PeerPresent frame tells (Go: derp.PeerPresentMessage)."""
+
+    key: bytes
+    host: str = ""
+    """The client's IP address; "" where an old relay does not tell it."""
+    port: int = 0
+    flags: PresentFlags = attrs.field(default=PresentFlags(0))
+    """0 where an old relay does not tell them."""
+
+
+def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
+    """Build the frame that tells a watcher that `key` is connected, from `host`, an IP address."""
+    address = ipaddress.ip_address(host)
+    mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
+    return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
+
+
+def parse_peer_present(payload: bytes) -> Present:
+    """Read a PeerPresent payload; what later versions add is ignored. Raises ProtocolViolation."""
+    if len(payload) < KEY_LENGTH:
+        raise ProtocolViolation(f"PEER_PRESENT frame of {len(payload)} bytes, expected 32 or more")
+    if len(payload) < KEY_LENGTH + 18:
+        return Present(payload[:KEY_LENGTH])
+    key, packed, port, flags = _PRESENT.unpack(payload[: _PRESENT.size].ljust(_PRESENT.size, b"\0"))
+    address = ipaddress.IPv6Address(packed)
+    return Present(key, str(address.ipv4_mapped or address), port, PresentFlags(flags))
 
 
 def pong(data: bytes) -> bytes:

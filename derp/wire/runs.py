@@ -53,7 +53,7 @@ Scan = tuple[int, int, bytes, int]
 
 
 def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
-    buffer: bytearray, start: int, end: int, source: bytes
+    buffer: bytearray, start: int, end: int, source: bytes, mesh: bool = False
 ) -> Scan:
     """Find what begins at `start`, rewriting packets so that they come from `source`.
 
@@ -63,13 +63,14 @@ def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     - `(UNKNOWN, stop, b"", 0)`: a frame to skip, up to `stop`, which may be behind `end`;
     - `(INCOMPLETE, start, b"", 0)`: more bytes are needed.
 
+    `mesh`: the client has shown the mesh key, and may send the frames that take it.
     Raises ProtocolViolation or NotPermitted as soon as a header shows that it must.
     """
     if end - start < HEADER_LENGTH:
         return INCOMPLETE, start, b"", 0
     kind, length = HEADER.unpack_from(buffer, start)
     if kind != _SEND:
-        return _control(kind, start, start + HEADER_LENGTH + length, end)
+        return _control(kind, start, start + HEADER_LENGTH + length, end, mesh)
     if not _MIN_LENGTH <= length <= _MAX_LENGTH:
         raise ProtocolViolation(
             f"SEND_PACKET frame of {length} bytes, expected {_MIN_LENGTH} to {_MAX_LENGTH}"
@@ -120,8 +121,8 @@ def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     return (DISCO if disco else PACKETS), position, destination, packets
 
 
-def _control(kind: int, start: int, stop: int, end: int) -> Scan:
-    if not check_header(kind, stop - start - HEADER_LENGTH):
+def _control(kind: int, start: int, stop: int, end: int, mesh: bool) -> Scan:
+    if not check_header(kind, stop - start - HEADER_LENGTH, mesh=mesh):
         return UNKNOWN, stop, b"", 0
     if stop > end:
         return INCOMPLETE, start, b"", 0

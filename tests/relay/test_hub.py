@@ -20,7 +20,7 @@ class Member:
 
 
 def test_a_single_connection_is_the_active_one() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     member = Member(A)
     hub.join(member)
     assert hub.active == {A: member}
@@ -31,7 +31,7 @@ def test_a_single_connection_is_the_active_one() -> None:
 
 
 def test_the_newest_duplicate_is_active_until_another_speaks() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     first, second = Member(A), Member(A)
     hub.join(first)
     hub.join(second)
@@ -46,7 +46,7 @@ def test_the_newest_duplicate_is_active_until_another_speaks() -> None:
 
 
 def test_when_the_active_duplicate_leaves_the_other_takes_over() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     first, second = Member(A), Member(A)
     hub.join(first)
     hub.join(second)
@@ -57,7 +57,7 @@ def test_when_the_active_duplicate_leaves_the_other_takes_over() -> None:
 
 
 def test_of_silent_duplicates_the_oldest_takes_over() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     first, second, third = Member(A), Member(A), Member(A)
     for member in (first, second, third):
         hub.join(member)
@@ -66,7 +66,7 @@ def test_of_silent_duplicates_the_oldest_takes_over() -> None:
 
 
 def test_those_who_were_handed_packets_are_told_once() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     sender, receiver, bystander = Member(A), Member(B), Member(C)
     for member in (sender, receiver, bystander):
         hub.join(member)
@@ -80,7 +80,7 @@ def test_those_who_were_handed_packets_are_told_once() -> None:
 
 
 def test_nobody_is_told_while_a_duplicate_stays() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     first, second, receiver = Member(A), Member(A), Member(B)
     for member in (first, second, receiver):
         hub.join(member)
@@ -90,7 +90,7 @@ def test_nobody_is_told_while_a_duplicate_stays() -> None:
 
 
 def test_who_has_left_is_not_told() -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     sender, receiver = Member(A), Member(B)
     hub.join(sender)
     hub.join(receiver)
@@ -102,7 +102,7 @@ def test_who_has_left_is_not_told() -> None:
 
 def test_the_check_notices_each_kind_of_damage() -> None:
     def damaged(damage: str) -> list[str]:
-        hub: Hub[Member] = Hub()
+        hub: Hub[Member, object] = Hub()
         first, second, receiver = Member(A), Member(A), Member(B)
         for member in (first, second, receiver):
             hub.join(member)
@@ -139,7 +139,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub: Hub[Member] = Hub()
+        self.hub: Hub[Member, object] = Hub()
         self.connected: list[Member] = []
         self.history: dict[bytes, list[Member]] = {}
         self.last: dict[bytes, Member | None] = {}
@@ -215,7 +215,7 @@ TestHubMachine.settings = settings(max_examples=60, stateful_step_count=30, dead
 
 @given(st.lists(st.sampled_from([A, B, C]), max_size=30))
 def test_after_everybody_has_left_nothing_remains(keys: list[bytes]) -> None:
-    hub: Hub[Member] = Hub()
+    hub: Hub[Member, object] = Hub()
     members = [Member(key) for key in keys]
     for member in members:
         hub.join(member)

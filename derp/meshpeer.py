@@ -1,0 +1,67 @@
+"""What a mesh peer may send and other clients may not: packets forwarded, watching, closing.
+
+A mesh peer is a client that has shown the mesh key: another relay, or somebody's monitoring. What
+it forwards is delivered here or nowhere, and never forwarded once more.
+"""
+
+from typing import Final
+
+import trio
+
+from derp import log, presence
+from derp.connection import Connection
+from derp.errors import ClosedByMesh
+from derp.metrics import DropReason
+from derp.wire import forwarding
+from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType
+from derp.wire.keys import short
+
+FRAMES: Final = frozenset(
+    {int(FrameType.FORWARD_PACKET), int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER)}
+)
+
+_FORWARD_PACKET: Final = int(FrameType.FORWARD_PACKET)
+_WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
+
+logger = log.get("mesh")
+
+
+def act(
+    peer: Connection, what: int, view: memoryview, start: int, stop: int, end: int
+) -> tuple[int, int]:
+    """Act on the frame of type `what` in `view[start:stop]`, and on those like it up to `end`.
+
+    Returns where that ends, and how many packets it was.
+    """
+    if what == _FORWARD_PACKET:
+        return _forwarded(peer, view, start, end)
+    if what == _WATCH_CONNS:
+        presence.watch(peer)
+    else:
+        _close(peer, bytes(view[stop - KEY_LENGTH : stop]))
+    return stop, 0
+
+
+def _forwarded(peer: Connection, view: memoryview, start: int, end: int) -> tuple[int, int]:
+    """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
+    server = peer.server
+    found = forwarding.next_forwarded(view, start, end)
+    stop, source, destination, packets, run, disco = found
+    payload = len(run) - packets * PACKET_OVERHEAD
+    server.metrics.packets_forwarded_in += packets
+    if (client := server.hub.active.get(destination)) is not None:
+        client.deliver(run, packets, payload, source, disco=disco)
+        return stop, packets
+    server.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
+    if disco:
+        peer.not_here(destination, packets, trio.current_time())
+    return stop, packets
+
+
+def _close(peer: Connection, key: bytes) -> None:
+    """Disconnect a client (Go: handleFrameClosePeer)."""
+    found = peer.server.hub.connections(key)
+    by = short(peer.key)
+    logger.info("a mesh peer closes a client", peer=by, client=short(key), connections=len(found))
+    for connection in found:
+        connection.end(ClosedByMesh(f"the mesh peer {by} asked for it"))

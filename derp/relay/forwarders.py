@@ -1,0 +1,72 @@
+"""Through which link to another relay a key that is not connected here is reached.
+
+Usually that is one link, or none. While a client moves, two relays may say that they have it: then
+packets go on through the link that said so first, until it says that the client has left (Go:
+multiForwarder).
+"""
+
+from typing import Generic, TypeVar
+
+F = TypeVar("F")
+
+
+class Forwarders(Generic[F]):
+    """For each key known to be connected elsewhere, the links that lead to it."""
+
+    def __init__(self) -> None:
+        self.best: dict[bytes, F] = {}
+        """The link that a key's packets take. Read directly on the packet path."""
+        self.created = 0
+        """How often a key came to be reachable through a second link."""
+        self.deleted = 0
+        """How often one of several links was left to a key."""
+        self.delete_other = 0
+        """How often a link took back a key that another led to."""
+        # The links of keys that have more than one, in the order in which they came.
+        self._several: dict[bytes, dict[F, None]] = {}
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.best
+
+    def add(self, key: bytes, link: F) -> None:
+        """Note that `link` leads to `key` (Go: AddPacketForwarder)."""
+        best = self.best.get(key)
+        if best is None:
+            self.best[key] = link
+        elif (several := self._several.get(key)) is not None:
+            several[link] = None
+        elif best is not link:
+            self._several[key] = {best: None, link: None}
+            self.created += 1
+
+    def remove(self, key: bytes, link: F) -> bool:
+        """Note that `link` leads to `key` no longer (Go: RemovePacketForwarder).
+
+        Returns whether it was the last one.
+        """
+        best = self.best.get(key)
+        if best is None:
+            return False
+        if (several := self._several.get(key)) is None:
+            if best is not link:
+                self.delete_other += 1
+                return False
+            del self.best[key]
+            return True
+        if link in several:
+            del several[link]
+            self.best[key] = next(iter(several))
+            if len(several) == 1:
+                del self._several[key]
+                self.deleted += 1
+        return False
+
+    def check(self) -> list[str]:
+        """Return what is inconsistent, one sentence each; empty when all is well."""
+        problems = []
+        for key, several in self._several.items():
+            if len(several) < 2:
+                problems.append("a key has less than two links, and a set of them")
+            elif self.best.get(key) is not next(iter(several)):
+                problems.append("a key's packets do not take the link that was first")
+        return problems
