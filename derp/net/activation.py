@@ -1,0 +1,112 @@
+"""Listening sockets that systemd holds, and hands to each process of a service (sd_listen_fds(3)).
+
+They stay open from one process to the next: whoever connects while the relay is restarted waits in
+the kernel's queue, and is not refused. The protocol is two variables, LISTEN_PID (ours) and
+LISTEN_FDS (how many), and descriptors from 3 on.
+
+A socket is taken for what is configured: TCP with the port of -a or of -http-port, UDP with that of
+-stun-port. One that fits nothing is a mistake, as is a socket for IPv6 that takes IPv4 too: its
+clients' addresses would be told in a form that they don't know.
+"""
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import MutableMapping, Sequence
+from typing import Final
+
+import attrs
+
+from derp.errors import StartError
+
+FIRST_DESCRIPTOR: Final = 3
+_MOST: Final = 64
+_SAY_SO: Final = "in the unit derper.socket"
+
+
+@attrs.define
+class Inherited:
+    """The sockets that were handed over and are not taken yet."""
+
+    sockets: list[socket.socket]
+
+    def take(self, kind: socket.SocketKind, port: int) -> Sequence[socket.socket]:
+        """Take those of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`."""
+        taken = [
+            sock for sock in self.sockets if sock.type == kind and sock.getsockname()[1] == port
+        ]
+        self.sockets = [sock for sock in self.sockets if sock not in taken]
+        return taken
+
+    def refuse_rest(self) -> None:
+        """Close what nothing has taken. Raises StartError if there was any."""
+        if not self.sockets:
+            return
+        first = _name(self.sockets[0])
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
+        raise StartError(
+            f"systemd hands over a socket on {first}, which nothing here serves; "
+            f"want the ports of -a, -http-port and -stun-port {_SAY_SO}"
+        )
+
+
+def inherited(
+    environ: MutableMapping[str, str], pid: int, first: int = FIRST_DESCRIPTOR
+) -> Inherited:
+    """Return the sockets handed to the process `pid`, non-blocking; usually there are none.
+
+    The variables are removed, so that no child takes them for its own. Raises StartError.
+    """
+    meant_for = environ.pop("LISTEN_PID", "")
+    count_text = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if meant_for != str(pid):
+        return Inherited([])
+    if not re.fullmatch(r"[0-9]{1,2}", count_text) or int(count_text) > _MOST:
+        raise StartError(f"LISTEN_FDS={count_text[:20]}: want the number of sockets, up to {_MOST}")
+    with contextlib.ExitStack() as undo:
+        descriptors = range(first, first + int(count_text))
+        sockets = [undo.enter_context(_adopt(descriptor)) for descriptor in descriptors]
+        undo.pop_all()
+    return Inherited(sockets)
+
+
+def _adopt(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise StartError(
+            f"systemd hands over the descriptor {descriptor}, which is no socket ({error.strerror})"
+        ) from error
+    sock.setblocking(False)
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.close()
+        raise StartError(f"systemd hands over a socket that is not TCP or UDP; want none {_SAY_SO}")
+    if sock.type == socket.SOCK_STREAM and not sock.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    ):
+        name = _name(sock)
+        sock.close()
+        raise StartError(f"systemd hands over a connection on {name}; want Accept=no {_SAY_SO}")
+    if (
+        sock.family == socket.AF_INET6
+        and sock.getsockname()[0] == "::"
+        and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    ):
+        name = _name(sock)
+        sock.close()
+        raise StartError(
+            f"systemd hands over a socket on {name} that takes IPv4 as well; want "
+            f"BindIPv6Only=ipv6-only, and a line for 0.0.0.0 beside that for [::], {_SAY_SO}"
+        )
+    return sock
+
+
+def _name(sock: socket.socket) -> str:
+    kind = "TCP" if sock.type == socket.SOCK_STREAM else "UDP"
+    host, port, *_ = sock.getsockname()
+    return f"{kind} [{host}]:{port}" if ":" in host else f"{kind} {host}:{port}"
