@@ -2,9 +2,9 @@
 
 Each field of `Config` is one flag and says everything about it: name, environment variable,
 default, help and the check from derp/values.py that its value must pass. Rules between fields
-stand below them. Those of certificates and of verification have files of their own,
-derp/certoptions.py and derp/verifyoptions.py. Nothing else in the program checks a configured value
-again.
+stand below them. Those of certificates, of verification and of the mesh have files of their own:
+derp/certoptions.py, derp/verifyoptions.py and derp/meshoptions.py. Nothing else in the program
+checks a configured value again.
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
 derper-docker. Nothing here touches the network or the file system.
@@ -22,6 +22,7 @@ from derp.certoptions import ACME, ACME_MODES, TLS, CertificateOptions
 from derp.errors import UsageError
 from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Setting
 from derp.http.bootstrap_dns import Name
+from derp.meshoptions import MESH, MeshOptions
 from derp.options import ConfigError, flag_of, option
 from derp.refused import REFUSED
 from derp.values import Address
@@ -35,7 +36,7 @@ _LISTENING: Final = "Listening"
 _WEB: Final = "Pages"
 _LIMITS: Final = "Limits"
 _TCP: Final = "TCP connections"
-_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, _WEB, _LIMITS, _TCP)
+_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, MESH, _WEB, _LIMITS, _TCP)
 """In the order of the help."""
 
 _DEV_ADDRESS: Final = Address("", 3340)
@@ -43,7 +44,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 
 
 @attrs.frozen(kw_only=True)
-class Config(CertificateOptions, VerifyOptions):
+class Config(CertificateOptions, VerifyOptions, MeshOptions):
     """Everything the operator decides. Durations are seconds.
 
     Any combination that can be constructed can be served, as far as that can be known without
@@ -220,6 +221,7 @@ class Config(CertificateOptions, VerifyOptions):
             want = "with -accept-connection-limit nothing would be accepted; want 1 or more"
             raise ConfigError("accept-connection-burst", burst, want)
         self.check_verification()
+        self.check_mesh(derp=self.derp, dev=self.dev)
         if not self.serve_tls:
             return
         self.check_certificates()

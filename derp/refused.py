@@ -8,7 +8,7 @@ from typing import Final
 
 from derp.flags import BOOL, STRING, Flag, Kind
 
-_NO_MESH: Final = "meshing with other relays is not supported yet; leave it out"
+_NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -mesh-psk-file"
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
@@ -17,10 +17,8 @@ def _refused(name: str, kind: Kind, default: str, refusal: str, variable: str = 
 
 
 REFUSED: Final = (
-    _refused("mesh-psk-file", STRING, "", _NO_MESH),
-    _refused("mesh-with", STRING, "", _NO_MESH),
-    _refused("secrets-url", STRING, "", _NO_MESH),
-    _refused("secrets-path-prefix", STRING, "prod/derp", _NO_MESH),
-    _refused("secrets-cache-dir", STRING, "", _NO_MESH),
+    _refused("secrets-url", STRING, "", _NO_SECRETS),
+    _refused("secrets-path-prefix", STRING, "prod/derp", _NO_SECRETS),
+    _refused("secrets-cache-dir", STRING, "", _NO_SECRETS),
     _refused("ace", BOOL, "false", _NO_ACE),
 )

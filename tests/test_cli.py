@@ -64,9 +64,10 @@ def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: py
         (("-hostnam",), "-hostnam: no such flag; did you mean -hostname?"),
         (("-dev", "-home", "a\nb"), "-home 'a\\nb': want blank, or a URL that begins with "),
         (
-            ("-dev", "-mesh-with", "x"),
-            "-mesh-with: meshing with other relays is not supported yet; ",
+            ("-dev", "-secrets-url", "x"),
+            "-secrets-url: setec servers are not supported; leave it out, and use -mesh-psk-file",
         ),
+        (("-dev", "-mesh-with", "a,,b"), "-mesh-with a,,b: want no empty entry, but host, "),
         (("-certmode=manual", "-c=/k", "-certdir="), "-certdir='': want a directory for"),
     ],
 )

@@ -578,8 +578,6 @@ def test_a_secret_is_in_no_repr():
 # --- flags of the Go derper that are not supported yet ---
 
 REFUSED = {
-    "mesh-psk-file": "/psk",
-    "mesh-with": "derp2.example.com",
     "secrets-url": "https://s3cret",
     "secrets-path-prefix": "x",
     "secrets-cache-dir": "/x",
@@ -587,8 +585,6 @@ REFUSED = {
 }
 HARMLESS = [
     *[
-        "mesh-psk-file=",
-        "mesh-with=",
         "secrets-url=",
         "secrets-path-prefix=prod/derp",
         "ace=f",
@@ -692,6 +688,7 @@ def test_every_flag_is_known():
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
+        *{"mesh-psk-file", "mesh-with"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
     }
     assert names == served | set(REFUSED)
