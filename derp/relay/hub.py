@@ -82,6 +82,9 @@ class Hub(Generic[M, L]):
 
     def remove_forwarder(self, key: bytes, link: L) -> set[M]:
         """Note that it does so no longer; return those to be told that `key` is gone."""
+        if key in self.active and key not in self.forwarders:
+            # To the original, what a key is connected to here is in place of a link.
+            self.forwarders.delete_other += 1
         return self._gone(key) if self.forwarders.remove(key, link) else set()
 
     def _gone(self, key: bytes) -> set[M]:

@@ -1,4 +1,4 @@
-"""The hub, also against a model that keeps the original's books (Go: clientSet, dupClientSet)."""
+"""The hub, also against a model of the original's books (clientSet, dupClientSet, clientsMesh)."""
 
 import itertools
 
@@ -100,6 +100,85 @@ def test_who_has_left_is_not_told() -> None:
     assert hub.check() == []
 
 
+def test_a_client_that_leaves_here_and_is_reachable_there_is_not_gone() -> None:
+    hub: Hub[Member, object] = Hub()
+    mover, receiver = Member(A), Member(B)
+    hub.join(mover)
+    hub.join(receiver)
+    hub.handed_over(A, receiver)
+    hub.add_forwarder(A, "there")
+    assert hub.leave(mover) == set()
+    assert hub.remove_forwarder(A, "there") == {receiver}
+    assert hub.remove_forwarder(A, "there") == set()
+
+
+def test_a_client_that_leaves_there_and_is_connected_here_is_not_gone() -> None:
+    hub: Hub[Member, object] = Hub()
+    mover, receiver = Member(A), Member(B)
+    hub.join(receiver)
+    hub.add_forwarder(A, "there")
+    hub.handed_over(A, receiver)
+    hub.join(mover)
+    assert hub.remove_forwarder(A, "there") == set()
+    assert hub.leave(mover) == {receiver}
+
+
+def test_nobody_is_told_until_the_last_link_to_a_key_is_gone() -> None:
+    hub: Hub[Member, object] = Hub()
+    receiver, bystander = Member(B), Member(C)
+    hub.join(receiver)
+    hub.join(bystander)
+    for link in ("one", "two"):
+        hub.add_forwarder(A, link)
+    hub.handed_over(A, receiver)
+    assert hub.remove_forwarder(A, "one") == set()
+    assert hub.remove_forwarder(A, "one") == set()
+    assert hub.remove_forwarder(A, "two") == {receiver}
+
+
+def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
+    hub: Hub[Member, object] = Hub()
+    receiver = Member(B)
+    hub.join(receiver)
+    hub.add_forwarder(A, "there")
+    hub.handed_over(A, receiver)
+    assert hub.leave(receiver) == set()
+    assert hub.remove_forwarder(A, "there") == set()
+    assert hub.check() == []
+
+
+def test_a_key_that_is_connected_here_and_there_is_known_once() -> None:
+    hub: Hub[Member, object] = Hub()
+    assert hub.known == 0
+    hub.join(Member(A))
+    hub.add_forwarder(A, "one")
+    hub.add_forwarder(A, "two")
+    hub.add_forwarder(B, "one")
+    assert hub.known == 2
+
+
+def test_all_connections_of_a_key_are_listed() -> None:
+    hub: Hub[Member, object] = Hub()
+    first, second, other = Member(A), Member(A), Member(B)
+    for member in (first, second, other):
+        hub.join(member)
+    hub.add_forwarder(C, "there")
+    assert hub.connections(A) == [first, second]
+    assert hub.connections(B) == [other]
+    assert hub.connections(C) == []
+    hub.leave(second)
+    assert hub.connections(A) == [first]
+
+
+def test_the_check_looks_at_the_links_too() -> None:
+    hub: Hub[Member, object] = Hub()
+    hub.add_forwarder(A, "one")
+    hub.add_forwarder(A, "two")
+    assert hub.check() == []
+    hub.forwarders.best[A] = "two"
+    assert hub.check()
+
+
 def test_the_check_notices_each_kind_of_damage() -> None:
     def damaged(damage: str) -> list[str]:
         hub: Hub[Member, object] = Hub()
@@ -135,7 +214,7 @@ def test_the_check_notices_each_kind_of_damage() -> None:
 
 
 class HubMachine(RuleBasedStateMachine):
-    """Any order of joins, activity, deliveries and leaves."""
+    """Any order of joins, activity, deliveries and leaves, here and at other relays."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,6 +223,8 @@ class HubMachine(RuleBasedStateMachine):
         self.history: dict[bytes, list[Member]] = {}
         self.last: dict[bytes, Member | None] = {}
         self.watchers: dict[bytes, set[Member]] = {}
+        self.links: dict[bytes, list[str]] = {}
+        self.delete_other = 0
 
     def of(self, key: bytes) -> list[Member]:
         return [member for member in self.connected if member.key == key]
@@ -173,10 +254,33 @@ class HubMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.connected)
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
-        source, target = (data.draw(st.sampled_from(self.connected)) for _ in range(2))
-        if source.key not in target.heard_from:
-            self.hub.handed_over(source.key, target)
-            self.watchers.setdefault(source.key, set()).add(target)
+        # What another relay forwards is from anybody.
+        source = data.draw(st.sampled_from([A, B, C]))
+        target = data.draw(st.sampled_from(self.connected))
+        if source not in target.heard_from:
+            self.hub.handed_over(source, target)
+            self.watchers.setdefault(source, set()).add(target)
+
+    @rule(key=st.sampled_from([A, B, C]), link=st.sampled_from(["one", "two", "three"]))
+    def add_forwarder(self, key: bytes, link: str) -> None:
+        self.hub.add_forwarder(key, link)
+        links = self.links.setdefault(key, [])
+        if link not in links:
+            links.append(link)
+
+    @rule(key=st.sampled_from([A, B, C]), link=st.sampled_from(["one", "two", "three"]))
+    def remove_forwarder(self, key: bytes, link: str) -> None:
+        told = self.hub.remove_forwarder(key, link)
+        links = self.links.get(key, [])
+        # One of several may be unknown; one in place of another, or of a client here, may not.
+        if link not in links and (len(links) == 1 or (not links and self.of(key))):
+            self.delete_other += 1
+        expected = set()
+        if link in links:
+            links.remove(link)
+            if not links and not self.of(key):
+                expected = self.watchers.pop(key, set())
+        assert told == expected
 
     @precondition(lambda self: self.connected)
     @rule(data=st.data())
@@ -188,7 +292,7 @@ class HubMachine(RuleBasedStateMachine):
         for watching in self.watchers.values():
             watching.discard(member)
         left = self.of(key)
-        expected = set() if left else self.watchers.pop(key, set())
+        expected = set() if left or self.links.get(key) else self.watchers.pop(key, set())
         assert told == expected
         if self.last[key] is member:
             self.last[key] = None
@@ -205,6 +309,10 @@ class HubMachine(RuleBasedStateMachine):
         assert self.hub.check() == []
         assert set(self.hub.members) == set(self.connected)
         assert self.hub.active == {m.key: self.last[m.key] for m in self.connected}
+        reachable = {key: links[0] for key, links in self.links.items() if links}
+        assert self.hub.forwarders.best == reachable
+        assert self.hub.forwarders.delete_other == self.delete_other
+        assert self.hub.known == len(reachable.keys() | {m.key for m in self.connected})
         for member in self.connected:
             assert member.duplicate is (len(self.of(member.key)) > 1)
 
@@ -213,9 +321,11 @@ TestHubMachine = HubMachine.TestCase
 TestHubMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-@given(st.lists(st.sampled_from([A, B, C]), max_size=30))
-def test_after_everybody_has_left_nothing_remains(keys: list[bytes]) -> None:
+@given(st.lists(st.sampled_from([A, B, C]), max_size=30), st.sets(st.sampled_from([A, B, C])))
+def test_after_everybody_has_left_nothing_remains(keys: list[bytes], there: set[bytes]) -> None:
     hub: Hub[Member, object] = Hub()
+    for key in there:
+        hub.add_forwarder(key, "there")
     members = [Member(key) for key in keys]
     for member in members:
         hub.join(member)
@@ -224,4 +334,8 @@ def test_after_everybody_has_left_nothing_remains(keys: list[bytes]) -> None:
             hub.handed_over(source.key, target)
     for member in members:
         hub.leave(member)
+    assert hub.known == len(there)
+    for key in there:
+        hub.remove_forwarder(key, "there")
     assert (hub.active, hub.members, hub.duplicates, hub._told_when_gone) == ({}, {}, {}, {})
+    assert hub.known == 0
