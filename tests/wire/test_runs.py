@@ -19,13 +19,15 @@ class Violation(Exception):
     """The obvious parser's word for any frame that ends the connection."""
 
 
-def obvious(data: bytes) -> tuple[list[tuple[object, ...]], bool]:
+def obvious(data: bytes, mesh: bool = False) -> tuple[list[tuple[object, ...]], bool]:
     """Take `data` apart one frame at a time; return the events and whether the last was illegal."""
     events: list[tuple[object, ...]] = []
     while len(data) >= 5:
         kind, length = struct.unpack(">BI", data[:5])
         limits = {0x04: (32, 65568), 0x07: (1, 1), 0x12: (8, 1000)}
-        if kind in {0x0A, 0x10, 0x11}:
+        if mesh:
+            limits |= {0x0A: (64, 65600), 0x10: (0, 0), 0x11: (32, 32)}
+        elif kind in {0x0A, 0x10, 0x11}:
             return events, True
         if kind in limits and not limits[kind][0] <= length <= limits[kind][1]:
             return events, True
@@ -43,7 +45,7 @@ def obvious(data: bytes) -> tuple[list[tuple[object, ...]], bool]:
     return events, False
 
 
-def scanned(chunks: list[bytes]) -> tuple[list[tuple[object, ...]], bool]:
+def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object, ...]], bool]:
     """Run the scanner as a client's reader does: tails are kept, big unknown frames skipped."""
     events: list[tuple[object, ...]] = []
     tail, skip = b"", 0
@@ -54,7 +56,7 @@ def scanned(chunks: list[bytes]) -> tuple[list[tuple[object, ...]], bool]:
         skip -= start
         while start < end:
             try:
-                what, stop, destination, packets = runs.next_run(buffer, start, end, SOURCE)
+                what, stop, destination, packets = runs.next_run(buffer, start, end, SOURCE, mesh)
             except ConnectionEnd:
                 return events, True
             if what == runs.INCOMPLETE:
@@ -115,6 +117,20 @@ illegal = st.sampled_from(
         frame(FrameType.FORWARD_PACKET, bytes(64)),
     ]
 )
+of_mesh_peers = st.sampled_from(
+    [
+        frame(FrameType.WATCH_CONNS),
+        frame(FrameType.CLOSE_PEER, KEYS[1]),
+        frame(FrameType.FORWARD_PACKET, KEYS[1] + KEYS[2]),
+        frame(FrameType.FORWARD_PACKET, KEYS[1] + KEYS[2] + b"packet" * 20),
+        frame(FrameType.WATCH_CONNS, b"\x00"),
+        frame(FrameType.CLOSE_PEER, bytes(31)),
+        frame(FrameType.CLOSE_PEER, bytes(33)),
+        frame(FrameType.FORWARD_PACKET, bytes(63)),
+        struct.pack(">BI", FrameType.FORWARD_PACKET, 65601),
+    ]
+)
+mesh_streams = st.lists(st.one_of(legal, of_mesh_peers), max_size=20).map(b"".join)
 streams = st.lists(st.one_of(legal, legal, legal, illegal), max_size=20).map(b"".join)
 
 
@@ -126,6 +142,11 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 @given(streams, st.lists(st.integers(min_value=0), max_size=6))
 def test_frames_in_any_split(data: bytes, cuts: list[int]) -> None:
     assert scanned(split(data, cuts)) == obvious(data)
+
+
+@given(mesh_streams, st.lists(st.integers(min_value=0), max_size=6))
+def test_frames_of_mesh_peers_in_any_split(data: bytes, cuts: list[int]) -> None:
+    assert scanned(split(data, cuts), mesh=True) == obvious(data, mesh=True)
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(min_value=0), max_size=4))
