@@ -140,7 +140,8 @@ class Connection(Sender):
             self.server.metrics.mesh_updates(1)
             self.send_control(frame)
             return
-        outbox = self.outbox or self._start_sending()
+        # An empty outbox is false, but not None: something is unsent below it.
+        outbox = self._start_sending() if self.outbox is None else self.outbox
         for key, frame in changes.items():
             outbox.put_update(key, frame)
 

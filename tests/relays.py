@@ -7,12 +7,16 @@ from typing import Any
 import nacl.public
 import trio
 
-from derp import client, timers
+from derp import timers
+from derp.client import serve
 from derp.errors import ConnectionEnd
 from derp.metrics import DropReason
+from derp.net.transport import Endpoint
 from derp.server import Server
-from tests.memory_transport import MemoryTransport, memory_pair
+from tests.memory_transport import CLIENT, MemoryTransport, memory_pair
 from tests.peers import Peer
+
+MESH_KEY = bytes(range(100, 132))
 
 
 class Relay:
@@ -32,15 +36,16 @@ class Relay:
         capacity: int = 1 << 20,
         leftover: bytes = b"",
         *,
+        client: Endpoint = CLIENT,
         not_ideal: bool = False,
     ) -> Peer:
-        here, there = memory_pair(capacity=capacity)
+        here, there = memory_pair(capacity=capacity, client=client)
 
         async def connection() -> None:
             fields: dict[str, Any] = {}
             end = None
             try:
-                await client.serve(self.server, there, leftover, fields, not_ideal=not_ideal)
+                await serve(self.server, there, leftover, fields, not_ideal=not_ideal)
             except ConnectionEnd as error:
                 end = error
             finally:
@@ -56,6 +61,10 @@ class Relay:
     async def login(self, **options: Any) -> Peer:
         return await self.connect(**options).log_in()
 
+    async def mesh_login(self, **options: Any) -> Peer:
+        """Log in as a mesh peer of a relay that `with_mesh_key` has prepared."""
+        return await self.connect(**options).log_in(meshKey=MESH_KEY.hex())
+
     async def end_of(self, peer: Peer) -> ConnectionEnd | None:
         while peer.end not in self._ends:
             await self._ended.wait()
@@ -63,6 +72,10 @@ class Relay:
 
     def dropped(self, reason: DropReason, *, disco: bool = False) -> int:
         return self.metrics.packets_dropped[reason, disco]
+
+
+def with_mesh_key(server: Server) -> None:
+    server.mesh_key = MESH_KEY
 
 
 @contextlib.asynccontextmanager
@@ -78,5 +91,6 @@ async def running(prepare: Callable[[Server], None] | None = None) -> AsyncItera
         assert relay.hub.check() == []
         nursery.cancel_scope.cancel()
     assert not relay.hub.members
+    assert not server.watchers
     assert not server.sending
     assert len(server.keep_alives) == len(server.round_trips) == 0
