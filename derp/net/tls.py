@@ -52,6 +52,8 @@ Choose = Callable[[ClientHello, Endpoint], ssl.SSLContext]
 class TLSEngine:
     """What all TLS connections share: the context of new ones, two BIOs and a buffer.
 
+    The ends of a server and those of a client want one each, as their contexts differ.
+
     `context` serves everybody, unless `choose` is set: then that is asked for each connection's. It
     gets an answer for every ClientHello, for UNREADABLE too, which OpenSSL may yet be able to read.
     Both may be replaced at any time, for the connections that no context has been taken for: that
@@ -91,18 +93,23 @@ class TLSTransport(TCPTransport):
 
     async def handshake(self) -> None:
         """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
-        engine = self._engine
-        ciphertext: Piece = await self._heard()
-        context = engine.context
-        if engine.choose is not None:
-            context, ciphertext = await self._choose(ciphertext)
-        self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
+        ciphertext = await self._begin()
         while not self._shake(ciphertext):
             del ciphertext  # a whole ClientHello may be long
             await self.flush()
             ciphertext = await self._heard()
         self.tls_version = self._ssl.version()
         await self.flush()
+
+    async def _begin(self) -> Piece:
+        """Make the SSL object; return what to give it first, to be used before the next await."""
+        engine = self._engine
+        ciphertext: Piece = await self._heard()
+        context = engine.context
+        if engine.choose is not None:
+            context, ciphertext = await self._choose(ciphertext)
+        self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
+        return ciphertext
 
     async def _heard(self) -> memoryview:
         """Wait for ciphertext; return what has come, to be used before the next await."""
@@ -261,4 +268,34 @@ class TLSTransport(TCPTransport):
         if error.reason == "CALLBACK_FAILED":
             return TLSFailed(getattr(self._ssl.context, "refusal", _ANOTHER_NAME))
         reason = (error.reason or str(error)).lower().replace("_", " ")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"{reason}: {error.verify_message}"
         return TLSFailed(reason)
+
+
+class TLSClientTransport(TLSTransport):
+    """The client's end, which verifies the server's certificate as the engine's context says.
+
+    `hostname` is what the certificate has to be for: a name, or an IP address without brackets.
+    """
+
+    __slots__ = ("_hostname",)
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        remote: Endpoint,
+        local: Endpoint,
+        engine: TLSEngine,
+        hostname: str,
+    ) -> None:
+        super().__init__(sock, remote, local, engine)
+        self._hostname = hostname
+
+    async def _begin(self) -> Piece:
+        """Make the SSL object, which speaks first."""
+        engine = self._engine
+        self._ssl = engine.context.wrap_bio(
+            engine.incoming, engine.outgoing, server_hostname=self._hostname
+        )
+        return b""
