@@ -3,6 +3,8 @@
 The client's ClientInfo payload is 32 bytes public key, 24 bytes nonce and a crypto_box from that
 key to the server's. The server's ServerInfo payload is 24 bytes nonce and a crypto_box back. Both
 boxes share one precomputed secret, so a login costs one X25519.
+
+The server's half comes first below. The client's is for a relay that logs in at another one.
 """
 
 import json
@@ -17,6 +19,7 @@ from derp.wire.frames import (
     HEADER,
     HEADER_LENGTH,
     KEY_LENGTH,
+    MAGIC,
     MAX_CLIENT_INFO,
     NONCE_LENGTH,
     PROTOCOL_VERSION,
@@ -136,3 +139,47 @@ def _mesh_key(value: object) -> bytes | None:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def parse_server_key(payload: bytes) -> bytes:
+    """Read a ServerKey payload; the server's 32-byte key (Go: Client.recvServerKey).
+
+    What later versions add is ignored. Raises LoginRefused.
+    """
+    if len(payload) < len(MAGIC) + KEY_LENGTH or not payload.startswith(MAGIC):
+        raise LoginRefused("the greeting is none of a DERP server")
+    return payload[len(MAGIC) : len(MAGIC) + KEY_LENGTH]
+
+
+def client_box(private_key: PrivateKey, server_key: bytes) -> Box:
+    """Make the Box between a client and the server it greets. Raises LoginRefused."""
+    try:
+        return Box(private_key, PublicKey(server_key))
+    except (nacl.exceptions.CryptoError, nacl.exceptions.RuntimeError) as error:
+        raise LoginRefused("the server's key is none") from error
+
+
+def seal_client_info(
+    box: Box, public_key: bytes, info: ClientInfo, nonce: bytes | None = None
+) -> bytes:
+    """Build the ClientInfo frame of the client whose key is `public_key` (Go: sendClientKey)."""
+    fields: dict[str, Any] = {"version": info.version, "CanAckPings": info.can_ack_pings}
+    if info.mesh_key is not None:
+        fields = {"meshKey": info.mesh_key.hex(), **fields}
+    if info.is_prober:
+        fields["IsProber"] = True
+    if info.app_name:
+        fields["AppName"] = info.app_name
+    message = json.dumps(fields, separators=(",", ":")).encode()
+    return frame(FrameType.CLIENT_INFO, public_key + bytes(box.encrypt(message, nonce)))
+
+
+def check_server_info(box: Box, payload: bytes) -> None:
+    """See that a ServerInfo payload comes from who has the server's key.
+
+    What is in it is advice for clients that send packets. Raises LoginRefused.
+    """
+    try:
+        box.decrypt(payload)
+    except (nacl.exceptions.CryptoError, ValueError) as error:
+        raise LoginRefused("server info does not open with the server's key") from error

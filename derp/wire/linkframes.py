@@ -1,0 +1,76 @@
+"""From the bytes that another relay sends over a link to the frames that a link acts on.
+
+Those are few and short: who has come, who has gone, pings, and that the relay restarts. All else
+is skipped without being kept, packets too: they come only where a client sends them to the key of
+this relay.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from derp.errors import ProtocolViolation
+from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, PING_LENGTH, FrameType
+
+MAX_FRAME: Final = 1 << 20
+"""The longest payload that is skipped (Go: Client.recvTimeout)."""
+MAX_KEPT: Final = 1000
+"""The longest payload of a frame that is acted on: room for what later versions may add."""
+
+_RESTARTING_LENGTH: Final = 8
+_KEPT: Final = {
+    int(kind): range(shortest, MAX_KEPT + 1)
+    for kind, shortest in (
+        (FrameType.PEER_GONE, KEY_LENGTH),
+        (FrameType.PEER_PRESENT, KEY_LENGTH),
+        (FrameType.PING, PING_LENGTH),
+        (FrameType.RESTARTING, _RESTARTING_LENGTH),
+    )
+}
+
+
+class LinkFrames:
+    """Finds the frames in a stream of bytes, however it is cut up."""
+
+    __slots__ = ("_skip", "_tail")
+
+    def __init__(self) -> None:
+        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip.
+        self._tail = b""
+        self._skip = 0
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether the stream would end in the middle of a frame."""
+        return bool(self._tail or self._skip)
+
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
+        """Give (type, payload) of each frame that `data` completes; to be used up.
+
+        Raises ProtocolViolation behind the last frame that is well-formed.
+        """
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        received = self._tail + bytes(data[skipped:])
+        position = 0
+        while len(received) - position >= HEADER_LENGTH:
+            kind, length = HEADER.unpack_from(received, position)
+            stop = position + HEADER_LENGTH + length
+            accepted = _KEPT.get(kind)
+            if accepted is None:
+                if length > MAX_FRAME:
+                    raise ProtocolViolation(
+                        f"frame of {length} bytes, expected {MAX_FRAME} or less"
+                    )
+                if stop > len(received):
+                    self._skip = stop - len(received)
+                    stop = len(received)
+            elif length not in accepted:
+                name = FrameType(kind).name
+                bounds = f"{accepted.start} to {accepted[-1]}"
+                raise ProtocolViolation(f"{name} frame of {length} bytes, expected {bounds}")
+            elif stop > len(received):
+                break
+            else:
+                yield kind, received[position + HEADER_LENGTH : stop]
+            position = stop
+        self._tail = received[position:]
