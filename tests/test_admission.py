@@ -17,7 +17,7 @@ from derp.errors import NotAdmitted, PeerVanished
 from derp.server import Server
 from derp.wire.keys import node_public_text
 from tests.peers import SEND, Peer, frame
-from tests.relays import Relay, running
+from tests.relays import Relay, running, with_mesh_key
 
 Clock = trio.testing.MockClock
 
@@ -315,3 +315,51 @@ async def test_a_broken_list_ends_nobody(
     listed.write(nacl.public.PrivateKey.generate())
     await trio.sleep(3 * admission.LOOK_EVERY)
     assert not listed.relay.hub.members
+
+
+async def test_nobody_is_asked_about_a_mesh_peer(autojump_clock: Clock, guarded: Guarded) -> None:
+    """Another relay is often no node of the tailnet; it has shown that it may."""
+    with_mesh_key(guarded.relay.server)
+    guarded.source.away = True
+    peer = await guarded.relay.mesh_login()
+    await peer.ping()
+    assert guarded.source.asked == []
+    assert not any(guarded.relay.metrics.admission_verdicts.values())
+
+
+async def test_a_wrong_mesh_key_lets_nobody_in(autojump_clock: Clock, guarded: Guarded) -> None:
+    with_mesh_key(guarded.relay.server)
+    peer = guarded.relay.connect()
+    await peer.receive()
+    info = peer.client_info(guarded.relay.server.public_key, meshKey="0f" * 32)
+    await peer.end.send(info)
+    assert "is refused by tailscaled" in await guarded.refusal(peer)
+
+
+async def test_a_mesh_peer_stays_whatever_is_said_of_its_key(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    server = guarded.relay.server
+    with_mesh_key(server)
+    client = await guarded.member()
+    peer = await guarded.relay.mesh_login(key=client.private)
+    other = await guarded.relay.mesh_login()
+    guarded.source.known.clear()
+    guarded.source.asked.clear()
+    await admission.ask_again(server, guarded.gate, server.hub.active, strict=True)
+    assert "no longer admitted" in await guarded.refusal(client)
+    assert [question.key for question in guarded.source.asked] == [client.key]
+    await peer.ping()
+    await other.ping()
+
+
+async def test_only_mesh_peers_are_connected_when_all_are_asked_about(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    server = guarded.relay.server
+    with_mesh_key(server)
+    peer = await guarded.relay.mesh_login()
+    for strict in (False, True):
+        await admission.ask_again(server, guarded.gate, [peer.key], strict=strict)
+    assert guarded.source.asked == []
+    await peer.ping()

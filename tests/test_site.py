@@ -1,0 +1,107 @@
+"""What /debug/varz says of a relay in a mesh; the page's text itself is tested beside its code."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+import trio.testing
+
+from derp.config import Config
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.site import make_site
+from derp.values import Address
+from stun.server import Stats
+from tests.peers import FORWARD, WATCH, disco, frame
+from tests.relays import Relay, running, with_mesh_key
+
+A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
+
+CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
+Clock = trio.testing.MockClock
+
+
+class Link:
+    def forward(
+        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+    ) -> None:
+        pass
+
+
+@pytest.fixture
+async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
+    async with running(with_mesh_key) as relay:
+        yield relay
+
+
+def varz(relay: Relay) -> dict[str, float]:
+    site = make_site(CONFIG, relay.server, Stats(), BootstrapDNS(), None)
+    found = re.findall(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", site.varz(), re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def gauges(relay: Relay) -> tuple[float, ...]:
+    values = varz(relay)
+    return tuple(values[f"derp_clients_{which}"] for which in ("local", "remote", "total"))
+
+
+async def test_clients_here_and_elsewhere_are_counted(autojump_clock: Clock, relay: Relay) -> None:
+    one, two = Link(), Link()
+    assert gauges(relay) == (0, 0, 0)
+    client = await relay.login()
+    await relay.login(key=client.private)
+    await relay.mesh_login()
+    assert gauges(relay) == (2, 0, 2)
+    relay.hub.add_forwarder(A, one)
+    relay.hub.add_forwarder(A, two)
+    relay.hub.add_forwarder(B, two)
+    assert gauges(relay) == (2, 2, 4)
+    # A client that is here is not counted once more where another relay has it, too.
+    relay.hub.add_forwarder(client.key, one)
+    assert gauges(relay) == (2, 2, 4)
+    relay.hub.remove_forwarder(A, one)
+    relay.hub.remove_forwarder(B, one)
+    relay.hub.remove_forwarder(B, two)
+    assert gauges(relay) == (2, 1, 3)
+    values = varz(relay)
+    assert values["derp_multiforwarder_created"] == 1
+    assert values["derp_multiforwarder_deleted"] == 1
+    assert values["derp_packet_forwarder_delete_other_value"] == 1
+
+
+async def test_watchers_and_what_they_are_told_are_counted(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    watcher = await relay.mesh_login()
+    assert varz(relay)["derp_watchers"] == 0
+    await watcher.send(WATCH)
+    await watcher.receive()
+    await relay.login()
+    values = varz(relay)
+    assert values["derp_watchers"] == 1
+    assert values["derp_mesh_update_batch_size_count"] == 2
+    assert values["derp_mesh_update_loop_count_sum"] == 2
+    await watcher.end.aclose()
+    await relay.end_of(watcher)
+    assert varz(relay)["derp_watchers"] == 0
+
+
+async def test_forwarded_packets_are_counted_in_and_out(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    peer, client = await relay.mesh_login(), await relay.login()
+    relay.hub.add_forwarder(A, Link())
+    for _ in range(2):
+        await client.send_packet(A, b"out")
+    await client.ping()
+    await peer.end.send(frame(FORWARD, A + client.key + b"in") * 3)
+    await peer.end.send(frame(FORWARD, A + B + b"lost"))
+    await peer.end.send(frame(FORWARD, A + C + disco()))
+    await peer.receive()
+    values = varz(relay)
+    assert values["derp_packets_forwarded_out"] == 2
+    assert values["derp_packets_forwarded_in"] == 5
+    assert values["derp_packets_received"] == 2
+    assert values["derp_packets_sent"] == 3
+    for kind in ("disco", "other"):
+        label = f'{{reason="unknown_dest_on_fwd",kind="{kind}"}}'
+        assert values[f"derp_packets_dropped{label}"] == 1
