@@ -42,6 +42,9 @@ class Load:
     """Whether the client's own limit means something for it: see --ceiling."""
     peers: bool = False
     """Whether peers.py does it, with real tailscaled, and not the load client."""
+    mesh: bool = False
+    """Whether two relays, meshed, take the place of one: senders are at one, receivers at the
+    other. See mesh.py."""
 
 
 def rate(goal: float | None, what: str = "arrive") -> Figure:
@@ -126,6 +129,18 @@ def steady(thousands: int, burst: int = 1) -> Load:
     )
 
 
+def mesh(thousands: int) -> Load:
+    return Load(
+        f"mesh-{thousands}k",
+        f"one pair across two meshed relays, {thousands},000 packets/s",
+        {"load": "rate", "rate": str(thousands * 1000)},
+        (replace(cpu(0.6), what="CPU of both, each"), p50(), lost()),
+        QUICK,
+        in_quick=thousands == 10,
+        mesh=True,
+    )
+
+
 LOADS: tuple[Load, ...] = (
     best("best-1400", "no loss, one pair, 1400 bytes", 4.0, size="1400"),
     best("best-200", "no loss, one pair, 200 bytes", 6.0, size="200"),
@@ -166,6 +181,14 @@ LOADS: tuple[Load, ...] = (
     many(200, 20),
     many(1000, 5),
     many(1000, 20),
+    mesh(10),
+    mesh(30),
+    replace(
+        best("mesh-best", "no loss, one pair across two meshed relays", None),
+        in_quick=False,
+        has_ceiling=False,
+        mesh=True,
+    ),
     Load(
         "slow",
         "a receiver at 1 Mbit/s beside 2 fast pairs",

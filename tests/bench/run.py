@@ -1,10 +1,11 @@
 """Measure this relay beside the Go derper: the same loads, in alternation, on the same machine.
 
 How it is done
-  One relay runs at a time, started anew for every load and pinned to one core; the load client, a
-  Go program in load/, is pinned to another. Each round puts every load on both relays, one right
-  after the other, and every second round in the other order. The figures are medians over the
-  rounds, with half of the range as the spread; a ratio is the median of the rounds' own ratios.
+  One relay (or one mesh of two) runs at a time, started anew for every load and pinned to one
+  core; the load client, a Go program in load/, is pinned to another. Each round puts every load on
+  both relays, one right after the other, and every second round in the other order. The figures
+  are medians over the rounds, with half of the range as the spread; a ratio is the median of the
+  rounds' own ratios.
 
   CPU time is that of the relay's own process with all threads and descendants, read from the
   kernel by the client at the very beginning and end of the measured time.
@@ -31,6 +32,9 @@ What keeps it honest
     joins, move 200 MB of TCP. Everything but the relay shares the client's core. It counts only if
     the SHA-256 is right at the far end, tailscaled says that its way is the relay, and the relay's
     own counters grew by as much. Where that can't be done, a line below the table says why.
+  - A load across a mesh has two relays of one kind, both on the server's core: senders at one,
+    receivers at the other, and CPU time is that of both. It counts only if the relays' own counters
+    of forwarded packets say that all that arrived went from the one to the other, once.
   - What other processes took of the two cores is measured, and said below the table. Failed tries
     during which they did are repeated. Figures that count are made on a machine without others.
 
@@ -54,6 +58,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mesh
 import plot
 import report
 from loads import GROWTH, LOADS, Load
@@ -297,9 +302,10 @@ def one(
 ) -> Any:
     """Start a relay, put one load on it, stop it; return what the client found."""
     put = transfer if load.peers else put_load
-    done, log = put(program, load, client, options, directory)
+    done, logs = put(program, load, client, options, directory)
     remarks += [
         f"{program.name} said during {load.name}: {line[:160]}"
+        for log in logs
         for line in log.read_text(errors="replace").splitlines()
         if any(word in line.lower() for word in SUSPICIOUS)
     ]
@@ -315,28 +321,43 @@ def one(
 
 def put_load(
     program: Program, load: Load, client: Path, options: argparse.Namespace, directory: Path
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Start the relay and the load client; return how that ended, and the relay's log."""
+) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
+    """Start the relay, or both, and the load client; return how that ended, and the relays' logs.
+
+    Raises BenchError also where a mesh's packets went another way.
+    """
     arguments = dict(load.arguments)
     if options.quick:
         arguments |= load.quick
     if options.seconds:
         arguments["seconds"] = f"{options.seconds}s"
-    with running(program, options.server_core, directory, plain=load.plain) as relay:
-        if options.server:
-            print(f"{program.name} is process {relay.pid}", file=sys.stderr)
-        command = [str(client), "-address", relay.address, "-stun", relay.stun]
-        command += ["-pid", str(relay.pid), f"-server-core={options.server_core}"]
-        command.append(f"-client-core={options.client_core}")
+    if load.mesh:
+        start = mesh.meshed(program, options.server_core, directory)
+    else:
+        start = running(program, options.server_core, directory, plain=load.plain)
+    with start as relays:
+        command = [str(client), "-address", relays[0].address, "-stun", relays[0].stun]
+        for relay in relays:
+            command += ["-pid", str(relay.pid)]
+            if options.server:
+                print(f"{program.name} is process {relay.pid}", file=sys.stderr)
+        command += [f"-server-core={options.server_core}", f"-client-core={options.client_core}"]
         if load.plain:
             command.append("-plain")
+        if load.mesh:
+            command += ["-second", relays[1].address]
         command += [f"-{name}={value}" for name, value in arguments.items()]
-        return run_pinned(command, options.client_core), relay.log
+        done = run_pinned(command, options.client_core)
+        if load.mesh and not done.returncode:
+            counters = mesh.counters(relays, directory)
+            if found := mesh.faults(json.loads(done.stdout), *counters):
+                raise BenchError("; ".join(found))
+        return done, [relay.log for relay in relays]
 
 
 def transfer(
     program: Program, load: Load, _client: Path, options: argparse.Namespace, directory: Path
-) -> tuple[subprocess.CompletedProcess[str], Path]:
+) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
     """Let peers.py start the relay and two tailscaled; return how that ended, and the log."""
     folder = Path(tempfile.mkdtemp(dir=directory))
     command = [sys.executable, str(PEERS), "transfer", "--binaries", str(HERE / "bin")]
@@ -346,7 +367,7 @@ def transfer(
     command += [f"--name={program.name}", "--", *program.command]
     log = folder / "relay.log"
     log.touch()
-    return run_pinned(command, options.client_core, show_stderr=bool(options.server)), log
+    return run_pinned(command, options.client_core, show_stderr=bool(options.server)), [log]
 
 
 def run_pinned(

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,20 @@ def free_port(kind: socket.SocketKind) -> int:
 
 
 @contextlib.contextmanager
-def running(program: Program, core: int, work: Path, *, plain: bool = False) -> Iterator[Running]:
-    """Start a relay, wait until it accepts, and stop it at the end.
+def running(
+    program: Program,
+    core: int,
+    work: Path,
+    *,
+    plain: bool = False,
+    port: int = 0,
+    more: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[list[Running]]:
+    """Start a relay, wait until it accepts, and stop it at the end; what comes is a list of one.
 
-    All relays get copies of one self-signed P-256 certificate, which the first one makes.
+    All relays get copies of one self-signed P-256 certificate, which the first one makes. One that
+    needs it gets a certain port, `more` flags, and environment variables.
     """
     home = work / f"{program.name}-{time.monotonic_ns()}"
     home.mkdir()
@@ -85,7 +95,7 @@ def running(program: Program, core: int, work: Path, *, plain: bool = False) -> 
         shutil.copytree(shared, own)
     else:
         own.mkdir()
-    port, stun_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+    port, stun_port = port or free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     flags = ["-c", str(home / "derper.key"), "-a", f"{HOST}:{port}", "-stun-port", str(stun_port)]
     if not plain:
         flags += ["-certmode", "manual", "-certdir", str(own), "-hostname", HOST]
@@ -93,8 +103,9 @@ def running(program: Program, core: int, work: Path, *, plain: bool = False) -> 
     log = home / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*program.command, *flags],
+            [*program.command, *flags, *more],
             cwd=program.directory,
+            env={**os.environ, **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -102,7 +113,7 @@ def running(program: Program, core: int, work: Path, *, plain: bool = False) -> 
         )
     try:
         wait_until_it_accepts(process, port, program, log)
-        yield Running(process.pid, f"{HOST}:{port}", f"{HOST}:{stun_port}", log)
+        yield [Running(process.pid, f"{HOST}:{port}", f"{HOST}:{stun_port}", log)]
         if process.poll() is not None:
             raise BenchError(f"{program.name} ended during the load: {last_line(log)}")
         # Not before: a relay may listen before it has made its pair.

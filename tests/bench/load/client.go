@@ -69,7 +69,9 @@ func (i *identity) meet(server key) {
 
 // target is the relay under load and how to talk to it.
 type target struct {
-	address   string
+	address string
+	// second is a relay that is meshed with it: of those who log in, every other one goes there.
+	second    string
 	plain     bool
 	websocket bool
 	// thin makes the connection like one over a path that holds little: small receive buffer,

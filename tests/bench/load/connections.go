@@ -18,7 +18,7 @@ const (
 // loadLogin logs clients in and out again, 16 at once: each with a key of its own and a full TLS
 // handshake. A login is done when the server info has been opened.
 func loadLogin(o *options) (*result, error) {
-	pids := tree(o.pid)
+	pids := tree(o.pids...)
 	first, err := dial(&o.target, newIdentity())
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func loadLogin(o *options) (*result, error) {
 // loadIdle logs -clients in and lets them be: what memory does each take, and what CPU time do
 // they take together? Rate and CPUEach are of no meaning here.
 func loadIdle(o *options) (*result, error) {
-	pids := tree(o.pid)
+	pids := tree(o.pids...)
 	if c, err := dial(&o.target, newIdentity()); err == nil {
 		// What the first client makes the server load is not this client's.
 		time.Sleep(o.settle / 2)
@@ -145,7 +145,7 @@ func loadSlow(o *options) (*result, error) {
 	slow.interval = 1e9 * float64(o.size+overhead) / slowOffered
 	slow.times = &histogram{}
 
-	pids := tree(o.pid)
+	pids := tree(o.pids...)
 	l.pack, l.sending = o.pack, true
 	l.run(o.warmup)
 	alone, begin := total(fast), nanotime()

@@ -1,4 +1,4 @@
-// CPU time and memory of the server: its process, all threads, all descendants.
+// CPU time and memory of the server: its process (two of a mesh), all threads, all descendants.
 
 package main
 
@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
 )
 
-// tree returns a process and all of its descendants.
-func tree(root int) []int {
+// tree returns processes and all of their descendants.
+func tree(roots ...int) []int {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
@@ -26,7 +27,7 @@ func tree(root int) []int {
 		pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
 		children[parent] = append(children[parent], pid)
 	}
-	found := []int{root}
+	found := slices.Clone(roots)
 	for i := 0; i < len(found); i++ {
 		found = append(found, children[found[i]]...)
 	}

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/tls"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -252,5 +255,131 @@ func TestPacing(t *testing.T) {
 	f = &flow{pacing: paced, interval: 1000, burst: 16, due: 5000}
 	if got := f.allowed(5001); got != 16 {
 		t.Errorf("a burst of %d packets, want 16", got)
+	}
+}
+
+// lateRelay is a relay of two clients without TLS that drops the first packets from src to dst.
+func lateRelay(t *testing.T, drop int) (*loop, *flow) {
+	t.Helper()
+	l, err := newLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.close)
+	var relay [2]int
+	for i := range relay {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay[i] = pair[1]
+		c := &client{identity: newIdentity(), index: i, fd: pair[0], watching: syscall.EPOLLIN}
+		l.clients = append(l.clients, c)
+		l.byFD[int32(c.fd)] = c
+		event := syscall.EpollEvent{Events: c.watching, Fd: int32(c.fd)}
+		if err := syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, c.fd, &event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := l.flow(l.clients[0], l.clients[1], 200, paced)
+	f.interval, f.due = 1e6, float64(nanotime())
+	l.senders = []*flow{f}
+	go func() {
+		defer syscall.Close(relay[0])
+		defer syscall.Close(relay[1])
+		frame := make([]byte, overhead+f.size)
+		for n := 0; ; n++ {
+			for have := 0; have < len(frame); {
+				count, err := syscall.Read(relay[0], frame[have:])
+				if err != nil || count == 0 {
+					return
+				}
+				have += count
+			}
+			if n < drop {
+				continue
+			}
+			frame[0] = frameRecvPacket
+			copy(frame[frameHeader:], f.src.public[:])
+			if _, err := syscall.Write(relay[1], frame); err != nil {
+				return
+			}
+		}
+	}()
+	return l, f
+}
+
+func TestWayIsOpenOnceAPacketArrives(t *testing.T) {
+	l, f := lateRelay(t, 2)
+	if err := l.openWay(10 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if f.sent-f.received != 2 || f.expected != f.sent || l.gaps != 0 || l.sending || f.pacing != paced || len(l.errors) > 0 {
+		t.Errorf("sent %d, received %d, gaps %d, sending %v, pacing %v, errors %v", f.sent, f.received, l.gaps, l.sending, f.pacing, l.errors)
+	}
+	o := &options{pids: []int{os.Getpid()}, pack: 1, strict: true, seconds: 50 * time.Millisecond}
+	r := measure(l, o)
+	if r.Lost != 0 || r.Received == 0 || len(r.Errors) > 0 {
+		t.Errorf("%d lost, %d received, errors %v", r.Lost, r.Received, r.Errors)
+	}
+	if r.AllSent != f.sent || r.AllReceived != f.received || r.AllSent-r.AllReceived != 2 {
+		t.Errorf("%d sent in all, %d received in all; the flow has %d and %d", r.AllSent, r.AllReceived, f.sent, f.received)
+	}
+}
+
+func TestWayThatDoesNotOpen(t *testing.T) {
+	l, _ := lateRelay(t, 1<<30)
+	if err := l.openWay(time.Millisecond); err == nil || !strings.Contains(err.Error(), "flow 0") {
+		t.Errorf("error %v, want one about flow 0", err)
+	}
+}
+
+func TestTreeOfTwo(t *testing.T) {
+	var children []int
+	for range 2 {
+		child := exec.Command("cat")
+		stdin, err := child.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { stdin.Close(); _ = child.Wait() })
+		children = append(children, child.Process.Pid)
+	}
+	if found := tree(children...); !slices.Equal(found, children) {
+		t.Errorf("tree(%v) is %v", children, found)
+	}
+}
+
+func TestEveryOtherClientGoesToTheSecondRelay(t *testing.T) {
+	var relays [2]string
+	came := make(chan int, 8)
+	for i := range relays {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		relays[i] = listener.Addr().String()
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				came <- i
+				conn.Close()
+			}
+		}()
+	}
+	_, _ = dialMany(&target{address: relays[0], second: relays[1], plain: true}, 5)
+	var counts [2]int
+	for range 5 {
+		counts[<-came]++
+	}
+	if counts != [2]int{3, 2} {
+		t.Errorf("%v clients, want 3 and 2", counts)
 	}
 }

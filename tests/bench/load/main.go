@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -39,7 +40,12 @@ func main() {
 	flag.BoolVar(&o.plain, "plain", false, "the relay speaks HTTP, not HTTPS")
 	flag.BoolVar(&o.websocket, "websocket", false, "connect by websocket")
 	flag.StringVar(&o.stun, "stun", "", "ip:port of its STUN responder")
-	flag.IntVar(&o.pid, "pid", 0, "process id of the relay")
+	flag.StringVar(&o.second, "second", "", "ip:port of a second relay, meshed with the first; receivers are connected there")
+	flag.Func("pid", "process id of the relay; repeatable", func(text string) error {
+		pid, err := strconv.Atoi(text)
+		o.pids = append(o.pids, pid)
+		return err
+	})
 	flag.IntVar(&o.serverCore, "server-core", 0, "the relay's core")
 	flag.IntVar(&o.clientCore, "client-core", 1, "this program's core")
 	flag.IntVar(&o.size, "size", 1400, "bytes of a packet")

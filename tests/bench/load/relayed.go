@@ -13,7 +13,7 @@ type options struct {
 	target
 	stun string
 	load string
-	pid  int
+	pids []int
 
 	serverCore, clientCore int
 
@@ -50,6 +50,9 @@ type result struct {
 	Lost    uint64  `json:"lost"`
 	// LostShare is of all that was sent.
 	LostShare float64 `json:"lost_share"`
+	// AllSent and AllReceived are of everything: what opened the way, warm-up, all trials.
+	AllSent     uint64 `json:"all_sent"`
+	AllReceived uint64 `json:"all_received"`
 	// ServerCPU is seconds of CPU per second; CPUEach is microseconds for each thing that arrived.
 	ServerCPU  float64 `json:"server_cpu"`
 	CPUEach    float64 `json:"cpu_each"`
@@ -99,8 +102,11 @@ func dialMany(t *target, n int) ([]*client, error) {
 	for i := range clients {
 		tickets <- struct{}{}
 		go func() {
-			var err error
-			clients[i], err = dial(t, newIdentity())
+			where, err := *t, error(nil)
+			if t.second != "" && i%2 == 1 {
+				where.address = t.second
+			}
+			clients[i], err = dial(&where, newIdentity())
 			<-tickets
 			failures <- err
 		}()
@@ -116,7 +122,7 @@ func dialMany(t *target, n int) ([]*client, error) {
 
 // measure runs a load that has been set up: warm-up, measurement, drain.
 func measure(l *loop, o *options) *result {
-	pids := tree(o.pid)
+	pids, before := tree(o.pids...), total(l.flows)
 	l.pack = o.pack
 	l.sending, l.strict = true, o.strict
 	l.run(o.warmup)
@@ -133,10 +139,12 @@ func measure(l *loop, o *options) *result {
 	if !l.strict || l.gaps == 0 {
 		l.drain(l.flows, 5*time.Second)
 	}
-	if !slices.Equal(pids, tree(o.pid)) {
+	if !slices.Equal(pids, tree(o.pids...)) {
 		l.fail("the server's processes were others at the end than at the beginning")
 	}
 	all := total(l.flows)
+	r.AllSent, r.AllReceived = all.sent, all.received
+	all = all.minus(before)
 	r.Lost = all.sent - min(all.sent, all.received)
 	r.LostShare = float64(r.Lost) / float64(max(1, all.sent))
 	if times := l.flows[len(l.flows)-1].times; times != nil {
@@ -191,7 +199,41 @@ func connect(o *options, pacing pacing) (*loop, error) {
 	for i := range o.pairs {
 		l.senders = append(l.senders, l.flow(l.clients[2*i], l.clients[2*i+1], o.size, pacing))
 	}
+	if o.second != "" {
+		if err := l.openWay(wayTime); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
 	return l, nil
+}
+
+const (
+	probeTime = 20 * time.Millisecond
+	wayTime   = 5 * time.Second
+)
+
+// openWay sends on each flow, one packet at a time, until the last one has arrived: of another relay's clients
+// a relay is told a moment after their login, and what comes sooner has to be dropped.
+func (l *loop) openWay(limit time.Duration) error {
+	own := l.senders[0].pacing
+	for _, f := range l.senders {
+		f.pacing = echo
+	}
+	l.sending = true
+	for _, f := range l.senders {
+		for end := nanotime() + int64(limit); f.sent == 0 || f.expected < f.sent; l.run(probeTime) {
+			if nanotime() > end {
+				return fmt.Errorf("nothing of flow %d got from one relay to the other: %q", f.id, l.errors)
+			}
+			f.owed = 1
+		}
+	}
+	for _, f := range l.senders {
+		f.pacing = own
+	}
+	l.sending, l.gaps = false, 0
+	return nil
 }
 
 // loadRate offers -rate packets a second in all.
@@ -279,6 +321,7 @@ const (
 // a rate is enough.
 func loadBest(o *options) (*result, error) {
 	var trials []trial
+	var all totals
 	begin := time.Now()
 	attempt := func(rate float64, seconds time.Duration) (*result, bool, error) {
 		for failed, made := 0, 0; failed < tries && made < 4*tries; made++ {
@@ -288,6 +331,8 @@ func loadBest(o *options) (*result, error) {
 			if err != nil {
 				return nil, false, err
 			}
+			all = totals{all.sent + r.AllSent, all.received + r.AllReceived}
+			r.AllSent, r.AllReceived = all.sent, all.received
 			passed := r.Lost == 0 && len(r.Errors) == 0 && r.Offered >= delivered*rate
 			trials = append(trials, trial{rate, r.Rate, r.Lost, passed, r.Others})
 			if passed || len(r.Errors) > 0 {

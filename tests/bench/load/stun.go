@@ -150,7 +150,7 @@ func (s *stunSocket) check(answer []byte) error {
 // loadSTUN keeps 128 requests under way from 16 sockets; with -rate, it sends that many a second,
 // one at a time.
 func loadSTUN(o *options) (*result, error) {
-	pids := tree(o.pid)
+	pids := tree(o.pids...)
 	sockets := make([]*stunSocket, stunSockets)
 	for i := range sockets {
 		var err error
