@@ -4,6 +4,7 @@
     ├── UsageError          a flag or variable is wrong; exit code 2, nothing bound or written
     ├── StartError          the machine says no (port in use, unreadable key); exit code 1
     ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
+    ├── NoLink              another relay can't be meshed with for now; it is tried again
     └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
         ├── PeerVanished        reset, timed out, or closed in the middle of something
         ├── TLSFailed           no TLS could be agreed on
@@ -38,6 +39,14 @@ class StartError(DerperError):
 
 class ReloadError(DerperError):
     """A file that was read again can't be used; what was in force stays in force."""
+
+
+class NoLink(DerperError):
+    """There is no link to another relay for now; `cure` says what to do about it, if anything."""
+
+    def __init__(self, reason: str, cure: str | None = None) -> None:
+        super().__init__(reason)
+        self.cure = cure
 
 
 class ConnectionEnd(DerperError):

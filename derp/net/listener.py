@@ -25,12 +25,25 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """What accepted connections inherit from their listener; times are in seconds."""
+    """What connections have: accepted ones inherit it from their listener. Times in seconds."""
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
     user_timeout: float = 15.0
     """How long sent data may stay unacknowledged; 0 leaves the system's own."""
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set them on a socket. Raises OSError."""
+        tcp = socket.IPPROTO_TCP
+        sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
+        if self.keepalive_time:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            seconds = max(1, round(self.keepalive_time))
+            sock.setsockopt(tcp, socket.TCP_KEEPIDLE, seconds)
+        if self.user_timeout:
+            milliseconds = max(1, round(self.user_timeout * 1000))
+            sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, milliseconds)
+        sock.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
 
 
 def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:
@@ -83,16 +96,7 @@ def _listen(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        tcp = socket.IPPROTO_TCP
-        listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
-        if options.keepalive_time:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            seconds = max(1, round(options.keepalive_time))
-            listener.setsockopt(tcp, socket.TCP_KEEPIDLE, seconds)
-        if options.user_timeout:
-            milliseconds = max(1, round(options.user_timeout * 1000))
-            listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, milliseconds)
-        listener.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        options.apply(listener)
         listener.bind(address)
         listener.listen(BACKLOG)
     except BaseException:

@@ -79,3 +79,16 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Say goodbye as the protocol has it, as far as that needs no waiting, then close."""
+
+
+async def receive(transport: Transport, scratch: memoryview) -> bytes:
+    """Wait for bytes and return a copy of what has come, as far as `scratch` holds it.
+
+    Empty at the end of the stream. For what is said before the packets come. Raises PeerVanished
+    or TLSFailed.
+    """
+    received = 0
+    while not received:
+        await transport.wait_readable()
+        received = transport.read_into(scratch)
+    return bytes(scratch[:received]) if received > 0 else b""

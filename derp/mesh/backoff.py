@@ -1,0 +1,28 @@
+"""How long to wait before the next try, longer after each failure. Pure."""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+FIRST: Final = 1.0
+LONGEST: Final = 30.0
+"""Seconds, at most; each wait is between three quarters of its length and all of it, so that
+relays which lost each other at the same moment don't dial at the same moments."""
+
+
+class Backoff:
+    """Waits of 1, 2, 4 … 30 s, less some jitter. The Go derper waits 5 s each time."""
+
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        self._chance = chance
+        self._next = FIRST
+
+    def next(self) -> float:
+        """Return the seconds to wait now."""
+        wait = self._next
+        self._next = min(2 * wait, LONGEST)
+        return wait * (1 - self._chance() / 4)
+
+    def reset(self) -> None:
+        """Begin anew, since all was well for a while."""
+        self._next = FIRST

@@ -1,0 +1,159 @@
+"""From an entry of -mesh-with to a connection that speaks DERP: name, TCP, TLS, HTTP upgrade.
+
+Matches connect and dialURL of Go's derphttp.Client: always HTTPS, verified against the system's
+roots (SSL_CERT_FILE and SSL_CERT_DIR name others) and against the host's name, also where another
+host is connected to; no proxy. The upgrade goes without fast start: so it passes proxies that
+stand before the other relay, and one round trip more does not matter once in a long while.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import h11
+import trio
+
+from derp.admit.causes import os_errors
+from derp.errors import NoLink, PeerVanished, TLSFailed
+from derp.meshoptions import MeshRelay
+from derp.net.listener import TCPOptions, endpoint
+from derp.net.tls import TLSClientTransport, TLSEngine
+from derp.net.transport import Transport, receive
+
+TIMEOUT: Final = 10.0
+"""Seconds for all of it (Go: Client.connect)."""
+MAX_HEAD: Final = 16 << 10
+"""Bytes of the answer to the upgrade."""
+
+_UPGRADED: Final = 101
+_NOT_YET: Final = {0, *range(100, 200)} - {_UPGRADED}
+"""Where the head of the answer is not all there, or is one of those that go before it."""
+_NAME_MISMATCHES: Final = {62, 64}
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
+_EXPIRED: Final = 10
+"""X509_V_ERR_CERT_HAS_EXPIRED."""
+
+
+def make_context() -> ssl.SSLContext:
+    """Make the context of all links, which verifies. Blocks: it reads the system's roots."""
+    return ssl.create_default_context()
+
+
+async def dial(
+    relay: MeshRelay, engine: TLSEngine, options: TCPOptions, scratch: memoryview
+) -> tuple[Transport, bytes]:
+    """Connect and upgrade; return the transport, and what came behind the upgrade's answer.
+
+    `scratch` is a buffer shared with others, used between awaits only. Raises NoLink.
+    """
+    deadline = trio.current_time() + TIMEOUT
+    sock = await _connect(relay, deadline)
+    try:
+        options.apply(sock)
+        remote, local = endpoint(sock.getpeername()), endpoint(sock.getsockname())
+    except OSError as error:
+        sock.close()
+        raise NoLink("the connection was reset at once") from error
+    transport = TLSClientTransport(sock, remote, local, engine, relay.host)
+    try:
+        await _agree_on_tls(transport, relay, deadline)
+        return transport, await _upgrade(transport, relay, scratch[:MAX_HEAD], deadline)
+    except BaseException:
+        transport.abort()
+        raise
+
+
+@contextlib.contextmanager
+def before(deadline: float, late: NoLink) -> Iterator[None]:
+    """Raise `late` if the block is not done by then."""
+    with trio.move_on_at(deadline) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise late
+
+
+async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
+    """Look the name up and try its addresses, side by side if they are slow."""
+    host, port = relay.dial_host or relay.host, relay.port
+    late = NoLink(
+        f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
+    )
+    with before(deadline, late):
+        try:
+            # Bytes, since Trio has no underscores in host names that are text.
+            stream = await trio.open_tcp_stream(host.encode("ascii"), port)
+        except socket.gaierror as error:
+            why = (error.strerror or "unknown").lower()
+            raise NoLink(
+                f"the name {host} can't be looked up: {why}", "is it right in -mesh-with?"
+            ) from error
+        except OSError as error:
+            number = next((cause.errno for cause in os_errors(error) if cause.errno), None)
+            why = "no connection" if number is None else os.strerror(number).lower()
+            raise NoLink(f"TCP {host} port {port}: {why}", late.cure) from error
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadline: float) -> None:
+    with before(deadline, NoLink("it does not answer the TLS handshake")):
+        try:
+            await transport.handshake()
+        except (TLSFailed, PeerVanished) as error:
+            raise NoLink(f"TLS fails: {error}", _tls_cure(error.__cause__, relay)) from error
+
+
+def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        return "does it serve HTTPS on that port?"
+    if cause.verify_code in _NAME_MISMATCHES:
+        elsewhere = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
+        return f"name it as its certificate does: -mesh-with {elsewhere}"
+    if cause.verify_code == _EXPIRED:
+        return "have its certificate renewed, or this machine's clock set"
+    return "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
+
+
+async def _upgrade(
+    transport: Transport, relay: MeshRelay, scratch: memoryview, deadline: float
+) -> bytes:
+    """Ask for the upgrade to DERP; return what came behind the answer."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    request = h11.Request(
+        method="GET",
+        target="/derp",
+        headers=[
+            ("Host", relay.authority),
+            ("User-Agent", "derper"),
+            ("Upgrade", "DERP"),
+            ("Connection", "Upgrade"),
+        ],
+    )
+    asked = connection.send(request) or b""
+    asked += connection.send(h11.EndOfMessage()) or b""
+    with before(deadline, NoLink("it does not answer the HTTP request")):
+        try:
+            transport.write(asked)
+            await transport.flush()
+            while (status := _status(connection.next_event())) in _NOT_YET:
+                if status == 0:
+                    connection.receive_data(await receive(transport, scratch))
+        except (PeerVanished, TLSFailed) as error:
+            raise NoLink(f"the HTTP request fails: {error}") from error
+        except h11.RemoteProtocolError as error:
+            raise NoLink("it does not answer in HTTP", "is it a DERP relay?") from error
+    if status != _UPGRADED:
+        raise NoLink(f"it answers HTTP {status} to the upgrade", "does it serve DERP, at /derp?")
+    return connection.trailing_data[0]
+
+
+def _status(event: object) -> int:
+    """Return the status code of an answer's head, and 0 where it is not all there."""
+    if isinstance(event, h11.InformationalResponse | h11.Response):
+        return event.status_code
+    return 0
