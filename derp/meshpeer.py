@@ -26,26 +26,25 @@ _WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
 logger = log.get("mesh")
 
 
-def act(
-    peer: Connection, what: int, view: memoryview, start: int, stop: int, end: int
-) -> tuple[int, int]:
-    """Act on the frame of type `what` in `view[start:stop]`, and on those like it up to `end`.
+def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[int, int]:
+    """Act on the frame of type `what` from `start` to `stop`, and on those like it up to `end`.
 
+    They lie in the shared read buffer.
     Returns where that ends, and how many packets it was.
     """
     if what == _FORWARD_PACKET:
-        return _forwarded(peer, view, start, end)
+        return _forwarded(peer, start, end)
     if what == _WATCH_CONNS:
         presence.watch(peer)
     else:
-        _close(peer, bytes(view[stop - KEY_LENGTH : stop]))
+        _close(peer, bytes(peer.server.view[stop - KEY_LENGTH : stop]))
     return stop, 0
 
 
-def _forwarded(peer: Connection, view: memoryview, start: int, end: int) -> tuple[int, int]:
+def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
     """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
     server = peer.server
-    found = forwarding.next_forwarded(view, start, end)
+    found = forwarding.next_forwarded(server.buffer, start, end)
     stop, source, destination, packets, run, disco = found
     payload = len(run) - packets * PACKET_OVERHEAD
     server.metrics.packets_forwarded_in += packets

@@ -175,7 +175,7 @@ class Reader:
                 elif what == _NOTE_PREFERRED:
                     self._note_preferred(preferred=buffer[stop - 1] != 0)
                 elif what in meshpeer.FRAMES:
-                    stop, packets = meshpeer.act(connection, what, view, start, stop, end)
+                    stop, packets = meshpeer.act(connection, what, start, stop, end)
                     total += packets
                 elif what == runs.UNKNOWN:
                     server.metrics.unknown_frames += 1

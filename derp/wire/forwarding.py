@@ -10,7 +10,8 @@ to client, frames that belong together stay together: one look-up, one write.
 Invariants: only whole frames are touched; a run's frames have one source and one destination, and
 are all disco packets or all not.
 
-Measured with `nox -s micro -- --piece forwarding --fast`: about 0.5 µs a packet either way.
+Measured with `nox -s micro -- --piece forwarding --fast`: 0.3 to 0.4 µs a packet on the way out,
+0.5 µs on the way in; 1 to 2 µs for one that comes alone.
 """
 
 from typing import Final
@@ -32,6 +33,7 @@ _RECV: Final = int(FrameType.RECV_PACKET)
 _FORWARD: Final = int(FrameType.FORWARD_PACKET)
 _MIN_LENGTH: Final = 2 * KEY_LENGTH
 _MAX_LENGTH: Final = 2 * KEY_LENGTH + MAX_PACKET_SIZE
+_MIN_DISCO_LENGTH: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
 
 Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 
@@ -39,58 +41,66 @@ Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 def forward_frames(run: memoryview, packets: int, destination: bytes) -> bytes:
     """Turn `packets` RecvPacket frames of one source into ForwardPacket frames to `destination`."""
     pieces: list[bytes | memoryview] = []
-    position = 0
+    position = before = 0
+    header = b""
     keys = bytes(run[HEADER_LENGTH:PACKET_OVERHEAD]) + destination
     for _ in range(packets):
         length: int = HEADER.unpack_from(run, position)[1]
+        if length != before:
+            before = length
+            header = HEADER.pack(_FORWARD, length + KEY_LENGTH) + keys
         stop = position + HEADER_LENGTH + length
-        pieces += (
-            HEADER.pack(_FORWARD, length + KEY_LENGTH),
-            keys,
-            run[position + PACKET_OVERHEAD : stop],
-        )
+        pieces += (header, run[position + PACKET_OVERHEAD : stop])
         position = stop
     return b"".join(pieces)
 
 
-def next_forwarded(view: memoryview, start: int, end: int) -> Forwarded:
+def next_forwarded(buffer: bytes | bytearray, start: int, end: int) -> Forwarded:
     """Turn the whole ForwardPacket frame at `start`, and those after it, into RecvPacket frames.
 
     Returns `(stop, source, destination, packets, run, disco)`: `run` is what to deliver in place of
-    `view[start:stop]`.
+    `buffer[start:stop]`.
     """
-    keys = bytes(view[start + HEADER_LENGTH : start + FORWARD_OVERHEAD])
+    view = memoryview(buffer)
+    header = bytes(view[start : start + FORWARD_OVERHEAD])
+    keys = header[HEADER_LENGTH:]
     source, destination = keys[:KEY_LENGTH], keys[KEY_LENGTH:]
     limit = end if end - start <= MAX_RUN else start + MAX_RUN
-    length: int = HEADER.unpack_from(view, start)[1]
-    disco = _is_disco(view, start, length)
+    length: int = HEADER.unpack_from(header)[1]
+    disco = _is_disco(buffer, start, length)
     pieces: list[bytes | memoryview] = []
     position = start
     while True:
-        stop = position + HEADER_LENGTH + length
-        pieces += (
-            HEADER.pack(_RECV, length - KEY_LENGTH),
-            source,
-            view[position + FORWARD_OVERHEAD : stop],
-        )
-        position = stop
+        # Frames of one size follow each other; all that differs is the packet.
+        size = HEADER_LENGTH + length
+        rewritten = HEADER.pack(_RECV, length - KEY_LENGTH) + source
+        while True:
+            pieces += (rewritten, view[position + FORWARD_OVERHEAD : position + size])
+            position += size
+            if (
+                position + size > limit
+                or not buffer.startswith(header, position)
+                or _is_disco(buffer, position, length) is not disco
+            ):
+                break
+
+        # Another size, another source or destination, something else, or the end.
         if position + FORWARD_OVERHEAD > limit:
             break
-        kind, length = HEADER.unpack_from(view, position)
+        kind, length = HEADER.unpack_from(buffer, position)
         if (
             kind != _FORWARD
             or not _MIN_LENGTH <= length <= _MAX_LENGTH
             or position + HEADER_LENGTH + length > limit
-            or view[position + HEADER_LENGTH : position + FORWARD_OVERHEAD] != keys
-            or _is_disco(view, position, length) is not disco
+            or not buffer.startswith(keys, position + HEADER_LENGTH)
+            or _is_disco(buffer, position, length) is not disco
         ):
             break
-    return position, source, destination, len(pieces) // 3, b"".join(pieces), disco
+        header = bytes(view[position : position + FORWARD_OVERHEAD])
+    return position, source, destination, len(pieces) // 2, b"".join(pieces), disco
 
 
-def _is_disco(view: memoryview, position: int, length: int) -> bool:
-    packet = position + FORWARD_OVERHEAD
-    return (
-        length >= 2 * KEY_LENGTH + MIN_DISCO_LENGTH
-        and view[packet : packet + len(DISCO_MAGIC)] == DISCO_MAGIC
+def _is_disco(buffer: bytes | bytearray, position: int, length: int) -> bool:
+    return length >= _MIN_DISCO_LENGTH and buffer.startswith(
+        DISCO_MAGIC, position + FORWARD_OVERHEAD
     )

@@ -4,8 +4,8 @@ import functools
 
 from stopwatch import Stopwatch, batches
 
-from derp.connection import MAX_SEND
 from derp.relay.outbox import ENTRY_COST, LANE_BYTES, Outbox
+from derp.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
 
 SOURCE = bytes(range(32))

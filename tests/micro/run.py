@@ -1,9 +1,10 @@
 """Time the pieces of the hot path one by one, so that a regression has an address.
 
 The pieces, each in a file of its own beside this one:
-  scanner  derp.wire.runs: from the bytes of a client to runs of packets
-  outbox   derp.relay.outbox: what waits for a slow client, and what is dropped there
-  tls      derp.net.tls: decrypting, encrypting, shaking hands
+  scanner     derp.wire.runs: from the bytes of a client to runs of packets
+  forwarding  derp.wire.forwarding: runs on their way to and from another relay
+  outbox      derp.relay.outbox: what waits for a slow client, and what is dropped there
+  tls         derp.net.tls: decrypting, encrypting, shaking hands
 
 How to run
   nox -s micro                              try everything once, without a figure worth reading
@@ -29,12 +30,13 @@ Whether the whole relay became faster or slower is told by `nox -s bench`, not b
 import argparse
 import ssl
 
+import forwarding
 import outbox
 import pyperf
 import scanner
 import tls
 
-PIECES = {"scanner": scanner, "outbox": outbox, "tls": tls}
+PIECES = {"scanner": scanner, "forwarding": forwarding, "outbox": outbox, "tls": tls}
 
 
 def main() -> None:

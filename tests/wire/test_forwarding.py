@@ -20,7 +20,7 @@ def forward(source: bytes, destination: bytes, packet: bytes) -> bytes:
 
 
 def first(data: bytes) -> forwarding.Forwarded:
-    return forwarding.next_forwarded(memoryview(data), 0, len(data))
+    return forwarding.next_forwarded(data, 0, len(data))
 
 
 def test_the_layout_is_that_of_the_original() -> None:
@@ -106,9 +106,9 @@ def test_a_run_is_bounded() -> None:
 
 def test_bytes_behind_the_end_are_not_looked_at() -> None:
     one = forward(A, B, b"packet")
-    view = memoryview(one * 3)
-    assert forwarding.next_forwarded(view, 0, len(one) * 2 - 1)[0] == len(one)
-    assert forwarding.next_forwarded(view, len(one), len(one) * 2 + 10)[0] == 2 * len(one)
+    data = one * 3
+    assert forwarding.next_forwarded(data, 0, len(one) * 2 - 1)[0] == len(one)
+    assert forwarding.next_forwarded(data, len(one), len(one) * 2 + 10)[0] == 2 * len(one)
 
 
 def obvious(data: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
@@ -142,9 +142,8 @@ def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
                 break
             assert what == FrameType.FORWARD_PACKET
             once = stop
-            view = memoryview(buffer)
             stop, source, destination, count, run, disco = forwarding.next_forwarded(
-                view, start, end
+                buffer, start, end
             )
             assert stop >= once
             unpacked = unpack(run, source)
