@@ -5,7 +5,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
-                   (parts: certoptions, verifyoptions, options, flags, values, refused)
+                   (parts: certoptions, verifyoptions, meshoptions, options, flags, values,
+                   refused)
     commands/      derper derpmap, derper healthcheck
     supervisor     the root nursery: prepares, serves, reloads, drains
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
@@ -16,11 +17,12 @@ on sends packets addressed by key; the relay hands each to the connection that l
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
     site           what the pages show of the running server
-    keyfile        the node key, in the Go derper's file
+    keyfile        the node key, in the Go derper's file        (meshkey: what a region shares)
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     admit/         the gate: list, tailscaled and URLs asked who belongs
     certificates/  had, renewed and replaced while the server runs
+    mesh/          links to other relays: dialled, kept, packets forwarded on them
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm

@@ -5,6 +5,7 @@
     is         for each       stop)      ├── STUN
     queued)    connection)               ├── timers, refusal summaries
                                          ├── bootstrap DNS
+                                         ├── links to other relays
                                          └── certificates ──(memory channel)──► listeners
 
 The three nurseries are nested in the order in which they end: to stop, the services are cancelled
@@ -44,6 +45,7 @@ from derp.errors import ReloadError, StartError
 from derp.http import routes
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
+from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import Descriptors, raise_limit
 from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
@@ -83,6 +85,7 @@ class Prepared:
     rate_limit: RateConfig
     metrics: Metrics
     gate: Gate | None
+    mesh: mesh_plan.Plan
     certificates: Certificates | None
     main: Sequence[socket.socket]
     plain: Sequence[socket.socket]
@@ -114,7 +117,8 @@ def _calm_garbage_collector() -> None:
 def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
     """Read the files and open the sockets, which `sockets` closes. Blocks: nothing runs yet."""
     raise_limit()
-    options = TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
+    mesh = mesh_plan.make_plan(config)
+    options = _tcp_options(config)
     host, port = config.addr.host, config.addr.port
 
     def keep(opened: Sequence[socket.socket]) -> Sequence[socket.socket]:
@@ -152,7 +156,21 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         metacert = make_metacert(bytes(private_key.public_key), now)
         with _start_errors():
             certificates = Certificates(plan, found, metacert)
-    return Prepared(private_key, rate_limit, metrics, gate, certificates, main, plain, stun)
+    return Prepared(
+        private_key=private_key,
+        rate_limit=rate_limit,
+        metrics=metrics,
+        gate=gate,
+        mesh=mesh,
+        certificates=certificates,
+        main=main,
+        plain=plain,
+        stun=stun,
+    )
+
+
+def _tcp_options(config: Config) -> TCPOptions:
+    return TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
 
 
 @contextlib.contextmanager
@@ -176,6 +194,7 @@ async def serve(config: Config, prepared: Prepared) -> None:
             prepared.rate_limit,
             prepared.gate,
             prepared.metrics,
+            prepared.mesh.key,
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(_signals, to_supervisor)
@@ -242,6 +261,8 @@ def _start_services(
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
     services.start_soon(refresher.run)
+    for keeper in mesh_plan.keepers(config, prepared.mesh, server, _tcp_options(config)):
+        services.start_soon(keeper.run)
 
 
 async def _signals(
@@ -323,6 +344,7 @@ def _announce(config: Config, prepared: Prepared) -> None:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
     if config.derp:
         admission.announce(config, prepared.gate)
+        mesh_plan.announce(config, prepared.mesh)
     if prepared.certificates is not None and config.hostname_is_ip:
         pair = prepared.certificates.statuses[0].pair
         # One that is renewed every few days must not be pinned.

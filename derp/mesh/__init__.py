@@ -1,5 +1,6 @@
 """Links to the other relays of a region: each relay dials all others, and each link is one way.
 
+    plan      what is read at the start, and the tasks made of it
     keeper    one task for each entry of -mesh-with: dials, logs in, serves, and does so again
     dial      from an entry to a connection that speaks DERP: name, TCP, TLS, HTTP upgrade
     login     the login at another relay, with the mesh key, and the wish to watch

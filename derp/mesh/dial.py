@@ -36,6 +36,10 @@ _NAME_MISMATCHES: Final = {62, 64}
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
 _EXPIRED: Final = 10
 """X509_V_ERR_CERT_HAS_EXPIRED."""
+# OpenSSL's names for alerts: a derper sends the first for a name that is not its own, and the
+# second while it waits for its certificate.
+_UNRECOGNIZED_NAME: Final = "TLSV1_UNRECOGNIZED_NAME"
+_INTERNAL_ERROR: Final = "TLSV1_ALERT_INTERNAL_ERROR"
 
 
 def make_context() -> ssl.SSLContext:
@@ -109,14 +113,18 @@ async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadlin
 
 
 def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
-    if not isinstance(cause, ssl.SSLCertVerificationError):
-        return "does it serve HTTPS on that port?"
-    if cause.verify_code in _NAME_MISMATCHES:
+    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
+    code = cause.verify_code if isinstance(cause, ssl.SSLCertVerificationError) else None
+    if code in _NAME_MISMATCHES or reason == _UNRECOGNIZED_NAME:
         elsewhere = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
         return f"name it as its certificate does: -mesh-with {elsewhere}"
-    if cause.verify_code == _EXPIRED:
+    if code == _EXPIRED:
         return "have its certificate renewed, or this machine's clock set"
-    return "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
+    if code is not None:
+        return "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
+    if reason == _INTERNAL_ERROR:
+        return "it has no certificate yet; look into its log"
+    return "does it serve HTTPS on that port?"
 
 
 async def _upgrade(

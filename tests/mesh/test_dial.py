@@ -302,6 +302,27 @@ async def test_a_certificate_that_has_expired(authority: trustme.CA, engine: TLS
     assert cure == "have its certificate renewed, or this machine's clock set"
 
 
+@pytest.mark.parametrize(
+    ("alert", "reason", "cure"),
+    [
+        (112, "unrecognized name", "name it as its certificate does: -mesh-with NAME:{}/127.0.0.1"),
+        (80, "internal error", "it has no certificate yet; look into its log"),
+        (40, "handshake failure", "does it serve HTTPS on that port?"),
+    ],
+)
+async def test_an_alert(engine: TLSEngine, alert: int, reason: str, cure: str) -> None:
+    async def script(stream: Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(bytes([0x15, 3, 3, 0, 2, 2, alert]))
+        await stream.receive_some()
+
+    async with listening(script) as port:
+        message, found = await failure(at(port), engine)
+    assert message.startswith("TLS fails: ")
+    assert message.endswith(reason)
+    assert found == cure.format(port)
+
+
 async def http_only(stream: Stream) -> None:
     await stream.receive_some()
     await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -1,0 +1,54 @@
+"""With whom this relay is meshed: from the configuration to the tasks that keep the links."""
+
+import os
+import ssl
+from functools import partial
+
+import attrs
+
+from derp import log, meshkey
+from derp.config import Config
+from derp.mesh.dial import dial, make_context
+from derp.mesh.keeper import Keeper
+from derp.net.listener import TCPOptions
+from derp.net.tls import TLSEngine
+from derp.server import Server
+
+logger = log.get("mesh")
+
+
+@attrs.frozen
+class Plan:
+    """What was read at the start."""
+
+    key: bytes | None = attrs.field(repr=False)
+    """What mesh peers show, 32 bytes; None where there are none."""
+    context: ssl.SSLContext | None
+    """Verifies other relays; None where none is dialled."""
+
+
+def make_plan(config: Config) -> Plan:
+    """Read the mesh key and the system's root certificates. Blocks.
+
+    Raises StartError and UsageError.
+    """
+    key = meshkey.load(config, os.environ)
+    return Plan(key, make_context() if config.mesh_with else None)
+
+
+def announce(config: Config, plan: Plan) -> None:
+    """Say that there is a mesh key, and which relays are dialled."""
+    if plan.key is not None:
+        dialled = " ".join(map(str, config.mesh_with)) or "none"
+        logger.info("whoever has the mesh key is trusted", relays_dialled=dialled)
+
+
+def keepers(config: Config, plan: Plan, server: Server, options: TCPOptions) -> list[Keeper]:
+    """Make what keeps the links, one for each relay in the configuration."""
+    if plan.context is None:
+        return []
+    engine = TLSEngine(plan.context)
+    return [
+        Keeper(server, str(relay), partial(dial, relay, engine, options, server.view))
+        for relay in config.mesh_with
+    ]
