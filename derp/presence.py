@@ -32,6 +32,7 @@ def left(connection: Connection) -> None:
     server.watchers.pop(connection, None)
     if server.watchers and key not in server.hub.active:
         _tell(server, key, peer_gone(key, PeerGoneReason.DISCONNECTED))
+        server.metrics.peer_gone_disconnected_frames += len(server.watchers)
 
 
 def _tell(server: Server, key: bytes, frame: bytes) -> None:

@@ -218,6 +218,7 @@ async def test_what_is_told_is_counted_as_the_original_does(
     await relay.end_of(client)
     assert (sum(batches.counts), batches.sum) == (3, 7)
     assert (sum(loops.counts), loops.sum) == (3, 3)
+    assert relay.metrics.peer_gone_disconnected_frames == 1
 
 
 class Belief:
