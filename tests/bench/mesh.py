@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from servers import HOST, BenchError, Program, Running, free_port, running
+from servers import HOST, BenchError, Program, Running, free_port, last_line, running
 
 CERTIFICATE = Path("certs") / f"{HOST}.crt"
 FORWARDED_OUT = "derp_packets_forwarded_out"
@@ -32,6 +32,7 @@ def meshed(program: Program, core: int, work: Path) -> Iterator[list[Running]]:
             # Once it has shown its certificate there is one to share.
             ssl.get_server_certificate((HOST, int(first.address.rpartition(":")[2])), timeout=20)
     key = work / "mesh.key"
+    key.touch(0o600)
     key.write_text(secrets.token_hex(32))
     ports = [free_port(socket.SOCK_STREAM) for _ in range(2)]
     with contextlib.ExitStack() as both:
@@ -44,7 +45,8 @@ def meshed(program: Program, core: int, work: Path) -> Iterator[list[Running]]:
         deadline = time.monotonic() + MESH_SECONDS
         while any(counter[WATCHERS] != 1 for counter in counters(relays, work)):
             if time.monotonic() > deadline:
-                raise BenchError(f"{program.name}: no mesh after {MESH_SECONDS:.0f} s")
+                said = "; ".join(last_line(relay.log) for relay in relays)
+                raise BenchError(f"{program.name}: no mesh after {MESH_SECONDS:.0f} s: {said}")
             time.sleep(0.05)
         yield relays
 

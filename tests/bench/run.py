@@ -302,11 +302,10 @@ def one(
 ) -> Any:
     """Start a relay, put one load on it, stop it; return what the client found."""
     put = transfer if load.peers else put_load
-    done, logs = put(program, load, client, options, directory)
+    done, said_meanwhile = put(program, load, client, options, directory)
     remarks += [
         f"{program.name} said during {load.name}: {line[:160]}"
-        for log in logs
-        for line in log.read_text(errors="replace").splitlines()
+        for line in said_meanwhile.splitlines()
         if any(word in line.lower() for word in SUSPICIOUS)
     ]
     if done.returncode:
@@ -321,10 +320,11 @@ def one(
 
 def put_load(
     program: Program, load: Load, client: Path, options: argparse.Namespace, directory: Path
-) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
-    """Start the relay, or both, and the load client; return how that ended, and the relays' logs.
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Start the relay, or both, and the load client; return how that ended.
 
-    Raises BenchError also where a mesh's packets went another way.
+    And what was logged meanwhile: not before, as when one relay is up and the other is not yet, nor
+    behind. Raises BenchError also where a mesh's packets went another way.
     """
     arguments = dict(load.arguments)
     if options.quick:
@@ -347,17 +347,19 @@ def put_load(
         if load.mesh:
             command += ["-second", relays[1].address]
         command += [f"-{name}={value}" for name, value in arguments.items()]
+        logged = [relay.log.stat().st_size for relay in relays]
         done = run_pinned(command, options.client_core)
         if load.mesh and not done.returncode:
             counters = mesh.counters(relays, directory)
             if found := mesh.faults(json.loads(done.stdout), *counters):
                 raise BenchError("; ".join(found))
-        return done, [relay.log for relay in relays]
+        ends = (relay.log.read_bytes()[n:] for relay, n in zip(relays, logged, strict=True))
+        return done, b"".join(ends).decode(errors="replace")
 
 
 def transfer(
     program: Program, load: Load, _client: Path, options: argparse.Namespace, directory: Path
-) -> tuple[subprocess.CompletedProcess[str], list[Path]]:
+) -> tuple[subprocess.CompletedProcess[str], str]:
     """Let peers.py start the relay and two tailscaled; return how that ended, and the log."""
     folder = Path(tempfile.mkdtemp(dir=directory))
     command = [sys.executable, str(PEERS), "transfer", "--binaries", str(HERE / "bin")]
@@ -367,7 +369,8 @@ def transfer(
     command += [f"--name={program.name}", "--", *program.command]
     log = folder / "relay.log"
     log.touch()
-    return run_pinned(command, options.client_core, show_stderr=bool(options.server)), [log]
+    done = run_pinned(command, options.client_core, show_stderr=bool(options.server))
+    return done, log.read_text(errors="replace")
 
 
 def run_pinned(
