@@ -177,9 +177,10 @@ async def test_of_duplicates_each_coming_is_told_and_the_last_ones_leaving(
     assert await came(watcher) == present(a, client=first)
     b = await relay.login(key=key, client=second)
     assert await came(watcher) == present(b, client=second)
+    await a.ping()
     other, told = await watching(relay, 3)
     # The one that gets the packets.
-    assert present(b, client=second) in told
+    assert present(a, client=first) in told
     assert await came(watcher) == present(other, MESH_PEER)
     await b.end.aclose()
     await relay.end_of(b)

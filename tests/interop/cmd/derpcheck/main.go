@@ -8,6 +8,8 @@
 //	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
 //	derpcheck stun ADDR...          ask STUN servers; one JSON line each
 //	derpcheck talk [flags]          two clients of one DERP node; one JSON line
+//	derpcheck across URL...         a client at each of several relays, all to all; one JSON line
+//	derpcheck storm [flags]         clients that come and go, and some that stay and echo
 //	derpcheck autocert [flags]      get a certificate as the Go derper does
 //	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
@@ -42,6 +44,10 @@ func main() {
 		runSTUN(args)
 	case "talk":
 		runTalk(args)
+	case "across":
+		runAcross(args)
+	case "storm":
+		runStorm(args)
 	case "autocert":
 		runAutocert(args)
 	case "record":
@@ -52,7 +58,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|autocert|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|across|storm|autocert|record")
 	os.Exit(2)
 }
 

@@ -172,7 +172,11 @@ func (p *peer) mustNext() derp.ReceivedMessage {
 
 // wantPacket waits for one packet, which must be this one.
 func (p *peer) wantPacket(from key.NodePublic, payload []byte) {
-	m := p.mustNext()
+	p.checkPacket(p.mustNext(), from, payload)
+}
+
+// checkPacket makes sure that m is this packet.
+func (p *peer) checkPacket(m derp.ReceivedMessage, from key.NodePublic, payload []byte) {
 	packet, ok := m.(derp.ReceivedPacket)
 	if !ok {
 		p.t.fatalf("%s: got %T %v, want a packet", p.name, m, m)
@@ -195,7 +199,11 @@ func firstDifference(a, b []byte) int {
 
 // wantGone waits for one peer-gone message.
 func (p *peer) wantGone(who key.NodePublic, reason derp.PeerGoneReasonType) {
-	m := p.mustNext()
+	p.checkGone(p.mustNext(), who, reason)
+}
+
+// checkGone makes sure that m says so.
+func (p *peer) checkGone(m derp.ReceivedMessage, who key.NodePublic, reason derp.PeerGoneReasonType) {
 	gone, ok := m.(derp.PeerGoneMessage)
 	if !ok {
 		p.t.fatalf("%s: got %T %v, want peer-gone", p.name, m, m)
