@@ -14,6 +14,7 @@ from pathlib import Path
 import golang
 import pytest
 import trustme
+from mesh import Clients
 from pebble import Pebble, pebble
 from rawderp import SERVER
 from relay import Relay, TestCA, command_under_test, die_with_parent, running, write_key_file
@@ -96,6 +97,13 @@ def authority(
         pytest.skip("the Go derper asks no other authority than its own")
     with pebble(binaries, tmp_path_factory.mktemp("pebble")) as started:
         yield started
+
+
+@pytest.fixture
+def clients(test_ca: TestCA) -> Iterator[Clients]:
+    """Makes clients of relays that are meshed."""
+    with Clients(test_ca) as clients:
+        yield clients
 
 
 @pytest.fixture(scope="session")

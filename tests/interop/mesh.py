@@ -7,7 +7,7 @@ import struct
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,7 +116,7 @@ def grown(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
 
 
 class Client:
-    """A client of one relay, or a mesh peer."""
+    """A client of one relay, or a mesh peer; see Clients."""
 
     def __init__(
         self,
@@ -124,8 +124,8 @@ class Client:
         ca: TestCA,
         key: Key,
         *headers: str,
-        info: Mapping[str, object] | None = None,
-        receive_buffer: int = 0,
+        info: Mapping[str, object],
+        receive_buffer: int,
     ) -> None:
         """Log in. `receive_buffer` is how many bytes the kernel is to hold unread, about."""
         self.relay = relay
@@ -142,16 +142,9 @@ class Client:
         assert kind == SERVER_KEY
         assert payload.startswith(MAGIC)
         self.server_key = payload[len(MAGIC) :][:32]
-        self.wire.send(client_info(key, {"version": 2, **(info or {})}, self.server_key))
+        self.wire.send(client_info(key, {"version": 2, **info}, self.server_key))
         kind, payload = self.wire.take_frame()
         assert kind == SERVER_INFO
-
-    @classmethod
-    def mesh_peer(
-        cls, relay: Relay, ca: TestCA, key: Key, *headers: str, receive_buffer: int = 0
-    ) -> "Client":
-        info = {"meshKey": MESH_KEY.hex()}
-        return cls(relay, ca, key, *headers, info=info, receive_buffer=receive_buffer)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -204,6 +197,28 @@ class Client:
             while (got := self.take()) != (PONG, mark):
                 came.append(got)
         return came
+
+
+class Clients(ExitStack):
+    """Connects clients, which are closed at the end of the block."""
+
+    def __init__(self, ca: TestCA) -> None:
+        super().__init__()
+        self.ca = ca
+
+    def connect(
+        self,
+        relay: Relay,
+        name: str,
+        *headers: str,
+        mesh_key: bytes | None = None,
+        receive_buffer: int = 0,
+    ) -> Client:
+        """Log in with the key of this name; with the mesh key, as a mesh peer."""
+        info = {} if mesh_key is None else {"meshKey": mesh_key.hex()}
+        key = Key.named(name)
+        client = Client(relay, self.ca, key, *headers, info=info, receive_buffer=receive_buffer)
+        return self.enter_context(closing(client))
 
 
 PROBE = b"are you there yet? "

@@ -1,17 +1,17 @@
 """One of ours and the Go derper as one mesh: each forwards to the other what it can't deliver."""
 
-import contextlib
 import ipaddress
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import rawderp
 from mesh import (
+    MESH_KEY,
     Client,
+    Clients,
     all_running,
     grown,
     mesh,
@@ -34,9 +34,6 @@ from relay import Relay, TestCA, die_with_parent, environment
 DISCO = bytes.fromhex("5453f09f92ac")
 GONE, NOT_HERE = b"\x00", b"\x01"
 
-Connect = Callable[..., Client]
-"""Connects a client that is closed at the end."""
-
 
 @pytest.fixture(scope="module")
 def pair(
@@ -51,18 +48,6 @@ def pair(
     with all_running(relays):
         wait_until_meshed(relays)
         yield relays
-
-
-@pytest.fixture
-def connect(test_ca: TestCA) -> Iterator[Connect]:
-    with ExitStack() as stack:
-
-        def connect(relay: Relay, name: str, *headers: str, mesh: bool = False) -> Client:
-            make = Client.mesh_peer if mesh else Client
-            client = make(relay, test_ca, Key.named(name), *headers)
-            return stack.enter_context(contextlib.closing(client))
-
-        yield connect
 
 
 def test_tailscales_clients_at_both_reach_each_other(
@@ -84,7 +69,7 @@ def test_tailscales_clients_at_both_reach_each_other(
 
 @pytest.mark.parametrize("place", [0, 1], ids=["ours", "theirs"])
 def test_a_watcher_knows_the_truth_after_a_storm(
-    binaries: dict[str, Path], test_ca: TestCA, pair: list[Relay], connect: Connect, place: int
+    binaries: dict[str, Path], test_ca: TestCA, pair: list[Relay], clients: Clients, place: int
 ) -> None:
     """A thousand connections come and go at one; the other knows exactly those that stay."""
     stormy, watcher = pair[place], pair[1 - place]
@@ -104,7 +89,7 @@ def test_a_watcher_knows_the_truth_after_a_storm(
         remote = before + stay
         until("so many", lambda: varz(watcher)["derp_clients_remote"] == remote)
         # Not only as many, but these.
-        client = connect(watcher, "alice")
+        client = clients.connect(watcher, "alice")
         for key in keys:
             reach_echo(client, key)
         assert varz(watcher)["derp_clients_remote"] == remote
@@ -138,18 +123,18 @@ COUNTERS = (
 """What does not depend on time or chance."""
 
 
-def test_the_same_is_counted_at_both(pair: list[Relay], connect: Connect) -> None:
+def test_the_same_is_counted_at_both(pair: list[Relay], clients: Clients) -> None:
     """The same happens at each relay of the mesh, so their counters must grow by the same."""
     until_quiet(pair)
     before = [varz(relay) for relay in pair]
-    clients = [connect(relay, f"at {relay.name}") for relay in pair]
-    peers = [connect(relay, f"peer of {relay.name}", mesh=True) for relay in pair]
-    leavers = [connect(relay, f"leaves {relay.name}") for relay in pair]
+    stayers = [clients.connect(relay, f"at {relay.name}") for relay in pair]
+    peers = [clients.connect(r, f"peer of {r.name}", mesh_key=MESH_KEY) for r in pair]
+    leavers = [clients.connect(relay, f"leaves {relay.name}") for relay in pair]
     for relay in pair:
         until("all are known", lambda relay=relay: varz(relay)["derp_clients_remote"] == 4)
 
     nobody = Key.named("nobody")
-    for client, peer, leaver, other in zip(clients, peers, leavers, clients[::-1], strict=True):
+    for client, peer, leaver, other in zip(stayers, peers, leavers, stayers[::-1], strict=True):
         for packet in (b"", b"packet", bytes(1400), bytes(65536), DISCO + bytes(200)):
             pass_packet(client, other, packet)
         client.send(nobody, b"lost")
@@ -183,10 +168,10 @@ def test_the_same_is_counted_at_both(pair: list[Relay], connect: Connect) -> Non
 class Story:
     """What a mesh peer and others get from one relay, with names in place of keys."""
 
-    def __init__(self, relay: Relay, connect: Connect) -> None:
+    def __init__(self, relay: Relay, clients: Clients) -> None:
         self.lines: list[str] = []
         self._relay = relay
-        self._connect = connect
+        self._clients = clients
         self._names: dict[bytes, str] = {}
         self._addresses: dict[tuple[str, int], str] = {}
 
@@ -196,8 +181,8 @@ class Story:
         self._names[key] = name
         return key
 
-    def login(self, name: str, *headers: str, mesh: bool = False) -> Client:
-        client = self._connect(self._relay, name, *headers, mesh=mesh)
+    def login(self, name: str, *headers: str, mesh_key: bytes | None = None) -> Client:
+        client = self._clients.connect(self._relay, name, *headers, mesh_key=mesh_key)
         self.name(name)
         self._addresses[client.address] = f"the address of {name}"
         return client
@@ -228,11 +213,11 @@ class Story:
         return f"frame of type {kind:#x}"
 
 
-def test_mesh_peers_are_told_and_served_the_same(pair: list[Relay], connect: Connect) -> None:
+def test_mesh_peers_are_told_and_served_the_same(pair: list[Relay], clients: Clients) -> None:
     stories = []
     for relay in pair:
         until_quiet(pair)
-        story = Story(relay, connect)
+        story = Story(relay, clients)
         play(story)
         stories.append(story.lines)
     assert stories[0] == stories[1]
@@ -242,7 +227,7 @@ def test_mesh_peers_are_told_and_served_the_same(pair: list[Relay], connect: Con
 def play(story: Story) -> None:
     """Do all that a mesh peer may do."""
     alice = story.login("alice")
-    watcher = story.login("dave", mesh=True)
+    watcher = story.login("dave", mesh_key=MESH_KEY)
     watcher.frame(WATCH_CONNS)
     story.tell_in_any_order(watcher, 3)
     # Coming, twice at once, and going.
@@ -252,7 +237,7 @@ def play(story: Story) -> None:
     story.tell(watcher)
     bob.close()
     assert watcher.settle() == []
-    other = story.login("carol", mesh=True)
+    other = story.login("carol", mesh_key=MESH_KEY)
     story.tell(watcher)
     other.frame(WATCH_CONNS)
     story.tell_in_any_order(other, 5)
