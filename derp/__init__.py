@@ -16,6 +16,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
     site           what the pages show of the running server
+    mapentry       the relay's entry for a DERP map
     keyfile        the node key, in the Go derper's file
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 

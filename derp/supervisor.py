@@ -31,10 +31,9 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.errors import CertificateError
-from certs.manual import derp_map_node
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from derp import admission, keyfile, log, rateconfig, timers
+from derp import admission, keyfile, log, mapentry, rateconfig, timers
 from derp.accept import Door
 from derp.admit.gate import Gate
 from derp.certificates.plan import make_plan
@@ -331,12 +330,14 @@ def _announce(config: Config, prepared: Prepared) -> None:
 
 def _announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
     """Print the node for the DERP map of a relay that is reached by its address."""
-    node = derp_map_node(config.hostname, pair)
-    if (port := prepared.main[0].getsockname()[1]) != 443:
-        node["DERPPort"] = port
-    stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1
-    if stun_port != 3478:
-        node["STUNPort"] = stun_port
+    if not config.derp and not config.stun:
+        return
+    node = mapentry.make_node(
+        config,
+        None if pair is None else mapentry.pin_for(config, pair),
+        derp_port=prepared.main[0].getsockname()[1],
+        stun_port=prepared.stun[0].getsockname()[1] if prepared.stun else None,
+    )
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
-    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
+    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node.fields())}\n")
     sys.stdout.flush()

@@ -14,8 +14,9 @@ import trio
 from certs import manual
 from certs.errors import CertificateError
 from certs.files import exists
+from derp import mapentry
 from derp.certificates.plan import make_plan
-from derp.commands import check, entry, flagged
+from derp.commands import check, flagged
 from derp.config import Config
 from derp.errors import StartError
 from derp.flags import BOOL, INT, STRING, Flag, Setting
@@ -29,7 +30,7 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 """
 
 _GROUP: Final = "Entry"
-_FORMATS: Final = {"json": entry.as_json, "yaml": entry.as_yaml}
+_FORMATS: Final = {"json": mapentry.as_json, "yaml": mapentry.as_yaml}
 _OWN: Final = (
     Flag(
         name="format",
@@ -50,7 +51,7 @@ _OWN: Final = (
     Flag(
         name="region-id",
         kind=INT,
-        default="900",
+        default=f"{mapentry.USUAL_REGION_ID}",
         group=_GROUP,
         usage="Number of the region; 900 to 999 are for relays of one's own.",
     ),
@@ -87,13 +88,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if config.hostname in _PLACEHOLDERS:
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
     write = _value(settings["format"], _format)
-    number = _value(settings["region-id"], entry.region_id)
-    code = _value(settings["region-code"], entry.region_code)
-    name = _value(settings["region-name"], entry.region_name)
-    node = entry.make_node(config, None)
+    number = _value(settings["region-id"], mapentry.region_id)
+    code = _value(settings["region-code"], mapentry.region_code)
+    name = _value(settings["region-name"], mapentry.region_name)
+    node = mapentry.make_node(config, None)
     if config.derp and config.serve_tls:
-        node = entry.make_node(config, _pin(config))
-    sys.stdout.write(write(entry.make_region(number, code, name, node)))
+        node = mapentry.make_node(config, _pin(config))
+    sys.stdout.write(write(mapentry.make_region(number, code, name, node)))
     sys.stdout.flush()
     if config.derp and not config.serve_tls:
         _tell(
@@ -145,6 +146,4 @@ def _pin(config: Config) -> str | None:
         raise StartError(str(error)) from error
     for warning in pair.warnings:
         _tell(warning)
-    if len(pair.chain_der) > 1 or not (pair.self_signed or config.hostname_is_ip):
-        return None
-    return pair.pin
+    return mapentry.pin_for(config, pair)

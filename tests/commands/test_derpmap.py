@@ -187,6 +187,34 @@ def test_checked_with_a_pin(tmp_path: Path, run: Run):
     assert err.count("\n") == 1
 
 
+PRINTED = r'^  (\{"Name": .*\})$'
+
+
+@pytest.mark.parametrize("more", [(), ("-derp=false",)])
+def test_the_relay_prints_the_same_node(tmp_path: Path, run: Run, more: tuple[str, ...]):
+    with derper(tmp_path, *more) as relay:
+        printed = json.loads(relay.wait_for(PRINTED)[1])
+        assert relay.log[-2] == "Put this node into your DERP map:"
+        asked = flags(relay, tmp_path)
+        code, out, _ = run("derpmap", *asked, *more)
+    assert code == 0
+    assert printed == node(out)
+    assert printed["Name"] == "900a"
+    assert printed["IPv4"] == "127.0.0.1"
+
+
+def test_the_relay_prints_that_there_is_no_stun(tmp_path: Path):
+    with derper(tmp_path, "-stun=false") as relay:
+        assert json.loads(relay.wait_for(PRINTED)[1])["STUNPort"] == -1
+
+
+def test_the_relay_prints_no_node_for_what_clients_have_no_use_for(tmp_path: Path):
+    with derper(tmp_path, "-derp=false", "-stun=false") as relay:
+        relay.port("HTTP")
+        assert relay.stop() == 0
+    assert not any("DERP map" in line for line in relay.log)
+
+
 def test_another_certificate_than_that_of_the_files(tmp_path: Path, run: Run):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
