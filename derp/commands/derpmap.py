@@ -1,7 +1,8 @@
 """The command `derper derpmap`: prints the relay's entry for a DERP map.
 
-It is made of the configuration and the certificate. The pin of a certificate that no authority
-vouches for is read from its file, which is not made here: that is the relay's business.
+It is made of the configuration and the certificate. What the relay can't know has to be told: ports
+that are published under other numbers. The pin of a certificate that no authority vouches for is
+read from its file, which is not made here: that is the relay's business.
 """
 
 import sys
@@ -14,12 +15,12 @@ import trio
 from certs import manual
 from certs.errors import CertificateError
 from certs.files import exists
-from derp import mapentry
+from derp import mapentry, values
 from derp.certificates.plan import make_plan
 from derp.commands import check, flagged
 from derp.config import Config
 from derp.errors import StartError
-from derp.flags import BOOL, INT, STRING, Flag, Setting
+from derp.flags import BOOL, INT, STRING, Flag, Kind, Setting, parse_int
 
 _INTRODUCTION = """\
 Usage: derper derpmap [flags]
@@ -30,6 +31,9 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 """
 
 _GROUP: Final = "Entry"
+_port: Final = values.port(1)
+_PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
+"""0 is the relay's own."""
 _FORMATS: Final = {"json": mapentry.as_json, "yaml": mapentry.as_yaml}
 _OWN: Final = (
     Flag(
@@ -71,6 +75,25 @@ _OWN: Final = (
         placeholder="NAME",
         usage="Name of the region, such as Frankfurt.",
     ),
+    Flag(
+        name="public-derp-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -a",
+        want=values.port_want(1),
+        never_empty=True,
+        usage="TCP port at which clients find the relay, if it is published under another number: "
+        "8443 where a container runs with -p 8443:443.",
+    ),
+    Flag(
+        name="public-stun-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -stun-port",
+        want=values.port_want(1),
+        never_empty=True,
+        usage="UDP port at which clients find STUN, if that is published under another number.",
+    ),
 )
 _PLACEHOLDERS: Final = {"derp.tailscale.com", "your-hostname.com"}
 
@@ -91,15 +114,19 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     number = _value(settings["region-id"], mapentry.region_id)
     code = _value(settings["region-code"], mapentry.region_code)
     name = _value(settings["region-name"], mapentry.region_name)
-    node = mapentry.make_node(config, None)
+    ports = {
+        "derp_port": _public_port(settings["public-derp-port"], "derp", served=config.derp),
+        "stun_port": _public_port(settings["public-stun-port"], "stun", served=config.stun),
+    }
+    node = mapentry.make_node(config, None, **ports)
     if config.derp and config.serve_tls:
-        node = mapentry.make_node(config, _pin(config))
+        node = mapentry.make_node(config, _pin(config), **ports)
     sys.stdout.write(write(mapentry.make_region(number, code, name, node)))
     sys.stdout.flush()
     if config.derp and not config.serve_tls:
         _tell(
             f"-a {config.addr} is HTTP, and clients want HTTPS: "
-            f"the entry is for a proxy that serves it on port 443"
+            f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
     if not settings["check"].value:
         return 0
@@ -121,6 +148,15 @@ def _format(value: str) -> Any:
     if value not in _FORMATS:
         raise ValueError("want json or yaml")
     return _FORMATS[value]
+
+
+def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
+    """Return the port that was told; None if none was. Raises UsageError."""
+    if not setting.value:
+        return None
+    if not served:
+        raise setting.wrong(f"-{service}=false serves nothing there; want one of them only")
+    return int(setting.value)
 
 
 def _tell(line: str) -> None:
