@@ -303,7 +303,9 @@ def test_checked_with_an_authority(tmp_path: Path, run: Run, monkeypatch: pytest
 
 def test_checked_where_ports_are_published(tmp_path: Path, run: Run):
     """What the relay calls its ports leads nowhere; what clients call them does."""
-    with derper(tmp_path) as relay, derper(tmp_path, "-derp=false", "-stun=false") as other:
+    (tmp_path / "other").mkdir()
+    nothing = ("-derp=false", "-stun=false")
+    with derper(tmp_path) as relay, derper(tmp_path / "other", *nothing) as other:
         inside = ["-a", f"127.0.0.1:{other.port('HTTPS')}", "-stun-port", "1"]
         inside += ["-certmode", "manual", "-certdir", str(tmp_path / "certs")]
         inside += ["-hostname", "127.0.0.1"]
