@@ -1,7 +1,7 @@
 """A STUN server on all addresses, whose clock is moved by hand.
 
-`python -m tests.interop.stepped_stun` prints its port, and what it logs. Each line of standard input is a number of seconds: the clock
-jumps so far, and `jumped` is printed.
+`python -m tests.interop.stepped_stun` prints its port, and what it logs. Each line of standard
+input is a number of seconds: the clock jumps so far, and `jumped` is printed.
 """
 
 import logging
