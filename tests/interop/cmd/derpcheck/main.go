@@ -8,6 +8,7 @@
 //	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
 //	derpcheck stun ADDR...          ask STUN servers; one JSON line each
 //	derpcheck talk [flags]          two clients of one DERP node; one JSON line
+//	derpcheck stay [flags]          two clients that stay; one JSON line for what they see
 //	derpcheck autocert [flags]      get a certificate as the Go derper does
 //	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
@@ -42,6 +43,8 @@ func main() {
 		runSTUN(args)
 	case "talk":
 		runTalk(args)
+	case "stay":
+		runStay(args)
 	case "autocert":
 		runAutocert(args)
 	case "record":
@@ -52,7 +55,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|autocert|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|autocert|record")
 	os.Exit(2)
 }
 
