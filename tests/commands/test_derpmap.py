@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -286,6 +288,18 @@ def test_another_certificate_than_that_of_the_files(tmp_path: Path, run: Run):
     assert err.count("\n") == 1
 
 
+@pytest.fixture
+def only_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On some machines `localhost` is ::1, too, where the relay of these tests is not."""
+    look_up = socket.getaddrinfo
+
+    def ipv4(*asked: Any) -> list[Any]:
+        return [found for found in look_up(*asked) if found[0] == socket.AF_INET]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ipv4)
+
+
+@pytest.mark.usefixtures("only_ipv4")
 def test_checked_with_an_authority(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     authority, own = vouched_for(tmp_path, "localhost")
     with derper(tmp_path, *own) as relay:
@@ -318,6 +332,7 @@ def test_checked_where_ports_are_published(tmp_path: Path, run: Run):
     assert node(out)["STUNPort"] == relay.port("STUN")
 
 
+@pytest.mark.usefixtures("only_ipv4")
 def test_all_that_is_wrong_is_told(tmp_path: Path, run: Run):
     _, own = vouched_for(tmp_path, "localhost")
     with derper(tmp_path, *own, "-derp=false") as relay:
