@@ -305,7 +305,7 @@ OURS = (
     "the port is in use by another program",
     ": no such file",
     "others can use it (mode ",
-    "every user can read or change this private key",
+    "every user can change this private key",
     "runs as root: without the capabilities",
     "no certificate yet",
     "rateLimited",
