@@ -320,6 +320,12 @@ def _announce(config: Config, prepared: Prepared) -> None:
     for what, sockets in ((kind, prepared.main), *served):
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    if config.derp and prepared.certificates is None and not config.dev:
+        logger.warning(
+            "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
+            "-certmode manual or -acme-directory",
+            address=str(config.addr),
+        )
     if config.derp:
         admission.announce(config, prepared.gate)
     if prepared.certificates is not None and config.hostname_is_ip:

@@ -68,9 +68,10 @@ def test_a_key_that_every_user_can_change_is_refused(tmp_path, put, issued, now,
 def test_a_key_that_every_user_can_read_is_served_with_a_warning(tmp_path, put, issued, now, mode):
     _, key_file = put(issued)
     key_file.chmod(mode)
-    assert read(tmp_path, "relay.example", now).warnings == (
+    (warning,) = read(tmp_path, "relay.example", now).warnings
+    assert warning == (
         f"{key_file}: every user can read this private key (mode {mode:04o}); "
-        f"run: chmod 600 {key_file}",
+        f"run: chmod 600 {key_file}"
     )
 
 

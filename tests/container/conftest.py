@@ -25,15 +25,12 @@ UNTESTED = pytest.StashKey[str]()
 @pytest.fixture(scope="session")
 def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
     """Podman, with what it needs here, and a base image in which it works."""
-    stash = request.config.stash
     try:
-        if UNTESTED in stash:
-            pytest.skip(stash[UNTESTED])
         installed = containers.installed()
         base = images.base(installed)
         return containers.working(installed, base), base
     except NoPodmanError as error:
-        stash[UNTESTED] = str(error)
+        request.config.stash[UNTESTED] = str(error)
         pytest.skip(str(error))
 
 
@@ -74,12 +71,20 @@ def tags(podman: Podman) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def image(podman: Podman, base: str, tags: list[str]) -> str:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image is built from."""
+    folder = tmp_path_factory.mktemp("tree")
+    images.take_tree(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(podman: Podman, base: str, tree: Path, tags: list[str]) -> str:
     """The relay's image, built from this tree."""
     tag = f"localhost/{new_name()}:ours"
     tags.append(tag)
     began = time.monotonic()
-    images.build(podman, base, tag)
+    images.build(podman, base, tag, tree)
     print(f"{tag} was built on {base} in {time.monotonic() - began:.0f} s")
     return tag
 

@@ -97,9 +97,21 @@ def _debootstrap(podman: Podman) -> str:
     return ""
 
 
-def build(podman: Podman, base: str, tag: str, *more: str) -> str:
-    """Build the relay's image from this tree; return its ID. Raises AssertionError."""
-    return _build(podman, tag, *_pip(), f"--build-arg=BASE={base}", *more, str(REPO))
+def take_tree(folder: Path) -> None:
+    """Copy what the image is built from, so that nobody changes it between two builds."""
+    named = re.findall(r"^!(.+)$", (REPO / ".containerignore").read_text(), re.MULTILINE)
+    for name in ["Containerfile", ".containerignore", *named]:
+        source, target = REPO / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+
+
+def build(podman: Podman, base: str, tag: str, tree: Path = REPO) -> str:
+    """Build the relay's image; return its ID. Raises AssertionError."""
+    return _build(podman, tag, *_pip(), f"--build-arg=BASE={base}", str(tree))
 
 
 def _build(podman: Podman, tag: str, *more: str) -> str:

@@ -1,5 +1,6 @@
 """The image itself: what it says of itself, what is in it, and that it can be built again."""
 
+from pathlib import Path
 from typing import Any
 
 import images
@@ -103,12 +104,12 @@ def test_nobody_can_change_it(files: tuple[dict[str, Any], dict[str, Any]]) -> N
 
 
 def test_it_is_the_same_when_built_again(
-    podman: Podman, base: str, image: str, tags: list[str]
+    podman: Podman, base: str, image: str, tree: Path, tags: list[str]
 ) -> None:
     """The layers have the same digests, and the configuration says the same."""
     again = f"localhost/{new_name()}:again"
     tags.append(again)
-    images.build(podman, base, again)
+    images.build(podman, base, again, tree)
     assert images.layers_above(podman, again, base) == images.layers_above(podman, image, base)
     one, other = (
         {k: v for k, v in podman.inspect(name, "image").items() if k not in NAMED_BY_CHANCE}
