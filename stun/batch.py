@@ -109,6 +109,12 @@ class Batch:
         self._fingerprint = _column(rows, ROW, 40, "I")
         self._fingerprint_xor = _same(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
 
+    def first_sender(self) -> tuple[bytes, bytes]:
+        """Return address and port of the first row's sender, as they are in the packet."""
+        at = 4 if self.family is IPV4 else 8
+        names = self.names
+        return bytes(names[at : at + self.family.address_length]), bytes(names[2:4])
+
     def answer(self, lengths: list[int]) -> list[bool]:
         """Turn the first rows into responses; tell of each row whether it is one.
 

@@ -1,7 +1,8 @@
 """The STUN responder: UDP sockets, and a task for each that answers what comes in.
 
 A turn of the task takes one batch off the socket, answers it, and lets the other tasks run.
-Nothing that comes in, and no error of the network, ends the task.
+Nothing that comes in, and no error of the network, ends the task. Of each batch the first sender is
+shown to a lookout, as long as that wants to see any.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import attrs
 import trio
 
 from stun.batch import CAPACITY, IPV4, IPV6, Batch, runs
+from stun.lookout import Lookout
 from stun.mmsg import BatchSocket, ask_for_destination
 
 RECEIVE_BUFFER: Final = 1 << 20
@@ -135,6 +137,7 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
     """
     batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
     batch_socket = BatchSocket(sock, batch)
+    lookout: Lookout | None = Lookout()
     told: set[int | None] = set()
     while True:
         try:
@@ -152,14 +155,21 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
                 logger.warning("STUN can't receive: %s; trying again each second", error.strerror)
             await trio.sleep(_ERROR_PAUSE)
             continue
-        _answer(batch, batch_socket, lengths, stats)
+        first_is_answered = _answer(batch, batch_socket, lengths, stats)
+        if (
+            lookout is not None
+            and first_is_answered
+            and not await lookout.look(*batch.first_sender())
+        ):
+            lookout = None
         if len(lengths) < CAPACITY:
             await trio.lowlevel.wait_readable(sock)
         else:
             await trio.lowlevel.checkpoint()
 
 
-def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: Stats) -> None:
+def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: Stats) -> bool:
+    """Answer a batch; return whether the first datagram in it was a request."""
     answered = batch.answer(lengths)
     valid = answered.count(True)
     stats.not_stun += len(lengths) - valid
@@ -169,6 +179,7 @@ def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: 
         stats.ipv4 += valid
     for first, stop in runs(answered):
         _send(batch_socket, first, stop, stats)
+    return answered[0]
 
 
 def _send(batch_socket: BatchSocket, first: int, stop: int, stats: Stats) -> None:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from certs.files import pair_files
-from certs.manual import derp_map_node, load
+from certs.manual import load
 from derp.cli import main
+from derp.mapentry import Node, make_region
 
 HOST = "127.0.0.1"
 PORT, STUN_PORT = 3340, 3478
@@ -36,10 +37,9 @@ To use it, add this to "derpMap" in the policy file of a tailnet whose nodes run
 
 def region(certdir: Path) -> dict[str, object]:
     """Make the DERP map entry, with the pin of a certificate made for this run."""
-    node = derp_map_node(HOST, load(pair_files(certdir, HOST), HOST, datetime.now(UTC)))
-    node |= {"IPv4": HOST, "DERPPort": PORT, "STUNPort": STUN_PORT}
-    entry = {"RegionID": 900, "RegionCode": "dev", "RegionName": "dev", "Nodes": [node]}
-    return {"Regions": {"900": entry}}
+    pair = load(pair_files(certdir, HOST), HOST, datetime.now(UTC))
+    node = Node(HOST, pair.pin, PORT, STUN_PORT)
+    return {"Regions": {"900": make_region(900, "dev", "dev", node)}}
 
 
 def run(arguments: list[str]) -> int:

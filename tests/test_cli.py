@@ -172,3 +172,28 @@ def test_commands(run: Run, served: list[Config], command: str):
     code, out, err = run("-dev", command)
     assert (code, out, served) == (2, "", [])
     assert err.startswith(f"derper: {command}: not a flag; ")
+
+
+_LEFT_BEHIND = """
+import threading
+from derp import cli
+
+def main():
+    threading.Thread(target=threading.Event().wait).start()
+    print("done")
+    return 3
+
+cli.main = main
+cli.script()
+"""
+
+
+def test_a_thread_that_is_left_behind_delays_no_exit():
+    done = subprocess.run(
+        [sys.executable, "-c", _LEFT_BEHIND],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "done\n", "")

@@ -117,6 +117,7 @@ async def test_plain_http_where_the_port_is_not_443(tmp_path: Path, upgraded: Co
     with derper(tmp_path, tls=False) as relay:
         a = await (await upgraded(relay.port("HTTP"), None)).log_in()
         await a.ping()
+        relay.wait_for("level=warning.*clients want HTTPS, and this is HTTP")
 
 
 async def test_stun_answers(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from certs.hostname import parse_ip
 from certs.pair import cert_pin
 from derp.commands import ask
 from derp.commands.ask import NoDERP, NoSTUN, NoTLS, NotReached
-from derp.commands.entry import Node
+from derp.mapentry import Node
 from derp.net.transport import Endpoint
 
 TIMEOUT: Final = 5.0

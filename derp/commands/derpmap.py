@@ -1,7 +1,8 @@
 """The command `derper derpmap`: prints the relay's entry for a DERP map.
 
-It is made of the configuration and the certificate. The pin of a certificate that no authority
-vouches for is read from its file, which is not made here: that is the relay's business.
+It is made of the configuration and the certificate. What the relay can't know has to be told: ports
+that are published under other numbers. The pin of a certificate that no authority vouches for is
+read from its file, which is not made here: that is the relay's business.
 """
 
 import sys
@@ -14,11 +15,12 @@ import trio
 from certs import manual
 from certs.errors import CertificateError
 from certs.files import exists
+from derp import mapentry, values
 from derp.certificates.plan import make_plan
-from derp.commands import check, entry, flagged
+from derp.commands import check, flagged
 from derp.config import Config
 from derp.errors import StartError
-from derp.flags import BOOL, INT, STRING, Flag, Setting
+from derp.flags import BOOL, INT, STRING, Flag, Kind, Setting, parse_int
 
 _INTRODUCTION = """\
 Usage: derper derpmap [flags]
@@ -29,7 +31,10 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 """
 
 _GROUP: Final = "Entry"
-_FORMATS: Final = {"json": entry.as_json, "yaml": entry.as_yaml}
+_port: Final = values.port(1)
+_PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
+"""0 is the relay's own."""
+_FORMATS: Final = {"json": mapentry.as_json, "yaml": mapentry.as_yaml}
 _OWN: Final = (
     Flag(
         name="format",
@@ -50,7 +55,7 @@ _OWN: Final = (
     Flag(
         name="region-id",
         kind=INT,
-        default="900",
+        default=f"{mapentry.USUAL_REGION_ID}",
         group=_GROUP,
         usage="Number of the region; 900 to 999 are for relays of one's own.",
     ),
@@ -70,6 +75,25 @@ _OWN: Final = (
         placeholder="NAME",
         usage="Name of the region, such as Frankfurt.",
     ),
+    Flag(
+        name="public-derp-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -a",
+        want=values.port_want(1),
+        never_empty=True,
+        usage="TCP port at which clients find the relay, if it is published under another number: "
+        "8443 where a container runs with -p 8443:443.",
+    ),
+    Flag(
+        name="public-stun-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -stun-port",
+        want=values.port_want(1),
+        never_empty=True,
+        usage="UDP port at which clients find STUN, if that is published under another number.",
+    ),
 )
 _PLACEHOLDERS: Final = {"derp.tailscale.com", "your-hostname.com"}
 
@@ -87,18 +111,22 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if config.hostname in _PLACEHOLDERS:
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
     write = _value(settings["format"], _format)
-    number = _value(settings["region-id"], entry.region_id)
-    code = _value(settings["region-code"], entry.region_code)
-    name = _value(settings["region-name"], entry.region_name)
-    node = entry.make_node(config, None)
+    number = _value(settings["region-id"], mapentry.region_id)
+    code = _value(settings["region-code"], mapentry.region_code)
+    name = _value(settings["region-name"], mapentry.region_name)
+    ports = {
+        "derp_port": _public_port(settings["public-derp-port"], "derp", served=config.derp),
+        "stun_port": _public_port(settings["public-stun-port"], "stun", served=config.stun),
+    }
+    node = mapentry.make_node(config, None, **ports)
     if config.derp and config.serve_tls:
-        node = entry.make_node(config, _pin(config))
-    sys.stdout.write(write(entry.make_region(number, code, name, node)))
+        node = mapentry.make_node(config, _pin(config), **ports)
+    sys.stdout.write(write(mapentry.make_region(number, code, name, node)))
     sys.stdout.flush()
     if config.derp and not config.serve_tls:
         _tell(
             f"-a {config.addr} is HTTP, and clients want HTTPS: "
-            f"the entry is for a proxy that serves it on port 443"
+            f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
     if not settings["check"].value:
         return 0
@@ -120,6 +148,15 @@ def _format(value: str) -> Any:
     if value not in _FORMATS:
         raise ValueError("want json or yaml")
     return _FORMATS[value]
+
+
+def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
+    """Return the port that was told; None if none was. Raises UsageError."""
+    if not setting.value:
+        return None
+    if not served:
+        raise setting.wrong(f"-{service}=false serves nothing there; want one of them only")
+    return int(setting.value)
 
 
 def _tell(line: str) -> None:
@@ -145,6 +182,4 @@ def _pin(config: Config) -> str | None:
         raise StartError(str(error)) from error
     for warning in pair.warnings:
         _tell(warning)
-    if len(pair.chain_der) > 1 or not (pair.self_signed or config.hostname_is_ip):
-        return None
-    return pair.pin
+    return mapentry.pin_for(config, pair)

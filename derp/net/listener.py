@@ -111,7 +111,10 @@ def _explain(error: Exception, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
     if error.errno == errno.EACCES and port < 1024:
-        return "ports below 1024 take root or the capability CAP_NET_BIND_SERVICE"
+        return (
+            "ports below 1024 take root, the capability CAP_NET_BIND_SERVICE, "
+            "or a lower net.ipv4.ip_unprivileged_port_start"
+        )
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have that address"
     return (error.strerror or str(error)).lower()

@@ -39,7 +39,7 @@ What keeps it honest
     during which they did are repeated. Figures that count are made on a machine without others.
 
 Results, with versions, commit and machine, go to a JSON file; tables and plots are made from that:
-`--table FILE --into README.md` puts them into a page without measuring anything.
+`--table FILE --into docs/speed.md` puts them into a page without measuring anything.
 """
 
 import argparse

@@ -56,18 +56,29 @@ def test_a_directory_in_place_of_a_file(tmp_path, put, issued, now, which):
     assert message.startswith(f"{file}: can't be read (Is a directory); ")
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o666, 0o777])
-def test_a_key_open_to_every_user_is_refused(tmp_path, put, issued, now, mode):
+@pytest.mark.parametrize("mode", [0o602, 0o646, 0o666, 0o777])
+def test_a_key_that_every_user_can_change_is_refused(tmp_path, put, issued, now, mode):
     _, key_file = put(issued)
     key_file.chmod(mode)
     message = complaint(CertificateFileError, tmp_path, "relay.example", now)
     assert f"(mode {mode:04o}); run: chmod 600 {key_file}" in message
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o444])
+def test_a_key_that_every_user_can_read_is_served_with_a_warning(tmp_path, put, issued, now, mode):
+    _, key_file = put(issued)
+    key_file.chmod(mode)
+    (warning,) = read(tmp_path, "relay.example", now).warnings
+    assert warning == (
+        f"{key_file}: every user can read this private key (mode {mode:04o}); "
+        f"run: chmod 600 {key_file}"
+    )
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660, 0o440])
-def test_a_key_open_to_a_group_is_not(tmp_path, put, issued, now, mode):
+def test_a_key_open_to_a_group_is_fine(tmp_path, put, issued, now, mode):
     put(issued)[1].chmod(mode)
-    read(tmp_path, "relay.example", now)
+    assert read(tmp_path, "relay.example", now).warnings == ()
 
 
 def test_the_mode_that_counts_is_not_that_of_a_link(tmp_path, put, issued, now):
@@ -75,7 +86,7 @@ def test_the_mode_that_counts_is_not_that_of_a_link(tmp_path, put, issued, now):
     target = key_file.rename(tmp_path / "privkey1.pem")
     key_file.symlink_to(target)
     read(tmp_path, "relay.example", now)
-    target.chmod(0o644)
+    target.chmod(0o646)
     complaint(CertificateFileError, tmp_path, "relay.example", now)
 
 

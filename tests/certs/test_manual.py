@@ -1,6 +1,3 @@
-import hashlib
-import json
-import ssl
 from datetime import timedelta
 
 import attrs
@@ -9,7 +6,6 @@ import pytest
 from certs import manual
 from certs.errors import CertificateError, CertificateFileError, WrongHostnameError
 from certs.files import pair_files
-from certs.manual import derp_map_node
 
 
 def load(certdir, hostname, now):
@@ -128,20 +124,3 @@ def test_odd_hostnames_are_errors_of_this_package(tmp_path, now, hostname):
         load(tmp_path, hostname, now)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_derp_map_line_of_a_self_signed_pair(tmp_path, now):
-    pair = load(tmp_path, "192.0.2.7", now)
-    der = ssl.PEM_cert_to_DER_cert((tmp_path / "192.0.2.7.crt").read_text())
-    assert json.dumps(derp_map_node("192.0.2.7", pair)) == (
-        '{"Name": "custom", "RegionID": 900, "HostName": "192.0.2.7", '
-        f'"CertName": "sha256-raw:{hashlib.sha256(der).hexdigest()}"}}'
-    )
-
-
-def test_a_chain_with_intermediates_is_not_pinned(tmp_path, put, issue, now):
-    put(issue("192.0.2.7"), "192.0.2.7")
-    pair = load(tmp_path, "192.0.2.7", now)
-    assert "CertName" not in derp_map_node("192.0.2.7", pair)
-    alone = attrs.evolve(pair, chain_der=pair.chain_der[:1])
-    assert derp_map_node("192.0.2.7", alone)["CertName"] == pair.pin

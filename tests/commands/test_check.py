@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from derp.commands import ask, check
 from derp.commands.ask import NoTLS, NotReached
-from derp.commands.entry import Node
+from derp.mapentry import Node
 from derp.net.transport import Endpoint
 from derp.wire.frames import server_key
 

@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from certs.files import PairFiles
 from certs.selfsigned import write_self_signed
+from derp.commands import derpmap
+from derp.config import flag_table
 from tests.process import Derper, derper
 
 Run = Callable[..., tuple[int, str, str]]
@@ -81,6 +85,39 @@ def test_http_is_for_a_proxy(run: Run):
         "the entry is for a proxy that serves it on port 443\n"
     )
 
+    code, out, err = run(
+        *("derpmap", "-hostname", "derp.example.com", "-a", "127.0.0.1:8080"),
+        *("--public-derp-port", "8443"),
+    )
+    assert code == 0
+    assert node(out)["DERPPort"] == 8443
+    assert err.endswith(": the entry is for a proxy that serves it on port 8443\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "ports"),
+    [
+        (("--public-derp-port", "8443"), {"DERPPort": 8443}),
+        (("--public-stun-port", "13478"), {"STUNPort": 13478}),
+        (
+            ("-a", ":8443", "--public-derp-port=443", "-stun-port=5", "--public-stun-port=3478"),
+            {},
+        ),
+        (
+            ("-a=:0", "--public-derp-port=443", "-stun-port=0", "--public-stun-port=0x100"),
+            {"STUNPort": 256},
+        ),
+    ],
+)
+def test_ports_that_are_published_under_other_numbers(
+    tmp_path: Path, run: Run, argv: tuple[str, ...], ports: dict[str, int]
+):
+    _, own = vouched_for(tmp_path, "derp.example.com")
+    code, out, err = run("derpmap", "-certmode", "manual", *own, *argv)
+    assert (code, err) == (0, "")
+    found = {name: value for name, value in node(out).items() if name.endswith("Port")}
+    assert found == ports
+
 
 def test_the_pin_is_read_and_never_made(tmp_path: Path, run: Run):
     manual = ("-certmode", "manual", "-certdir", str(tmp_path / "certs"))
@@ -147,6 +184,22 @@ def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
         (("-a", ":0", "-certmode", "manual"), "-a :0: any free port"),
         (("-derp=false", "-stun=false"), "-derp=false -stun=false: want one"),
         (("-hostname", "a b"), "-hostname 'a b': want a DNS name"),
+        (("--public-derp-port", "0"), "--public-derp-port 0: want a port from 1 to 65535"),
+        (("--public-derp-port", "65536"), "--public-derp-port 65536: want a port from 1 to"),
+        (("--public-derp-port=",), "--public-derp-port='': want a port from 1 to 65535"),
+        (("--public-derp-port",), "--public-derp-port: nothing comes after it; want a port from"),
+        (("--public-derp-port", "8443:443"), "--public-derp-port 8443:443: want a port from 1"),
+        (("--public-stun-port=-1",), "--public-stun-port=-1: want a port from 1 to 65535"),
+        (("--public-stun-port", "1e3"), "--public-stun-port 1e3: want a port from 1 to 65535"),
+        (("--derp-port", "8443"), "--derp-port: no such flag; did you mean -public-derp-port?"),
+        (
+            ("-derp=false", "--public-derp-port", "8443"),
+            "--public-derp-port 8443: -derp=false serves nothing there; want ",
+        ),
+        (
+            ("-stun=false", "--public-stun-port", "3479"),
+            "--public-stun-port 3479: -stun=false serves nothing there; want ",
+        ),
         (("-dev", "-hostname", "derp.tailscale.com"), "-hostname derp.tailscale.com: want the"),
         (("-mesh-with", "x"), "-mesh-with: meshing"),
     ],
@@ -169,8 +222,14 @@ def test_help(run: Run):
     assert (code, err) == (0, "")
     assert out.startswith("Usage: derper derpmap [flags]\n")
     assert max(map(len, out.splitlines())) <= 80
-    for flag in ("-format", "-check", "-region-id", "-region-code", "-region-name"):
-        assert f"\n  {flag}" in out
+    for flag in derpmap._OWN:
+        assert f"\n  -{flag.name}" in out
+    assert "-public-derp-port PORT   (default that of -a)\n" in out
+
+
+def test_its_flags_are_not_those_of_the_relay():
+    of_the_relay = {flag.name for flag in flag_table({}, root=True)}
+    assert not of_the_relay & {flag.name for flag in derpmap._OWN}
 
 
 def test_checked_with_a_pin(tmp_path: Path, run: Run):
@@ -187,6 +246,34 @@ def test_checked_with_a_pin(tmp_path: Path, run: Run):
     assert err.count("\n") == 1
 
 
+PRINTED = r'^  (\{"Name": .*\})$'
+
+
+@pytest.mark.parametrize("more", [(), ("-derp=false",)])
+def test_the_relay_prints_the_same_node(tmp_path: Path, run: Run, more: tuple[str, ...]):
+    with derper(tmp_path, *more) as relay:
+        printed = json.loads(relay.wait_for(PRINTED)[1])
+        assert relay.log[-2] == "Put this node into your DERP map:"
+        asked = flags(relay, tmp_path)
+        code, out, _ = run("derpmap", *asked, *more)
+    assert code == 0
+    assert printed == node(out)
+    assert printed["Name"] == "900a"
+    assert printed["IPv4"] == "127.0.0.1"
+
+
+def test_the_relay_prints_that_there_is_no_stun(tmp_path: Path):
+    with derper(tmp_path, "-stun=false") as relay:
+        assert json.loads(relay.wait_for(PRINTED)[1])["STUNPort"] == -1
+
+
+def test_the_relay_prints_no_node_for_what_clients_have_no_use_for(tmp_path: Path):
+    with derper(tmp_path, "-derp=false", "-stun=false") as relay:
+        relay.port("HTTP")
+        assert relay.stop() == 0
+    assert not any("DERP map" in line for line in relay.log)
+
+
 def test_another_certificate_than_that_of_the_files(tmp_path: Path, run: Run):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -201,6 +288,18 @@ def test_another_certificate_than_that_of_the_files(tmp_path: Path, run: Run):
     assert err.count("\n") == 1
 
 
+@pytest.fixture
+def only_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On some machines `localhost` is ::1, too, where the relay of these tests is not."""
+    look_up = socket.getaddrinfo
+
+    def ipv4(*asked: Any) -> list[Any]:
+        return [found for found in look_up(*asked) if found[0] == socket.AF_INET]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ipv4)
+
+
+@pytest.mark.usefixtures("only_ipv4")
 def test_checked_with_an_authority(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     authority, own = vouched_for(tmp_path, "localhost")
     with derper(tmp_path, *own) as relay:
@@ -216,6 +315,24 @@ def test_checked_with_an_authority(tmp_path: Path, run: Run, monkeypatch: pytest
         assert "CertName" not in node(out)
 
 
+def test_checked_where_ports_are_published(tmp_path: Path, run: Run):
+    """What the relay calls its ports leads nowhere; what clients call them does."""
+    (tmp_path / "other").mkdir()
+    nothing = ("-derp=false", "-stun=false")
+    with derper(tmp_path) as relay, derper(tmp_path / "other", *nothing) as other:
+        inside = ["-a", f"127.0.0.1:{other.port('HTTPS')}", "-stun-port", "1"]
+        inside += ["-certmode", "manual", "-certdir", str(tmp_path / "certs")]
+        inside += ["-hostname", "127.0.0.1"]
+        outside = ["--public-derp-port", str(relay.port("HTTPS"))]
+        outside += ["--public-stun-port", str(relay.port("STUN"))]
+        assert run("derpmap", "--check", *inside)[0] == 1
+        code, out, err = run("derpmap", "--check", *inside, *outside)
+    assert (code, err) == (0, "")
+    assert node(out)["DERPPort"] == relay.port("HTTPS")
+    assert node(out)["STUNPort"] == relay.port("STUN")
+
+
+@pytest.mark.usefixtures("only_ipv4")
 def test_all_that_is_wrong_is_told(tmp_path: Path, run: Run):
     _, own = vouched_for(tmp_path, "localhost")
     with derper(tmp_path, *own, "-derp=false") as relay:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,15 +71,29 @@ class Namespace:
     def connect(self, address: tuple[str, int]) -> socket.socket:
         """A TCP connection made from here, for the caller to use where he is."""
 
-        def connect() -> socket.socket:
-            # Of this thread alone, which is gone when the connection is there.
+        return self._made_here(lambda: socket.create_connection(address, TIMEOUT))
+
+    def udp(self, host: str) -> socket.socket:
+        """A UDP socket made here, on a free port of this address."""
+
+        def make() -> socket.socket:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock.bind((host, 0))
+            return sock
+
+        return self._made_here(make)
+
+    def _made_here(self, make: Callable[[], socket.socket]) -> socket.socket:
+        def enter_and_make() -> socket.socket:
+            # Of this thread alone, which is gone when the socket is there.
             with Path(f"/proc/{self.holder.pid}/ns/net").open("rb") as space:
                 if _libc.setns(space.fileno(), CLONE_NEWNET):
                     raise OSError(ctypes.get_errno(), "setns")
-            return socket.create_connection(address, TIMEOUT)
+            return make()
 
         with ThreadPoolExecutor(1) as executor:
-            return executor.submit(connect).result()
+            return executor.submit(enter_and_make).result()
 
     def close(self) -> None:
         self.holder.kill()

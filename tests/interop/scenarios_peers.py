@@ -157,7 +157,8 @@ def last_writer(stage: Stage) -> None:
     sender = stage.login("sender")
     first, second = pair(stage, "first", "second")
     wakers = {
-        "ping": frame(PING, b"12345678"),
+        # The one that follows each: of two at once, the Go derper may answer only one.
+        "ping": b"",
         "unknown": frame(0x42, b"x"),
         "keepalive": frame(0x06),
         "note preferred": frame(0x07, b"\x00"),
@@ -169,7 +170,7 @@ def last_writer(stage: Stage) -> None:
             # A ping makes its sender active as well, so the silent one settles before.
             silent.settle()
             active.send(waker + frame(PING, name.encode().ljust(8)[:8]))
-            active.take(2 if name == "ping" else 1)
+            active.take()
             if name == "packet":
                 sender.take()
             sender.packet(first, b"after " + name.encode())

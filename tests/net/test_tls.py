@@ -141,6 +141,10 @@ async def test_many_connections_share_one_engine(
     assert empty(engine)
 
 
+# Of a record that can't be decrypted, in the words of several versions of OpenSSL.
+SPOILED = "bad record mac|decryption failed|record layer failure"
+
+
 class RawClient:
     """A TLS client whose ciphertext a test can hold back or spoil."""
 
@@ -217,7 +221,7 @@ async def test_a_spoiled_record_ends_its_connection_only(
     ciphertext[50] ^= 1
     await bad.stream.send_all(bytes(ciphertext) + bad.encrypt(b"more"))
     await spoiled.wait_readable()
-    with pytest.raises(TLSFailed, match="bad record mac"):
+    with pytest.raises(TLSFailed, match=SPOILED):
         spoiled.read_into(memoryview(bytearray(1000)))
     assert empty(engine)
     await good.stream.send_all(good.encrypt(b"fine"))
@@ -236,7 +240,7 @@ async def test_data_in_front_of_a_spoiled_record_is_not_lost(
     assert transport.read_into(view) == 4
     for _ in range(2):
         await transport.wait_readable()
-        with pytest.raises(TLSFailed, match=r"bad record mac|decryption failed"):
+        with pytest.raises(TLSFailed, match=SPOILED):
             transport.read_into(view)
     assert empty(engine)
     transport.abort()

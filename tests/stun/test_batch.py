@@ -114,6 +114,16 @@ def test_a_full_batch_is_answered(family: Family) -> None:
     assert {len(each or b"") for each in responses} == {family.response_length}
 
 
+@pytest.mark.parametrize(
+    ("family", "address"), [(IPV4, IPv4Address("192.0.2.7")), (IPV6, IPv6Address("2001:db8::7"))]
+)
+def test_the_first_sender_is_known(family: Family, address: IPv4Address | IPv6Address) -> None:
+    batch = Batch(family)
+    other = type(address)(int(address) + 1)
+    receive(batch, [Datagram(b"", address, 0x1234), Datagram(b"", other, 0x5678)])
+    assert batch.first_sender() == (address.packed, b"\x12\x34")
+
+
 @pytest.mark.parametrize("row", [0, 1, CAPACITY - 1])
 def test_one_wrong_fingerprint_is_found_in_a_full_batch(row: int) -> None:
     datagrams = [

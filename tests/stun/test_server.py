@@ -3,21 +3,27 @@
 import errno
 import itertools
 import logging
+import math
 import os
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
-from stun import message, server
-from stun.batch import CAPACITY
+from stun import lookout, message, server
+from stun.batch import CAPACITY, Batch
 from stun.message import MappedAddress
 from stun.mmsg import BatchSocket
+from stun.proxied import REQUESTS, SPREAD
 from stun.server import Stats, open_sockets, serve
+from tests.stun.routes import ipv4_route
 
 PATIENCE = 10
 """Seconds that no test needs."""
@@ -56,14 +62,16 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(host: str, stats: Stats | None = None) -> AsyncIterator[int]:
+async def serving(
+    host: str, stats: Stats | None = None, patience: float = PATIENCE
+) -> AsyncIterator[int]:
     """Serve on a free port, which is what is given."""
     with ExitStack() as opened:
         sockets = [opened.enter_context(sock) for sock in open_sockets(host, 0)]
         async with trio.open_nursery() as nursery:
             for sock in sockets:
                 nursery.start_soon(serve, sock, stats if stats is not None else Stats())
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(patience):
                 yield sockets[0].getsockname()[1]
             nursery.cancel_scope.cancel()
 
@@ -343,6 +351,50 @@ async def test_cancelling_leaves_the_socket_to_its_owner() -> None:
                     await client.ask()
                     nursery.cancel_scope.cancel()
         assert sock.fileno() != -1
+
+
+# Who asks
+
+
+async def test_warns_of_what_hides_the_clients(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mock_clock: MockClock,
+    tmp_path: Path,
+) -> None:
+    gateway, looked_at = "203.0.113.1", []
+
+    def first_sender(self: Batch) -> tuple[bytes, bytes]:
+        looked_at.append(0)
+        return ip_address(gateway).packed, bytes(self.names[2:4])
+
+    monkeypatch.setattr(Batch, "first_sender", first_sender)
+    monkeypatch.setattr(lookout, "PROC_NET", tmp_path)
+    (tmp_path / "route").write_bytes(ipv4_route(gateway))
+    stats = Stats()
+    async with (
+        serving("127.0.0.1", stats, patience=math.inf) as port,
+        client_of("127.0.0.1", port) as one,
+        client_of("127.0.0.1", port) as other,
+    ):
+        await one.sock.send(b"no request")
+        while not stats.not_stun:
+            await trio.lowlevel.checkpoint()
+        for _ in range(REQUESTS):
+            assert not caplog.records
+            for client in (one, other):
+                await client.ask()
+            mock_clock.jump(SPREAD / (REQUESTS - 1))
+        # What was said is said behind the answer.
+        await trio.testing.wait_all_tasks_blocked()
+        (record,) = caplog.records
+        assert f" all come from {gateway}, the default gateway" in record.getMessage()
+        for _ in range(5):
+            await one.ask()
+            mock_clock.jump(SPREAD)
+    assert len(caplog.records) == 1
+    assert len(looked_at) == 2 * REQUESTS
+    assert stats == Stats(success=2 * REQUESTS + 5, ipv4=2 * REQUESTS + 5, not_stun=1)
 
 
 # Opening

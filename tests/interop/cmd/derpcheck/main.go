@@ -8,6 +8,7 @@
 //	derpcheck fetch [flags] URL     fetch through a SOCKS5 proxy; size and hash as JSON
 //	derpcheck stun ADDR...          ask STUN servers; one JSON line each
 //	derpcheck talk [flags]          two clients of one DERP node; one JSON line
+//	derpcheck stay [flags]          two clients that stay; one JSON line for what they see
 //	derpcheck across URL...         a client at each of several relays, all to all; one JSON line
 //	derpcheck storm [flags]         clients that come and go, and some that stay and echo
 //	derpcheck autocert [flags]      get a certificate as the Go derper does
@@ -44,6 +45,8 @@ func main() {
 		runSTUN(args)
 	case "talk":
 		runTalk(args)
+	case "stay":
+		runStay(args)
 	case "across":
 		runAcross(args)
 	case "storm":
@@ -58,7 +61,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|across|storm|autocert|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|across|storm|autocert|record")
 	os.Exit(2)
 }
 

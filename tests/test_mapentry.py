@@ -1,24 +1,32 @@
 import json
 import re
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.commands.entry import (
+from certs.files import PairFiles, read_pair
+from certs.pair import Pair
+from certs.selfsigned import write_self_signed
+from derp.config import Config
+from derp.errors import UsageError
+from derp.mapentry import (
     Node,
     as_json,
     as_yaml,
     make_node,
     make_region,
+    pin_for,
     region_code,
     region_id,
     region_name,
 )
-from derp.config import Config
-from derp.errors import UsageError
 from derp.values import Address
 
 DOMAIN = Node("derp.example.com", None, 443, 3478)
@@ -74,6 +82,19 @@ def test_a_node_is_made_of_the_configuration(fields: dict[str, Any], node: Node)
     assert make_node(config(**fields), None) == node
 
 
+@pytest.mark.parametrize("port", [0, 443, 8443])
+def test_clients_may_find_it_at_other_ports_than_it_knows(port: int):
+    own = config(addr=Address("", port), certmode="manual", stun_port=port)
+    node = make_node(own, None, derp_port=9443, stun_port=9478)
+    assert node == attrs.evolve(DOMAIN, derp_port=9443, stun_port=9478)
+
+
+def test_a_port_elsewhere_makes_no_service():
+    own = {"derp_port": 9443, "stun_port": 9478}
+    assert make_node(config(derp=False), None, **own).derp_port is None
+    assert make_node(config(stun=False), None, **own).stun_port is None
+
+
 def test_who_relays_nothing_is_not_pinned():
     assert make_node(config(), PIN).pin == PIN
     assert make_node(config(derp=False), PIN).pin is None
@@ -90,6 +111,41 @@ def test_who_relays_nothing_is_not_pinned():
 def test_there_is_no_entry_for_what_can_t_be_found(fields: dict[str, Any], start: str):
     with pytest.raises(UsageError, match=f"^{re.escape(start)}"):
         make_node(config(**fields), None)
+
+
+ADDRESS = config(hostname="192.0.2.7", certmode="manual")
+
+
+def self_signed(folder: Path) -> Pair:
+    files = PairFiles(folder / "crt", folder / "key")
+    now = datetime.now(UTC)
+    write_self_signed(files, ip_address("192.0.2.7"), now)
+    return read_pair(files, ["192.0.2.7"], now)
+
+
+def vouched_for(folder: Path, name: str) -> Pair:
+    issued = trustme.CA().issue_cert(name)
+    issued.cert_chain_pems[0].write_to_path(folder / "crt")
+    issued.private_key_pem.write_to_path(folder / "key")
+    (folder / "key").chmod(0o600)
+    return read_pair(PairFiles(folder / "crt", folder / "key"), [name], datetime.now(UTC))
+
+
+def test_what_is_self_signed_is_pinned(tmp_path: Path):
+    pair = self_signed(tmp_path)
+    assert pin_for(ADDRESS, pair) == pair.pin
+    assert pin_for(config(), pair) == pair.pin
+
+
+def test_a_name_that_an_authority_vouches_for_is_not_pinned(tmp_path: Path):
+    assert pin_for(config(), vouched_for(tmp_path, "derp.example.com")) is None
+
+
+def test_an_address_is_pinned_unless_there_are_intermediates(tmp_path: Path):
+    pair = vouched_for(tmp_path, "192.0.2.7")
+    assert pin_for(ADDRESS, pair) == pair.pin
+    with_more = attrs.evolve(pair, chain_der=pair.chain_der * 2)
+    assert pin_for(ADDRESS, with_more) is None
 
 
 def test_json_is_a_member_of_the_policy_file():

@@ -1,6 +1,7 @@
 """The relay's entry for a DERP map, and how Tailscale and headscale want it written.
 
-A node names what differs from the usual only (Go: tailcfg.DERPNode). Tailscale's policy file holds
+`derper derpmap` prints it; a relay that is reached by its address prints its node at the start. A
+node names what differs from the usual only (Go: tailcfg.DERPNode). Tailscale's policy file holds
 the map as JSON under "derpMap"; headscale reads it from YAML files (derp.paths), in which the names
 of the fields are the same in lower case.
 """
@@ -12,11 +13,13 @@ from typing import Any, Final
 import attrs
 
 from certs.hostname import parse_ip
+from certs.pair import Pair
 from derp.config import Config
 from derp.errors import UsageError
 
 REGION_IDS: Final = range(900, 1000)
 """Reserved for relays of one's own (Go: tailcfg.DERPRegion.RegionID)."""
+USUAL_REGION_ID: Final = 900
 _HTTPS_PORT: Final = 443
 _STUN_PORT: Final = 3478
 _CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
@@ -56,8 +59,12 @@ class Node:
     stun_port: int | None
     """UDP; None where it answers no STUN."""
 
-    def fields(self, region: int) -> dict[str, str | int | bool]:
-        """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode."""
+    def fields(self, region: int = USUAL_REGION_ID) -> dict[str, str | int | bool]:
+        """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode.
+
+        Its Name has to be the only one of its kind in the map, and so begins with the region's
+        number.
+        """
         found: dict[str, str | int | bool] = {
             "Name": f"{region}a",
             "RegionID": region,
@@ -78,24 +85,45 @@ class Node:
         return found
 
 
-def make_node(config: Config, pin: str | None) -> Node:
+def pin_for(config: Config, pair: Pair) -> str | None:
+    """Return the pin of the relay's certificate; None where clients are to verify it without.
+
+    They are where an authority vouches for a name, and where there are intermediates: a client that
+    is given a pin refuses a second certificate.
+    """
+    if len(pair.chain_der) > 1 or not (pair.self_signed or config.hostname_is_ip):
+        return None
+    return pair.pin
+
+
+def make_node(
+    config: Config,
+    pin: str | None,
+    *,
+    derp_port: int | None = None,
+    stun_port: int | None = None,
+) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    Where that serves HTTP only, something before it has to serve HTTPS, which clients want: the
-    node then has the usual port. Raises UsageError where there is nothing to find.
+    The ports are those where clients find it, if they are not those of `config`. Where that serves
+    HTTP only, something before it has to serve HTTPS, which clients want: the node then has the
+    usual port. Raises UsageError where there is nothing to find.
     """
-    if config.addr.port == 0:
-        raise UsageError(f"-a {config.addr}: any free port; want the one that the relay has")
-    if config.stun and config.stun_port == 0:
-        raise UsageError("-stun-port 0: any free port; want the one that the relay has")
+    if derp_port is None:
+        if config.addr.port == 0:
+            raise UsageError(f"-a {config.addr}: any free port; want the one that the relay has")
+        derp_port = config.addr.port if config.serve_tls else _HTTPS_PORT
+    if stun_port is None:
+        if config.stun and config.stun_port == 0:
+            raise UsageError("-stun-port 0: any free port; want the one that the relay has")
+        stun_port = config.stun_port
     if not config.derp and not config.stun:
         raise UsageError("-derp=false -stun=false: want one of them, else there is no entry")
-    port = config.addr.port if config.serve_tls else _HTTPS_PORT
     return Node(
         hostname=config.hostname,
         pin=pin if config.derp else None,
-        derp_port=port if config.derp else None,
-        stun_port=config.stun_port if config.stun else None,
+        derp_port=derp_port if config.derp else None,
+        stun_port=stun_port if config.stun else None,
     )
 
 

@@ -1,0 +1,130 @@
+"""Fixtures of the container suite. `python -m pytest tests/container` runs it.
+
+Where podman can't run a container, every test is skipped with the reason, which is also told at
+the end. An image that can't be built, or does not run where another does, is a failure.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import golang
+import images
+import podman as containers
+import pytest
+import trustme
+from netns import Namespace, skip_unless_possible
+from podman import Dock, NoPodmanError, Podman, new_name
+from relay import TestCA
+
+UNTESTED = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
+    """Podman, with what it needs here, and a base image in which it works."""
+    try:
+        installed = containers.installed()
+        base = images.base(installed)
+        return containers.working(installed, base), base
+    except NoPodmanError as error:
+        request.config.stash[UNTESTED] = str(error)
+        pytest.skip(str(error))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if why := config.stash.get(UNTESTED, ""):
+        terminalreporter.section("THE CONTAINER IMAGE WAS NOT TESTED", red=True)
+        terminalreporter.line(why)
+        if note := os.environ.get("DERPER_UNTESTED"):
+            Path(note).write_text(why)
+
+
+@pytest.fixture(scope="session")
+def podman(found: tuple[Podman, str]) -> Podman:
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def base(found: tuple[Podman, str]) -> str:
+    return found[1]
+
+
+@pytest.fixture(scope="session")
+def binaries() -> dict[str, Path]:
+    try:
+        return golang.build()
+    except golang.NoGoError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tags(podman: Podman) -> Iterator[list[str]]:
+    """Names of images that are removed at the end."""
+    made: list[str] = []
+    yield made
+    images.remove(podman, made)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image is built from."""
+    folder = tmp_path_factory.mktemp("tree")
+    images.take_tree(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image(podman: Podman, base: str, tree: Path, tags: list[str]) -> str:
+    """The relay's image, built from this tree."""
+    tag = f"localhost/{new_name()}:ours"
+    tags.append(tag)
+    began = time.monotonic()
+    images.build(podman, base, tag, tree)
+    print(f"{tag} was built on {base} in {time.monotonic() - began:.0f} s")
+    return tag
+
+
+@pytest.fixture(scope="session")
+def derper_docker(podman: Podman, base: str, tags: list[str], binaries: dict[str, Path]) -> str:
+    """An image that is used as derper-docker's is."""
+    tag = f"localhost/{new_name()}:theirs"
+    tags.append(tag)
+    images.build_derper_docker(podman, base, tag, binaries["derper"])
+    return tag
+
+
+@pytest.fixture
+def dock(podman: Podman, image: str, binaries: dict[str, Path]) -> Iterator[Dock]:
+    """For containers of the relay's image; its ports are published on 127.0.0.1."""
+    with containers.dock(podman, image, binaries) as made:
+        yield made
+
+
+@pytest.fixture
+def space() -> Iterator[Namespace]:
+    """A network in which all ports are free, and from which nobody can be reached."""
+    skip_unless_possible("no network where ports 80 and 443 are free")
+    with closing(Namespace.make()) as made:
+        yield made
+
+
+@pytest.fixture
+def own_dock(
+    podman: Podman, image: str, binaries: dict[str, Path], space: Namespace
+) -> Iterator[Dock]:
+    """As `dock`, in that network, with the very ports of the image."""
+    with containers.dock(podman, image, binaries, space) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
+    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(pem)
+    return TestCA(ca, pem)

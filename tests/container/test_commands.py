@@ -1,0 +1,102 @@
+"""What may be said after the image's name: flags, commands, and what derper-docker's users say."""
+
+import json
+
+import pytest
+from contents import SELF_SIGNED
+from images import COMMAND
+from podman import Dock, node_of
+
+FLAGS = [
+    *("--hostname=127.0.0.1", "--certmode=manual", "--certdir=/app/certs", "--a=:443"),
+    *("--stun=true", "--stun-port=3478", "--http-port=80", "--verify-clients=false"),
+    "--verify-client-url=",
+]
+AS_A_SCRIPT = " ".join(COMMAND.split())
+"""What derper-docker's image says itself."""
+
+
+@pytest.mark.parametrize(
+    "command", [["-version"], ["derper", "-version"], ["/app/derper", "-version"]]
+)
+def test_version(dock: Dock, command: list[str]) -> None:
+    told = dock.once(*command)
+    assert told.returncode == 0
+    assert told.stdout.startswith("trio-derper ")
+    assert not told.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["derpmap"], ["derper", "derpmap"], ["/app/derper", "derpmap"]]
+)
+def test_derpmap_beforehand(dock: Dock, command: list[str]) -> None:
+    """For the policy file, before the relay has ever run; the certificate is an authority's."""
+    told = dock.once(*command, DERP_DOMAIN="derp.example.com")
+    assert told.returncode == 0, told.stderr
+    (region,) = json.loads(f"{{{told.stdout}}}")["derpMap"]["Regions"].values()
+    assert region["Nodes"][0]["HostName"] == "derp.example.com"
+
+
+def test_derpmap_in_a_container_that_runs(dock: Dock) -> None:
+    """With the pin; as the user, and as root, who `exec` is unless told otherwise."""
+    relay = dock.start(**SELF_SIGNED)
+    relay.serves()
+    as_root = node_of(relay)
+    assert as_root["CertName"].startswith("sha256-raw:")
+    as_user = dock.podman.do("exec", "--user=65532", relay.name, "/app/derper", "derpmap")
+    assert as_root["CertName"] in as_user
+    # The relay has printed the same.
+    relay.wait_for_log(as_root["CertName"])
+
+
+def test_healthcheck(dock: Dock) -> None:
+    """By itself it finds nothing to ask."""
+    told = dock.once("healthcheck", **SELF_SIGNED)
+    assert told.returncode == 1
+    assert told.stderr.startswith("derper: unhealthy: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (FLAGS, {}),
+        (["/app/derper", *FLAGS], {}),
+        (["derper", *FLAGS], {}),
+        (["sh", "-c", f"exec {AS_A_SCRIPT}"], SELF_SIGNED),
+    ],
+    ids=["flags", "path and flags", "name and flags", "script"],
+)
+def test_flags_in_place_of_variables(
+    dock: Dock, command: list[str], variables: dict[str, str]
+) -> None:
+    """As compose files for derper-docker have it; it is still nobody, and its key is kept."""
+    certs = dock.volume()
+    relay = dock.start(f"--volume={certs}:/app/certs", command=command, **variables)
+    relay.serves()
+    assert relay.process()["Uid"].split()[0] == "65532"
+    assert "derper+key" in dock.contents(certs)
+    assert relay.stop() == 0
+
+
+def test_with_a_shell_before_it(dock: Dock) -> None:
+    """Without `exec` the shell stays, as in derper-docker's image; all but the signal works."""
+    relay = dock.start(command=["sh", "-c", f"{AS_A_SCRIPT}; true"], **SELF_SIGNED)
+    relay.serves()
+    dock.talk(relay, node_of(relay))
+    assert relay.healthy(), relay.health()
+
+
+def test_another_program(dock: Dock) -> None:
+    """Whatever it is, it is nobody's."""
+    told = dock.once("sh", "-c", "id -u; id -g; pwd")
+    assert told.stdout.split() == ["65532", "65532", "/app"]
+    assert told.returncode == 0
+    assert dock.once("sh", "-c", "exit 7").returncode == 7
+
+
+@pytest.mark.parametrize("command", [["-certmod=manual"], ["derper", "derpmop"]])
+def test_mistyped(dock: Dock, command: list[str]) -> None:
+    ended = dock.once(*command, **SELF_SIGNED)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert command[-1].split("=")[0] in line

@@ -1,0 +1,206 @@
+"""What the relay may do in its container, and how little it makes do with."""
+
+import pytest
+from contents import HIGH_PORTS, SELF_SIGNED, certificate
+from podman import HTTPS, STUN, Container, Dock, node_of
+from relay import TestCA, free_port
+
+USER = 65532
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+DAC_OVERRIDE, NET_BIND_SERVICE = 1 << 1, 1 << 10
+"""Bits of capabilities(7)."""
+TO_BECOME_NOBODY = ("NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID")
+NAME = "derp.example.com"
+
+UNWRITABLE = ("--read-only", "--read-only-tmpfs=false")
+
+
+def ids(container: Container) -> tuple[set[str], set[str]]:
+    """Real, effective, saved and file system user; the same of the group."""
+    status = container.process()
+    return set(status["Uid"].split()), set(status["Gid"].split())
+
+
+def capabilities(container: Container) -> set[int]:
+    """Those that it has, can get, can pass on and can have ever."""
+    status = container.process()
+    return {int(status[name], 16) for name in CAPABILITIES}
+
+
+def high_ports() -> dict[str, int]:
+    """Where the ports of a relay with HIGH_PORTS are published."""
+    return {"8443": free_port(), "8080": free_port(), STUN: free_port()}
+
+
+def check_unprivileged(relay: Container) -> None:
+    relay.serves()
+    assert ids(relay) == ({str(USER)}, {str(USER)})
+    assert relay.process()["Groups"] == ""
+    assert capabilities(relay) == {NET_BIND_SERVICE}
+    assert relay.process()["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), UNWRITABLE, ("--security-opt=no-new-privileges",)],
+    ids=["default", "read-only", "no-new-privileges"],
+)
+def test_it_is_nobody(dock: Dock, options: tuple[str, ...]) -> None:
+    """It binds 443 and 80, and that is all it may do more than anybody."""
+    relay = dock.start(*options, **SELF_SIGNED)
+    check_unprivileged(relay)
+    dock.talk(relay, node_of(relay))
+    assert relay.get("/generate_204")[0] == 204
+    dock.stun(relay)
+    assert relay.healthy(), relay.health()
+    assert "entrypoint" not in relay.log
+    assert relay.stop() == 0
+
+
+def test_what_it_writes_is_its_own(dock: Dock) -> None:
+    """And for nobody else, in a volume that was root's."""
+    certs = dock.volume()
+    relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED)
+    relay.serves()
+    files = dock.contents(certs)
+    assert {file.owner for file in files.values()} == {USER}
+    assert files["derper+key"].mode == 0o600
+    assert files["127.0.0.1.key"].mode == 0o600
+
+
+@pytest.mark.parametrize("owner", [0, USER], ids=["root's", "its own"])
+def test_no_more_capabilities_than_it_takes(dock: Dock, owner: int) -> None:
+    """To become nobody, and to hand over what is not his yet."""
+    needed = [*TO_BECOME_NOBODY, *(["CHOWN", "DAC_OVERRIDE"] if owner == 0 else [])]
+    certs = dock.volume({}, owner=owner, mode=0o700)
+    options = ["--cap-drop=all", *(f"--cap-add={name}" for name in needed)]
+    check_unprivileged(
+        dock.start(*options, *UNWRITABLE, f"--volume={certs}:/app/certs", **SELF_SIGNED)
+    )
+    assert "derper+key" in dock.contents(certs)
+
+
+def test_root_that_can_become_nobody_else(dock: Dock) -> None:
+    """Without a capability it stays who it is, says so, and serves where it may."""
+    certs = f"--volume={dock.volume({})}:/app/certs"
+    relay = dock.start("--cap-drop=all", certs, at=high_ports(), **SELF_SIGNED, **HIGH_PORTS)
+    relay.wait_for_log("what=HTTPS")
+    relay.wait_for_log("^entrypoint: runs as root: .*--user$")
+    assert capabilities(relay) == {0}
+
+
+def test_root_that_can_hand_over_nothing(dock: Dock) -> None:
+    """It ends, with a line that says what it lacks."""
+    certs = f"--volume={dock.volume({}, mode=0o700)}:/app/certs"
+    options = ["--cap-drop=all", *(f"--cap-add={name}" for name in TO_BECOME_NOBODY), certs]
+    ended = dock.once(options=options, **SELF_SIGNED)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("entrypoint: /app/certs is not readable by the user 65532: ")
+
+
+@pytest.mark.parametrize("user", [1000, USER])
+def test_another_user(dock: Dock, user: int) -> None:
+    """Without any capability, on high ports, with a volume of its own."""
+    certs = dock.volume({}, owner=user, mode=0o700)
+    relay = dock.start(
+        *(f"--user={user}:{user}", "--cap-drop=all", *UNWRITABLE, f"--volume={certs}:/app/certs"),
+        at=high_ports(),
+        **SELF_SIGNED,
+        **HIGH_PORTS,
+    )
+    relay.wait_for_log("what=HTTPS")
+    relay = relay.seen_at(HTTPS, "8443")
+    relay.serves()
+    assert ids(relay) == ({str(user)}, {str(user)})
+    assert capabilities(relay) == {0}
+    dock.talk(relay, node_of(relay))
+    assert relay.healthy(), relay.health()
+    assert "derper+key" in dock.contents(certs)
+    assert relay.stop() == 0
+
+
+def test_a_new_volume_is_the_users(dock: Dock) -> None:
+    """Of the image's own user, who needs nothing from root."""
+    certs = dock.volume()
+    relay = dock.start(
+        *(f"--user={USER}:{USER}", "--cap-drop=all", *UNWRITABLE, f"--volume={certs}:/app/certs"),
+        at=high_ports(),
+        **SELF_SIGNED,
+        **HIGH_PORTS,
+    )
+    relay.wait_for_log("what=HTTPS")
+    assert "derper+key" in dock.contents(certs)
+
+
+def test_another_user_on_the_usual_ports(dock: Dock) -> None:
+    """Which it may bind where the kernel lets everybody, as docker has it do."""
+    certs = dock.volume({}, owner=1000)
+    relay = dock.start(
+        *("--user=1000:1000", "--sysctl=net.ipv4.ip_unprivileged_port_start=0"),
+        f"--volume={certs}:/app/certs",
+        **SELF_SIGNED,
+    )
+    relay.serves()
+    assert ids(relay) == ({"1000"}, {"1000"})
+    dock.talk(relay, node_of(relay))
+
+
+def test_another_user_without_the_right_to_a_port(dock: Dock) -> None:
+    certs = dock.volume({}, owner=1000)
+    ended = dock.once(
+        options=[
+            *("--user=1000:1000", "--cap-drop=all", f"--volume={certs}:/app/certs"),
+            "--sysctl=net.ipv4.ip_unprivileged_port_start=1024",
+        ],
+        **SELF_SIGNED,
+    )
+    assert ended.returncode == 1
+    assert len(complaints(ended.stderr)) == 1, ended.stderr
+    assert ":443" in complaints(ended.stderr)[0]
+
+
+def test_another_user_without_the_right_to_the_volume(dock: Dock) -> None:
+    certs = dock.volume({}, mode=0o700)
+    ended = dock.once(
+        options=["--user=1000:1000", f"--volume={certs}:/app/certs"],
+        **SELF_SIGNED,
+        **HIGH_PORTS,
+    )
+    assert ended.returncode == 1
+    assert len(complaints(ended.stderr)) == 1, ended.stderr
+
+
+def complaints(said: str) -> list[str]:
+    """The lines that are none of the log."""
+    return [line for line in said.splitlines() if not line.startswith("time=")]
+
+
+def test_a_read_only_folder_that_is_roots(dock: Dock, test_ca: TestCA) -> None:
+    """It may then read what is not its own, and says what would be better."""
+    certs = dock.volume(certificate(test_ca, NAME), mode=0o700)
+    relay = dock.start(f"--volume={certs}:/app/certs:ro", DERP_DOMAIN=NAME, DERP_CERT_MODE="manual")
+    relay.serves(NAME)
+    assert ids(relay) == ({str(USER)}, {str(USER)})
+    assert capabilities(relay) == {NET_BIND_SERVICE | DAC_OVERRIDE}
+    relay.wait_for_log("^entrypoint: /app/certs is read-only .* DAC_OVERRIDE")
+    dock.talk(relay, node_of(relay), trust=test_ca.pem)
+    assert relay.healthy(), relay.health()
+    assert {file.owner for file in dock.contents(certs).values()} == {0}
+
+
+def test_a_read_only_folder_that_it_can_read(dock: Dock, test_ca: TestCA) -> None:
+    """Then it needs nothing more."""
+    certs = dock.volume(certificate(test_ca, NAME, owner=USER))
+    relay = dock.start(f"--volume={certs}:/app/certs:ro", DERP_DOMAIN=NAME, DERP_CERT_MODE="manual")
+    relay.serves(NAME)
+    assert capabilities(relay) == {NET_BIND_SERVICE}
+    assert "entrypoint" not in relay.log
+
+
+def test_only_the_first_process_is_there(dock: Dock) -> None:
+    """No shell is left between the engine's signals and the relay."""
+    relay = dock.start(**SELF_SIGNED)
+    relay.serves()
+    listed = relay.podman.do("top", relay.name, "pid", "comm").splitlines()[1:]
+    assert [line.split() for line in listed] == [["1", "derper"]]

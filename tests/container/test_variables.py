@@ -1,0 +1,235 @@
+"""Each variable's effect, seen from outside."""
+
+import socket
+from pathlib import Path
+
+import attrs
+import pytest
+from clients import admitted
+from contents import SELF_SIGNED, certificate, key_file
+from issuing import UNRECOGNIZED_NAME
+from oracle import KNOWN, oracle, whois_of
+from pebble import until
+from podman import HTTP, HTTPS, STUN, Container, Dock, File
+from rawderp import Key
+from relay import TestCA, free_port
+
+NAME = "derp.example.com"
+USER = 65532
+MEMBER, STRANGER = Key.named("member"), Key.named("stranger")
+
+
+def test_domain_that_was_not_given(dock: Dock) -> None:
+    """It says what is missing, in the operator's own terms, and serves nothing."""
+    ended = dock.once()
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("derper: DERP_DOMAIN=your-hostname.com: ")
+    assert not ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DERP_DOMAIN", "https://derp.example.com"),
+        ("DERP_CERT_MODE", "letsencript"),
+        ("DERP_ADDR", "443"),
+        ("DERP_STUN", "on"),
+        ("DERP_STUN_PORT", "65536"),
+        ("DERP_HTTP_PORT", "eighty"),
+        ("DERP_VERIFY_CLIENTS", "yes"),
+        ("DERP_VERIFY_CLIENT_URL", "headscale.example.com/verify"),
+        ("DERP_VERIFY_REMEMBER", "30"),
+        ("DERP_ACME_EMAIL", "me"),
+    ],
+)
+def test_a_variable_that_is_mistyped(dock: Dock, variable: str, value: str) -> None:
+    ended = dock.once(**{"DERP_DOMAIN": NAME, variable: value})
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"derper: {variable}")
+
+
+def test_domain_certificate_mode_and_folder(dock: Dock, test_ca: TestCA) -> None:
+    """The certificate of that name is read in that folder; for another name there is none."""
+    certs = dock.volume(certificate(test_ca, NAME))
+    relay = dock.start(
+        f"--volume={certs}:/own/certs",
+        DERP_DOMAIN=NAME,
+        DERP_CERT_MODE="manual",
+        DERP_CERT_DIR="/own/certs",
+    )
+    relay.serves(NAME)
+    other = relay.shake("other.example.com")
+    assert other
+    assert other.alert == UNRECOGNIZED_NAME
+    assert "derper+key" in dock.contents(certs)
+
+
+def test_address(dock: Dock) -> None:
+    """HTTPS at another port, if the mode is manual."""
+    relay = dock.start(
+        at={HTTPS: free_port(), "8443": free_port()}, **SELF_SIGNED, DERP_ADDR=":8443"
+    )
+    relay.seen_at(HTTPS, "8443").serves()
+    assert relay.shake() is None
+
+
+def test_address_without_tls(dock: Dock) -> None:
+    """Plain HTTP at another port than 443, if the mode is another: for a proxy in front of it."""
+    relay = dock.start(at={"8080": free_port()}, DERP_DOMAIN=NAME, DERP_ADDR=":8080")
+    assert relay.get("/derp/probe", "8080")[0] == 200
+
+
+def test_http_port(dock: Dock) -> None:
+    relay = dock.start(
+        at={HTTPS: free_port(), HTTP: free_port(), "8080": free_port()},
+        **SELF_SIGNED,
+        DERP_HTTP_PORT="8080",
+    )
+    relay.serves()
+    assert relay.get("/generate_204", "8080")[0] == 204
+    assert hangs_up(relay, HTTP)
+
+
+def test_no_http_port(dock: Dock) -> None:
+    relay = dock.start(**SELF_SIGNED, DERP_HTTP_PORT="-1")
+    relay.serves()
+    assert hangs_up(relay, HTTP)
+
+
+def hangs_up(relay: Container, port: str) -> bool:
+    """Nobody is there. A forwarding process may have accepted the connection before it knew."""
+    try:
+        sock = relay.dial(port)
+    except ConnectionRefusedError:
+        return True
+    with sock:
+        return not sock.recv(1)
+
+
+def test_stun_port(dock: Dock) -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    relay = dock.start(
+        at={HTTPS: free_port(), STUN: free_port(socket.SOCK_DGRAM), "5349/udp": port},
+        **SELF_SIGNED,
+        DERP_STUN_PORT="5349",
+    )
+    relay.serves()
+    dock.stun(attrs.evolve(relay, ports={STUN: port}))
+    until("UDP 3478 is refused", lambda: refuses(relay))
+
+
+def test_no_stun(dock: Dock) -> None:
+    relay = dock.start(**SELF_SIGNED, DERP_STUN="false")
+    relay.serves()
+    until("UDP 3478 is refused", lambda: refuses(relay))
+
+
+def refuses(relay: Container) -> bool:
+    """Whether the kernel says that nobody is at the port of STUN."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(1)
+        sock.connect(("127.0.0.1", relay.ports[STUN]))
+        sock.send(b"?")
+        try:
+            sock.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+    raise AssertionError("somebody answers")
+
+
+def test_tailscaled_is_missing(dock: Dock) -> None:
+    """Nobody gets in while it can't be asked, and the log says why."""
+    relay = dock.start(**SELF_SIGNED, DERP_VERIFY_CLIENTS="true")
+    assert not admitted(relay, MEMBER)
+    relay.wait_for_log("/var/run/tailscale/tailscaled.sock")
+
+
+def test_tailscaled(dock: Dock, tmp_path: Path) -> None:
+    """Its folder is mounted, so that it is found again when it was started again."""
+    folder = tmp_path / "tailscale"
+    folder.mkdir()
+    (folder / "tailscaled.sock").symlink_to("oracle.sock")
+    mount = f"--volume={folder}:/var/run/tailscale"
+    for_ever = {"DERP_VERIFY_REMEMBER": "0s"}
+    with oracle(folder) as tailscaled:
+        folder.chmod(0o755)
+        tailscaled.socket.chmod(0o666)  # as tailscaled does
+        tailscaled.say({whois_of(MEMBER): KNOWN})
+        relay = dock.start(mount, **SELF_SIGNED, **for_ever, DERP_VERIFY_CLIENTS="true")
+        assert admitted(relay, MEMBER)
+        assert not admitted(relay, STRANGER)
+    tailscaled.socket.unlink()
+    assert not admitted(relay, MEMBER)
+    with oracle(folder) as tailscaled:
+        tailscaled.socket.chmod(0o666)
+        tailscaled.say({whois_of(MEMBER): KNOWN})
+        assert admitted(relay, MEMBER)
+
+
+def test_an_admission_url(dock: Dock, tmp_path: Path) -> None:
+    """On the same host, and in its network."""
+    with oracle(tmp_path) as server:
+        server.admit(MEMBER)
+        at = {HTTPS: free_port()}
+        relay = dock.start(
+            "--network=host",
+            at=at,
+            **SELF_SIGNED,
+            DERP_ADDR=f"127.0.0.1:{at[HTTPS]}",
+            DERP_HTTP_PORT="-1",
+            DERP_STUN="false",
+            DERP_VERIFY_CLIENT_URL=server.url,
+        )
+        assert admitted(relay, MEMBER)
+        assert not admitted(relay, STRANGER)
+        assert {name for name, _, _ in server.asked().questions} == {
+            f"url:{key.public.hex()}" for key in (MEMBER, STRANGER)
+        }
+
+
+def test_a_list_of_keys(dock: Dock) -> None:
+    """Mounted into the container; who is not listed stays outside."""
+    listed = f"nodekey:{MEMBER.public.hex()}   member\n".encode()
+    keys = dock.volume({"keys": File(listed, mode=0o644)})
+    relay = dock.start(
+        f"--volume={keys}:/own:ro", **SELF_SIGNED, DERP_VERIFY_CLIENT_FILE="/own/keys"
+    )
+    assert admitted(relay, MEMBER)
+    assert not admitted(relay, STRANGER)
+
+
+def test_key_file(dock: Dock) -> None:
+    """Wherever it is, as a secret for example; then there is no other."""
+    key = Key.named("a relay that was here before")
+    secret = dock.volume({"derper": File(key_file(key), USER, 0o400)})
+    certs = dock.volume()
+    relay = dock.start(
+        *(f"--volume={secret}:/run/secrets:ro", f"--volume={certs}:/app/certs"),
+        **SELF_SIGNED,
+        DERP_KEY_FILE="/run/secrets/derper",
+    )
+    assert relay.identity() == key.public.hex()
+    assert "derper+key" not in dock.contents(certs)
+
+
+def test_a_key_file_that_it_may_not_read(dock: Dock) -> None:
+    secret = dock.volume({"derper": File(key_file(MEMBER), mode=0o400)})
+    ended = dock.once(
+        options=[f"--volume={secret}:/run/secrets:ro"],
+        **SELF_SIGNED,
+        DERP_KEY_FILE="/run/secrets/derper",
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "/run/secrets/derper" in line
+
+
+def test_what_is_given_as_a_flag_counts_more(dock: Dock) -> None:
+    relay = dock.start(
+        at={"8443": free_port()}, command=["-a", ":8443"], **SELF_SIGNED, DERP_ADDR=":443"
+    )
+    relay.seen_at(HTTPS, "8443").serves()

@@ -1,0 +1,248 @@
+"""What is a sign of a forwarder, what is not, and which gateways Linux tells of."""
+
+import sys
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stun.proxied import (
+    _ROOM,
+    PAUSE,
+    REQUESTS,
+    SPREAD,
+    Finding,
+    Watch,
+    ipv4_gateways,
+    ipv6_gateways,
+    is_loopback,
+)
+from tests.stun.routes import IPV4_HEAD, ipv4_route, ipv6_route
+
+GATEWAY = bytes((172, 17, 0, 1))
+STEP = SPREAD / (REQUESTS - 1)
+"""Seconds between the requests of a sender that lasts as soon as one can."""
+
+
+def seen(requests: Iterable[tuple[float, int]]) -> list[Finding]:
+    """Show requests, by time and port; return what was found after each."""
+    watch = Watch(GATEWAY)
+    return [watch.saw(GATEWAY, port.to_bytes(2, "big"), now) for now, port in sorted(requests)]
+
+
+def sender(port: int, start: float, count: int, every: float) -> list[tuple[float, int]]:
+    return [(start + every * number, port) for number in range(count)]
+
+
+def test_two_senders_that_last_are_a_sign() -> None:
+    requests = sender(1, 0.0, REQUESTS, STEP) + sender(2, 1.0, REQUESTS, STEP)
+    findings = seen(requests)
+    assert findings == [Finding.UNSURE] * (2 * REQUESTS - 1) + [Finding.PROXIED]
+
+
+def test_clients_as_tailscale_has_them() -> None:
+    requests = [request for port in range(5) for request in sender(port, port * 7.0, 20, 23.0)]
+    assert Finding.PROXIED in seen(requests)
+
+
+def test_one_sender_is_none() -> None:
+    """The tailscaled of this machine."""
+    assert set(seen(sender(41641, 0.0, 10_000, 23.0))) == {Finding.UNSURE}
+
+
+@pytest.mark.parametrize("every", [1.0, 30.0, 60.0])
+def test_checks_are_none(every: float) -> None:
+    """Each asks from another port; beside them is the tailscaled of this machine."""
+    checks = [(number * every, 10_000 + number) for number in range(2000)]
+    own = sender(41641, 0.5, 1000, 23.0)
+    assert set(seen(checks + own)) == {Finding.UNSURE}
+
+
+def test_checks_that_get_no_answer_are_none() -> None:
+    checks = [
+        request for number in range(100) for request in sender(number, number * 30.0, 10, 0.5)
+    ]
+    assert set(seen(checks)) == {Finding.UNSURE}
+
+
+def test_requests_in_a_short_time_are_none() -> None:
+    short = (SPREAD - 1) / 100
+    requests = sender(1, 0.0, 100, short) + sender(2, 0.0, 100, short)
+    assert set(seen(requests)) == {Finding.UNSURE}
+
+
+def test_few_requests_are_none() -> None:
+    few, every = REQUESTS - 1, PAUSE - 1
+    assert set(seen(sender(1, 0.0, few, every) + sender(2, 1.0, few, every))) == {Finding.UNSURE}
+
+
+def test_a_port_that_rested_may_be_somebody_elses() -> None:
+    requests = sender(1, 0.0, 50, PAUSE + 1) + sender(2, 1.0, 50, PAUSE + 1)
+    assert set(seen(requests)) == {Finding.UNSURE}
+
+
+def test_senders_that_last_after_each_other_are_none() -> None:
+    long = REQUESTS * STEP
+    after = [
+        request
+        for number in range(20)
+        for request in sender(number, number * (long + PAUSE + 1), REQUESTS, STEP)
+    ]
+    assert set(seen(after)) == {Finding.UNSURE}
+
+
+def test_another_address_ends_it() -> None:
+    watch = Watch(GATEWAY)
+    assert watch.saw(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
+    assert watch.saw(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
+
+
+def test_some_of_many_are_followed() -> None:
+    """A busy relay: more senders than there is room for, none of which is slow."""
+    ports = 50 * _ROOM
+    requests = [request for port in range(ports) for request in sender(port, port * 0.02, 6, 23.0)]
+    watch = Watch(GATEWAY)
+    findings = set()
+    for now, port in sorted(requests):
+        findings.add(watch.saw(GATEWAY, port.to_bytes(2, "big"), now))
+        assert len(watch._senders) <= _ROOM
+    assert Finding.PROXIED in findings
+
+
+def test_room_is_made_for_those_who_last() -> None:
+    checks = [(number * 0.1, 10_000 + number) for number in range(_ROOM)]
+    later = PAUSE + 2
+    requests = sender(1, later, REQUESTS, STEP) + sender(2, later, REQUESTS, STEP)
+    assert seen(checks + requests)[-1] is Finding.PROXIED
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1000), st.integers(1, 5)), max_size=60),
+)
+def test_a_sign_takes_what_it_says(requests: list[tuple[float, int]]) -> None:
+    requests.sort()
+    findings = seen(requests)
+    if Finding.PROXIED in findings:
+        until = requests[: findings.index(Finding.PROXIED) + 1]
+        lasting = 0
+        for port in {port for _, port in until}:
+            times = [now for now, each in until if each == port]
+            lasting += len(times) >= REQUESTS and times[-1] - times[0] >= SPREAD
+        assert lasting >= 2
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.255.255.254", True),
+        ("128.0.0.1", False),
+        ("10.0.0.127", False),
+        ("::1", True),
+        ("::", False),
+        ("::127.0.0.1", False),
+        ("7f00::1", False),
+        ("2001:db8::1", False),
+    ],
+)
+def test_loopback(address: str, expected: bool) -> None:
+    assert is_loopback(ip_address(address).packed) is expected
+
+
+# /proc/net/route
+
+
+def ipv4(*addresses: str) -> set[bytes]:
+    return {IPv4Address(address).packed for address in addresses}
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="these bytes are of a little-endian machine")
+def test_a_containers_routes_as_linux_writes_them() -> None:
+    table = (
+        IPV4_HEAD + b"eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0        \n"
+        b"eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0        \n"
+    )
+    assert ipv4_gateways(table) == ipv4("172.17.0.1")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], set()),
+        ([ipv4_route("172.17.0.1")], {"172.17.0.1"}),
+        ([ipv4_route("192.0.2.1"), ipv4_route("192.0.2.2")], {"192.0.2.1", "192.0.2.2"}),
+        ([ipv4_route("192.0.2.1", interface=b"br-0123456789ab")], {"192.0.2.1"}),
+        ([ipv4_route("192.0.2.1", interface=b"00000000")], {"192.0.2.1"}),
+        # A metric from 2^31 on; Linux prints it with a sign.
+        ([ipv4_route("192.0.2.1", metric=-16769024)], {"192.0.2.1"}),
+        ([ipv4_route("192.0.2.1", flags=0x10003)], {"192.0.2.1"}),
+        # A way to a network, an interface without a gateway, down, rejected
+        ([ipv4_route("192.0.2.1", to="10.0.0.0", mask="255.0.0.0")], set()),
+        ([ipv4_route("192.0.2.1", mask="128.0.0.0")], set()),
+        ([ipv4_route("0.0.0.0", flags=1)], set()),
+        ([ipv4_route("192.0.2.1", flags=2)], set()),
+        ([ipv4_route("192.0.2.1", flags=0x203)], set()),
+        ([ipv4_route("192.0.2.1")[:40]], set()),
+    ],
+)
+def test_ipv4_gateways(lines: list[bytes], expected: set[str]) -> None:
+    assert ipv4_gateways(IPV4_HEAD + b"".join(lines)) == ipv4(*expected)
+
+
+ipv4_addresses = st.ip_addresses(v=4).map(str)
+
+
+@given(st.lists(st.tuples(ipv4_addresses, ipv4_addresses), max_size=5))
+def test_only_the_default_gateways_are_told(routes: list[tuple[str, str]]) -> None:
+    table = IPV4_HEAD + b"".join(
+        ipv4_route(gateway, to=to, mask=to) + ipv4_route(gateway) for to, gateway in routes
+    )
+    assert ipv4_gateways(table) == ipv4(*(gateway for _, gateway in routes))
+
+
+# /proc/net/ipv6_route
+
+NOWHERE = b"%b 00 %b 00 %b ffffffff 00000001 00000000 00200200       lo\n" % ((b"0" * 32,) * 3)
+LOCAL = (
+    b"fd000000000000000000000000000000 40 00000000000000000000000000000000 00 "
+    b"00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], set()),
+        ([LOCAL, NOWHERE], set()),
+        ([ipv6_route("fd00::1")], {"fd00::1"}),
+        ([LOCAL, ipv6_route("fe80::1", flags=0x00450003), NOWHERE], {"fe80::1"}),
+        ([ipv6_route("fd00::1"), ipv6_route("fd00::2")], {"fd00::1", "fd00::2"}),
+        # A way to a network, an interface without a gateway, down, rejected
+        ([ipv6_route("fd00::1", to="2001:db8::", length=32)], set()),
+        ([ipv6_route("fd00::1", length=1)], set()),
+        ([ipv6_route("::", flags=1)], set()),
+        ([ipv6_route("fd00::1", flags=2)], set()),
+        ([ipv6_route("fd00::1", flags=0x203)], set()),
+        ([ipv6_route("fd00::1")[:100]], set()),
+    ],
+)
+def test_ipv6_gateways(lines: list[bytes], expected: set[str]) -> None:
+    assert ipv6_gateways(b"".join(lines)) == {IPv6Address(each).packed for each in expected}
+
+
+@given(st.binary())
+def test_any_bytes_tell_addresses_or_none(table: bytes) -> None:
+    assert {len(address) for address in ipv4_gateways(table)} <= {4}
+    assert {len(address) for address in ipv6_gateways(table)} <= {16}
+
+
+good = ipv4_route("192.0.2.1") + ipv6_route("fd00::1")
+
+
+@given(st.integers(0, len(good) - 1), st.binary(max_size=3))
+def test_a_table_that_is_spoilt_tells_addresses_or_none(at: int, piece: bytes) -> None:
+    table = good[:at] + piece + good[at + len(piece) :]
+    assert {len(address) for address in ipv4_gateways(table)} <= {4}
+    assert {len(address) for address in ipv6_gateways(table)} <= {16}
