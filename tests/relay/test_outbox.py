@@ -192,6 +192,8 @@ def test_a_take_of_updates_is_limited_by_whole_frames() -> None:
         box.put_update(key(number), bytes([number]) * 10)
     assert box.take(1, 0.0)[0] == [b"\0" * 10]
     assert box.take(11, 0.0)[0] == [b"\1" * 10, b"\2" * 10]
+    box.put_control(b"enough")
+    assert box.take(6, 0.0)[0] == [b"enough"]
     assert take_all(box) == b"\3" * 10 + b"\4" * 10
 
 
