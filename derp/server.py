@@ -16,7 +16,7 @@ from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
 from derp.relay.ratelimit import TokenBucket
 from derp.relay.wheel import Wheel
-from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH, MAX_PACKET_SIZE
+from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
 
 if TYPE_CHECKING:
     from derp.connection import Connection
@@ -31,7 +31,7 @@ ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 
 # A frame's tail, a full read, and what OpenSSL may hold of a record from before.
-_BUFFER_SIZE: Final = HEADER_LENGTH + KEY_LENGTH + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
+_BUFFER_SIZE: Final = FORWARD_OVERHEAD + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
 
 
 class Forwarder(Protocol):

@@ -13,7 +13,7 @@ from derp.errors import ConnectionEnd
 from derp.metrics import DropReason
 from derp.net.transport import Endpoint
 from derp.server import Server
-from tests.memory_transport import CLIENT, MemoryTransport, memory_pair
+from tests.memory_transport import CLIENT, PATIENCE, MemoryTransport, memory_pair
 from tests.peers import Peer
 
 MESH_KEY = bytes(range(100, 132))
@@ -66,8 +66,9 @@ class Relay:
         return await self.connect(**options).log_in(meshKey=MESH_KEY.hex())
 
     async def end_of(self, peer: Peer) -> ConnectionEnd | None:
-        while peer.end not in self._ends:
-            await self._ended.wait()
+        with trio.fail_after(PATIENCE):
+            while peer.end not in self._ends:
+                await self._ended.wait()
         return self._ends[peer.end]
 
     def dropped(self, reason: DropReason, *, disco: bool = False) -> int:

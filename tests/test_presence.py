@@ -315,6 +315,9 @@ async def test_a_watcher_that_is_told_of_thousands_at_once_gets_all(
         await belief.read()
     assert belief.frames == 1501
     assert belief.present.keys() == relay.hub.active.keys()
+    batches = relay.metrics.mesh_update_batch_size
+    assert batches.sum == 1501
+    assert sum(batches.counts) > 1
     await watcher.ping()
 
 

@@ -60,10 +60,11 @@ def test_the_largest_packet_is_forwarded_and_one_more_byte_is_refused() -> None:
 
 
 def test_packets_that_belong_together_stay_together_whatever_their_sizes() -> None:
-    sent = [b"a" * 10] * 3 + [b"b" * 2000, b""]
+    sent = [b"a" * 10] * 3 + [b"b" * 2000, b"c" * 10, b"d" * 20, b"e" * 10, b"f" * 2000, b""]
     data = b"".join(forward(A, B, packet) for packet in sent)
     run = b"".join(recv_packet(A, packet) for packet in sent)
-    assert first(data) == (len(data), A, B, 5, run, False)
+    assert first(data) == (len(data), A, B, 9, run, False)
+    assert forwarding.forward_frames(memoryview(run), 9, B) == data
 
 
 @pytest.mark.parametrize(

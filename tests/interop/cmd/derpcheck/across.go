@@ -131,6 +131,10 @@ func runStorm(args []string) {
 	stay := fs.Int("stay", 40, "how many clients stay; at most one of five comes to stay")
 	fs.Parse(args)
 	log.SetOutput(io.Discard)
+	time.AfterFunc(2*checkTimeout, func() {
+		fmt.Fprintln(os.Stderr, "derpcheck: storm: it takes too long")
+		os.Exit(1)
+	})
 
 	const workers = 20
 	staying := make(chan *derphttp.Client, *stay)
