@@ -17,6 +17,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
     site           what the pages show of the running server
+    sockets        what is served on: handed over by systemd, or opened
     mapentry       the relay's entry for a DERP map
     keyfile        the node key, in the Go derper's file        (meshkey: what a region shares)
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)

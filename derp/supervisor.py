@@ -20,7 +20,6 @@ import json
 import math
 import random
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -47,18 +46,21 @@ from derp.http.bootstrap_refresh import Refresher
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import Descriptors, raise_limit
-from derp.net.listener import TCPOptions, accept_forever, endpoint, open_listeners
+from derp.net.listener import accept_forever, endpoint
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 from derp.site import make_site
+from derp.sockets import Sockets, open_all, tcp_options
 from derp.wire.frames import restarting
 from stun import server as stun_server
 
 DRAIN_SECONDS: Final = 3.0
 """How long stopping waits for what is queued to be sent."""
 RECONNECT_SPREAD_MS: Final = 2000
-"""Clients are told to come back at a random moment within this time."""
+RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
+"""Clients are told to come back at a random moment within this time: the first, or if they are
+many, as much for each as a login may take."""
 TRY_FOR_MS: Final = 10_000
 """How long clients are told to go on trying."""
 
@@ -86,9 +88,7 @@ class Prepared:
     gate: Gate | None
     mesh: mesh_plan.Plan
     certificates: Certificates | None
-    main: Sequence[socket.socket]
-    plain: Sequence[socket.socket]
-    stun: Sequence[socket.socket]
+    sockets: Sockets
 
 
 def run(config: Config) -> None:
@@ -113,29 +113,11 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
-    """Read the files and open the sockets, which `sockets` closes. Blocks: nothing runs yet."""
+def _prepare(config: Config, stack: contextlib.ExitStack) -> Prepared:
+    """Read the files and open the sockets, which `stack` closes. Blocks: nothing runs yet."""
     raise_limit()
     mesh = mesh_plan.make_plan(config)
-    options = _tcp_options(config)
-    host, port = config.addr.host, config.addr.port
-
-    def keep(opened: Sequence[socket.socket]) -> Sequence[socket.socket]:
-        for sock in opened:
-            sockets.enter_context(sock)
-        return opened
-
-    main = keep(open_listeners(host, port, options))
-    plain: Sequence[socket.socket] = ()
-    if config.serve_tls and config.http_port >= 0:
-        plain = keep(open_listeners(host, config.http_port, options))
-    stun: Sequence[socket.socket] = ()
-    if config.stun:
-        try:
-            stun = keep(stun_server.open_sockets(host, config.stun_port))
-        except OSError as error:
-            where = f"{host or '*'}:{config.stun_port}"
-            raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
+    sockets = open_all(config, stack)
     rate_limit = NO_LIMIT
     if config.rate_config is not None:
         rate_limit = rateconfig.load(config.rate_config)
@@ -162,14 +144,8 @@ def _prepare(config: Config, sockets: contextlib.ExitStack) -> Prepared:
         gate=gate,
         mesh=mesh,
         certificates=certificates,
-        main=main,
-        plain=plain,
-        stun=stun,
+        sockets=sockets,
     )
-
-
-def _tcp_options(config: Config) -> TCPOptions:
-    return TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
 
 
 @contextlib.contextmanager
@@ -212,7 +188,7 @@ async def serve(config: Config, prepared: Prepared) -> None:
                     # On its own, so that a file that can't be read to its end delays no stop.
                     services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
-            for sock in (*prepared.main, *prepared.plain, *prepared.stun):
+            for sock in prepared.sockets.all:
                 sock.close()
             await _drain(server)
             connections.cancel_scope.cancel()
@@ -244,13 +220,13 @@ def _start_services(
     )
     descriptors = Descriptors()
     descriptors.tell_if_few_fit()
-    for listener in prepared.main:
+    for listener in prepared.sockets.main:
         services.start_soon(accept_forever, listener, door.admit, descriptors)
-    for listener in prepared.plain:
+    for listener in prepared.sockets.plain:
         services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
-    for sock in (*prepared.main, *prepared.plain, *prepared.stun):
+    for sock in prepared.sockets.all:
         server.poller.add_urgent(sock.fileno())
-    for sock in prepared.stun:
+    for sock in prepared.sockets.stun:
         services.start_soon(stun_server.serve, sock, stats)
     if certificates is not None:
         services.start_soon(certificates.run, partial(_announce_node, config, prepared))
@@ -260,7 +236,7 @@ def _start_services(
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
     services.start_soon(refresher.run)
-    for keeper in mesh_plan.keepers(config, prepared.mesh, server, _tcp_options(config)):
+    for keeper in mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config)):
         services.start_soon(keeper.run)
 
 
@@ -327,9 +303,10 @@ async def _drain(server: Server) -> None:
     """Tell the clients that the server goes, and give what is queued a moment to be sent."""
     clients = len(server.hub.members)
     logger.info("stopping", clients=clients)
+    spread = max(RECONNECT_SPREAD_MS, clients * RECONNECT_SPREAD_PER_CLIENT_MS)
     for connection in list(server.hub.members):
-        reconnect_in = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 -- only spreads load
-        connection.send_control(restarting(reconnect_in, TRY_FOR_MS))
+        reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
+        connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
     with trio.move_on_after(DRAIN_SECONDS):
         await server.all_sent()
 
@@ -337,9 +314,9 @@ async def _drain(server: Server) -> None:
 def _announce(config: Config, prepared: Prepared) -> None:
     """Say what is served where and to whom, and what to put into the DERP map."""
     kind = "HTTPS" if prepared.certificates is not None else "HTTP"
-    served = (("HTTP", prepared.plain), ("STUN", prepared.stun))
-    for what, sockets in ((kind, prepared.main), *served):
-        for sock in sockets:
+    served = (("HTTP", prepared.sockets.plain), ("STUN", prepared.sockets.stun))
+    for what, opened in ((kind, prepared.sockets.main), *served):
+        for sock in opened:
             logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
     if config.derp and prepared.certificates is None and not config.dev:
         logger.warning(
@@ -363,8 +340,8 @@ def _announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> Non
     node = mapentry.make_node(
         config,
         None if pair is None else mapentry.pin_for(config, pair),
-        derp_port=prepared.main[0].getsockname()[1],
-        stun_port=prepared.stun[0].getsockname()[1] if prepared.stun else None,
+        derp_port=prepared.sockets.main[0].getsockname()[1],
+        stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
     )
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
     sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node.fields())}\n")

@@ -117,21 +117,29 @@ def _open_all(addresses: list[tuple[socket.AddressFamily, _Address]]) -> list[so
 def _open(family: socket.AddressFamily, address: _Address) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        sock.setblocking(False)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if address[0] in _WILDCARDS:
-            ask_for_destination(sock)
         sock.bind(address)
+        prepare(sock)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
+def prepare(sock: socket.socket) -> None:
+    """Get a bound UDP socket ready for `serve`; one for IPv6 must be for that only.
+
+    Raises OSError.
+    """
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    if sock.getsockname()[0] in _WILDCARDS:
+        ask_for_destination(sock)
+
+
 async def serve(sock: socket.socket, stats: Stats) -> Never:
-    """Answer binding requests on a socket of `open_sockets` until cancelled; count in `stats`.
+    """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
     The socket stays the caller's to close, after this has ended.
     """

@@ -39,14 +39,18 @@ class Inherited:
         self.sockets = [sock for sock in self.sockets if sock not in taken]
         return taken
 
+    def close(self) -> None:
+        """Close what nothing has taken."""
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
+
     def refuse_rest(self) -> None:
         """Close what nothing has taken. Raises StartError if there was any."""
         if not self.sockets:
             return
         first = _name(self.sockets[0])
-        for sock in self.sockets:
-            sock.close()
-        self.sockets = []
+        self.close()
         raise StartError(
             f"systemd hands over a socket on {first}, which nothing here serves; "
             f"want the ports of -a, -http-port and -stun-port {_SAY_SO}"

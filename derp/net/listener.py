@@ -65,6 +65,13 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
     return listeners
 
 
+def take_over(listener: socket.socket, options: TCPOptions) -> None:
+    """Get a socket ready on which somebody else has begun to listen. Raises OSError."""
+    listener.setblocking(False)
+    options.apply(listener)
+    listener.listen(BACKLOG)
+
+
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
     if host not in _WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

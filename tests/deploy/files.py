@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
 SERVICE = DEPLOY / "derper.service"
+SOCKET = DEPLOY / "derper.socket"
 QUADLET = DEPLOY / "derper.container"
 COMPOSE = DEPLOY / "compose.yaml"
 

@@ -12,7 +12,9 @@ import pytest
 from derp import flags
 from derp.config import Config, flag_table
 from derp.errors import UsageError
-from tests.deploy.files import QUADLET, SERVICE, unit
+from tests.deploy.files import QUADLET, SERVICE, SOCKET, unit
+
+HOSTS = ("0.0.0.0", "[::]")
 
 WORST_EXPOSURE = 2.0
 """Of 10; what systemd says is 1.4 to 1.6, depending on its version."""
@@ -139,3 +141,17 @@ def test_podman_understands_the_quadlet(quadlet: str, tmp_path: Path):
     (start,) = re.findall(r"(?m)^ExecStart=(.*)", done.stdout)
     for argument in ("--read-only", "--cap-drop all", "--network host", "no-new-privileges"):
         assert argument in start
+
+
+def test_the_sockets_are_those_that_it_serves():
+    settings = unit(SOCKET)
+    config = configured("DERP_DOMAIN=derp.example.com")
+    tcp = {f"{host}:{port}" for host in HOSTS for port in (config.addr.port, config.http_port)}
+    assert set(settings["Socket.ListenStream"]) == tcp
+    assert set(settings["Socket.ListenDatagram"]) == {
+        f"{host}:{config.stun_port}" for host in HOSTS
+    }
+    # Else IPv6 sockets would be for IPv4, too, and refused.
+    assert settings["Socket.BindIPv6Only"] == ["ipv6-only"]
+    assert "Socket.Accept" not in settings
+    assert SOCKET.stem == SERVICE.stem
