@@ -88,7 +88,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
     )
     with before(deadline, late):
         try:
-            # Bytes, since Trio has no underscores in host names that are text.
+            # Bytes, since older Trios have no underscores in host names that are text.
             stream = await trio.open_tcp_stream(host.encode("ascii"), port)
         except socket.gaierror as error:
             why = (error.strerror or "unknown").lower()

@@ -119,6 +119,7 @@ async def test_pings_are_answered(autojump_clock: Clock) -> None:
         await other.there.end.send(b"".join(frame(PING, bytes([n] * 8)) for n in range(100)))
         pongs = [(await other.there.receive())[1][0] for _ in range(64)]
         assert pongs == list(range(64))
+        await other.tell()
 
 
 async def test_a_storm(autojump_clock: Clock) -> None:
@@ -349,6 +350,8 @@ async def test_an_orderly_end(autojump_clock: Clock) -> None:
         await other.ended.wait()
         assert other.end is None
         assert not other.known()
+        # The poller need not take it into account any more.
+        assert other.relay.server.poller.under_way == 0
 
 
 async def test_an_end_in_the_middle_of_a_frame(autojump_clock: Clock) -> None:
