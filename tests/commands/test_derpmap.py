@@ -201,7 +201,7 @@ def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
             "--public-stun-port 3479: -stun=false serves nothing there; want ",
         ),
         (("-dev", "-hostname", "derp.tailscale.com"), "-hostname derp.tailscale.com: want the"),
-        (("-mesh-with", "x"), "-mesh-with: meshing"),
+        (("-secrets-url", "x"), "-secrets-url: setec"),
     ],
 )
 def test_wrong_flags(run: Run, argv: tuple[str, ...], line: str):

@@ -1,0 +1,69 @@
+"""From the configuration to the tasks that keep the links."""
+
+import logging
+
+import nacl.public
+import pytest
+import trio
+
+from derp.config import Config
+from derp.errors import UsageError
+from derp.mesh.plan import announce, keepers, make_plan
+from derp.meshoptions import MeshRelay
+from derp.net.listener import TCPOptions
+from derp.server import Server
+from derp.values import Address
+
+KEY = "ab" * 32
+RELAYS = (MeshRelay("derp2"), MeshRelay("derp3", 8443, "10.0.0.3"))
+
+
+def config(*mesh_with: MeshRelay) -> Config:
+    return Config(dev=True, addr=Address("", 0), mesh_with=mesh_with)
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILSCALE_DERPER_MESH_KEY", KEY)
+
+
+def announced(caplog: pytest.LogCaptureFixture) -> list[object]:
+    records = [record for record in caplog.records if record.name == "derper.mesh"]
+    return [record.__dict__["fields"]["relays_dialled"] for record in records]
+
+
+async def kept(config: Config) -> list[str]:
+    plan = make_plan(config)
+    async with trio.open_nursery() as nursery:
+        server = Server(nacl.public.PrivateKey.generate(), nursery, 2.0)
+        return [keeper.name for keeper in keepers(config, plan, server, TCPOptions())]
+
+
+async def test_no_mesh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.delenv("TAILSCALE_DERPER_MESH_KEY", raising=False)
+    plan = make_plan(config())
+    assert (plan.key, plan.context) == (None, None)
+    assert await kept(config()) == []
+    announce(config(), plan)
+    assert announced(caplog) == []
+    with pytest.raises(UsageError, match=r"^-mesh-with derp2: want the mesh key in "):
+        make_plan(config(RELAYS[0]))
+
+
+async def test_one_that_others_dial(key: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    plan = make_plan(config())
+    assert plan.key == bytes.fromhex(KEY)
+    assert plan.context is None
+    assert KEY not in repr(plan)
+    assert repr(plan.key) not in repr(plan)
+    announce(config(), plan)
+    assert announced(caplog) == ["none"]
+
+
+async def test_one_task_for_each_relay(key: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert await kept(config(*RELAYS)) == ["derp2", "derp3:8443/10.0.0.3"]
+    announce(config(*RELAYS), make_plan(config(*RELAYS)))
+    assert announced(caplog) == ["derp2 derp3:8443/10.0.0.3"]
