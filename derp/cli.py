@@ -9,6 +9,7 @@ prints one line.
 
 import os
 import platform
+import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -37,12 +38,25 @@ def script() -> NoReturn:
     long as the authority takes to answer. Python would leave it running and take OpenSSL apart
     under it, which crashes; so where a thread is left, nothing is taken apart.
     """
-    code = main()
-    sys.stdout.flush()
+    if os.getpid() == 1:
+        # A container's first process is not ended by a signal that it does not handle.
+        signal.signal(signal.SIGTERM, _stop_at_once)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.stderr.flush()
     if threading.active_count() > 1:
         os._exit(code)
     sys.exit(code)
+
+
+def _stop_at_once(number: int, _: object) -> NoReturn:
+    """End the start, in which nothing has to be put in order."""
+    sys.exit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,7 +84,7 @@ def _load(path: Path) -> NodePrivate:
                 raise StartError(f"{name}: not a regular file; want the path of a file")
             if mode & stat.S_IRWXO:
                 others = f"others can use it (mode {stat.S_IMODE(mode):04o})"
-                raise StartError(f"{name}: {others}; run chmod 600 on it")
+                raise StartError(f"{name}: {others}; run chmod 600 on it, or mount it so")
             data = os.read(descriptor, _MAX_SIZE + 1)
         finally:
             os.close(descriptor)

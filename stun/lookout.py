@@ -16,6 +16,8 @@ import trio
 from stun.proxied import Finding, Watch, ipv4_gateways, ipv6_gateways, is_loopback
 
 PROC_NET: Final = Path("/proc/net")
+CONTAINERS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
+"""Of which Docker and Podman leave one in each container."""
 _DISCARD: Final = 9
 """A port to look up the way to; nothing is sent there."""
 
@@ -38,34 +40,43 @@ class Lookout:
         if is_loopback(address):
             return True
         if self._watch is None:
-            whose = await trio.to_thread.run_sync(whose_is, address, abandon_on_cancel=True)
-            if whose is None:
+            begun = await trio.to_thread.run_sync(watch_for, address, abandon_on_cancel=True)
+            if begun is None:
                 return False
-            self._watch, self._whose = Watch(address), whose
+            self._watch, self._whose = begun
         finding = self._watch.saw(address, port, trio.current_time())
         if finding is Finding.PROXIED:
             logger.warning(
-                "STUN requests of different clients all come from %s, %s: what passes them on "
+                "STUN requests of different clients come from %s, %s: what passes them on "
                 "hides where they come from, so that clients are told this address and can't be "
                 "reached directly; run the container in the host's network, or rootless with "
                 "pasta (README: behind NAT)",
-                ip_address(address),
+                ip_address(self._watch.address),
                 self._whose,
             )
         return finding is Finding.UNSURE
 
 
-def whose_is(address: bytes) -> str | None:
-    """Tell what an address is if it is one that a forwarder on this machine may have; blocks."""
+def watch_for(address: bytes) -> tuple[Watch, str] | None:
+    """Decide by the first sender what to watch; return that and what it is. Blocks.
+
+    None where nothing can be learned: it is a client's own address, and this is no container.
+    """
     if _is_own(address):
-        return "an address of this machine itself"
-    name, gateways = (
-        ("route", ipv4_gateways) if len(address) == 4 else ("ipv6_route", ipv6_gateways)
-    )
+        return Watch(address), "an address of this machine itself"
+    name, read = ("route", ipv4_gateways) if len(address) == 4 else ("ipv6_route", ipv6_gateways)
     table = b""
     with contextlib.suppress(OSError):
         table = Path(PROC_NET, name).read_bytes()
-    return "the default gateway of this machine" if address in gateways(table) else None
+    gateways = read(table)
+    in_container = any(sign.exists() for sign in CONTAINERS)
+    if address in gateways:
+        watched = address
+    elif in_container and gateways:
+        watched = min(gateways)
+    else:
+        return None
+    return Watch(watched, beside_others=in_container), "the default gateway of this machine"
 
 
 def _is_own(address: bytes) -> bool:

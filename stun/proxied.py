@@ -4,12 +4,13 @@ Docker's userland proxy, the port forwarders of rootless containers, and load ba
 keep sources take a datagram and send it on as their own. The response then tells the address of
 that machine, and the client, which gives it to its peers, can't be reached directly.
 
-To a relay behind them all requests come from the default gateway (the bridge of a container) or
+To a relay behind them requests come from the default gateway (the bridge of a container) or
 from an address of the machine itself (rootlesskit sends from within the container). So do those of
 programs on this machine, and a relay may have no other clients yet. What tells them apart is the
 port, since a forwarder has one for each client: a machine's own tailscaled is one sender, and what
 checks a relay asks once or for seconds, from another port each time. So only two senders that last
-are a sign, and any other address is a sign of the contrary, for good.
+are a sign, and any other address is a sign of the contrary, for good; but not in a container, where
+Docker sends what comes over IPv6 through its proxy, and leaves what comes over IPv4 alone.
 
     172.17.0.1:41641  ·  ·  ·  ·  ·      the tailscaled of this machine
     172.17.0.1:50001  ·                  a check
@@ -58,7 +59,7 @@ class Finding(enum.Enum):
     DIRECT = enum.auto()
     """At least one client is seen at its own address."""
     PROXIED = enum.auto()
-    """Several clients are seen at the same address."""
+    """Several clients are seen at the address that is watched."""
 
 
 @attrs.define
@@ -81,6 +82,8 @@ class Watch:
     """Follows the senders at one address: that of the gateway, or of the machine itself."""
 
     address: bytes
+    beside_others: bool = False
+    """Whether senders at other addresses are no sign of the contrary."""
     _senders: dict[bytes, _Sender] = attrs.field(init=False, factory=dict)
 
     def saw(self, address: bytes, port: bytes, now: float) -> Finding:
@@ -89,7 +92,7 @@ class Watch:
         `address` has 4 or 16 bytes, `port` 2, as in the packet.
         """
         if address != self.address:
-            return Finding.DIRECT
+            return Finding.UNSURE if self.beside_others else Finding.DIRECT
         sender = self._senders.get(port)
         if sender is None or now - sender.last > PAUSE:
             self._follow(port, now)

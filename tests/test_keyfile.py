@@ -272,7 +272,8 @@ def test_any_content(data: bytes):
 def test_a_file_that_others_can_use(path: Path, bits: int):
     write(path, GO_FILE, bits)
     assert start_error(path) == (
-        f"key file {str(path)!r}: others can use it (mode {bits:04o}); run chmod 600 on it"
+        f"key file {str(path)!r}: others can use it (mode {bits:04o}); "
+        "run chmod 600 on it, or mount it so"
     )
     assert mode(path) == bits
 

@@ -202,7 +202,7 @@ def test_no_flag_is_named_that_there_is_not(page: str) -> None:
 
 def test_the_image_has_what_is_said_of_it() -> None:
     assert image_environment()["DERP_CERT_DIR"] == "/app/certs"
-    assert "DERP_KEY_FILE=$certs/derper+key" in whole("deploy/entrypoint")
+    assert " key=$certs/derper+key\n" in whole("deploy/entrypoint")
     asked = set(re.findall(r"--build-arg (\w+)=", whole(ENGLISH)))
     assert asked == {"BASE", "PIP_INDEX_URL"}
     assert asked <= set(re.findall(r"^ARG (\w+)", whole("Containerfile"), re.MULTILINE))

@@ -5,8 +5,19 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from derp import flags
+from derp.commands import running
 from derp.config import Config, flag_table
-from derp.flags import Flag, Setting
+from derp.flags import INT, Flag, Setting
+
+_OF = Flag(
+    name="of",
+    kind=INT,
+    default="0",
+    group="The relay",
+    placeholder="PID",
+    default_words="none",
+    usage="Take the flags of the running derper with this process ID, too.",
+)
 
 _ALL_OTHERS = (
     "The flags and variables of the relay itself are taken too: give those that it\n"
@@ -30,13 +41,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
     Raises UsageError.
     """
     # As for root: who only asks needs no key file, and so no -c.
-    table = [*own, *flag_table(environ, root=True)]
+    table = [*own, _OF, *flag_table(environ, root=True)]
     parsed = flags.parse(table, argv, environ)
     if parsed.help:
         return None
+    pid = parsed.settings["of"].value
+    if isinstance(pid, int) and pid:
+        parsed = flags.parse(table, [*running.arguments_of(pid), *argv], environ)
     return Arguments(Config.from_settings(parsed.settings), parsed.settings)
 
 
 def help_text(introduction: str, own: Sequence[Flag]) -> str:
     """Give what -h prints for a command."""
-    return f"{flags.help_text(own, introduction)}\n{_ALL_OTHERS}"
+    return f"{flags.help_text([*own, _OF], introduction)}\n{_ALL_OTHERS}"

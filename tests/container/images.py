@@ -99,8 +99,8 @@ def _debootstrap(podman: Podman) -> str:
 
 def take_tree(folder: Path) -> None:
     """Copy what the image is built from, so that nobody changes it between two builds."""
-    named = re.findall(r"^!(.+)$", (REPO / ".containerignore").read_text(), re.MULTILINE)
-    for name in ["Containerfile", ".containerignore", *named]:
+    named = re.findall(r"^!(.+)$", (REPO / ".dockerignore").read_text(), re.MULTILINE)
+    for name in ["Containerfile", ".dockerignore", *named]:
         source, target = REPO / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -1,16 +1,19 @@
 """A STUN server on all addresses, whose clock is moved by hand.
 
 `python -m tests.interop.stepped_stun` prints its port, and what it logs. Each line of standard
-input is a number of seconds: the clock jumps so far, and `jumped` is printed.
+input is a number of seconds: the clock jumps so far, and `jumped` is printed. With the argument
+`container` it takes itself to be in one.
 """
 
 import logging
 import sys
 from functools import partial
+from pathlib import Path
 
 import trio
 import trio.testing
 
+from stun import lookout
 from stun.server import Stats, open_sockets, serve
 
 
@@ -31,6 +34,8 @@ async def main(clock: trio.testing.MockClock) -> None:
 
 
 if __name__ == "__main__":
+    # Wherever this test may run.
+    lookout.CONTAINERS = (Path("/"),) if "container" in sys.argv else ()
     logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
     clock = trio.testing.MockClock()
     trio.run(partial(main, clock), clock=clock)

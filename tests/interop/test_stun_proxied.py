@@ -17,7 +17,7 @@ from scenarios_stun import USUAL, with_transaction
 
 PATIENCE = 20.0
 CONTAINER, BRIDGE, ANOTHER = "10.55.0.2", "10.55.0.1", "10.55.0.9"
-CONTAINER6, BRIDGE6 = "fd55::2", "fd55::1"
+CONTAINER6, BRIDGE6, ANOTHER6 = "fd55::2", "fd55::1", "fd55::9"
 GATEWAY, OWN = "the default gateway of this machine", "an address of this machine itself"
 
 numbers = itertools.count(1)
@@ -26,10 +26,10 @@ numbers = itertools.count(1)
 class Server:
     """The server in the container, and who asks it."""
 
-    def __init__(self, container: Namespace, bridge: Namespace) -> None:
+    def __init__(self, container: Namespace, bridge: Namespace, *arguments: str) -> None:
         self.container, self.bridge = container, bridge
         self.process = subprocess.Popen(
-            [*container.prefix, sys.executable, "-m", "tests.interop.stepped_stun"],
+            [*container.prefix, sys.executable, "-m", "tests.interop.stepped_stun", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,18 +74,18 @@ class Server:
         self.process.communicate()
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@pytest.fixture(params=[()])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     skip_unless_possible("no container's network here")
     container, bridge = Namespace.make(), Namespace.make()
     server = None
     try:
         link(bridge, "bridge", container, "eth0")
-        bridge.address("bridge", f"{BRIDGE}/24", f"{ANOTHER}/24", f"{BRIDGE6}/64")
+        bridge.address("bridge", f"{BRIDGE}/24", f"{ANOTHER}/24", f"{BRIDGE6}/64", f"{ANOTHER6}/64")
         container.address("eth0", f"{CONTAINER}/24", f"{CONTAINER6}/64")
         container.run("ip", "route", "add", "default", "via", BRIDGE)
         container.run("ip", "-6", "route", "add", "default", "via", BRIDGE6)
-        server = Server(container, bridge)
+        server = Server(container, bridge, *request.param)
         yield server
     finally:
         if server is not None:
@@ -111,7 +111,7 @@ def test_forwarded(server: Server, address: str, asked: str, inside: bool, whose
         server.ask_for_minutes(one, other)
     (line,) = server.said
     assert line.startswith(
-        f"WARNING STUN requests of different clients all come from {address}, {whose}: "
+        f"WARNING STUN requests of different clients come from {address}, {whose}: "
     )
 
 
@@ -135,6 +135,23 @@ def test_clients_that_are_seen(server: Server) -> None:
         server.ask(one, other, seen)
         server.ask_for_minutes(one, other)
     assert not server.said
+
+
+@pytest.mark.parametrize("server", [("container",)], indirect=True)
+@pytest.mark.parametrize("gateway", [BRIDGE, BRIDGE6])
+def test_some_clients_that_are_seen(server: Server, gateway: str) -> None:
+    """As on Docker's bridge, whose proxy passes on what comes over IPv6 only."""
+    asked, seen = (CONTAINER, ANOTHER) if gateway == BRIDGE else (CONTAINER6, ANOTHER6)
+    with (
+        server.client(gateway, asked) as one,
+        server.client(gateway, asked) as other,
+        server.client(seen, asked) as direct,
+    ):
+        server.ask_for_minutes(direct)
+        assert not server.said
+        server.ask_for_minutes(direct, one, other)
+    (line,) = server.said
+    assert line.startswith(f"WARNING STUN requests of different clients come from {gateway}, ")
 
 
 def test_two_clients_at_an_address_of_their_own(server: Server) -> None:

@@ -10,8 +10,8 @@ import pytest
 from trio.testing import MockClock
 
 from stun import lookout
-from stun.lookout import Lookout, whose_is
-from stun.proxied import REQUESTS, SPREAD
+from stun.lookout import Lookout, watch_for
+from stun.proxied import REQUESTS, SPREAD, Watch
 from tests.stun.routes import IPV4_HEAD, ipv4_route, ipv6_route
 
 GATEWAY, GATEWAY6 = "203.0.113.1", "2001:db8:ffff::1"
@@ -24,10 +24,20 @@ def _routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "route").write_bytes(IPV4_HEAD + ipv4_route(GATEWAY))
     (tmp_path / "ipv6_route").write_bytes(ipv6_route(GATEWAY6))
     monkeypatch.setattr(lookout, "PROC_NET", tmp_path)
+    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path / "nothing",))
+
+
+@pytest.fixture
+def _container(_routes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path / "nothing", tmp_path / "route"))
 
 
 def whose(address: str) -> str | None:
-    return whose_is(ip_address(address).packed)
+    found = watch_for(ip_address(address).packed)
+    if found is None:
+        return None
+    assert found[0] == Watch(ip_address(address).packed)
+    return found[1]
 
 
 def own_addresses() -> list[str]:
@@ -59,6 +69,7 @@ def test_addresses_of_others(address: str) -> None:
 
 
 def test_without_proc_there_is_no_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path,))
     monkeypatch.setattr(lookout, "PROC_NET", tmp_path / "nothing")
     assert whose(GATEWAY) is None
     assert whose(GATEWAY6) is None
@@ -87,7 +98,7 @@ async def test_clients_behind_the_gateway_are_warned_of_once(
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("derper.stun", logging.WARNING)
     said = record.getMessage()
-    assert said.startswith(f"STUN requests of different clients all come from {address}, ")
+    assert said.startswith(f"STUN requests of different clients come from {address}, ")
     assert f" {THE_GATEWAY}: " in said
     assert "run the container in the host's network, or rootless with pasta" in said
     assert "\n" not in said
@@ -100,6 +111,26 @@ async def test_an_address_of_others_ends_the_look(caplog: pytest.LogCaptureFixtu
     assert await look(looker, GATEWAY, 1)
     assert not await look(looker, "203.0.113.2", 1)
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("_container")
+@pytest.mark.parametrize(
+    ("direct", "gateway"), [("203.0.113.2", GATEWAY), ("2001:db8:ffff::2", GATEWAY6)]
+)
+async def test_in_a_container_the_gateway_is_watched_beside_others(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture, direct: str, gateway: str
+) -> None:
+    """As on Docker's bridge: its proxy passes on what comes over IPv6, and nothing else."""
+    for first, second in ((direct, gateway), (gateway, direct)):
+        looker = Lookout()
+        assert await look(looker, first, 1)
+        assert await look(looker, second, 2)
+        assert all(await two_clients(looker, direct, mock_clock))
+        assert not caplog.records
+        assert not all(await two_clients(looker, gateway, mock_clock))
+        (record,) = caplog.records
+        assert f" come from {gateway}, {THE_GATEWAY}: " in record.getMessage()
+        caplog.clear()
 
 
 @pytest.mark.usefixtures("_routes")
@@ -120,11 +151,11 @@ async def test_an_address_is_looked_up_once_and_in_a_thread(
 ) -> None:
     asked = []
 
-    def whose_is(address: bytes) -> str:
+    def watch_for(address: bytes) -> tuple[Watch, str]:
         asked.append((address, threading.current_thread() is threading.main_thread()))
-        return OWN
+        return Watch(address), OWN
 
-    monkeypatch.setattr(lookout, "whose_is", whose_is)
+    monkeypatch.setattr(lookout, "watch_for", watch_for)
     looker = Lookout()
     for _ in range(3):
         assert await look(looker, GATEWAY, 1)

@@ -1,0 +1,32 @@
+"""The arguments of a derper that runs, for commands that ask it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from derp.errors import UsageError
+
+_PROGRAM: Final = "derper"
+_MODULE: Final = ["-m", "derp"]
+
+
+def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
+    """Return the flags that the process was given.
+
+    That may be another program which runs derper: what counts is behind its name. Where there is
+    no derper in the process's command line, it has no flags. Raises UsageError for no process.
+    """
+    try:
+        line = (proc / str(pid) / "cmdline").read_bytes()
+    except OSError as error:
+        raise UsageError(f"-of {pid}: {(error.strerror or str(error)).lower()}") from error
+    return flags_in([word.decode("utf-8", "surrogateescape") for word in line.split(b"\0")[:-1]])
+
+
+def flags_in(words: Sequence[str]) -> list[str]:
+    """Return what is behind the last mention of the program in a command line."""
+    for position in range(len(words), 0, -1):
+        named = words[position - 1].rpartition("/")[2] == _PROGRAM
+        if named or list(words[position - 2 : position]) == _MODULE:
+            return list(words[position:])
+    return []
