@@ -12,7 +12,10 @@ on sends packets addressed by key; the relay hands each to the connection that l
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
     client         one client's life: login, join, leave
     reader         the receiving half of a client: read, act, hand on
-    connection     the sending half of a client: write through, or queue and send
+    meshpeer       what only other relays may send, who have shown the mesh key
+    presence       what they are told: who comes and goes
+    connection     a client, as the others see it
+    sender         the sending half of a client or a link: write through, or queue and send
     admission      who may use the relay: the gate made, lists and clients looked at again
     timers         keep-alives, stuck peers and round-trip times, for all clients at once
     server         what all connections share
@@ -28,7 +31,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
-    relay/         pure: hub, duplicates, outbox, rate limit, moderation, timer wheel
+    relay/         pure: hub, duplicates, forwarders, outbox, rate limit, moderation, timer wheel
     wire/          pure: keys, frames, login boxes, runs of packets, websocket frames; what a
                    TLS client asks for
     metrics/       counters under the Go derper's names, and their page

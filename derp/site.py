@@ -18,10 +18,11 @@ from derp.config import Config
 from derp.connection import Connection
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.routes import Site
+from derp.mesh.keeper import Keeper
 from derp.metrics import Certificate, Gauges, process, render
 from derp.net.tcp import TCPTransport
 from derp.server import Server
-from derp.wire.keys import node_public_text
+from derp.wire.keys import node_public_text, short
 from stun.server import Stats
 
 TRAFFIC_EVERY: Final = 2.0
@@ -38,6 +39,7 @@ def make_site(
     stats: Stats,
     names: BootstrapDNS,
     certificates: Certificates | None,
+    links: Sequence[Keeper] = (),
 ) -> Site:
     """Make the Site that the front end answers from."""
     started = time.time()
@@ -87,6 +89,7 @@ def make_site(
             ("Machine", platform.node()),
             ("TLS hostname", config.hostname),
             ("Clients", str(len(server.hub.members))),
+            *(_link_fact(keeper) for keeper in links),
             *(fact for status in statuses for fact in _certificate_facts(status)),
             *(() if server.gate is None else _gate_facts(server.gate)),
         ]
@@ -138,6 +141,14 @@ def _certificate_facts(status: Status) -> Sequence[tuple[str, str]]:
     if status.failed_at is not None:
         facts.append(("Last failure", f"{_when(status.failed_at)}: {status.failure}"))
     return facts
+
+
+def _link_fact(keeper: Keeper) -> tuple[str, str]:
+    link = keeper.link
+    if link is None:
+        return f"Mesh link to {keeper.name}", f"none: {keeper.trouble or 'not tried yet'}"
+    there = f"{len(link.present)} clients there, key {short(link.key)}, {link.transport.remote}"
+    return f"Mesh link to {keeper.name}", there
 
 
 def _gate_facts(gate: Gate) -> Sequence[tuple[str, str]]:

@@ -3,10 +3,9 @@
     senders ── connections ── services ──┬── signals ──(memory channel)──► this function
     (what      (one task      (until     ├── accept loops ──► connections
     is         for each       stop)      ├── STUN
-    queued)    connection)               ├── timers, refusal summaries
-                                         ├── bootstrap DNS
-                                         ├── links to other relays
-                                         └── certificates ──(memory channel)──► listeners
+    queued)    connection,               ├── timers, refusal summaries
+               and link to               ├── bootstrap DNS
+               a relay)                  └── certificates ──(memory channel)──► listeners
 
 The three nurseries are nested in the order in which they end: to stop, the services are cancelled
 first, so that nobody new gets in; the clients are told, and what is queued for them is sent, with
@@ -208,7 +207,8 @@ def _start_services(
     names = BootstrapDNS()
     refusals = log.Coalescer()
     certificates = prepared.certificates
-    site = make_site(config, server, stats, names, certificates)
+    links = mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config))
+    site = make_site(config, server, stats, names, certificates, links)
     limit = None
     if math.isfinite(config.accept_connection_limit):
         burst = config.accept_connection_burst
@@ -236,8 +236,9 @@ def _start_services(
     services.start_soon(_summarize_refusals, refusals)
     refresher = Refresher(names, config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names)
     services.start_soon(refresher.run)
-    for keeper in mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config)):
-        services.start_soon(keeper.run)
+    for keeper in links:
+        # As long as there are clients, packets are forwarded.
+        connections.start_soon(keeper.run)
 
 
 async def _signals(

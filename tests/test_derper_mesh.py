@@ -1,6 +1,7 @@
 """Relays as processes, meshed with each other."""
 
 import contextlib
+import re
 import signal
 import socket
 import urllib.request
@@ -100,10 +101,14 @@ async def region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     await found.close()
 
 
-def varz(relay: Derper) -> dict[str, str]:
-    url = f"https://localhost:{relay.port('HTTPS')}/debug/varz"
+def pages(relay: Derper, path: str) -> str:
+    url = f"https://localhost:{relay.port('HTTPS')}{path}"
     with urllib.request.urlopen(url, context=insecure(), timeout=20) as answer:
-        lines = answer.read().decode().splitlines()
+        return str(answer.read().decode())
+
+
+def varz(relay: Derper) -> dict[str, str]:
+    lines = pages(relay, "/debug/varz").splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
@@ -129,6 +134,9 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         # Each relay is a client of the other one.
         await until(first, "derp_clients_remote", "2")
         await until(second, "derp_clients_remote", "2")
+        page = pages(first, "/debug/")
+        assert re.search(rf"localhost:{two}/127.0.0.1.*2 clients there, key \[\S+\], 127", page)
+        assert re.search(rf"localhost:{one}/127.0.0.1.*none: it is this relay itself", page)
         for size in (0, 1400, 65536):
             packet = bytes(range(256)) * 256
             await alice.send_packet(bob.key, packet[:size])

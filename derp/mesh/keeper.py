@@ -52,6 +52,7 @@ class Keeper:
                 found = await self._find()
                 if found is None:
                     logger.info("this relay itself is in -mesh-with", relay=self.name)
+                    self.trouble = "it is this relay itself"
                     return
                 wait = await self._serve(*found)
             except NoLink as failure:
