@@ -34,11 +34,21 @@ def test_a_certificate_that_has_expired(dock: Dock, test_ca: TestCA) -> None:
 
 
 def test_stun_is_missing(dock: Dock) -> None:
-    """The variables say that there is STUN; the relay has been told otherwise."""
-    relay = dock.start(command=["-stun=false"], **SELF_SIGNED)
+    """The variables say that there is STUN; a script has told the relay otherwise."""
+    script = "/app/derper -stun=false; true"
+    relay = dock.start(command=["sh", "-c", script], **SELF_SIGNED)
     relay.serves()
     assert not relay.healthy()
     assert ":3478" in relay.health()
+
+
+def test_flags_in_place_of_variables(dock: Dock) -> None:
+    """The check follows them too, wherever they stand."""
+    relay = dock.start(command=["-stun=false", "--a=:8443"], **SELF_SIGNED)
+    relay.wait_for_log("what=HTTPS")
+    assert relay.healthy(), relay.health()
+    assert ":8443" in relay.health()
+    assert "STUN" not in relay.health()
 
 
 def test_without_stun(dock: Dock) -> None:

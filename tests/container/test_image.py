@@ -51,7 +51,7 @@ def test_variables_of_derper_docker(said: dict[str, Any]) -> None:
 
 def test_health_check(said: dict[str, Any]) -> None:
     check = said["Healthcheck"]
-    assert check["Test"] == ["CMD", "/app/derper", "healthcheck"]
+    assert check["Test"] == ["CMD", "/app/derper", "healthcheck", "-of", "1"]
     assert check["Interval"] >= 10 * NANOSECONDS
     assert check["Timeout"] >= 5 * NANOSECONDS
 

@@ -202,10 +202,11 @@ def test_a_list_of_keys(dock: Dock) -> None:
     assert not admitted(relay, STRANGER)
 
 
-def test_key_file(dock: Dock) -> None:
+@pytest.mark.parametrize("owner", [0, USER])
+def test_key_file(dock: Dock, owner: int) -> None:
     """Wherever it is, as a secret for example; then there is no other."""
     key = Key.named("a relay that was here before")
-    secret = dock.volume({"derper": File(key_file(key), USER, 0o400)})
+    secret = dock.volume({"derper": File(key_file(key), owner, 0o400)})
     certs = dock.volume()
     relay = dock.start(
         *(f"--volume={secret}:/run/secrets:ro", f"--volume={certs}:/app/certs"),
@@ -216,16 +217,36 @@ def test_key_file(dock: Dock) -> None:
     assert "derper+key" not in dock.contents(certs)
 
 
-def test_a_key_file_that_it_may_not_read(dock: Dock) -> None:
-    secret = dock.volume({"derper": File(key_file(MEMBER), mode=0o400)})
+def test_key_file_in_a_folder_of_its_own(dock: Dock) -> None:
+    """Of root's, into which it is made at the first start."""
+    keys = dock.volume({}, mode=0o700)
+    relay = dock.start(
+        f"--volume={keys}:/own/keys", **SELF_SIGNED, DERP_KEY_FILE="/own/keys/relay.key"
+    )
+    relay.serves()
+    made = dock.contents(keys)["relay.key"]
+    assert (made.owner, made.mode) == (USER, 0o600)
+
+
+def test_a_key_file_for_everybody(dock: Dock) -> None:
+    secret = dock.volume({"derper": File(key_file(MEMBER), mode=0o444)})
     ended = dock.once(
         options=[f"--volume={secret}:/run/secrets:ro"],
         **SELF_SIGNED,
         DERP_KEY_FILE="/run/secrets/derper",
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 1, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert "/run/secrets/derper" in line
+
+
+@pytest.mark.parametrize("folder", ["certs", "/"])
+def test_a_folder_that_can_be_none(dock: Dock, folder: str) -> None:
+    """Nothing is handed over then."""
+    ended = dock.once(DERP_DOMAIN=NAME, DERP_CERT_DIR=folder)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"entrypoint: DERP_CERT_DIR={folder}: ")
 
 
 def test_what_is_given_as_a_flag_counts_more(dock: Dock) -> None:
