@@ -10,7 +10,7 @@ import attrs
 from derp.config import Config
 from derp.errors import StartError
 from derp.net import activation
-from derp.net.listener import TCPOptions, open_listeners, take_over
+from derp.net.listener import TCPOptions, endpoint, open_listeners, take_over
 from stun import server as stun_server
 
 
@@ -49,13 +49,17 @@ def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
         return opened
 
     def listen(port: int) -> Sequence[socket.socket]:
-        taken = keep(handed.take(socket.SOCK_STREAM, port))
-        for listener in taken:
-            take_over(listener, options)
+        taken = keep(handed.take(socket.SOCK_STREAM, host, port))
+        try:
+            for listener in taken:
+                take_over(listener, options)
+        except OSError as error:
+            where = endpoint(listener.getsockname())
+            raise StartError(f"can't listen on TCP {where}: {error.strerror or error}") from error
         return taken or keep(open_listeners(host, port, options))
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
-        taken = keep(handed.take(socket.SOCK_DGRAM, port))
+        taken = keep(handed.take(socket.SOCK_DGRAM, host, port))
         for sock in taken:
             stun_server.prepare(sock)
         return taken or keep(stun_server.open_sockets(host, port))

@@ -5,8 +5,9 @@ the kernel's queue, and is not refused. The protocol is two variables, LISTEN_PI
 LISTEN_FDS (how many), and descriptors from 3 on.
 
 A socket is taken for what is configured: TCP with the port of -a or of -http-port, UDP with that of
--stun-port. One that fits nothing is a mistake, as is a socket for IPv6 that takes IPv4 too: its
-clients' addresses would be told in a form that they don't know.
+-stun-port, and with the address of -a if it has one. One that fits nothing is a mistake, as is a
+socket for IPv6 that takes IPv4 too: its clients' addresses would be told in a form that they don't
+know.
 """
 
 import contextlib
@@ -18,10 +19,13 @@ from typing import Final
 
 import attrs
 
+from certs.hostname import parse_ip
 from derp.errors import StartError
 
 FIRST_DESCRIPTOR: Final = 3
 _MOST: Final = 64
+_PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
+_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
 _SAY_SO: Final = "in the unit derper.socket"
 
 
@@ -31,10 +35,18 @@ class Inherited:
 
     sockets: list[socket.socket]
 
-    def take(self, kind: socket.SocketKind, port: int) -> Sequence[socket.socket]:
-        """Take those of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`."""
+    def take(self, kind: socket.SocketKind, host: str, port: int) -> Sequence[socket.socket]:
+        """Take those of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`.
+
+        If `host` is an IP address, and not that of all interfaces, they are bound to that as well.
+        """
+        wanted = None if host in _WILDCARDS else parse_ip(host)
         taken = [
-            sock for sock in self.sockets if sock.type == kind and sock.getsockname()[1] == port
+            sock
+            for sock in self.sockets
+            if sock.type == kind
+            and sock.getsockname()[1] == port
+            and (wanted is None or parse_ip(sock.getsockname()[0]) == wanted)
         ]
         self.sockets = [sock for sock in self.sockets if sock not in taken]
         return taken
@@ -53,7 +65,7 @@ class Inherited:
         self.close()
         raise StartError(
             f"systemd hands over a socket on {first}, which nothing here serves; "
-            f"want the ports of -a, -http-port and -stun-port {_SAY_SO}"
+            f"want the address of -a, and the ports of -a, -http-port and -stun-port, {_SAY_SO}"
         )
 
 
@@ -87,7 +99,7 @@ def _adopt(descriptor: int) -> socket.socket:
             f"systemd hands over the descriptor {descriptor}, which is no socket ({error.strerror})"
         ) from error
     sock.setblocking(False)
-    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+    if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.proto not in _PROTOCOLS:
         sock.close()
         raise StartError(f"systemd hands over a socket that is not TCP or UDP; want none {_SAY_SO}")
     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(

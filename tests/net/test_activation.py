@@ -77,13 +77,13 @@ def test_each_goes_to_its_port(handed: list[socket.socket]):
     main, stun, plain = listening(), bound(), listening()
     handed += [main, stun, plain]
     found, environ = hand_over(*handed)
-    (got_main,) = found.take(socket.SOCK_STREAM, port(main))
+    (got_main,) = found.take(socket.SOCK_STREAM, "", port(main))
     assert got_main.getsockname() == main.getsockname()
     assert not got_main.getblocking()
     assert not os.get_inheritable(got_main.fileno())
-    assert found.take(socket.SOCK_STREAM, port(stun)) == []
-    (got_stun,) = found.take(socket.SOCK_DGRAM, port(stun))
-    (got_plain,) = found.take(socket.SOCK_STREAM, port(plain))
+    assert found.take(socket.SOCK_STREAM, "", port(stun)) == []
+    (got_stun,) = found.take(socket.SOCK_DGRAM, "", port(stun))
+    (got_plain,) = found.take(socket.SOCK_STREAM, "", port(plain))
     assert got_plain.getsockname() == plain.getsockname()
     found.refuse_rest()
     assert environ == {"HOME": "/"}
@@ -101,7 +101,7 @@ def test_two_families_on_one_port(handed: list[socket.socket]):
         pytest.skip("no IPv6, or the port is in use there")
     other.listen()
     found, _ = hand_over(*handed)
-    taken = found.take(socket.SOCK_STREAM, port(handed[0]))
+    taken = found.take(socket.SOCK_STREAM, "", port(handed[0]))
     assert {sock.family for sock in taken} == {socket.AF_INET, socket.AF_INET6}
     close_all(found, *taken)
 
@@ -148,12 +148,13 @@ def test_no_socket(tmp_path):
 def test_what_fits_nothing(handed: list[socket.socket]):
     handed += [bound(), listening()]
     found, _ = hand_over(*handed)
-    taken = found.take(socket.SOCK_STREAM, port(handed[1]))
+    taken = found.take(socket.SOCK_STREAM, "", port(handed[1]))
     with pytest.raises(StartError) as caught:
         found.refuse_rest()
     assert str(caught.value) == (
         f"systemd hands over a socket on UDP 127.0.0.1:{port(handed[0])}, which nothing here "
-        f"serves; want the ports of -a, -http-port and -stun-port in the unit derper.socket"
+        f"serves; want the address of -a, and the ports of -a, -http-port and -stun-port, in the "
+        f"unit derper.socket"
     )
     assert found.sockets == []
     close_all(found, *taken)
@@ -189,3 +190,25 @@ def test_connections_and_other_kinds(handed: list[socket.socket]):
     refusal(listener, accepted)
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(FIRST)
+
+
+def test_the_address_has_to_be_that_which_is_configured(handed: list[socket.socket]):
+    handed += [listening("127.0.0.1"), listening("0.0.0.0")]
+    found, _ = hand_over(*handed)
+    assert found.take(socket.SOCK_STREAM, "127.0.0.1", port(handed[1])) == []
+    assert found.take(socket.SOCK_STREAM, "127.0.0.2", port(handed[0])) == []
+    (one,) = found.take(socket.SOCK_STREAM, "127.0.0.1", port(handed[0]))
+    (other,) = found.take(socket.SOCK_STREAM, "0.0.0.0", port(handed[1]))
+    close_all(found, one, other)
+    # A name may stand for any address.
+    found, _ = hand_over(*handed)
+    (named,) = found.take(socket.SOCK_STREAM, "localhost", port(handed[0]))
+    close_all(found, named)
+
+
+def test_other_protocols(handed: list[socket.socket]):
+    try:
+        handed.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP))
+    except OSError:
+        handed.append(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    assert "not TCP or UDP" in refusal(*handed)
