@@ -7,6 +7,7 @@ Measured with `nox -s bench -- --only rtt --only inflight`: 55 to 75 µs there a
 relayings, where the Go derper takes 77 to 104; 512 packets in flight, none lost.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import trio
@@ -15,6 +16,7 @@ from derp.errors import ConnectionEnd
 from derp.net.transport import Transport
 from derp.relay.outbox import Entry
 from derp.relay.ratelimit import TokenBucket
+from derp.relay.updates import Updates
 from derp.sender import Sender
 from derp.server import PRIVILEGED_WRITE_TIMEOUT, Server
 from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_present
@@ -130,20 +132,31 @@ class Connection(Sender):
         remote = self.transport.remote
         return peer_present(self.key, remote.host, remote.port, flags or PresentFlags.REGULAR)
 
-    def update(self, changes: dict[bytes, bytes]) -> None:
-        """Tell a watcher who came and who went: by key, the newest frame about it.
-
-        None of it is ever let go; what waits is at most a frame for each key.
-        """
-        if self.outbox is None and len(changes) == 1:
-            (frame,) = changes.values()
+    def update(self, key: bytes, frame: bytes) -> None:
+        """Tell a watcher that a client has come or gone: with `frame`, or what is true later."""
+        if self.outbox is None:
             self.server.metrics.mesh_updates(1)
             self.send_control(frame)
             return
+        self._queue_updates((key,))
+
+    def update_all(self) -> None:
+        """Tell a watcher of every client that is connected."""
+        self._queue_updates(self.server.hub.active)
+
+    def _queue_updates(self, keys: Collection[bytes]) -> None:
+        """Queue what there is to tell of keys; none of it is ever let go."""
         # An empty outbox is false, but not None: something is unsent below it.
         outbox = self._start_sending() if self.outbox is None else self.outbox
-        for key, frame in changes.items():
-            outbox.put_update(key, frame)
+        if outbox.updates is None:
+            outbox.updates = Updates(self._frame_of)
+        outbox.updates.put(keys)
+
+    def _frame_of(self, key: bytes) -> bytes:
+        """Build the frame that tells a watcher whether a key is connected by now."""
+        if (member := self.server.hub.active.get(key)) is not None:
+            return member.presence()
+        return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         metrics = self.server.metrics

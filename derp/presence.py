@@ -1,7 +1,7 @@
 """Telling mesh peers who is connected: all clients when one begins to watch, then every change.
 
-Matches addWatcher and broadcastPeerStateChangeLocked. A watcher that is slow is told of each key
-only what is true by then; which change led there, nobody needs to know.
+Matches addWatcher and broadcastPeerStateChangeLocked. A watcher that is busy is told of each key
+only what is true once it takes that; which change led there, nobody needs to know.
 """
 
 from derp.connection import Connection
@@ -16,8 +16,7 @@ def watch(connection: Connection) -> None:
         # It is this relay itself, which finds that out and leaves; or it asks once more.
         return
     server.watchers[connection] = None
-    present = server.hub.active.items()
-    connection.update({key: member.presence() for key, member in present})
+    connection.update_all()
 
 
 def joined(connection: Connection) -> None:
@@ -37,4 +36,4 @@ def left(connection: Connection) -> None:
 
 def _tell(server: Server, key: bytes, frame: bytes) -> None:
     for watcher in server.watchers:
-        watcher.update({key: frame})
+        watcher.update(key, frame)

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from derp.connection import Connection
 from derp.errors import WriteTimeout
 from derp.net.transport import Endpoint
 from derp.server import Server
@@ -353,6 +354,56 @@ async def test_a_client_that_was_not_here_and_comes_is_there(
     assert await came(watcher) == present(filler)
     assert await watcher.receive() == (GONE, client.key + b"\x01")
     assert await came(watcher) == present(again)
+    await watcher.ping()
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The keys of those whose presence was put into a frame."""
+    keys = []
+    presence = Connection.presence
+
+    def noted(connection: Connection) -> bytes:
+        keys.append(connection.key)
+        return presence(connection)
+
+    monkeypatch.setattr(Connection, "presence", noted)
+    return keys
+
+
+async def test_who_begins_to_watch_costs_nothing_until_it_takes_what_it_is_told(
+    autojump_clock: Clock, relay: Relay, made: list[bytes]
+) -> None:
+    count = 600
+    for _ in range(count):
+        await relay.login()
+    watcher = await relay.mesh_login(capacity=100)
+    made.clear()
+    await watcher.send(WATCH)
+    await trio.testing.wait_all_tasks_blocked()
+    assert 0 < len(made) < count / 2
+    assert len({(await came(watcher))[0] for _ in range(count + 1)}) == count + 1
+    assert len(made) == count + 1
+
+
+async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    for _ in range(600):
+        await relay.login()
+    moves, leaves = await relay.login(), await relay.login()
+    watcher = await relay.mesh_login(capacity=100)
+    await watcher.send(WATCH)
+    await trio.testing.wait_all_tasks_blocked()
+    for client in (moves, leaves):
+        await client.end.aclose()
+        await relay.end_of(client)
+    await relay.login(key=moves.private, client=Endpoint("192.0.2.200", 7))
+    for _ in range(600):
+        await came(watcher)
+    assert await came(watcher) == (moves.key, "192.0.2.200", 7, REGULAR)
+    assert await went(watcher) == leaves.key
+    assert await came(watcher) == present(watcher, MESH_PEER)
     await watcher.ping()
 
 

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from derp.relay.updates import Updates
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
 LANE_BYTES: Final = 1 << 20
@@ -120,15 +121,9 @@ class Outbox:
         self._control_size = 0
         self._disco = Lane(DISCO_LANE_BYTES, on_drop)
         self._packets = Lane(LANE_BYTES, on_drop)
-        self.updates: dict[bytes, bytes] | None = None
-        """What a watcher is still to be told, by key. Only the newest for each counts, and none of
-        it may be dropped: so it is bounded by the number of clients."""
-
-    def put_update(self, key: bytes, frame: bytes) -> None:
-        """Queue a frame that says whether `key` is connected, in place of what waits about it."""
-        if self.updates is None:
-            self.updates = {}
-        self.updates[key] = frame
+        self.updates: Updates | None = None
+        """Whom a watcher is still to be told about; set by whoever has something to tell. None of
+        it may be dropped: that it does not grow for ever is up to them."""
 
     def put_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Queue a control frame; False where too many wait already and it need not be queued."""
@@ -156,7 +151,9 @@ class Outbox:
             size += len(pieces[-1])
         self._control_size -= size
         if self.updates and size < limit:
-            size += self._take_updates(self.updates, pieces, limit - size)
+            frames = self.updates.take(limit - size)
+            pieces += frames
+            size += sum(map(len, frames))
         for lane in (self._disco, self._packets):
             lane.expire(now)
             while lane.entries and size < limit:
@@ -167,24 +164,6 @@ class Outbox:
                 pieces.append(piece)
                 entries.append(entry)
         return pieces, entries
-
-    @staticmethod
-    def _take_updates(
-        updates: dict[bytes, bytes], pieces: list[bytes | memoryview], limit: int
-    ) -> int:
-        """Move about `limit` bytes of updates to `pieces`, oldest first; return how many bytes."""
-        size = 0
-        keys = []
-        # One walk for all of them: to find a dict's first item takes longer with each removed.
-        for key, frame in updates.items():
-            keys.append(key)
-            pieces.append(frame)
-            size += len(frame)
-            if size >= limit:
-                break
-        for key in keys:
-            del updates[key]
-        return size
 
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything; `on_drop` hears of the packets."""

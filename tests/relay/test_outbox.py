@@ -12,6 +12,7 @@ from derp.relay.outbox import (
     MAX_WAIT,
     Outbox,
 )
+from derp.relay.updates import Updates
 from derp.wire.frames import HEADER, recv_packet
 
 SOURCE = bytes(range(32))
@@ -135,52 +136,44 @@ def test_clearing_tells_of_every_packet() -> None:
     assert not box
 
 
-def key(number: int) -> bytes:
-    return number.to_bytes(32)
+def tell(box: Outbox, *frames: bytes) -> None:
+    """Queue updates; each key stands for its frame."""
+    if box.updates is None:
+        box.updates = Updates(lambda key: key)
+    box.updates.put(frames)
 
 
 def test_updates_come_behind_control_and_before_packets() -> None:
     box = Outbox(Drops())
     box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
     box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
-    box.put_update(key(1), b"one")
-    box.put_update(key(2), b"two")
+    tell(box, b"one", b"two")
     box.put_control(b"control")
     assert take_all(box) == b"control" + b"one" + b"two" + run_of(b"disco") + run_of(b"packet")
     assert not box
     assert box.take(100, 0.0) == ([], [])
 
 
-def test_of_each_key_only_the_newest_update_waits() -> None:
-    box = Outbox(Drops())
-    for state in (b"came", b"went", b"came again"):
-        box.put_update(key(1), state)
-    box.put_update(key(2), b"went")
-    assert take_all(box) == b"came again" + b"went"
-    box.put_update(key(1), b"went")
-    assert box
-    assert take_all(box) == b"went"
-    assert not box
-
-
 def test_no_update_is_ever_dropped() -> None:
     drops = Drops()
     box = Outbox(drops)
-    count = 3 * (LANE_BYTES + CONTROL_BYTES) // 100
-    for number in range(count):
-        box.put_update(key(number), number.to_bytes(4) * 25)
+    updates = [number.to_bytes(4) * 25 for number in range(3 * (LANE_BYTES + CONTROL_BYTES) // 100)]
+    for number, update in enumerate(updates):
+        tell(box, update)
         # All else may be dropped meanwhile, or is too much.
         box.put(run_of(bytes(40_000)), 1, SOURCE, number, disco=False)
         box.put_control(bytes(1000))
     assert drops
-    taken = [piece for piece in box.take(1 << 40, 1e6)[0] if len(piece) == 100]
-    assert taken == [number.to_bytes(4) * 25 for number in range(count)]
+    taken = []
+    while box:
+        taken += [piece for piece in box.take(1 << 40, 1e6)[0] if len(piece) == 100]
+    assert taken == updates
 
 
 def test_updates_do_not_count_as_control() -> None:
     box = Outbox(Drops())
     box.put_control(bytes(10))
-    box.put_update(key(1), bytes(CONTROL_BYTES))
+    tell(box, bytes(CONTROL_BYTES))
     assert len(take_all(box)) == CONTROL_BYTES + 10
     assert box.put_control(bytes(CONTROL_BYTES))
     assert not box.put_control(b"x")
@@ -188,54 +181,25 @@ def test_updates_do_not_count_as_control() -> None:
 
 def test_a_take_of_updates_is_limited_by_whole_frames() -> None:
     box = Outbox(Drops())
-    for number in range(5):
-        box.put_update(key(number), bytes([number]) * 10)
+    tell(box, *(bytes([number]) * 10 for number in range(5)))
     assert box.take(1, 0.0)[0] == [b"\0" * 10]
     assert box.take(11, 0.0)[0] == [b"\1" * 10, b"\2" * 10]
     box.put_control(b"enough")
     assert box.take(6, 0.0)[0] == [b"enough"]
-    assert take_all(box) == b"\3" * 10 + b"\4" * 10
+    box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
+    assert box.take(15, 0.0)[0] == [b"\3" * 10, b"\4" * 10]
+    assert packets_in(take_all(box)) == [b"packet"]
 
 
 def test_clearing_forgets_updates() -> None:
     drops = Drops()
     box = Outbox(drops)
-    box.put_update(key(1), b"one")
+    tell(box, b"one")
     box.clear(drops)
     assert not box
     assert drops == []
-    box.put_update(key(2), b"two")
+    tell(box, b"two")
     assert take_all(box) == b"two"
-
-
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("tell"), st.integers(0, 5), st.binary(min_size=1, max_size=9)),
-            st.tuples(st.just("take"), st.integers(1, 30), st.just(b"")),
-        ),
-        max_size=60,
-    )
-)
-def test_who_takes_all_updates_knows_the_truth(actions: list[tuple[str, int, bytes]]) -> None:
-    box = Outbox(Drops())
-    truth: dict[int, bytes] = {}
-    known: dict[int, bytes] = {}
-
-    def take(limit: int) -> None:
-        for piece in box.take(limit, 0.0)[0]:
-            known[piece[0]] = bytes(piece[1:])
-
-    for action, number, state in actions:
-        if action == "tell":
-            truth[number] = state
-            box.put_update(key(number), bytes([number]) + state)
-        else:
-            take(number)
-        assert len(box.updates or ()) <= len(truth)
-    take(1 << 30)
-    assert known == truth
-    assert not box
 
 
 @given(
