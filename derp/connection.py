@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from derp.errors import ConnectionEnd
+from derp.errors import ConnectionEnd, WatcherTooSlow
 from derp.net.transport import Transport
 from derp.relay.outbox import Entry
 from derp.relay.ratelimit import TokenBucket
@@ -24,6 +24,9 @@ from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_prese
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
+UPDATES_BEHIND: Final = 4096
+"""Changes that may wait for a watcher besides two for each client. Who is so far behind is ended:
+it dials once more, and is told of those who are there, not of all who have been."""
 
 
 class Connection(Sender):
@@ -138,19 +141,23 @@ class Connection(Sender):
             self.server.metrics.mesh_updates(1)
             self.send_control(frame)
             return
-        self._queue_updates((key,))
+        updates = self._queue_updates((key,))
+        most = 2 * len(self.server.hub.active) + UPDATES_BEHIND
+        if len(updates) > most:
+            self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 
     def update_all(self) -> None:
         """Tell a watcher of every client that is connected."""
         self._queue_updates(self.server.hub.active)
 
-    def _queue_updates(self, keys: Collection[bytes]) -> None:
+    def _queue_updates(self, keys: Collection[bytes]) -> Updates:
         """Queue what there is to tell of keys; none of it is ever let go."""
         # An empty outbox is false, but not None: something is unsent below it.
         outbox = self._start_sending() if self.outbox is None else self.outbox
         if outbox.updates is None:
             outbox.updates = Updates(self._frame_of)
         outbox.updates.put(keys)
+        return outbox.updates
 
     def _frame_of(self, key: bytes) -> bytes:
         """Build the frame that tells a watcher whether a key is connected by now."""

@@ -14,6 +14,7 @@
         ├── ProtocolViolation   a frame broke a rule after login
         ├── NotPermitted        a mesh-only frame from a client without the mesh key
         ├── ClosedByMesh        a mesh peer asked for it
+        ├── WatcherTooSlow      too much waits for a mesh peer that is told who comes and goes
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
         └── InternalFault       a mistake of ours
 
@@ -101,6 +102,12 @@ class ClosedByMesh(ConnectionEnd):
     """A mesh peer asked for the client to be disconnected (ClosePeer)."""
 
     reason = "closed_by_mesh"
+
+
+class WatcherTooSlow(ConnectionEnd):
+    """A mesh peer that watches is told of changes more slowly than they come."""
+
+    reason = "watcher_too_slow"
 
 
 class WriteTimeout(ConnectionEnd):

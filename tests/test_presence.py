@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from derp.connection import Connection
-from derp.errors import WriteTimeout
+from derp.connection import UPDATES_BEHIND, Connection
+from derp.errors import WatcherTooSlow, WriteTimeout
 from derp.net.transport import Endpoint
 from derp.server import Server
 from tests.memory_transport import CLIENT
@@ -405,6 +405,34 @@ async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
     assert await went(watcher) == leaves.key
     assert await came(watcher) == present(watcher, MESH_PEER)
     await watcher.ping()
+
+
+async def test_a_watcher_that_is_too_far_behind_is_ended(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    """What waits for it would grow with all who come and go, though nobody of them is there."""
+    watcher, _ = await watching(relay, 1, capacity=10)
+    other, _ = await watching(relay, 2)
+    (slow, _) = relay.server.watchers
+    most = 2 * len(relay.hub.active) + UPDATES_BEHIND
+    for number in range(most):
+        slow.update(number.to_bytes(32), b"")
+        # Who comes and goes again and again counts once.
+        slow.update(bytes(32), b"")
+    # With those who are there grows what may wait.
+    clients = [await relay.login() for _ in range(2)]
+    assert [(await came(other))[0] for _ in clients] == [client.key for client in clients]
+    for number in range(1, 3):
+        slow.update(number.to_bytes(32, "little"), b"")
+    assert slow.ending is None
+    slow.update(bytes([255]) * 32, b"")
+    end = await relay.end_of(watcher)
+    assert isinstance(end, WatcherTooSlow)
+    assert str(end) == f"more than {most + 4} changes wait for it"
+    assert await went(other) == watcher.key
+    again, told = await watching(relay, 4, key=watcher.private)
+    assert {key for key, *_ in told} == relay.hub.active.keys()
+    await again.ping()
 
 
 async def test_a_watcher_that_takes_nothing_is_gone_after_its_own_timeout(
