@@ -50,15 +50,16 @@ def make_site(
 
     def gauges() -> Gauges:
         hub = server.hub
+        known = hub.known
         return Gauges(
             version=version,
             started=started,
             uptime=trio.current_time() - clock_at_start,
             tasks=trio.lowlevel.current_statistics().tasks_living,
             process=process.read(),
-            clients_total=hub.known,
+            clients_total=known,
             clients_local=len(hub.active),
-            clients_remote=hub.known - len(hub.active),
+            clients_remote=known - len(hub.active),
             watchers=len(server.watchers),
             dup_client_keys=len(hub.duplicates),
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),

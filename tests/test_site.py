@@ -8,6 +8,7 @@ import trio.testing
 
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
+from derp.relay.hub import Hub
 from derp.site import make_site
 from derp.values import Address
 from stun.server import Stats
@@ -66,6 +67,22 @@ async def test_clients_here_and_elsewhere_are_counted(autojump_clock: Clock, rel
     assert values["derp_multiforwarder_created"] == 1
     assert values["derp_multiforwarder_deleted"] == 1
     assert values["derp_packet_forwarder_delete_other_value"] == 1
+
+
+async def test_all_keys_are_gathered_once_for_a_page(
+    autojump_clock: Clock, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else runs meanwhile, and there may be many."""
+    gathered = 0
+
+    def known(hub: object) -> int:
+        nonlocal gathered
+        gathered += 1
+        return 7
+
+    monkeypatch.setattr(Hub, "known", property(known))
+    assert gauges(relay) == (0, 7, 7)
+    assert gathered == 1
 
 
 async def test_watchers_and_what_they_are_told_are_counted(
