@@ -88,8 +88,12 @@ class Sender:
         """Say why what can't be written is dropped."""
         return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
 
+    def _make_outbox(self) -> Outbox:
+        """Make what frames wait in while the peer is busy."""
+        return Outbox(self._drop_head)
+
     def _start_sending(self) -> Outbox:
-        self.outbox = Outbox(self._drop_head)
+        self.outbox = self._make_outbox()
         self.progress = (self.transport.taken, trio.current_time())
         self.server.sending[self] = None
         self.server.poller.under_way += 1

@@ -87,13 +87,29 @@ class Lane:
         self.size += len(entry.data) + ENTRY_COST
         self.expire(entry.since)
         while (excess := self.size - self._limit) > 0:
-            head = self.entries[0]
-            packets, size = head.drop_frames(excess)
-            self.size -= size
-            self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
-            if not head.packets:
-                self.entries.popleft()
-                self.size -= ENTRY_COST
+            self.drop_head(excess)
+
+    def drop_head(self, at_least: int) -> None:
+        """Drop frames of the oldest run, until `at_least` bytes are gone or all of it."""
+        head = self.entries[0]
+        packets, size = self._cut(head, at_least)
+        self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
+
+    def take_frames(self, at_least: int) -> Entry:
+        """Take frames of the oldest run, until they are `at_least` bytes or all of it."""
+        head = self.entries[0]
+        start = head.offset
+        packets, size = self._cut(head, at_least)
+        piece = head.data[start : start + size]
+        return Entry(piece, packets, head.source, head.since, disco=head.disco)
+
+    def _cut(self, head: Entry, at_least: int) -> tuple[int, int]:
+        packets, size = head.drop_frames(at_least)
+        self.size -= size
+        if not head.packets:
+            self.entries.popleft()
+            self.size -= ENTRY_COST
+        return packets, size
 
     def expire(self, now: float) -> None:
         """Drop what has waited longer than MAX_WAIT."""

@@ -1,0 +1,152 @@
+"""What waits for a link to another relay, fairly between those who sent it.
+
+A client's outbox (derp.relay.outbox) may drop from its head: what it holds is for one client, and
+who floods that client hurts nobody else. A link carries everybody's packets. So here each sender
+has lanes of its own: the link takes from them in turns, as many bytes from each, and what is too
+much is dropped from the sender that has most waiting. Disco packets go first, as for clients, but
+only for a part of what is sent, since any packet may look like one.
+
+What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
+two packets of one sender and kind in another order than they came.
+"""
+
+from typing import Final
+
+from derp.relay.outbox import Entry, Lane, OnDrop, Outbox
+
+LINK_BYTES: Final = 4 << 20
+"""Most bytes of frames that wait for a link: a tenth of a second of 320 Mbit/s."""
+LINK_DISCO_BYTES: Final = 256 << 10
+DISCO_SHARE: Final = 4
+"""Disco packets get one in so many bytes before all others."""
+TURN: Final = 4 << 10
+"""Bytes that a sender may send in its turn, before the next one's."""
+
+
+class _Sender(Lane):
+    """One sender's lane, and what it may send."""
+
+    __slots__ = ("credit",)
+
+    def __init__(self, limit: int, on_drop: OnDrop) -> None:
+        super().__init__(limit, on_drop)
+        # Bytes; negative after a frame that was larger than what was left.
+        self.credit = 0
+
+
+class FairLanes:
+    """Lanes of packets, one for each sender that has any waiting, bounded together."""
+
+    __slots__ = ("_lanes", "_limit", "_longest", "_on_drop", "size")
+
+    def __init__(self, limit: int, on_drop: OnDrop) -> None:
+        self.size = 0
+        # In the order of their turns.
+        self._lanes: dict[bytes, _Sender] = {}
+        self._limit = limit
+        self._on_drop = on_drop
+        # The sender to drop from. Lanes that grow beyond it are found as they grow.
+        self._longest = b""
+
+    def put(self, entry: Entry) -> None:
+        """Append a run to its sender's lane, then drop what is too much."""
+        source = entry.source
+        lane = self._lanes.get(source)
+        if lane is None:
+            lane = self._lanes[source] = _Sender(self._limit, self._on_drop)
+        before = lane.size
+        lane.put(entry)
+        self.size += lane.size - before
+        while self.size > self._limit:
+            self._drop(source)
+
+    def take(self, limit: int, now: float) -> list[Entry]:
+        """Take about `limit` bytes of fresh packets, in turns; at least a frame, if any waits.
+
+        In each turn a sender may send TURN bytes more (deficit round robin).
+        """
+        taken: list[Entry] = []
+        size = 0
+        while self._lanes and size < limit:
+            source = next(iter(self._lanes))
+            lane = self._lanes.pop(source)
+            before = lane.size
+            lane.expire(now)
+            lane.credit += TURN
+            while lane.entries and lane.credit > 0:
+                entry = lane.take_frames(lane.credit)
+                lane.credit -= len(entry.data)
+                size += len(entry.data)
+                taken.append(entry)
+            self.size -= before - lane.size
+            if lane.entries:
+                self._lanes[source] = lane
+        return taken
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything."""
+        for lane in self._lanes.values():
+            lane.clear(on_drop)
+        self._lanes.clear()
+        self.size = 0
+
+    def _drop(self, grown: bytes) -> None:
+        """Drop frames of the sender that has most waiting; `grown` is one whose lane grew."""
+        longest = self._lanes.get(self._longest)
+        if longest is None:
+            self._longest = max(self._lanes, key=lambda source: self._lanes[source].size)
+        elif (lane := self._lanes.get(grown)) is not None and lane.size > longest.size:
+            self._longest = grown
+        lane = self._lanes[self._longest]
+        before = lane.size
+        lane.drop_head(self.size - self._limit)
+        self.size -= before - lane.size
+        if not lane.entries:
+            del self._lanes[self._longest]
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+
+class FairBox(Outbox):
+    """Everything that waits for one link. `on_drop` hears of what is dropped from a head."""
+
+    __slots__ = ("_fair", "_fair_disco")
+
+    def __init__(self, on_drop: OnDrop) -> None:
+        super().__init__(on_drop)
+        self._fair = FairLanes(LINK_BYTES, on_drop)
+        self._fair_disco = FairLanes(LINK_DISCO_BYTES, on_drop)
+
+    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+        """Queue a run of `packets` frames from `source`."""
+        lanes = self._fair_disco if disco else self._fair
+        lanes.put(Entry(run, packets, source, now, disco=disco))
+
+    def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+
+        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        """
+        pieces, entries = super().take(limit, now)
+        size = sum(map(len, pieces))
+        first = limit // DISCO_SHARE if self._fair else limit
+        for lanes, share in (
+            (self._fair_disco, first),
+            (self._fair, limit),
+            (self._fair_disco, limit),
+        ):
+            found = lanes.take(min(share, limit - size), now)
+            size += sum(len(entry.data) for entry in found)
+            pieces += [entry.data for entry in found]
+            entries += found
+        return pieces, entries
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything; `on_drop` hears of the packets."""
+        super().clear(on_drop)
+        self._fair.clear(on_drop)
+        self._fair_disco.clear(on_drop)
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or bool(self._fair or self._fair_disco)
