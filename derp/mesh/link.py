@@ -18,11 +18,19 @@ import trio
 from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation
 from derp.metrics import DropReason
 from derp.net.transport import Transport
-from derp.relay.outbox import Entry
+from derp.relay.fairbox import FairBox
+from derp.relay.outbox import Entry, Outbox
 from derp.sender import Sender
 from derp.server import PRIVILEGED_WRITE_TIMEOUT, Server
 from derp.wire.forwarding import forward_frames
-from derp.wire.frames import KEY_LENGTH, PING_LENGTH, FrameType, parse_peer_present, pong
+from derp.wire.frames import (
+    HEADER_LENGTH,
+    KEY_LENGTH,
+    PACKET_OVERHEAD,
+    PING_LENGTH,
+    FrameType,
+    pong,
+)
 from derp.wire.linkframes import LinkFrames
 
 QUIET: Final = 120.0
@@ -62,7 +70,8 @@ class Link(Sender):
         """Send or queue a run of `packets` RecvPacket frames; see derp.server.Forwarder."""
         frames = forward_frames(run, packets, destination)
         if self.outbox is not None:
-            self.outbox.put(frames, packets, self.key, trio.current_time(), disco=disco)
+            source = bytes(run[HEADER_LENGTH:PACKET_OVERHEAD])
+            self.outbox.put(frames, packets, source, trio.current_time(), disco=disco)
             return
         try:
             self.transport.write(frames)
@@ -119,10 +128,12 @@ class Link(Sender):
     def _act(self, received: bytes | memoryview) -> None:
         """Act on the frames that are whole by now. Raises ProtocolViolation."""
         pongs: list[bytes] = []
+        frames = self._frames
+        malformed = frames.malformed
         try:
-            for kind, payload in self._frames.feed(received):
+            for kind, payload in frames.feed(received):
                 if kind == _PEER_PRESENT:
-                    self._add(parse_peer_present(payload).key)
+                    self._add(payload[:KEY_LENGTH])
                 elif kind == _PEER_GONE:
                     # Whatever the reason: it does not have the client (Go: RunWatchConnectionLoop).
                     key = payload[:KEY_LENGTH]
@@ -133,6 +144,7 @@ class Link(Sender):
                 elif kind == _RESTARTING:
                     self.restarts_in = int.from_bytes(payload[:4], "big") / 1000
         finally:
+            self.server.metrics.unknown_frames += frames.malformed - malformed
             if pongs:
                 self.send_control(b"".join(pongs[:MAX_PONGS]))
 
@@ -148,6 +160,9 @@ class Link(Sender):
     def _remove(self, key: bytes) -> None:
         for member in self.server.hub.remove_forwarder(key, self):
             member.peer_disconnected(key)
+
+    def _make_outbox(self) -> Outbox:
+        return FairBox(self._drop_head)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         """Packets that are forwarded are counted where the hub is asked for the link."""

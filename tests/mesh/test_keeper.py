@@ -220,10 +220,10 @@ async def test_what_breaks_a_rule_ends_the_link_and_is_told(
     other = OtherRelay()
     async with kept(other):
         call = await up(other)
-        await call.send(0x09, b"short")
+        await call.end.send(b"\x09\xff\xff\xff\xff")
         await up(other)
         (_, fields) = log.lines()[1]
-        assert fields["reason"].startswith("protocol_violation: PEER_PRESENT frame of 5 bytes")
+        assert fields["reason"].startswith("protocol_violation: frame of 4294967295 bytes")
 
 
 async def test_a_bug_of_ours_ends_the_link_only(

@@ -15,7 +15,7 @@ from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation, WriteTim
 from derp.mesh import link as link_module
 from derp.mesh.link import QUIET, Link
 from derp.metrics import DropReason
-from derp.relay.outbox import LANE_BYTES
+from derp.relay.fairbox import LINK_BYTES
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.mesh.other import GONE, PING, PONG, Call, gone, present, restarting
 from tests.peers import SEND, Peer, disco, frame
@@ -268,17 +268,17 @@ async def test_a_stalled_relay_slows_nobody(autojump_clock: Clock) -> None:
         sender, receiver = await other.relay.login(), await other.relay.login()
         written = await fill(other, sender)
         start = trio.current_time()
-        for _ in range(2000):
+        for _ in range(4000):
             await sender.send_packet(X, bytes(1000))
             await sender.send_packet(receiver.key, b"a local packet")
             assert await receiver.receive_packet() == (sender.key, b"a local packet")
         assert trio.current_time() - start < 0.05
-        room = LANE_BYTES // (1000 + 5 + 64 + 150)
+        room = LINK_BYTES // (1000 + 5 + 64 + 150)
         dropped = other.relay.dropped(DropReason.QUEUE_HEAD)
-        assert dropped == 2000 - room
+        assert dropped == 4000 - room
         metrics = other.relay.metrics
         assert metrics.bytes_dropped[DropReason.QUEUE_HEAD, False] == dropped * 1000
-        assert metrics.packets_forwarded_out == 2000 + written
+        assert metrics.packets_forwarded_out == 4000 + written
         # What waited too long is not sent any more.
         await trio.sleep(1)
         await sender.send_packet(X, b"fresh")
@@ -286,8 +286,8 @@ async def test_a_stalled_relay_slows_nobody(autojump_clock: Clock) -> None:
         for _ in range(written):
             assert (await other.there.forwarded())[2] == bytes(1000)
         assert (await other.there.forwarded())[2] == b"fresh"
-        assert other.relay.dropped(DropReason.QUEUE_HEAD) == 2000
-        assert metrics.bytes_dropped[DropReason.QUEUE_HEAD, False] == 2000 * 1000
+        assert other.relay.dropped(DropReason.QUEUE_HEAD) == 4000
+        assert metrics.bytes_dropped[DropReason.QUEUE_HEAD, False] == 4000 * 1000
 
 
 async def test_a_relay_that_takes_nothing_is_given_up(autojump_clock: Clock) -> None:
@@ -370,9 +370,16 @@ async def test_it_says_that_it_restarts(autojump_clock: Clock) -> None:
         assert other.end is None
 
 
-@pytest.mark.parametrize(
-    "data", [frame(0x09, X[1:]), frame(0x08, b""), frame(PING, b"1"), b"\x99\xff\xff\xff\xff"]
-)
+async def test_a_frame_of_the_wrong_length_costs_no_link(autojump_clock: Clock) -> None:
+    async with linked() as other:
+        wrong = [frame(0x09, X[1:]), frame(0x08, b""), frame(PING, b"1"), frame(0x15, b"1")]
+        await other.tell(present(X), *wrong, frame(0x08, X + bytes(1000)), present(Y))
+        assert other.known() == {X, Y}
+        assert other.end is None
+        assert other.relay.metrics.unknown_frames == 5
+
+
+@pytest.mark.parametrize("data", [b"\x99\xff\xff\xff\xff", b"\x09\x00\x10\x00\x01"])
 async def test_a_frame_that_breaks_a_rule(autojump_clock: Clock, data: bytes) -> None:
     async with linked() as other:
         await other.there.end.send(present(X) + data)

@@ -73,12 +73,32 @@ def test_the_length_of_a_frame_that_is_kept(kind: int, shortest: int):
         assert fed(LinkFrames(), HEADER.pack(kind, length) + bytes(length)) == [
             (kind, bytes(length))
         ]
+
+
+@pytest.mark.parametrize(("kind", "shortest"), KEPT.items())
+def test_a_frame_of_the_wrong_length_is_skipped_and_counted(kind: int, shortest: int):
     gone = frame(FrameType.PEER_GONE, KEY)
-    for length in (0, shortest - 1, MAX_KEPT + 1, 2**32 - 1):
+    for length in (0, shortest - 1, MAX_KEPT + 1, MAX_FRAME):
+        wrong = HEADER.pack(kind, length) + bytes(length)
+        reader = LinkFrames()
+        assert fed(reader, gone + wrong + gone) == [(8, KEY), (8, KEY)]
+        assert fed(reader, wrong[:6], wrong[6:], gone) == [(8, KEY)]
+        assert reader.malformed == 2
+        assert not reader.in_frame
+    # Nothing of it is waited for, or kept.
+    reader = LinkFrames()
+    fed(reader, HEADER.pack(kind, MAX_FRAME), bytes(MAX_FRAME - 1))
+    assert reader._tail == b""
+    for length in (MAX_FRAME + 1, 2**32 - 1):
         found, complaint = until_it_breaks([gone + HEADER.pack(kind, length)])
-        name = FrameType(kind).name
-        assert complaint == f"{name} frame of {length} bytes, expected {shortest} to 1000"
+        assert complaint == f"frame of {length} bytes, expected {MAX_FRAME} or less"
         assert found == [(8, KEY)]
+
+
+def test_what_is_no_business_of_a_link_is_not_counted():
+    reader = LinkFrames()
+    fed(reader, frame(0x06, b"") + frame(0x05, KEY) + frame(0x99, b""))
+    assert reader.malformed == 0
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0), max_size=8))
