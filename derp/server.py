@@ -74,6 +74,10 @@ class Server:
     """The mesh peers that are told who comes and goes."""
     sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
     """The peers with something queued, each with a task that sends it."""
+    stopping: bool = attrs.field(init=False, default=False)
+    """Whether the relay has been told to stop: then nobody is dialled, and all clients leave."""
+    awaited: dict[trio.Event, bytes] = attrs.field(init=False, factory=dict, repr=False)
+    """What waits for relays to which a link is lost, each with the other relay's key."""
     poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
@@ -95,6 +99,12 @@ class Server:
         if self.mesh_key is None or shown is None:
             return False
         return hmac.compare_digest(self.mesh_key, shown)
+
+    def is_back(self, key: bytes) -> None:
+        """Note that another relay is up, and so can be dialled again: it has logged in here."""
+        for event, awaited in self.awaited.items():
+            if awaited == key:
+                event.set()
 
     def sent(self, sender: "Sender") -> None:
         """Note that nothing is queued for a peer any more."""

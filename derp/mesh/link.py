@@ -42,11 +42,22 @@ MAX_PONGS: Final = 64
 """Pongs sent for one read; pings beyond are ignored."""
 MAX_CLIENTS: Final = 1 << 20
 """Keys that one relay may tell of: more than any relay has, and bounded."""
+TOLD_AT_ONCE: Final = 100
+"""Clients told that somebody has gone with a link, at least, before others have their turn."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
 _PEER_GONE: Final = int(FrameType.PEER_GONE)
 _PING: Final = int(FrameType.PING)
 _RESTARTING: Final = int(FrameType.RESTARTING)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Cut off where an exception was raised, and its causes were.
+
+    Those frames hold the link that keeps the exception: a cycle, and all that the link has, until
+    the garbage collector looks.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 class Link(Sender):
@@ -82,6 +93,11 @@ class Link(Sender):
         if self.transport.unsent:
             self._start_sending()
 
+    def end(self, error: ConnectionEnd) -> None:
+        """End the link from outside its own task, which will raise `error`."""
+        forget_frames(error)
+        super().end(error)
+
     async def serve(self, received: bytes) -> None:
         """Hear who comes and goes until the other relay closes the link.
 
@@ -98,10 +114,27 @@ class Link(Sender):
                 raise self.ending from None
             raise
         finally:
-            poller.under_way -= 1
-            for key in self.present:
-                self._remove(key)
+            lost = self.server.hub.remove_link(self.present, self)
             self.discard_queue()
+            try:
+                await self._tell(lost)
+            finally:
+                poller.under_way -= 1
+
+    async def _tell(self, lost: list[bytes]) -> None:
+        """Tell who knew these keys that they have gone, unless all clients are leaving anyway."""
+        server, told = self.server, 0
+        await trio.lowlevel.checkpoint_if_cancelled()
+        for key in lost:
+            if server.stopping:
+                break
+            members = server.hub.gone(key)
+            for member in members:
+                member.peer_disconnected(key)
+            told += len(members)
+            if told >= TOLD_AT_ONCE:
+                told = 0
+                await trio.lowlevel.checkpoint()
 
     async def _hear(self, received: bytes) -> None:
         self._act(received)

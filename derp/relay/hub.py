@@ -5,6 +5,7 @@ What is connected to another relay of the mesh is known by the link that leads t
 The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
 """
 
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 from derp.relay.duplicates import DuplicateSet
@@ -68,7 +69,7 @@ class Hub(Generic[M, L]):
 
         if (duplicates := self.duplicates.get(key)) is None:
             del self.active[key]
-            return self._gone(key)
+            return self.gone(key)
         duplicates.remove(member)
         self.active[key] = duplicates.active
         if len(duplicates.members) == 1:
@@ -82,12 +83,25 @@ class Hub(Generic[M, L]):
 
     def remove_forwarder(self, key: bytes, link: L) -> set[M]:
         """Note that it does so no longer; return those to be told that `key` is gone."""
+        return self.gone(key) if self._remove_forwarder(key, link) else set()
+
+    def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
+        """Note that `link` leads to none of `keys` any longer.
+
+        Returns those for which there may be somebody to tell, with `gone`: that is slow where they
+        are many, and what is back by then has not gone.
+        """
+        told = self._told_when_gone
+        return [key for key in keys if self._remove_forwarder(key, link) and key in told]
+
+    def _remove_forwarder(self, key: bytes, link: L) -> bool:
+        """Forget that `link` leads to `key`; return whether no other one does."""
         if key in self.active and key not in self.forwarders:
             # To the original, what a key is connected to here is in place of a link.
             self.forwarders.delete_other += 1
-        return self._gone(key) if self.forwarders.remove(key, link) else set()
+        return self.forwarders.remove(key, link)
 
-    def _gone(self, key: bytes) -> set[M]:
+    def gone(self, key: bytes) -> set[M]:
         """Return who is to be told of a key that has left, unless it is still reachable."""
         if key in self.active or key in self.forwarders:
             return set()

@@ -238,15 +238,58 @@ async def test_a_client_that_is_reached_in_another_way_has_not_gone(autojump_clo
         assert await client.receive() == (GONE, X + b"\0")
 
 
-async def test_a_cancelled_link_leaves_nothing(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_relay_that_stops_takes_back_all_and_tells_nobody(
+    autojump_clock: Clock, cancelled: bool
+) -> None:
     async with running() as relay:
         async with trio.open_nursery() as nursery:
             other = Linked(relay, nursery, 1 << 20)
             await other.tell(present(X))
             client = await talked_to(other)
-            nursery.cancel_scope.cancel()
+            if cancelled:
+                nursery.cancel_scope.cancel()
+            else:
+                relay.server.stopping = True
+                other.there.hang_up()
         assert not relay.hub.forwarders.best
-        assert await client.receive() == (GONE, X + b"\0")
+        await client.ping()
+        # Of this client only.
+        assert relay.server.poller.under_way == 1
+
+
+async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "TOLD_AT_ONCE", 10)
+    keys = [bytes([n]) * 32 for n in range(100)]
+    seen: dict[int, int] = {}
+    async with running() as relay, trio.open_nursery() as nursery:
+        one, two = (Linked(relay, nursery, 1 << 20) for _ in range(2))
+        await one.tell(*map(present, keys))
+        client = await relay.login()
+        for key in keys:
+            relay.hub.handed_over(key, relay.hub.active[client.key])
+        one.there.hang_up()
+        back: set[bytes] = set()
+        while not one.ended.is_set():
+            await trio.lowlevel.checkpoint()
+            told = relay.metrics.peer_gone_disconnected_frames
+            seen[told] = len(relay.hub.forwarders.best)
+            if told and not back:
+                # A key that another relay has by now is not told of.
+                unheard = relay.hub._told_when_gone.keys()
+                back = {next(iter(unheard))}
+                two.link._add(*back)
+        assert len(seen) > 5
+        # Since the first of them was told, no packet has taken the link.
+        assert seen.pop(0, 100) == 100
+        assert set(seen.values()) <= {0, 1}
+        heard = {(await client.receive())[1][:32] for _ in range(99)}
+        assert heard == set(keys) - back
+        # That key's leaving is told of in its time.
+        two.there.hang_up()
+        assert await client.receive() == (GONE, *[key + b"\0" for key in back])
 
 
 # --- a relay that is slow, or gone ---

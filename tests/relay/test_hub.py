@@ -136,6 +136,22 @@ def test_nobody_is_told_until_the_last_link_to_a_key_is_gone() -> None:
     assert hub.remove_forwarder(A, "two") == {receiver}
 
 
+def test_a_key_that_is_back_when_it_is_to_be_told_of_is_not_gone() -> None:
+    hub: Hub[Member, object] = Hub()
+    receiver, bystander = Member(B), Member(C)
+    hub.join(receiver)
+    hub.join(bystander)
+    for key in (A, C):
+        hub.add_forwarder(key, "one")
+    hub.handed_over(A, receiver)
+    assert hub.remove_link([A, C], "one") == [A]
+    hub.add_forwarder(A, "two")
+    assert hub.gone(A) == set()
+    assert hub.remove_link([A], "two") == [A]
+    assert hub.gone(A) == {receiver}
+    assert hub.gone(A) == set()
+
+
 def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
     hub: Hub[Member, object] = Hub()
     receiver = Member(B)
@@ -281,6 +297,18 @@ class HubMachine(RuleBasedStateMachine):
             if not links and not self.of(key):
                 expected = self.watchers.pop(key, set())
         assert told == expected
+
+    @rule(link=st.sampled_from(["one", "two", "three"]))
+    def remove_link(self, link: str) -> None:
+        keys = [key for key in (A, B, C) if link in self.links.get(key, [])]
+        lost = self.hub.remove_link(keys, link)
+        assert not any(self.hub.forwarders.best.get(key) is link for key in keys)
+        expected = {}
+        for key in keys:
+            self.links[key].remove(link)
+            if not self.links[key] and not self.of(key) and self.watchers.get(key):
+                expected[key] = self.watchers.pop(key)
+        assert {key: told for key in lost if (told := self.hub.gone(key))} == expected
 
     @precondition(lambda self: self.connected)
     @rule(data=st.data())
