@@ -35,6 +35,8 @@ def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[i
     if what == _FORWARD_PACKET:
         return _forwarded(peer, start, end)
     if what == _WATCH_CONNS:
+        # It is relays that watch, as soon as they run.
+        peer.server.is_back(peer.key)
         presence.watch(peer)
     else:
         _close(peer, bytes(peer.server.view[stop - KEY_LENGTH : stop]))

@@ -19,8 +19,9 @@ import json
 import math
 import random
 import signal
+import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NoReturn
@@ -60,6 +61,8 @@ RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
 """Clients are told to come back at a random moment within this time: the first, or if they are
 many, as much for each as a login may take."""
+RELAYS_RECONNECT_MS: Final = 1000
+"""Mesh peers are few, and without them clients of different relays don't meet."""
 TRY_FOR_MS: Final = 10_000
 """How long clients are told to go on trying."""
 
@@ -187,9 +190,9 @@ async def serve(config: Config, prepared: Prepared) -> None:
                     # On its own, so that a file that can't be read to its end delays no stop.
                     services.start_soon(_reload, config, server)
                 services.cancel_scope.cancel()
-            for sock in prepared.sockets.all:
-                sock.close()
-            await _drain(server)
+            server.stopping = True
+            stop_listening(server, prepared.sockets.all)
+            await drain(server)
             connections.cancel_scope.cancel()
         senders.cancel_scope.cancel()
     logger.info("stopped")
@@ -300,13 +303,22 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     logger.warning("ignored", reason=repr(error), where=unraisable.err_msg)
 
 
-async def _drain(server: Server) -> None:
+def stop_listening(server: Server, listeners: Iterable[socket.socket]) -> None:
+    """Close sockets, once the poller has forgotten them: others get their numbers."""
+    for sock in listeners:
+        server.poller.drop_urgent(sock.fileno())
+        sock.close()
+
+
+async def drain(server: Server) -> None:
     """Tell the clients that the server goes, and give what is queued a moment to be sent."""
     clients = len(server.hub.members)
     logger.info("stopping", clients=clients)
     spread = max(RECONNECT_SPREAD_MS, clients * RECONNECT_SPREAD_PER_CLIENT_MS)
     for connection in list(server.hub.members):
-        reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
+        reconnect_in = RELAYS_RECONNECT_MS
+        if not connection.can_mesh:
+            reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
         connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
     with trio.move_on_after(DRAIN_SECONDS):
         await server.all_sent()

@@ -166,6 +166,26 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         assert first.stop() == 0
 
 
+async def test_nobody_is_dialled_while_what_is_queued_is_sent(region: Region) -> None:
+    with region.relay("two") as second, region.relay("one", second.port("HTTPS")) as first:
+        first.wait_for("msg=meshed")
+        alice, stalled = await region.client(first), await region.client(first)
+        # More than there is room for on the way, so that something is queued.
+        while not any(
+            name.startswith("derp_packets_dropped") and count != "0"
+            for name, count in varz(first).items()
+        ):
+            for _ in range(50):
+                await alice.send_packet(stalled.key, bytes(65536))
+            await alice.ping()
+        first.signal(signal.SIGTERM)
+        first.wait_for("msg=stopping")
+        second.signal(signal.SIGKILL)
+        first.wait_for('msg="mesh link lost"')
+        assert first.wait() == 0
+        assert not [line for line in first.log if "can't mesh" in line or "bug" in line]
+
+
 async def test_another_mesh_key(region: Region) -> None:
     with region.relay("one") as first:
         port = first.port("HTTPS")

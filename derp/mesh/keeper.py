@@ -12,8 +12,8 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, NoLink
-from derp.mesh.backoff import LONGEST, Backoff
-from derp.mesh.link import Link
+from derp.mesh.backoff import Backoff
+from derp.mesh.link import Link, forget_frames
 from derp.mesh.login import log_in
 from derp.net.transport import Transport
 from derp.server import Server
@@ -23,6 +23,8 @@ LASTED: Final = 10.0
 """Seconds after which a link has gone well, so that the next one is tried soon."""
 SOON: Final = 0.2
 """The least seconds until a relay is dialled again that has said when it restarts."""
+LATE: Final = 5.0
+"""The most seconds of that: earlier versions say a moment that suits many clients."""
 
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
 """Gives a transport on which DERP is spoken, and what has come on it already. Raises NoLink."""
@@ -43,30 +45,58 @@ class Keeper:
     """The link, while there is one."""
     trouble: str = attrs.field(init=False, default="")
     """Why there is none, if that has been found out."""
+    _back: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when the relay that is lost has logged in here."""
 
     async def run(self) -> None:
-        """Keep the link until cancelled; return only where the other relay is this one itself."""
-        while True:
-            wait = None
-            try:
-                found = await self._find()
-                if found is None:
-                    logger.info("this relay itself is in -mesh-with", relay=self.name)
-                    self.trouble = "it is this relay itself"
-                    return
-                wait = await self._serve(*found)
-            except NoLink as failure:
-                self._tell(failure)
-            except Exception as error:
-                # A mistake of ours must end this link only, and loudly.
-                self.trouble = str(InternalFault(repr(error)))
-                logger.exception("a mesh link was ended by a bug", relay=self.name)
-            await trio.sleep(self.backoff.next() if wait is None else wait)
+        """Keep the link until cancelled, or until this relay stops.
+
+        Returns at once where what is dialled has the key of this relay.
+        """
+        while not self.server.stopping:
+            wait = await self._try()
+            if wait is None:
+                break
+            await self._rest(wait)
+
+    async def _try(self) -> float | None:
+        """Make a link and serve it to its end; return how long to wait then, None for ever.
+
+        Apart from `run`, so that nothing of an ended link is kept for that time.
+        """
+        try:
+            found = await self._find()
+            return None if found is None else await self._serve(*found)
+        except NoLink as failure:
+            self._tell(failure)
+            forget_frames(failure)
+        except Exception as error:
+            # A mistake of ours must end this link only, and loudly.
+            self.trouble = str(InternalFault(repr(error)))
+            logger.exception("a mesh link was ended by a bug", relay=self.name)
+        return self.backoff.next()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long, or until the relay that is lost logs in here.
+
+        That cuts a wait short once for each link that has lasted: two relays with trouble must not
+        wake each other for ever.
+        """
+        with trio.move_on_after(seconds):
+            await self._back.wait()
+            self._await(None)
+
+    def _await(self, key: bytes | None) -> None:
+        """Have `_back` set when the relay with that key logs in here, from now on."""
+        self.server.awaited.pop(self._back, None)
+        self._back = trio.Event()
+        if key is not None:
+            self.server.awaited[self._back] = key
 
     async def _find(self) -> tuple[Link, bytes] | None:
         """Dial and log in; return the link, and what has come for it. Raises NoLink.
 
-        None where the other relay is this one itself.
+        None where the other relay has this one's key.
         """
         transport, received = await self.connect()
         try:
@@ -75,18 +105,20 @@ class Keeper:
             transport.abort()
             raise
         if login is None:
+            self._tell_of_own_key(transport)
             transport.close()
             return None
         key, received = login
         return Link(self.server, transport, key, now=trio.current_time()), received
 
-    async def _serve(self, link: Link, received: bytes) -> float | None:
+    async def _serve(self, link: Link, received: bytes) -> float:
         """Serve a link to its end.
 
-        Returns how long the other relay wants to be left alone; None where it has not said, or was
-        there for so short a time that it may be in trouble.
+        Returns how long to wait then: as the other relay has said, unless it was there for so
+        short a time that it may be in trouble.
         """
         began = trio.current_time()
+        self._await(None)
         self.link, self.trouble = link, ""
         remote = str(link.transport.remote)
         logger.info("meshed", relay=self.name, key=short(link.key), address=remote)
@@ -95,19 +127,43 @@ class Keeper:
             await link.serve(received)
         except ConnectionEnd as end:
             reason = f"{end.reason}: {end}"
+            forget_frames(end)
         finally:
             self.link = None
             link.transport.close()
+            # It holds the link, too: a cycle.
+            link.outbox = None
         if link.restarts_in is not None:
             reason = "it restarts"
         seconds = trio.current_time() - began
         fields = {"clients": len(link.present), "seconds": round(seconds)}
         logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)
+        link.present.clear()
         self.trouble = reason
         if seconds < LASTED:
-            return None
+            return self.backoff.next()
         self.backoff.reset()
-        return None if link.restarts_in is None else max(SOON, min(link.restarts_in, LONGEST))
+        self._await(link.key)
+        if link.restarts_in is None:
+            return self.backoff.next()
+        return max(SOON, min(link.restarts_in, LATE))
+
+    def _tell_of_own_key(self, transport: Transport) -> None:
+        """Say that what was dialled is this relay, or has a copy of its key."""
+        remote = transport.remote
+        if remote.host == transport.local.host:
+            self.trouble = "it is this relay itself"
+            message = "this relay itself is in -mesh-with"
+            logger.info(message, relay=self.name, address=str(remote))
+            return
+        # Itself by another address, as behind NAT, or another machine with a copied key file.
+        self.trouble = "it has this relay's own key"
+        logger.warning(
+            "what has this relay's own key is taken for itself",
+            relay=self.name,
+            address=str(remote),
+            cure="if it is another machine, give each a -c key file of its own, and restart both",
+        )
 
     def _tell(self, failure: NoLink) -> None:
         reason = str(failure)

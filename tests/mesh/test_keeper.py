@@ -1,6 +1,7 @@
 """Keeping a link: when it is dialled again, and what the log says."""
 
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,10 +15,11 @@ from trio.testing import wait_all_tasks_blocked
 from derp.errors import NoLink
 from derp.mesh.backoff import Backoff
 from derp.mesh.keeper import Connect, Keeper
-from derp.net.transport import Transport
+from derp.mesh.link import Link
+from derp.net.transport import Endpoint, Transport
 from derp.server import Server
 from tests.memory_transport import memory_pair
-from tests.mesh.other import Call, OtherRelay, present, restarting
+from tests.mesh.other import WATCH, Call, OtherRelay, present, restarting
 from tests.peers import frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
 
@@ -92,12 +94,15 @@ async def test_a_link_that_is_lost_is_made_again(autojump_clock: Clock, log: Log
     async with kept(other) as (relay, keeper):
         call = await up(other, present(X), present(Y))
         await trio.sleep(100)
+        link = keeper.link
+        assert link is not None
         lost = trio.current_time()
         call.hang_up()
         await wait_all_tasks_blocked()
         assert not relay.hub.forwarders.best
         assert keeper.link is None
         assert keeper.trouble == "closed"
+        assert not link.present
         await up(other, present(X))
         assert trio.current_time() - lost == pytest.approx(1)
         assert set(relay.hub.forwarders.best) == {X}
@@ -153,7 +158,7 @@ async def test_only_a_link_that_lasts_makes_the_waits_short(
         assert trio.current_time() - lost == pytest.approx(wait)
 
 
-@pytest.mark.parametrize(("told", "wait"), [(1500, 1.5), (0, 0.2), (3_600_000, 30)])
+@pytest.mark.parametrize(("told", "wait"), [(1500, 1.5), (0, 0.2), (3_600_000, 5)])
 async def test_a_relay_that_restarts_says_when_it_is_back(
     autojump_clock: Clock, log: Log, told: int, wait: float
 ) -> None:
@@ -168,6 +173,125 @@ async def test_a_relay_that_restarts_says_when_it_is_back(
         assert trio.current_time() - lost == pytest.approx(wait)
         fields = {"reason": "it restarts", "clients": 1, "seconds": 60}
         assert log.lines()[1] == ("mesh link lost", fields)
+
+
+async def lost_after(other: OtherRelay, seconds: float) -> None:
+    call = await up(other)
+    await trio.sleep(seconds)
+    other.failures = [NoLink("down")] * 8
+    call.hang_up()
+    await trio.sleep(50)
+
+
+async def test_a_lost_relay_that_logs_in_here_is_dialled_at_once(autojump_clock: Clock) -> None:
+    other = OtherRelay()
+    async with kept(other) as (relay, _):
+        await lost_after(other, 60)
+        other.failures = []
+        calls = other.calls
+        stranger = await relay.mesh_login()
+        await stranger.send(WATCH)
+        # Of those with its key, too, it is only a relay that says that it is back.
+        peer = await relay.mesh_login(key=other.private)
+        await wait_all_tasks_blocked()
+        assert other.calls == calls
+        since = trio.current_time()
+        await peer.send(WATCH)
+        await up(other)
+        assert trio.current_time() == since
+        assert not relay.server.awaited
+
+
+async def test_one_that_comes_back_while_it_is_dialled(autojump_clock: Clock) -> None:
+    other = OtherRelay()
+    async with kept(other) as (relay, keeper):
+        call = await up(other, present(X))
+        await trio.sleep(60)
+        call.hang_up()
+        call = await other.call()
+        await wait_all_tasks_blocked()
+        await (await relay.mesh_login(key=other.private)).send(WATCH)
+        await wait_all_tasks_blocked()
+        since = trio.current_time()
+        call.hang_up()
+        await up(other)
+        assert trio.current_time() == since
+        assert keeper.trouble == ""
+
+
+@pytest.mark.parametrize("lasts", [60, 1])
+async def test_it_is_dialled_at_once_only_once(autojump_clock: Clock, lasts: float) -> None:
+    """Or two relays with trouble would wake each other for ever."""
+    other = OtherRelay()
+    async with kept(other) as (relay, _):
+        await lost_after(other, lasts)
+        calls = other.calls
+        peers = [await relay.mesh_login(key=other.private) for _ in range(3)]
+        for peer in peers:
+            await peer.send(WATCH)
+            await wait_all_tasks_blocked()
+        assert other.calls - calls == (1 if lasts == 60 else 0)
+
+
+async def test_nothing_is_dialled_while_this_relay_stops(autojump_clock: Clock) -> None:
+    other = OtherRelay()
+    async with kept(other) as (relay, _):
+        call = await up(other)
+        await trio.sleep(60)
+        relay.server.stopping = True
+        call.hang_up()
+        await trio.sleep(100)
+        assert other.calls == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "reset", "write", "queued", "illegal"])
+async def test_an_ended_link_is_gone_without_the_garbage_collector(
+    autojump_clock: Clock, how: str
+) -> None:
+    def links() -> list[Link]:
+        return [found for found in gc.get_objects() if isinstance(found, Link)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        other = OtherRelay(capacity=1000)
+        async with kept(other) as (relay, keeper):
+            call = await up(other, present(X))
+            (link,) = links()
+            run = memoryview(frame(0x05, X + bytes(2000)))
+            if how == "write":
+                link.transport.was_reset = True  # type: ignore[attr-defined]
+            if how in {"write", "queued"}:
+                link.forward(run, 1, 2000, X, disco=False)
+            del link
+            other.failures = [NoLink("down")] * 3
+            if how in {"closed", "queued"}:
+                call.hang_up()
+            elif how == "illegal":
+                await call.end.send(b"\x09\xff\xff\xff\xff")
+            elif how == "reset":
+                call.end.abort()
+            await wait_all_tasks_blocked()
+            # The keeper waits to dial again.
+            assert keeper.link is None
+            assert keeper.trouble
+            assert links() == []
+            assert relay.server.poller.under_way == 0
+    finally:
+        gc.enable()
+
+
+async def test_a_failed_login_is_gone_without_the_garbage_collector(autojump_clock: Clock) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        other = OtherRelay()
+        async with kept(other) as (_, keeper):
+            await trio.sleep(10.5)
+            assert keeper.trouble == "no DERP login within 10 s"
+            assert not [found for found in gc.get_objects() if isinstance(found, NoLink)]
+    finally:
+        gc.enable()
 
 
 async def test_one_that_restarts_all_the_time_is_left_alone(autojump_clock: Clock) -> None:
@@ -197,12 +321,38 @@ async def test_a_wrong_mesh_key(autojump_clock: Clock, log: Log) -> None:
         assert log.lines() == [("can't mesh", {"reason": reason, "cure": SAME_KEY})]
 
 
-async def test_this_relay_itself_is_left_alone(autojump_clock: Clock, log: Log) -> None:
+ITSELF = "this relay itself is in -mesh-with"
+COPY = "what has this relay's own key is taken for itself"
+CURE = "if it is another machine, give each a -c key file of its own, and restart both"
+
+
+@pytest.mark.parametrize(
+    ("same_host", "message", "cure", "trouble"),
+    [
+        (True, ITSELF, {}, "it is this relay itself"),
+        (False, COPY, {"cure": CURE}, "it has this relay's own key"),
+    ],
+)
+async def test_this_relay_itself_is_left_alone(
+    autojump_clock: Clock,
+    log: Log,
+    same_host: bool,
+    message: str,
+    cure: dict[str, str],
+    trouble: str,
+) -> None:
     private = nacl.public.PrivateKey.generate()
     other = OtherRelay(private)
+
+    async def connect() -> tuple[Transport, bytes]:
+        here, received = await other.connect()
+        if same_host:
+            here.local = Endpoint(here.remote.host, 50000)
+        return here, received
+
     async with trio.open_nursery() as nursery:
         server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
-        keeper = keep(server, other.connect)
+        keeper = keep(server, connect)
         nursery.start_soon(keeper.run)
         call = await other.call()
         await call.send(0x01, bytes.fromhex("44455250f09f9491") + call.key)
@@ -211,7 +361,8 @@ async def test_this_relay_itself_is_left_alone(autojump_clock: Clock, log: Log) 
         await trio.sleep(1000)
         assert other.calls == 1
         assert keeper.link is None
-        assert log.lines() == [("this relay itself is in -mesh-with", {})]
+        assert keeper.trouble == trouble
+        assert log.lines() == [(message, {"address": "198.51.100.1:443", **cure})]
 
 
 async def test_what_breaks_a_rule_ends_the_link_and_is_told(
