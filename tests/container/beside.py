@@ -174,11 +174,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="how often each is started")
     runs = parser.parse_args().runs
     try:
-        installed = containers.installed()
-        base = images.base(installed)
-        podman = containers.working(installed, base)
+        podman, base = images.find()
         go = golang.find_go()
-    except (containers.NoPodmanError, golang.NoGoError) as error:
+    except (containers.NoPodmanError, images.WrongBaseError, golang.NoGoError) as error:
         sys.exit(f"beside: {error}")
     tags = [f"localhost/{new_name()}:{what}" for what in ("ours", "theirs")]
     results = [Figures(), Figures()]
@@ -199,7 +197,7 @@ def main() -> None:
         finally:
             images.remove(podman, tags)
     print("\n".join(table(*results)))
-    version = installed.do("--version").strip()
+    version = podman.do("version", "--format", "podman {{.Client.Version}}").strip()
     print(f"\nMedian of {runs} starts; base {base}, {version}, {golang.go_version(go)}")
     print(f"{os.cpu_count()} CPUs, Linux {os.uname().release}, {os.uname().machine}")
 

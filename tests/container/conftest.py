@@ -1,7 +1,8 @@
 """Fixtures of the container suite. `python -m pytest tests/container` runs it.
 
-Where podman can't run a container, every test is skipped with the reason, which is also told at
-the end. An image that can't be built, or does not run where another does, is a failure.
+Where podman can't run a container, every test is skipped with the reason. What is skipped is told
+at the end, and written to the file that DERPER_UNTESTED names. An image that can't be built, or
+does not run where another does, is a failure; so is a DERPER_TEST_BASE that there is not.
 """
 
 import os
@@ -19,29 +20,47 @@ from netns import Namespace, skip_unless_possible
 from podman import Dock, NoPodmanError, Podman, new_name
 from relay import TestCA
 
-UNTESTED = pytest.StashKey[str]()
+FOUND = pytest.StashKey[str]()
+"""The base image."""
 
 
 @pytest.fixture(scope="session")
 def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
     """Podman, with what it needs here, and a base image in which it works."""
     try:
-        installed = containers.installed()
-        base = images.base(installed)
-        return containers.working(installed, base), base
+        podman, base = images.find()
     except NoPodmanError as error:
-        request.config.stash[UNTESTED] = str(error)
         pytest.skip(str(error))
+    except images.WrongBaseError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
+    request.config.stash[FOUND] = base
+    return podman, base
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if why := config.stash.get(UNTESTED, ""):
-        terminalreporter.section("THE CONTAINER IMAGE WAS NOT TESTED", red=True)
-        terminalreporter.line(why)
-        if note := os.environ.get("DERPER_UNTESTED"):
-            Path(note).write_text(why)
+    base = config.stash.get(FOUND, "")
+    if base:
+        kept = f"; `podman rmi {base}` makes room for the Containerfile's" * (base == images.MADE)
+        terminalreporter.section("base image")
+        terminalreporter.line(f"{base}{kept}")
+    skipped: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        why = report.longrepr[2].removeprefix("Skipped: ")
+        skipped.setdefault(why, []).append(Path(report.nodeid.partition("::")[0]).name)
+    if not skipped:
+        return
+    title = "A PART OF THE CONTAINER IMAGE'S TESTS" if base else "THE CONTAINER IMAGE"
+    terminalreporter.section(f"{title} WAS SKIPPED", red=True)
+    told = [
+        f"{len(files)} tests in {', '.join(sorted(set(files)))}: {why}"
+        for why, files in skipped.items()
+    ]
+    for line in told:
+        terminalreporter.line(line)
+    if note := os.environ.get("DERPER_UNTESTED"):
+        Path(note).write_text("; ".join([f"{title} WAS SKIPPED: {told[0]}", *told[1:]]))
 
 
 @pytest.fixture(scope="session")

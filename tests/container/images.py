@@ -16,8 +16,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from podman import TIMEOUT, NoPodmanError, Podman
-from relay import REPO
+from podman import (
+    BASE,
+    PREFIX,
+    TIMEOUT,
+    NoPodmanError,
+    Podman,
+    PodmanError,
+    installed,
+    removal,
+    working,
+)
+from relay import REPO, die_with_parent
 
 CONTAINERFILE = REPO / "Containerfile"
 MADE = "localhost/derper-test-base:bookworm"
@@ -33,9 +43,28 @@ CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Where it is in the base. A mount over what is there leaves no trace in the image."""
 
 
+class WrongBaseError(Exception):
+    """The base image that was asked for can't be had; says why."""
+
+
+def find() -> tuple[Podman, str]:
+    """Podman, with what it needs here, and a base image in which it works.
+
+    Raises NoPodmanError where it does not work, and WrongBaseError.
+    """
+    podman = installed()
+    try:
+        found = base(podman)
+    except PodmanError as error:
+        raise NoPodmanError(str(error)) from None
+    return working(podman, found), found
+
+
 def base(podman: Podman) -> str:
-    """An image to build on. Raises NoPodmanError, saying what was tried."""
+    """An image to build on. Raises NoPodmanError, saying what was tried, and WrongBaseError."""
     if named := os.environ.get("DERPER_TEST_BASE"):
+        if why := _pull(podman, named):
+            raise WrongBaseError(f"DERPER_TEST_BASE={named}: there is no such image: {why}")
         return named
     if podman.has_image(MADE):
         return MADE
@@ -62,11 +91,12 @@ def _pull(podman: Podman, image: str) -> str:
         return ""
     try:
         pulled = podman.attempt("pull", "--quiet", image, timeout=PULL_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return f"`podman pull {image}` took more than {PULL_TIMEOUT} s"
+    except PodmanError as error:
+        return str(error)
     if pulled.returncode == 0:
         return ""
-    return f"`podman pull {image}`: {pulled.stderr.strip().splitlines()[-1]}"
+    said = pulled.stderr.strip().splitlines() or ["it says nothing"]
+    return f"`podman pull {image}` ended with {pulled.returncode}: {said[-1]}"
 
 
 def _debootstrap(podman: Podman) -> str:
@@ -76,24 +106,36 @@ def _debootstrap(podman: Podman) -> str:
     if os.geteuid() != 0:
         return "debootstrap wants root"
     print(f"making {MADE} with debootstrap, once", flush=True)
-    with tempfile.TemporaryDirectory(prefix="derper-test-", dir="/var/tmp") as folder:
-        root = Path(folder) / "root"
-        packages = "ca-certificates,python3,python3-venv"
-        made = subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", root],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=DEBOOTSTRAP_TIMEOUT,
-            check=False,
-        )
-        if made.returncode:
-            return f"debootstrap ended with {made.returncode}: {made.stdout[-500:].strip()}"
-        shutil.rmtree(root / "var/cache/apt/archives")
-        shutil.rmtree(root / "var/lib/apt/lists")
-        archive = Path(folder) / "root.tar"
-        subprocess.run(["tar", "-C", root, "-cf", archive, "."], timeout=TIMEOUT, check=True)
-        podman.do("import", str(archive), MADE, timeout=TIMEOUT)
+    try:
+        with tempfile.TemporaryDirectory(prefix="derper-test-", dir="/var/tmp") as folder:
+            return _make(podman, Path(folder))
+    except (PodmanError, subprocess.SubprocessError, OSError) as error:
+        return f"no {MADE} could be made: {error}"
+
+
+def _make(podman: Podman, folder: Path) -> str:
+    """Make the base in this folder; return debootstrap's words if it fails. Raises much else."""
+    root = folder / "root"
+    packages = "ca-certificates,python3,python3-venv"
+    # Whatever it started or mounted is gone when it is.
+    contained = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(root)]
+    made = subprocess.run(
+        [*contained, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEBOOTSTRAP_TIMEOUT,
+        check=False,
+        preexec_fn=die_with_parent,
+    )
+    if made.returncode:
+        return f"debootstrap ended with {made.returncode}: {made.stdout[-500:].strip()}"
+    shutil.rmtree(root / "var/cache/apt/archives")
+    shutil.rmtree(root / "var/lib/apt/lists")
+    archive = folder / "root.tar"
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], timeout=TIMEOUT, check=True)
+    podman.do("import", str(archive), MADE, timeout=TIMEOUT)
     return ""
 
 
@@ -111,13 +153,23 @@ def take_tree(folder: Path) -> None:
 
 def build(podman: Podman, base: str, tag: str, tree: Path = REPO) -> str:
     """Build the relay's image; return its ID. Raises AssertionError."""
-    return _build(podman, tag, *_pip(), f"--build-arg=BASE={base}", str(tree))
+    return _build(podman, base, tag, *_pip(), str(tree))
 
 
-def _build(podman: Podman, tag: str, *more: str) -> str:
+def _build(podman: Podman, base: str, tag: str, *more: str) -> str:
+    # A build works in containers named after its base, which stay if it is killed.
+    name = f"{PREFIX}{os.getpid()}-{BASE}"
+    alias = f"localhost/{name}:{BASE}"
+    podman.do("tag", base, alias)
     arguments = ["--quiet", "--format=docker", "--network=host", "--layers=false"]
-    arguments += [f"--timestamp={TIMESTAMP}", "--tag", tag]
-    return podman.do("build", *arguments, *more, timeout=BUILD_TIMEOUT).split()[-1]
+    arguments += [f"--timestamp={TIMESTAMP}", "--tag", tag, f"--build-arg=BASE={alias}"]
+    try:
+        return podman.do("build", *arguments, *more, timeout=BUILD_TIMEOUT).split()[-1]
+    finally:
+        for container in podman.containers():
+            if container.startswith(f"{name}-working-container"):
+                podman.attempt(*removal("container", container))
+        podman.attempt(*removal("image", alias))
 
 
 def _pip() -> list[str]:
@@ -139,7 +191,8 @@ def _pip() -> list[str]:
 
 
 DERPER_DOCKER = """
-FROM {base}
+ARG BASE
+FROM $BASE
 WORKDIR /app
 COPY derper /app/derper
 ENV DERP_DOMAIN your-hostname.com
@@ -163,12 +216,12 @@ COMMAND = """
 
 def build_derper_docker(podman: Podman, base: str, tag: str, derper: Path) -> str:
     """Build an image that is used as derper-docker's is, with the Go derper, on the same base."""
-    containerfile = DERPER_DOCKER.format(base=base, command=" ".join(COMMAND.split()))
+    containerfile = DERPER_DOCKER.format(command=" ".join(COMMAND.split()))
     with tempfile.TemporaryDirectory(prefix="derper-test-") as folder:
         shutil.copy(derper, Path(folder) / "derper")
         path = Path(folder) / "Containerfile"
         path.write_text(containerfile)
-        return _build(podman, tag, "--file", str(path), folder)
+        return _build(podman, base, tag, "--file", str(path), folder)
 
 
 def layers_above(podman: Podman, image: str, base: str) -> list[str]:

@@ -11,7 +11,9 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -27,6 +29,9 @@ from pebble import until
 from relay import environment, free_port
 
 PREFIX = "derper-test-"
+BASE = "base"
+"""A tag: for as long as a build runs, the name of what it builds on."""
+
 TIMEOUT = 60
 START_TIMEOUT = 30
 
@@ -38,6 +43,10 @@ class NoPodmanError(Exception):
     """No containers run here; says why."""
 
 
+class PodmanError(AssertionError):
+    """A command of podman's failed, or took too long."""
+
+
 @attrs.frozen
 class Way:
     """A set of options with which podman may work."""
@@ -47,13 +56,16 @@ class Way:
     build: Sequence[str] = ()
 
 
+# SELinux would let nobody see a folder of this machine that has not been relabelled.
+_BIND_MOUNTS = ("--security-opt", "label=disable")
+
 WAYS = (
-    Way(),
+    Way(run=_BIND_MOUNTS, build=_BIND_MOUNTS),
     # Where crun can't run, and nobody may raise a limit.
     Way(
         options=("--runtime", "runc"),
-        run=("--ulimit", "nofile=10000:10000", "--ulimit", "nproc=4000:4000"),
-        build=("--isolation", "chroot"),
+        run=(*_BIND_MOUNTS, "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=4000:4000"),
+        build=(*_BIND_MOUNTS, "--isolation", "chroot"),
     ),
 )
 
@@ -75,25 +87,40 @@ class Podman:
         return [*self.prefix, "podman", *self.way.options, what, *extra.get(what, ()), *more]
 
     def attempt(
-        self, *arguments: str, timeout: float = TIMEOUT, given: bytes | None = None
+        self, *arguments: str, timeout: float | None = None, given: bytes | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command that may fail; standard output and error come apart."""
-        done = subprocess.run(
-            self.command(*arguments),
-            input=b"" if given is None else given,
-            env={**os.environ, **_ENVIRONMENT},
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-        said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-        return subprocess.CompletedProcess(done.args, done.returncode, *said)
+        """Run a command that may fail; standard output and error come apart.
 
-    def do(self, *arguments: str, timeout: float = TIMEOUT, given: bytes | None = None) -> str:
-        """Run a command that must succeed; return what it prints."""
+        Raises PodmanError if it takes longer than `timeout` seconds, or TIMEOUT; it is then gone,
+        with all processes that it started but containers.
+        """
+        command = self.command(*arguments)
+        timeout = timeout or TIMEOUT
+        with subprocess.Popen(
+            command,
+            env={**os.environ, **_ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate(given or b"", timeout)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    took = f"`{shlex.join(command)}` took more than {timeout} s"
+                    raise PodmanError(took) from None
+                raise
+        said = (out.decode(errors="replace"), err.decode(errors="replace"))
+        return subprocess.CompletedProcess(command, process.returncode, *said)
+
+    def do(self, *arguments: str, timeout: float | None = None, given: bytes | None = None) -> str:
+        """Run a command that must succeed; return what it prints. Raises PodmanError."""
         done = self.attempt(*arguments, timeout=timeout, given=given)
         if done.returncode:
-            raise AssertionError(f"{done.args} ended with {done.returncode}:\n{done.stderr}")
+            command = shlex.join(done.args)
+            raise PodmanError(f"`{command}` ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def inspect(self, what: str, kind: str = "container") -> dict[str, Any]:
@@ -107,27 +134,47 @@ class Podman:
     def works_with(self, way: Way, image: str) -> str:
         """Why `true` can't be run in the image this way; empty if it can."""
         name = new_name()
-        tried = attrs.evolve(self, way=way).attempt("run", "--rm", "--name", name, image, "true")
-        if tried.returncode:
-            self.attempt("rm", "--force", name)
-        return tried.stderr.strip() if tried.returncode else ""
+        run = ["run", "--rm", "--name", name, image, "true"]
+        try:
+            attrs.evolve(self, way=way).do(*run)
+        except PodmanError as error:
+            with contextlib.suppress(PodmanError):
+                self.attempt("rm", "--force", name)
+            return str(error)
+        return ""
+
+    def containers(self) -> list[str]:
+        """The names of all containers, those in which a build works among them."""
+        return self.do("ps", "--all", "--external", "--format", "{{.Names}}").split()
 
     def remove_leftovers(self) -> None:
-        """Remove what belongs to tests that were killed."""
-        for kind, fields, removal in (
-            (
-                "container",
-                ["ps", "--all", "--format", "{{.Names}}"],
-                ["rm", "--force", "--volumes"],
-            ),
-            ("volume", ["volume", "ls", "--format", "{{.Name}}"], ["volume", "rm", "--force"]),
-            ("image", ["images", "--format", "{{.Repository}}"], ["rmi", "--force"]),
+        """Remove what belongs to tests that were killed. Raises PodmanError."""
+        volumes = self.do("volume", "ls", "--format", "{{.Name}}").split()
+        tags = self.do("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        for kind, names in (
+            ("container", self.containers()),
+            ("volume", volumes),
+            ("image", tags),
         ):
-            for name in self.do(*fields).split():
+            for name in names:
                 pid = re.match(rf"(?:localhost/)?{PREFIX}(\d+)-", name)
                 if pid and not Path(f"/proc/{pid[1]}").exists():
-                    self.attempt(*removal, name)
-                    print(f"removed the {kind} {name}, left by tests that were killed")
+                    gone = self.attempt(*removal(kind, name)).returncode == 0
+                    done = "removed" if gone else "COULD NOT REMOVE"
+                    print(f"{done} the {kind} {name}, left by tests that were killed")
+
+
+def removal(kind: str, name: str) -> list[str]:
+    """The command that removes a container, a volume or an image."""
+    if name.endswith(f":{BASE}"):
+        # Another name of somebody's image, which stays.
+        return ["untag", name, name]
+    commands = {
+        "container": ["rm", "--force", "--time", "0", "--volumes"],
+        "volume": ["volume", "rm", "--force"],
+        "image": ["rmi", "--force"],
+    }
+    return [*commands[kind], name]
 
 
 def installed() -> Podman:
@@ -135,10 +182,11 @@ def installed() -> Podman:
     if not shutil.which("podman"):
         raise NoPodmanError("podman is not installed")
     podman = Podman()
-    answer = podman.attempt("info", "--format", "{{.Store.GraphRoot}}")
-    if answer.returncode:
-        raise NoPodmanError(f"`podman info` ended with {answer.returncode}: {answer.stderr}")
-    podman.remove_leftovers()
+    try:
+        podman.do("info", "--format", "{{.Store.GraphRoot}}")
+        podman.remove_leftovers()
+    except (PodmanError, OSError) as error:
+        raise NoPodmanError(str(error)) from None
     return podman
 
 
@@ -151,7 +199,7 @@ def working(podman: Podman, base: str) -> Podman:
     for way in WAYS:
         if not (trouble := podman.works_with(way, base)):
             return attrs.evolve(podman, way=way)
-        came_to.append(f"`podman {' '.join([*way.options, 'run', *way.run])}`: {trouble}")
+        came_to.append(trouble)
     raise NoPodmanError(f"podman can't run `true` in {base}: {'; '.join(came_to)}")
 
 
@@ -169,6 +217,7 @@ class File:
     content: bytes
     owner: int = 0
     mode: int = 0o600
+    group: int = attrs.field(default=attrs.Factory(lambda self: self.owner, takes_self=True))
 
 
 @attrs.define
@@ -203,9 +252,8 @@ class Container:
         self.podman.do("kill", "--signal", name, self.name)
 
     def process(self) -> dict[str, str]:
-        """The status of the container's first process, as in proc(5)."""
-        pid = self.podman.inspect(self.name)["State"]["Pid"]
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        """The status of the container's first process, as in proc(5), with the IDs seen inside."""
+        lines = self.podman.do("exec", self.name, "cat", "/proc/1/status").splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def stop(self) -> int:
@@ -401,7 +449,7 @@ class Dock:
         return name
 
     def contents(self, volume: str) -> dict[str, File]:
-        """The files of a volume, and its folders, by name; its own folder is `.`."""
+        """The files of a volume, and its folders, by name; `.`, if it is told of, is its own."""
         packed = subprocess.run(
             self.podman.command("volume", "export", volume),
             capture_output=True,
@@ -413,7 +461,8 @@ class Dock:
             for member in archive:
                 name = member.name.removeprefix("./").rstrip("/") or "."
                 read = archive.extractfile(member) if member.isfile() else None
-                files[name] = File(read.read() if read else b"", member.uid, member.mode & 0o7777)
+                content = read.read() if read else b""
+                files[name] = File(content, member.uid, member.mode & 0o7777, member.gid)
         return files
 
     def clear(self) -> None:
@@ -482,7 +531,7 @@ def packed(files: Mapping[str, File], owner: int, mode: int) -> bytes:
         for name, file in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(file.content), file.mode
-            member.uid = member.gid = file.owner
+            member.uid, member.gid = file.owner, file.group
             member.mtime = datetime.now(UTC).timestamp()
             tar.addfile(member, io.BytesIO(file.content))
     return archive.getvalue()
