@@ -1,6 +1,7 @@
 """What may be said after the image's name: flags, commands, and what derper-docker's users say."""
 
 import json
+import time
 
 import pytest
 from contents import SELF_SIGNED
@@ -69,13 +70,39 @@ def test_healthcheck(dock: Dock) -> None:
 def test_flags_in_place_of_variables(
     dock: Dock, command: list[str], variables: dict[str, str]
 ) -> None:
-    """As compose files for derper-docker have it; it is still nobody, and its key is kept."""
+    """As compose files for derper-docker have it; it is still nobody, and its key is kept.
+
+    The health check knows nothing but what the relay was told.
+    """
     certs = dock.volume()
     relay = dock.start(f"--volume={certs}:/app/certs", command=command, **variables)
     relay.serves()
     assert relay.process()["Uid"].split()[0] == "65532"
     assert "derper+key" in dock.contents(certs)
+    assert relay.healthy(), relay.health()
     assert relay.stop() == 0
+
+
+def test_folders_in_flags(dock: Dock) -> None:
+    """They may be root's, as those of the variables."""
+    data = dock.volume({}, mode=0o700)
+    flags = ["-hostname=127.0.0.1", "-certmode", "manual", "-certdir", "/data"]
+    flags += ["-c", "/data/derper.key"]
+    relay = dock.start(f"--volume={data}:/data", command=["/app/derper", *flags])
+    relay.serves()
+    assert relay.process()["Uid"].split()[0] == "65532"
+    files = dock.contents(data)
+    assert files.keys() - {"."} == {"derper.key", "127.0.0.1.crt", "127.0.0.1.key"}
+    assert {file.owner for file in files.values()} == {65532}
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3])
+def test_a_stop_before_it_is_up(dock: Dock, seconds: float) -> None:
+    """Be it the entrypoint or Python that is starting, it ends by itself."""
+    relay = dock.start(**SELF_SIGNED)
+    time.sleep(seconds)
+    # After ten seconds it would have been killed, which makes 137.
+    assert relay.stop() in {0, 143}, relay.log
 
 
 def test_with_a_shell_before_it(dock: Dock) -> None:

@@ -72,6 +72,7 @@ def test_a_read_only_volume_with_certificate_and_key(dock: Dock, test_ca: TestCA
     certs = dock.volume({"derper+key": File(key_file(KEY)), **certificate(test_ca, NAME)})
     relay = dock.start(f"--volume={certs}:/app/certs:ro", DERP_DOMAIN=NAME, DERP_CERT_MODE="manual")
     assert relay.identity(NAME) == KEY.public.hex()
+    assert "no volume" not in relay.log
 
 
 @pytest.mark.parametrize("volumes", [(), ("/app/certs",)], ids=["none", "nameless"])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from contents import HIGH_PORTS, SELF_SIGNED, certificate
-from podman import HTTPS, STUN, Container, Dock, node_of
+from podman import HTTPS, STUN, Container, Dock, File, node_of
 from relay import TestCA, free_port
 
 USER = 65532
@@ -14,6 +14,10 @@ DAC_OVERRIDE, NET_BIND_SERVICE = 1 << 1, 1 << 10
 TO_BECOME_NOBODY = ("NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID")
 NAME = "derp.example.com"
 
+KEY_IS_NOT_KEPT = (
+    "^entrypoint: /app/certs can't be written to, so the node key is in no volume "
+    ".*: mount one at /var/lib/derper$"
+)
 UNWRITABLE = ("--read-only", "--read-only-tmpfs=false")
 
 
@@ -61,13 +65,31 @@ def test_it_is_nobody(dock: Dock, options: tuple[str, ...]) -> None:
 
 def test_what_it_writes_is_its_own(dock: Dock) -> None:
     """And for nobody else, in a volume that was root's."""
-    certs = dock.volume()
+    certs = dock.volume({"left": File(b"")})
     relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED)
     relay.serves()
     files = dock.contents(certs)
+    assert files.keys() > {"left"}
     assert {file.owner for file in files.values()} == {USER}
     assert files["derper+key"].mode == 0o600
     assert files["127.0.0.1.key"].mode == 0o600
+
+
+def test_what_is_somebodys_stays_so(dock: Dock) -> None:
+    """What root brought along is handed over, for the group that it was for."""
+    before = {
+        "theirs": File(b"1", 1000, 0o640, group=1001),
+        "roots": File(b"2", 0, 0o640, group=1001),
+        "for all": File(b"3", 1000, 0o644, group=0),
+    }
+    certs = dock.volume(before)
+    ended = dock.once("true", options=[f"--volume={certs}:/app/certs"], **SELF_SIGNED)
+    assert ended.returncode == 0, ended.stderr
+    after = dock.contents(certs)
+    after.pop(".", None)
+    assert after == {**before, "roots": File(b"2", USER, 0o640, group=1001)}
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("entrypoint: /app/certs/theirs is not readable by the user 65532, ")
 
 
 @pytest.mark.parametrize("owner", [0, USER], ids=["root's", "its own"])
@@ -89,6 +111,24 @@ def test_root_that_can_become_nobody_else(dock: Dock) -> None:
     relay.wait_for_log("what=HTTPS")
     relay.wait_for_log("^entrypoint: runs as root: .*--user$")
     assert capabilities(relay) == {0}
+
+
+def test_root_with_no_right_but_to_ports(dock: Dock) -> None:
+    """It serves from a new volume; from one that is the user's by then, it says what it lacks."""
+    volume = f"--volume={dock.volume()}:/app/certs"
+    options = ["--cap-drop=all", "--cap-add=NET_BIND_SERVICE", volume]
+    first = dock.start(*options, **SELF_SIGNED)
+    identity = first.identity()
+    assert capabilities(first) == {0, NET_BIND_SERVICE}
+    assert first.stop() == 0
+    second = dock.start(volume, **SELF_SIGNED)
+    check_unprivileged(second)
+    assert second.identity() == identity
+    assert second.stop() == 0
+    ended = dock.once(options=options, **SELF_SIGNED)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert re.search("^entrypoint: /app/certs.* SETUID, SETGID and SETPCAP,", line)
 
 
 def test_root_that_can_hand_over_nothing(dock: Dock) -> None:
@@ -187,6 +227,7 @@ def test_a_read_only_folder_that_is_roots(dock: Dock, test_ca: TestCA) -> None:
     assert ids(relay) == ({str(USER)}, {str(USER)})
     assert capabilities(relay) == {NET_BIND_SERVICE | DAC_OVERRIDE}
     relay.wait_for_log("^entrypoint: /app/certs.* is not readable .* DAC_OVERRIDE")
+    relay.wait_for_log(KEY_IS_NOT_KEPT)
     dock.talk(relay, node_of(relay), trust=test_ca.pem)
     assert relay.healthy(), relay.health()
     assert {file.owner for file in dock.contents(certs).values()} == {0}
@@ -199,6 +240,7 @@ def test_a_read_only_folder_that_it_can_read(dock: Dock, test_ca: TestCA) -> Non
     relay.serves(NAME)
     assert capabilities(relay) == {NET_BIND_SERVICE}
     assert "DAC_OVERRIDE" not in relay.log
+    relay.wait_for_log(KEY_IS_NOT_KEPT)
 
 
 def test_only_the_first_process_is_there(dock: Dock) -> None:

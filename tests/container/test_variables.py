@@ -240,7 +240,7 @@ def test_a_key_file_for_everybody(dock: Dock) -> None:
     assert "/run/secrets/derper" in line
 
 
-@pytest.mark.parametrize("folder", ["certs", "/"])
+@pytest.mark.parametrize("folder", ["certs", ".", "/"])
 def test_a_folder_that_can_be_none(dock: Dock, folder: str) -> None:
     """Nothing is handed over then."""
     ended = dock.once(DERP_DOMAIN=NAME, DERP_CERT_DIR=folder)
