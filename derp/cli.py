@@ -39,8 +39,10 @@ def script() -> NoReturn:
     under it, which crashes; so where a thread is left, nothing is taken apart.
     """
     if os.getpid() == 1:
-        # A container's first process is not ended by a signal that it does not handle.
+        # A container's first process is not ended by a signal that it does not handle: whoever
+        # started this one may have blocked it until now.
         signal.signal(signal.SIGTERM, _stop_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         code = main()
         sys.stdout.flush()
