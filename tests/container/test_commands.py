@@ -96,7 +96,7 @@ def test_folders_in_flags(dock: Dock) -> None:
     assert {file.owner for file in files.values()} == {65532}
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.3])
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.3])
 def test_a_stop_before_it_is_up(dock: Dock, seconds: float) -> None:
     """Be it the entrypoint or Python that is starting, it ends by itself."""
     relay = dock.start(**SELF_SIGNED)
