@@ -110,6 +110,9 @@ class Sender:
         size = MIN_SEND
         try:
             while True:
+                if outbox.updates:
+                    # They may be many, and a socket that takes all of them is never waited for.
+                    await trio.lowlevel.checkpoint()
                 await transport.flush()
                 waiting = len(outbox.updates or ())
                 pieces, entries = outbox.take(size, trio.current_time())

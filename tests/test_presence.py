@@ -12,8 +12,9 @@ import trio.testing
 from derp.connection import UPDATES_BEHIND, Connection
 from derp.errors import WatcherTooSlow, WriteTimeout
 from derp.net.transport import Endpoint
+from derp.relay.updates import UPDATES_AT_ONCE
 from derp.server import Server
-from tests.memory_transport import CLIENT
+from tests.memory_transport import CLIENT, MemoryTransport
 from tests.peers import FORWARD, GONE, PRESENT, WATCH, Peer, disco, frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
 
@@ -405,6 +406,32 @@ async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
     assert await went(watcher) == leaves.key
     assert await came(watcher) == present(watcher, MESH_PEER)
     await watcher.ping()
+
+
+async def test_others_have_their_turn_while_a_fast_watcher_is_told_of_all(
+    autojump_clock: Clock, relay: Relay, made: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that takes all at once makes nobody wait for it, so the flush is no checkpoint."""
+    flush = MemoryTransport.flush
+
+    async def flush_as_sockets_do(end: MemoryTransport) -> None:
+        if end.unsent:
+            await flush(end)
+
+    count = 3 * UPDATES_AT_ONCE
+    for _ in range(count):
+        await relay.login()
+    watcher = await relay.mesh_login()
+    made.clear()
+    await watcher.send(WATCH)
+    monkeypatch.setattr(MemoryTransport, "flush", flush_as_sockets_do)
+    turns = []
+    while len(made) <= count:
+        before = len(made)
+        await trio.lowlevel.checkpoint()
+        turns.append(len(made) - before)
+    # Two pieces, where it was first in its turn of tasks and then last.
+    assert max(turns) <= 2 * UPDATES_AT_ONCE
 
 
 async def test_a_watcher_that_is_too_far_behind_is_ended(

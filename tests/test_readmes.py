@@ -20,6 +20,7 @@ import pytest
 
 from derp import flags
 from derp.commands import derpmap
+from derp.commands.flagged import OF
 from derp.config import Config, flag_table
 from derp.errors import ConnectionEnd
 from derp.flags import Flag
@@ -197,7 +198,7 @@ def test_no_variable_is_named_that_there_is_not(page: str) -> None:
 def test_no_flag_is_named_that_there_is_not(page: str) -> None:
     text = "\n".join(span for section in sections(page) for span in section.spans)
     named = set(re.findall(r"^-([a-z][a-z-]+)", text, re.MULTILINE))
-    assert named <= {flag.name for flag in TABLE}
+    assert named <= {flag.name for flag in (*TABLE, OF)}
 
 
 def test_the_image_has_what_is_said_of_it() -> None:

@@ -9,14 +9,14 @@ from derp.commands import running
 from derp.config import Config, flag_table
 from derp.flags import INT, Flag, Setting
 
-_OF = Flag(
+OF = Flag(
     name="of",
     kind=INT,
     default="0",
     group="The relay",
     placeholder="PID",
     default_words="none",
-    usage="Take the flags of the running derper with this process ID, too.",
+    usage="Take the flags and variables of the running derper with this process ID, too.",
 )
 
 _ALL_OTHERS = (
@@ -41,16 +41,17 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
     Raises UsageError.
     """
     # As for root: who only asks needs no key file, and so no -c.
-    table = [*own, _OF, *flag_table(environ, root=True)]
+    table = [*own, OF, *flag_table(environ, root=True)]
     parsed = flags.parse(table, argv, environ)
     if parsed.help:
         return None
     pid = parsed.settings["of"].value
     if isinstance(pid, int) and pid:
-        parsed = flags.parse(table, [*running.arguments_of(pid), *argv], environ)
+        arguments = [*running.arguments_of(pid), *argv]
+        parsed = flags.parse(table, arguments, {**environ, **running.variables_of(pid)})
     return Arguments(Config.from_settings(parsed.settings), parsed.settings)
 
 
 def help_text(introduction: str, own: Sequence[Flag]) -> str:
     """Give what -h prints for a command."""
-    return f"{flags.help_text([*own, _OF], introduction)}\n{_ALL_OTHERS}"
+    return f"{flags.help_text([*own, OF], introduction)}\n{_ALL_OTHERS}"

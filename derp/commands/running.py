@@ -1,4 +1,4 @@
-"""The arguments of a derper that runs, for commands that ask it."""
+"""The flags and variables of a derper that runs, for commands that ask it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,19 @@ def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
     except OSError as error:
         raise UsageError(f"-of {pid}: {(error.strerror or str(error)).lower()}") from error
     return flags_in([word.decode("utf-8", "surrogateescape") for word in line.split(b"\0")[:-1]])
+
+
+def variables_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
+    """Return the variables that the process was given, ours among them; none if they are secret.
+
+    They are, but for root on the host and for the process's own user.
+    """
+    try:
+        block = (proc / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    words = [word.decode("utf-8", "surrogateescape") for word in block.split(b"\0")]
+    return {name: value for name, sign, value in (word.partition("=") for word in words) if sign}
 
 
 def flags_in(words: Sequence[str]) -> list[str]:

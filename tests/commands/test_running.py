@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from derp.commands import healthcheck
-from derp.commands.running import arguments_of, flags_in
+from derp.commands.running import arguments_of, flags_in, variables_of
 from tests.process import derper
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,6 +51,25 @@ def test_a_process(tmp_path: Path):
             os.sched_yield()
         assert arguments_of(sleeping.pid) == ["-a", ":1"]
         sleeping.stdin.close()
+
+
+def test_variables(tmp_path: Path):
+    assert variables_of(7, tmp_path) == {}
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "environ").write_bytes(b"DERP_DOMAIN=x=y\0nothing\0DERP_STUN=\0")
+    assert variables_of(7, tmp_path) == {"DERP_DOMAIN": "x=y", "DERP_STUN": ""}
+
+
+def test_a_health_check_with_the_variables_of_the_relay(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DERP_CERT_MODE", "manual")
+    with derper(tmp_path) as relay:
+        monkeypatch.delenv("DERP_CERT_MODE")
+        ports = ["-a", f"127.0.0.1:{relay.port('HTTPS')}", "-stun-port", str(relay.port("STUN"))]
+        found = variables_of(relay.process.pid)
+        assert found["DERP_CERT_MODE"] == "manual"
+        assert run("healthcheck", "-of", str(relay.process.pid), *ports)[0] == 0
 
 
 def test_no_process(run: Run):
