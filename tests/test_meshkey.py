@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,8 @@ def test_a_file_that_can_not_be_read(path: Path, tmp_path: Path):
     assert start_error(tmp_path) == "not a regular file; want the path of a file"
     os.mkfifo(path)
     assert start_error(path) == "not a regular file; want the path of a file"
-    assert start_error(Path("a\0b")) == f"can't be read (embedded null byte); {want}"
+    # Python 3.13 says it in other words.
+    assert re.fullmatch(rf"can't be read \(.*embedded null .*\); {want}", start_error(Path("a\0b")))
 
 
 # --- where it is looked for ---
