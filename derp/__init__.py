@@ -31,8 +31,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
-    relay/         pure: hub, duplicates, forwarders; outbox (fairbox: a link's), updates; rate limit,
-                   moderation, timer wheel
+    relay/         pure: hub, duplicates, forwarders; outbox (fairbox: that of a link), updates;
+                   rate limit, moderation, timer wheel
     wire/          pure: keys, frames, login boxes, runs of packets, websocket frames; what a
                    TLS client asks for
     metrics/       counters under the Go derper's names, and their page
