@@ -6,11 +6,10 @@ host is connected to; no proxy. The upgrade goes without fast start: so it passe
 stand before the other relay, and one round trip more does not matter once in a long while.
 """
 
-import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from types import TracebackType
 from typing import Final
 
 import attrs
@@ -71,13 +70,29 @@ async def dial(
         raise
 
 
-@contextlib.contextmanager
-def before(deadline: float, late: NoLink) -> Iterator[None]:
-    """Raise `late` if the block is not done by then."""
-    with trio.move_on_at(deadline) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise late
+class before:  # noqa: N801 -- in use it is like a function
+    """Raise `late` if the block is not done by then.
+
+    No generator: what is thrown into one stays in a cycle with it, under Python 3.13.
+    """
+
+    def __init__(self, deadline: float, late: NoLink) -> None:
+        self._scope = trio.CancelScope(deadline=deadline)
+        self._late = late
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        swallowed = self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            raise self._late
+        return bool(swallowed)
 
 
 async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
