@@ -22,7 +22,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     site           what the pages show of the running server
     sockets        what is served on: handed over by systemd, or opened
     mapentry       the relay's entry for a DERP map
-    keyfile        the node key, in the Go derper's file        (meshkey: what a region shares)
+    keyfile        the node key, in the Go derper's file        (meshkey: what a region shares;
+                   secretfile: how both are read)
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     admit/         the gate: list, tailscaled and URLs asked who belongs

@@ -20,6 +20,7 @@ from typing import Final
 from derp import log
 from derp.errors import StartError
 from derp.gojson import JSONFormError, read_fields
+from derp.secretfile import read_secret
 from derp.wire.keys import KeyFormatError, NodePrivate, short
 
 logger = log.get("keyfile")
@@ -76,22 +77,14 @@ def _load(path: Path) -> NodePrivate:
     """Read the file. Raises FileNotFoundError, and StartError for everything else."""
     name = f"key file {str(path)!r}"
     try:
-        # Not to wait for a writer, if it is a named pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise StartError(f"{name}: not a regular file; want the path of a file")
-            if mode & stat.S_IRWXO:
-                others = f"others can use it (mode {stat.S_IMODE(mode):04o})"
-                raise StartError(f"{name}: {others}; run chmod 600 on it, or mount it so")
-            data = os.read(descriptor, _MAX_SIZE + 1)
-        finally:
-            os.close(descriptor)
+        data, mode = read_secret(path, name, _MAX_SIZE)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StartError(f"{name}: can't be read: {error.strerror}") from error
+    if mode & stat.S_IRWXO:
+        others = f"others can use it (mode {stat.S_IMODE(mode):04o})"
+        raise StartError(f"{name}: {others}; run chmod 600 on it, or mount it so")
     if len(data) > _MAX_SIZE:
         raise StartError(f"{name}: too large for a key file; {_CURE}")
     try:

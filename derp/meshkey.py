@@ -5,7 +5,6 @@ A file holds it in 64 hex digits of either case, with white space around them or
 hold it instead. Matches cmd/derper, and ParseDERPMesh of Go's types/key.
 """
 
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from derp import log
 from derp.config import Config
 from derp.errors import StartError, UsageError
 from derp.meshoptions import DEFAULT_KEY_FILE
+from derp.secretfile import read_secret
 
 VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
 
@@ -103,15 +103,7 @@ def _exists(path: Path) -> bool:
 def _from_file(path: Path) -> bytes:
     name = f"-mesh-psk-file {str(path)!r}"
     try:
-        # Not to wait for a writer, if it is a named pipe.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise StartError(f"{name}: not a regular file; want the path of a file")
-            data = os.read(descriptor, _MAX_SIZE + 1)
-        finally:
-            os.close(descriptor)
+        data, mode = read_secret(path, name, _MAX_SIZE)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StartError(f"{name}: can't be read ({reason}); want a file with the key") from error
