@@ -1,9 +1,11 @@
 """Relays that are meshed with each other, the Go derper's and ours, and clients of them."""
 
+import json
 import os
 import socket
 import ssl
 import struct
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +32,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, TestCA, running
+from relay import Relay, TestCA, environment, running
 
 MESH_KEY = bytes(range(1, 33))
 WRONG_KEY = bytes(range(33, 65))
@@ -48,6 +50,20 @@ def until(what: str, look: Callable[[], T], patience: float = MESH_PATIENCE) -> 
         assert time.monotonic() < deadline, f"not so after {patience:.0f} s: {what}"
         time.sleep(0.02)
     return seen
+
+
+def reach_each_other(derpcheck: Path, ca: TestCA, relays: Sequence[Relay]) -> None:
+    """Have a Go client at each relay send to all others: byte for byte, and told of who leaves."""
+    done = subprocess.run(
+        [derpcheck, "across", *(relay.url for relay in relays)],
+        env=environment(SSL_CERT_FILE=str(ca.pem)),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    assert json.loads(done.stdout)["ok"], done.stdout
 
 
 def mesh(
