@@ -99,21 +99,15 @@ class Connection(Sender):
         if self.transport.unsent:
             self._start_sending()
 
-    def peer_not_here(self, key: bytes, now: float) -> bool:
-        """Answer a disco packet for an absent client, if that has not been done too often."""
-        if self._peer_gone_bucket is None:
-            self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
-        if not self._peer_gone_bucket.allow(now):
-            return False
-        if self.send_control(peer_gone(key, PeerGoneReason.NOT_HERE)):
-            self.server.metrics.peer_gone_not_here_frames += 1
-        return True
-
     def not_here(self, key: bytes, packets: int, now: float) -> None:
         """Answer that many disco packets for an absent client, as far as that may be done."""
+        if self._peer_gone_bucket is None:
+            self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
         for _ in range(packets):
-            if not self.peer_not_here(key, now):
+            if not self._peer_gone_bucket.allow(now):
                 break
+            if self.send_control(peer_gone(key, PeerGoneReason.NOT_HERE)):
+                self.server.metrics.peer_gone_not_here_frames += 1
 
     def peer_disconnected(self, key: bytes) -> None:
         """Tell that a client whose packets were handed to this one has left.
