@@ -13,6 +13,7 @@ from rawderp import PATIENCE, SERVER
 from relay import Relay, chain_sent, write_key_file
 
 INTERNAL_ERROR = "TLSV1_ALERT_INTERNAL_ERROR"
+ACCOUNT_KEY = "acme_account+key"
 UNRECOGNIZED_NAME = "TLSV1_UNRECOGNIZED_NAME"
 
 Dial = Callable[[tuple[str, int]], socket.socket]
@@ -131,6 +132,15 @@ def renewed(relay: Relay, authority: Pebble, old: bytes) -> Shaken:
     authority.suggest(old, hours=-2)
     hang_up(relay)
     return issued(relay, authority, other_than=old)
+
+
+def forget_account(relay: Relay) -> None:
+    """Have the next order made by a new account, so that the authority validates for certain.
+
+    Of an account that it knows, pebble reuses a validation now and then, even where it is told
+    never to: PEBBLE_AUTHZREUSE=0 is one order in a hundred.
+    """
+    (relay.certdir / ACCOUNT_KEY).unlink()
 
 
 def answer_to_name(address: tuple[str, int], name: str) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from issuing import acme_relay, hang_up, issued, renewed, shake_with
+from issuing import acme_relay, forget_account, hang_up, issued, renewed, shake_with
 from pebble import Pebble, until
 from rawderp import (
     KEEP_ALIVE,
@@ -143,6 +143,7 @@ def test_two_relays_share_a_certdir(
         authority.names.point("shared.test", "127.0.0.17")
         third.settimeout(PATIENCE)
         authority.suggest(old.chain[0], hours=-2)
+        forget_account(one)
         hang_up(one)
         # From here on the one has the lock, for it is in the midst of its order.
         asking = [third.accept()[0] for _ in range(VALIDATIONS)]
@@ -177,6 +178,7 @@ def test_the_authority_is_gone_for_a_while(relays: Mapping[str, Relay], authorit
         silent.settimeout(PATIENCE)
         authority.names.point("gone.test", "127.0.0.18")
         authority.suggest(old.chain[0], hours=-2)
+        forget_account(relay)
         hang_up(relay)
         with silent.accept()[0]:
             authority.stop()
