@@ -5,6 +5,7 @@
     ├── StartError          the machine says no (port in use, unreadable key); exit code 1
     ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
     ├── NoLink              another relay can't be meshed with for now; it is tried again
+    ├── ControlLost         another process of this relay could not be asked
     └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
         ├── PeerVanished        reset, timed out, or closed in the middle of something
         ├── TLSFailed           no TLS could be agreed on
@@ -48,6 +49,10 @@ class NoLink(DerperError):
     def __init__(self, reason: str, cure: str | None = None) -> None:
         super().__init__(reason)
         self.cure = cure
+
+
+class ControlLost(DerperError):
+    """Another process of this relay has ended, does not answer, or could not do as asked."""
 
 
 class ConnectionEnd(DerperError):

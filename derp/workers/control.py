@@ -1,0 +1,148 @@
+"""What the supervisor of the workers and a worker say to each other: calls, each with an answer.
+
+    length, 4 bytes, big endian │ JSON in UTF-8
+
+    {"id": 7, "what": "gate.admit", "body": …}      a call
+    {"re": 7, "body": …}                            its answer
+    {"re": 7, "error": "one line"}                  or why there is none
+
+Both ends are alike. The connection is a pair of sockets that nobody else has, so that what comes on
+it is believed.
+"""
+
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from derp import log
+from derp.errors import ControlLost, DerperError
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds within which a call is answered."""
+
+Json = Any
+"""What JSON can carry."""
+Handler = Callable[[Json], Awaitable[Json]]
+"""Answers a call: takes its body, and returns the answer's. Raises DerperError for a refusal."""
+
+_LENGTH = struct.Struct(">I")
+_QUEUED: Final = 64
+_RECEIVE_SIZE: Final = 64 << 10
+
+logger = log.get("workers")
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A call whose answer is awaited."""
+
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    answer: dict[str, Json] | None = None
+    """None where the other end was lost."""
+
+
+class Control:
+    """One end. `handlers` say what is answered, and how, from the beginning of `run` on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over one of a pair of stream sockets."""
+        self.handlers: dict[str, Handler] = {}
+        self._sock = sock
+        self._to_writer, self._outgoing = trio.open_memory_channel[bytes](_QUEUED)
+        self._calls: dict[int, _Call] = {}
+        self._last_id = 0
+
+    async def call(self, what: str, body: Json = None) -> Json:
+        """Ask the other end. Raises ControlLost where it has gone, does not answer, or refuses."""
+        self._last_id += 1
+        number, call = self._last_id, _Call()
+        self._calls[number] = call
+        try:
+            with trio.move_on_after(CALL_TIMEOUT):
+                await self._send({"id": number, "what": what, "body": body})
+                await call.ended.wait()
+        finally:
+            del self._calls[number]
+        if not call.ended.is_set():
+            raise ControlLost(f"{what} was not answered within {CALL_TIMEOUT:.0f} s")
+        if call.answer is None:
+            raise ControlLost(f"the other process ended before it answered {what}")
+        if "error" in call.answer:
+            raise ControlLost(f"{what}: {call.answer['error']}")
+        return call.answer["body"]
+
+    async def run(self) -> None:
+        """Carry calls and answers until the other end is closed."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._sock))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, stream)
+                await self._read(stream, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            for call in self._calls.values():
+                call.ended.set()
+            self._outgoing.close()
+            await trio.aclose_forcefully(stream)
+
+    async def _read(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
+        received = bytearray()
+        while True:
+            try:
+                data = await stream.receive_some(_RECEIVE_SIZE)
+            except trio.BrokenResourceError:
+                return
+            if not data:
+                return
+            received += data
+            while (message := _next_message(received)) is not None:
+                if "re" not in message:
+                    nursery.start_soon(self._answer, message)
+                elif (call := self._calls.get(message["re"])) is not None:
+                    call.answer = message
+                    call.ended.set()
+
+    async def _answer(self, call: dict[str, Json]) -> None:
+        what = call["what"]
+        answer: dict[str, Json] = {"re": call["id"]}
+        try:
+            answer["body"] = await self.handlers[what](call["body"])
+        except DerperError as error:
+            answer["error"] = str(error)
+        except Exception as error:
+            # A mistake of ours must end this call only, and loudly.
+            logger.exception("a call was ended by a bug", what=what)
+            answer["error"] = repr(error)
+        await self._send(answer)
+
+    async def _send(self, message: dict[str, Json]) -> None:
+        text = json.dumps(message, separators=(",", ":")).encode()
+        try:
+            await self._to_writer.send(_LENGTH.pack(len(text)) + text)
+        except trio.BrokenResourceError as error:
+            raise ControlLost("the other process has ended") from error
+
+    async def _write(self, stream: trio.SocketStream) -> None:
+        async for data in self._outgoing:
+            try:
+                await stream.send_all(data)
+            except trio.BrokenResourceError:
+                # The reader notices, too, and ends `run`.
+                return
+
+
+def _next_message(received: bytearray) -> dict[str, Json] | None:
+    """Take the first whole message off `received`; None while there is none."""
+    if len(received) < _LENGTH.size:
+        return None
+    stop = _LENGTH.size + _LENGTH.unpack_from(received)[0]
+    if len(received) < stop:
+        return None
+    message: dict[str, Json] = json.loads(received[_LENGTH.size : stop])
+    del received[:stop]
+    return message
