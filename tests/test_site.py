@@ -1,15 +1,18 @@
-"""What /debug/varz says of a relay in a mesh; the page's text itself is tested beside its code."""
+"""What /debug/ shows of a relay, in a mesh or alone; the pages' text is tested beside its code."""
 
+import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 
 import pytest
+import trio
 import trio.testing
 
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
-from derp.site import make_site
+from derp.site import Traffic, View, make_site, traffic_lines
 from derp.values import Address
 from stun.server import Stats
 from tests.peers import FORWARD, WATCH, disco, frame
@@ -122,3 +125,48 @@ async def test_forwarded_packets_are_counted_in_and_out(
     for kind in ("disco", "other"):
         label = f'{{reason="unknown_dest_on_fwd",kind="{kind}"}}'
         assert values[f"derp_packets_dropped{label}"] == 1
+
+
+class Looks:
+    """Gives what it is set to, and waits for nobody."""
+
+    def __init__(self) -> None:
+        self.now: list[Traffic] = []
+
+    async def __call__(self) -> list[Traffic]:
+        return self.now
+
+
+async def test_traffic_of_those_who_had_some(autojump_clock: Clock) -> None:
+    looks = Looks()
+    shown = []
+    one, two = Traffic("1", A, 5, 6, 7), Traffic("2", B, 0, 0, 0)
+    # The third has the first one's key, and its bytes at that.
+    three = Traffic("3", A, 5, 6, 0)
+    changed = two._replace(received=1)
+    async with contextlib.aclosing(traffic_lines(looks)) as chunks:
+        for looks.now in ([], [one, two], [one, two], [one, changed, three], [], [one]):
+            shown.append(await anext(chunks))
+    assert trio.current_time() == 10
+    assert [chunk.count(b"\n") for chunk in shown] == [1, 2, 1, 3, 1, 2]
+    [line, _] = shown[1].split(b"\n", 1)
+    assert json.loads(line) == {
+        "Sent": 5,
+        "Recv": 6,
+        "Key": f"nodekey:{A.hex()}",
+        "UniqueSenders": 7,
+    }
+
+
+async def test_connections_of_a_key_are_told_apart(autojump_clock: Clock, relay: Relay) -> None:
+    client = await relay.login()
+    await relay.login(key=client.private)
+    other = await relay.login()
+    await client.send_packet(other.key, b"x")
+    await other.receive_packet()
+    view = View(CONFIG, relay.server, Stats(), BootstrapDNS())
+    found = view.traffic()
+    assert len({each.connection for each in found}) == 3
+    assert [each.key for each in found] == [client.key, client.key, other.key]
+    assert [each.unique_senders for each in found] == [0, 0, 1]
+    assert found == view.traffic()

@@ -1,15 +1,17 @@
 """What the front end knows of a request, and what it can do about one. Pure.
 
 A request comes from h11, which has already held it against the grammar of RFC 9112; `parse_request`
-adds the rules that h11 leaves to its users. The router answers with one of three things:
+adds the rules that h11 leaves to its users. The router answers with one of four things:
 
     Response    written, and the connection goes on
+    Later       a Response, once what it shows has been waited for
     Stream      chunks that come as they become known, until the client goes
     Upgrade     the connection stops being HTTP; the server turns it into a Handoff
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -21,6 +23,8 @@ from derp.errors import HTTPFailed
 _HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
+
+T = TypeVar("T")
 
 
 class BadRequest(HTTPFailed):
@@ -145,11 +149,24 @@ class Response:
 
 
 @attrs.frozen
+class Later(Generic[T]):
+    """A Response that shows what has to be waited for.
+
+    The server waits for a limited time only. Where `ask` raises ControlLost, or takes longer, the
+    answer is 503.
+    """
+
+    ask: Callable[[], Awaitable[T]]
+    show: Callable[[T], Response]
+
+
+@attrs.frozen
 class Stream:
     """An answer with status 200 whose body is what `chunks` yields, until it ends.
 
     A client that goes is noticed when something is written to it, so `chunks` has to yield
-    something every few seconds, if only a line feed.
+    something every few seconds, if only a line feed. Where it raises ControlLost, the body is left
+    without its end.
     """
 
     headers: Sequence[tuple[str, str]]
@@ -166,7 +183,7 @@ class Upgrade:
     answer: bytes
 
 
-Answer = Response | Stream | Upgrade
+Answer = Response | Later[Any] | Stream | Upgrade
 
 
 @attrs.frozen

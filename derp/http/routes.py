@@ -18,8 +18,9 @@ does, so that no path has two names. On the plain port beside TLS, `route_plain`
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
 import attrs
@@ -27,7 +28,7 @@ import attrs
 from derp.http import pages
 from derp.http.access import may_debug
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.http.message import Answer, Request, Response, Stream, Upgrade
+from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
 
 _CHALLENGE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
 _ACME_CHALLENGE = "/.well-known/acme-challenge/"
@@ -51,6 +52,20 @@ _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Awaited(Generic[T]):
+    """What somebody else has to be asked for; `ask` is as in `Later`."""
+
+    ask: Callable[[], Awaitable[T]]
+
+
+Source = Callable[[], T] | Awaited[T]
+"""Where a page has from what it shows: at once, or after a wait."""
+
+
 @attrs.frozen(kw_only=True)
 class Site:
     """What the answers depend on. The callables are asked each time."""
@@ -63,11 +78,11 @@ class Site:
     home: str = ""
     """As in -home: empty for a page of ours, "blank", or a URL to redirect to."""
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
-    facts: Callable[[], Sequence[tuple[str, str]]]
+    facts: Source[Sequence[tuple[str, str]]]
     """Names and values for the top of /debug/."""
-    varz: Callable[[], str]
+    varz: Source[str]
     """All metrics in the Prometheus text format."""
-    problems: Callable[[], Sequence[str]]
+    problems: Source[Sequence[str]]
     """What is inconsistent, a line each; empty if all is well."""
     traffic: Callable[[], AsyncGenerator[bytes, None]]
     """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
@@ -233,16 +248,31 @@ def _home(site: Site, request: Request) -> Answer:
 
 
 def _debug_index(site: Site) -> Answer:
-    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(site.facts()))
+    return _page(site.facts, _show_facts)
 
 
 def _debug_varz(site: Site) -> Answer:
-    content_type = ("Content-Type", "text/plain;version=0.0.4;charset=utf-8")
-    return Response(200, (*_BROWSER_HEADERS, content_type), site.varz().encode())
+    return _page(site.varz, _show_varz)
 
 
 def _debug_check(site: Site) -> Answer:
-    problems = site.problems()
+    return _page(site.problems, _show_problems)
+
+
+def _page(source: Source[T], show: Callable[[T], Response]) -> Answer:
+    return Later(source.ask, show) if isinstance(source, Awaited) else show(source())
+
+
+def _show_facts(facts: Sequence[tuple[str, str]]) -> Response:
+    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(facts))
+
+
+def _show_varz(text: str) -> Response:
+    content_type = ("Content-Type", "text/plain;version=0.0.4;charset=utf-8")
+    return Response(200, (*_BROWSER_HEADERS, content_type), text.encode())
+
+
+def _show_problems(problems: Sequence[str]) -> Response:
     lines = problems or ["consistent"]
     body = "".join(f"{line}\n" for line in lines).encode()
     return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body)

@@ -6,6 +6,7 @@ transport, and keeps the limits:
     waiting for a request     `idle` seconds from the end of the one before
     a request, head and body  `request` seconds from its first byte (the first request: from the
                               start of the connection), else 408
+    making an answer          `later` seconds, where it has to be waited for, else 503
     taking an answer          `write` seconds, for each chunk of a stream
     a head                    16 KiB and 100 lines, else 431
     a body                    64 KiB, thrown away (no page wants one), else 413
@@ -23,17 +24,19 @@ import contextlib
 import http
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from typing import Any
 
 import attrs
 import h11
 import trio
 
 from derp import log
-from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
 from derp.http.message import (
     Answer,
     BadRequest,
     Handoff,
+    Later,
     Request,
     Response,
     Stream,
@@ -53,6 +56,10 @@ _COMPLAINTS = {
     431: f"the request's head is larger than {MAX_HEAD // 1024} KiB",
     501: "chunked is the only transfer coding known here",
 }
+_PLAIN_TEXT = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+)
 _OUR_FAULT = Response(500, (("Connection", "close"),))
 _OUR_FAULT_RAW = (
     b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -61,10 +68,14 @@ _OUR_FAULT_RAW = (
 
 @attrs.frozen
 class Deadlines:
-    """How long each phase may take, in seconds; the Go derper has 30 s for each."""
+    """How long each phase may take, in seconds; the Go derper has 30 s for each.
+
+    `later` is its own: who is asked for a page in time, and can't answer, can still say why.
+    """
 
     idle: float = 30.0
     request: float = 30.0
+    later: float = 15.0
     write: float = 30.0
     linger: float = 1.0
 
@@ -122,6 +133,8 @@ class _FrontEnd:
             if isinstance(answer, Stream):
                 await self._stream(request, answer)
             else:
+                if isinstance(answer, Later):
+                    answer = await self._wait_for(request, answer)
                 await self._write(self._render(answer))
             if self._last:
                 await self._linger()
@@ -137,11 +150,7 @@ class _FrontEnd:
     async def refuse(self, refusal: BadRequest) -> None:
         """Tell the peer, as far as it listens."""
         self._last = True
-        headers = (
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("X-Content-Type-Options", "nosniff"),
-        )
-        answer = Response(refusal.status, headers, f"{refusal}\n".encode())
+        answer = Response(refusal.status, _PLAIN_TEXT, f"{refusal}\n".encode())
         with contextlib.suppress(ConnectionEnd):  # the refusal itself is what to report
             await self._write(self._render(answer))
             await self._linger()
@@ -241,6 +250,20 @@ class _FrontEnd:
             logger.exception("a page failed", **_fields(request))
             return _OUR_FAULT
 
+    async def _wait_for(self, request: Request, later: Later[Any]) -> Response:
+        seconds = self._deadlines.later
+        reason = f"no answer within {seconds:g} s"
+        try:
+            with trio.move_on_after(seconds):
+                return later.show(await later.ask())
+        except ControlLost as lost:
+            reason = str(lost)
+        except Exception:
+            logger.exception("a page failed", **_fields(request))
+            return _OUR_FAULT
+        logger.warning("a page could not be had", reason=reason, **_fields(request))
+        return Response(503, _PLAIN_TEXT, f"this page could not be had: {reason}\n".encode())
+
     async def _hand_over(self, upgrade: Upgrade) -> Handoff:
         if upgrade.answer:
             await self._write(upgrade.answer)
@@ -277,6 +300,9 @@ class _FrontEnd:
                         await self._write(self._conn.send(h11.Data(data=chunk)))
                 except ConnectionEnd:
                     raise
+                except ControlLost as lost:
+                    logger.warning("a stream ended", reason=str(lost), **_fields(request))
+                    return
                 except Exception:
                     # Left without its end, so that the client sees that something is missing.
                     logger.exception("a stream failed", **_fields(request))

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -6,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.http.bootstrap_dns import Record
-from derp.http.message import Answer, BadRequest, Request, Response, Stream, Upgrade, parse_request
-from derp.http.routes import Site, clean_path, route, route_plain
+from derp.http.message import (
+    Answer,
+    BadRequest,
+    Later,
+    Request,
+    Response,
+    Stream,
+    Upgrade,
+    parse_request,
+)
+from derp.http.routes import Awaited, Site, clean_path, route, route_plain
 from tests.http.sites import make_site
 
 Header = tuple[bytes, bytes]
@@ -224,6 +234,34 @@ class TestDebug:
         answer = route(site, request("/debug/traffic", remote=LOCAL))
         assert isinstance(answer, Stream)
         assert answer.chunks is site.traffic
+
+    @pytest.mark.parametrize(
+        ("page", "name", "found"),
+        [
+            ("/debug/", "facts", [("Version", "<1>")]),
+            ("/debug/varz", "varz", "x 1\n"),
+            ("/debug/check", "problems", ["one", "two"]),
+            ("/debug/check", "problems", []),
+        ],
+    )
+    def test_what_has_to_be_waited_for_makes_the_same_page(
+        self, page: str, name: str, found: Any
+    ) -> None:
+        asked = 0
+
+        async def ask() -> Any:
+            nonlocal asked
+            asked += 1
+            return found
+
+        site = make_site(**{name: Awaited(ask)})
+        answer = route(site, request(page, remote=LOCAL))
+        assert isinstance(answer, Later)
+        assert asked == 0
+        assert answer.ask is ask
+        at_once = make_site(**{name: lambda: found})
+        assert answer.show(found) == route(at_once, request(page, remote=LOCAL))
+        assert response(route(site, request(page))).status == 403
 
     def test_unknown(self, site: Site) -> None:
         assert response(route(site, request("/debug/vars", remote=LOCAL))).status == 404

@@ -1,6 +1,6 @@
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
-from derp.http.message import Answer, BadRequest, Handoff, Request, Response, Stream
+from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
+from derp.http.message import Answer, BadRequest, Handoff, Later, Request, Response, Stream
 from derp.http.routes import Site, route
 from derp.http.server import MAX_BODY, MAX_HEAD, Deadlines, serve
 from derp.net.transport import Endpoint
@@ -513,6 +513,115 @@ class TestBugs:
         assert data.endswith(b"4\r\none\n\r\n")
         assert visited.result is None
         assert "a secret" in caplog.text
+
+    async def test_in_a_stream_of_one_who_is_gone(self, caplog: pytest.LogCaptureFixture) -> None:
+        """That is no bug; the client sees that something is missing."""
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield b"one\n"
+            raise ControlLost("the other process has ended")
+
+        visited = visit(lambda _: Stream((), chunks))
+        data = await play(visited, [PROBE], eof=False)
+        assert data.endswith(b"4\r\none\n\r\n")
+        assert visited.result is None
+        [record] = caplog.records
+        assert record.exc_info is None
+
+
+def later(ask: Callable[[], Awaitable[str]]) -> Router:
+    """Answer each request with what `ask` gives."""
+    return lambda _: Later(ask, lambda text: Response(200, (("X", "y"),), text.encode()))
+
+
+class TestLater:
+    """A page that has to be waited for."""
+
+    @staticmethod
+    async def slow() -> str:
+        await trio.sleep(9)
+        return "text"
+
+    async def test_is_answered_like_one_that_has_not(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        asked = PROBE + b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n" + LAST_PROBE
+        visited = visit(later(self.slow))
+        data = await play(visited, [asked], eof=False)
+        at_once = visit(lambda _: Response(200, (("X", "y"),), b"text"))
+        assert without_date(data) == without_date(await play(at_once, [asked], eof=False))
+        assert [body for _, body in parse(data, "GET", "HEAD", "GET")] == [b"text", b"", b"text"]
+        assert trio.current_time() == pytest.approx(27)
+        assert visited.result is None
+
+    async def test_the_connection_stays_open(self, autojump_clock: trio.testing.MockClock) -> None:
+        visited = visit(later(self.slow))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(visited.serve)
+            for _ in range(5):
+                await visited.client.send(PROBE)
+                assert (await visited.client.receive()).endswith(b"\r\n\r\ntext")
+            visited.client.send_eof()
+        assert visited.result is None
+
+    async def test_that_never_comes(
+        self, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def never() -> str:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        visited = visit(later(never))
+        [(answer, body), (_, none)] = parse(
+            await play(visited, [PROBE + LAST_PROBE.replace(b"GET", b"HEAD")]), "GET", "HEAD"
+        )
+        assert answer.status_code == 503
+        assert body == b"this page could not be had: no answer within 15 s\n"
+        assert none == b""
+        assert trio.current_time() == pytest.approx(30)
+        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+        assert caplog.records[0].exc_info is None
+
+    async def test_the_bound_is_given(self, autojump_clock: trio.testing.MockClock) -> None:
+        visited = visit(later(self.slow))
+        visited.client.write(LAST_PROBE)
+        await serve(visited.transport, visited.router, visited.scratch, Deadlines(later=3))
+        visited.transport.close()
+        assert b" 503 " in await visited.client.receive_all()
+        assert trio.current_time() == pytest.approx(3)
+
+    async def test_from_one_who_is_gone(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def gone() -> str:
+            raise ControlLost("the other process has ended")
+
+        visited = visit(later(gone))
+        [(answer, body), _] = parse(await play(visited, [PROBE + LAST_PROBE]), "GET", "GET")
+        assert answer.status_code == 503
+        assert body == b"this page could not be had: the other process has ended\n"
+        assert caplog.records[0].exc_info is None
+        assert visited.result is None
+
+    @pytest.mark.parametrize("in_show", [False, True])
+    async def test_a_bug(self, in_show: bool, caplog: pytest.LogCaptureFixture) -> None:
+        async def ask() -> str:
+            if not in_show:
+                raise RuntimeError("a secret")
+            return "text"
+
+        def show(_text: str) -> Response:
+            raise RuntimeError("a secret")
+
+        visited = visit(lambda _: Later(ask, show))
+        [(answer, body)] = parse(await play(visited, [PROBE], eof=False), "GET")
+        assert (answer.status_code, body) == (500, b"")
+        assert caplog.records[0].exc_info is not None
+
+    async def test_of_a_client_that_breaks_a_rule_nobody_is_asked(self) -> None:
+        async def ask() -> str:
+            raise AssertionError
+
+        asked = post(b"Content-Length: 99999")
+        assert statuses(await play(visit(later(ask)), [asked], may_reset=True), "POST") == [413]
 
 
 class TestStreams:
