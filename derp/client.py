@@ -71,7 +71,7 @@ async def serve(
     fields["client"] = short(key)
     if can_mesh:
         fields["mesh"] = "peer"
-    server.hub.join(connection)
+    server.hub.join(connection, server.claim_time())
     server.schedule(connection, now)
     try:
         presence.joined(connection)
@@ -81,13 +81,7 @@ async def serve(
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit
         logger.info("joined", **fields)
-        try:
-            await Reader(server, connection).run(rest)
-        except PeerVanished:
-            # Whoever ended the connection from outside knows the reason.
-            if connection.ending is not None:
-                raise connection.ending from None
-            raise
+        await _read(connection, rest)
     finally:
         server.unschedule(connection)
         told = server.hub.leave(connection)
@@ -95,6 +89,43 @@ async def serve(
         connection.discard_queue()
         for member in told:
             member.peer_disconnected(key)
+
+
+async def serve_sibling(server: Server, transport: Transport) -> None:
+    """Serve another worker of this relay, which is no client: nobody is told of it.
+
+    What comes by a public port must never get here. Raises a ConnectionEnd where the worker does
+    not leave in good order.
+    """
+    transport.write(frames.server_key(server.public_key))
+    proof = await _login(server, transport, b"")
+    if proof is None:
+        return
+    key, info, box, rest = proof
+    if key != server.public_key or not server.is_sibling_key(info.mesh_key):
+        raise LoginRefused("it is no worker of this relay")
+    now = trio.current_time()
+    connection = Connection(server, transport, key, now=now, can_mesh=True)
+    connection.sibling = True
+    # Without them an idle link would not last.
+    server.schedule_keep_alive(connection, now)
+    try:
+        connection.send_control(login.seal_server_info(box))
+        await _read(connection, rest)
+    finally:
+        server.unschedule(connection)
+        server.sibling_watchers.pop(connection, None)
+        connection.discard_queue()
+
+
+async def _read(connection: Connection, rest: bytearray) -> None:
+    try:
+        await Reader(connection.server, connection).run(rest)
+    except PeerVanished:
+        # Whoever ended the connection from outside knows the reason.
+        if connection.ending is not None:
+            raise connection.ending from None
+        raise
 
 
 async def _admit(server: Server, transport: Transport, key: bytes) -> None:

@@ -20,6 +20,7 @@ from derp.relay.updates import Updates
 from derp.sender import Sender
 from derp.server import PRIVILEGED_WRITE_TIMEOUT, Server
 from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_present
+from derp.wire.linkframes import with_claim
 
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
@@ -30,7 +31,7 @@ it dials once more, and is told of those who are there, not of all who have been
 
 
 class Connection(Sender):
-    """One logged-in client."""
+    """One logged-in client; or another worker of this relay, which is no member of the hub."""
 
     __slots__ = (
         "_peer_gone_bucket",
@@ -42,6 +43,7 @@ class Connection(Sender):
         "not_ideal",
         "preferred",
         "prober",
+        "sibling",
     )
 
     def __init__(
@@ -61,6 +63,9 @@ class Connection(Sender):
         self.prober = prober
         self.can_mesh = can_mesh
         """It has shown the mesh key: it is trusted, and nothing of it is limited."""
+        self.sibling = False
+        """It is another worker: it is told of clients of this worker only, and nothing is counted
+        that a single worker would not count."""
         self.preferred = False
         self.connected_at = now
         self.bucket = None if can_mesh else server.bucket(now)
@@ -132,20 +137,21 @@ class Connection(Sender):
     def update(self, key: bytes, frame: bytes) -> None:
         """Tell a watcher that a client has come or gone: with `frame`, or what is true later."""
         if self.outbox is None:
-            self.server.metrics.mesh_updates(1)
+            self._updated(1)
             self.send_control(frame)
             return
-        updates = self._queue_updates((key,))
-        most = 2 * len(self.server.hub.active) + UPDATES_BEHIND
+        updates = self.queue_updates((key,))
+        hub = self.server.hub
+        most = 2 * (len(hub.active) + len(hub.siblings.best)) + UPDATES_BEHIND
         if len(updates) > most:
             self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 
     def update_all(self) -> None:
         """Tell a watcher of every client that is connected."""
-        self._queue_updates(self.server.hub.active)
+        self.queue_updates(self.server.hub.keys(local=self.sibling))
 
-    def _queue_updates(self, keys: Collection[bytes]) -> Updates:
-        """Queue what there is to tell of keys; none of it is ever let go."""
+    def queue_updates(self, keys: Collection[bytes]) -> Updates:
+        """Queue what there is to tell of keys, each different; none of it is ever let go."""
         # An empty outbox is false, but not None: something is unsent below it.
         outbox = self._start_sending() if self.outbox is None else self.outbox
         if outbox.updates is None:
@@ -155,9 +161,19 @@ class Connection(Sender):
 
     def _frame_of(self, key: bytes) -> bytes:
         """Build the frame that tells a watcher whether a key is connected by now."""
-        if (member := self.server.hub.active.get(key)) is not None:
+        hub = self.server.hub
+        if self.sibling:
+            if (member := hub.local(key)) is not None:
+                return with_claim(member.presence(), hub.claim(key))
+        elif (member := hub.active.get(key)) is not None:
             return member.presence()
+        elif (link := hub.siblings.best.get(key)) is not None:
+            return link.frames[key]
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
+
+    def _updated(self, changes: int) -> None:
+        if not self.sibling:
+            self.server.metrics.mesh_updates(changes)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         metrics = self.server.metrics

@@ -1,7 +1,11 @@
 """What a mesh peer may send and other clients may not: packets forwarded, watching, closing.
 
 A mesh peer is a client that has shown the mesh key: another relay, or somebody's monitoring. What
-it forwards is delivered here or nowhere, and never forwarded once more.
+it forwards is delivered in this relay or nowhere: to a client of this worker, or of another one.
+
+Another worker of this relay (Connection.sibling) may send the same. What comes from there is for
+clients of this worker only, also for those whose keys have yielded, and its packets are counted as
+if they had been sent to this worker in the first place.
 """
 
 from typing import Final
@@ -13,7 +17,7 @@ from derp.connection import Connection
 from derp.errors import ClosedByMesh
 from derp.metrics import DropReason
 from derp.wire import forwarding
-from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType
+from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short
 
 FRAMES: Final = frozenset(
@@ -49,9 +53,18 @@ def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
     found = forwarding.next_forwarded(server.buffer, start, end)
     stop, source, destination, packets, run, disco = found
     payload = len(run) - packets * PACKET_OVERHEAD
+    if peer.sibling:
+        if (client := server.hub.local(destination)) is not None:
+            client.deliver(run, packets, payload, source, disco=disco)
+        else:
+            server.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+        return stop, packets
     server.metrics.packets_forwarded_in += packets
     if (client := server.hub.active.get(destination)) is not None:
         client.deliver(run, packets, payload, source, disco=disco)
+        return stop, packets
+    if (worker := server.hub.siblings.best.get(destination)) is not None:
+        worker.forward(memoryview(run), packets, payload, destination, disco=disco)
         return stop, packets
     server.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
     if disco:
@@ -61,8 +74,14 @@ def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
 
 def _close(peer: Connection, key: bytes) -> None:
     """Disconnect a client (Go: handleFrameClosePeer)."""
-    found = peer.server.hub.connections(key)
+    server = peer.server
+    found = server.hub.connections(key)
     by = short(peer.key)
+    if not peer.sibling:
+        for worker in server.siblings:
+            worker.send_control(frame(FrameType.CLOSE_PEER, key))
+    elif not found:
+        return
     logger.info("a mesh peer closes a client", peer=by, client=short(key), connections=len(found))
     for connection in found:
         connection.end(ClosedByMesh(f"the mesh peer {by} asked for it"))

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from derp import meshpeer
+from derp import meshpeer, presence
 from derp.connection import Connection
 from derp.errors import PeerVanished
 from derp.metrics import DropReason
@@ -164,12 +164,13 @@ class Reader:
                     break
                 found += 1
                 if connection.duplicate:
-                    server.hub.heard(connection)
+                    presence.heard(connection)
                 if packets:
                     total += packets
                     self._relay(view[start:stop], packets, destination, disco=what == runs.DISCO)
                 elif what == _PING:
-                    server.metrics.got_ping += 1
+                    if not connection.sibling:
+                        server.metrics.got_ping += 1
                     ping = start + HEADER_LENGTH
                     pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
                 elif what == _NOTE_PREFERRED:
@@ -181,7 +182,11 @@ class Reader:
                     server.metrics.unknown_frames += 1
                 start = stop
         finally:
-            if pongs and connection.send_control(b"".join(pongs[:MAX_PONGS])):
+            if (
+                pongs
+                and connection.send_control(b"".join(pongs[:MAX_PONGS]))
+                and not connection.sibling
+            ):
                 server.metrics.sent_pong += len(pongs[:MAX_PONGS])
         if start > end:
             # A frame to skip reaches behind what has come.
@@ -203,6 +208,9 @@ class Reader:
             metrics.packets_received_other += packets
         if (peer := server.hub.active.get(destination)) is not None:
             peer.deliver(run, packets, payload, connection.key, disco=disco)
+            return
+        if (worker := server.hub.siblings.best.get(destination)) is not None:
+            worker.forward(run, packets, payload, destination, disco=disco)
             return
         if (link := server.hub.forwarders.best.get(destination)) is not None:
             metrics.packets_forwarded_out += packets

@@ -9,7 +9,7 @@ What must never happen here: an await in `send_control`, since those who call it
 shared read buffer; a frame written behind half of another; an exception that leaves the sending
 task and so ends the whole relay.
 
-A `Connection` is a client's; a `Link` (derp.mesh.link) leads to another relay.
+A `Connection` is a client's; a `Link` (derp.mesh.link) leads to another relay, or worker.
 """
 
 from typing import Final
@@ -80,6 +80,9 @@ class Sender:
         """Count runs that were queued and have been written."""
         raise NotImplementedError
 
+    def _updated(self, changes: int) -> None:
+        """Count changes that a watcher was told of at once."""
+
     def _dropped(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
         """Count packets that were queued and will not be sent; `payload` as an Entry has it."""
         self.server.metrics.drop(reason, disco, packets, payload)
@@ -106,7 +109,7 @@ class Sender:
         Whoever cancels this leaves something unsent: the outbox then stays, so that nothing is
         ever written behind half a frame.
         """
-        transport, metrics = self.transport, self.server.metrics
+        transport = self.transport
         size = MIN_SEND
         try:
             while True:
@@ -120,7 +123,7 @@ class Sender:
                     self.outbox = None
                     break
                 if waiting:
-                    metrics.mesh_updates(waiting - len(outbox.updates or ()))
+                    self._updated(waiting - len(outbox.updates or ()))
                 self._send_pieces(pieces, entries)
                 size = max(size // 2, MIN_SEND) if transport.unsent else min(size * 2, MAX_SEND)
         except ConnectionEnd as error:

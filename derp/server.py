@@ -2,6 +2,8 @@
 
 import hmac
 import random
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -47,6 +49,17 @@ class Forwarder(Protocol):
         """
 
 
+class Sibling(Forwarder, Protocol):
+    """A link to another worker of this relay."""
+
+    @property
+    def frames(self) -> Mapping[bytes, bytes]:
+        """For each key that is connected there, the PeerPresent frame that tells of it."""
+
+    def send_control(self, frame: bytes, *, must: bool = False) -> bool:
+        """Send or queue a frame that is no packet; False where it had to be let go."""
+
+
 @attrs.define(eq=False)
 class Server:
     """One relay: its key, who is connected, what is counted, and the buffer for reading.
@@ -66,12 +79,20 @@ class Server:
     metrics: Metrics = attrs.field(factory=Metrics)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """What mesh peers show to be trusted, 32 bytes; None where there are none."""
+    sibling_key: bytes | None = attrs.field(default=None, repr=False)
+    """What the workers of one relay show each other, 32 bytes; None where there is one worker."""
+    shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
+    """Nanoseconds, by a clock that is the same for all workers."""
     public_key: bytes = attrs.field(init=False)
-    hub: "Hub[Connection, Forwarder]" = attrs.field(init=False, factory=Hub)
+    hub: "Hub[Connection, Forwarder, Sibling]" = attrs.field(init=False, factory=Hub)
     keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
     round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
     watchers: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
     """The mesh peers that are told who comes and goes."""
+    siblings: dict[Sibling, None] = attrs.field(init=False, factory=dict)
+    """The links to other workers."""
+    sibling_watchers: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
+    """The other workers' connections here, on which they are told who comes and goes here."""
     sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
     """The peers with something queued, each with a task that sends it."""
     stopping: bool = attrs.field(init=False, default=False)
@@ -96,9 +117,15 @@ class Server:
 
     def is_mesh_key(self, shown: bytes | None) -> bool:
         """Whether a client has shown the mesh key (Go: isMeshPeer)."""
-        if self.mesh_key is None or shown is None:
-            return False
-        return hmac.compare_digest(self.mesh_key, shown)
+        return _is_same(self.mesh_key, shown)
+
+    def is_sibling_key(self, shown: bytes | None) -> bool:
+        """Whether another process has shown what only workers of this relay know."""
+        return _is_same(self.sibling_key, shown)
+
+    def claim_time(self) -> int:
+        """Return what a key is claimed with from other workers; 0 where there are none."""
+        return 0 if self.sibling_key is None else self.shared_clock()
 
     def is_back(self, key: bytes) -> None:
         """Note that another relay is up, and so can be dialled again: it has logged in here."""
@@ -144,3 +171,7 @@ class Server:
         """Forget a connection's timers."""
         self.keep_alives.discard(connection)
         self.round_trips.discard(connection)
+
+
+def _is_same(secret: bytes | None, shown: bytes | None) -> bool:
+    return secret is not None and shown is not None and hmac.compare_digest(secret, shown)

@@ -6,6 +6,7 @@
     login     the login at another relay, with the mesh key, and the wish to watch
     link      one link: who is connected there is heard on it, packets for them are forwarded on it
     backoff   how long to wait before the next try                                          (pure)
+    siblings  the same between the workers of one relay: over unix sockets, with some differences
 
 What comes the other way, from relays that have dialled this one, is a client like any other to
 begin with: see derp.meshpeer and derp.presence. What a link hears is told to the hub

@@ -11,18 +11,28 @@ relays which lost each other at the same moment don't dial at the same moments."
 
 
 class Backoff:
-    """Waits of 1, 2, 4 … 30 s, less some jitter. The Go derper waits 5 s each time."""
+    """Waits of 1, 2, 4 … 30 s, less some jitter. The Go derper waits 5 s each time.
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    `first` and `longest` are in seconds.
+    """
+
+    def __init__(
+        self,
+        chance: Callable[[], float] = random.random,
+        *,
+        first: float = FIRST,
+        longest: float = LONGEST,
+    ) -> None:
         self._chance = chance
-        self._next = FIRST
+        self._first = self._next = first
+        self._longest = longest
 
     def next(self) -> float:
         """Return the seconds to wait now."""
         wait = self._next
-        self._next = min(2 * wait, LONGEST)
+        self._next = min(2 * wait, self._longest)
         return wait * (1 - self._chance() / 4)
 
     def reset(self) -> None:
         """Begin anew, since all was well for a while."""
-        self._next = FIRST
+        self._next = self._first

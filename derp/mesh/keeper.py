@@ -1,4 +1,4 @@
-"""One task for each entry of -mesh-with: dial, log in, serve the link, and do so again.
+"""One task for each entry of -mesh-with, or other worker: dial, log in, serve the link; again.
 
 Each change of state is one line in the log, with its cause and what may help; the same failure
 again and again is told once.
@@ -34,7 +34,7 @@ logger = log.get("mesh")
 
 @attrs.define(eq=False)
 class Keeper:
-    """Keeps one link."""
+    """Keeps one link to another relay."""
 
     server: Server
     name: str
@@ -100,7 +100,7 @@ class Keeper:
         """
         transport, received = await self.connect()
         try:
-            login = await log_in(self.server, transport, received)
+            login = await self._log_in(transport, received)
         except BaseException:
             transport.abort()
             raise
@@ -109,7 +109,13 @@ class Keeper:
             transport.close()
             return None
         key, received = login
-        return Link(self.server, transport, key, now=trio.current_time()), received
+        return self._make_link(transport, key), received
+
+    async def _log_in(self, transport: Transport, received: bytes) -> tuple[bytes, bytes] | None:
+        return await log_in(self.server, transport, received)
+
+    def _make_link(self, transport: Transport, key: bytes) -> Link:
+        return Link(self.server, transport, key, now=trio.current_time())
 
     async def _serve(self, link: Link, received: bytes) -> float:
         """Serve a link to its end.
@@ -120,8 +126,7 @@ class Keeper:
         began = trio.current_time()
         self._await(None)
         self.link, self.trouble = link, ""
-        remote = str(link.transport.remote)
-        logger.info("meshed", relay=self.name, key=short(link.key), address=remote)
+        self._tell_of_link(link)
         reason = "closed"
         try:
             await link.serve(received)
@@ -137,7 +142,7 @@ class Keeper:
             reason = "it restarts"
         seconds = trio.current_time() - began
         fields = {"clients": len(link.present), "seconds": round(seconds)}
-        logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)
+        self._tell_of_loss(reason, fields)
         link.present.clear()
         self.trouble = reason
         if seconds < LASTED:
@@ -147,6 +152,13 @@ class Keeper:
         if link.restarts_in is None:
             return self.backoff.next()
         return max(SOON, min(link.restarts_in, LATE))
+
+    def _tell_of_link(self, link: Link) -> None:
+        remote = str(link.transport.remote)
+        logger.info("meshed", relay=self.name, key=short(link.key), address=remote)
+
+    def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
+        logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)
 
     def _tell_of_own_key(self, transport: Transport) -> None:
         """Say that what was dialled is this relay, or has a copy of its key."""

@@ -114,12 +114,16 @@ class Link(Sender):
                 raise self.ending from None
             raise
         finally:
-            lost = self.server.hub.remove_link(self.present, self)
+            lost = self._forget()
             self.discard_queue()
             try:
                 await self._tell(lost)
             finally:
                 poller.under_way -= 1
+
+    def _forget(self) -> list[bytes]:
+        """Take all keys back; return those for which there may be somebody to tell."""
+        return self.server.hub.remove_link(self.present, self)
 
     async def _tell(self, lost: list[bytes]) -> None:
         """Tell who knew these keys that they have gone, unless all clients are leaving anyway."""
@@ -166,7 +170,7 @@ class Link(Sender):
         try:
             for kind, payload in frames.feed(received):
                 if kind == _PEER_PRESENT:
-                    self._add(payload[:KEY_LENGTH])
+                    self._add(payload)
                 elif kind == _PEER_GONE:
                     # Whatever the reason: it does not have the client (Go: RunWatchConnectionLoop).
                     key = payload[:KEY_LENGTH]
@@ -181,14 +185,20 @@ class Link(Sender):
             if pongs:
                 self.send_control(b"".join(pongs[:MAX_PONGS]))
 
-    def _add(self, key: bytes) -> None:
+    def _add(self, payload: bytes) -> None:
         """Note that a client is there; it is told of again for each connection it has."""
+        key = payload[:KEY_LENGTH]
+        if self._note(key):
+            self.server.hub.add_forwarder(key, self)
+
+    def _note(self, key: bytes) -> bool:
+        """Note that a key is there; return whether that is new. Raises ProtocolViolation."""
         if key in self.present:
-            return
+            return False
         if len(self.present) >= MAX_CLIENTS:
             raise ProtocolViolation(f"it tells of more than {MAX_CLIENTS} clients")
         self.present.add(key)
-        self.server.hub.add_forwarder(key, self)
+        return True
 
     def _remove(self, key: bytes) -> None:
         for member in self.server.hub.remove_forwarder(key, self):

@@ -47,32 +47,39 @@ _SAME_KEY: Final = "is the mesh key the same on both relays?"
 
 
 async def log_in(
-    server: Server, transport: Transport, received: bytes
+    server: Server, transport: Transport, received: bytes, *, sibling: bool = False
 ) -> tuple[bytes, bytes] | None:
     """Log in; return the other relay's key, and what has come for the link.
 
-    `received` has come already. None where the other relay is this one itself. Raises NoLink.
+    `received` has come already. None where the other relay is this one itself. `sibling`: it has to
+    be another worker of this relay, which is shown what only workers know. Raises NoLink.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with before(trio.current_time() + TIMEOUT, late):
         try:
-            return await _log_in(server, _Frames(transport, server.view, received))
+            frames = _Frames(transport, server.view, received)
+            return await _log_in(server, frames, sibling=sibling)
         except LoginRefused as error:
             raise NoLink(str(error), "is it a DERP relay?") from error
     raise late
 
 
-async def _log_in(server: Server, frames: "_Frames") -> tuple[bytes, bytes] | None:
+async def _log_in(
+    server: Server, frames: "_Frames", *, sibling: bool
+) -> tuple[bytes, bytes] | None:
     transport = frames.transport
     try:
         greeting = await frames.next(FrameType.SERVER_KEY, MAX_GREETING)
     except ConnectionEnd as error:
         raise NoLink(f"it does not greet: {error}", "is it a DERP relay?") from error
     key = parse_server_key(greeting)
-    if key == server.public_key:
+    if sibling and key != server.public_key:
+        raise LoginRefused("the greeting is none of a worker of this relay")
+    if key == server.public_key and not sibling:
         return None
+    mesh_key = server.sibling_key if sibling else server.mesh_key
     box = client_box(server.private_key, key)
-    info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=server.mesh_key)
+    info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=mesh_key)
     client_info = seal_client_info(box, server.public_key, info)
     try:
         transport.write(client_info + WATCH_CONNS + frame(FrameType.PING, bytes(PING_LENGTH)))

@@ -1,15 +1,25 @@
 """Who is connected: from key to connection, duplicates, and who is told when somebody leaves.
 
-What is connected to another relay of the mesh is known by the link that leads there.
+What is connected to another relay of the mesh is known by the link that leads there, and so is
+what is connected to another worker of this one. Where a key is connected to several workers, the
+last writer is active, as among connections of one worker: this worker's connection *yields* to the
+other worker's while that has the higher claim (derp.relay.siblings). It is marked as a duplicate,
+so that what it sends is heard of, and takes the key back.
 
 The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
 """
 
-from collections.abc import Iterable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Collection, Iterable
+from typing import Final, Generic, Protocol, TypeVar
 
 from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
+from derp.relay.siblings import Siblings
+
+RECLAIM_EVERY: Final = 250_000_000
+"""Nanoseconds, at least, between two times that a key is taken back from other workers for what a
+connection sends: two that send all the time would have the workers tell each other of nothing
+else."""
 
 
 class Member(Protocol):
@@ -18,44 +28,63 @@ class Member(Protocol):
     key: bytes
     """The 32-byte key that it logged in with."""
     duplicate: bool
-    """Set by the hub: whether another connection has the same key."""
+    """Set by the hub: whether another connection has the same key, and `heard` is to be called."""
     heard_from: set[bytes]
     """Set by the hub: the keys that packets were handed to this connection from."""
 
 
 M = TypeVar("M", bound=Member)
 L = TypeVar("L")
+S = TypeVar("S")
 
 
-class Hub(Generic[M, L]):
-    """Every logged-in connection of this relay, and every key that a link to another one leads to.
+class Hub(Generic[M, L, S]):
+    """Every logged-in connection of this worker, and every key that a link to another one leads to.
 
-    A connection of this relay comes before any link.
+    A connection of this worker comes before any link, unless it yields; another worker of this
+    relay comes before other relays.
     """
 
     def __init__(self) -> None:
         self.active: dict[bytes, M] = {}
         """The connection that gets a key's packets. Read directly on the packet path."""
+        self.yielded: dict[bytes, M] = {}
+        """The same for keys whose packets go to another worker: it gets only those that come from
+        there."""
         self.members: dict[M, None] = {}
         self.duplicates: dict[bytes, DuplicateSet[M]] = {}
         self.duplicate_logins = 0
         """How many connections have ever joined while their key was connected."""
         self.forwarders: Forwarders[L] = Forwarders()
+        """The links to other relays."""
+        self.siblings: Siblings[S] = Siblings()
+        """The links to other workers of this one."""
+        # What this worker claims, and when it took a key back; both only where there are others.
+        self._claims: dict[bytes, int] = {}
+        self._reclaimed: dict[bytes, int] = {}
         self._told_when_gone: dict[bytes, set[M]] = {}
 
-    def join(self, member: M) -> None:
-        """Let a connection in; it gets its key's packets from now on."""
+    def join(self, member: M, now: int = 0) -> None:
+        """Let a connection in; it gets its key's packets from now on.
+
+        `now` is in nanoseconds, by a clock that all workers share; 0 where there is one worker.
+        """
         key = member.key
         self.members[member] = None
         if (duplicates := self.duplicates.get(key)) is not None:
             duplicates.add(member)
-        elif (other := self.active.get(key)) is not None:
+        elif (other := self.local(key)) is not None:
             self.duplicates[key] = DuplicateSet(other, member)
             other.duplicate = True
         if key in self.duplicates:
             member.duplicate = True
             self.duplicate_logins += 1
+        elif key in self.siblings:
+            self.duplicate_logins += 1
+        self.yielded.pop(key, None)
         self.active[key] = member
+        if now:
+            self._claim(key, now)
 
     def leave(self, member: M) -> set[M]:
         """Let a connection go; return those to be told that its key is no longer reachable."""
@@ -67,15 +96,86 @@ class Hub(Generic[M, L]):
                 if not watching:
                     del self._told_when_gone[source]
 
+        holder = self.yielded if key in self.yielded else self.active
         if (duplicates := self.duplicates.get(key)) is None:
-            del self.active[key]
+            del holder[key]
+            self._claims.pop(key, None)
+            self._reclaimed.pop(key, None)
             return self.gone(key)
         duplicates.remove(member)
-        self.active[key] = duplicates.active
+        holder[key] = duplicates.active
         if len(duplicates.members) == 1:
             del self.duplicates[key]
-            duplicates.active.duplicate = False
+            duplicates.active.duplicate = holder is self.yielded
         return set()
+
+    def local(self, key: bytes) -> M | None:
+        """Return the connection to this worker that a key's packets reach, if it has one."""
+        found = self.active.get(key)
+        return self.yielded.get(key) if found is None else found
+
+    def is_here(self, key: bytes) -> bool:
+        """Whether a key is connected to this relay, at whatever worker."""
+        return key in self.active or key in self.siblings.best
+
+    def keys(self, *, local: bool) -> Collection[bytes]:
+        """List the keys that are connected to this worker, or to any of this relay."""
+        more = self.yielded if local else self.siblings.best
+        return self.active.keys() | more.keys() if more else self.active.keys()
+
+    def claim(self, key: bytes) -> int:
+        """Return this worker's claim to a key that is connected to it, for the others."""
+        return self._claims.get(key, 0)
+
+    def add_sibling(self, key: bytes, link: S, claim: int) -> None:
+        """Note that the worker to which `link` leads has `key`, with that claim."""
+        self.siblings.add(key, link, claim)
+        self._settle(key)
+
+    def remove_sibling(self, key: bytes, link: S) -> set[M]:
+        """Note that it does so no longer; return those to be told that `key` is gone."""
+        last = self.siblings.remove(key, link)
+        self._settle(key)
+        return self.gone(key) if last else set()
+
+    def remove_sibling_link(self, keys: Iterable[bytes], link: S) -> list[bytes]:
+        """Note that `link` leads to none of `keys` any longer; return those not in this relay now.
+
+        Who is to be told of them is found with `awaited` and `gone`.
+        """
+        lost = []
+        for key in keys:
+            last = self.siblings.remove(key, link)
+            self._settle(key)
+            if last and key not in self.active:
+                lost.append(key)
+        return lost
+
+    def awaited(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of `keys` for which there may be somebody to tell, with `gone`."""
+        told = self._told_when_gone
+        return [key for key in keys if key in told]
+
+    def _claim(self, key: bytes, now: int) -> None:
+        self._claims[key] = max(now, self.siblings.claim(key) + 1)
+
+    def _settle(self, key: bytes) -> None:
+        """Have a key's connection yield, or take the key back, as the claims are by now."""
+        theirs = self.siblings.claim(key)
+        if (member := self.active.get(key)) is not None:
+            if key in self.siblings and theirs >= self._claims.get(key, 0):
+                del self.active[key]
+                self.yielded[key] = member
+                member.duplicate = True
+        elif (member := self.yielded.get(key)) is not None and (
+            key not in self.siblings or theirs < self._claims.get(key, 0)
+        ):
+            self._take_back(key, member)
+
+    def _take_back(self, key: bytes, member: M) -> None:
+        del self.yielded[key]
+        self.active[key] = member
+        member.duplicate = key in self.duplicates
 
     def add_forwarder(self, key: bytes, link: L) -> None:
         """Note that `link` leads to a relay that `key` is connected to."""
@@ -91,38 +191,68 @@ class Hub(Generic[M, L]):
         Returns those for which there may be somebody to tell, with `gone`: that is slow where they
         are many, and what is back by then has not gone.
         """
-        told = self._told_when_gone
-        return [key for key in keys if self._remove_forwarder(key, link) and key in told]
+        return self.awaited(key for key in keys if self._remove_forwarder(key, link))
 
     def _remove_forwarder(self, key: bytes, link: L) -> bool:
         """Forget that `link` leads to `key`; return whether no other one does."""
-        if key in self.active and key not in self.forwarders:
+        if key not in self.forwarders and self.is_here(key):
             # To the original, what a key is connected to here is in place of a link.
             self.forwarders.delete_other += 1
         return self.forwarders.remove(key, link)
 
     def gone(self, key: bytes) -> set[M]:
         """Return who is to be told of a key that has left, unless it is still reachable."""
-        if key in self.active or key in self.forwarders:
+        if self.is_here(key) or key in self.forwarders:
             return set()
         return self._told_when_gone.pop(key, set())
 
     def connections(self, key: bytes) -> list[M]:
-        """List the connections that a key has to this relay."""
+        """List the connections that a key has to this worker."""
         if (duplicates := self.duplicates.get(key)) is not None:
             return list(duplicates.members)
-        return [self.active[key]] if key in self.active else []
+        member = self.local(key)
+        return [] if member is None else [member]
 
     @property
     def known(self) -> int:
         """How many keys are connected, to this relay or to another of the mesh."""
-        return len(self.active.keys() | self.forwarders.best.keys())
+        here = self.active.keys() | self.siblings.best.keys()
+        return len(here | self.forwarders.best.keys())
 
-    def heard(self, member: M) -> None:
-        """Note that a connection whose `duplicate` is set has sent something."""
-        duplicates = self.duplicates[member.key]
-        duplicates.heard(member)
-        self.active[member.key] = member
+    @property
+    def duplicate_keys(self) -> int:
+        """How many keys are connected more than once, of those that are active at this worker."""
+        return len(self.active.keys() & self._shared())
+
+    @property
+    def duplicate_connections(self) -> int:
+        """How many connections to this worker such keys have, wherever they are active."""
+        shared = self._shared() - self.duplicates.keys()
+        several = sum(len(duplicates.members) for duplicates in self.duplicates.values())
+        return several + len((self.active.keys() | self.yielded.keys()) & shared)
+
+    def _shared(self) -> set[bytes]:
+        return self.duplicates.keys() | self.siblings.best.keys()
+
+    def heard(self, member: M, now: int = 0) -> bool:
+        """Note that a connection whose `duplicate` is set has sent something.
+
+        `now` is as for `join`. Returns whether that took its key back from another worker, which
+        the others are to be told then.
+        """
+        key = member.key
+        if (duplicates := self.duplicates.get(key)) is not None:
+            duplicates.heard(member)
+        if key not in self.yielded:
+            self.active[key] = member
+            return False
+        self.yielded[key] = member
+        if now - self._reclaimed.get(key, -RECLAIM_EVERY) < RECLAIM_EVERY:
+            return False
+        self._reclaimed[key] = now
+        self._claim(key, now)
+        self._take_back(key, member)
+        return True
 
     def handed_over(self, source: bytes, member: M) -> None:
         """Note that `member` was handed a packet from `source`, for the first time.
@@ -135,23 +265,26 @@ class Hub(Generic[M, L]):
 
     def check(self) -> list[str]:
         """Return what is inconsistent, one sentence each; empty when all is well."""
-        problems = self.forwarders.check()
+        problems = [*self.forwarders.check(), *self.siblings.check()]
         keys: dict[bytes, int] = {}
         for member in self.members:
             keys[member.key] = keys.get(member.key, 0) + 1
-        if keys.keys() != self.active.keys():
-            difference = len(keys.keys() ^ self.active.keys())
+        held = self.active | self.yielded
+        if keys.keys() != held.keys():
+            difference = len(keys.keys() ^ held.keys())
             problems.append(f"{difference} keys are connected or active, but not both")
-        if inactive := sum(member not in self.members for member in self.active.values()):
+        if inactive := sum(member not in self.members for member in held.values()):
             problems.append(f"{inactive} active connections have left")
+        problems += self._check_yielded()
         if {key for key, count in keys.items() if count > 1} != self.duplicates.keys():
             problems.append("the keys connected more than once are not those known as duplicates")
         for key, duplicates in self.duplicates.items():
             if len(duplicates.members) != keys.get(key):
                 problems.append("a set of duplicates has lost or kept a connection")
-            if self.active.get(key) is not duplicates.active:
+            if self.local(key) is not duplicates.active:
                 problems.append("a set of duplicates disagrees on who is active")
-        if wrong := sum(m.duplicate is not (m.key in self.duplicates) for m in self.members):
+        heard = self.duplicates.keys() | self.yielded.keys()
+        if wrong := sum(member.duplicate is not (member.key in heard) for member in self.members):
             problems.append(f"{wrong} connections are wrong about being duplicates")
         if not all(self._told_when_gone.values()):
             problems.append("somebody's leaving would be told to nobody")
@@ -161,4 +294,24 @@ class Hub(Generic[M, L]):
             for member in watching
         ):
             problems.append(f"{gone} connections that have left wait to hear of others leaving")
+        return problems
+
+    def _check_yielded(self) -> list[str]:
+        problems = []
+        if self.active.keys() & self.yielded.keys():
+            problems.append("a key is active and has yielded")
+        shared = self.active.keys() & self.siblings.best.keys()
+        if any(self.siblings.claim(key) >= self._claims.get(key, 0) for key in shared):
+            problems.append("a key has not yielded to the worker that had it last")
+        for key in self.yielded:
+            if key not in self.siblings:
+                problems.append("a key has yielded to nobody")
+            elif self.siblings.claim(key) < self._claims.get(key, 0):
+                problems.append("a key has yielded to a worker that had it before")
+        if (
+            (self._claims.keys() | self._reclaimed.keys())
+            - self.active.keys()
+            - self.yielded.keys()
+        ):
+            problems.append("a key is claimed that is not connected")
         return problems

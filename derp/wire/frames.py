@@ -160,6 +160,8 @@ def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
 
 
 _PRESENT: Final = struct.Struct(">32s16sHB")
+PEER_PRESENT_LENGTH: Final = _PRESENT.size
+"""Bytes of a PeerPresent payload, as it is made here."""
 
 
 @attrs.frozen

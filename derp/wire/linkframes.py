@@ -4,13 +4,24 @@ Those are few and short: who has come, who has gone, pings, and that the relay r
 is skipped without being kept, packets too: they come only where a client sends them to the key of
 this relay. What is too short or too long for its type is skipped as well, and counted (Go:
 Client.recvTimeout drops what is short): a link is too much to lose for it.
+
+Workers of one relay tell each other of a key with a PeerPresent frame that has their claim to it
+(derp.relay.siblings) behind the rest: 8 bytes, big-endian.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
 from derp.errors import ProtocolViolation
-from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, PING_LENGTH, FrameType
+from derp.wire.frames import (
+    HEADER,
+    HEADER_LENGTH,
+    KEY_LENGTH,
+    PEER_PRESENT_LENGTH,
+    PING_LENGTH,
+    FrameType,
+    frame,
+)
 
 MAX_FRAME: Final = 1 << 20
 """The longest payload that is skipped (Go: Client.recvTimeout)."""
@@ -18,6 +29,7 @@ MAX_KEPT: Final = 1000
 """The longest payload of a frame that is acted on: room for what later versions may add."""
 
 _RESTARTING_LENGTH: Final = 8
+_CLAIM_LENGTH: Final = 8
 _NEVER: Final = range(0)
 _KEPT: Final = {
     int(kind): range(shortest, MAX_KEPT + 1)
@@ -28,6 +40,18 @@ _KEPT: Final = {
         (FrameType.RESTARTING, _RESTARTING_LENGTH),
     )
 }
+
+
+def with_claim(present: bytes, claim: int) -> bytes:
+    """Build, of a PeerPresent frame, the one that tells another worker."""
+    payload = present[HEADER_LENGTH:]
+    return frame(FrameType.PEER_PRESENT, payload + claim.to_bytes(_CLAIM_LENGTH, "big"))
+
+
+def split_claim(payload: bytes) -> tuple[bytes, int]:
+    """Take apart the payload of such a frame: the frame without the claim, and that."""
+    present, claim = payload[:PEER_PRESENT_LENGTH], payload[PEER_PRESENT_LENGTH:][:_CLAIM_LENGTH]
+    return frame(FrameType.PEER_PRESENT, present), int.from_bytes(claim, "big")
 
 
 class LinkFrames:

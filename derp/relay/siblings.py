@@ -1,0 +1,71 @@
+"""Which other worker of this relay has a key, and who had it last: last writer wins.
+
+Each worker claims the keys that are connected to it, with a number that grows whenever a key logs
+in or makes itself heard: nanoseconds of a clock that all workers share, but always more than what
+the other workers are known to claim. Of several that claim a key, it is reached through the one
+with the highest claim, in whatever order the claims are heard.
+"""
+
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
+
+
+class Siblings(Generic[S]):
+    """For each key that other workers claim, the links to them."""
+
+    def __init__(self) -> None:
+        self.best: dict[bytes, S] = {}
+        """The link that a key's packets take. Read directly on the packet path."""
+        # What is claimed there, and all links of the keys that have more than one.
+        self._claims: dict[bytes, int] = {}
+        self._several: dict[bytes, dict[S, int]] = {}
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.best
+
+    def claim(self, key: bytes) -> int:
+        """Return the highest claim to a key; 0 where there is none."""
+        return self._claims.get(key, 0)
+
+    def add(self, key: bytes, link: S, claim: int) -> None:
+        """Note that the worker to which `link` leads claims a key, perhaps once more."""
+        best = self.best.get(key)
+        if best is None or (best is link and key not in self._several):
+            self.best[key] = link
+            self._claims[key] = claim
+            return
+        several = self._several.setdefault(key, {best: self._claims[key]})
+        several[link] = claim
+        self._choose(key, several)
+
+    def remove(self, key: bytes, link: S) -> bool:
+        """Note that the worker claims the key no longer; return whether no other one does now."""
+        if (several := self._several.get(key)) is None:
+            if self.best.get(key) is not link:
+                return False
+            del self.best[key], self._claims[key]
+            return True
+        if link in several:
+            del several[link]
+            self._choose(key, several)
+            if len(several) == 1:
+                del self._several[key]
+        return False
+
+    def _choose(self, key: bytes, several: dict[S, int]) -> None:
+        best = max(several, key=several.__getitem__)
+        self.best[key] = best
+        self._claims[key] = several[best]
+
+    def check(self) -> list[str]:
+        """Return what is inconsistent, one sentence each; empty when all is well."""
+        problems = []
+        if self.best.keys() != self._claims.keys():
+            problems.append("the keys at other workers are not those that are claimed there")
+        for key, several in self._several.items():
+            if len(several) < 2:
+                problems.append("a key is at less than two other workers, and in a set of them")
+            elif several.get(self.best[key]) != max(several.values()):
+                problems.append("a key's packets do not go to the worker that had it last")
+        return problems
