@@ -10,7 +10,7 @@ import attrs
 from derp.config import Config
 from derp.errors import StartError
 from derp.net import activation
-from derp.net.listener import TCPOptions, endpoint, open_listeners, take_over
+from derp.net.listener import TCPOptions, endpoint, join, open_listeners, take_over
 from stun import server as stun_server
 
 
@@ -77,3 +77,32 @@ def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
     handed.refuse_rest()
     return Sockets(main, plain, stun)
+
+
+def share(
+    sockets: Sockets, count: int, config: Config, stack: contextlib.ExitStack
+) -> list[Sockets]:
+    """Return as many Sockets as there are to be processes, the first one as it is.
+
+    What comes is spread over them by the kernel (SO_REUSEPORT). Where a socket was opened by
+    another user, as systemd's are, nobody else may join it: then all processes have that one.
+    `stack` closes what is opened.
+    """
+    options = tcp_options(config)
+
+    def another(sock: socket.socket) -> socket.socket:
+        try:
+            twin = stack.enter_context(join(sock))
+        except OSError:
+            return sock
+        if twin.type == socket.SOCK_STREAM:
+            take_over(twin, options)
+        else:
+            stun_server.prepare(twin)
+        return twin
+
+    shared = [sockets]
+    for _ in range(count - 1):
+        groups = (sockets.main, sockets.plain, sockets.stun)
+        shared.append(Sockets(*([another(sock) for sock in group] for group in groups)))
+    return shared

@@ -14,7 +14,7 @@ import queue
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Self
 
 from derp.log.formats import Logfmt, Terminal
@@ -50,8 +50,12 @@ class Output:
         self.stop()
 
 
-def start(level: int = logging.INFO, *, fd: int | None = None) -> Output:
+def start(
+    level: int = logging.INFO, *, fd: int | None = None, also: Mapping[str, object] | None = None
+) -> Output:
     """Begin to write events to stderr (or `fd`, which stays the caller's).
+
+    `also` are fields of each line, for one of several processes that write to the same stderr.
 
     `level` is for our own events; libraries' are written from WARNING on. Colours need a
     terminal, and an environment without NO_COLOR (https://no-color.org).
@@ -61,7 +65,7 @@ def start(level: int = logging.INFO, *, fd: int | None = None) -> Output:
     if os.isatty(fd):
         no_colour = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         formatter = Terminal(colour=not no_colour)
-    handler = _Handler(fd, formatter)
+    handler = _Handler(fd, formatter, also or {})
     logging.getLogger("derper").setLevel(level)
     logging.getLogger().addHandler(handler)
     # What no format shows need not be looked up for each line.
@@ -108,8 +112,9 @@ class Writer:
         more = True
         while more:
             lines, more = self._take()
-            if lines and self._write(lines):
-                self._tell_of_losses()
+            for portion in _portions(lines):
+                if self._write(portion):
+                    self._tell_of_losses()
         os.close(self._fd)
 
     def _take(self) -> tuple[list[str], bool]:
@@ -157,15 +162,36 @@ class Writer:
         poll.poll()
 
 
+def _portions(lines: list[str]) -> Iterator[list[str]]:
+    """Divide lines into those that a pipe takes in one piece (POSIX: PIPE_BUF).
+
+    So lines of several processes stay whole; one that is longer goes alone.
+    """
+    portion: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode("utf-8", "backslashreplace")) + 1
+        if portion and size + length > select.PIPE_BUF:
+            yield portion
+            portion, size = [], 0
+        portion.append(line)
+        size += length
+    if portion:
+        yield portion
+
+
 class _Handler(logging.Handler):
     """Formats where the event arises, so that the thread sees nothing but text."""
 
-    def __init__(self, fd: int, formatter: logging.Formatter) -> None:
+    def __init__(self, fd: int, formatter: logging.Formatter, also: Mapping[str, object]) -> None:
         super().__init__()
         self.setFormatter(formatter)
+        self._also = also
         self.writer = Writer(fd, self._lost)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._also:
+            record.fields = {**getattr(record, "fields", {}), **self._also}
         self.writer.put(self.format(record))
 
     def _lost(self, count: int) -> str:

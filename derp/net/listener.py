@@ -72,6 +72,27 @@ def take_over(listener: socket.socket, options: TCPOptions) -> None:
     listener.listen(BACKLOG)
 
 
+def join(sock: socket.socket) -> socket.socket:
+    """Bind another socket to the address of one that is bound, to share what comes (SO_REUSEPORT).
+
+    The first one was bound alone, so that a port which another program has was refused to it.
+    Raises OSError, as where `sock` is another user's.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    joined = socket.socket(sock.family, sock.type)
+    try:
+        joined.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.type == socket.SOCK_STREAM:
+            joined.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            joined.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        joined.bind(sock.getsockname())
+    except BaseException:
+        joined.close()
+        raise
+    return joined
+
+
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
     if host not in _WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

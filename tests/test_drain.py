@@ -1,4 +1,4 @@
-"""What the supervisor does to stop, as far as no process is needed for it."""
+"""What a relay does to stop, as far as no process is needed for it."""
 
 import socket
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp import supervisor
+from derp import drain
 from derp.net.poller import Poller
 from tests.peers import RESTARTING
 from tests.relays import running, with_mesh_key
@@ -21,7 +21,7 @@ async def test_whoever_gets_the_number_of_a_closed_listener_can_lend_it() -> Non
         numbers = {listener.fileno() for listener in listeners}
         for listener in listeners:
             poller.add_urgent(listener.fileno())
-        supervisor.stop_listening(relay.server, listeners)
+        drain.stop_listening(relay.server, listeners)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             assert ours.fileno() in numbers
@@ -35,10 +35,10 @@ async def test_whoever_gets_the_number_of_a_closed_listener_can_lend_it() -> Non
 async def test_relays_are_told_to_come_back_soon_and_clients_to_spread_out(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor.random, "randrange", lambda spread: spread - 1)
+    monkeypatch.setattr(drain.random, "randrange", lambda spread: spread - 1)
     async with running(with_mesh_key) as relay:
         peer, client = await relay.mesh_login(), await relay.login()
-        await supervisor.drain(relay.server)
+        await drain.drain(relay.server)
         for who, moment in ((peer, 1000), (client, 1999)):
             kind, payload = await who.receive()
             assert kind == RESTARTING

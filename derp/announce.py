@@ -1,0 +1,50 @@
+"""What the operator is told once everything is served."""
+
+import json
+import sys
+
+from certs.pair import Pair
+from derp import admission, log, mapentry
+from derp.config import Config
+from derp.mesh import plan as mesh_plan
+from derp.net.listener import endpoint
+from derp.prepared import Prepared
+
+logger = log.get("server")
+
+
+def announce(config: Config, prepared: Prepared) -> None:
+    """Say what is served where and to whom, and what to put into the DERP map."""
+    kind = "HTTPS" if prepared.certificates is not None else "HTTP"
+    served = (("HTTP", prepared.sockets.plain), ("STUN", prepared.sockets.stun))
+    for what, opened in ((kind, prepared.sockets.main), *served):
+        for sock in opened:
+            logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    if config.derp and prepared.certificates is None and not config.dev:
+        logger.warning(
+            "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
+            "-certmode manual or -acme-directory",
+            address=str(config.addr),
+        )
+    if config.derp:
+        admission.announce(config, prepared.gate)
+        mesh_plan.announce(config, prepared.mesh)
+    if prepared.certificates is not None and config.hostname_is_ip:
+        pair = prepared.certificates.statuses[0].pair
+        # One that is renewed every few days must not be pinned.
+        announce_node(config, prepared, None if config.serve_acme else pair)
+
+
+def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
+    """Print the node for the DERP map of a relay that is reached by its address."""
+    if not config.derp and not config.stun:
+        return
+    node = mapentry.make_node(
+        config,
+        None if pair is None else mapentry.pin_for(config, pair),
+        derp_port=prepared.sockets.main[0].getsockname()[1],
+        stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
+    )
+    # On standard output, to be copied as it is: in the log its quotes would be escaped.
+    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node.fields())}\n")
+    sys.stdout.flush()
