@@ -57,6 +57,10 @@ class Control:
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
 
+    def tell_first(self, message: Json) -> None:
+        """Have `message` be the first that the other end gets: see `receive_first`."""
+        self._to_writer.send_nowait(_packed(message))
+
     async def call(self, what: str, body: Json = None) -> Json:
         """Ask the other end. Raises ControlLost where it has gone, does not answer, or refuses."""
         self._last_id += 1
@@ -121,9 +125,8 @@ class Control:
         await self._send(answer)
 
     async def _send(self, message: dict[str, Json]) -> None:
-        text = json.dumps(message, separators=(",", ":")).encode()
         try:
-            await self._to_writer.send(_LENGTH.pack(len(text)) + text)
+            await self._to_writer.send(_packed(message))
         except trio.BrokenResourceError as error:
             raise ControlLost("the other process has ended") from error
 
@@ -134,6 +137,27 @@ class Control:
             except trio.BrokenResourceError:
                 # The reader notices, too, and ends `run`.
                 return
+
+
+def receive_first(sock: socket.socket) -> Json:
+    """Wait for what the other end tells first. Blocks. Raises ControlLost."""
+    with sock.makefile("rb", buffering=0) as stream:
+
+        def read(size: int) -> bytes:
+            received = b""
+            while len(received) < size:
+                data = stream.read(size - len(received))
+                if not data:
+                    raise ControlLost("the other process ended before it said anything")
+                received += data
+            return received
+
+        return json.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))
+
+
+def _packed(message: Json) -> bytes:
+    text = json.dumps(message, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(text)) + text
 
 
 def _next_message(received: bytearray) -> dict[str, Json] | None:
