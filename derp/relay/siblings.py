@@ -66,6 +66,6 @@ class Siblings(Generic[S]):
         for key, several in self._several.items():
             if len(several) < 2:
                 problems.append("a key is at less than two other workers, and in a set of them")
-            elif several.get(self.best[key]) != max(several.values()):
+            elif key in self.best and several.get(self.best[key]) != max(several.values()):
                 problems.append("a key's packets do not go to the worker that had it last")
         return problems

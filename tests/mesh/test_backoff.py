@@ -29,3 +29,10 @@ def test_never_at_once_and_never_long(chances: list[float]):
 def test_two_relays_drift_apart():
     one, other = Backoff(), Backoff()
     assert [one.next() for _ in range(5)] != pytest.approx([other.next() for _ in range(5)])
+
+
+def test_with_other_bounds() -> None:
+    backoff = Backoff(lambda: 0.0, first=0.1, longest=1.0)
+    assert [backoff.next() for _ in range(6)] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1, 1])
+    backoff.reset()
+    assert backoff.next() == pytest.approx(0.1)

@@ -20,7 +20,7 @@ class Member:
 
 
 def test_a_single_connection_is_the_active_one() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     member = Member(A)
     hub.join(member)
     assert hub.active == {A: member}
@@ -31,7 +31,7 @@ def test_a_single_connection_is_the_active_one() -> None:
 
 
 def test_the_newest_duplicate_is_active_until_another_speaks() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     first, second = Member(A), Member(A)
     hub.join(first)
     hub.join(second)
@@ -46,7 +46,7 @@ def test_the_newest_duplicate_is_active_until_another_speaks() -> None:
 
 
 def test_when_the_active_duplicate_leaves_the_other_takes_over() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     first, second = Member(A), Member(A)
     hub.join(first)
     hub.join(second)
@@ -57,7 +57,7 @@ def test_when_the_active_duplicate_leaves_the_other_takes_over() -> None:
 
 
 def test_of_silent_duplicates_the_oldest_takes_over() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     first, second, third = Member(A), Member(A), Member(A)
     for member in (first, second, third):
         hub.join(member)
@@ -66,7 +66,7 @@ def test_of_silent_duplicates_the_oldest_takes_over() -> None:
 
 
 def test_those_who_were_handed_packets_are_told_once() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     sender, receiver, bystander = Member(A), Member(B), Member(C)
     for member in (sender, receiver, bystander):
         hub.join(member)
@@ -80,7 +80,7 @@ def test_those_who_were_handed_packets_are_told_once() -> None:
 
 
 def test_nobody_is_told_while_a_duplicate_stays() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     first, second, receiver = Member(A), Member(A), Member(B)
     for member in (first, second, receiver):
         hub.join(member)
@@ -90,7 +90,7 @@ def test_nobody_is_told_while_a_duplicate_stays() -> None:
 
 
 def test_who_has_left_is_not_told() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     sender, receiver = Member(A), Member(B)
     hub.join(sender)
     hub.join(receiver)
@@ -101,7 +101,7 @@ def test_who_has_left_is_not_told() -> None:
 
 
 def test_a_client_that_leaves_here_and_is_reachable_there_is_not_gone() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     mover, receiver = Member(A), Member(B)
     hub.join(mover)
     hub.join(receiver)
@@ -113,7 +113,7 @@ def test_a_client_that_leaves_here_and_is_reachable_there_is_not_gone() -> None:
 
 
 def test_a_client_that_leaves_there_and_is_connected_here_is_not_gone() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     mover, receiver = Member(A), Member(B)
     hub.join(receiver)
     hub.add_forwarder(A, "there")
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_there_and_is_connected_here_is_not_gone() -> None:
 
 
 def test_nobody_is_told_until_the_last_link_to_a_key_is_gone() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     receiver, bystander = Member(B), Member(C)
     hub.join(receiver)
     hub.join(bystander)
@@ -137,7 +137,7 @@ def test_nobody_is_told_until_the_last_link_to_a_key_is_gone() -> None:
 
 
 def test_a_key_that_is_back_when_it_is_to_be_told_of_is_not_gone() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     receiver, bystander = Member(B), Member(C)
     hub.join(receiver)
     hub.join(bystander)
@@ -153,7 +153,7 @@ def test_a_key_that_is_back_when_it_is_to_be_told_of_is_not_gone() -> None:
 
 
 def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     receiver = Member(B)
     hub.join(receiver)
     hub.add_forwarder(A, "there")
@@ -164,7 +164,7 @@ def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
 
 
 def test_a_key_that_is_connected_here_and_there_is_known_once() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     assert hub.known == 0
     hub.join(Member(A))
     hub.add_forwarder(A, "one")
@@ -174,7 +174,7 @@ def test_a_key_that_is_connected_here_and_there_is_known_once() -> None:
 
 
 def test_all_connections_of_a_key_are_listed() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     first, second, other = Member(A), Member(A), Member(B)
     for member in (first, second, other):
         hub.join(member)
@@ -187,7 +187,7 @@ def test_all_connections_of_a_key_are_listed() -> None:
 
 
 def test_the_check_looks_at_the_links_too() -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     hub.add_forwarder(A, "one")
     hub.add_forwarder(A, "two")
     assert hub.check() == []
@@ -197,7 +197,7 @@ def test_the_check_looks_at_the_links_too() -> None:
 
 def test_the_check_notices_each_kind_of_damage() -> None:
     def damaged(damage: str) -> list[str]:
-        hub: Hub[Member, object] = Hub()
+        hub: Hub[Member, object, object] = Hub()
         first, second, receiver = Member(A), Member(A), Member(B)
         for member in (first, second, receiver):
             hub.join(member)
@@ -234,7 +234,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub: Hub[Member, object] = Hub()
+        self.hub: Hub[Member, object, object] = Hub()
         self.connected: list[Member] = []
         self.history: dict[bytes, list[Member]] = {}
         self.last: dict[bytes, Member | None] = {}
@@ -351,7 +351,7 @@ TestHubMachine.settings = settings(max_examples=60, stateful_step_count=30, dead
 
 @given(st.lists(st.sampled_from([A, B, C]), max_size=30), st.sets(st.sampled_from([A, B, C])))
 def test_after_everybody_has_left_nothing_remains(keys: list[bytes], there: set[bytes]) -> None:
-    hub: Hub[Member, object] = Hub()
+    hub: Hub[Member, object, object] = Hub()
     for key in there:
         hub.add_forwarder(key, "there")
     members = [Member(key) for key in keys]

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import ProtocolViolation
-from derp.wire.frames import HEADER, FrameType, frame
-from derp.wire.linkframes import MAX_FRAME, MAX_KEPT, LinkFrames
+from derp.wire.frames import (
+    HEADER,
+    FrameType,
+    PresentFlags,
+    frame,
+    parse_peer_present,
+    peer_present,
+)
+from derp.wire.linkframes import MAX_FRAME, MAX_KEPT, LinkFrames, split_claim, with_claim
 
 KEPT = {0x08: 32, 0x09: 32, 0x12: 8, 0x15: 8}
 KEY = bytes(range(32))
@@ -121,3 +128,22 @@ def test_frames_in_any_pieces(frames: list[tuple[int, bytes]], places: list[int]
     reader = LinkFrames()
     assert fed(reader, *cut(data, places)) == [f for f in frames if f[0] in KEPT]
     assert not reader.in_frame
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**64 - 1))
+def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int) -> None:
+    present = peer_present(key, "2001:db8::7", 443, PresentFlags.PROBER)
+    ((kind, payload),) = LinkFrames().feed(with_claim(present, claim))
+    assert kind == 0x09
+    assert payload == present[5:] + claim.to_bytes(8, "big")
+    assert split_claim(payload) == (present, claim)
+    # Whoever knows nothing of claims reads the same frame.
+    assert parse_peer_present(payload) == parse_peer_present(present[5:])
+
+
+@given(st.binary(min_size=32, max_size=100))
+def test_any_payload_has_some_claim(payload: bytes) -> None:
+    present, claim = split_claim(payload)
+    assert present[5:] == payload[:51]
+    assert 0 <= claim < 2**64
+    assert claim == 0 or len(payload) > 51
