@@ -10,8 +10,10 @@
     renewal        it is ordered by ACME when it is due, again and again
     selfsigned     it is replaced once it has expired, and its end is told beforehand
     contexts       the listeners' side: which certificate answers which ClientHello
+    listeners      who is told of challenges and new certificates: this process, or others
     plan           which certificates the configuration asks for
     tasks          all of them: loaded at start, then each with tasks of its own
+    following      the same where another process renews: loaded, served, and looked at
 
 Whoever renews only writes files, so that it makes no difference whether it was this process,
 another relay with the same -certdir, certbot, or the operator. Established connections keep the

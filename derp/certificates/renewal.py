@@ -17,16 +17,15 @@ from urllib.parse import urlsplit
 
 import trio
 
-from certs.acme.challenge import TLSALPN01, Challenge, Kind
+from certs.acme.challenge import Challenge, Kind
 from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
 from certs.acme.schedule import renew_at, wait_after, wait_asked_for
 from certs.acme.store import issued_by
-from certs.context import make_challenge_context
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
 from derp import log
 from derp.certificates.clock import WallClock, wall_clock
-from derp.certificates.contexts import Contexts
+from derp.certificates.listeners import Listeners
 from derp.certificates.served import ByACME, Status
 
 CHECK_EVERY: Final = 60.0
@@ -52,7 +51,7 @@ class Renewal:
         self,
         acme: ByACME,
         status: Status,
-        contexts: Contexts,
+        listeners: Listeners,
         look: trio.MemorySendChannel[None],
         now: WallClock = wall_clock,
     ) -> None:
@@ -62,7 +61,7 @@ class Renewal:
         self._authority = urlsplit(acme.authority.directory).hostname
         self._challenges = deque(acme.challenges)
         self._status = status
-        self._contexts = contexts
+        self._listeners = listeners
         self._look = look
         self._now = now
         self._failures = 0
@@ -191,7 +190,7 @@ class Renewal:
             obtain,
             self._request,
             challenge,
-            partial(_present, self._contexts),
+            partial(_present, self._listeners),
             self._now(),
             replacing=replacing,
             timeout=ORDER_TIMEOUT,
@@ -224,13 +223,10 @@ class Renewal:
 
 
 @contextlib.contextmanager
-def _present(contexts: Contexts, challenge: Challenge) -> Iterator[None]:
+def _present(listeners: Listeners, challenge: Challenge) -> Iterator[None]:
     """Have `challenge` answered meanwhile. Runs in the thread that orders."""
-    context = None
-    if isinstance(challenge, TLSALPN01):
-        context = make_challenge_context(challenge.pair)
-    trio.from_thread.run_sync(contexts.show, challenge, context)
     try:
+        trio.from_thread.run(listeners.show, challenge)
         yield
     finally:
-        trio.from_thread.run_sync(contexts.hide, challenge)
+        trio.from_thread.run(listeners.hide, challenge)

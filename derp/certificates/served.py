@@ -51,6 +51,8 @@ class Status:
     certificate: Certificate
     pair: Pair | None
     """None while there is none."""
+    told_elsewhere: bool = attrs.field(default=False, kw_only=True)
+    """Another process watches the same files, and tells the operator what becomes of them."""
     replaced: int = 0
     """How often there was a new one while the server ran, and when last."""
     replaced_at: float | None = None
@@ -70,11 +72,22 @@ class Status:
         self.replaced_at = time.time()
         self.changed.set()
         self.changed = trio.Event()
-        for warning in pair.warnings:
-            logger.warning(warning)
+        self.warn(pair)
         names = " ".join(pair.names)
         expires = f"{pair.not_after:%Y-%m-%dT%H:%MZ}"
-        logger.info("new certificate", names=names, expires=expires, pin=pair.pin)
+        tell = logger.debug if self.told_elsewhere else logger.info
+        tell("new certificate", names=names, expires=expires, pin=pair.pin)
+
+    def warn(self, pair: Pair) -> None:
+        """Log what the operator should know of a pair that is served."""
+        if not self.told_elsewhere:
+            for warning in pair.warnings:
+                logger.warning(warning)
+
+    def unchanged(self) -> None:
+        """Log that there is no new one, for whoever had it looked for."""
+        if self.pair is not None and not self.told_elsewhere:
+            logger.info("the certificate has not changed", names=self.certificate.text)
 
     def failed(self, reason: str, *, next_try: float | None = None) -> None:
         """Take note that a new one can't be served or had, and log it, with `next_try` in s."""
@@ -83,4 +96,5 @@ class Status:
         self.failure = reason
         what = "the old certificate stays in force" if self.pair else "no certificate yet"
         seconds = None if next_try is None else round(next_try)
-        logger.error(what, names=self.certificate.text, reason=reason, next_try_in_seconds=seconds)
+        tell = logger.debug if self.told_elsewhere else logger.error
+        tell(what, names=self.certificate.text, reason=reason, next_try_in_seconds=seconds)

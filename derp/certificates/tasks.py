@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -20,6 +20,7 @@ from certs.reload import WatchedFiles
 from derp import log
 from derp.certificates import selfsigned
 from derp.certificates.contexts import ByAddress, Contexts
+from derp.certificates.listeners import Here, Listeners
 from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import Certificate, Status
 from derp.certificates.watch import Named, install, watch
@@ -46,11 +47,8 @@ class Certificates:
         self._wakes: list[trio.MemorySendChannel[None]] = []
         by_address = None
         if plan.on_demand is not None:
-            by_address = ByAddress(plan.on_demand.named, self._ask)
+            by_address = ByAddress(plan.on_demand.named, self.want)
         self.contexts = Contexts(TLSEngine(_default(plan)), by_address)
-        if plan.on_demand or any(certificate.acme for certificate in plan.certificates):
-            # Now, because it takes a while: no packet moves meanwhile.
-            import derp.certificates.renewal  # noqa: F401, PLC0415
         for status in statuses:
             self._serve(status)
             if plan.on_demand is not None:
@@ -67,18 +65,52 @@ class Certificates:
             with contextlib.suppress(trio.WouldBlock):
                 wake.send_nowait(None)
 
-    async def run(self, announce: Announce) -> NoReturn:
-        """Keep all certificates; `announce` what replaces a self-signed one."""
+    @property
+    def addresses(self) -> Collection[IPAddress]:
+        """The addresses that have a certificate on demand, or get one, and those named too."""
+        return self._asked
+
+    async def run(self, announce: Announce, listeners: Listeners | None = None) -> NoReturn:
+        """Keep all certificates; `announce` what replaces a self-signed one.
+
+        `listeners` answer the clients, if those of this process don't.
+        """
+        listeners = Here(self.contexts) if listeners is None else listeners
         to_listeners, arriving = trio.open_memory_channel[Named](1)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(install, self.contexts, arriving)
+
+            def start(status: Status) -> None:
+                look = self._watch(nursery, status, to_listeners)
+                self._keep(nursery, status, look, announce, listeners)
+
+            nursery.start_soon(install, self.contexts, arriving, listeners)
             for status in self.statuses:
-                self._start(nursery, status, to_listeners, announce)
+                start(status)
             while True:
-                certificate = await self._wanted.receive()
-                status = Status(certificate, None)
+                status = self._new_status(await self._wanted.receive())
                 self.statuses.append(status)
-                self._start(nursery, status, to_listeners, announce)
+                start(status)
+
+    def want(self, address: IPAddress) -> bool:
+        """Have a certificate for an address of ours; return whether there will be one."""
+        if address in self._asked:
+            return True
+        certificate = self._on_demand(address)
+        if certificate is None:
+            return False
+        self._asked.add(address)
+        self._to_tasks.send_nowait(certificate)
+        return True
+
+    def _on_demand(self, address: IPAddress) -> Certificate | None:
+        """Return the certificate to have for one more address; None where none is to be had."""
+        on_demand = self._plan.on_demand
+        if on_demand is None or len(self._asked) >= MAX_ON_DEMAND:
+            return None
+        return on_demand.certificate(address)
+
+    def _new_status(self, certificate: Certificate) -> Status:
+        return Status(certificate, None)
 
     def _serve(self, status: Status) -> None:
         """Serve the pair that was found at the start, if there is one."""
@@ -88,23 +120,22 @@ class Certificates:
         try:
             context = self._make_context(certificate, pair)
         except CertificateError as error:
-            _tolerate(certificate, error)
+            self._not_served(certificate, error)
             status.pair, status.unfit = None, pair.chain_der[0]
             return
-        for warning in pair.warnings:
-            logger.warning(warning)
+        status.warn(pair)
         self.contexts.install(certificate.names, context)
+
+    def _not_served(self, certificate: Certificate, error: CertificateError) -> None:
+        _tolerate(certificate, error)
 
     def _make_context(self, certificate: Certificate, pair: Pair) -> ssl.SSLContext:
         return make_context(pair, self._metacert_der, certificate.names[0])
 
-    def _start(
-        self,
-        nursery: trio.Nursery,
-        status: Status,
-        to_listeners: trio.MemorySendChannel[Named],
-        announce: Announce,
-    ) -> None:
+    def _watch(
+        self, nursery: trio.Nursery, status: Status, to_listeners: trio.MemorySendChannel[Named]
+    ) -> trio.MemorySendChannel[None]:
+        """Serve what is new in the files of a certificate; return what has them looked at."""
         certificate = status.certificate
         look, looks = self._open_wake()
         files = WatchedFiles(certificate.files, certificate.names)
@@ -116,11 +147,23 @@ class Certificates:
             return self._make_context(certificate, pair)
 
         nursery.start_soon(watch, files, make, status, looks, to_listeners.clone())
+        return look
+
+    def _keep(
+        self,
+        nursery: trio.Nursery,
+        status: Status,
+        look: trio.MemorySendChannel[None],
+        announce: Announce,
+        listeners: Listeners,
+    ) -> None:
+        """Start what has a new pair when it is time."""
+        certificate = status.certificate
         address = parse_ip(certificate.names[0])
         if certificate.acme is not None:
             from derp.certificates.renewal import Renewal  # noqa: PLC0415 - loaded by now
 
-            renewal = Renewal(certificate.acme, status, self.contexts, look)
+            renewal = Renewal(certificate.acme, status, listeners, look)
             _, wakes = self._open_wake()
             nursery.start_soon(renewal.run, wakes)
         elif address is not None and not certificate.is_operators:
@@ -131,25 +174,17 @@ class Certificates:
         self._wakes.append(wake)
         return wake, wakes
 
-    def _ask(self, address: IPAddress) -> bool:
-        """Have a certificate for an address of ours; return whether there will be one."""
-        if address in self._asked:
-            return True
-        on_demand = self._plan.on_demand
-        certificate = None if on_demand is None else on_demand.certificate(address)
-        if certificate is None or len(self._asked) >= MAX_ON_DEMAND:
-            return False
-        self._asked.add(address)
-        self._to_tasks.send_nowait(certificate)
-        return True
-
 
 def load(plan: Plan, now: datetime) -> list[Status]:
     """Read the certificates that are there. Blocks.
 
     Raises CertificateError for the operator's own, and for what no certificate can be had with.
     """
-    for authority, certdir in _orders(plan):
+    orders = _orders(plan)
+    if orders:
+        # Now, because it takes a while: no packet moves meanwhile.
+        import derp.certificates.renewal  # noqa: F401, PLC0415
+    for authority, certdir in orders:
         check(authority)
         _check_directory(certdir)
     statuses = []

@@ -13,6 +13,7 @@ from certs.reload import WatchedFiles
 from derp import log
 from derp.certificates.clock import wall_clock
 from derp.certificates.contexts import Contexts
+from derp.certificates.listeners import Listeners
 from derp.certificates.served import Status
 
 LOOK_EVERY: Final = 5.0
@@ -51,9 +52,8 @@ async def watch(
                 status.failed(repr(error))
                 continue
             if found is None:
-                if at_once and status.pair is not None:
-                    names = status.certificate.text
-                    logger.info("the certificate has not changed", names=names)
+                if at_once:
+                    status.unchanged()
                 continue
             pair, context = found
             await to_listeners.send((status.certificate.names, context))
@@ -73,7 +73,10 @@ def _look(
         raise
 
 
-async def install(contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named]) -> None:
-    """Serve each new certificate to the connections accepted from then on."""
+async def install(
+    contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named], listeners: Listeners
+) -> None:
+    """Serve each new certificate to the connections accepted from then on, and tell of it."""
     async for names, context in arriving:
         contexts.install(names, context)
+        await listeners.renewed()

@@ -22,6 +22,7 @@ from certs.pair import Pair
 from derp.certificates import renewal
 from derp.certificates.clock import wall_clock
 from derp.certificates.contexts import Contexts
+from derp.certificates.listeners import Here
 from derp.certificates.renewal import BETWEEN_ORDERS, Renewal
 from derp.certificates.served import ByACME, Certificate, Status
 from derp.net.tls import TLSEngine
@@ -62,8 +63,8 @@ class World:
 
     def start(self, nursery: trio.Nursery) -> None:
         assert self.status.certificate.acme is not None
-        contexts = Contexts(TLSEngine(None))  # type: ignore[arg-type]
-        task = Renewal(self.status.certificate.acme, self.status, contexts, self._look, self.time)
+        here = Here(Contexts(TLSEngine(None)))  # type: ignore[arg-type]
+        task = Renewal(self.status.certificate.acme, self.status, here, self._look, self.time)
         nursery.start_soon(self._watch)
         nursery.start_soon(task.run, self._wakes)
 

@@ -16,6 +16,7 @@ from certs.files import PairFiles
 from certs.pair import Pair, make_pair
 from certs.selfsigned import make_self_signed
 from derp.certificates import watch
+from derp.certificates.listeners import Here
 from derp.certificates.served import Certificate, Status
 from derp.certificates.watch import LOOK_EVERY
 
@@ -74,7 +75,8 @@ class Task:
             woken,
             send,
         )
-        nursery.start_soon(watch.install, self.contexts, receive)  # type: ignore[arg-type]
+        here = Here(self.contexts)  # type: ignore[arg-type]
+        nursery.start_soon(watch.install, self.contexts, receive, here)  # type: ignore[arg-type]
 
     def make(self, pair: Pair) -> ssl.SSLContext:
         if self.refuse is not None:

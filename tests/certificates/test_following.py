@@ -1,0 +1,272 @@
+"""Certificates that another process keeps: served here, and looked at, and nothing more."""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from certs.acme.authority import Authority
+from certs.acme.store import certificate_file
+from certs.files import PairFiles, pair_files
+from certs.hostname import IPAddress
+from certs.manual import load as load_manual
+from certs.metacert import make_metacert
+from derp.certificates import watch
+from derp.certificates.following import WISHES, Following, load
+from derp.certificates.plan import OnDemand, Plan
+from derp.certificates.served import ByACME, Certificate
+from derp.certificates.tasks import MAX_ON_DEMAND
+from derp.net.transport import Endpoint
+from derp.wire.clienthello import ClientHello
+
+NOW = datetime.now(UTC)
+METACERT = make_metacert(bytes(32), NOW)
+ACME = ByACME(authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"])
+NO_NAME = ClientHello(None, (b"http/1.1",))
+SEVEN, EIGHT = ip_address("127.0.0.7"), ip_address("127.0.0.8")
+
+
+def self_signed(certdir: Path) -> Plan:
+    return Plan((Certificate(("192.0.2.7",), pair_files(certdir, "192.0.2.7")),))
+
+
+def by_acme(certdir: Path) -> Plan:
+    file = certificate_file(certdir, "relay.example")
+    return Plan((Certificate(("relay.example",), PairFiles(file, file), ACME),))
+
+
+def on_demand(certdir: Path) -> Plan:
+    return Plan((), OnDemand(certdir, ACME, (), public_only=False))
+
+
+class Other:
+    """The process that sees to the files."""
+
+    def __init__(self) -> None:
+        self.asked: list[IPAddress] = []
+        self.says = True
+        self.may_answer = trio.Event()
+        self.may_answer.set()
+
+    async def want(self, address: IPAddress) -> bool:
+        self.asked.append(address)
+        await self.may_answer.wait()
+        return self.says
+
+    def follow(self, plan: Plan, addresses: Iterable[IPAddress] = ()) -> Following:
+        return Following(plan, load(plan, addresses, NOW), METACERT, self.want)
+
+
+@pytest.fixture
+def other() -> Other:
+    return Other()
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[str], None]:
+    authority = trustme.CA()
+
+    def put(name: str) -> None:
+        issued = authority.issue_cert(name)
+        file = certificate_file(tmp_path, name)
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        file.write_bytes(issued.private_key_pem.bytes() + chain)
+        file.chmod(0o600)
+
+    return put
+
+
+@pytest.fixture
+def run(nursery: trio.Nursery, threads_take_no_time: None) -> Callable[[Following], None]:
+    def run(following: Following) -> None:
+        nursery.start_soon(following.run, lambda _pair: None)
+        nursery.start_soon(following.pass_wishes_on)
+
+    return run
+
+
+def answers(following: Following, address: str = "127.0.0.7") -> bool:
+    """Whether a client that comes to an address is served; to be served, it is asked for."""
+    choose = following.engine.choose
+    if choose is None:
+        return not hasattr(following.engine.context, "refusal")
+    return not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
+
+
+@pytest.mark.parametrize("plan", [self_signed, by_acme, on_demand])
+async def test_nothing_is_made(
+    tmp_path: Path, other: Other, plan: Callable[[Path], Plan], run: Callable[[Following], None]
+) -> None:
+    following = other.follow(plan(tmp_path))
+    run(following)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not answers(following)
+    assert not list(await trio.Path(tmp_path).iterdir())
+
+
+async def test_what_is_there_is_served(
+    tmp_path: Path, other: Other, put: Callable[[str], None]
+) -> None:
+    put("relay.example")
+    assert answers(other.follow(by_acme(tmp_path)))
+    plan = self_signed(tmp_path)
+    load_manual(plan.certificates[0].files, "192.0.2.7", NOW)
+    assert answers(other.follow(plan))
+
+
+async def test_one_that_has_expired_is_neither_replaced_nor_told(
+    tmp_path: Path,
+    other: Other,
+    caplog: pytest.LogCaptureFixture,
+    run: Callable[[Following], None],
+) -> None:
+    plan = self_signed(tmp_path)
+    load_manual(plan.certificates[0].files, "192.0.2.7", NOW - timedelta(days=400))
+    key = trio.Path(plan.certificates[0].files.key)
+    before = await key.read_bytes()
+    following = other.follow(plan)
+    run(following)
+    await trio.testing.wait_all_tasks_blocked()
+    assert answers(following)
+    assert await key.read_bytes() == before
+    assert told(caplog) == []
+
+
+@pytest.mark.parametrize("operators", [True, False])
+async def test_damaged_files_end_no_start_and_are_told(
+    tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture, *, operators: bool
+) -> None:
+    plan = self_signed(tmp_path)
+    plan = Plan((attrs.evolve(plan.certificates[0], is_operators=operators),))
+    plan.certificates[0].files.certificate.write_text("damaged")
+    assert not answers(other.follow(plan))
+    assert told(caplog) == ["this process has no certificate to serve"]
+
+
+async def test_what_openssl_does_not_take_ends_no_start(
+    tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = self_signed(tmp_path)
+    load_manual(plan.certificates[0].files, "192.0.2.7", NOW)
+    damaged = load(plan, (), NOW)
+    assert damaged[0].pair is not None
+    damaged[0].pair = attrs.evolve(damaged[0].pair, key_pem=b"")
+    assert not answers(Following(plan, damaged, METACERT, other.want))
+    assert told(caplog) == ["this process has no certificate to serve"]
+
+
+async def test_woken_it_serves_what_is_new_and_leaves_it_to_the_other_to_tell(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    other: Other,
+    put: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    run: Callable[[Following], None],
+) -> None:
+    following = other.follow(by_acme(tmp_path))
+    run(following)
+    await trio.sleep(1)
+    put("relay.example")
+    following.wake()
+    await trio.sleep(1)
+    assert answers(following)
+    assert following.statuses[0].replaced == 1
+    following.wake()
+    following.statuses[0].certificate.files.key.write_text("damaged")
+    await trio.sleep(3 * watch.LOOK_EVERY)
+    assert following.statuses[0].failures
+    assert answers(following)
+    assert told(caplog) == []
+
+
+async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
+    autojump_clock: trio.testing.MockClock,
+    tmp_path: Path,
+    other: Other,
+    put: Callable[[str], None],
+    run: Callable[[Following], None],
+) -> None:
+    following = other.follow(on_demand(tmp_path))
+    other.may_answer = trio.Event()
+    run(following)
+    for _ in range(3):
+        assert not answers(following)
+        await trio.testing.wait_all_tasks_blocked()
+    assert other.asked == [SEVEN]
+    other.may_answer.set()
+    await trio.sleep(1)
+    assert not answers(following)
+    assert other.asked == [SEVEN]
+    put("127.0.0.7")
+    following.wake()
+    await trio.sleep(1)
+    assert answers(following)
+
+
+async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
+    tmp_path: Path, other: Other, run: Callable[[Following], None]
+) -> None:
+    following = other.follow(on_demand(tmp_path))
+    run(following)
+    other.says = False
+    for count in (1, 2):
+        assert not answers(following)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(other.asked) == count
+    assert following.statuses == []
+
+
+async def test_those_that_another_worker_has_asked_for_are_followed(
+    tmp_path: Path, other: Other, put: Callable[[str], None], run: Callable[[Following], None]
+) -> None:
+    put("127.0.0.7")
+    following = other.follow(on_demand(tmp_path), [SEVEN, EIGHT])
+    assert answers(following)
+    run(following)
+    following.follow([SEVEN, EIGHT, ip_address("127.0.0.9")])
+    await trio.testing.wait_all_tasks_blocked()
+    assert [status.certificate.names[0] for status in following.statuses] == [
+        *("127.0.0.7", "127.0.0.8", "127.0.0.9")
+    ]
+    assert not answers(following, "127.0.0.8")
+    assert other.asked == []
+
+
+async def test_an_address_that_no_authority_certifies_is_not_passed_on(
+    tmp_path: Path, other: Other, run: Callable[[Following], None]
+) -> None:
+    plan = Plan((), OnDemand(tmp_path, ACME, (), public_only=True))
+    following = other.follow(plan)
+    run(following)
+    assert not answers(following)
+    await trio.testing.wait_all_tasks_blocked()
+    assert other.asked == []
+
+
+async def test_a_network_of_addresses_makes_neither_side_wait(
+    tmp_path: Path, other: Other, run: Callable[[Following], None]
+) -> None:
+    following = other.follow(on_demand(tmp_path))
+    network = ip_address("2001:db8::1")
+    for number in range(MAX_ON_DEMAND + 20):
+        assert not answers(following, str(network + number))
+    run(following)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(other.asked) == WISHES
+    for _ in range(MAX_ON_DEMAND):
+        for number in range(MAX_ON_DEMAND + 20):
+            answers(following, str(network + number))
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(other.asked) <= MAX_ON_DEMAND + WISHES
+    assert len(following.addresses) == MAX_ON_DEMAND
