@@ -170,3 +170,7 @@ async def test_connections_of_a_key_are_told_apart(autojump_clock: Clock, relay:
     assert [each.key for each in found] == [client.key, client.key, other.key]
     assert [each.unique_senders for each in found] == [0, 0, 1]
     assert found == view.traffic()
+    # A later connection may be found in the place of one that has ended.
+    next(iter(relay.hub.members)).connected_at += 1
+    assert {each.connection for each in view.traffic()} > {each.connection for each in found[1:]}
+    assert view.traffic()[0].connection != found[0].connection

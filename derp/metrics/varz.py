@@ -4,8 +4,8 @@ Names, types, labels and order are those of tailscale.com's cmd/derper with tswe
 an existing dashboard need not know which program it looks at. Where that page has no TYPE line
 (Prometheus then calls the metric untyped) ours has none either, and a label that was never
 counted (a TLS version nobody speaks) is absent. Left out is what only a Go runtime has: go_*,
-memstats_*. Of our own are derp_connection_ends, by the reason that the log names, derper_admission*
-and derper_certificate_*.
+memstats_*. Of our own are derp_connection_ends, by the reason that the log names,
+derper_admission*, derper_certificate_*, and with several workers derper_worker*.
 
 Nothing here does I/O or reads a clock: what the counters do not know comes in as Gauges.
 """
@@ -115,6 +115,11 @@ class Gauges:
     """None without -rate-config, 0 for a configuration that sets no limit."""
     rate_limit_burst_bytes: int
 
+    workers: int | None = None
+    """How many workers live; None where this process is the only one."""
+    worker_restarts: int = 0
+    """How often one has been started anew."""
+
 
 def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: BootstrapStats) -> str:
     """Return the whole page."""
@@ -126,6 +131,9 @@ def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: Bootstr
         _admissions(page, metrics)
     if gauges.certificates:
         _certificates(page, gauges.certificates)
+    if gauges.workers is not None:
+        page.counter("derper_worker_restarts", gauges.worker_restarts)
+        page.gauge("derper_workers", gauges.workers)
     _derp(page, metrics, gauges)
     _derp_by_reason(page, metrics)
     page.counter("derp_websocket_accepts", metrics.websocket_accepts)

@@ -344,3 +344,15 @@ def test_certificates_are_told_apart_by_their_first_name() -> None:
         "# TYPE derper_certificate_last_failure_info gauge",
         r'derper_certificate_last_failure_info{name="2001:db8::7",reason="said \"no\""} 1.0',
     ]
+
+
+def test_workers_are_shown_where_there_are_several():
+    extra = set(offered(page(workers=3, worker_restarts=5))) - set(offered(page()))
+    assert {(name, kind) for name, kind, _ in extra} == {
+        ("derper_worker_restarts", "counter"),
+        ("derper_workers", "gauge"),
+    }
+    assert not set(offered(page())) - set(offered(page(workers=3)))
+    shown = values(page(workers=0, worker_restarts=5))
+    assert shown["derper_workers"] == 0
+    assert shown["derper_worker_restarts"] == 5

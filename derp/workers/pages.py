@@ -1,0 +1,190 @@
+"""The relay's pages, made by the supervisor of the workers of what each of them says.
+
+Whichever worker is asked by HTTP asks the supervisor (derp.workers.snapshot), and so all show the
+same. What a worker had counted when it was last asked stays in the sum after its end.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from derp.admit.gate import Gate
+from derp.certificates.tasks import Certificates
+from derp.config import Config
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.metrics import Gauges, Metrics, process, render
+from derp.site import (
+    Age,
+    Fact,
+    certificate,
+    certificate_facts,
+    gate_facts,
+    gate_problems,
+    relay_facts,
+    tasks,
+    version,
+)
+from derp.workers.control import Handler, Json
+from derp.workers.merge import merge, retired
+from derp.workers.share import Share, load
+from derp.workers.snapshot import FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
+from stun.server import Stats
+
+_SILENT: Final = "does not answer"
+_RESTARTING: Final = "is being restarted"
+
+
+class Life(NamedTuple):
+    """How a worker is."""
+
+    pid: int | None
+    """None, or the last one, where it does not live."""
+    restarts: int
+    alive: bool
+
+
+class Crew(Protocol):
+    """All workers, to be asked."""
+
+    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
+        """Ask all that live; leave out those that don't answer in time."""
+
+
+class Pages:
+    """What the supervisor answers to the workers, who answer by HTTP: `handlers`.
+
+    `each` of the crew has to give up well before a worker gives up the supervisor: else a worker
+    that is stuck is not named, and takes all pages away.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        gate: Gate | None,
+        certificates: Certificates | None,
+        crew: Crew,
+        lives: Callable[[], Sequence[Life]],
+    ) -> None:
+        """Show `metrics`, `gate` and `certificates`, which the supervisor has for all workers.
+
+        `lives` says how each worker is, in the order of their numbers.
+        """
+        self.handlers: dict[str, Handler] = {
+            VARZ: self._varz,
+            FACTS: self._facts,
+            PROBLEMS: self._problems,
+            TRAFFIC: self._traffic,
+        }
+        self._config = config
+        self._metrics = metrics
+        self._gate = gate
+        self._statuses = () if certificates is None else certificates.statuses
+        self._crew = crew
+        self._lives = lives
+        self._age = Age()
+        self._last: dict[int, Share] = {}
+        """Of each worker, what it said last."""
+        self._ended: list[Share] = []
+        """At most one: all processes that others have taken the place of."""
+
+    async def _varz(self, _: Json) -> Json:
+        await self._ask()
+        lives = self._lives()
+        shares, ended = [self._own(lives)], [*self._ended]
+        for number, share in self._last.items():
+            # One that lives and is late is taken for what it was.
+            if lives[number].alive and lives[number].pid == share.pid:
+                shares.append(share)
+            else:
+                ended.append(retired(share))
+        whole = merge(shares, ended)
+        return render(whole.metrics, whole.gauges, whole.stun, whole.names)
+
+    async def _facts(self, _: Json) -> Json:
+        shares = await self._ask()
+        clients = sum(share.members for share in shares.values())
+        return [
+            *relay_facts(self._config, self._age, clients),
+            *self._worker_facts(shares),
+            *certificate_facts(self._statuses),
+            *gate_facts(self._gate),
+        ]
+
+    def _worker_facts(self, shares: Mapping[int, Share]) -> Iterable[Fact]:
+        for number, life in enumerate(self._lives()):
+            share = shares.get(number)
+            state = _SILENT if life.alive else _RESTARTING
+            if life.alive and share is not None:
+                state = f"{share.members} clients, process {share.pid}"
+            yield f"Worker {number}", f"{state}, restarted {life.restarts} times"
+            for what, value in () if share is None else share.links:
+                yield f"{what} from worker {number}", value
+
+    async def _problems(self, _: Json) -> Json:
+        shares = await self._ask()
+        problems = []
+        for number, life in enumerate(self._lives()):
+            found = _problems_of(life, shares.get(number))
+            problems += [f"worker {number}: {problem}" for problem in found]
+        return [*problems, *gate_problems(self._gate)]
+
+    async def _traffic(self, _: Json) -> Json:
+        answers = await self._crew.each(TRAFFIC)
+        return [
+            # The same connection number may be given by several workers.
+            [f"{number} {connection}", *rest]
+            for number, traffic in answers.items()
+            for connection, *rest in traffic
+        ]
+
+    async def _ask(self) -> dict[int, Share]:
+        """Ask all workers; return what those said who answered."""
+        answers = await self._crew.each(SHARE)
+        shares = {number: load(answer) for number, answer in answers.items()}
+        for number, share in shares.items():
+            last = self._last.get(number)
+            # Several may ask at once, and get their answers in any order.
+            if last is not None and last.taken >= share.taken:
+                continue
+            if last is not None and last.pid != share.pid:
+                self._ended = [merge([*self._ended, retired(last)])]
+            self._last[number] = share
+        return shares
+
+    def _own(self, lives: Sequence[Life]) -> Share:
+        """Return the supervisor's own share, which stands for the relay."""
+        gauges = Gauges(
+            version=version(),
+            started=self._age.started,
+            uptime=self._age.seconds,
+            tasks=tasks(),
+            process=process.read(),
+            clients_total=0,
+            clients_local=0,
+            clients_remote=0,
+            watchers=0,
+            dup_client_keys=0,
+            dup_client_conns=0,
+            total_dup_client_conns=0,
+            serves_tls=self._config.serve_tls,
+            certificates=[certificate(status) for status in self._statuses],
+            rate_limit_bytes_per_second=None,
+            rate_limit_burst_bytes=0,
+            workers=sum(life.alive for life in lives),
+            worker_restarts=sum(life.restarts for life in lives),
+        )
+        return Share(
+            pid=0,
+            taken=0.0,
+            metrics=self._metrics,
+            gauges=gauges,
+            stun=Stats(),
+            names=BootstrapDNS(),
+        )
+
+
+def _problems_of(life: Life, share: Share | None) -> Sequence[str]:
+    """Return what is wrong with a worker."""
+    if not life.alive:
+        return [_RESTARTING]
+    return [_SILENT] if share is None else share.problems

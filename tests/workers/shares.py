@@ -1,0 +1,131 @@
+"""Shares to add up, of any figures."""
+
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.metrics import DropReason, Gauges, Histogram, Metrics, Process
+from derp.workers.share import Share, counters
+from stun.server import Stats
+
+PROCESS = Process(
+    open_fds=12,
+    max_fds=20000,
+    cpu_seconds=1.25,
+    resident_bytes=1000,
+    virtual_bytes=5000,
+    virtual_max_bytes=2**64 - 1,
+    started=100.5,
+    booted=50,
+    received_bytes=7,
+    transmitted_bytes=8,
+)
+
+COUNTS = st.integers(0, 2**40)
+LABELS = st.sampled_from(["1.2", "1.3", "10ms", "closed", "inf", "allowed"])
+
+
+def gauges(**changes: Any) -> Gauges:
+    fields: dict[str, Any] = {
+        "version": "0.1.0",
+        "started": 100.75,
+        "uptime": 9.5,
+        "tasks": 20,
+        "process": PROCESS,
+        "clients_total": 5,
+        "clients_local": 3,
+        "clients_remote": 2,
+        "watchers": 1,
+        "dup_client_keys": 0,
+        "dup_client_conns": 0,
+        "total_dup_client_conns": 4,
+        "serves_tls": True,
+        "rate_limit_bytes_per_second": None,
+        "rate_limit_burst_bytes": 0,
+    }
+    return Gauges(**(fields | changes))
+
+
+def share(metrics: Metrics | None = None, **changes: Any) -> Share:
+    fields: dict[str, Any] = {
+        "pid": 7,
+        "taken": 1.5,
+        "metrics": metrics or Metrics(),
+        "gauges": gauges(),
+        "stun": Stats(),
+        "names": BootstrapDNS(),
+    }
+    return Share(**(fields | changes))
+
+
+def any_value(empty: Any) -> st.SearchStrategy[Any]:
+    """Draw what may stand in a field of Metrics that is `empty` at the start."""
+    if isinstance(empty, Histogram):
+        return st.lists(st.integers(0, 2000), max_size=5).map(lambda seen: observed(empty, seen))
+    if isinstance(empty, dict):
+        keys = st.sampled_from(list(empty)) if empty else LABELS
+        if empty and isinstance(next(iter(empty)), tuple):
+            keys = st.tuples(st.sampled_from(list(DropReason)), st.booleans())
+        return st.dictionaries(keys, COUNTS).map(lambda counts: empty | counts)
+    if isinstance(empty, float):
+        return st.floats(0, 1000)
+    return COUNTS
+
+
+def observed(empty: Histogram, seen: list[int]) -> Histogram:
+    histogram = Histogram(*empty.bounds)
+    for value in seen:
+        histogram.observe(value)
+    return histogram
+
+
+@st.composite
+def any_metrics(draw: st.DrawFn) -> Metrics:
+    metrics = Metrics()
+    for field in attrs.fields(Metrics):
+        drawn = draw(any_value(getattr(metrics, field.name)))
+        setattr(metrics, field.name, drawn)
+    # Its keys are not to be guessed from an empty one.
+    metrics.admissions = draw(st.dictionaries(st.tuples(LABELS, LABELS), COUNTS))
+    return metrics
+
+
+@st.composite
+def any_share(draw: st.DrawFn) -> Share:
+    local, remote = draw(COUNTS), draw(COUNTS)
+    repeated = draw(st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(2, 9)))
+    processes = st.builds(
+        Process,
+        **{field.name: COUNTS for field in attrs.fields(Process) if field.type is int},
+        cpu_seconds=st.floats(0, 1e9),
+        started=st.floats(0, 1e10),
+        received_bytes=st.none() | COUNTS,
+        transmitted_bytes=st.none() | COUNTS,
+    )
+    return Share(
+        pid=draw(COUNTS),
+        taken=draw(st.floats(0, 1e9)),
+        metrics=draw(any_metrics()),
+        gauges=gauges(
+            tasks=draw(COUNTS),
+            process=draw(st.none() | processes),
+            clients_total=local + remote,
+            clients_local=local,
+            clients_remote=remote,
+            watchers=draw(COUNTS),
+            dup_client_keys=len(repeated),
+            dup_client_conns=sum(repeated.values()),
+            total_dup_client_conns=draw(COUNTS),
+            serves_tls=draw(st.booleans()),
+            rate_limit_bytes_per_second=draw(st.none() | COUNTS),
+            rate_limit_burst_bytes=draw(COUNTS),
+        ),
+        stun=Stats(**{field.name: draw(COUNTS) for field in counters(Stats)}),
+        names=BootstrapDNS(**{field.name: draw(COUNTS) for field in counters(BootstrapDNS)}),
+        members=draw(COUNTS),
+        repeated=repeated,
+        problems=draw(st.lists(st.text(), max_size=3)),
+        links=draw(st.lists(st.tuples(st.text(), st.text()), max_size=3)),
+    )

@@ -1,0 +1,406 @@
+"""Pages that show the whole relay: two workers, asked by the supervisor, whom one of them asks."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from types import SimpleNamespace
+from typing import Any, cast
+
+import attrs
+import pytest
+import trio.testing
+
+from derp.admit.gate import Gate
+from derp.certificates.served import Certificate, Status
+from derp.certificates.tasks import Certificates
+from derp.config import Config
+from derp.errors import ControlLost
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.message import Later, Request, Response, Stream, parse_request
+from derp.http.routes import Site, route
+from derp.mesh.keeper import Keeper
+from derp.metrics import Metrics
+from derp.server import Server
+from derp.site import View
+from derp.values import Address
+from derp.workers.control import Handler, Json
+from derp.workers.pages import Life, Pages
+from derp.workers.share import dump, load
+from derp.workers.snapshot import make_pages, take
+from stun.server import Stats
+from tests.relays import Relay, running, with_mesh_key
+from tests.workers.shares import PROCESS, share
+
+CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0), hostname="derp.example")
+A, B = (bytes([n]) * 32 for n in (1, 2))
+Clock = trio.testing.MockClock
+
+
+def values(text: str) -> dict[str, float]:
+    """Read the page as Prometheus would: name and labels to value."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+class Crew:
+    """Workers that say what they are set to; what is None does not answer."""
+
+    def __init__(self, *handlers: dict[str, Handler] | None) -> None:
+        self.handlers = list(handlers)
+        self.lives = [Life(100 + number, 0, alive=True) for number in range(len(handlers))]
+
+    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
+        await trio.lowlevel.checkpoint()
+        return {
+            number: json.loads(json.dumps(await handlers[what](body)))
+            for number, handlers in enumerate(self.handlers)
+            if handlers is not None and self.lives[number].alive
+        }
+
+    def says(self, number: int, **changes: Any) -> None:
+        """Have a worker say that; what it says is newer each time."""
+        self.said = getattr(self, "said", 0.0) + 1
+        fields = {"pid": self.lives[number].pid, "taken": self.said} | changes
+        self.handlers[number] = {"pages.snapshot": answering(dump(share(**fields)))}
+
+    def dies(self, number: int, pid: int | None = None) -> None:
+        self.lives[number] = Life(pid, self.lives[number].restarts, alive=False)
+
+    def restarts(self, number: int, pid: int) -> None:
+        self.lives[number] = Life(pid, self.lives[number].restarts + 1, alive=True)
+
+
+def answering(answer: Json) -> Handler:
+    async def handler(_: Json) -> Json:
+        return answer
+
+    return handler
+
+
+def make(crew: Crew, **changes: Any) -> Pages:
+    fields: dict[str, Any] = {"metrics": Metrics(), "gate": None, "certificates": None}
+    return Pages(CONFIG, **(fields | changes), crew=crew, lives=lambda: crew.lives)
+
+
+async def varz(pages: Pages) -> dict[str, float]:
+    return values(await pages.handlers["pages.varz"](None))
+
+
+async def ask(pages: Pages, what: str) -> Any:
+    return json.loads(json.dumps(await pages.handlers[f"pages.{what}"](None)))
+
+
+class TestVarz:
+    async def test_two_workers_are_added_up(self) -> None:
+        crew = Crew(None, None)
+        crew.says(0, metrics=Metrics(packets_sent=2))
+        crew.says(1, metrics=Metrics(packets_sent=3), stun=Stats(success=4))
+        found = await varz(make(crew))
+        assert found["derp_packets_sent"] == 5
+        assert found['stun_requests{disposition="success"}'] == 4
+        assert found["derp_clients_local"] == 6
+        assert found["derp_watchers"] == 2
+        assert found["derper_workers"] == 2
+        assert found["derper_worker_restarts"] == 0
+        # The supervisor is a process, too.
+        assert found["process_open_fds"] > 2 * PROCESS.open_fds
+        assert found["process_cpu_seconds_total"] > 2 * PROCESS.cpu_seconds
+        assert found["process_start_time_seconds"] != PROCESS.started
+        assert found["goroutines"] > 40
+
+    async def test_what_only_the_supervisor_has(self) -> None:
+        metrics = Metrics()
+        metrics.admission_verdict("refused")
+        metrics.admission("url", "ok")
+        crew = Crew(None)
+        crew.says(0, metrics=Metrics())
+        certificates = cast("Certificates", SimpleNamespace(statuses=[]))
+        pages = make(crew, metrics=metrics, certificates=certificates)
+        found = await varz(pages)
+        assert found['derper_admission_verdicts{verdict="refused"}'] == 1
+        assert found['derper_admissions{source="url",outcome="ok"}'] == 1
+        # One that is ordered on demand comes later.
+        certificates.statuses.append(status())
+        assert (await varz(pages))['derper_certificate_failures{name="derp.example"}'] == 2
+
+    async def test_without_any_worker_there_is_a_page(self) -> None:
+        crew = Crew(None)
+        found = await varz(make(crew))
+        assert found["derp_packets_sent"] == 0
+        crew.dies(0)
+        assert (await varz(make(crew)))["derper_workers"] == 0
+
+    async def test_a_worker_that_ends_takes_no_count_with_it(self) -> None:
+        crew = Crew(None, None)
+        pages = make(crew)
+        current = {"current_connections": 7}
+        crew.says(0, metrics=Metrics(accepts=1, **current))
+        crew.says(1, metrics=Metrics(accepts=10, **current))
+
+        async def figures() -> tuple[float, ...]:
+            found = await varz(pages)
+            names = ("derp_accepts", "derp_current_connections", "derp_clients_local")
+            return tuple(found[name] for name in names)
+
+        assert await figures() == (11, 14, 6)
+        crew.dies(1, pid=101)
+        assert await figures() == (11, 7, 3)
+        crew.dies(1)
+        assert await figures() == (11, 7, 3)
+        crew.restarts(1, 201)
+        crew.handlers[1] = None
+        assert await figures() == (11, 7, 3)
+        crew.says(1, metrics=Metrics(accepts=100, **current))
+        assert await figures() == (111, 14, 6)
+        # Twice between two looks.
+        crew.restarts(1, 202)
+        crew.restarts(1, 203)
+        crew.says(1, metrics=Metrics(accepts=1000, **current))
+        assert await figures() == (1111, 14, 6)
+        for pid in range(300, 310):
+            crew.restarts(1, pid)
+            crew.says(1, metrics=Metrics(accepts=10_000, **current))
+            await figures()
+        assert await figures() == (101_111, 14, 6)
+        found = await varz(pages)
+        assert found["derper_workers"] == 2
+        assert found["derper_worker_restarts"] == 13
+
+    async def test_a_worker_that_is_late_is_taken_for_what_it_was(self) -> None:
+        crew = Crew(None, None)
+        pages = make(crew)
+        crew.says(0)
+        crew.says(1, metrics=Metrics(accepts=10, current_connections=7))
+        before = await varz(pages)
+        crew.handlers[1] = None
+        after = await varz(pages)
+        for name in ("derp_accepts", "derp_current_connections", "derp_clients_local"):
+            assert after[name] == before[name]
+
+    async def test_an_answer_that_others_have_overtaken_changes_nothing(self) -> None:
+        """Several may ask at once; one's answers may wait for a worker that is slow."""
+        crew = Crew(None)
+        pages = make(crew)
+        crew.says(0, metrics=Metrics(accepts=5), taken=10.0)
+        await varz(pages)
+        crew.restarts(0, 201)
+        crew.says(0, metrics=Metrics(accepts=7), taken=20.0)
+        assert (await varz(pages))["derp_accepts"] == 12
+        crew.says(0, metrics=Metrics(accepts=4), taken=9.0, pid=100)
+        assert (await varz(pages))["derp_accepts"] == 12
+        crew.says(0, metrics=Metrics(accepts=8), taken=30.0)
+        assert (await varz(pages))["derp_accepts"] == 13
+
+
+def status() -> Status:
+    certificate = Certificate(("derp.example",), cast("Any", None))
+    return Status(certificate, None, failures=2, failed_at=5.0, failure="said no")
+
+
+def gate() -> Gate:
+    made = Gate(Metrics())
+    made.troubles["url"] = "refused"
+    return made
+
+
+class TestFacts:
+    async def test_of_the_relay_and_each_worker(self) -> None:
+        crew = Crew(None, None, None, None)
+        crew.says(0, members=3, links=[("Mesh link to b", "none: not tried yet")])
+        crew.says(1, members=4)
+        crew.restarts(2, 300)
+        crew.restarts(2, 300)
+        crew.dies(2)
+        certificates = cast("Certificates", SimpleNamespace(statuses=[status()]))
+        pages = make(crew, gate=gate(), certificates=certificates)
+        found = await ask(pages, "facts")
+        facts = dict(found)
+        assert len(facts) == len(found)
+        assert facts["TLS hostname"] == "derp.example"
+        assert facts["Clients"] == "7"
+        assert facts["Uptime"] == "0 s"
+        assert facts["Worker 0"] == "3 clients, process 100, restarted 0 times"
+        assert facts["Worker 1"] == "4 clients, process 101, restarted 0 times"
+        assert facts["Worker 2"] == "is being restarted, restarted 2 times"
+        assert facts["Worker 3"] == "does not answer, restarted 0 times"
+        assert facts["Mesh link to b from worker 0"] == "none: not tried yet"
+        assert facts["Certificate"] == "derp.example"
+        assert facts["Last failure"].endswith("said no")
+        assert facts["Can't ask url"] == "refused"
+
+
+class TestProblems:
+    async def test_none(self) -> None:
+        crew = Crew(None, None)
+        crew.says(0)
+        crew.says(1)
+        assert await ask(make(crew), "problems") == []
+
+    async def test_each_says_whose_it_is(self) -> None:
+        crew = Crew(None, None, None, None)
+        crew.says(0, problems=["one", "two"])
+        crew.says(1)
+        crew.dies(2)
+        assert await ask(make(crew, gate=gate()), "problems") == [
+            "worker 0: one",
+            "worker 0: two",
+            "worker 2: is being restarted",
+            "worker 3: does not answer",
+            "can't ask url who belongs: refused",
+        ]
+
+
+async def test_traffic_of_all_workers_tells_their_connections_apart() -> None:
+    row = ["7f 1.5", A.hex(), 1, 2, 3]
+    both = {"pages.traffic": answering([row])}
+    assert await ask(make(Crew(both, both, None)), "traffic") == [
+        ["0 7f 1.5", A.hex(), 1, 2, 3],
+        ["1 7f 1.5", A.hex(), 1, 2, 3],
+    ]
+
+
+@attrs.define
+class Whole:
+    """A relay of two workers in one process."""
+
+    relays: list[Relay]
+    sites: list[Site]
+    crew: Crew
+
+    async def page(self, path: str, *, worker: int) -> str:
+        """Ask a worker for a page."""
+        answer = route(self.sites[worker], request(path))
+        assert isinstance(answer, Later)
+        response = answer.show(await answer.ask())
+        return response.body.decode()
+
+
+def request(path: str, remote: str = "127.0.0.1") -> Request:
+    return parse_request(b"GET", path.encode(), b"1.1", [(b"host", b"a")], remote)
+
+
+@pytest.fixture
+async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
+    async with AsyncExitStack() as stack:
+        relays = [await stack.enter_async_context(running(with_mesh_key)) for _ in range(2)]
+        crew = Crew(None, None)
+        crew.lives = [Life(os.getpid(), 0, alive=True)] * 2
+        pages = make(crew)
+
+        async def call(what: str) -> Json:
+            return json.loads(json.dumps(await pages.handlers[what](None)))
+
+        sites = []
+        for number, relay in enumerate(relays):
+            made = worker(relay.server, call)
+            crew.handlers[number] = dict(made.handlers)
+            sites.append(made.site)
+        yield Whole(relays, sites, crew)
+
+
+def worker(server: Server, call: Callable[[str], Awaitable[Json]], **changes: Any) -> Any:
+    fields: dict[str, Any] = {"challenges": None, "links": ()}
+    return make_pages(CONFIG, server, Stats(), BootstrapDNS(), **(fields | changes), call=call)
+
+
+class TestWorker:
+    async def test_each_shows_the_whole_relay(self, whole: Whole) -> None:
+        one = await whole.relays[0].login()
+        two = await whole.relays[1].login()
+        await whole.relays[1].login()
+        await one.ping()
+        await two.ping()
+        pages = [values(await whole.page("/debug/varz", worker=n)) for n in (0, 1)]
+        for name in ("derp_accepts", "derp_current_connections", "derp_clients_local"):
+            assert [page[name] for page in pages] == [3, 3]
+        assert pages[0]["derp_got_ping"] == 2
+        for n in (0, 1):
+            index = await whole.page("/debug/", worker=n)
+            assert "<b>Clients:</b> 3</li>" in index
+            assert f"<b>Worker 1:</b> 2 clients, process {os.getpid()}" in index
+            assert await whole.page("/debug/check", worker=n) == "consistent\n"
+
+    async def test_what_is_inconsistent_in_one_is_shown_by_all(self, whole: Whole) -> None:
+        client = await whole.relays[1].login()
+        member = whole.relays[1].hub.active.pop(client.key)
+        for n in (0, 1):
+            page = await whole.page("/debug/check", worker=n)
+            assert page.startswith("worker 1: 1 keys are connected or active")
+        whole.relays[1].hub.active[client.key] = member
+
+    async def test_traffic_is_that_of_all(self, whole: Whole) -> None:
+        one, two = [await relay.login() for relay in whole.relays]
+        answer = route(whole.sites[0], request("/debug/traffic"))
+        assert isinstance(answer, Stream)
+        # Over memory no bytes are known, so that there is nothing to show yet.
+        async with aclosing(answer.chunks()) as chunks:
+            assert await anext(chunks) == b"\n"
+        rows = [row for found in (await whole.crew.each("pages.traffic")).values() for row in found]
+        assert {row[1] for row in rows} == {one.key.hex(), two.key.hex()}
+
+    async def test_lines_of_traffic(self) -> None:
+        async def call(what: str) -> Json:
+            assert what == "pages.traffic"
+            return [["0 1", A.hex(), 1, 2, 3], ["1 1", B.hex(), 0, 0, 0]]
+
+        async with (
+            running() as relay,
+            aclosing(worker(relay.server, call).site.traffic()) as chunks,
+        ):
+            [line, _] = (await anext(chunks)).split(b"\n", 1)
+        key = f"nodekey:{A.hex()}"
+        assert json.loads(line) == {"Sent": 1, "Recv": 2, "Key": key, "UniqueSenders": 3}
+
+    async def test_strangers_are_refused_and_nobody_is_asked(self, whole: Whole) -> None:
+        whole.crew.handlers = []
+        for page in ("", "varz", "check", "traffic"):
+            answer = route(whole.sites[0], request(f"/debug/{page}", remote="192.0.2.7"))
+            assert isinstance(answer, Response)
+            assert answer.status == 403
+
+    async def test_the_rest_is_that_of_a_relay(self) -> None:
+        async def call(_: str) -> Json:
+            raise ControlLost("gone")
+
+        async with running() as relay:
+            site = worker(relay.server, call, challenges={"a": "b"}).site
+            assert site.public_key == relay.server.public_key
+            assert (site.hostname, site.challenges) == ("derp.example", {"a": "b"})
+            answer = route(site, request("/derp/probe", remote="192.0.2.7"))
+            assert isinstance(answer, Response)
+            assert answer.status == 200
+            stream = route(site, request("/debug/traffic"))
+            assert isinstance(stream, Stream)
+            async with aclosing(stream.chunks()) as chunks:
+                with pytest.raises(ControlLost):
+                    await anext(chunks)
+
+
+async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
+    async with running(with_mesh_key) as relay:
+        client = await relay.login()
+        await relay.login(key=client.private)
+        link = Keeper(relay.server, "b.example", cast("Any", None))
+        names = BootstrapDNS(requests=2)
+        view = View(CONFIG, relay.server, Stats(success=1), names, links=[link])
+        found = load(json.loads(json.dumps(dump(take(view)))))
+        assert (found.pid, found.members) == (os.getpid(), 2)
+        assert found.repeated == {client.key: 2}
+        assert found.metrics.current_connections == 2
+        assert found.gauges.dup_client_conns == 2
+        assert found.links == (("Mesh link to b.example", "none: not tried yet"),)
+        assert (found.stun.success, found.names.requests) == (1, 2)
+        assert take(view).taken > found.taken
+
+
+async def test_a_key_that_another_worker_has_as_well_is_repeated(autojump_clock: Clock) -> None:
+    async with running() as relay:
+        client, _ = await relay.login(), await relay.login()
+        link = cast("Any", object())
+        relay.hub.add_sibling(client.key, link, 1)
+        relay.hub.add_sibling(B, link, 1)
+        view = View(CONFIG, relay.server, Stats(), BootstrapDNS())
+        assert take(view).repeated == {client.key: 1}
+        relay.hub.remove_sibling(client.key, link)
+        relay.hub.remove_sibling(B, link)
