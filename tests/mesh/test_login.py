@@ -54,6 +54,39 @@ async def test_a_login(autojump_clock: trio.testing.MockClock) -> None:
     assert call.info == {"meshKey": MESH_KEY.hex(), "version": 2, "CanAckPings": True}
 
 
+@pytest.mark.parametrize("sibling", [False, True])
+async def test_workers_show_each_other_another_secret(
+    autojump_clock: trio.testing.MockClock, sibling: bool
+) -> None:
+    secret = bytes(range(32))
+    here, there = memory_pair()
+    private = nacl.public.PrivateKey.generate()
+    call = Call(there, private if sibling else nacl.public.PrivateKey.generate())
+
+    async def script() -> None:
+        await call.greet()
+        await call.welcome()
+
+    async with trio.open_nursery() as nursery:
+        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY, sibling_key=secret)
+        nursery.start_soon(script)
+        found = await log_in(server, here, b"", sibling=sibling)
+    assert found == (call.key, frame(PONG, bytes(8)))
+    assert call.info["meshKey"] == (secret if sibling else MESH_KEY).hex()
+
+
+async def test_who_has_another_key_is_no_worker(autojump_clock: trio.testing.MockClock) -> None:
+    here, there = memory_pair()
+    call = Call(there, nacl.public.PrivateKey.generate())
+    await call.send(0x01, MAGIC + call.key)
+    async with trio.open_nursery() as nursery:
+        private = nacl.public.PrivateKey.generate()
+        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY, sibling_key=bytes(range(32)))
+        with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
+            await log_in(server, here, b"", sibling=True)
+    assert not call.end._inbox
+
+
 async def test_a_login_in_pieces_of_a_byte(autojump_clock: trio.testing.MockClock) -> None:
     async def script(call: Call) -> None:
         send = call.end.send

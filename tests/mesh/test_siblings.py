@@ -608,6 +608,57 @@ async def test_duplicates_at_one_worker_and_at_another(autojump_clock: Clock) ->
         await watcher.ping()
 
 
+async def test_a_watcher_is_not_told_of_a_connection_that_has_yielded(
+    autojump_clock: Clock,
+) -> None:
+    """That another worker tells of it is news, after a link was lost, but not the newest."""
+    async with workers(3) as found:
+        here = found.relays[0]
+        old = await found.relays[1].login(client=FIRST)
+        watcher, _ = await watching(here, 2)
+        await here.login(key=old.private, client=SECOND)
+        assert await came(watcher) == (old.key, where(SECOND))
+        await settle()
+        found.cut(0, 1)
+        await trio.sleep(2)
+        found.down.clear()
+        await trio.sleep(2)
+        assert here.hub.siblings.best.keys() == {old.key}
+        await watcher.ping()
+
+
+async def test_of_duplicates_at_one_worker_the_others_know_the_one_that_stays(
+    autojump_clock: Clock,
+) -> None:
+    async with workers() as found:
+        here, there = found.relays
+        stays = await here.login(client=FIRST)
+        leaves = await here.login(key=stays.private, client=SECOND)
+        await settle()
+        _, told = await watching(there, 2)
+        assert told[stays.key] == where(SECOND)
+        await leaves.end.aclose()
+        await settle()
+        _, told = await watching(there, 3)
+        assert told[stays.key] == where(FIRST)
+
+
+async def test_what_waits_for_a_worker_that_is_lost_is_dropped(autojump_clock: Clock) -> None:
+    async with workers() as found:
+        a, b = [await relay.login() for relay in found.relays]
+        await settle()
+        # The other end takes nothing: one frame is half sent, and the others wait.
+        link = found.links[0, 1]
+        link.peer.capacity = link.capacity = 0
+        for _ in range(5):
+            await a.send_packet(b.key, bytes(1000))
+        await a.ping()
+        found.cut(0, 1)
+        await settle()
+        assert found.total("packets_received") == 5
+        assert found.drops() == {"gone_disconnected": 4}
+
+
 # --- who may be a sibling
 
 
