@@ -82,6 +82,12 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         from derp.commands import healthcheck  # noqa: PLC0415
 
         return healthcheck.main(argv[1:], environ)
+    control = None
+    if command == "worker":
+        # Which a relay of several processes starts itself, and nobody else can.
+        from derp.workers import worker  # noqa: PLC0415
+
+        control, argv = worker.take_control(argv[1:2]), argv[2:]
     table = flag_table(environ, root=os.getuid() == 0)
     parsed = flags.parse(table, argv, environ)
     if parsed.help:
@@ -92,9 +98,17 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     config = Config.from_settings(parsed.settings)
 
-    from derp.supervisor import run  # noqa: PLC0415 - loads Trio and TLS, which -h can do without
+    # Each loads Trio and TLS, which -h can do without.
+    if control is not None:
+        worker.run(control, config)
+    elif config.workers != 1:
+        from derp.workers import parent  # noqa: PLC0415
 
-    run(config)
+        parent.run(config, argv)
+    else:
+        from derp import supervisor  # noqa: PLC0415
+
+        supervisor.run(config)
     return 0
 
 

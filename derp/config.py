@@ -183,6 +183,18 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions):
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
     )
+    workers: int = option(
+        "workers",
+        STRING,
+        "1",
+        values.workers,
+        group=_LIMITS,
+        variable="DERP_WORKERS",
+        placeholder="N",
+        usage="Processes that share the ports and the work, one for each core to be used; "
+        "auto is one for each there is.",
+    )
+    """0 for one per core."""
     tcp_keepalive_time: float = option(
         "tcp-keepalive-time",
         DURATION,

@@ -221,6 +221,7 @@ def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
         raise ValueError("want name or name/txt-name, with commas between them") from None
 
 
+MOST_WORKERS: Final = 256
 ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
 
 
@@ -236,6 +237,16 @@ def accept_burst(value: int) -> int:
     if value < 0:
         raise ValueError("want a whole number, 0 or more")
     return value
+
+
+def workers(value: str | int) -> int:
+    """Check a number of processes; 0 for `auto`."""
+    if value == "auto":
+        return 0
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:
+        raise ValueError(f"want a number from 1 to {MOST_WORKERS}, or auto for one per core")
+    return int(text)
 
 
 def seconds(limit: float, limit_text: str) -> Callable[[float], float]:

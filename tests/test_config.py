@@ -213,6 +213,12 @@ def test_the_ends_of_the_ranges():
     assert configure(*PLAIN, "-accept-connection-burst", "0").accept_connection_burst == 0
 
 
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("08", 8), ("256", 256), ("auto", 0)])
+def test_workers(text: str, count: int) -> None:
+    assert configure(*PLAIN, "-workers", text).workers == count
+    assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).workers == count
+
+
 def test_variables():
     config = configure(
         "-c",
@@ -328,6 +334,11 @@ WRONG = [
     ("bootstrap-dns-names", NAMES, ["a b", "a,b c", "/a", "a/", "a/b/c", "http://a"]),
     ("unpublished-bootstrap-dns-names", NAMES, ["a b", "/a", "a/", "a/b c", "a/b/c"]),
     ("accept-connection-limit", LIMIT, ["", "0", "-1", "-Inf", "nan", "1e400", "ten", "0x10"]),
+    (
+        "workers",
+        "want a number from 1 to 256, or auto for one per core",
+        ["0", "-1", "257", "1000", "2.0", "two", "Auto", "+2", " 2", "\N{ARABIC-INDIC DIGIT TWO}"],
+    ),
     ("accept-connection-burst", "want a whole number, 0 or more", ["-1"]),
     ("accept-connection-burst", "want a whole number", ["", "1.5", "+Inf", "1e3"]),
     ("accept-connection-burst", "want a whole number of 64 bits", ["9223372036854775808"]),
@@ -688,6 +699,7 @@ def test_every_flag_is_known():
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
+        "workers",
         *{"mesh-psk-file", "mesh-with"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
     }

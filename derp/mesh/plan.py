@@ -32,7 +32,11 @@ def make_plan(config: Config) -> Plan:
 
     Raises StartError and UsageError.
     """
-    key = meshkey.load(config, os.environ)
+    return join_plan(config, meshkey.load(config, os.environ))
+
+
+def join_plan(config: Config, key: bytes | None) -> Plan:
+    """Return the plan with a mesh key that has been read. Blocks for the root certificates."""
     return Plan(key, make_context() if config.mesh_with else None)
 
 

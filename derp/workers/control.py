@@ -57,10 +57,6 @@ class Control:
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
 
-    def tell_first(self, message: Json) -> None:
-        """Have `message` be the first that the other end gets: see `receive_first`."""
-        self._to_writer.send_nowait(_packed(message))
-
     async def call(self, what: str, body: Json = None) -> Json:
         """Ask the other end. Raises ControlLost where it has gone, does not answer, or refuses."""
         self._last_id += 1
@@ -139,8 +135,15 @@ class Control:
                 return
 
 
+def send_first(sock: socket.socket, message: Json) -> None:
+    """Send what fits into the socket's buffer, before a Control has the socket. Never blocks."""
+    sock.setblocking(False)
+    sock.sendall(_packed(message))
+
+
 def receive_first(sock: socket.socket) -> Json:
-    """Wait for what the other end tells first. Blocks. Raises ControlLost."""
+    """Wait for what `send_first` has sent. Blocks. Raises ControlLost."""
+    sock.setblocking(True)
     with sock.makefile("rb", buffering=0) as stream:
 
         def read(size: int) -> bytes:

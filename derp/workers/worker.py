@@ -1,0 +1,137 @@
+"""A worker: a relay in all but what its supervisor does for all of them.
+
+It is told what to do on its control connection, and by nothing else: signals that a terminal or a
+service manager sends to the whole group are for the supervisor. When that connection ends, it stops
+as if it had been told to.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from nacl.public import PrivateKey
+
+from derp.config import Config
+from derp.errors import ControlLost, StartError, UsageError
+from derp.http.routes import Site
+from derp.mesh import plan as mesh_plan
+from derp.mesh import siblings
+from derp.metrics import Metrics
+from derp.net.descriptors import raise_limit
+from derp.prepared import Prepared
+from derp.rateconfig import RateConfig
+from derp.supervisor import (
+    Event,
+    Events,
+    Role,
+    Running,
+    calm_garbage_collector,
+    serve,
+    started,
+)
+from derp.workers.control import Control, Json, receive_first
+from derp.workers.setup import Setup, adopt
+from derp.workers.snapshot import make_pages
+
+_NOT_FOR_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def take_control(words: Sequence[str]) -> socket.socket:
+    """Return the control connection that the word behind `worker` names. Raises UsageError."""
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        number = int("".join(words))
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            return adopt(number)
+    raise UsageError("worker: only derper itself starts workers; want -workers N")
+
+
+def run(control: socket.socket, config: Config) -> None:
+    """Serve until told to stop on the control connection. Raises StartError."""
+    for number in _NOT_FOR_WORKERS:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        setup = Setup.from_json(receive_first(control))
+    except ControlLost as error:
+        raise StartError(f"worker: {error}") from error
+    with started(worker=setup.index), contextlib.ExitStack() as stack:
+        prepared = _prepare(config, setup, stack)
+        calm_garbage_collector()
+        trio.run(serve, config, prepared, partial(WorkerRole, setup, control))
+
+
+def _prepare(config: Config, setup: Setup, stack: contextlib.ExitStack) -> Prepared:
+    """Get ready with what the supervisor has prepared."""
+    raise_limit()
+    sockets = setup.sockets()
+    for sock in sockets.all:
+        stack.enter_context(sock)
+    return Prepared(
+        private_key=PrivateKey(setup.node_key),
+        rate_limit=setup.rate_limit,
+        metrics=Metrics(),
+        gate=None,
+        mesh=mesh_plan.join_plan(config, setup.mesh_key),
+        certificates=None,
+        sockets=sockets,
+    )
+
+
+class WorkerRole(Role):
+    """What a worker does beside serving."""
+
+    def __init__(self, setup: Setup, control: socket.socket) -> None:
+        super().__init__()
+        self.workers = setup.workers
+        self._setup = setup
+        self._door = adopt(setup.door)
+        self._control = Control(control)
+        self._begun = trio.Event()
+
+    async def hear(
+        self, events: Events, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer the supervisor until it has gone, which is a reason to stop."""
+
+        async def stop(_: Json) -> None:
+            await events.send(Event.STOP)
+
+        self._control.handlers["worker.stop"] = stop
+        task_status.started()
+        # The other handlers are there from `start` on.
+        await self._begun.wait()
+        await self._control.run()
+        await events.send(Event.STOP)
+
+    def make_site(self, running: Running) -> Site:
+        """Make pages that show the whole relay."""
+        pages = make_pages(
+            *(running.config, running.server, running.stats, running.names),
+            *(None, running.links, self._control.call),
+        )
+        self._control.handlers.update(pages.handlers)
+        return pages.site
+
+    def start(self, running: Running, services: trio.Nursery) -> None:
+        """Mesh with the other workers, and do what the supervisor says."""
+        server, connections = running.server, running.connections
+        server.sibling_key = self._setup.sibling_key
+
+        async def set_rate_limit(body: Json) -> None:
+            server.set_rate_limit(RateConfig(*body))
+
+        self._control.handlers["worker.rate_limit"] = set_rate_limit
+        # As long as there are clients, packets go from worker to worker.
+        connections.start_soon(siblings.answer, self._door, server, connections)
+        for keeper in siblings.keepers(server, self._setup.doors, self._setup.index):
+            connections.start_soon(keeper.run)
+        self._begun.set()
+
+    async def serving(self, _: Running) -> None:
+        """Tell the supervisor that all is served."""
+        with contextlib.suppress(ControlLost):
+            await self._control.call("worker.ready")
