@@ -164,7 +164,7 @@ def _add_processes(processes: Sequence[Process]) -> Process | None:
     return attrs.evolve(
         processes[0],
         open_fds=sum(each.open_fds for each in processes),
-        max_fds=min(each.max_fds for each in processes),
+        max_fds=sum(each.max_fds for each in processes),
         cpu_seconds=sum(each.cpu_seconds for each in processes),
         resident_bytes=sum(each.resident_bytes for each in processes),
         virtual_bytes=sum(each.virtual_bytes for each in processes),

@@ -202,7 +202,7 @@ def test_what_processes_take_is_added() -> None:
     found = merge([share(), share(gauges=gauges(process=other))]).gauges.process
     assert found == Process(
         open_fds=112,
-        max_fds=1000,
+        max_fds=21000,
         cpu_seconds=3.75,
         resident_bytes=1001,
         virtual_bytes=5002,
