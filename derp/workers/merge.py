@@ -62,7 +62,7 @@ def retired(share: Share) -> Share:
         setattr(metrics, name, dict.fromkeys(value, 0) if isinstance(value, dict) else 0)
     process = share.gauges.process
     if process is not None:
-        process = attrs.evolve(process, open_fds=0, resident_bytes=0, virtual_bytes=0)
+        process = attrs.evolve(process, open_fds=0, max_fds=0, resident_bytes=0, virtual_bytes=0)
     gauges = attrs.evolve(
         share.gauges,
         tasks=0,
