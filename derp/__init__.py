@@ -8,7 +8,11 @@ on sends packets addressed by key; the relay hands each to the connection that l
                    (parts: certoptions, verifyoptions, meshoptions, options, flags, values,
                    refused)
     commands/      derper derpmap, derper healthcheck
-    supervisor     the root nursery: prepares, serves, reloads, drains
+    workers/       more than one process for one relay: who looks after them, and what they share
+    supervisor     the root nursery: serves, reloads
+    announce       what the operator is told then
+    drain          the end: nobody new, a word to those who are there
+    prepared       before: files read, sockets opened, all that can fail at start
     accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► client
     client         one client's life: login, join, leave
     reader         the receiving half of a client: read, act, hand on
@@ -28,7 +32,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     admit/         the gate: list, tailscaled and URLs asked who belongs
     certificates/  had, renewed and replaced while the server runs
-    mesh/          links to other relays: dialled, kept, packets forwarded on them
+    mesh/          links to other relays, and workers: dialled, kept, packets forwarded on them
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
