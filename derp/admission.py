@@ -5,7 +5,7 @@ and the URLs say by now, reach the clients that are in.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final, NoReturn
 
@@ -13,6 +13,7 @@ import trio
 
 from derp import log
 from derp.admit.gate import VERDICTS, Gate
+from derp.admit.judge import Judge
 from derp.admit.memory import Verdict
 from derp.admit.nodelist import Listing, load
 from derp.admit.question import Question
@@ -25,9 +26,12 @@ LOOK_EVERY: Final = 5.0
 """Seconds between looks at the list; a change is read after one to two of them."""
 
 SIDE_BY_SIDE: Final = 16
-"""Questions at a time about those who are connected."""
+"""Questions at a time about those who are connected, to whichever process of a relay."""
 
 logger = log.get("admit")
+
+Removed = Callable[[set[bytes]], Awaitable[object]]
+"""Sees to those who are connected with keys that a changed list does not have any more."""
 
 
 def make_gate(config: Config, metrics: Metrics) -> Gate | None:
@@ -69,10 +73,10 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
 
 
 @contextlib.asynccontextmanager
-async def opened(gate: Gate | None) -> AsyncIterator[None]:
+async def opened(gate: Judge | None) -> AsyncIterator[None]:
     """Close what connections to the URLs are open, at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        for source in () if gate is None else gate.controllers:
+        for source in gate.controllers if isinstance(gate, Gate) else ():
             if isinstance(source, contextlib.AbstractAsyncContextManager):
                 await stack.enter_async_context(source)
         yield
@@ -111,15 +115,21 @@ async def keep(
     never.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gate.probe)
-        if gate.listing is not None:
-            nursery.start_soon(watch_list, server, gate, gate.listing, wake)
+        nursery.start_soon(keep_gate, gate, wake, partial(ask_again, server, gate, strict=True))
         if every:
             nursery.start_soon(ask_again_forever, server, gate, every)
 
 
+async def keep_gate(gate: Gate, wake: trio.MemoryReceiveChannel[None], removed: Removed) -> None:
+    """See that the gate can be asked, and has the list as it is by now."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.probe)
+        if gate.listing is not None:
+            nursery.start_soon(watch_list, gate, gate.listing, wake, removed)
+
+
 async def watch_list(
-    server: Server, gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None]
+    gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
     """Put a changed list in force, from time to time and at once when told by `wake`."""
     async with trio.open_nursery() as nursery:
@@ -136,27 +146,35 @@ async def watch_list(
                 continue
             if keys is None:
                 continue
-            added, removed = keys.keys() - listing.keys, listing.keys.keys() - keys
+            added, gone = keys.keys() - listing.keys, listing.keys.keys() - keys
             listing.keys = keys
             gate.forget()
             logger.info(
-                "new list of node keys", keys=len(keys), added=len(added), removed=len(removed)
+                "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
             )
             # Beside the next looks: those who are to be asked may be slow.
-            nursery.start_soon(partial(ask_again, server, gate, removed, strict=True))
+            nursery.start_soon(removed, gone)
 
 
-async def ask_again_forever(server: Server, gate: Gate, every: float) -> NoReturn:
+async def ask_again_forever(
+    server: Server, gate: Judge, every: float, side_by_side: int = SIDE_BY_SIDE
+) -> NoReturn:
     """Ask about all clients that are connected, `every` so many seconds."""
     next_round = trio.current_time() + every
     while True:
         await trio.sleep_until(next_round)
         next_round = max(next_round, trio.current_time()) + every
-        await ask_again(server, gate, server.hub.active.keys())
+        keys = server.hub.keys(local=True)
+        await ask_again(server, gate, keys, side_by_side=side_by_side)
 
 
 async def ask_again(
-    server: Server, gate: Gate, keys: Iterable[bytes], *, strict: bool = False
+    server: Server,
+    gate: Judge,
+    keys: Iterable[bytes],
+    *,
+    strict: bool = False,
+    side_by_side: int = SIDE_BY_SIDE,
 ) -> None:
     """Ask about those of `keys` that are connected, side by side; end those that don't belong.
 
@@ -174,7 +192,7 @@ async def ask_again(
 
     async def ask_in_turn() -> None:
         for question in questions:
-            if question.key in server.hub.active:
+            if server.hub.local(question.key) is not None:
                 verdict = await gate.ask_again(question)
                 if not verdict.admitted and (verdict.certain or strict):
                     _end(server, question.key, verdict)
@@ -182,7 +200,7 @@ async def ask_again(
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(SIDE_BY_SIDE):
+        for _ in range(side_by_side):
             nursery.start_soon(ask_in_turn)
 
 

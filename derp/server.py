@@ -10,7 +10,7 @@ import attrs
 import trio
 from nacl.public import PrivateKey
 
-from derp.admit.gate import Gate
+from derp.admit.judge import Judge
 from derp.metrics import Metrics
 from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
@@ -74,7 +74,7 @@ class Server:
     write_timeout: float
     """Seconds for which a client may take nothing; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
-    gate: Gate | None = attrs.field(default=None, repr=False)
+    gate: Judge | None = attrs.field(default=None, repr=False)
     """Says who may log in; None where everybody may."""
     metrics: Metrics = attrs.field(factory=Metrics)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)

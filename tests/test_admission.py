@@ -1,8 +1,9 @@
 """Who belongs, seen by clients: at login, when the list changes, and when they are asked about."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nacl.public
 import pytest
@@ -173,6 +174,21 @@ async def test_who_belongs_no_longer_is_ended_when_asked_about(
         nursery.cancel_scope.cancel()
 
 
+async def test_who_has_moved_to_another_worker_and_is_still_here_is_asked_about(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
+    server, link = guarded.relay.server, cast("Any", object())
+    peer = await guarded.member()
+    server.hub.add_sibling(peer.key, link, claim=1)
+    assert not server.hub.active
+    guarded.source.known.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.ask_again_forever, server, guarded.gate, 300.0)
+        assert "no longer admitted" in await guarded.refusal(peer)
+        nursery.cancel_scope.cancel()
+    server.hub.remove_sibling(peer.key, link)
+
+
 async def test_who_is_connected_stays_while_nobody_can_be_asked(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
@@ -251,9 +267,10 @@ async def listed(
     wake, woken = trio.open_memory_channel[None](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:
         gate = relay.server.gate
-        assert gate is not None
         listing.path.write_text(node_public_text(bytes(range(32))))
-        nursery.start_soon(admission.watch_list, relay.server, gate, listing, woken)
+        assert isinstance(gate, Gate)
+        removed = partial(admission.ask_again, relay.server, gate, strict=True)
+        nursery.start_soon(admission.watch_list, gate, listing, woken, removed)
         yield Listed(relay, listing.path, source, wake)
         nursery.cancel_scope.cancel()
 

@@ -13,6 +13,7 @@
     causes         what lies under an exception of the HTTP library
     memory         verdicts, remembered for a time
     gate           asks the sources in order, remembers, counts
+    judge          the gate as logins know it, in this process or in another one
 
 A source answers one of three things: allowed, refused, or that it could not be asked. What follows
 from the third is for the gate to decide, so no source knows what the others say.

@@ -103,15 +103,20 @@ class Gate:
             source: _Asked() for source in (tailscaled, *controllers) if source is not None
         }
 
-    async def admit(self, question: Question) -> Verdict:
-        """Return the verdict on a client that logs in."""
+    async def admit(self, question: Question, *, at_once: bool = False) -> Verdict:
+        """Return the verdict on a client that logs in.
+
+        With `at_once`, whoever can't be judged without asking is not admitted.
+        """
         # This costs nothing, and so a key that has just been listed need not wait.
         verdict = self._look_into_list(question)
         remembered = False
         if verdict is None:
             verdict = self._memory.recall(question, trio.current_time())
             remembered = verdict is not None
-        if verdict is None:
+        if verdict is None and at_once:
+            verdict = _TOO_MANY
+        elif verdict is None:
             verdict = await self._ask_with_others(question)
             # A later question may have been answered sooner.
             verdict = self._memory.recall(question, trio.current_time()) or verdict
@@ -133,6 +138,10 @@ class Gate:
                     self._memory.note(question, this.verdict, trio.current_time())
             this.done.set()
         return this.verdict
+
+    def is_familiar(self, key: bytes) -> bool:
+        """Tell whether a key was admitted lately."""
+        return self._memory.is_familiar(key)
 
     def forget(self) -> None:
         """Forget all verdicts, those under way too: what they stand on has changed."""
@@ -265,6 +274,14 @@ def _refusal(source: str, answer: Answer) -> Verdict:
         lasts=answer.outcome is not Outcome.NO_ROOM,
     )
 
+
+_TOO_MANY: Final = Verdict(
+    admitted=False,
+    source="the gate",
+    reason="too many others wait for a verdict; is a source slow, or are we attacked?",
+    certain=False,
+    lasts=False,
+)
 
 VERDICTS: Final = (
     *("allowed", "refused", "failed_open"),

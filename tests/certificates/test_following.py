@@ -64,6 +64,11 @@ class Other:
         return Following(plan, load(plan, addresses, NOW), METACERT, self.want)
 
 
+@pytest.fixture(autouse=True)
+def all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+
 @pytest.fixture
 def other() -> Other:
     return Other()
@@ -195,6 +200,7 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     tmp_path: Path,
     other: Other,
     put: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
     run: Callable[[Following], None],
 ) -> None:
     following = other.follow(on_demand(tmp_path))
@@ -212,6 +218,7 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     following.wake()
     await trio.sleep(1)
     assert answers(following)
+    assert told(caplog) == []
 
 
 async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
