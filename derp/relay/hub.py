@@ -219,21 +219,6 @@ class Hub(Generic[M, L, S]):
         here = self.active.keys() | self.siblings.best.keys()
         return len(here | self.forwarders.best.keys())
 
-    @property
-    def duplicate_keys(self) -> int:
-        """How many keys are connected more than once, of those that are active at this worker."""
-        return len(self.active.keys() & self._shared())
-
-    @property
-    def duplicate_connections(self) -> int:
-        """How many connections to this worker such keys have, wherever they are active."""
-        shared = self._shared() - self.duplicates.keys()
-        several = sum(len(duplicates.members) for duplicates in self.duplicates.values())
-        return several + len((self.active.keys() | self.yielded.keys()) & shared)
-
-    def _shared(self) -> set[bytes]:
-        return self.duplicates.keys() | self.siblings.best.keys()
-
     def heard(self, member: M, now: int = 0) -> bool:
         """Note that a connection whose `duplicate` is set has sent something.
 

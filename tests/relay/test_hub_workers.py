@@ -141,7 +141,6 @@ def test_several_connections_yield_together(hub: WorkerHub) -> None:
     hub.join(second, 11)
     hub.add_sibling(A, "other", 20)
     assert hub.yielded == {A: second}
-    assert (hub.duplicate_keys, hub.duplicate_connections) == (0, 2)
     assert hub.heard(first, 30)
     assert hub.active == {A: first}
     assert first.duplicate
@@ -157,22 +156,6 @@ def test_several_connections_yield_together(hub: WorkerHub) -> None:
     hub.remove_sibling(A, "other")
     assert hub.active == {A: first}
     assert not first.duplicate
-
-
-def test_keys_connected_more_than_once_are_counted_where_they_are_active(hub: WorkerHub) -> None:
-    other: WorkerHub = Hub()
-    for now, key in enumerate((A, A, B, C), 10):
-        hub.join(Member(key), now)
-    other.join(Member(A), 20)
-    other.join(Member(B), 5)
-    assert (hub.duplicate_keys, hub.duplicate_connections) == (1, 2)
-    hub.add_sibling(A, "other", other.claim(A))
-    hub.add_sibling(B, "other", other.claim(B))
-    for key in (A, B, C):
-        other.add_sibling(key, "hub", hub.claim(key))
-    assert hub.duplicate_keys + other.duplicate_keys == 2
-    assert hub.duplicate_connections + other.duplicate_connections == 5
-    assert len(hub.active) + len(other.active) == 3
 
 
 def test_a_lost_link_takes_its_keys_along(hub: WorkerHub) -> None:
