@@ -18,7 +18,7 @@ RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
 """Clients are told to come back at a random moment within this time: the first, or if they are
 many, as much for each as a login may take."""
 RELAYS_RECONNECT_MS: Final = 1000
-"""Mesh peers are few, and without them clients of different relays don't meet."""
+"""Mesh peers and other workers are few, and without them clients of different relays don't meet."""
 TRY_FOR_MS: Final = 10_000
 """How long clients are told to go on trying."""
 
@@ -40,7 +40,7 @@ async def drain(server: Server, processes: int = 1) -> None:
     clients = len(server.hub.members)
     logger.info("stopping", clients=clients)
     spread = max(RECONNECT_SPREAD_MS, processes * clients * RECONNECT_SPREAD_PER_CLIENT_MS)
-    for connection in list(server.hub.members):
+    for connection in [*server.hub.members, *server.sibling_watchers]:
         reconnect_in = RELAYS_RECONNECT_MS
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load

@@ -175,7 +175,7 @@ async def test_a_stop_tells_the_clients_of_both(relay: Derper, clients: Clients)
         kind, _ = await peer.receive()
         assert kind == RESTARTING
     assert relay.wait() == 0
-    assert not [line for line in relay.log if "level=error" in line or "started anew" in line]
+    assert not [line for line in relay.log if "level=error" in line or "link lost" in line]
     socket.create_server(("127.0.0.1", port)).close()
 
 

@@ -26,6 +26,9 @@ SOON: Final = 0.2
 LATE: Final = 5.0
 """The most seconds of that: earlier versions say a moment that suits many clients."""
 
+RESTARTS: Final = "it restarts"
+"""The reason where the other relay has said so."""
+
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
 """Gives a transport on which DERP is spoken, and what has come on it already. Raises NoLink."""
 
@@ -139,7 +142,7 @@ class Keeper:
             # It holds the link, too: a cycle.
             link.outbox = None
         if link.restarts_in is not None:
-            reason = "it restarts"
+            reason = RESTARTS
         seconds = trio.current_time() - began
         fields = {"clients": len(link.present), "seconds": round(seconds)}
         self._tell_of_loss(reason, fields)

@@ -28,7 +28,7 @@ import trio
 from derp import client, log, presence
 from derp.errors import ConnectionEnd, LoginRefused, NoLink
 from derp.mesh.backoff import Backoff
-from derp.mesh.keeper import Keeper
+from derp.mesh.keeper import RESTARTS, Keeper
 from derp.mesh.link import Link
 from derp.mesh.login import log_in
 from derp.net.descriptors import OUT_OF_RESOURCES
@@ -103,12 +103,12 @@ class SiblingKeeper(Keeper):
         return SiblingLink(self.server, transport, key, now=trio.current_time())
 
     def _tell_of_link(self, link: Link) -> None:
-        logger.debug("meshed", worker=self.name, address=str(link.transport.remote))
+        logger.debug("meshed", other=self.name, address=str(link.transport.remote))
 
     def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
-        # When a relay stops, so do all of its workers.
-        if not self.server.stopping:
-            logger.warning("link lost", worker=self.name, reason=reason, **fields)
+        # A worker that has not said so has died, or is in trouble.
+        if reason != RESTARTS and not self.server.stopping:
+            logger.warning("link lost", other=self.name, reason=reason, **fields)
 
 
 def keepers(server: Server, doors: Sequence[bytes], own: int) -> list[Keeper]:

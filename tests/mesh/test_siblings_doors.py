@@ -153,7 +153,7 @@ async def test_a_link_that_is_lost_is_told_unless_the_relay_stops(
         await until(lambda: keeper.link is None)
         (record,) = [r for r in caplog.records if r.getMessage() == "link lost"]
         assert record.levelno == logging.WARNING
-        assert record.__dict__["fields"]["worker"] == "worker 1"
+        assert record.__dict__["fields"]["other"] == "worker 1"
         async with house.worker(1):
             await until(lambda: keeper.link is not None)
             caplog.clear()
