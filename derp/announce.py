@@ -27,7 +27,7 @@ def announce(config: Config, prepared: Prepared) -> None:
             address=str(config.addr),
         )
     if config.derp:
-        admission.announce(config, prepared.gate)
+        admission.announce(config, prepared.own_gate)
         mesh_plan.announce(config, prepared.mesh)
     if prepared.certificates is not None and config.hostname_is_ip:
         pair = prepared.certificates.statuses[0].pair

@@ -14,6 +14,7 @@ from certs.errors import CertificateError
 from certs.metacert import make_metacert
 from derp import admission, keyfile, rateconfig
 from derp.admit.gate import Gate
+from derp.admit.judge import Judge
 from derp.certificates.plan import make_plan
 from derp.certificates.tasks import Certificates, load
 from derp.config import Config
@@ -32,10 +33,15 @@ class Prepared:
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
     metrics: Metrics
-    gate: Gate | None
+    gate: Judge | None
     mesh: mesh_plan.Plan
     certificates: Certificates | None
     sockets: Sockets
+
+    @property
+    def own_gate(self) -> Gate | None:
+        """The gate, where it is in this process and is to be kept here."""
+        return self.gate if isinstance(self.gate, Gate) else None
 
 
 def prepare(config: Config, stack: contextlib.ExitStack) -> Prepared:

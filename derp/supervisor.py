@@ -110,9 +110,11 @@ class Role:
         config, prepared = running.config, running.prepared
         if prepared.certificates is not None:
             services.start_soon(prepared.certificates.run, partial(announce_node, config, prepared))
-        if prepared.gate is not None:
+        if prepared.own_gate is not None:
             again = config.verify_again
-            services.start_soon(admission.keep, running.server, prepared.gate, again, self._looks)
+            services.start_soon(
+                admission.keep, running.server, prepared.own_gate, again, self._looks
+            )
 
     async def serving(self, running: Running) -> None:
         """Take note that all is served."""

@@ -139,12 +139,28 @@ class Crew:
             worker.begun.set()
 
         try:
-            ours, process = await self._start(self._setup(worker.index))
+            ours, theirs = socket.socketpair()
         except OSError as error:
-            return f"it can't be started ({(error.strerror or str(error)).lower()})"
-        control = Control(ours)
+            return _not_started(error)
+        # From the moment of the setup on it is told what changes, and gets that when it runs.
+        worker.control = control = Control(ours)
         control.handlers.update(handlers, **{"worker.ready": ready})
-        worker.pid, worker.control = process.pid, control
+        setup = self._setup(worker.index)
+        try:
+            with theirs:
+                process = await trio.lowlevel.open_process(
+                    [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
+                    pass_fds=[theirs.fileno(), *setup.descriptors],
+                    stdin=subprocess.DEVNULL,
+                )
+        except BaseException as error:
+            worker.control = None
+            ours.close()
+            if isinstance(error, OSError):
+                return _not_started(error)
+            raise
+        send_first(ours, setup.to_json())
+        worker.pid = process.pid
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_carry, control, process)
@@ -158,21 +174,9 @@ class Crew:
                     await process.wait()
         return _how(process.returncode)
 
-    async def _start(self, setup: Setup) -> tuple[socket.socket, trio.Process]:
-        """Start a process; return our end of its control connection, too. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = await trio.lowlevel.open_process(
-                    [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
-                    pass_fds=[theirs.fileno(), *setup.descriptors],
-                    stdin=subprocess.DEVNULL,
-                )
-        except BaseException:
-            ours.close()
-            raise
-        send_first(ours, setup.to_json())
-        return ours, process
+
+def _not_started(error: OSError) -> str:
+    return f"it can't be started ({(error.strerror or str(error)).lower()})"
 
 
 async def _carry(control: Control, process: trio.Process) -> None:

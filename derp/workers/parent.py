@@ -13,20 +13,23 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import trio
 
 from derp import admission, log, supervisor
-from derp.announce import announce
+from derp.announce import announce, announce_node
 from derp.config import Config
 from derp.errors import StartError
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
 from derp.sockets import Sockets, share
 from derp.supervisor import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
+from derp.workers.certificates import CertificatesForWorkers
 from derp.workers.control import Handler
 from derp.workers.crew import Crew, cores
+from derp.workers.gate import GateForWorkers
 from derp.workers.pages import Pages
 from derp.workers.setup import Setup
 
@@ -96,9 +99,14 @@ class Parent:
         self._rate_limit = prepared.rate_limit
         self._crew = Crew(len(shared), arguments, self._setup)
         self._pages = Pages(
-            *(config, prepared.metrics, prepared.gate, prepared.certificates),
+            *(config, prepared.metrics, prepared.own_gate, prepared.certificates),
             *(self._crew, self._crew.lives),
         )
+        self._certificates = self._gate = None
+        if prepared.certificates is not None:
+            self._certificates = CertificatesForWorkers(prepared.certificates, self._crew)
+        if prepared.own_gate is not None:
+            self._gate = GateForWorkers(prepared.own_gate, self._crew)
         self._failed = False
         self._look_at_list, self._looks = trio.open_memory_channel[None](1)
 
@@ -138,10 +146,18 @@ class Parent:
         logger.info("workers share the work", workers=crew.size)
 
     def _start_services(self, nursery: trio.Nursery) -> None:
-        config, prepared = self._config, self._prepared
+        if self._certificates is not None:
+            tell = partial(announce_node, self._config, self._prepared)
+            nursery.start_soon(self._certificates.run, tell)
+        if self._gate is not None:
+            nursery.start_soon(self._gate.keep, self._looks)
 
     def _handlers(self) -> dict[str, Handler]:
-        return dict(self._pages.handlers)
+        """Return what every worker may ask."""
+        parts = [part for part in (self._certificates, self._gate) if part is not None]
+        return {
+            name: each for part in (self._pages, *parts) for name, each in part.handlers.items()
+        }
 
     def _setup(self, index: int) -> Setup:
         """Return what a worker gets that starts now."""
@@ -162,7 +178,8 @@ class Parent:
             door=self._doors[index].fileno(),
             doors=[door.getsockname() for door in self._doors],
             rate_limit=self._rate_limit,
-            parts={},
+            is_gated=self._gate is not None,
+            certificates=None if self._certificates is None else self._certificates.setup(),
         )
 
     def _reload(self, nursery: trio.Nursery) -> None:
@@ -173,4 +190,8 @@ class Parent:
             body = [limit.bytes_per_second, limit.burst]
             nursery.start_soon(self._crew.each, "worker.rate_limit", body)
 
+        if self._certificates is not None:
+            nursery.start_soon(self._certificates.look)
+        with contextlib.suppress(trio.WouldBlock):
+            self._look_at_list.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

@@ -6,7 +6,7 @@ workers, and what was opened or made at the start of the relay, comes with this.
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 
@@ -38,8 +38,10 @@ class Setup:
     doors: Sequence[bytes]
     """Addresses of those of all workers."""
     rate_limit: RateConfig
-    parts: Mapping[str, Json]
-    """What else there is at the moment; each part has a name, and its own form."""
+    is_gated: bool
+    """Whether the supervisor is to be asked who may use the relay."""
+    certificates: Json = attrs.field(repr=False)
+    """What derp.workers.certificates makes of it; None without HTTPS."""
 
     def to_json(self) -> Json:
         """Return it as a message."""
@@ -55,7 +57,8 @@ class Setup:
             "door": self.door,
             "doors": [door.hex() for door in self.doors],
             "rate_limit": [self.rate_limit.bytes_per_second, self.rate_limit.burst],
-            "parts": dict(self.parts),
+            "is_gated": self.is_gated,
+            "certificates": self.certificates,
         }
 
     @classmethod
@@ -74,7 +77,8 @@ class Setup:
             door=message["door"],
             doors=[bytes.fromhex(door) for door in message["doors"]],
             rate_limit=RateConfig(*message["rate_limit"]),
-            parts=message["parts"],
+            is_gated=message["is_gated"],
+            certificates=message["certificates"],
         )
 
     @property

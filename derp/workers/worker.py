@@ -11,11 +11,15 @@ import signal
 import socket
 import stat
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 
+import attrs
 import trio
 from nacl.public import PrivateKey
 
+from certs.metacert import make_metacert
+from derp.certificates.plan import make_plan
 from derp.config import Config
 from derp.errors import ControlLost, StartError, UsageError
 from derp.http.routes import Site
@@ -34,7 +38,9 @@ from derp.supervisor import (
     serve,
     started,
 )
+from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.control import Control, Json, receive_first
+from derp.workers.gate import Dismissals, RemoteGate
 from derp.workers.setup import Setup, adopt
 from derp.workers.snapshot import make_pages
 
@@ -59,37 +65,54 @@ def run(control: socket.socket, config: Config) -> None:
     except ControlLost as error:
         raise StartError(f"worker: {error}") from error
     with started(worker=setup.index), contextlib.ExitStack() as stack:
-        prepared = _prepare(config, setup, stack)
+        worker = _prepare(config, setup, Control(control), stack)
         calm_garbage_collector()
-        trio.run(serve, config, prepared, partial(WorkerRole, setup, control))
+        trio.run(serve, config, worker.prepared, partial(WorkerRole, worker))
 
 
-def _prepare(config: Config, setup: Setup, stack: contextlib.ExitStack) -> Prepared:
-    """Get ready with what the supervisor has prepared."""
+@attrs.frozen
+class Worker:
+    """What a worker has before it serves."""
+
+    setup: Setup
+    control: Control
+    prepared: Prepared
+    certificates: WorkerCertificates | None
+
+
+def _prepare(config: Config, setup: Setup, control: Control, stack: contextlib.ExitStack) -> Worker:
+    """Get ready with what the supervisor has prepared; `stack` closes the sockets. Blocks."""
     raise_limit()
     sockets = setup.sockets()
     for sock in sockets.all:
         stack.enter_context(sock)
-    return Prepared(
-        private_key=PrivateKey(setup.node_key),
+    private_key = PrivateKey(setup.node_key)
+    certificates = None
+    if setup.certificates is not None:
+        now = datetime.now(UTC)
+        metacert = make_metacert(bytes(private_key.public_key), now)
+        plan = make_plan(config)
+        certificates = follow(plan, setup.certificates, metacert, now, control.call)
+    prepared = Prepared(
+        private_key=private_key,
         rate_limit=setup.rate_limit,
         metrics=Metrics(),
-        gate=None,
+        gate=RemoteGate(control.call) if setup.is_gated else None,
         mesh=mesh_plan.join_plan(config, setup.mesh_key),
-        certificates=None,
+        certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
     )
+    return Worker(setup, control, prepared, certificates)
 
 
 class WorkerRole(Role):
     """What a worker does beside serving."""
 
-    def __init__(self, setup: Setup, control: socket.socket) -> None:
+    def __init__(self, worker: Worker) -> None:
         super().__init__()
-        self.workers = setup.workers
-        self._setup = setup
-        self._door = adopt(setup.door)
-        self._control = Control(control)
+        self.workers = worker.setup.workers
+        self._worker = worker
+        self._control = worker.control
         self._begun = trio.Event()
 
     async def hear(
@@ -109,9 +132,13 @@ class WorkerRole(Role):
 
     def make_site(self, running: Running) -> Site:
         """Make pages that show the whole relay."""
+        certificates = running.prepared.certificates
+        challenges = None
+        if certificates is not None and running.config.serve_acme:
+            challenges = certificates.contexts.http_challenges
         pages = make_pages(
             *(running.config, running.server, running.stats, running.names),
-            *(None, running.links, self._control.call),
+            *(challenges, running.links, self._control.call),
         )
         self._control.handlers.update(pages.handlers)
         return pages.site
@@ -119,15 +146,25 @@ class WorkerRole(Role):
     def start(self, running: Running, services: trio.Nursery) -> None:
         """Mesh with the other workers, and do what the supervisor says."""
         server, connections = running.server, running.connections
-        server.sibling_key = self._setup.sibling_key
+        setup, certificates = self._worker.setup, self._worker.certificates
+        handlers = self._control.handlers
+        server.sibling_key = setup.sibling_key
 
         async def set_rate_limit(body: Json) -> None:
             server.set_rate_limit(RateConfig(*body))
 
-        self._control.handlers["worker.rate_limit"] = set_rate_limit
+        handlers["worker.rate_limit"] = set_rate_limit
+        if certificates is not None:
+            handlers.update(certificates.handlers)
+            services.start_soon(certificates.run)
+        if server.gate is not None:
+            again = running.config.verify_again
+            dismissals = Dismissals(server, server.gate, again, setup.workers)
+            handlers.update(dismissals.handlers)
+            services.start_soon(dismissals.run)
         # As long as there are clients, packets go from worker to worker.
-        connections.start_soon(siblings.answer, self._door, server, connections)
-        for keeper in siblings.keepers(server, self._setup.doors, self._setup.index):
+        connections.start_soon(siblings.answer, adopt(setup.door), server, connections)
+        for keeper in siblings.keepers(server, setup.doors, setup.index):
             connections.start_soon(keeper.run)
         self._begun.set()
 
