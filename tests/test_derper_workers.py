@@ -4,19 +4,23 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
+from derp.wire.keys import node_public_text
 from stun.message import build_binding_request
 from tests.peers import RESTARTING, Peer
-from tests.process import Derper, derper
+from tests.process import Derper, derper, insecure
 
 UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
 PATIENCE = 20.0
@@ -82,6 +86,13 @@ def relay(tmp_path: Path) -> Iterator[Derper]:
         yield running
 
 
+def eventually(look: Callable[[], bool]) -> None:
+    """Look until what is wanted is there; the patience ends that."""
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline
+
+
 async def meet(one: Peer, other: Peer) -> None:
     """Send a packet until it arrives: a worker hears of another's clients after a moment."""
     with trio.fail_after(PATIENCE):
@@ -90,6 +101,13 @@ async def meet(one: Peer, other: Peer) -> None:
             with trio.move_on_after(0.1):
                 assert await other.receive_packet() == (one.key, b"hello")
                 return
+
+
+async def ended(peer: Peer) -> None:
+    """Wait until the relay has closed the connection."""
+    with suppress(EOFError, trio.BrokenResourceError):
+        while True:
+            await peer.receive()
 
 
 def page(relay: Derper, path: str) -> str:
@@ -153,8 +171,7 @@ async def test_a_worker_dies(relay: Derper, clients: Clients) -> None:
     await meet(alice, bob)
     pids = children(relay)
     os.kill(pids[1], signal.SIGKILL)
-    with pytest.raises((EOFError, trio.BrokenResourceError)):
-        await bob.receive()
+    await ended(bob)
     # Nobody is refused meanwhile, and all are served in the end.
     comers = [await clients.join(relay) for _ in range(16)]
     relay.wait_for("a worker ended, and is started anew.*worker=1 reason=.signal SIGKILL")
@@ -233,6 +250,87 @@ async def test_stun_is_answered_by_both(relay: Derper) -> None:
             sock.sendto(build_binding_request(bytes(range(12))), ("127.0.0.1", port))
             assert sock.recv(100)[8:20] == bytes(range(12))
     assert varz(relay)['stun_requests{disposition="success"}'] == "40"
+
+
+def served(relay: Derper) -> set[bytes | None]:
+    """The certificates that those get who connect now: enough for each worker."""
+    found = set()
+    for _ in range(24):
+        with (
+            socket.create_connection(("127.0.0.1", relay.port("HTTPS")), PATIENCE) as tcp,
+            insecure().wrap_socket(tcp, server_hostname="localhost") as tls,
+        ):
+            found.add(tls.getpeercert(binary_form=True))
+    return found
+
+
+def test_a_new_certificate_is_served_by_both(tmp_path: Path) -> None:
+    """And by one that is started anew, and a damaged one by none; each is told of once."""
+    authority = trustme.CA()
+    certificate, key = tmp_path / "own.crt", tmp_path / "own.key"
+
+    def issue() -> bytes:
+        leaf = authority.issue_cert("localhost")
+        certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        key.write_bytes(leaf.private_key_pem.bytes())
+        key.chmod(0o600)
+        return ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode())
+
+    first = issue()
+    own = ("-tls-cert", str(certificate), "-tls-key", str(key), "-hostname", "localhost")
+    with derper(tmp_path, "-workers", "2", *own) as relay:
+        relay.wait_for("workers share the work")
+        assert served(relay) == {first}
+        second = issue()
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("new certificate")
+        eventually(lambda: served(relay) == {second})
+        certificate.write_text("no certificate")
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("the old certificate stays in force")
+        assert served(relay) == {second}
+        third = issue()
+        os.kill(children(relay)[1], signal.SIGKILL)
+        relay.wait_for("started anew")
+        relay.signal(signal.SIGHUP)
+        eventually(lambda: served(relay) == {third})
+        assert relay.stop() == 0
+        for line in ("new certificate", "the old certificate stays in force"):
+            assert sum(f'msg="{line}"' in each for each in relay.log) in {1, 2}
+
+
+def test_a_self_signed_certificate_is_the_same_at_both(tmp_path: Path) -> None:
+    with derper(tmp_path, "-workers", "2") as relay:
+        relay.wait_for("workers share the work")
+        assert len(served(relay)) == 1
+        assert relay.stop() == 0
+        assert sum("Put this node into your DERP map" in line for line in relay.log) == 1
+
+
+async def test_who_may_come_in_is_asked_of_one_gate(tmp_path: Path, clients: Clients) -> None:
+    member, friend, stranger = (Peer(None) for _ in range(3))  # type: ignore[arg-type]
+    nodes = tmp_path / "nodes"
+    nodes.write_text("".join(f"{node_public_text(peer.key)}\n" for peer in (member, friend)))
+    flags = ("-workers", "2", "-verify-client-file", str(nodes))
+    with derper(tmp_path, *flags, tls=False) as relay:
+        relay.wait_for("workers share the work")
+        at = [await clients.join_at(relay, worker, like=member) for worker in (0, 1)]
+        friends = [await clients.join_at(relay, worker, like=friend) for worker in (0, 1)]
+        for _ in range(8):
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                await clients.join(relay, like=stranger)
+        metrics = varz(relay)
+        assert metrics['derper_admission_verdicts{verdict="refused"}'] == "8"
+        assert metrics['derp_connection_ends{reason="not_admitted"}'] == "8"
+        text = node_public_text(stranger.key)
+        assert re.search(f"Refused {text}.*8 times", page(relay, "/debug/"))
+        # Who is taken off the list has to leave, wherever connected.
+        nodes.write_text(f"{node_public_text(friend.key)}\n")
+        relay.signal(signal.SIGHUP)
+        for peer in at:
+            await ended(peer)
+        await friends[0].ping()
+        await friends[1].ping()
 
 
 def test_another_relay_is_refused_the_port(relay: Derper, tmp_path: Path) -> None:
