@@ -32,7 +32,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, TestCA, environment, running
+from relay import Relay, TestCA, die_with_parent, environment, running
 
 MESH_KEY = bytes(range(1, 33))
 WRONG_KEY = bytes(range(33, 65))
@@ -64,6 +64,46 @@ def reach_each_other(derpcheck: Path, ca: TestCA, relays: Sequence[Relay]) -> No
     )
     assert done.stdout, done.stderr
     assert json.loads(done.stdout)["ok"], done.stdout
+
+
+def weather_a_storm(
+    derpcheck: Path, ca: TestCA, pair: Sequence[Relay], clients: "Clients", place: int
+) -> None:
+    """Have a thousand connections come and go at the relay of that place.
+
+    The other one has to know exactly those that stay, and in the end that nobody did.
+    """
+    stormy, watcher = pair[place], pair[1 - place]
+    before = until_quiet(pair)["derp_clients_remote"]
+    stay = 40
+    with subprocess.Popen(
+        [derpcheck, "storm", "-tls", stormy.url, "-n", "1000", "-stay", str(stay)],
+        env=environment(SSL_CERT_FILE=str(ca.pem)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+    ) as storm:
+        assert storm.stdout
+        keys = [Key(key, b"", bytes.fromhex(key)) for key in json.loads(storm.stdout.readline())]
+        assert len(keys) == stay
+        remote = before + stay
+        until("so many", lambda: varz(watcher)["derp_clients_remote"] == remote)
+        # Not only as many, but these.
+        client = clients.connect(watcher, "alice")
+        for key in keys:
+            reach_echo(client, key)
+        assert varz(watcher)["derp_clients_remote"] == remote
+    until("all are gone", lambda: varz(watcher)["derp_clients_remote"] == before)
+    for relay in pair:
+        relay.check_alive()
+
+
+def until_quiet(pair: Sequence[Relay]) -> dict[str, float]:
+    """Wait until nobody is connected any more but the links; return the metrics of the first."""
+    for relay in pair:
+        until("everybody has left", lambda relay=relay: varz(relay)["derp_clients_total"] == 2)
+    return varz(pair[0])
 
 
 def mesh(

@@ -1,8 +1,6 @@
 """One of ours and the Go derper as one mesh: each forwards to the other what it can't deliver."""
 
 import ipaddress
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +15,11 @@ from mesh import (
     mesh,
     pass_packet,
     reach_each_other,
-    reach_echo,
     until,
+    until_quiet,
     varz,
     wait_until_meshed,
+    weather_a_storm,
 )
 from rawderp import (
     CLOSE_PEER,
@@ -30,7 +29,7 @@ from rawderp import (
     EndedError,
     Key,
 )
-from relay import Relay, TestCA, die_with_parent, environment
+from relay import Relay, TestCA
 
 DISCO = bytes.fromhex("5453f09f92ac")
 GONE, NOT_HERE = b"\x00", b"\x01"
@@ -64,37 +63,7 @@ def test_a_watcher_knows_the_truth_after_a_storm(
     binaries: dict[str, Path], test_ca: TestCA, pair: list[Relay], clients: Clients, place: int
 ) -> None:
     """A thousand connections come and go at one; the other knows exactly those that stay."""
-    stormy, watcher = pair[place], pair[1 - place]
-    before = until_quiet(pair)["derp_clients_remote"]
-    stay = 40
-    with subprocess.Popen(
-        [binaries["derpcheck"], "storm", "-tls", stormy.url, "-n", "1000", "-stay", str(stay)],
-        env=environment(SSL_CERT_FILE=str(test_ca.pem)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
-    ) as storm:
-        assert storm.stdout
-        keys = [Key(key, b"", bytes.fromhex(key)) for key in json.loads(storm.stdout.readline())]
-        assert len(keys) == stay
-        remote = before + stay
-        until("so many", lambda: varz(watcher)["derp_clients_remote"] == remote)
-        # Not only as many, but these.
-        client = clients.connect(watcher, "alice")
-        for key in keys:
-            reach_echo(client, key)
-        assert varz(watcher)["derp_clients_remote"] == remote
-    until("all are gone", lambda: varz(watcher)["derp_clients_remote"] == before)
-    for relay in pair:
-        relay.check_alive()
-
-
-def until_quiet(pair: list[Relay]) -> dict[str, float]:
-    """Wait until nobody is connected any more but the links; return the metrics of the first."""
-    for relay in pair:
-        until("everybody has left", lambda relay=relay: varz(relay)["derp_clients_total"] == 2)
-    return varz(pair[0])
+    weather_a_storm(binaries["derpcheck"], test_ca, pair, clients, place)
 
 
 COUNTERS = (
