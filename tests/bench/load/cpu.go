@@ -132,8 +132,12 @@ func (u usage) minus(o usage) usage {
 	}
 }
 
-// others returns which share of the busier of both cores was used by other processes. Three ticks
-// are not held against anybody: the kernel counts no closer.
-func (u usage) others() float64 {
+// others returns which share of the busier of both cores was used by other processes; where relay
+// and client share the cores, of one that is as busy as both. Three ticks of a core are not held
+// against anybody: the kernel counts no closer.
+func (u usage) others(shared bool) float64 {
+	if shared {
+		return max(0, u.serverCore+u.clientCore-u.server-u.client-0.06) / u.seconds
+	}
 	return max(0, u.serverCore-u.server-0.03, u.clientCore-u.client-0.03) / u.seconds
 }

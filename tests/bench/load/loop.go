@@ -1,4 +1,5 @@
-// The event loop: one thread that polls all sockets of the load and never sleeps while it sends.
+// The event loop: one thread that polls all sockets of the load and never sleeps while it sends,
+// unless it shares its core with the relay.
 //
 // Goroutines would not do on one core: a sender that is never blocked keeps the receivers from
 // being polled, and the client would measure itself. Here what has arrived is always read before
@@ -93,7 +94,8 @@ type loop struct {
 	gaps    uint64 // packets that were overtaken by later ones: lost
 	now     int64
 	idle    int64
-	timing  bool // latencies are of interest
+	nap     time.Duration // between turns, in place of spinning; see shared.go
+	timing  bool          // latencies are of interest
 	errors  []string
 	notes   map[string]int
 	dropped int // errors beyond maxErrors
@@ -179,7 +181,7 @@ func (l *loop) lose(c *client, err error) {
 	c.close()
 }
 
-// run turns the loop for a time, spinning.
+// run turns the loop for a time, spinning but for naps.
 func (l *loop) run(duration time.Duration) {
 	l.now = nanotime()
 	for end := l.now + int64(duration); l.now < end && !(l.strict && l.gaps > 0); {
@@ -220,6 +222,10 @@ func (l *loop) turn() {
 		l.idle += after - before
 	}
 	l.now = after
+	if l.nap > 0 {
+		sleep(l.nap)
+		l.now = nanotime()
+	}
 }
 
 // read takes what a socket holds and acts on it.
@@ -361,6 +367,9 @@ func (f *flow) allowed(now int64) int {
 		return f.burst * (1 + int(behind/period))
 	case window:
 		under := int(f.sent - max(f.expected, f.forgiven))
+		if under == 0 {
+			f.lastArrival = now // what is waited for is sent from now on
+		}
 		if under >= f.window && now-f.lastArrival > int64(100*time.Millisecond) {
 			// The last ones were lost, so that nothing will say so.
 			f.forgiven, f.lastArrival = f.sent, now

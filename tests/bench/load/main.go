@@ -48,6 +48,8 @@ func main() {
 	})
 	flag.IntVar(&o.serverCore, "server-core", 0, "the relay's core")
 	flag.IntVar(&o.clientCore, "client-core", 1, "this program's core")
+	flag.BoolVar(&o.shared, "shared", false, "the relay has both cores, and this program shares them with it; see shared.go")
+	flag.IntVar(&o.deals, "deals", 1, "inflight: parts of the measured time, each with connections of its own")
 	flag.IntVar(&o.size, "size", 1400, "bytes of a packet")
 	flag.IntVar(&o.pairs, "pairs", 1, "pairs of clients")
 	flag.IntVar(&o.senders, "senders", 0, "senders to one receiver, in place of pairs")

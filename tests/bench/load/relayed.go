@@ -16,6 +16,8 @@ type options struct {
 	pids []int
 
 	serverCore, clientCore int
+	shared                 bool
+	deals                  int
 
 	size    int
 	pairs   int
@@ -134,7 +136,11 @@ func measure(l *loop, o *options) *result {
 	l.timing = false
 	r := newResult(o, used, counts.received)
 	r.Sent, r.Offered = counts.sent, float64(counts.sent)/used.seconds
-	r.ClientBusy = 1 - float64(l.idle)/1e9/used.seconds
+	if o.shared {
+		r.Extra = sharing(l, pids, used)
+	} else {
+		r.ClientBusy = 1 - float64(l.idle)/1e9/used.seconds
+	}
 
 	if !l.strict || l.gaps == 0 {
 		l.drain(l.flows, 5*time.Second)
@@ -165,7 +171,7 @@ func newResult(o *options, used usage, done uint64) *result {
 		ServerCPU:  used.server / used.seconds,
 		CPUEach:    used.server / float64(max(1, done)) * 1e6,
 		ClientBusy: used.client / used.seconds,
-		Others:     used.others(),
+		Others:     used.others(o.shared),
 	}
 }
 
@@ -199,7 +205,10 @@ func connect(o *options, pacing pacing) (*loop, error) {
 	for i := range o.pairs {
 		l.senders = append(l.senders, l.flow(l.clients[2*i], l.clients[2*i+1], o.size, pacing))
 	}
-	if o.second != "" {
+	if o.shared {
+		l.nap = napTime
+	}
+	if o.second != "" || o.shared {
 		if err := l.openWay(wayTime); err != nil {
 			l.close()
 			return nil, err
@@ -213,8 +222,9 @@ const (
 	wayTime   = 5 * time.Second
 )
 
-// openWay sends on each flow, one packet at a time, until the last one has arrived: of another relay's clients
-// a relay is told a moment after their login, and what comes sooner has to be dropped.
+// openWay sends on each flow, one packet at a time, until the last one has arrived: of the clients
+// of another relay, or of another process of the same one, a relay is told a moment after their
+// login, and what comes sooner has to be dropped.
 func (l *loop) openWay(limit time.Duration) error {
 	own := l.senders[0].pacing
 	for _, f := range l.senders {
@@ -224,7 +234,7 @@ func (l *loop) openWay(limit time.Duration) error {
 	for _, f := range l.senders {
 		for end := nanotime() + int64(limit); f.sent == 0 || f.expected < f.sent; l.run(probeTime) {
 			if nanotime() > end {
-				return fmt.Errorf("nothing of flow %d got from one relay to the other: %q", f.id, l.errors)
+				return fmt.Errorf("nothing of flow %d got to the other relay or process: %q", f.id, l.errors)
 			}
 			f.owed = 1
 		}
@@ -253,8 +263,11 @@ func loadRate(o *options) (*result, error) {
 	return measure(l, o), nil
 }
 
-// loadInflight keeps -window packets under way on each pair.
+// loadInflight keeps -window packets under way on each pair, of so many -deals of connections.
 func loadInflight(o *options) (*result, error) {
+	if o.deals > 1 {
+		return deal(o, loadInflight)
+	}
 	l, err := connect(o, window)
 	if err != nil {
 		return nil, err
