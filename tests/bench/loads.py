@@ -45,6 +45,11 @@ class Load:
     mesh: bool = False
     """Whether two relays, meshed, take the place of one: senders are at one, receivers at the
     other. See mesh.py."""
+    workers: int = 0
+    """With how many processes ours serves where relay and client share both cores; see workers.py.
+    0 where each has a core of its own."""
+    ours_only: bool = False
+    """Whether the Go derper has nothing to be compared with."""
 
 
 def rate(goal: float | None, what: str = "arrive") -> Figure:
@@ -141,6 +146,32 @@ def mesh(thousands: int) -> Load:
     )
 
 
+def both_cores(
+    name: str, title: str, arguments: Mapping[str, str], **more: Any
+) -> tuple[Load, Load]:
+    """Return a load of 8 pairs on both cores, and the same for one process of ours."""
+    size = 1400
+    load = Load(
+        f"workers-{name}",
+        f"both cores, 8 pairs, {title}",
+        {"pairs": "8", "size": str(size)} | arguments,
+        (
+            rate(None),
+            Figure("arrive", lambda r: r["rate"] * size, "MB/s", True, None, 1e-6),
+            lost(),
+            replace(cpu(), what="CPU of all processes, each"),
+            Figure("memory of all (PSS)", extra("pss"), "MB", False, None, 1e-6),
+            Figure("load's share of both cores", extra("client_cores"), "%", False, None, 50),
+            Figure("pairs across processes", extra("across"), "of 8", False),
+        ),
+        in_quick=False,
+        workers=2,
+        **more,
+    )
+    title = f"{load.title}: ours with one worker"
+    return load, replace(load, name=f"{load.name}-one", title=title, workers=1, ours_only=True)
+
+
 LOADS: tuple[Load, ...] = (
     best("best-1400", "no loss, one pair, 1400 bytes", 4.0, size="1400"),
     best("best-200", "no loss, one pair, 200 bytes", 6.0, size="200"),
@@ -189,6 +220,13 @@ LOADS: tuple[Load, ...] = (
         has_ceiling=False,
         mesh=True,
     ),
+    *both_cores("8-pairs", "no loss", BEST | {"budget": "90s"}),
+    *both_cores(
+        "inflight",
+        "32 packets in flight each",
+        {"load": "inflight", "window": "32", "deals": "8", "seconds": "8s"},
+    ),
+    *both_cores("cpu", "30,000 packets/s", {"load": "rate", "rate": "30000"}),
     Load(
         "slow",
         "a receiver at 1 Mbit/s beside 2 fast pairs",

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from servers import HOST, BenchError, Program, Running, free_port, last_line, running
@@ -25,10 +25,10 @@ MESH_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def meshed(program: Program, core: int, work: Path) -> Iterator[list[Running]]:
+def meshed(program: Program, cores: Collection[int], work: Path) -> Iterator[list[Running]]:
     """Start two relays, wait until the mesh is up, and stop them at the end."""
     if not (work / "certs").exists():
-        with running(program, core, work) as [first]:
+        with running(program, cores, work) as [first]:
             # Once it has shown its certificate there is one to share.
             ssl.get_server_certificate((HOST, int(first.address.rpartition(":")[2])), timeout=20)
     key = work / "mesh.key"
@@ -40,10 +40,11 @@ def meshed(program: Program, core: int, work: Path) -> Iterator[list[Running]]:
         for port, other in zip(ports, reversed(ports), strict=True):
             flags = ["-mesh-psk-file", str(key), "-mesh-with", f"{HOST}:{other}/{HOST}"]
             variables = {"SSL_CERT_FILE": str(work / CERTIFICATE)}
-            relay = running(program, core, work, port=port, more=flags, variables=variables)
+            relay = running(program, cores, work, port=port, more=flags, variables=variables)
             relays += both.enter_context(relay)
         deadline = time.monotonic() + MESH_SECONDS
-        while any(counter[WATCHERS] != 1 for counter in counters(relays, work)):
+        trusted = ssl.create_default_context(cafile=work / CERTIFICATE)
+        while any(counter[WATCHERS] != 1 for counter in counters(relays, trusted)):
             if time.monotonic() > deadline:
                 said = "; ".join(last_line(relay.log) for relay in relays)
                 raise BenchError(f"{program.name}: no mesh after {MESH_SECONDS:.0f} s: {said}")
@@ -51,13 +52,12 @@ def meshed(program: Program, core: int, work: Path) -> Iterator[list[Running]]:
         yield relays
 
 
-def counters(relays: Sequence[Running], work: Path) -> list[dict[str, float]]:
+def counters(relays: Sequence[Running], trusted: ssl.SSLContext) -> list[dict[str, float]]:
     """Ask each relay for those of its own counters that have no labels."""
-    context = ssl.create_default_context(cafile=work / CERTIFICATE)
     found = []
     for relay in relays:
         url = f"https://{relay.address}/debug/varz"
-        with urllib.request.urlopen(url, timeout=20, context=context) as page:
+        with urllib.request.urlopen(url, timeout=20, context=trusted) as page:
             lines = page.read().decode().splitlines()
         pairs = (line.split() for line in lines if not line.startswith("#") and "{" not in line)
         found.append({name: float(value) for name, value in pairs})

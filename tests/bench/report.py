@@ -170,7 +170,7 @@ def origin(about: Mapping[str, Any]) -> str:
         f"{what}{quick}; {about['date'][:10]}, commit {commit}.",
         f"This relay: {about.get('ours', 'not measured')}{trio}.",
         f"Go derper: {about.get('theirs', 'not measured')}.",
-        f"Machine: {machine}; one core for each side.",
+        f"Machine: {machine}; a core each, or both for both.",
         f"Made by `{about['command']}`.",
     )
     return "\n".join(lines)

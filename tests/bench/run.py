@@ -35,6 +35,14 @@ What keeps it honest
   - A load across a mesh has two relays of one kind, both on the server's core: senders at one,
     receivers at the other, and CPU time is that of both. It counts only if the relays' own counters
     of forwarded packets say that all that arrived went from the one to the other, once.
+  - In a load of workers, one relay has both cores, and the client shares them with it: the Go
+    derper as it is, ours as several processes (`-workers`). The client does not spin then, but
+    sleeps for 0.1 ms between two looks, and goes before either relay when it has something to do,
+    so that it offers what it should; the table says what share of both cores it takes. The kernel
+    deals the processes their clients at random, and a packet between two of them costs more: the
+    table says how many pairs were dealt so. The closed loop takes the mean over eight deals. The
+    search for the best rate has a new deal for each of its three tries of a rate: it finds what a
+    good deal can do.
   - What other processes took of the two cores is measured, and said below the table. Failed tries
     during which they did are repeated. Figures that count are made on a machine without others.
 
@@ -43,17 +51,19 @@ Results, with versions, commit and machine, go to a JSON file; tables and plots 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,8 +71,9 @@ from typing import Any
 import mesh
 import plot
 import report
+import workers
 from loads import GROWTH, LOADS, Load
-from servers import BenchError, Program, pinned, raise_descriptor_limit, running
+from servers import BenchError, Program, Running, pinned, raise_descriptor_limit, running
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -185,6 +196,8 @@ def measure(options: argparse.Namespace) -> int:
                 if number >= load.most_rounds:
                     continue
                 for program in order:
+                    if load.ours_only and program.name != workers.OURS:
+                        continue
                     if program.name == "mirror" and not (load.has_ceiling and number == 0):
                         continue
                     where = f"round {number + 1}, {load.name}, {program.name}"
@@ -324,18 +337,17 @@ def put_load(
     """Start the relay, or both, and the load client; return how that ended.
 
     And what was logged meanwhile: not before, as when one relay is up and the other is not yet, nor
-    behind. Raises BenchError also where a mesh's packets went another way.
+    behind. Raises BenchError also where a mesh's packets went another way, or the relay's processes
+    are not those that it should have.
     """
     arguments = dict(load.arguments)
     if options.quick:
         arguments |= load.quick
     if options.seconds:
         arguments["seconds"] = f"{options.seconds}s"
-    if load.mesh:
-        start = mesh.meshed(program, options.server_core, directory)
-    else:
-        start = running(program, options.server_core, directory, plain=load.plain)
-    with start as relays:
+    both = (options.server_core, options.client_core)
+    cores, client_cores = (both, both) if load.workers else ((both[0],), (both[1],))
+    with start(program, load, cores, directory) as relays:
         command = [str(client), "-address", relays[0].address, "-stun", relays[0].stun]
         for relay in relays:
             command += ["-pid", str(relay.pid)]
@@ -346,15 +358,39 @@ def put_load(
             command.append("-plain")
         if load.mesh:
             command += ["-second", relays[1].address]
+        if load.workers:
+            command.append("-shared")
         command += [f"-{name}={value}" for name, value in arguments.items()]
         logged = [relay.log.stat().st_size for relay in relays]
-        done = run_pinned(command, options.client_core)
-        if load.mesh and not done.returncode:
-            counters = mesh.counters(relays, directory)
-            if found := mesh.faults(json.loads(done.stdout), *counters):
-                raise BenchError("; ".join(found))
+        done = run_pinned(command, client_cores, ahead=bool(load.workers))
+        if not done.returncode and (found := faults(program, load, done.stdout, relays, directory)):
+            raise BenchError("; ".join(found))
         ends = (relay.log.read_bytes()[n:] for relay, n in zip(relays, logged, strict=True))
         return done, b"".join(ends).decode(errors="replace")
+
+
+def start(
+    program: Program, load: Load, cores: Collection[int], directory: Path
+) -> contextlib.AbstractContextManager[list[Running]]:
+    """Return what starts the relay, or both, as the load wants it."""
+    if load.mesh:
+        return mesh.meshed(program, cores, directory)
+    if load.workers:
+        return workers.crew(program, load.workers, cores, directory)
+    return running(program, cores, directory, plain=load.plain)
+
+
+def faults(
+    program: Program, load: Load, output: str, relays: Sequence[Running], directory: Path
+) -> list[str]:
+    """Return what the load client can't know, and forbids to count what it has found."""
+    result = json.loads(output)
+    if load.mesh:
+        trusted = ssl.create_default_context(cafile=directory / mesh.CERTIFICATE)
+        return mesh.faults(result, *mesh.counters(relays, trusted))
+    if load.workers and not result.get("errors"):
+        return workers.faults(program.name, load.workers, result["extra"])
+    return []
 
 
 def transfer(
@@ -369,12 +405,16 @@ def transfer(
     command += [f"--name={program.name}", "--", *program.command]
     log = folder / "relay.log"
     log.touch()
-    done = run_pinned(command, options.client_core, show_stderr=bool(options.server))
+    done = run_pinned(command, (options.client_core,), show_stderr=bool(options.server))
     return done, log.read_text(errors="replace")
 
 
 def run_pinned(
-    command: Sequence[str], core: int, *, show_stderr: bool = False
+    command: Sequence[str],
+    cores: Collection[int],
+    *,
+    ahead: bool = False,
+    show_stderr: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
@@ -383,7 +423,7 @@ def run_pinned(
             stderr=None if show_stderr else subprocess.PIPE,
             text=True,
             timeout=LOAD_SECONDS,
-            preexec_fn=lambda: pinned(core),
+            preexec_fn=lambda: pinned(cores, ahead=ahead),
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -1,4 +1,4 @@
-"""Starting and stopping the relays: one at a time, pinned to a core, on loopback only."""
+"""Starting and stopping the relays: one at a time, pinned to its cores, on loopback only."""
 
 import contextlib
 import ctypes
@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,14 +50,18 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def pinned(core: int) -> None:
+def pinned(cores: Collection[int], *, ahead: bool = False) -> None:
     """For a child before it becomes its program: pin it, and let it not outlive the driver.
 
     Where that is allowed, it also goes before whatever else the machine does. With autogroups,
-    nice values count among the processes of one session only, and the session has its own.
+    nice values count among the processes of one session only, and the session has its own. One that
+    is `ahead` goes before all that were started from here, too, whenever it has something to do.
     """
     os.setsid()
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
+    if ahead:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, HIGHEST_PRIORITY)
         Path("/proc/self/autogroup").write_text(str(HIGHEST_PRIORITY))
@@ -75,7 +79,7 @@ def free_port(kind: socket.SocketKind) -> int:
 @contextlib.contextmanager
 def running(
     program: Program,
-    core: int,
+    cores: Collection[int],
     work: Path,
     *,
     plain: bool = False,
@@ -109,7 +113,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: pinned(core),  # noqa: PLW1509 -- there are no threads
+            preexec_fn=lambda: pinned(cores),  # noqa: PLW1509 -- there are no threads
         )
     try:
         wait_until_it_accepts(process, port, program, log)

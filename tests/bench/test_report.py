@@ -130,7 +130,7 @@ def test_a_page_says_where_its_figures_come_from(report):
         "Medians of up to 5 rounds, ± half of the range; 2026-01-02, commit 0123456789ab.",
         "This relay: trio-derper 0.1.0, Trio 0.35.0.",
         "Go derper: 1.102.5.",
-        "Machine: a machine, 2 cores, x86_64, Linux 6.1, TCP cubic; one core for each side.",
+        "Machine: a machine, 2 cores, x86_64, Linux 6.1, TCP cubic; a core each, or both for both.",
         "Made by `python3 noxfile.py -s bench`.",
     ]
 
