@@ -154,7 +154,7 @@ def both_cores(
     load = Load(
         f"workers-{name}",
         f"both cores, 8 pairs, {title}",
-        {"pairs": "8", "size": str(size)} | arguments,
+        {"pairs": "8", "size": str(size), **arguments},
         (
             rate(None),
             Figure("arrive", lambda r: r["rate"] * size, "MB/s", True, None, 1e-6),
