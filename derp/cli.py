@@ -84,7 +84,10 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return healthcheck.main(argv[1:], environ)
     control = None
     if command == "worker":
-        # Which a relay of several processes starts itself, and nobody else can.
+        # Which a relay of several processes starts itself, and nobody else can. What a terminal
+        # or a service manager tells all processes is for the one that has started it.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         from derp.workers import worker  # noqa: PLC0415
 
         control, argv = worker.take_control(argv[1:2]), argv[2:]

@@ -4,7 +4,7 @@ Everything that can fail at start is here, so that nothing is served until all o
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -37,6 +37,8 @@ class Prepared:
     mesh: mesh_plan.Plan
     certificates: Certificates | None
     sockets: Sockets
+    shared: Sequence[Sockets] = ()
+    """Those of each process, where this one has opened them for others."""
 
     @property
     def own_gate(self) -> Gate | None:
@@ -44,11 +46,14 @@ class Prepared:
         return self.gate if isinstance(self.gate, Gate) else None
 
 
-def prepare(config: Config, stack: contextlib.ExitStack) -> Prepared:
-    """Read the files and open the sockets, which `stack` closes. Blocks. Raises StartError."""
+def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> Prepared:
+    """Read the files and open the sockets for so many processes, which `stack` closes.
+
+    Blocks. Raises StartError.
+    """
     raise_limit()
     mesh = mesh_plan.make_plan(config)
-    sockets = open_all(config, stack)
+    shared = open_all(config, stack, processes)
     rate_limit = NO_LIMIT
     if config.rate_config is not None:
         rate_limit = rateconfig.load(config.rate_config)
@@ -75,7 +80,8 @@ def prepare(config: Config, stack: contextlib.ExitStack) -> Prepared:
         gate=gate,
         mesh=mesh,
         certificates=certificates,
-        sockets=sockets,
+        sockets=shared[0],
+        shared=shared,
     )
 
 

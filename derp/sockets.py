@@ -36,12 +36,17 @@ def tcp_options(config: Config) -> TCPOptions:
     return TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
 
 
-def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
-    """Open or take over what `config` asks for; `stack` closes it. Blocks. Raises StartError."""
+def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
+    """Open or take over what `config` asks for, for each of so many processes.
+
+    `stack` closes it. Blocks. Raises StartError.
+    """
     host = config.addr.host
     options = tcp_options(config)
     handed = activation.inherited(os.environ, os.getpid())
     stack.callback(handed.close)
+
+    alone: list[socket.socket] = []
 
     def keep(opened: Sequence[socket.socket]) -> Sequence[socket.socket]:
         for sock in opened:
@@ -50,6 +55,7 @@ def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
 
     def listen(port: int) -> Sequence[socket.socket]:
         taken = keep(handed.take(socket.SOCK_STREAM, host, port))
+        alone.extend(taken)
         try:
             for listener in taken:
                 take_over(listener, options)
@@ -60,6 +66,7 @@ def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
         taken = keep(handed.take(socket.SOCK_DGRAM, host, port))
+        alone.extend(taken)
         for sock in taken:
             stun_server.prepare(sock)
         return taken or keep(stun_server.open_sockets(host, port))
@@ -76,33 +83,37 @@ def open_all(config: Config, stack: contextlib.ExitStack) -> Sockets:
             where = f"{host or '*'}:{config.stun_port}"
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
     handed.refuse_rest()
-    return Sockets(main, plain, stun)
+    sockets = Sockets(main, plain, stun)
+    # At once: until there are others, the first one gets all that comes.
+    return [sockets, *(_joined(sockets, alone, options, stack) for _ in range(processes - 1))]
 
 
-def share(
-    sockets: Sockets, count: int, config: Config, stack: contextlib.ExitStack
-) -> list[Sockets]:
-    """Return as many Sockets as there are to be processes, the first one as it is.
+def _joined(
+    sockets: Sockets,
+    alone: Sequence[socket.socket],
+    options: TCPOptions,
+    stack: contextlib.ExitStack,
+) -> Sockets:
+    """Open others beside these, over which the kernel then spreads what comes (SO_REUSEPORT).
 
-    What comes is spread over them by the kernel (SO_REUSEPORT). Where a socket was opened by
-    another user, as systemd's are, nobody else may join it: then all processes have that one.
-    `stack` closes what is opened.
+    Those `alone` are systemd's, and all processes have the same: what waits in one of ours would be
+    lost when that is closed, and a restart is to refuse nobody.
     """
-    options = tcp_options(config)
 
     def another(sock: socket.socket) -> socket.socket:
-        try:
-            twin = stack.enter_context(join(sock))
-        except OSError:
+        if sock in alone:
             return sock
-        if twin.type == socket.SOCK_STREAM:
-            take_over(twin, options)
-        else:
-            stun_server.prepare(twin)
-        return twin
+        try:
+            joined = stack.enter_context(join(sock))
+            if joined.type == socket.SOCK_STREAM:
+                take_over(joined, options)
+            else:
+                stun_server.prepare(joined)
+        except OSError as error:
+            where = endpoint(sock.getsockname())
+            why = error.strerror or error
+            raise StartError(f"can't share {where} between workers: {why}") from error
+        return joined
 
-    shared = [sockets]
-    for _ in range(count - 1):
-        groups = (sockets.main, sockets.plain, sockets.stun)
-        shared.append(Sockets(*([another(sock) for sock in group] for group in groups)))
-    return shared
+    groups = (sockets.main, sockets.plain, sockets.stun)
+    return Sockets(*([another(sock) for sock in group] for group in groups))

@@ -87,6 +87,8 @@ class Role:
 
     workers = 1
     """How many processes the relay has."""
+    tells_of_limits = True
+    """Whether this process says what is the same for all."""
 
     def __init__(self) -> None:
         self._look_at_list, self._looks = trio.open_memory_channel[None](1)
@@ -210,7 +212,8 @@ def _start_services(running: Running, role: Role, services: trio.Nursery) -> Non
         door, route=partial(routes.route_plain, site), engine=None, limit=None
     )
     descriptors = Descriptors()
-    descriptors.tell_if_few_fit()
+    if role.tells_of_limits:
+        descriptors.tell_if_few_fit()
     for listener in prepared.sockets.main:
         services.start_soon(accept_forever, listener, door.admit, descriptors)
     for listener in prepared.sockets.plain:

@@ -77,10 +77,13 @@ def key_over_tls(sock: socket.socket) -> bytes:
         return greeting
 
 
-def test_a_restart_refuses_nobody(tmp_path: Path, held: tuple[socket.socket, socket.socket]):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_restart_refuses_nobody(
+    tmp_path: Path, held: tuple[socket.socket, socket.socket], workers: str
+):
     tcp, udp = held
     address = tcp.getsockname()
-    with activated(tmp_path, [tcp, udp], *flags(tcp, udp)) as first:
+    with activated(tmp_path, [tcp, udp], *flags(tcp, udp), "-workers", workers) as first:
         first.wait_for("what=STUN")
         with socket.create_connection(address, PATIENCE) as sock:
             greeting = key_over_tls(sock)
@@ -93,7 +96,7 @@ def test_a_restart_refuses_nobody(tmp_path: Path, held: tuple[socket.socket, soc
         asking.settimeout(PATIENCE)
         asking.connect(udp.getsockname())
         asking.send(build_binding_request(bytes(12)))
-        with activated(tmp_path, [tcp, udp], *flags(tcp, udp)) as second:
+        with activated(tmp_path, [tcp, udp], *flags(tcp, udp), "-workers", workers) as second:
             assert key_over_tls(waiting) == greeting
             _, told = parse_binding_response(asking.recv(2048))
             assert (str(told.address), told.port) == asking.getsockname()

@@ -377,4 +377,4 @@ def test_a_worker_that_does_not_start_is_the_end(tmp_path: Path) -> None:
         assert relay.wait() == 1
         assert not [line for line in relay.log if "Traceback" in line]
         relay.wait_for("a worker did not start.*too many open files")
-        assert relay.log[-1] == "derper: no worker has started; the lines above say why"
+        assert relay.log[-1] == "derper: not all workers have started; the lines above say why"

@@ -32,6 +32,7 @@ Handler = Callable[[Json], Awaitable[Json]]
 
 _LENGTH = struct.Struct(">I")
 _QUEUED: Final = 64
+_TOLD: Final = 1024
 _RECEIVE_SIZE: Final = 64 << 10
 
 logger = log.get("workers")
@@ -47,13 +48,17 @@ class _Call:
 
 
 class Control:
-    """One end. `handlers` say what is answered, and how, from the beginning of `run` on."""
+    """One end. Its handlers say what is answered, and how, from the beginning of `run` on."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over one of a pair of stream sockets."""
         self.handlers: dict[str, Handler] = {}
+        """Those of calls that may wait for something; each has a task of its own."""
+        self.in_order: dict[str, Handler] = {}
+        """Those of calls that tell what is so by now: one after another, as they were made."""
         self._sock = sock
         self._to_writer, self._outgoing = trio.open_memory_channel[bytes](_QUEUED)
+        self._to_answer, self._told = trio.open_memory_channel[dict[str, Json]](_TOLD)
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
 
@@ -82,6 +87,7 @@ class Control:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, stream)
+                nursery.start_soon(self._answer_in_order)
                 await self._read(stream, nursery)
                 nursery.cancel_scope.cancel()
         finally:
@@ -101,17 +107,23 @@ class Control:
                 return
             received += data
             while (message := _next_message(received)) is not None:
-                if "re" not in message:
-                    nursery.start_soon(self._answer, message)
+                if message.get("what") in self.in_order:
+                    await self._to_answer.send(message)
+                elif "re" not in message:
+                    nursery.start_soon(self._answer, message, self.handlers)
                 elif (call := self._calls.get(message["re"])) is not None:
                     call.answer = message
                     call.ended.set()
 
-    async def _answer(self, call: dict[str, Json]) -> None:
+    async def _answer_in_order(self) -> None:
+        async for call in self._told:
+            await self._answer(call, self.in_order)
+
+    async def _answer(self, call: dict[str, Json], handlers: dict[str, Handler]) -> None:
         what = call["what"]
         answer: dict[str, Json] = {"re": call["id"]}
         try:
-            answer["body"] = await self.handlers[what](call["body"])
+            answer["body"] = await handlers[what](call["body"])
         except DerperError as error:
             answer["error"] = str(error)
         except Exception as error:

@@ -27,6 +27,14 @@ ANSWER_WITHIN: Final = 3.0
 """Seconds that a worker has to answer in: whoever asks the supervisor waits longer for that."""
 LASTED: Final = 10.0
 """Seconds after which a worker has gone well, so that the next one is started at once."""
+FIRST: Final = 0.1
+LONGEST: Final = 5.0
+"""Seconds until a worker is started anew that has not lasted: who connects to it waits so long."""
+STARTING: Final = 60.0
+"""Seconds within which a worker serves."""
+ASK_EVERY: Final = 5.0
+MISSES: Final = 3
+"""A worker that has given no answer so often in a row hangs, and is ended."""
 CLOSING: Final = 8.0
 """Seconds that a worker has to end in when it is told to, or has lost its control connection:
 some more than a drain takes."""
@@ -38,8 +46,8 @@ logger = log.get("workers")
 
 
 @attrs.define(eq=False)
-class Worker:
-    """One place in the crew, and the process that has it at the moment."""
+class Place:
+    """A place in the crew, and the process that has it at the moment."""
 
     index: int
     pid: int = 0
@@ -47,6 +55,9 @@ class Worker:
     restarts: int = 0
     control: Control | None = None
     """None while there is no process."""
+    process: trio.Process | None = None
+    hangs: bool = False
+    """Whether the process was ended because it did not answer."""
     serves: bool = False
     """Whether a process of this place has ever served."""
     begun: trio.Event = attrs.field(factory=trio.Event)
@@ -59,21 +70,24 @@ class Crew:
     """All workers. `setup` says what the worker of an index gets when it starts."""
 
     def __init__(self, size: int, arguments: Sequence[str], setup: Callable[[int], Setup]) -> None:
-        self.workers = [Worker(index) for index in range(size)]
-        self.stopping = False
+        self.places = [Place(index) for index in range(size)]
+        self._stopping = trio.Event()
         self._arguments = arguments
         self._setup = setup
 
     @property
+    def stopping(self) -> bool:
+        """Whether all have been told to stop."""
+        return self._stopping.is_set()
+
+    @property
     def size(self) -> int:
         """How many there are to be."""
-        return len(self.workers)
+        return len(self.places)
 
     def lives(self) -> list[Life]:
         """Tell how each is."""
-        return [
-            Life(worker.pid, worker.restarts, worker.control is not None) for worker in self.workers
-        ]
+        return [Life(place.pid, place.restarts, place.control is not None) for place in self.places]
 
     async def each(self, what: str, body: Json = None) -> dict[int, Json]:
         """Call all workers side by side; return the answers of those that gave one, by index.
@@ -82,97 +96,134 @@ class Crew:
         """
         answers: dict[int, Json] = {}
 
-        async def ask(worker: Worker, control: Control) -> None:
+        async def ask(place: Place, control: Control) -> None:
             try:
-                answers[worker.index] = await control.call(what, body)
+                answers[place.index] = await control.call(what, body)
             except ControlLost as error:
-                logger.debug("a worker gave no answer", worker=worker.index, reason=str(error))
+                logger.debug("a worker gave no answer", worker=place.index, reason=str(error))
 
         with trio.move_on_after(ANSWER_WITHIN):
             async with trio.open_nursery() as nursery:
-                for worker in self.workers:
-                    if worker.control is not None:
-                        nursery.start_soon(ask, worker, worker.control)
+                for place in self.places:
+                    if place.control is not None:
+                        nursery.start_soon(ask, place, place.control)
         return answers
 
-    async def keep(self, worker: Worker, handlers: Mapping[str, Handler]) -> None:
+    async def keep(self, place: Place, handlers: Mapping[str, Handler]) -> None:
         """Keep a worker running until the crew stops, or until its first process never served."""
-        backoff = Backoff()
+        backoff = Backoff(first=FIRST, longest=LONGEST)
         try:
             while True:
                 began = trio.current_time()
-                how = await self._live(worker, handlers)
-                if self.stopping:
-                    return
-                if not worker.serves:
-                    logger.error("a worker did not start", worker=worker.index, reason=how)
-                    return
-                lasted = trio.current_time() - began > LASTED
-                if lasted:
+                how = await self._live(place, handlers)
+                if self._stopping.is_set():
+                    break
+                if not place.serves:
+                    logger.error("a worker did not start", worker=place.index, reason=how)
+                    break
+                wait = 0.0
+                if trio.current_time() - began > LASTED:
                     backoff.reset()
-                wait = 0.0 if lasted else backoff.next()
+                else:
+                    wait = backoff.next()
                 logger.error(
                     "a worker ended, and is started anew",
-                    worker=worker.index,
+                    worker=place.index,
                     reason=how,
                     seconds=round(wait, 1),
                 )
-                worker.restarts += 1
-                await trio.sleep(wait)
+                place.restarts += 1
+                with trio.move_on_after(wait):
+                    await self._stopping.wait()
+                    break
         finally:
-            worker.begun.set()
-            worker.gone.set()
+            place.begun.set()
+            place.gone.set()
 
     async def stop(self) -> None:
         """Have all drain and end; CLOSING seconds later at most they are ended."""
-        self.stopping = True
+        self._stopping.set()
         with trio.move_on_after(CLOSING):
             await self.each("worker.stop")
-            for worker in self.workers:
-                await worker.gone.wait()
+            for place in self.places:
+                await place.gone.wait()
+        for place in self.places:
+            if place.process is not None:
+                logger.warning("a worker does not end, and is killed", worker=place.index)
+                place.process.kill()
+            await place.gone.wait()
 
-    async def _live(self, worker: Worker, handlers: Mapping[str, Handler]) -> str:
+    async def _live(self, place: Place, handlers: Mapping[str, Handler]) -> str:
         """Run one process from its start to its end; return how it ended."""
-
-        async def ready(_: Json) -> None:
-            worker.serves = True
-            worker.begun.set()
-
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             return _not_started(error)
         # From the moment of the setup on it is told what changes, and gets that when it runs.
-        worker.control = control = Control(ours)
+        place.control = control = Control(ours)
+        place.hangs = False
+        serves = trio.Event()
+
+        async def ready(_: Json) -> None:
+            place.serves = True
+            place.begun.set()
+            serves.set()
+
         control.handlers.update(handlers, **{"worker.ready": ready})
-        setup = self._setup(worker.index)
         try:
             with theirs:
-                process = await trio.lowlevel.open_process(
+                setup = self._setup(place.index)
+                # Before there is a process that may end before it takes it.
+                send_first(ours, setup.to_json())
+                place.process = process = await trio.lowlevel.open_process(
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
                     pass_fds=[theirs.fileno(), *setup.descriptors],
                     stdin=subprocess.DEVNULL,
                 )
-        except BaseException as error:
-            worker.control = None
-            ours.close()
-            if isinstance(error, OSError):
-                return _not_started(error)
-            raise
-        send_first(ours, setup.to_json())
-        worker.pid = process.pid
-        try:
+            place.pid = process.pid
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_carry, control, process)
+                nursery.start_soon(_look_after, place, control, process, serves)
                 await process.wait()
                 nursery.cancel_scope.cancel()
+        except OSError as error:
+            return _not_started(error)
         finally:
-            worker.control = None
-            if process.returncode is None:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
-        return _how(process.returncode)
+            place.control = None
+            # Without it, a worker drains and ends.
+            ours.close()
+            if place.process is not None:
+                await _wait_for_end(place.process)
+                place.process = None
+        return "it hung" if place.hangs else _how(process.returncode)
+
+
+async def _wait_for_end(process: trio.Process) -> None:
+    """Wait until a process has ended that has lost its control connection; kill it if need be."""
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(CLOSING):
+            await process.wait()
+            return
+        process.kill()
+        await process.wait()
+
+
+async def _look_after(
+    place: Place, control: Control, process: trio.Process, serves: trio.Event
+) -> None:
+    """End a process that does not come to serve, or gives no answers any more."""
+    with trio.move_on_after(STARTING):
+        await serves.wait()
+    missed = 0 if serves.is_set() else MISSES
+    while missed < MISSES:
+        await trio.sleep(ASK_EVERY)
+        try:
+            await control.call("worker.well")
+            missed = 0
+        except ControlLost:
+            missed += 1
+    place.hangs = True
+    process.kill()
 
 
 def _not_started(error: OSError) -> str:

@@ -24,14 +24,13 @@ from derp.config import Config
 from derp.errors import StartError
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
-from derp.sockets import Sockets, share
 from derp.supervisor import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
 from derp.workers.certificates import CertificatesForWorkers
 from derp.workers.control import Handler
 from derp.workers.crew import Crew, cores
 from derp.workers.gate import GateForWorkers
 from derp.workers.pages import Pages
-from derp.workers.setup import Setup
+from derp.workers.setup import Setup, this_code
 
 _EVENTS: Final = 8
 _BACKLOG: Final = 256
@@ -49,22 +48,20 @@ def run(config: Config, arguments: Sequence[str]) -> None:
         supervisor.run(config)
         return
     with started(), contextlib.ExitStack() as stack:
-        prepared = prepare(config, stack)
-        shared = share(prepared.sockets, count, config, stack)
+        prepared = prepare(config, stack, count)
         doors = [stack.enter_context(open_door()) for _ in range(count)]
         calm_garbage_collector()
-        trio.run(serve, config, prepared, shared, doors, arguments)
+        trio.run(serve, config, prepared, doors, arguments)
 
 
 async def serve(
     config: Config,
     prepared: Prepared,
-    shared: Sequence[Sockets],
     doors: Sequence[socket.socket],
     arguments: Sequence[str],
 ) -> None:
-    """Keep a worker on each of the `shared` until a signal says to stop. Raises StartError."""
-    await Parent(config, prepared, shared, doors, arguments).serve()
+    """Keep the workers serving until a signal says to stop. Raises StartError."""
+    await Parent(config, prepared, doors, arguments).serve()
 
 
 def open_door() -> socket.socket:
@@ -87,17 +84,15 @@ class Parent:
         self,
         config: Config,
         prepared: Prepared,
-        shared: Sequence[Sockets],
         doors: Sequence[socket.socket],
         arguments: Sequence[str],
     ) -> None:
         self._config = config
         self._prepared = prepared
-        self._shared = shared
         self._doors = doors
         self._sibling_key = secrets.token_bytes(32)
         self._rate_limit = prepared.rate_limit
-        self._crew = Crew(len(shared), arguments, self._setup)
+        self._crew = Crew(len(prepared.shared), arguments, self._setup)
         self._pages = Pages(
             *(config, prepared.metrics, prepared.own_gate, prepared.certificates),
             *(self._crew, self._crew.lives),
@@ -117,8 +112,8 @@ class Parent:
         async with admission.opened(self._prepared.gate), trio.open_nursery() as nursery:
             await nursery.start(hear_signals, to_parent)
             self._start_services(nursery)
-            for worker in crew.workers:
-                nursery.start_soon(crew.keep, worker, self._handlers())
+            for place in crew.places:
+                nursery.start_soon(crew.keep, place, self._handlers())
             nursery.start_soon(self._begin, to_parent)
             async for event in events:
                 if event is Event.STOP:
@@ -128,17 +123,17 @@ class Parent:
             await crew.stop()
             nursery.cancel_scope.cancel()
         if self._failed:
-            raise StartError("no worker has started; the lines above say why")
+            raise StartError("not all workers have started; the lines above say why")
         logger.info("stopped")
 
     async def _begin(self, to_parent: trio.MemorySendChannel[Event]) -> None:
         """Say what is served once it is; where a worker does not even start, stop."""
         crew = self._crew
-        for worker in crew.workers:
-            await worker.begun.wait()
+        for place in crew.places:
+            await place.begun.wait()
         if crew.stopping:
             return
-        if not all(worker.serves for worker in crew.workers):
+        if not all(place.serves for place in crew.places):
             self._failed = True
             await to_parent.send(Event.STOP)
             return
@@ -161,14 +156,15 @@ class Parent:
 
     def _setup(self, index: int) -> Setup:
         """Return what a worker gets that starts now."""
-        sockets = self._shared[index]
+        sockets = self._prepared.shared[index]
         main, plain, stun = (
             [sock.fileno() for sock in group]
             for group in (sockets.main, sockets.plain, sockets.stun)
         )
         return Setup(
+            code=this_code(),
             index=index,
-            workers=len(self._shared),
+            workers=self._crew.size,
             node_key=bytes(self._prepared.private_key),
             mesh_key=self._prepared.mesh.key,
             sibling_key=self._sibling_key,

@@ -7,9 +7,12 @@ workers, and what was opened or made at the start of the relay, comes with this.
 import os
 import socket
 from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
 
 import attrs
 
+import derp
 from derp.rateconfig import RateConfig
 from derp.sockets import Sockets
 from derp.workers.control import Json
@@ -19,6 +22,8 @@ from derp.workers.control import Json
 class Setup:
     """As the first message on the control connection; bytes are in hex there."""
 
+    code: str
+    """What the supervisor runs; a worker that runs something else may not understand it."""
     index: int
     """Of this worker, from 0."""
     workers: int
@@ -46,6 +51,7 @@ class Setup:
     def to_json(self) -> Json:
         """Return it as a message."""
         return {
+            "code": self.code,
             "index": self.index,
             "workers": self.workers,
             "node_key": self.node_key.hex(),
@@ -66,6 +72,7 @@ class Setup:
         """Read what `to_json` has made."""
         mesh_key = message["mesh_key"]
         return cls(
+            code=message["code"],
             index=message["index"],
             workers=message["workers"],
             node_key=bytes.fromhex(message["node_key"]),
@@ -89,6 +96,11 @@ class Setup:
     def sockets(self) -> Sockets:
         """Take the inherited sockets that strangers come to."""
         return Sockets(*(list(map(adopt, group)) for group in (self.main, self.plain, self.stun)))
+
+
+def this_code() -> str:
+    """Name the version of this program, and where it is."""
+    return f"trio-derper {metadata.version('trio-derper')} in {Path(derp.__file__).parent}"
 
 
 def adopt(descriptor: int) -> socket.socket:

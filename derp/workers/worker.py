@@ -7,7 +7,6 @@ as if it had been told to.
 
 import contextlib
 import os
-import signal
 import socket
 import stat
 from collections.abc import Sequence
@@ -41,10 +40,8 @@ from derp.supervisor import (
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.control import Control, Json, receive_first
 from derp.workers.gate import Dismissals, RemoteGate
-from derp.workers.setup import Setup, adopt
+from derp.workers.setup import Setup, adopt, this_code
 from derp.workers.snapshot import make_pages
-
-_NOT_FOR_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def take_control(words: Sequence[str]) -> socket.socket:
@@ -58,12 +55,15 @@ def take_control(words: Sequence[str]) -> socket.socket:
 
 def run(control: socket.socket, config: Config) -> None:
     """Serve until told to stop on the control connection. Raises StartError."""
-    for number in _NOT_FOR_WORKERS:
-        signal.signal(number, signal.SIG_IGN)
     try:
         setup = Setup.from_json(receive_first(control))
     except ControlLost as error:
         raise StartError(f"worker: {error}") from error
+    if setup.code != this_code():
+        # As after an update under a running relay: what they tell each other may have changed.
+        raise StartError(
+            f"worker: this is {this_code()}, and its supervisor {setup.code}; restart derper"
+        )
     with started(worker=setup.index), contextlib.ExitStack() as stack:
         worker = _prepare(config, setup, Control(control), stack)
         calm_garbage_collector()
@@ -111,6 +111,7 @@ class WorkerRole(Role):
     def __init__(self, worker: Worker) -> None:
         super().__init__()
         self.workers = worker.setup.workers
+        self.tells_of_limits = worker.setup.index == 0
         self._worker = worker
         self._control = worker.control
         self._begun = trio.Event()
@@ -147,20 +148,24 @@ class WorkerRole(Role):
         """Mesh with the other workers, and do what the supervisor says."""
         server, connections = running.server, running.connections
         setup, certificates = self._worker.setup, self._worker.certificates
-        handlers = self._control.handlers
+        told, asked = self._control.in_order, self._control.handlers
         server.sibling_key = setup.sibling_key
 
         async def set_rate_limit(body: Json) -> None:
             server.set_rate_limit(RateConfig(*body))
 
-        handlers["worker.rate_limit"] = set_rate_limit
+        async def say_so(_: Json) -> None:
+            """Answer whether this process is well."""
+
+        told["worker.rate_limit"] = set_rate_limit
+        asked["worker.well"] = say_so
         if certificates is not None:
-            handlers.update(certificates.handlers)
+            told.update(certificates.handlers)
             services.start_soon(certificates.run)
         if server.gate is not None:
             again = running.config.verify_again
             dismissals = Dismissals(server, server.gate, again, setup.workers)
-            handlers.update(dismissals.handlers)
+            told.update(dismissals.handlers)
             services.start_soon(dismissals.run)
         # As long as there are clients, packets go from worker to worker.
         connections.start_soon(siblings.answer, adopt(setup.door), server, connections)
