@@ -150,3 +150,30 @@ async def test_a_call_before_the_other_end_runs() -> None:
         nursery.start_soon(later)
         assert await one.call("echo", "early") == "early"
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_told_is_taken_in_order() -> None:
+    """Also what comes at once; and a question meanwhile has its answer."""
+    order: list[Json] = []
+    go_on = trio.Event()
+
+    async def tell(body: Json) -> None:
+        if not body:
+            await go_on.wait()
+        order.append(body)
+
+    one, two = map(Control, socket.socketpair())
+    two.in_order["tell"] = tell
+    two.handlers["echo"] = echo
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        async with trio.open_nursery() as calls:
+            for number in range(20):
+                calls.start_soon(one.call, "tell", number)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(two.run)
+            assert await one.call("echo", "?") == "?"
+            assert not order
+            go_on.set()
+        nursery.cancel_scope.cancel()
+    assert order == list(range(20))

@@ -1,0 +1,62 @@
+"""What a worker refuses to start with."""
+
+import re
+import socket
+
+import attrs
+import pytest
+
+from derp.config import Config
+from derp.errors import StartError, UsageError
+from derp.rateconfig import NO_LIMIT
+from derp.workers import worker
+from derp.workers.control import send_first
+from derp.workers.setup import Setup, this_code
+
+SETUP = Setup(
+    code=this_code(),
+    index=1,
+    workers=2,
+    node_key=bytes(range(32)),
+    mesh_key=bytes(range(1, 33)),
+    sibling_key=bytes(range(2, 34)),
+    main=(5, 6),
+    plain=(),
+    stun=(7,),
+    door=8,
+    doors=(b"\x0000001", b"\x0000002"),
+    rate_limit=NO_LIMIT,
+    is_gated=True,
+    certificates={"challenges": []},
+)
+
+
+def test_a_setup_goes_there_and_back() -> None:
+    for setup in (SETUP, attrs.evolve(SETUP, mesh_key=None, certificates=None, is_gated=False)):
+        found = Setup.from_json(setup.to_json())
+        assert found.to_json() == setup.to_json()
+        assert found.descriptors == [5, 6, 7, 8]
+    for secret in (SETUP.node_key, SETUP.mesh_key, SETUP.sibling_key):
+        assert repr(secret) not in repr(SETUP)
+
+
+def test_a_supervisor_of_another_version() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_first(ours, attrs.evolve(SETUP, code="trio-derper 0.0 in /elsewhere").to_json())
+        wanted = f"this is {this_code()}, and its supervisor trio-derper 0.0 in /elsewhere; restart"
+        with pytest.raises(StartError, match=re.escape(wanted)):
+            worker.run(theirs, Config(dev=True))
+
+
+def test_a_supervisor_that_is_gone() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs, pytest.raises(StartError, match="worker: the other process ended before it said"):
+        worker.run(theirs, Config(dev=True))
+
+
+@pytest.mark.parametrize("words", [[], ["x"], ["-1"], ["999"], ["9" * 30], ["0x3"], [""]])
+def test_no_control_connection(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="only derper itself starts workers"):
+        worker.take_control(words)
