@@ -9,10 +9,12 @@ import pytest
 from derp.config import Config
 from derp.errors import StartError, UsageError
 from derp.rateconfig import NO_LIMIT
+from derp.values import Address
 from derp.workers import worker
 from derp.workers.control import send_first
 from derp.workers.setup import Setup, this_code
 
+CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
 SETUP = Setup(
     code=this_code(),
     index=1,
@@ -46,14 +48,14 @@ def test_a_supervisor_of_another_version() -> None:
         send_first(ours, attrs.evolve(SETUP, code="trio-derper 0.0 in /elsewhere").to_json())
         wanted = f"this is {this_code()}, and its supervisor trio-derper 0.0 in /elsewhere; restart"
         with pytest.raises(StartError, match=re.escape(wanted)):
-            worker.run(theirs, Config(dev=True))
+            worker.run(theirs, CONFIG)
 
 
 def test_a_supervisor_that_is_gone() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs, pytest.raises(StartError, match="worker: the other process ended before it said"):
-        worker.run(theirs, Config(dev=True))
+        worker.run(theirs, CONFIG)
 
 
 @pytest.mark.parametrize("words", [[], ["x"], ["-1"], ["999"], ["9" * 30], ["0x3"], [""]])
