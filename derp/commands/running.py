@@ -8,6 +8,8 @@ from derp.errors import UsageError
 
 _PROGRAM: Final = "derper"
 _MODULE: Final = ["-m", "derp"]
+_WORKER: Final = "worker"
+"""Stands before a worker's flags, with a descriptor: else they are those of its supervisor."""
 
 
 def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
@@ -37,9 +39,10 @@ def variables_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
 
 
 def flags_in(words: Sequence[str]) -> list[str]:
-    """Return what is behind the last mention of the program in a command line."""
+    """Return the flags behind the last mention of the program in a command line."""
     for position in range(len(words), 0, -1):
         named = words[position - 1].rpartition("/")[2] == _PROGRAM
         if named or list(words[position - 2 : position]) == _MODULE:
-            return list(words[position:])
+            behind = list(words[position:])
+            return behind[2:] if behind[:1] == [_WORKER] else behind
     return []

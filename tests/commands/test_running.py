@@ -28,6 +28,15 @@ def test_what_is_behind_the_name(before: list[str]):
     assert flags_in(before) == []
 
 
+@pytest.mark.parametrize("before", [["python3", "-P", "-m", "derp"], ["/app/derper"]])
+def test_a_worker_has_the_flags_of_its_supervisor(before: list[str]):
+    worker = [*before, "worker", "16"]
+    assert flags_in([*worker, "-workers", "2", "-a", ":1"]) == ["-workers", "2", "-a", ":1"]
+    assert flags_in(worker) == []
+    # As a flag's value it is a word like any other.
+    assert flags_in([*before, "-hostname", "worker", "-dev"]) == ["-hostname", "worker", "-dev"]
+
+
 @pytest.mark.parametrize(
     "line", [[], ["sleep", "9"], ["sh", "-c", "derper -a :1 | cat"], ["derper2", "-a"], ["derp"]]
 )
@@ -93,6 +102,28 @@ def test_a_health_check_with_the_flags_of_the_relay(
         assert out.startswith("healthy: DERP at ")
         # Without its flags, the check takes it for a relay without TLS.
         assert run("healthcheck", *ports)[0] == 1
+
+
+@pytest.mark.parametrize("command", ["healthcheck", "derpmap"])
+def test_of_a_worker(tmp_path: Path, run: Run, command: str):
+    with derper(tmp_path, "-workers", "2") as relay:
+        ports = ["-a", f"127.0.0.1:{relay.port('HTTPS')}", "-stun-port", str(relay.port("STUN"))]
+        relay.wait_for("workers share the work")
+        parent = relay.process.pid
+        # Each is the child of the thread that has started it.
+        threads = Path(f"/proc/{parent}/task").glob("*/children")
+        children = [child for thread in threads for child in thread.read_text().split()]
+        assert len(children) == 2
+        wanted = run(command, "-of", str(parent), *ports)
+        assert wanted[0] == 0
+        for child in children:
+            assert b"\0worker\0" in Path(f"/proc/{child}/cmdline").read_bytes()
+            code, out, err = run(command, "-of", child, *ports)
+            assert (code, err) == (0, "")
+            if command == "derpmap":
+                assert out == wanted[1]
+            else:
+                assert out.startswith("healthy: DERP at ")
 
 
 def test_help(run: Run):
