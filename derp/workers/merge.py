@@ -49,7 +49,6 @@ def merge(shares: Sequence[Share], ended: Sequence[Share] = ()) -> Share:
         names=BootstrapDNS(**_add_counters(BootstrapDNS, [share.names for share in everybody])),
         members=sum(share.members for share in shares),
         repeated=several,
-        problems=[problem for share in shares for problem in share.problems],
         links=[link for share in shares for link in share.links],
     )
 
@@ -75,9 +74,7 @@ def retired(share: Share) -> Share:
         dup_client_conns=0,
         rate_limit_bytes_per_second=None,
     )
-    return attrs.evolve(
-        share, metrics=metrics, gauges=gauges, members=0, repeated={}, problems=(), links=()
-    )
+    return attrs.evolve(share, metrics=metrics, gauges=gauges, members=0, repeated={}, links=())
 
 
 def _average(shares: Sequence[Share]) -> float:

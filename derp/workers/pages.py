@@ -5,7 +5,7 @@ same. What a worker had counted when it was last asked stays in the sum after it
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from derp.admit.gate import Gate
 from derp.certificates.tasks import Certificates
@@ -23,10 +23,11 @@ from derp.site import (
     tasks,
     version,
 )
+from derp.workers.asking import Crew
 from derp.workers.control import Handler, Json
 from derp.workers.merge import merge, retired
 from derp.workers.share import Share, load
-from derp.workers.snapshot import FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
+from derp.workers.snapshot import CHECK, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
 from stun.server import Stats
 
 _SILENT: Final = "does not answer"
@@ -40,13 +41,6 @@ class Life(NamedTuple):
     """None, or the last one, where it does not live."""
     restarts: int
     alive: bool
-
-
-class Crew(Protocol):
-    """All workers, to be asked."""
-
-    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
-        """Ask all that live; leave out those that don't answer in time."""
 
 
 class Pages:
@@ -116,15 +110,15 @@ class Pages:
             state = _SILENT if life.alive else _RESTARTING
             if life.alive and share is not None:
                 state = f"{share.members} clients, process {share.pid}"
-            yield f"Worker {number}", f"{state}, restarted {life.restarts} times"
+            yield f"Worker {number}", f"{state}, restarts: {life.restarts}"
             for what, value in () if share is None else share.links:
                 yield f"{what} from worker {number}", value
 
     async def _problems(self, _: Json) -> Json:
-        shares = await self._ask()
+        answers = await self._crew.each(CHECK)
         problems = []
         for number, life in enumerate(self._lives()):
-            found = _problems_of(life, shares.get(number))
+            found = _problems_of(life, answers.get(number))
             problems += [f"worker {number}: {problem}" for problem in found]
         return [*problems, *gate_problems(self._gate)]
 
@@ -183,8 +177,8 @@ class Pages:
         )
 
 
-def _problems_of(life: Life, share: Share | None) -> Sequence[str]:
-    """Return what is wrong with a worker."""
+def _problems_of(life: Life, found: Sequence[str] | None) -> Sequence[str]:
+    """Return what is wrong with a worker, which has `found` that itself, or has not answered."""
     if not life.alive:
         return [_RESTARTING]
-    return [_SILENT] if share is None else share.problems
+    return [_SILENT] if found is None else found

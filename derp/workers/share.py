@@ -28,8 +28,6 @@ class Share:
     """Connections of logged-in clients."""
     repeated: Mapping[bytes, int] = attrs.field(factory=dict)
     """Keys that are connected more than once, perhaps to several processes, and how often here."""
-    problems: Sequence[str] = ()
-    """As for /debug/check."""
     links: Sequence[tuple[str, str]] = ()
     """Names and values for /debug/, of the links to other relays."""
 
@@ -47,7 +45,6 @@ def dump(share: Share) -> dict[str, Any]:
         "names": _counters(share.names),
         "members": share.members,
         "repeated": {key.hex(): count for key, count in share.repeated.items()},
-        "problems": list(share.problems),
         "links": [list(link) for link in share.links],
     }
 
@@ -70,7 +67,6 @@ def load(found: Mapping[str, Any]) -> Share:
         names=BootstrapDNS(**found["names"]),
         members=found["members"],
         repeated={bytes.fromhex(key): count for key, count in found["repeated"].items()},
-        problems=tuple(found["problems"]),
         links=tuple((name, value) for name, value in found["links"]),
     )
 

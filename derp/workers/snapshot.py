@@ -20,6 +20,8 @@ from stun.server import Stats
 
 SHARE: Final = "pages.snapshot"
 """Asks a worker what it has counted, and what it is like; see `derp.workers.share`."""
+CHECK: Final = "pages.check"
+"""Asks a worker what is inconsistent: a walk over all its clients, in which no packet moves."""
 TRAFFIC: Final = "pages.traffic"
 """Asks for `dump_traffic`: a worker of its clients, the supervisor of all."""
 VARZ: Final = "pages.varz"
@@ -54,6 +56,9 @@ def make_pages(
     async def share(_: Json) -> Json:
         return dump(take(view))
 
+    async def check(_: Json) -> Json:
+        return server.hub.check()
+
     async def traffic(_: Json) -> Json:
         return dump_traffic(view.traffic())
 
@@ -72,16 +77,17 @@ def make_pages(
         traffic=lambda: traffic_lines(ask_traffic),
         challenges=challenges,
     )
-    return WorkerPages(site, {SHARE: share, TRAFFIC: traffic})
+    return WorkerPages(site, {SHARE: share, CHECK: check, TRAFFIC: traffic})
 
 
 def take(view: View) -> Share:
     """Return what this process has to show at this moment."""
     hub = view.server.hub
-    repeated = {key: len(duplicates.members) for key, duplicates in hub.duplicates.items()}
-    for key in hub.siblings.best:
-        if connections := hub.connections(key):
-            repeated[key] = len(connections)
+    # All that are at other workers as well, without a look at each client.
+    elsewhere = [*hub.yielded, *(hub.active.keys() & hub.siblings.best.keys())]
+    repeated = dict.fromkeys(elsewhere, 1)
+    for key, duplicates in hub.duplicates.items():
+        repeated[key] = len(duplicates.members)
     return Share(
         pid=os.getpid(),
         taken=time.monotonic(),
@@ -91,7 +97,6 @@ def take(view: View) -> Share:
         names=view.names,
         members=len(hub.members),
         repeated=repeated,
-        problems=hub.check(),
         links=view.link_facts(),
     )
 

@@ -126,6 +126,5 @@ def any_share(draw: st.DrawFn) -> Share:
         names=BootstrapDNS(**{field.name: draw(COUNTS) for field in counters(BootstrapDNS)}),
         members=draw(COUNTS),
         repeated=repeated,
-        problems=draw(st.lists(st.text(), max_size=3)),
         links=draw(st.lists(st.tuples(st.text(), st.text()), max_size=3)),
     )

@@ -63,7 +63,6 @@ def test_of_one_it_is_the_same(one: Share) -> None:
     whole = merge([one])
     assert page(whole) == page(one)
     assert whole.members == one.members
-    assert list(whole.problems) == list(one.problems)
     assert list(whole.links) == list(one.links)
 
 
@@ -245,7 +244,7 @@ def test_what_is_a_gauge_on_the_page_ends_with_its_process() -> None:
 
 
 def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
-    ends = share(a_metrics(3), members=7, repeated={A: 2}, problems=["one"], links=[("a", "b")])
+    ends = share(a_metrics(3), members=7, repeated={A: 2}, links=[("a", "b")])
     whole = merge([share(a_metrics(2))], [retired(ends)])
     for name in GAUGES:
         value = getattr(whole.metrics, name)
@@ -256,7 +255,7 @@ def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
     assert whole.gauges == gauges(
         total_dup_client_conns=8, process=attrs.evolve(PROCESS, cpu_seconds=2.5)
     )
-    assert (whole.members, whole.problems, whole.links) == (0, [], [])
+    assert (whole.members, whole.links) == (0, [])
     # The one that was there goes on as it is.
     assert ends.metrics.current_connections == 3
 

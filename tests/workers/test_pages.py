@@ -21,10 +21,12 @@ from derp.http.message import Later, Request, Response, Stream, parse_request
 from derp.http.routes import Site, route
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
+from derp.relay.hub import Hub
 from derp.server import Server
 from derp.site import View
 from derp.values import Address
 from derp.workers.control import Handler, Json
+from derp.workers.merge import merge
 from derp.workers.pages import Life, Pages
 from derp.workers.share import dump, load
 from derp.workers.snapshot import make_pages, take
@@ -50,6 +52,10 @@ class Crew:
         self.handlers = list(handlers)
         self.lives = [Life(100 + number, 0, alive=True) for number in range(len(handlers))]
 
+    @property
+    def size(self) -> int:
+        return len(self.handlers)
+
     async def each(self, what: str, body: Json = None) -> dict[int, Json]:
         await trio.lowlevel.checkpoint()
         return {
@@ -63,6 +69,10 @@ class Crew:
         self.said = getattr(self, "said", 0.0) + 1
         fields = {"pid": self.lives[number].pid, "taken": self.said} | changes
         self.handlers[number] = {"pages.snapshot": answering(dump(share(**fields)))}
+
+    def finds(self, number: int, *problems: str) -> None:
+        """Have a worker find that inconsistent. It is not to be asked for anything else."""
+        self.handlers[number] = {"pages.check": answering(problems)}
 
     def dies(self, number: int, pid: int | None = None) -> None:
         self.lives[number] = Life(pid, self.lives[number].restarts, alive=False)
@@ -220,10 +230,10 @@ class TestFacts:
         assert facts["TLS hostname"] == "derp.example"
         assert facts["Clients"] == "7"
         assert facts["Uptime"] == "0 s"
-        assert facts["Worker 0"] == "3 clients, process 100, restarted 0 times"
-        assert facts["Worker 1"] == "4 clients, process 101, restarted 0 times"
-        assert facts["Worker 2"] == "is being restarted, restarted 2 times"
-        assert facts["Worker 3"] == "does not answer, restarted 0 times"
+        assert facts["Worker 0"] == "3 clients, process 100, restarts: 0"
+        assert facts["Worker 1"] == "4 clients, process 101, restarts: 0"
+        assert facts["Worker 2"] == "is being restarted, restarts: 2"
+        assert facts["Worker 3"] == "does not answer, restarts: 0"
         assert facts["Mesh link to b from worker 0"] == "none: not tried yet"
         assert facts["Certificate"] == "derp.example"
         assert facts["Last failure"].endswith("said no")
@@ -233,14 +243,14 @@ class TestFacts:
 class TestProblems:
     async def test_none(self) -> None:
         crew = Crew(None, None)
-        crew.says(0)
-        crew.says(1)
+        crew.finds(0)
+        crew.finds(1)
         assert await ask(make(crew), "problems") == []
 
     async def test_each_says_whose_it_is(self) -> None:
         crew = Crew(None, None, None, None)
-        crew.says(0, problems=["one", "two"])
-        crew.says(1)
+        crew.finds(0, "one", "two")
+        crew.finds(1)
         crew.dies(2)
         assert await ask(make(crew, gate=gate()), "problems") == [
             "worker 0: one",
@@ -394,13 +404,60 @@ async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
         assert take(view).taken > found.taken
 
 
-async def test_a_key_that_another_worker_has_as_well_is_repeated(autojump_clock: Clock) -> None:
-    async with running() as relay:
-        client, _ = await relay.login(), await relay.login()
+def with_workers(server: Server) -> None:
+    server.sibling_key = bytes(32)
+
+
+NEWER = 2**63
+"""A claim that is higher than any of a clock."""
+
+
+@pytest.mark.parametrize("claim", [1, NEWER], ids=["active here", "yielded"])
+async def test_keys_that_another_worker_has_as_well_are_repeated(
+    claim: int, autojump_clock: Clock
+) -> None:
+    async with running(with_workers) as relay:
+        once, twice, _ = [await relay.login() for _ in range(3)]
+        await relay.login(key=twice.private)
         link = cast("Any", object())
-        relay.hub.add_sibling(client.key, link, 1)
-        relay.hub.add_sibling(B, link, 1)
-        view = View(CONFIG, relay.server, Stats(), BootstrapDNS())
-        assert take(view).repeated == {client.key: 1}
-        relay.hub.remove_sibling(client.key, link)
-        relay.hub.remove_sibling(B, link)
+        for key in (once.key, twice.key, B):
+            relay.hub.add_sibling(key, link, claim)
+        assert (once.key in relay.hub.yielded) is (claim == NEWER)
+        found = take(View(CONFIG, relay.server, Stats(), BootstrapDNS()))
+        assert found.repeated == {once.key: 1, twice.key: 2}
+        for key in (once.key, twice.key, B):
+            relay.hub.remove_sibling(key, link)
+
+
+async def test_a_connection_at_each_of_two_workers_makes_one_key_of_two_connections(
+    autojump_clock: Clock,
+) -> None:
+    async with running(with_workers) as one, running(with_workers) as other:
+        client = await one.login()
+        await other.login(key=client.private)
+        link = cast("Any", object())
+        one.hub.add_sibling(client.key, link, NEWER)
+        other.hub.add_sibling(client.key, link, 1)
+        shares = [
+            take(View(CONFIG, relay.server, Stats(), BootstrapDNS())) for relay in (one, other)
+        ]
+        gauges = merge(shares).gauges
+        assert (gauges.dup_client_keys, gauges.dup_client_conns) == (1, 2)
+        for relay in (one, other):
+            relay.hub.remove_sibling(client.key, link)
+
+
+async def test_what_is_counted_costs_no_check(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def call(_: str) -> Json:
+        raise ControlLost("gone")
+
+    async with running() as relay:
+        checks: list[Hub[Any, Any, Any]] = []
+        monkeypatch.setattr(Hub, "check", lambda hub: checks.append(hub) or ["wrong"])
+        handlers = worker(relay.server, call).handlers
+        await handlers["pages.snapshot"](None)
+        assert checks == []
+        assert await handlers["pages.check"](None) == ["wrong"]
+        monkeypatch.undo()
