@@ -105,13 +105,13 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if control is not None:
         worker.run(control, config)
     elif config.workers != 1:
-        from derp.workers import parent  # noqa: PLC0415
+        from derp.workers.parent import run as run_workers  # noqa: PLC0415
 
-        parent.run(config, argv)
+        run_workers(config, argv)
     else:
-        from derp import supervisor  # noqa: PLC0415
+        from derp.supervisor import run  # noqa: PLC0415
 
-        supervisor.run(config)
+        run(config)
     return 0
 
 

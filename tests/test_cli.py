@@ -43,6 +43,23 @@ def test_serves_what_it_is_told_to(run: Run, served: list[Config]):
     assert served == [Config(dev=True, stun=False, addr=served[0].addr, certdir=served[0].certdir)]
 
 
+def test_workers_get_the_same_arguments(
+    run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch
+):
+    started: list[object] = []
+    stand_in = SimpleNamespace(run=lambda *what: started.extend(what))
+    monkeypatch.setitem(sys.modules, "derp.workers.parent", stand_in)
+    for count, expected in (("3", 3), ("auto", 0)):
+        argv = ("-dev", "-workers", count, "-stun=false")
+        assert run(*argv) == (0, "", "")
+        config, arguments = started
+        assert isinstance(config, Config)
+        assert config.workers == expected
+        assert arguments == argv
+        started.clear()
+    assert not served
+
+
 def test_reads_the_environment(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DERP_STUN_PORT", "1234")
     run("-dev")
