@@ -7,15 +7,18 @@ connects while it is being started anew waits, and is not refused.
 
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import attrs
 import trio
 
+import derp
 from derp import log
 from derp.errors import ControlLost
 from derp.mesh.backoff import Backoff
@@ -179,6 +182,7 @@ class Crew:
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
                     pass_fds=[theirs.fileno(), *setup.descriptors],
                     stdin=subprocess.DEVNULL,
+                    env=_environment(),
                 )
             place.pid = process.pid
             async with trio.open_nursery() as nursery:
@@ -224,6 +228,15 @@ async def _look_after(
             missed += 1
     place.hangs = True
     process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Return ours, such that a worker finds the code that runs here, if it is not installed."""
+    home = str(Path(derp.__file__).resolve().parents[1])
+    if home in site.getsitepackages():
+        return dict(os.environ)
+    more = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([home, *([more] if more else [])])}
 
 
 def _not_started(error: OSError) -> str:

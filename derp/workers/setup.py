@@ -100,7 +100,9 @@ class Setup:
 
 def this_code() -> str:
     """Name the version of this program, and where it is."""
-    return f"trio-derper {metadata.version('trio-derper')} in {Path(derp.__file__).parent}"
+    return (
+        f"trio-derper {metadata.version('trio-derper')} in {Path(derp.__file__).resolve().parent}"
+    )
 
 
 def adopt(descriptor: int) -> socket.socket:
