@@ -249,6 +249,22 @@ def test_a_folder_that_can_be_none(dock: Dock, folder: str) -> None:
     assert line.startswith(f"entrypoint: DERP_CERT_DIR={folder}: ")
 
 
+def test_workers(dock: Dock) -> None:
+    """All are nobody, and together they are one relay, which stops in time."""
+    relay = dock.start("--read-only", "--tmpfs=/tmp", DERP_WORKERS="2", **SELF_SIGNED)
+    relay.wait_for_log('"workers share the work" workers=2')
+    chain = relay.serves().chain
+    assert all(relay.serves().chain == chain for _ in range(8))
+    dock.stun(relay)
+    assert relay.healthy(), relay.health()
+    users = relay.run("sh", "-c", "cat /proc/[0-9]*/status | grep ^Uid:").stdout.split("Uid:")[1:]
+    # Three of the relay, and those of this command.
+    assert len(users) >= 3
+    assert {user for each in users for user in each.split()} == {str(USER)}
+    assert relay.stop() == 0
+    assert relay.log.count("msg=stopped") == 3
+
+
 def test_what_is_given_as_a_flag_counts_more(dock: Dock) -> None:
     relay = dock.start(
         at={"8443": free_port()}, command=["-a", ":8443"], **SELF_SIGNED, DERP_ADDR=":443"
