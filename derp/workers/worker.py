@@ -56,14 +56,15 @@ def take_control(words: Sequence[str]) -> socket.socket:
 def run(control: socket.socket, config: Config) -> None:
     """Serve until told to stop on the control connection. Raises StartError."""
     try:
-        setup = Setup.from_json(receive_first(control))
+        message = receive_first(control)
     except ControlLost as error:
         raise StartError(f"worker: {error}") from error
-    if setup.code != this_code():
+    if (theirs := message.get("code")) != this_code():
         # As after an update under a running relay: what they tell each other may have changed.
         raise StartError(
-            f"worker: this is {this_code()}, and its supervisor {setup.code}; restart derper"
+            f"worker: this is {this_code()}, and its supervisor {theirs}; restart derper"
         )
+    setup = Setup.from_json(message)
     with started(worker=setup.index), contextlib.ExitStack() as stack:
         worker = _prepare(config, setup, Control(control), stack)
         calm_garbage_collector()
