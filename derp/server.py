@@ -79,10 +79,10 @@ class Server:
     metrics: Metrics = attrs.field(factory=Metrics)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """What mesh peers show to be trusted, 32 bytes; None where there are none."""
-    sibling_key: bytes | None = attrs.field(default=None, repr=False)
-    """What the workers of one relay show each other, 32 bytes; None where there is one worker."""
     shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
     """Nanoseconds, by a clock that is the same for all workers."""
+    sibling_key: bytes | None = attrs.field(init=False, default=None, repr=False)
+    """What the workers of one relay show each other, 32 bytes; None where there is one worker."""
     public_key: bytes = attrs.field(init=False)
     hub: "Hub[Connection, Forwarder, Sibling]" = attrs.field(init=False, factory=Hub)
     keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
@@ -114,6 +114,11 @@ class Server:
         while self.sending:
             self._sent = trio.Event()
             await self._sent.wait()
+
+    def be_worker(self, number: int, sibling_key: bytes) -> None:
+        """Become one of several workers, before anybody is connected. No two have one number."""
+        self.hub.worker = number
+        self.sibling_key = sibling_key
 
     def is_mesh_key(self, shown: bytes | None) -> bool:
         """Whether a client has shown the mesh key (Go: isMeshPeer)."""

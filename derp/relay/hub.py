@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
-from derp.relay.siblings import Siblings
+from derp.relay.siblings import Siblings, next_claim
 
 RECLAIM_EVERY: Final = 250_000_000
 """Nanoseconds, at least, between two times that a key is taken back from other workers for what a
@@ -46,6 +46,8 @@ class Hub(Generic[M, L, S]):
     """
 
     def __init__(self) -> None:
+        self.worker = 0
+        """The number of this worker; different from that of any other worker of this relay."""
         self.active: dict[bytes, M] = {}
         """The connection that gets a key's packets. Read directly on the packet path."""
         self.yielded: dict[bytes, M] = {}
@@ -157,19 +159,19 @@ class Hub(Generic[M, L, S]):
         return [key for key in keys if key in told]
 
     def _claim(self, key: bytes, now: int) -> None:
-        self._claims[key] = max(now, self.siblings.claim(key) + 1)
+        self._claims[key] = next_claim(now, self.siblings.claim(key), self.worker)
+
+    def _is_claimed_elsewhere(self, key: bytes) -> bool:
+        """Whether another worker's claim to a key is higher than this one's."""
+        return self.siblings.claim(key) > self._claims.get(key, 0)
 
     def _settle(self, key: bytes) -> None:
         """Have a key's connection yield, or take the key back, as the claims are by now."""
-        theirs = self.siblings.claim(key)
-        if (member := self.active.get(key)) is not None:
-            if key in self.siblings and theirs >= self._claims.get(key, 0):
-                del self.active[key]
+        if self._is_claimed_elsewhere(key):
+            if (member := self.active.pop(key, None)) is not None:
                 self.yielded[key] = member
                 member.duplicate = True
-        elif (member := self.yielded.get(key)) is not None and (
-            key not in self.siblings or theirs < self._claims.get(key, 0)
-        ):
+        elif (member := self.yielded.get(key)) is not None:
             self._take_back(key, member)
 
     def _take_back(self, key: bytes, member: M) -> None:
@@ -286,13 +288,15 @@ class Hub(Generic[M, L, S]):
         if self.active.keys() & self.yielded.keys():
             problems.append("a key is active and has yielded")
         shared = self.active.keys() & self.siblings.best.keys()
-        if any(self.siblings.claim(key) >= self._claims.get(key, 0) for key in shared):
+        if any(map(self._is_claimed_elsewhere, shared)):
             problems.append("a key has not yielded to the worker that had it last")
         for key in self.yielded:
             if key not in self.siblings:
                 problems.append("a key has yielded to nobody")
-            elif self.siblings.claim(key) < self._claims.get(key, 0):
+            elif not self._is_claimed_elsewhere(key):
                 problems.append("a key has yielded to a worker that had it before")
+        if any(self.siblings.claim(key) == claim for key, claim in self._claims.items()):
+            problems.append("another worker has the same claim to a key")
         if (
             (self._claims.keys() | self._reclaimed.keys())
             - self.active.keys()

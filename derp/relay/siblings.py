@@ -4,11 +4,23 @@ Each worker claims the keys that are connected to it, with a number that grows w
 in or makes itself heard: nanoseconds of a clock that all workers share, but always more than what
 the other workers are known to claim. Of several that claim a key, it is reached through the one
 with the highest claim, in whatever order the claims are heard.
+
+Two workers may claim a key at the same nanosecond, or both go beyond the same claim of a third. So
+the number of the worker is the low bits of a claim: no two workers ever have the same one, and all
+workers agree on which is the highest.
 """
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+WORKER_BITS: Final = 8
+"""How many low bits of a claim are the number of the worker whose claim it is."""
 
 S = TypeVar("S")
+
+
+def next_claim(now: int, known: int, worker: int) -> int:
+    """Return a claim of `worker` at `now` nanoseconds that is higher than the claim `known`."""
+    return max(now, (known >> WORKER_BITS) + 1) << WORKER_BITS | worker
 
 
 class Siblings(Generic[S]):

@@ -6,7 +6,7 @@ this relay. What is too short or too long for its type is skipped as well, and c
 Client.recvTimeout drops what is short): a link is too much to lose for it.
 
 Workers of one relay tell each other of a key with a PeerPresent frame that has their claim to it
-(derp.relay.siblings) behind the rest: 8 bytes, big-endian.
+(derp.relay.siblings) behind the rest: 12 bytes, big-endian.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ MAX_KEPT: Final = 1000
 """The longest payload of a frame that is acted on: room for what later versions may add."""
 
 _RESTARTING_LENGTH: Final = 8
-_CLAIM_LENGTH: Final = 8
+_CLAIM_LENGTH: Final = 12
 _NEVER: Final = range(0)
 _KEPT: Final = {
     int(kind): range(shortest, MAX_KEPT + 1)

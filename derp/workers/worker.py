@@ -150,7 +150,7 @@ class WorkerRole(Role):
         server, connections = running.server, running.connections
         setup, certificates = self._worker.setup, self._worker.certificates
         told, asked = self._control.in_order, self._control.handlers
-        server.sibling_key = setup.sibling_key
+        server.be_worker(setup.index, setup.sibling_key)
 
         async def set_rate_limit(body: Json) -> None:
             server.set_rate_limit(RateConfig(*body))

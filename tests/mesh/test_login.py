@@ -68,7 +68,8 @@ async def test_workers_show_each_other_another_secret(
         await call.welcome()
 
     async with trio.open_nursery() as nursery:
-        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY, sibling_key=secret)
+        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
+        server.be_worker(0, secret)
         nursery.start_soon(script)
         found = await log_in(server, here, b"", sibling=sibling)
     assert found == (call.key, frame(PONG, bytes(8)))
@@ -81,7 +82,8 @@ async def test_who_has_another_key_is_no_worker(autojump_clock: trio.testing.Moc
     await call.send(0x01, MAGIC + call.key)
     async with trio.open_nursery() as nursery:
         private = nacl.public.PrivateKey.generate()
-        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY, sibling_key=bytes(range(32)))
+        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
+        server.be_worker(0, bytes(range(32)))
         with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
             await log_in(server, here, b"", sibling=True)
     assert not call.end._inbox

@@ -52,7 +52,8 @@ class House:
         self, number: int, sibling_key: bytes = SIBLING_KEY
     ) -> AsyncIterator[tuple[Relay, list[Keeper]]]:
         async with trio.open_nursery() as nursery:
-            server = Server(self.private, nursery, write_timeout=2.0, sibling_key=sibling_key)
+            server = Server(self.private, nursery, write_timeout=2.0)
+            server.be_worker(number, sibling_key)
             nursery.start_soon(timers.run, server)
             nursery.start_soon(server.poller.run)
             async with trio.open_nursery() as connections:

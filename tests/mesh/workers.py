@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import nacl.public
 import trio
@@ -83,15 +84,18 @@ class Workers:
 async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Workers]:
     private = nacl.public.PrivateKey.generate()
 
-    def prepare(server: Server) -> None:
+    def prepare(number: int, server: Server) -> None:
         server.private_key = private
         server.public_key = bytes(private.public_key)
         server.mesh_key = MESH_KEY
-        server.sibling_key = SIBLING_KEY
+        server.be_worker(number, SIBLING_KEY)
         server.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
 
     async with contextlib.AsyncExitStack() as stack:
-        relays = [await stack.enter_async_context(running(prepare)) for _ in range(count)]
+        relays = [
+            await stack.enter_async_context(running(partial(prepare, number)))
+            for number in range(count)
+        ]
         async with trio.open_nursery() as nursery:
             found = Workers(relays, nursery, capacity)
             found.start()

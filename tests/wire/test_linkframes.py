@@ -130,12 +130,12 @@ def test_frames_in_any_pieces(frames: list[tuple[int, bytes]], places: list[int]
     assert not reader.in_frame
 
 
-@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**64 - 1))
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**96 - 1))
 def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int) -> None:
     present = peer_present(key, "2001:db8::7", 443, PresentFlags.PROBER)
     ((kind, payload),) = LinkFrames().feed(with_claim(present, claim))
     assert kind == 0x09
-    assert payload == present[5:] + claim.to_bytes(8, "big")
+    assert payload == present[5:] + claim.to_bytes(12, "big")
     assert split_claim(payload) == (present, claim)
     # Whoever knows nothing of claims reads the same frame.
     assert parse_peer_present(payload) == parse_peer_present(present[5:])
@@ -145,5 +145,5 @@ def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int) -> 
 def test_any_payload_has_some_claim(payload: bytes) -> None:
     present, claim = split_claim(payload)
     assert present[5:] == payload[:51]
-    assert 0 <= claim < 2**64
+    assert 0 <= claim < 2**96
     assert claim == 0 or len(payload) > 51

@@ -405,10 +405,10 @@ async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
 
 
 def with_workers(server: Server) -> None:
-    server.sibling_key = bytes(32)
+    server.be_worker(0, bytes(32))
 
 
-NEWER = 2**63
+NEWER = 2**95
 """A claim that is higher than any of a clock."""
 
 
