@@ -184,6 +184,32 @@ async def test_a_worker_dies(relay: Derper, clients: Clients) -> None:
     assert page(relay, "/debug/check") == "consistent\n"
 
 
+async def test_a_worker_hangs(relay: Derper, clients: Clients) -> None:
+    """It is replaced, sooner than a client of the other worker would lose its patience."""
+    alice, bob = [await clients.join_at(relay, worker) for worker in (0, 1)]
+    await meet(alice, bob)
+    pids = children(relay)
+    os.kill(pids[1], signal.SIGSTOP)
+    await alice.send_packet(bob.key, b"into the void")
+    bob_left = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def others_are_served() -> None:
+            while not bob_left.is_set():
+                await alice.ping()
+
+        await ended(bob)
+        bob_left.set()
+    relay.wait_for("a worker ended, and is started anew.*worker=1 reason=.it hung")
+    bob = await clients.join_at(relay, 1, like=bob)
+    await meet(alice, bob)
+    await meet(bob, alice)
+    assert children(relay)[0] == pids[0]
+    assert varz(relay)["derper_worker_restarts"] == "1"
+    assert page(relay, "/debug/check") == "consistent\n"
+
+
 async def test_a_stop_tells_the_clients_of_both(relay: Derper, clients: Clients) -> None:
     peers = [await clients.join_at(relay, worker) for worker in (0, 1)]
     port = relay.port("HTTP")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ import derp
 from derp import log
 from derp.errors import ControlLost
 from derp.mesh.backoff import Backoff
+from derp.workers import watchdog
 from derp.workers.control import Control, Handler, Json, send_first
 from derp.workers.pages import Life
 from derp.workers.setup import Setup
@@ -35,9 +37,6 @@ LONGEST: Final = 5.0
 """Seconds until a worker is started anew that has not lasted: who connects to it waits so long."""
 STARTING: Final = 60.0
 """Seconds within which a worker serves."""
-ASK_EVERY: Final = 5.0
-MISSES: Final = 3
-"""A worker that has given no answer so often in a row hangs, and is ended."""
 CLOSING: Final = 8.0
 """Seconds that a worker has to end in when it is told to, or has lost its control connection:
 some more than a drain takes."""
@@ -186,8 +185,7 @@ class Crew:
                 )
             place.pid = process.pid
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_carry, control, process)
-                nursery.start_soon(_look_after, place, control, process, serves)
+                nursery.start_soon(self._carry, place, control, process, serves)
                 await process.wait()
                 nursery.cancel_scope.cancel()
         except OSError as error:
@@ -201,6 +199,30 @@ class Crew:
                 place.process = None
         return "it hung" if place.hangs else _how(process.returncode)
 
+    async def _carry(
+        self, place: Place, control: Control, process: trio.Process, serves: trio.Event
+    ) -> None:
+        """Carry calls as long as the worker lives; one that hangs without its control is ended."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_if_hung, place, control, process, serves)
+            await control.run()
+            nursery.cancel_scope.cancel()
+        await trio.sleep(CLOSING)
+        process.kill()
+
+    async def _end_if_hung(
+        self, place: Place, control: Control, process: trio.Process, serves: trio.Event
+    ) -> None:
+        """End a process that does not come to serve, or hangs, unless all are to stop."""
+        with trio.move_on_after(STARTING):
+            await serves.wait()
+        if serves.is_set():
+            ping = partial(control.call, "worker.well")
+            await watchdog.until_hung(ping, partial(watchdog.activity, process.pid))
+        if not self._stopping.is_set():
+            place.hangs = True
+            process.kill()
+
 
 async def _wait_for_end(process: trio.Process) -> None:
     """Wait until a process has ended that has lost its control connection; kill it if need be."""
@@ -210,24 +232,6 @@ async def _wait_for_end(process: trio.Process) -> None:
             return
         process.kill()
         await process.wait()
-
-
-async def _look_after(
-    place: Place, control: Control, process: trio.Process, serves: trio.Event
-) -> None:
-    """End a process that does not come to serve, or gives no answers any more."""
-    with trio.move_on_after(STARTING):
-        await serves.wait()
-    missed = 0 if serves.is_set() else MISSES
-    while missed < MISSES:
-        await trio.sleep(ASK_EVERY)
-        try:
-            await control.call("worker.well")
-            missed = 0
-        except ControlLost:
-            missed += 1
-    place.hangs = True
-    process.kill()
 
 
 def _environment() -> dict[str, str]:
@@ -241,13 +245,6 @@ def _environment() -> dict[str, str]:
 
 def _not_started(error: OSError) -> str:
     return f"it can't be started ({(error.strerror or str(error)).lower()})"
-
-
-async def _carry(control: Control, process: trio.Process) -> None:
-    """Carry calls as long as the worker lives; one that hangs without its control is ended."""
-    await control.run()
-    await trio.sleep(CLOSING)
-    process.kill()
 
 
 def _how(code: int | None) -> str:

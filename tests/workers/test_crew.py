@@ -1,6 +1,5 @@
 """The processes of a crew, which here are other programs: how they are started, kept and ended."""
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,8 +8,11 @@ import trio
 
 from derp.rateconfig import NO_LIMIT
 from derp.workers import crew as crews
+from derp.workers import watchdog
 from derp.workers.crew import Crew
 from derp.workers.setup import Setup
+
+pytestmark = pytest.mark.usefixtures("patience")
 
 WORKER = """
 import os, sys, socket, trio
@@ -70,16 +72,6 @@ def crew(
 
 SPEAKS = (sys.executable, "-c", WORKER)
 SLEEPS = ("sh", "-c", "exec sleep 60", "sh")
-
-
-@pytest.fixture(autouse=True)
-def patience():
-    """No test takes longer, whatever hangs."""
-    with_alarm = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, with_alarm)
 
 
 async def until(look: Callable[[], object]) -> None:
@@ -178,7 +170,8 @@ async def test_one_that_does_not_come_to_serve(
 async def test_one_that_answers_no_longer_is_started_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crews, "ASK_EVERY", 0.001)
+    monkeypatch.setattr(watchdog, "PING_EVERY", 0.05)
+    monkeypatch.setattr(watchdog, "HUNG_AFTER", 0.1)
     made = crew(monkeypatch, SPEAKS, "mute")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.keep, made.places[0], {})
