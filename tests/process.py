@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
 
-PATIENCE = 20.0
+from tests.patience import PATIENCE
 
 
 class Derper:

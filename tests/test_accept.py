@@ -15,6 +15,7 @@ from derp.log import Coalescer
 from derp.net.listener import endpoint
 from derp.server import Server
 from tests.memory_transport import memory_pair
+from tests.patience import PATIENCE
 from tests.peers import SEND, Peer, frame
 
 REQUEST = b"GET /derp HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -54,7 +55,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
             door.admit(accepted, endpoint(address))
             info = Peer(memory_pair()[0]).client_info(server.public_key)
             client.sendall(REQUEST + info)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while not server.hub.members:
                     await trio.testing.wait_all_tasks_blocked()
                 assert server.poller.under_way == 0

@@ -21,6 +21,7 @@ import trio_websocket
 
 from certs.selfsigned import make_self_signed
 from stun.message import build_binding_request, parse_binding_response
+from tests.patience import PATIENCE
 from tests.peers import PONG, RESTARTING, Peer
 from tests.process import derper, insecure
 
@@ -78,12 +79,12 @@ async def upgraded() -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, context=insecure(), timeout=20) as answer:
+    with urllib.request.urlopen(url, context=insecure(), timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
 def two_lines(url: str) -> tuple[bytes, bytes]:
-    with urllib.request.urlopen(url, context=insecure(), timeout=20) as answer:
+    with urllib.request.urlopen(url, context=insecure(), timeout=PATIENCE) as answer:
         return answer.readline(), answer.readline()
 
 
@@ -126,7 +127,7 @@ async def test_stun_answers(tmp_path: Path) -> None:
         with client:
             await client.connect(("127.0.0.1", relay.port("STUN")))
             await client.send(build_binding_request(bytes(range(12))))
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 data = await client.recv(1000)
             transaction, address = parse_binding_response(data)
             assert transaction == bytes(range(12))
@@ -199,7 +200,7 @@ async def test_sighup_without_a_rate_limit_is_survived(tmp_path: Path, upgraded:
 def served(port: int) -> bytes:
     """Return the certificate that is served on `port` to those who connect now."""
     with (
-        socket.create_connection(("127.0.0.1", port), 20) as tcp,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as tcp,
         insecure().wrap_socket(tcp) as tls,
     ):
         der = tls.getpeercert(binary_form=True)
@@ -316,7 +317,7 @@ def run(*flags: str, code: int) -> str:
         [sys.executable, "-m", "derp", *flags],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == code, done

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from stun.message import build_binding_request, parse_binding_response
-from tests.process import PATIENCE, Derper, insecure
+from tests.patience import PATIENCE
+from tests.process import Derper, insecure
 
 # What systemd does between fork and exec: descriptors from 3 on, and whose they are.
 _AS_SYSTEMD = """
 import fcntl, os, sys
+from tests.patience import PATIENCE
 count = int(sys.argv[1])
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(count)}
 handed = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[2 : 2 + count]]

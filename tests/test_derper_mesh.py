@@ -13,6 +13,7 @@ import pytest
 import trio
 import trustme
 
+from tests.patience import PATIENCE
 from tests.peers import GONE, Peer, disco
 from tests.process import Derper, derper, insecure
 
@@ -30,7 +31,7 @@ class StreamEnd:
         await self._stream.send_all(data)
 
     async def receive(self) -> bytes:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             return bytes(await self._stream.receive_some(1 << 16))
 
 
@@ -103,7 +104,7 @@ async def region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def pages(relay: Derper, path: str) -> str:
     url = f"https://localhost:{relay.port('HTTPS')}{path}"
-    with urllib.request.urlopen(url, context=insecure(), timeout=20) as answer:
+    with urllib.request.urlopen(url, context=insecure(), timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
@@ -114,7 +115,7 @@ def varz(relay: Derper) -> dict[str, str]:
 
 async def until(relay: Derper, name: str, value: str) -> None:
     """Ask for a metric until it has that value; the test's own patience ends it."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while varz(relay)[name] != value:
             await trio.lowlevel.checkpoint()
 

@@ -15,6 +15,7 @@ import pytest
 
 from derp.wire.frames import HEADER
 from derp.wire.keys import node_public_text
+from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.process import Derper, derper
 
@@ -23,7 +24,7 @@ UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrad
 
 def login(port: int, key: nacl.public.PrivateKey) -> bool:
     """Log in with plain HTTP; return whether the relay let us in."""
-    with socket.create_connection(("127.0.0.1", port), 20) as sock:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
         sock.sendall(UPGRADE)
         received = b""
         while b"\r\n\r\n" not in received:
@@ -38,7 +39,7 @@ def login(port: int, key: nacl.public.PrivateKey) -> bool:
 
 
 def page(relay: Derper, path: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", relay.port("HTTP"), timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port("HTTP"), timeout=PATIENCE)
     try:
         connection.request("GET", path)
         return connection.getresponse().read().decode()
@@ -152,7 +153,7 @@ def test_a_list_that_can_t_be_used_ends_the_start(tmp_path: Path, content: str |
         [sys.executable, "-m", "derp", *arguments, "-verify-client-file", str(nodes)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1

@@ -19,11 +19,11 @@ import trustme
 
 from derp.wire.keys import node_public_text
 from stun.message import build_binding_request
+from tests.patience import PATIENCE
 from tests.peers import RESTARTING, Peer
 from tests.process import Derper, derper, insecure
 
 UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
-PATIENCE = 20.0
 
 
 class StreamEnd:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.process import Derper, derper
 
 LIMIT = 100
 UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
-PATIENCE = 20.0
 
 
 class SocketEnd:

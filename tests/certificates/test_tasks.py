@@ -27,6 +27,7 @@ from derp.certificates.served import ByACME, Certificate
 from derp.certificates.tasks import MAX_ON_DEMAND, Certificates, load
 from derp.net.transport import Endpoint
 from derp.wire.clienthello import ClientHello
+from tests.patience import PATIENCE
 
 NOW = datetime.now(UTC)
 METACERT = make_metacert(bytes(32), NOW)
@@ -81,7 +82,7 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 -- a thread has no event
             await trio.sleep(0.01)
 

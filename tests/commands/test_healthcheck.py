@@ -20,6 +20,7 @@ from derp.commands import healthcheck
 from derp.commands.ask import Failure
 from derp.config import Config
 from derp.values import Address
+from tests.patience import PATIENCE
 from tests.process import Derper, derper
 
 HOST = "relay.example"
@@ -54,7 +55,7 @@ def files(home: Path, name: str, **more: datetime) -> tuple[str, ...]:
 
 
 def varz(port: int) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", "/debug/varz")
         return connection.getresponse().read().decode()

@@ -19,6 +19,7 @@ from derp.meshoptions import MeshRelay
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions
 from derp.net.tls import TLSClientTransport, TLSEngine
 from derp.net.transport import Transport, receive
+from tests.patience import PATIENCE
 
 NAME = "derp2.example.com"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
@@ -148,7 +149,7 @@ async def test_the_request(authority: trustme.CA, engine: TLSEngine) -> None:
 async def test_the_answer(authority: trustme.CA, engine: TLSEngine, pieces: list[bytes]) -> None:
     async with listening(tls(authority.issue_cert(NAME), answering(*pieces))) as port:
         transport, behind = await reached(at(port), engine)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while len(behind) < 9:
                 behind += await receive(transport, SCRATCH)
         assert behind == b"behind it"

@@ -19,10 +19,9 @@ from derp.metrics import DropReason
 from derp.net.tcp import TCPTransport
 from derp.server import Server
 from tests.mesh.workers import SIBLING_KEY
+from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.relays import Relay
-
-PATIENCE = 30.0
 
 
 def make_door() -> tuple[socket.socket, bytes]:

@@ -12,6 +12,7 @@ from derp.net import listener as module
 from derp.net.descriptors import Descriptors
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions, accept_forever, endpoint, open_listeners
 from derp.net.transport import Endpoint
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ async def test_accepted_sockets_are_handed_on(loopback: socket.socket) -> None:
             accept_forever, loopback, lambda *pair: accepted.append(pair), Descriptors()
         )
         clients = [socket.create_connection(loopback.getsockname()) for _ in range(100)]
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while len(accepted) < 100:
                 await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -188,7 +189,7 @@ async def test_whoever_finds_no_room_is_told_at_once(loopback: socket.socket) ->
         nursery.start_soon(accept_forever, loopback, handle, descriptors)
         for _ in range(3):
             stream = await trio.open_tcp_stream(*loopback.getsockname())
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert await stream.receive_some() == b""
             await stream.aclose()
         nursery.cancel_scope.cancel()

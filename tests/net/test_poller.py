@@ -14,6 +14,7 @@ from derp.errors import PeerVanished, ProtocolViolation
 from derp.net.poller import Poller
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Endpoint
+from tests.patience import PATIENCE
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
 Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
@@ -63,7 +64,7 @@ class Lent:
         self.over.set()
 
     async def has(self, data: bytes) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while self.received != data:
                 await self.changed.wait()
 
@@ -93,7 +94,7 @@ async def test_it_reads_for_many_that_sleep(poller: Poller, sockets: Sockets) ->
                 await lent.has(bytes((number,)) * round_number)
         for lent in lents:
             await lent.client.aclose()
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 await lent.over.wait()
             assert lent.error is None
             lent.transport.abort()
@@ -107,7 +108,7 @@ async def test_what_a_step_raises_is_its_own_tasks(poller: Poller, sockets: Sock
         await trio.testing.wait_all_tasks_blocked()
         await wrong.client.send_all(b"illegal")
         await buggy.client.send_all(b"bug")
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await wrong.over.wait()
             await buggy.over.wait()
         assert isinstance(wrong.error, ProtocolViolation)
@@ -125,7 +126,7 @@ async def test_abort_wakes_the_task(poller: Poller, sockets: Sockets) -> None:
         nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
         lent.transport.abort()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await lent.over.wait()
         assert isinstance(lent.error, PeerVanished)
         # The descriptor may be another connection's by now.
@@ -142,7 +143,7 @@ async def test_a_step_may_ask_for_its_task(poller: Poller, sockets: Sockets) -> 
         nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
         await lent.client.send_all(b"mine")
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await lent.over.wait()
         assert lent.error is None
         await lent.client.send_all(b"for the task itself")
@@ -226,7 +227,7 @@ async def test_it_stays_only_while_nobody_else_waits(
         nursery.start_soon(own.run)
         nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await stream(lent, 5)
         nursery.cancel_scope.cancel()
     assert bool(lingered) is (under_way == 0)
@@ -269,7 +270,7 @@ async def test_what_the_kernel_has_no_room_for_is_read_all_the_same(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lent.task)
         await lent.client.send_all(b"one step")
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await lent.over.wait()
     assert lent.received == b"one step"
     assert lent.error is None
@@ -290,7 +291,7 @@ async def test_everybody_has_a_turn_before_others_have_two(
         for lent in lents:
             lent.client.socket._sock.send(b"x")
         nursery.start_soon(other.task)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while not all(lent.received for lent in lents):
                 await trio.lowlevel.checkpoint()
         # One to look at its epoll, and one or two to be waited for.

@@ -21,6 +21,7 @@ from derp.net.tls import TLSEngine, TLSTransport
 from derp.net.transport import Endpoint
 from derp.wire.clienthello import MAX_FLIGHT, UNREADABLE, ClientHello
 from tests.net.tls_peer import HERE, THERE, Sockets, empty
+from tests.patience import PATIENCE
 
 ELSEWHERE = Endpoint("127.0.0.2", 443)
 
@@ -118,15 +119,23 @@ def served_by(context: ssl.SSLContext) -> bytes | None:
 
 
 class Slow(TLSTransport):
-    """A transport over a socket that gives a byte at a time and takes 100."""
+    """A transport over a socket that gives `piece` bytes at a time and takes 100."""
 
     __slots__ = ()
+    piece = 1
 
     def _receive(self, view: memoryview) -> int:
-        return super()._receive(view[:1])
+        return super()._receive(view[: self.piece])
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         return super()._send(data[:100])
+
+
+class InPieces(Slow):
+    """The same, for what is so long that bytes would take seconds of CPU time."""
+
+    __slots__ = ()
+    piece = 61
 
 
 async def shake(
@@ -141,7 +150,7 @@ async def shake(
     ours, stream = sockets()
     transport = kind(ours, THERE, local, engine)
     client = Client(context, stream, name)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.handshake)
             await stream.send_all(client.hello)
@@ -165,7 +174,7 @@ async def refused(
     ours, stream = sockets()
     transport = TLSTransport(ours, THERE, HERE, engine)
     client = Client(context, stream, name)
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_all, client.hello)
             with pytest.raises(TLSFailed) as caught:
@@ -222,7 +231,7 @@ async def test_without_a_choice_nothing_is_parsed(
     await shake(engine, sockets, client_context, "first.example")
 
 
-@pytest.mark.parametrize("kind", [TLSTransport, Slow])
+@pytest.mark.parametrize("kind", [TLSTransport, InPieces])
 async def test_a_large_hello(
     engine: TLSEngine,
     client_context: ssl.SSLContext,
@@ -263,7 +272,7 @@ async def test_hellos_that_arrive_at_the_same_time(
         ours, stream = sockets()
         transports.append(TLSTransport(ours, THERE, HERE, engine))
         clients.append(Client(client_context, stream, name))
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             for transport in transports:
                 nursery.start_soon(transport.handshake)
