@@ -18,9 +18,11 @@ import trio
 
 from derp.errors import ControlLost
 
-HUNG_AFTER: Final = 4.0
-"""Seconds of silence after which a worker hangs. The longest turn of an event loop that is known
-takes a fraction of that; what falsely trips it is said in docs/scaling.md."""
+HUNG_AFTER: Final = 5.0
+"""Seconds of silence after which a worker hangs. To wait a second too long costs its clients that
+second; to end a worker that is only busy costs them all a login, when there is no time for that.
+So it is longer than the longest turns of an event loop: thousands of clients that leave at once.
+What falsely trips it all the same is said in docs/scaling.md."""
 PING_EVERY: Final = 0.5
 """Seconds from an answer to the next ping, and between two looks at the worker."""
 
