@@ -87,17 +87,21 @@ def parse_request(
     """Make a Request of what h11 took apart.
 
     Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for a target or Host that means
-    nothing, 417 for an expectation other than 100-continue.
+    nothing or a body whose end is not clear, 417 for an expectation other than 100-continue.
     """
     if not version.startswith(b"1."):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     text = target.decode("latin-1")
     authority, path, query = _split_target(method, text)
     host = _first(headers, b"host")
-    if not host and version != b"1.0" and not any(name == b"host" for name, _ in headers):
+    names = {name for name, _ in headers}
+    if version != b"1.0" and b"host" not in names:
         raise BadRequest(400, "the Host header is missing")
     if not _HOST.fullmatch(host) or not _HOST.fullmatch(authority):
         raise BadRequest(400, "the Host header names no host")
+    if b"transfer-encoding" in names and (version == b"1.0" or b"content-length" in names):
+        # A proxy may take another length for the body's than h11 does (RFC 9112, 6.1 and 6.3).
+        raise BadRequest(400, "Transfer-Encoding goes neither with Content-Length nor HTTP/1.0")
     expected = _first(headers, b"expect")
     if expected and expected.lower() != "100-continue":
         raise BadRequest(417, "100-continue is the only expectation that can be met")

@@ -114,6 +114,18 @@ def test_body(headers: list[tuple[bytes, bytes]], length: int, has_body: bool) -
     assert (request.content_length, request.has_body) == (length, has_body)
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("length", [[], [(b"content-length", b"5")]])
+def test_body_whose_end_is_not_clear(version: bytes, length: list[tuple[bytes, bytes]]) -> None:
+    headers = [*HOST, (b"transfer-encoding", b"chunked"), *length]
+    if version == b"1.1" and not length:
+        assert parse(version=version, headers=headers).has_body
+        return
+    with pytest.raises(BadRequest) as caught:
+        parse(version=version, headers=headers)
+    assert caught.value.status == 400
+
+
 @given(st.binary(), st.binary(), st.binary())
 def test_any_bytes(method: bytes, target: bytes, host: bytes) -> None:
     try:

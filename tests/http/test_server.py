@@ -329,6 +329,8 @@ class TestMalformed:
             (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
             (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcXX", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
             (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
@@ -348,6 +350,73 @@ class TestMalformed:
         assert body.endswith(b"\n")
         assert isinstance(visited.result, BadRequest)
         assert str(visited.result) == body.decode().rstrip()
+
+    @pytest.mark.parametrize(
+        ("fields", "status"),
+        [
+            # Two that each say where the body ends (RFC 9112, 6.3), in either order.
+            (b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
+            (b"Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
+            (b"Content-Length: 0\r\nTransfer-Encoding: chunked", 400),
+            (b"Content-Length: 5\r\nTransfer-Encoding:\r\n chunked", 400),
+            (b"Content-Length: 5\r\nContent-Length: 4", 400),
+            (b"Content-Length: 5, 4", 400),
+            (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 501),
+            # What one reader takes for a coding or a length, and another does not.
+            (b"Transfer-Encoding: identity", 501),
+            (b"Transfer-Encoding: xchunked", 501),
+            (b"Transfer-Encoding: gzip, chunked", 501),
+            (b"Transfer-Encoding:", 501),
+            (b"Transfer-Encoding: \x0bchunked", 400),
+            (b"Content-Length: +5", 400),
+            (b"Content-Length: 0x5", 400),
+            (b"Content-Length: 0_5", 400),
+            (b"Content-Length: ", 400),
+            (b"Content-Length: %s" % (b"9" * 5000), 400),
+            # What one reader takes for a field, and another does not.
+            (b"Transfer-Encoding : chunked", 400),
+            (b"Content-Length\t: 5", 400),
+            (b"X: y\rTransfer-Encoding: chunked", 400),
+            (b"X: y\0", 400),
+            (b"X", 400),
+            (b"(X): y", 400),
+            (b"\xe9: y", 400),
+        ],
+    )
+    async def test_ambiguous(self, fields: bytes, status: int) -> None:
+        """Nothing behind it is taken for a request: it may be part of the body, to a proxy."""
+        visited = visit(hello)
+        asked = post(fields, body=b"0\r\n\r\n") + PROBE
+        [(answer, _)] = parse(await play(visited, [asked]), "POST")
+        assert answer.status_code == status
+        assert (b"connection", b"close") in answer.headers
+        assert isinstance(visited.result, BadRequest)
+
+    async def test_transfer_coding_in_1_0(self) -> None:
+        """It is not of that version, and so not all read it (RFC 9112, 6.1)."""
+        visited = visit(hello)
+        fields = b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n"
+        asked = b"POST /x HTTP/1.0\r\n" + fields + b"\r\n0\r\n\r\n"
+        [(answer, _)] = parse(await play(visited, [asked + PROBE]), "POST")
+        assert answer.status_code == 400
+        assert isinstance(visited.result, BadRequest)
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            post(b"Content-Length: 5", b"Content-Length: 5", body=b"12345"),
+            post(b"Content-Length: 5, 5", body=b"12345"),
+            post(b"Content-Length: 05", body=b"12345"),
+            post(b"Transfer-Encoding: CHUNKED", body=b"0\r\n\r\n"),
+            post(b"Transfer-Encoding:\r\n\tchunked", body=b"0\r\n\r\n"),
+            b"POST /x HTTP/1.1\nHost: a\nContent-Length: 5\n\n12345",
+            b"POST /x HTTP/1.1\r\nHost: a\nContent-Length:\n 5\r\n\r\n12345",
+        ],
+    )
+    async def test_odd_and_clear(self, asked: bytes) -> None:
+        """Repeated, folded, or with a line feed for an end: it can mean one thing only."""
+        data = await play(visit(hello), [asked + LAST_PROBE])
+        assert statuses(data, "POST", "GET") == [200, 200]
 
     async def test_refused_head_request(self) -> None:
         asked = b"HEAD /%zz HTTP/1.1\r\nHost: a\r\n\r\n"
