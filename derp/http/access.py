@@ -1,34 +1,135 @@
 """Who may see /debug/. Pure.
 
-Loopback and Tailscale's own addresses, as tsweb.AllowDebugAccess has it, and nobody who came
-through a proxy: behind one, every client would seem to come from loopback.
+Loopback and Tailscale's own addresses, as tsweb.AllowDebugAccess has it. Behind a proxy everybody
+seems to come from loopback, and so does the page of a stranger in a browser on this machine, whose
+name has been made to point here (DNS rebinding): a sign of a proxy closes the pages, and so does a
+Host that is no name of the relay.
 """
 
 import ipaddress
+from typing import Final
+
+import attrs
 
 from derp.http.message import Request
 
-_CGNAT = ipaddress.IPv4Network("100.64.0.0/10")
-_CHROMEOS = ipaddress.IPv4Network("100.115.92.0/23")
+_CGNAT: Final = ipaddress.IPv4Network("100.64.0.0/10")
+_CHROMEOS: Final = ipaddress.IPv4Network("100.115.92.0/23")
 """The part of the CGNAT range that ChromeOS uses inside of one machine; no tailnet has it."""
-_TAILSCALE_ULA = ipaddress.IPv6Network("fd7a:115c:a1e0::/48")
+_TAILSCALE_ULA: Final = ipaddress.IPv6Network("fd7a:115c:a1e0::/48")
+
+_PROXY_HEADERS: Final = frozenset(
+    {
+        b"cdn-loop",
+        b"client-ip",
+        b"forwarded",
+        b"front-end-https",
+        b"surrogate-capability",
+        b"true-client-ip",
+        b"via",
+        b"x-client-ip",
+        b"x-cloud-trace-context",
+        b"x-cluster-client-ip",
+        b"x-host",
+        b"x-originating-ip",
+        b"x-real-ip",
+        b"x-real-port",
+        b"x-remote-addr",
+        b"x-remote-ip",
+        b"x-scheme",
+        b"x-varnish",
+    }
+)
+_PROXY_PREFIXES: Final = (
+    b"cf-",
+    b"fastly-",
+    b"fly-",
+    b"forwarded-",
+    b"proxy-",
+    b"x-amz",
+    b"x-appengine-",
+    b"x-azure-",
+    b"x-envoy-",
+    b"x-forwarded",
+    b"x-original-",
+    b"x-proxy",
+)
+"""What proxies, load balancers and CDNs add: squid, nginx, Apache, Envoy, Traefik, Varnish, those
+of Amazon, Azure, Cloudflare, Fastly, Fly and Google."""
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def is_tailscale(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def is_tailscale(address: IPAddress) -> bool:
     """Whether Tailscale gives out such addresses (tsaddr.IsTailscaleIP)."""
     if isinstance(address, ipaddress.IPv4Address):
         return address in _CGNAT and address not in _CHROMEOS
     return address in _TAILSCALE_ULA
 
 
-def may_debug(request: Request) -> bool:
-    """Whether `request` may see the debug pages."""
-    if request.header(b"x-forwarded-for"):
-        return False
-    try:
-        address = ipaddress.ip_address(request.remote)
-    except ValueError:
-        return False
+@attrs.frozen
+class DebugAccess:
+    """The rules of one relay."""
+
+    names: frozenset[str]
+    """What the relay is called, in lower case, beside its addresses and localhost."""
+
+    def allows(self, request: Request) -> bool:
+        """Whether `request` may see the debug pages."""
+        return not self.refusal(request)
+
+    def refusal(self, request: Request) -> str:
+        """Say why `request` may not see the debug pages, and what helps; empty if it may."""
+        if not _is_trusted(request.remote):
+            return "debug pages are for loopback and the tailnet only"
+        if sign := proxy_sign(request):
+            return (
+                f"debug pages are not for who comes through a proxy ({sign}): ask the relay itself"
+            )
+        if not self._is_named_by(request.host):
+            return (
+                "debug pages are for who asks the relay by IP address, localhost or -hostname, "
+                "and this Host is none of them"
+            )
+        return ""
+
+    def _is_named_by(self, host: str) -> bool:
+        """Whether `host`, with a port or without, is an address, localhost or one of the names."""
+        if host.startswith("["):
+            host = host[1:].partition("]")[0]
+        elif host.count(":") == 1:
+            host = host.partition(":")[0]
+        name = host.lower().removesuffix(".")
+        return name == "localhost" or name in self.names or _parse(name) is not None
+
+
+def proxy_sign(request: Request) -> str:
+    """Return what shows that `request` has come through a proxy; empty where nothing does.
+
+    A header that proxies add is a sign whatever its value. nginx adds none unless it is told to,
+    but asks in HTTP/1.0, which nobody else does, or, set up for websockets as its guide has it, for
+    an upgrade to nothing.
+    """
+    for name, _ in request.headers:
+        if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
+            return name.decode()
+    if request.version == "1.0":
+        return "HTTP/1.0"
+    connection = {token.lower() for token in request.tokens(b"connection")}
+    if "upgrade" in connection and not request.header(b"upgrade"):
+        return "Connection: upgrade"
+    return ""
+
+
+def _is_trusted(remote: str) -> bool:
+    address = _parse(remote)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return address.is_loopback or is_tailscale(address)
+    return address is not None and (address.is_loopback or is_tailscale(address))
+
+
+def _parse(text: str) -> IPAddress | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 import attrs
 
 from derp.http import pages
-from derp.http.access import may_debug
+from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
 
@@ -89,6 +89,13 @@ class Site:
     challenges: Mapping[str, str] | None = None
     """Answers to HTTP-01 challenges by their tokens, as of now; None without ACME."""
 
+    debug_access: DebugAccess = attrs.field(
+        default=attrs.Factory(
+            lambda self: DebugAccess(frozenset({self.hostname.lower()})), takes_self=True
+        )
+    )
+    """Who may see /debug/."""
+
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP; its field names and order are the Go derper's."""
 
@@ -138,7 +145,7 @@ def route_plain(site: Site, request: Request) -> Answer:
         return _acme_challenge(site.challenges, path.removeprefix(_ACME_CHALLENGE))
     if request.method not in {"GET", "HEAD"}:
         return _text(400, "Use HTTPS")
-    if path == "/" and not request.query and may_debug(request):
+    if path == "/" and not request.query and site.debug_access.allows(request):
         path = "/debug/"
     query = f"?{request.query}" if request.query else ""
     return _redirect(request, 302, f"https://{request.host or site.hostname}{path}{query}")
@@ -243,7 +250,7 @@ def _home(site: Site, request: Request) -> Answer:
         return _redirect(request, 302, site.home, *_BROWSER_HEADERS)
     body = b""
     if not site.home:
-        body = pages.home(derp=site.derp, debug=may_debug(request))
+        body = pages.home(derp=site.derp, debug=site.debug_access.allows(request))
     return Response(200, (*_BROWSER_HEADERS, _HTML), body)
 
 
@@ -287,8 +294,8 @@ def _debug_unknown(_site: Site) -> Answer:
 
 
 def _debug(page: Callable[[Site], Answer], site: Site, request: Request) -> Answer:
-    if not may_debug(request):
-        return _text(403, "debug pages are for loopback and the tailnet only")
+    if refusal := site.debug_access.refusal(request):
+        return _text(403, refusal)
     return page(site)
 
 

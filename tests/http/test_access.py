@@ -2,13 +2,20 @@ import ipaddress
 
 import pytest
 
-from derp.http.access import is_tailscale, may_debug
+from derp.http.access import DebugAccess, is_tailscale
 from derp.http.message import parse_request
 
+ACCESS = DebugAccess(frozenset({"derp.example", "relay.example"}))
 
-def asks(remote: str, *headers: tuple[bytes, bytes]) -> bool:
-    fields = [(b"host", b"derp.example"), *headers]
-    return may_debug(parse_request(b"GET", b"/debug/", b"1.1", fields, remote))
+
+def refusal(
+    *headers: tuple[bytes, bytes],
+    remote: str = "127.0.0.1",
+    host: bytes = b"derp.example",
+    version: bytes = b"1.1",
+) -> str:
+    fields = [(b"host", host), *headers]
+    return ACCESS.refusal(parse_request(b"GET", b"/debug/", version, fields, remote))
 
 
 @pytest.mark.parametrize(
@@ -43,12 +50,84 @@ def asks(remote: str, *headers: tuple[bytes, bytes]) -> bool:
     ],
 )
 def test_remote(remote: str, allowed: bool) -> None:
-    assert asks(remote) == allowed
+    assert (refusal(remote=remote) == "") == allowed
 
 
-@pytest.mark.parametrize("value", [b"192.0.2.1", b"127.0.0.1"])
-def test_nobody_through_a_proxy(value: bytes) -> None:
-    assert not asks("127.0.0.1", (b"x-forwarded-for", value))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything"),
+        *("X-Forwarded", "Forwarded", "Forwarded-For", "Via", "X-Real-IP", "X-Client-IP"),
+        *("CF-Connecting-IP", "CF-Ray", "CDN-Loop", "True-Client-IP", "Fastly-Client-IP"),
+        *("X-Cluster-Client-IP", "X-Envoy-External-Address", "X-Original-Forwarded-For"),
+        *("X-Amzn-Trace-Id", "X-Azure-ClientIP", "X-Cloud-Trace-Context", "X-Varnish"),
+        "Proxy-Connection",
+    ],
+)
+@pytest.mark.parametrize("values", [[b"192.0.2.1"], [b""], [b"", b"192.0.2.1"], [b"127.0.0.1"]])
+@pytest.mark.parametrize("remote", ["127.0.0.1", "100.64.0.1"])
+def test_nobody_through_a_proxy(name: str, values: list[bytes], remote: str) -> None:
+    name = name.lower()
+    headers = [(name.encode(), value) for value in values]
+    assert f"({name})" in refusal(*headers, remote=remote)
+
+
+def test_nobody_through_a_proxy_that_says_nothing() -> None:
+    """An nginx that is told to add nothing, without websockets and with them."""
+    assert "(HTTP/1.0)" in refusal((b"connection", b"close"), version=b"1.0", host=b"127.0.0.1")
+    assert "(Connection: upgrade)" in refusal((b"connection", b"Upgrade"), host=b"127.0.0.1")
+    assert refusal((b"connection", b"close")) == ""
+    assert refusal((b"connection", b"upgrade"), (b"upgrade", b"h2c")) == ""
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("User-Agent", "Accept", "Accept-Encoding", "Authorization", "Cookie", "Origin"),
+        *("X-Prometheus-Scrape-Timeout-Seconds", "Upgrade-Insecure-Requests", "Sec-Fetch-Site"),
+    ],
+)
+def test_what_curl_prometheus_and_browsers_send(header: str) -> None:
+    assert refusal((header.lower().encode(), b"x")) == ""
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":8443"])
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1", True),
+        ("192.0.2.1", True),
+        ("[::1]", True),
+        ("[fd7a:115c:a1e0::1]", True),
+        ("localhost", True),
+        ("LocalHost.", True),
+        ("derp.example", True),
+        ("Derp.Example", True),
+        ("derp.example.", True),
+        ("relay.example", True),
+        ("evil.example", False),
+        ("x.derp.example", False),
+        ("example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("127.1", False),
+        ("[evil.example]", False),
+        ("", False),
+    ],
+)
+def test_host(host: str, port: str, allowed: bool) -> None:
+    """A browser names the page that asks, whatever address the name has been made to have."""
+    assert (refusal(host=f"{host}{port}".encode()) == "") == allowed
+
+
+def test_host_is_an_address_without_brackets() -> None:
+    """As Go's clients send it."""
+    assert refusal(host=b"fd7a:115c:a1e0::1") == ""
+
+
+def test_a_stranger_is_told_nothing_of_that() -> None:
+    told = refusal(remote="192.0.2.1")
+    assert refusal((b"via", b""), remote="192.0.2.1", host=b"evil.example") == told
 
 
 def test_mapped_addresses_are_not_tailscale_unless_unmapped() -> None:

@@ -207,9 +207,30 @@ class TestDebug:
         assert response(router(site, request(path))).status == 403
 
     @pytest.mark.parametrize("path", PAGES)
-    def test_not_through_a_proxy(self, site: Site, path: str) -> None:
-        asked = request(path, (b"x-forwarded-for", b"192.0.2.1"), remote=LOCAL)
-        assert response(route(site, asked)).status == 403
+    @pytest.mark.parametrize("router", [route, route_plain])
+    @pytest.mark.parametrize(
+        ("headers", "host"),
+        [
+            (((b"x-forwarded-for", b""), (b"x-forwarded-for", b"192.0.2.1")), "derp.example"),
+            (((b"forwarded", b"for=192.0.2.1"),), "derp.example"),
+            ((), "evil.example"),
+        ],
+    )
+    def test_not_through_a_proxy_nor_by_another_name(
+        self,
+        site: Site,
+        path: str,
+        router: Callable[[Site, Request], Answer],
+        headers: tuple[Header, ...],
+        host: str,
+    ) -> None:
+        assert (
+            response(router(site, request(path, *headers, remote=LOCAL, host=host))).status == 403
+        )
+
+    def test_by_its_name_in_any_case(self) -> None:
+        site = make_site(hostname="Derp.Example")
+        assert response(route(site, request("/debug/", remote=LOCAL))).status == 200
 
     @pytest.mark.parametrize("path", ["/debug/", "/%64ebug/"])
     @pytest.mark.parametrize("remote", [LOCAL, "::1", "100.100.1.1", "fd7a:115c:a1e0::1"])
@@ -273,6 +294,14 @@ class TestHome:
         local = response(route(site, request("/", remote=LOCAL)))
         assert b"/debug/" not in stranger.body
         assert b"/debug/" in local.body
+
+    def test_no_link_to_what_is_closed(self, site: Site) -> None:
+        for asked in (
+            request("/", (b"via", b""), remote=LOCAL),
+            request("/", remote=LOCAL, host="evil.example"),
+        ):
+            assert b"/debug/" not in response(route(site, asked)).body
+            assert location(route_plain(site, asked)) == f"https://{asked.host}/"
 
     def test_blank(self) -> None:
         answer = response(route(make_site(home="blank"), request("/")))
@@ -377,8 +406,9 @@ class TestPlain:
         ("target", "host", "remote", "to"),
         [
             ("/", "a.example", STRANGER, "https://a.example/"),
-            ("/", "a.example", LOCAL, "https://a.example/debug/"),
-            ("/?x", "a.example", LOCAL, "https://a.example/?x"),
+            ("/", "derp.example", LOCAL, "https://derp.example/debug/"),
+            ("/", "a.example", LOCAL, "https://a.example/"),
+            ("/?x", "derp.example", LOCAL, "https://derp.example/?x"),
             ("/x?y=z", "a.example", STRANGER, "https://a.example/x?y=z"),
             ("/derp", "a.example", STRANGER, "https://a.example/derp"),
             ("/x", "a.example:8080", STRANGER, "https://a.example:8080/x"),
@@ -393,7 +423,8 @@ class TestPlain:
     def test_redirect(
         self, site: Site, target: str, host: str | None, remote: str, to: str, method: str
     ) -> None:
-        asked = request(target, host=host, remote=remote, method=method, version="1.0")
+        version = "1.0" if host is None else "1.1"
+        asked = request(target, host=host, remote=remote, method=method, version=version)
         answer = route_plain(site, asked)
         assert response(answer).status == 302
         assert location(answer) == to

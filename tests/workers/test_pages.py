@@ -287,7 +287,7 @@ class Whole:
 
 
 def request(path: str, remote: str = "127.0.0.1") -> Request:
-    return parse_request(b"GET", path.encode(), b"1.1", [(b"host", b"a")], remote)
+    return parse_request(b"GET", path.encode(), b"1.1", [(b"host", b"localhost")], remote)
 
 
 @pytest.fixture
