@@ -6,7 +6,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
                    (parts: certoptions, verifyoptions, meshoptions, options, flags, values,
-                   refused)
+                   refused; knobs: variables without a flag;
+                   strconv: numbers as Go reads them)
     commands/      derper derpmap, derper healthcheck
     workers/       more than one process for one relay: who looks after them, and what they share
     supervisor     the root nursery: serves, reloads

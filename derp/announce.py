@@ -1,6 +1,7 @@
 """What the operator is told once everything is served."""
 
 import json
+import socket
 import sys
 
 from certs.pair import Pair
@@ -9,17 +10,14 @@ from derp.config import Config
 from derp.mesh import plan as mesh_plan
 from derp.net.listener import endpoint
 from derp.prepared import Prepared
+from derp.values import Address
 
 logger = log.get("server")
 
 
 def announce(config: Config, prepared: Prepared) -> None:
     """Say what is served where and to whom, and what to put into the DERP map."""
-    kind = "HTTPS" if prepared.certificates is not None else "HTTP"
-    served = (("HTTP", prepared.sockets.plain), ("STUN", prepared.sockets.stun))
-    for what, opened in ((kind, prepared.sockets.main), *served):
-        for sock in opened:
-            logger.info("serving", what=what, address=str(endpoint(sock.getsockname())))
+    _announce_sockets(config, prepared)
     if config.derp and prepared.certificates is None and not config.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
@@ -35,6 +33,25 @@ def announce(config: Config, prepared: Prepared) -> None:
         announce_node(config, prepared, None if config.serve_acme else pair)
 
 
+def _announce_sockets(config: Config, prepared: Prepared) -> None:
+    """Say what is served where. The messages have the Go derper's words, which scripts wait for."""
+    sockets, tls = prepared.sockets, prepared.certificates is not None
+    on_main = f"serving on {config.addr}{' with TLS' if tls else ''}"
+    on_plain = f"serving on {Address(config.addr.host, config.http_port)}"
+    for sock in sockets.main:
+        logger.info(on_main, what="HTTPS" if tls else "HTTP", address=_address(sock))
+    for sock in sockets.plain:
+        logger.info(on_plain, what="HTTP", address=_address(sock))
+    for sock in sockets.stun:
+        address = _address(sock)
+        on_udp = f"STUN server listening on {address}"
+        logger.info(on_udp, what="STUN", address=address)
+
+
+def _address(sock: socket.socket) -> str:
+    return str(endpoint(sock.getsockname()))
+
+
 def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
     """Print the node for the DERP map of a relay that is reached by its address."""
     if not config.derp and not config.stun:
@@ -46,5 +63,6 @@ def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None
         stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
     )
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
-    sys.stdout.write(f"Put this node into your DERP map:\n  {json.dumps(node.fields())}\n")
+    line = json.dumps(node.fields(), separators=(",", ":"))
+    sys.stdout.write(f"Put this node into your DERP map:\n  {line}\n")
     sys.stdout.flush()

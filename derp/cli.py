@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from derp import flags
+from derp import flags, knobs, log
 from derp.config import Config, flag_table
 from derp.errors import StartError, UsageError
 
@@ -100,6 +100,9 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(f"{version_text()}\n")
         return 0
     config = Config.from_settings(parsed.settings)
+    knobs.debug_logs(environ)  # wrong now, not when all is under way
+    if control is None:
+        _warn([*parsed.warnings, *knobs.warnings(environ)])
 
     # Each loads Trio and TLS, which -h can do without.
     if control is not None:
@@ -115,17 +118,28 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _warn(warnings: Sequence[str]) -> None:
+    """Log what the operator should know of flags and variables."""
+    if warnings:
+        with log.start():
+            for warning in warnings:
+                log.get("flags").warning(warning)
+
+
 def version_text() -> str:
-    """Name the versions of this program and of what it stands on, in one line."""
+    """Name the versions of this program and of what it stands on, in one line.
+
+    Its own comes first, as in the Go derper's.
+    """
     import ssl  # noqa: PLC0415 - as above
     from importlib import metadata  # noqa: PLC0415
 
     try:
         version = metadata.version("trio-derper")
     except metadata.PackageNotFoundError:
-        version = "(not installed)"
+        version = "0.0.0+uninstalled"
     openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
-    return f"trio-derper {version} (Python {platform.python_version()}, {openssl})"
+    return f"{version} (trio-derper, Python {platform.python_version()}, {openssl})"
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -6,129 +6,23 @@ remembers how it was given, so that whoever finds its value unfit later can say 
 operator's own words: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
-after `=` only; `--` ends the flags; of a repeated flag the last one counts, unless
-the table says otherwise. Unlike in Go, an
-argument that is no flag is an error: there it silently ends the flags, so that `-stun false -a :1`
-loses its `-a`.
+after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
+otherwise. Unlike in Go, an argument that is no flag does not silently end the flags: `true` or
+`false` behind a bool is taken for its value, with a warning, and any other is an error.
 """
 
 import difflib
-import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 import attrs
 
 from derp.errors import UsageError
+from derp.strconv import BOOLS, parse_bool, parse_duration, parse_float, parse_int, shown
 
 Value = bool | int | float | str
-
-
-def parse_bool(text: str) -> bool:
-    """Read a bool in the forms of strconv.ParseBool. Raises ValueError."""
-    if text in {"1", "t", "T", "true", "TRUE", "True"}:
-        return True
-    if text in {"0", "f", "F", "false", "FALSE", "False"}:
-        return False
-    raise ValueError("want true or false")
-
-
-_INT = re.compile(
-    r"(?P<sign>[+-]?)"
-    r"(?P<digits>0[xX](_?[0-9a-fA-F])+|0[oO](_?[0-7])+|0[bB](_?[01])+|0(_?[0-7])*|[1-9](_?[0-9])*)"
-)
-_INT_DIGITS = 100
-
-
-def parse_int(text: str) -> int:
-    """Read a whole number of 64 bits as strconv.ParseInt does with base 0. Raises ValueError.
-
-    That is decimal, 0x, 0o, 0b, and octal after a mere 0, with underscores between digits.
-    """
-    match = _INT.fullmatch(text)
-    if match is None:
-        raise ValueError("want a whole number")
-    digits = match["digits"].replace("_", "")
-    if len(digits) > _INT_DIGITS:
-        raise ValueError("want a whole number of 64 bits")
-    octal = digits.startswith("0") and digits.isdecimal()
-    number = int(digits, 8 if octal else 0)
-    if match["sign"] == "-":
-        number = -number
-    if not -(2**63) <= number < 2**63:
-        raise ValueError("want a whole number of 64 bits")
-    return number
-
-
-_DIGITS = r"[0-9](?:_?[0-9])*"
-_FLOAT = re.compile(rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?")
-_INFINITY = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
-
-
-def parse_float(text: str) -> float:
-    """Read a number as strconv.ParseFloat does, hexadecimal ones apart. Raises ValueError.
-
-    Takes `Inf` and `Infinity` in any case with a sign before them. NaN is refused.
-    """
-    if _INFINITY.fullmatch(text):
-        return float(text)
-    if not _FLOAT.fullmatch(text):
-        raise ValueError("want a number")
-    number = float(text.replace("_", ""))
-    if math.isinf(number):
-        raise ValueError("want a number below 1.8e308")
-    return number
-
-
-_UNITS = {
-    "ns": 1,
-    "us": 10**3,
-    "\u00b5s": 10**3,  # with the micro sign
-    "\u03bcs": 10**3,  # with the Greek letter
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_DURATION_PART = re.compile(
-    r"(?=.)(?P<whole>[0-9]*)\.?(?P<fraction>[0-9]*)(?P<unit>[^0-9.]*)", re.DOTALL
-)
-_WHOLE_DIGITS = 30
-_FRACTION_DIGITS = 18  # as many as can still change a nanosecond
-
-
-def parse_duration(text: str) -> int:
-    """Read a duration as time.ParseDuration does, and return nanoseconds. Raises ValueError.
-
-    One or more numbers, each with its unit (h, m, s, ms, us, ns), with a sign before them all or
-    none; or a mere 0.
-    """
-    rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
-    if rest == "0":
-        return 0
-    example = "want a duration, such as 2s, 1h10m or 300ms"
-    if not rest:
-        raise ValueError(example)
-    total = 0
-    for part in _DURATION_PART.finditer(rest):
-        if not (part["whole"] or part["fraction"]):
-            raise ValueError(example)
-        if not part["unit"]:
-            raise ValueError(f"want a duration with its unit, such as {shown(text + 's')}")
-        if part["unit"] not in _UNITS:
-            raise ValueError("want a duration in h, m, s, ms, us or ns, such as 1h10m")
-        if len(part["whole"]) > _WHOLE_DIGITS:
-            raise ValueError("want a duration below 292 years")
-        unit = _UNITS[part["unit"]]
-        fraction = part["fraction"][:_FRACTION_DIGITS]
-        total += int(part["whole"] or "0") * unit
-        total += int(fraction or "0") * unit // 10 ** len(fraction)
-    if text.startswith("-"):
-        total = -total
-    if not -(2**63) <= total < 2**63:
-        raise ValueError("want a duration below 292 years")
-    return total
 
 
 @attrs.frozen
@@ -207,6 +101,8 @@ class Parsed:
     """One for each flag of the table, by the flag's name."""
     help: bool
     """-h or -help was among the arguments; what came after it was not looked at."""
+    warnings: Sequence[str] = ()
+    """What the operator should know, a line each, though it is no mistake."""
 
 
 def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
@@ -217,24 +113,48 @@ def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]
     """
     table = {flag.name: flag for flag in flags}
     settings: dict[str, Setting] = {}
-    help_wanted = _parse_arguments(table, argv, settings)
-    if not help_wanted:
-        for flag in table.values():
-            text = environ.get(flag.variable, "") if flag.variable else ""
-            if text and flag.name not in settings:
-                settings[flag.name] = _read(flag, flag.variable, "=", text)
+    warnings: list[str] = []
+    help_wanted = _parse_arguments(table, argv, settings, warnings)
     for flag in table.values():
-        if flag.name not in settings:
-            name = f"-{flag.name}"
-            given = f"{name} {flag.default} (the default)" if flag.default else name
-            settings[flag.name] = Setting(flag, flag.default_value, name, given)
-    return Parsed(settings, help_wanted)
+        if flag.name in settings:
+            continue
+        text = environ.get(flag.variable, "") if flag.variable and not help_wanted else ""
+        if text and not _is_service_link(flag.variable, text):
+            settings[flag.name] = _read(flag, flag.variable, "=", text)
+            continue
+        setting = settings[flag.name] = _default(flag)
+        if text:
+            warnings.append(
+                f"{flag.variable}={text}: ignored, for Kubernetes sets it beside a Service of that "
+                f"name; {setting.given} counts: give the flag, or enableServiceLinks: false"
+            )
+    return Parsed(settings, help_wanted, tuple(warnings))
+
+
+def _default(flag: Flag) -> Setting:
+    name = f"-{flag.name}"
+    given = f"{name} {flag.default} (the default)" if flag.default else name
+    return Setting(flag, flag.default_value, name, given)
+
+
+_SERVICE_LINK: Final = re.compile(r"(?:tcp|udp|sctp)://[!-~]+")
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Whether Kubernetes has set the variable of a port, for a Service whose name it begins with.
+
+    Beside a Service `derp-stun`, DERP_STUN_PORT is udp://10.0.0.1:3478 in all other pods.
+    """
+    return variable.endswith("_PORT") and _SERVICE_LINK.fullmatch(text) is not None
 
 
 def _parse_arguments(
-    table: Mapping[str, Flag], argv: Sequence[str], settings: dict[str, Setting]
+    table: Mapping[str, Flag],
+    argv: Sequence[str],
+    settings: dict[str, Setting],
+    warnings: list[str],
 ) -> bool:
-    """Put what `argv` says into `settings`; return whether it asks for help."""
+    """Put what `argv` says into `settings` and `warnings`; return whether it asks for help."""
     position = 0
     while position < len(argv):
         argument = argv[position]
@@ -258,6 +178,10 @@ def _parse_arguments(
         flag = table[name]
         if equals:
             settings[name] = _read(flag, source, "=", _with_earlier(settings.get(name), text))
+        elif flag.kind is BOOL and position < len(argv) and argv[position] in BOOLS:
+            settings[name] = _read(flag, source, " ", argv[position])
+            position += 1
+            warnings.append(_two_words(settings[name], argv[position - 1], argv[position:]))
         elif flag.kind is BOOL:
             settings[name] = Setting(flag, True, source, source)
         elif position < len(argv):
@@ -268,6 +192,16 @@ def _parse_arguments(
             want = flag.want or "want a value"
             raise UsageError(f"{source}: nothing comes after it; {want}")
     return False
+
+
+def _two_words(setting: Setting, word: str, behind: Sequence[str]) -> str:
+    """Say how a bool with its value as the next word is read here, and how in Go."""
+    source = setting.source
+    text = f"{setting.given}: read as {source}={word}, which is how to write it"
+    lost = list(behind) not in ([], ["--"])
+    if lost or not setting.value:
+        text += f"; the Go derper reads {source} alone, as true"
+    return f"{text}, and ignores the flags behind it, which count here" if lost else text
 
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
@@ -302,17 +236,6 @@ def _unknown(source: str, name: str, table: Mapping[str, Flag]) -> UsageError:
     close = difflib.get_close_matches(name[:60], table, n=1)
     hint = f"did you mean -{close[0]}?" if close else "-h lists them all"
     return UsageError(f"{shown(source)}: no such flag; {hint}")
-
-
-_SHOWN_LENGTH = 120
-
-
-def shown(text: str) -> str:
-    """Give `text` fit for an error line: on one line, not endless, in quotes if they help."""
-    if len(text) > _SHOWN_LENGTH:
-        text = f"{text[: _SHOWN_LENGTH - 1]}…"
-    plain = text.isprintable() and not set(" '\"").intersection(text)
-    return text if plain and text else repr(text)
 
 
 _WIDTH = 80

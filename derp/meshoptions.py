@@ -13,8 +13,9 @@ from typing import Final
 import attrs
 
 from derp import values
-from derp.flags import STRING, shown
+from derp.flags import STRING
 from derp.options import ConfigError, option
+from derp.strconv import shown
 
 # ruff: noqa: RUF009 - option is attrs.field with a check
 

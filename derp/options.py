@@ -6,7 +6,8 @@ from typing import Any
 import attrs
 
 from derp.errors import UsageError
-from derp.flags import Flag, Kind, shown
+from derp.flags import Flag, Kind
+from derp.strconv import shown
 
 
 class ConfigError(UsageError):

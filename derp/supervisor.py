@@ -15,7 +15,9 @@ a bound; then the connections are cancelled, and last whatever still sends.
 import contextlib
 import enum
 import gc
+import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from derp import admission, log, rateconfig, timers
+from derp import admission, knobs, log, rateconfig, timers
 from derp.accept import Door
 from derp.announce import announce, announce_node
 from derp.config import Config
@@ -146,7 +148,8 @@ def started(**fields: object) -> Iterator[None]:
 
     `fields` are in each line.
     """
-    with log.start(also=fields):
+    level = logging.DEBUG if knobs.debug_logs(os.environ) else logging.INFO
+    with log.start(level, also=fields):
         sys.unraisablehook = _log_unraisable
         try:
             yield

@@ -66,6 +66,47 @@ def test_reads_the_environment(run: Run, served: list[Config], monkeypatch: pyte
     assert served[0].stun_port == 1234
 
 
+def warnings_of(capfd: pytest.CaptureFixture[str], *argv: str) -> list[str]:
+    assert cli.main(argv) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert all(" level=warning msg=" in line for line in lines)
+    return [line.partition(" msg=")[2] for line in lines]
+
+
+def test_what_is_no_mistake_is_a_warning_in_the_log(
+    served: list[Config], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("DERP_STUN_PORT", "udp://10.0.0.1:3478")
+    monkeypatch.setenv("TS_DEBUG_VERBOSE_DROPS", "nodekey:00")
+    bools, port, knob = warnings_of(capfd, "-verify-clients", "false", "-dev")
+    assert bools.startswith('"-verify-clients false: read as -verify-clients=false, ')
+    assert port.startswith('"DERP_STUN_PORT=udp://10.0.0.1:3478: ignored, ')
+    assert knob.startswith('"TS_DEBUG_VERBOSE_DROPS is set, and has no effect here: ')
+    assert (served[0].verify_clients, served[0].dev, served[0].stun_port) == (False, True, 3478)
+
+
+def test_a_worker_leaves_the_warnings_to_its_supervisor(
+    served: list[Config], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    ran: list[Config] = []
+    stand_in = SimpleNamespace(
+        take_control=lambda words: words, run=lambda control, config: ran.append(config)
+    )
+    monkeypatch.setattr("derp.workers.worker", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "derp.workers.worker", stand_in)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert warnings_of(capfd, "worker", "3", "-dev", "-stun", "false") == []
+    assert [config.stun for config in ran] == [False]
+
+
+def test_debug_logs_that_are_no_bool_are_wrong(
+    run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DERP_DEBUG_LOGS", "much")
+    assert run("-dev") == (2, "", "derper: DERP_DEBUG_LOGS=much: want true or false\n")
+    assert not served
+
+
 def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["derper", "-dev", "-stun-port", "4321"])
     assert cli.main() == 0
@@ -129,7 +170,7 @@ def test_version(run: Run, served: list[Config]):
     assert (code, err, served) == (0, "", [])
     python = re.escape(sys.version.split()[0])
     openssl = re.escape(" ".join(ssl.OPENSSL_VERSION.split()[:2]))
-    assert re.fullmatch(rf"trio-derper \S.* \(Python {python}, {openssl}\)\n", out)
+    assert re.fullmatch(rf"\d+\.\d+\.\d+\S* \(trio-derper, Python {python}, {openssl}\)\n", out)
 
 
 def test_version_without_installation(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -137,7 +178,7 @@ def test_version_without_installation(run: Run, monkeypatch: pytest.MonkeyPatch)
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    assert run("-version")[1].startswith("trio-derper (not installed) (Python ")
+    assert run("-version")[1].startswith("0.0.0+uninstalled (trio-derper, Python ")
 
 
 def python(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

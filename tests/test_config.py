@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp import flags
+from derp import flags, strconv
 from derp.config import Config, ConfigError, flag_table
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
@@ -363,9 +363,9 @@ WRONG = [
     ("name", "want", "text"), [(name, want, text) for name, want, texts in WRONG for text in texts]
 )
 def test_wrong_flags(name: str, want: str, text: str):
-    assert usage_error(*PLAIN, f"-{name}={text}") == f"-{name}={flags.shown(text)}: {want}"
+    assert usage_error(*PLAIN, f"-{name}={text}") == f"-{name}={strconv.shown(text)}: {want}"
     if name not in {"dev", "version", "stun", "derp", "verify-clients", "ace", "acme-ip-certs"}:
-        given = f"--{name} {flags.shown(text)}"
+        given = f"--{name} {strconv.shown(text)}"
         assert usage_error(*PLAIN, f"--{name}", text) == f"{given}: {want}"
 
 
@@ -385,7 +385,7 @@ def test_wrong_variables(name: str, variable: str):
     wrong = [(want, text) for n, want, texts in WRONG if n == name for text in texts if text]
     for want, text in wrong:
         message = usage_error("-c", "/k", **({"DERP_ADDR": ":8080"} | {variable: text}))
-        assert message == f"{variable}={flags.shown(text)}: {want}"
+        assert message == f"{variable}={strconv.shown(text)}: {want}"
 
 
 @pytest.mark.parametrize(

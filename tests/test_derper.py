@@ -121,6 +121,19 @@ async def test_plain_http_where_the_port_is_not_443(tmp_path: Path, upgraded: Co
         relay.wait_for("level=warning.*clients want HTTPS, and this is HTTP")
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_the_log_says_where_it_serves_in_the_go_derpers_words(tmp_path: Path, tls: bool) -> None:
+    # Which scripts wait for.
+    with derper(tmp_path, tls=tls) as relay:
+        port = relay.wait_for("STUN server listening on 127.0.0.1:([0-9]+)")[1]
+        assert int(port) == relay.port("STUN")
+        suffix = " with TLS" if tls else ""
+        what = "HTTPS" if tls else "HTTP"
+        relay.wait_for(rf'msg="serving on 127\.0\.0\.1:0{suffix}" what={what} address=')
+        if tls:
+            relay.wait_for(r'msg="serving on 127\.0\.0\.1:0" what=HTTP address=')
+
+
 async def test_stun_answers(tmp_path: Path) -> None:
     with derper(tmp_path) as relay:
         client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

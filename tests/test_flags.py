@@ -1,12 +1,11 @@
 import math
 import re
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp import flags
+from derp import flags, strconv
 from derp.errors import UsageError
 from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag
 
@@ -15,7 +14,15 @@ TABLE = [
     Flag(name="stun", kind=BOOL, default="true", usage="whether", group="One", variable="T_STUN"),
     Flag(name="dev", kind=BOOL, default="false", usage="develop", group="Two"),
     Flag(name="hostname", kind=STRING, default="h.example", usage="who", group="Two"),
-    Flag(name="port", kind=INT, default="80", usage="which", group="Two", want="want a port"),
+    Flag(
+        name="port",
+        kind=INT,
+        default="80",
+        usage="which",
+        group="Two",
+        variable="T_PORT",
+        want="want a port",
+    ),
     Flag(name="limit", kind=FLOAT, default="+Inf", usage="much", group="Two"),
     Flag(name="time", kind=DURATION, default="10m", usage="long", group="Two", variable="T_TIME"),
     Flag(name="mesh", kind=STRING, default="", usage="", refusal="no"),
@@ -36,187 +43,6 @@ def usage_error(*argv: str, **environ: str) -> str:
     message = str(caught.value)
     assert message.isprintable()
     return message
-
-
-# --- values: what strconv and time made of the same text ---
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("0", 0),
-        ("80", 80),
-        ("010", 8),
-        ("0x1F", 31),
-        ("0X1f", 31),
-        ("0o17", 15),
-        ("0b101", 5),
-        ("1_000", 1000),
-        ("0_7", 7),
-        ("0x_1", 1),
-        ("+5", 5),
-        ("-0", 0),
-        ("-0x10", -16),
-        ("9223372036854775807", 2**63 - 1),
-        ("-9223372036854775808", -(2**63)),
-    ],
-)
-def test_int(text: str, number: int):
-    assert flags.parse_int(text) == number
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *["", " 5", "5 ", "1__0", "_1", "1_", "08", "0x", "0o8", "0b2", "1.0", "1e3", "--1", "٣"],
-        *["x", "9223372036854775808", "-9223372036854775809", "1" * 5000, "0x" + "f" * 17],
-    ],
-)
-def test_not_int(text: str):
-    with pytest.raises(ValueError, match="want a whole number"):
-        flags.parse_int(text)
-
-
-@given(st.integers(-(2**64), 2**64), st.sampled_from(["d", "#x", "#o", "#b", "_d"]))
-def test_int_against_format(number: int, form: str):
-    text = format(number, form)
-    if -(2**63) <= number < 2**63:
-        assert flags.parse_int(text) == number
-    else:
-        with pytest.raises(ValueError, match="64 bits"):
-            flags.parse_int(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("1_000.5", 1000.5),
-        (".5", 0.5),
-        ("5.", 5.0),
-        ("1_0", 10.0),
-        ("1e3", 1000.0),
-        ("-1.5E-1", -0.15),
-        ("1e-400", 0.0),
-        ("+Inf", math.inf),
-        ("inf", math.inf),
-        ("infinity", math.inf),
-        ("-iNf", -math.inf),
-    ],
-)
-def test_float(text: str, number: float):
-    assert flags.parse_float(text) == number
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", ".", "1e", "1e400", "-1e400", "0x", "0x1.8", "nan", "1__0", "1_.5", " 1", "1f", "٣"],
-)
-def test_not_float(text: str):
-    with pytest.raises(ValueError, match="want a number"):
-        flags.parse_float(text)
-
-
-@given(st.floats(allow_nan=False))
-def test_float_round_trip(number: float):
-    assert flags.parse_float(repr(number)) == number
-
-
-@pytest.mark.parametrize("text", ["1", "t", "T", "true", "TRUE", "True"])
-def test_true(text: str):
-    assert flags.parse_bool(text) is True
-
-
-@pytest.mark.parametrize("text", ["0", "f", "F", "false", "FALSE", "False"])
-def test_false(text: str):
-    assert flags.parse_bool(text) is False
-
-
-@pytest.mark.parametrize("text", ["", "yes", "no", "on", "tRUE", "2", " true", "true\n"])
-def test_not_bool(text: str):
-    with pytest.raises(ValueError, match=r"^want true or false$"):
-        flags.parse_bool(text)
-
-
-SECOND = 10**9
-
-
-@pytest.mark.parametrize(
-    ("text", "nanoseconds"),
-    [
-        ("0", 0),
-        ("+0", 0),
-        ("-0", 0),
-        (".5s", SECOND // 2),
-        ("1.s", SECOND),
-        ("1h10m", 4200 * SECOND),
-        ("10m", 600 * SECOND),
-        ("1.5s", 1_500_000_000),
-        ("300ms", 300_000_000),
-        ("2us", 2000),
-        ("2\u00b5s", 2000),
-        ("2\u03bcs", 2000),
-        ("-1s", -SECOND),
-        ("+1s", SECOND),
-        ("1s1s1h", 3602 * SECOND),
-        ("9223372036854775807ns", 2**63 - 1),
-        ("-9223372036854775808ns", -(2**63)),
-        ("0.1ns", 0),
-        ("1.00000000000000000000000001s", SECOND),
-    ],
-)
-def test_duration(text: str, nanoseconds: int):
-    assert flags.parse_duration(text) == nanoseconds
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("", "want a duration, such as 2s, 1h10m or 300ms"),
-        ("+", "want a duration, such as 2s, 1h10m or 300ms"),
-        ("s", "want a duration, such as 2s, 1h10m or 300ms"),
-        (".s", "want a duration, such as 2s, 1h10m or 300ms"),
-        ("--1s", "want a duration, such as 2s, 1h10m or 300ms"),
-        ("\n", "want a duration, such as 2s, 1h10m or 300ms"),
-        ("2", "want a duration with its unit, such as 2s"),
-        ("1h10", "want a duration with its unit, such as 1h10s"),
-        ("1..5s", "want a duration with its unit, such as 1..5ss"),
-        ("1d", "want a duration in h, m, s, ms, us or ns, such as 1h10m"),
-        ("1S", "want a duration in h, m, s, ms, us or ns, such as 1h10m"),
-        ("1h 1m", "want a duration in h, m, s, ms, us or ns, such as 1h10m"),
-        ("1s\n", "want a duration in h, m, s, ms, us or ns, such as 1h10m"),
-        ("9223372036854775808ns", "want a duration below 292 years"),
-        ("-9223372036854775809ns", "want a duration below 292 years"),
-        ("2562048h", "want a duration below 292 years"),
-        ("9" * 5000 + "s", "want a duration below 292 years"),
-    ],
-)
-def test_not_duration(text: str, want: str):
-    with pytest.raises(ValueError, match=f"^{re.escape(want)}$"):
-        flags.parse_duration(text)
-
-
-UNITS = {"h": 3600 * SECOND, "m": 60 * SECOND, "s": SECOND, "ms": 10**6, "us": 1000, "ns": 1}
-parts = st.tuples(
-    st.integers(0, 10**6),
-    st.none() | st.from_regex(r"[0-9]{0,25}", fullmatch=True),
-    st.sampled_from(list(UNITS)),
-)
-
-
-@given(st.sampled_from(["", "+", "-"]), st.lists(parts, min_size=1, max_size=5))
-def test_duration_against_fractions(sign: str, several: list[tuple[int, str | None, str]]):
-    text = sign
-    total = 0
-    for whole, fraction, unit in several:
-        text += f"{whole}{'' if fraction is None else '.' + fraction}{unit}"
-        exact = whole + Fraction(int(fraction or "0"), 10 ** len(fraction or ""))
-        total += math.floor(exact * UNITS[unit])
-    total = -total if sign == "-" else total
-    if -(2**63) <= total < 2**63:
-        assert flags.parse_duration(text) == total
-    else:
-        with pytest.raises(ValueError, match="292 years"):
-            flags.parse_duration(text)
 
 
 # --- arguments ---
@@ -309,9 +135,10 @@ def test_help(flag: str):
         (["-stun=" + "x" * 999], "-stun=" + "x" * 119 + "…: want true or false"),
         (["-stun=\udcff"], "-stun='\\udcff': want true or false"),
         (
-            ["-stun", "false"],
-            "false: not a flag; want -stun=true or -stun=false, with the equals sign",
+            ["-stun", "no"],
+            "no: not a flag; want -stun=true or -stun=false, with the equals sign",
         ),
+        (["-stun", "true", "x"], "x: not a flag; want -flag, -flag=value or -flag value"),
         (["-port", "1", "x"], "x: not a flag; want -flag, -flag=value or -flag value"),
         (["serve"], "serve: not a flag; want -flag, -flag=value or -flag value"),
         ([""], "'': not a flag; want -flag, -flag=value or -flag value"),
@@ -329,13 +156,98 @@ def test_wrong_arguments(argv: list[str], message: str):
     assert usage_error(*argv) == message
 
 
+READ_AS = "{0} {1}: read as {0}={1}, which is how to write it"
+ALONE = "the Go derper reads {0} alone, as true"
+LOST = ", and ignores the flags behind it, which count here"
+
+
+@pytest.mark.parametrize(
+    ("argv", "stun", "warning"),
+    [
+        (["-stun", "true"], True, READ_AS.format("-stun", "true")),
+        (
+            ["--stun", "false"],
+            False,
+            READ_AS.format("--stun", "false") + "; " + ALONE.format("--stun"),
+        ),
+        (
+            ["-stun", "TRUE", "-a", ":1"],
+            True,
+            READ_AS.format("-stun", "TRUE") + "; " + ALONE.format("-stun") + LOST,
+        ),
+        (
+            ["-stun", "0", "-a", ":1"],
+            False,
+            READ_AS.format("-stun", "0") + "; " + ALONE.format("-stun") + LOST,
+        ),
+        (["-a", ":1", "-stun", "true"], True, READ_AS.format("-stun", "true")),
+        (["-stun", "true", "--"], True, READ_AS.format("-stun", "true")),
+    ],
+)
+def test_a_bool_and_its_value_as_two_words(argv: list[str], stun: bool, warning: str):
+    parsed = parse(*argv)
+    setting = parsed.settings["stun"]
+    assert setting.value is stun
+    assert setting.given == " ".join(argv[argv.index(setting.source) :][:2])
+    assert parsed.warnings == (warning,)
+    assert parsed.settings["a"].value == (":1" if ":1" in argv else ":443")
+
+
+@pytest.mark.parametrize("argv", [["-stun"], ["-stun=true", "-a", "true"], ["-dev", "-stun=0"]])
+def test_what_is_written_as_in_go_is_no_reason_to_warn(argv: list[str]):
+    assert parse(*argv).warnings == ()
+
+
+@pytest.mark.parametrize("url", ["udp://10.0.0.1:3478", "tcp://[fd00::1]:80", "sctp://10.0.0.1:1"])
+def test_a_variable_that_kubernetes_sets_by_itself_is_ignored(url: str):
+    parsed = parse(T_PORT=url)
+    assert parsed.settings["port"].value == 80
+    assert parsed.settings["port"].given == "-port 80 (the default)"
+    assert parsed.warnings == (
+        (
+            f"T_PORT={url}: ignored, for Kubernetes sets it beside a Service of that name; "
+            "-port 80 (the default) counts: give the flag, or enableServiceLinks: false"
+        ),
+    )
+
+
+def test_a_variable_that_kubernetes_sets_by_itself_is_nothing_where_the_flag_is_given():
+    parsed = parse("-port", "81", T_PORT="tcp://10.0.0.1:80")
+    assert (parsed.settings["port"].value, parsed.warnings) == (81, ())
+
+
+@pytest.mark.parametrize("text", ["http://10.0.0.1:80", "tcp://", "tcp:80", " tcp://10.0.0.1:80"])
+def test_what_kubernetes_does_not_set_is_wrong(text: str):
+    assert usage_error(T_PORT=text) == f"T_PORT={strconv.shown(text)}: want a port"
+
+
+def test_only_variables_of_ports_are_named_like_those_of_kubernetes():
+    text = "tcp://10.0.0.1:80"
+    assert value("a", T_ADDR=text) == text
+    assert usage_error(T_STUN=text) == f"T_STUN={text}: want true or false"
+
+
 def test_wrong_variables():
     assert usage_error(T_STUN="yes") == "T_STUN=yes: want true or false"
     assert usage_error(T_TIME=" ") == "T_TIME=' ': want a duration, such as 2s, 1h10m or 300ms"
 
 
 words = st.text() | st.sampled_from(
-    ["-", "--", "---", "-h", "-a", "--a=", "-stun", "-stun=0", "-time", "1h", "-port=1", "-mesh"]
+    [
+        "-",
+        "--",
+        "---",
+        "-h",
+        "true",
+        "-a",
+        "--a=",
+        "-stun",
+        "-stun=0",
+        "-time",
+        "1h",
+        "-port=1",
+        "-mesh",
+    ]
 )
 
 
@@ -374,7 +286,7 @@ def test_help_text():
         "      develop\n"
         "  -hostname TEXT   (default h.example)\n"
         "      who\n"
-        "  -port N   (default 80)\n"
+        "  -port N   (default 80, variable T_PORT)\n"
         "      which\n"
         "  -limit N   (default +Inf)\n"
         "      much\n"

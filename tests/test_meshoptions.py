@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp import flags
+from derp import flags, strconv
 from derp.config import Config, ConfigError, flag_table
 from derp.errors import UsageError
 from derp.meshoptions import DEFAULT_KEY_FILE, MeshRelay, relays
@@ -91,8 +91,8 @@ EMPTY = f"want no empty entry, but {FORM}, with one comma between two"
 
 @pytest.mark.parametrize("text", [",", "a,", ",a", "a,,b", " ", "a, ,b"])
 def test_an_empty_entry(text: str):
-    assert usage_error("-mesh-with", text) == f"-mesh-with {flags.shown(text)}: {EMPTY}"
-    assert usage_error(DERP_MESH_WITH=text) == f"DERP_MESH_WITH={flags.shown(text)}: {EMPTY}"
+    assert usage_error("-mesh-with", text) == f"-mesh-with {strconv.shown(text)}: {EMPTY}"
+    assert usage_error(DERP_MESH_WITH=text) == f"DERP_MESH_WITH={strconv.shown(text)}: {EMPTY}"
 
 
 @pytest.mark.parametrize("entry", ["a/b/c", "https://a", "a/b/", "//"])
@@ -106,7 +106,7 @@ def test_too_many_slashes(entry: str):
 )
 def test_a_bad_port(entry: str):
     message = usage_error("-mesh-with", f"x,{entry}")
-    shown = flags.shown(entry)
+    shown = strconv.shown(entry)
     assert message == f"-mesh-with x,{entry}: want a port from 1 to 65535 in {shown}"
 
 
@@ -118,7 +118,7 @@ def test_a_bad_port(entry: str):
     ],
 )
 def test_no_host(entry: str):
-    shown = flags.shown(entry)
+    shown = strconv.shown(entry)
     want = f"want the name or the address of a relay in {shown}: {FORM}"
     assert usage_error("-mesh-with", entry) == f"-mesh-with {shown}: {want}"
 

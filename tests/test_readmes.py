@@ -317,7 +317,8 @@ OURS = (
     "refuses the upgrade to DERP",
     "room for clients gets scarce",
     "no room for more clients",
-    "serving",
+    "serving on",
+    "with TLS",
 )
 """What the table of troubles quotes of the program's own words."""
 

@@ -20,7 +20,8 @@ from derp.certificates.plan import make_plan
 from derp.commands import check, flagged
 from derp.config import Config
 from derp.errors import StartError
-from derp.flags import BOOL, INT, STRING, Flag, Kind, Setting, parse_int
+from derp.flags import BOOL, INT, STRING, Flag, Kind, Setting
+from derp.strconv import parse_int
 
 _INTRODUCTION = """\
 Usage: derper derpmap [flags]

@@ -1,5 +1,6 @@
 """A command's arguments: flags of its own, and all those of the relay."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -38,13 +39,15 @@ class Arguments:
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
     """Read `argv` (without the command's name) and the variables; None where help is wanted.
 
-    Raises UsageError.
+    Warns on stderr of what is no mistake; a running relay has told so itself. Raises UsageError.
     """
     # As for root: who only asks needs no key file, and so no -c.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = flags.parse(table, argv, environ)
     if parsed.help:
         return None
+    for warning in parsed.warnings:
+        sys.stderr.write(f"derper: {warning}\n")
     pid = parsed.settings["of"].value
     if isinstance(pid, int) and pid:
         arguments = [*running.arguments_of(pid), *argv]

@@ -57,6 +57,16 @@ def test_a_domain(run: Run):
     assert node(out) == {"Name": "900a", "RegionID": 900, "HostName": "derp.example.com"}
 
 
+def test_a_bool_as_two_words(run: Run):
+    code, out, err = run("derpmap", "-stun", "false", "-hostname", "derp.example.com")
+    assert (code, node(out)["STUNPort"]) == (0, -1)
+    assert err == (
+        "derper: -stun false: read as -stun=false, which is how to write it; "
+        "the Go derper reads -stun alone, as true, and ignores the flags behind it, "
+        "which count here\n"
+    )
+
+
 def test_a_region_of_the_operators_own(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DERP_DOMAIN", "derp.example.com")
     own = ("--region-id", "905", "--region-code", "fra", "--region-name", "Frankfurt am Main")
@@ -246,7 +256,8 @@ def test_checked_with_a_pin(tmp_path: Path, run: Run):
     assert err.count("\n") == 1
 
 
-PRINTED = r'^  (\{"Name": .*\})$'
+PRINTED = r'^  (\{"Name":"900a","RegionID":900,"HostName":"127\.0\.0\.1",[^ ]*\})$'
+"""Compact, as Go writes it: scripts look for `"CertName":"sha256-raw:`."""
 
 
 @pytest.mark.parametrize("more", [(), ("-derp=false",)])
