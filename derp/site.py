@@ -21,7 +21,7 @@ from derp.connection import Connection
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.routes import Site
 from derp.mesh.keeper import Keeper
-from derp.metrics import Certificate, Gauges, Metrics, process, render
+from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
 from derp.net.tcp import TCPTransport
 from derp.server import Server
 from derp.wire.keys import node_public_text, short
@@ -56,6 +56,8 @@ class Age:
 
     started: float = attrs.field(init=False, factory=time.time)
     """Unix time, in seconds."""
+    memory: int = attrs.field(init=False, factory=process.resident_bytes)
+    """Bytes that were in use then."""
     _clock_then: float = attrs.field(init=False, factory=trio.current_time)
 
     @property
@@ -111,6 +113,7 @@ class View:
                 None if config.rate_config is None else server.rate_limit.bytes_per_second
             ),
             rate_limit_burst_bytes=server.rate_limit.burst,
+            memory_at_start=self.age.memory,
         )
 
     def link_facts(self) -> list[Fact]:
@@ -159,6 +162,7 @@ def make_site(
             *gate_facts(gate),
         ],
         varz=lambda: render(view.metrics(), view.gauges(), stats, names),
+        expvars=lambda: render_expvar(view.metrics(), view.gauges(), stats, names),
         problems=lambda: [*server.hub.check(), *gate_problems(gate)],
         traffic=lambda: traffic_lines(traffic),
         challenges=(

@@ -160,6 +160,6 @@ def test_a_self_signed_pair_that_has_expired_is_replaced_loudly(tmp_path: Path) 
     (certdir / "127.0.0.1.key").chmod(0o600)
     with derper(tmp_path) as relay:
         notice = relay.wait_for(r"level=warning.*was replaced; clients refuse.*CertName (\S+)\"")
-        node = json.loads(relay.wait_for(r'^  (\{"Name": "900a".*\})$')[1])
+        node = json.loads(relay.wait_for(r'^  (\{"Name":"900a".*\})$')[1])
         assert node["CertName"] == notice[1]
         assert (certdir / "127.0.0.1.crt.old").read_bytes() == chain

@@ -34,6 +34,11 @@ STATUS_LIMIT: Final = 16 << 20
 """Bytes of an answer about all nodes, of some 1 KiB each."""
 
 _API: Final = "http://local-tailscaled.sock/localapi/v0"
+_HEADERS: Final = {
+    "Accept-Encoding": "identity",
+    # What this client of the LocalAPI knows of it (Go: tailcfg.CurrentCapabilityVersion).
+    "Tailscale-Cap": "142",
+}
 _TOO_OLD: Final = b"invalid 'addr' parameter"
 _ALLOWED: Final = Answer(Outcome.ALLOWED)
 _NOT_KNOWN: Final = Answer(Outcome.REFUSED, "not known to tailscaled")
@@ -105,7 +110,7 @@ class Tailscaled:
         async with (
             # `ask` bounds the time.
             httpx.AsyncClient(transport=transport, timeout=None) as client,  # noqa: S113
-            client.stream("GET", _API + path, headers={"Accept-Encoding": "identity"}) as response,
+            client.stream("GET", _API + path, headers=_HEADERS) as response,
         ):
             # Cancelled, not left, as nobody else would close the generators behind it.
             with trio.CancelScope() as reading:

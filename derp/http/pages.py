@@ -6,12 +6,12 @@ from html import escape
 _HOME = """\
 <!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>DERP relay</title></head>
+<head><meta charset="utf-8"><title>DERP</title></head>
 <body>
-<h1>DERP relay</h1>
-<p>This host relays encrypted packets between <a href="https://tailscale.com/">Tailscale</a>
-clients that can't reach each other directly, and helps them find a direct path by STUN. It can't
-read what it relays.</p>
+<h1>DERP</h1>
+<p>This is a <a href="https://tailscale.com/">Tailscale</a> DERP server.</p>
+<p>It relays encrypted packets between clients that can't reach each other directly, and helps them
+find a direct path by STUN. It can't read what it relays.</p>
 {notes}<ul>
 <li><a href="https://tailscale.com/kb/1232/derp-servers">What DERP servers are</a></li>
 <li><a href="https://pkg.go.dev/tailscale.com/derp">The DERP protocol</a></li>
@@ -33,6 +33,7 @@ _DEBUG = """\
 """
 
 _DEBUG_PAGES = (
+    ("/debug/vars", "metrics, as JSON"),
     ("/debug/varz", "metrics, in the Prometheus text format"),
     ("/debug/check", "whether the relay's tables agree with each other"),
     ("/debug/traffic", "clients with traffic, every two seconds"),

@@ -8,7 +8,7 @@ Paths, status codes and headers are those of cmd/derper, derpserver.Handler and 
     /generate_204               204: is there a captive portal in the way?
     /bootstrap-dns              addresses of a few names
     /robots.txt                 nothing to index here
-    /debug/                     for loopback and tailnet: index, varz, check, traffic
+    /debug/                     for loopback and tailnet: index, vars, varz, check, traffic
     anything else               the home page
 
 A path is cleaned first: `//`, `/./` and `/../` give a 307 to the path without, as Go's ServeMux
@@ -51,6 +51,10 @@ _BROWSER_HEADERS = (
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
+# What monitors look for: the Go derper's words, without a newline as there.
+_CONSISTENT = "derp.Server ConsistencyCheck okay"
+_BOGUS_METHOD = "bogus probe method"
+
 
 T = TypeVar("T")
 
@@ -82,6 +86,8 @@ class Site:
     """Names and values for the top of /debug/."""
     varz: Source[str]
     """All metrics in the Prometheus text format."""
+    expvars: Source[str]
+    """The same as JSON, as Go's expvar has it."""
     problems: Source[Sequence[str]]
     """What is inconsistent, a line each; empty if all is well."""
     traffic: Callable[[], AsyncGenerator[bytes, None]]
@@ -223,7 +229,7 @@ def _websocket_refusal(request: Request) -> Response | None:
 
 def _probe(_site: Site, request: Request) -> Answer:
     if request.method not in {"GET", "HEAD"}:
-        return _text(405, "probe with GET or HEAD", ("Allow", "GET, HEAD"))
+        return _text(405, _BOGUS_METHOD, ("Allow", "GET, HEAD"))
     return Response(200, (("Access-Control-Allow-Origin", "*"),))
 
 
@@ -262,6 +268,10 @@ def _debug_varz(site: Site) -> Answer:
     return _page(site.varz, _show_varz)
 
 
+def _debug_vars(site: Site) -> Answer:
+    return _page(site.expvars, _show_vars)
+
+
 def _debug_check(site: Site) -> Answer:
     return _page(site.problems, _show_problems)
 
@@ -279,10 +289,14 @@ def _show_varz(text: str) -> Response:
     return Response(200, (*_BROWSER_HEADERS, content_type), text.encode())
 
 
+def _show_vars(text: str) -> Response:
+    content_type = ("Content-Type", "application/json; charset=utf-8")
+    return Response(200, (*_BROWSER_HEADERS, content_type), text.encode())
+
+
 def _show_problems(problems: Sequence[str]) -> Response:
-    lines = problems or ["consistent"]
-    body = "".join(f"{line}\n" for line in lines).encode()
-    return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body)
+    body = "".join(f"{line}\n" for line in problems) or _CONSISTENT
+    return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body.encode())
 
 
 def _debug_traffic(site: Site) -> Answer:
@@ -308,6 +322,7 @@ _HANDLERS: dict[str, Callable[[Site, Request], Answer]] = {
     "/robots.txt": _robots,
     "/debug/": partial(_debug, _debug_index),
     "/debug/varz": partial(_debug, _debug_varz),
+    "/debug/vars": partial(_debug, _debug_vars),
     "/debug/check": partial(_debug, _debug_check),
     "/debug/traffic": partial(_debug, _debug_traffic),
 }

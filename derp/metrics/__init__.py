@@ -1,12 +1,15 @@
-"""What the server counts, and the page that shows it.
+"""What the server counts, and the pages that show it.
 
-`counters` holds the numbers, `varz` renders them as the Go derper's /debug/varz does, so that a
-dashboard made for it keeps working; `process` reads what the kernel knows about this process and
-is not imported here, since counting must stay free of I/O.
+`counters` holds the numbers, `gauges` what others know. `variables` makes of both the tree that
+the Go derper has, and `varz` and `expvar` render it as its /debug/varz and /debug/vars do, so that
+a dashboard made for them keeps working. `process` reads what the kernel knows about this process
+and is not imported here, since counting must stay free of I/O.
 """
 
 from derp.metrics.counters import DropReason, Histogram, Metrics
-from derp.metrics.varz import CONTENT_TYPE, Certificate, Gauges, Process, render
+from derp.metrics.expvar import render as render_expvar
+from derp.metrics.gauges import Certificate, Gauges, Process
+from derp.metrics.varz import CONTENT_TYPE, render
 
 __all__ = [
     "CONTENT_TYPE",
@@ -17,4 +20,5 @@ __all__ = [
     "Metrics",
     "Process",
     "render",
+    "render_expvar",
 ]

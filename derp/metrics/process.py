@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
-from derp.metrics.varz import UNLIMITED, Process
+from derp.metrics.gauges import UNLIMITED, Process
 
 _PROC: Final = Path("/proc")
 
@@ -37,6 +37,12 @@ def read() -> Process | None:
         received_bytes=received,
         transmitted_bytes=transmitted,
     )
+
+
+def resident_bytes() -> int:
+    """Return how much memory is in use; 0 where there is no /proc."""
+    found = read()
+    return 0 if found is None else found.resident_bytes
 
 
 def count_fds() -> int:

@@ -73,6 +73,7 @@ def retired(share: Share) -> Share:
         dup_client_keys=0,
         dup_client_conns=0,
         rate_limit_bytes_per_second=None,
+        memory_at_start=0,
     )
     return attrs.evolve(share, metrics=metrics, gauges=gauges, members=0, repeated={}, links=())
 
@@ -149,6 +150,7 @@ def _add_gauges(gauges: Sequence[Gauges], repeated: Collection[int]) -> Gauges:
         certificates=first.certificates,
         rate_limit_bytes_per_second=limit.rate_limit_bytes_per_second,
         rate_limit_burst_bytes=limit.rate_limit_burst_bytes,
+        memory_at_start=sum(each.memory_at_start for each in gauges),
         workers=first.workers,
         worker_restarts=first.worker_restarts,
     )

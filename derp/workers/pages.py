@@ -11,7 +11,7 @@ from derp.admit.gate import Gate
 from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.metrics import Gauges, Metrics, process, render
+from derp.metrics import Gauges, Metrics, process, render, render_expvar
 from derp.site import (
     Age,
     Fact,
@@ -27,7 +27,7 @@ from derp.workers.asking import Crew
 from derp.workers.control import Handler, Json
 from derp.workers.merge import merge, retired
 from derp.workers.share import Share, load
-from derp.workers.snapshot import CHECK, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
+from derp.workers.snapshot import CHECK, EXPVARS, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
 from stun.server import Stats
 
 _SILENT: Final = "does not answer"
@@ -65,6 +65,7 @@ class Pages:
         """
         self.handlers: dict[str, Handler] = {
             VARZ: self._varz,
+            EXPVARS: self._expvars,
             FACTS: self._facts,
             PROBLEMS: self._problems,
             TRAFFIC: self._traffic,
@@ -82,6 +83,15 @@ class Pages:
         """At most one: all processes that others have taken the place of."""
 
     async def _varz(self, _: Json) -> Json:
+        whole = await self._whole()
+        return render(whole.metrics, whole.gauges, whole.stun, whole.names)
+
+    async def _expvars(self, _: Json) -> Json:
+        whole = await self._whole()
+        return render_expvar(whole.metrics, whole.gauges, whole.stun, whole.names)
+
+    async def _whole(self) -> Share:
+        """Return what all processes are together, those that have ended too."""
         await self._ask()
         lives = self._lives()
         shares, ended = [self._own(lives)], [*self._ended]
@@ -91,8 +101,7 @@ class Pages:
                 shares.append(share)
             else:
                 ended.append(retired(share))
-        whole = merge(shares, ended)
-        return render(whole.metrics, whole.gauges, whole.stun, whole.names)
+        return merge(shares, ended)
 
     async def _facts(self, _: Json) -> Json:
         shares = await self._ask()
@@ -164,6 +173,7 @@ class Pages:
             certificates=[certificate(status) for status in self._statuses],
             rate_limit_bytes_per_second=None,
             rate_limit_burst_bytes=0,
+            memory_at_start=self._age.memory,
             workers=sum(life.alive for life in lives),
             worker_restarts=sum(life.restarts for life in lives),
         )

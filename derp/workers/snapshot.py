@@ -25,6 +25,7 @@ CHECK: Final = "pages.check"
 TRAFFIC: Final = "pages.traffic"
 """Asks for `dump_traffic`: a worker of its clients, the supervisor of all."""
 VARZ: Final = "pages.varz"
+EXPVARS: Final = "pages.expvars"
 FACTS: Final = "pages.facts"
 PROBLEMS: Final = "pages.problems"
 """Ask the supervisor for what the relay's Site shows."""
@@ -73,6 +74,7 @@ def make_pages(
         bootstrap_dns=names,
         facts=Awaited(partial(call, FACTS)),
         varz=Awaited(partial(call, VARZ)),
+        expvars=Awaited(partial(call, EXPVARS)),
         problems=Awaited(partial(call, PROBLEMS)),
         traffic=lambda: traffic_lines(ask_traffic),
         challenges=challenges,

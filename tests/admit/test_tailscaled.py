@@ -66,6 +66,7 @@ async def test_a_node_of_the_tailnet_is_allowed(
     ]
     headers = server.requests[0].headers
     assert headers["host"] == "local-tailscaled.sock"
+    assert headers["tailscale-cap"].isdecimal()
     # tailscaled refuses whatever looks like a browser.
     assert not {"origin", "referer"} & set(headers)
 

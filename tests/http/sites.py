@@ -14,6 +14,7 @@ def make_site(**changes: Any) -> Site:
         "public_key": bytes(range(32)),
         "facts": lambda: [("Uptime", "3s"), ("Version", "<1>")],
         "varz": lambda: "# TYPE gauge_x gauge\ngauge_x 1\n",
+        "expvars": lambda: '{\n"x": 1\n}\n',
         "problems": list,
         "traffic": no_traffic,
     }

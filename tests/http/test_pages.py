@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -38,9 +39,17 @@ def test_home(derp: bool, debug: bool) -> None:
     assert (b"disabled" in page) == (not derp)
 
 
+def test_home_says_what_guides_tell_people_to_look_for() -> None:
+    page = pages.home(derp=True, debug=False).decode()
+    assert "<h1>DERP</h1>" in page
+    # With the link as it is, and without.
+    assert 'This is a <a href="https://tailscale.com/">Tailscale</a> DERP server.' in page
+    assert "This is a Tailscale DERP server." in re.sub("<[^>]*>", "", page)
+
+
 def test_debug_index_escapes_facts() -> None:
     page = pages.debug_index([("<b>", "<script>alert(1)</script>")])
-    assert links(page) == ["/debug/varz", "/debug/check", "/debug/traffic"]
+    assert links(page) == ["/debug/vars", "/debug/varz", "/debug/check", "/debug/traffic"]
     assert b"<script>" not in page
     assert b"&lt;b&gt;" in page
 

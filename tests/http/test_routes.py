@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -197,7 +198,10 @@ class TestWebsocket:
 
 
 class TestDebug:
-    PAGES = ("/debug/", "/debug/varz", "/debug/check", "/debug/traffic", "/debug/nope")
+    PAGES = (
+        *("/debug/", "/debug/vars", "/debug/varz", "/debug/check", "/debug/traffic"),
+        "/debug/nope",
+    )
 
     @pytest.mark.parametrize("path", PAGES)
     @pytest.mark.parametrize("router", [route, route_plain])
@@ -244,9 +248,15 @@ class TestDebug:
         assert answer.body == b"# TYPE gauge_x gauge\ngauge_x 1\n"
         assert ("Content-Type", "text/plain;version=0.0.4;charset=utf-8") in answer.headers
 
+    def test_vars(self, site: Site) -> None:
+        answer = response(route(site, request("/debug/vars", remote=LOCAL)))
+        assert json.loads(answer.body) == {"x": 1}
+        assert ("Content-Type", "application/json; charset=utf-8") in answer.headers
+
     def test_check(self) -> None:
         asked = request("/debug/check", remote=LOCAL)
-        assert response(route(make_site(), asked)).status == 200
+        answer = response(route(make_site(), asked))
+        assert (answer.status, answer.body) == (200, b"derp.Server ConsistencyCheck okay")
         broken = make_site(problems=lambda: ["one", "two"])
         answer = response(route(broken, asked))
         assert (answer.status, answer.body) == (500, b"one\ntwo\n")
@@ -261,6 +271,7 @@ class TestDebug:
         [
             ("/debug/", "facts", [("Version", "<1>")]),
             ("/debug/varz", "varz", "x 1\n"),
+            ("/debug/vars", "expvars", "{}\n"),
             ("/debug/check", "problems", ["one", "two"]),
             ("/debug/check", "problems", []),
         ],
@@ -285,7 +296,14 @@ class TestDebug:
         assert response(route(site, request(page))).status == 403
 
     def test_unknown(self, site: Site) -> None:
-        assert response(route(site, request("/debug/vars", remote=LOCAL))).status == 404
+        assert response(route(site, request("/debug/pprof/", remote=LOCAL))).status == 404
+
+
+class TestProbe:
+    @pytest.mark.parametrize("path", ["/derp/probe", "/derp/latency-check"])
+    def test_other_methods_get_the_go_derpers_words(self, site: Site, path: str) -> None:
+        answer = response(route(site, request(path, method="POST")))
+        assert (answer.status, answer.body) == (405, b"bogus probe method\n")
 
 
 class TestHome:

@@ -1,5 +1,7 @@
 """Exchanges about the HTTP front end: every way to ask for an upgrade, the other pages, garbage."""
 
+import re
+
 from rawderp import PATIENCE, PING, SERVER, UPGRADE, client_info, frame, upgrade_request
 from stage import Difference, Peer, Stage, scenario
 
@@ -194,12 +196,26 @@ def home(stage: Stage) -> None:
 
 @scenario("pages: for debugging, from loopback")
 def debug(stage: Stage) -> None:
-    for path in ("/debug/", "/debug/varz", "/debug/check", "/debug/traffic"):
+    for path in ("/debug/", "/debug/vars", "/debug/varz", "/debug/traffic"):
         peer = stage.connect("alice")
         peer.send(upgrade_request(path=path))
         head = peer.wire.take_response()
         kind = (head.get("content-type") or "").split(";")[0]
         stage.note(f"{path} {head.status} {kind}")
+
+
+@scenario("pages: what monitors look for")
+def for_monitors(stage: Stage) -> None:
+    peer = stage.connect("alice")
+    peer.send(upgrade_request(path="/debug/check"))
+    stage.note(f"{peer.body(peer.wire.take_response())!r}")
+    for path in ("/derp/probe", "/derp/latency-check"):
+        post = upgrade_request("Content-Length: 0", path=path).replace(b"GET", b"POST", 1)
+        peer.send(post)
+        stage.note(f"{peer.body(peer.wire.take_response())!r}")
+    peer.send(upgrade_request(path="/"))
+    page = peer.body(peer.wire.take_response()).decode()
+    stage.note(" ".join(re.findall("This is .*? DERP server", re.sub("<[^>]*>", "", page))))
 
 
 @scenario("pages: the port-80 listener sends people to HTTPS")

@@ -44,6 +44,7 @@ def gauges(**changes: Any) -> Gauges:
         "serves_tls": True,
         "rate_limit_bytes_per_second": None,
         "rate_limit_burst_bytes": 0,
+        "memory_at_start": 900,
     }
     return Gauges(**(fields | changes))
 
@@ -121,6 +122,7 @@ def any_share(draw: st.DrawFn) -> Share:
             serves_tls=draw(st.booleans()),
             rate_limit_bytes_per_second=draw(st.none() | COUNTS),
             rate_limit_burst_bytes=draw(COUNTS),
+            memory_at_start=draw(COUNTS),
         ),
         stun=Stats(**{field.name: draw(COUNTS) for field in counters(Stats)}),
         names=BootstrapDNS(**{field.name: draw(COUNTS) for field in counters(BootstrapDNS)}),

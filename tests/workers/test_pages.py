@@ -36,6 +36,7 @@ from tests.workers.shares import PROCESS, share
 
 CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0), hostname="derp.example")
 A, B = (bytes([n]) * 32 for n in (1, 2))
+CONSISTENT = "derp.Server ConsistencyCheck okay"
 Clock = trio.testing.MockClock
 
 
@@ -326,10 +327,14 @@ class TestWorker:
             assert [page[name] for page in pages] == [3, 3]
         assert pages[0]["derp_got_ping"] == 2
         for n in (0, 1):
+            found = json.loads(await whole.page("/debug/vars", worker=n))
+            assert (found["derp"]["accepts"], found["derp"]["got_ping"]) == (3, 2)
+            assert found["gauge_derper_workers"] == 2
+        for n in (0, 1):
             index = await whole.page("/debug/", worker=n)
             assert "<b>Clients:</b> 3</li>" in index
             assert f"<b>Worker 1:</b> 2 clients, process {os.getpid()}" in index
-            assert await whole.page("/debug/check", worker=n) == "consistent\n"
+            assert await whole.page("/debug/check", worker=n) == CONSISTENT
 
     async def test_what_is_inconsistent_in_one_is_shown_by_all(self, whole: Whole) -> None:
         client = await whole.relays[1].login()
@@ -364,7 +369,7 @@ class TestWorker:
 
     async def test_strangers_are_refused_and_nobody_is_asked(self, whole: Whole) -> None:
         whole.crew.handlers = []
-        for page in ("", "varz", "check", "traffic"):
+        for page in ("", "vars", "varz", "check", "traffic"):
             answer = route(whole.sites[0], request(f"/debug/{page}", remote="192.0.2.7"))
             assert isinstance(answer, Response)
             assert answer.status == 403

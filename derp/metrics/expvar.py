@@ -1,0 +1,46 @@
+"""The text of /debug/vars: JSON as Go's package expvar writes it. Pure.
+
+An object with a line for each variable. The command line is shown without its arguments, which may
+hold secrets.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from derp.metrics.counters import Histogram, Metrics
+from derp.metrics.gauges import BootstrapStats, Gauges, StunStats
+from derp.metrics.variables import Labelled, Untyped, Variable, process_variables, variables
+
+
+def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: BootstrapStats) -> str:
+    """Return the whole page."""
+    found = {**process_variables(gauges.process), **variables(metrics, gauges, stun, bootstrap)}
+    values = {"cmdline": ["derper"], **{name: _json(value) for name, value in found.items()}}
+    lines = [f"{json.dumps(name)}: {json.dumps(values[name])}" for name in sorted(values)]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(variable: Variable) -> Any:
+    match variable:
+        case Untyped(value):
+            return value
+        case Labelled():
+            return _by_label(variable.numbers)
+        case Histogram():
+            buckets = variable.cumulative()
+            return {**dict(buckets), "sum": variable.sum, "count": buckets[-1][1]}
+        case Mapping():
+            return {name: _json(variable[name]) for name in sorted(variable)}
+    return variable
+
+
+def _by_label(numbers: Iterable[tuple[tuple[str, ...], float]]) -> dict[str, Any]:
+    """Make an object of the numbers under one label, of objects where there are more labels."""
+    found: dict[str, Any] = {}
+    for labels, number in sorted(numbers):
+        level = found
+        for label in labels[:-1]:
+            level = level.setdefault(label, {})
+        level[labels[-1]] = number
+    return found
