@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from derp.connection import Connection
     from derp.sender import Sender
 
-KEEP_ALIVE: Final = 60.0
-"""Seconds between keep-alives, at least (Go: derp.KeepAlive)."""
+KEEP_ALIVE: Final = 40.0
+"""Seconds between keep-alives, at least (Go: derp.KeepAlive, 60).
+
+With jitter and the timers' own lateness a client hears from the relay every 47 s: before a proxy
+ends a connection on which nothing moves. That is, by default, HAProxy as Debian sets it up after 50
+s; nginx, Apache httpd and AWS's application load balancer after 60 s; Cloudflare after 100 s; load
+balancers of Azure and AWS (network), Envoy, and NAT of providers after minutes; Caddy and Traefik
+never. Not much sooner, as each keep-alive wakes the radio of a phone. Google's HTTP load balancers
+end an upgraded connection after 30 s whatever moves on it.
+"""
 KEEP_ALIVE_JITTER: Final = 5.0
 PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
 """Seconds for which a mesh peer may take nothing (Go: privilegedWriteTimeout)."""

@@ -35,7 +35,7 @@ from derp.wire.linkframes import LinkFrames
 
 QUIET: Final = 120.0
 """Seconds without a byte after which the other relay counts as gone (Go: Client.Recv); it sends a
-keep-alive every minute."""
+keep-alive at least every 65 s."""
 READ: Final = 32 << 10
 """Bytes read at a time, so that a relay which tells of many clients leaves others their turn."""
 MAX_PONGS: Final = 64

@@ -18,7 +18,7 @@ from relay import Relay, running, write_key_file
 
 CLIENTS = 8
 LONGEST = 80.0
-"""Seconds: a keepalive comes after 60 and up to 5 of jitter."""
+"""Seconds: the Go derper's keepalive comes after 60 and up to 5 of jitter, ours sooner."""
 
 Came = list[tuple[float, int, int]]
 
