@@ -58,10 +58,12 @@ def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None
         return
     node = mapentry.make_node(
         config,
-        None if pair is None else mapentry.pin_for(config, pair),
+        None if pair is None else mapentry.pin_for(pair),
         derp_port=prepared.sockets.main[0].getsockname()[1],
         stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
     )
+    if pair is not None and (warning := mapentry.chain_warning(config, pair)) is not None:
+        logger.warning(warning)
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
     line = json.dumps(node.fields(), separators=(",", ":"))
     sys.stdout.write(f"Put this node into your DERP map:\n  {line}\n")

@@ -85,15 +85,28 @@ class Node:
         return found
 
 
-def pin_for(config: Config, pair: Pair) -> str | None:
+def pin_for(pair: Pair) -> str | None:
     """Return the pin of the relay's certificate; None where clients are to verify it without.
 
-    They are where an authority vouches for a name, and where there are intermediates: a client that
-    is given a pin refuses a second certificate.
+    They are where an authority vouches for it, since the next one has another pin, and where there
+    are more in the chain: a client that is given a pin refuses a second certificate.
     """
-    if len(pair.chain_der) > 1 or not (pair.self_signed or config.hostname_is_ip):
+    return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
+
+
+def chain_warning(config: Config, pair: Pair) -> str | None:
+    """Say what to do about an authority's certificate for an address, where it stands alone.
+
+    The Go derper announces such a one with its pin. For a name, clients' refusals are all there is
+    to tell a missing chain from an authority that needs none.
+    """
+    if not config.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
         return None
-    return pair.pin
+    return (
+        f"the certificate for {config.hostname} comes without intermediates: clients refuse it "
+        f"unless they trust its issuer itself; put the whole chain into its file, or, where "
+        f"clients can't verify it, its pin into the DERP map: CertName {pair.pin}"
+    )
 
 
 def make_node(

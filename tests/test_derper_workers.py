@@ -24,11 +24,7 @@ from tests.peers import RESTARTING, Peer
 from tests.process import Derper, derper, insecure
 
 UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
-<<<<<<< HEAD
-=======
-PATIENCE = 20.0
 CONSISTENT = "derp.Server ConsistencyCheck okay"
->>>>>>> 1575fba (Answer at /debug/ and elsewhere with what the Go derper answers)
 
 
 class StreamEnd:
@@ -212,7 +208,7 @@ async def test_a_worker_hangs(relay: Derper, clients: Clients) -> None:
     await meet(bob, alice)
     assert children(relay)[0] == pids[0]
     assert varz(relay)["derper_worker_restarts"] == "1"
-    assert page(relay, "/debug/check") == "consistent\n"
+    assert page(relay, "/debug/check") == f"{CONSISTENT}\n"
 
 
 async def test_a_stop_tells_the_clients_of_both(relay: Derper, clients: Clients) -> None:

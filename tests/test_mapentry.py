@@ -20,6 +20,7 @@ from derp.mapentry import (
     Node,
     as_json,
     as_yaml,
+    chain_warning,
     make_node,
     make_region,
     pin_for,
@@ -133,19 +134,34 @@ def vouched_for(folder: Path, name: str) -> Pair:
 
 def test_what_is_self_signed_is_pinned(tmp_path: Path):
     pair = self_signed(tmp_path)
-    assert pin_for(ADDRESS, pair) == pair.pin
-    assert pin_for(config(), pair) == pair.pin
+    assert pin_for(pair) == pair.pin
+
+
+def test_what_an_authority_has_issued_for_an_address_is_not_pinned(tmp_path: Path):
+    # Its next one would lock everybody out. Without intermediates clients may refuse it, too.
+    pair = vouched_for(tmp_path, "192.0.2.7")
+    assert pin_for(pair) is None
+    warning = chain_warning(ADDRESS, pair)
+    assert warning is not None
+    assert warning.startswith("the certificate for 192.0.2.7 comes without intermediates: ")
+    assert warning.endswith(f" CertName {pair.pin}")
+
+
+def test_a_chain_is_missed_only_where_there_may_be_one(tmp_path: Path):
+    alone = vouched_for(tmp_path, "192.0.2.7")
+    chain = attrs.evolve(alone, chain_der=alone.chain_der * 2)
+    assert chain_warning(ADDRESS, chain) is None
+    assert chain_warning(ADDRESS, self_signed(tmp_path)) is None
+    assert chain_warning(config(), vouched_for(tmp_path, "derp.example.com")) is None
 
 
 def test_a_name_that_an_authority_vouches_for_is_not_pinned(tmp_path: Path):
-    assert pin_for(config(), vouched_for(tmp_path, "derp.example.com")) is None
+    assert pin_for(vouched_for(tmp_path, "derp.example.com")) is None
 
 
-def test_an_address_is_pinned_unless_there_are_intermediates(tmp_path: Path):
-    pair = vouched_for(tmp_path, "192.0.2.7")
-    assert pin_for(ADDRESS, pair) == pair.pin
-    with_more = attrs.evolve(pair, chain_der=pair.chain_der * 2)
-    assert pin_for(ADDRESS, with_more) is None
+def test_a_second_certificate_can_t_be_pinned(tmp_path: Path):
+    pair = self_signed(tmp_path)
+    assert pin_for(attrs.evolve(pair, chain_der=pair.chain_der * 2)) is None
 
 
 def test_json_is_a_member_of_the_policy_file():

@@ -181,6 +181,7 @@ def _pin(config: Config) -> str | None:
         pair = manual.load(files, config.hostname, datetime.now(UTC), make=False)
     except CertificateError as error:
         raise StartError(str(error)) from error
-    for warning in pair.warnings:
-        _tell(warning)
-    return mapentry.pin_for(config, pair)
+    for warning in (*pair.warnings, mapentry.chain_warning(config, pair)):
+        if warning is not None:
+            _tell(warning)
+    return mapentry.pin_for(pair)

@@ -167,10 +167,12 @@ def test_what_an_authority_vouches_for_is_not_pinned(tmp_path: Path, run: Run):
     code, out, _ = run("derpmap", "-certmode", "manual", *own)
     assert code == 0
     assert "CertName" not in node(out)
-    # An address without intermediates, as the relay itself prints it.
     _, own = vouched_for(tmp_path, "192.0.2.7")
-    code, out, _ = run("derpmap", "-certmode", "manual", *own)
-    assert node(out)["CertName"] == pin(tmp_path / "chain.pem")
+    code, out, err = run("derpmap", "-certmode", "manual", *own)
+    assert code == 0
+    assert "CertName" not in node(out)
+    assert err.startswith("derper: the certificate for 192.0.2.7 comes without intermediates: ")
+    assert err.endswith(f" CertName {pin(tmp_path / 'chain.pem')}\n")
 
 
 def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
@@ -271,6 +273,14 @@ def test_the_relay_prints_the_same_node(tmp_path: Path, run: Run, more: tuple[st
     assert printed == node(out)
     assert printed["Name"] == "900a"
     assert printed["IPv4"] == "127.0.0.1"
+
+
+def test_the_relay_prints_no_pin_of_what_an_authority_has_issued(tmp_path: Path):
+    _, own = vouched_for(tmp_path, "127.0.0.1")
+    with derper(tmp_path, *own) as relay:
+        printed = json.loads(relay.wait_for(r'^  (\{"Name":.*\})$')[1])
+        relay.wait_for("level=warning .*certificate for 127.0.0.1 comes without intermediates")
+    assert "CertName" not in printed
 
 
 def test_the_relay_prints_that_there_is_no_stun(tmp_path: Path):
