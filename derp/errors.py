@@ -7,6 +7,9 @@
     ├── NoLink              another relay can't be meshed with for now; it is tried again
     ├── ControlLost         another process of this relay could not be asked
     └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
+        ├── TooManyConnections  from one network in a second
+        ├── TooManyPending      from one network that have not logged in
+        ├── NoRoom              for all that have not logged in: memory or descriptors
         ├── PeerVanished        reset, timed out, or closed in the middle of something
         ├── TLSFailed           no TLS could be agreed on
         ├── HTTPFailed          not HTTP, too large, or too slow
@@ -59,6 +62,24 @@ class ConnectionEnd(DerperError):
     """Why a connection ended; `reason` is its label in logs and metrics."""
 
     reason: ClassVar[str] = "ended"
+
+
+class TooManyConnections(ConnectionEnd):
+    """Its network has made too many connections in too short a time."""
+
+    reason = "too_many_connections"
+
+
+class TooManyPending(ConnectionEnd):
+    """Its network has too many connections that have not logged in."""
+
+    reason = "too_many_pending"
+
+
+class NoRoom(ConnectionEnd):
+    """There is no memory or no descriptor for it, and it had not logged in."""
+
+    reason = "no_room"
 
 
 class PeerVanished(ConnectionEnd):

@@ -1,0 +1,34 @@
+"""Networks of IP addresses: what an address most likely shares with its owner's others.
+
+An IPv4 address that stands in an IPv6 one (RFC 4291, 2.5.5.2), as sockets for both families have
+it, is taken for what it is.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+
+Network = IPv4Network | IPv6Network
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+"""Where reverse proxies and health checks of the same machine come from; not all of 127.0.0.0/8."""
+
+_IPV6_HOST_BITS: Final = 64
+
+
+def network_of(host: str) -> str:
+    """Name the network of an address without brackets or zone: /24 of IPv4, /64 of IPv6."""
+    if ":" in host:
+        address = IPv6Address(host)
+        if address.ipv4_mapped is None:
+            return f"{IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/64"
+        host = str(address.ipv4_mapped)
+    return f"{host[: host.rindex('.')]}.0/24"
+
+
+def is_in(host: str, networks: Iterable[Network]) -> bool:
+    """Return whether an address without brackets or zone is in one of `networks`."""
+    address: IPv4Address | IPv6Address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return any(address in network for network in networks)

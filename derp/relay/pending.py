@@ -1,0 +1,263 @@
+"""Pending connections, which have not logged in: what a network may have, and all of them together.
+
+Until its login nobody knows who a peer is, and all that sets strangers apart is the network that
+they come from (`derp.relay.networks`). Of each, these are limited:
+
+    new connections a second     a token bucket of BURST_SECONDS
+    pending connections          above it, the newest takes the place of the oldest
+
+and of all together the memory: COST bytes for each connection, and what it has sent beyond SPARE.
+Where that is used up, or the process has no descriptor left, somebody has to go for a newcomer:
+
+1. The oldest of the network that holds the most, if that is more than HOARD times as much as the
+   newcomer's network would hold with it.
+2. Else, where the newcomer's own network is one of those that hold the most, its oldest,
+3. or the oldest of all; either only if it has had GRACE seconds. A login takes less, so that many
+   who come at once, as after a restart, don't drive each other out.
+
+Otherwise the newcomer is refused. A connection that is in and wants more memory than there is, is
+ended itself: no ordinary login needs more than it was given at first.
+
+So whoever has one network, or a few, never keeps out those of others. Whoever has more networks
+than there is room for connections does, for as long as he goes on connecting anew.
+
+LOOPBACK and networks that are trusted have no limits of their own, as many clients come from there
+by a proxy. Their connections count for the memory, of which a part is left for LOOPBACK: so a
+health check has an answer even then.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
+from derp.relay.networks import LOOPBACK, Network, is_in, network_of
+from derp.relay.ratelimit import TokenBucket
+
+MEMORY: Final = 128 << 20
+"""Bytes that all pending connections may hold together."""
+COST: Final = 64 << 10
+"""Bytes that a connection counts for at first: what its task and its TLS take while they shake
+hands, and SPARE."""
+SPARE: Final = 16 << 10
+"""Bytes that a peer may have sent, and that are kept for it, without its counting for more."""
+RESERVE: Final = 32
+"""One part in so many of the memory is for LOOPBACK alone."""
+HOARD: Final = 16
+GRACE: Final = 3.0
+BURST_SECONDS: Final = 2.0
+MOST_IDLE: Final = 4096
+"""Networks without a pending connection that are remembered, the latest ones; each only until its
+bucket is full again. To be forgotten early is no way round the rate for whoever has fewer."""
+
+
+class Pending:
+    """One connection until it has logged in or ended, and then no more than a mark."""
+
+    __slots__ = ("abort", "cancel", "connections", "end", "held", "network", "since")
+
+    def __init__(
+        self, connections: "PendingConnections", network: "_Network | None", now: float
+    ) -> None:
+        self.connections: PendingConnections | None = connections
+        self.network = network
+        self.since = now
+        self.held = COST
+        self.end: ConnectionEnd | None = None
+        """Why it was ended for others."""
+        self.abort: Callable[[], None] | None = None
+        """Closes the connection at once."""
+        self.cancel: Callable[[], None] | None = None
+        """Ends a wait for something else than the connection."""
+
+    def hold(self, size: int) -> None:
+        """Note that `size` bytes from or for the peer are kept by now.
+
+        Raises NoRoom where that is too much, and what has ended the connection if it has been.
+        """
+        if self.connections is not None:
+            self.connections.hold(self, COST + max(0, size - SPARE))
+        elif self.end is not None:
+            raise self.end
+
+    def log_in(self) -> None:
+        """Note that the peer has logged in. Raises what has ended the connection if it has been."""
+        if self.end is not None:
+            raise self.end
+        self.done()
+
+    def done(self) -> None:
+        """Count no longer. May be called more than once."""
+        if self.connections is not None:
+            self.connections.leave(self)
+            self.connections = self.network = self.abort = self.cancel = None
+
+
+class _Network:
+    """What one network has."""
+
+    __slots__ = ("bucket", "held", "name", "pending", "used")
+
+    def __init__(self, name: str, bucket: TokenBucket | None) -> None:
+        self.name = name
+        self.bucket = bucket
+        self.pending: dict[Pending, None] = {}
+        """The oldest first."""
+        self.held = 0
+        self.used = -math.inf
+
+
+class PendingConnections:
+    """All pending connections of a process.
+
+    `rate` is the number of new connections a second that a network may make, `most` of pending
+    ones that it may have; 0 is no limit. Times are in seconds of any monotonic clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float = 0,
+        most: int = 0,
+        memory: int = MEMORY,
+        trusted: Sequence[Network] = (),
+    ) -> None:
+        self.held = 0
+        """Bytes; never more than `memory`."""
+        self._rate = rate
+        self._burst = max(1.0, rate * BURST_SECONDS)
+        # Seconds until a bucket is full again.
+        self._refill = self._burst / rate if rate else 0.0
+        self._most = most
+        self._memory = memory
+        self._room = memory - memory // RESERVE
+        self._trusted = trusted
+        self._pending: dict[Pending, None] = {}
+        """The oldest first."""
+        self._networks: dict[str, _Network] = {}
+        self._idle: dict[_Network, None] = {}
+        """Those without a pending connection, the longest idle first."""
+        # By the bit length of the bytes they hold: so whoever holds about the most is found
+        # without a look at all.
+        self._by_size: list[dict[_Network, None]] = [{} for _ in range(memory.bit_length() + 1)]
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def network_of(self, host: str) -> str | None:
+        """Name the network that an address counts for; None where it counts for none."""
+        if host in LOOPBACK or (self._trusted and is_in(host, self._trusted)):
+            return None
+        return network_of(host)
+
+    def admit(self, host: str, now: float, *, full: bool = False) -> Pending:
+        """Admit a new connection; another one may be ended for it. The caller sets `abort`.
+
+        `full` is where the process has no room for it unless another one goes. Raises
+        TooManyConnections, TooManyPending and NoRoom.
+        """
+        network = self._find(host, now)
+        if network is not None:
+            full = self._limit(network, now) and full
+        room = self._memory if host in LOOPBACK else self._room
+        if full or self.held + COST > room:
+            self._end(self._who_goes(network, now), NoRoom("it had to make room for others"))
+        pending = Pending(self, network, now)
+        self._pending[pending] = None
+        if network is not None:
+            self._idle.pop(network, None)
+            network.pending[pending] = None
+        self._count(network, COST)
+        return pending
+
+    def _find(self, host: str, now: float) -> _Network | None:
+        while self._idle and (oldest := next(iter(self._idle))).used + self._refill <= now:
+            self._forget(oldest)
+        name = self.network_of(host)
+        if name is None:
+            return None
+        network = self._networks.get(name)
+        if network is None:
+            bucket = TokenBucket(self._rate, self._burst, now) if self._rate else None
+            network = self._networks[name] = _Network(name, bucket)
+        network.used = now
+        if not network.pending:
+            self._rest(network)
+        return network
+
+    def _limit(self, network: _Network, now: float) -> bool:
+        """Apply the limits of one network; return whether nobody was ended for it."""
+        if network.bucket is not None and not network.bucket.allow(now):
+            raise TooManyConnections(
+                f"more than {self._rate:g} new connections a second from {network.name}"
+            )
+        if not self._most or len(network.pending) < self._most:
+            return True
+        oldest = next(iter(network.pending))
+        reason = f"{self._most} connections from {network.name} have not logged in"
+        if now - oldest.since < GRACE:
+            raise TooManyPending(reason)
+        self._end(oldest, TooManyPending(f"{reason}, and this was the oldest"))
+        return False
+
+    def hold(self, pending: Pending, held: int) -> None:
+        """Count so many bytes for a connection from now on. Raises NoRoom."""
+        change = held - pending.held
+        if change > 0 and self.held + change > self._room:
+            raise NoRoom("there is no more memory for connections that have not logged in")
+        pending.held = held
+        self._count(pending.network, change)
+
+    def leave(self, pending: Pending) -> None:
+        """Count a connection no longer; to be called once."""
+        network = pending.network
+        del self._pending[pending]
+        if network is not None:
+            del network.pending[pending]
+        self._count(network, -pending.held)
+        if network is not None and not network.pending:
+            self._rest(network)
+
+    def _who_goes(self, network: _Network | None, now: float) -> Pending:
+        """Return who is to go for a newcomer from `network`. Raises NoRoom."""
+        mine = 0 if network is None else network.held
+        largest = next((networks for networks in reversed(self._by_size) if networks), {})
+        hoarder = next(iter(largest), None)
+        if hoarder is not None and hoarder.held > HOARD * (mine + COST):
+            return next(iter(hoarder.pending))
+        among = network.pending if network is not None and network in largest else self._pending
+        oldest = next(iter(among), None)
+        if oldest is None or now - oldest.since < GRACE:
+            raise NoRoom("there is no room for another connection that has not logged in")
+        return oldest
+
+    def _end(self, pending: Pending, end: ConnectionEnd) -> None:
+        pending.end = end
+        abort, cancel = pending.abort, pending.cancel
+        pending.done()
+        for act in (abort, cancel):
+            if act is not None:
+                act()
+
+    def _count(self, network: _Network | None, change: int) -> None:
+        self.held += change
+        if network is None:
+            return
+        before = network.held.bit_length()
+        network.held += change
+        after = network.held.bit_length()
+        if before != after:
+            self._by_size[before].pop(network, None)
+            if network.held:
+                self._by_size[after][network] = None
+
+    def _rest(self, network: _Network) -> None:
+        """Remember a network without a pending connection until its bucket is full again."""
+        self._idle.pop(network, None)
+        self._idle[network] = None
+        if len(self._idle) > MOST_IDLE:
+            self._forget(next(iter(self._idle)))
+
+    def _forget(self, network: _Network) -> None:
+        del self._idle[network]
+        del self._networks[network.name]

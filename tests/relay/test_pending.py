@@ -1,0 +1,337 @@
+"""Pending connections: who is refused, who has to go, and what is remembered."""
+
+import contextlib
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
+from derp.relay.pending import (
+    BURST_SECONDS,
+    COST,
+    GRACE,
+    HOARD,
+    MEMORY,
+    MOST_IDLE,
+    RESERVE,
+    SPARE,
+    Pending,
+    PendingConnections,
+)
+
+ATTACKER, OTHER = "192.0.2.7", "198.51.100.7"
+LATER = 1000.0
+
+
+def fill(connections: PendingConnections, host: str, now: float = 0.0) -> list[Pending]:
+    """Connect until there is no room."""
+    admitted = []
+    with contextlib.suppress(ConnectionEnd):
+        while True:
+            admitted.append(connections.admit(host, now))
+    return admitted
+
+
+def room_for(count: int) -> int:
+    """The memory in which so many connections find room beside the part for this machine."""
+    memory = count * COST
+    while memory - memory // RESERVE < count * COST:
+        memory += COST // 8
+    return memory
+
+
+class TestRate:
+    def test_a_network_has_its_rate_and_another_one_has_its_own(self) -> None:
+        connections = PendingConnections(rate=10)
+        for _ in range(int(10 * BURST_SECONDS)):
+            connections.admit(ATTACKER, 0).done()
+        with pytest.raises(TooManyConnections, match=r"10 new .* a second from 192\.0\.2\.0/24$"):
+            connections.admit("192.0.2.99", 0)
+        connections.admit(OTHER, 0)
+        connections.admit(ATTACKER, 0.11).done()
+        with pytest.raises(TooManyConnections):
+            connections.admit(ATTACKER, 0.11)
+
+    def test_an_ipv6_network_is_of_64_bits(self) -> None:
+        connections = PendingConnections(rate=0.5)
+        connections.admit("2001:db8::1", 0)
+        with pytest.raises(TooManyConnections, match=r"from 2001:db8::/64$"):
+            connections.admit("2001:db8::ffff:0:1", 0)
+        connections.admit("2001:db8:0:1::1", 0)
+
+    @pytest.mark.parametrize("rate", [0.1, 1, 500])
+    def test_to_be_idle_is_no_way_to_more(self, rate: float) -> None:
+        """Over a long time a network makes no more connections than the rate, and one burst."""
+        connections = PendingConnections(rate=rate)
+        made, now = 0, 0.0
+        while now < 100 / rate:
+            try:
+                connections.admit(ATTACKER, now).done()
+                made += 1
+            except TooManyConnections:
+                # Others come meanwhile, which is when the idle are forgotten.
+                now += 1.01 / rate
+                connections.admit(OTHER, now).done()
+        assert made <= 100 + max(1, rate * BURST_SECONDS) + 1
+
+    def test_zero_is_no_limit(self) -> None:
+        connections = PendingConnections()
+        for _ in range(10_000):
+            connections.admit(ATTACKER, 0).done()
+        assert len(connections) == connections.held == 0
+
+
+class TestMost:
+    def test_those_who_have_just_come_are_not_driven_out(self) -> None:
+        connections = PendingConnections(most=3)
+        admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
+        with pytest.raises(TooManyPending, match=r"^3 connections from 192\.0\.2\.0/24 have"):
+            connections.admit(ATTACKER, GRACE / 2)
+        connections.admit(OTHER, GRACE / 2)
+        assert [pending.end for pending in admitted] == [None] * 3
+
+    def test_later_the_oldest_makes_room(self) -> None:
+        connections = PendingConnections(most=3)
+        aborted = []
+        admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
+        admitted[0].abort = lambda: aborted.append(0)
+        admitted[0].cancel = lambda: aborted.append("cancelled")
+        connections.admit(ATTACKER, GRACE)
+        assert aborted == [0, "cancelled"]
+        assert isinstance(admitted[0].end, TooManyPending)
+        assert [pending.end for pending in admitted[1:]] == [None] * 2
+        assert len(connections) == 3
+
+    def test_who_has_logged_in_counts_no_longer(self) -> None:
+        connections = PendingConnections(most=3)
+        for _ in range(10):
+            connections.admit(ATTACKER, 0).log_in()
+        assert len(connections) == 0
+
+    def test_room_made_for_the_network_is_room_enough(self) -> None:
+        connections = PendingConnections(most=1)
+        other = connections.admit(OTHER, 0)
+        connections.admit(ATTACKER, 0)
+        connections.admit(ATTACKER, GRACE, full=True)
+        assert other.end is None
+
+
+class TestRoom:
+    def test_the_memory_is_bounded(self) -> None:
+        connections = PendingConnections()
+        admitted = fill(connections, ATTACKER)
+        assert len(admitted) == (MEMORY - MEMORY // RESERVE) // COST
+        assert connections.held == len(admitted) * COST <= MEMORY
+
+    @pytest.mark.parametrize("full", [False, True])
+    def test_whoever_has_most_by_far_pays(self, full: bool) -> None:
+        connections = PendingConnections(memory=room_for(100))
+        first = connections.admit(OTHER, 0)
+        held = [connections.admit(ATTACKER, 1) for _ in range(99)]
+        # Each of 60 networks has its newcomer, at once.
+        for n in range(60):
+            connections.admit(f"203.0.{n}.1", 1, full=full)
+        assert first.end is None
+        assert all(isinstance(pending.end, NoRoom) for pending in held[:60])
+        assert all(pending.end is None for pending in held[60:])
+
+    def test_the_network_that_has_most_makes_room_for_itself_only(self) -> None:
+        connections = PendingConnections(memory=room_for(100))
+        others = [connections.admit(OTHER, 0) for _ in range(5)]
+        held = fill(connections, ATTACKER, 1)
+        connections.admit(ATTACKER, 1 + GRACE)
+        assert held[0].end is not None
+        assert [pending.end for pending in others] == [None] * 5
+
+    def test_where_nobody_has_most_the_oldest_goes_once_it_had_its_time(self) -> None:
+        connections = PendingConnections(memory=room_for(100))
+        admitted = [connections.admit(f"203.0.{n}.1", n / 1000) for n in range(100)]
+        with pytest.raises(NoRoom):
+            connections.admit(OTHER, GRACE - 0.001)
+        connections.admit(OTHER, GRACE)
+        assert [pending.end is None for pending in admitted[:2]] == [False, True]
+
+    def test_where_all_have_logged_in_there_is_nobody_to_go(self) -> None:
+        connections = PendingConnections()
+        connections.admit(ATTACKER, 0).log_in()
+        with pytest.raises(NoRoom):
+            connections.admit(OTHER, LATER, full=True)
+
+    def test_a_newcomer_that_is_refused_drives_nobody_out(self) -> None:
+        connections = PendingConnections(rate=1, memory=room_for(100))
+        held = [connections.admit(f"203.0.{n}.1", 0) for n in range(99)]
+        connections.admit(ATTACKER, LATER).done()
+        connections.admit(ATTACKER, LATER)
+        with pytest.raises(TooManyConnections):
+            connections.admit(ATTACKER, LATER, full=True)
+        assert [pending.end for pending in held] == [None] * 99
+
+    def test_a_part_is_for_this_machine(self) -> None:
+        connections = PendingConnections()
+        for n in range(len(fill(PendingConnections(), ATTACKER))):
+            connections.admit(f"203.{n // 250}.{n % 250}.1", 0)
+        with pytest.raises(NoRoom):
+            connections.admit(OTHER, 0)
+        assert len(fill(connections, "127.0.0.1")) == MEMORY // RESERVE // COST
+        assert connections.held == MEMORY
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.1.2.3", "::ffff:10.1.2.3"])
+    def test_the_trusted_have_no_limits_but_the_memory(self, host: str) -> None:
+        connections = PendingConnections(rate=1, most=1, trusted=[ip_network("10.0.0.0/8")])
+        admitted = fill(connections, host)
+        assert len(admitted) >= (MEMORY - MEMORY // RESERVE) // COST
+        assert connections.network_of(host) is None
+        connections.admit(OTHER, GRACE)
+        assert admitted[0].end is not None
+
+    def test_the_rest_of_the_loopback_network_is_like_any_other(self) -> None:
+        assert PendingConnections().network_of("127.0.1.1") == "127.0.1.0/24"
+
+
+class TestHolding:
+    def test_an_ordinary_login_counts_for_what_every_connection_does(self) -> None:
+        connections = PendingConnections()
+        pending = connections.admit(OTHER, 0)
+        pending.hold(SPARE)
+        assert connections.held == COST
+        pending.hold(SPARE + 100_000)
+        assert connections.held == COST + 100_000
+        pending.hold(0)
+        assert connections.held == COST
+        pending.hold(200_000)
+        pending.log_in()
+        assert connections.held == 0
+        pending.hold(300_000)
+        assert connections.held == 0
+
+    def test_who_wants_more_than_there_is_pays_himself(self) -> None:
+        connections = PendingConnections(memory=room_for(100))
+        held = fill(connections, ATTACKER)
+        other = held[50]
+        with pytest.raises(NoRoom, match="memory"):
+            other.hold(SPARE + COST)
+        assert connections.held <= room_for(100)
+        other.done()
+        assert len(connections) == len(held) - 1
+        held[0].hold(SPARE + COST)
+
+    def test_who_was_ended_hears_so_with_the_next_step(self) -> None:
+        connections = PendingConnections(most=1)
+        pending = connections.admit(ATTACKER, 0)
+        second = connections.admit(ATTACKER, GRACE)
+        for step in (lambda: pending.hold(1), pending.log_in):
+            with pytest.raises(TooManyPending, match="this was the oldest"):
+                step()
+        pending.done()
+        second.log_in()
+        assert len(connections) == connections.held == 0
+
+    def test_a_hoard_of_bytes_counts_like_one_of_connections(self) -> None:
+        connections = PendingConnections(memory=room_for(1000))
+        hoarder = [connections.admit(ATTACKER, 0) for _ in range(4)]
+        for pending in hoarder:
+            pending.hold(256 << 10)
+        assert connections.held > (HOARD + 1) * COST
+        connections.admit(OTHER, 0, full=True)
+        assert hoarder[0].end is not None
+
+
+class TestTable:
+    def test_many_networks_are_not_remembered(self) -> None:
+        connections = PendingConnections(rate=1)
+        for n in range(3 * MOST_IDLE):
+            connections.admit(f"2001:db8:{n:x}::1", 0).done()
+        assert len(connections._networks) == len(connections._idle) == MOST_IDLE
+
+    def test_idle_networks_are_forgotten(self) -> None:
+        connections = PendingConnections(rate=1, most=5)
+        for n in range(100):
+            connections.admit(f"203.0.{n}.1", 0).done()
+        connections.admit(OTHER, BURST_SECONDS)
+        assert list(connections._networks) == ["198.51.100.0/24"]
+        assert not connections._idle
+
+    def test_many_networks_do_not_set_one_free_that_goes_on(self) -> None:
+        connections = PendingConnections(rate=1)
+        for _ in range(2):
+            connections.admit(ATTACKER, 0).done()
+        for n in range(4 * MOST_IDLE):
+            connections.admit(f"2001:db8:{n:x}::1", 0).done()
+            if n % 1000 == 0:
+                with pytest.raises(TooManyConnections):
+                    connections.admit(ATTACKER, 0)
+
+
+HOSTS = st.integers(0, 5).map(lambda n: f"192.0.{n}.1") | st.sampled_from(["127.0.0.1", "10.0.0.1"])
+
+
+class Model(RuleBasedStateMachine):
+    """Whatever comes, the sums are right and within their bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = PendingConnections(
+            rate=20, most=8, memory=20 * COST, trusted=[ip_network("10.0.0.0/8")]
+        )
+        self.admitted: list[Pending] = []
+        self.now = 0.0
+
+    @rule(host=HOSTS, full=st.booleans(), count=st.integers(1, 12))
+    def connect(self, host: str, full: bool, count: int) -> None:
+        for _ in range(count):
+            before = len(self.connections)
+            try:
+                pending = self.connections.admit(host, self.now, full=full)
+            except (TooManyConnections, TooManyPending, NoRoom):
+                assert len(self.connections) == before
+            else:
+                assert len(self.connections) <= before + (not full)
+                pending.abort = lambda: None
+                self.admitted.append(pending)
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, GRACE, 60.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data(), size=st.integers(0, 300_000))
+    def hold(self, data: st.DataObject, size: int) -> None:
+        pending = data.draw(st.sampled_from(self.admitted))
+        try:
+            pending.hold(size)
+        except (NoRoom, TooManyPending):
+            pending.done()
+            self.admitted.remove(pending)
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data(), login=st.booleans())
+    def leave(self, data: st.DataObject, login: bool) -> None:
+        pending = data.draw(st.sampled_from(self.admitted))
+        self.admitted.remove(pending)
+        if login and pending.end is None:
+            pending.log_in()
+        pending.done()
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        live = [pending for pending in self.admitted if pending.end is None]
+        connections = self.connections
+        assert len(connections) == len(live)
+        assert connections.held == sum(pending.held for pending in live) <= 20 * COST
+        networks = connections._networks.values()
+        assert {network.name for network in networks if network.pending} == {
+            pending.network.name for pending in live if pending.network
+        }
+        for network in networks:
+            assert network.held == sum(pending.held for pending in network.pending)
+            assert len(network.pending) <= 8
+            assert (network in connections._idle) is not bool(network.pending)
+            sizes = [n for n, those in enumerate(connections._by_size) if network in those]
+            assert sizes == ([network.held.bit_length()] if network.held else [])
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
