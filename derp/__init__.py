@@ -5,8 +5,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
-                   (parts: certoptions, verifyoptions, meshoptions, options, flags, values,
-                   refused; knobs: variables without a flag;
+                   (parts: certoptions, verifyoptions, meshoptions, limitoptions, options, flags,
+                   values, refused; knobs: variables without a flag;
                    strconv: numbers as Go reads them)
     commands/      derper derpmap, derper healthcheck
     workers/       more than one process for one relay: who looks after them, and what they share
@@ -38,7 +38,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
     relay/         pure: hub, duplicates, forwarders; outbox (fairbox: that of a link), updates;
-                   rate limit, moderation, timer wheel
+                   rate limit, moderation, timer wheel; pending: what all that has not logged in
+                   may take, by networks
     wire/          pure: keys, frames, login boxes, runs of packets, websocket frames; what a
                    TLS client asks for
     metrics/       counters under the Go derper's names, and their page

@@ -1,22 +1,31 @@
 """The connection task: from an accepted socket to its end.
 
-    socket ► accept limit ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
+    socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
 Each connection has one task, and that task is the only place where its end becomes one log line
 and one count. Refusals (whatever ends a connection before login) are coalesced, so that a scanner
-can't fill a disk.
+can't fill a disk; and of joins and leaves only some are logged, for the sake of those who may come
+in. Until its login a connection is pending, and may be closed for others (`derp.relay.pending`).
 """
 
-import ipaddress
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
 from derp import client, log
-from derp.errors import ConnectionEnd, InternalFault, PeerVanished, TLSFailed
+from derp.errors import (
+    ConnectionEnd,
+    InternalFault,
+    NoRoom,
+    PeerVanished,
+    TLSFailed,
+    TooManyConnections,
+    TooManyPending,
+)
 from derp.http.message import Answer, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer
@@ -25,13 +34,25 @@ from derp.net.listener import endpoint
 from derp.net.tcp import TCPTransport
 from derp.net.tls import TLSEngine, TLSTransport
 from derp.net.transport import Endpoint, Transport
+from derp.relay.networks import network_of
+from derp.relay.pending import Pending
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 
 TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
+CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
+"""Ends that are for want of room. Each network has one line for each of them in a window, ..."""
+CROWDED_NETWORKS: Final = 16
+"""... and of so many networks in all."""
+
 logger = log.get("connection")
+
+
+def crowd_lines() -> Coalescer:
+    """Make what says whether an end for want of room is logged by itself."""
+    return Coalescer(limit=1, most=CROWDED_NETWORKS)
 
 
 @attrs.define(eq=False)
@@ -47,25 +68,44 @@ class Door:
     limit: TokenBucket | None
     """New connections a second; None where they are not limited."""
     refusals: Coalescer
+    crowded: Coalescer = attrs.field(factory=crowd_lines)
 
-    def admit(self, sock: socket.socket, remote: Endpoint) -> None:
-        """Start the task of a new connection, or close it where there are too many of them."""
-        metrics = self.server.metrics
-        if self.limit is not None and not self.limit.allow(trio.current_time()):
-            metrics.tls_rejected_connections += 1
+    def admit(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
+        """Start the task of a new connection, or close it where there are too many of them.
+
+        `full` is where there is no descriptor for it unless another connection goes. Returns
+        whether it was admitted.
+        """
+        server, now = self.server, trio.current_time()
+        if self.limit is not None and not self.limit.allow(now):
+            server.metrics.tls_rejected_connections += 1
             sock.close()
-            return
+            return False
+        try:
+            pending = server.pending.admit(remote.host, now, full=full)
+        except ConnectionEnd as end:
+            sock.close()
+            self._report(end, remote, {"remote": str(remote)})
+            return False
+        if full:
+            # Its number is of the reserve; the one of the connection that went is not.
+            reserved, sock = sock, sock.dup()
+            reserved.close()
         if self.engine is not None:
-            metrics.tls_accepted_connections += 1
-        self.server.poller.add_urgent(sock.fileno())
-        self.nursery.start_soon(self._connection, sock, remote)
+            server.metrics.tls_accepted_connections += 1
+        server.poller.add_urgent(sock.fileno())
+        pending.abort = partial(self._abort, sock)
+        self.nursery.start_soon(self._connection, sock, remote, pending)
+        return True
 
-    async def _connection(self, sock: socket.socket, remote: Endpoint) -> None:
+    async def _connection(self, sock: socket.socket, remote: Endpoint, pending: Pending) -> None:
         fields: dict[str, Any] = {"remote": str(remote)}
         end: ConnectionEnd | None = None
         try:
-            await self._serve(sock, remote, fields)
+            await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
+            # Whoever ended it for others knows the reason.
+            error = pending.end or error
             # Tracebacks hold this frame, its own and its cause's: a cycle would keep all of the
             # connection until the garbage collector looks.
             end = error.with_traceback(None)
@@ -76,9 +116,16 @@ class Door:
             if self._is_worth_a_line("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
+            pending.done()
             self._forget(sock)
             sock.close()
         self._report(end, remote, fields)
+
+    def _abort(self, sock: socket.socket) -> None:
+        """Close a pending connection; its task, should it wait, finds it so."""
+        self._forget(sock)
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
 
     def _forget(self, sock: socket.socket) -> None:
         if (fd := sock.fileno()) >= 0:
@@ -87,15 +134,21 @@ class Door:
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
         self.server.metrics.ended(end)
         if "client" in fields:
-            reason = "closed" if end is None else f"{end.reason}: {end}"
-            logger.info("left", **fields, reason=reason)
+            if self.server.is_worth_a_line("left", fields["client"], remote.host):
+                reason = "closed" if end is None else f"{end.reason}: {end}"
+                logger.info("left", **fields, reason=reason)
+        elif end is not None and type(end) in CROWDED:
+            if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
+                logger.info("refused", **fields, reason=f"{end.reason}: {end}")
         elif end is not None and self._is_worth_a_line(end.reason, remote):
             logger.info("refused", **fields, reason=f"{end.reason}: {end}")
 
     def _is_worth_a_line(self, what: str, remote: Endpoint) -> bool:
-        return self.refusals.admit(what, trio.current_time(), _network(remote.host))
+        return self.refusals.admit(what, trio.current_time(), network_of(remote.host))
 
-    async def _serve(self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any]) -> None:
+    async def _serve(
+        self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
+    ) -> None:
         try:
             local = endpoint(sock.getsockname())
         except OSError as error:
@@ -108,15 +161,15 @@ class Door:
         try:
             if self.engine is not None:
                 with trio.move_on_after(TLS_TIMEOUT) as deadline:
-                    await tls.handshake()
+                    await tls.handshake(pending.hold)
                 if deadline.cancelled_caught:
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
-            await self._speak(transport, fields)
+            await self._speak(transport, fields, pending)
         finally:
             self._forget(sock)
             transport.close()
 
-    async def _speak(self, transport: Transport, fields: dict[str, Any]) -> None:
+    async def _speak(self, transport: Transport, fields: dict[str, Any], pending: Pending) -> None:
         server = self.server
         metrics, version = server.metrics, transport.tls_version
 
@@ -126,7 +179,7 @@ class Door:
                 return self.route(request)
 
         inside: Transport
-        handoff = await serve_http(transport, route, server.view)
+        handoff = await serve_http(transport, route, server.view, pending=pending)
         if handoff is None:
             return
         with metrics.tls_active_while(version):
@@ -136,7 +189,9 @@ class Door:
                 leftover = b""
                 metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
-            life = client.serve(server, inside, leftover, fields, not_ideal=not_ideal)
+            life = client.serve(
+                server, inside, leftover, fields, not_ideal=not_ideal, pending=pending
+            )
             # That life is long: keep nothing of the request for it.
             del route, handoff, leftover
             try:
@@ -144,9 +199,3 @@ class Door:
             finally:
                 if inside is not transport:
                     inside.close()
-
-
-def _network(host: str) -> str:
-    """Name the network that an address most likely shares with its owner's others."""
-    bits = 64 if ":" in host else 24
-    return str(ipaddress.ip_network(f"{host}/{bits}", strict=False))

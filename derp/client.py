@@ -17,6 +17,7 @@ from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.net.transport import Transport
 from derp.rateconfig import NO_LIMIT
 from derp.reader import Reader
+from derp.relay.pending import Pending
 from derp.server import Server
 from derp.wire import frames, login
 from derp.wire.frames import HEADER_LENGTH
@@ -36,19 +37,20 @@ async def serve(
     fields: dict[str, Any],
     *,
     not_ideal: bool,
+    pending: Pending | None = None,
 ) -> None:
     """Serve one client until it leaves, if it logs in at all.
 
     `leftover` is what it has sent already, at most 64 KiB. `fields` is what the log says of the
-    connection; the client's key joins it at login. Raises a ConnectionEnd where the client does
-    not leave in good order.
+    connection; the client's key joins it at login. `pending` stands for the connection until then.
+    Raises a ConnectionEnd where the client does not leave in good order.
     """
     server.metrics.accepts += 1
     greeting = frames.server_key(server.public_key)
     if not _is_whole_login(leftover):
         transport.write(greeting)
         greeting = b""
-    proof = await _login(server, transport, leftover)
+    proof = await _login(server, transport, leftover, pending)
     if proof is None:
         return
     key, info, box, rest = proof
@@ -56,7 +58,9 @@ async def serve(
     # A mesh peer is trusted, and often no node of the tailnet.
     can_mesh = server.is_mesh_key(info.mesh_key)
     if not can_mesh:
-        await _admit(server, transport, key)
+        await _admit(server, transport, key, pending)
+    if pending is not None:
+        pending.log_in()
     now = trio.current_time()
     connection = Connection(
         server,
@@ -80,7 +84,8 @@ async def serve(
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit
-        logger.info("joined", **fields)
+        if server.is_worth_a_line("joined", fields["client"], transport.remote.host):
+            logger.info("joined", **fields)
         await _read(connection, rest)
     finally:
         server.unschedule(connection)
@@ -128,11 +133,19 @@ async def _read(connection: Connection, rest: bytearray) -> None:
         raise
 
 
-async def _admit(server: Server, transport: Transport, key: bytes) -> None:
-    """Let nobody in who does not belong (Go: verifyClient). Raises NotAdmitted."""
+async def _admit(server: Server, transport: Transport, key: bytes, pending: Pending | None) -> None:
+    """Let nobody in who does not belong (Go: verifyClient). Raises NotAdmitted.
+
+    Raises PeerVanished where `pending` is ended meanwhile.
+    """
     if server.gate is None:
         return
-    verdict = await server.gate.admit(Question(key, transport.remote.host))
+    with trio.CancelScope() as scope:
+        if pending is not None:
+            pending.cancel = scope.cancel
+        verdict = await server.gate.admit(Question(key, transport.remote.host))
+    if scope.cancelled_caught:
+        raise PeerVanished("the connection was closed before the answer")
     if not verdict.admitted:
         whose = node_public_text(key)
         raise NotAdmitted(f"{whose} is refused by {verdict.source}: {verdict.reason}")
@@ -145,7 +158,7 @@ def _is_whole_login(leftover: bytes) -> bool:
 
 
 async def _login(
-    server: Server, transport: Transport, leftover: bytes
+    server: Server, transport: Transport, leftover: bytes, pending: Pending | None = None
 ) -> tuple[bytes, ClientInfo, Box, bytearray] | None:
     """Read the client's proof of its key; None if it leaves without a byte of it.
 
@@ -163,6 +176,8 @@ async def _login(
                     return None
                 raise PeerVanished("the connection was closed in the middle of the login")
             received += server.view[:count]
+            if pending is not None:
+                pending.hold(len(received) + transport.held)
         payload = bytes(received[HEADER_LENGTH:size])
         del received[:size]
         key, info, box = login.open_client_info(server.private_key, payload)

@@ -2,8 +2,9 @@
 
 Each field of `Config` is one flag and says everything about it: name, environment variable,
 default, help and the check from derp/values.py that its value must pass. Rules between fields
-stand below them. Those of certificates, of verification and of the mesh have files of their own:
-derp/certoptions.py, derp/verifyoptions.py and derp/meshoptions.py. Nothing else in the program
+stand below them. Those of certificates, of verification, of the mesh and of networks have files of
+their own: derp/certoptions.py, derp/verifyoptions.py, derp/meshoptions.py and derp/limitoptions.py.
+Nothing else in the program
 checks a configured value again.
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
@@ -22,6 +23,7 @@ from derp.certoptions import ACME, ACME_MODES, TLS, CertificateOptions
 from derp.errors import UsageError
 from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Setting
 from derp.http.bootstrap_dns import Name
+from derp.limitoptions import LIMITS, LimitOptions
 from derp.meshoptions import MESH, MeshOptions
 from derp.options import ConfigError, flag_of, option
 from derp.refused import REFUSED
@@ -34,9 +36,8 @@ from derp.verifyoptions import VERIFY, VerifyOptions
 _GENERAL: Final = "General"
 _LISTENING: Final = "Listening"
 _WEB: Final = "Pages"
-_LIMITS: Final = "Limits"
 _TCP: Final = "TCP connections"
-_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, MESH, _WEB, _LIMITS, _TCP)
+_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, MESH, _WEB, LIMITS, _TCP)
 """In the order of the help."""
 
 _DEV_ADDRESS: Final = Address("", 3340)
@@ -44,7 +45,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 
 
 @attrs.frozen(kw_only=True)
-class Config(CertificateOptions, VerifyOptions, MeshOptions):
+class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
     """Everything the operator decides. Durations are seconds.
 
     Any combination that can be constructed can be served, as far as that can be known without
@@ -158,7 +159,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions):
         FLOAT,
         "+Inf",
         values.accept_limit,
-        group=_LIMITS,
+        group=LIMITS,
         default_words="no limit",
         want=values.ACCEPT_LIMIT_WANT,
         usage="New connections a second; those above it are closed at once.",
@@ -169,7 +170,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions):
         INT,
         "9223372036854775807",
         values.accept_burst,
-        group=_LIMITS,
+        group=LIMITS,
         default_words="no limit",
         usage="New connections at once, before -accept-connection-limit counts.",
     )
@@ -178,7 +179,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions):
         STRING,
         "",
         values.path,
-        group=_LIMITS,
+        group=LIMITS,
         placeholder="FILE",
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
@@ -188,7 +189,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions):
         STRING,
         "1",
         values.workers,
-        group=_LIMITS,
+        group=LIMITS,
         variable="DERP_WORKERS",
         placeholder="N",
         usage="Processes that share the ports and the work, one for each core to be used; "

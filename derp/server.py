@@ -10,12 +10,14 @@ import attrs
 import trio
 from nacl.public import PrivateKey
 
+from derp import log
 from derp.admit.judge import Judge
 from derp.metrics import Metrics
 from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
+from derp.relay.pending import PendingConnections
 from derp.relay.ratelimit import TokenBucket
 from derp.relay.wheel import Wheel
 from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
@@ -39,6 +41,10 @@ PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
 """Seconds for which a mesh peer may take nothing (Go: privilegedWriteTimeout)."""
 ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
+EVENT_LINES: Final = 2.0
+"""Lines a second about clients that come and go, in the long run."""
+EVENT_LINES_BURST: Final = 2000
+"""Lines about them at once: all clients of most relays come at a restart."""
 
 # A frame's tail, a full read, and what OpenSSL may hold of a record from before.
 _BUFFER_SIZE: Final = FORWARD_OVERHEAD + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
@@ -68,6 +74,10 @@ class Sibling(Forwarder, Protocol):
         """Send or queue a frame that is no packet; False where it had to be let go."""
 
 
+def _client_events() -> log.ClientEvents:
+    return log.ClientEvents(TokenBucket(EVENT_LINES, EVENT_LINES_BURST, 0.0).allow)
+
+
 @attrs.define(eq=False)
 class Server:
     """One relay: its key, who is connected, what is counted, and the buffer for reading.
@@ -91,6 +101,9 @@ class Server:
     """Nanoseconds, by a clock that is the same for all workers."""
     sibling_key: bytes | None = attrs.field(init=False, default=None, repr=False)
     """What the workers of one relay show each other, 32 bytes; None where there is one worker."""
+    pending: PendingConnections = attrs.field(factory=PendingConnections, repr=False)
+    """The connections that have not logged in."""
+    client_events: log.ClientEvents = attrs.field(init=False, factory=_client_events, repr=False)
     public_key: bytes = attrs.field(init=False)
     hub: "Hub[Connection, Forwarder, Sibling]" = attrs.field(init=False, factory=Hub)
     keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
@@ -127,6 +140,11 @@ class Server:
         """Become one of several workers, before anybody is connected. No two have one number."""
         self.hub.worker = number
         self.sibling_key = sibling_key
+
+    def is_worth_a_line(self, event: str, client: str, host: str) -> bool:
+        """Return whether to log that a client has "joined" or "left"; else it is counted."""
+        network = self.pending.network_of(host)
+        return self.client_events.admit(event, client, network, trio.current_time())
 
     def is_mesh_key(self, shown: bytes | None) -> bool:
         """Whether a client has shown the mesh key (Go: isMeshPeer)."""

@@ -87,6 +87,8 @@ class View:
         metrics.multiforwarder_created = self.server.hub.forwarders.created
         metrics.multiforwarder_deleted = self.server.hub.forwarders.deleted
         metrics.packet_forwarder_delete_other_value = self.server.hub.forwarders.delete_other
+        metrics.pending_connections = len(self.server.pending)
+        metrics.pending_bytes = self.server.pending.held
         metrics.current_notideal_connections = sum(member.not_ideal for member in members)
         return metrics
 

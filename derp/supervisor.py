@@ -28,7 +28,7 @@ import attrs
 import trio
 
 from derp import admission, knobs, log, rateconfig, timers
-from derp.accept import Door
+from derp.accept import Door, crowd_lines
 from derp.announce import announce, announce_node
 from derp.config import Config
 from derp.drain import drain, stop_listening
@@ -39,10 +39,12 @@ from derp.http.bootstrap_refresh import Refresher
 from derp.http.routes import Site
 from derp.mesh import plan as mesh_plan
 from derp.mesh.keeper import Keeper
+from derp.metrics import process
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
+from derp.relay.pending import PendingConnections
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 from derp.site import make_site
@@ -52,6 +54,7 @@ from stun import server as stun_server
 _EVENTS: Final = 8
 _GC_THRESHOLDS: Final = (20_000, 10, 50)
 _SUMMARY_EVERY: Final = 10.0
+_MORE: Final = {"joined": "joined more", "left": "left more"}
 
 logger = log.get("server")
 
@@ -181,6 +184,7 @@ async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role
             prepared.gate,
             prepared.metrics,
             prepared.mesh.key,
+            pending=_pending_connections(config, role.workers),
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(role.hear, to_supervisor)
@@ -206,11 +210,12 @@ async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role
 def _start_services(running: Running, role: Role, services: trio.Nursery) -> None:
     config, prepared, server = running.config, running.prepared, running.server
     running.links.extend(mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config)))
-    refusals = log.Coalescer()
+    refusals, crowded = log.Coalescer(), crowd_lines()
     site = role.make_site(running)
     engine = None if prepared.certificates is None else prepared.certificates.engine
     limit = _accept_limit(config, role.workers)
-    door = Door(server, running.connections, partial(routes.route, site), engine, limit, refusals)
+    route = partial(routes.route, site)
+    door = Door(server, running.connections, route, engine, limit, refusals, crowded)
     plain_door = attrs.evolve(
         door, route=partial(routes.route_plain, site), engine=None, limit=None
     )
@@ -227,7 +232,7 @@ def _start_services(running: Running, role: Role, services: trio.Nursery) -> Non
         services.start_soon(stun_server.serve, sock, running.stats)
     role.start(running, services)
     services.start_soon(timers.run, server)
-    services.start_soon(_summarize_refusals, refusals)
+    services.start_soon(_summarize, (refusals, crowded), server.client_events)
     published, unpublished = config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names
     refresher = Refresher(running.names, published, unpublished)
     services.start_soon(refresher.run)
@@ -242,6 +247,18 @@ def _accept_limit(config: Config, workers: int) -> TokenBucket | None:
         return None
     burst = max(1, config.accept_connection_burst // workers)
     return TokenBucket(config.accept_connection_limit / workers, burst, trio.current_time())
+
+
+def _pending_connections(config: Config, workers: int) -> PendingConnections:
+    """Make the account of what has not logged in, for one of so many processes."""
+    most = config.per_network_pending_limit
+    if most:
+        most = max(1, min(most // workers, process.max_fds() // 4))
+    return PendingConnections(
+        rate=config.per_network_accept_limit / workers,
+        most=most,
+        trusted=config.trusted_proxies,
+    )
 
 
 async def hear_signals(
@@ -271,23 +288,38 @@ async def reload_rate_limit(config: Config, apply: Callable[[RateConfig], object
     logger.info("rate limit applied", bytes_per_second=limit.bytes_per_second, burst=limit.burst)
 
 
-async def _summarize_refusals(refusals: log.Coalescer) -> NoReturn:
-    """Log, from time to time, how many refusals were not logged one by one."""
+async def _summarize(refusals: Sequence[log.Coalescer], events: log.ClientEvents) -> NoReturn:
+    """Log, from time to time, how many refusals, joins and leaves were not logged one by one."""
     try:
         while True:
             await trio.sleep(_SUMMARY_EVERY)
-            _log_summaries(refusals.due(trio.current_time()))
+            now = trio.current_time()
+            _log_refusals([summary for each in refusals for summary in each.due(now)])
+            _log_events(events.due(now))
     finally:
-        _log_summaries(refusals.drain(trio.current_time()))
+        now = trio.current_time()
+        _log_refusals([summary for each in refusals for summary in each.drain(now)])
+        _log_events(events.drain(now))
 
 
-def _log_summaries(summaries: Sequence[log.Summary]) -> None:
+def _log_refusals(summaries: Sequence[log.Summary]) -> None:
     for summary in summaries:
         logger.info(
             "refused more",
             reason=summary.key,
             connections=summary.count,
-            networks=summary.sources,
+            networks=summary.sources or None,
+            seconds=round(summary.seconds),
+        )
+
+
+def _log_events(summaries: Sequence[log.ClientSummary]) -> None:
+    for summary in summaries:
+        logger.info(
+            _MORE[summary.event],
+            connections=summary.count,
+            clients=summary.clients,
+            networks=summary.networks or None,
             seconds=round(summary.seconds),
         )
 

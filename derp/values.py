@@ -19,6 +19,7 @@ import attrs
 
 from certs.hostname import IPAddress, parse_ip
 from derp.http.bootstrap_dns import Name, parse_names
+from derp.relay.networks import Network
 
 
 @attrs.frozen
@@ -221,6 +222,20 @@ def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
         raise ValueError("want name or name/txt-name, with commas between them") from None
 
 
+def networks(value: str | Iterable[Network]) -> tuple[Network, ...]:
+    """Check a list of networks, or of addresses, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    try:
+        found = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",")]
+    except ValueError:
+        if not value:
+            return ()
+        want = "want networks such as 10.0.0.0/8 or 2001:db8::/32, with commas between them"
+        raise ValueError(want) from None
+    return tuple(dict.fromkeys(found))
+
+
 MOST_WORKERS: Final = 256
 ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
 
@@ -236,6 +251,13 @@ def accept_burst(value: int) -> int:
     """Check a number of connections at once."""
     if value < 0:
         raise ValueError("want a whole number, 0 or more")
+    return value
+
+
+def count(value: int) -> int:
+    """Check a number that is 0 for no limit."""
+    if value < 0:
+        raise ValueError("want a whole number, or 0 for no limit")
     return value
 
 

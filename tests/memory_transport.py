@@ -102,6 +102,10 @@ class MemoryTransport:
     def unsent(self) -> int:
         return len(self._unsent)
 
+    @property
+    def held(self) -> int:
+        return len(self._unsent)
+
     async def flush(self) -> None:
         assert not self._flushing, "two tasks flush one transport"
         await trio.lowlevel.checkpoint()

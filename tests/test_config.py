@@ -699,6 +699,7 @@ def test_every_flag_is_known():
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
+        *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
         "workers",
         *{"mesh-psk-file", "mesh-with"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},

@@ -44,6 +44,7 @@ from derp.http.message import (
     parse_request,
 )
 from derp.net.transport import Transport
+from derp.relay.pending import Pending
 
 logger = log.get("http")
 
@@ -88,15 +89,17 @@ async def serve(
     route: Callable[[Request], Answer],
     scratch: memoryview,
     deadlines: Deadlines = DEFAULT_DEADLINES,
+    pending: Pending | None = None,
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
     `route` is asked once for each request; what it raises is logged and answered with a bare 500.
-    `scratch` may be shared by all connections. Returns None when the peer is done, or idle for too
-    long between requests; closing is up to the caller. Raises HTTPFailed for a peer that is wrong
-    or slow, and whatever the transport raises.
+    `scratch` may be shared by all connections. `pending` is told how many bytes are kept. Returns
+    None when the peer is done, or idle for too long between requests; closing is up to the caller.
+    Raises HTTPFailed for a peer that is wrong or slow, and whatever the transport and `pending`
+    raise.
     """
-    front = _FrontEnd(transport, route, scratch, deadlines)
+    front = _FrontEnd(transport, route, scratch, deadlines, pending)
     try:
         return await front.run()
     except BadRequest as refusal:
@@ -111,11 +114,13 @@ class _FrontEnd:
         route: Callable[[Request], Answer],
         scratch: memoryview,
         deadlines: Deadlines,
+        pending: Pending | None,
     ) -> None:
         self._transport = transport
         self._route = route
         self._scratch = scratch
         self._deadlines = deadlines
+        self._pending = pending
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head: list[bytes] = []
         """What has come in since the end of the request before, up to this one's body."""
@@ -237,6 +242,9 @@ class _FrontEnd:
         while count == 0:
             await self._transport.wait_readable()
             count = self._transport.read_into(view)
+            if self._pending is not None:
+                # What h11 has is in our own list, too.
+                self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
         if count < 0:
             return []
         data = bytes(view[:count])

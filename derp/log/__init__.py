@@ -12,11 +12,22 @@ are `derper` and `derper.*` in the standard `logging`, so that its filters, hand
 At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key gets out. The event loop never waits for whoever reads stderr (see `output`), and
-what strangers can cause at will is summed up (see `coalesce`).
+what strangers can cause at will is summed up (see `coalesce`), and so is what those may cause who
+come in (see `clients`).
 """
 
+from derp.log.clients import ClientEvents, ClientSummary
 from derp.log.coalesce import Coalescer, Summary
 from derp.log.logger import Logger, get
 from derp.log.output import Output, start
 
-__all__ = ["Coalescer", "Logger", "Output", "Summary", "get", "start"]
+__all__ = [
+    "ClientEvents",
+    "ClientSummary",
+    "Coalescer",
+    "Logger",
+    "Output",
+    "Summary",
+    "get",
+    "start",
+]

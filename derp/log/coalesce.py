@@ -46,13 +46,14 @@ class _Window:
 class Coalescer:
     """Lets `limit` events of each key through in any `window` seconds, and counts the others.
 
-    Whatever a scanner comes up with, it remembers no more than MAX_KEYS keys, with MAX_SOURCES
+    Whatever a scanner comes up with, it remembers no more than `most` keys, with MAX_SOURCES
     sources each; keys that find no room are treated as one, OTHER.
     """
 
-    def __init__(self, limit: int = 5, window: float = 60.0) -> None:
+    def __init__(self, limit: int = 5, window: float = 60.0, most: int = MAX_KEYS) -> None:
         self._limit = limit
         self._seconds = window
+        self._most = most
         self._windows: dict[str, _Window] = {}
 
     def admit(self, key: str, now: float, source: str | None = None) -> bool:
@@ -81,7 +82,7 @@ class Coalescer:
 
     def _window(self, key: str, now: float) -> _Window:
         window = self._windows.get(key)
-        if window is None and len(self._windows) >= MAX_KEYS:
+        if window is None and len(self._windows) >= self._most:
             key = OTHER
             window = self._windows.get(key)
         if window is None or (self._is_over(window, now) and not window.counted):

@@ -135,6 +135,10 @@ class Metrics:
     """Clients that said they would rather be on another node of the region."""
     sclient_write_timeouts: int = 0
 
+    pending_connections: int = 0
+    """Connections that have not logged in, and the bytes that they count for."""
+    pending_bytes: int = 0
+
     mesh_update_batch_size: Histogram = attrs.field(factory=_peers_per_batch)
     """Peer changes that were told to a mesh peer at once."""
     mesh_update_loop_count: Histogram = attrs.field(factory=_batches_per_update)

@@ -6,8 +6,10 @@ open, at least, and nothing has to be counted:
 
     80 % of the limit     a warning
     95 %                  another
-    all but a reserve     a last one, and the newcomer is closed at once: it hears so now, and not
-                          after the timeout of a handshake, and tries again later or elsewhere
+    all but a reserve     a last one, and for the newcomer another connection is closed that has not
+                          logged in (`derp.relay.pending`), or else the newcomer itself, at once: it
+                          hears so now, and not after the timeout of a handshake, and tries again
+                          later or elsewhere
 
 The reserve is a twenty-fifth of the limit, 64 at most. It is for what the relay opens itself:
 files it reads again, name look-ups, questions about clients. Half of it is open to connections
@@ -94,8 +96,8 @@ class Descriptors:
         if room < FEW_CLIENTS:
             logger.info("not many clients fit", clients=room, limit=limit, cure=_RAISE_LIMIT)
 
-    def admit(self, number: int, now: float, *, from_here: bool = False) -> bool:
-        """Say whether a connection just accepted, with this descriptor, may stay.
+    def has_room(self, number: int, now: float, *, from_here: bool = False) -> bool:
+        """Say whether there is room for a connection just accepted, with this descriptor.
 
         `from_here` is for connections from this machine, which may use half of the reserve.
         """
@@ -112,10 +114,7 @@ class Descriptors:
             self._look_back(limit)
         watchful = self._told or self._failed is not None
         self._nothing_below = 0 if watchful else marks(limit)[0] - 1
-        if reached < _FULL or (from_here and opened <= limit - reserve(limit) // 2):
-            return True
-        self.refused += 1
-        return False
+        return reached < _FULL or (from_here and opened <= limit - reserve(limit) // 2)
 
     def _tell(self, opened: int, limit: int) -> None:
         full = self._told == _FULL

@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol
 
 import attrs
 import trio
@@ -12,6 +12,7 @@ import trio
 from derp.errors import StartError
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
 from derp.net.transport import Endpoint
+from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
 NOTSENT_LOWAT: Final = 16 << 10
@@ -153,15 +154,24 @@ def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
     return Endpoint(address[0].partition("%")[0], address[1])
 
 
+class Handle(Protocol):
+    """Takes a new connection."""
+
+    def __call__(self, sock: socket.socket, remote: Endpoint, /, *, full: bool) -> bool:
+        """Take the connection or close it; return whether it was taken.
+
+        `full` is where there is no descriptor for it, unless another connection is closed for it.
+        """
+
+
 async def accept_forever(
     listener: socket.socket,
-    handle: Callable[[socket.socket, Endpoint], None],
+    handle: "Handle",
     descriptors: Descriptors,
 ) -> NoReturn:
     """Hand each accepted, non-blocking socket and its peer's address to `handle`.
 
-    Where `descriptors` has no room for it, it is closed instead. When even accepting fails for
-    want of descriptors or memory, it waits a moment, and goes on.
+    When accepting fails for want of descriptors or memory, it waits a moment, and goes on.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
@@ -184,8 +194,7 @@ async def accept_forever(
                     sock.close()
                 continue
             remote = endpoint(address)
-            from_here = remote.host.startswith("127.") or remote.host == "::1"
-            if descriptors.admit(sock.fileno(), trio.current_time(), from_here=from_here):
-                handle(sock, remote)
-            else:
-                sock.close()
+            number, from_here = sock.fileno(), remote.host in LOOPBACK
+            full = not descriptors.has_room(number, trio.current_time(), from_here=from_here)
+            if not handle(sock, remote, full=full) and full:
+                descriptors.refused += 1

@@ -123,6 +123,11 @@ class TCPTransport:
         """Bytes that `write` has kept."""
         return len(self._unsent)
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept, in either direction."""
+        return len(self._unsent)
+
     async def flush(self) -> None:
         """Wait until nothing is unsent; see Transport."""
         while self._unsent:

@@ -15,9 +15,9 @@ How it works, and what must never happen here:
   lies in the one buffer until the next await, when any other connection may overwrite it.
 - Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
 - What OpenSSL wants to say (alerts, key updates) is sent after each operation, errors included.
-- A connection has no SSL object before its first bytes have come, and where the context depends on
-  what the client asks for (`TLSEngine.choose`) not before its ClientHello has. Until then the bytes
-  are kept by a HelloReader; afterwards OpenSSL is given all of them.
+- A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
+  the context depends on what the client asks for (`TLSEngine.choose`), the bytes are kept by a
+  HelloReader until then; afterwards OpenSSL is given all of them.
 
 Measured with `nox -s micro -- --piece tls --fast`: 4 to 5 µs to read one record of 1400 bytes, 150
 for 90 of them; 3 µs to write one packet, 47 for a run of 128 KiB.
@@ -32,7 +32,7 @@ from typing import Final
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
-from derp.wire.clienthello import ClientHello, HelloReader
+from derp.wire.clienthello import ClientHello, HelloReader, is_whole
 
 FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is given at a time."""
@@ -45,6 +45,14 @@ _ANOTHER_NAME: Final = "the client asked for another server name, or for none"
 
 Piece = bytes | bytearray | memoryview
 ReadInto = Callable[[int, memoryview], int]
+HANDSHAKE_READ: Final = 16 << 10
+"""Most bytes read at a time before the handshake is over: what comes behind it waits here."""
+HELLO_MEMORY: Final = 192 << 10
+"""What OpenSSL may take for a ClientHello that it waits for, whatever has come of it: for one after
+a HelloRetryRequest, or one that can't be read. No less than a HelloReader may take."""
+
+Hold = Callable[[int], object]
+"""Is told how many bytes are kept for a peer; raises what ends its connection."""
 Choose = Callable[[ClientHello, Endpoint], ssl.SSLContext]
 """From what a client asks for, and the local address it asks at, to the context that answers it."""
 
@@ -57,7 +65,7 @@ class TLSEngine:
     `context` serves everybody, unless `choose` is set: then that is asked for each connection's. It
     gets an answer for every ClientHello, for UNREADABLE too, which OpenSSL may yet be able to read.
     Both may be replaced at any time, for the connections that no context has been taken for: that
-    happens as the first bytes come, or where `choose` is set by then, as the ClientHello is whole.
+    happens as the ClientHello is whole.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -91,29 +99,36 @@ class TLSTransport(TCPTransport):
         # What is wrong behind the data that was given out last.
         self._failure: TLSFailed | None = None
 
-    async def handshake(self) -> None:
-        """Agree on TLS. The caller sets the deadline. Raises TLSFailed or PeerVanished."""
-        ciphertext = await self._begin()
+    async def handshake(self, hold: Hold = lambda _: None) -> None:
+        """Agree on TLS. The caller sets the deadline.
+
+        `hold` is told what is kept until the handshake is over. Raises TLSFailed or PeerVanished,
+        and what `hold` raises.
+        """
+        ciphertext = await self._begin(hold)
         while not self._shake(ciphertext):
             del ciphertext  # a whole ClientHello may be long
+            if self._ssl.cipher() is None:
+                # Nothing is agreed on yet: it waits for a ClientHello, or for the end of one.
+                hold(HELLO_MEMORY)
             await self.flush()
             ciphertext = await self._heard()
         self.tls_version = self._ssl.version()
         await self.flush()
 
-    async def _begin(self) -> Piece:
+    async def _begin(self, hold: Hold) -> Piece:
         """Make the SSL object; return what to give it first, to be used before the next await."""
         engine = self._engine
         ciphertext: Piece = await self._heard()
         context = engine.context
-        if engine.choose is not None:
-            context, ciphertext = await self._choose(ciphertext)
+        if engine.choose is not None or not is_whole(ciphertext):
+            context, ciphertext = await self._choose(ciphertext, hold)
         self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         return ciphertext
 
     async def _heard(self) -> memoryview:
         """Wait for ciphertext; return what has come, to be used before the next await."""
-        ciphertext = self._engine.ciphertext
+        ciphertext = self._engine.ciphertext[:HANDSHAKE_READ]
         while True:
             await self.wait_readable()
             received = self._receive(ciphertext)
@@ -122,12 +137,15 @@ class TLSTransport(TCPTransport):
             if received:
                 return ciphertext[:received]
 
-    async def _choose(self, ciphertext: Piece) -> tuple[ssl.SSLContext, Piece]:
+    async def _choose(self, ciphertext: Piece, hold: Hold) -> tuple[ssl.SSLContext, Piece]:
         """Read a whole ClientHello; return the context for it and all that was read."""
         engine = self._engine
         reader = HelloReader()
         while (hello := reader.feed(ciphertext)) is None:
+            # The fragments are there twice.
+            hold(2 * len(reader.flight))
             ciphertext = await self._heard()
+        hold(2 * len(reader.flight))
         choose = engine.choose
         context = engine.context if choose is None else choose(hello, self.local)
         return context, reader.flight
@@ -231,6 +249,11 @@ class TLSTransport(TCPTransport):
             raise self._failed(error) from error
         self._speak()
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept, in either direction."""
+        return len(self._unsent) + len(self._carry or b"")
+
     def close(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
         if self.tls_version is not None and not self._unsent:
@@ -292,7 +315,7 @@ class TLSClientTransport(TLSTransport):
         super().__init__(sock, remote, local, engine)
         self._hostname = hostname
 
-    async def _begin(self) -> Piece:
+    async def _begin(self, _hold: Hold) -> Piece:
         """Make the SSL object, which speaks first."""
         engine = self._engine
         self._ssl = engine.context.wrap_bio(

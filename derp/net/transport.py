@@ -68,6 +68,10 @@ class Transport(Protocol):
         """Bytes (as on the wire, encrypted) that `write` has kept."""
 
     @property
+    def held(self) -> int:
+        """Bytes that are kept in either direction: unsent, or come and not read."""
+
+    @property
     def taken(self) -> int:
         """Bytes that have been taken from us so far; it grows as long as the peer reads."""
 

@@ -137,6 +137,11 @@ class WebSocketTransport:
         return self._below.unsent
 
     @property
+    def held(self) -> int:
+        """Bytes that are kept, in either direction."""
+        return len(self._behind) + self._below.held
+
+    @property
     def taken(self) -> int:
         """Bytes that have been taken from us; see Transport."""
         return self._below.taken

@@ -21,10 +21,12 @@ The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
     server_name, type 0   (RFC 6066, 3)    2 + n: one entry, of type 0 and 2 + n bytes of host name
     ALPN, type 16         (RFC 7301, 3.1)  2 + n: protocols of 1 + n bytes each
 
-This judges nothing. Whatever comes is OpenSSL's to take or to refuse, in its own words, and the
-one question here is which context it does that with. So bytes that can't be read are no error:
-they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL could know it. Nothing
-is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT bytes of it.
+This judges nothing. Whatever comes is OpenSSL's to take or to refuse, in its own words. The
+questions here are which context it does that with, and whether all of it is there: OpenSSL takes
+as much memory for a ClientHello as that says it has bytes, as soon as it says so. Bytes that can't
+be read are no error: they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL
+could know it. Nothing is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT
+bytes of it.
 """
 
 import struct
@@ -63,6 +65,21 @@ class ClientHello:
 
 UNREADABLE: Final = ClientHello(None, ())
 """For all that is no ClientHello, or one too long, or one that can't be read in full."""
+
+
+def is_whole(piece: bytes | bytearray | memoryview) -> bool:
+    """Return whether the first bytes of a connection hold a ClientHello in one record, as usual."""
+    if len(piece) < _RECORD.size + _MESSAGE_HEADER_LENGTH:
+        return False
+    kind, major, _minor, length = _RECORD.unpack_from(piece)
+    start = _RECORD.size
+    size = _MESSAGE_HEADER_LENGTH + int.from_bytes(piece[start + 1 : start + 4], "big")
+    return (
+        kind == _HANDSHAKE
+        and major == _MAJOR_VERSION
+        and piece[start] == _CLIENT_HELLO
+        and size <= length <= min(_MAX_FRAGMENT, len(piece) - start)
+    )
 
 
 class HelloReader:

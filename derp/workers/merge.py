@@ -21,6 +21,8 @@ GAUGES: Final = frozenset(
         "current_connections",
         "current_home_connections",
         "current_notideal_connections",
+        "pending_bytes",
+        "pending_connections",
         "tls_active",
     }
 )

@@ -15,7 +15,7 @@ LEFT_OUT = {
     r"go_.*": "figures of the Go runtime, under names that say so",
     r"memstats_.*": "the Go allocator's figures; process_resident_memory_bytes is offered",
 }
-OURS = {"derp_connection_ends"}
+OURS = {"derp_connection_ends", "derper_pending_bytes", "derper_pending_connections"}
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?")
 
@@ -204,6 +204,8 @@ def test_each_plain_counter_is_shown_under_its_own_name():
         "packets_received_other": 'derp_packets_received_kind{kind="other"}',
         "tls_accepted_connections": "tls_listener_accepted_connections",
         "tls_rejected_connections": "tls_listener_rejected_connections",
+        "pending_bytes": "derper_pending_bytes",
+        "pending_connections": "derper_pending_connections",
     }
     plain = [field.name for field in attrs.fields(Metrics) if field.type is int]
     metrics = Metrics(**{name: 1000 + n for n, name in enumerate(plain)})

@@ -117,7 +117,10 @@ async def test_accepted_sockets_are_handed_on(loopback: socket.socket) -> None:
     accepted: list[tuple[socket.socket, Endpoint]] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            accept_forever, loopback, lambda *pair: accepted.append(pair), Descriptors()
+            accept_forever,
+            loopback,
+            lambda *pair, full: accepted.append(pair) or not full,
+            Descriptors(),
         )
         clients = [socket.create_connection(loopback.getsockname()) for _ in range(100)]
         with trio.fail_after(PATIENCE):
@@ -162,10 +165,11 @@ async def test_without_descriptors_it_complains_once_and_goes_on(
     listener = FailingListener(*[number] * 20)
     handed = []
 
-    def handle(sock: socket.socket, remote: Endpoint) -> None:
+    def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
         sock.close()
         handed.append(remote)
         nursery.cancel_scope.cancel()
+        return True
 
     with caplog.at_level(logging.ERROR):
         async with trio.open_nursery() as nursery:
@@ -178,12 +182,17 @@ async def test_without_descriptors_it_complains_once_and_goes_on(
     listener.close()
 
 
-async def test_whoever_finds_no_room_is_told_at_once(loopback: socket.socket) -> None:
-    accepted: list[socket.socket] = []
+@pytest.mark.parametrize("room_is_made", [False, True])
+async def test_where_there_is_no_room_it_is_said(
+    loopback: socket.socket, room_is_made: bool
+) -> None:
+    told: list[bool] = []
     descriptors = Descriptors(limit=lambda: 1)
 
-    def handle(sock: socket.socket, remote: Endpoint) -> None:
-        accepted.append(sock)
+    def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
+        told.append(full)
+        sock.close()
+        return room_is_made
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept_forever, loopback, handle, descriptors)
@@ -193,17 +202,46 @@ async def test_whoever_finds_no_room_is_told_at_once(loopback: socket.socket) ->
                 assert await stream.receive_some() == b""
             await stream.aclose()
         nursery.cancel_scope.cancel()
-    assert descriptors.refused == 3
-    assert not accepted
+    assert told == [True] * 3
+    assert descriptors.refused == (0 if room_is_made else 3)
+
+
+@pytest.mark.parametrize(
+    ("address", "here"), [("127.0.0.1", True), ("127.0.1.1", False), ("::1", True)]
+)
+async def test_the_reserve_is_for_exactly_loopback(address: str, here: bool) -> None:
+    seen: list[bool] = []
+
+    class Seeing(Descriptors):
+        def has_room(self, number: int, now: float, *, from_here: bool = False) -> bool:
+            seen.append(from_here)
+            return True
+
+    host = "::1" if ":" in address else "127.0.0.1"
+    (listener,) = open_listeners(host, 0, TCPOptions())
+
+    def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
+        sock.close()
+        nursery.cancel_scope.cancel()
+        return True
+
+    with listener, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_forever, listener, handle, Seeing())
+            target = (host, listener.getsockname()[1])
+            with socket.create_connection(target, source_address=(address, 0)):
+                await trio.sleep_forever()
+    assert seen == [here]
 
 
 async def test_an_error_of_the_new_connection_is_not_ours() -> None:
     listener = FailingListener(errno.EPERM, errno.ENETDOWN)
     async with trio.open_nursery() as nursery:
 
-        def handle(sock: socket.socket, remote: Endpoint) -> None:
+        def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
             sock.close()
             nursery.cancel_scope.cancel()
+            return False
 
         nursery.start_soon(accept_forever, listener, handle, Descriptors())
     assert listener.accepts >= 3

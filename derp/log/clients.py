@@ -1,0 +1,103 @@
+"""Keeping those who may come in from filling the log, too.
+
+Joins and leaves are logged one by one: few of one client and of one network in a window of time,
+and in all as many as a rate allows. The rest are counted, and of each kind the count is logged
+once when the window is over. Time is passed in, in seconds of any monotonic clock.
+
+    if events.admit("joined", client, network, now):
+        logger.info("joined", client=client, ...)
+
+    for summary in events.due(now):         # from a timer, about once a second
+        logger.info(f"{summary.event} more", connections=summary.count, ...)
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from derp.log.coalesce import MAX_SOURCES
+
+WINDOW: Final = 60.0
+PER_CLIENT: Final = 5
+PER_NETWORK: Final = 60
+"""Events of one kind in a window."""
+
+
+@attrs.frozen
+class ClientSummary:
+    """Events of one kind that were not logged one by one."""
+
+    event: str
+    count: int
+    seconds: float
+    """From the first event of the window, logged or not, to the summary."""
+    clients: int
+    networks: int
+    """How many different ones; MAX_SOURCES means as many or more."""
+
+
+@attrs.define
+class _Rest:
+    count: int = 0
+    clients: set[str] = attrs.field(factory=set)
+    networks: set[str] = attrs.field(factory=set)
+
+
+class ClientEvents:
+    """Says which joins and leaves are worth a line, and counts the others.
+
+    `allow` says whether there may be another line at a time. What is remembered is bounded by the
+    lines that it allows in a window.
+    """
+
+    def __init__(self, allow: Callable[[float], bool]) -> None:
+        self._allow = allow
+        self._start: float | None = None
+        """When the window began; None before the first event."""
+        self._logged: Counter[tuple[str, str]] = Counter()
+        """Lines of this window: by event and client, and by event and network."""
+        self._rest: dict[str, _Rest] = {}
+
+    def admit(self, event: str, client: str, network: str | None, now: float) -> bool:
+        """Return whether to log this event by itself; if not, it is counted.
+
+        `network` is None where many clients come from the same address by a proxy.
+        """
+        if self._start is None or (now - self._start >= WINDOW and not self._rest):
+            self._begin(now)
+        of_client, of_network = (event, client), (event, network or "")
+        logged = self._logged
+        if logged[of_client] < PER_CLIENT and logged[of_network] < PER_NETWORK and self._allow(now):
+            logged[of_client] += 1
+            if network is not None:
+                logged[of_network] += 1
+            return True
+        rest = self._rest.setdefault(event, _Rest())
+        rest.count += 1
+        for found, name in ((rest.clients, client), (rest.networks, network)):
+            if name is not None and len(found) < MAX_SOURCES:
+                found.add(name)
+        return False
+
+    def due(self, now: float) -> list[ClientSummary]:
+        """End the window if its time is over, and return what was counted in it."""
+        if self._start is None or now - self._start < WINDOW:
+            return []
+        return self.drain(now)
+
+    def drain(self, now: float) -> list[ClientSummary]:
+        """End the window, for the last summaries before the server stops."""
+        start = now if self._start is None else self._start
+        summaries = [
+            ClientSummary(event, rest.count, now - start, len(rest.clients), len(rest.networks))
+            for event, rest in self._rest.items()
+        ]
+        self._begin(None)
+        return summaries
+
+    def _begin(self, now: float | None) -> None:
+        self._start = now
+        self._logged.clear()
+        self._rest.clear()
