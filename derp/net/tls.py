@@ -32,7 +32,7 @@ from typing import Final
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
-from derp.wire.clienthello import ClientHello, HelloReader, is_whole
+from derp.wire.clienthello import ClientHello, HelloReader, is_server_hello, is_whole
 
 FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is given at a time."""
@@ -106,10 +106,10 @@ class TLSTransport(TCPTransport):
         and what `hold` raises.
         """
         ciphertext = await self._begin(hold)
-        while not self._shake(ciphertext):
+        waits_for_hello = True
+        while (said := self._shake(ciphertext)) is not None:
             del ciphertext  # a whole ClientHello may be long
-            if self._ssl.cipher() is None:
-                # Nothing is agreed on yet: it waits for a ClientHello, or for the end of one.
+            if waits_for_hello and (waits_for_hello := not is_server_hello(said)):
                 hold(HELLO_MEMORY)
             await self.flush()
             ciphertext = await self._heard()
@@ -150,21 +150,20 @@ class TLSTransport(TCPTransport):
         context = engine.context if choose is None else choose(hello, self.local)
         return context, reader.flight
 
-    def _shake(self, ciphertext: Piece) -> bool:
-        """Take a step of the handshake, and return whether it was the last one."""
+    def _shake(self, ciphertext: Piece) -> bytes | None:
+        """Take a step of the handshake; return what was said, or None if it was the last one."""
         self._engine.incoming.write(ciphertext)
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
-            self._speak()
-            return False
+            return self._speak()
         except ssl.SSLError as error:
             raise self._failed(error) from error
         # What came behind the handshake is the peer's first request.
         self._carry = self._drained()
         self.more = True
         self._speak()
-        return True
+        return None
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt what has arrived into `view`; see Transport."""
@@ -270,17 +269,16 @@ class TLSTransport(TCPTransport):
         incoming = self._engine.incoming
         return incoming.read() if incoming.pending else b""
 
-    def _speak(self) -> None:
-        """Send what OpenSSL has to say, behind what is still unsent."""
+    def _speak(self) -> bytes:
+        """Send what OpenSSL has to say, behind what is still unsent; return it."""
         ciphertext = self._engine.outgoing.read()
-        if not ciphertext:
-            return
         if self._unsent:
             self._unsent = bytes(self._unsent) + ciphertext
-            return
-        sent = self._send(ciphertext)
-        if sent < len(ciphertext):
-            self._unsent = memoryview(ciphertext)[sent:]
+        elif ciphertext:
+            sent = self._send(ciphertext)
+            if sent < len(ciphertext):
+                self._unsent = memoryview(ciphertext)[sent:]
+        return ciphertext
 
     def _failed(self, error: ssl.SSLError) -> TLSFailed:
         """Leave the shared BIOs empty, tell the peer, and return what to raise."""

@@ -29,6 +29,7 @@ could know it. Nothing is waited for that OpenSSL would not wait for, and no mor
 bytes of it.
 """
 
+import hashlib
 import struct
 from typing import Final
 
@@ -44,6 +45,10 @@ _MAX_FRAGMENT: Final = 1 << 14
 _RECORD: Final = struct.Struct(">BBBH")
 
 _CLIENT_HELLO: Final = 1
+_SERVER_HELLO: Final = 2
+_RANDOM: Final = slice(11, 43)
+"""Of a ServerHello, counted from the beginning of its record."""
+_HELLO_RETRY_REQUEST: Final = hashlib.sha256(b"HelloRetryRequest").digest()
 _MESSAGE_HEADER_LENGTH: Final = 4
 _VERSION_AND_RANDOM_LENGTH: Final = 34
 
@@ -79,6 +84,19 @@ def is_whole(piece: bytes | bytearray | memoryview) -> bool:
         and major == _MAJOR_VERSION
         and piece[start] == _CLIENT_HELLO
         and size <= length <= min(_MAX_FRAGMENT, len(piece) - start)
+    )
+
+
+def is_server_hello(flight: bytes) -> bool:
+    """Return whether a server's first words take a ClientHello, and don't want another one.
+
+    A HelloRetryRequest is a ServerHello with a random of its own (RFC 8446, 4.1.3).
+    """
+    start = _RECORD.size
+    return (
+        flight[:1] == bytes((_HANDSHAKE,))
+        and flight[start : start + 1] == bytes((_SERVER_HELLO,))
+        and flight[_RANDOM] != _HELLO_RETRY_REQUEST
     )
 
 
