@@ -107,6 +107,7 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
             client.close()
         nursery.cancel_scope.cancel()
     assert len(pending) == pending.held == 0
+    assert not server.poller._urgent_fds
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]]:

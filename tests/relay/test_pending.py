@@ -30,7 +30,7 @@ def fill(connections: PendingConnections, host: str, now: float = 0.0) -> list[P
     """Connect until there is no room."""
     admitted = []
     with contextlib.suppress(ConnectionEnd):
-        while True:
+        while len(admitted) < 10_000:
             admitted.append(connections.admit(host, now))
     return admitted
 
