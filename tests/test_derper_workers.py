@@ -208,7 +208,7 @@ async def test_a_worker_hangs(relay: Derper, clients: Clients) -> None:
     await meet(bob, alice)
     assert children(relay)[0] == pids[0]
     assert varz(relay)["derper_worker_restarts"] == "1"
-    assert page(relay, "/debug/check") == f"{CONSISTENT}\n"
+    assert page(relay, "/debug/check") == CONSISTENT
 
 
 async def test_a_stop_tells_the_clients_of_both(relay: Derper, clients: Clients) -> None:
