@@ -139,6 +139,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("mypy", "deploy/handover.py")
     session.run("lint-imports", "--no-cache")
 
 

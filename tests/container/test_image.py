@@ -76,7 +76,8 @@ def test_what_it_adds(files: tuple[dict[str, Any], dict[str, Any]]) -> None:
     added = {path for path in after.keys() - before.keys() if not path.startswith("/app/venv/")}
     added = {path for path in added if "/__pycache__" not in path and path not in MOUNTED}
     assert added == {
-        *("/app", "/app/certs", "/app/derper", "/app/entrypoint", "/app/venv"),
+        *("/app", "/app/certs", "/app/derper", "/app/entrypoint", "/app/handover.py"),
+        "/app/venv",
         *("/usr/local/bin/derper", "/var/lib/derper"),
     }
     assert (

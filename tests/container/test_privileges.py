@@ -214,6 +214,59 @@ def test_another_user_without_the_right_to_the_volume(dock: Dock) -> None:
     assert ended.stderr.splitlines()[-1].startswith("derper: /app/certs")
 
 
+def test_rights_are_not_had_by_closing_what_is_its_own(dock: Dock) -> None:
+    """A relay that was taken over leaves this for the next start."""
+    certs = dock.volume({"left": File(b"", USER, mode=0), "apart/left": File(b"", USER, mode=0)})
+    close = ["sh", "-c", "chmod 0 /app/certs/apart"]
+    dock.once(*close, options=["--entrypoint=", f"--user={USER}", f"--volume={certs}:/app/certs"])
+    relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED)
+    check_unprivileged(relay)
+    assert "entrypoint" not in relay.log
+
+
+SWAPS = """
+import ctypes, itertools, os
+os.chdir("/certs")
+exchange = ctypes.CDLL(None).renameat2
+pairs = [(f"{a}/{b}", f"{a}/link{b}") for a in range(20) for b in range(50)]
+for _, link in pairs:
+    os.symlink("/outside", link)
+print("ready", flush=True)
+for one, other in itertools.cycle([(a.encode(), b.encode()) for a, b in pairs]):
+    exchange(-100, one, -100, other, 2)
+"""
+"""Directories become links to another volume and directories again, as fast as can be."""
+STARTS = "for a in $(seq 0 19); do DERP_CERT_DIR=/certs/$a /app/entrypoint true || exit; done"
+
+
+def test_what_is_swapped_at_the_right_moment_is_not_given(dock: Dock) -> None:
+    """By a process of the user in another container, to which the same volume belongs."""
+    secrets = [f"{a}/{b}/secret" for a in range(20) for b in range(50)]
+    certs = dock.volume(dict.fromkeys(secrets, File(b"")), owner=USER)
+    outside = dock.volume({"secret": File(b"")})
+    opened = dock.once(
+        *("sh", "-c", "chown derper /certs/*"),
+        options=["--entrypoint=", f"--volume={certs}:/certs"],
+    )
+    assert opened.returncode == 0, opened.stderr
+    swapper = dock.start(
+        *("--entrypoint=/app/venv/bin/python", f"--user={USER}", f"--volume={certs}:/certs"),
+        command=["-c", SWAPS],
+        at={},
+    )
+    swapper.wait_for_log("ready")
+    ended = dock.once(
+        *("sh", "-c", STARTS),
+        options=["--entrypoint=", f"--volume={certs}:/certs", f"--volume={outside}:/outside"],
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert swapper.running, swapper.log
+    swapper.remove()
+    assert dock.contents(outside)["secret"].owner == 0
+    owners = {file.owner for name, file in dock.contents(certs).items() if "/secret" in name}
+    assert USER in owners
+
+
 def complaints(said: str) -> list[str]:
     """The lines that are none of the log."""
     return [line for line in said.splitlines() if not line.startswith("time=")]

@@ -136,7 +136,7 @@ def test_compose_leaves_the_entrypoint_what_it_takes_to_become_the_user():
     added = set(compose()["services.derper.cap_add"])
     (named,) = re.findall(r"without the capabilities (.*?) it can't", Image().entrypoint)
     assert set(re.findall(r"[A-Z_]{2,}", named)) <= added
-    assert "chown" in Image().entrypoint
+    assert "handover.py" in Image().entrypoint
     assert "CHOWN" in added
     assert "user" not in {path.split(".")[-1] for path in compose()}
     assert compose()["services.derper.security_opt"] == ["no-new-privileges:true"]
