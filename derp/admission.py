@@ -5,6 +5,7 @@ and the URLs say by now, reach the clients that are in.
 """
 
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final, NoReturn
@@ -24,6 +25,9 @@ from derp.server import Server
 
 LOOK_EVERY: Final = 5.0
 """Seconds between looks at the list; a change is read after one to two of them."""
+
+UNASKED_EVERY: Final = 2.0
+"""Seconds between attempts to ask about those who were admitted since nobody could be asked."""
 
 SIDE_BY_SIDE: Final = 16
 """Questions at a time about those who are connected, to whichever process of a relay."""
@@ -116,6 +120,7 @@ async def keep(
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_gate, gate, wake, partial(ask_again, server, gate, strict=True))
+        nursery.start_soon(ask_about_unasked, server, gate)
         if every:
             nursery.start_soon(ask_again_forever, server, gate, every)
 
@@ -168,6 +173,22 @@ async def ask_again_forever(
         await ask_again(server, gate, keys, side_by_side=side_by_side)
 
 
+async def ask_about_unasked(
+    server: Server, gate: Judge, side_by_side: int = SIDE_BY_SIDE
+) -> NoReturn:
+    """Ask about those who were admitted since nobody could be asked, as soon as somebody can."""
+    while True:
+        await trio.sleep(UNASKED_EVERY)
+        keys = [key for key in server.unasked if server.hub.local(key) is not None]
+        server.unasked.intersection_update(keys)
+        # By chance, so that the first one is not for ever the same, who alone can't be asked about.
+        random.shuffle(keys)
+        for some in (keys[:1], keys[1:]):
+            await ask_again(server, gate, some, side_by_side=side_by_side)
+            if server.unasked.issuperset(keys[:1]):
+                break
+
+
 async def ask_again(
     server: Server,
     gate: Judge,
@@ -194,6 +215,8 @@ async def ask_again(
         for question in questions:
             if server.hub.local(question.key) is not None:
                 verdict = await gate.ask_again(question)
+                if verdict.certain:
+                    server.unasked.discard(question.key)
                 if not verdict.admitted and (verdict.certain or strict):
                     _end(server, question.key, verdict)
             # What the list alone decides takes no time, and there may be thousands.

@@ -149,6 +149,8 @@ async def _admit(server: Server, transport: Transport, key: bytes, pending: Pend
     if not verdict.admitted:
         whose = node_public_text(key)
         raise NotAdmitted(f"{whose} is refused by {verdict.source}: {verdict.reason}")
+    if not verdict.certain:
+        server.unasked.add(key)
 
 
 def _is_whole_login(leftover: bytes) -> bool:

@@ -94,6 +94,8 @@ class Server:
     rate_limit: RateConfig = NO_LIMIT
     gate: Judge | None = attrs.field(default=None, repr=False)
     """Says who may log in; None where everybody may."""
+    unasked: set[bytes] = attrs.field(init=False, factory=set, repr=False)
+    """Keys that were admitted since nobody could be asked; some of them may have left."""
     metrics: Metrics = attrs.field(factory=Metrics)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """What mesh peers show to be trusted, 32 bytes; None where there are none."""

@@ -12,6 +12,9 @@
     controller     whom a control server admits, asked by HTTP
     causes         what lies under an exception of the HTTP library
     memory         verdicts, remembered for a time
+    limiter        how many questions go to a source at a time, and when it counts as down
+    fairqueue      in which order they wait
+    asker          asks one source so
     gate           asks the sources in order, remembers, counts
     judge          the gate as logins know it, in this process or in another one
 

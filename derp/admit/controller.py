@@ -4,8 +4,8 @@
     {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
 
 Headscale's /verify is one. As with the Go derper, redirects are followed, and what can't be asked
-is told apart from what gives a bad answer: up to the response's head all trouble is UNKNOWN,
-which fails open unless the operator says otherwise; from then on it is REFUSED.
+is told apart from what gives a bad answer: up to the response's head all trouble is UNREACHABLE,
+LATE or UNKNOWN, which fails open unless the operator says otherwise; from then on it is REFUSED.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
 Ours are the Authorization header, the private root certificates, and that an answer nested some
@@ -23,13 +23,11 @@ import httpx
 import trio
 
 from derp.admit.causes import os_errors
-from derp.admit.question import Answer, Outcome, Question
+from derp.admit.question import ANSWER_TIMEOUT, Answer, Outcome, Question
 from derp.errors import StartError, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.wire.keys import node_public_text
 
-TIMEOUT: Final = 5.0
-"""Seconds for one question, redirects included."""
 BODY_LIMIT: Final = 4 << 10
 """Bytes of an answer that are looked at."""
 MAX_REQUESTS: Final = 10
@@ -48,7 +46,7 @@ class Controller:
         url: str,
         authorization: str = "",
         ca_bundle: Path | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         """Read the root certificates from disk: the machine's, and those of `ca_bundle`.
 
@@ -100,7 +98,7 @@ class Controller:
     async def ask(self, question: Question) -> Answer:
         """Ask whether the controller admits the client."""
         reason = f"{self._host} gave no answer within {self._timeout:g} s"
-        too_late = Answer(Outcome.UNKNOWN, reason)
+        too_late = Answer(Outcome.LATE, reason)
         with trio.move_on_after(self._timeout):
             try:
                 response = await self._response_to(question)
@@ -153,18 +151,23 @@ class Controller:
 
     def _trouble(self, error: Exception) -> Answer:
         causes = list(os_errors(error))
+        is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
+        outcome = Outcome.UNKNOWN
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            # Where a redirect leads to may depend on the question.
+            is_first = error.request.url == self._url
+            outcome = Outcome.UNREACHABLE if is_first else Outcome.UNKNOWN
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return Answer(
-                    Outcome.UNKNOWN,
+                    outcome,
                     f"{self._host} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
                     f"is of an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
         reason = f"{self._host} can't be asked ({strerror or str(error) or type(error).__name__})"
-        is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
-        return Answer(Outcome.NO_ROOM if is_ours else Outcome.UNKNOWN, reason)
+        return Answer(Outcome.NO_ROOM if is_ours else outcome, reason)
 
 
 class _Connects:

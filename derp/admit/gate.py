@@ -5,12 +5,12 @@
     and one of the URLs must allow it        (where there are any)
 
 Where there is only the file, whoever is not in it is out. tailscaled that can't be asked refuses;
-URLs that can't be asked admit, unless told otherwise, as those of the Go derper do. Where it is we
-who can't ask, because too many strangers knock, nobody is admitted.
+URLs that can't be asked admit, unless told otherwise, as those of the Go derper do. That they can't
+be asked is shown by a question that had the URL to itself (`limiter`): where too many strangers
+knock for the URL or for us, those who get no answer are refused.
 
-Each source is asked by STRANGERS_ROOM questions side by side at most, and has room left for the
-keys that were admitted lately. Connections that come with the same question share one answer. Of
-two questions about the same client the later one counts.
+Connections that come with the same question share one answer. Of two questions about the same
+client the later one counts.
 """
 
 import time
@@ -21,15 +21,12 @@ import attrs
 import trio
 
 from derp import log
+from derp.admit.asker import Asker
 from derp.admit.memory import Memory, Verdict
 from derp.admit.nodelist import Listing
-from derp.admit.question import Answer, Outcome, Question, Source
+from derp.admit.question import LOST, Answer, Outcome, Question, Source
 from derp.metrics import Metrics
 
-STRANGERS_ROOM: Final = 128
-FAMILIAR_ROOM: Final = 32
-ROOM_TIMEOUT: Final = 5.5
-"""Seconds that a question waits for room: longer than a source takes to turn out to be away."""
 VERDICT_TIMEOUT: Final = 8.0
 """Seconds for a verdict: clients give up after 10 s."""
 MAX_REFUSED_SHOWN: Final = 100
@@ -66,10 +63,9 @@ class _UnderWay:
 
 @attrs.define(eq=False)
 class _Asked:
-    """What there is for each source: the room for questions, and trouble with it."""
+    """What there is for each source: who asks it, and trouble with it."""
 
-    strangers: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(STRANGERS_ROOM))
-    familiar: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(FAMILIAR_ROOM))
+    asker: Asker
     logged: str = ""
     """The trouble that was logged last, and when."""
     logged_at: float = -TROUBLE_EVERY
@@ -100,7 +96,9 @@ class Gate:
         self._memory = Memory(remember)
         self._under_way: dict[Question, _UnderWay] = {}
         self._asked = {
-            source: _Asked() for source in (tailscaled, *controllers) if source is not None
+            source: _Asked(Asker(source))
+            for source in (tailscaled, *controllers)
+            if source is not None
         }
 
     async def admit(self, question: Question, *, at_once: bool = False) -> Verdict:
@@ -126,18 +124,8 @@ class Gate:
         return verdict
 
     async def ask_again(self, question: Question) -> Verdict:
-        """Ask, whatever is remembered or under way, and remember the verdict instead."""
-        self._under_way[question] = this = _UnderWay()
-        try:
-            this.verdict = await self._judge(question)
-        finally:
-            # What a later question, or a changed list, has overtaken is not remembered.
-            if self._under_way.get(question) is this:
-                del self._under_way[question]
-                if this.verdict is not None:
-                    self._memory.note(question, this.verdict, trio.current_time())
-            this.done.set()
-        return this.verdict
+        """Ask about a client that is connected, and remember the verdict instead of any other."""
+        return await self._ask_anew(question, urgent=True)
 
     def is_familiar(self, key: bytes) -> bool:
         """Tell whether a key was admitted lately."""
@@ -152,7 +140,8 @@ class Gate:
         """Ask tailscaled about nobody, so that it shows at the start if it can't be asked."""
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
-            await self._ask(self.tailscaled, Question(bytes(32), "127.0.0.1"), deadline)
+            nobody = Question(bytes(32), "127.0.0.1")
+            await self._ask(self.tailscaled, nobody, deadline, urgent=True)
 
     async def _ask_with_others(self, question: Question) -> Verdict:
         """Ask, or wait for the answer to the same question."""
@@ -160,7 +149,21 @@ class Gate:
             await other.done.wait()
             if other.verdict is not None:
                 return other.verdict
-        return await self.ask_again(question)
+        return await self._ask_anew(question, urgent=self._memory.is_familiar(question.key))
+
+    async def _ask_anew(self, question: Question, *, urgent: bool) -> Verdict:
+        """Ask, whatever is remembered or under way."""
+        self._under_way[question] = this = _UnderWay()
+        try:
+            this.verdict = await self._judge(question, urgent=urgent)
+        finally:
+            # What a later question, or a changed list, has overtaken is not remembered.
+            if self._under_way.get(question) is this:
+                del self._under_way[question]
+                if this.verdict is not None:
+                    self._memory.note(question, this.verdict, trio.current_time())
+            this.done.set()
+        return this.verdict
 
     def _look_into_list(self, question: Question) -> Verdict | None:
         """Return the verdict of the list, None where it is for others to say."""
@@ -177,25 +180,25 @@ class Gate:
             self._metrics.admission(listing.name, answer.outcome.value)
         return verdict
 
-    async def _judge(self, question: Question) -> Verdict:
+    async def _judge(self, question: Question, *, urgent: bool) -> Verdict:
         verdict = self._look_into_list(question)
         if verdict is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT
         if self.tailscaled is not None:
-            answer = await self._ask(self.tailscaled, question, deadline)
+            answer = await self._ask(self.tailscaled, question, deadline, urgent=urgent)
             if answer.outcome is not Outcome.ALLOWED:
                 return _refusal(self.tailscaled.name, answer)
             if not self.controllers:
                 return Verdict(admitted=True, source=self.tailscaled.name)
-        return await self._judge_by_url(question, deadline)
+        return await self._judge_by_url(question, deadline, urgent=urgent)
 
-    async def _judge_by_url(self, question: Question, deadline: float) -> Verdict:
+    async def _judge_by_url(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
         """Ask all URLs side by side; the first that allows is enough."""
         answers: list[tuple[Source, Answer]] = []
 
         async def ask(source: Source) -> None:
-            answer = await self._ask(source, question, deadline)
+            answer = await self._ask(source, question, deadline, urgent=urgent)
             answers.append((source, answer))
             if answer.outcome is Outcome.ALLOWED:
                 nursery.cancel_scope.cancel()
@@ -203,48 +206,26 @@ class Gate:
         async with trio.open_nursery() as nursery:
             for source in self.controllers:
                 nursery.start_soon(ask, source)
-        for decisive in (Outcome.ALLOWED, Outcome.NO_ROOM, Outcome.UNKNOWN, Outcome.REFUSED):
-            for source, answer in answers:
-                if answer.outcome is not decisive:
-                    continue
-                if decisive is Outcome.ALLOWED:
-                    return Verdict(admitted=True, source=source.name)
-                verdict = _refusal(source.name, answer)
-                opens = decisive is Outcome.UNKNOWN and self._fail_open
-                return attrs.evolve(verdict, admitted=opens)
-        raise AssertionError("each source gives an answer")
+        source, answer = min(answers, key=_weight)
+        if answer.outcome is Outcome.ALLOWED:
+            return Verdict(admitted=True, source=source.name)
+        opens = answer.outcome in LOST and self._fail_open
+        return attrs.evolve(_refusal(source.name, answer), admitted=opens)
 
-    async def _ask(self, source: Source, question: Question, deadline: float) -> Answer:
-        """Ask a source, as soon as there is room, and count its answer."""
+    async def _ask(
+        self, source: Source, question: Question, deadline: float, *, urgent: bool
+    ) -> Answer:
+        """Ask a source in turn, and count its answer."""
         asked = self._asked[source]
-        room = asked.familiar if self._memory.is_familiar(question.key) else asked.strangers
-        with trio.move_on_at(min(deadline, trio.current_time() + ROOM_TIMEOUT)) as waiting:
-            await room.acquire()
-        answer = None
-        if not waiting.cancelled_caught:
-            try:
-                with trio.move_on_at(deadline):
-                    answer = await source.ask(question)
-            finally:
-                room.release()
-        if answer is None:
-            answer = self._not_in_time(source)
+        answer = await asked.asker.ask(question, deadline, urgent=urgent)
         self._metrics.admission(source.name, answer.outcome.value)
-        if answer.outcome in {Outcome.UNKNOWN, Outcome.NO_ROOM}:
-            if answer.outcome is Outcome.UNKNOWN:
-                self.troubles[source.name] = answer.reason
-            self._log_trouble(source, asked, answer)
-        else:
+        if answer.outcome in {Outcome.ALLOWED, Outcome.REFUSED}:
             self.troubles.pop(source.name, None)
+            return answer
+        if answer.outcome in LOST:
+            self.troubles[source.name] = answer.reason
+        self._log_trouble(source, asked, answer)
         return answer
-
-    def _not_in_time(self, source: Source) -> Answer:
-        """Answer for a source that could not be asked in time: it is away, or we ask too much."""
-        trouble = self.troubles.get(source.name)
-        if trouble is not None:
-            return Answer(Outcome.UNKNOWN, trouble)
-        reason = f"no answer in time among up to {STRANGERS_ROOM} others; is it slow, or attacked?"
-        return Answer(Outcome.NO_ROOM, reason)
 
     def _log_trouble(self, source: Source, asked: _Asked, answer: Answer) -> None:
         now = trio.current_time()
@@ -252,8 +233,8 @@ class Gate:
         if now - asked.logged_at < wait:
             return
         asked.logged, asked.logged_at = answer.reason, now
-        unknown = answer.outcome is Outcome.UNKNOWN
-        opens = unknown and source in self.controllers and self._fail_open
+        is_lost = answer.outcome in LOST
+        opens = is_lost and source in self.controllers and self._fail_open
         event = _ADMITTED_UNASKED if opens else _REFUSED_UNASKED
         logger.error(event, source=source.name, reason=answer.reason)
 
@@ -263,6 +244,14 @@ class Gate:
         while len(self.refused) >= MAX_REFUSED_SHOWN:
             del self.refused[next(iter(self.refused))]
         self.refused[question.key] = Refused(question.key, count, time.time(), verdict.reason)
+
+
+_ORDER: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *LOST, Outcome.REFUSED)
+
+
+def _weight(said: tuple[Source, Answer]) -> int:
+    """Order what several URLs say: the least one is decisive."""
+    return _ORDER.index(said[1].outcome)
 
 
 def _refusal(source: str, answer: Answer) -> Verdict:

@@ -1,9 +1,13 @@
 """What is asked of those who know the clients, and what they answer. Pure."""
 
 import enum
-from typing import Protocol
+import ipaddress
+from typing import Final, Protocol
 
 import attrs
+
+ANSWER_TIMEOUT: Final = 5.0
+"""Seconds that a source has for an answer (Go: verifyClient)."""
 
 
 @attrs.frozen
@@ -15,6 +19,12 @@ class Question:
     source: str
     """The client's IP address as text, without a port."""
 
+    @property
+    def network(self) -> str:
+        """The network that the address most likely shares with its owner's others."""
+        bits = 64 if ":" in self.source else 24
+        return str(ipaddress.ip_network(f"{self.source}/{bits}", strict=False))
+
 
 class Outcome(enum.Enum):
     """What came of a question; the values are labels of metrics."""
@@ -22,10 +32,18 @@ class Outcome(enum.Enum):
     ALLOWED = "allowed"
     REFUSED = "refused"
     UNKNOWN = "unknown"
-    """The source could not be asked, or what it said makes no sense."""
+    """The source hung up on this question, or what it said makes no sense."""
+    UNREACHABLE = "unreachable"
+    """There was no connection to the source, and so would be none for any question."""
+    LATE = "late"
+    """The source gave no answer in the time that it has."""
     NO_ROOM = "no_room"
     """We could not ask: there were too many questions, or too few descriptors. Strangers can bring
     that about, so that nobody is admitted for it, whatever fails open otherwise."""
+
+
+LOST: Final = (Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN)
+"""What the source is the cause of, but no answer. It may fail open."""
 
 
 @attrs.frozen

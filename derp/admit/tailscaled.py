@@ -23,11 +23,9 @@ import httpx
 import trio
 
 from derp.admit.causes import os_errors
-from derp.admit.question import Answer, Outcome, Question
+from derp.admit.question import ANSWER_TIMEOUT, Answer, Outcome, Question
 from derp.wire.keys import node_public_text
 
-TIMEOUT: Final = 5.0
-"""Seconds for all requests of one question."""
 WHOIS_LIMIT: Final = 1 << 20
 """Bytes of an answer about one node."""
 STATUS_LIMIT: Final = 16 << 20
@@ -53,7 +51,7 @@ class Tailscaled:
 
     name: Final = "tailscaled"
 
-    def __init__(self, socket: Path, timeout: float = TIMEOUT) -> None:
+    def __init__(self, socket: Path, timeout: float = ANSWER_TIMEOUT) -> None:
         self._socket = socket
         self._timeout = timeout
         # Never used: httpx would read all of the machine's root certificates for one.
@@ -65,14 +63,17 @@ class Tailscaled:
             f"tailscaled at -socket {self._socket} gave no answer within {self._timeout:g} s; "
             "restart it if that goes on"
         )
+        outcome = Outcome.LATE
         with trio.move_on_after(self._timeout):
             try:
                 return await self._ask(question.key)
             except _TroubleError as trouble:
-                reason = str(trouble)
+                outcome, reason = Outcome.UNKNOWN, str(trouble)
             except httpx.HTTPError as error:
+                is_closed = isinstance(error, httpx.ConnectError)
+                outcome = Outcome.UNREACHABLE if is_closed else Outcome.UNKNOWN
                 reason = self._explain(error)
-        return Answer(Outcome.UNKNOWN, reason)
+        return Answer(outcome, reason)
 
     async def _ask(self, key: bytes) -> Answer:
         node = node_public_text(key)

@@ -9,6 +9,7 @@ A question is {"key": HEX, "source": IP}, a verdict has the fields of Verdict. E
 again about the clients that it has; together they don't ask more side by side than one would.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -27,8 +28,11 @@ from derp.workers.asking import Call, Crew
 from derp.workers.control import Handler, Json
 
 MAX_UNDER_WAY: Final = 4096
-"""Questions that may wait in the supervisor; those about clients that were admitted lately may do
-so up to twice that. Whoever has left while they wait is not there to take them back."""
+"""Questions that may wait in the supervisor, of any sort; that a client has left takes back none.
+Of networks with few of them half as many more may wait, and twice as many in all about clients that
+were admitted lately."""
+FEW: Final = 32
+"""Questions of one network that are few."""
 KEYS_AT_ONCE: Final = 1000
 """Most keys in one message: a list may have 200,000."""
 TELL_TRIES: Final = 3
@@ -48,6 +52,7 @@ class GateForWorkers:
         self._gate = gate
         self._crew = crew
         self._under_way = 0
+        self._networks: Counter[str] = Counter()
         self.handlers: dict[str, Handler] = {_ADMIT: self._admit, _ASK_AGAIN: self._ask_again}
 
     async def keep(self, wake: trio.MemoryReceiveChannel[None]) -> None:
@@ -56,13 +61,25 @@ class GateForWorkers:
 
     async def _admit(self, body: Json) -> Json:
         question = _question(body)
-        room = 2 * MAX_UNDER_WAY if self._gate.is_familiar(question.key) else MAX_UNDER_WAY
-        at_once = self._under_way >= room
+        network = question.network
+        at_once = self._under_way >= self._room(question.key, network)
         self._under_way += 1
+        self._networks[network] += 1
         try:
             return attrs.asdict(await self._gate.admit(question, at_once=at_once))
         finally:
             self._under_way -= 1
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
+
+    def _room(self, key: bytes, network: str) -> int:
+        """Return how many questions may be under way for another one to be asked."""
+        if self._gate.is_familiar(key):
+            return 2 * MAX_UNDER_WAY
+        if self._networks[network] < FEW:
+            return MAX_UNDER_WAY + MAX_UNDER_WAY // 2
+        return MAX_UNDER_WAY
 
     async def _ask_again(self, body: Json) -> Json:
         return attrs.asdict(await self._gate.ask_again(_question(body)))
@@ -132,6 +149,9 @@ class Dismissals:
             side_by_side=self._side_by_side,
         )
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                admission.ask_about_unasked, self._server, self._gate, self._side_by_side
+            )
             if self._every:
                 nursery.start_soon(
                     admission.ask_again_forever,

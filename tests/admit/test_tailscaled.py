@@ -149,7 +149,7 @@ async def test_a_restarted_tailscaled_is_asked_at_its_new_socket(
     assert (await source.ask(question)).outcome is Outcome.ALLOWED
     first.scope.cancel()
     await trio.Path(path).unlink()
-    assert (await source.ask(question)).outcome is Outcome.UNKNOWN
+    assert (await source.ask(question)).outcome is Outcome.UNREACHABLE
     second = await start_unix(path, local_api(KNOWN))
     assert (await source.ask(question)).outcome is Outcome.ALLOWED
     assert (len(first.requests), len(second.requests)) == (1, 1)
@@ -162,14 +162,14 @@ async def test_a_socket_that_was_left_behind_by_a_dead_tailscaled(
     server.scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     answer = await Tailscaled(path).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.UNREACHABLE
     assert "nobody listens there" in answer.reason
     assert "mount the directory" in answer.reason
 
 
 async def test_no_socket(path: Path, question: Question) -> None:
     answer = await Tailscaled(path).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.UNREACHABLE
     assert f"-socket {path}: no such socket" in answer.reason
     assert "mount the directory" in answer.reason
 
@@ -178,20 +178,20 @@ async def test_a_file_or_a_directory_in_place_of_the_socket(path: Path, question
     await trio.Path(path).write_text("not a socket")
     for wrong in (path, path.parent):
         answer = await Tailscaled(wrong).ask(question)
-        assert answer.outcome is Outcome.UNKNOWN
+        assert answer.outcome is Outcome.UNREACHABLE
         assert f"-socket {wrong}: nobody listens there" in answer.reason
 
 
 async def test_a_path_below_a_file(path: Path, question: Question) -> None:
     await trio.Path(path).write_text("not a directory")
     answer = await Tailscaled(path / "socket").ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.UNREACHABLE
     assert os.strerror(errno.ENOTDIR) in answer.reason
 
 
 async def test_a_path_too_long_for_a_socket(tmp_path: Path, question: Question) -> None:
     answer = await Tailscaled(tmp_path / ("x" * 200)).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.UNREACHABLE
     assert "too long" in answer.reason
 
 
@@ -206,7 +206,7 @@ async def test_a_socket_that_may_not_be_opened(
     await start_unix(path, local_api(KNOWN))
     monkeypatch.setattr(trio, "open_unix_socket", refuse)
     answer = await Tailscaled(path).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.UNREACHABLE
     assert "permission denied; run derper as a user who may" in answer.reason
 
 
@@ -226,7 +226,7 @@ async def test_slow_is_given_up_and_nothing_stays_open(
 ) -> None:
     server = await start_unix(path, local_api(said))
     answer = await Tailscaled(path, timeout=SHORT).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.LATE
     assert "no answer within 0.2 s" in answer.reason
     with trio.fail_after(5):
         await server.left.wait()
@@ -237,7 +237,7 @@ async def test_both_requests_share_one_deadline(
 ) -> None:
     server = await start_unix(path, local_api(NO_MATCH, (Hang(),)))
     answer = await Tailscaled(path, timeout=SHORT).ask(question)
-    assert answer.outcome is Outcome.UNKNOWN
+    assert answer.outcome is Outcome.LATE
     assert len(server.requests) == 2
 
 

@@ -1,0 +1,84 @@
+"""Asks one source: as many questions side by side as it can take, each in its turn."""
+
+from typing import Final
+
+import attrs
+import trio
+
+from derp.admit.limiter import Fate, Limiter, Turn
+from derp.admit.question import ANSWER_TIMEOUT, Answer, Outcome, Question, Source
+
+_NOT_IN_TIME: Final = Answer(
+    Outcome.NO_ROOM, "no answer in time, among many others; is it slow, or are we attacked?"
+)
+
+
+@attrs.define(eq=False)
+class _Waiting(Turn):
+    """A turn of a task that waits for the answer."""
+
+    called: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it is under way, or has an answer."""
+    asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    recalled: bool = False
+    """Whether it waits again, whatever comes of its question."""
+    answer: Answer | None = None
+
+
+class Asker:
+    """One source, and the questions that wait for it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._limiter: Limiter[_Waiting] = Limiter()
+
+    async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Answer:
+        """Ask in turn; no number of strangers brings about an outcome other than NO_ROOM.
+
+        It takes until `deadline`; in the rare case that the source gets a pause first, longer.
+        """
+        turn = _Waiting(question.network, deadline - ANSWER_TIMEOUT, urgent)
+        self._limiter.wait(turn)
+        self._call_next()
+        try:
+            while turn.answer is None:
+                with trio.move_on_at(deadline):
+                    await turn.called.wait()
+                if not turn.called.is_set():
+                    return _NOT_IN_TIME
+                if turn.answer is None:
+                    turn.called = trio.Event()
+                    await self._ask(turn, question)
+            return turn.answer
+        finally:
+            self._limiter.leave(turn, trio.current_time())
+            self._call_next()
+
+    async def _ask(self, turn: _Waiting, question: Question) -> None:
+        """Ask, and see to what follows for this turn and others."""
+        answer, turn.recalled = None, False
+        with trio.CancelScope() as turn.asking:
+            await trio.sleep_until(turn.begins)
+            answer = await self._source.ask(question)
+        if answer is None or turn.recalled:
+            return
+        now = trio.current_time()
+        match self._limiter.ended(turn, answer.outcome, now):
+            case Fate.FINAL:
+                turn.answer = answer
+            case Fate.DOWN:
+                for each in (turn, *self._limiter.take_waiting()):
+                    each.answer = answer
+                    each.called.set()
+            case Fate.OVERLOADED:
+                turn.answer = _NOT_IN_TIME
+            case Fate.ALL_AGAIN:
+                for each in self._limiter.recall_all(now):
+                    each.recalled = True
+                    each.asking.cancel()
+        self._call_next()
+
+    def _call_next(self) -> None:
+        now = trio.current_time()
+        while (turn := self._limiter.next(now)) is not None:
+            turn.called.set()
