@@ -8,11 +8,15 @@ How it works, and what must never happen here:
 - All connections share one pair of MemoryBIOs and one buffer for ciphertext, kept in a TLSEngine.
   That is what keeps an idle connection small: each has an SSL object and nothing else. It is
   sound because every method below runs from its first touch of a BIO to its last without an
-  await, and leaves both BIOs empty. `_drained` sees to the incoming one: OpenSSL itself takes up
-  a half-received record, and what it has not looked at yet is carried over in `_carry`.
+  await, and leaves both BIOs empty: what OpenSSL has not looked at is taken out again, and what
+  it wants to say (alerts, key updates) is sent, at an end and after an error, too.
   Never put an await between a use of `engine.incoming` or `engine.outgoing` and the end of its
   method, and never call their `write_eof`, which would end every connection. What is received
   lies in the one buffer until the next await, when any other connection may overwrite it.
+- After the handshake OpenSSL is given whole records only; the beginning of another is held here.
+  So it is known how many it takes up: no more than RECORDS_A_TURN at a time, since a record that
+  changes the keys costs as much as ten of data. Of those without data there may be some, and more
+  for as much data as comes with them (RecordBudget).
 - Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
 - What OpenSSL wants to say (alerts, key updates) is sent after each operation, errors included.
 - A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
@@ -27,20 +31,20 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from derp.errors import PeerVanished, TLSFailed
+from derp.net.budgets import RECORDS_A_TURN, ReadBudget, RecordBudget
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
 from derp.wire.clienthello import ClientHello, HelloReader, is_server_hello, is_whole
+from derp.wire.records import MAX_RECORD, whole_records
 
 FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is given at a time."""
 
 MAX_UNSENT: Final = 1 << 20
 """Bytes that may wait for a peer that makes OpenSSL answer, and does not listen."""
-MAX_BARREN: Final = 64 << 10
-"""Bytes of records in a row that may come without any data in them."""
 _ANOTHER_NAME: Final = "the client asked for another server name, or for none"
 
 Piece = bytes | bytearray | memoryview
@@ -73,7 +77,11 @@ class TLSEngine:
         self.choose: Choose | None = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.ciphertext = memoryview(bytearray(RECEIVE_SIZE))
+        # Ciphertext, of which a full read fits into `space`, and what is held from before it into
+        # what lies before that.
+        self.buffer = bytearray(MAX_RECORD + RECEIVE_SIZE)
+        self.ciphertext = memoryview(self.buffer)
+        self.space = self.ciphertext[MAX_RECORD:]
 
 
 class TLSTransport(TCPTransport):
@@ -82,7 +90,17 @@ class TLSTransport(TCPTransport):
     `handshake` comes first; afterwards it is a Transport.
     """
 
-    __slots__ = ("_barren", "_carry", "_engine", "_failure", "_ssl", "tls_version")
+    __slots__ = (
+        "_budget",
+        "_ended",
+        "_engine",
+        "_failure",
+        "_held",
+        "_read",
+        "_ssl",
+        "_undone",
+        "tls_version",
+    )
 
     def __init__(
         self, sock: socket.socket, remote: Endpoint, local: Endpoint, engine: TLSEngine
@@ -92,11 +110,15 @@ class TLSTransport(TCPTransport):
         self._engine = engine
         # Made by `handshake`, and used only after that.
         self._ssl: ssl.SSLObject
-        # Ciphertext that came but was not given to OpenSSL yet; None where nothing is held back.
-        self._carry: bytes | None = None
-        # Ciphertext that has come since there was data in it.
-        self._barren = 0
-        # What is wrong behind the data that was given out last.
+        self._read: ReadInto
+        # Ciphertext that OpenSSL was not given yet, and whether there is something to decrypt
+        # without more of it.
+        self._held = b""
+        self._undone = False
+        # None as long as each record has data, and few are small.
+        self._budget: RecordBudget | None = None
+        # Whether nothing more is read, and what was wrong, if anything.
+        self._ended = False
         self._failure: TLSFailed | None = None
 
     async def handshake(self, hold: Hold = lambda _: None) -> None:
@@ -105,46 +127,51 @@ class TLSTransport(TCPTransport):
         `hold` is told what is kept until the handshake is over. Raises TLSFailed or PeerVanished,
         and what `hold` raises.
         """
-        ciphertext = await self._begin(hold)
+        budget = ReadBudget()
+        ciphertext = await self._begin(hold, budget)
         waits_for_hello = True
         while (said := self._shake(ciphertext)) is not None:
             del ciphertext  # a whole ClientHello may be long
             if waits_for_hello and (waits_for_hello := not is_server_hello(said)):
                 hold(HELLO_MEMORY)
             await self.flush()
-            ciphertext = await self._heard()
+            ciphertext = await self._heard(budget)
         self.tls_version = self._ssl.version()
         await self.flush()
 
-    async def _begin(self, hold: Hold) -> Piece:
+    async def _begin(self, hold: Hold, budget: ReadBudget) -> Piece:
         """Make the SSL object; return what to give it first, to be used before the next await."""
         engine = self._engine
-        ciphertext: Piece = await self._heard()
+        ciphertext: Piece = await self._heard(budget)
         context = engine.context
         if engine.choose is not None or not is_whole(ciphertext):
-            context, ciphertext = await self._choose(ciphertext, hold)
+            context, ciphertext = await self._choose(ciphertext, hold, budget)
         self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         return ciphertext
 
-    async def _heard(self) -> memoryview:
+    async def _heard(self, budget: ReadBudget) -> memoryview:
         """Wait for ciphertext; return what has come, to be used before the next await."""
-        ciphertext = self._engine.ciphertext[:HANDSHAKE_READ]
+        ciphertext = self._engine.space[:HANDSHAKE_READ]
         while True:
             await self.wait_readable()
             received = self._receive(ciphertext)
             if received < 0:
                 raise PeerVanished("the connection was closed during the TLS handshake")
+            if not budget.spend(received):
+                raise TLSFailed("the handshake comes in too many pieces")
             if received:
                 return ciphertext[:received]
 
-    async def _choose(self, ciphertext: Piece, hold: Hold) -> tuple[ssl.SSLContext, Piece]:
+    async def _choose(
+        self, ciphertext: Piece, hold: Hold, budget: ReadBudget
+    ) -> tuple[ssl.SSLContext, Piece]:
         """Read a whole ClientHello; return the context for it and all that was read."""
         engine = self._engine
         reader = HelloReader()
         while (hello := reader.feed(ciphertext)) is None:
             # The fragments are there twice.
             hold(2 * len(reader.flight))
-            ciphertext = await self._heard()
+            ciphertext = await self._heard(budget)
         hold(2 * len(reader.flight))
         choose = engine.choose
         context = engine.context if choose is None else choose(hello, self.local)
@@ -160,85 +187,120 @@ class TLSTransport(TCPTransport):
         except ssl.SSLError as error:
             raise self._failed(error) from error
         # What came behind the handshake is the peer's first request.
-        self._carry = self._drained()
-        self.more = True
+        self._held = self._drained()
+        self._undone = self.more = bool(self._held)
+        # What is below it costs a call less for each record.
+        self._read = cast("ReadInto", getattr(self._ssl, "_sslobj", self._ssl).read)
         self._speak()
         return None
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt what has arrived into `view`; see Transport."""
-        total = 0
-        if (carry := self._carry) is not None:
-            if self._failure is not None:
-                raise self._failure
-            self._carry = None
-            total = self._decrypt(carry, view, 0)
-            if self._carry is not None:
-                return total  # type: ignore[unreachable] # _decrypt may have set it
-        ciphertext = self._engine.ciphertext
-        if (room := len(view) - total) < RECEIVE_SIZE:
-            ciphertext = ciphertext[:room]
-        received = self._receive(ciphertext)
-        self.more = received == len(ciphertext)
+        if self._undone:
+            return self._decrypt_held(view)
+        engine, budget = self._engine, self._budget
+        space = engine.space
+        if budget is not None or len(view) < RECEIVE_SIZE:
+            size = RECEIVE_SIZE if budget is None else budget.appetite
+            space = space[: min(len(view), size)]
+        received = self._receive(space)
+        self.more = received == len(space)
         if received <= 0:
-            return total or received
-        total = self._decrypt(ciphertext[:received], view, total)
-        self._barren = 0 if total else self._barren + received
-        if self._barren > MAX_BARREN:
-            raise TLSFailed("the peer sends records without data")
-        return total
+            return received
+        start = MAX_RECORD
+        if held := self._held:
+            start -= len(held)
+            engine.ciphertext[start:MAX_RECORD] = held
+        return self._decrypt(start, MAX_RECORD + received, view, 0)
 
-    def _decrypt(self, ciphertext: Piece, view: memoryview, total: int) -> int:
-        """Decrypt into `view[total:]`; return the new total, -1 at an end with nothing before.
+    def _decrypt_held(self, view: memoryview) -> int:
+        """Go on where the last read had to stop."""
+        if self._ended:
+            return self._end(0, self._failure)
+        self.more = False
+        end = len(self._held)
+        self._engine.ciphertext[:end] = self._held
+        # There may not have been space for all of a record.
+        total = self._read(len(view), view) if self._ssl.pending() else 0
+        return self._decrypt(0, end, view, total)
 
-        Where `view` is full, or the end was reached, `_carry` is set and there is more to read.
+    def _decrypt(  # noqa: C901, PLR0912 -- one loop, few calls: this is the hot path
+        self, place: int, end: int, view: memoryview, total: int
+    ) -> int:
+        """Decrypt the records in `ciphertext[place:end]` into `view[total:]`; return the new total.
+
+        Returns -1 at an end with nothing before it. What is not a whole record yet is held until
+        the rest of it has come; so is what there is no space for, and what is more than
+        RECORDS_A_TURN.
         """
         engine = self._engine
-        incoming = engine.incoming
-        read: ReadInto = self._ssl.read  # type: ignore[assignment]
+        ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
         space = len(view)
-        behind: Piece = b""
-        while True:
-            if len(ciphertext) > FEED_SIZE:
-                ciphertext, behind = ciphertext[:FEED_SIZE], ciphertext[FEED_SIZE:]
-            incoming.write(ciphertext)
-            try:
-                while total < space:
-                    if not (count := read(space - total, view[total:])):
-                        # close_notify. The next read finds the same end again.
-                        self._drained()
-                        self._carry = b""
-                        self.more = True
-                        return total or -1
-                    total += count
-                    # OpenSSL takes up one record at a time; where there is space left, all of that
-                    # one has been read. Without this look, each read would end in a costly
-                    # SSLWantReadError.
-                    if total < space and not incoming.pending:
-                        break
-                else:
-                    self._carry = self._drained() + bytes(behind)
-                    self.more = True
-                    break
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError as error:
-                failure = self._failed(error)
-                if not total:
-                    raise failure from error
-                # The data before it comes first.
-                self._failure = failure
-                self._carry = b""
-                self.more = True
-                return total
-            if not behind:
+        begin = place
+        left = RECORDS_A_TURN
+        records = empty = 0
+        while total < space:
+            start = place
+            feed_end = end if end - start <= FEED_SIZE else start + FEED_SIZE
+            place, records = whole_records(engine.buffer, start, feed_end, left)
+            if not records:
                 break
-            ciphertext, behind = behind, b""
+            left -= records
+            incoming.write(ciphertext[start:place])
+            try:
+                while True:
+                    if not (count := read(space - total, view[total:] if total else view)):
+                        # close_notify.
+                        return self._end(total)
+                    total += count
+                    records -= 1
+                    # Where there is space left, all of a record has been read. Without this look,
+                    # each read would end in a costly SSLWantReadError.
+                    if not records or total == space:
+                        break
+            except ssl.SSLWantReadError:
+                # So many had no data in them.
+                empty += records
+                records = 0
+            except ssl.SSLError as error:
+                return self._end(total, self._failed(error))
+            if place == end:
+                break
+        if total == space or place < end:
+            fed = place
+            place -= len(self._drained())
+            empty += records - whole_records(engine.buffer, place, fed, records)[1]
+            self._held = bytes(ciphertext[place:end])
+            if total == space or not left:
+                self._undone = self.more = True
+            else:
+                self._undone = False
+        elif self._held or self._undone:
+            self._held, self._undone = b"", False
+        if empty or not left or self._budget is not None:
+            budget = self._budget or RecordBudget()
+            if not budget.spend(total, empty, 0 if left else place - begin):
+                return self._end(total, TLSFailed("the peer sends records without data"))
+            self._budget = None if budget.unneeded else budget
         if engine.outgoing.pending:
             self._speak()
             if len(self._unsent) > MAX_UNSENT:
                 raise TLSFailed("the peer asks for answers and does not read them")
         return total
+
+    def _end(self, total: int, failure: TLSFailed | None = None) -> int:
+        """Read nothing more: each later call finds the same end again, a failure or close_notify.
+
+        Returns how much data there was before it, -1 for none. Raises the failure where none was.
+        """
+        self._drained()
+        with contextlib.suppress(PeerVanished):
+            self._speak()
+        self._ended = self._undone = self.more = True
+        self._failure = failure
+        if failure is not None and not total:
+            raise failure
+        return total or -1
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send `data`; see Transport."""
@@ -251,7 +313,7 @@ class TLSTransport(TCPTransport):
     @property
     def held(self) -> int:
         """Bytes that are kept, in either direction."""
-        return len(self._unsent) + len(self._carry or b"")
+        return len(self._unsent) + len(self._held)
 
     def close(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
@@ -313,7 +375,7 @@ class TLSClientTransport(TLSTransport):
         super().__init__(sock, remote, local, engine)
         self._hostname = hostname
 
-    async def _begin(self, _hold: Hold) -> Piece:
+    async def _begin(self, _hold: Hold, _budget: ReadBudget) -> Piece:
         """Make the SSL object, which speaks first."""
         engine = self._engine
         self._ssl = engine.context.wrap_bio(

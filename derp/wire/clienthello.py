@@ -36,8 +36,10 @@ from typing import Final
 import attrs
 
 MAX_FLIGHT: Final = 80 << 10
-"""Most bytes waited for: what holds a ClientHello of 64 KiB, the longest that Go's TLS takes, even
-in records of 25 bytes. OpenSSL takes one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
+"""Most bytes waited for: what holds a ClientHello of 64 KiB, the longest that Go's TLS takes, with
+its records. OpenSSL takes one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
+MAX_RECORDS: Final = 128
+"""Most records waited for: beyond that it is UNREADABLE, too."""
 
 _HANDSHAKE: Final = 22
 _MAJOR_VERSION: Final = 3
@@ -103,7 +105,7 @@ def is_server_hello(flight: bytes) -> bool:
 class HelloReader:
     """Reads the ClientHello of one connection, in time linear in the bytes however they come."""
 
-    __slots__ = ("_message", "_place", "flight")
+    __slots__ = ("_message", "_place", "_records", "flight")
 
     def __init__(self) -> None:
         self.flight = bytearray()
@@ -111,7 +113,9 @@ class HelloReader:
         self._place = 0
         """Where in the flight the first record begins that has not all come."""
         self._message = bytearray()
-        """The fragments of the records before that."""
+        """The fragments of the records before that, ..."""
+        self._records = 0
+        """... and how many those are."""
 
     def feed(self, piece: bytes | bytearray | memoryview) -> ClientHello | None:
         """Take the next bytes of a connection; return the ClientHello once all of it is there.
@@ -135,6 +139,9 @@ class HelloReader:
                 break
             message += flight[start : start + length]
             self._place = start + length
+            self._records += 1
+            if self._records > MAX_RECORDS:
+                raise _Unreadable
             if message[0] != _CLIENT_HELLO:
                 raise _Unreadable
             if len(message) < _MESSAGE_HEADER_LENGTH:

@@ -1,18 +1,14 @@
 """The TLS pump. All connections share two BIOs and a buffer, so most tests have several."""
 
-import contextlib
 import random
 import ssl
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
 
 from derp.errors import PeerVanished, TLSFailed
 from derp.net.tls import FEED_SIZE, TLSEngine, TLSTransport
-from tests.net.records import APPLICATION_DATA, RecordWriter
-from tests.net.tls_peer import HERE, THERE, Sockets, connected, empty
+from tests.net.tls_peer import HERE, THERE, RawClient, Sockets, connected, empty, raw_connected
 
 
 async def receive(transport: TLSTransport, size: int, view_size: int = 1 << 20) -> bytes:
@@ -143,44 +139,6 @@ async def test_many_connections_share_one_engine(
 
 # Of a record that can't be decrypted, in the words of several versions of OpenSSL.
 SPOILED = "bad record mac|decryption failed|record layer failure"
-
-
-class RawClient:
-    """A TLS client whose ciphertext a test can hold back or spoil."""
-
-    def __init__(self, context: ssl.SSLContext, stream: trio.SocketStream) -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing)
-        self.stream = stream
-
-    async def shake_hands(self, early: bytes = b"") -> None:
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self.stream.send_all(self.outgoing.read())
-                self.incoming.write(await self.stream.receive_some())
-            else:
-                break
-        if early:
-            self.tls.write(early)
-        await self.stream.send_all(self.outgoing.read())
-
-    def encrypt(self, data: bytes) -> bytes:
-        self.tls.write(data)
-        return self.outgoing.read()
-
-
-async def raw_connected(
-    engine: TLSEngine, context: ssl.SSLContext, sockets: Sockets, early: bytes = b""
-) -> tuple[TLSTransport, RawClient]:
-    ours, stream = sockets()
-    transport = TLSTransport(ours, THERE, HERE, engine)
-    client = RawClient(context, stream)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.handshake)
-        nursery.start_soon(client.shake_hands, early)
-    return transport, client
 
 
 async def test_a_request_in_the_last_flight_of_the_handshake_is_not_lost(
@@ -323,97 +281,6 @@ async def test_what_the_socket_does_not_take_is_kept_and_flushed(
     assert received == data
     assert transport.unsent == 0
     transport.abort()
-
-
-async def by_hand(
-    engine: TLSEngine, context: ssl.SSLContext, sockets: Sockets, tmp_path: Path
-) -> tuple[TLSTransport, RawClient, RecordWriter]:
-    """Connect a client whose records are made by hand from now on."""
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.keylog_filename = str(tmp_path / "keys")
-    transport, client = await raw_connected(engine, context, sockets)
-    assert client.tls.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
-    secrets = {
-        line.split()[0]: line.split()[2]
-        for line in (tmp_path / "keys").read_text().splitlines()
-        if not line.startswith("#")
-    }
-    return transport, client, RecordWriter(bytes.fromhex(secrets["CLIENT_TRAFFIC_SECRET_0"]))
-
-
-async def feed(transport: TLSTransport, client: RawClient, data: bytes) -> int:
-    """Send `data` while the server reads; return how much plaintext it found."""
-    view = memoryview(bytearray(1 << 20))
-    found = 0
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.stream.send_all, data)
-        while True:
-            with trio.move_on_after(0.1) as idle:
-                await transport.wait_readable()
-            if idle.cancelled_caught:
-                return found
-            try:
-                found += max(0, transport.read_into(view))
-            except BaseException:
-                nursery.cancel_scope.cancel()
-                raise
-
-
-async def test_records_without_data_come_to_an_end(
-    engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets, tmp_path: Path
-) -> None:
-    transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
-    few = b"".join(writer.key_update() for _ in range(1000))
-    assert await feed(transport, client, few + writer.record(APPLICATION_DATA, b"x")) == 1
-    many = b"".join(writer.key_update() for _ in range(4000))
-    with raises_alone(TLSFailed, "records without data"):
-        await feed(transport, client, many)
-    assert empty(engine)
-    transport.abort()
-
-
-async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
-    engine: TLSEngine,
-    client_context: ssl.SSLContext,
-    sockets: Sockets,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
-    big = random.Random(5).randbytes(400_000)
-    transport.write(big)
-    assert transport.unsent
-    before = transport.unsent
-    updates = b"".join(writer.key_update() for _ in range(100))
-    await feed(transport, client, updates + writer.record(APPLICATION_DATA, b"x"))
-    assert transport.unsent > before
-    transport.write(b"after all that")
-    received = b""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.flush)
-        while len(received) < len(big) + 14:
-            client.incoming.write(await client.stream.receive_some())
-            with contextlib.suppress(ssl.SSLWantReadError):
-                while True:
-                    received += client.tls.read(1 << 16)
-    assert received == big + b"after all that"
-
-    transport.write(big)
-    monkeypatch.setattr("derp.net.tls.MAX_UNSENT", transport.unsent + 50_000)
-    with raises_alone(TLSFailed, "asks for answers and does not read them"):
-        for _ in range(10):
-            updates = b"".join(writer.key_update() for _ in range(1000))
-            await feed(transport, client, updates + writer.record(APPLICATION_DATA, b"x"))
-    transport.abort()
-
-
-@contextlib.contextmanager
-def raises_alone(kind: type[Exception], match: str) -> Iterator[None]:
-    """Expect one exception, however many nurseries it came through."""
-    with pytest.RaisesGroup(
-        pytest.RaisesExc(kind, match=match), allow_unwrapped=True, flatten_subgroups=True
-    ):
-        yield
 
 
 async def test_a_new_context_is_for_new_connections(

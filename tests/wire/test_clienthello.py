@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from derp.wire.clienthello import MAX_FLIGHT, UNREADABLE, ClientHello, HelloReader
+from derp.wire.clienthello import MAX_FLIGHT, MAX_RECORDS, UNREADABLE, ClientHello, HelloReader
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 NAME = "relay.example"
@@ -208,7 +208,7 @@ def test_what_is_no_tls_is_known_after_one_header() -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 14, 1 << 16])
-@pytest.mark.parametrize("fragment", [25, 1000, 1 << 14])
+@pytest.mark.parametrize("fragment", [600, 1000, 1 << 14])
 def test_a_hello_of_64_kib_is_read(size: int, fragment: int) -> None:
     padding = extension(21, bytes(size - len(GOOD) - 4))
     whole = message(host_name(b"a.example"), protocols(b"h2"), padding)
@@ -226,6 +226,12 @@ def test_one_that_is_said_to_be_longer_is_not_waited_for() -> None:
 
 def test_one_in_too_many_records_is_not_waited_for() -> None:
     data = records(b"\x01" + vector(3, GOOD[4:] + bytes(1 << 15)), 1)
+    assert read_in_pieces(data) == (UNREADABLE, (MAX_RECORDS + 1) * 6)
+    assert read(data) == UNREADABLE
+
+
+def test_one_that_is_too_long_with_its_records_is_not_waited_for() -> None:
+    data = records(b"\x01" + vector(3, GOOD[4:] + bytes(MAX_FLIGHT - len(GOOD))), 1000)
     assert read_in_pieces(data) == (UNREADABLE, MAX_FLIGHT)
 
 
