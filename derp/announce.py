@@ -10,6 +10,7 @@ from derp.config import Config
 from derp.mesh import plan as mesh_plan
 from derp.net.listener import endpoint
 from derp.prepared import Prepared
+from derp.sockets import Sockets
 from derp.values import Address
 
 logger = log.get("server")
@@ -31,6 +32,12 @@ def announce(config: Config, prepared: Prepared) -> None:
         pair = prepared.certificates.statuses[0].pair
         # One that is renewed every few days must not be pinned.
         announce_node(config, prepared, None if config.serve_acme else pair)
+
+
+def _stun_host(sockets: Sockets) -> str | None:
+    """Return the host on which STUN is answered, if it is another than that of the rest."""
+    main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
+    return next((host for host in stun if host not in main), None)
 
 
 def _announce_sockets(config: Config, prepared: Prepared) -> None:
@@ -61,10 +68,12 @@ def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None
         None if pair is None else mapentry.pin_for(pair),
         derp_port=prepared.sockets.main[0].getsockname()[1],
         stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
+        stun_host=_stun_host(prepared.sockets),
     )
     if pair is not None and (warning := mapentry.chain_warning(config, pair)) is not None:
         logger.warning(warning)
     # On standard output, to be copied as it is: in the log its quotes would be escaped.
-    line = json.dumps(node.fields(), separators=(",", ":"))
-    sys.stdout.write(f"Put this node into your DERP map:\n  {line}\n")
+    nodes = [json.dumps(fields, separators=(",", ":")) for fields in node.nodes()]
+    what = "this node" if len(nodes) == 1 else "these nodes"
+    sys.stdout.write("\n  ".join([f"Put {what} into your DERP map:", *nodes]) + "\n")
     sys.stdout.flush()

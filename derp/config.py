@@ -111,8 +111,19 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
         bool,
         group=_LISTENING,
         variable="DERP_STUN",
-        usage="Answer STUN, on the IP address of -a.",
+        usage="Answer STUN.",
     )
+    stun_addr: str = option(
+        "stun-addr",
+        STRING,
+        "",
+        values.stun_host,
+        group=_LISTENING,
+        variable="DERP_STUN_ADDR",
+        placeholder="HOST",
+        usage="IP address for STUN if it is not that of -a, without a port; * for all.",
+    )
+    """Without brackets; empty for that of -a. See `stun_host`."""
     stun_port: int = option(
         "stun-port",
         INT,
@@ -249,6 +260,13 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
         Whoever names an ACME server wants HTTPS, whatever the port; the Go derper has no such flag.
         """
         return self.addr.port == 443 or self.certmode == "manual" or self.acme_directory != ""
+
+    @property
+    def stun_host(self) -> str:
+        """Where STUN is answered: an IP address, a name, or the empty host for all interfaces."""
+        if not self.stun_addr:
+            return self.addr.host
+        return "" if self.stun_addr == values.ANY_HOST else self.stun_addr
 
     @property
     def serve_acme(self) -> bool:

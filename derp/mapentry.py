@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from certs.hostname import parse_ip
+from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
 from derp.config import Config
 from derp.errors import UsageError
@@ -47,6 +47,10 @@ def region_name(value: str) -> str:
     return value
 
 
+Fields = dict[str, str | int | bool]
+"""A node of a DERP map, as JSON has it (Go: tailcfg.DERPNode)."""
+
+
 @attrs.frozen
 class Node:
     """A relay as its clients find it."""
@@ -58,14 +62,32 @@ class Node:
     """TCP, with TLS; None where it relays nothing."""
     stun_port: int | None
     """UDP; None where it answers no STUN."""
+    stun_address: IPAddress | None = None
+    """Where it answers STUN, if that is elsewhere."""
 
-    def fields(self, region: int = USUAL_REGION_ID) -> dict[str, str | int | bool]:
+    def nodes(self, region: int = USUAL_REGION_ID) -> list[Fields]:
+        """Return the region's nodes: two where STUN is elsewhere.
+
+        Its node comes first, as clients ask the first one more often, and those of regions that are
+        far away only that one (Go: netcheck.makeProbePlan).
+        """
+        here = self.fields(region)
+        if self.stun_address is None or self.stun_port is None:
+            return [here]
+        stun: Fields = {**here, "Name": f"{region}b", "IPv4": "none", "IPv6": "none"}
+        stun |= {f"IPv{self.stun_address.version}": str(self.stun_address), "STUNOnly": True}
+        stun.pop("CertName", None)
+        if self.derp_port is None:
+            return [stun]
+        return [stun, {**here, "STUNPort": -1}]
+
+    def fields(self, region: int = USUAL_REGION_ID) -> Fields:
         """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode.
 
         Its Name has to be the only one of its kind in the map, and so begins with the region's
         number.
         """
-        found: dict[str, str | int | bool] = {
+        found: Fields = {
             "Name": f"{region}a",
             "RegionID": region,
             "HostName": self.hostname,
@@ -115,12 +137,14 @@ def make_node(
     *,
     derp_port: int | None = None,
     stun_port: int | None = None,
+    stun_host: str | None = None,
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    The ports are those where clients find it, if they are not those of `config`. Where that serves
-    HTTP only, something before it has to serve HTTPS, which clients want: the node then has the
-    usual port. Raises UsageError where there is nothing to find.
+    The ports are those where clients find it, if they are not those of `config`, and `stun_host`
+    where it answers STUN. Where `config` serves HTTP only, something before it has to serve HTTPS,
+    which clients want: the node then has the usual port. Raises UsageError where there is nothing
+    to find.
     """
     if derp_port is None:
         if config.addr.port == 0:
@@ -137,7 +161,20 @@ def make_node(
         pin=pin if config.derp else None,
         derp_port=derp_port if config.derp else None,
         stun_port=stun_port if config.stun else None,
+        stun_address=_stun_elsewhere(config, stun_host) if config.stun else None,
     )
+
+
+def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
+    """Return the address at which clients find STUN, if it is not where they find the rest.
+
+    Where that of `host` is private and the relay's is not, something before both translates, and
+    what it makes of the one is not known here.
+    """
+    address, own = parse_ip(host or config.stun_addr), parse_ip(config.hostname)
+    if address is None or address.is_unspecified or address in {own, parse_ip(config.addr.host)}:
+        return None
+    return address if address.is_global or (own is not None and not own.is_global) else None
 
 
 def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]:
@@ -146,7 +183,7 @@ def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]
         "RegionID": number,
         "RegionCode": code,
         "RegionName": name,
-        "Nodes": [node.fields(number)],
+        "Nodes": node.nodes(number),
     }
 
 

@@ -65,11 +65,12 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
         return taken or keep(open_listeners(host, port, options))
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
-        taken = keep(handed.take(socket.SOCK_DGRAM, host, port))
+        # Where the unit says another address than -a, it means that.
+        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun_addr, port))
         alone.extend(taken)
         for sock in taken:
             stun_server.prepare(sock)
-        return taken or keep(stun_server.open_sockets(host, port))
+        return taken or keep(stun_server.open_sockets(config.stun_host, port))
 
     main = listen(config.addr.port)
     plain: Sequence[socket.socket] = ()
@@ -80,7 +81,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
         try:
             stun = listen_udp(config.stun_port)
         except OSError as error:
-            where = f"{host or '*'}:{config.stun_port}"
+            where = f"{config.stun_host or '*'}:{config.stun_port}"
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
     handed.refuse_rest()
     sockets = Sockets(main, plain, stun)

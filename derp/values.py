@@ -90,6 +90,18 @@ def address(value: str | Address) -> Address:
     return Address(ip6 or host or "", port)
 
 
+ANY_HOST: Final = "*"
+
+
+def stun_host(value: str) -> str:
+    """Check a host to listen on: an IP address or a name, ANY_HOST, or empty for another's."""
+    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    fits = is_ip(host) if host != value or ":" in host else is_dns_name(host) or is_ip(host)
+    if not (fits or value in {"", ANY_HOST}):
+        raise ValueError("want an IP address or a name without a port, or * for all addresses")
+    return host
+
+
 def port(lowest: int) -> Callable[[int], int]:
     """Make a check for a port from `lowest` to 65535."""
 

@@ -41,6 +41,7 @@ def test_defaults_of_the_go_derper():
         http_port=80,
         stun=True,
         stun_port=3478,
+        stun_addr="",
         hostname="derp.tailscale.com",
         certmode="manual",
         certdir=Path("/home/derp/.cache/tailscale/derper-certs"),
@@ -247,6 +248,24 @@ def test_variables():
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "host"),
+    [
+        ((), "192.0.2.1"),
+        (("-stun-addr=",), "192.0.2.1"),
+        (("-stun-addr", "*"), ""),
+        (("-stun-addr", "0.0.0.0"), "0.0.0.0"),
+        (("-stun-addr", "192.0.2.2"), "192.0.2.2"),
+        (("-stun-addr", "2001:db8::2"), "2001:db8::2"),
+        (("-stun-addr", "[2001:db8::2]"), "2001:db8::2"),
+        (("-stun-addr", "fe80::2%eth0"), "fe80::2%eth0"),
+        (("-stun-addr", "stun.example.com"), "stun.example.com"),
+    ],
+)
+def test_stun_has_the_address_of_a_or_its_own(told: tuple[str, ...], host: str):
+    assert configure("-a", "192.0.2.1:8080", "-c", "/k", *told).stun_host == host
+
+
 def test_key_file_from_variable():
     by_variable = HOME | {"DERP_KEY_FILE": "/app/certs/derper+key", "DERP_ADDR": ":8080"}
     assert configure(environ=by_variable, root=True).key_path == Path("/app/certs/derper+key")
@@ -291,6 +310,7 @@ def test_derper_docker():
 # --- wrong values ---
 
 ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
+STUN_ADDRESS = "want an IP address or a name without a port, or * for all addresses"
 HOSTNAME = "want a DNS name in ASCII, or an IP address without brackets"
 HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
 NAMES = "want name or name/txt-name, with commas between them"
@@ -312,6 +332,8 @@ WRONG = [
     ),
     ("http-port", "want a port from -1 to 65535", ["", "-2", "65536", "http", "80.0", ":80"]),
     ("stun-port", "want a port from 0 to 65535", ["", "-1", "65536", "0x10000", "stun"]),
+    ("stun-addr", STUN_ADDRESS, [":3478", "192.0.2.1:3478", "[::1]:3478", "::1]", "[a]", "a b"]),
+    ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "192.0.2.1,192.0.2.2", "b\u00fccher.example"]),
     ("certmode", "want manual, letsencrypt or gcp", ["", "Manual", "self-signed"]),
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
     ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
@@ -377,6 +399,7 @@ def test_wrong_flags(name: str, want: str, text: str):
         ("a", "DERP_ADDR"),
         ("stun", "DERP_STUN"),
         ("stun-port", "DERP_STUN_PORT"),
+        ("stun-addr", "DERP_STUN_ADDR"),
         ("http-port", "DERP_HTTP_PORT"),
         ("verify-clients", "DERP_VERIFY_CLIENTS"),
     ],
@@ -691,7 +714,8 @@ def test_what_goes_with_a_url_goes_with_a_url(flag: str):
 def test_every_flag_is_known():
     names = {flag.name for flag in flag_table(HOME, root=True)}
     served = {
-        *{"dev", "version", "a", "http-port", "stun", "stun-port", "c", "certmode", "certdir"},
+        *{"dev", "version", "a", "http-port", "stun", "stun-port", "stun-addr", "c"},
+        *{"certmode", "certdir"},
         *{"tls-cert", "tls-key", "acme-email", "acme-directory", "acme-ca-bundle"},
         *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},

@@ -164,6 +164,72 @@ def test_a_second_certificate_can_t_be_pinned(tmp_path: Path):
     assert pin_for(attrs.evolve(pair, chain_der=pair.chain_der * 2)) is None
 
 
+STUN_ELSEWHERE = attrs.evolve(DOMAIN, derp_port=8443, stun_address=ip_address("8.8.4.4"))
+
+
+def test_stun_on_an_address_of_its_own_is_a_node_of_its_own():
+    # The first one, as clients ask that one first, and some that one only (makeProbePlan).
+    stun, derp = STUN_ELSEWHERE.nodes(901)
+    assert stun == {
+        "Name": "901b",
+        "RegionID": 901,
+        "HostName": "derp.example.com",
+        "IPv4": "8.8.4.4",
+        "IPv6": "none",
+        "STUNOnly": True,
+        "DERPPort": 8443,
+    }
+    assert derp == {**attrs.evolve(DOMAIN, derp_port=8443).fields(901), "STUNPort": -1}
+    (region,) = [make_region(901, "fra", "Frankfurt", STUN_ELSEWHERE)]
+    assert region["Nodes"] == [stun, derp]
+
+
+def test_stun_by_ipv6_at_another_port():
+    address = ip_address("2606:4700::1")
+    node = attrs.evolve(DOMAIN, stun_port=3479, stun_address=address)
+    stun, _ = node.nodes(900)
+    assert stun["STUNPort"] == 3479
+    assert (stun["IPv4"], stun["IPv6"]) == ("none", "2606:4700::1")
+
+
+def test_where_there_is_only_stun_its_node_is_the_only_one():
+    (stun,) = attrs.evolve(STUN_ELSEWHERE, derp_port=None).nodes(900)
+    assert (stun["IPv4"], stun["STUNOnly"]) == ("8.8.4.4", True)
+    assert "DERPPort" not in stun
+
+
+def test_a_node_is_usually_the_only_one():
+    assert DOMAIN.nodes(900) == [DOMAIN.fields(900)]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "host", "stun_addr", "found"),
+    [
+        ("derp.example.com", "", "8.8.4.4", "8.8.4.4"),
+        ("8.8.8.8", "8.8.8.8", "8.8.4.4", "8.8.4.4"),
+        ("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.2"),
+        # That of -a, or of all.
+        ("derp.example.com", "8.8.4.4", "", None),
+        ("derp.example.com", "8.8.4.4", "*", None),
+        ("derp.example.com", "8.8.4.4", "0.0.0.0", None),
+        ("derp.example.com", "8.8.4.4", "::", None),
+        ("derp.example.com", "8.8.4.4", "8.8.4.4", None),
+        ("8.8.4.4", "", "8.8.4.4", None),
+        # Where clients find it, something before it knows.
+        ("derp.example.com", "10.0.0.1", "10.0.0.2", None),
+        ("8.8.8.8", "10.0.0.1", "10.0.0.2", None),
+        ("derp.example.com", "", "stun.example.com", None),
+    ],
+)
+def test_the_address_of_stun_is_told_where_clients_can_use_it(
+    hostname: str, host: str, stun_addr: str, found: str | None
+):
+    fields = {"hostname": hostname, "addr": Address(host, 443), "certmode": "manual"}
+    node = make_node(config(**fields, stun_addr=stun_addr), None)
+    assert node.stun_address == (None if found is None else ip_address(found))
+    assert make_node(config(**fields, stun_addr=stun_addr, stun=False), None).stun_address is None
+
+
 def test_json_is_a_member_of_the_policy_file():
     region = make_region(900, "fra", "Frankfurt", DOMAIN)
     assert as_json(region) == (

@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
 from derp import sockets
 from derp.config import Config
 from derp.errors import StartError
+from derp.net.activation import Inherited
 from derp.sockets import Sockets
 from derp.values import Address
 from stun.message import build_binding_request
@@ -67,6 +70,49 @@ def test_requests_for_stun_are_spread(stack: Open) -> None:
                 counts[number] += 1
     assert sum(counts) == 100
     assert min(counts) >= 10
+
+
+@pytest.mark.parametrize(
+    ("of_stun", "hosts"),
+    [("", ["127.0.0.1"]), ("127.0.0.2", ["127.0.0.2"]), ("*", ["0.0.0.0", "::"])],
+)
+def test_stun_may_have_an_address_of_its_own(of_stun: str, hosts: list[str], stack: Open) -> None:
+    own = attrs.evolve(config("127.0.0.1"), stun_addr=of_stun)
+    (opened,) = sockets.open_all(own, stack)
+    assert [sock.getsockname()[0] for sock in opened.main] == ["127.0.0.1"]
+    assert sorted(sock.getsockname()[0] for sock in opened.stun) == hosts
+
+
+@pytest.fixture
+def handed_over(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
+    """What systemd holds: TCP on one address, UDP on another."""
+    tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    udp.bind(("127.0.0.2", 0))
+    handed = Inherited([socket.socket(fileno=os.dup(sock.fileno())) for sock in (tcp, udp)])
+    monkeypatch.setattr(sockets.activation, "inherited", lambda *_: handed)
+    return handed
+
+
+def asked_for(handed: Inherited, of_stun: str) -> Config:
+    tcp, udp = (sock.getsockname()[1] for sock in handed.sockets)
+    address = Address("127.0.0.1", tcp)
+    return Config(dev=True, addr=address, stun_port=udp, stun_addr=of_stun)
+
+
+@pytest.mark.parametrize("of_stun", ["", "127.0.0.2", "*"])
+def test_systemd_may_hold_a_socket_for_stun_on_another_address(
+    of_stun: str, handed_over: Inherited, stack: Open
+) -> None:
+    (opened,) = sockets.open_all(asked_for(handed_over, of_stun), stack)
+    assert [sock.getsockname()[0] for sock in opened.stun] == ["127.0.0.2"]
+
+
+def test_a_socket_of_systemds_for_stun_on_a_wrong_address(
+    handed_over: Inherited, stack: Open
+) -> None:
+    with pytest.raises(StartError, match=r"hands over a socket on UDP 127\.0\.0\.2:\d+, which"):
+        sockets.open_all(asked_for(handed_over, "127.0.0.3"), stack)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

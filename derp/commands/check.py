@@ -47,14 +47,22 @@ async def problems(node: Node) -> list[str]:
             else:
                 found[address] = [f"{failure}; {_open('TCP', node.derp_port)}"]
 
+    stun_problems: list[str] = []
+
+    async def ask_stun(address: str) -> None:
+        stun_problems.extend(await _ask_stun(node, address))
+
     async with trio.open_nursery() as nursery:
         for address in addresses:
             nursery.start_soon(ask_one, address)
+        if node.stun_address is not None:
+            nursery.start_soon(ask_stun, str(node.stun_address))
     lines = _loopback_problem(node.hostname, addresses)
     for address in addresses:
         lines += found[address]
     if len(without_route) == len(addresses):
         lines += without_route
+    lines += stun_problems
     return list(dict.fromkeys(lines))
 
 
@@ -89,12 +97,20 @@ async def _ask_address(node: Node, address: str) -> list[str]:
     found = []
     if node.derp_port is not None:
         found += await _ask_derp(node, Endpoint(address, node.derp_port))
-    if node.stun_port is not None:
-        try:
-            await ask.stun(Endpoint(address, node.stun_port), trio.current_time() + TIMEOUT)
-        except NoSTUN as failure:
-            found.append(f"{failure}; {_open('UDP', node.stun_port)}")
+    if node.stun_address is None:
+        found += await _ask_stun(node, address)
     return found
+
+
+async def _ask_stun(node: Node, address: str) -> list[str]:
+    """Return the problem with STUN at one address."""
+    if node.stun_port is None:
+        return []
+    try:
+        await ask.stun(Endpoint(address, node.stun_port), trio.current_time() + TIMEOUT)
+    except NoSTUN as failure:
+        return [f"{failure}; {_open('UDP', node.stun_port)}"]
+    return []
 
 
 def _open(protocol: str, port: int | None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import attrs
 import trio
 
 from certs import manual
@@ -115,13 +116,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     number = _value(settings["region-id"], mapentry.region_id)
     code = _value(settings["region-code"], mapentry.region_code)
     name = _value(settings["region-name"], mapentry.region_name)
-    ports = {
-        "derp_port": _public_port(settings["public-derp-port"], "derp", served=config.derp),
-        "stun_port": _public_port(settings["public-stun-port"], "stun", served=config.stun),
-    }
-    node = mapentry.make_node(config, None, **ports)
+    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.derp)
+    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun)
+    node = mapentry.make_node(config, None, derp_port=derp_port, stun_port=stun_port)
     if config.derp and config.serve_tls:
-        node = mapentry.make_node(config, _pin(config), **ports)
+        node = attrs.evolve(node, pin=_pin(config))
     sys.stdout.write(write(mapentry.make_region(number, code, name, node)))
     sys.stdout.flush()
     if config.derp and not config.serve_tls:

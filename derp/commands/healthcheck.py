@@ -108,7 +108,8 @@ def _cure(failure: Failure, config: Config) -> str:
 async def examine(config: Config) -> Healthy:
     """Ask the relay that is run with `config`, for TIMEOUT seconds at most. Raises Failure."""
     deadline = trio.current_time() + TIMEOUT
-    where = Endpoint(await _address(config, deadline), config.addr.port)
+    host = await _address(config.addr.host, f"-a {config.addr}", deadline)
+    where = Endpoint(host, config.addr.port)
     tcp = await ask.connect(where, deadline)
     stream: trio.abc.Stream = tcp
     version = expires = key = None
@@ -127,22 +128,25 @@ async def examine(config: Config) -> Healthy:
         tcp.socket.close()
     stun = None
     if config.stun:
-        stun = Endpoint(where.host, config.stun_port)
+        if config.stun_addr:
+            given = f"-stun-addr {config.stun_addr}"
+            host = await _address(config.stun_host, given, deadline)
+        stun = Endpoint(host, config.stun_port)
         await ask.stun(stun, deadline)
     return Healthy(where, version, expires, key, stun)
 
 
-async def _address(config: Config, deadline: float) -> str:
-    host = config.addr.host
+async def _address(host: str, given: str, deadline: float) -> str:
+    """Return where to ask for what is served on `host`, which was `given`. Raises NotReached."""
     if host in _WILDCARDS:
         return _LOOPBACK
     with trio.move_on_at(deadline):
         try:
             found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
         except OSError as error:
-            raise NotReached(f"-a {config.addr}: {error.strerror or error}") from error
+            raise NotReached(f"{given}: {error.strerror or error}") from error
         return str(found[0][4][0])
-    raise NotReached(f"-a {config.addr}: the look-up of the name takes too long")
+    raise NotReached(f"{given}: the look-up of the name takes too long")
 
 
 def _expiry(leaf: bytes | None, now: datetime) -> datetime:

@@ -4,10 +4,10 @@ They stay open from one process to the next: whoever connects while the relay is
 the kernel's queue, and is not refused. The protocol is two variables, LISTEN_PID (ours) and
 LISTEN_FDS (how many), and descriptors from 3 on.
 
-A socket is taken for what is configured: TCP with the port of -a or of -http-port, UDP with that of
--stun-port, and with the address of -a if it has one. One that fits nothing is a mistake, as is a
-socket for IPv6 that takes IPv4 too: its clients' addresses would be told in a form that they don't
-know.
+A socket is taken for what is configured: TCP with the port of -a or of -http-port, and with the
+address of -a if it has one; UDP with the port of -stun-port, and with the address of -stun-addr if
+that is given. One that fits nothing is a mistake, as is a socket for IPv6 that takes IPv4 too: its
+clients' addresses would be told in a form that they don't know.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from derp.errors import StartError
 FIRST_DESCRIPTOR: Final = 3
 _MOST: Final = 64
 _PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
-_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
+_WILDCARDS: Final = {"", "*", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
 _SAY_SO: Final = "in the unit derper.socket"
 
 
@@ -65,7 +65,8 @@ class Inherited:
         self.close()
         raise StartError(
             f"systemd hands over a socket on {first}, which nothing here serves; "
-            f"want the address of -a, and the ports of -a, -http-port and -stun-port, {_SAY_SO}"
+            f"want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
+            f"-stun-port, {_SAY_SO}"
         )
 
 

@@ -283,6 +283,22 @@ def test_the_relay_prints_no_pin_of_what_an_authority_has_issued(tmp_path: Path)
     assert "CertName" not in printed
 
 
+def test_the_relay_prints_two_nodes_where_stun_is_elsewhere(tmp_path: Path, run: Run):
+    with derper(tmp_path, "-stun-addr", "127.0.0.2") as relay:
+        stun = json.loads(relay.wait_for(r'^  (\{"Name":"900b".*\})$')[1])
+        derp = json.loads(relay.wait_for(r'^  (\{"Name":"900a".*\})$')[1])
+        told = ["-a", f"127.0.0.1:{relay.port('HTTPS')}", "-stun-port", str(stun["STUNPort"])]
+        told += ["-certmode", "manual", "-certdir", str(tmp_path / "certs")]
+        told += ["-hostname", "127.0.0.1", "-stun-addr", "127.0.0.2"]
+        code, out, err = run("derpmap", *told, "--check")
+        assert (code, err) == (0, "")
+        relay.stop()
+        assert "127.0.0.2" in run("derpmap", *told, "--check")[2]
+    assert (stun["IPv4"], stun["STUNOnly"], derp["STUNPort"]) == ("127.0.0.2", True, -1)
+    (region,) = json.loads(f"{{{out}}}")["derpMap"]["Regions"].values()
+    assert region["Nodes"] == [stun, derp]
+
+
 def test_the_relay_prints_that_there_is_no_stun(tmp_path: Path):
     with derper(tmp_path, "-stun=false") as relay:
         assert json.loads(relay.wait_for(PRINTED)[1])["STUNPort"] == -1

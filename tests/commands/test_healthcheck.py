@@ -99,6 +99,16 @@ def test_a_container_needs_no_arguments(tmp_path: Path):
     assert done.stdout.startswith("healthy: ")
 
 
+def test_stun_on_an_address_of_its_own(tmp_path: Path, run: Run):
+    with derper(tmp_path, "-stun-addr", "127.0.0.2") as relay:
+        port = relay.wait_for(r"what=STUN address=127\.0\.0\.2:(\d+)")[1]
+        told = ("-a", f"127.0.0.1:{relay.port('HTTPS')}", "-stun-port", port)
+        told = (*told, "-certmode", "manual", "-hostname", "127.0.0.1")
+        code, out, _ = run("healthcheck", *told, "-stun-addr", "127.0.0.2")
+        assert (code, f", STUN at 127.0.0.2:{port}, " in out) == (0, True)
+        assert f"UDP 127.0.0.1:{port}" in unhealthy(run, *told)
+
+
 def test_every_address_is_asked_over_loopback(tmp_path: Path, run: Run):
     with derper(tmp_path) as relay:
         everywhere = [flag.replace("127.0.0.1:", ":") for flag in flags(relay)]

@@ -153,8 +153,8 @@ def test_what_fits_nothing(handed: list[socket.socket]):
         found.refuse_rest()
     assert str(caught.value) == (
         f"systemd hands over a socket on UDP 127.0.0.1:{port(handed[0])}, which nothing here "
-        f"serves; want the address of -a, and the ports of -a, -http-port and -stun-port, in the "
-        f"unit derper.socket"
+        f"serves; want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
+        f"-stun-port, in the unit derper.socket"
     )
     assert found.sockets == []
     close_all(found, *taken)
