@@ -195,16 +195,25 @@ def right(request: bytes, peer: tuple[str, int]) -> bytes:
     return build_binding_response(parse_binding_request(request), address, peer[1])
 
 
-async def test_stun(asked: Asked):
+async def test_stun(asked: Asked, mock_clock: MockClock):
     assert await asked(right) == 1
 
 
-async def test_a_lost_request_is_sent_again(asked: Asked, autojump_clock: MockClock):
+async def test_a_lost_request_is_sent_again(
+    asked: Asked, mock_clock: MockClock, nursery: trio.Nursery
+):
     seen: list[bytes] = []
+
+    async def time_passes() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(ask.STUN_AGAIN)
 
     def second(request: bytes, peer: tuple[str, int]) -> bytes | None:
         seen.append(request)
-        return right(request, peer) if len(seen) == 2 else None
+        if len(seen) == 2:
+            return right(request, peer)
+        nursery.start_soon(time_passes)
+        return None
 
     assert await asked(second) == 2
     assert seen[0] == seen[1]
@@ -213,19 +222,23 @@ async def test_a_lost_request_is_sent_again(asked: Asked, autojump_clock: MockCl
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda request, peer: None, "does not answer STUN"),
         (lambda request, peer: b"hello", "something else than STUN"),
         (lambda request, peer: right(request, peer)[:-4], "something else than STUN"),
     ],
 )
 async def test_wrong_answers_to_stun(
-    autojump_clock: MockClock, asked: Asked, answer: StunAnswer, words: str
+    mock_clock: MockClock, asked: Asked, answer: StunAnswer, words: str
 ):
     with pytest.raises(NoSTUN, match=words):
         await asked(answer)
 
 
-async def test_an_answer_to_another_request(asked: Asked):
+async def test_no_answer_to_stun(autojump_clock: MockClock, asked: Asked):
+    with pytest.raises(NoSTUN, match="does not answer STUN"):
+        await asked(lambda request, peer: None)
+
+
+async def test_an_answer_to_another_request(asked: Asked, mock_clock: MockClock):
     def other(request: bytes, peer: tuple[str, int]) -> bytes:
         return build_binding_response(bytes(12), IPv4Address(peer[0]), peer[1])
 

@@ -129,4 +129,7 @@ def test_of_a_worker(tmp_path: Path, run: Run, command: str):
 def test_help(run: Run):
     assert "-of PID" in run("healthcheck", "-h")[1]
     assert "-of PID" in run("derpmap", "-h")[1]
+
+
+def test_a_check_takes_less_than_a_container_runtime_waits() -> None:
     assert healthcheck.TIMEOUT < 5
