@@ -207,6 +207,16 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
         "auto is one for each there is.",
     )
     """0 for one per core."""
+    drain_time: float = option(
+        "drain-time",
+        DURATION,
+        "0s",
+        values.seconds(86400.0, "24h"),
+        group=_LIMITS,
+        variable="DERP_DRAIN_TIME",
+        usage="Time over which connections are ended, one by one, when the relay is told to stop; "
+        "0 ends all at once.",
+    )
     tcp_keepalive_time: float = option(
         "tcp-keepalive-time",
         DURATION,

@@ -1,4 +1,9 @@
-"""The end of a relay that is told to stop: nobody new, and a word to those who are there."""
+"""The end of a relay that is told to stop: nobody new, and a word to those who are there.
+
+Tailscale's clients read a Restarting frame and do nothing about it; what they act on is the end of
+their connection. So with `-drain-time` connections are ended one by one over that time, in random
+order. Without it all are ended at once, as soon as what is queued has been sent.
+"""
 
 import random
 import socket
@@ -8,11 +13,12 @@ from typing import Final
 import trio
 
 from derp import log
+from derp.errors import RelayStopping
 from derp.server import Server
 from derp.wire.frames import restarting
 
-DRAIN_SECONDS: Final = 3.0
-"""How long stopping waits for what is queued to be sent."""
+FLUSH_SECONDS: Final = 3.0
+"""How long stopping waits, at its end, for what is queued to be sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
 """Clients are told to come back at a random moment within this time: the first, or if they are
@@ -32,8 +38,8 @@ def stop_listening(server: Server, listeners: Iterable[socket.socket]) -> None:
         sock.close()
 
 
-async def drain(server: Server, processes: int = 1) -> None:
-    """Tell the clients that the server goes, and give what is queued a moment to be sent.
+async def drain(server: Server, processes: int = 1, over: float = 0.0) -> None:
+    """Tell the clients that the server goes, end them over so many seconds, and flush the rest.
 
     As many come back to the relay's other `processes`.
     """
@@ -45,5 +51,23 @@ async def drain(server: Server, processes: int = 1) -> None:
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
         connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
-    with trio.move_on_after(DRAIN_SECONDS):
+    if over:
+        await _end_one_by_one(server, over)
+    with trio.move_on_after(FLUSH_SECONDS):
         await server.all_sent()
+
+
+async def _end_one_by_one(server: Server, over: float) -> None:
+    """End the clients in random order, evenly over so many seconds.
+
+    Mesh peers stay to the end, since clients are reached through them; so does a client for which
+    something is queued at its turn.
+    """
+    clients = [member for member in server.hub.members if not member.can_mesh]
+    random.shuffle(clients)
+    begin = trio.current_time()
+    for number, client in enumerate(clients):
+        await trio.sleep_until(begin + over * number / len(clients))
+        if client in server.hub.members and client.outbox is None:
+            client.end(RelayStopping("the relay is told to stop"))
+    await trio.sleep_until(begin + over)

@@ -142,6 +142,12 @@ class WriteTimeout(ConnectionEnd):
     reason = "write_timeout"
 
 
+class RelayStopping(ConnectionEnd):
+    """The relay has been told to stop, and ends its connections one by one."""
+
+    reason = "relay_stopping"
+
+
 class InternalFault(ConnectionEnd):
     """A mistake of ours ended the connection; the log has a traceback."""
 

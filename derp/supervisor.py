@@ -201,7 +201,7 @@ async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role
                 services.cancel_scope.cancel()
             server.stopping = True
             stop_listening(server, prepared.sockets.all)
-            await drain(server, role.workers)
+            await drain(server, role.workers, config.drain_time)
             connections.cancel_scope.cancel()
         senders.cancel_scope.cancel()
     logger.info("stopped")

@@ -8,7 +8,7 @@ import pytest
 from derp import cli
 from derp.commands import healthcheck
 from derp.config import flag_table
-from derp.drain import DRAIN_SECONDS
+from derp.drain import FLUSH_SECONDS
 from derp.values import TAILSCALED_SOCKET
 from derp.workers.crew import CLOSING
 from tests.deploy.files import (
@@ -72,7 +72,7 @@ def test_stopping_is_given_longer_than_the_drain():
     (podman,) = re.findall(r"--stop-timeout=(\d+)", *unit(QUADLET)["Container.PodmanArgs"])
     grace = compose()["services.derper.stop_grace_period"]
     for text in (*service, podman, *grace):
-        assert seconds(text) >= max(2 * DRAIN_SECONDS, CLOSING)
+        assert seconds(text) >= max(2 * FLUSH_SECONDS, CLOSING)
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)

@@ -11,6 +11,7 @@
 //	derpcheck stay [flags]          two clients that stay; one JSON line for what they see
 //	derpcheck across URL...         a client at each of several relays, all to all; one JSON line
 //	derpcheck storm [flags]         clients that come and go, and some that stay and echo
+//	derpcheck fleet [flags]         clients that stay, and come back as tailscaled does
 //	derpcheck autocert [flags]      get a certificate as the Go derper does
 //	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
@@ -51,6 +52,8 @@ func main() {
 		runAcross(args)
 	case "storm":
 		runStorm(args)
+	case "fleet":
+		runFleet(args)
 	case "autocert":
 		runAutocert(args)
 	case "record":
@@ -61,7 +64,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|across|storm|autocert|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|across|storm|fleet|autocert|record")
 	os.Exit(2)
 }
 
