@@ -212,7 +212,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
         DURATION,
         "0s",
         values.seconds(86400.0, "24h"),
-        group=_LIMITS,
+        group=LIMITS,
         variable="DERP_DRAIN_TIME",
         usage="Time over which connections are ended, one by one, when the relay is told to stop; "
         "0 ends all at once.",

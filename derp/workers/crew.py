@@ -39,7 +39,7 @@ STARTING: Final = 60.0
 """Seconds within which a worker serves."""
 CLOSING: Final = 8.0
 """Seconds that a worker has to end in when it is told to, or has lost its control connection:
-some more than a drain takes."""
+some more than a drain takes where all connections are ended at once."""
 
 # Not from the working directory, whatever lies there under the same name.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "derp")
@@ -71,11 +71,18 @@ class Place:
 class Crew:
     """All workers. `setup` says what the worker of an index gets when it starts."""
 
-    def __init__(self, size: int, arguments: Sequence[str], setup: Callable[[int], Setup]) -> None:
+    def __init__(
+        self,
+        size: int,
+        arguments: Sequence[str],
+        setup: Callable[[int], Setup],
+        drain_time: float = 0.0,
+    ) -> None:
         self.places = [Place(index) for index in range(size)]
         self._stopping = trio.Event()
         self._arguments = arguments
         self._setup = setup
+        self._closing = CLOSING + drain_time
 
     @property
     def stopping(self) -> bool:
@@ -143,9 +150,9 @@ class Crew:
             place.gone.set()
 
     async def stop(self) -> None:
-        """Have all drain and end; CLOSING seconds later at most they are ended."""
+        """Have all drain and end; a drain and CLOSING seconds later at most they are ended."""
         self._stopping.set()
-        with trio.move_on_after(CLOSING):
+        with trio.move_on_after(self._closing):
             await self.each("worker.stop")
             for place in self.places:
                 await place.gone.wait()
@@ -195,7 +202,7 @@ class Crew:
             # Without it, a worker drains and ends.
             ours.close()
             if place.process is not None:
-                await _wait_for_end(place.process)
+                await _wait_for_end(place.process, self._closing)
                 place.process = None
         return "it hung" if place.hangs else _how(process.returncode)
 
@@ -207,7 +214,7 @@ class Crew:
             nursery.start_soon(self._end_if_hung, place, control, process, serves)
             await control.run()
             nursery.cancel_scope.cancel()
-        await trio.sleep(CLOSING)
+        await trio.sleep(self._closing)
         process.kill()
 
     async def _end_if_hung(
@@ -224,10 +231,10 @@ class Crew:
             process.kill()
 
 
-async def _wait_for_end(process: trio.Process) -> None:
+async def _wait_for_end(process: trio.Process, seconds: float) -> None:
     """Wait until a process has ended that has lost its control connection; kill it if need be."""
     with trio.CancelScope(shield=True):
-        with trio.move_on_after(CLOSING):
+        with trio.move_on_after(seconds):
             await process.wait()
             return
         process.kill()

@@ -92,7 +92,7 @@ class Parent:
         self._doors = doors
         self._sibling_key = secrets.token_bytes(32)
         self._rate_limit = prepared.rate_limit
-        self._crew = Crew(len(prepared.shared), arguments, self._setup)
+        self._crew = Crew(len(prepared.shared), arguments, self._setup, config.drain_time)
         self._pages = Pages(
             *(config, prepared.metrics, prepared.own_gate, prepared.certificates),
             *(self._crew, self._crew.lives),

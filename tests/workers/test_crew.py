@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from derp.rateconfig import NO_LIMIT
 from derp.workers import crew as crews
@@ -156,6 +158,21 @@ async def test_one_that_does_not_stop_is_killed(
         await until(lambda: made.places[0].process)
         await made.stop()
     assert "a worker does not end, and is killed" in caplog.text
+
+
+async def test_a_drain_is_waited_for(autojump_clock: MockClock) -> None:
+    class Unending:
+        def kill(self) -> None:
+            killed.append(trio.current_time() - start)
+            place.gone.set()
+
+    killed: list[float] = []
+    made = Crew(1, (), setup, drain_time=60.0)
+    (place,) = made.places
+    place.process = cast("trio.Process", Unending())
+    start = trio.current_time()
+    await made.stop()
+    assert killed == [crews.CLOSING + 60.0]
 
 
 async def test_one_that_does_not_come_to_serve(
