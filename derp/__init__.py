@@ -5,8 +5,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     cli            flags and environment to a Config; exit codes
     config         every flag: name, variable, default, check
-                   (parts: certoptions, verifyoptions, meshoptions, limitoptions, options, flags,
-                   values, refused; knobs: variables without a flag;
+                   (parts: certoptions, verifyoptions, meshoptions, limitoptions, debugoptions,
+                   options, flags, values, refused; knobs: variables without a flag;
                    strconv: numbers as Go reads them)
     commands/      derper derpmap, derper healthcheck
     workers/       more than one process for one relay: who looks after them, and what they share
@@ -29,6 +29,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     mapentry       the relay's entry for a DERP map
     keyfile        the node key, in the Go derper's file        (meshkey: what a region shares;
                    secretfile: how both are read)
+    debugkey       the key that opens /debug/ from anywhere
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 
     admit/         the gate: list, tailscaled and URLs asked who belongs

@@ -2,10 +2,10 @@
 
 Each field of `Config` is one flag and says everything about it: name, environment variable,
 default, help and the check from derp/values.py that its value must pass. Rules between fields
-stand below them. Those of certificates, of verification, of the mesh and of networks have files of
-their own: derp/certoptions.py, derp/verifyoptions.py, derp/meshoptions.py and derp/limitoptions.py.
-Nothing else in the program
-checks a configured value again.
+stand below them. Those of certificates, of verification, of the mesh, of networks and of /debug/
+have files of their own: derp/certoptions.py, derp/verifyoptions.py, derp/meshoptions.py,
+derp/limitoptions.py and derp/debugoptions.py. Nothing else in the program checks a configured value
+again.
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
 derper-docker. Nothing here touches the network or the file system.
@@ -20,6 +20,7 @@ import attrs
 
 from derp import values
 from derp.certoptions import ACME, ACME_MODES, TLS, CertificateOptions
+from derp.debugoptions import DEBUG, DebugOptions
 from derp.errors import UsageError
 from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Setting
 from derp.http.bootstrap_dns import Name
@@ -37,7 +38,7 @@ _GENERAL: Final = "General"
 _LISTENING: Final = "Listening"
 _WEB: Final = "Pages"
 _TCP: Final = "TCP connections"
-_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, MESH, _WEB, LIMITS, _TCP)
+_GROUPS: Final = (_GENERAL, _LISTENING, TLS, ACME, VERIFY, MESH, _WEB, DEBUG, LIMITS, _TCP)
 """In the order of the help."""
 
 _DEV_ADDRESS: Final = Address("", 3340)
@@ -45,7 +46,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 
 
 @attrs.frozen(kw_only=True)
-class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions):
+class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions, DebugOptions):
     """Everything the operator decides. Durations are seconds.
 
     Any combination that can be constructed can be served, as far as that can be known without

@@ -56,6 +56,8 @@ class Flag:
     """The heading in the help under which it stands."""
     variable: str = ""
     """The environment variable that stands in for the flag; empty if there is none."""
+    other_variable: str = ""
+    """The one that does where `variable` is not set: Tailscale's name for it."""
     placeholder: str = ""
     """Better than that of the kind, in the help."""
     default_words: str = ""
@@ -118,17 +120,24 @@ def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]
     for flag in table.values():
         if flag.name in settings:
             continue
-        text = environ.get(flag.variable, "") if flag.variable and not help_wanted else ""
-        if text and not _is_service_link(flag.variable, text):
-            settings[flag.name] = _read(flag, flag.variable, "=", text)
-            continue
-        setting = settings[flag.name] = _default(flag)
+        setting = None if help_wanted else _from_environment(flag, environ, warnings)
+        settings[flag.name] = setting or _default(flag)
+    return Parsed(settings, help_wanted, tuple(warnings))
+
+
+def _from_environment(
+    flag: Flag, environ: Mapping[str, str], warnings: list[str]
+) -> Setting | None:
+    for variable in filter(None, (flag.variable, flag.other_variable)):
+        text = environ.get(variable, "")
+        if text and not _is_service_link(variable, text):
+            return _read(flag, variable, "=", text)
         if text:
             warnings.append(
-                f"{flag.variable}={text}: ignored, for Kubernetes sets it beside a Service of that "
-                f"name; {setting.given} counts: give the flag, or enableServiceLinks: false"
+                f"{variable}={text}: ignored, for Kubernetes sets it beside a Service of that "
+                f"name; {_default(flag).given} counts: give the flag, or enableServiceLinks: false"
             )
-    return Parsed(settings, help_wanted, tuple(warnings))
+    return None
 
 
 def _default(flag: Flag) -> Setting:
@@ -267,7 +276,8 @@ def _help_entry(flag: Flag) -> str:
     if flag.default_words or flag.default not in {"", "false"}:
         notes.append(f"default {flag.default_words or flag.default}")
     if flag.variable:
-        notes.append(f"variable {flag.variable}")
+        also = f" or {flag.other_variable}" if flag.other_variable else ""
+        notes.append(f"variable {flag.variable}{also}")
     if notes:
         head += f"   ({', '.join(notes)})"
     usage = textwrap.fill(

@@ -18,6 +18,7 @@ from derp.admit.judge import Judge
 from derp.certificates.plan import make_plan
 from derp.certificates.tasks import Certificates, load
 from derp.config import Config
+from derp.debugkey import DebugKey
 from derp.errors import StartError
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
@@ -37,6 +38,7 @@ class Prepared:
     mesh: mesh_plan.Plan
     certificates: Certificates | None
     sockets: Sockets
+    debug_key: DebugKey
     shared: Sequence[Sockets] = ()
     """Those of each process, where this one has opened them for others."""
 
@@ -57,6 +59,8 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     rate_limit = NO_LIMIT
     if config.rate_config is not None:
         rate_limit = rateconfig.load(config.rate_config)
+    debug_key = DebugKey(config.debug_key_file)
+    debug_key.look()
     metrics = Metrics()
     gate = admission.make_gate(config, metrics)
     now = datetime.now(UTC)
@@ -81,6 +85,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         mesh=mesh,
         certificates=certificates,
         sockets=shared[0],
+        debug_key=debug_key,
         shared=shared,
     )
 

@@ -31,6 +31,7 @@ from derp import admission, knobs, log, rateconfig, timers
 from derp.accept import Door, crowd_lines
 from derp.announce import announce, announce_node
 from derp.config import Config
+from derp.debugkey import debug_access
 from derp.drain import drain, stop_listening
 from derp.errors import ReloadError
 from derp.http import routes
@@ -211,7 +212,8 @@ def _start_services(running: Running, role: Role, services: trio.Nursery) -> Non
     config, prepared, server = running.config, running.prepared, running.server
     running.links.extend(mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config)))
     refusals, crowded = log.Coalescer(), crowd_lines()
-    site = role.make_site(running)
+    access = debug_access(config, prepared.debug_key)
+    site = attrs.evolve(role.make_site(running), debug_access=access)
     engine = None if prepared.certificates is None else prepared.certificates.engine
     limit = _accept_limit(config, role.workers)
     route = partial(routes.route, site)
@@ -233,6 +235,7 @@ def _start_services(running: Running, role: Role, services: trio.Nursery) -> Non
     role.start(running, services)
     services.start_soon(timers.run, server)
     services.start_soon(_summarize, (refusals, crowded), server.client_events)
+    services.start_soon(prepared.debug_key.watch)
     published, unpublished = config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names
     refresher = Refresher(running.names, published, unpublished)
     services.start_soon(refresher.run)

@@ -20,6 +20,7 @@ import attrs
 from certs.hostname import IPAddress, parse_ip
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.relay.networks import Network
+from derp.strconv import shown
 
 
 @attrs.frozen
@@ -234,18 +235,24 @@ def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
         raise ValueError("want name or name/txt-name, with commas between them") from None
 
 
+_PREFIX: Final = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
+
+
 def networks(value: str | Iterable[Network]) -> tuple[Network, ...]:
-    """Check a list of networks, or of addresses, in text with commas between them."""
+    """Check a list of networks, `address/bits`, in text with commas between them."""
     if not isinstance(value, str):
         return tuple(value)
-    try:
-        found = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",")]
-    except ValueError:
-        if not value:
-            return ()
-        want = "want networks such as 10.0.0.0/8 or 2001:db8::/32, with commas between them"
-        raise ValueError(want) from None
-    return tuple(dict.fromkeys(found))
+    entries = [entry for part in value.split(",") if (entry := part.strip())]
+    return tuple(dict.fromkeys(map(_network, entries)))
+
+
+def _network(text: str) -> Network:
+    if _PREFIX.fullmatch(text):
+        try:
+            return ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            pass
+    raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
 
 
 MOST_WORKERS: Final = 256

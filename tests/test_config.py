@@ -726,6 +726,7 @@ def test_every_flag_is_known():
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
         "workers",
         *{"mesh-psk-file", "mesh-with"},
+        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
     }
     assert names == served | set(REFUSED)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -275,6 +276,41 @@ async def test_traffic_is_shown_by_client(tmp_path: Path, upgraded: Connect) -> 
         assert line["UniqueSenders"] == 1
         assert 1000 < line["Recv"] < 5000
         assert 1000 < line["Sent"] < 5000
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_debug_pages_by_key(
+    tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a proxy, and with a key that is replaced meanwhile."""
+    key_file = tmp_path / "debug key"
+    key_file.write_text("first\n")
+
+    def status(port: int, key: str) -> int:
+        headers = {"X-Forwarded-For": "192.0.2.1"}
+        url = f"http://127.0.0.1:{port}/debug/varz?debugkey={key}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code
+
+    monkeypatch.setenv("TS_DEBUG_KEY_PATH", str(key_file))
+    with derper(tmp_path, "-workers", workers, tls=False) as relay:
+        port = relay.port("HTTP")
+        assert [status(port, key) for key in ("first", "second", "")] == [200, 403, 403]
+        key_file.write_text("second\n")
+        with trio.fail_after(60):
+            # In a row: each worker looks at the file for itself.
+            agreed = 0
+            while agreed < 10:
+                await trio.sleep(0.1)
+                agreed += 1
+                if (status(port, "second"), status(port, "first")) != (200, 403):
+                    agreed = 0
+        assert relay.stop() == 0
+        assert not any("second" in line or "first" in line for line in relay.log)
 
 
 async def test_scanners_are_refused_and_do_not_fill_the_log(tmp_path: Path) -> None:

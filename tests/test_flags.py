@@ -1,6 +1,7 @@
 import math
 import re
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +110,20 @@ def test_flag_beats_variable_beats_default():
     assert value("stun", "-stun", T_STUN="nonsense") is True
     assert parse(T_ADDR=":2").settings["a"].given == "T_ADDR=:2"
     assert value("dev", **{"": "true", "dev": "true"}) is False
+
+
+def test_another_programs_variable():
+    table = [attrs.evolve(TABLE[0], other_variable="TS_ADDR")]
+
+    def given(*argv: str, **environ: str) -> str:
+        return flags.parse(table, argv, environ).settings["a"].given
+
+    assert given(TS_ADDR=":3") == "TS_ADDR=:3"
+    assert given(TS_ADDR=":3", T_ADDR="") == "TS_ADDR=:3"
+    assert given(TS_ADDR=":3", T_ADDR=":2") == "T_ADDR=:2"
+    assert given("-a", ":1", TS_ADDR=":3") == "-a :1"
+    assert given(TS_ADDR="") == "-a :443 (the default)"
+    assert "(default :443, variable T_ADDR or TS_ADDR)" in flags.help_text(table, "")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--h", "-help", "--help"])

@@ -1,13 +1,17 @@
 """Who may see /debug/. Pure.
 
-Loopback and Tailscale's own addresses, as tsweb.AllowDebugAccess has it. Behind a proxy everybody
-seems to come from loopback, and so does the page of a stranger in a browser on this machine, whose
-name has been made to point here (DNS rebinding): a sign of a proxy closes the pages, and so does a
-Host that is no name of the relay.
+Loopback, Tailscale's own addresses and those that the operator names, as tsweb.AllowDebugAccess has
+it. Behind a proxy everybody seems to come from loopback, and so does the page of a stranger in a
+browser on this machine, whose name has been made to point here (DNS rebinding): a sign of a proxy
+closes the pages, and so does a Host that is no name of the relay. Who shows the operator's key may
+see them in any case.
 """
 
+import hmac
 import ipaddress
+from collections.abc import Callable, Sequence
 from typing import Final
+from urllib.parse import parse_qsl
 
 import attrs
 
@@ -58,6 +62,7 @@ _PROXY_PREFIXES: Final = (
 of Amazon, Azure, Cloudflare, Fastly, Fly and Google."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_tailscale(address: IPAddress) -> bool:
@@ -71,8 +76,12 @@ def is_tailscale(address: IPAddress) -> bool:
 class DebugAccess:
     """The rules of one relay."""
 
-    names: frozenset[str]
+    names: frozenset[str] = frozenset()
     """What the relay is called, in lower case, beside its addresses and localhost."""
+    networks: Sequence[IPNetwork] = ()
+    """Who may see the pages beside loopback and the tailnet."""
+    key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
+    """Returns the key that opens the pages as of now; empty for none."""
 
     def allows(self, request: Request) -> bool:
         """Whether `request` may see the debug pages."""
@@ -80,18 +89,42 @@ class DebugAccess:
 
     def refusal(self, request: Request) -> str:
         """Say why `request` may not see the debug pages, and what helps; empty if it may."""
-        if not _is_trusted(request.remote):
-            return "debug pages are for loopback and the tailnet only"
+        if self._is_shown_key(request):
+            return ""
+        if not self._is_trusted(request.remote):
+            return (
+                "debug pages are for loopback and the tailnet; "
+                "-debug-allow-ip, -debug-trusted-cidrs and -debug-key-file open them to others"
+            )
         if sign := proxy_sign(request):
             return (
-                f"debug pages are not for who comes through a proxy ({sign}): ask the relay itself"
+                f"debug pages are not for who comes through a proxy ({sign}): "
+                f"ask the relay itself, or use -debug-key-file"
             )
         if not self._is_named_by(request.host):
             return (
                 "debug pages are for who asks the relay by IP address, localhost or -hostname, "
-                "and this Host is none of them"
+                "and this Host is none of them: do so, or use -debug-key-file"
             )
         return ""
+
+    def _is_shown_key(self, request: Request) -> bool:
+        """Whether `request` is a GET whose first `debugkey` is the key."""
+        key = self.key()
+        if not key or request.method != "GET" or "debugkey" not in request.query:
+            return False
+        fields = parse_qsl(request.query, keep_blank_values=True, errors="surrogateescape")
+        shown = next((value for name, value in fields if name == "debugkey"), "")
+        return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
+
+    def _is_trusted(self, remote: str) -> bool:
+        address = _parse(remote)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if address is None:
+            return False
+        known = address.is_loopback or is_tailscale(address)
+        return known or any(address in network for network in self.networks)
 
     def _is_named_by(self, host: str) -> bool:
         """Whether `host`, with a port or without, is an address, localhost or one of the names."""
@@ -119,13 +152,6 @@ def proxy_sign(request: Request) -> str:
     if "upgrade" in connection and not request.header(b"upgrade"):
         return "Connection: upgrade"
     return ""
-
-
-def _is_trusted(remote: str) -> bool:
-    address = _parse(remote)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address is not None and (address.is_loopback or is_tailscale(address))
 
 
 def _parse(text: str) -> IPAddress | None:

@@ -94,12 +94,7 @@ class Site:
     """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
     challenges: Mapping[str, str] | None = None
     """Answers to HTTP-01 challenges by their tokens, as of now; None without ACME."""
-
-    debug_access: DebugAccess = attrs.field(
-        default=attrs.Factory(
-            lambda self: DebugAccess(frozenset({self.hostname.lower()})), takes_self=True
-        )
-    )
+    debug_access: DebugAccess = attrs.field(factory=DebugAccess)
     """Who may see /debug/."""
 
     upgrade_answer: bytes = attrs.field(init=False)

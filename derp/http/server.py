@@ -349,4 +349,4 @@ class _FrontEnd:
 
 
 def _fields(request: Request) -> dict[str, object]:
-    return {"method": request.method, "target": request.target[:200]}
+    return {"method": request.method, "path": request.path[:200]}

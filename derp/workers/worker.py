@@ -20,6 +20,7 @@ from nacl.public import PrivateKey
 from certs.metacert import make_metacert
 from derp.certificates.plan import make_plan
 from derp.config import Config
+from derp.debugkey import DebugKey
 from derp.errors import ControlLost, StartError, UsageError
 from derp.http.routes import Site
 from derp.mesh import plan as mesh_plan
@@ -94,6 +95,8 @@ def _prepare(config: Config, setup: Setup, control: Control, stack: contextlib.E
         metacert = make_metacert(bytes(private_key.public_key), now)
         plan = make_plan(config)
         certificates = follow(plan, setup.certificates, metacert, now, control.call)
+    debug_key = DebugKey(config.debug_key_file)
+    debug_key.look()
     prepared = Prepared(
         private_key=private_key,
         rate_limit=setup.rate_limit,
@@ -102,6 +105,7 @@ def _prepare(config: Config, setup: Setup, control: Control, stack: contextlib.E
         mesh=mesh_plan.join_plan(config, setup.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
+        debug_key=debug_key,
     )
     return Worker(setup, control, prepared, certificates)
 

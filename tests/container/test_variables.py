@@ -1,5 +1,7 @@
 """Each variable's effect, seen from outside."""
 
+import re
+import shlex
 import socket
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from oracle import KNOWN, oracle, whois_of
 from pebble import until
 from podman import HTTP, HTTPS, STUN, Container, Dock, File
 from rawderp import Key
-from relay import TestCA, free_port
+from relay import REPO, TestCA, free_port
 
 NAME = "derp.example.com"
 USER = 65532
@@ -189,6 +191,18 @@ def test_an_admission_url(dock: Dock, tmp_path: Path) -> None:
         assert {name for name, _, _ in server.asked().questions} == {
             f"url:{key.public.hex()}" for key in (MEMBER, STRANGER)
         }
+
+
+def test_debug_pages(dock: Dock) -> None:
+    """Closed to who comes through the container's network, unless with the key; open inside."""
+    keys = dock.volume({"debug": File(b"open sesame\n", USER)})
+    relay = dock.start(f"--volume={keys}:/own:ro", **SELF_SIGNED, DERP_DEBUG_KEY_FILE="/own/debug")
+    assert relay.get("/debug/varz")[0] == 403
+    assert relay.get("/debug/varz?debugkey=open+sesame")[0] == 200
+    readme = (REPO / "README.md").read_text()
+    (inside,) = re.findall(r"`docker exec derper (python3 [^`]*)`", readme)
+    asked = relay.run(*shlex.split(inside))
+    assert "derper debug" in asked.stdout, asked
 
 
 def test_a_list_of_keys(dock: Dock) -> None:

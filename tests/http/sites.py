@@ -1,6 +1,7 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from derp.http.access import DebugAccess
 from derp.http.routes import Site
 
 
@@ -12,6 +13,7 @@ def make_site(**changes: Any) -> Site:
     parts: dict[str, Any] = {
         "hostname": "derp.example",
         "public_key": bytes(range(32)),
+        "debug_access": DebugAccess(frozenset({"derp.example"})),
         "facts": lambda: [("Uptime", "3s"), ("Version", "<1>")],
         "varz": lambda: "# TYPE gauge_x gauge\ngauge_x 1\n",
         "expvars": lambda: '{\n"x": 1\n}\n',

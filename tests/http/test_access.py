@@ -1,4 +1,5 @@
 import ipaddress
+from urllib.parse import quote
 
 import pytest
 
@@ -13,9 +14,10 @@ def refusal(
     remote: str = "127.0.0.1",
     host: bytes = b"derp.example",
     version: bytes = b"1.1",
+    access: DebugAccess = ACCESS,
 ) -> str:
     fields = [(b"host", host), *headers]
-    return ACCESS.refusal(parse_request(b"GET", b"/debug/", version, fields, remote))
+    return access.refusal(parse_request(b"GET", b"/debug/", version, fields, remote))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,84 @@ def test_host_is_an_address_without_brackets() -> None:
 def test_a_stranger_is_told_nothing_of_that() -> None:
     told = refusal(remote="192.0.2.1")
     assert refusal((b"via", b""), remote="192.0.2.1", host=b"evil.example") == told
+
+
+class TestNetworks:
+    ACCESS = DebugAccess(
+        frozenset({"derp.example"}),
+        networks=[ipaddress.ip_network(text) for text in ("172.16.0.0/12", "2001:db8::7/128")],
+    )
+
+    @pytest.mark.parametrize(
+        ("remote", "allowed"),
+        [
+            ("172.17.0.1", True),
+            ("172.31.255.255", True),
+            ("::ffff:172.17.0.1", True),
+            ("172.32.0.0", False),
+            ("2001:db8::7", True),
+            ("2001:db8::8", False),
+            ("10.0.0.1", False),
+            ("127.0.0.1", True),
+            ("100.64.0.1", True),
+        ],
+    )
+    def test_remote(self, remote: str, allowed: bool) -> None:
+        assert (refusal(remote=remote, access=self.ACCESS) == "") == allowed
+
+    def test_no_proxy_and_no_other_name(self) -> None:
+        """As for the rest."""
+        there = {"remote": "172.17.0.1", "access": self.ACCESS}
+        assert "(via)" in refusal((b"via", b""), **there)
+        assert "Host" in refusal(host=b"evil.example", **there)
+
+
+class TestKey:
+    """Who shows it is in, wherever from and by whatever name; tsweb.AllowDebugAccess."""
+
+    @staticmethod
+    def shown(query: bytes, key: bytes = b"open sesame+1", method: bytes = b"GET") -> bool:
+        fields = [(b"host", b"evil.example"), (b"x-forwarded-for", b"192.0.2.1")]
+        asked = parse_request(method, b"/debug/?" + query, b"1.1", fields, "192.0.2.7")
+        return DebugAccess(key=lambda: key).allows(asked)
+
+    @pytest.mark.parametrize(
+        ("query", "allowed"),
+        [
+            (b"debugkey=open+sesame%2B1", True),
+            (b"x=y&debugkey=open%20sesame%2b1&z", True),
+            (b"debugkey=open+sesame%2B1&debugkey=x", True),
+            (b"debugkey=x&debugkey=open+sesame%2B1", False),
+            (b"debugkey=&debugkey=open+sesame%2B1", False),
+            (b"debugkey=open+sesame+1", False),
+            (b"debugkey=open+sesame%2B", False),
+            (b"debugkey=open+sesame%2B1x", False),
+            (b"Debugkey=open+sesame%2B1", False),
+            (b"debugkey=", False),
+            (b"debugkey", False),
+            (b"", False),
+        ],
+    )
+    def test_query(self, query: bytes, allowed: bool) -> None:
+        assert self.shown(query) == allowed
+
+    @pytest.mark.parametrize("method", [b"HEAD", b"POST"])
+    def test_method(self, method: bytes) -> None:
+        assert not self.shown(b"debugkey=open+sesame%2B1", method=method)
+
+    @pytest.mark.parametrize("query", [b"debugkey=", b"debugkey", b"debugkey=x"])
+    def test_none(self, query: bytes) -> None:
+        assert not self.shown(query, key=b"")
+
+    def test_any_bytes(self) -> None:
+        key = bytes(range(1, 256))
+        assert self.shown(b"debugkey=" + quote(key).encode(), key=key)
+        assert not self.shown(b"debugkey=%ff%C3", key=b"\xff\xc4")
+
+    def test_it_is_no_hindrance(self) -> None:
+        fields = [(b"host", b"localhost")]
+        asked = parse_request(b"GET", b"/debug/?debugkey=x", b"1.1", fields, "127.0.0.1")
+        assert DebugAccess(key=lambda: b"y").allows(asked)
 
 
 def test_mapped_addresses_are_not_tailscale_unless_unmapped() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import Record
 from derp.http.message import (
     Answer,
@@ -233,8 +234,18 @@ class TestDebug:
         )
 
     def test_by_its_name_in_any_case(self) -> None:
-        site = make_site(hostname="Derp.Example")
-        assert response(route(site, request("/debug/", remote=LOCAL))).status == 200
+        asked = request("/debug/", remote=LOCAL, host="DERP.example:443")
+        assert response(route(make_site(), asked)).status == 200
+
+    @pytest.mark.parametrize("path", ["/debug/", "/debug/varz"])
+    @pytest.mark.parametrize("router", [route, route_plain])
+    def test_with_the_key_from_anywhere(
+        self, path: str, router: Callable[[Site, Request], Answer]
+    ) -> None:
+        site = make_site(debug_access=DebugAccess(key=lambda: b"k"))
+        asked = request(f"{path}?debugkey=k", (b"x-forwarded-for", b"192.0.2.1"))
+        assert response(router(site, asked)).status == 200
+        assert response(router(site, request(f"{path}?debugkey=x"))).status == 403
 
     @pytest.mark.parametrize("path", ["/debug/", "/%64ebug/"])
     @pytest.mark.parametrize("remote", [LOCAL, "::1", "100.100.1.1", "fd7a:115c:a1e0::1"])

@@ -556,11 +556,13 @@ class TestBugs:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
     async def test_in_a_page(self, method: str, caplog: pytest.LogCaptureFixture) -> None:
         visited = visit(self.broken)
-        asked = f"{method} /x HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+        asked = f"{method} /x?debugkey=k HTTP/1.1\r\nHost: a\r\n\r\n".encode()
         [(answer, body)] = parse(await play(visited, [asked], eof=False), method)
         assert (answer.status_code, body) == (500, b"")
         assert visited.result is None
         [record] = caplog.records
+        # The query may hold a key.
+        assert vars(record)["fields"] == {"method": method, "path": "/x"}
         assert (record.name, record.levelno) == ("derper.http", logging.ERROR)
         assert record.exc_info is not None
         assert "a secret" in caplog.text
