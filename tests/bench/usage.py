@@ -52,3 +52,15 @@ def core_seconds(core: int) -> float:
             # user, nice, system, irq, softirq, steal
             return sum(int(fields[place]) for place in (0, 1, 2, 5, 6, 7)) / TICKS
     return 0.0
+
+
+def pss(root: int) -> int:
+    """Return the proportional set of a process tree, in bytes."""
+    total = 0
+    for pid in tree(root):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, *fields = line.split()
+                if name == "Pss:":
+                    total += int(fields[0]) << 10
+    return total

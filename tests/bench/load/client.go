@@ -77,6 +77,8 @@ type target struct {
 	// thin makes the connection like one over a path that holds little: small receive buffer,
 	// segments as on Ethernet.
 	thin bool
+	// source is the address that connections come from; any, if nil.
+	source net.IP
 }
 
 // client is one logged-in connection. Until detach it is a blocking one, from then on it belongs
@@ -108,7 +110,19 @@ type frameHandler func(kind byte, body []byte) error
 
 // dial connects and logs in: with fast start where there is TLS, as tailscaled does.
 func dial(t *target, who *identity) (*client, error) {
+	tcp, err := t.connect()
+	if err != nil {
+		return nil, err
+	}
+	return logIn(t, tcp, who)
+}
+
+// connect opens a TCP connection.
+func (t *target) connect() (net.Conn, error) {
 	dialer := net.Dialer{Timeout: loginTimeout}
+	if t.source != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: t.source}
+	}
 	if t.thin {
 		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
 			return raw.Control(func(fd uintptr) {
@@ -117,10 +131,11 @@ func dial(t *target, who *identity) (*client, error) {
 			})
 		}
 	}
-	tcp, err := dialer.Dial("tcp", t.address)
-	if err != nil {
-		return nil, err
-	}
+	return dialer.Dial("tcp", t.address)
+}
+
+// logIn makes a client of a connection, which it closes if that fails.
+func logIn(t *target, tcp net.Conn, who *identity) (*client, error) {
 	c := &client{identity: who, conn: tcp, fd: -1}
 	_ = tcp.SetDeadline(time.Now().Add(loginTimeout))
 	if err := c.login(t); err != nil {
@@ -135,7 +150,7 @@ func (c *client) login(t *target) error {
 	var serverKey *key
 	if !t.plain {
 		var err error
-		if serverKey, err = c.handshake(); err != nil {
+		if serverKey, err = c.handshake(&tls.Config{InsecureSkipVerify: true}); err != nil {
 			return fmt.Errorf("TLS: %w", err)
 		}
 	}
@@ -145,7 +160,7 @@ func (c *client) login(t *target) error {
 		request := "GET /derp HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
 			"Sec-WebSocket-Protocol: derp\r\n\r\n"
-		if err := c.upgrade(request); err != nil {
+		if err := c.upgradeWith(request); err != nil {
 			return err
 		}
 		c.deframe = &deframer{}
@@ -160,7 +175,7 @@ func (c *client) login(t *target) error {
 	default:
 		request := "GET /derp HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: Go-http-client/1.1\r\n" +
 			"Connection: Upgrade\r\nUpgrade: DERP\r\n\r\n"
-		if err := c.upgrade(request); err != nil {
+		if err := c.upgradeWith(request); err != nil {
 			return err
 		}
 	}
@@ -179,10 +194,11 @@ func (c *client) login(t *target) error {
 }
 
 // handshake does TLS and returns the server's DERP key from its metacert, nil without one.
-func (c *client) handshake() (*key, error) {
+func (c *client) handshake(config *tls.Config) (*key, error) {
 	seen := &recorder{Conn: c.conn}
 	var keyLog strings.Builder
-	conn := tls.Client(seen, &tls.Config{InsecureSkipVerify: true, KeyLogWriter: &keyLog})
+	config.KeyLogWriter = &keyLog
+	conn := tls.Client(seen, config)
 	if err := conn.Handshake(); err != nil {
 		return nil, err
 	}
@@ -200,8 +216,8 @@ func (c *client) handshake() (*key, error) {
 	return nil, nil
 }
 
-// upgrade sends an HTTP request and reads the 101 that answers it.
-func (c *client) upgrade(request string) error {
+// upgradeWith sends an HTTP request and reads the 101 that answers it.
+func (c *client) upgradeWith(request string) error {
 	if err := c.write([]byte(request)); err != nil {
 		return err
 	}

@@ -208,10 +208,17 @@ func TestRecordsAgainstCryptoTLS(t *testing.T) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	c := &client{conn: conn, fd: -1}
-	if _, err := c.handshake(); err != nil {
+	if _, err := c.handshake(&tls.Config{InsecureSkipVerify: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, size := range []int{1, 100, 1437, maxPlaintext} {
+		update, err := c.out.appendKeyUpdate(nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(update); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.write(pattern[:size]); err != nil {
 			t.Fatal(err)
 		}

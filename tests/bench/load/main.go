@@ -1,7 +1,8 @@
 // Command load puts one load on one DERP relay and prints what came of it, as JSON.
 //
 // It is started by run.py, which also explains what is measured and how. `load mirror` is a relay
-// that does next to nothing; see mirror.go.
+// that does next to nothing; see mirror.go. `load attack` and `load victim` are what tests/hostile
+// starts; see attacker.go and victim.go.
 package main
 
 import (
@@ -29,10 +30,19 @@ var loads = map[string]func(*options) (*result, error){
 	"stun":     loadSTUN,
 }
 
+var commands = map[string]func(arguments []string) error{
+	"mirror": runMirror,
+	"attack": runAttack,
+	"victim": runVictim,
+}
+
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "mirror" {
-		fmt.Fprintln(os.Stderr, "mirror:", runMirror(os.Args[2:]))
-		os.Exit(1)
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
+		if err := commands[os.Args[1]](os.Args[2:]); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+			os.Exit(1)
+		}
+		return
 	}
 	var o options
 	flag.StringVar(&o.load, "load", "", "name of the load")

@@ -21,6 +21,7 @@ import (
 	"hash"
 	"io"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -35,10 +36,13 @@ const (
 	typeApplication = 23
 
 	newSessionTicket = 4
+	keyUpdate        = 24
 )
 
 // direction is one direction of a connection: a key, and a nonce that counts.
 type direction struct {
+	suite    uint16
+	secret   []byte
 	aead     cipher.AEAD
 	iv       [12]byte
 	nonce    [12]byte
@@ -46,26 +50,15 @@ type direction struct {
 }
 
 func newDirection(suite uint16, secret []byte) (*direction, error) {
-	var newHash func() hash.Hash
-	var keyLength int
-	switch suite {
-	case tls.TLS_AES_128_GCM_SHA256:
-		newHash, keyLength = sha256.New, 16
-	case tls.TLS_AES_256_GCM_SHA384:
-		newHash, keyLength = sha512.New384, 32
-	default:
-		return nil, fmt.Errorf("the server chose %s; this client wants AES-GCM", tls.CipherSuiteName(suite))
-	}
-	expand := func(label string, length int) ([]byte, error) {
-		label = "tls13 " + label
-		info := string([]byte{byte(length >> 8), byte(length), byte(len(label))}) + label + "\x00"
-		return hkdf.Expand(newHash, secret, info, length)
-	}
-	key, err := expand("key", keyLength)
+	newHash, keyLength, err := suiteOf(suite)
 	if err != nil {
 		return nil, err
 	}
-	iv, err := expand("iv", 12)
+	key, err := expandLabel(newHash, secret, "key", keyLength)
+	if err != nil {
+		return nil, err
+	}
+	iv, err := expandLabel(newHash, secret, "iv", 12)
 	if err != nil {
 		return nil, err
 	}
@@ -77,9 +70,47 @@ func newDirection(suite uint16, secret []byte) (*direction, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &direction{aead: aead}
+	d := &direction{suite: suite, secret: secret, aead: aead}
 	copy(d.iv[:], iv)
 	return d, nil
+}
+
+// suiteOf returns the hash of a cipher suite and the length of its keys.
+func suiteOf(suite uint16) (func() hash.Hash, int, error) {
+	switch suite {
+	case tls.TLS_AES_128_GCM_SHA256:
+		return sha256.New, 16, nil
+	case tls.TLS_AES_256_GCM_SHA384:
+		return sha512.New384, 32, nil
+	}
+	return nil, 0, fmt.Errorf("the server chose %s; this client wants AES-GCM", tls.CipherSuiteName(suite))
+}
+
+// expandLabel is HKDF-Expand-Label (RFC 8446 section 7.1) without a context.
+func expandLabel(newHash func() hash.Hash, secret []byte, label string, length int) ([]byte, error) {
+	label = "tls13 " + label
+	info := string([]byte{byte(length >> 8), byte(length), byte(len(label))}) + label + "\x00"
+	return hkdf.Expand(newHash, secret, info, length)
+}
+
+// appendKeyUpdate appends a KeyUpdate (RFC 8446 section 4.6.3) that asks the peer for one, or not,
+// and goes on with the next key.
+func (d *direction) appendKeyUpdate(buf []byte, asks byte) ([]byte, error) {
+	buf = d.appendRecord(buf, typeHandshake, []byte{keyUpdate, 0, 0, 1, asks})
+	newHash, _, err := suiteOf(d.suite)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := expandLabel(newHash, d.secret, "traffic upd", newHash().Size())
+	if err != nil {
+		return nil, err
+	}
+	next, err := newDirection(d.suite, secret)
+	if err != nil {
+		return nil, err
+	}
+	*d = *next
+	return buf, nil
 }
 
 func (d *direction) nextNonce() []byte {
@@ -104,6 +135,13 @@ func (d *direction) sealAs(kind byte, buf []byte, start int) []byte {
 	d.aead.Seal(buf[content:content], d.nextNonce(), buf[content:], buf[start:content])
 	d.sequence++
 	return buf[:content+length]
+}
+
+// appendRecord appends a record, wherever that has room.
+func (d *direction) appendRecord(buf []byte, kind byte, content []byte) []byte {
+	start := len(buf)
+	buf = slices.Grow(buf, recordHeader+len(content)+recordTag+1)
+	return d.sealAs(kind, append(buf[:start+recordHeader], content...), start)
 }
 
 // open appends the plaintext of one record to dst; io.EOF is the peer's goodbye.
