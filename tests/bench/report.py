@@ -132,12 +132,12 @@ def into(page: str, document: Mapping[str, Any], loads: Sequence[Load]) -> str:
     return "\n\n".join([before, *parts, after])
 
 
-def around_marks(page: str) -> tuple[str, str]:
+def around_marks(page: str, first: str = BEGIN, second: str = END) -> tuple[str, str]:
     """Return a page up to the first mark, and from the second. Raises ValueError without them."""
-    begin, end = page.find(BEGIN), page.find(END)
+    begin, end = page.find(first), page.find(second)
     if not 0 <= begin < end:
-        raise ValueError(f"want a line {BEGIN} and, below it, a line {END}")
-    return page[:begin] + BEGIN, page[end:]
+        raise ValueError(f"want a line {first} and, below it, a line {second}")
+    return page[:begin] + first, page[end:]
 
 
 def figures(loads: Sequence[Load], results: Results) -> list[tuple[str, ...]]:

@@ -451,18 +451,7 @@ def default_path() -> Path:
 
 def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[str, Any]:
     """Return what the figures were measured with: commit, versions, machine."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    about: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": said(["git", "rev-parse", "HEAD"]),
-        "changed_files": len(said(["git", "status", "--porcelain"]).splitlines()),
-        "machine": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
-        "kernel": platform.release(),
-        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
+    about = surroundings() | {
         "load_before": os.getloadavg(),
         "client": said(["go", "version"]),
         "quick": options.quick,
@@ -476,6 +465,23 @@ def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[s
         code = "import trio; print(trio.__version__)"
         about["trio"] = said([ours[0], "-c", code])
     return about
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what does not depend on what is measured: date, commit, machine."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": said(["git", "rev-parse", "HEAD"]),
+        "changed_files": len(said(["git", "status", "--porcelain"]).splitlines()),
+        "machine": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
+        "kernel": platform.release(),
+        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
+    }
 
 
 def said(command: Sequence[str], directory: Path = ROOT) -> str:

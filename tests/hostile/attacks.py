@@ -3,112 +3,158 @@
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 MIB = 1 << 20
 LINK = 10_000_000
-"""Bits a second, headers included: what the promise to those who are there holds against."""
+"""Bits a second, with all headers from IP on: up to here the promise about lateness holds."""
 LATE = 50.0
-"""Milliseconds: what the promise is."""
+"""Milliseconds: what 99 of 100 packets of others take at most."""
+LITTLE = 32 * MIB
+"""Bytes by which memory may grow where nothing is to be kept."""
+PENDING = 160 * MIB
+"""The same for all together who have not logged in."""
+QUEUES = 320 * MIB
+"""The same for the queues of all clients together."""
 
 
 class Who(enum.Enum):
     """Who attacks."""
 
-    STRANGER = "a stranger"
-    CLIENT = "a client"
+    STRANGER = "without a login"
+    CLIENT = "by clients that have logged in"
 
 
 @dataclass(frozen=True)
 class Attack:
     """One attack. Its name is that in tests/bench/load/attacks.go."""
 
-    name: str
-    title: str
     who: Who
+    name: str
+    says: str
+    """What is done, for whoever reads the table; {count} is how often at once."""
     count: int
-    """Connections at once, or what else is told by the title."""
     many: int = 0
-    """The same in the long form; 0 for no more."""
+    """How often at once in the long form; 0 for no more."""
     rate: int = LINK
     """Bits a second at most; 0 for as much as goes."""
     seconds: float = 0
-    """How long, if not as long as all others."""
+    """How long in the short form, if not as long as all others."""
+    short: bool = True
+    """Whether it is in the short form."""
     plain: bool = False
     """Whether it is on plain HTTP."""
     spread: bool = False
     """Whether it comes from thousands of networks, and not from one."""
-    refuses: bool = False
+    refused: bool = False
     """Whether an admission server says no, after 60 ms, to one after the other."""
     stun: bool = False
-    """Whether the victim asks STUN, too, and is judged by the answers as well."""
-    growth: int = 64 * MIB
+    """Whether the victims ask STUN, too, and their answers count like packets."""
+    growth: int = LITTLE
     """By how much the relay's memory may grow, in bytes (PSS)."""
     cpu: float | None = None
-    """The CPU seconds that the relay may take for it, where it is a certain amount."""
+    """The share of a core that the relay may be busy, where that is what the attack is after."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-spread" if self.spread else self.name
 
     @property
     def promised(self) -> bool:
-        """Whether the promise to those who are there holds against it."""
+        """Whether the promise about lateness holds against it."""
         return self.who is Who.STRANGER and 0 < self.rate <= LINK
 
+    def at_once(self, *, long: bool) -> int:
+        return self.many if long and self.many else self.count
 
-def stranger(name: str, title: str, count: int, **more: object) -> Attack:
-    return Attack(name, title, Who.STRANGER, count, **more)  # type: ignore[arg-type]
+    def title(self, *, long: bool) -> str:
+        return self.says.format(count=f"{self.at_once(long=long):,}")
 
 
-def client(name: str, title: str, count: int, **more: object) -> Attack:
-    return Attack(name, title, Who.CLIENT, count, **more)  # type: ignore[arg-type]
-
+stranger = partial(Attack, Who.STRANGER)
+client = partial(Attack, Who.CLIENT)
 
 TLS = (
-    stranger("keyupdates", "KeyUpdates", 200),
+    stranger("keyupdates", "KeyUpdates", 200, short=False),
     stranger("keyupdates-asking", "KeyUpdates that ask for one", 200),
-    stranger("keyupdates-at-once", "2,300 KeyUpdates at once on each of 200", 200, rate=0, cpu=3.0),
+    stranger(
+        "keyupdates-at-once", "the same, 2,300 at once on each of {count}", 200, rate=0, cpu=0.6
+    ),
     stranger("keyupdates-in-a-head", "a KeyUpdate before each byte of a head", 200),
     stranger("empty-records", "empty records", 200),
-    stranger("alerts", "warnings", 200),
+    stranger("alerts", "warnings", 200, short=False),
     stranger("hellos", "a ClientHello, then away", 64),
-    stranger("hellos", "a ClientHello, then away, from everywhere", 64, spread=True),
-    stranger("hellos-held", "a ClientHello, no more", 500, many=5000),
-    stranger("hellos-claimed", "the first bytes of a long ClientHello", 500, many=5000),
-    stranger("hello-in-pieces", "a ClientHello, one byte a segment", 64),
-    stranger("hello-in-records", "a ClientHello, one byte a record", 64),
+    stranger("hellos", "the same from thousands of networks", 64, spread=True, short=False),
+    stranger(
+        "hellos-held", "{count} with a ClientHello and no more", 500, many=5000, growth=PENDING
+    ),
+    stranger(
+        "hellos-claimed",
+        "{count} with the first bytes of a ClientHello of 128 KiB",
+        2000,
+        growth=PENDING,
+    ),
+    stranger("hello-in-pieces", "a ClientHello, a byte a segment", 64),
+    stranger("hello-in-records", "a ClientHello, a byte a record", 64, short=False),
     stranger("handshakes", "handshakes", 64),
-    stranger("handshakes", "handshakes, from everywhere", 64, spread=True),
-    stranger("idle", "idle connections", 1000, many=10_000),
+    stranger("handshakes", "the same from thousands of networks", 64, spread=True),
+    stranger("idle", "{count} idle connections", 1000, many=10_000, growth=PENDING),
 )
 HTTP = (
-    stranger("head-in-pieces", "a head, one byte a segment", 16),
-    stranger("head-in-records", "a head, one byte a record", 64),
-    stranger("slow-heads", "a head, two bytes a second", 500, many=5000),
+    stranger("head-in-pieces", "a head, a byte a segment", 4, seconds=3, cpu=0.85),
+    stranger("head-in-records", "a head, a byte a record", 64),
+    stranger(
+        "slow-heads",
+        "{count} heads, two bytes a second",
+        500,
+        many=5000,
+        short=False,
+        growth=PENDING,
+    ),
     stranger("tiny-headers", "thousands of tiny headers", 64),
     stranger("requests", "requests", 64),
-    stranger("requests-unread", "requests, the answers unread", 64),
+    stranger("requests-unread", "requests, and the answers unread", 64, short=False),
     stranger("body", "a body without end", 64),
-    stranger("body-in-chunks", "a body in chunks of one byte", 64),
-    stranger("connections", "connections, closed at once", 64),
-    stranger("closes", "connections closed in one moment", 3000, many=10_000, plain=True, rate=0),
+    stranger("body-in-chunks", "a body in chunks of a byte", 64),
+    stranger("connections", "connections closed at once", 64),
+    stranger("closes", "{count} closed in one moment", 3000, many=10_000, plain=True, rate=0),
 )
 WEBSOCKET = (
-    stranger("websocket-bytes", "websocket messages of one byte", 64),
-    stranger("websocket-empty", "empty websocket messages", 64),
+    stranger("websocket-bytes", "websocket messages of a byte", 64),
+    stranger("websocket-empty", "empty websocket messages", 64, short=False),
     stranger("websocket-fragments", "empty websocket fragments", 64),
     stranger("websocket-pings", "websocket pings", 64),
     stranger("websocket-claimed", "a websocket message of 2^62 bytes", 64),
 )
 LOGIN = (
-    stranger("infos-held", "256 KiB of client info, but for one byte", 100, many=1000, rate=0),
-    stranger("info-in-pieces", "client info, one byte a segment", 16),
-    stranger("info-in-records", "client info, one byte a record", 64),
-    stranger("junk-logins", "logins with a box that can't be opened", 64, plain=True),
+    stranger(
+        "infos-held",
+        "{count} with 256 KiB of client info, but for a byte",
+        1000,
+        rate=0,
+        growth=PENDING,
+    ),
+    stranger("info-in-pieces", "the end of 256 KiB of client info, a byte a segment", 2),
+    stranger("info-in-records", "256 KiB of client info, a byte a record", 64),
+    stranger("junk-logins", "logins whose box can't be opened", 64, plain=True),
     stranger("replays", "one login replayed", 64, plain=True),
     stranger(
         "strangers",
-        "strangers whom a slow admission server refuses",
+        "{count} at once who are refused, slowly",
         120,
         many=300,
-        rate=0,
-        refuses=True,
+        refused=True,
+        growth=PENDING,
+    ),
+    stranger(
+        "strangers",
+        "the same from thousands of networks",
+        120,
+        many=300,
+        refused=True,
+        spread=True,
+        short=False,
+        growth=PENDING,
     ),
 )
 STUN = (
@@ -117,16 +163,32 @@ STUN = (
 )
 CLIENTS = (
     client("logins", "logins", 64),
-    client("duplicates", "one key again and again", 200, many=2000),
+    client("duplicates", "one key, {count} times", 200, many=2000, growth=2 * LITTLE),
     client("keyupdates-in-a-packet", "a KeyUpdate before each byte of a packet", 64),
-    client("packets-in-records", "a packet, one byte a record", 64),
+    client("packets-in-records", "a packet, a byte a record", 64, short=False),
     client("pings", "pings", 16),
-    client("pings-unread", "pings, the answers unread", 16),
+    client("pings-unread", "pings, and the answers unread", 16, short=False),
     client("tiny-frames", "frames of no known kind", 16),
-    client("to-nobody", "small packets to nobody", 16),
+    client("to-nobody", "small packets to nobody", 16, short=False),
     client("disco-to-nobody", "disco packets to nobody", 16),
-    client("watching", "the wish to watch, without the mesh key", 64),
+    client("watching", "the wish to watch, without the mesh key", 64, short=False),
+    client(
+        "leaves",
+        "{count} that leave in one moment",
+        2000,
+        many=10_000,
+        plain=True,
+        rate=0,
+        growth=2 * LITTLE,
+    ),
     client("gone", "clients that leave 64 others", 16),
-    client("trickling", "receivers that trickle, their queues full", 300, many=1500, rate=0),
+    client(
+        "trickling",
+        "{count} that take little, their queues filled",
+        400,
+        many=1500,
+        rate=0,
+        growth=QUEUES,
+    ),
 )
 ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *STUN, *CLIENTS)

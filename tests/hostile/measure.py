@@ -11,16 +11,16 @@ import json
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attacks import Attack
-from refusing import refusing
 from servers import BenchError, Program, pinned, running
 from usage import cpu_seconds, pss
 
+REFUSING = Path(__file__).with_name("refusing.py")
 SERVER_CORE, CLIENT_CORE = 0, 1
 QUIET_SECONDS = 0.3
 SAMPLE_SECONDS = 0.1
@@ -60,6 +60,7 @@ class Measured:
     """By how much it was more at most."""
     logged: int
     """Bytes in the log."""
+    tracebacks: int
     waited: float
     """Seconds for which the relay could have run and was not let, by others on its core."""
     late: float
@@ -83,9 +84,9 @@ def measure(
     """Attack a relay. Raises BenchError if it can't be done, or is the relay's end."""
     with contextlib.ExitStack() as stack:
         more: list[str] = []
-        if attack.refuses:
-            server = stack.enter_context(refusing())
-            more = ["-verify-client-url", server.url]
+        if attack.refused:
+            admission = stack.enter_context(child([sys.executable, str(REFUSING)]))
+            more = ["-verify-client-url", admission.line()]
         (relay,) = stack.enter_context(
             running(program, (SERVER_CORE,), work, plain=attack.plain, more=more)
         )
@@ -93,8 +94,8 @@ def measure(
         asks = ["-stun", relay.stun] if attack.stun else []
         victims = stack.enter_context(child([str(load), "victim", *where, *asks], ahead=True))
         victims.expect("ready")
-        if attack.refuses:
-            server.refuse()
+        if attack.refused:
+            admission.say("refuse")
         attackers = stack.enter_context(
             child([str(load), "attack", *where, *arguments(attack, relay.stun, seconds, long=long)])
         )
@@ -115,6 +116,7 @@ def measure(
         waited, most = not_let(relay.pid) - waited, max(most, pss(relay.pid))
         attackers.say("end")
         outcome = json.loads(attackers.line())
+        log = relay.log.read_bytes()[logged:]
         return Measured(
             quiet=Seen(**told["quiet"]),
             pair=Seen(**told["pair"]),
@@ -124,7 +126,8 @@ def measure(
             seconds=lasted,
             memory=memory,
             growth=most - memory,
-            logged=relay.log.stat().st_size - logged,
+            logged=len(log),
+            tracebacks=log.count(b"Traceback"),
             waited=waited,
             late=told["late"],
             sent=outcome["sent"],
@@ -134,16 +137,17 @@ def measure(
             admitted=outcome["admitted"],
             refused=outcome["refused"],
             notes={
-                **{f"attacker: {what}": n for what, n in outcome["notes"].items()},
-                **{f"victim: {what}": n for what, n in told["failed"].items()},
+                **{f"attackers: {what}": n for what, n in outcome["notes"].items()},
+                **{f"newcomers: {what}": n for what, n in told["kept_out"].items()},
+                **{f"victims: {what}": n for what, n in told["broken"].items()},
             },
         )
 
 
 def arguments(attack: Attack, stun: str, seconds: float, *, long: bool) -> list[str]:
-    count = attack.many if long and attack.many else attack.count
-    given = ["-name", attack.name, "-count", str(count), "-rate", str(attack.rate)]
-    given += ["-seconds", f"{attack.seconds or seconds}s", "-stun", stun]
+    count = str(attack.at_once(long=long))
+    given = ["-name", attack.name, "-count", count, "-rate", str(attack.rate), "-stun", stun]
+    given += ["-seconds", f"{max(attack.seconds, seconds)}s"]
     return [*given, *(["-spread"] if attack.spread else [])]
 
 
@@ -204,7 +208,7 @@ def child(command: Sequence[str], *, ahead: bool = False) -> Iterator[Child]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=prepare,
+        preexec_fn=prepare,  # noqa: PLW1509 -- there are no threads
     ) as process:
         try:
             yield Child(process, command[1])
@@ -224,7 +228,3 @@ def stolen() -> float:
         if name == f"cpu{SERVER_CORE}":
             return int(fields[7]) / os.sysconf("SC_CLK_TCK")
     return 0.0
-
-
-def shown(measured: Measured) -> dict[str, Any]:
-    return dataclasses.asdict(measured)

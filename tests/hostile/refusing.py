@@ -1,35 +1,29 @@
-"""An admission server that takes its time, and answers one question after the other."""
+"""An admission server that takes its time, and answers one question after the other.
+
+It prints its URL, admits everybody until a line comes on standard input, and nobody from then on.
+"""
 
 import contextlib
 import json
+import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 ANSWER_SECONDS = 0.06
-BACKLOG = 1024
 
 
 class Server(HTTPServer):
     """Not one of several threads: who asks meanwhile waits."""
 
-    request_queue_size = BACKLOG
+    request_queue_size = 1024
     refuses = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/verify"
-
-    def refuse(self) -> None:
-        """Admit nobody any more."""
-        self.refuses = True
 
 
 class Answer(BaseHTTPRequestHandler):
     server: Server
 
-    def do_POST(self) -> None:  # noqa: N802 -- the base class's name
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         if self.server.refuses:
             time.sleep(ANSWER_SECONDS)
@@ -44,14 +38,13 @@ class Answer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextlib.contextmanager
-def refusing() -> Iterator[Server]:
-    """Serve, and at first admit everybody."""
+def main() -> None:
     with Server(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(f"http://127.0.0.1:{server.server_port}/verify", flush=True)
+        for _ in sys.stdin:
+            server.refuses = True
+
+
+if __name__ == "__main__":
+    main()

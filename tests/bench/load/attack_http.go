@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -45,18 +44,29 @@ func endless(begin string, again byte) func() byte {
 
 func endlessHead() func() byte { return endless("GET /derp HTTP/1.1\r\nHost: a\r\nX: ", 'a') }
 
-// byteWise sends one byte at a time: a TLS record, where there is TLS, and a segment each.
-func byteWise(what script) maker {
+// byteWise sends `before` bytes at once, and then one at a time: a TLS record, where there is TLS,
+// and a segment each.
+func byteWise(what script, before int) maker {
 	return func(c *client) func([]byte) []byte {
 		next := what()
-		return func(buf []byte) []byte { return c.wrap(buf, []byte{next()}) }
+		first := make([]byte, before)
+		for i := range first {
+			first[i] = next()
+		}
+		return func(buf []byte) []byte {
+			if part := first[:min(len(first), maxPlaintext)]; len(part) > 0 {
+				first = first[len(part):]
+				return c.wrap(buf, part)
+			}
+			return c.wrap(buf, []byte{next()})
+		}
 	}
 }
 
 // slowly is byteWise with a pause before each.
 func slowly(what script) maker {
 	return func(c *client) func([]byte) []byte {
-		next := byteWise(what)(c)
+		next := byteWise(what, 0)(c)
 		return func(buf []byte) []byte {
 			time.Sleep(slowness)
 			return next(buf)
@@ -113,21 +123,16 @@ func message(first byte, length int) []byte {
 	return append(frame, make([]byte, length)...)
 }
 
-// closes ends many connections in one moment.
-func closes(a *attacker) (func(), error) {
-	connections := make([]*client, a.count)
-	for i := range connections {
-		c, err := bare(a)
-		if err != nil {
-			return nil, err
-		}
-		connections[i] = c
+// closes ends all connections in one moment.
+func closes(open opener) attack {
+	return func(a *attacker) (func(), error) {
+		connections := a.openAll(open)
+		return func() {
+			for _, c := range connections {
+				if c != nil {
+					c.conn.Close()
+				}
+			}
+		}, nil
 	}
-	return func() {
-		var done sync.WaitGroup
-		for _, c := range connections {
-			done.Go(func() { c.conn.Close() })
-		}
-		done.Wait()
-	}, nil
 }

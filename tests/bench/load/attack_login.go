@@ -5,6 +5,8 @@ package main
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,28 +126,27 @@ const (
 	trickle     = 512 // bytes, each time
 	trickleTime = 250 * time.Millisecond
 	fillers     = 4
+	// filling is how many packets each of them gets from one sender, before the next one's turn.
+	filling = 800
 )
 
 // trickling has receivers that take little, and senders that fill their queues.
 func trickling(a *attacker) (func(), error) {
-	receivers := make([]*client, a.count)
 	a.target.thin = true
-	for i := range receivers {
-		c, err := loggedIn(a)
-		if err != nil {
-			return nil, err
+	var receivers []*client
+	for _, c := range a.openAll(loggedIn) {
+		if c != nil {
+			receivers = append(receivers, c)
+			a.keep(c.conn)
 		}
-		receivers[i] = c
-		a.keep(c.conn)
 	}
-	senders := make([]*client, fillers)
 	a.target.thin = false
-	for i := range senders {
-		c, err := loggedIn(a)
-		if err != nil {
-			return nil, err
-		}
-		senders[i] = c
+	a.count = fillers
+	senders := a.openAll(loggedIn)
+	if len(receivers) == 0 || slices.Contains(senders, nil) {
+		return nil, fmt.Errorf("can't log in: %v", a.notes)
+	}
+	for _, c := range senders {
 		newListener(c.conn, false)
 		a.keep(c.conn)
 	}
@@ -164,14 +165,17 @@ func trickling(a *attacker) (func(), error) {
 		}
 		for i, c := range senders {
 			done.Go(func() {
-				_ = c.conn.SetWriteDeadline(time.Now().Add(time.Duration(a.end.Load() - nanotime())))
+				_ = c.conn.SetWriteDeadline(time.Now().Add(a.left()))
 				buf := make([]byte, 0, maxRecordSize)
-				for next := i; !a.over(); {
+				for next := i * filling; !a.over() && next/filling < len(receivers); {
 					buf = buf[:0]
+					to := receivers[next/filling]
 					for range 8 {
-						to := receivers[next%len(receivers)]
-						next += len(senders)
 						buf = c.wrap(buf, packetTo(to.public[:], packet))
+						next++
+					}
+					if next%filling == 0 {
+						next += (len(senders) - 1) * filling
 					}
 					if _, err := c.conn.Write(buf); err != nil {
 						a.note(err)

@@ -60,28 +60,24 @@ const updatesAtOnce = 2300
 
 // keyUpdatesAtOnce sends what is ready, as fast as the sockets take it.
 func keyUpdatesAtOnce(a *attacker) (func(), error) {
-	type loaded struct {
-		*client
-		data []byte
-	}
-	var ready []loaded
-	for range a.count {
-		c, err := shaken(a)
-		if err != nil {
-			return nil, err
-		}
-		var data []byte
+	connections := a.openAll(shaken)
+	updates := make([][]byte, len(connections))
+	for i, c := range connections {
 		for range updatesAtOnce {
-			data = must(c.out.appendKeyUpdate(data, 0))
+			if c != nil {
+				updates[i] = must(c.out.appendKeyUpdate(updates[i], 1))
+			}
 		}
-		ready = append(ready, loaded{c, data})
 	}
 	return func() {
 		var done sync.WaitGroup
-		for _, c := range ready {
+		for i, c := range connections {
+			if c == nil {
+				continue
+			}
 			done.Go(func() {
-				_ = c.conn.SetWriteDeadline(time.Now().Add(time.Duration(a.end.Load() - nanotime())))
-				if _, err := c.conn.Write(c.data); err != nil {
+				_ = c.conn.SetWriteDeadline(time.Now().Add(a.left()))
+				if _, err := c.conn.Write(updates[i]); err != nil {
 					a.ended.Add(1)
 				}
 				a.keep(c.conn)

@@ -15,8 +15,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -32,6 +34,12 @@ const (
 	// impatience is how long an attacker waits that could not connect, or for an answer.
 	impatience = 20 * time.Millisecond
 	patience   = 2 * time.Second
+
+	// Pieces are sent one at a time, not in the bursts that Go's sleep of a millisecond makes, which
+	// the relay would read as one.
+	piece    = 64   // bytes
+	least    = 20e3 // nanoseconds
+	sleepers = 8
 )
 
 var errOver = errors.New("the attack is over")
@@ -85,6 +93,7 @@ func runAttack(arguments []string) error {
 		return fmt.Errorf("there is no attack %q", *name)
 	}
 	useAllDescriptors()
+	runtime.GOMAXPROCS(sleepers)
 	do, err := prepare(a)
 	if err != nil {
 		return err
@@ -97,7 +106,7 @@ func runAttack(arguments []string) error {
 	a.end.Store(begin + int64(*seconds))
 	do()
 	lasted := nanotime() - begin
-	time.Sleep(time.Duration(a.end.Load() - nanotime()))
+	time.Sleep(a.left())
 	fmt.Println("done")
 	orders.Scan()
 	return json.NewEncoder(os.Stdout).Encode(outcome{
@@ -110,6 +119,9 @@ func (a *attacker) over() bool {
 	end := a.end.Load()
 	return end != 0 && nanotime() >= end
 }
+
+// left is how long the attack still lasts.
+func (a *attacker) left() time.Duration { return time.Duration(a.end.Load() - nanotime()) }
 
 // note counts why something could not be done.
 func (a *attacker) note(err error) {
@@ -198,6 +210,9 @@ func (p *pacer) spend(bytes int) bool {
 	p.sent.Add(int64(bytes))
 	if wait > 1e6 {
 		time.Sleep(time.Duration(wait))
+	} else if wait > least && bytes < headers+piece {
+		spec := syscall.NsecToTimespec(int64(wait))
+		_ = syscall.Nanosleep(&spec, nil)
 	}
 	return true
 }
@@ -263,21 +278,7 @@ func once(what []byte) maker {
 func (f flood) attack(a *attacker) (func(), error) {
 	early := make([]*client, a.count)
 	if f.early {
-		var done sync.WaitGroup
-		tickets := make(chan struct{}, openAtOnce)
-		for i := range early {
-			done.Go(func() {
-				tickets <- struct{}{}
-				defer func() { <-tickets }()
-				c, err := f.open(a)
-				if err != nil {
-					a.note(err)
-					return
-				}
-				early[i] = c
-			})
-		}
-		done.Wait()
+		early = a.openAll(f.open)
 	}
 	return func() {
 		var done sync.WaitGroup
@@ -293,6 +294,27 @@ func (f flood) attack(a *attacker) (func(), error) {
 	}, nil
 }
 
+// openAll opens `count` connections; nil stands for one that failed.
+func (a *attacker) openAll(open opener) []*client {
+	opened := make([]*client, a.count)
+	tickets := make(chan struct{}, openAtOnce)
+	var done sync.WaitGroup
+	for i := range opened {
+		done.Go(func() {
+			tickets <- struct{}{}
+			defer func() { <-tickets }()
+			c, err := open(a)
+			if err != nil {
+				a.note(err)
+				return
+			}
+			opened[i] = c
+		})
+	}
+	done.Wait()
+	return opened
+}
+
 // one leads one connection's life.
 func (f flood) one(a *attacker, c *client) {
 	if c == nil {
@@ -306,8 +328,7 @@ func (f flood) one(a *attacker, c *client) {
 		}
 	}
 	heard := newListener(c.conn, f.unread)
-	left := time.Duration(a.end.Load() - nanotime())
-	_ = c.conn.SetWriteDeadline(time.Now().Add(left))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(a.left()))
 	next := f.more(c)
 	for buf := make([]byte, 0, 4096); !a.over(); {
 		data := next(buf[:0])
@@ -318,7 +339,7 @@ func (f flood) one(a *attacker, c *client) {
 			break
 		}
 	}
-	timer := time.After(time.Duration(a.end.Load() - nanotime()))
+	timer := time.After(a.left())
 	switch f.then {
 	case hold:
 		select {

@@ -19,7 +19,7 @@ var attacks = map[string]attack{
 	"idle":                 held(shaken, nothing),
 
 	// On HTTP.
-	"head-in-pieces":  early(shaken, byteWise(endlessHead)),
+	"head-in-pieces":  early(shaken, byteWise(endlessHead, 0)),
 	"head-in-records": early(shaken, recordWise(endlessHead)),
 	"slow-heads":      early(shaken, slowly(endlessHead)),
 	"tiny-headers":    early(shaken, endlessly("", tinyHeaders())),
@@ -28,7 +28,7 @@ var attacks = map[string]attack{
 	"body":            early(shaken, endlessly(longBody, full())),
 	"body-in-chunks":  early(shaken, endlessly(chunkedBody, packed([]byte("1\r\na\r\n")))),
 	"connections":     repeated(bare, nothing, again),
-	"closes":          closes,
+	"closes":          closes(bare),
 
 	// On websockets, before a login.
 	"websocket-bytes":     early(websocketed, endlessly("", packed(message(0x80|opBinary, 1)))),
@@ -39,7 +39,7 @@ var attacks = map[string]attack{
 
 	// On the login.
 	"infos-held":      early(upgraded, once(longInfo())),
-	"info-in-pieces":  early(upgraded, byteWise(info)),
+	"info-in-pieces":  early(upgraded, byteWise(info, mostInfo*7/8)),
 	"info-in-records": early(upgraded, recordWise(info)),
 	"junk-logins":     repeated(bare, junkLogin, againOnEnd),
 	"replays":         replays,
@@ -56,6 +56,7 @@ var attacks = map[string]attack{
 	"to-nobody":              early(loggedIn, toNobody(nil)),
 	"disco-to-nobody":        early(loggedIn, toNobody([]byte(discoMagic))),
 	"watching":               repeated(loggedIn, once(frameOf(frameWatchConns, 0)), againOnEnd),
+	"leaves":                 closes(loggedIn),
 	"gone":                   gone,
 	"trickling":              trickling,
 

@@ -390,3 +390,60 @@ func TestEveryOtherClientGoesToTheSecondRelay(t *testing.T) {
 		t.Errorf("%v clients, want 3 and 2", counts)
 	}
 }
+
+func TestPacerKeepsToItsRate(t *testing.T) {
+	var p pacer
+	const rate, each = 1e6, 1000
+	begin := nanotime()
+	p.begin(rate, begin+int64(50*time.Millisecond))
+	for p.spend(each) {
+	}
+	lasted := float64(nanotime()-begin) / 1e9
+	if lasted < 0.05 {
+		t.Errorf("it said after %.3f s that 50 ms were over", lasted)
+	}
+	if most := int64(0.051*rate) + each; p.sent.Load() > most {
+		t.Errorf("%d bytes passed, more than %d", p.sent.Load(), most)
+	}
+}
+
+func TestEndlessScripts(t *testing.T) {
+	next := endless("ab", 'c')
+	var got []byte
+	for range 5 {
+		got = append(got, next())
+	}
+	if string(got) != "abccc" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestOnceSendsAllInRecords(t *testing.T) {
+	what := bytes.Repeat([]byte("ab"), maxPlaintext)
+	next := once(what)(&client{})
+	var got []byte
+	for part := next(nil); len(part) > 0; part = next(nil) {
+		if len(part) > maxPlaintext {
+			t.Errorf("a part of %d bytes", len(part))
+		}
+		got = append(got, part...)
+	}
+	if !bytes.Equal(got, what) {
+		t.Error("something else was sent")
+	}
+}
+
+func TestWhatIsLostIsVeryLate(t *testing.T) {
+	var h heard
+	for number := range uint64(100) {
+		h.asked(number)
+		if number > 1 {
+			h.answered(number, int64(time.Millisecond))
+		}
+	}
+	h.answered(5, int64(time.Hour)) // twice
+	got := h.seen()
+	if got.Sent != 100 || got.Lost != 2 || got.P50 > 1.1 || got.P99 < 9000 {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -1,4 +1,5 @@
-// `load victim`: two who have been there before the attack, and those who come meanwhile.
+// `load victim`: two who have been there before the attack, and those who come meanwhile, all from
+// another network than the attackers.
 //
 // It says "ready" when both have logged in and packets pass; the next line on standard input begins
 // the attack, and another ends it. Then it waits for what is still on its way, and prints how late
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -61,15 +63,17 @@ type victim struct {
 	asked  heard // STUN, during the attack
 	late   int64 // by which the victim's own clock was off at most, during the attack
 	logins heard
-	failed map[string]int
+	// Why newcomers were kept out, and what became of the two.
+	keptOut, broken map[string]int
 }
 
 func runVictim(arguments []string) error {
-	v := &victim{failed: map[string]int{}}
+	v := &victim{keptOut: map[string]int{}, broken: map[string]int{}}
 	flags := flag.NewFlagSet("victim", flag.ExitOnError)
 	flags.StringVar(&v.address, "address", "", "ip:port of the relay")
 	flags.BoolVar(&v.plain, "plain", false, "the relay speaks HTTP, not HTTPS")
 	flags.StringVar(&v.stun, "stun", "", "ip:port of its STUN responder, to ask it too")
+	v.source = net.IPv4(127, 77, 7, 7)
 	flags.DurationVar(&v.period, "period", 2*time.Millisecond, "between two packets")
 	_ = flags.Parse(arguments)
 	sender, err := dial(&v.target, newIdentity())
@@ -137,7 +141,7 @@ func (v *victim) send(sender *client, to key, end <-chan struct{}) {
 		pair.asked(pair.sent)
 		v.mutex.Unlock()
 		if err := sender.write(packet); err != nil {
-			v.fail(fmt.Errorf("the sender: %w", err))
+			v.note(v.broken, "the sender", err)
 			return
 		}
 	}
@@ -167,7 +171,7 @@ func (v *victim) come(end <-chan struct{}) {
 		v.mutex.Unlock()
 		c, err := dial(&v.target, who)
 		if err != nil {
-			v.fail(fmt.Errorf("a newcomer: %w", err))
+			v.note(v.keptOut, "a login", err)
 		} else {
 			v.mutex.Lock()
 			v.logins.answered(number, nanotime()-begin)
@@ -239,25 +243,26 @@ func (v *victim) drain(arrived chan error) {
 	}
 }
 
-func (v *victim) fail(err error) {
+func (v *victim) note(where map[string]int, who string, err error) {
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	v.failed[err.Error()]++
+	where[fmt.Sprintf("%s: %v", who, err)]++
 }
 
 func (v *victim) tell(arrived chan error) error {
+	if len(arrived) > 0 {
+		v.note(v.broken, "the receiver", <-arrived)
+	}
 	v.mutex.Lock()
 	defer v.mutex.Unlock()
-	if len(arrived) > 0 {
-		v.failed[fmt.Sprint("the receiver: ", <-arrived)]++
-	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"quiet":  v.pairs[quiet].seen(),
-		"pair":   v.pairs[attacked].seen(),
-		"stun":   v.asked.seen(),
-		"logins": v.logins.seen(),
-		"late":   float64(v.late) / 1e6,
-		"failed": v.failed,
+		"quiet":    v.pairs[quiet].seen(),
+		"pair":     v.pairs[attacked].seen(),
+		"stun":     v.asked.seen(),
+		"logins":   v.logins.seen(),
+		"late":     float64(v.late) / 1e6,
+		"kept_out": v.keptOut,
+		"broken":   v.broken,
 	})
 }
 

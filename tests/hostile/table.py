@@ -1,0 +1,124 @@
+"""The table of what attacks have come to, for whoever runs them and for a page of the docs."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attacks import LATE, MIB, Attack, Who
+from measure import Measured
+from report import around_marks, render
+from verdict import Verdict
+
+BEGIN, END = "<!-- hostile -->", "<!-- /hostile -->"
+NAMES = {"theirs": "Go derper", "ours": "this relay"}
+LOST = 9_000.0
+"""Milliseconds; what is lost counts as 10 s late."""
+HEAD = (
+    *("attack", "Mbit/s", "p50 / p99, ms: Go derper", "this relay", "CPU, s: Go derper"),
+    *("this relay", "memory, MB: Go derper", "this relay"),
+)
+
+Results = Mapping[Attack, Mapping[str, Measured]]
+"""By attack, then by relay ("theirs", "ours")."""
+
+
+def rows(attacks: Sequence[Attack], results: Results, *, long: bool) -> list[tuple[str, ...]]:
+    found = []
+    for attack in attacks:
+        both = [results.get(attack, {}).get(relay) for relay in NAMES]
+        if not any(both):
+            continue
+        found.append(
+            (
+                attack.title(long=long),
+                sends(attack, both),
+                *(cell(one, lateness) for one in both),
+                *(cell(one, lambda m: f"{m.cpu:.2f}") for one in both),
+                *(cell(one, lambda m: short(m.growth / 1e6)) for one in both),
+            )
+        )
+    return found
+
+
+def cell(measured: Measured | None, show: Any) -> str:
+    return "-" if measured is None else str(show(measured))
+
+
+def sends(attack: Attack, both: Sequence[Measured | None]) -> str:
+    """Return how much it sends; nothing where that is all at once."""
+    if not attack.rate:
+        return ""
+    return short(max(m.sent * 8 / m.attacked / 1e6 for m in both if m is not None))
+
+
+def lateness(measured: Measured) -> str:
+    seen = [measured.pair, *([measured.stun] if measured.stun.sent else [])]
+    return ", ".join(f"{late(one.p50)} / {late(one.p99)}" for one in seen)
+
+
+def late(milliseconds: float) -> str:
+    return "lost" if milliseconds > LOST else short(milliseconds)
+
+
+def short(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def tables(attacks: Sequence[Attack], results: Results, *, long: bool) -> str:
+    """Return one table for each kind of attackers, as Markdown, and who was admitted."""
+    bodies = {
+        who: rows([attack for attack in attacks if attack.who is who], results, long=long)
+        for who in Who
+    }
+    parts = [
+        f"Attacks {who.value}:\n\n{render([HEAD, *body])}" for who, body in bodies.items() if body
+    ]
+    parts += [
+        admissions(attack, results[attack], long=long)
+        for attack in attacks
+        if attack.refused and attack in results
+    ]
+    return "\n\n".join(parts)
+
+
+def admissions(attack: Attack, both: Mapping[str, Measured], *, long: bool) -> str:
+    """Say how many strangers were admitted whom the admission server has refused."""
+    title = attack.title(long=long)
+    counts = ", ".join(f"{NAMES[relay]} {one.admitted}" for relay, one in both.items())
+    return f"Admitted all the same, of {title}: {counts}."
+
+
+def into(page: str, text: str) -> str:
+    """Put a text between the two marks of a page. Raises ValueError without them."""
+    before, after = around_marks(page, BEGIN, END)
+    return f"{before}\n\n{text}\n\n{after}"
+
+
+def before(results: Results, relay: str) -> str:
+    """Return what memory a relay has before an attack."""
+    found = [both[relay].memory for both in results.values() if relay in both]
+    return f"{statistics.median(found) / 1e6:.0f} MB" if found else "unknown"
+
+
+def origin(about: Mapping[str, Any], results: Results, seconds: float) -> str:
+    """Say what was measured, on what, and how to do it again."""
+    changed = about["changed_files"]
+    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
+    return (
+        f"Each for {seconds:g} s; {about['date'][:10]}, commit {commit}.\n"
+        f"This relay: {about['ours']}, {before(results, 'ours')} before an attack.\n"
+        f"Go derper: {about['theirs']}, {before(results, 'theirs')}.\n"
+        f"Machine: {about['machine']}, Linux {about['kernel']}.\n"
+        f"Made by `{about['command']}`."
+    )
+
+
+def one_line(attack: Attack, relay: str, measured: Measured, verdict: Verdict | None) -> str:
+    """Return what somebody who waits for the end wants to see of one measurement."""
+    promise = f" of {LATE:g}" if attack.promised else ""
+    return (
+        f"{attack.id}, {relay}: p50 / p99 {lateness(measured)}{promise} ms,"
+        f" CPU {measured.cpu:.2f} of {measured.seconds:.1f} s,"
+        f" memory +{measured.growth / MIB:.1f} of {attack.growth / MIB:g} MiB"
+        + (f": {verdict.value}" if verdict else "")
+    )

@@ -1,0 +1,52 @@
+"""Each attack, on the Go derper to compare with, and on this relay to judge.
+
+verdict.py says what is wrong, and how it is told from the noise of a machine.
+"""
+
+import pytest
+import table
+from attacks import Attack
+from conftest import Session
+from measure import Measured, measure
+from servers import BenchError
+from verdict import Verdict, everything, judge
+
+
+def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    """The relay keeps what docs/security.md promises."""
+
+    def put(relay: str) -> Measured:
+        return measure(
+            session.programs[relay],
+            attack,
+            session.load,
+            session.work,
+            seconds=session.seconds,
+            long=session.long,
+        )
+
+    results = session.results.setdefault(attack, {})
+    try:
+        results["theirs"] = put("theirs")
+    except BenchError as error:
+        # It has its own faults; what counts is ours.
+        tell(capsys, f"{attack.id}, theirs: {error}")
+    else:
+        tell(capsys, table.one_line(attack, "theirs", results["theirs"], None))
+    windows: list[Measured] = []
+    verdict = Verdict.AGAIN
+    while verdict is Verdict.AGAIN:
+        windows.append(put("ours"))
+        verdict = judge(attack, windows)
+        tell(capsys, table.one_line(attack, "ours", windows[-1], verdict))
+    results["ours"] = windows[-1]
+    found = [everything(attack, one) for one in windows]
+    if verdict is Verdict.UNKNOWN:
+        pytest.skip(f"{verdict.value}: {'; '.join(found)}")
+    if verdict is not Verdict.KEPT:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    with capsys.disabled():
+        print(f"\n  {line}", end="", flush=True)
