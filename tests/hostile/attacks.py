@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 MIB = 1 << 20
@@ -12,6 +12,10 @@ LATE = 50.0
 """Milliseconds: what 99 of 100 packets of others take at most."""
 LITTLE = 32 * MIB
 """Bytes by which memory may grow where nothing is to be kept."""
+CLIENT_BYTES = 64 << 10
+"""Bytes of each client that is connected, besides."""
+LOGGED = 256 << 10
+"""Bytes by which the log may grow in ten seconds, of attackers who have no more than the link."""
 PENDING = 160 * MIB
 """The same for all together who have not logged in."""
 QUEUES = 320 * MIB
@@ -51,7 +55,7 @@ class Attack:
     stun: bool = False
     """Whether the victims ask STUN, too, and their answers count like packets."""
     growth: int = LITTLE
-    """By how much the relay's memory may grow, in bytes (PSS)."""
+    """By how much the relay's memory may grow, in bytes (PSS), besides the clients'."""
     cpu: float | None = None
     """The share of a core that the relay may be busy, where that is what the attack is after."""
 
@@ -64,11 +68,18 @@ class Attack:
         """Whether the promise about lateness holds against it."""
         return self.who is Who.STRANGER and 0 < self.rate <= LINK
 
-    def at_once(self, *, long: bool) -> int:
-        return self.many if long and self.many else self.count
+    @property
+    def most(self) -> int:
+        """Return the bytes by which the relay's memory may grow."""
+        return self.growth + (self.count * CLIENT_BYTES if self.who is Who.CLIENT else 0)
 
-    def title(self, *, long: bool) -> str:
-        return self.says.format(count=f"{self.at_once(long=long):,}")
+    @property
+    def title(self) -> str:
+        return self.says.format(count=f"{self.count:,}")
+
+    def long(self) -> "Attack":
+        """Return the same as it is in the long form."""
+        return replace(self, count=self.many or self.count)
 
 
 stranger = partial(Attack, Who.STRANGER)
@@ -163,7 +174,7 @@ STUN = (
 )
 CLIENTS = (
     client("logins", "logins", 64),
-    client("duplicates", "one key, {count} times", 200, many=2000, growth=2 * LITTLE),
+    client("duplicates", "one key, {count} times", 200, many=2000),
     client("keyupdates-in-a-packet", "a KeyUpdate before each byte of a packet", 64),
     client("packets-in-records", "a packet, a byte a record", 64, short=False),
     client("pings", "pings", 16),
@@ -179,7 +190,6 @@ CLIENTS = (
         many=10_000,
         plain=True,
         rate=0,
-        growth=2 * LITTLE,
     ),
     client("gone", "clients that leave 64 others", 16),
     client(

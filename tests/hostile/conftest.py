@@ -1,24 +1,19 @@
 """Fixtures of the hostile suite. `python3 noxfile.py -s hostile` runs it, `-- --long` longer."""
 
 import os
-import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import golang
 import pytest
 import table
-from attacks import ATTACKS, Attack
-from measure import CLIENT_CORE, SERVER_CORE, Measured
-from run import ROOT, build_client, said, surroundings
-from servers import BenchError, Program, raise_descriptor_limit
-
-SHORT_SECONDS, LONG_SECONDS = 1.0, 10.0
-COMMAND = "python3 noxfile.py -s hostile"
+from attacks import ATTACKS
+from measure import CLIENT_CORE, SERVER_CORE
+from run import build_client
+from servers import BenchError, raise_descriptor_limit
+from session import Session, program
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,32 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "attack" in metafunc.fixturenames:
         long = metafunc.config.getoption("--long")
-        chosen = [attack for attack in ATTACKS if long or attack.short]
+        chosen = [a.long() if long else a for a in ATTACKS if long or a.short]
         metafunc.parametrize("attack", chosen, ids=lambda attack: attack.id)
-
-
-@dataclass
-class Session:
-    """What the attacks of one run have in common, and what they have come to."""
-
-    long: bool
-    programs: dict[str, Program]
-    load: Path
-    work: Path
-    results: dict[Attack, dict[str, Measured]] = field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float:
-        return LONG_SECONDS if self.long else SHORT_SECONDS
-
-    def text(self) -> str:
-        """Return the tables and where they come from."""
-        about = surroundings()
-        for name, program in self.programs.items():
-            about[name] = said([*program.command, "-version"], program.directory)
-        about["command"] = f"{COMMAND}{' -- --long' if self.long else ''}"
-        tables = table.tables(ATTACKS, self.results, long=self.long)
-        return f"{tables}\n\n{table.origin(about, self.results, self.seconds)}"
 
 
 SESSION = pytest.StashKey[Session]()
@@ -97,19 +68,12 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
         pytest.skip(str(error))
     with tempfile.TemporaryDirectory(prefix="derp-hostile-") as work:
         programs = {
-            "theirs": Program("theirs", found(theirs), ROOT),
-            "ours": Program("ours", found(option("--ours")), ROOT),
+            "theirs": program("theirs", theirs),
+            "ours": program("ours", option("--ours")),
         }
         session = Session(option("--long"), programs, load, Path(work))
         request.config.stash[SESSION] = session
         yield session
-
-
-def found(command: str) -> list[str]:
-    words = shlex.split(command)
-    executable = shutil.which(words[0])
-    assert executable, f"{command}: there is no such program"
-    return [os.path.abspath(executable), *words[1:]]  # noqa: PTH100 -- a venv's links must stay
 
 
 def pytest_terminal_summary(

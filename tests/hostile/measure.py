@@ -78,9 +78,7 @@ class Measured:
     """What went wrong for attackers and victims, and how often."""
 
 
-def measure(
-    program: Program, attack: Attack, load: Path, work: Path, *, seconds: float, long: bool
-) -> Measured:
+def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: float) -> Measured:
     """Attack a relay. Raises BenchError if it can't be done, or is the relay's end."""
     with contextlib.ExitStack() as stack:
         more: list[str] = []
@@ -97,7 +95,7 @@ def measure(
         if attack.refused:
             admission.say("refuse")
         attackers = stack.enter_context(
-            child([str(load), "attack", *where, *arguments(attack, relay.stun, seconds, long=long)])
+            child([str(load), "attack", *where, *arguments(attack, relay.stun, seconds)])
         )
         attackers.expect("ready")
         time.sleep(QUIET_SECONDS)
@@ -144,10 +142,9 @@ def measure(
         )
 
 
-def arguments(attack: Attack, stun: str, seconds: float, *, long: bool) -> list[str]:
-    count = str(attack.at_once(long=long))
-    given = ["-name", attack.name, "-count", count, "-rate", str(attack.rate), "-stun", stun]
-    given += ["-seconds", f"{max(attack.seconds, seconds)}s"]
+def arguments(attack: Attack, stun: str, seconds: float) -> list[str]:
+    given = ["-name", attack.name, "-count", str(attack.count), "-rate", str(attack.rate)]
+    given += ["-seconds", f"{max(attack.seconds, seconds)}s", "-stun", stun]
     return [*given, *(["-spread"] if attack.spread else [])]
 
 

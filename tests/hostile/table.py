@@ -1,7 +1,7 @@
 """The table of what attacks have come to, for whoever runs them and for a page of the docs."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attacks import LATE, MIB, Attack, Who
@@ -22,16 +22,14 @@ Results = Mapping[Attack, Mapping[str, Measured]]
 """By attack, then by relay ("theirs", "ours")."""
 
 
-def rows(attacks: Sequence[Attack], results: Results, *, long: bool) -> list[tuple[str, ...]]:
+def rows(results: Results) -> list[tuple[str, ...]]:
     found = []
-    for attack in attacks:
-        both = [results.get(attack, {}).get(relay) for relay in NAMES]
-        if not any(both):
-            continue
+    for attack, measured in results.items():
+        both = [measured.get(relay) for relay in NAMES]
         found.append(
             (
-                attack.title(long=long),
-                sends(attack, both),
+                attack.title,
+                sends(attack, measured),
                 *(cell(one, lateness) for one in both),
                 *(cell(one, lambda m: f"{m.cpu:.2f}") for one in both),
                 *(cell(one, lambda m: short(m.growth / 1e6)) for one in both),
@@ -40,15 +38,15 @@ def rows(attacks: Sequence[Attack], results: Results, *, long: bool) -> list[tup
     return found
 
 
-def cell(measured: Measured | None, show: Any) -> str:
-    return "-" if measured is None else str(show(measured))
+def cell(measured: Measured | None, show: Callable[[Measured], str]) -> str:
+    return "-" if measured is None else show(measured)
 
 
-def sends(attack: Attack, both: Sequence[Measured | None]) -> str:
+def sends(attack: Attack, both: Mapping[str, Measured]) -> str:
     """Return how much it sends; nothing where that is all at once."""
     if not attack.rate:
         return ""
-    return short(max(m.sent * 8 / m.attacked / 1e6 for m in both if m is not None))
+    return short(max(one.sent * 8 / one.attacked / 1e6 for one in both.values()))
 
 
 def lateness(measured: Measured) -> str:
@@ -64,28 +62,23 @@ def short(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
-def tables(attacks: Sequence[Attack], results: Results, *, long: bool) -> str:
+def tables(results: Results) -> str:
     """Return one table for each kind of attackers, as Markdown, and who was admitted."""
     bodies = {
-        who: rows([attack for attack in attacks if attack.who is who], results, long=long)
+        who: rows({attack: both for attack, both in results.items() if attack.who is who})
         for who in Who
     }
     parts = [
         f"Attacks {who.value}:\n\n{render([HEAD, *body])}" for who, body in bodies.items() if body
     ]
-    parts += [
-        admissions(attack, results[attack], long=long)
-        for attack in attacks
-        if attack.refused and attack in results
-    ]
+    parts += [admissions(attack, both) for attack, both in results.items() if attack.refused]
     return "\n\n".join(parts)
 
 
-def admissions(attack: Attack, both: Mapping[str, Measured], *, long: bool) -> str:
+def admissions(attack: Attack, both: Mapping[str, Measured]) -> str:
     """Say how many strangers were admitted whom the admission server has refused."""
-    title = attack.title(long=long)
     counts = ", ".join(f"{NAMES[relay]} {one.admitted}" for relay, one in both.items())
-    return f"Admitted all the same, of {title}: {counts}."
+    return f"Admitted all the same, of {attack.title}: {counts}."
 
 
 def into(page: str, text: str) -> str:
@@ -119,6 +112,6 @@ def one_line(attack: Attack, relay: str, measured: Measured, verdict: Verdict | 
     return (
         f"{attack.id}, {relay}: p50 / p99 {lateness(measured)}{promise} ms,"
         f" CPU {measured.cpu:.2f} of {measured.seconds:.1f} s,"
-        f" memory +{measured.growth / MIB:.1f} of {attack.growth / MIB:g} MiB"
+        f" memory +{measured.growth / MIB:.1f} of {attack.most / MIB:.0f} MiB"
         + (f": {verdict.value}" if verdict else "")
     )

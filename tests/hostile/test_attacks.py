@@ -6,9 +6,9 @@ verdict.py says what is wrong, and how it is told from the noise of a machine.
 import pytest
 import table
 from attacks import Attack
-from conftest import Session
 from measure import Measured, measure
 from servers import BenchError
+from session import Session
 from verdict import Verdict, everything, judge
 
 
@@ -16,14 +16,8 @@ def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[
     """The relay keeps what docs/security.md promises."""
 
     def put(relay: str) -> Measured:
-        return measure(
-            session.programs[relay],
-            attack,
-            session.load,
-            session.work,
-            seconds=session.seconds,
-            long=session.long,
-        )
+        program = session.programs[relay]
+        return measure(program, attack, session.load, session.work, session.seconds)
 
     results = session.results.setdefault(attack, {})
     try:

@@ -6,8 +6,20 @@ from pathlib import Path
 
 import pytest
 import table
-from attacks import ATTACKS, MIB, Attack, Who
-from test_verdict import GOOD, pair
+from attacks import (
+    ATTACKS,
+    CLIENT_BYTES,
+    LATE,
+    LINK,
+    LITTLE,
+    LOGGED,
+    MIB,
+    PENDING,
+    QUEUES,
+    Attack,
+    Who,
+)
+from samples import GOOD, pair
 
 BENCH = Path(__file__).parents[1] / "bench"
 HELD = Attack(Who.STRANGER, "idle", "{count} idle connections", 1000, many=10_000)
@@ -25,13 +37,23 @@ def test_the_load_client_has_the_attacks_of_the_list_and_no_others() -> None:
     assert set(re.findall(r'^\t"([a-z-]+)":', source, re.MULTILINE)) == {a.name for a in ATTACKS}
 
 
+def test_the_docs_state_the_bounds() -> None:
+    page = (BENCH.parents[1] / "docs/security.md").read_text()
+    for bound in (PENDING // MIB, QUEUES // MIB, LITTLE // MIB):
+        assert f"{bound} MiB" in page
+    for bound in (CLIENT_BYTES >> 10, LOGGED >> 10):
+        assert f"{bound} KiB" in page
+    assert f"{LATE:.0f} ms" in page
+    assert f"{LINK / 1e6:.0f} Mbit/s" in page
+
+
 def test_no_two_attacks_have_one_name() -> None:
     assert len({attack.id for attack in ATTACKS}) == len(ATTACKS)
 
 
 def test_both_relays_stand_side_by_side() -> None:
     theirs = replace(SENT, pair=pair(10_000), growth=MIB)
-    text = table.tables([HELD], {HELD: {"theirs": theirs, "ours": SENT}}, long=True)
+    text = table.tables({HELD.long(): {"theirs": theirs, "ours": SENT}})
     assert text.startswith("Attacks without a login:\n")
     assert cells(text, 4) == [
         *("10,000 idle connections", "10.0", "0.1 / lost", "0.1 / 50.0"),
@@ -40,20 +62,20 @@ def test_both_relays_stand_side_by_side() -> None:
 
 
 def test_a_relay_that_was_not_measured_has_no_figures() -> None:
-    text = table.tables([AT_ONCE], {AT_ONCE: {"ours": SENT}}, long=False)
+    text = table.tables({AT_ONCE: {"ours": SENT}})
     assert text.startswith("Attacks by clients")
     assert cells(text, 4) == ["leaves", "", "-", "0.1 / 50.0", "-", "0.25", "-", "5.2"]
 
 
 def test_stun_answers_stand_behind_the_packets() -> None:
     asked = replace(SENT, stun=pair(3.0))
-    text = table.tables([HELD], {HELD: {"ours": asked}}, long=False)
+    text = table.tables({HELD: {"ours": asked}})
     assert cells(text, 4)[3] == "0.1 / 50.0, 0.1 / 3.0"
 
 
 def test_who_was_admitted_is_told() -> None:
     both = {"theirs": replace(SENT, admitted=17), "ours": SENT}
-    text = table.tables([REFUSED], {REFUSED: both}, long=False)
+    text = table.tables({REFUSED: both})
     assert text.endswith("\n\nAdmitted all the same, of 300 strangers: Go derper 17, this relay 0.")
 
 
@@ -66,8 +88,13 @@ def test_a_page_keeps_what_is_around_the_marks() -> None:
 
 def test_where_it_comes_from_is_told() -> None:
     about = {
-        **{"changed_files": 0, "commit": "0123456789abcdef", "date": "2026-01-02T03:04:05"},
-        **{"ours": "0.1.0", "theirs": "1.102.5", "machine": "a machine", "kernel": "6.1"},
+        "changed_files": 0,
+        "commit": "0123456789abcdef",
+        "date": "2026-01-02T03:04:05",
+        "ours": "0.1.0",
+        "theirs": "1.102.5",
+        "machine": "a machine",
+        "kernel": "6.1",
         "command": "nox",
     }
     told = table.origin(about, {HELD: {"ours": GOOD}}, 10.0)

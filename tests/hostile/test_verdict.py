@@ -5,42 +5,16 @@ from functools import partial
 from typing import Any
 
 import pytest
-from attacks import LATE, LINK, MIB, Attack, Who
+from attacks import CLIENT_BYTES, LATE, LINK, LOGGED, MIB, Attack, Who
 from measure import Measured, Seen
+from samples import GOOD, pair
 from verdict import WINDOWS, Verdict, judge
 
-NOBODY = Seen(sent=0, lost=0, p50=0.0, p99=0.0, max=0.0)
 ATTACK = Attack(Who.STRANGER, "requests", "requests", 1, growth=10 * MIB, cpu=0.5)
-
-
-def pair(p99: float) -> Seen:
-    return Seen(sent=600, lost=0, p50=0.1, p99=p99, max=p99)
-
-
-GOOD = Measured(
-    quiet=NOBODY,
-    pair=pair(LATE),
-    stun=NOBODY,
-    logins=pair(2.0),
-    cpu=0.5,
-    seconds=1.0,
-    memory=30 * MIB,
-    growth=10 * MIB,
-    logged=0,
-    tracebacks=0,
-    waited=0.0,
-    late=0.0,
-    sent=1,
-    attacked=1.0,
-    opened=1,
-    ended=0,
-    admitted=0,
-    refused=0,
-    notes={},
-)
 measured = partial(replace, GOOD)
 WRONG = {
     "memory": measured(growth=10 * MIB + 1),
+    "the log": measured(logged=LOGGED + 1),
     "CPU": measured(cpu=0.51),
     "a newcomer": measured(logins=Seen(sent=9, lost=1, p50=1.0, p99=1.0, max=1.0)),
     "late": measured(pair=pair(LATE + 1)),
@@ -85,6 +59,12 @@ def test_stun_answers_count_where_the_victims_ask() -> None:
     assert judge(ATTACK, [asked]) is Verdict.KEPT
     asking = Attack(Who.STRANGER, "stun-junk", "", 1, stun=True)
     assert judge(asking, [asked] * WINDOWS) is Verdict.BROKEN
+
+
+def test_clients_that_are_connected_have_memory_of_their_own() -> None:
+    grown = measured(growth=ATTACK.growth + 100 * CLIENT_BYTES)
+    assert judge(ATTACK, [grown]) is Verdict.AGAIN
+    assert judge(replace(ATTACK, who=Who.CLIENT, count=100), [grown]) is Verdict.KEPT
 
 
 REFUSED = Attack(Who.STRANGER, "strangers", "", 300, refused=True)

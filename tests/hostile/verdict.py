@@ -10,7 +10,7 @@ time. The admission of strangers and the death of a relay need no proof but one.
 import enum
 from collections.abc import Sequence
 
-from attacks import LATE, MIB, Attack
+from attacks import LATE, LOGGED, MIB, Attack
 from measure import Measured, Seen
 
 WINDOWS = 3
@@ -51,9 +51,11 @@ def unforgivable(attack: Attack, measured: Measured) -> list[str]:
 def wrong(attack: Attack, measured: Measured) -> list[str]:
     """Return what must not be so in each window, whatever else the machine does."""
     found = []
-    if measured.growth > attack.growth:
-        grown = measured.growth / MIB
-        found.append(f"memory grew by {grown:.0f} MiB, more than {attack.growth / MIB:.0f}")
+    if measured.growth > attack.most:
+        grown, most = measured.growth / MIB, attack.most / MIB
+        found.append(f"memory grew by {grown:.0f} MiB, more than {most:.0f}")
+    if attack.rate and measured.logged > LOGGED:
+        found.append(f"the log grew by {measured.logged} bytes, more than {LOGGED}")
     if attack.cpu is not None and measured.cpu > attack.cpu * measured.seconds:
         share = measured.cpu / measured.seconds
         found.append(f"{share:.0%} of a core was used, more than {attack.cpu:.0%}")
