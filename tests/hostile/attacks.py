@@ -43,7 +43,9 @@ class Attack:
     rate: int = LINK
     """Bits a second at most; 0 for as much as goes."""
     seconds: float = 0
-    """How long in the short form, if not as long as all others."""
+    """How long, if not as long as all others: no longer than it has something to do."""
+    long_seconds: float = 0
+    """The same in the long form."""
     short: bool = True
     """Whether it is in the short form."""
     plain: bool = False
@@ -79,93 +81,62 @@ class Attack:
 
     def long(self) -> "Attack":
         """Return the same as it is in the long form."""
-        return replace(self, count=self.many or self.count)
+        return replace(self, count=self.many or self.count, seconds=self.long_seconds)
 
 
 stranger = partial(Attack, Who.STRANGER)
 client = partial(Attack, Who.CLIENT)
+held = partial(stranger, growth=PENDING)
+at_once = {"rate": 0, "seconds": 1.0, "long_seconds": 1.0}
+everywhere = {"spread": True}
+only_long = {"short": False}
 
 TLS = (
-    stranger("keyupdates", "KeyUpdates", 200, short=False),
+    stranger("keyupdates", "KeyUpdates", 200, **only_long),
     stranger("keyupdates-asking", "KeyUpdates that ask for one", 200),
-    stranger(
-        "keyupdates-at-once", "the same, 2,300 at once on each of {count}", 200, rate=0, cpu=0.6
-    ),
+    stranger("keyupdates-at-once", "2,300 KeyUpdates at once on {count}", 200, cpu=0.6, **at_once),
     stranger("keyupdates-in-a-head", "a KeyUpdate before each byte of a head", 200),
     stranger("empty-records", "empty records", 200),
-    stranger("alerts", "warnings", 200, short=False),
+    stranger("alerts", "warnings", 200, **only_long),
     stranger("hellos", "a ClientHello, then away", 64),
-    stranger("hellos", "the same from thousands of networks", 64, spread=True, short=False),
-    stranger(
-        "hellos-held", "{count} with a ClientHello and no more", 500, many=5000, growth=PENDING
-    ),
-    stranger(
-        "hellos-claimed",
-        "{count} with the first bytes of a ClientHello of 128 KiB",
-        2000,
-        growth=PENDING,
-    ),
+    stranger("hellos", "that from everywhere", 64, **everywhere, **only_long),
+    held("hellos-held", "{count} with a ClientHello and no more", 500, many=5000, long_seconds=3),
+    held("hellos-claimed", "{count} with the head of a long ClientHello", 2000, long_seconds=1),
     stranger("hello-in-pieces", "a ClientHello, a byte a segment", 64),
-    stranger("hello-in-records", "a ClientHello, a byte a record", 64, short=False),
+    stranger("hello-in-records", "a ClientHello, a byte a record", 64, **only_long),
     stranger("handshakes", "handshakes", 64),
-    stranger("handshakes", "the same from thousands of networks", 64, spread=True),
-    stranger("idle", "{count} idle connections", 1000, many=10_000, growth=PENDING),
+    stranger("handshakes", "handshakes from everywhere", 64, **everywhere),
+    held("idle", "{count} idle connections", 1000, many=10_000, long_seconds=6),
 )
 HTTP = (
     stranger("head-in-pieces", "a head, a byte a segment", 4, seconds=3, cpu=0.85),
     stranger("head-in-records", "a head, a byte a record", 64),
-    stranger(
-        "slow-heads",
-        "{count} heads, two bytes a second",
-        500,
-        many=5000,
-        short=False,
-        growth=PENDING,
-    ),
+    held("slow-heads", "{count} heads, two bytes a second", 500, many=5000, **only_long),
     stranger("tiny-headers", "thousands of tiny headers", 64),
     stranger("requests", "requests", 64),
-    stranger("requests-unread", "requests, and the answers unread", 64, short=False),
-    stranger("body", "a body without end", 64),
+    stranger("requests-unread", "requests, the answers unread", 64, **only_long),
+    stranger("body", "a body without end", 64, **only_long),
     stranger("body-in-chunks", "a body in chunks of a byte", 64),
     stranger("connections", "connections closed at once", 64),
-    stranger("closes", "{count} closed in one moment", 3000, many=10_000, plain=True, rate=0),
+    stranger("closes", "{count} closed in one moment", 3000, many=10_000, plain=True, **at_once),
 )
 WEBSOCKET = (
-    stranger("websocket-bytes", "websocket messages of a byte", 64),
-    stranger("websocket-empty", "empty websocket messages", 64, short=False),
+    stranger("websocket-bytes", "websocket messages of a byte", 64, **only_long),
+    stranger("websocket-empty", "empty websocket messages", 64, **only_long),
     stranger("websocket-fragments", "empty websocket fragments", 64),
     stranger("websocket-pings", "websocket pings", 64),
     stranger("websocket-claimed", "a websocket message of 2^62 bytes", 64),
 )
 LOGIN = (
-    stranger(
-        "infos-held",
-        "{count} with 256 KiB of client info, but for a byte",
-        1000,
-        rate=0,
-        growth=PENDING,
-    ),
+    held("infos-held", "{count} with 256 KiB of client info but for a byte", 1000, **at_once),
     stranger("info-in-pieces", "the end of 256 KiB of client info, a byte a segment", 2),
     stranger("info-in-records", "256 KiB of client info, a byte a record", 64),
     stranger("junk-logins", "logins whose box can't be opened", 64, plain=True),
     stranger("replays", "one login replayed", 64, plain=True),
+    stranger("strangers", "{count} strangers at once, refused slowly", 120, many=300, refused=True),
     stranger(
-        "strangers",
-        "{count} at once who are refused, slowly",
-        120,
-        many=300,
-        refused=True,
-        growth=PENDING,
-    ),
-    stranger(
-        "strangers",
-        "the same from thousands of networks",
-        120,
-        many=300,
-        refused=True,
-        spread=True,
-        short=False,
-        growth=PENDING,
+        *("strangers", "{count} strangers from everywhere, refused slowly", 120),
+        **{"many": 300, "refused": True, **everywhere, **only_long},
     ),
 )
 STUN = (
@@ -174,31 +145,20 @@ STUN = (
 )
 CLIENTS = (
     client("logins", "logins", 64),
-    client("duplicates", "one key, {count} times", 200, many=2000),
+    client("duplicates", "one key, {count} times", 200, many=2000, long_seconds=4),
     client("keyupdates-in-a-packet", "a KeyUpdate before each byte of a packet", 64),
-    client("packets-in-records", "a packet, a byte a record", 64, short=False),
+    client("packets-in-records", "a packet, a byte a record", 64, **only_long),
     client("pings", "pings", 16),
-    client("pings-unread", "pings, and the answers unread", 16, short=False),
-    client("tiny-frames", "frames of no known kind", 16),
-    client("to-nobody", "small packets to nobody", 16, short=False),
+    client("pings-unread", "pings, the answers unread", 16, **only_long),
+    client("tiny-frames", "frames of no known kind", 16, **only_long),
+    client("to-nobody", "small packets to nobody", 16, **only_long),
     client("disco-to-nobody", "disco packets to nobody", 16),
-    client("watching", "the wish to watch, without the mesh key", 64, short=False),
-    client(
-        "leaves",
-        "{count} that leave in one moment",
-        2000,
-        many=10_000,
-        plain=True,
-        rate=0,
-    ),
+    client("watching", "the wish to watch, without the mesh key", 64, **only_long),
+    client("leaves", "{count} that leave in one moment", 2000, many=10_000, plain=True, **at_once),
     client("gone", "clients that leave 64 others", 16),
     client(
-        "trickling",
-        "{count} that take little, their queues filled",
-        400,
-        many=1500,
-        rate=0,
-        growth=QUEUES,
+        *("trickling", "{count} that take little, their queues filled", 400),
+        **{"many": 1500, "growth": QUEUES, **at_once, "long_seconds": 5.0},
     ),
 )
 ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *STUN, *CLIENTS)

@@ -60,7 +60,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     option = request.config.getoption
     if lacking := {SERVER_CORE, CLIENT_CORE} - os.sched_getaffinity(0):
         pytest.skip(f"core {min(lacking)} is not there: relay and attackers want one each")
-    raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
     try:
         load = build_client()
         theirs = option("--theirs") or str(golang.build()["derper"])
@@ -71,7 +71,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
             "theirs": program("theirs", theirs),
             "ours": program("ours", option("--ours")),
         }
-        session = Session(option("--long"), programs, load, Path(work))
+        session = Session(option("--long"), programs, load, Path(work), descriptors)
         request.config.stash[SESSION] = session
         yield session
 

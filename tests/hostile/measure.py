@@ -144,7 +144,7 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
 
 def arguments(attack: Attack, stun: str, seconds: float) -> list[str]:
     given = ["-name", attack.name, "-count", str(attack.count), "-rate", str(attack.rate)]
-    given += ["-seconds", f"{max(attack.seconds, seconds)}s", "-stun", stun]
+    given += ["-seconds", f"{attack.seconds or seconds}s", "-stun", stun]
     return [*given, *(["-spread"] if attack.spread else [])]
 
 

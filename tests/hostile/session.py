@@ -3,7 +3,7 @@
 import os
 import shlex
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import table
@@ -13,6 +13,7 @@ from run import ROOT, said, surroundings
 from servers import Program
 
 SHORT_SECONDS, LONG_SECONDS = 1.0, 10.0
+SPARE_DESCRIPTORS = 200
 COMMAND = "python3 noxfile.py -s hostile"
 
 
@@ -24,11 +25,17 @@ class Session:
     programs: dict[str, Program]
     load: Path
     work: Path
+    descriptors: int
+    """How many files a process may have open."""
     results: dict[Attack, dict[str, Measured]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         return LONG_SECONDS if self.long else SHORT_SECONDS
+
+    def fitted(self, attack: Attack) -> Attack:
+        """Return an attack of no more connections than there may be."""
+        return replace(attack, count=min(attack.count, self.descriptors - SPARE_DESCRIPTORS))
 
     def text(self) -> str:
         """Return the tables and where they come from."""

@@ -78,7 +78,7 @@ def tables(results: Results) -> str:
 def admissions(attack: Attack, both: Mapping[str, Measured]) -> str:
     """Say how many strangers were admitted whom the admission server has refused."""
     counts = ", ".join(f"{NAMES[relay]} {one.admitted}" for relay, one in both.items())
-    return f"Admitted all the same, of {attack.title}: {counts}."
+    return f"Of {attack.title}, admitted: {counts}."
 
 
 def into(page: str, text: str) -> str:
@@ -98,7 +98,8 @@ def origin(about: Mapping[str, Any], results: Results, seconds: float) -> str:
     changed = about["changed_files"]
     commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     return (
-        f"Each for {seconds:g} s; {about['date'][:10]}, commit {commit}.\n"
+        f"For {seconds:g} s, or less where there is no more to send;"
+        f" {about['date'][:10]}, commit {commit}.\n"
         f"This relay: {about['ours']}, {before(results, 'ours')} before an attack.\n"
         f"Go derper: {about['theirs']}, {before(results, 'theirs')}.\n"
         f"Machine: {about['machine']}, Linux {about['kernel']}.\n"

@@ -19,6 +19,7 @@ def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[
         program = session.programs[relay]
         return measure(program, attack, session.load, session.work, session.seconds)
 
+    attack = session.fitted(attack)
     results = session.results.setdefault(attack, {})
     try:
         results["theirs"] = put("theirs")

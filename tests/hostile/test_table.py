@@ -76,7 +76,7 @@ def test_stun_answers_stand_behind_the_packets() -> None:
 def test_who_was_admitted_is_told() -> None:
     both = {"theirs": replace(SENT, admitted=17), "ours": SENT}
     text = table.tables({REFUSED: both})
-    assert text.endswith("\n\nAdmitted all the same, of 300 strangers: Go derper 17, this relay 0.")
+    assert text.endswith("\n\nOf 300 strangers, admitted: Go derper 17, this relay 0.")
 
 
 def test_a_page_keeps_what_is_around_the_marks() -> None:
@@ -98,6 +98,6 @@ def test_where_it_comes_from_is_told() -> None:
         "command": "nox",
     }
     told = table.origin(about, {HELD: {"ours": GOOD}}, 10.0)
-    assert "10 s; 2026-01-02, commit 0123456789ab.\n" in told
+    assert "to send; 2026-01-02, commit 0123456789ab.\n" in told
     assert "This relay: 0.1.0, 31 MB before an attack." in told
     assert "Go derper: 1.102.5, unknown." in told
