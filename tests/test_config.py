@@ -357,7 +357,7 @@ WRONG = [
     ("unpublished-bootstrap-dns-names", NAMES, ["a b", "/a", "a/", "a/b c", "a/b/c"]),
     ("accept-connection-limit", LIMIT, ["", "0", "-1", "-Inf", "nan", "1e400", "ten", "0x10"]),
     (
-        "workers",
+        *{"workers", "drain-time"},
         "want a number from 1 to 256, or auto for one per core",
         ["0", "-1", "257", "1000", "2.0", "two", "Auto", "+2", " 2", "\N{ARABIC-INDIC DIGIT TWO}"],
     ),
@@ -724,7 +724,7 @@ def test_every_flag_is_known():
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
-        "workers",
+        *{"workers", "drain-time"},
         *{"mesh-psk-file", "mesh-with"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
