@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 
 import attrs
 import nacl.public
@@ -16,12 +17,16 @@ from trio.testing import wait_all_tasks_blocked
 from derp.accept import Door
 from derp.admit.memory import Verdict
 from derp.admit.question import Question
+from derp.config import Config
+from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http.message import Answer, Request, Upgrade
 from derp.log import Coalescer
 from derp.net.listener import endpoint
 from derp.net.transport import Endpoint
-from derp.relay.pending import COST, GRACE, SPARE, PendingConnections
+from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.server import Server
+from derp.supervisor import _pending_connections
+from derp.values import Address
 from tests.memory_transport import memory_pair
 from tests.peers import Peer, frame
 
@@ -114,6 +119,46 @@ def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]
     return [
         record.__dict__["fields"] for record in caplog.records if record.getMessage() == message
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers", "rate", "most"),
+    [
+        ({}, 1, 500, 512),
+        ({}, 4, 125, 128),
+        ({"per_network_pending_limit": 0}, 1, 500, 10_000),
+        ({"per_network_pending_limit": 3}, 4, 500 / 4, 1),
+        ({"per_network_pending_limit": 10_000}, 1, 500, 1024),
+        ({"per_network_accept_limit": 0}, 1, 5000, 512),
+    ],
+)
+def test_the_limits_are_those_of_the_flags(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flags: dict[str, int],
+    workers: int,
+    rate: float,
+    most: int,
+) -> None:
+    """Of `most` pending connections, and of 4096 descriptors a quarter; divided by the workers."""
+    monkeypatch.setattr("derp.metrics.process.max_fds", lambda: 4096)
+    config = Config(dev=True, addr=Address("", 0), trusted_proxies=(ip_network("10.0.0.0/8"),))
+    config = attrs.evolve(config, **flags)
+    pending = _pending_connections(config, workers)
+    admitted = 0
+    with contextlib.suppress(TooManyConnections, TooManyPending, NoRoom):
+        while True:
+            pending.admit("192.0.2.7", 0)
+            admitted += 1
+    assert admitted == min(most, (MEMORY - MEMORY // RESERVE) // COST, int(2 * rate))
+    pending = _pending_connections(config, workers)
+    admitted = 0
+    with contextlib.suppress(TooManyConnections):
+        while admitted < 10_000:
+            pending.admit("192.0.2.7", 0).done()
+            admitted += 1
+    assert admitted == min(2 * rate, 10_000)
+    assert pending.network_of("10.1.2.3") is None
 
 
 async def test_a_client_counts_until_it_has_logged_in() -> None:

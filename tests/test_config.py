@@ -220,6 +220,18 @@ def test_workers(text: str, count: int) -> None:
     assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).workers == count
 
 
+def test_networks_of_trusted_proxies() -> None:
+    text = "10.1.2.3/8, 192.0.2.7/32,2001:db8::/32,10.0.0.0/8"
+    expected = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    for config in (
+        configure(*PLAIN, "-trusted-proxies", text),
+        configure(*PLAIN, environ=HOME | {"DERP_TRUSTED_PROXIES": text}),
+    ):
+        assert tuple(map(str, config.trusted_proxies)) == expected
+        assert attrs.evolve(config).trusted_proxies == config.trusted_proxies
+    assert configure(*PLAIN).trusted_proxies == ()
+
+
 def test_variables():
     config = configure(
         "-c",
@@ -356,6 +368,13 @@ WRONG = [
     ("bootstrap-dns-names", NAMES, ["a b", "a,b c", "/a", "a/", "a/b/c", "http://a"]),
     ("unpublished-bootstrap-dns-names", NAMES, ["a b", "/a", "a/", "a/b c", "a/b/c"]),
     ("accept-connection-limit", LIMIT, ["", "0", "-1", "-Inf", "nan", "1e400", "ten", "0x10"]),
+    ("per-network-accept-limit", "want a whole number, or 0 for no limit", ["-1"]),
+    ("per-network-pending-limit", "want a whole number", ["", "1.5", "+Inf", "auto"]),
+    (
+        "trusted-proxies",
+        "want a network such as 10.0.0.0/8 in place of ",
+        ["proxy", "10.0.0.0/33", "10.0.0.1", "[::1]/128", "fe80::1%eth0/64", "10.0.0.0/8 ::1/128"],
+    ),
     (
         *{"workers", "drain-time"},
         "want a number from 1 to 256, or auto for one per core",

@@ -155,7 +155,7 @@ def test_limits_for_a_network(
 ) -> None:
     rate, pending = map(str, limits)
     flags = ["-per-network-accept-limit", rate, "-per-network-pending-limit", pending]
-    flags += ["-trusted-proxies", "127.0.3.0/30,::2"]
+    flags += ["-trusted-proxies", "127.0.3.0/30,::2/128"]
     with ExitStack() as stack:
         relay = stack.enter_context(derper(tmp_path, *flags, tls=False))
         port = relay.port("HTTP")
