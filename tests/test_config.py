@@ -376,7 +376,7 @@ WRONG = [
         ["proxy", "10.0.0.0/33", "10.0.0.1", "[::1]/128", "fe80::1%eth0/64", "10.0.0.0/8 ::1/128"],
     ),
     (
-        *{"workers", "drain-time"},
+        "workers",
         "want a number from 1 to 256, or auto for one per core",
         ["0", "-1", "257", "1000", "2.0", "two", "Auto", "+2", " 2", "\N{ARABIC-INDIC DIGIT TWO}"],
     ),
