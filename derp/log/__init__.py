@@ -5,9 +5,10 @@
     logger = log.get("client")
     logger.info("joined", client=key.short, remote=str(endpoint))
 
-The message is a constant, and what varies is a field; a field that is None is left out. Names
-are `derper` and `derper.*` in the standard `logging`, so that its filters, handlers and pytest's
-`caplog` see the events too, with the fields as the attribute `fields` of the record.
+The message is a constant, but where scripts wait for the Go derper's words; what varies is a field,
+and a field that is None is left out. Names are `derper` and `derper.*` in the standard `logging`,
+so that its filters, handlers and pytest's `caplog` see the events too, with the fields as the
+attribute `fields` of the record.
 
 At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
