@@ -43,7 +43,7 @@ ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 EVENT_LINES: Final = 2.0
 """Lines a second about clients that come and go, in the long run."""
-EVENT_LINES_BURST: Final = 2000
+EVENT_LINES_BURST: Final = 1000
 """Lines about them at once: all clients of most relays come at a restart."""
 
 # A frame's tail, a full read, and what OpenSSL may hold of a record from before.

@@ -380,6 +380,16 @@ WRONG = [
     ("accept-connection-limit", LIMIT, ["", "0", "-1", "-Inf", "nan", "1e400", "ten", "0x10"]),
     ("per-network-accept-limit", "want a whole number, or 0 for no limit", ["-1"]),
     ("per-network-pending-limit", "want a whole number", ["", "1.5", "+Inf", "auto"]),
+    *[
+        ("trusted-proxies", f"want a network such as 10.0.0.0/8 in place of {shown}", [text])
+        for text, shown in (
+            ("proxy", "proxy"),
+            ("::1/128,10.0.0.0/33", "10.0.0.0/33"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fe80::1%eth0/64", "fe80::1%eth0/64"),
+            ("10.0.0.0/8 ::1/128", "'10.0.0.0/8 ::1/128'"),
+        )
+    ],
     (
         "workers",
         "want a number from 1 to 256, or auto for one per core",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from derp.log.clients import PER_CLIENT, PER_NETWORK, WINDOW, ClientEvents, ClientSummary
 from derp.log.coalesce import MAX_SOURCES
 from derp.relay.ratelimit import TokenBucket
+from derp.server import EVENT_LINES, EVENT_LINES_BURST
 
 HOME = "192.0.2.0/24"
 
@@ -60,7 +61,7 @@ def test_a_window_without_a_rest_ends_with_the_next_event(events: ClientEvents) 
 
 def test_in_all_there_are_no_more_lines_than_allowed() -> None:
     """However many keys and networks somebody has: the bound on lines, and on what is kept."""
-    bucket = TokenBucket(2.0, 2000, 0.0)
+    bucket = TokenBucket(EVENT_LINES, EVENT_LINES_BURST, 0.0)
     events = ClientEvents(bucket.allow)
     lines = 0
     for second in range(3600):
@@ -69,8 +70,8 @@ def test_in_all_there_are_no_more_lines_than_allowed() -> None:
             name = str(20 * second + n)
             lines += events.admit("joined", name, name, now) + events.admit("left", name, name, now)
         lines += len(events.due(now))
-        assert len(events._logged) < 2 * (2000 + 2 * WINDOW) + 2
-    assert lines <= 2000 + 2 * 3600 + 2 * 60
+        assert len(events._logged) < 2 * (EVENT_LINES_BURST + EVENT_LINES * WINDOW) + 2
+    assert lines <= EVENT_LINES_BURST + EVENT_LINES * 3600 + 2 * 60
 
 
 @given(
