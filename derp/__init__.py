@@ -22,10 +22,11 @@ on sends packets addressed by key; the relay hands each to the connection that l
     connection     a client, as the others see it
     sender         the sending half of a client or a link: write through, or queue and send
     admission      who may use the relay: the gate made, lists and clients looked at again
-    timers         keep-alives, stuck peers and round-trip times, for all clients at once
+    timers         keep-alives, stale queues and round-trip times, for all clients at once
     server         what all connections share
     site           what the pages show of the running server
     sockets        what is served on: handed over by systemd, or opened
+    machine        how much memory there is (memorysize: how much something may take)
     mapentry       the relay's entry for a DERP map
     keyfile        the node key, in the Go derper's file        (meshkey: what a region shares;
                    secretfile: how both are read)
@@ -38,9 +39,9 @@ on sends packets addressed by key; the relay hands each to the connection that l
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
                    the poller, which reads for clients that are calm
-    relay/         pure: hub, duplicates, forwarders; outbox (fairbox: that of a link), updates;
-                   rate limit, moderation, timer wheel; pending: what all that has not logged in
-                   may take, by networks
+    relay/         pure: hub, duplicates, forwarders; outbox (fairbox: that of a link), updates,
+                   queuememory: one bound for all; rate limit, moderation, timer wheel; pending:
+                   what all that has not logged in may take, by networks
     wire/          pure: keys, frames, login boxes, runs of packets, websocket frames; what a
                    TLS client asks for
     metrics/       counters under the Go derper's names, and their page

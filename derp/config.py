@@ -25,6 +25,7 @@ from derp.errors import UsageError
 from derp.flags import BOOL, DURATION, FLOAT, INT, STRING, Flag, Setting
 from derp.http.bootstrap_dns import Name
 from derp.limitoptions import LIMITS, LimitOptions
+from derp.memorysize import MemorySize, memory_size
 from derp.meshoptions import MESH, MeshOptions
 from derp.options import ConfigError, flag_of, option
 from derp.refused import REFUSED
@@ -195,6 +196,18 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions, Debug
         placeholder="FILE",
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
+    )
+    queue_memory: MemorySize = option(
+        "queue-memory",
+        STRING,
+        "auto",
+        memory_size,
+        group=LIMITS,
+        variable="DERP_QUEUE_MEMORY",
+        placeholder="SIZE",
+        usage="Memory for what waits for all clients and relays together, such as 64MiB, or 10% "
+        "of what there is. Above that, packets are dropped where most of them wait. "
+        "auto is 10%, but at most 64MiB; 0 is no bound.",
     )
     workers: int = option(
         "workers",

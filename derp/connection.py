@@ -58,7 +58,7 @@ class Connection(Sender):
         can_mesh: bool = False,
     ) -> None:
         timeout = PRIVILEGED_WRITE_TIMEOUT if can_mesh else server.write_timeout
-        super().__init__(server, transport, key, write_timeout=timeout, now=now)
+        super().__init__(server, transport, key, write_timeout=timeout, now=now, trusted=can_mesh)
         self.not_ideal = not_ideal
         self.prober = prober
         self.can_mesh = can_mesh
@@ -102,7 +102,7 @@ class Connection(Sender):
         if source not in self.heard_from:
             self.server.hub.handed_over(source, self)
         if self.transport.unsent:
-            self._start_sending()
+            self._start_sending(len(run))
 
     def not_here(self, key: bytes, packets: int, now: float) -> None:
         """Answer that many disco packets for an absent client, as far as that may be done."""
@@ -153,7 +153,7 @@ class Connection(Sender):
     def queue_updates(self, keys: Collection[bytes]) -> Updates:
         """Queue what there is to tell of keys, each different; none of it is ever let go."""
         # An empty outbox is false, but not None: something is unsent below it.
-        outbox = self._start_sending() if self.outbox is None else self.outbox
+        outbox = self._start_sending(0) if self.outbox is None else self.outbox
         if outbox.updates is None:
             outbox.updates = Updates(self._frame_of)
         outbox.updates.put(keys)

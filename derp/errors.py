@@ -20,6 +20,7 @@
         ├── ClosedByMesh        a mesh peer asked for it
         ├── WatcherTooSlow      too much waits for a mesh peer that is told who comes and goes
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
+        ├── QueueMemoryFull     too much waits for all peers, and most of it for this one
         └── InternalFault       a mistake of ours
 
 A message is one line, names what was expected, and never holds a private key. The connection
@@ -146,6 +147,12 @@ class RelayStopping(ConnectionEnd):
     """The relay has been told to stop, and ends its connections one by one."""
 
     reason = "relay_stopping"
+
+
+class QueueMemoryFull(ConnectionEnd):
+    """More can't be dropped than -queue-memory allows for, and most of that waits for this peer."""
+
+    reason = "queue_memory_full"
 
 
 class InternalFault(ConnectionEnd):

@@ -19,6 +19,7 @@ from derp.metrics import DropReason
 from derp.wire import forwarding
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short
+from derp.wire.runs import MAX_RUN
 
 FRAMES: Final = frozenset(
     {int(FrameType.FORWARD_PACKET), int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER)}
@@ -50,7 +51,8 @@ def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[i
 def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
     """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
     server = peer.server
-    found = forwarding.next_forwarded(server.buffer, start, end)
+    most = min(server.memory.piece, MAX_RUN)
+    found = forwarding.next_forwarded(server.buffer, start, end, most)
     stop, source, destination, packets, run, disco = found
     payload = len(run) - packets * PACKET_OVERHEAD
     if peer.sibling:

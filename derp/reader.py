@@ -147,7 +147,7 @@ class Reader:
         """
         server, connection = self._server, self._connection
         buffer, view, key = server.buffer, server.view, connection.key
-        mesh = connection.can_mesh
+        mesh, most = connection.can_mesh, min(server.memory.piece, runs.MAX_RUN)
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -159,7 +159,9 @@ class Reader:
         found = total = 0
         try:
             while start < end:
-                what, stop, destination, packets = runs.next_run(buffer, start, end, key, mesh)
+                what, stop, destination, packets = runs.next_run(
+                    buffer, start, end, key, mesh, most
+                )
                 if what == runs.INCOMPLETE:
                     break
                 found += 1

@@ -18,6 +18,7 @@ from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
 from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
+from derp.relay.queuememory import QueueMemory
 from derp.relay.ratelimit import TokenBucket
 from derp.relay.wheel import Wheel
 from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
@@ -99,6 +100,8 @@ class Server:
     metrics: Metrics = attrs.field(factory=Metrics)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """What mesh peers show to be trusted, 32 bytes; None where there are none."""
+    memory: QueueMemory = attrs.field(factory=QueueMemory, repr=False)
+    """Bounds all that waits for clients and links."""
     shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
     """Nanoseconds, by a clock that is the same for all workers."""
     sibling_key: bytes | None = attrs.field(init=False, default=None, repr=False)

@@ -33,6 +33,7 @@ TRAFFIC_EVERY: Final = 2.0
 Fact = tuple[str, str]
 """A name and a value for /debug/."""
 
+_MIB: Final = 1 << 20
 _BYTES = struct.Struct("=QQ")
 _BYTES_OFFSET: Final = 120
 """Of tcpi_bytes_acked and tcpi_bytes_received in Linux's `struct tcp_info`."""
@@ -116,6 +117,8 @@ class View:
             ),
             rate_limit_burst_bytes=server.rate_limit.burst,
             memory_at_start=self.age.memory,
+            queue_bytes=server.memory.held,
+            queue_limit_bytes=server.memory.limit,
         )
 
     def link_facts(self) -> list[Fact]:
@@ -158,7 +161,10 @@ def make_site(
         home=config.home,
         bootstrap_dns=names,
         facts=lambda: [
-            *relay_facts(config, view.age, len(server.hub.members)),
+            *relay_facts(
+                *(config, view.age, len(server.hub.members)),
+                *(server.memory.held, server.memory.limit),
+            ),
             *view.link_facts(),
             *certificate_facts(statuses),
             *gate_facts(gate),
@@ -199,14 +205,15 @@ def certificate(status: Status) -> Certificate:
     )
 
 
-def relay_facts(config: Config, age: Age, clients: int) -> list[Fact]:
-    """Return what /debug/ says of the relay as a whole."""
+def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -> list[Fact]:
+    """Return what /debug/ says of the relay as a whole; its queues hold so many bytes."""
     return [
         ("Version", version()),
         ("Uptime", f"{age.seconds:.0f} s"),
         ("Machine", platform.node()),
         ("TLS hostname", config.hostname),
         ("Clients", str(clients)),
+        ("Queues", f"{held / _MIB:.1f} of {limit / _MIB:.1f} MiB"),
     ]
 
 

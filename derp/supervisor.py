@@ -38,6 +38,7 @@ from derp.http import routes
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
 from derp.http.routes import Site
+from derp.machine import queue_limit
 from derp.mesh import plan as mesh_plan
 from derp.mesh.keeper import Keeper
 from derp.metrics import process
@@ -46,6 +47,7 @@ from derp.net.listener import accept_forever
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
 from derp.relay.pending import PendingConnections
+from derp.relay.queuememory import QueueMemory
 from derp.relay.ratelimit import TokenBucket
 from derp.server import Server
 from derp.site import make_site
@@ -186,6 +188,7 @@ async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role
             prepared.metrics,
             prepared.mesh.key,
             pending=_pending_connections(config, role.workers),
+            memory=QueueMemory(queue_limit(config.queue_memory, role.workers)),
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(role.hear, to_supervisor)

@@ -94,4 +94,5 @@ async def running(prepare: Callable[[Server], None] | None = None) -> AsyncItera
     assert not relay.hub.members
     assert not server.watchers
     assert not server.sending
+    assert server.memory.held == 0
     assert len(server.keep_alives) == len(server.round_trips) == 0

@@ -11,6 +11,7 @@ from derp import flags, strconv
 from derp.config import Config, ConfigError, flag_table
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
+from derp.memorysize import memory_size
 from derp.values import Address
 
 HOME = {"HOME": "/home/derp"}
@@ -240,6 +241,22 @@ def test_what_is_no_network(text: str) -> None:
     assert usage_error(*PLAIN, "-trusted-proxies", f"192.0.2.0/24,{text}").endswith(
         f": want a network such as 10.0.0.0/8 in place of {strconv.shown(text)}"
     )
+
+
+def test_queue_memory() -> None:
+    auto = configure(*PLAIN).queue_memory
+    assert auto == memory_size("auto")
+    for text in ("64MiB", "10%", "0", "1048576", "auto"):
+        size = memory_size(text)
+        assert configure(*PLAIN, "-queue-memory", text).queue_memory == size
+        assert configure(*PLAIN, environ=HOME | {"DERP_QUEUE_MEMORY": text}).queue_memory == size
+    want = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
+    for text in (
+        *("", "64", "1023KiB", "64MB", "64mib", "64 MiB", "1.5GiB", "0%", "101%", "-1", "10 %"),
+        *("0x100000", "1e9", "auto%", "infinity", "\u0661MiB"),
+    ):
+        assert usage_error(*PLAIN, f"-queue-memory={text}").endswith(f": {want}")
+    assert usage_error(*PLAIN, DERP_QUEUE_MEMORY="7") == f"DERP_QUEUE_MEMORY=7: {want}"
 
 
 def test_variables():
@@ -758,7 +775,7 @@ def test_every_flag_is_known():
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
-        *{"workers", "drain-time"},
+        *{"workers", "drain-time", "queue-memory"},
         *{"mesh-psk-file", "mesh-with"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},

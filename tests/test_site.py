@@ -12,10 +12,11 @@ import trio.testing
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
+from derp.relay.queuememory import QueueMemory
 from derp.site import Traffic, View, make_site, traffic_lines
 from derp.values import Address
 from stun.server import Stats
-from tests.peers import FORWARD, WATCH, disco, frame
+from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -86,6 +87,22 @@ async def test_all_keys_are_gathered_once_for_a_page(
     monkeypatch.setattr(Hub, "known", property(known))
     assert gauges(relay) == (0, 7, 7)
     assert gathered == 1
+
+
+async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock, relay: Relay) -> None:
+    relay.server.memory = QueueMemory(8 << 20)
+    site = make_site(CONFIG, relay.server, Stats(), BootstrapDNS(), None)
+    assert varz(relay)["derper_queue_limit_bytes"] == 8 << 20
+    assert varz(relay)["derper_queue_bytes"] == 0
+    slow, sender = await relay.login(capacity=100), await relay.login()
+    for _ in range(3):
+        await sender.end.send(frame(SEND, slow.key + bytes(60_000)) * 10)
+        await sender.ping()
+    held = relay.server.memory.held
+    assert varz(relay)["derper_queue_bytes"] == held > 1 << 20
+    facts = site.facts()
+    assert isinstance(facts, list)
+    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB") in facts
 
 
 async def test_watchers_and_what_they_are_told_are_counted(

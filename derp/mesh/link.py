@@ -66,7 +66,8 @@ class Link(Sender):
     __slots__ = ("_ended", "_frames", "_patience", "present", "restarts_in")
 
     def __init__(self, server: Server, transport: Transport, key: bytes, *, now: float) -> None:
-        super().__init__(server, transport, key, write_timeout=PRIVILEGED_WRITE_TIMEOUT, now=now)
+        timeout = PRIVILEGED_WRITE_TIMEOUT
+        super().__init__(server, transport, key, write_timeout=timeout, now=now, trusted=True)
         self.present: set[bytes] = set()
         """The keys that the other relay has said to be connected there, up to the end."""
         self.restarts_in: float | None = None
@@ -91,7 +92,7 @@ class Link(Sender):
             self.end(error)
             return
         if self.transport.unsent:
-            self._start_sending()
+            self._start_sending(len(frames))
 
     def end(self, error: ConnectionEnd) -> None:
         """End the link from outside its own task, which will raise `error`."""
@@ -205,7 +206,7 @@ class Link(Sender):
             member.peer_disconnected(key)
 
     def _make_outbox(self) -> Outbox:
-        return FairBox(self._drop_head)
+        return FairBox(self._drop_head, self.server.memory.queued)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         """Packets that are forwarded are counted where the hub is asked for the link."""

@@ -103,6 +103,11 @@ class Gauges:
     memory_at_start: int
     """Bytes of memory that the process had in use then."""
 
+    queue_bytes: int = 0
+    """Held for clients and relays that are slow to take it."""
+    queue_limit_bytes: int = 0
+    """The most that may be."""
+
     workers: int | None = None
     """How many workers live; None where this process is the only one."""
     worker_restarts: int = 0

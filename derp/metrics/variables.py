@@ -4,7 +4,7 @@ A name that begins with `counter_` or `gauge_` says its Prometheus type by that.
 those of cmd/derper with tsweb/varz, so that an existing dashboard need not know which program it
 looks at. Left out is what only a Go runtime has: go_*, memstats. Of our own are
 derp_connection_ends, by the reason that the log names, derper_admission*, derper_certificate_*,
-derper_pending_*, and with several workers derper_worker*.
+derper_pending_*, derper_queue_*, and with several workers derper_worker*.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +55,8 @@ def variables(
         "derper_tls_request_version": _labelled("version", metrics.tls_requests),
         "gauge_derper_pending_bytes": metrics.pending_bytes,
         "gauge_derper_pending_connections": metrics.pending_connections,
+        "gauge_derper_queue_bytes": gauges.queue_bytes,
+        "gauge_derper_queue_limit_bytes": gauges.queue_limit_bytes,
         "gauge_derper_tls_active_version": _labelled("version", metrics.tls_active),
         "gauge_goroutines": gauges.tasks,
         "process_start_unix_time": Untyped(int(gauges.started)),

@@ -7,58 +7,65 @@ much is dropped from the sender that has most waiting. Disco packets go first, a
 only for a part of what is sent, since any packet may look like one.
 
 What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
-two packets of one sender and kind in another order than they came.
+two packets of one sender and kind in another order than they came, bytes that are held and not
+accounted for.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from derp.relay.outbox import Entry, Lane, OnDrop, Outbox
+from derp.relay.queuememory import Holder, Pool
 
 LINK_BYTES: Final = 4 << 20
-"""Most bytes of frames that wait for a link: a tenth of a second of 320 Mbit/s."""
+"""Most bytes that are held for a link: a tenth of a second of 320 Mbit/s."""
 LINK_DISCO_BYTES: Final = 256 << 10
 DISCO_SHARE: Final = 4
 """Disco packets get one in so many bytes before all others."""
 TURN: Final = 4 << 10
 """Bytes that a sender may send in its turn, before the next one's."""
+SENDER_COST: Final = 1000
+"""Bytes that a sender's lane takes besides its runs; they count, too."""
 
 
 class _Sender(Lane):
     """One sender's lane, and what it may send."""
 
-    __slots__ = ("credit",)
+    __slots__ = ("credit", "source")
 
-    def __init__(self, limit: int, on_drop: OnDrop) -> None:
-        super().__init__(limit, on_drop)
+    def __init__(self, source: bytes, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
+        super().__init__(limit, on_drop, pool)
+        self.source = source
         # Bytes; negative after a frame that was larger than what was left.
         self.credit = 0
 
 
-class FairLanes:
+class FairLanes(Holder):
     """Lanes of packets, one for each sender that has any waiting, bounded together."""
 
-    __slots__ = ("_lanes", "_limit", "_longest", "_on_drop", "size")
+    __slots__ = ("_lanes", "_limit", "_on_drop", "_runs")
 
-    def __init__(self, limit: int, on_drop: OnDrop) -> None:
-        self.size = 0
+    def __init__(self, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
+        super().__init__(pool)
         # In the order of their turns.
         self._lanes: dict[bytes, _Sender] = {}
         self._limit = limit
         self._on_drop = on_drop
-        # The sender to drop from. Lanes that grow beyond it are found as they grow.
-        self._longest = b""
+        # What the lanes hold, which says who has most waiting.
+        self._runs: Pool[_Sender] = Pool()
 
     def put(self, entry: Entry) -> None:
         """Append a run to its sender's lane, then drop what is too much."""
         source = entry.source
         lane = self._lanes.get(source)
         if lane is None:
-            lane = self._lanes[source] = _Sender(self._limit, self._on_drop)
-        before = lane.size
+            lane = _Sender(source, self._limit, self._on_drop, self._runs)
+            self._lanes[source] = lane
         lane.put(entry)
-        self.size += lane.size - before
-        while self.size > self._limit:
-            self._drop(source)
+        self._settle()
+        while (excess := self.held - self._limit) > 0:
+            self.pay(excess)
+        if self.pool.held > self.pool.limit:
+            self.pool.relieve()
 
     def take(self, limit: int, now: float) -> list[Entry]:
         """Take about `limit` bytes of fresh packets, in turns; at least a frame, if any waits.
@@ -70,7 +77,6 @@ class FairLanes:
         while self._lanes and size < limit:
             source = next(iter(self._lanes))
             lane = self._lanes.pop(source)
-            before = lane.size
             lane.expire(now)
             lane.credit += TURN
             while lane.entries and lane.credit > 0:
@@ -78,31 +84,39 @@ class FairLanes:
                 lane.credit -= len(entry.data)
                 size += len(entry.data)
                 taken.append(entry)
-            self.size -= before - lane.size
             if lane.entries:
                 self._lanes[source] = lane
+        self._settle()
         return taken
+
+    def pay(self, at_least: int) -> None:
+        """Drop frames of the sender that has most waiting; see Holder."""
+        if (lane := self._runs.longest()) is not None:
+            lane.pay(at_least)
+            if not lane.entries:
+                del self._lanes[lane.source]
+        self._settle()
+
+    def expire(self, now: float, most: int) -> int:
+        """Drop runs that have waited too long, `most` of them; return how many."""
+        dropped = 0
+        for lane in list(self._lanes.values()):
+            dropped += lane.expire(now, most - dropped)
+            if not lane.entries:
+                del self._lanes[lane.source]
+        self._settle()
+        return dropped
 
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything."""
         for lane in self._lanes.values():
             lane.clear(on_drop)
         self._lanes.clear()
-        self.size = 0
+        self._settle()
 
-    def _drop(self, grown: bytes) -> None:
-        """Drop frames of the sender that has most waiting; `grown` is one whose lane grew."""
-        longest = self._lanes.get(self._longest)
-        if longest is None:
-            self._longest = max(self._lanes, key=lambda source: self._lanes[source].size)
-        elif (lane := self._lanes.get(grown)) is not None and lane.size > longest.size:
-            self._longest = grown
-        lane = self._lanes[self._longest]
-        before = lane.size
-        lane.drop_head(self.size - self._limit)
-        self.size -= before - lane.size
-        if not lane.entries:
-            del self._lanes[self._longest]
+    def _settle(self) -> None:
+        """Account for what is held by now."""
+        self.add(self._runs.held + SENDER_COST * len(self._lanes) - self.held)
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
@@ -113,10 +127,11 @@ class FairBox(Outbox):
 
     __slots__ = ("_fair", "_fair_disco")
 
-    def __init__(self, on_drop: OnDrop) -> None:
-        super().__init__(on_drop)
-        self._fair = FairLanes(LINK_BYTES, on_drop)
-        self._fair_disco = FairLanes(LINK_DISCO_BYTES, on_drop)
+    def __init__(self, on_drop: OnDrop, pool: Pool[Any] | None = None) -> None:
+        pool = Pool() if pool is None else pool
+        super().__init__(on_drop, pool)
+        self._fair = FairLanes(LINK_BYTES, on_drop, pool)
+        self._fair_disco = FairLanes(LINK_DISCO_BYTES, on_drop, pool)
 
     def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
         """Queue a run of `packets` frames from `source`."""
@@ -141,6 +156,11 @@ class FairBox(Outbox):
             pieces += [entry.data for entry in found]
             entries += found
         return pieces, entries
+
+    def expire(self, now: float, most: int) -> int:
+        """Drop packets that have waited too long, `most` runs of them; return how many runs."""
+        dropped = self._fair_disco.expire(now, most)
+        return dropped + self._fair.expire(now, most - dropped)
 
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything; `on_drop` hears of the packets."""

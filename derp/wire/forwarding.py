@@ -55,17 +55,19 @@ def forward_frames(run: memoryview, packets: int, destination: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def next_forwarded(buffer: bytes | bytearray, start: int, end: int) -> Forwarded:
+def next_forwarded(
+    buffer: bytes | bytearray, start: int, end: int, most: int = MAX_RUN
+) -> Forwarded:
     """Turn the whole ForwardPacket frame at `start`, and those after it, into RecvPacket frames.
 
     Returns `(stop, source, destination, packets, run, disco)`: `run` is what to deliver in place of
-    `buffer[start:stop]`.
+    `buffer[start:stop]`. `most` is as for runs.next_run.
     """
     view = memoryview(buffer)
     header = bytes(view[start : start + FORWARD_OVERHEAD])
     keys = header[HEADER_LENGTH:]
     source, destination = keys[:KEY_LENGTH], keys[KEY_LENGTH:]
-    limit = end if end - start <= MAX_RUN else start + MAX_RUN
+    limit = end if end - start <= most else start + most
     length: int = HEADER.unpack_from(header)[1]
     disco = _is_disco(buffer, start, length)
     pieces: list[bytes | memoryview] = []

@@ -41,7 +41,7 @@ UNKNOWN: Final = 2
 """A frame of a type that servers skip; its end may lie behind the buffer's."""
 
 MAX_RUN: Final = 128 << 10
-"""Bytes after which a run ends although more would fit: it bounds what one write encrypts."""
+"""Bytes after which a run ends at the latest: it bounds what one write encrypts."""
 
 _SEND: Final = int(FrameType.SEND_PACKET)
 _RECV: Final = bytes((FrameType.RECV_PACKET,))
@@ -53,7 +53,7 @@ Scan = tuple[int, int, bytes, int]
 
 
 def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
-    buffer: bytearray, start: int, end: int, source: bytes, mesh: bool = False
+    buffer: bytearray, start: int, end: int, source: bytes, mesh: bool = False, most: int = MAX_RUN
 ) -> Scan:
     """Find what begins at `start`, rewriting packets so that they come from `source`.
 
@@ -63,7 +63,8 @@ def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     - `(UNKNOWN, stop, b"", 0)`: a frame to skip, up to `stop`, which may be behind `end`;
     - `(INCOMPLETE, start, b"", 0)`: more bytes are needed.
 
-    `mesh`: the client has shown the mesh key, and may send the frames that take it.
+    `mesh`: the client has shown the mesh key, and may send the frames that take it. `most`: bytes
+    after which a run ends although more would fit; it has one frame in any case.
     Raises ProtocolViolation or NotPermitted as soon as a header shows that it must.
     """
     if end - start < HEADER_LENGTH:
@@ -82,7 +83,7 @@ def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     header = bytes(buffer[start : start + PACKET_OVERHEAD])
     destination = header[HEADER_LENGTH:]
     disco = length >= _MIN_DISCO_FRAME and buffer.startswith(DISCO_MAGIC, start + PACKET_OVERHEAD)
-    limit = end if end - start <= MAX_RUN else start + MAX_RUN
+    limit = end if end - start <= most else start + most
     position = start
     packets = 0
     while True:

@@ -76,6 +76,8 @@ def retired(share: Share) -> Share:
         dup_client_conns=0,
         rate_limit_bytes_per_second=None,
         memory_at_start=0,
+        queue_bytes=0,
+        queue_limit_bytes=0,
     )
     return attrs.evolve(share, metrics=metrics, gauges=gauges, members=0, repeated={}, links=())
 
@@ -153,6 +155,8 @@ def _add_gauges(gauges: Sequence[Gauges], repeated: Collection[int]) -> Gauges:
         rate_limit_bytes_per_second=limit.rate_limit_bytes_per_second,
         rate_limit_burst_bytes=limit.rate_limit_burst_bytes,
         memory_at_start=sum(each.memory_at_start for each in gauges),
+        queue_bytes=sum(each.queue_bytes for each in gauges),
+        queue_limit_bytes=sum(each.queue_limit_bytes for each in gauges),
         workers=first.workers,
         worker_restarts=first.worker_restarts,
     )

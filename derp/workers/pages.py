@@ -107,7 +107,11 @@ class Pages:
         shares = await self._ask()
         clients = sum(share.members for share in shares.values())
         return [
-            *relay_facts(self._config, self._age, clients),
+            *relay_facts(
+                *(self._config, self._age, clients),
+                sum(share.gauges.queue_bytes for share in shares.values()),
+                sum(share.gauges.queue_limit_bytes for share in shares.values()),
+            ),
             *self._worker_facts(shares),
             *certificate_facts(self._statuses),
             *gate_facts(self._gate),

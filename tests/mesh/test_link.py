@@ -15,7 +15,7 @@ from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation, WriteTim
 from derp.mesh import link as link_module
 from derp.mesh.link import QUIET, Link
 from derp.metrics import DropReason
-from derp.relay.fairbox import LINK_BYTES
+from derp.relay.fairbox import LINK_BYTES, SENDER_COST
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.mesh.other import GONE, PING, PONG, Call, gone, present, restarting
 from tests.peers import SEND, Peer, disco, frame
@@ -316,7 +316,7 @@ async def test_a_stalled_relay_slows_nobody(autojump_clock: Clock) -> None:
             await sender.send_packet(receiver.key, b"a local packet")
             assert await receiver.receive_packet() == (sender.key, b"a local packet")
         assert trio.current_time() - start < 0.05
-        room = LINK_BYTES // (1000 + 5 + 64 + 150)
+        room = (LINK_BYTES - SENDER_COST) // (1000 + 5 + 64 + 150)
         dropped = other.relay.dropped(DropReason.QUEUE_HEAD)
         assert dropped == 4000 - room
         metrics = other.relay.metrics
@@ -338,13 +338,22 @@ async def test_a_relay_that_takes_nothing_is_given_up(autojump_clock: Clock) -> 
         await other.tell(present(X))
         sender = await other.relay.login()
         await fill(other, sender)
-        await sender.send_packet(X, bytes(1000))
-        await sender.send_packet(X, disco())
-        await sender.ping()
         start = trio.current_time()
         await other.ended.wait()
         assert 30 < trio.current_time() - start < 32
         assert isinstance(other.end, WriteTimeout)
+
+
+async def test_what_waits_for_a_relay_that_leaves_is_counted(autojump_clock: Clock) -> None:
+    async with linked(capacity=5000) as other:
+        await other.tell(present(X))
+        sender = await other.relay.login()
+        await fill(other, sender)
+        await sender.send_packet(X, bytes(1000))
+        await sender.send_packet(X, disco())
+        await sender.ping()
+        other.there.hang_up()
+        await other.ended.wait()
         gone_with_it = DropReason.GONE_DISCONNECTED
         assert other.relay.dropped(gone_with_it) == 1
         assert other.relay.metrics.bytes_dropped[gone_with_it, False] == 1000

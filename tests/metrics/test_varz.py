@@ -15,7 +15,10 @@ LEFT_OUT = {
     r"go_.*": "figures of the Go runtime, under names that say so",
     r"memstats_.*": "the Go allocator's figures; process_resident_memory_bytes is offered",
 }
-OURS = {"derp_connection_ends", "derper_pending_bytes", "derper_pending_connections"}
+OURS = {
+    *("derp_connection_ends", "derper_pending_bytes", "derper_pending_connections"),
+    *("derper_queue_bytes", "derper_queue_limit_bytes"),
+}
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?")
 
@@ -70,6 +73,8 @@ GAUGES = Gauges(
     rate_limit_bytes_per_second=1000000,
     rate_limit_burst_bytes=2000000,
     memory_at_start=9000000,
+    queue_bytes=123456,
+    queue_limit_bytes=67108864,
 )
 
 
@@ -227,6 +232,8 @@ def test_each_gauge_is_shown_under_its_own_name():
     assert shown["derp_total_dup_client_conns"] == 7
     assert shown["derp_rate_limit_per_client_bytes_per_second"] == 1000000
     assert shown["derp_rate_limit_per_client_burst_bytes"] == 2000000
+    assert shown["derper_queue_bytes"] == 123456
+    assert shown["derper_queue_limit_bytes"] == 67108864
     assert shown["derp_current_file_descriptors"] == 12
     assert shown["process_open_fds"] == 12
     assert shown["process_max_fds"] == 20000

@@ -3,7 +3,14 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.fairbox import DISCO_SHARE, LINK_BYTES, LINK_DISCO_BYTES, TURN, FairBox
+from derp.relay.fairbox import (
+    DISCO_SHARE,
+    LINK_BYTES,
+    LINK_DISCO_BYTES,
+    SENDER_COST,
+    TURN,
+    FairBox,
+)
 from derp.relay.outbox import ENTRY_COST, MAX_WAIT
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, PACKET_OVERHEAD, FrameType
 
@@ -124,7 +131,7 @@ def test_it_is_bounded():
         left = len(drained(box))
         assert left + drops.packets[disco] == 20_000
         cost = 1400 + PACKET_OVERHEAD + KEY_LENGTH + ENTRY_COST
-        assert limit - 2 * cost < left * cost <= limit
+        assert limit - 2 * cost < left * cost + 50 * SENDER_COST <= limit
 
 
 def test_who_floods_loses_and_others_do_not():
@@ -228,3 +235,42 @@ def test_whose_lane_is_the_longest_may_change():
     share = LINK_BYTES / (len(one) + ENTRY_COST) / 2
     assert abs(sum(source == HONEST for source, _ in left) - share) < 3
     assert abs(sum(source == FLOODER for source, _ in left) - share) < 3
+
+
+def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floods():
+    drops = Drops()
+    box = FairBox(drops)
+    once, other = b"O" * KEY_LENGTH, b"X" * KEY_LENGTH
+    for source in (*[once] * 2000, other, *[once] * 1000):
+        box.put(forwarded(source, bytes(1400)), 1, source, 0.0, disco=False)
+    few = 3000 + 1 - drops.packets[False]
+    while few > 10:
+        few -= sum(entry.packets for entry in box.take(1, 0.0)[1])
+    drops.packets[False] = 0
+    flood = forwarded(FLOODER, bytes(1400))
+    for _ in range(LINK_BYTES // (len(flood) + ENTRY_COST) - few - 3):
+        box.put(flood, 1, FLOODER, 0.0, disco=False)
+    assert not drops.packets[False]
+    for source in (HONEST, other):
+        for number in range(200):
+            box.put(forwarded(source, number.to_bytes(4)), 1, source, 0.0, disco=False)
+    assert drops.packets[False] > 10
+    left = drained(box)
+    assert sum(source == HONEST for source, _ in left) == 200
+    assert sum(source == other for source, _ in left) == 200
+    assert sum(source == once for source, _ in left) == few > 0
+
+
+def test_what_is_too_old_goes_though_nobody_takes_anything():
+    drops = Drops()
+    box = FairBox(drops)
+    sources = [bytes((number,)) * KEY_LENGTH for number in range(10)]
+    for source in sources:
+        for disco in (True, False):
+            box.put(forwarded(source, b"old", b"old"), 2, source, 0.0, disco=disco)
+    box.put(forwarded(HONEST, b"new"), 1, HONEST, MAX_WAIT, disco=False)
+    assert box.expire(MAX_WAIT, 100) == 0
+    # No more at a time than asked for.
+    assert [box.expire(1.5 * MAX_WAIT, 7) for _ in range(4)] == [7, 7, 6, 0]
+    assert drops.packets == {False: 20, True: 20}
+    assert drained(box, now=1.5 * MAX_WAIT) == [(HONEST, b"new")]

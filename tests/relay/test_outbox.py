@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from derp.relay import outbox as module
 from derp.relay.outbox import (
     CONTROL_BYTES,
+    CONTROL_COST,
     DISCO_LANE_BYTES,
     ENTRY_COST,
     LANE_BYTES,
@@ -112,13 +113,30 @@ def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
     assert drops == [(False, 1, 3)]
 
 
+def test_what_has_waited_too_long_is_dropped_though_nobody_puts_or_takes() -> None:
+    drops = Drops()
+    box = Outbox(drops)
+    for _ in range(10):
+        box.put(run_of(b"old", b"too"), 2, SOURCE, 0.0, disco=False)
+        box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
+    box.put(run_of(b"new"), 1, SOURCE, MAX_WAIT, disco=False)
+    box.put_control(b"control")
+    assert box.expire(MAX_WAIT, 100) == 0
+    # No more at a time than asked for.
+    assert [box.expire(1.5 * MAX_WAIT, 7) for _ in range(4)] == [7, 7, 6, 0]
+    assert sorted(drops) == [(False, 2, 6)] * 10 + [(True, 1, 5)] * 10
+    assert take_all(box, 1.5 * MAX_WAIT) == b"control" + run_of(b"new")
+
+
 def test_control_frames_are_bounded_by_bytes() -> None:
     box = Outbox(Drops())
     assert box.put_control(bytes(CONTROL_BYTES - 1))
     assert not box.put_control(b"xx")
     assert box.put_control(b"x")
     assert box.put_control(b"must", must=True)
+    assert box.control_held == CONTROL_BYTES + 4 + 3 * CONTROL_COST
     assert len(take_all(box)) == CONTROL_BYTES + 4
+    assert box.control_held == 0
     assert box.put_control(bytes(CONTROL_BYTES))
     box.clear(Drops())
     assert box.put_control(b"x")

@@ -45,6 +45,8 @@ def gauges(**changes: Any) -> Gauges:
         "rate_limit_bytes_per_second": None,
         "rate_limit_burst_bytes": 0,
         "memory_at_start": 900,
+        "queue_bytes": 3 << 20,
+        "queue_limit_bytes": 32 << 20,
     }
     return Gauges(**(fields | changes))
 

@@ -132,7 +132,10 @@ def test_a_name_is_no_counter() -> None:
     assert len(counters(BootstrapDNS)) == 7
 
 
-ADDED = {"tasks", "clients_local", "watchers", "total_dup_client_conns", "memory_at_start"}
+ADDED = {
+    *("tasks", "clients_local", "watchers", "total_dup_client_conns", "memory_at_start"),
+    *("queue_bytes", "queue_limit_bytes"),
+}
 OF_THE_FIRST = {
     *("version", "started", "uptime", "serves_tls", "certificates", "workers", "worker_restarts"),
 }

@@ -230,6 +230,8 @@ class TestFacts:
         assert len(facts) == len(found)
         assert facts["TLS hostname"] == "derp.example"
         assert facts["Clients"] == "7"
+        # Two of the four have answered.
+        assert facts["Queues"] == "6.0 of 64.0 MiB"
         assert facts["Uptime"] == "0 s"
         assert facts["Worker 0"] == "3 clients, process 100, restarts: 0"
         assert facts["Worker 1"] == "4 clients, process 101, restarts: 0"

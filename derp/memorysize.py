@@ -1,0 +1,51 @@
+"""How much memory something may take: in bytes, or as a share of what there is."""
+
+import re
+from typing import Final
+
+import attrs
+
+_SIZE: Final = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>|KiB|MiB|GiB|%)")
+_UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_WANT: Final = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
+
+UNLIMITED: Final = 1 << 60
+LEAST: Final = 1 << 20
+"""Bytes below which one slow client would have others lose packets."""
+
+
+@attrs.frozen
+class MemorySize:
+    """Both bounds hold."""
+
+    most: int
+    """Bytes."""
+    percent: int
+    """Of the memory that there is."""
+
+    def of(self, memory: int) -> int:
+        """Return the bytes that this is where there are `memory` bytes, but LEAST or more."""
+        return max(min(self.most, memory * self.percent // 100), LEAST)
+
+
+AUTO: Final = MemorySize(64 << 20, 10)
+
+
+def memory_size(value: str | MemorySize) -> MemorySize:
+    """Check a size: `auto`, bytes with or without a unit, a share in `%`, or 0 for no bound."""
+    if isinstance(value, MemorySize):
+        return value
+    if value == "auto":
+        return AUTO
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(_WANT)
+    number, unit = int(match["number"]), match["unit"]
+    if unit == "%":
+        if not 1 <= number <= 100:
+            raise ValueError(_WANT)
+        return MemorySize(UNLIMITED, number)
+    size = number * _UNITS[unit]
+    if 0 < size < LEAST:
+        raise ValueError(_WANT)
+    return MemorySize(min(size, UNLIMITED) or UNLIMITED, 100)
