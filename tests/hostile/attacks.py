@@ -99,14 +99,29 @@ TLS = (
     stranger("empty-records", "empty records", 200),
     stranger("alerts", "warnings", 200, **only_long),
     stranger("hellos", "a ClientHello, then away", 64),
-    stranger("hellos", "that from everywhere", 64, **everywhere, **only_long),
+    stranger("hellos", "a ClientHello from everywhere, then away", 64, **everywhere, **only_long),
     held("hellos-held", "{count} with a ClientHello and no more", 500, many=5000, long_seconds=3),
     held("hellos-claimed", "{count} with the head of a long ClientHello", 2000, long_seconds=1),
+    held(
+        "hellos-claimed",
+        "{count} with the head of a long ClientHello, from everywhere",
+        2000,
+        long_seconds=1,
+        **everywhere,
+    ),
     stranger("hello-in-pieces", "a ClientHello, a byte a segment", 64),
     stranger("hello-in-records", "a ClientHello, a byte a record", 64, **only_long),
     stranger("handshakes", "handshakes", 64),
     stranger("handshakes", "handshakes from everywhere", 64, **everywhere),
     held("idle", "{count} idle connections", 1000, many=10_000, long_seconds=6),
+    held(
+        "idle",
+        "{count} idle connections from everywhere",
+        1000,
+        many=10_000,
+        long_seconds=6,
+        **everywhere,
+    ),
 )
 HTTP = (
     stranger("head-in-pieces", "a head, a byte a segment", 4, seconds=3, cpu=0.85),
@@ -129,6 +144,13 @@ WEBSOCKET = (
 )
 LOGIN = (
     held("infos-held", "{count} with 256 KiB of client info but for a byte", 1000, **at_once),
+    held(
+        "infos-held",
+        "{count} with 256 KiB of client info, from everywhere",
+        1000,
+        **at_once,
+        **everywhere,
+    ),
     stranger("info-in-pieces", "the end of 256 KiB of client info, a byte a segment", 2),
     stranger("info-in-records", "256 KiB of client info, a byte a record", 64),
     stranger("junk-logins", "logins whose box can't be opened", 64, plain=True),

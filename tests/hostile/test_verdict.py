@@ -61,6 +61,10 @@ def test_stun_answers_count_where_the_victims_ask() -> None:
     assert judge(asking, [asked] * WINDOWS) is Verdict.BROKEN
 
 
+def test_thousands_of_networks_may_keep_newcomers_out() -> None:
+    assert judge(replace(ATTACK, spread=True), [WRONG["a newcomer"]]) is Verdict.KEPT
+
+
 def test_clients_that_are_connected_have_memory_of_their_own() -> None:
     grown = measured(growth=ATTACK.growth + 100 * CLIENT_BYTES)
     assert judge(ATTACK, [grown]) is Verdict.AGAIN

@@ -59,7 +59,7 @@ def wrong(attack: Attack, measured: Measured) -> list[str]:
     if attack.cpu is not None and measured.cpu > attack.cpu * measured.seconds:
         share = measured.cpu / measured.seconds
         found.append(f"{share:.0%} of a core was used, more than {attack.cpu:.0%}")
-    if not attack.refused and measured.logins.lost:
+    if not attack.refused and not attack.spread and measured.logins.lost:
         found.append(f"{measured.logins.lost} of {measured.logins.sent} newcomers were kept out")
     return found
 
