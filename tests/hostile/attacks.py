@@ -12,14 +12,16 @@ LATE = 50.0
 """Milliseconds: what 99 of 100 packets of others take at most."""
 LITTLE = 32 * MIB
 """Bytes by which memory may grow where nothing is to be kept."""
-CLIENT_BYTES = 64 << 10
-"""Bytes of each client that is connected, besides."""
+CROWD = 500
+"""Connections: about as many as one network may have before they log in."""
+CONNECTION_BYTES = 64 << 10
+"""Bytes of each connection, besides."""
 LOGGED = 256 << 10
 """Bytes by which the log may grow in ten seconds, of attackers who have no more than the link."""
 PENDING = 160 * MIB
-"""The same for all together who have not logged in."""
+"""Bytes for all together who have not logged in, whatever they do."""
 QUEUES = 320 * MIB
-"""The same for the queues of all clients together."""
+"""Bytes for the queues of all clients together."""
 
 
 class Who(enum.Enum):
@@ -39,7 +41,7 @@ class Attack:
     """What is done, for whoever reads the table; {count} is how often at once."""
     count: int
     many: int = 0
-    """How often at once in the long form; 0 for no more."""
+    """The same in the long form; 0 for no more."""
     rate: int = LINK
     """Bits a second at most; 0 for as much as goes."""
     seconds: float = 0
@@ -57,7 +59,7 @@ class Attack:
     stun: bool = False
     """Whether the victims ask STUN, too, and their answers count like packets."""
     growth: int = LITTLE
-    """By how much the relay's memory may grow, in bytes (PSS), besides the clients'."""
+    """By how much the relay's memory may grow, in bytes (PSS), besides CONNECTION_BYTES for each."""
     cpu: float | None = None
     """The share of a core that the relay may be busy, where that is what the attack is after."""
 
@@ -72,8 +74,9 @@ class Attack:
 
     @property
     def most(self) -> int:
-        """Return the bytes by which the relay's memory may grow."""
-        return self.growth + (self.count * CLIENT_BYTES if self.who is Who.CLIENT else 0)
+        """Return the bytes by which the relay's memory may grow in all."""
+        most = self.growth + self.count * CONNECTION_BYTES
+        return min(PENDING, most) if self.who is Who.STRANGER else most
 
     @property
     def title(self) -> str:
@@ -86,79 +89,98 @@ class Attack:
 
 stranger = partial(Attack, Who.STRANGER)
 client = partial(Attack, Who.CLIENT)
+flood = partial(stranger, count=64, many=CROWD)
 held = partial(stranger, growth=PENDING)
-at_once = {"rate": 0, "seconds": 1.0, "long_seconds": 1.0}
-everywhere = {"spread": True}
-only_long = {"short": False}
+AT_ONCE = {"rate": 0, "seconds": 1.0, "long_seconds": 1.0}
+EVERYWHERE = {"spread": True}
+ONLY_LONG = {"short": False}
 
 TLS = (
-    stranger("keyupdates", "KeyUpdates", 200, **only_long),
+    stranger("keyupdates", "KeyUpdates", 200, **ONLY_LONG),
     stranger("keyupdates-asking", "KeyUpdates that ask for one", 200),
-    stranger("keyupdates-at-once", "2,300 KeyUpdates at once on {count}", 200, cpu=0.6, **at_once),
+    stranger("keyupdates-at-once", "2,300 KeyUpdates at once on {count}", 200, cpu=0.6, **AT_ONCE),
     stranger("keyupdates-in-a-head", "a KeyUpdate before each byte of a head", 200),
     stranger("empty-records", "empty records", 200),
-    stranger("alerts", "warnings", 200, **only_long),
-    stranger("hellos", "a ClientHello, then away", 64),
-    stranger("hellos", "a ClientHello from everywhere, then away", 64, **everywhere, **only_long),
+    stranger("alerts", "warnings", 200, **ONLY_LONG),
+    flood("hellos", "a ClientHello, then away"),
+    flood("hellos", "a ClientHello from EVERYWHERE, then away", **EVERYWHERE, **ONLY_LONG),
     held("hellos-held", "{count} with a ClientHello and no more", 500, many=5000, long_seconds=3),
-    held("hellos-claimed", "{count} with the head of a long ClientHello", 2000, long_seconds=1),
     held(
         "hellos-claimed",
-        "{count} with the head of a long ClientHello, from everywhere",
+        "{count} with the head of a long ClientHello",
         2000,
         long_seconds=1,
-        **everywhere,
+        **ONLY_LONG,
     ),
-    stranger("hello-in-pieces", "a ClientHello, a byte a segment", 64),
-    stranger("hello-in-records", "a ClientHello, a byte a record", 64, **only_long),
-    stranger("handshakes", "handshakes", 64),
-    stranger("handshakes", "handshakes from everywhere", 64, **everywhere),
+    held(
+        "hellos-claimed",
+        "{count} with the head of a long ClientHello, from EVERYWHERE",
+        2000,
+        long_seconds=1,
+        **EVERYWHERE,
+    ),
+    flood("hello-in-pieces", "a ClientHello, a byte a segment"),
+    flood("hello-in-records", "a ClientHello, a byte a record", **ONLY_LONG),
+    flood("handshakes", "handshakes"),
+    flood("handshakes", "handshakes from EVERYWHERE", **EVERYWHERE),
     held("idle", "{count} idle connections", 1000, many=10_000, long_seconds=6),
     held(
         "idle",
-        "{count} idle connections from everywhere",
+        "{count} idle connections from EVERYWHERE",
         1000,
         many=10_000,
         long_seconds=6,
-        **everywhere,
+        **EVERYWHERE,
     ),
 )
 HTTP = (
     stranger("head-in-pieces", "a head, a byte a segment", 4, seconds=3, cpu=0.85),
-    stranger("head-in-records", "a head, a byte a record", 64),
-    held("slow-heads", "{count} heads, two bytes a second", 500, many=5000, **only_long),
-    stranger("tiny-headers", "thousands of tiny headers", 64),
-    stranger("requests", "requests", 64),
-    stranger("requests-unread", "requests, the answers unread", 64, **only_long),
-    stranger("body", "a body without end", 64, **only_long),
-    stranger("body-in-chunks", "a body in chunks of a byte", 64),
-    stranger("connections", "connections closed at once", 64),
-    stranger("closes", "{count} closed in one moment", 3000, many=10_000, plain=True, **at_once),
+    flood("head-in-records", "a head, a byte a record"),
+    held("slow-heads", "{count} heads, two bytes a second", 500, many=5000, **ONLY_LONG),
+    flood("tiny-headers", "thousands of tiny headers"),
+    stranger("requests", "requests on {count} connections", CROWD),
+    stranger("requests", "requests on {count} from EVERYWHERE", 2000, **EVERYWHERE),
+    flood("requests-unread", "requests, the answers unread", **ONLY_LONG),
+    flood("body", "a body without end", **ONLY_LONG),
+    flood("body-in-chunks", "a body in chunks of a byte"),
+    flood("connections", "connections closed at once"),
+    stranger("closes", "{count} closed in one moment", 3000, many=10_000, plain=True, **AT_ONCE),
 )
 WEBSOCKET = (
-    stranger("websocket-bytes", "websocket messages of a byte", 64, **only_long),
-    stranger("websocket-empty", "empty websocket messages", 64, **only_long),
-    stranger("websocket-fragments", "empty websocket fragments", 64),
-    stranger("websocket-pings", "websocket pings", 64),
-    stranger("websocket-claimed", "a websocket message of 2^62 bytes", 64),
+    flood("websocket-bytes", "websocket messages of a byte", **ONLY_LONG),
+    flood("websocket-empty", "empty websocket messages", **ONLY_LONG),
+    flood("websocket-fragments", "empty websocket fragments"),
+    flood("websocket-pings", "websocket pings"),
+    flood("websocket-claimed", "a websocket message of 2^62 bytes"),
 )
 LOGIN = (
-    held("infos-held", "{count} with 256 KiB of client info but for a byte", 1000, **at_once),
     held(
         "infos-held",
-        "{count} with 256 KiB of client info, from everywhere",
+        "{count} with 256 KiB of client info but for a byte",
         1000,
-        **at_once,
-        **everywhere,
+        **AT_ONCE,
+        **ONLY_LONG,
+    ),
+    held(
+        "infos-held",
+        "{count} with 256 KiB of client info, from EVERYWHERE",
+        1000,
+        **AT_ONCE,
+        **EVERYWHERE,
     ),
     stranger("info-in-pieces", "the end of 256 KiB of client info, a byte a segment", 2),
-    stranger("info-in-records", "256 KiB of client info, a byte a record", 64),
-    stranger("junk-logins", "logins whose box can't be opened", 64, plain=True),
-    stranger("replays", "one login replayed", 64, plain=True),
+    flood("info-in-records", "256 KiB of client info, a byte a record"),
+    flood("junk-logins", "logins whose box can't be opened", plain=True),
+    flood("replays", "one login replayed", plain=True),
     stranger("strangers", "{count} strangers at once, refused slowly", 120, many=300, refused=True),
     stranger(
-        *("strangers", "{count} strangers from everywhere, refused slowly", 120),
-        **{"many": 300, "refused": True, **everywhere, **only_long},
+        "strangers",
+        "{count} strangers from EVERYWHERE, refused slowly",
+        120,
+        many=300,
+        refused=True,
+        **EVERYWHERE,
+        **ONLY_LONG,
     ),
 )
 STUN = (
@@ -169,18 +191,23 @@ CLIENTS = (
     client("logins", "logins", 64),
     client("duplicates", "one key, {count} times", 200, many=2000, long_seconds=4),
     client("keyupdates-in-a-packet", "a KeyUpdate before each byte of a packet", 64),
-    client("packets-in-records", "a packet, a byte a record", 64, **only_long),
+    client("packets-in-records", "a packet, a byte a record", 64, **ONLY_LONG),
     client("pings", "pings", 16),
-    client("pings-unread", "pings, the answers unread", 16, **only_long),
-    client("tiny-frames", "frames of no known kind", 16, **only_long),
-    client("to-nobody", "small packets to nobody", 16, **only_long),
+    client("pings-unread", "pings, the answers unread", 16, **ONLY_LONG),
+    client("tiny-frames", "frames of no known kind", 16, **ONLY_LONG),
+    client("to-nobody", "small packets to nobody", 16, **ONLY_LONG),
     client("disco-to-nobody", "disco packets to nobody", 16),
-    client("watching", "the wish to watch, without the mesh key", 64, **only_long),
-    client("leaves", "{count} that leave in one moment", 2000, many=10_000, plain=True, **at_once),
+    client("watching", "the wish to watch, without the mesh key", 64, **ONLY_LONG),
+    client("leaves", "{count} that leave in one moment", 2000, many=10_000, plain=True, **AT_ONCE),
     client("gone", "clients that leave 64 others", 16),
     client(
-        *("trickling", "{count} that take little, their queues filled", 400),
-        **{"many": 1500, "growth": QUEUES, **at_once, "long_seconds": 5.0},
+        "trickling",
+        "{count} that take little, their queues filled",
+        400,
+        many=1500,
+        rate=0,
+        long_seconds=5,
+        growth=QUEUES,
     ),
 )
 ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *STUN, *CLIENTS)

@@ -8,7 +8,7 @@ import pytest
 import table
 from attacks import (
     ATTACKS,
-    CLIENT_BYTES,
+    CONNECTION_BYTES,
     LATE,
     LINK,
     LITTLE,
@@ -41,7 +41,7 @@ def test_the_docs_state_the_bounds() -> None:
     page = (BENCH.parents[1] / "docs/security.md").read_text()
     for bound in (PENDING // MIB, QUEUES // MIB, LITTLE // MIB):
         assert f"{bound} MiB" in page
-    for bound in (CLIENT_BYTES >> 10, LOGGED >> 10):
+    for bound in (CONNECTION_BYTES >> 10, LOGGED >> 10):
         assert f"{bound} KiB" in page
     assert f"{LATE:.0f} ms" in page
     assert f"{LINK / 1e6:.0f} Mbit/s" in page

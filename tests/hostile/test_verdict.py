@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from attacks import CLIENT_BYTES, LATE, LINK, LOGGED, MIB, Attack, Who
+from attacks import CONNECTION_BYTES, LATE, LINK, LOGGED, MIB, PENDING, Attack, Who
 from measure import Measured, Seen
 from samples import GOOD, pair
 from verdict import WINDOWS, Verdict, judge
 
-ATTACK = Attack(Who.STRANGER, "requests", "requests", 1, growth=10 * MIB, cpu=0.5)
+ATTACK = Attack(Who.STRANGER, "requests", "requests", 0, growth=10 * MIB, cpu=0.5)
 measured = partial(replace, GOOD)
 WRONG = {
     "memory": measured(growth=10 * MIB + 1),
@@ -65,10 +65,16 @@ def test_thousands_of_networks_may_keep_newcomers_out() -> None:
     assert judge(replace(ATTACK, spread=True), [WRONG["a newcomer"]]) is Verdict.KEPT
 
 
-def test_clients_that_are_connected_have_memory_of_their_own() -> None:
-    grown = measured(growth=ATTACK.growth + 100 * CLIENT_BYTES)
+def test_connections_have_memory_of_their_own() -> None:
+    grown = measured(growth=ATTACK.growth + 100 * CONNECTION_BYTES)
     assert judge(ATTACK, [grown]) is Verdict.AGAIN
-    assert judge(replace(ATTACK, who=Who.CLIENT, count=100), [grown]) is Verdict.KEPT
+    assert judge(replace(ATTACK, count=100), [grown]) is Verdict.KEPT
+
+
+def test_strangers_have_no_more_than_is_for_all_of_them() -> None:
+    full = measured(growth=PENDING + 1)
+    assert judge(replace(ATTACK, count=1 << 20), [full]) is Verdict.AGAIN
+    assert judge(replace(ATTACK, count=1 << 20, who=Who.CLIENT), [full]) is Verdict.KEPT
 
 
 REFUSED = Attack(Who.STRANGER, "strangers", "", 300, refused=True)
