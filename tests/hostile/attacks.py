@@ -103,7 +103,7 @@ TLS = (
     stranger("empty-records", "empty records", 200),
     stranger("alerts", "warnings", 200, **ONLY_LONG),
     flood("hellos", "a ClientHello, then away"),
-    flood("hellos", "a ClientHello from EVERYWHERE, then away", **EVERYWHERE, **ONLY_LONG),
+    flood("hellos", "a ClientHello from everywhere, then away", **EVERYWHERE, **ONLY_LONG),
     held("hellos-held", "{count} with a ClientHello and no more", 500, many=5000, long_seconds=3),
     held(
         "hellos-claimed",
@@ -114,7 +114,7 @@ TLS = (
     ),
     held(
         "hellos-claimed",
-        "{count} with the head of a long ClientHello, from EVERYWHERE",
+        "{count} with the head of a long ClientHello, from everywhere",
         2000,
         long_seconds=1,
         **EVERYWHERE,
@@ -122,11 +122,11 @@ TLS = (
     flood("hello-in-pieces", "a ClientHello, a byte a segment"),
     flood("hello-in-records", "a ClientHello, a byte a record", **ONLY_LONG),
     flood("handshakes", "handshakes"),
-    flood("handshakes", "handshakes from EVERYWHERE", **EVERYWHERE),
+    flood("handshakes", "handshakes from everywhere", **EVERYWHERE),
     held("idle", "{count} idle connections", 1000, many=10_000, long_seconds=6),
     held(
         "idle",
-        "{count} idle connections from EVERYWHERE",
+        "{count} idle connections from everywhere",
         1000,
         many=10_000,
         long_seconds=6,
@@ -139,7 +139,7 @@ HTTP = (
     held("slow-heads", "{count} heads, two bytes a second", 500, many=5000, **ONLY_LONG),
     flood("tiny-headers", "thousands of tiny headers"),
     stranger("requests", "requests on {count} connections", CROWD),
-    stranger("requests", "requests on {count} from EVERYWHERE", 2000, **EVERYWHERE),
+    stranger("requests", "requests on {count} from everywhere", 2000, **EVERYWHERE),
     flood("requests-unread", "requests, the answers unread", **ONLY_LONG),
     flood("body", "a body without end", **ONLY_LONG),
     flood("body-in-chunks", "a body in chunks of a byte"),
@@ -163,7 +163,7 @@ LOGIN = (
     ),
     held(
         "infos-held",
-        "{count} with 256 KiB of client info, from EVERYWHERE",
+        "{count} with 256 KiB of client info, from everywhere",
         1000,
         **AT_ONCE,
         **EVERYWHERE,
@@ -175,7 +175,7 @@ LOGIN = (
     stranger("strangers", "{count} strangers at once, refused slowly", 120, many=300, refused=True),
     stranger(
         "strangers",
-        "{count} strangers from EVERYWHERE, refused slowly",
+        "{count} strangers from everywhere, refused slowly",
         120,
         many=300,
         refused=True,
