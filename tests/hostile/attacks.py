@@ -59,7 +59,7 @@ class Attack:
     stun: bool = False
     """Whether the victims ask STUN, too, and their answers count like packets."""
     growth: int = LITTLE
-    """By how much the relay's memory may grow, in bytes (PSS), besides CONNECTION_BYTES for each."""
+    """By how much the relay's memory (PSS) may grow: bytes, and CONNECTION_BYTES for each."""
     cpu: float | None = None
     """The share of a core that the relay may be busy, where that is what the attack is after."""
 
