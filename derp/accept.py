@@ -93,7 +93,6 @@ class Door:
             reserved.close()
         if self.engine is not None:
             server.metrics.tls_accepted_connections += 1
-        server.poller.add_urgent(sock.fileno())
         pending.abort = partial(self._abort, sock)
         self.nursery.start_soon(self._connection, sock, remote, pending)
         return True
@@ -117,19 +116,15 @@ class Door:
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
             pending.done()
-            self._forget(sock)
             sock.close()
         self._report(end, remote, fields)
 
     def _abort(self, sock: socket.socket) -> None:
         """Close a pending connection; its task, should it wait, finds it so."""
-        self._forget(sock)
+        if (fd := sock.fileno()) >= 0:
+            self.server.lobby.forget(fd)
         trio.lowlevel.notify_closing(sock)
         sock.close()
-
-    def _forget(self, sock: socket.socket) -> None:
-        if (fd := sock.fileno()) >= 0:
-            self.server.poller.drop_urgent(fd)
 
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
         self.server.metrics.ended(end)
@@ -153,20 +148,21 @@ class Door:
             local = endpoint(sock.getsockname())
         except OSError as error:
             raise PeerVanished("the connection was reset at once") from error
-        transport: Transport
+        transport: TCPTransport
         if self.engine is None:
             transport = TCPTransport(sock, remote, local)
         else:
             transport = tls = TLSTransport(sock, remote, local, self.engine)
+        transport.lobby = self.server.lobby
         try:
             if self.engine is not None:
                 with trio.move_on_after(TLS_TIMEOUT) as deadline:
                     await tls.handshake(pending.hold)
                 if deadline.cancelled_caught:
+                    await tls.turn()
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
             await self._speak(transport, fields, pending)
         finally:
-            self._forget(sock)
             transport.close()
 
     async def _speak(self, transport: Transport, fields: dict[str, Any], pending: Pending) -> None:

@@ -184,4 +184,5 @@ async def _login(
         del received[:size]
         key, info, box = login.open_client_info(server.private_key, payload)
         return key, info, box, received
+    await transport.turn()
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")

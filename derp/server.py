@@ -13,6 +13,7 @@ from nacl.public import PrivateKey
 from derp import log
 from derp.admit.judge import Judge
 from derp.metrics import Metrics
+from derp.net.lobby import Lobby
 from derp.net.poller import Poller
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.rateconfig import NO_LIMIT, RateConfig
@@ -126,6 +127,7 @@ class Server:
     awaited: dict[trio.Event, bytes] = attrs.field(init=False, factory=dict, repr=False)
     """What waits for relays to which a link is lost, each with the other relay's key."""
     poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
+    lobby: Lobby = attrs.field(init=False, factory=Lobby, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)

@@ -85,6 +85,9 @@ class MemoryTransport:
 
     more = False
 
+    async def turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def read_through(self, poller: Poller, step: Step) -> None:
         await self.wait_readable()
         step()

@@ -38,6 +38,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
         async with trio.open_nursery() as nursery:
             server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2)
             nursery.start_soon(server.poller.run)
+            nursery.start_soon(server.lobby.run)
             door = Door(
                 server=server,
                 nursery=nursery,

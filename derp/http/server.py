@@ -148,7 +148,7 @@ class _FrontEnd:
                 return None
             self._conn.start_next_cycle()
             # A peer may have sent hundreds of requests at once.
-            await trio.lowlevel.checkpoint()
+            await self._transport.turn()
             exchange = await self._next_request(is_first=False)
         return None
 
@@ -178,6 +178,8 @@ class _FrontEnd:
             if not isinstance(answer, Upgrade):
                 await self._discard_body(request)
             return request, answer
+        # Many may come to this at the same time.
+        await self._transport.turn()
         if self._head:
             raise BadRequest(408, f"no whole request within {deadlines.request:g} s")
         if is_first:

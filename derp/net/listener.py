@@ -20,7 +20,7 @@ NOTSENT_LOWAT: Final = 16 << 10
 where it can be dropped when it is too old."""
 
 _WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- Go listens on everything for each
-_ACCEPTS_A_TURN: Final = 64
+_ACCEPTS_A_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
 
 

@@ -15,6 +15,11 @@ under way on its own (`under_way`); and it leaves at once when an *urgent* socke
 that Trio watches for somebody: STUN's, the listeners', and those of connections before login.
 All else may be that late: timers, signals, what threads have to tell.
 
+What comes from many at once does not keep the others waiting: a round of steps is over after TURN
+seconds, and of clients that hang up only HANG_UPS are seen to in one turn of the event loop, since
+an end costs several packets. The epoll hands out those that are ready in turn, so that nobody is
+left out.
+
 What must never happen here: a `step` that waits; one whose exception gets anywhere but to the
 task whose connection it is, or that ends `run`, and with it the relay; a socket that is closed
 while it is lent.
@@ -24,8 +29,10 @@ packet from 107 to 66 µs with 1000 clients, from 117 to 67 µs with 200.
 """
 
 import contextlib
+import itertools
 import select
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -40,8 +47,14 @@ SOON: Final = 50e-6
 SPINS: Final = 8
 """After a wait shorter than SOON seconds, as between two peers who answer each other, the poller
 looks so often again before it sleeps: to put a processor to sleep and to wake it takes longer."""
-_EVENTS: Final = 64
-"""Sockets to read from at most before the next look at the clock, during a stay."""
+TURN: Final = 0.005
+"""Seconds after which Trio has its turn, though there are more steps to take."""
+HANG_UPS: Final = 32
+"""Sockets at most that are closed by their peers, and are seen to in one turn of the event loop."""
+_EVENTS: Final = 16
+"""Sockets to read from at most before the next look at the clock."""
+_READABLE: Final = select.EPOLLIN
+_WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 Step = Callable[[], bool]
 """Reads once and acts on it; returns whether the task is to go on itself."""
@@ -81,6 +94,9 @@ class Poller:
         those that send what is queued. Who starts one counts it."""
         self._epoll = select.epoll()
         self._loans: dict[int, Loan] = {}
+        # Those whose peers have hung up, and which wait for it to be seen to: not in the epoll.
+        self._hung_up: OrderedDict[int, None] = OrderedDict()
+        self._hang_ups_left = HANG_UPS
         # In the epoll above only during a stay: otherwise it would wake the poller for nothing.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
@@ -106,7 +122,7 @@ class Poller:
         """
         self.drop_urgent(fd)
         try:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, _WATCHED)
         except OSError:
             await trio.lowlevel.wait_readable(fd)
             step()
@@ -135,7 +151,9 @@ class Poller:
         """End the loan of `fd`, which is still open."""
         del self._loans[fd]
         self.under_way += 1
-        if not self._epoll.closed:
+        if fd in self._hung_up:
+            del self._hung_up[fd]
+        elif not self._epoll.closed:
             self._epoll.unregister(fd)
 
     async def run(self) -> NoReturn:
@@ -143,17 +161,47 @@ class Poller:
         recent = 0.0
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                if self._hung_up:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = time.perf_counter()
-                # Everybody has a turn before Trio's other tasks have their next.
-                calm = self._serve(self._epoll.poll(0, len(self._loans) + 1))
+                self._see_to_hang_ups()
                 # A packet that comes alone is not worth waiting for the next one.
-                if calm and now < recent:
+                if self._serve_all(now + TURN) and now < recent:
                     self._stay(now + STAY)
                 recent = time.perf_counter() + STAY
         finally:
             self._epoll.close()
             self._urgent.close()
+
+    def _serve_all(self, leave_at: float) -> bool:
+        """Let everybody have a step before Trio's other tasks have their next turn, if time allows.
+
+        Returns whether to wait for more.
+        """
+        left = len(self._loans) + 1
+        events = self._epoll.poll(0, _EVENTS)
+        calm = self._serve(events)
+        while len(events) == _EVENTS and (left := left - _EVENTS) > 0:
+            if time.perf_counter() >= leave_at:
+                return False
+            if events := self._epoll.poll(0, _EVENTS):
+                calm = self._serve(events) and calm
+        return calm
+
+    def _see_to_hang_ups(self) -> None:
+        """Take the next steps of a few whose peers have hung up."""
+        for fd in list(itertools.islice(self._hung_up, HANG_UPS)):
+            # An earlier step may have ended it.
+            if fd in self._hung_up:
+                self._serve([(fd, _READABLE)])
+            if fd in self._hung_up:
+                # There was more to read.
+                with contextlib.suppress(OSError):
+                    self._epoll.register(fd, _WATCHED)
+                    del self._hung_up[fd]
+        self._hang_ups_left = 0 if self._hung_up else HANG_UPS
 
     def _stay(self, leave_at: float) -> None:
         poll = self._epoll.poll
@@ -163,7 +211,7 @@ class Poller:
         except OSError:
             return
         try:
-            while not self.under_way and time.perf_counter() < leave_at:
+            while not self.under_way and not self._hung_up and time.perf_counter() < leave_at:
                 for _ in range(spins):
                     if events := poll(0, _EVENTS):
                         break
@@ -180,11 +228,18 @@ class Poller:
         """Take the steps that are due; return whether to wait for more."""
         loans = self._loans
         woken = False
-        for fd, _ in events:
+        for fd, event in events:
             # None: an urgent socket, or one whose connection an earlier step has ended.
             if (loan := loans.get(fd)) is None:
                 woken = True
                 continue
+            if event != _READABLE:
+                if not self._hang_ups_left:
+                    self._epoll.unregister(fd)
+                    self._hung_up[fd] = None
+                    woken = True
+                    continue
+                self._hang_ups_left -= 1
             try:
                 done = loan.step()
             except Exception as error:  # noqa: BLE001 -- its task gets it

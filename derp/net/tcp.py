@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
+from derp.net.lobby import Lobby
 from derp.net.poller import Loan, Poller, Step
 from derp.net.transport import Endpoint
 from derp.relay.moderation import GATHER
@@ -32,6 +33,7 @@ class TCPTransport:
         "_roomy",
         "_socket",
         "_unsent",
+        "lobby",
         "local",
         "more",
         "remote",
@@ -47,6 +49,8 @@ class TCPTransport:
         self._unsent: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self.more = False
+        self.lobby: Lobby | None = None
+        """Where to wait before login, if set: left for good when the poller reads."""
         self._loan: Loan | None = None
         self._roomy = False
         self.taken = 0
@@ -54,9 +58,18 @@ class TCPTransport:
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
         if self.more:
+            await self.turn()
+        elif self.lobby is None:
+            await self._wait(trio.lowlevel.wait_readable)
+        else:
+            await self.lobby.readable(self._open_fd())
+
+    async def turn(self) -> None:
+        """Let others go first; see Transport."""
+        if self.lobby is None:
             await trio.lowlevel.checkpoint()
-            return
-        await self._wait(trio.lowlevel.wait_readable)
+        else:
+            await self.lobby.turn()
 
     async def read_through(self, poller: Poller, step: Step) -> None:
         """Call `step` until it returns True, or less; see Transport."""
@@ -64,9 +77,10 @@ class TCPTransport:
             await trio.lowlevel.checkpoint()
             step()
             return
-        if self._socket.fileno() == -1:
-            raise PeerVanished("the connection was closed")
-        await poller.lend(self._socket.fileno(), step, self._remember)
+        if self.lobby is not None:
+            self.lobby.forget(self._open_fd())
+            self.lobby = None
+        await poller.lend(self._open_fd(), step, self._remember)
 
     def _remember(self, loan: Loan | None) -> None:
         self._loan = loan
@@ -136,11 +150,15 @@ class TCPTransport:
                 self._unsent = memoryview(self._unsent)[sent:]
         self._unsent = b""
 
-    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+    def _open_fd(self) -> int:
         # Trio must not see a closed socket: all have the descriptor -1, and two tasks that wait
         # for the same one are an error.
-        if self._socket.fileno() == -1:
+        if (fd := self._socket.fileno()) == -1:
             raise PeerVanished("the connection was closed")
+        return fd
+
+    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        self._open_fd()
         try:
             await wait(self._socket)
         except (trio.ClosedResourceError, OSError) as error:
@@ -151,6 +169,8 @@ class TCPTransport:
         if self._socket.fileno() != -1:
             if self._loan is not None:
                 self._loan.end(PeerVanished("the connection was closed"))
+            if self.lobby is not None:
+                self.lobby.forget(self._socket.fileno())
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 

@@ -35,6 +35,9 @@ class Transport(Protocol):
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
 
+    async def turn(self) -> None:
+        """Let others go first: for work that a stranger can cause without waiting. A checkpoint."""
+
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view` and return how many bytes; -1 at the end of stream.
 

@@ -71,9 +71,13 @@ class WebSocketTransport:
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give; see Transport."""
         if self._has_more:
-            await trio.lowlevel.checkpoint()
+            await self._below.turn()
             return
         await self._below.wait_readable()
+
+    async def turn(self) -> None:
+        """Let others go first; see Transport."""
+        await self._below.turn()
 
     @property
     def _has_more(self) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import trio.lowlevel
 import trio.testing
 
 from derp.errors import PeerVanished, ProtocolViolation
-from derp.net.poller import Poller
+from derp.net import poller as poller_module
+from derp.net.poller import HANG_UPS, Poller
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Endpoint
 from tests.patience import PATIENCE
@@ -279,8 +281,9 @@ async def test_what_the_kernel_has_no_room_for_is_read_all_the_same(
 
 
 async def test_everybody_has_a_turn_before_others_have_two(
-    poller: Poller, sockets: Sockets
+    poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("derp.net.poller.TURN", 1000.0)
     lents = [Lent(poller, sockets) for _ in range(200)]
     other = Other()
 
@@ -297,5 +300,87 @@ async def test_everybody_has_a_turn_before_others_have_two(
         # One to look at its epoll, and one or two to be waited for.
         assert other.turns <= 4
         nursery.cancel_scope.cancel()
+    for lent in lents:
+        lent.transport.abort()
+
+
+async def hang_up_at_once(poller: Poller, sockets: Sockets, number: int) -> list[int]:
+    """Have so many clients hang up; return how many were ended by each turn of the event loop."""
+    lents = [Lent(poller, sockets) for _ in range(number)]
+    ended = []
+
+    async with trio.open_nursery() as nursery:
+        for lent in lents:
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        for lent in lents:
+            # What it has sent is not lost.
+            lent.client.socket._sock.send(b"last words")
+            lent.client.socket.close()
+        with trio.fail_after(20):
+            while not ended or ended[-1] < number:
+                await trio.lowlevel.checkpoint()
+                ended.append(sum(lent.over.is_set() for lent in lents))
+    assert all(lent.received == b"last words" for lent in lents)
+    for lent in lents:
+        lent.transport.abort()
+    return ended
+
+
+async def test_few_of_those_who_hang_up_end_in_one_turn(poller: Poller, sockets: Sockets) -> None:
+    ended = await hang_up_at_once(poller, sockets, 10 * HANG_UPS)
+    # Two turns of the poller may fall into one of another task.
+    assert max(after - before for before, after in pairwise(ended)) <= 2 * HANG_UPS
+    assert len(ended) < 100
+
+
+async def test_one_who_hangs_up_alone_does_not_wait(poller: Poller, sockets: Sockets) -> None:
+    assert len(await hang_up_at_once(poller, sockets, 1)) < 10
+
+
+async def test_who_waits_to_be_ended_may_be_ended_by_others(
+    poller: Poller, sockets: Sockets
+) -> None:
+    lents = [Lent(poller, sockets) for _ in range(3 * HANG_UPS)]
+    async with trio.open_nursery() as nursery:
+        for lent in lents:
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        for lent in lents:
+            lent.client.socket.close()
+        with trio.fail_after(20):
+            while not poller._hung_up:
+                await trio.lowlevel.checkpoint()
+            assert not all(lent.over.is_set() for lent in lents)
+            for lent in lents:
+                lent.transport.abort()
+            assert not poller._hung_up
+            for lent in lents:
+                await lent.over.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_round_of_steps_comes_to_an_end(
+    poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("derp.net.poller.TURN", 0.0)
+    lents = [Lent(poller, sockets) for _ in range(10 * poller_module._EVENTS)]
+    read = []
+
+    async with trio.open_nursery() as nursery:
+        for lent in lents:
+            nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        for lent in lents:
+            lent.client.socket._sock.send(b"x")
+        with trio.fail_after(20):
+            while not read or read[-1] < len(lents):
+                await trio.lowlevel.checkpoint()
+                read.append(sum(len(lent.received) for lent in lents))
+                # Who goes on sending does not keep the others from being read.
+                lents[0].client.socket._sock.send(b"x")
+                read[-1] -= len(lents[0].received) - 1
+        nursery.cancel_scope.cancel()
+    assert max(after - before for before, after in pairwise(read)) <= 2 * poller_module._EVENTS
     for lent in lents:
         lent.transport.abort()

@@ -1,0 +1,105 @@
+"""Where connections wait before login: only a few of them go on in one turn of the event loop.
+
+Why: a stranger's next step (a part of the TLS handshake, a page, the login, the end) takes up to a
+millisecond, and Trio lets everybody go on in one turn who can. Whatever many strangers do at once,
+to come, to speak or to leave, a client's packet would wait for all of them. Here it waits for
+WAKES of them, and the strangers wait for each other, first come, first served.
+
+How it works: an epoll of its own, which Trio sees as one descriptor. It is asked for a few of the
+sockets that are readable, as often as there is a turn. A socket is armed for one event at a time.
+
+What must never happen here: a socket that is closed, or lent to the poller, without `forget`.
+"""
+
+import select
+from collections import OrderedDict
+from typing import Any, Final, NoReturn
+
+import trio
+
+WAKES: Final = 8
+"""Connections that go on in one turn."""
+
+
+class Lobby:
+    """Wakes those who wait in it, a few at a time, while `run` runs."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        # The sockets known to the epoll, each with the task that waits for it, if one does.
+        self._waiting: dict[int, trio.lowlevel.Task | None] = {}
+        # Those who can go on, the first to be woken first.
+        self._ready: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
+        self._asleep: trio.CancelScope | None = None
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while one of the sockets is."""
+        return self._epoll.fileno()
+
+    async def readable(self, fd: int) -> None:
+        """Wait until `fd` is readable, and then for a turn; or until it is forgotten.
+
+        Where the kernel has no room for another watch, Trio waits.
+        """
+        try:
+            self._arm(fd)
+        except OSError:
+            await trio.lowlevel.wait_readable(fd)
+            await self.turn()
+            return
+        self._waiting[fd] = task = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            if self._waiting.get(fd) is task:
+                self._waiting[fd] = None
+            self._ready.pop(task, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _arm(self, fd: int) -> None:
+        if fd in self._waiting:
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        else:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+
+    async def turn(self) -> None:
+        """Wait for a turn: who has more to do, and has done some of it, lets others go first."""
+        task = trio.lowlevel.current_task()
+        self._ready[task] = None
+        if self._asleep is not None:
+            self._asleep.cancel()
+
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            del self._ready[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def forget(self, fd: int) -> None:
+        """Let go of a socket that is still open; who waits for it is woken."""
+        if fd not in self._waiting:
+            return
+        task = self._waiting.pop(fd)
+        self._epoll.unregister(fd)
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    async def run(self) -> NoReturn:
+        """Wake those whose turn it is, for ever."""
+        while True:
+            if self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                with trio.CancelScope() as self._asleep:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._asleep = None
+            self._wake_few()
+
+    def _wake_few(self) -> None:
+        for fd, _ in self._epoll.poll(0, WAKES):
+            if (task := self._waiting.get(fd)) is not None:
+                self._waiting[fd] = None
+                self._ready[task] = None
+        for _ in range(min(WAKES, len(self._ready))):
+            trio.lowlevel.reschedule(self._ready.popitem(last=False)[0])

@@ -1,0 +1,223 @@
+"""The lobby over real sockets: many who can go on at once, and few that do."""
+
+import errno
+import select
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from derp.net.lobby import WAKES, Lobby
+from derp.net.tcp import TCPTransport
+from derp.net.transport import Endpoint
+
+HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
+MANY = 5 * WAKES
+Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
+
+
+@pytest.fixture
+async def lobby() -> AsyncIterator[Lobby]:
+    lobby = Lobby()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lobby.run)
+        yield lobby
+        nursery.cancel_scope.cancel()
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop, and what happens in each."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.events: Counter[int] = Counter()
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.now += 1
+
+    def note(self) -> None:
+        self.events[self.now] += 1
+
+    @property
+    def most(self) -> int:
+        return max(self.events.values())
+
+
+@pytest.fixture
+async def turns() -> AsyncIterator[Turns]:
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    yield turns
+    trio.lowlevel.remove_instrument(turns)
+
+
+async def test_few_go_on_in_one_turn_the_first_one_first(
+    lobby: Lobby, sockets: Sockets, turns: Turns
+) -> None:
+    pairs = [sockets() for _ in range(MANY)]
+    order = []
+
+    async def stranger(number: int) -> None:
+        await lobby.readable(pairs[number][0].fileno())
+        turns.note()
+        order.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(stranger, number)
+        await trio.testing.wait_all_tasks_blocked()
+        for _, client in pairs:
+            client.socket._sock.send(b"x")
+        with trio.fail_after(20):
+            while len(order) < MANY:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert turns.most <= WAKES
+    # Those of one turn are Trio's to order.
+    for first in range(0, MANY, WAKES):
+        assert set(order[first : first + WAKES]) == set(range(first, first + WAKES))
+
+
+async def test_who_has_more_to_do_waits_behind_who_has_just_come(
+    lobby: Lobby, sockets: Sockets, turns: Turns
+) -> None:
+    ours, client = sockets()
+    done: Counter[int] = Counter()
+
+    async def busy(number: int) -> None:
+        while True:
+            await lobby.turn()
+            turns.note()
+            done[number] += 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(busy, number)
+        with trio.fail_after(20):
+            while len(done) < MANY:
+                await trio.lowlevel.checkpoint()
+            await client.send_all(b"x")
+            before = done.copy()
+            await lobby.readable(ours.fileno())
+        nursery.cancel_scope.cancel()
+    assert turns.most <= WAKES
+    assert max(done.values()) - min(done.values()) <= 1
+    # It has waited for each of them once or twice.
+    assert max(done[number] - before[number] for number in range(MANY)) <= 2
+
+
+async def test_one_alone_does_not_wait(lobby: Lobby, turns: Turns) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    before = turns.now
+    for _ in range(10):
+        await lobby.turn()
+    assert turns.now - before < 50
+
+
+async def test_who_gives_up_leaves_nothing_behind(lobby: Lobby, sockets: Sockets) -> None:
+    ours, client = sockets()
+    woken = []
+
+    async def stranger() -> None:
+        await lobby.readable(ours.fileno())
+        woken.append(client)
+
+    for send_before in (False, True):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stranger)
+                await trio.testing.wait_all_tasks_blocked()
+                if send_before:
+                    client.socket._sock.send(b"x")
+                scope.cancel()
+    with trio.move_on_after(0):
+        await lobby.turn()
+    assert woken == []
+    assert not lobby._ready
+    await trio.testing.wait_all_tasks_blocked()
+    # It is still readable, and can be waited for again.
+    await stranger()
+    assert woken
+
+
+async def test_who_gives_up_while_others_go_first(
+    lobby: Lobby, sockets: Sockets, turns: Turns
+) -> None:
+    ours, client = sockets()
+    await client.send_all(b"x")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lobby.readable, ours.fileno())
+            for _ in range(MANY):
+                nursery.start_soon(lobby.turn)
+            with trio.fail_after(20):
+                while lobby._waiting.get(ours.fileno(), ours) is not None:
+                    await trio.lowlevel.checkpoint()
+            # Its turn has not come.
+            assert len(lobby._ready) > WAKES
+            scope.cancel()
+    assert not lobby._ready
+    await lobby.turn()
+
+
+async def test_a_socket_that_is_forgotten(lobby: Lobby, sockets: Sockets) -> None:
+    ours, client = sockets()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lobby.readable, ours.fileno())
+            await trio.testing.wait_all_tasks_blocked()
+            # Who waits for it is woken.
+            lobby.forget(ours.fileno())
+    lobby.forget(ours.fileno())
+    assert not lobby._waiting
+    # Whoever has its number next waits anew.
+    await client.send_all(b"x")
+    with trio.fail_after(20):
+        await lobby.readable(ours.fileno())
+
+
+async def test_what_the_kernel_has_no_room_for_is_waited_for_all_the_same(
+    lobby: Lobby, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoll = lobby._epoll
+
+    class Full:
+        fileno, poll = epoll.fileno, epoll.poll
+
+        def register(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    ours, client = sockets()
+    monkeypatch.setattr(lobby, "_epoll", Full())
+    await client.send_all(b"x")
+    with trio.fail_after(20):
+        await lobby.readable(ours.fileno())
+    lobby.forget(ours.fileno())
+
+
+async def test_a_transport_waits_there_until_it_is_read_through(
+    lobby: Lobby, sockets: Sockets
+) -> None:
+    ours, client = sockets()
+    transport = TCPTransport(ours, THERE, HERE)
+    transport.lobby = lobby
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.wait_readable)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ours.fileno() in lobby._waiting
+        await client.send_all(b"x")
+    transport.abort()
+    assert not lobby._waiting
+
+
+async def test_its_descriptor_tells_of_those_who_can_go_on(lobby: Lobby, sockets: Sockets) -> None:
+    idle = Lobby()
+    ours, client = sockets()
+    with trio.move_on_after(0):
+        await idle.readable(ours.fileno())
+    assert not select.select([idle.fileno()], [], [], 0)[0]
+    await client.send_all(b"x")
+    assert select.select([idle.fileno()], [], [], 0)[0]
