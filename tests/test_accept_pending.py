@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
+from typing import Any
 
 import attrs
 import nacl.public
@@ -19,9 +20,11 @@ from derp.admit.memory import Verdict
 from derp.admit.question import Question
 from derp.config import Config
 from derp.errors import NoRoom, TooManyConnections, TooManyPending
-from derp.http.message import Answer, Request, Upgrade
+from derp.http import server
+from derp.http.message import Answer, Request, Response, Upgrade
 from derp.log import Coalescer
 from derp.net.listener import endpoint
+from derp.net.lobby import WAKES
 from derp.net.transport import Endpoint
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.server import Server
@@ -29,6 +32,7 @@ from derp.supervisor import _pending_connections
 from derp.values import Address
 from tests.memory_transport import memory_pair
 from tests.peers import Peer, frame
+from tests.turns import counted_turns
 
 REQUEST = b"GET /derp HTTP/1.1\r\nHost: x\r\n\r\n"
 CLIENT_INFO = 0x02
@@ -104,6 +108,7 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
             nacl.public.PrivateKey.generate(), nursery, write_timeout=2, pending=pending
         )
         nursery.start_soon(server.poller.run)
+        nursery.start_soon(server.lobby.run)
         door = Door(server, nursery, route, None, None, Coalescer())
         with socket.create_server(("127.0.0.1", 0)) as listener:
             front = Front(door, listener)
@@ -112,7 +117,7 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
             client.close()
         nursery.cancel_scope.cancel()
     assert len(pending) == pending.held == 0
-    assert not server.poller._urgent_fds
+    assert not server.lobby._waiting
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]]:
@@ -301,6 +306,69 @@ async def test_what_a_head_holds_counts() -> None:
         client.sendall(REQUEST[:-2] + b"X: " + bytes(b"x" * 15_000))
         await wait_all_tasks_blocked()
         assert front.server.pending.held > COST + 30_000 - SPARE
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"garbage\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"])
+async def test_few_of_those_who_leave_at_once_go_in_one_turn(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(PendingConnections(rate=1000)) as front:
+        for n in range(10 * WAKES):
+            front.connect(f"192.0.{n}.7")
+        await wait_all_tasks_blocked()
+        with counted_turns() as turns:
+            report = Door._report
+
+            def note(*arguments: Any) -> None:
+                turns.note()
+                report(*arguments)
+
+            monkeypatch.setattr(Door, "_report", note)
+            for client in front.clients:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+            with trio.fail_after(20):
+                while len(front.server.pending):
+                    await trio.lowlevel.checkpoint()
+        assert turns.events.total() == 10 * WAKES
+        assert turns.most <= WAKES
+
+
+async def test_many_requests_of_many_take_their_turns() -> None:
+    async with running(PendingConnections(rate=1000)) as front:
+        with counted_turns() as turns:
+
+            def route(_: Request) -> Answer:
+                turns.note()
+                return Response(204)
+
+            front.door.route = route
+            for n in range(10 * WAKES):
+                front.connect(f"192.0.{n}.7").sendall(10 * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with trio.fail_after(20):
+                while turns.events.total() < 100 * WAKES:
+                    await trio.lowlevel.checkpoint()
+        assert turns.most <= WAKES
+
+
+async def test_few_of_those_whose_time_is_over_go_in_one_turn(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(PendingConnections(rate=1000)) as front:
+        for n in range(10 * WAKES):
+            front.connect(f"192.0.{n}.7").sendall(b"GET / HT")
+        with counted_turns() as turns:
+            refuse = server._FrontEnd.refuse
+
+            def note(*arguments: Any) -> Any:
+                turns.note()
+                return refuse(*arguments)
+
+            monkeypatch.setattr(server._FrontEnd, "refuse", note)
+            await trio.sleep(40)
+        assert front.ends() == {"http_failed": 10 * WAKES}
+        assert turns.events.total() == 10 * WAKES
+        assert turns.most <= WAKES
 
 
 async def test_a_client_that_comes_and_goes_does_not_fill_the_log(

@@ -13,6 +13,7 @@ import trio.testing
 from derp.net.lobby import WAKES, Lobby
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Endpoint
+from tests.turns import Turns, counted_turns
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
 MANY = 5 * WAKES
@@ -28,30 +29,10 @@ async def lobby() -> AsyncIterator[Lobby]:
         nursery.cancel_scope.cancel()
 
 
-class Turns(trio.abc.Instrument):
-    """Counts the turns of the event loop, and what happens in each."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.events: Counter[int] = Counter()
-
-    def after_io_wait(self, timeout: float) -> None:
-        self.now += 1
-
-    def note(self) -> None:
-        self.events[self.now] += 1
-
-    @property
-    def most(self) -> int:
-        return max(self.events.values())
-
-
 @pytest.fixture
 async def turns() -> AsyncIterator[Turns]:
-    turns = Turns()
-    trio.lowlevel.add_instrument(turns)
-    yield turns
-    trio.lowlevel.remove_instrument(turns)
+    with counted_turns() as turns:
+        yield turns
 
 
 async def test_few_go_on_in_one_turn_the_first_one_first(
