@@ -20,6 +20,10 @@ TICK: Final = 0.5
 """Seconds between looks at the clock."""
 AT_ONCE: Final = 1000
 """Peers looked at, and runs dropped, before others have their turn: about a millisecond."""
+END_COST: Final = 100
+"""How many of these one end counts for."""
+TOLD_AT_ONCE: Final = 100
+"""Clients sent a keep-alive, or asked about, before others have their turn."""
 
 _RTT = struct.Struct("=I")
 _RTT_OFFSET: Final = 68
@@ -35,12 +39,16 @@ async def run(server: Server) -> NoReturn:
         await trio.sleep_until(start + ticks * TICK)
         now = trio.current_time()
         await look_at_queues(server, now)
-        for connection in server.keep_alives.due(now):
+        for number, connection in enumerate(server.keep_alives.due(now), 1):
             server.schedule_keep_alive(connection, now)
             connection.send_control(KEEP_ALIVE)
-        for connection in server.round_trips.due(now):
+            if not number % TOLD_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+        for number, connection in enumerate(server.round_trips.due(now), 1):
             server.round_trips.set(connection, now + ROUND_TRIP_EVERY)
             sample_round_trip(connection)
+            if not number % TOLD_AT_ONCE:
+                await trio.lowlevel.checkpoint()
 
 
 async def look_at_queues(server: Server, now: float) -> None:
@@ -52,15 +60,19 @@ async def look_at_queues(server: Server, now: float) -> None:
                 done = 0
                 await trio.lowlevel.checkpoint()
                 continue
-            end_if_stuck(sender, now)
-            dropped = sender.outbox.expire(now, AT_ONCE - done) if sender.outbox else 0
+            if end_if_stuck(sender, now):
+                done += END_COST
+            dropped = sender.outbox.expire(now, max(1, AT_ONCE - done)) if sender.outbox else 0
             done += 1 + dropped
             if done < AT_ONCE:
                 break
 
 
-def end_if_stuck(sender: Sender, now: float) -> None:
-    """End a connection whose peer has taken nothing for longer than the write timeout."""
+def end_if_stuck(sender: Sender, now: float) -> bool:
+    """End a connection whose peer has taken nothing for longer than the write timeout.
+
+    Returns whether it was ended.
+    """
     timeout = sender.write_timeout
     taken, since = sender.progress
     if sender.transport.taken != taken:
@@ -68,6 +80,8 @@ def end_if_stuck(sender: Sender, now: float) -> None:
     elif timeout and now - since > timeout and sender.ending is None:
         sender.server.metrics.sclient_write_timeouts += 1
         sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
+        return True
+    return False
 
 
 def sample_round_trip(connection: Connection) -> None:

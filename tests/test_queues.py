@@ -9,7 +9,7 @@ import trio.testing
 
 from derp import timers
 from derp.connection import Connection
-from derp.errors import QueueMemoryFull
+from derp.errors import ConnectionEnd, QueueMemoryFull, WriteTimeout
 from derp.metrics import DropReason
 from derp.relay.outbox import MAX_WAIT
 from derp.relay.queuememory import QueueMemory
@@ -20,6 +20,7 @@ from tests.mesh.other import present
 from tests.mesh.test_link import X, fill, linked
 from tests.peers import FORWARD, SEND, Peer, disco, frame
 from tests.relays import Relay, running, with_mesh_key
+from tests.turns import counted_turns
 
 Clock = trio.testing.MockClock
 MIB = 1 << 20
@@ -206,3 +207,42 @@ async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, pee
         # The order in which two tasks have their turns is random.
         assert max(steps) <= 2 * timers.AT_ONCE
         nursery.cancel_scope.cancel()
+
+
+async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> None:
+    async with running(with_memory(1 << 40, timeout=2)) as relay:
+        sender = await relay.login()
+        slow = [await relay.login(capacity=100) for _ in range(50)]
+        await sender.end.send(b"".join(frame(SEND, peer.key + bytes(100)) for peer in slow))
+        await sender.ping()
+        assert len(relay.server.sending) == len(slow)
+        with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
+            end = Connection.end
+
+            def note(self: Connection, error: ConnectionEnd) -> None:
+                if self.ending is None:
+                    turns.note()
+                end(self, error)
+
+            patch.setattr(Connection, "end", note)
+            await timers.look_at_queues(relay.server, trio.current_time() + 1000)
+            for peer in slow:
+                assert isinstance(await relay.end_of(peer), WriteTimeout)
+        assert turns.events.total() == len(slow)
+        assert turns.most <= timers.AT_ONCE // timers.END_COST
+
+
+async def test_few_who_came_together_are_told_in_one_turn(mock_clock: Clock) -> None:
+    async with running() as relay:
+        peers = [await relay.login() for _ in range(3 * timers.TOLD_AT_ONCE)]
+        with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "send_control", lambda *_, **__: bool(turns.note()))
+            patch.setattr(timers, "sample_round_trip", lambda *_: turns.note())
+            for wheel in (relay.server.keep_alives, relay.server.round_trips):
+                for connection in relay.hub.members:
+                    wheel.set(connection, trio.current_time() + 1)
+            mock_clock.jump(2)
+            with trio.fail_after(20):
+                while turns.events.total() < 2 * len(peers):
+                    await trio.lowlevel.checkpoint()
+        assert turns.most <= timers.TOLD_AT_ONCE
