@@ -14,6 +14,7 @@ from derp import log, presence
 from derp.admit.question import Question
 from derp.connection import Connection
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
+from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
 from derp.rateconfig import NO_LIMIT
 from derp.reader import Reader
@@ -170,6 +171,7 @@ async def _login(
     with trio.move_on_after(LOGIN_TIMEOUT):
         await transport.flush()
         received = bytearray(leftover)
+        budget = ReadBudget()
         while (size := login.client_info_size(received)) is None or len(received) < size:
             await transport.wait_readable()
             count = transport.read_into(server.view)
@@ -177,6 +179,8 @@ async def _login(
                 if not received:
                     return None
                 raise PeerVanished("the connection was closed in the middle of the login")
+            if not budget.spend(count):
+                raise LoginRefused("the client info comes in too many pieces")
             received += server.view[:count]
             if pending is not None:
                 pending.hold(len(received) + transport.held)

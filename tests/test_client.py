@@ -18,6 +18,7 @@ from derp.errors import (
     WriteTimeout,
 )
 from derp.metrics import DropReason
+from derp.net.budgets import BYTES_FOR_READ, FREE_READS
 from derp.rateconfig import RateConfig
 from derp.server import Server
 from tests.memory_transport import memory_pair
@@ -141,6 +142,28 @@ async def test_a_wrong_login_is_refused_at_once(
     assert isinstance(await relay.end_of(peer), LoginRefused)
     assert trio.current_time() == start
     assert not relay.hub.members
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1, True), (200, False)])
+async def test_a_login_in_many_pieces(
+    autojump_clock: Clock, relay: Relay, size: int, refused: bool
+) -> None:
+    peer = relay.connect()
+    await peer.receive()
+    # The longest that there may be is not in question here.
+    info = peer.client_info(relay.server.public_key, AppName="x" * 30_000)
+    for start in range(0, len(info), size):
+        with contextlib.suppress(PeerVanished):
+            await peer.end.send(info[start : start + size])
+        if refused and start > FREE_READS + len(info) // BYTES_FOR_READ:
+            break
+        await trio.testing.wait_all_tasks_blocked()
+    if refused:
+        end = await relay.end_of(peer)
+        assert isinstance(end, LoginRefused)
+        assert str(end) == "the client info comes in too many pieces"
+    else:
+        assert (await peer.receive())[0] == 0x03
 
 
 async def test_leaving_before_login_is_orderly(autojump_clock: Clock, relay: Relay) -> None:

@@ -10,6 +10,7 @@ transport, and keeps the limits:
     taking an answer          `write` seconds, for each chunk of a stream
     a head                    16 KiB and 100 lines, else 431
     a body                    64 KiB, thrown away (no page wants one), else 413
+    pieces of either          a ReadBudget, else 400
 
 A peer that breaks a rule is told so with a status code, and HTTPFailed is raised. Before that, and
 wherever an answer was given before all of the request was read, what the peer still sends is read
@@ -43,6 +44,7 @@ from derp.http.message import (
     Upgrade,
     parse_request,
 )
+from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
 
@@ -124,6 +126,8 @@ class _FrontEnd:
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head: list[bytes] = []
         """What has come in since the end of the request before, up to this one's body."""
+        self._budget = ReadBudget()
+        """What reading this request may still cost."""
         self._method = b""
         """Of the request being answered; empty until its head has been understood."""
         self._last = False
@@ -165,6 +169,7 @@ class _FrontEnd:
         self._method = b""
         rest, _ = self._conn.trailing_data
         self._head = [rest] if rest else []
+        self._budget = ReadBudget()
         deadlines = self._deadlines
         with trio.move_on_after(deadlines.request if is_first else deadlines.idle) as scope:
             if not is_first:
@@ -187,14 +192,13 @@ class _FrontEnd:
         return None
 
     async def _read_head(self) -> Request | None:
+        lines = self._count_lines(0, self._head)
         # Where nothing has come, h11 is not asked: a login is measured in microseconds.
         while not self._head or not isinstance(event := self._next_event(), h11.Request):
             data = await self._receive()
             self._head += data
             if data:
-                # h11 takes its time over each field, and a field may have three bytes.
-                if sum(piece.count(b"\n") for piece in self._head) > MAX_LINES:
-                    self._refuse_lines()
+                lines = self._count_lines(lines, data)
                 continue
             if self._head:
                 raise PeerVanished("closed in the middle of a request's head")
@@ -204,10 +208,15 @@ class _FrontEnd:
         remote = self._transport.remote.host
         return parse_request(event.method, event.target, event.http_version, headers, remote)
 
-    def _refuse_lines(self) -> None:
-        head = b"".join(self._head).partition(b"\r\n\r\n")[0]
-        if head.count(b"\n") > MAX_LINES:
-            raise BadRequest(431, _COMPLAINTS[431])
+    def _count_lines(self, lines: int, pieces: list[bytes]) -> int:
+        """Add the lines in `pieces`, the last of the head, to those before; return the sum."""
+        # h11 takes its time over each field, and a field may have three bytes.
+        lines += sum(piece.count(b"\n") for piece in pieces)
+        if lines > MAX_LINES:
+            head = b"".join(self._head).partition(b"\r\n\r\n")[0]
+            if head.count(b"\n") > MAX_LINES:
+                raise BadRequest(431, _COMPLAINTS[431])
+        return lines
 
     async def _discard_body(self, request: Request) -> None:
         if request.has_body and self._conn.they_are_waiting_for_100_continue:
@@ -222,7 +231,10 @@ class _FrontEnd:
             event = self._next_event()
             if isinstance(event, h11.EndOfMessage):
                 return
-            if not isinstance(event, h11.Data):
+            if isinstance(event, h11.Data):
+                # A chunk of one byte costs h11 as much as one of a kilobyte.
+                self._spend(len(event.data))
+            else:
                 data = await self._receive()
                 if not data:
                     raise PeerVanished("closed in the middle of a request's body")
@@ -244,6 +256,7 @@ class _FrontEnd:
         while count == 0:
             await self._transport.wait_readable()
             count = self._transport.read_into(view)
+            self._spend(max(count, 0))
             if self._pending is not None:
                 # What h11 has is in our own list, too.
                 self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
@@ -252,6 +265,10 @@ class _FrontEnd:
         data = bytes(view[:count])
         self._conn.receive_data(data)
         return [data]
+
+    def _spend(self, received: int) -> None:
+        if not self._budget.spend(received):
+            raise BadRequest(400, "the request comes in too many pieces")
 
     def _ask(self, request: Request) -> Answer:
         try:
@@ -341,11 +358,12 @@ class _FrontEnd:
 
     async def _linger(self) -> None:
         allowed = 4 * MAX_BODY
+        budget = ReadBudget()
         with trio.move_on_after(self._deadlines.linger), contextlib.suppress(ConnectionEnd):
             while allowed > 0:
                 await self._transport.wait_readable()
                 count = self._transport.read_into(self._scratch)
-                if count < 0:
+                if count < 0 or not budget.spend(count):
                     return
                 allowed -= count
 
