@@ -211,6 +211,7 @@ async def test_no_number_of_strangers_changes_who_is_let_in(
     gate = make(controllers=[server], remember=0.0)
     assert await judged(gate, MEMBER) == (True, "url")
     verdicts: list[Verdict] = []
+    begin = trio.current_time()
 
     async def knock(number: int) -> None:
         verdicts.append(await gate.admit(Question(number.to_bytes(32, "big"), "203.0.113.9")))
@@ -222,10 +223,10 @@ async def test_no_number_of_strangers_changes_who_is_let_in(
         # Who was in lately gets in again, and so does who is new, from another network.
         assert await judged(gate, MEMBER) == (True, "url")
         assert await judged(gate, STRANGER) == (True, "url")
-        assert trio.current_time() <= 4.0
+        assert trio.current_time() - begin <= 4.0
     assert len(verdicts) == size
     assert not any(verdict.admitted for verdict in verdicts)
-    assert trio.current_time() <= VERDICT_TIMEOUT
+    assert trio.current_time() - begin <= VERDICT_TIMEOUT
 
 
 def crowd(nursery: trio.Nursery, gate: Gate, size: int = 1000) -> None:
