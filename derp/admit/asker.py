@@ -1,12 +1,13 @@
 """Asks one source: as many questions side by side as it can take, each in its turn."""
 
+import math
 from typing import Final
 
 import attrs
 import trio
 
 from derp.admit.limiter import Fate, Limiter, Turn
-from derp.admit.question import ANSWER_TIMEOUT, Answer, Outcome, Question, Source
+from derp.admit.question import Answer, Outcome, Question, Source
 
 _NOT_IN_TIME: Final = Answer(
     Outcome.NO_ROOM, "no answer in time, among many others; is it slow, or are we attacked?"
@@ -35,9 +36,9 @@ class Asker:
     async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Answer:
         """Ask in turn; no number of strangers brings about an outcome other than NO_ROOM.
 
-        It takes until `deadline`; in the rare case that the source gets a pause first, longer.
+        It takes until `deadline`, and longer only for what was asked before that.
         """
-        turn = _Waiting(question.network, deadline - ANSWER_TIMEOUT, urgent)
+        turn = _Waiting(question.network, deadline, urgent)
         self._limiter.wait(turn)
         self._call_next()
         try:
@@ -56,24 +57,31 @@ class Asker:
 
     async def _ask(self, turn: _Waiting, question: Question) -> None:
         """Ask, and see to what follows for this turn and others."""
-        answer, turn.recalled = None, False
-        with trio.CancelScope() as turn.asking:
+        limiter, answer, turn.recalled = self._limiter, _NOT_IN_TIME, False
+        turn.asking = trio.CancelScope()
+        if not turn.alone:
+            turn.asking.deadline = turn.begins + limiter.enough
+        with turn.asking:
             await trio.sleep_until(turn.begins)
             answer = await self._source.ask(question)
-        if answer is None or turn.recalled:
+        if turn.recalled:
             return
         now = trio.current_time()
-        match self._limiter.ended(turn, answer.outcome, now):
+        outcome = Outcome.LATE if turn.asking.cancelled_caught else answer.outcome
+        match limiter.ended(turn, outcome, now):
             case Fate.FINAL:
                 turn.answer = answer
+                for each in limiter.under_way:
+                    # The source is heard of.
+                    each.asking.deadline = math.inf
             case Fate.DOWN:
-                for each in (turn, *self._limiter.take_waiting()):
+                for each in (turn, *limiter.take_waiting()):
                     each.answer = answer
                     each.called.set()
             case Fate.OVERLOADED:
                 turn.answer = _NOT_IN_TIME
             case Fate.ALL_AGAIN:
-                for each in self._limiter.recall_all(now):
+                for each in limiter.recall_all(now):
                     each.recalled = True
                     each.asking.cancel()
         self._call_next()

@@ -27,7 +27,7 @@ from derp.admit.nodelist import Listing
 from derp.admit.question import LOST, Answer, Outcome, Question, Source
 from derp.metrics import Metrics
 
-VERDICT_TIMEOUT: Final = 8.0
+VERDICT_TIMEOUT: Final = 9.0
 """Seconds for a verdict: clients give up after 10 s."""
 MAX_REFUSED_SHOWN: Final = 100
 TROUBLE_EVERY: Final = 60.0

@@ -15,7 +15,9 @@ do than it does in about QUICK seconds. Turns that are urgent come first, and up
 beyond the limit; all others wait in a queue that is fair to networks.
 
 A source may still work on questions that were given up. So before one goes alone, it waits for as
-long as they take one after another. Time is passed in, in seconds of a monotonic clock.
+long as they may take one after another. It can't tell how long that is if some take hundreds of
+times as long as others: a crowd may then make a source look down that is at all of them at once,
+for half a second of work each. Time is passed in, in seconds of a monotonic clock.
 """
 
 import enum
@@ -27,13 +29,17 @@ import attrs
 from derp.admit.fairqueue import FairQueue
 from derp.admit.question import ANSWER_TIMEOUT, Outcome
 
-MAX_LIMIT: Final = 32
-RESERVED: Final = 8
+MAX_LIMIT: Final = 16
+RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0
 """Seconds that an answer may take without being slow, unless one takes longer when alone."""
 SLOWER: Final = 1.5
 """How many times as long as alone it may take then."""
+AMPLE: Final = 2.0
+"""How many times as long as either an answer takes at most."""
+WORK: Final = 0.25
+"""Seconds that a question which was given up is taken for, unless one takes longer when alone."""
 MAX_PAUSE: Final = 15.0
 """Seconds that the source gets, at most, for what was given up."""
 
@@ -58,8 +64,8 @@ class Turn:
     """A question that waits to be asked, or is under way."""
 
     network: str
-    latest: float
-    """When it becomes too late to ask. Who waits on is still told that the source is down."""
+    deadline: float
+    """When whoever waits gives up, be it asked or not; a question that is under way may go on."""
     urgent: bool = False
     begins: float = math.inf
     """When the question that is under way is to be asked, or was: seldom later than now."""
@@ -88,6 +94,15 @@ class Limiter(Generic[T]):
         # Until it is known, the worst.
         self._alone_took = ANSWER_TIMEOUT
 
+    @property
+    def enough(self) -> float:
+        """Seconds that an answer may well take, unless the source is overloaded or down.
+
+        A question beside others that has had no answer for as long, nor has any of the others, is
+        Outcome.LATE.
+        """
+        return min(ANSWER_TIMEOUT, AMPLE * max(QUICK, self._alone_took))
+
     def wait(self, turn: T) -> None:
         """Let a turn wait, for the first time or again."""
         self._queue_of(turn).add(turn.network, turn)
@@ -113,9 +128,10 @@ class Limiter(Generic[T]):
         ):
             while queue and len(self.under_way) < room:
                 turn = queue.pop()
-                if now <= turn.latest:
+                if now + self.enough <= turn.deadline:
                     self._begin(turn, now)
                     return turn
+                # It is still told if the source is down.
                 self._too_late.add(turn)
         return None
 
@@ -172,7 +188,7 @@ class Limiter(Generic[T]):
     def _begin(self, turn: T, now: float) -> None:
         turn.begins, turn.alone, turn.failed = now, not self.under_way, False
         if self._one_at_a_time:
-            pause = min(self._given_up * self._alone_took, MAX_PAUSE)
+            pause = min(self._given_up * max(self._alone_took, WORK), MAX_PAUSE)
             turn.begins = max(now, self._gave_up + pause)
         if len(self.under_way) == 1:
             next(iter(self.under_way)).alone = False

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.admit.asker import Asker
+from derp.admit.gate import VERDICT_TIMEOUT
 from derp.admit.limiter import MAX_LIMIT, RESERVED, STALE
 from derp.admit.question import ANSWER_TIMEOUT, LOST, Answer, Outcome, Question
 from tests.admit.servers import NO, PATIENCE, UNREACHABLE, Parallel, Server, Sharing, Work
 
 Clock = trio.testing.MockClock
 
-IN_TIME: Final = 8.0
+IN_TIME: Final = VERDICT_TIMEOUT
 MEMBER: Final = Question(b"m" * 32, "198.51.100.1")
 
 
@@ -143,8 +144,8 @@ async def test_all_before_a_silent_server_are_told_so_in_time(
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-async def test_a_server_falls_silent(autojump_clock: Clock, is_idle: bool) -> None:
-    """Those who come as it does may be refused; from two seconds later on nobody is."""
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+async def test_a_server_falls_silent(autojump_clock: Clock, is_idle: bool, seconds: float) -> None:
     server = Server(0.01)
     door = Door(server)
     await door.ask(stranger(0))
@@ -153,10 +154,25 @@ async def test_a_server_falls_silent(autojump_clock: Clock, is_idle: bool) -> No
     begin = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(1, 600):
-            nursery.start_soon(door.come, begin + number / 20, stranger(number))
-    for told in door.told[1:]:
-        assert told.outcome is Outcome.LATE or (told.asked <= begin + 2.1 and not is_idle)
-        assert told.took <= IN_TIME
+            nursery.start_soon(door.come, begin + seconds * number / 600, stranger(number))
+    assert {told.outcome for told in door.told[1:]} == {Outcome.LATE}
+    assert all(told.took <= 8.0 for told in door.told)
+
+
+async def test_a_server_falls_silent_in_the_middle_of_a_crowd(autojump_clock: Clock) -> None:
+    """Those who come as it does may be refused; from some seconds later on nobody is."""
+    server = Server(0.06, Parallel(1))
+    door = Door(server)
+    async with trio.open_nursery() as nursery:
+        for number in range(2000):
+            nursery.start_soon(door.come, number / 50, stranger(number))
+        await trio.sleep(10.0)
+        server.is_silent = True
+    for told in door.told:
+        if told.asked >= 15.0:
+            assert told.outcome is Outcome.LATE
+        elif told.told <= 10.0:
+            assert told.outcome in {Outcome.REFUSED, Outcome.NO_ROOM}
 
 
 @pytest.mark.parametrize("size", [1, 300, 3000])
@@ -236,7 +252,7 @@ async def test_a_server_that_answers_late_but_all_at_once_is_no_outage(
         told = await door.ask(MEMBER, urgent=True)
         assert (told.outcome, told.took) == (Outcome.REFUSED, 4.0)
     assert not {*LOST} & set(door.outcomes())
-    assert door.outcomes()[Outcome.REFUSED] >= 100
+    assert door.outcomes()[Outcome.REFUSED] >= 50
 
 
 async def test_who_is_urgent_is_not_behind_a_crowd(autojump_clock: Clock) -> None:
@@ -284,20 +300,19 @@ async def test_of_questions_recalled_none_is_answered_twice(autojump_clock: Cloc
     """All time out at the same moment; only the one that is then alone speaks for them."""
     server = Server(0.01, Parallel())
     door = Door(server)
-    async with trio.open_nursery() as nursery:
-        door.crowd(nursery, 100)
+    await door.ask(MEMBER)
     door.told.clear()
     server.is_silent = True
     begin = trio.current_time()
     async with trio.open_nursery() as nursery:
         door.crowd(nursery, 20)
-        await trio.sleep(4.0)
+        await trio.sleep(1.0)
         door.crowd(nursery, 20, start=100)
     early, later = (
         Counter(told.outcome for told in door.told if (told.asked == begin) is first)
         for first in (True, False)
     )
-    assert early == {Outcome.NO_ROOM: 20}
+    assert early == {Outcome.LATE: 20}
     assert later == {Outcome.LATE: 20}
     assert len(door.told) == 40
 
@@ -311,7 +326,7 @@ async def test_no_more_side_by_side_than_that(autojump_clock: Clock) -> None:
         for number in range(100):
             nursery.start_soon(door.come, 0.5, stranger(number, 1), True)
     assert server.most == MAX_LIMIT + RESERVED
-    assert door.outcomes()[Outcome.REFUSED] >= 3000
+    assert door.outcomes()[Outcome.REFUSED] >= 0.8 * 5100
 
 
 def test_what_servers_here_take() -> None:

@@ -272,7 +272,7 @@ async def test_who_was_in_lately_comes_before_a_crowd(
     gate = make(tailscaled=source, remember=0.0)
     if lately:
         await gate.admit(MEMBER)
-    source.takes = 2.0
+    source.takes = 1.5
     async with trio.open_nursery() as nursery:
         crowd(nursery, gate)
         await trio.sleep(0.5)

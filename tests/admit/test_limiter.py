@@ -75,10 +75,10 @@ def test_who_does_not_use_the_limit_does_not_widen_it() -> None:
 
 
 def test_slow_answers_narrow_it_once_for_all_that_was_asked_before(played: Played) -> None:
-    under_way = played.answered(16)
+    under_way = played.answered(12)
     for turn in under_way[:8]:
         played.end(turn, NO, 2.0)
-    assert played.limiter.limit == 12
+    assert played.limiter.limit == 9
 
 
 def test_what_is_slow_depends_on_how_long_one_takes_alone(played: Played) -> None:
@@ -90,7 +90,7 @@ def test_what_is_slow_depends_on_how_long_one_takes_alone(played: Played) -> Non
 
 
 def test_the_limit_begins_anew_when_nothing_was_heard_for_long(played: Played) -> None:
-    for turn in played.answered(16):
+    for turn in played.answered(12):
         played.end(turn, NO, 0.01)
     played.now += STALE
     (turn,) = played.begin()
@@ -111,15 +111,28 @@ def test_one_that_fails_alone_speaks_for_all_who_wait(played: Played, outcome: O
 
 def test_who_comes_too_late_to_be_asked_is_told_with_the_others(played: Played) -> None:
     (first,) = played.begin()
-    late = Turn("late", played.now + 1.0)
+    late = Turn("late", played.now + 5.0)
     played.limiter.wait(late)
     played.end(first, NO, 3.0)
     assert late not in played.begin()
     assert late in played.limiter.take_waiting()
 
 
+@pytest.mark.parametrize(
+    ("alone", "left", "begins"), [(0.1, 2.1, True), (0.1, 1.9, False), (4.0, 4.9, False)]
+)
+def test_too_late_is_when_an_answer_may_well_come_after_the_end(
+    played: Played, alone: float, left: float, begins: bool
+) -> None:
+    (first,) = played.begin()
+    played.end(first, NO, alone)
+    turn = Turn("another", played.now + left)
+    played.limiter.wait(turn)
+    assert (turn in played.begin()) is begins
+
+
 def test_who_has_left_is_not_told(played: Played) -> None:
-    too_late, waiting = Turn("a", played.now - 1.0), Turn("b", played.now)
+    too_late, waiting = Turn("a", played.now + 1.0), Turn("b", played.now + 1000.0)
     for turn in (too_late, waiting):
         played.limiter.wait(turn)
     played.begin()
@@ -135,7 +148,7 @@ def test_nonsense_alone_speaks_for_itself(played: Played) -> None:
 
 
 def test_no_room_of_our_own_says_nothing_of_the_source(played: Played) -> None:
-    under_way = played.answered(16)
+    under_way = played.answered(12)
     limit = played.limiter.limit
     for turn in under_way:
         assert played.end(turn, Outcome.NO_ROOM, 0.0) is Fate.FINAL
@@ -143,7 +156,7 @@ def test_no_room_of_our_own_says_nothing_of_the_source(played: Played) -> None:
 
 
 def test_no_answer_while_others_get_theirs_is_overload(played: Played) -> None:
-    late, *others = played.answered(16)
+    late, *others = played.answered(12)
     played.end(others.pop(), NO, 0.5)
     assert played.end(late, LATE, 5.0) is Fate.OVERLOADED
     # None is asked beside those; then one, alone.
@@ -154,7 +167,7 @@ def test_no_answer_while_others_get_theirs_is_overload(played: Played) -> None:
 
 
 def test_no_answer_and_nobody_else_gets_one_is_asked_again_alone(played: Played) -> None:
-    late, *others = played.answered(16)
+    *others, late = played.answered(12)
     assert played.end(late, LATE, 5.0) is Fate.ALL_AGAIN
     assert set(played.limiter.recall_all(played.now)) == set(others)
     (turn,) = played.begin()
@@ -166,7 +179,7 @@ def test_no_answer_and_nobody_else_gets_one_is_asked_again_alone(played: Played)
 def test_what_fails_beside_others_is_the_next_that_is_asked_alone(
     played: Played, outcome: Outcome
 ) -> None:
-    failed, *others = played.answered(16)
+    failed, *others = played.answered(12)
     played.crowd(10, "urgent", urgent=True)
     assert played.end(failed, outcome) is Fate.AGAIN
     for turn in others:
@@ -178,7 +191,7 @@ def test_what_fails_beside_others_is_the_next_that_is_asked_alone(
 
 
 def test_one_is_not_alone_if_another_joins_it_later(played: Played) -> None:
-    for turn in played.answered(16):
+    for turn in played.answered(12):
         played.end(turn, NO, 0.01)
     played.limiter.take_waiting()
     played.crowd(1)
@@ -220,7 +233,7 @@ def test_a_source_that_is_down_gets_no_such_time(played: Played) -> None:
 
 
 def test_who_is_urgent_comes_first_and_has_room_of_its_own(played: Played) -> None:
-    under_way = played.answered(16)
+    under_way = played.answered(12)
     urgent = played.crowd(2 * RESERVED, urgent=True)
     assert played.begin() == urgent[:RESERVED]
     played.end(under_way[0], NO, 0.01)
@@ -236,7 +249,7 @@ def test_room_of_its_own_is_no_more_than_what_one_worker_does_in_a_second(played
 
 
 def test_a_newcomer_is_not_behind_all_of_a_crowd(played: Played) -> None:
-    under_way = played.answered(16)
+    under_way = played.answered(12)
     (newcomer,) = played.crowd(1, "elsewhere")
     for turn in under_way[:2]:
         played.end(turn, NO, 0.01)

@@ -3,7 +3,8 @@
     python oracle_process.py SOCKET     LocalAPI on that unix socket, everything else on TCP
 
 It prints its TCP port and serves until it is killed. What is said are steps, like ["send", TEXT],
-["wait", SECONDS], ["flood", TEXT, TIMES], ["close"]; without "close" the connection stays open for
+["wait", SECONDS], ["work", SECONDS] (which one question does at a time, be it given up or not),
+["flood", TEXT, TIMES], ["close"]; without "close" the connection stays open for
 the next question. Text is sent as Latin-1. Steps are found by a name:
 
     url:HEX IP      an admission server is asked about that node key at that address
@@ -39,6 +40,7 @@ class Told:
     asked: list[tuple[str, str, str]] = attrs.Factory(list)
     open: int = 0
     most: int = 0
+    worker: trio.Lock = attrs.Factory(trio.Lock)
 
 
 @attrs.frozen
@@ -62,8 +64,9 @@ class Request:
 
 
 class Connection:
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, worker: trio.Lock) -> None:
         self.stream = stream
+        self.worker = worker
         self.buffer = b""
 
     async def request(self) -> Request | None:
@@ -105,6 +108,9 @@ class Connection:
                 case "wait", [int() | float() as seconds]:
                     if await self.hung_up(float(seconds)):
                         return False
+                case "work", [int() | float() as seconds]:
+                    async with self.worker:
+                        await trio.sleep(float(seconds))
                 case "flood", [str(text), int(times)]:
                     for _ in range(times):
                         await self.stream.send_all(text.encode("latin-1"))
@@ -117,7 +123,7 @@ class Connection:
 
 async def serve(told: Told, stream: trio.SocketStream) -> None:
     """One connection, to its end."""
-    connection = Connection(stream)
+    connection = Connection(stream, told.worker)
     counted = False
     try:
         while request := await connection.request():

