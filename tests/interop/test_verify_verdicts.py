@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import attrs
-from logins import ADMITTED, REFUSED, UNDECIDED, verdicts
+from logins import ADMITTED, REFUSED, UNDECIDED, verdict
 from oracle import Oracle, oracle, reply, url_of, whois_of
 from oracle_process import Steps
 from rawderp import SERVER, Key
@@ -107,8 +107,11 @@ class Played:
     relay: Relay
 
     def verdicts(self) -> Mapping[str, str]:
-        found = verdicts(self.relay, self.setting.keys.values(), PATIENCE)
-        return dict(zip(self.setting.keys, found, strict=True))
+        """One after the other: beside others, some of this looks like too much to do."""
+        return {
+            said: verdict(self.relay, key, patience=PATIENCE)
+            for said, key in self.setting.keys.items()
+        }
 
 
 def launch(command: Sequence[str], folder: Path, setting: Setting, stack: ExitStack) -> Played:
@@ -161,15 +164,15 @@ def test_verdicts(
     wrong = []
     seen = set()
     for one, theirs, ours in zip(played[:half], found[:half], found[half:], strict=True):
-        for said, verdict in theirs.items():
-            expected = verdict
-            if not is_go and said in DIFFERS and verdict == DIFFERS[said][0]:
+        for said, their in theirs.items():
+            expected = their
+            if not is_go and said in DIFFERS and their == DIFFERS[said][0]:
                 # The one that they refuse and we don't must still pass the URL.
                 if DIFFERS[said][1] == REFUSED or ADMITTED in theirs.values():
                     expected = DIFFERS[said][1]
                 seen.add(said)
             if ours[said] != expected:
-                wrong.append(f"{one.setting.name}: {said}: {verdict}, ours {ours[said]}")
+                wrong.append(f"{one.setting.name}: {said}: {their}, ours {ours[said]}")
     assert not wrong, "\n".join(wrong)
     assert is_go or seen == set(DIFFERS), "no longer different"
     differences += [f"verify: {DIFFERS[said][2]}" for said in sorted(seen)]
