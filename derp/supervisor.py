@@ -44,6 +44,7 @@ from derp.mesh.keeper import Keeper
 from derp.metrics import process
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
+from derp.net.resolver import Resolver
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
 from derp.relay.pending import PendingConnections
@@ -178,6 +179,7 @@ def calm_garbage_collector() -> None:
 
 async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role]) -> None:
     """Serve on what was prepared, until told to stop."""
+    Resolver().install()
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
     role = make_role()
     async with admission.opened(prepared.gate), trio.open_nursery() as senders:

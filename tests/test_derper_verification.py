@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -128,6 +129,52 @@ def test_a_url_that_can_t_be_reached(tmp_path: Path, fail_open: str) -> None:
         assert login(relay.port("HTTP"), new_key()[0]) == (fail_open == "true")
         outcome = "admitted" if fail_open == "true" else "refused"
         relay.wait_for(f"can't ask who belongs, so clients are {outcome}")
+
+
+HANGING_DNS = """
+import socket, sys, time
+
+look_up = socket.getaddrinfo
+
+
+def hang(host, port, family=0, type=0, proto=0, flags=0):
+    if host in ("hangs.test", b"hangs.test") and not flags & socket.AI_NUMERICHOST:
+        print("a look-up hangs", file=sys.stderr, flush=True)
+        time.sleep(60)
+    return look_up(host, port, family, type, proto, flags)
+
+
+socket.getaddrinfo = hang
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_list_is_read_while_look_ups_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    # Every Python program loads a module of that name first.
+    (tmp_path / "sitecustomize.py").write_text(HANGING_DNS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    nodes = tmp_path / "nodes"
+    (member, listed), (_, other) = new_key(), new_key()
+    nodes.write_text(other)
+    flags = ("-verify-client-file", str(nodes), "-verify-client-url", "http://hangs.test/")
+    with derper(tmp_path, *flags, "-workers", workers, tls=False) as relay, ExitStack() as stack:
+        port = relay.port("HTTP")
+        for _ in range(100):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+            sock.sendall(UPGRADE)
+            received = b""
+            while len(received.partition(b"\r\n\r\n")[2]) < 45:
+                received += sock.recv(4096)
+            peer = Peer(None, new_key()[0])  # type: ignore[arg-type]
+            sock.sendall(peer.client_info(received.partition(b"\r\n\r\n")[2][13:45]))
+        relay.wait_for("a look-up hangs")
+        nodes.write_text(listed)
+        relay.signal(signal.SIGHUP)
+        relay.wait_for("new list of node keys.*keys=1 added=1 removed=1")
+        assert login(port, member)
+        assert sum("a look-up hangs" in line for line in relay.log) == 1
 
 
 def test_no_tailscaled(tmp_path: Path) -> None:

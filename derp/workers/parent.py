@@ -22,6 +22,7 @@ from derp import admission, log, supervisor
 from derp.announce import announce, announce_node
 from derp.config import Config
 from derp.errors import StartError
+from derp.net.resolver import Resolver
 from derp.prepared import Prepared, prepare
 from derp.rateconfig import RateConfig
 from derp.supervisor import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
@@ -107,6 +108,7 @@ class Parent:
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
+        Resolver().install()
         crew = self._crew
         to_parent, events = trio.open_memory_channel[Event](_EVENTS)
         async with admission.opened(self._prepared.gate), trio.open_nursery() as nursery:
