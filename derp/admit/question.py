@@ -1,10 +1,11 @@
 """What is asked of those who know the clients, and what they answer. Pure."""
 
 import enum
-import ipaddress
 from typing import Final, Protocol
 
 import attrs
+
+from derp.relay.networks import network_of
 
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds that a source has for an answer (Go: verifyClient)."""
@@ -22,8 +23,7 @@ class Question:
     @property
     def network(self) -> str:
         """The network that the address most likely shares with its owner's others."""
-        bits = 64 if ":" in self.source else 24
-        return str(ipaddress.ip_network(f"{self.source}/{bits}", strict=False))
+        return network_of(self.source)
 
 
 class Outcome(enum.Enum):

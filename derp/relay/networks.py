@@ -14,6 +14,7 @@ LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 """Where reverse proxies and health checks of the same machine come from; not all of 127.0.0.0/8."""
 
 _IPV6_HOST_BITS: Final = 64
+_IPV6_SITE_BITS: Final = 80
 
 
 def network_of(host: str) -> str:
@@ -24,6 +25,17 @@ def network_of(host: str) -> str:
             return f"{IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)}/64"
         host = str(address.ipv4_mapped)
     return f"{host[: host.rindex('.')]}.0/24"
+
+
+def site_of(network: str) -> str:
+    """Name what a network of `network_of` belongs to at most: /48 of IPv6, the same of IPv4.
+
+    Who has a /64 of IPv6 often has others beside it (RFC 6177).
+    """
+    if ":" not in network:
+        return network
+    address = int(IPv6Address(network.removesuffix("/64")))
+    return f"{IPv6Address(address >> _IPV6_SITE_BITS << _IPV6_SITE_BITS)}/48"
 
 
 def is_in(host: str, networks: Iterable[Network]) -> bool:

@@ -9,17 +9,19 @@ they come from (`derp.relay.networks`). Of each, these are limited:
 and of all together the memory: COST bytes for each connection, and what it has sent beyond SPARE.
 Where that is used up, or the process has no descriptor left, somebody has to go for a newcomer:
 
-1. The oldest of the network that holds the most, if that is more than HOARD times as much as the
-   newcomer's network would hold with it.
-2. Else, where the newcomer's own network is one of those that hold the most, its oldest,
+1. The oldest of the site that holds the most, if that is HOARD times as much as the newcomer's
+   site would hold with it. A site is a /48 of IPv6, as who has one /64 often has others; of IPv4
+   it is the network.
+2. Else, where the newcomer's own site is one of those that hold the most, its oldest,
 3. or the oldest of all; either only if it has had GRACE seconds. A login takes less, so that many
    who come at once, as after a restart, don't drive each other out.
 
 Otherwise the newcomer is refused. A connection that is in and wants more memory than there is, is
 ended itself: no ordinary login needs more than it was given at first.
 
-So whoever has one network, or a few, never keeps out those of others. Whoever has more networks
-than there is room for connections does, for as long as he goes on connecting anew.
+So whoever has few sites never keeps out those of others. It takes so many that each need not hold
+HOARD connections for there to be no room (248, where MEMORY is the limit), and that all of their
+connections are made anew every GRACE seconds.
 
 LOOPBACK and networks that are trusted have no limits of their own, as many clients come from there
 by a proxy. Their connections count for the memory, of which a part is left for LOOPBACK: so a
@@ -31,7 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
-from derp.relay.networks import LOOPBACK, Network, is_in, network_of
+from derp.relay.networks import LOOPBACK, Network, is_in, network_of, site_of
 from derp.relay.ratelimit import TokenBucket
 
 MEMORY: Final = 128 << 20
@@ -43,8 +45,8 @@ SPARE: Final = 16 << 10
 """Bytes that a peer may have sent, and that are kept for it, without its counting for more."""
 RESERVE: Final = 32
 """One part in so many of the memory is for LOOPBACK alone."""
-HOARD: Final = 16
-GRACE: Final = 3.0
+HOARD: Final = 8
+GRACE: Final = 2.0
 BURST_SECONDS: Final = 2.0
 MOST_IDLE: Final = 4096
 """Networks without a pending connection that are remembered, the latest ones; each only until its
@@ -93,17 +95,30 @@ class Pending:
             self.connections = self.network = self.abort = self.cancel = None
 
 
+class _Site:
+    """What one site holds."""
+
+    __slots__ = ("held", "name", "pending")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held = 0
+        self.pending: dict[Pending, None] = {}
+        """The oldest first."""
+
+
 class _Network:
     """What one network has."""
 
-    __slots__ = ("bucket", "held", "name", "pending", "used")
+    __slots__ = ("bucket", "name", "pending", "site", "used")
 
     def __init__(self, name: str, bucket: TokenBucket | None) -> None:
         self.name = name
         self.bucket = bucket
         self.pending: dict[Pending, None] = {}
         """The oldest first."""
-        self.held = 0
+        self.site: _Site | None = None
+        """As long as it has something pending."""
         self.used = -math.inf
 
 
@@ -135,11 +150,12 @@ class PendingConnections:
         self._pending: dict[Pending, None] = {}
         """The oldest first."""
         self._networks: dict[str, _Network] = {}
+        self._sites: dict[str, _Site] = {}
         self._idle: dict[_Network, None] = {}
         """Those without a pending connection, the longest idle first."""
         # By the bit length of the bytes they hold: so whoever holds about the most is found
         # without a look at all.
-        self._by_size: list[dict[_Network, None]] = [{} for _ in range(memory.bit_length() + 1)]
+        self._by_size: list[dict[_Site, None]] = [{} for _ in range(memory.bit_length() + 1)]
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -165,10 +181,18 @@ class PendingConnections:
         pending = Pending(self, network, now)
         self._pending[pending] = None
         if network is not None:
-            self._idle.pop(network, None)
-            network.pending[pending] = None
+            self._enter(pending, network)
         self._count(network, COST)
         return pending
+
+    def _enter(self, pending: Pending, network: _Network) -> None:
+        self._idle.pop(network, None)
+        if network.site is None:
+            name = site_of(network.name)
+            network.site = self._sites.get(name)
+            if network.site is None:
+                network.site = self._sites[name] = _Site(name)
+        network.pending[pending] = network.site.pending[pending] = None
 
     def _find(self, host: str, now: float) -> _Network | None:
         while self._idle and (oldest := next(iter(self._idle))).used + self._refill <= now:
@@ -212,20 +236,24 @@ class PendingConnections:
         """Count a connection no longer; to be called once."""
         network = pending.network
         del self._pending[pending]
-        if network is not None:
-            del network.pending[pending]
         self._count(network, -pending.held)
-        if network is not None and not network.pending:
-            self._rest(network)
+        if network is not None and network.site is not None:
+            del network.pending[pending], network.site.pending[pending]
+            if not network.site.pending:
+                del self._sites[network.site.name]
+            if not network.pending:
+                network.site = None
+                self._rest(network)
 
     def _who_goes(self, network: _Network | None, now: float) -> Pending:
         """Return who is to go for a newcomer from `network`. Raises NoRoom."""
-        mine = 0 if network is None else network.held
-        largest = next((networks for networks in reversed(self._by_size) if networks), {})
+        site = None if network is None else self._sites.get(site_of(network.name))
+        mine = 0 if site is None else site.held
+        largest = next((sites for sites in reversed(self._by_size) if sites), {})
         hoarder = next(iter(largest), None)
-        if hoarder is not None and hoarder.held > HOARD * (mine + COST):
+        if hoarder is not None and hoarder.held >= HOARD * (mine + COST):
             return next(iter(hoarder.pending))
-        among = network.pending if network is not None and network in largest else self._pending
+        among = site.pending if site is not None and site in largest else self._pending
         oldest = next(iter(among), None)
         if oldest is None or now - oldest.since < GRACE:
             raise NoRoom("there is no room for another connection that has not logged in")
@@ -241,15 +269,15 @@ class PendingConnections:
 
     def _count(self, network: _Network | None, change: int) -> None:
         self.held += change
-        if network is None:
+        if network is None or (site := network.site) is None:
             return
-        before = network.held.bit_length()
-        network.held += change
-        after = network.held.bit_length()
+        before = site.held.bit_length()
+        site.held += change
+        after = site.held.bit_length()
         if before != after:
-            self._by_size[before].pop(network, None)
-            if network.held:
-                self._by_size[after][network] = None
+            self._by_size[before].pop(site, None)
+            if site.held:
+                self._by_size[after][site] = None
 
     def _rest(self, network: _Network) -> None:
         """Remember a network without a pending connection until its bucket is full again."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.networks import LOOPBACK, is_in, network_of
+from derp.relay.networks import LOOPBACK, is_in, network_of, site_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,19 @@ def test_it_is_the_one_that_the_address_is_in(
     network = ipaddress.ip_network(network_of(str(address)))
     assert address in network
     assert network.prefixlen == (24 if address.version == 4 else 64)
+
+
+@pytest.mark.parametrize(
+    ("network", "site"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("2001:db8:1::/64", "2001:db8:1::/48"),
+        ("::/64", "::/48"),
+    ],
+)
+def test_the_site_of_a_network(network: str, site: str) -> None:
+    assert site_of(network) == site
 
 
 @pytest.mark.parametrize(

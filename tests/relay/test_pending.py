@@ -138,6 +138,16 @@ class TestRoom:
         assert all(isinstance(pending.end, NoRoom) for pending in held[:60])
         assert all(pending.end is None for pending in held[60:])
 
+    def test_many_networks_of_one_site_are_one(self) -> None:
+        connections = PendingConnections(memory=room_for(100), most=2)
+        held = [connections.admit(f"2001:db8:7:{n:x}::1", 0) for n in range(100)]
+        connections.admit("2001:db8:8::1", 0)
+        assert isinstance(held[0].end, NoRoom)
+        with pytest.raises(NoRoom):
+            connections.admit("2001:db8:7:ffff::1", 0)
+        connections.admit("2001:db8:7:ffff::1", GRACE)
+        assert isinstance(held[1].end, NoRoom)
+
     def test_the_network_that_has_most_makes_room_for_itself_only(self) -> None:
         connections = PendingConnections(memory=room_for(100))
         others = [connections.admit(OTHER, 0) for _ in range(5)]
@@ -265,7 +275,11 @@ class TestTable:
                     connections.admit(ATTACKER, 0)
 
 
-HOSTS = st.integers(0, 5).map(lambda n: f"192.0.{n}.1") | st.sampled_from(["127.0.0.1", "10.0.0.1"])
+HOSTS = (
+    st.integers(0, 5).map(lambda n: f"192.0.{n}.1")
+    | st.integers(0, 5).map(lambda n: f"2001:db8:{n % 2}:{n}::1")
+    | st.sampled_from(["127.0.0.1", "10.0.0.1"])
+)
 
 
 class Model(RuleBasedStateMachine):
@@ -321,16 +335,22 @@ class Model(RuleBasedStateMachine):
         connections = self.connections
         assert len(connections) == len(live)
         assert connections.held == sum(pending.held for pending in live) <= 20 * COST
-        networks = connections._networks.values()
+        networks, sites = connections._networks.values(), connections._sites.values()
         assert {network.name for network in networks if network.pending} == {
             pending.network.name for pending in live if pending.network
         }
         for network in networks:
-            assert network.held == sum(pending.held for pending in network.pending)
             assert len(network.pending) <= 8
             assert (network in connections._idle) is not bool(network.pending)
-            sizes = [n for n, those in enumerate(connections._by_size) if network in those]
-            assert sizes == ([network.held.bit_length()] if network.held else [])
+            assert bool(network.site) is bool(network.pending)
+        assert sum(len(site.pending) for site in sites) == sum(
+            len(network.pending) for network in networks
+        )
+        for site in sites:
+            assert site.held == sum(pending.held for pending in site.pending) > 0
+            sizes = [n for n, those in enumerate(connections._by_size) if site in those]
+            assert sizes == [site.held.bit_length()]
+        assert sum(map(len, connections._by_size)) == len(sites)
 
 
 TestModel = Model.TestCase
