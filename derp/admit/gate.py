@@ -209,8 +209,10 @@ class Gate:
         source, answer = min(answers, key=_weight)
         if answer.outcome is Outcome.ALLOWED:
             return Verdict(admitted=True, source=source.name)
-        opens = answer.outcome in LOST and self._fail_open
-        return attrs.evolve(_refusal(source.name, answer), admitted=opens)
+        refusal = _refusal(source.name, answer)
+        if answer.outcome in LOST and self._fail_open:
+            return attrs.evolve(refusal, admitted=True, lasts=True)
+        return refusal
 
     async def _ask(
         self, source: Source, question: Question, deadline: float, *, urgent: bool
@@ -260,7 +262,7 @@ def _refusal(source: str, answer: Answer) -> Verdict:
         source=source,
         reason=answer.reason,
         certain=answer.outcome is Outcome.REFUSED,
-        lasts=answer.outcome is not Outcome.NO_ROOM,
+        lasts=answer.outcome is Outcome.REFUSED,
     )
 
 

@@ -378,6 +378,27 @@ async def test_an_outage_takes_nothing_from_who_was_admitted(
     assert (await gate.admit(MEMBER)).admitted
 
 
+@pytest.mark.parametrize("lost", [Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN])
+@pytest.mark.parametrize("asked", ["tailscaled", "url"])
+async def test_who_was_refused_unasked_is_in_once_there_is_somebody_to_ask(
+    autojump_clock: Clock, make: Make, asked: str, lost: Outcome
+) -> None:
+    source = Source(asked, Answer(lost, LOST.reason))
+    parts = {"tailscaled": source} if asked == "tailscaled" else {"controllers": [source]}
+    gate = make(**parts, fail_open=False)
+    assert await judged(gate) == (False, asked)
+    source.answer = YES
+    assert await judged(gate) == (True, asked)
+
+
+async def test_who_was_admitted_unasked_is_remembered(autojump_clock: Clock, make: Make) -> None:
+    source = Source("url", LOST)
+    gate = make(controllers=[source])
+    assert await judged(gate) == (True, "url")
+    assert await judged(gate) == (True, "url")
+    assert len(source.asked) == 1
+
+
 async def test_a_refusal_counts_at_all_addresses(make: Make) -> None:
     source = Source("tailscaled", YES)
     gate = make(tailscaled=source)
