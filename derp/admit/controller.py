@@ -32,6 +32,8 @@ BODY_LIMIT: Final = 4 << 10
 """Bytes of an answer that are looked at."""
 MAX_REQUESTS: Final = 10
 """Requests for one question, the first and those that redirects lead to."""
+PLACE_LIMIT: Final = 200
+"""Characters of a URL from a redirect that are shown."""
 IDLE_CONNECTIONS: Final = 16
 """Connections that wait for the next question."""
 
@@ -97,35 +99,40 @@ class Controller:
 
     async def ask(self, question: Question) -> Answer:
         """Ask whether the controller admits the client."""
-        reason = f"{self._host} gave no answer within {self._timeout:g} s"
-        too_late = Answer(Outcome.LATE, reason)
+        asked = {"NodePublic": node_public_text(question.key), "Source": question.source}
+        requests = [self._client.build_request("POST", self._url, json=asked)]
+        response = None
         with trio.move_on_after(self._timeout):
             try:
-                response = await self._response_to(question)
+                response = await self._response_to(requests)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 # ValueError: a redirect to a host that can't be written in a DNS question.
-                return self._trouble(error)
-            too_late = self._refused("is so slow that its answer did not come to an end")
+                return self._trouble(self._asked(requests), error)
             try:
-                return await self._verdict(response)
+                return await _verdict(self._asked(requests), response)
             finally:
                 await response.aclose()
-        return too_late
+        who = self._asked(requests)
+        if response is None:
+            return Answer(Outcome.LATE, f"{who} gave no answer within {self._timeout:g} s")
+        return _refused(who, "is so slow that its answer did not come to an end")
 
-    async def _response_to(self, question: Question) -> httpx.Response:
+    async def _response_to(self, requests: list[httpx.Request]) -> httpx.Response:
         """Return the head of the response that redirects, if any, lead to.
 
-        Raises httpx.HTTPError, httpx.InvalidURL, ValueError.
+        `requests` has the first one, and gets those that follow. Raises httpx.HTTPError,
+        httpx.InvalidURL, ValueError.
         """
-        asked = {"NodePublic": node_public_text(question.key), "Source": question.source}
-        request = self._client.build_request("POST", self._url, json=asked)
-        for _ in range(MAX_REQUESTS):
-            response = await self._send(request)
+        while True:
+            response = await self._send(requests[-1])
             if response.next_request is None or not response.headers["Location"]:
                 return response
             await response.aclose()
-            request = response.next_request
-        raise httpx.TooManyRedirects(f"more than {MAX_REQUESTS - 1} redirects", request=request)
+            if len(requests) == MAX_REQUESTS:
+                raise httpx.TooManyRedirects(
+                    f"more than {MAX_REQUESTS - 1} redirects", request=response.next_request
+                )
+            requests.append(response.next_request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send on a connection that is there already, and on the next if that turns out dead."""
@@ -138,18 +145,18 @@ class Controller:
                 if connects.seen:
                     raise
 
-    async def _verdict(self, response: httpx.Response) -> Answer:
-        if response.status_code != httpx.codes.OK:
-            return self._refused(f"answers with HTTP status {response.status_code}")
-        allow = read_allow(await _beginning(response))
-        if allow is None:
-            return self._refused('answers with something else than {"Allow": true}')
-        return Answer(Outcome.ALLOWED) if allow else self._refused("does not allow it")
+    def _asked(self, requests: list[httpx.Request]) -> str:
+        """Name who was asked last, as the subject of a sentence, without what may be secret."""
+        if len(requests) == 1:
+            return self._host
+        last = requests[-1]
+        place = f"{last.url.scheme}://{last.url.netloc.decode('ascii')}{last.url.path}"
+        if len(place) > PLACE_LIMIT:
+            place = f"{place[:PLACE_LIMIT]}…"
+        # A status of 301, 302 or 303 makes a GET of a POST, which most controllers don't answer.
+        return f"{self._host} redirects to {last.method} {place}, which"
 
-    def _refused(self, what: str) -> Answer:
-        return Answer(Outcome.REFUSED, f"{self._host} {what}")
-
-    def _trouble(self, error: Exception) -> Answer:
+    def _trouble(self, who: str, error: Exception) -> Answer:
         causes = list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
         outcome = Outcome.UNKNOWN
@@ -161,13 +168,26 @@ class Controller:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return Answer(
                     outcome,
-                    f"{self._host} has a certificate that can't be verified "
+                    f"{who} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
                     f"is of an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
-        reason = f"{self._host} can't be asked ({strerror or str(error) or type(error).__name__})"
+        reason = f"{who} can't be asked ({strerror or str(error) or type(error).__name__})"
         return Answer(Outcome.NO_ROOM if is_ours else outcome, reason)
+
+
+async def _verdict(who: str, response: httpx.Response) -> Answer:
+    if response.status_code != httpx.codes.OK:
+        return _refused(who, f"answers with HTTP status {response.status_code}")
+    allow = read_allow(await _beginning(response))
+    if allow is None:
+        return _refused(who, 'answers with something else than {"Allow": true}')
+    return Answer(Outcome.ALLOWED) if allow else _refused(who, "does not allow it")
+
+
+def _refused(who: str, what: str) -> Answer:
+    return Answer(Outcome.REFUSED, f"{who} {what}")
 
 
 class _Connects:

@@ -501,6 +501,51 @@ async def test_redirects_that_lead_nowhere_are_unknown(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "method", "said", "what"),
+    [
+        (301, "GET", NO, "does not allow it"),
+        (307, "POST", NO, "does not allow it"),
+        (302, "GET", response(405), "answers with HTTP status 405"),
+        (308, "POST", response(200, "x"), 'answers with something else than {"Allow": true}'),
+        (308, "POST", (b"HTTP/1.1 200 OK\r\n", Hang()), "gave no answer within 2 s"),
+    ],
+)
+async def test_who_was_asked_by_a_redirect_is_named(
+    start_tcp: StartTCP, question: Question, code: int, method: str, said: Answer, what: str
+) -> None:
+    other = await start_tcp(always(said))
+    place = f"http://127.0.0.2:{other.port}/there"
+    secret = place.replace("//", "//user:secret@") + "?token=secret"
+    server = await start_tcp(always(response(code, Location=secret)))
+    async with Controller(server.url, timeout=2) as source:
+        answer = await source.ask(question)
+    reason = f"127.0.0.1:{server.port} redirects to {method} {place}, which {what}"
+    assert answer.reason == reason
+
+
+async def test_who_cant_be_asked_by_a_redirect_is_named(
+    start_tcp: StartTCP, question: Question
+) -> None:
+    server = await start_tcp(always(response(307, Location="http://127.0.0.1:1/there")))
+    async with Controller(server.url) as source:
+        answer = await source.ask(question)
+    beginning = f"127.0.0.1:{server.port} redirects to POST http://127.0.0.1:1/there, which can't"
+    assert answer.reason.startswith(beginning)
+
+
+async def test_a_redirect_to_a_long_path_is_named_in_short(
+    start_tcp: StartTCP, question: Question
+) -> None:
+    server = await start_tcp(
+        lambda request: NO if "x" in request.target else response(307, Location="/" + "x" * 4000)
+    )
+    async with Controller(server.url) as source:
+        answer = await source.ask(question)
+    assert len(answer.reason) < 400
+    assert answer.reason.endswith("xx…, which does not allow it")
+
+
 @pytest.mark.parametrize("fields", [{}, {"Location": ""}])
 async def test_a_redirect_to_no_place_is_a_refusal(
     start_tcp: StartTCP, question: Question, fields: dict[str, str]
