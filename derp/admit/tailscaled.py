@@ -15,6 +15,7 @@ Matches Go's WhoIsNodeKey (client/local) and serveWhoIs, serveStatus (ipn/locala
 
 import errno
 import json
+import os
 import ssl
 from pathlib import Path
 from typing import Final
@@ -72,7 +73,7 @@ class Tailscaled:
             except httpx.HTTPError as error:
                 is_closed = isinstance(error, httpx.ConnectError)
                 outcome = Outcome.UNREACHABLE if is_closed else Outcome.UNKNOWN
-                reason = self._explain(error)
+                reason = await self._explain(error)
         return Answer(outcome, reason)
 
     async def _ask(self, key: bytes) -> Answer:
@@ -144,20 +145,19 @@ class Tailscaled:
             cure = "run derper as root, or as the user named with 'tailscale set --operator'"
         return _TroubleError(f"-socket {self._socket} answers with HTTP status {code}; {cure}")
 
-    def _explain(self, error: httpx.HTTPError) -> str:
+    async def _explain(self, error: httpx.HTTPError) -> str:
         """Say what went wrong with the socket, and the cure."""
         where = f"-socket {self._socket}"
         causes = list(os_errors(error))
         code = causes[-1].errno if causes else None
-        if code == errno.ENOENT:
+        if code in (errno.ENOENT, errno.ECONNREFUSED):
+            if (removed := await trio.to_thread.run_sync(_removed, self._socket)) is not None:
+                return f"{where}: {removed}"
+            what = "no such socket" if code == errno.ENOENT else "nobody listens there"
             return (
-                f"{where}: no such socket; start tailscaled, or name its socket "
-                "(in a container, mount the directory it is in, not the socket)"
-            )
-        if code == errno.ECONNREFUSED:
-            return (
-                f"{where}: nobody listens there; start tailscaled, or name its socket "
-                "(in a container, mount the directory it is in, not the socket)"
+                f"{where}: {what}; start tailscaled, or name its socket "
+                "(in a container, mount the directory it is in, not the socket, and have systemd "
+                "keep that: RuntimeDirectoryPreserve=yes)"
             )
         if code in (errno.EACCES, errno.EPERM):
             return f"{where}: permission denied; run derper as a user who may open it"
@@ -167,3 +167,30 @@ class Tailscaled:
             f"{where} gives no whole HTTP answer ({error}); "
             "check that it is the socket of tailscaled"
         )
+
+
+def _removed(socket: Path) -> str | None:
+    """Say what has been removed while a bind mount keeps it, if anything, and the cure.
+
+    systemd removes a unit's RuntimeDirectory when the unit stops, and makes another.
+    """
+    path = Path(os.path.realpath(socket))
+    if _is_removed(path.parent):
+        return (
+            "the directory it was in has been removed, and a mount keeps what is left of it; "
+            "restart the container, and set RuntimeDirectoryPreserve=yes in tailscaled.service, so "
+            "that a restart of tailscaled leaves the directory where it is"
+        )
+    if _is_removed(path):
+        return (
+            "it has been removed, and a mount keeps what is left of it; mount the directory it is "
+            "in, not the socket"
+        )
+    return None
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        return path.stat().st_nlink == 0
+    except OSError:
+        return False
