@@ -33,8 +33,10 @@ MANY_RUNS: Final = 64
 """Runs that one read should hold at most: each costs about as much whatever its size, and the
 others wait meanwhile. Where it held more, the next read is smaller."""
 MIN_READ: Final = 4 << 10
+MOST_RUNS: Final = 512
+"""Runs acted on before others have their turn: one read may hold 26,000 frames of five bytes."""
 MAX_PONGS: Final = 64
-"""Pongs sent for one read; pings beyond are ignored, as the original ignores too fast ones."""
+"""Pongs sent in one turn; pings beyond are ignored, as the original ignores too fast ones."""
 
 _LOOK_EVERY: Final = 1.0
 
@@ -47,6 +49,7 @@ class Reader:
 
     __slots__ = (
         "_appetite",
+        "_behind",
         "_burst",
         "_connection",
         "_gathering",
@@ -65,9 +68,11 @@ class Reader:
         self._server = server
         self._connection = connection
         self._transport = connection.transport
-        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip.
+        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip; or
+        # what is behind MOST_RUNS.
         self._tail = b""
         self._skip = 0
+        self._behind = False
         # The most bytes to read next (0: all that fit), and what to do before.
         self._appetite = 0
         self._moderation = Moderation()
@@ -93,7 +98,10 @@ class Reader:
                 if self._pause:
                     await self._wait_out(self._pause)
                     self._pause = 0.0
-                if self._gathering:
+                if self._behind:
+                    await trio.lowlevel.checkpoint()
+                    self._act(0)
+                elif self._gathering:
                     await self._transport.let_gather()
                     self.step()
                 else:
@@ -130,9 +138,9 @@ class Reader:
         if connection.bucket is not None:
             self._pause = connection.bucket.reserve(received, trio.current_time())
             self._gathering = False
-            return self._pause > 0 or transport.more
+            return self._pause > 0 or transport.more or self._behind
         self._burst += received
-        if transport.more:
+        if transport.more or self._behind:
             self._gathering = False
             return True
         self._gathering = self._moderation.gather(joined, self._burst, trio.current_time)
@@ -158,7 +166,7 @@ class Reader:
         pongs: list[bytes] = []
         found = total = 0
         try:
-            while start < end:
+            while start < end and found < MOST_RUNS:
                 what, stop, destination, packets = runs.next_run(
                     buffer, start, end, key, mesh, most
                 )
@@ -194,7 +202,10 @@ class Reader:
             # A frame to skip reaches behind what has come.
             self._skip = start - end
         self._tail = bytes(view[start:end]) if start < end else b""
-        self._appetite = max(MIN_READ, MANY_RUNS * end // found) if found > MANY_RUNS else 0
+        self._behind = found == MOST_RUNS and start < end
+        self._appetite = (
+            max(MIN_READ, MANY_RUNS * min(start, end) // found) if found > MANY_RUNS else 0
+        )
         return total - found
 
     def _relay(self, run: memoryview, packets: int, destination: bytes, *, disco: bool) -> None:

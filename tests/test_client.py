@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import nacl.public
 import pytest
@@ -21,6 +22,7 @@ from derp.metrics import DropReason
 from derp.net.budgets import BYTES_FOR_READ, FREE_READS
 from derp.rateconfig import RateConfig
 from derp.server import Server
+from derp.wire import runs
 from tests.memory_transport import memory_pair
 from tests.peers import (
     GONE,
@@ -35,6 +37,7 @@ from tests.peers import (
     frame,
 )
 from tests.relays import Relay, running
+from tests.turns import counted_turns
 
 ABSENT = b"\x77" * 32
 
@@ -243,13 +246,13 @@ async def test_ping_is_answered_with_its_first_eight_bytes(
 
 async def test_a_flood_of_pings_is_answered_in_part(autojump_clock: Clock, relay: Relay) -> None:
     peer = await relay.login()
-    await peer.end.send(frame(PING, bytes(8)) * 1000)
+    await peer.end.send(frame(PING, bytes(8)) * reader.MOST_RUNS)
     answers = 0
     while answers < reader.MAX_PONGS:
         assert await peer.receive() == (PONG, bytes(8))
         answers += 1
     await peer.ping()
-    assert relay.metrics.got_ping == 1001
+    assert relay.metrics.got_ping == reader.MOST_RUNS + 1
 
 
 @pytest.mark.parametrize(
@@ -508,6 +511,38 @@ async def test_tiny_frames_make_reads_smaller(autojump_clock: Clock, relay: Rela
     assert reads[0] == len(flood)
     assert max(reads[1:]) <= reader.MIN_READ
     assert relay.metrics.packets_received == 6000
+
+
+@pytest.mark.parametrize("kind", [0x7F, PING, SEND])
+async def test_a_read_full_of_tiny_frames_is_acted_on_in_several_turns(
+    autojump_clock: Clock, relay: Relay, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    flooder, other = await relay.login(), await relay.login()
+    payloads = {0x7F: [b""], PING: [b"12345678"], SEND: [ABSENT, other.key]}[kind]
+    flood = b"".join(frame(kind, payloads[n % len(payloads)]) for n in range(5000))
+    next_run = runs.next_run
+    with counted_turns() as turns:
+
+        def noted(*arguments: Any) -> Any:
+            turns.note()
+            return next_run(*arguments)
+
+        monkeypatch.setattr(runs, "next_run", noted)
+        # A frame at the end of it has not all come.
+        await flooder.end.send(flood + frame(SEND, other.key + b"whole")[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        await flooder.end.send(b"e")
+        await trio.testing.wait_all_tasks_blocked()
+    assert turns.most <= reader.MOST_RUNS + 1
+    received = 0
+    while received < (2500 if kind == SEND else 0):
+        assert await other.receive_packet() == (flooder.key, b"")
+        received += 1
+    assert await other.receive_packet() == (flooder.key, b"whole")
+    if kind == 0x7F:
+        assert relay.metrics.unknown_frames == 5000
+    if kind == PING:
+        assert relay.metrics.got_ping == 5000
 
 
 async def test_a_new_rate_limit_is_for_everybody_at_once(
