@@ -4,6 +4,7 @@
     pair          a certificate chain and its key, checked: what every source of them makes
     hostname      IP address or DNS name; its file name; whether a certificate covers it
     files         where a pair is kept: read, and written whole
+    ownership     who could put another file in the place of one that is trusted
     selfsigned    a pair that nobody vouches for, made and written
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
     reload        whether files have changed, and may be served

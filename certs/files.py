@@ -18,6 +18,7 @@ import attrs
 
 from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
+from certs.ownership import swapped_by
 from certs.pair import Pair, make_pair
 
 
@@ -43,6 +44,7 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     A pair outside its dates is served all the same, with a warning, as Go does: the clock of a
     machine that has just started may be wrong, and a relay helps the clients that don't look. So is
     one whose key every user can read, for the same reason; a key that every user can change is not.
+    Of files that others could swap there is a warning, too.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
     whose = " and ".join(map(repr, names))
@@ -62,7 +64,11 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
                 f"{files.certificate}: the certificate is not for -hostname {name!r} "
                 f"but for {listed}; change the flag or have a certificate issued for that name"
             )
-    found = (_date_warning(pair, files.certificate, now), _mode_warning(files.key, mode))
+    found = (
+        _date_warning(pair, files.certificate, now),
+        _mode_warning(files.key, mode),
+        *map(swapped_by, dict.fromkeys((files.certificate, files.key))),
+    )
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 
 

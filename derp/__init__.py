@@ -29,7 +29,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     machine        how much memory there is (memorysize: how much something may take)
     mapentry       the relay's entry for a DERP map
     keyfile        the node key, in the Go derper's file        (meshkey: what a region shares;
-                   secretfile: how both are read)
+                   secretfile: how both are read; ownership: who could swap them)
     debugkey       the key that opens /debug/ from anywhere
     rateconfig     what each client may send                    (gojson: JSON as Go reads it)
 

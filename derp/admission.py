@@ -21,6 +21,7 @@ from derp.admit.question import Question
 from derp.config import Config
 from derp.errors import NotAdmitted, ReloadError, StartError
 from derp.metrics import Metrics
+from derp.ownership import warn_if_swappable
 from derp.server import Server
 
 LOOK_EVERY: Final = 5.0
@@ -53,11 +54,15 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
     if config.verify_clients:
         from derp.admit.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
 
+        # What takes the socket's place is believed. The socket itself is for every user.
+        warn_if_swappable(config.socket.parent)
         tailscaled = Tailscaled(config.socket)
     controllers = []
     if config.verify_client_url:
         from derp.admit.controller import Controller  # noqa: PLC0415 - as above
 
+        if config.verify_client_url_ca_bundle is not None:
+            warn_if_swappable(config.verify_client_url_ca_bundle)
         controllers = [
             Controller(
                 url,

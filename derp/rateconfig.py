@@ -13,6 +13,7 @@ import attrs
 
 from derp.errors import DerperError, StartError
 from derp.gojson import JSONFormError, read_fields
+from derp.ownership import warn_if_swappable
 from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
@@ -49,12 +50,14 @@ def parse(data: bytes) -> RateConfig:
 
 
 def load(path: Path, failure: type[DerperError] = StartError) -> RateConfig:
-    """Read the file at `path`. Blocks.
+    """Read the file at `path`, and warn if others could swap it. Blocks.
 
     Raises `failure`, for the caller to choose: StartError at start, ReloadError at a reload.
     """
     try:
-        return parse(path.read_bytes())
+        content = path.read_bytes()
+        warn_if_swappable(path)
+        return parse(content)
     except OSError as error:
         raise failure(f"-rate-config {str(path)!r}: {error.strerror}") from error
     except JSONFormError as error:

@@ -5,11 +5,13 @@ import stat
 from pathlib import Path
 
 from derp.errors import StartError
+from derp.ownership import warn_if_swappable
 
 
 def read_secret(path: Path, name: str, most: int) -> tuple[bytes, int]:
     """Return what is in a file, and its mode; of one larger than `most` bytes, a byte more. Blocks.
 
+    Warns of one that others could swap.
     Raises StartError, in which `name` is what the operator calls it, for what is no regular file,
     and OSError; ValueError for a path that can't be one.
     """
@@ -18,6 +20,7 @@ def read_secret(path: Path, name: str, most: int) -> tuple[bytes, int]:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise StartError(f"{name}: not a regular file; want the path of a file")
+        warn_if_swappable(path)
         return os.read(descriptor, most + 1), mode
     finally:
         os.close(descriptor)

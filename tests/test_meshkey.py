@@ -77,7 +77,11 @@ def start_error(path: Path) -> str:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return [
+        record
+        for record in caplog.records
+        if record.name == "derper.mesh" and record.levelno >= logging.WARNING
+    ]
 
 
 # --- what is a key ---

@@ -18,6 +18,7 @@ from certs.files import open_regular
 from certs.reload import Lasting
 from derp.admit.question import Answer, Outcome, Question
 from derp.errors import DerperError, ReloadError
+from derp.ownership import warn_if_swappable
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_SIZE: Final = 16 << 20
@@ -53,10 +54,14 @@ def parse(text: str) -> dict[bytes, str]:
 
 
 def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
-    """Read the list at `path`. Blocks. Raises `failure`, for the caller to choose."""
+    """Read the list at `path`, and warn if others could swap it. Blocks.
+
+    Raises `failure`, for the caller to choose.
+    """
     try:
         with open_regular(path) as stream:
             data = stream.read(MAX_SIZE + 1)
+        warn_if_swappable(path)
     except OSError as error:
         raise failure(
             f"{_FLAG} {str(path)!r}: {error.strerror}; want a file with a node key a line"

@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import trio
 
 from certs import manual
+from certs.acme.account import FILE_NAME as ACCOUNT_FILE
 from certs.acme.authority import Authority, check
 from certs.context import make_context, make_waiting_context
 from certs.errors import CertificateError, CertificateFileError
@@ -25,6 +26,7 @@ from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import Certificate, Status
 from derp.certificates.watch import Named, install, watch
 from derp.net.tls import TLSEngine
+from derp.ownership import warn_if_swappable
 
 MAX_ON_DEMAND: Final = 32
 """Most certificates had on demand: a machine may have more addresses than it can be held to."""
@@ -187,6 +189,9 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     for authority, certdir in orders:
         check(authority)
         _check_directory(certdir)
+        for file in (certdir / ACCOUNT_FILE, authority.ca_bundle):
+            if file is not None:
+                warn_if_swappable(file)
     statuses = []
     for certificate in plan.certificates:
         pair = None

@@ -1,0 +1,51 @@
+"""Who but root and we could put another file in the place of one that is trusted.
+
+Whoever owns the file or may write to it, or to a directory on the way to it; in one that is sticky,
+as /tmp is, only what is one's own can be replaced. OpenSSH calls this StrictModes.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def swapped_by(file: Path) -> str | None:
+    """Say, in one line, who could swap a file and what to do about it; None for nobody.
+
+    Blocks. What can't be looked at is taken for well: whoever reads the file says what is wrong.
+    """
+    for path in _way_to(file):
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            continue
+        if (who := _others(found)) is not None:
+            what = "it" if path == file else path
+            return f"{file}: {who} {what}, and so could swap it; run: {_cure(found, path)}"
+    return None
+
+
+def _way_to(file: Path) -> Iterator[Path]:
+    """Give the file, and all directories that lead to it, be it through links or not."""
+    real = Path(os.path.realpath(file))
+    yield from dict.fromkeys((real, *real.parents, *file.absolute().parents))
+
+
+def _others(found: os.stat_result) -> str | None:
+    if found.st_uid not in {0, os.geteuid()}:
+        return f"the user with ID {found.st_uid} owns"
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return None
+    if found.st_mode & stat.S_IWOTH:
+        return "every user can write to"
+    ours = {0, os.getegid(), *os.getgroups()}
+    if found.st_mode & stat.S_IWGRP and found.st_gid not in ours:
+        return f"the group with ID {found.st_gid} can write to"
+    return None
+
+
+def _cure(found: os.stat_result, path: Path) -> str:
+    if found.st_uid not in {0, os.geteuid()}:
+        return f"chown {os.geteuid()} {path}"
+    return f"chmod go-w {path}"
