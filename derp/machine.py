@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from derp.memorysize import LEAST, UNLIMITED, MemorySize
+from derp.memorysize import LEAST, MemorySize
+from derp.relay.queuememory import UNLIMITED
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")

@@ -5,11 +5,12 @@ from typing import Final
 
 import attrs
 
+from derp.relay.queuememory import UNLIMITED
+
 _SIZE: Final = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>|KiB|MiB|GiB|%)")
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANT: Final = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
 
-UNLIMITED: Final = 1 << 60
 LEAST: Final = 1 << 20
 """Bytes below which one slow client would have others lose packets."""
 

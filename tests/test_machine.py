@@ -6,7 +6,8 @@ import pytest
 
 from derp import machine
 from derp.machine import memory, queue_limit
-from derp.memorysize import LEAST, UNLIMITED, memory_size
+from derp.memorysize import LEAST, memory_size
+from derp.relay.queuememory import UNLIMITED
 
 MIB, GIB = 1 << 20, 1 << 30
 MEMINFO = "MemTotal:        1048576 kB\nMemFree:          123456 kB\n"

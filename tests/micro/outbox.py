@@ -1,15 +1,19 @@
 """The outbox: what it costs that a client doesn't take its packets at once."""
 
 import functools
+from typing import Any
 
 from stopwatch import Stopwatch, batches
 
 from derp.relay.outbox import ENTRY_COST, LANE_BYTES, Outbox
+from derp.relay.queuememory import Pool
 from derp.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
 
 SOURCE = bytes(range(32))
 FRAME = PACKET_OVERHEAD + 1400
+MANY = 1000
+"""Clients that are slow at once."""
 LONG = (128 << 10) // FRAME
 """Packets in a run that fills a read."""
 ALL = 2 * LANE_BYTES
@@ -86,6 +90,25 @@ def put_at_limit(packets: int, loops: int) -> float:
     return watch.seconds
 
 
+def put_where_others_pay(packets: int, loops: int) -> float:
+    """Time queueing one packet where so many queues hold as much as all together may."""
+    filling, new = make_runs(8, packets), make_runs(256, 1)
+    watch = Stopwatch()
+    for size in batches(loops, len(new)):
+        drops = Drops()
+        pool: Pool[Any] = Pool()
+        outboxes = [Outbox(drops, pool) for _ in range(MANY)]
+        for outbox in outboxes:
+            put(outbox, filling)
+        pool.limit = pool.held
+        watch.start()
+        put(outboxes[0], new[:size])
+        watch.stop()
+        assert pool.held <= pool.limit, "more is held than there may be"
+        assert drops.packets >= size, f"{drops.packets} packets are dropped, not {size} or more"
+    return watch.seconds
+
+
 def check_at_limit(filling: list[Run], new: list[Run]) -> None:
     drops = Drops()
     outbox = Outbox(drops)
@@ -107,4 +130,5 @@ BENCHMARKS = {
     "put and take a run of 128 KiB": functools.partial(put_and_take, 1, LONG),
     "put a packet, drop a packet": functools.partial(put_at_limit, 1),
     "put a packet, drop from a run": functools.partial(put_at_limit, LONG),
+    "put a packet, the longest of 1000 pays": functools.partial(put_where_others_pay, 1),
 }

@@ -103,6 +103,10 @@ def test_a_run_is_bounded() -> None:
     assert runs.MAX_RUN - len(one) < stop <= runs.MAX_RUN
     assert count == stop // len(one)
     assert run == recv_packet(A, bytes(1400)) * count
+    for most, expected in ((1, 1), (len(one) * 2 - 1, 1), (len(one) * 7, 7)):
+        found = forwarding.next_forwarded(one * 200, 0, len(one) * 200, most)
+        assert found[0] == expected * len(one)
+        assert found[3:5] == (expected, recv_packet(A, bytes(1400)) * expected)
 
 
 def test_bytes_behind_the_end_are_not_looked_at() -> None:

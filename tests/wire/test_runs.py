@@ -200,6 +200,17 @@ def test_a_run_is_bounded() -> None:
     assert count == stop // len(one)
 
 
+def test_a_run_may_be_bounded_to_less_but_has_a_frame_at_least() -> None:
+    one, short = send(KEYS[1], bytes(1400)), send(KEYS[1], b"short")
+    data = one * 3 + short * 100 + one
+    for most in (1, len(one), len(one) + 1, 3 * len(one) - 1, 3 * len(one) + 50):
+        what, stop, _, count = runs.next_run(bytearray(data), 0, len(data), SOURCE, False, most)
+        room = max(most, len(one))
+        in_first, rest = min(3, room // len(one)), max(0, room - 3 * len(one))
+        assert (what, count) == (runs.PACKETS, in_first + rest // len(short))
+        assert stop == in_first * len(one) + rest // len(short) * len(short)
+
+
 def test_the_largest_packet_passes_and_one_more_byte_does_not() -> None:
     data = send(KEYS[0], bytes(65536))
     assert first_run(data) == (runs.PACKETS, len(data), KEYS[0], 1)
