@@ -4,8 +4,9 @@
 
 Each connection has one task, and that task is the only place where its end becomes one log line
 and one count. Refusals (whatever ends a connection before login) are coalesced, so that a scanner
-can't fill a disk; and of joins and leaves only some are logged, for the sake of those who may come
-in. Until its login a connection is pending, and may be closed for others (`derp.relay.pending`).
+can't fill a disk, but for a few lines of each address, so that it can be banned; and of joins and
+leaves only some are logged, for the sake of those who may come in. Until its login a connection is
+pending, and may be closed for others (`derp.relay.pending`).
 """
 
 import socket
@@ -19,8 +20,11 @@ import trio
 from derp import client, log
 from derp.errors import (
     ConnectionEnd,
+    HTTPFailed,
     InternalFault,
+    LoginRefused,
     NoRoom,
+    NotAdmitted,
     PeerVanished,
     TLSFailed,
     TooManyConnections,
@@ -28,7 +32,7 @@ from derp.errors import (
 )
 from derp.http.message import Answer, Request
 from derp.http.server import serve as serve_http
-from derp.log import Coalescer
+from derp.log import Coalescer, Tries
 from derp.net import websocket
 from derp.net.listener import endpoint
 from derp.net.tcp import TCPTransport
@@ -47,12 +51,23 @@ CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
 CROWDED_NETWORKS: Final = 16
 """... and of so many networks in all."""
 
+TRY_LINES: Final = 0.5
+"""Lines a second about addresses that are refused for the first time, and as many about others."""
+TRY_LINES_BURST: Final = 30
+"""Either at once."""
+
 logger = log.get("connection")
 
 
 def crowd_lines() -> Coalescer:
     """Make what says whether an end for want of room is logged by itself."""
     return Coalescer(limit=1, most=CROWDED_NETWORKS)
+
+
+def try_lines(workers: int = 1) -> Tries:
+    """Make what says which refusals of an address have a line, for one of so many processes."""
+    rate, burst = TRY_LINES / workers, max(3, TRY_LINES_BURST // workers)
+    return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
 
 @attrs.define(eq=False)
@@ -69,6 +84,7 @@ class Door:
     """New connections a second; None where they are not limited."""
     refusals: Coalescer
     crowded: Coalescer = attrs.field(factory=crowd_lines)
+    tries: Tries = attrs.field(factory=try_lines)
 
     def admit(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start the task of a new connection, or close it where there are too many of them.
@@ -135,8 +151,21 @@ class Door:
         elif end is not None and type(end) in CROWDED:
             if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
                 logger.info("refused", **fields, reason=f"{end.reason}: {end}")
-        elif end is not None and self._is_worth_a_line(end.reason, remote):
-            logger.info("refused", **fields, reason=f"{end.reason}: {end}")
+        elif end is not None:
+            tries, has_line = self._note_try(end, remote)
+            if has_line or self._is_worth_a_line(end.reason, remote):
+                logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
+
+    def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
+        """Return which try of the address this was, and whether it has a line for that.
+
+        None is where it says nothing about the address: others come from there by a proxy, or the
+        peer is not the cause of the refusal.
+        """
+        network = self.server.pending.network_of(remote.host)
+        if network is None or not _is_of_the_peers_making(end):
+            return None, False
+        return self.tries.note(remote.host, network, trio.current_time())
 
     def _is_worth_a_line(self, what: str, remote: Endpoint) -> bool:
         return self.refusals.admit(what, trio.current_time(), network_of(remote.host))
@@ -195,3 +224,9 @@ class Door:
             finally:
                 if inside is not transport:
                     inside.close()
+
+
+def _is_of_the_peers_making(end: ConnectionEnd) -> bool:
+    if isinstance(end, NotAdmitted):
+        return end.certain
+    return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)

@@ -149,7 +149,8 @@ async def _admit(server: Server, transport: Transport, key: bytes, pending: Pend
         raise PeerVanished("the connection was closed before the answer")
     if not verdict.admitted:
         whose = node_public_text(key)
-        raise NotAdmitted(f"{whose} is refused by {verdict.source}: {verdict.reason}")
+        reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
+        raise NotAdmitted(reason, certain=verdict.certain)
     if not verdict.certain:
         server.unasked.add(key)
 

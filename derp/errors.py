@@ -108,9 +108,16 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client is none of those who may use the relay, or is so no longer."""
+    """The client is none of those who may use the relay, or is so no longer.
+
+    `certain` is False where nobody could be asked.
+    """
 
     reason = "not_admitted"
+
+    def __init__(self, what: str, *, certain: bool = True) -> None:
+        super().__init__(what)
+        self.certain = certain
 
 
 class ProtocolViolation(ConnectionEnd):

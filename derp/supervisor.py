@@ -28,7 +28,7 @@ import attrs
 import trio
 
 from derp import admission, knobs, log, rateconfig, timers
-from derp.accept import Door, crowd_lines
+from derp.accept import Door, crowd_lines, try_lines
 from derp.announce import announce, announce_node
 from derp.config import Config
 from derp.debugkey import debug_access
@@ -225,7 +225,8 @@ def _start_services(running: Running, role: Role, services: trio.Nursery) -> Non
     engine = None if prepared.certificates is None else prepared.certificates.engine
     limit = _accept_limit(config, role.workers)
     route = partial(routes.route, site)
-    door = Door(server, running.connections, route, engine, limit, refusals, crowded)
+    tries = try_lines(role.workers)
+    door = Door(server, running.connections, route, engine, limit, refusals, crowded, tries)
     plain_door = attrs.evolve(
         door, route=partial(routes.route_plain, site), engine=None, limit=None
     )

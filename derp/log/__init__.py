@@ -13,14 +13,15 @@ attribute `fields` of the record.
 At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key gets out. The event loop never waits for whoever reads stderr (see `output`), and
-what strangers can cause at will is summed up (see `coalesce`), and so is what those may cause who
-come in (see `clients`).
+what strangers can cause at will is summed up (see `coalesce`), but for what a ban is made of (see
+`tries`), and so is what those may cause who come in (see `clients`).
 """
 
 from derp.log.clients import ClientEvents, ClientSummary
 from derp.log.coalesce import Coalescer, Summary
 from derp.log.logger import Logger, get
 from derp.log.output import Output, start
+from derp.log.tries import Tries
 
 __all__ = [
     "ClientEvents",
@@ -29,6 +30,7 @@ __all__ = [
     "Logger",
     "Output",
     "Summary",
+    "Tries",
     "get",
     "start",
 ]

@@ -1,0 +1,70 @@
+"""Lines about addresses that are refused again and again, for what bans them (fail2ban).
+
+fail2ban counts the lines of one address. So an address that comes back is logged again, however
+many others are refused meanwhile. An address has a few lines in a window of time, and so has its
+network; and in all there are as many as two rates allow, one for addresses that come for the first
+time, and one for those that come back: many that come once leave room for one that comes often.
+Time is passed in, in seconds of any monotonic clock.
+
+    number, has_line = tries.note(host, network, now)
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+WINDOW: Final = 600.0
+"""Seconds, from the first refusal of an address or network on (fail2ban: findtime)."""
+PER_ADDRESS: Final = 10
+PER_NETWORK: Final = 30
+"""Lines in a window."""
+MAX_REMEMBERED: Final = 4096
+"""Addresses, and networks, that are remembered: those whose windows began last."""
+
+
+@attrs.define
+class _Window:
+    start: float
+    tries: int = 0
+    lines: int = 0
+
+
+class Tries:
+    """Counts refusals by address, and says which are logged one by one.
+
+    `allow_first` and `allow_again` say whether there may be another line at a time: of an address
+    that comes for the first time in its window, and of one that comes back.
+    """
+
+    def __init__(
+        self, allow_first: Callable[[float], bool], allow_again: Callable[[float], bool]
+    ) -> None:
+        self._allow_first = allow_first
+        self._allow_again = allow_again
+        self._addresses: dict[str, _Window] = {}
+        self._networks: dict[str, _Window] = {}
+
+    def note(self, address: str, network: str, now: float) -> tuple[int, bool]:
+        """Count a refusal; return how many the address has in its window, and if it has a line."""
+        of_address = _window(self._addresses, address, now)
+        of_network = _window(self._networks, network, now)
+        of_address.tries += 1
+        if of_address.lines >= PER_ADDRESS or of_network.lines >= PER_NETWORK:
+            return of_address.tries, False
+        allow = self._allow_first if of_address.tries == 1 else self._allow_again
+        if not allow(now):
+            return of_address.tries, False
+        of_address.lines += 1
+        of_network.lines += 1
+        return of_address.tries, True
+
+
+def _window(windows: dict[str, _Window], name: str, now: float) -> _Window:
+    window = windows.get(name)
+    if window is None or now - window.start >= WINDOW:
+        windows.pop(name, None)
+        if len(windows) >= MAX_REMEMBERED:
+            del windows[next(iter(windows))]
+        window = windows[name] = _Window(now)
+    return window
