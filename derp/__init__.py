@@ -38,7 +38,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     mesh/          links to other relays, and workers: dialled, kept, packets forwarded on them
     http/          the h11 front end (server: I/O; message, routes, pages, access: pure)
     net/           listening, the limit on open files; transports: plain TCP, TLS, websocket;
-                   the poller, which reads for clients that are calm
+                   the poller, which reads for clients that are calm; the lobby, where connections
+                   wait before login; budgets for what brings no data
     relay/         pure: hub, duplicates, forwarders; outbox (fairbox: that of a link), updates,
                    queuememory: one bound for all; rate limit, moderation, timer wheel; pending:
                    what all that has not logged in may take, by networks

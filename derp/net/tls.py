@@ -18,7 +18,6 @@ How it works, and what must never happen here:
   changes the keys costs as much as ten of data. Of those without data there may be some, and more
   for as much data as comes with them (RecordBudget).
 - Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
-- What OpenSSL wants to say (alerts, key updates) is sent after each operation, errors included.
 - A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
   the context depends on what the client asks for (`TLSEngine.choose`), the bytes are kept by a
   HelloReader until then; afterwards OpenSSL is given all of them.
