@@ -23,6 +23,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     sender         the sending half of a client or a link: write through, or queue and send
     admission      who may use the relay: the gate made, lists and clients looked at again
     timers         keep-alives, stale queues and round-trip times, for all clients at once
+    toldlimit      the rate limit, told again when it changes
     server         what all connections share
     site           what the pages show of the running server
     sockets        what is served on: handed over by systemd, or opened

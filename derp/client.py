@@ -81,7 +81,7 @@ async def serve(
     try:
         presence.joined(connection)
         limit = NO_LIMIT if can_mesh else server.rate_limit
-        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.burst)
+        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit

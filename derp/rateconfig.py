@@ -19,6 +19,9 @@ from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
 """Bytes; a smaller burst could never let the largest SendPacket frame pass: packet and key."""
 
+TOLD_SECONDS: Final = 0.25
+"""About the longest round trip between two nodes."""
+
 _RATE: Final = "PerClientRateLimitBytesPerSec"
 _BURST: Final = "PerClientRateBurstBytes"
 
@@ -32,6 +35,15 @@ class RateConfig:
 
     bytes_per_second: int
     burst: int
+
+    @property
+    def told_burst(self) -> int:
+        """The burst that clients are told, in bytes: what flows in in TOLD_SECONDS, or more.
+
+        A client drops what exceeds it, where the relay only lets that wait. With less, TCP between
+        the nodes does not reach the rate.
+        """
+        return max(self.burst, int(self.bytes_per_second * TOLD_SECONDS))
 
 
 NO_LIMIT: Final = RateConfig(0, 0)

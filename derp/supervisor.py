@@ -27,7 +27,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from derp import admission, knobs, log, rateconfig, timers
+from derp import admission, knobs, log, rateconfig, timers, toldlimit
 from derp.accept import Door, crowd_lines, try_lines
 from derp.announce import announce, announce_node
 from derp.config import Config
@@ -140,7 +140,8 @@ class Role:
         with contextlib.suppress(trio.WouldBlock):
             self._look_at_list.send_nowait(None)
         # On its own, so that a file that can't be read to its end delays no stop.
-        services.start_soon(reload_rate_limit, running.config, running.server.set_rate_limit)
+        apply = partial(toldlimit.apply, running.server, services)
+        services.start_soon(reload_rate_limit, running.config, apply)
 
 
 def run(config: Config) -> None:

@@ -18,6 +18,7 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.metacert import make_metacert
+from derp import toldlimit
 from derp.certificates.plan import make_plan
 from derp.config import Config
 from derp.debugkey import DebugKey
@@ -157,7 +158,7 @@ class WorkerRole(Role):
         server.be_worker(setup.index, setup.sibling_key)
 
         async def set_rate_limit(body: Json) -> None:
-            server.set_rate_limit(RateConfig(*body))
+            toldlimit.apply(server, services, RateConfig(*body))
 
         async def say_so(_: Json) -> None:
             """Answer whether this process is well."""

@@ -3,6 +3,7 @@
 import json
 import signal
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,7 +24,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, running, write_key_file
+from relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
 
 LARGEST = 65536
 BURST = LARGEST + 32
@@ -117,9 +118,91 @@ def test_the_limit_is_reloaded(relay: Relay, tmp_path: Path, is_go: bool) -> Non
         count = 100
         for _ in range(count):
             alice.send(packet)
-            assert bob.take_frame(30)[0] == RECV_PACKET
+            while (kind := bob.take_frame(30)[0]) == SERVER_INFO:
+                assert not is_go
+            assert kind == RECV_PACKET
         assert time.monotonic() - start < count * LARGEST / RATE / 2, "still limited"
     if not is_go:
         wire, info = login(relay, "carol")
         wire.close()
         assert info == {"version": 2}
+
+
+class Limited:
+    """A Go client that sends to another all the time."""
+
+    def __init__(self, derpcheck: Path, relay: Relay, ca: TestCA) -> None:
+        self._process = subprocess.Popen(
+            [derpcheck, "limited", "-tls", relay.url],
+            env=environment(SSL_CERT_FILE=str(ca.pem)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+        )
+        self._read()
+
+    def _read(self) -> dict[str, float]:
+        assert self._process.stdout
+        report: dict[str, float] = json.loads(self._process.stdout.readline())
+        return report
+
+    def report(self) -> dict[str, float]:
+        """What the sender was told last, and what arrived since the report before."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def until_told(self, rate: int) -> float:
+        """Wait until the sender was told so; how many bytes a second arrive then."""
+        deadline = time.monotonic() + 30
+        while (report := self.report())["told"] != rate:
+            assert time.monotonic() < deadline, f"it is not told {rate}: {report}"
+            time.sleep(0.01)
+        if rate:
+            assert report["burst"] >= rate / 4
+        return self.rate()
+
+    def rate(self) -> float:
+        """How many bytes a second arrive, once what was sent before has, and a burst."""
+        time.sleep(1.0)
+        self.report()
+        time.sleep(2.0)
+        report = self.report()
+        return report["bytes"] / report["seconds"]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_a_go_client_sends_as_fast_as_the_limit_allows_by_now(
+    under_test: list[str],
+    is_go: bool,
+    test_ca: TestCA,
+    binaries: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    if is_go:
+        pytest.skip("the Go derper tells nobody of its limit")
+    slow, fast = 100_000, 1_000_000
+    test_ca.issue(tmp_path, "localhost")
+    write_limit(tmp_path, slow)
+    flags = ["-rate-config", str(tmp_path / "rate.json")]
+    with (
+        running(Relay("relay", under_test, tmp_path, flags=flags)) as relay,
+        closing(Limited(binaries["derpcheck"], relay, test_ca)) as client,
+    ):
+        assert relay.process
+
+        def change(rate: int) -> float:
+            write_limit(tmp_path, rate)
+            relay.process.send_signal(signal.SIGHUP)
+            return client.until_told(rate)
+
+        assert client.rate() < 1.2 * slow
+        # More than the limit before would let pass, and no more than this one does.
+        assert 1.2 * slow < change(fast) < 1.2 * fast
+        assert change(0) > 1.2 * fast
+        assert change(slow) < 1.2 * slow

@@ -12,6 +12,7 @@
 //	derpcheck across URL...         a client at each of several relays, all to all; one JSON line
 //	derpcheck storm [flags]         clients that come and go, and some that stay and echo
 //	derpcheck fleet [flags]         clients that stay, and come back as tailscaled does
+//	derpcheck limited [flags]       a client that sends all the time, under changing rate limits
 //	derpcheck autocert [flags]      get a certificate as the Go derper does
 //	derpcheck record [flags]        play one exchange and print its bytes, for vectors
 //
@@ -54,6 +55,8 @@ func main() {
 		runStorm(args)
 	case "fleet":
 		runFleet(args)
+	case "limited":
+		runLimited(args)
 	case "autocert":
 		runAutocert(args)
 	case "record":
@@ -64,7 +67,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|across|storm|fleet|autocert|record")
+	fmt.Fprintln(os.Stderr, "usage: derpcheck list|run|control|serve|fetch|stun|talk|stay|across|storm|fleet|limited|autocert|record")
 	os.Exit(2)
 }
 
