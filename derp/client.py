@@ -145,6 +145,8 @@ async def _admit(server: Server, transport: Transport, key: bytes, pending: Pend
         if pending is not None:
             pending.cancel = scope.cancel
         verdict = await server.gate.admit(Question(key, transport.remote.host))
+        # One answer may be what many wait for.
+        await transport.turn()
     if scope.cancelled_caught:
         raise PeerVanished("the connection was closed before the answer")
     if not verdict.admitted:

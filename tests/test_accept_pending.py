@@ -26,6 +26,7 @@ from derp.log import Coalescer
 from derp.net.listener import endpoint
 from derp.net.lobby import WAKES
 from derp.net.transport import Endpoint
+from derp.relay.hub import Hub
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.server import Server
 from derp.supervisor import _pending_connections
@@ -331,6 +332,45 @@ async def test_few_of_those_who_leave_at_once_go_in_one_turn(
                 while len(front.server.pending):
                     await trio.lowlevel.checkpoint()
         assert turns.events.total() == 10 * WAKES
+        assert turns.most <= WAKES
+
+
+async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Gate):
+        """Answers all at the same time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = trio.Event()
+
+        async def admit(self, question: Question) -> Verdict:
+            self.waiting += 1
+            await self.answer.wait()
+            return Verdict(admitted=True, source="test", reason="", certain=True)
+
+        ask_again = admit
+
+    async with running(PendingConnections(rate=1000)) as front:
+        gate = front.server.gate = Slow()
+        for n in range(5 * WAKES):
+            front.connect(f"192.0.{n}.7").sendall(REQUEST + front.info())
+        with trio.fail_after(20):
+            while gate.waiting < 5 * WAKES:
+                await trio.lowlevel.checkpoint()
+        with counted_turns() as turns:
+            join = Hub.join
+
+            def note(*arguments: Any) -> None:
+                turns.note()
+                join(*arguments)
+
+            monkeypatch.setattr(Hub, "join", note)
+            gate.answer.set()
+            with trio.fail_after(20):
+                while len(front.server.hub.members) < 5 * WAKES:
+                    await trio.lowlevel.checkpoint()
         assert turns.most <= WAKES
 
 
