@@ -43,22 +43,22 @@ class Asker:
         self._call_next()
         try:
             while turn.answer is None:
-                with trio.move_on_at(deadline):
+                with trio.move_on_at(deadline) as waiting:
                     await turn.called.wait()
-                if not turn.called.is_set():
-                    return _NOT_IN_TIME
-                if turn.answer is None:
-                    turn.called = trio.Event()
+                if waiting.cancelled_caught:
+                    break
+                # Called, it may have been recalled before it came to ask.
+                if turn in self._limiter.under_way:
                     await self._ask(turn, question)
-            return turn.answer
+            return turn.answer or _NOT_IN_TIME
         finally:
             self._limiter.leave(turn, trio.current_time())
             self._call_next()
 
     async def _ask(self, turn: _Waiting, question: Question) -> None:
         """Ask, and see to what follows for this turn and others."""
-        limiter, answer, turn.recalled = self._limiter, _NOT_IN_TIME, False
-        turn.asking = trio.CancelScope()
+        limiter, answer = self._limiter, _NOT_IN_TIME
+        turn.called, turn.asking, turn.recalled = trio.Event(), trio.CancelScope(), False
         if not turn.alone:
             turn.asking.deadline = turn.begins + limiter.enough
         with turn.asking:
@@ -71,9 +71,10 @@ class Asker:
         match limiter.ended(turn, outcome, now):
             case Fate.FINAL:
                 turn.answer = answer
-                for each in limiter.under_way:
+                if outcome is not Outcome.NO_ROOM:
                     # The source is heard of.
-                    each.asking.deadline = math.inf
+                    for each in limiter.under_way:
+                        each.asking.deadline = math.inf
             case Fate.DOWN:
                 for each in (turn, *limiter.take_waiting()):
                     each.answer = answer
@@ -82,7 +83,7 @@ class Asker:
                 turn.answer = _NOT_IN_TIME
             case Fate.ALL_AGAIN:
                 for each in limiter.recall_all(now):
-                    each.recalled = True
+                    each.called, each.recalled = trio.Event(), True
                     each.asking.cancel()
         self._call_next()
 

@@ -89,10 +89,10 @@ class Limiter(Generic[T]):
         self._others = FairQueue[T]()
         self._too_late: set[T] = set()
         self._one_at_a_time = True
-        self._heard = self._shrunk = self._gave_up = -math.inf
-        self._given_up = 0
-        # Until it is known, the worst.
-        self._alone_took = ANSWER_TIMEOUT
+        self._is_down = False
+        self._heard = self._shrunk = self._gave_up = self._busy_until = -math.inf
+        # Until it is known, the source is taken for slow.
+        self._alone_took = ANSWER_TIMEOUT / AMPLE
 
     @property
     def enough(self) -> float:
@@ -152,7 +152,7 @@ class Limiter(Generic[T]):
             return Fate.FINAL
         self._one_at_a_time = True
         if turn.alone:
-            self._given_up = 0
+            self._is_down, self._busy_until = True, -math.inf
             return Fate.DOWN
         if outcome is Outcome.LATE and self._heard > turn.begins:
             return Fate.OVERLOADED
@@ -188,22 +188,22 @@ class Limiter(Generic[T]):
     def _begin(self, turn: T, now: float) -> None:
         turn.begins, turn.alone, turn.failed = now, not self.under_way, False
         if self._one_at_a_time:
-            pause = min(self._given_up * max(self._alone_took, WORK), MAX_PAUSE)
-            turn.begins = max(now, self._gave_up + pause)
+            turn.begins = min(max(now, self._busy_until), now + MAX_PAUSE)
         if len(self.under_way) == 1:
             next(iter(self.under_way)).alone = False
         self.under_way.add(turn)
 
     def _give_up(self, turn: T, now: float) -> None:
         self.under_way.discard(turn)
-        self._given_up += 1
         self._gave_up = now
+        if not self._is_down:
+            self._busy_until = max(now, self._busy_until) + max(self._alone_took, WORK)
 
     def _answered(self, turn: T, now: float, *, is_full: bool) -> None:
         took = now - turn.begins
-        self._heard = now
+        self._heard, self._is_down = now, False
         if turn.begins >= self._gave_up:
-            self._given_up = 0
+            self._busy_until = now
         if turn.alone:
             self._alone_took = took
             if self._one_at_a_time:

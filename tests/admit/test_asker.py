@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from derp.admit.asker import Asker
 from derp.admit.gate import VERDICT_TIMEOUT
-from derp.admit.limiter import MAX_LIMIT, RESERVED, STALE
+from derp.admit.limiter import AMPLE, MAX_LIMIT, QUICK, RESERVED, STALE
 from derp.admit.question import ANSWER_TIMEOUT, LOST, Answer, Outcome, Question
 from tests.admit.servers import NO, PATIENCE, UNREACHABLE, Parallel, Server, Sharing, Work
 
@@ -315,6 +315,45 @@ async def test_of_questions_recalled_none_is_answered_twice(autojump_clock: Cloc
     assert early == {Outcome.LATE: 20}
     assert later == {Outcome.LATE: 20}
     assert len(door.told) == 40
+
+
+async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock) -> None:
+    """Two come to an end at the same moment: one makes room for a third, one recalls that."""
+    silent, ours, third = (stranger(number, number) for number in (1, 2, 3))
+    asked: Counter[Question] = Counter()
+
+    class Source:
+        name = "url"
+
+        async def ask(self, question: Question) -> Answer:
+            asked[question] += 1
+            assert question.network in {turn.network for turn in asker._limiter.under_way}
+            if question == silent and asked[question] == 1:
+                await trio.sleep_forever()
+            await trio.sleep(AMPLE * QUICK if question == ours else 0.01)
+            return Answer(Outcome.NO_ROOM) if question == ours else NO
+
+    for _ in range(20):
+        asker = Asker(Source())
+        outcomes = {}
+
+        async def ask(question: Question, asker: Asker = asker) -> None:
+            deadline = trio.current_time() + IN_TIME
+            answer = await asker.ask(question, deadline, urgent=False)
+            outcomes[question] = answer.outcome  # noqa: B023 -- read before the next round
+
+        await ask(MEMBER)
+        asked.clear()
+        async with trio.open_nursery() as nursery:
+            for question in (ours, silent, third):
+                nursery.start_soon(ask, question)
+                await trio.testing.wait_all_tasks_blocked()
+        assert outcomes[ours] is Outcome.NO_ROOM
+        assert outcomes[silent] is outcomes[third] is Outcome.REFUSED
+        # Where the recall comes first, it is about that one, too.
+        assert asked[ours] in {1, 2}
+        assert (asked[silent], asked[third]) == (2, 1)
+        assert not asker._limiter.under_way
 
 
 async def test_no_more_side_by_side_than_that(autojump_clock: Clock) -> None:
