@@ -5,7 +5,6 @@ at the end, and written to the file that DERPER_UNTESTED names. An image that ca
 does not run where another does, is a failure; so is a DERPER_TEST_BASE that there is not.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ import trustme
 from netns import Namespace, skip_unless_possible
 from podman import Dock, NoPodmanError, Podman, new_name
 from relay import TestCA
+from untested import tell
 
 FOUND = pytest.StashKey[str]()
 """The base image."""
@@ -45,22 +45,10 @@ def pytest_terminal_summary(
         kept = f"; `podman rmi {base}` makes room for the Containerfile's" * (base == images.MADE)
         terminalreporter.section("base image")
         terminalreporter.line(f"{base}{kept}")
-    skipped: dict[str, list[str]] = {}
-    for report in terminalreporter.stats.get("skipped", []):
-        why = report.longrepr[2].removeprefix("Skipped: ")
-        skipped.setdefault(why, []).append(Path(report.nodeid.partition("::")[0]).name)
-    if not skipped:
-        return
-    title = "A PART OF THE CONTAINER IMAGE'S TESTS" if base else "THE CONTAINER IMAGE"
-    terminalreporter.section(f"{title} WAS SKIPPED", red=True)
-    told = [
-        f"{len(files)} tests in {', '.join(sorted(set(files)))}: {why}"
-        for why, files in skipped.items()
-    ]
-    for line in told:
-        terminalreporter.line(line)
-    if note := os.environ.get("DERPER_UNTESTED"):
-        Path(note).write_text("; ".join([f"{title} WAS SKIPPED: {told[0]}", *told[1:]]))
+    tell(
+        terminalreporter,
+        "A PART OF THE CONTAINER IMAGE'S TESTS" if base else "THE CONTAINER IMAGE",
+    )
 
 
 @pytest.fixture(scope="session")

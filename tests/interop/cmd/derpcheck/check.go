@@ -52,6 +52,7 @@ type relayAddrs struct {
 	http   string // URL of the port-80 listener, without a path
 	stun   string // UDP host:port
 	pinned tailcfg.DERPNode
+	books  string // path and query of the consistency check
 }
 
 // failure is what fatalf panics with.
@@ -91,6 +92,7 @@ func runChecks(args []string) {
 	fs.StringVar(&relay.plain, "plain", "", "URL of the relay without TLS")
 	fs.StringVar(&relay.http, "http", "", "URL of the relay's port-80 listener")
 	fs.StringVar(&relay.stun, "stun", "", "host:port of the relay's STUN")
+	fs.StringVar(&relay.books, "books", "/debug/check", "path of the relay's consistency check, and its query")
 	fs.Func("pinned", "DERP node of the relay with a pinned certificate, as JSON", func(s string) error {
 		return jsonUnmarshal(s, &relay.pinned)
 	})
@@ -163,7 +165,7 @@ func (t *T) health() {
 	// The Go derper's check fails for as long as a key is connected twice,
 	// and connections that were just closed may take a moment to go.
 	t.eventually("the consistency check is okay", func() error {
-		status, body := t.get(t.siteURL(tls13, "/debug/check"), nil)
+		status, body := t.get(t.siteURL(tls13, t.relay.books), nil)
 		if status != 200 {
 			return fmt.Errorf("/debug/check: %d %s", status, body)
 		}

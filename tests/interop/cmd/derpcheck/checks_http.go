@@ -32,7 +32,7 @@ func (t *T) siteURL(v via, path string) string {
 	}
 	u, err := url.Parse(base)
 	t.must("parse", err)
-	u.Path = path
+	u.Path, u.RawQuery, _ = strings.Cut(path, "?")
 	return u.String()
 }
 
