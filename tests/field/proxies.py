@@ -78,7 +78,14 @@ KINDS = (
         idle="{}s",
         usual_idle=50,  # Debian's haproxy.cfg: HAProxy itself has no default
     ),
-    Kind("haproxy http", "haproxy", "haproxy-http.cfg", ("-db", "-f", "{}"), idle="{}s", usual_idle=50),
+    Kind(
+        "haproxy http",
+        "haproxy",
+        "haproxy-http.cfg",
+        ("-db", "-f", "{}"),
+        idle="{}s",
+        usual_idle=50,
+    ),
     Kind("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "{}")),
 )
 
@@ -92,7 +99,10 @@ def usual_idle(kind: Kind) -> float | None:
     """The default in seconds after which a silent connection ends, read where there is a file."""
     if kind.program == "haproxy" and HAPROXY_OF_DEBIAN.exists():
         text = HAPROXY_OF_DEBIAN.read_text()
-        found = [re.search(rf"timeout {side}\s+(\d+)$", text, re.M) for side in ("client", "server")]
+        found = [
+            re.search(rf"timeout {side}\s+(\d+)$", text, re.MULTILINE)
+            for side in ("client", "server")
+        ]
         return min(int(match[1]) for match in found if match) / 1000
     return kind.usual_idle
 

@@ -97,9 +97,7 @@ def test_debug_pages_with_the_key(proxy: Proxy, test_ca: TestCA) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "tls"])
-def test_debug_pages_without_a_proxy(
-    relays: dict[str, Relay], test_ca: TestCA, name: str
-) -> None:
+def test_debug_pages_without_a_proxy(relays: dict[str, Relay], test_ca: TestCA, name: str) -> None:
     relay = relays[name]
     status, body = get(relay.port, "/debug/", test_ca if relay.tls else None)
     assert status == 200, body

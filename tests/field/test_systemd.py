@@ -1,12 +1,8 @@
 """deploy/derper.service and derper.socket under a real systemd."""
 
-import contextlib
 import json
-import re
-import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
