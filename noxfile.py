@@ -4,10 +4,12 @@ Only Python 3.11 or later is needed, with venv. Where nox can't be imported, thi
 private virtual environment in .nox/, installs nox there, and goes on in it.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -40,7 +42,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.sessions = [
-    *("lint", "tests", "micro", "lowest", "interop", "container", "hostile", "soak"),
+    *("lint", "tests", "micro", "lowest", "interop", "field", "container", "hostile", "soak"),
 ]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -112,12 +114,54 @@ def _go_derper(session: nox.Session) -> str:
     return f"{derper}"
 
 
-def _install_podman(session: nox.Session) -> None:
-    """Install what runs containers on a machine that is there for tests only: CI is true there.
+def _may_install() -> bool:
+    """Whether this machine is there for tests only: CI is true there."""
+    return os.environ.get("CI") == "true" and os.geteuid() == 0 and bool(shutil.which("apt-get"))
+
+
+def _install_packages(session: nox.Session, packages: dict[str, str]) -> None:
+    """Install Debian packages; `packages` has the package of each program, or file, that is wanted.
 
     What can't be installed is no failure: the tests that want it are skipped, and say so.
     """
-    if os.environ.get("CI") != "true" or os.geteuid() != 0 or not shutil.which("apt-get"):
+    wanted = sorted(set(packages.values()))
+    session.log(f"CI is true, and this is root: installing {', '.join(wanted)}")
+    with _no_services():
+        for arguments in (("update", "-q"), ("install", "-q", "-y", *wanted)):
+            session.run(
+                *("apt-get", *arguments),
+                env={"DEBIAN_FRONTEND": "noninteractive"},
+                external=True,
+                success_codes=range(256),
+            )
+    if still := sorted(thing for thing in packages if not _is_installed(thing)):
+        session.warn(f"NOT INSTALLED: {', '.join(still)}")
+
+
+def _is_installed(thing: str) -> bool:
+    """Whether a program, or a file, is there."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return Path(thing).exists() if "/" in thing else bool(shutil.which(thing, path=path))
+
+
+@contextlib.contextmanager
+def _no_services() -> Iterator[None]:
+    """Have packages start nothing when they are installed: a web server would take the ports."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def _install_podman(session: nox.Session) -> None:
+    """Install what runs containers, on a machine that is there for tests only."""
+    if not _may_install():
         return
     packages = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "ip": "iproute2"}
     missing = {tool for tool in packages if not shutil.which(tool)}
@@ -127,19 +171,28 @@ def _install_podman(session: nox.Session) -> None:
         session.log(str(told).strip())
         if "podman works" in str(told):
             missing &= {"ip"}
-    if not missing:
-        return
-    wanted = sorted(packages[tool] for tool in missing)
-    session.log(f"CI is true, and this is root: installing {', '.join(wanted)}")
-    for arguments in (("update", "-q"), ("install", "-q", "-y", *wanted)):
-        session.run(
-            *("apt-get", *arguments),
-            env={"DEBIAN_FRONTEND": "noninteractive"},
-            external=True,
-            success_codes=range(256),
-        )
-    if still := sorted(tool for tool in missing if not shutil.which(tool)):
-        session.warn(f"NOT INSTALLED: {', '.join(still)}")
+    if missing:
+        _install_packages(session, {tool: packages[tool] for tool in missing})
+
+
+FIELD_PACKAGES = {
+    "nginx": "nginx-light",
+    "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+    "haproxy": "haproxy",
+    "caddy": "caddy",
+    "/lib/systemd/systemd": "systemd",
+    "systemd-socket-activate": "systemd",
+    "ip": "iproute2",
+}
+
+
+def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
+    """Run tests; if any were skipped, end the session as skipped, with what they say."""
+    untested = Path(session.create_tmp()).resolve() / "untested"
+    untested.unlink(missing_ok=True)
+    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}")
+    if untested.exists():
+        session.skip(untested.read_text())
 
 
 @nox.session(python=PYTHONS[0])
@@ -188,16 +241,28 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def field(session: nox.Session) -> None:
+    """Run the relay behind real proxies, under systemd, and as public set-ups have it.
+
+    `-s field -- -m patient` waits for the proxies' own timeouts, which takes minutes.
+    """
+    _install(session, "test")
+    _install_go(session)
+    missing = {
+        thing: package for thing, package in FIELD_PACKAGES.items() if not _is_installed(thing)
+    }
+    if missing and _may_install():
+        _install_packages(session, missing)
+    _told_what_was_skipped(session, "tests/field")
+
+
+@nox.session(python=PYTHONS[0])
 def container(session: nox.Session) -> None:
     """Build the container image, and drive containers of it, where podman can run them."""
     _install(session, "test")
     _install_go(session)
     _install_podman(session)
-    untested = Path(session.create_tmp()).resolve() / "untested"
-    untested.unlink(missing_ok=True)
-    _pytest(session, "tests/container", DERPER_UNTESTED=f"{untested}")
-    if untested.exists():
-        session.skip(untested.read_text())
+    _told_what_was_skipped(session, "tests/container")
 
 
 @nox.session(python=PYTHONS[0])

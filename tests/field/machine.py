@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
+from netns import Namespace
 from relay import REPO, die_with_parent
 
 BOOT = Path(__file__).resolve().parent / "boot.sh"
@@ -32,16 +33,12 @@ class Machine:
     """One that runs. `pid` is its first process, as seen from here."""
 
     pid: int
+    network: Namespace
 
     @property
     def prefix(self) -> list[str]:
         """What runs a command in it."""
         return ["nsenter", "--target", str(self.pid), "--all", "--wd=/", "--"]
-
-    @property
-    def network(self) -> list[str]:
-        """What runs a command of ours in its network."""
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
 
     @property
     def root(self) -> Path:
@@ -113,6 +110,7 @@ def booted(folder: Path) -> Iterator[Machine]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            text=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
         )
     try:
@@ -123,7 +121,7 @@ def booted(folder: Path) -> Iterator[Machine]:
         _remove(group)
 
 
-def _wait(process: "subprocess.Popen[bytes]", log_file: Path) -> Machine:
+def _wait(process: "subprocess.Popen[str]", log_file: Path) -> Machine:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + START_TIMEOUT
     while True:
@@ -133,7 +131,7 @@ def _wait(process: "subprocess.Popen[bytes]", log_file: Path) -> Machine:
         if time.monotonic() > deadline:
             raise NoMachineError(f"systemd has not started in {START_TIMEOUT} s: {said}")
         with contextlib.suppress(OSError, ValueError):
-            machine = Machine(int(children.read_text()))
+            machine = Machine(int(children.read_text()), Namespace(process))
             if Path(f"/proc/{machine.pid}/exe").readlink().name == "systemd":
                 done = machine.attempt("systemctl", "is-system-running")
                 if done.stdout.strip() in {"running", "degraded"}:
