@@ -3,8 +3,10 @@
 A client's outbox (derp.relay.outbox) may drop from its head: what it holds is for one client, and
 who floods that client hurts nobody else. A link carries everybody's packets. So here each sender
 has lanes of its own: the link takes from them in turns, as many bytes from each, and what is too
-much is dropped from the sender that has most waiting. Disco packets go first, as for clients, but
-only for a part of what is sent, since any packet may look like one.
+much is dropped from the sender that has most waiting. Where it is too much for all peers together
+(derp.relay.queuememory), a link is as long as its longest lane: many who send a little have no long
+queue. Disco packets go first, as for clients, but only for a part of what is sent, since any packet
+may look like one.
 
 What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
 two packets of one sender and kind in another order than they came, bytes that are held and not
@@ -62,8 +64,8 @@ class FairLanes(Holder):
             self._lanes[source] = lane
         lane.put(entry)
         self._settle()
-        while (excess := self.held - self._limit) > 0:
-            self.pay(excess)
+        while self.held > self._limit and self._runs.held:
+            self.pay(self.held - self._limit)
         if self.pool.held > self.pool.limit:
             self.pool.relieve()
 
@@ -116,7 +118,13 @@ class FairLanes(Holder):
 
     def _settle(self) -> None:
         """Account for what is held by now."""
-        self.add(self._runs.held + SENDER_COST * len(self._lanes) - self.held)
+        change = self._runs.held + SENDER_COST * len(self._lanes) - self.held
+        self.pool.held += change
+        self.held += change
+        longest = self._runs.longest()
+        size = 0 if longest is None else longest.held
+        if not self.least <= size < self.below:
+            self.pool.rank(self, size)
 
     def __bool__(self) -> bool:
         return bool(self._lanes)

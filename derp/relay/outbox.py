@@ -105,7 +105,7 @@ class Lane(Holder):
             self.drop_head(excess)
         # Only now, so that a full lane does not change its rank twice.
         if self.held >= self.below:
-            pool.rank(self)
+            pool.rank(self, self.held)
         if pool.held > pool.limit:
             pool.relieve()
 

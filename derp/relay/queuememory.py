@@ -76,8 +76,11 @@ class Pool(Generic[H]):
 
     def relieve(self) -> None:
         """Have the longest pay until what is held is within the limit, or nobody has anything."""
-        while self.held > self.limit and (longest := self.longest()) is not None:
-            longest.pay(self.held - self.limit)
+        while (excess := self.held - self.limit) > 0 and (longest := self.longest()) is not None:
+            longest.pay(excess)
+            if self.held - self.limit == excess:
+                # A mistake in one queue must not keep everybody here for ever.
+                break
 
     def longest(self) -> H | None:
         """Return who pays next, of the highest rank; None where nobody has anything."""
@@ -90,9 +93,9 @@ class Pool(Generic[H]):
             self._highest -= 1
         return None
 
-    def rank(self, holder: H) -> None:
-        """Rank a holder by its size, which has left the bounds of its rank."""
-        ranks, old, new = self._ranks, holder.rank, rank_of(holder.held)
+    def rank(self, holder: H, size: int) -> None:
+        """Rank a holder by its size, which is not one of its rank."""
+        ranks, old, new = self._ranks, holder.rank, rank_of(size)
         if old:
             del ranks[old][holder]
         if new:
@@ -130,7 +133,7 @@ class Holder:
         self.pool.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:
-            self.pool.rank(self)
+            self.pool.rank(self, held)
 
 
 class QueueMemory:

@@ -191,7 +191,8 @@ SETUPS = (
     ),
     Setup(
         "a blog's unit with --a and quotes",
-        '/usr/local/bin/derper --hostname derp.example.com --certmode letsencrypt --stun --a ":443"',
+        "/usr/local/bin/derper --hostname derp.example.com "
+        '--certmode letsencrypt --stun --a ":443"',
     ),
     Setup(
         "one with a key file that is not there yet",

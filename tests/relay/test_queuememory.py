@@ -288,6 +288,28 @@ def test_many_full_queues_hold_no_more_than_the_bound() -> None:
     assert all(drops)
 
 
+def test_a_link_is_as_long_as_its_longest_lane() -> None:
+    """Each of its senders is like a client's queue: the many do not pay for the few."""
+    memory = QueueMemory(4 << 20)
+    lost: list[bool] = []
+    box = FairBox(lambda disco, packets, payload: lost.append(disco), memory.queued)
+    for number in range(100):
+        source = number.to_bytes(KEY_LENGTH)
+        run = run_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
+        box.put(run, 5, source, 0.0, disco=False)
+    assert box._fair.held > 500_000
+    flooded(64, memory)
+    assert not lost
+    # One that floods the link itself is the one that pays.
+    source = bytes((1,)) * KEY_LENGTH
+    run = run_of(FrameType.FORWARD_PACKET, source, [1000])
+    for _ in range(1000):
+        box.put(run, 1, source, 0.0, disco=False)
+    assert len(lost) > 900
+    assert sum(len(lane.entries) == 1 for lane in lanes_of(box)) == 100
+    assert memory.held <= 4 << 20
+
+
 def test_who_takes_what_is_sent_loses_nothing_to_those_who_do_not() -> None:
     memory = QueueMemory(4 << 20)
     flooded(64, memory)

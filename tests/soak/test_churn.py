@@ -177,5 +177,6 @@ async def test_a_minute_of_churn_leaves_nothing_behind(tmp_path: Path) -> None:
         await settled(relay, 0)
         assert consistent(relay)
         assert metric(relay, "goroutines") <= tasks - CLIENTS
+        assert metric(relay, "derper_queue_bytes") == 0
         assert relay.stop() == 0
         assert not any("Traceback" in line or "bug" in line for line in relay.log)
