@@ -72,5 +72,6 @@ def debug_access(config: Config, key: DebugKey) -> DebugAccess:
     return DebugAccess(
         names=frozenset({config.hostname.lower()}),
         networks=(*single, *config.debug_trusted_cidrs),
+        proxies=config.trusted_proxies,
         key=lambda: key.value,
     )

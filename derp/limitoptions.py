@@ -51,5 +51,6 @@ class LimitOptions:
         variable="DERP_TRUSTED_PROXIES",
         placeholder="LIST",
         usage="Networks of reverse proxies in front of the relay, such as 10.0.0.0/8, with commas "
-        "between them: the limits for one network do not count there, nor for 127.0.0.1 and ::1.",
+        "between them: the limits for one network do not count there, nor for 127.0.0.1 and ::1; "
+        "and /debug/ is closed to who comes from there.",
     )

@@ -80,6 +80,8 @@ class DebugAccess:
     """What the relay is called, in lower case, beside its addresses and localhost."""
     networks: Sequence[IPNetwork] = ()
     """Who may see the pages beside loopback and the tailnet."""
+    proxies: Sequence[IPNetwork] = ()
+    """Where proxies are that the operator has named, some of which may leave no sign."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
     """Returns the key that opens the pages as of now; empty for none."""
 
@@ -96,7 +98,7 @@ class DebugAccess:
                 "debug pages are for loopback and the tailnet; "
                 "-debug-allow-ip, -debug-trusted-cidrs and -debug-key-file open them to others"
             )
-        if sign := proxy_sign(request):
+        if sign := self._named_proxy(request.remote) or proxy_sign(request):
             return (
                 f"debug pages are not for who comes through a proxy ({sign}): "
                 f"ask the relay itself, or use -debug-key-file"
@@ -117,10 +119,13 @@ class DebugAccess:
         shown = next((value for name, value in fields if name == "debugkey"), "")
         return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
 
+    def _named_proxy(self, remote: str) -> str:
+        address = _remote(remote)
+        named = address is not None and any(address in network for network in self.proxies)
+        return "-trusted-proxies" if named else ""
+
     def _is_trusted(self, remote: str) -> bool:
-        address = _parse(remote)
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = _remote(remote)
         if address is None:
             return False
         known = address.is_loopback or is_tailscale(address)
@@ -152,6 +157,14 @@ def proxy_sign(request: Request) -> str:
     if "upgrade" in connection and not request.header(b"upgrade"):
         return "Connection: upgrade"
     return ""
+
+
+def _remote(text: str) -> IPAddress | None:
+    """Parse a peer's address; one of IPv4 that came by IPv6 is of IPv4."""
+    address = _parse(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _parse(text: str) -> IPAddress | None:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import golang
 import pytest
 import trustme
 from proxies import KINDS, Kind, Proxy
 from proxies import running as proxy_running
-from relay import Relay, TestCA, running
+from relay import Relay, TestCA, free_port, running
 from untested import tell
 
 DEBUG_KEY = "correct-horse-battery-staple"
@@ -40,7 +41,7 @@ def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
 
 @pytest.fixture(scope="session")
 def relays(test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Relay]]:
-    """A relay with TLS, and one without, for proxies that serve it."""
+    """A relay with TLS, one without for proxies that serve it, and one that knows of its proxy."""
     command = [sys.executable, "-m", "derp"]
     made = {}
     for name in ("plain", "tls"):
@@ -51,7 +52,14 @@ def relays(test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         test_ca.issue(folder, "localhost")
         flags = ["-hostname", "localhost", "-debug-key-file", str(key)]
         made[name] = Relay(name, command, folder, tls=name == "tls", flags=flags)
-    with running(made["plain"]), running(made["tls"]):
+    made["closed"] = attrs.evolve(
+        made["tls"],
+        name="closed",
+        port=free_port(),
+        http_port=free_port(),
+        flags=[*made["tls"].flags, "-trusted-proxies", "127.0.0.1/32"],
+    )
+    with running(made["plain"]), running(made["tls"]), running(made["closed"]):
         yield made
 
 

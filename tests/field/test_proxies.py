@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEBUG_KEY
-from proxies import Proxy
+from proxies import KINDS, Kind, Proxy, running
 from relay import Relay, TestCA, environment
 
 CHECKS = (
@@ -85,6 +85,20 @@ def test_debug_pages(proxy: Proxy, test_ca: TestCA, host: str) -> None:
             assert "through a proxy" in body
     status, body = get(proxy.port, "/derp/probe", test_ca, host)
     assert status == 200, body
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.passes_tls], ids=lambda kind: kind.name)
+def test_debug_pages_behind_a_proxy_that_is_named(
+    kind: Kind, relays: dict[str, Relay], test_ca: TestCA, tmp_path: Path
+) -> None:
+    """Then they are closed, though TLS is passed on as it is."""
+    pair = {"plain": relays["plain"], "tls": relays["closed"]}
+    with running(kind, tmp_path / "proxy", test_ca, **pair) as proxy:
+        status, body = get(proxy.port, "/debug/varz", test_ca)
+        assert status == 403, body
+        assert "a proxy (-trusted-proxies)" in body
+        status, body = get(proxy.port, f"/debug/varz?debugkey={DEBUG_KEY}", test_ca)
+        assert status == 200, body
 
 
 def test_debug_pages_with_the_key(proxy: Proxy, test_ca: TestCA) -> None:

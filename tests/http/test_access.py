@@ -162,6 +162,25 @@ class TestNetworks:
         assert "Host" in refusal(host=b"evil.example", **there)
 
 
+class TestNamedProxies:
+    """They may pass TLS on as it is, and so add no header."""
+
+    ACCESS = DebugAccess(
+        frozenset({"derp.example"}),
+        networks=[ipaddress.ip_network("172.16.0.0/12")],
+        proxies=[ipaddress.ip_network(text) for text in ("127.0.0.1/32", "172.17.0.1/32")],
+        key=lambda: b"secret",
+    )
+
+    @pytest.mark.parametrize("remote", ["127.0.0.1", "::ffff:127.0.0.1", "172.17.0.1"])
+    def test_closed(self, remote: str) -> None:
+        assert "a proxy (-trusted-proxies)" in refusal(remote=remote, access=self.ACCESS)
+
+    @pytest.mark.parametrize("remote", ["127.0.0.2", "::1", "172.17.0.2"])
+    def test_others_are_not(self, remote: str) -> None:
+        assert refusal(remote=remote, access=self.ACCESS) == ""
+
+
 class TestKey:
     """Who shows it is in, wherever from and by whatever name; tsweb.AllowDebugAccess."""
 
