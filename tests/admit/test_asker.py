@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derp.admit.asker import Asker
@@ -101,6 +101,7 @@ async def test_a_crowd_that_does_not_stop(autojump_clock: Clock) -> None:
     assert found[Outcome.REFUSED] >= 0.9 * 60 / 0.06
 
 
+@settings(max_examples=40)
 @given(
     takes=st.floats(math.log(0.001), math.log(0.9 * PATIENCE)).map(math.exp),
     work=st.sampled_from([lambda: Parallel(1), lambda: Parallel(3), Parallel, Sharing]),
@@ -282,6 +283,23 @@ async def test_a_newcomer_is_not_behind_a_crowd_of_another_network(autojump_cloc
             assert told.took <= 2.0
 
 
+async def test_one_that_takes_long_while_others_do_not_gets_its_answer(
+    autojump_clock: Clock,
+) -> None:
+    class Odd(Server):
+        async def ask(self, question: Question) -> Answer:
+            await trio.sleep(3.0 if question == MEMBER else 0.0)
+            return await super().ask(question)
+
+    door = Door(Odd(0.1, Parallel()))
+    async with trio.open_nursery() as nursery:
+        for number in range(500):
+            nursery.start_soon(door.come, number / 50, stranger(number))
+        await trio.sleep(1.0)
+        told = await door.ask(MEMBER)
+    assert (told.outcome, told.took) == (Outcome.REFUSED, pytest.approx(3.1, abs=0.2))
+
+
 async def test_who_goes_away_leaves_its_turn_to_others(autojump_clock: Clock) -> None:
     server = Server(0.5, Parallel())
     door = Door(server)
@@ -291,7 +309,9 @@ async def test_who_goes_away_leaves_its_turn_to_others(autojump_clock: Clock) ->
                 door.crowd(gone, 10)
                 await trio.testing.wait_all_tasks_blocked()
                 door.crowd(nursery, 1, start=10)
-    assert [told.question for told in door.told] == [stranger(10)]
+    assert [(told.question, told.outcome) for told in door.told] == [
+        (stranger(10), Outcome.REFUSED)
+    ]
     assert not door.asker._limiter.under_way
     assert server.under_way == 0
 
