@@ -20,7 +20,7 @@ LOGGED = 256 << 10
 """Bytes by which the log may grow in ten seconds, of attackers who have no more than the link."""
 PENDING = 160 * MIB
 """Bytes for all together who have not logged in, whatever they do."""
-QUEUES = 80 * MIB
+QUEUES = 144 * MIB
 """Bytes for the queues of all clients together."""
 
 
