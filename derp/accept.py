@@ -9,6 +9,7 @@ leaves only some are logged, for the sake of those who may come in. Until its lo
 pending, and may be closed for others (`derp.relay.pending`).
 """
 
+import contextlib
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -104,9 +105,11 @@ class Door:
             self._report(end, remote, {"remote": str(remote)})
             return False
         if full:
-            # Its number is of the reserve; the one of the connection that went is not.
-            reserved, sock = sock, sock.dup()
-            reserved.close()
+            # Its number is of the reserve; the one of the connection that went is not. Somebody
+            # else may have taken that.
+            with contextlib.suppress(OSError):
+                reserved, sock = sock, sock.dup()
+                reserved.close()
         if self.engine is not None:
             server.metrics.tls_accepted_connections += 1
         pending.abort = partial(self._abort, sock)
@@ -119,12 +122,14 @@ class Door:
         try:
             await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
-            # Whoever ended it for others knows the reason.
-            error = pending.end or error
             # Tracebacks hold this frame, its own and its cause's: a cycle would keep all of the
             # connection until the garbage collector looks.
             end = error.with_traceback(None)
             end.__cause__ = end.__context__ = None
+            if pending.end is not None:
+                # Whoever ended it for others knows the reason.
+                end = pending.end.with_traceback(None)
+                end.__cause__ = end.__context__ = None
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
             end = InternalFault(repr(error))

@@ -28,6 +28,10 @@ from derp.wire.login import ClientInfo
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds from the handoff to a complete client info (Go: Server.accept)."""
 
+VERDICT_WAIT: Final = 7.0
+"""Seconds for which a client that waits for a verdict makes room for nobody, unless its network has
+by far the most connections."""
+
 logger = log.get("client")
 
 
@@ -144,6 +148,7 @@ async def _admit(server: Server, transport: Transport, key: bytes, pending: Pend
     with trio.CancelScope() as scope:
         if pending is not None:
             pending.cancel = scope.cancel
+            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
         verdict = await server.gate.admit(Question(key, transport.remote.host))
         # One answer may be what many wait for.
         await transport.turn()

@@ -267,7 +267,8 @@ def _pending_connections(config: Config, workers: int) -> PendingConnections:
     """Make the account of what has not logged in, for one of so many processes."""
     most = config.per_network_pending_limit
     if most:
-        most = max(1, min(most // workers, process.max_fds() // 4))
+        # The kernel shares connections out by chance: a small part of a small limit is too little.
+        most = max(1, min(max(most // workers, min(most, 64)), process.max_fds() // 4))
     return PendingConnections(
         rate=config.per_network_accept_limit / workers,
         most=most,

@@ -18,6 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from derp.accept import Door
 from derp.admit.memory import Verdict
 from derp.admit.question import Question
+from derp.client import VERDICT_WAIT
 from derp.config import Config
 from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http import server
@@ -133,7 +134,7 @@ def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]
         ({}, 1, 500, 512),
         ({}, 4, 125, 128),
         ({"per_network_pending_limit": 0}, 1, 500, 10_000),
-        ({"per_network_pending_limit": 3}, 4, 500 / 4, 1),
+        ({"per_network_pending_limit": 3}, 4, 500 / 4, 3),
         ({"per_network_pending_limit": 10_000}, 1, 500, 1024),
         ({"per_network_accept_limit": 0}, 1, 5000, 512),
     ],
@@ -146,7 +147,7 @@ def test_the_limits_are_those_of_the_flags(
     rate: float,
     most: int,
 ) -> None:
-    """Of `most` pending connections, and of 4096 descriptors a quarter; divided by the workers."""
+    """A quarter of 4096 descriptors at most; divided by the workers, but not below 64."""
     monkeypatch.setattr("derp.metrics.process.max_fds", lambda: 4096)
     config = Config(dev=True, addr=Address("", 0), trusted_proxies=(ip_network("10.0.0.0/8"),))
     config = attrs.evolve(config, **flags)
@@ -229,10 +230,33 @@ async def test_one_that_waits_for_the_gate_is_ended_too(
             while not gate.waiting:
                 await wait_all_tasks_blocked()
         await trio.sleep(GRACE)
+        # It has shown its key, and waits for others.
+        front.connect()
+        await wait_all_tasks_blocked()
+        assert gate.waiting == 1
+        await trio.sleep(VERDICT_WAIT)
         front.connect()
         await wait_all_tasks_blocked()
         assert gate.waiting == 0
-        assert front.ends() == {"too_many_pending": 1}
+        assert front.ends() == {"too_many_pending": 2}
+
+
+async def test_one_that_waits_for_the_gate_makes_room_after_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(PendingConnections(most=2)) as front:
+        gate = front.server.gate = Gate()
+        client = front.connect()
+        client.sendall(REQUEST + front.info())
+        with trio.fail_after(1000):
+            while not gate.waiting:
+                await wait_all_tasks_blocked()
+        idle = front.connect()
+        await trio.sleep(GRACE)
+        front.connect()
+        await wait_all_tasks_blocked()
+        assert gate.waiting == 1
+        assert not is_open(idle)
 
 
 async def test_a_newcomer_gets_the_number_of_the_one_that_went() -> None:

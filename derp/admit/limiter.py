@@ -127,9 +127,9 @@ class Limiter(Generic[T]):
             (self._others, limit),
         ):
             while queue and len(self.under_way) < room:
-                turn = queue.pop()
-                if now + self.enough <= turn.deadline:
-                    self._begin(turn, now)
+                turn, begins = queue.pop(), self._soonest(now)
+                if begins + self.enough <= turn.deadline:
+                    self._begin(turn, begins)
                     return turn
                 # It is still told if the source is down.
                 self._too_late.add(turn)
@@ -185,19 +185,25 @@ class Limiter(Generic[T]):
         """Return how many questions beyond the limit a source can take that has one worker."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
-    def _begin(self, turn: T, now: float) -> None:
-        turn.begins, turn.alone, turn.failed = now, not self.under_way, False
-        if self._one_at_a_time:
-            turn.begins = min(max(now, self._busy_until), now + MAX_PAUSE)
+    def _soonest(self, now: float) -> float:
+        """Return when the next question is to be asked."""
+        return max(now, self._busy_until) if self._one_at_a_time else now
+
+    def _begin(self, turn: T, begins: float) -> None:
+        turn.begins, turn.alone, turn.failed = begins, not self.under_way, False
         if len(self.under_way) == 1:
             next(iter(self.under_way)).alone = False
         self.under_way.add(turn)
 
     def _give_up(self, turn: T, now: float) -> None:
         self.under_way.discard(turn)
+        if turn.begins > now:
+            # It was never asked.
+            return
         self._gave_up = now
         if not self._is_down:
-            self._busy_until = max(now, self._busy_until) + max(self._alone_took, WORK)
+            busy = max(now, self._busy_until) + max(self._alone_took, WORK)
+            self._busy_until = min(busy, now + MAX_PAUSE)
 
     def _answered(self, turn: T, now: float, *, is_full: bool) -> None:
         took = now - turn.begins

@@ -11,7 +11,7 @@ DATA_FOR_EMPTY_RECORD: Final = 16 << 10
 """Bytes of data for which there may be another record without data: a thousandth of what libraries
 encrypt with one key."""
 RECORDS_A_TURN: Final = 128
-"""Most TLS records that are decrypted at a time; one that changes the keys costs as much as many."""
+"""Most TLS records that are decrypted at a time; one that changes the keys costs as much as ten."""
 MAX_APPETITE: Final = 128 << 10
 MIN_APPETITE: Final = 4 << 10
 

@@ -83,7 +83,11 @@ class Resolver(trio.abc.HostnameResolver):
             del self._waiting[args]
             self._threads += 1
             work, deliver = partial(self._work, args), partial(self._deliver, token, args)
-            trio.lowlevel.start_thread_soon(work, deliver)
+            try:
+                trio.lowlevel.start_thread_soon(work, deliver)
+            except RuntimeError:
+                # The process may have no more threads.
+                self._close(args, socket.gaierror(socket.EAI_AGAIN, "no thread for a look-up"))
 
     def _work(self, args: _Args) -> _Found | Exception:
         try:
@@ -96,8 +100,11 @@ class Resolver(trio.abc.HostnameResolver):
             token.run_sync_soon(self._end, args, outcome.unwrap())
 
     def _end(self, args: _Args, found: _Found | Exception) -> None:
+        self._close(args, found)
+        self._start()
+
+    def _close(self, args: _Args, found: _Found | Exception) -> None:
         self._threads -= 1
         look_up = self._under_way.pop(args)
         look_up.found = found
         look_up.done.set()
-        self._start()

@@ -62,7 +62,11 @@ class TCPTransport:
         elif self.lobby is None:
             await self._wait(trio.lowlevel.wait_readable)
         else:
-            await self.lobby.readable(self._open_fd())
+            fd = self._open_fd()
+            try:
+                await self.lobby.readable(fd)
+            except (trio.ClosedResourceError, OSError) as error:
+                raise PeerVanished("the connection was closed") from error
 
     async def turn(self) -> None:
         """Let others go first; see Transport."""

@@ -47,6 +47,7 @@ RESERVE: Final = 32
 """One part in so many of the memory is for LOOPBACK alone."""
 HOARD: Final = 8
 GRACE: Final = 2.0
+MOST_LOOKED_AT: Final = 8
 BURST_SECONDS: Final = 2.0
 MOST_IDLE: Final = 4096
 """Networks without a pending connection that are remembered, the latest ones; each only until its
@@ -56,14 +57,17 @@ bucket is full again. To be forgotten early is no way round the rate for whoever
 class Pending:
     """One connection until it has logged in or ended, and then no more than a mark."""
 
-    __slots__ = ("abort", "cancel", "connections", "end", "held", "network", "since")
+    __slots__ = ("abort", "cancel", "connections", "end", "held", "network", "room", "since")
 
     def __init__(
-        self, connections: "PendingConnections", network: "_Network | None", now: float
+        self, connections: "PendingConnections", network: "_Network | None", now: float, room: int
     ) -> None:
         self.connections: PendingConnections | None = connections
         self.network = network
         self.since = now
+        """When it came, or has shown its key."""
+        self.room = room
+        """Bytes that all may hold together for it to get more."""
         self.held = COST
         self.end: ConnectionEnd | None = None
         """Why it was ended for others."""
@@ -82,6 +86,11 @@ class Pending:
         elif self.end is not None:
             raise self.end
 
+    def wait_for_verdict(self, until: float) -> None:
+        """Note that the peer has shown its key, and waits: until then it is no old one."""
+        if self.connections is not None:
+            self.connections.renew(self, until)
+
     def log_in(self) -> None:
         """Note that the peer has logged in. Raises what has ended the connection if it has been."""
         if self.end is not None:
@@ -93,6 +102,17 @@ class Pending:
         if self.connections is not None:
             self.connections.leave(self)
             self.connections = self.network = self.abort = self.cancel = None
+
+
+def _oldest(connections: dict[Pending, None], now: float) -> Pending:
+    """Return the first that does not wait for a verdict, if there is one among the first few."""
+    for _ in range(MOST_LOOKED_AT):
+        oldest = next(iter(connections))
+        if oldest.since <= now:
+            break
+        del connections[oldest]
+        connections[oldest] = None
+    return oldest
 
 
 class _Site:
@@ -178,7 +198,7 @@ class PendingConnections:
         room = self._memory if host in LOOPBACK else self._room
         if full or self.held + COST > room:
             self._end(self._who_goes(network, now), NoRoom("it had to make room for others"))
-        pending = Pending(self, network, now)
+        pending = Pending(self, network, now, room)
         self._pending[pending] = None
         if network is not None:
             self._enter(pending, network)
@@ -217,7 +237,7 @@ class PendingConnections:
             )
         if not self._most or len(network.pending) < self._most:
             return True
-        oldest = next(iter(network.pending))
+        oldest = _oldest(network.pending, now)
         reason = f"{self._most} connections from {network.name} have not logged in"
         if now - oldest.since < GRACE:
             raise TooManyPending(reason)
@@ -227,10 +247,21 @@ class PendingConnections:
     def hold(self, pending: Pending, held: int) -> None:
         """Count so many bytes for a connection from now on. Raises NoRoom."""
         change = held - pending.held
-        if change > 0 and self.held + change > self._room:
+        if change > 0 and self.held + change > pending.room:
             raise NoRoom("there is no more memory for connections that have not logged in")
         pending.held = held
         self._count(pending.network, change)
+
+    def renew(self, pending: Pending, since: float) -> None:
+        """Take a connection for the newest, which came at `since`."""
+        pending.since = since
+        network = pending.network
+        known = [self._pending]
+        if network is not None and network.site is not None:
+            known += [network.pending, network.site.pending]
+        for connections in known:
+            del connections[pending]
+            connections[pending] = None
 
     def leave(self, pending: Pending) -> None:
         """Count a connection no longer; to be called once."""
@@ -254,7 +285,7 @@ class PendingConnections:
         if hoarder is not None and hoarder.held >= HOARD * (mine + COST):
             return next(iter(hoarder.pending))
         among = site.pending if site is not None and site in largest else self._pending
-        oldest = next(iter(among), None)
+        oldest = _oldest(among, now) if among else None
         if oldest is None or now - oldest.since < GRACE:
             raise NoRoom("there is no room for another connection that has not logged in")
         return oldest

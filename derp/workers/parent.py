@@ -122,6 +122,10 @@ class Parent:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=crew.size)
+            # Who comes now is refused at once, unless systemd keeps the sockets.
+            for sockets in self._prepared.shared:
+                for sock in sockets.all:
+                    sock.close()
             await crew.stop()
             nursery.cancel_scope.cancel()
         if self._failed:

@@ -219,10 +219,39 @@ def test_before_one_is_alone_the_source_gets_time_for_what_was_given_up(played: 
 
 def test_that_time_is_bounded(played: Played) -> None:
     (first,) = played.begin()
+    played.end(first, NO, 2.0)
+    played.answered(12)
+    played.limiter.recall_all(played.now)
+    gave_up = played.now
+    played.now += STALE
+    (turn,) = played.begin()
+    assert turn.begins == gave_up + MAX_PAUSE
+
+
+def test_what_was_never_asked_takes_none(played: Played) -> None:
+    """As a question whose client is let in by another source meanwhile."""
+    (asked,) = played.begin()
+    played.limiter.leave(asked, played.now)
+    (first,) = played.begin()
+    assert first.begins > played.now
     for _ in range(20):
         played.limiter.leave(first, played.now)
-        (first,) = played.begin()
-    assert first.begins == played.now + MAX_PAUSE
+        (another,) = played.begin()
+        assert another.begins == first.begins
+        first = another
+
+
+def test_nobody_gets_a_turn_who_will_have_left_by_then(played: Played) -> None:
+    (asked,) = played.begin()
+    played.limiter.leave(asked, played.now)
+    played.limiter.take_waiting()
+    hasty = Turn("hasty", played.now + played.limiter.enough)
+    played.limiter.wait(hasty)
+    patient = Turn("patient", played.now + 100.0)
+    played.limiter.wait(patient)
+    assert played.begin() == [patient]
+    # It is still told if the source is down.
+    assert played.limiter.take_waiting() == [hasty]
 
 
 def test_it_passes(played: Played) -> None:

@@ -170,3 +170,21 @@ async def test_the_c_library_itself() -> None:
     Resolver().install()
     found = await trio.socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
     assert {sockaddr[0] for *_, sockaddr in found} & {"127.0.0.1", "::1"}
+
+
+async def test_where_there_are_no_more_threads(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a limit: each look-up fails, and later ones are made again."""
+    resolver = Resolver(server.look_up)
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "start_thread_soon", no_thread)
+        for _ in range(2 * MOST):
+            with pytest.raises(socket.gaierror, match="no thread"):
+                await resolver.getaddrinfo(b"a.example", 80)
+    server.answer()
+    assert await resolver.getaddrinfo(b"a.example", 80) == FOUND
