@@ -13,8 +13,7 @@ and Trio has its turn when STAY and LINGER are over, and the steps under way. Wh
 nothing else runs. So it stays only while no client's task, and none that sends what is queued, is
 under way on its own (`under_way`); and it leaves at once when an *urgent* socket is readable, one
 that Trio watches for somebody: STUN's, the listeners', and the lobby's, for connections before
-login.
-All else may be that late: timers, signals, what threads have to tell.
+login. All else may be that late: timers, signals, what threads have to tell.
 
 What comes from many at once does not keep the others waiting: a round of steps is over after TURN
 seconds, and of clients that hang up only HANG_UPS are seen to in one turn of the event loop, since

@@ -14,10 +14,10 @@ How it works, and what must never happen here:
   method, and never call their `write_eof`, which would end every connection. What is received
   lies in the one buffer until the next await, when any other connection may overwrite it.
 - After the handshake OpenSSL is given whole records only; the beginning of another is held here.
-  So it is known how many it takes up: no more than RECORDS_A_TURN at a time, since a record that
-  changes the keys costs as much as ten of data. Of those without data there may be some, and more
-  for as much data as comes with them (RecordBudget).
-- Ciphertext goes to OpenSSL in pieces of FEED_SIZE, so that the shared BIO stays small.
+  So it is known how many it takes up: no more than FEED_RECORDS at a time, since a record that
+  changes the keys costs as much as ten of data. Where one of them has no data, the rest waits until
+  others have had their turn. Of such records there may be some, and more for as much data as comes
+  with them (RecordBudget).
 - A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
   the context depends on what the client asks for (`TLSEngine.choose`), the bytes are kept by a
   HelloReader until then; afterwards OpenSSL is given all of them.
@@ -33,14 +33,18 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from derp.errors import PeerVanished, TLSFailed
-from derp.net.budgets import RECORDS_A_TURN, ReadBudget, RecordBudget
+from derp.net.budgets import ReadBudget, RecordBudget
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.transport import Endpoint
 from derp.wire.clienthello import ClientHello, HelloReader, is_server_hello, is_whole
 from derp.wire.records import MAX_RECORD, whole_records
 
 FEED_SIZE: Final = 64 << 10
-"""Most bytes of ciphertext that OpenSSL is given at a time."""
+"""Most bytes of ciphertext that OpenSSL is given at a time, ..."""
+FEED_RECORDS: Final = 64
+"""... and most records."""
+FEEDS_A_TURN: Final = 16
+"""How often it is given some before others have their turn."""
 
 MAX_UNSENT: Final = 1 << 20
 """Bytes that may wait for a peer that makes OpenSSL answer, and does not listen."""
@@ -114,7 +118,7 @@ class TLSTransport(TCPTransport):
         # without more of it.
         self._held = b""
         self._undone = False
-        # None as long as each record has data, and few are small.
+        # None as long as each record has data.
         self._budget: RecordBudget | None = None
         # Whether nothing more is read, and what was wrong, if anything.
         self._ended = False
@@ -197,11 +201,10 @@ class TLSTransport(TCPTransport):
         """Decrypt what has arrived into `view`; see Transport."""
         if self._undone:
             return self._decrypt_held(view)
-        engine, budget = self._engine, self._budget
+        engine = self._engine
         space = engine.space
-        if budget is not None or len(view) < RECEIVE_SIZE:
-            size = RECEIVE_SIZE if budget is None else budget.appetite
-            space = space[: min(len(view), size)]
+        if len(view) < RECEIVE_SIZE:
+            space = space[: len(view)]
         received = self._receive(space)
         self.more = received == len(space)
         if received <= 0:
@@ -229,22 +232,21 @@ class TLSTransport(TCPTransport):
         """Decrypt the records in `ciphertext[place:end]` into `view[total:]`; return the new total.
 
         Returns -1 at an end with nothing before it. What is not a whole record yet is held until
-        the rest of it has come; so is what there is no space for, and what is more than
-        RECORDS_A_TURN.
+        the rest of it has come; so is what there is no space for, and what is more than one turn
+        may have.
         """
         engine = self._engine
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
         space = len(view)
-        begin = place
-        left = RECORDS_A_TURN
+        feeds = FEEDS_A_TURN
         records = empty = 0
         while total < space:
             start = place
             feed_end = end if end - start <= FEED_SIZE else start + FEED_SIZE
-            place, records = whole_records(engine.buffer, start, feed_end, left)
+            place, records = whole_records(engine.buffer, start, feed_end, FEED_RECORDS)
             if not records:
                 break
-            left -= records
+            feeds -= 1
             incoming.write(ciphertext[start:place])
             try:
                 while True:
@@ -259,26 +261,26 @@ class TLSTransport(TCPTransport):
                         break
             except ssl.SSLWantReadError:
                 # So many had no data in them.
-                empty += records
-                records = 0
+                empty = records
+                records = feeds = 0
             except ssl.SSLError as error:
                 return self._end(total, self._failed(error))
-            if place == end:
+            if place == end or not feeds:
                 break
         if total == space or place < end:
             fed = place
             place -= len(self._drained())
             empty += records - whole_records(engine.buffer, place, fed, records)[1]
             self._held = bytes(ciphertext[place:end])
-            if total == space or not left:
+            if total == space or not feeds:
                 self._undone = self.more = True
             else:
                 self._undone = False
         elif self._held or self._undone:
             self._held, self._undone = b"", False
-        if empty or not left or self._budget is not None:
+        if empty or self._budget is not None:
             budget = self._budget or RecordBudget()
-            if not budget.spend(total, empty, 0 if left else place - begin):
+            if not budget.spend(total, empty):
                 return self._end(total, TLSFailed("the peer sends records without data"))
             self._budget = None if budget.unneeded else budget
         if engine.outgoing.pending:

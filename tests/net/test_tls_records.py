@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from derp.errors import TLSFailed
 from derp.net.budgets import (
@@ -16,12 +17,9 @@ from derp.net.budgets import (
     DATA_FOR_EMPTY_RECORD,
     FREE_EMPTY_RECORDS,
     FREE_READS,
-    MAX_APPETITE,
-    RECORDS_A_TURN,
     ReadBudget,
-    RecordBudget,
 )
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import FEED_RECORDS, FEEDS_A_TURN, TLSEngine, TLSTransport
 from tests.net.records import ALERT, APPLICATION_DATA, RecordWriter
 from tests.net.tls_peer import (
     HERE,
@@ -46,6 +44,10 @@ async def feed(transport: TLSTransport, client: RawClient, data: bytes) -> int:
         await transport.wait_readable()
         found += max(0, transport.read_into(view))
     return found
+
+
+def data_of(writer: RecordWriter, count: int) -> bytes:
+    return b"".join(writer.record(APPLICATION_DATA, b"x") for _ in range(count))
 
 
 def updates(writer: RecordWriter, count: int) -> bytes:
@@ -110,33 +112,49 @@ async def test_much_data_earns_records_without_any(
     transport.abort()
 
 
-async def test_a_turn_has_few_records_whatever_is_in_them(
+async def test_a_turn_has_few_records_of_data(
     engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets, tmp_path: Path
 ) -> None:
     transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
-    data = random.Random(1).randbytes(1000)
-    await client.stream.send_all(
-        b"".join(writer.record(APPLICATION_DATA, bytes((byte,))) for byte in data)
-    )
+    most = FEED_RECORDS * FEEDS_A_TURN
+    data = random.Random(1).randbytes(3 * most + 100)
+    sent = b"".join(writer.record(APPLICATION_DATA, bytes((byte,))) for byte in data)
     view = memoryview(bytearray(1 << 20))
     found = b""
-    turns = 0
-    while len(found) < len(data):
-        await transport.wait_readable()
-        count = transport.read_into(view)
-        assert 0 < count <= RECORDS_A_TURN
-        assert transport.more or len(found) + count == len(data)
-        found += view[:count]
-        turns += 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.stream.send_all, sent)
+        await trio.testing.wait_all_tasks_blocked()
+        while len(found) < len(data):
+            await transport.wait_readable()
+            count = transport.read_into(view)
+            found += view[:count]
+            assert count <= most
+            assert transport.more or len(found) == len(data) or count < most
     assert found == data
-    assert turns == -(-len(data) // RECORDS_A_TURN)
+    transport.abort()
 
+
+async def test_a_turn_has_fewer_records_without_data(
+    engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets, tmp_path: Path
+) -> None:
+    transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
+    view = memoryview(bytearray(1 << 20))
+    sent = data_of(writer, FEED_RECORDS) + updates(writer, 8) + data_of(writer, 3 * FEED_RECORDS)
+    await client.stream.send_all(sent)
+    await transport.wait_readable()
+    assert transport.read_into(view) == 2 * FEED_RECORDS - 8
+    assert transport.more
+    # Others have had their turn.
+    assert transport.read_into(view) == 2 * FEED_RECORDS + 8
+    assert not transport.more
+
+    await client.stream.receive_some(1 << 20)
     await client.stream.send_all(updates(writer, 1000))
     await transport.wait_readable()
     with pytest.raises(TLSFailed):
         transport.read_into(view)
     answers = await client.stream.receive_some(1 << 20)
-    assert answers.count(b"\x17\x03\x03") <= RECORDS_A_TURN
+    assert answers.count(b"\x17\x03\x03") <= FEED_RECORDS
     transport.abort()
 
 
@@ -304,14 +322,3 @@ def test_reads_are_in_proportion_to_what_they_bring() -> None:
     while budget.spend(BYTES_FOR_READ - 1):
         reads += 1
     assert reads == FREE_READS * BYTES_FOR_READ
-
-
-def test_many_small_records_are_read_a_few_at_a_time() -> None:
-    budget = RecordBudget()
-    assert budget.unneeded
-    assert budget.spend(100, 0, RECORDS_A_TURN * 40)
-    assert budget.appetite == RECORDS_A_TURN * 40
-    while not budget.unneeded:
-        before = budget.appetite
-        assert budget.spend(100, 0, 0)
-        assert budget.appetite == min(2 * before, MAX_APPETITE)
