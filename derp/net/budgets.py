@@ -6,7 +6,7 @@ FREE_READS: Final = 64
 BYTES_FOR_READ: Final = 128
 """Bytes for which there may be another read: a quarter of the smallest segments that TCP has."""
 
-FREE_EMPTY_RECORDS: Final = 64
+FREE_EMPTY_RECORDS: Final = 32
 DATA_FOR_EMPTY_RECORD: Final = 16 << 10
 """Bytes of data for which there may be another record without data: a thousandth of what libraries
 encrypt with one key."""

@@ -261,7 +261,7 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     transport.write(big)
     assert transport.unsent
     before = transport.unsent
-    sent = updates(writer, 30)
+    sent = updates(writer, 12)
     await feed(transport, client, sent + writer.record(APPLICATION_DATA, b"x"))
     assert transport.unsent > before
     transport.write(b"after all that")
@@ -276,9 +276,9 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     assert received == big + b"after all that"
 
     transport.write(big)
-    monkeypatch.setattr("derp.net.tls.MAX_UNSENT", transport.unsent + 500)
+    monkeypatch.setattr("derp.net.tls.MAX_UNSENT", transport.unsent + 200)
     with pytest.raises(TLSFailed, match="asks for answers and does not read them"):
-        await feed(transport, client, updates(writer, 30))
+        await feed(transport, client, updates(writer, 12))
     transport.abort()
 
 
