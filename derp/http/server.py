@@ -358,12 +358,11 @@ class _FrontEnd:
 
     async def _linger(self) -> None:
         allowed = 4 * MAX_BODY
-        budget = ReadBudget()
         with trio.move_on_after(self._deadlines.linger), contextlib.suppress(ConnectionEnd):
             while allowed > 0:
                 await self._transport.wait_readable()
                 count = self._transport.read_into(self._scratch)
-                if count < 0 or not budget.spend(count):
+                if count < 0 or not self._budget.spend(count):
                     return
                 allowed -= count
 
