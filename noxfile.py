@@ -286,7 +286,9 @@ def hostile(session: nox.Session) -> None:
     """Attack the relay, and the Go derper to compare: `-s hostile -- --long` takes much longer."""
     _install(session, "test")
     _install_go(session)
-    _pytest(session, "tests/hostile", "--theirs", _go_derper(session))
+    theirs = f"--theirs={_go_derper(session)}"
+    # What other files are named among the arguments may not decide which settings count.
+    _pytest(session, "-c", "tests/hostile/pytest.ini", "tests/hostile", theirs)
 
 
 @nox.session(python=PYTHONS[0])
