@@ -51,7 +51,7 @@ TURN: Final = 0.005
 """Seconds after which Trio has its turn, though there are more steps to take."""
 HANG_UPS: Final = 32
 """Sockets at most that are closed by their peers, and are seen to in one turn of the event loop."""
-_EVENTS: Final = 16
+_EVENTS: Final = 32
 """Sockets to read from at most before the next look at the clock."""
 _READABLE: Final = select.EPOLLIN
 _WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
