@@ -150,9 +150,9 @@ class Door:
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
         self.server.metrics.ended(end)
         if "client" in fields:
-            if self.server.is_worth_a_line("left", fields["client"], remote.host):
-                reason = "closed" if end is None else f"{end.reason}: {end}"
-                logger.info("left", **fields, reason=reason)
+            reason = "closed" if end is None else f"{end.reason}: {end}"
+            is_worth_a_line = self.server.is_worth_a_line("left", fields["client"], remote.host)
+            (logger.info if is_worth_a_line else logger.debug)("left", **fields, reason=reason)
         elif end is not None and type(end) in CROWDED:
             if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
                 logger.info("refused", **fields, reason=f"{end.reason}: {end}")

@@ -89,8 +89,8 @@ async def serve(
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit
-        if server.is_worth_a_line("joined", fields["client"], transport.remote.host):
-            logger.info("joined", **fields)
+        is_worth_a_line = server.is_worth_a_line("joined", fields["client"], transport.remote.host)
+        (logger.info if is_worth_a_line else logger.debug)("joined", **fields)
         await _read(connection, rest)
     finally:
         server.unschedule(connection)

@@ -81,7 +81,9 @@ async def clients() -> AsyncIterator[Clients]:
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Derper]:
+def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Derper]:
+    # Every join has a line then, however many there are of one key.
+    monkeypatch.setenv("DERP_DEBUG_LOGS", "1")
     with derper(tmp_path, "-workers", "2", tls=False) as running:
         running.wait_for("workers share the work")
         yield running
