@@ -219,16 +219,21 @@ async def test_an_end_before_the_task_has_begun(autojump_clock: trio.testing.Moc
         assert front.ends() == {"no_room": 1}
 
 
+async def at_the_gate(front: Front) -> Gate:
+    """Have a client that has shown its key wait for a verdict."""
+    gate = front.server.gate = Gate()
+    front.connect().sendall(REQUEST + front.info())
+    with trio.fail_after(1000):
+        while not gate.waiting:
+            await wait_all_tasks_blocked()
+    return gate
+
+
 async def test_one_that_waits_for_the_gate_is_ended_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(PendingConnections(most=1)) as front:
-        gate = front.server.gate = Gate()
-        client = front.connect()
-        client.sendall(REQUEST + front.info())
-        with trio.fail_after(1000):
-            while not gate.waiting:
-                await wait_all_tasks_blocked()
+        gate = await at_the_gate(front)
         await trio.sleep(GRACE)
         # It has shown its key, and waits for others.
         front.connect()
@@ -245,12 +250,7 @@ async def test_one_that_waits_for_the_gate_makes_room_after_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(PendingConnections(most=2)) as front:
-        gate = front.server.gate = Gate()
-        client = front.connect()
-        client.sendall(REQUEST + front.info())
-        with trio.fail_after(1000):
-            while not gate.waiting:
-                await wait_all_tasks_blocked()
+        gate = await at_the_gate(front)
         idle = front.connect()
         await trio.sleep(GRACE)
         front.connect()
