@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
 
 def _pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
     # Dozens of relays are started: compile them once.
-    env = {"PYTHONDONTWRITEBYTECODE": "", **variables}
+    # And the path of a unix socket has 107 bytes at most: below a checkout it may be too long.
+    env = {"PYTHONDONTWRITEBYTECODE": "", "TMPDIR": tempfile.gettempdir(), **variables}
     session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
 
 
