@@ -122,14 +122,10 @@ class Door:
         try:
             await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
-            # Tracebacks hold this frame, its own and its cause's: a cycle would keep all of the
-            # connection until the garbage collector looks.
-            end = error.with_traceback(None)
-            end.__cause__ = end.__context__ = None
+            end = error.without_frames()
             if pending.end is not None:
                 # Whoever ended it for others knows the reason.
-                end = pending.end.with_traceback(None)
-                end.__cause__ = end.__context__ = None
+                end = pending.end.without_frames()
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly, but not without end.
             end = InternalFault(repr(error))

@@ -28,7 +28,7 @@ task is the only place that catches a ConnectionEnd: it turns it into one log li
 under the class's `reason`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class DerperError(Exception):
@@ -63,6 +63,15 @@ class ConnectionEnd(DerperError):
     """Why a connection ended; `reason` is its label in logs and metrics."""
 
     reason: ClassVar[str] = "ended"
+
+    def without_frames(self) -> Self:
+        """Return it without its traceback, and without its cause, which has one, too.
+
+        They hold the frame that caught it, and that holds this: a cycle, which would keep all of a
+        connection until the garbage collector looks.
+        """
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class TooManyConnections(ConnectionEnd):

@@ -180,9 +180,7 @@ async def _connection(server: Server, sock: socket.socket) -> None:
     try:
         await client.serve_sibling(server, transport)
     except ConnectionEnd as error:
-        # As in derp.accept: its traceback holds this frame.
-        end = error.with_traceback(None)
-        end.__cause__ = end.__context__ = None
+        end = error.without_frames()
     except Exception:
         # A mistake of ours must end this connection only, and loudly.
         logger.exception("a worker's connection was ended by a bug")
