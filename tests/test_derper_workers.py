@@ -74,16 +74,20 @@ class Clients:
 
 
 @pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
+def every_join_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only at level debug has every join of one key a line, however many there are."""
+    monkeypatch.setenv("DERP_DEBUG_LOGS", "1")
+
+
+@pytest.fixture
+async def clients(every_join_is_logged: None) -> AsyncIterator[Clients]:
     made = Clients()
     yield made
     await made.streams.aclose()
 
 
 @pytest.fixture
-def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Derper]:
-    # Every join has a line then, however many there are of one key.
-    monkeypatch.setenv("DERP_DEBUG_LOGS", "1")
+def relay(tmp_path: Path, every_join_is_logged: None) -> Iterator[Derper]:
     with derper(tmp_path, "-workers", "2", tls=False) as running:
         running.wait_for("workers share the work")
         yield running
