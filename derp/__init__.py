@@ -55,3 +55,5 @@ A packet:  net.poller ► reader ► net.tls ► wire.runs ► relay.hub ► con
 Imports point down this list; `stun` and `certs`, beside this package, import nothing of it. Pure
 code does no I/O and knows no clock. `lint-imports` holds both.
 """
+
+__version__ = "0.1.0"

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+import derp
 from derp import flags, knobs, log
 from derp.config import Config, flag_table
 from derp.errors import StartError, UsageError
@@ -132,14 +133,9 @@ def version_text() -> str:
     Its own comes first, as in the Go derper's.
     """
     import ssl  # noqa: PLC0415 - as above
-    from importlib import metadata  # noqa: PLC0415
 
-    try:
-        version = metadata.version("trio-derper")
-    except metadata.PackageNotFoundError:
-        version = "0.0.0+uninstalled"
     openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
-    return f"{version} (trio-derper, Python {platform.python_version()}, {openssl})"
+    return f"{derp.__version__} (trio-derper, Python {platform.python_version()}, {openssl})"
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -2,9 +2,6 @@
 
 What must never happen here: an await in `deliver`, since the run lies in the shared read buffer; an
 exception that reaches the sender because its receiver has failed.
-
-Measured with `nox -s bench -- --only rtt --only inflight`: 55 to 75 µs there and back through two
-relayings, where the Go derper takes 77 to 104; 512 packets in flight, none lost.
 """
 
 from collections.abc import Collection

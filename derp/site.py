@@ -7,12 +7,12 @@ import struct
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Final, NamedTuple
 
 import attrs
 import trio
 
+import derp
 from derp.admit.gate import Gate
 from derp.certificates.served import Status
 from derp.certificates.tasks import Certificates
@@ -98,7 +98,7 @@ class View:
         config, server, hub = self.config, self.server, self.server.hub
         known = hub.known
         return Gauges(
-            version=version(),
+            version=derp.__version__,
             started=self.age.started,
             uptime=self.age.seconds,
             tasks=tasks(),
@@ -182,11 +182,6 @@ def make_site(
 
 
 @functools.cache
-def version() -> str:
-    """Return the version of this program."""
-    return metadata.version("trio-derper")
-
-
 def tasks() -> int:
     """Return how many Trio tasks there are in this process."""
     return trio.lowlevel.current_statistics().tasks_living
@@ -208,7 +203,7 @@ def certificate(status: Status) -> Certificate:
 def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -> list[Fact]:
     """Return what /debug/ says of the relay as a whole; its queues hold so many bytes."""
     return [
-        ("Version", version()),
+        ("Version", derp.__version__),
         ("Uptime", f"{age.seconds:.0f} s"),
         ("Machine", platform.node()),
         ("TLS hostname", config.hostname),

@@ -20,8 +20,6 @@ class RenewalInfo:
     start: datetime
     end: datetime
     """The window in which to renew; it may have passed, as for a certificate to be revoked."""
-    explanation_url: str
-    """Why, for the operator; "" where the authority says nothing."""
     ask_again_in: float
     """Seconds until it should be asked for again, from a minute to a day."""
 
@@ -62,12 +60,10 @@ def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
     start, end = (_timestamp(window[edge]) for edge in ("start", "end"))
     if end < start:
         raise ValueError("the window ends before it starts")
-    url = answer.get("explanationURL")
     wait = ASK_AGAIN if retry_after is None else retry_after
     return RenewalInfo(
         start=start,
         end=end,
-        explanation_url=url if isinstance(url, str) else "",
         ask_again_in=min(max(wait, _SOONEST), _LATEST),
     )
 

@@ -7,8 +7,6 @@ hub, and taken back when it says so, or when the link ends, however that comes a
 
 What must never happen here: an await in `forward`, since the run lies in the shared read buffer,
 or an exception from it; a key that outlives the link in the hub.
-
-Measured with `nox -s bench -- --only mesh-10k --only mesh-best`.
 """
 
 from typing import Final

@@ -9,10 +9,9 @@ and is not imported here, since counting must stay free of I/O.
 from derp.metrics.counters import DropReason, Histogram, Metrics
 from derp.metrics.expvar import render as render_expvar
 from derp.metrics.gauges import Certificate, Gauges, Process
-from derp.metrics.varz import CONTENT_TYPE, render
+from derp.metrics.varz import render
 
 __all__ = [
-    "CONTENT_TYPE",
     "Certificate",
     "DropReason",
     "Gauges",

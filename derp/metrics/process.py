@@ -48,8 +48,8 @@ def resident_bytes() -> int:
 def count_fds() -> int:
     """Return how many file descriptors are open. Raises OSError where there is no /proc."""
     directory = "/proc/self/fd"
-    # The size is the number since Linux 6.2. To list them takes 20 ms where 15,000 are open, and
-    # a descriptor of its own.
+    # The size is the number since Linux 6.2. A listing takes long where many are open, and a
+    # descriptor of its own.
     return os.stat(directory).st_size or len(os.listdir(directory)) - 1  # noqa: PTH116, PTH208
 
 

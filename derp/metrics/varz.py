@@ -20,8 +20,6 @@ from derp.metrics.variables import (
     variables,
 )
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
 _PREFIXES: Final = ("counter", "gauge")
 
 

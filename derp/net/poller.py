@@ -23,9 +23,6 @@ left out.
 What must never happen here: a `step` that waits; one whose exception gets anywhere but to the
 task whose connection it is, or that ends `run`, and with it the relay; a socket that is closed
 while it is lent.
-
-Measured with `nox -s bench -- --only many-1000x5 --only many-200x20 --only rtt`: CPU time for a
-packet from 107 to 66 µs with 1000 clients, from 117 to 67 µs with 200.
 """
 
 import contextlib

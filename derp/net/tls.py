@@ -21,9 +21,6 @@ How it works, and what must never happen here:
 - A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
   the context depends on what the client asks for (`TLSEngine.choose`), the bytes are kept by a
   HelloReader until then; afterwards OpenSSL is given all of them.
-
-Measured with `nox -s micro -- --piece tls --fast`: 4 to 5 µs to read one record of 1400 bytes, 150
-for 90 of them; 3 µs to write one packet, 47 for a run of 128 KiB.
 """
 
 import contextlib

@@ -8,10 +8,6 @@ queue within that time; whoever sends little, or waits for answers, is read at o
 Whether gathering pays is found out by trying: two peers who answer each other packet by packet
 look like a stream, but nothing gathers. After a try that did not pay the next one is put off,
 twice as long each time.
-
-Measured with `nox -s bench -- --only cpu-10k --only cpu-30k --only tailscaled`: CPU time for a
-packet from 64 to 22 µs at 10,000 a second, and from 24 to 16 s for a GB between two tailscaled;
-the median delay of those packets from 0.07 to 0.8 ms.
 """
 
 from collections.abc import Callable

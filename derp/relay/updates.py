@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 UPDATES_AT_ONCE: Final = 256
-"""Most frames that are made at a time: each takes 6 µs, and everybody waits for it."""
+"""Most frames that are made at a time: all other clients wait meanwhile."""
 
 FrameOf = Callable[[bytes], bytes]
 """Called with a key; returns the frame that says whether it is connected."""

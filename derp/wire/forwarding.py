@@ -9,9 +9,6 @@ to client, frames that belong together stay together: one look-up, one write.
 
 Invariants: only whole frames are touched; a run's frames have one source and one destination, and
 are all disco packets or all not.
-
-Measured with `nox -s micro -- --piece forwarding --fast`: 0.3 to 0.4 µs a packet on the way out,
-0.5 µs on the way in; 1 to 2 µs for one that comes alone.
 """
 
 from typing import Final

@@ -9,8 +9,6 @@ import ipaddress
 import struct
 from typing import Final
 
-import attrs
-
 from derp.errors import NotPermitted, ProtocolViolation
 
 PROTOCOL_VERSION = 2
@@ -127,14 +125,6 @@ def check_header(kind: int, length: int, *, mesh: bool = False) -> bool:
     return True
 
 
-def looks_like_disco(packet: bytes | bytearray | memoryview) -> bool:
-    """Whether a packet is one of Tailscale's path-discovery messages (Go: LooksLikeDiscoWrapper).
-
-    Such a packet is 6 bytes DISCO_MAGIC, 32 bytes sender key, 24 bytes nonce, NaCl box.
-    """
-    return len(packet) >= MIN_DISCO_LENGTH and packet[: len(DISCO_MAGIC)] == DISCO_MAGIC
-
-
 def frame(kind: FrameType, payload: bytes = b"") -> bytes:
     """Build one frame."""
     return HEADER.pack(kind, len(payload)) + payload
@@ -149,11 +139,6 @@ def server_key(public_key: bytes) -> bytes:
     return frame(FrameType.SERVER_KEY, MAGIC + public_key)
 
 
-def recv_packet(source: bytes, packet: bytes) -> bytes:
-    """Build the frame that hands `packet` from the client `source` to another."""
-    return frame(FrameType.RECV_PACKET, source + packet)
-
-
 def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
     """Build the frame that tells that `key` has left, or was never here."""
     return frame(FrameType.PEER_GONE, key + bytes((reason,)))
@@ -164,18 +149,6 @@ PEER_PRESENT_LENGTH: Final = _PRESENT.size
 """Bytes of a PeerPresent payload, as it is made here."""
 
 
-@attrs.frozen
-class Present:
-    """What a PeerPresent frame tells (Go: derp.PeerPresentMessage)."""
-
-    key: bytes
-    host: str = ""
-    """The client's IP address; "" where an old relay does not tell it."""
-    port: int = 0
-    flags: PresentFlags = attrs.field(default=PresentFlags(0))
-    """0 where an old relay does not tell them."""
-
-
 def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
     """Build the frame that tells a watcher that `key` is connected, from `host`, an IP address."""
     address = ipaddress.ip_address(host)
@@ -183,25 +156,9 @@ def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes
     return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
 
 
-def parse_peer_present(payload: bytes) -> Present:
-    """Read a PeerPresent payload; what later versions add is ignored. Raises ProtocolViolation."""
-    if len(payload) < KEY_LENGTH:
-        raise ProtocolViolation(f"PEER_PRESENT frame of {len(payload)} bytes, expected 32 or more")
-    if len(payload) < KEY_LENGTH + 18:
-        return Present(payload[:KEY_LENGTH])
-    key, packed, port, flags = _PRESENT.unpack(payload[: _PRESENT.size].ljust(_PRESENT.size, b"\0"))
-    address = ipaddress.IPv6Address(packed)
-    return Present(key, str(address.ipv4_mapped or address), port, PresentFlags(flags))
-
-
 def pong(data: bytes) -> bytes:
     """Build the answer to a ping whose first 8 bytes are `data`."""
     return frame(FrameType.PONG, data)
-
-
-def health(problem: str) -> bytes:
-    """Build the frame whose sentence a client shows to its user; "" clears it."""
-    return frame(FrameType.HEALTH, problem.encode())
 
 
 def restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:

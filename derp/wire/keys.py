@@ -49,11 +49,6 @@ def parse_node_public(text: str) -> bytes:
     return _parse_hex(text, _PUBLIC_PREFIX)
 
 
-def parse_node_public_untyped(text: str) -> bytes:
-    """Read 64 hex digits of either case, without a prefix. Raises KeyFormatError."""
-    return _parse_hex(text, "")
-
-
 @attrs.frozen(eq=False, repr=False)
 class NodePrivate:
     """A private node key and the public key that belongs to it.
@@ -93,11 +88,6 @@ class NodePrivate:
     def parse(cls, text: str) -> "NodePrivate":
         """Read `privkey:` and 64 hex digits of either case. Raises KeyFormatError."""
         return cls(_parse_hex(text, _PRIVATE_PREFIX))
-
-    @classmethod
-    def parse_untyped(cls, text: str) -> "NodePrivate":
-        """Read 64 hex digits of either case, without a prefix. Raises KeyFormatError."""
-        return cls(_parse_hex(text, ""))
 
     def secret_text(self) -> str:
         """Give `privkey:` and 64 lower-case hex digits. Matches NodePrivate.MarshalText."""

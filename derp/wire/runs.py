@@ -10,10 +10,6 @@ Invariants:
 - Only whole frames are rewritten. The bytes of an incomplete frame stay as they came.
 - A run's frames all have one destination, and are all disco packets or all not.
 - A frame that breaks a rule ends the run before it: what came before is still delivered.
-
-Measured with `nox -s bench -- --quick --only best-1400 --only best-200` (TLS 1.3, one core): 4 to
-5 µs of CPU for a packet of 1400 bytes and 2.5 to 3 µs for one of 200, everything included, where
-the Go derper takes 17 to 22 and 12 to 15.
 """
 
 from typing import Final

@@ -7,6 +7,7 @@ same. What a worker had counted when it was last asked stays in the sum after it
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import derp
 from derp.admit.gate import Gate
 from derp.certificates.tasks import Certificates
 from derp.config import Config
@@ -21,7 +22,6 @@ from derp.site import (
     gate_problems,
     relay_facts,
     tasks,
-    version,
 )
 from derp.workers.asking import Crew
 from derp.workers.control import Handler, Json
@@ -161,7 +161,7 @@ class Pages:
     def _own(self, lives: Sequence[Life]) -> Share:
         """Return the supervisor's own share, which stands for the relay."""
         gauges = Gauges(
-            version=version(),
+            version=derp.__version__,
             started=self._age.started,
             uptime=self._age.seconds,
             tasks=tasks(),

@@ -7,7 +7,6 @@ workers, and what was opened or made at the start of the relay, comes with this.
 import os
 import socket
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import attrs
@@ -100,9 +99,7 @@ class Setup:
 
 def this_code() -> str:
     """Name the version of this program, and where it is."""
-    return (
-        f"trio-derper {metadata.version('trio-derper')} in {Path(derp.__file__).resolve().parent}"
-    )
+    return f"trio-derper {derp.__version__} in {Path(derp.__file__).resolve().parent}"
 
 
 def adopt(descriptor: int) -> socket.socket:

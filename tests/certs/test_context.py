@@ -361,8 +361,14 @@ needs_memory_files = pytest.mark.skipif(
 
 @needs_memory_files
 def test_the_key_never_touches_a_disk(pair, monkeypatch):
-    monkeypatch.setattr(tempfile, "mkdtemp", None)
-    make_context(pair, METACERT, HOST)
+    files = []
+    monkeypatch.setattr(tempfile, "mkdtemp", files.append)
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *more: files.append(path) or real(path, *more))
+    context = make_context(pair, METACERT, HOST)
+    handshake = Handshake(context, any_name())
+    assert chain_as_sent(handshake.client.tls)[0] == pair.chain_der[0]
+    assert files == []
 
 
 @needs_memory_files

@@ -169,7 +169,11 @@ async def test_again_and_again(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_nothing_to_do() -> None:
-    await FakeDNS().refresher(BootstrapDNS()).run()
+    fake = FakeDNS()
+    directory = BootstrapDNS()
+    await fake.refresher(directory).run()
+    assert fake.rounds == 0
+    assert not directory.published
 
 
 async def test_addresses_of_localhost() -> None:

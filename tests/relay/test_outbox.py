@@ -14,7 +14,8 @@ from derp.relay.outbox import (
     Outbox,
 )
 from derp.relay.updates import Updates
-from derp.wire.frames import HEADER, recv_packet
+from derp.wire.frames import HEADER
+from tests.support.frames import recv_packet
 
 SOURCE = bytes(range(32))
 

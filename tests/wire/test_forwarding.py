@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, NotPermitted, ProtocolViolation
 from derp.wire import forwarding, runs
-from derp.wire.frames import DISCO_MAGIC, FrameType, frame, looks_like_disco, recv_packet
+from derp.wire.frames import DISCO_MAGIC, FrameType, frame
+from tests.support.frames import looks_like_disco, recv_packet
 
 KEYS = [bytes([n]) * 32 for n in range(1, 5)]
 A, B, C, D = KEYS

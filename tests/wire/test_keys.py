@@ -43,8 +43,6 @@ def test_go_keys(private: str, public: str, short: str):
     assert keys.node_public_text(key.public) == public
     assert keys.parse_node_public(public) == key.public
     assert keys.short(key.public) == short
-    assert keys.NodePrivate.parse_untyped(private.removeprefix("privkey:")).raw == key.raw
-    assert keys.parse_node_public_untyped(public.removeprefix("nodekey:")) == key.public
 
 
 def test_short_form_of_odd_keys():
@@ -121,9 +119,7 @@ def test_bad_private_text_is_not_repeated(text: str):
 def test_any_text_parses_or_is_refused(text: str):
     for parse in (
         keys.parse_node_public,
-        keys.parse_node_public_untyped,
         keys.NodePrivate.parse,
-        keys.NodePrivate.parse_untyped,
     ):
         with pytest.raises(keys.KeyFormatError):
             parse(text)

@@ -12,10 +12,10 @@ from derp.wire.frames import (
     FrameType,
     PresentFlags,
     frame,
-    parse_peer_present,
     peer_present,
 )
 from derp.wire.linkframes import MAX_FRAME, MAX_KEPT, LinkFrames, split_claim, with_claim
+from tests.support.frames import parse_peer_present
 
 KEPT = {0x08: 32, 0x09: 32, 0x12: 8, 0x15: 8}
 KEY = bytes(range(32))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, NotPermitted, ProtocolViolation
 from derp.wire import runs
-from derp.wire.frames import DISCO_MAGIC, FrameType, frame, looks_like_disco
+from derp.wire.frames import DISCO_MAGIC, FrameType, frame
+from tests.support.frames import looks_like_disco
 
 SOURCE = bytes(range(32))
 KEYS = [bytes([n]) * 32 for n in range(3)]

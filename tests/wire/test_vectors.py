@@ -9,6 +9,7 @@ import pytest
 
 from derp.wire import frames, login, runs
 from derp.wire.frames import FrameType, PeerGoneReason
+from tests.support.frames import recv_packet
 
 RECORDED = json.loads(
     Path(__file__).parents[1].joinpath("interop/vectors/frames.json").read_text(encoding="ascii")
@@ -97,13 +98,13 @@ def test_gos_packets_become_what_go_makes_of_them(data: str, _meaning: dict[str,
     _, stop, destination, count = runs.next_run(buffer, 0, len(buffer), source)
     assert (stop, count) == (len(buffer), 1)
     assert destination.hex() == data[10:74]
-    assert buffer == frames.recv_packet(source, packet)
+    assert buffer == recv_packet(source, packet)
 
 
 @pytest.mark.parametrize(("data", "_meaning"), recorded("RecvPacket"))
 def test_our_packets_are_gos(data: str, _meaning: dict[str, Any]) -> None:
     frame = bytes.fromhex(data)
-    assert frames.recv_packet(frame[5:37], frame[37:]) == frame
+    assert recv_packet(frame[5:37], frame[37:]) == frame
 
 
 @pytest.mark.parametrize(("data", "_meaning"), [*recorded("Ping"), *recorded("NotePreferred")])

@@ -64,7 +64,6 @@ def test_a_window():
         RenewalInfo(
             datetime(2030, 3, 1, tzinfo=UTC),
             datetime(2030, 3, 2, tzinfo=UTC),
-            "https://ca.example/why",
             7200.0,
         )
     )
@@ -81,7 +80,6 @@ def test_when_to_ask_again(retry_after, expected):
 def test_other_spellings_of_a_time():
     info = parse_renewal_info(answer("2030-03-01T01:00:00.123456789+01:00"), None)
     assert info.start == datetime(2030, 3, 1, 1, 0, 0, 123456, timezone(timedelta(hours=1)))
-    assert info.explanation_url == ""
 
 
 @pytest.mark.parametrize(
