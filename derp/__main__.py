@@ -1,5 +1,5 @@
 """`python -m derp` is the command `derper`."""
 
-from derp.cli import script
+from derp.cli.main import script
 
 script()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from certs.files import pair_files
 from certs.manual import load
-from derp.cli import main
-from derp.mapentry import Node, make_region
+from derp.cli.main import main
+from derp.derpmap import Node, make_region
 
 HOST = "127.0.0.1"
 PORT, STUN_PORT = 3340, 3478

@@ -24,7 +24,7 @@ import trio
 from derp.errors import PeerVanished
 from derp.net.poller import Poller, Step
 from derp.net.transport import Endpoint
-from derp.relay.moderation import GATHER
+from derp.relay.coalescing import GATHER
 
 SERVER = Endpoint("198.51.100.1", 443)
 CLIENT = Endpoint("192.0.2.7", 40000)

@@ -7,12 +7,12 @@ from typing import Any
 import nacl.public
 import trio
 
-from derp import timers
-from derp.client import serve
 from derp.errors import ConnectionEnd
 from derp.metrics import DropReason
 from derp.net.transport import Endpoint
-from derp.server import Server
+from derp.session import timers
+from derp.session.serve import serve
+from derp.session.state import Server
 from tests.memory_transport import CLIENT, PATIENCE, MemoryTransport, memory_pair
 from tests.peers import Peer
 

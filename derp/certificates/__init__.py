@@ -13,6 +13,7 @@
     listeners      who is told of challenges and new certificates: this process, or others
     plan           which certificates the configuration asks for
     tasks          all of them: loaded at start, then each with tasks of its own
+    clock          the time of day, as a parameter
     following      the same where another process renews: loaded, served, and looked at
 
 Whoever renews only writes files, so that it makes no difference whether it was this process,

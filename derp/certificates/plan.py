@@ -12,7 +12,7 @@ from certs.files import PairFiles, pair_files
 from certs.hostname import IPAddress, parse_ip
 from derp.certificates.served import ByACME, Certificate
 from derp.config import Config
-from derp.options import ConfigError
+from derp.config.field import ConfigError
 
 SHORT_LIVED: Final = "shortlived"
 """The profile under which Let's Encrypt certifies addresses; it lasts about six days."""

@@ -25,8 +25,8 @@ from derp.certificates.listeners import Here, Listeners
 from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import Certificate, Status
 from derp.certificates.watch import Named, install, watch
+from derp.files.ownership import warn_if_swappable
 from derp.net.tls import TLSEngine
-from derp.ownership import warn_if_swappable
 
 MAX_ON_DEMAND: Final = 32
 """Most certificates had on demand: a machine may have more addresses than it can be held to."""

@@ -3,7 +3,7 @@
     from derp import log
 
     logger = log.get("client")
-    logger.info("joined", client=key.short, remote=str(endpoint))
+    logger.info("joined", client=short(key), remote=str(endpoint))
 
 The message is a constant, but where scripts wait for the Go derper's words; what varies is a field,
 and a field that is None is left out. Names are `derper` and `derper.*` in the standard `logging`,
@@ -14,7 +14,8 @@ At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`).
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key gets out. The event loop never waits for whoever reads stderr (see `output`), and
 what strangers can cause at will is summed up (see `coalesce`), but for what a ban is made of (see
-`tries`), and so is what those may cause who come in (see `clients`).
+`tries`), and so is what clients who log in may cause (see `clients`). `logger` is what other
+modules call.
 """
 
 from derp.log.clients import ClientEvents, ClientSummary

@@ -16,10 +16,10 @@ import attrs
 import h11
 import trio
 
-from derp.admit.causes import os_errors
+from derp.config.mesh import MeshRelay
 from derp.errors import NoLink, PeerVanished, TLSFailed
-from derp.meshoptions import MeshRelay
 from derp.net.listener import TCPOptions, endpoint
+from derp.net.oserrors import os_errors
 from derp.net.tls import TLSClientTransport, TLSEngine
 from derp.net.transport import Transport, receive
 

@@ -12,11 +12,11 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, NoLink
-from derp.mesh.backoff import Backoff
+from derp.mesh.handshake import log_in
 from derp.mesh.link import Link, forget_frames
-from derp.mesh.login import log_in
+from derp.net.backoff import Backoff
 from derp.net.transport import Transport
-from derp.server import Server
+from derp.session.state import Server
 from derp.wire.keys import short
 
 LASTED: Final = 10.0

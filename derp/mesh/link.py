@@ -1,9 +1,9 @@
 """One link to another relay: who is there is heard on it, packets for them are forwarded on it.
 
 How it works: `forward` is called by the reader of a local client, on the packet path, and writes
-through or queues as for a client (derp.sender). What comes in is next to nothing, and is read by
-the poller like what calm clients send. The keys that the other relay says it has are told to the
-hub, and taken back when it says so, or when the link ends, however that comes about.
+through or queues as for a client (derp.session.sender). What comes in is next to nothing, and is
+read by the poller like what calm clients send. The keys that the other relay says it has are told
+to the hub, and taken back when it says so, or when the link ends, however that comes about.
 
 What must never happen here: an await in `forward`, since the run lies in the shared read buffer,
 or an exception from it; a key that outlives the link in the hub.
@@ -16,10 +16,10 @@ import trio
 from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation
 from derp.metrics import DropReason
 from derp.net.transport import Transport
-from derp.relay.fairbox import FairBox
-from derp.relay.outbox import Entry, Outbox
-from derp.sender import Sender
-from derp.server import PRIVILEGED_WRITE_TIMEOUT, Server
+from derp.relay.drrqueue import FairBox
+from derp.relay.sendqueue import Entry, Outbox
+from derp.session.sender import Sender
+from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, Server
 from derp.wire.forwarding import forward_frames
 from derp.wire.frames import (
     HEADER_LENGTH,
@@ -77,7 +77,7 @@ class Link(Sender):
     def forward(
         self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
     ) -> None:
-        """Send or queue a run of `packets` RecvPacket frames; see derp.server.Forwarder."""
+        """Send or queue a run of `packets` RecvPacket frames; see derp.session.state.Forwarder."""
         frames = forward_frames(run, packets, destination)
         if self.outbox is not None:
             source = bytes(run[HEADER_LENGTH:PACKET_OVERHEAD])

@@ -6,13 +6,14 @@ from functools import partial
 
 import attrs
 
-from derp import log, meshkey
+from derp import log
 from derp.config import Config
+from derp.files import meshkey
 from derp.mesh.dial import dial, make_context
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
 from derp.net.tls import TLSEngine
-from derp.server import Server
+from derp.session.state import Server
 
 logger = log.get("mesh")
 

@@ -17,7 +17,7 @@ from derp.errors import PeerVanished
 from derp.net.lobby import Lobby
 from derp.net.poller import Loan, Poller, Step
 from derp.net.transport import Endpoint
-from derp.relay.moderation import GATHER
+from derp.relay.coalescing import GATHER
 
 RECEIVE_SIZE = 128 << 10
 """Most bytes asked of a socket at a time: it bounds how long one peer's turn takes."""

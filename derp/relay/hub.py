@@ -3,7 +3,7 @@
 What is connected to another relay of the mesh is known by the link that leads there, and so is
 what is connected to another worker of this one. Where a key is connected to several workers, the
 last writer is active, as among connections of one worker: this worker's connection *yields* to the
-other worker's while that has the higher claim (derp.relay.siblings). It is marked as a duplicate,
+other worker's while that has the higher claim (derp.relay.claims). It is marked as a duplicate,
 so that what it sends is heard of, and takes the key back.
 
 The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
@@ -12,9 +12,9 @@ The hub does nothing itself. `leave` returns those who are to be told, and the c
 from collections.abc import Collection, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
+from derp.relay.claims import Siblings, next_claim
 from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
-from derp.relay.siblings import Siblings, next_claim
 
 RECLAIM_EVERY: Final = 250_000_000
 """Nanoseconds, at least, between two times that a key is taken back from other workers for what a

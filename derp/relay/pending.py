@@ -34,7 +34,7 @@ from typing import Final
 
 from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
 from derp.relay.networks import LOOPBACK, Network, is_in, network_of, site_of
-from derp.relay.ratelimit import TokenBucket
+from derp.relay.tokenbucket import TokenBucket
 
 MEMORY: Final = 128 << 20
 """Bytes that all pending connections may hold together."""

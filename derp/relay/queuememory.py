@@ -10,9 +10,9 @@ or the connection is over. It may be three quarters of the bound, and what is qu
 The more is committed, the less each peer is handed at once; where it is too much all the same, the
 peer with most of it is disconnected.
 
-This knows nothing of how packets are queued (derp.relay.outbox) nor of connections (derp.sender):
-whoever holds something is a `Holder`, keeps its account by `add`, and lets go of something when it
-is told to `pay`.
+This knows nothing of how packets are queued (derp.relay.sendqueue) nor of connections
+(derp.session.sender): whoever holds something is a `Holder`, keeps its account by `add`, and lets
+go of something when it is told to `pay`.
 
 How it works: holders are ranked by size, with four ranks for each doubling from UNIT on. So every
 change takes the same time however many there are, and the longest is known to a quarter, or to a

@@ -3,9 +3,9 @@
     SendPacket / RecvPacket   type 1, length 4, key 32,                    packet
     ForwardPacket             type 1, length 4, source 32, destination 32, packet
 
-The reason for this file is speed. The two differ in length, so that a run (derp.wire.runs) can't be
-rewritten where it lies: it is copied once, in one `join`, frame by frame. As on the way from client
-to client, frames that belong together stay together: one look-up, one write.
+The reason for this file is speed. The two differ in length, so that a run (derp.wire.trains) can't
+be rewritten where it lies: it is copied once, in one `join`, frame by frame. As on the way from
+client to client, frames that belong together stay together: one look-up, one write.
 
 Invariants: only whole frames are touched; a run's frames have one source and one destination, and
 are all disco packets or all not.
@@ -24,7 +24,7 @@ from derp.wire.frames import (
     PACKET_OVERHEAD,
     FrameType,
 )
-from derp.wire.runs import MAX_RUN
+from derp.wire.trains import MAX_RUN
 
 _RECV: Final = int(FrameType.RECV_PACKET)
 _FORWARD: Final = int(FrameType.FORWARD_PACKET)

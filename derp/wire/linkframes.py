@@ -6,7 +6,7 @@ this relay. What is too short or too long for its type is skipped as well, and c
 Client.recvTimeout drops what is short): a link is too much to lose for it.
 
 Workers of one relay tell each other of a key with a PeerPresent frame that has their claim to it
-(derp.relay.siblings) behind the rest: 12 bytes, big-endian.
+(derp.relay.claims) behind the rest: 12 bytes, big-endian.
 """
 
 from collections.abc import Iterator

@@ -1,16 +1,20 @@
-"""More than one process for one relay: workers that share its ports, and who looks after them.
+"""More than one process for one relay: workers that share its ports, and their supervisor.
 
-    parent         the one process that all have in common: prepares, asks, orders, stops; serves
-                   nobody (crew: the processes; setup: what each gets when it starts)
-    worker         a relay in all but that
-    control        what they say to each other: calls with answers
+    supervisor     the one process that all have in common: prepares, asks, orders, stops; serves
+                   nobody
+    pool           the processes of the workers: started, asked, stopped, started anew
+    watchdog       when a worker hangs
+    handover       what a worker gets when it starts
+    worker         a relay in all but what its supervisor does for it
+    rpc            calls between supervisor and worker, each with an answer     (asking: who calls)
+    links          packets go from worker to worker without the supervisor, as in a mesh
 
 What a relay has once is divided between the two:
 
-    certificates   ordered and made there, served here
-    gate           asked there, once for all
-    pages          put together there of what each says (snapshot: here; share, merge: pure)
+    certificates   ordered and made by the supervisor, served by the workers
+    admission      asked by the supervisor, once for all
+    pages          put together by the supervisor of what each worker counts
+                   (workerpages: the worker's part; snapshot, merge: sans-I/O)
 
-Packets go from worker to worker without it: see derp.mesh.siblings, and derp.relay.siblings for
-which of several workers has a key.
+`derp.relay.claims` says which of several workers has a key.
 """

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from derp.workers.control import Json
+from derp.workers.rpc import Json
 
 Call = Callable[[str, Json], Awaitable[Json]]
 """Asks the supervisor; see Control.call. Raises ControlLost."""

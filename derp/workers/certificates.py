@@ -29,7 +29,7 @@ from derp.certificates.plan import Plan
 from derp.certificates.tasks import Announce, Certificates
 from derp.errors import ControlLost
 from derp.workers.asking import Call, Crew
-from derp.workers.control import Handler, Json
+from derp.workers.rpc import Handler, Json
 
 _SHOW: Final = "certificates.show"
 _HIDE: Final = "certificates.hide"

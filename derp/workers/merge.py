@@ -13,7 +13,7 @@ import attrs
 
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import Gauges, Histogram, Metrics, Process
-from derp.workers.share import Share, counters
+from derp.workers.snapshot import Share, counters
 from stun.server import Stats
 
 GAUGES: Final = frozenset(

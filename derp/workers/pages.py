@@ -1,19 +1,19 @@
 """The relay's pages, made by the supervisor of the workers of what each of them says.
 
-Whichever worker is asked by HTTP asks the supervisor (derp.workers.snapshot), and so all show the
-same. What a worker had counted when it was last asked stays in the sum after its end.
+Whichever worker is asked by HTTP asks the supervisor (derp.workers.workerpages), and so all show
+the same. What a worker had counted when it was last asked stays in the sum after its end.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import derp
-from derp.admit.gate import Gate
+from derp.admission.checker import Gate
 from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import Gauges, Metrics, process, render, render_expvar
-from derp.site import (
+from derp.service.status import (
     Age,
     Fact,
     certificate,
@@ -24,10 +24,10 @@ from derp.site import (
     tasks,
 )
 from derp.workers.asking import Crew
-from derp.workers.control import Handler, Json
 from derp.workers.merge import merge, retired
-from derp.workers.share import Share, load
-from derp.workers.snapshot import CHECK, EXPVARS, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
+from derp.workers.rpc import Handler, Json
+from derp.workers.snapshot import Share, load
+from derp.workers.workerpages import CHECK, EXPVARS, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
 from stun.server import Stats
 
 _SILENT: Final = "does not answer"

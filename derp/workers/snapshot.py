@@ -1,113 +1,108 @@
-"""A worker's pages: they show the whole relay, and so it asks the supervisor, who asks them all."""
+"""What one process of the relay has counted, and how that goes to another one as JSON. Pure."""
 
-import os
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import Final
+import enum
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
-from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.http.routes import Awaited, Site
-from derp.mesh.keeper import Keeper
-from derp.server import Server
-from derp.site import Traffic, View, traffic_lines
-from derp.workers.control import Handler, Json
-from derp.workers.share import Share, dump
+from derp.metrics import Gauges, Histogram, Metrics, Process
 from stun.server import Stats
 
-SHARE: Final = "pages.snapshot"
-"""Asks a worker what it has counted, and what it is like; see `derp.workers.share`."""
-CHECK: Final = "pages.check"
-"""Asks a worker what is inconsistent: a walk over all its clients, in which no packet moves."""
-TRAFFIC: Final = "pages.traffic"
-"""Asks for `dump_traffic`: a worker of its clients, the supervisor of all."""
-VARZ: Final = "pages.varz"
-EXPVARS: Final = "pages.expvars"
-FACTS: Final = "pages.facts"
-PROBLEMS: Final = "pages.problems"
-"""Ask the supervisor for what the relay's Site shows."""
+
+@attrs.frozen(kw_only=True)
+class Share:
+    """What a process has counted since its start, and what it is like at one moment."""
+
+    pid: int
+    taken: float
+    """That moment, in seconds, by a clock that all processes of the machine share."""
+    metrics: Metrics
+    gauges: Gauges
+    """Certificates don't go along: one process has them all."""
+    stun: Stats
+    names: BootstrapDNS
+    """Its counters; the names don't go along."""
+    members: int = 0
+    """Connections of logged-in clients."""
+    repeated: Mapping[bytes, int] = attrs.field(factory=dict)
+    """Keys that are connected more than once, perhaps to several processes, and how often here."""
+    links: Sequence[tuple[str, str]] = ()
+    """Names and values for /debug/, of the links to other relays."""
 
 
-@attrs.frozen
-class WorkerPages:
-    """What a worker answers: `site` to those who ask by HTTP, `handlers` to the supervisor."""
-
-    site: Site
-    handlers: Mapping[str, Handler]
-
-
-def make_pages(
-    config: Config,
-    server: Server,
-    stats: Stats,
-    names: BootstrapDNS,
-    challenges: Mapping[str, str] | None,
-    links: Sequence[Keeper],
-    call: Callable[[str], Awaitable[Json]],
-) -> WorkerPages:
-    """Make a worker's pages. `call` asks the supervisor, and raises ControlLost where it can't.
-
-    `challenges` is as in Site, `links` are those to other relays.
-    """
-    view = View(config, server, stats, names, links=links)
-
-    async def share(_: Json) -> Json:
-        return dump(take(view))
-
-    async def check(_: Json) -> Json:
-        return server.hub.check()
-
-    async def traffic(_: Json) -> Json:
-        return dump_traffic(view.traffic())
-
-    async def ask_traffic() -> Sequence[Traffic]:
-        return load_traffic(await call(TRAFFIC))
-
-    site = Site(
-        hostname=config.hostname,
-        public_key=server.public_key,
-        derp=config.derp,
-        home=config.home,
-        bootstrap_dns=names,
-        facts=Awaited(partial(call, FACTS)),
-        varz=Awaited(partial(call, VARZ)),
-        expvars=Awaited(partial(call, EXPVARS)),
-        problems=Awaited(partial(call, PROBLEMS)),
-        traffic=lambda: traffic_lines(ask_traffic),
-        challenges=challenges,
-    )
-    return WorkerPages(site, {SHARE: share, CHECK: check, TRAFFIC: traffic})
+def dump(share: Share) -> dict[str, Any]:
+    """Return what JSON can carry of a share; see `load`."""
+    return {
+        "pid": share.pid,
+        "taken": share.taken,
+        "metrics": {
+            field.name: _dump(getattr(share.metrics, field.name)) for field in attrs.fields(Metrics)
+        },
+        "gauges": attrs.asdict(share.gauges, filter=lambda field, _: field.name != "certificates"),
+        "stun": _counters(share.stun),
+        "names": _counters(share.names),
+        "members": share.members,
+        "repeated": {key.hex(): count for key, count in share.repeated.items()},
+        "links": [list(link) for link in share.links],
+    }
 
 
-def take(view: View) -> Share:
-    """Return what this process has to show at this moment."""
-    hub = view.server.hub
-    # All that are at other workers as well, without a look at each client.
-    elsewhere = [*hub.yielded, *(hub.active.keys() & hub.siblings.best.keys())]
-    repeated = dict.fromkeys(elsewhere, 1)
-    for key, duplicates in hub.duplicates.items():
-        repeated[key] = len(duplicates.members)
+def load(found: Mapping[str, Any]) -> Share:
+    """Make a share of what `dump` has returned in a process of the same version."""
+    metrics = Metrics()
+    for field in attrs.fields(Metrics):
+        empty = getattr(metrics, field.name)
+        setattr(metrics, field.name, _load(found["metrics"][field.name], empty))
+    gauges = dict(found["gauges"])
+    if gauges["process"] is not None:
+        gauges["process"] = Process(**gauges["process"])
     return Share(
-        pid=os.getpid(),
-        taken=time.monotonic(),
-        metrics=view.metrics(),
-        gauges=view.gauges(),
-        stun=view.stats,
-        names=view.names,
-        members=len(hub.members),
-        repeated=repeated,
-        links=view.link_facts(),
+        pid=found["pid"],
+        taken=found["taken"],
+        metrics=metrics,
+        gauges=Gauges(**gauges),
+        stun=Stats(**found["stun"]),
+        names=BootstrapDNS(**found["names"]),
+        members=found["members"],
+        repeated={bytes.fromhex(key): count for key, count in found["repeated"].items()},
+        links=tuple((name, value) for name, value in found["links"]),
     )
 
 
-def dump_traffic(traffic: Sequence[Traffic]) -> Json:
-    """Return what JSON can carry of it."""
-    return [(connection, key.hex(), *figures) for connection, key, *figures in traffic]
+def _counters(stats: Stats | BootstrapDNS) -> dict[str, int]:
+    return {field.name: getattr(stats, field.name) for field in counters(type(stats))}
 
 
-def load_traffic(found: Json) -> list[Traffic]:
-    """Undo `dump_traffic`."""
-    return [Traffic(*each)._replace(key=bytes.fromhex(each[1])) for each in found]
+def counters(kind: type[Stats | BootstrapDNS]) -> "list[attrs.Attribute[int]]":
+    """List what such stats count: what they can be made with."""
+    return [field for field in attrs.fields(kind) if field.init]
+
+
+def _dump(value: Any) -> Any:
+    """Return a number, a histogram or a dict of counts as JSON has it."""
+    if isinstance(value, Histogram):
+        return {"counts": value.counts, "sum": value.sum}
+    if isinstance(value, dict):
+        return [[_plain(key), count] for key, count in value.items()]
+    return value
+
+
+def _load(value: Any, empty: Any) -> Any:
+    """Undo `_dump`; `empty` is what such a thing is at the start."""
+    if isinstance(empty, Histogram):
+        loaded = Histogram(*empty.bounds)
+        loaded.counts, loaded.sum = list(value["counts"]), value["sum"]
+        return loaded
+    if isinstance(empty, dict):
+        known = {_plain(key): key for key in empty}
+        keys = [(tuple(key) if isinstance(key, list) else key, count) for key, count in value]
+        return {known.get(key, key): count for key, count in keys}
+    return value
+
+
+def _plain(key: Hashable) -> Hashable:
+    if isinstance(key, tuple):
+        return tuple(map(_plain, key))
+    return key.value if isinstance(key, enum.Enum) else key

@@ -18,32 +18,24 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.metacert import make_metacert
-from derp import toldlimit
 from derp.certificates.plan import make_plan
 from derp.config import Config
-from derp.debugkey import DebugKey
 from derp.errors import ControlLost, StartError, UsageError
+from derp.files.debugkey import DebugKey
+from derp.files.ratelimit import RateConfig
 from derp.http.routes import Site
 from derp.mesh import plan as mesh_plan
-from derp.mesh import siblings
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.prepared import Prepared
-from derp.rateconfig import RateConfig
-from derp.supervisor import (
-    Event,
-    Events,
-    Role,
-    Running,
-    calm_garbage_collector,
-    serve,
-    started,
-)
+from derp.service.run import Event, Events, Role, Running, calm_garbage_collector, serve, started
+from derp.service.startup import Prepared
+from derp.session import serverinfo
+from derp.workers import links
+from derp.workers.admission import Dismissals, RemoteGate
 from derp.workers.certificates import WorkerCertificates, follow
-from derp.workers.control import Control, Json, receive_first
-from derp.workers.gate import Dismissals, RemoteGate
-from derp.workers.setup import Setup, adopt, this_code
-from derp.workers.snapshot import make_pages
+from derp.workers.handover import Setup, adopt, this_code
+from derp.workers.rpc import Control, Json, receive_first
+from derp.workers.workerpages import make_pages
 
 
 def take_control(words: Sequence[str]) -> socket.socket:
@@ -158,7 +150,7 @@ class WorkerRole(Role):
         server.be_worker(setup.index, setup.sibling_key)
 
         async def set_rate_limit(body: Json) -> None:
-            toldlimit.apply(server, services, RateConfig(*body))
+            serverinfo.apply(server, services, RateConfig(*body))
 
         async def say_so(_: Json) -> None:
             """Answer whether this process is well."""
@@ -174,8 +166,8 @@ class WorkerRole(Role):
             told.update(dismissals.handlers)
             services.start_soon(dismissals.run)
         # As long as there are clients, packets go from worker to worker.
-        connections.start_soon(siblings.answer, adopt(setup.door), server, connections)
-        for keeper in siblings.keepers(server, setup.doors, setup.index):
+        connections.start_soon(links.answer, adopt(setup.door), server, connections)
+        for keeper in links.keepers(server, setup.doors, setup.index):
             connections.start_soon(keeper.run)
         self._begun.set()
 

@@ -10,7 +10,7 @@ from certs.acme.authority import GOOGLE, LETS_ENCRYPT, ExternalAccount
 from certs.files import PairFiles
 from derp.certificates.plan import SHORT_LIVED, OnDemand, Plan, make_plan
 from derp.config import Config
-from derp.values import Address
+from derp.config.checks import Address
 
 CERTDIR = Path("/certs")
 OWN = "https://ca.example/dir"

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from derp import cli
-from derp.commands import healthcheck
+from derp.cli import healthcheck, main
 from derp.config import flag_table
-from derp.drain import FLUSH_SECONDS
-from derp.values import TAILSCALED_SOCKET
-from derp.workers.crew import CLOSING
+from derp.config.checks import TAILSCALED_SOCKET
+from derp.service.drain import FLUSH_SECONDS
+from derp.workers.pool import CLOSING
 from tests.deploy.files import (
     COMPOSE,
     DEPLOY,
@@ -58,7 +57,7 @@ def test_files_are_copied_from_where_they_are(path: Path):
 
 
 def test_a_wrong_flag_is_not_tried_again(capsys: pytest.CaptureFixture[str]):
-    code = cli.main(["-hostname", ""])
+    code = main.main(["-hostname", ""])
     assert "-hostname ''" in capsys.readouterr().err
     for path in (SERVICE, QUADLET):
         settings = unit(path)
@@ -84,7 +83,7 @@ class TestContainers:
         (timeout,) = container(path, "HealthTimeout", "healthcheck.timeout")
         program, command = asked.split()
         assert re.search(rf"ln -s \S+ {program}\b", Image().build)
-        assert cli.main([command, "-h"]) == 0
+        assert main.main([command, "-h"]) == 0
         assert command in capsys.readouterr().out
         assert seconds(timeout) > healthcheck.TIMEOUT
         assert "OnFailure" not in path.read_text("utf-8")

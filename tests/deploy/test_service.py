@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from derp import flags
-from derp.config import Config, flag_table
+from derp.config import Config, flag_table, goflags
 from derp.errors import UsageError
 from tests.deploy.files import QUADLET, SERVICE, SOCKET, unit
 
@@ -37,7 +36,7 @@ def configured(environment_file: str) -> Config:
         else:
             arguments += environment.get(variable[2], "").split()
     table = flag_table(environment, root=False)
-    return Config.from_settings(flags.parse(table, arguments, environment).settings)
+    return Config.from_settings(goflags.parse(table, arguments, environment).settings)
 
 
 def test_the_domain_is_all_it_takes():

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from derp.log.clients import PER_CLIENT, PER_NETWORK, WINDOW, ClientEvents, ClientSummary
 from derp.log.coalesce import MAX_SOURCES
-from derp.relay.ratelimit import TokenBucket
-from derp.server import EVENT_LINES, EVENT_LINES_BURST
+from derp.relay.tokenbucket import TokenBucket
+from derp.session.state import EVENT_LINES, EVENT_LINES_BURST
 
 HOME = "192.0.2.0/24"
 

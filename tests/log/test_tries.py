@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from derp.log.tries import MAX_REMEMBERED, PER_ADDRESS, PER_NETWORK, WINDOW, Tries
 from derp.relay.networks import network_of
-from derp.relay.ratelimit import TokenBucket
+from derp.relay.tokenbucket import TokenBucket
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import trio
 import trio.testing
 import trustme
 
+from derp.config.mesh import MeshRelay
 from derp.errors import NoLink
 from derp.mesh.dial import MAX_HEAD, dial
-from derp.meshoptions import MeshRelay
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions
 from derp.net.tls import TLSClientTransport, TLSEngine
 from derp.net.transport import Transport, receive

@@ -13,11 +13,11 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from derp.errors import NoLink
-from derp.mesh.backoff import Backoff
 from derp.mesh.keeper import Connect, Keeper
 from derp.mesh.link import Link
+from derp.net.backoff import Backoff
 from derp.net.transport import Endpoint, Transport
-from derp.server import Server
+from derp.session.state import Server
 from tests.memory_transport import memory_pair
 from tests.mesh.other import WATCH, Call, OtherRelay, present, restarting
 from tests.peers import frame

@@ -15,7 +15,7 @@ from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation, WriteTim
 from derp.mesh import link as link_module
 from derp.mesh.link import QUIET, Link
 from derp.metrics import DropReason
-from derp.relay.fairbox import LINK_BYTES, SENDER_COST
+from derp.relay.drrqueue import LINK_BYTES, SENDER_COST
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.mesh.other import GONE, PING, PONG, Call, gone, present, restarting
 from tests.peers import SEND, Peer, disco, frame

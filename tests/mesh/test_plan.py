@@ -7,12 +7,12 @@ import pytest
 import trio
 
 from derp.config import Config
+from derp.config.checks import Address
+from derp.config.mesh import MeshRelay
 from derp.errors import UsageError
 from derp.mesh.plan import announce, keepers, make_plan
-from derp.meshoptions import MeshRelay
 from derp.net.listener import TCPOptions
-from derp.server import Server
-from derp.values import Address
+from derp.session.state import Server
 
 KEY = "ab" * 32
 RELAYS = (MeshRelay("derp2"), MeshRelay("derp3", 8443, "10.0.0.3"))

@@ -5,9 +5,9 @@ from typing import Any
 
 from stopwatch import Stopwatch, batches
 
-from derp.relay.outbox import ENTRY_COST, LANE_BYTES, Outbox
 from derp.relay.queuememory import Pool
-from derp.sender import MAX_SEND
+from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, Outbox
+from derp.session.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
 
 SOURCE = bytes(range(32))

@@ -1,9 +1,9 @@
 """Time the pieces of the hot path one by one, so that a regression has an address.
 
 The pieces, each in a file of its own beside this one:
-  scanner     derp.wire.runs: from the bytes of a client to runs of packets
+  scanner     derp.wire.trains: from the bytes of a client to runs of packets
   forwarding  derp.wire.forwarding: runs on their way to and from another relay
-  outbox      derp.relay.outbox: what waits for a slow client, and what is dropped there
+  outbox      derp.relay.sendqueue: what waits for a slow client, and what is dropped there
   tls         derp.net.tls: decrypting, encrypting, shaking hands
 
 How to run

@@ -8,7 +8,7 @@ import itertools
 
 from stopwatch import Measure, Stopwatch, batches
 
-from derp.wire import runs
+from derp.wire import trains
 from derp.wire.frames import DISCO_MAGIC, FrameType, frame
 
 SOURCE = bytes(range(32))
@@ -39,27 +39,27 @@ def measure(sent: bytes, became: bytes, wanted: list[Found], batch: int, loops: 
     return watch.seconds
 
 
-def scan(buffer: bytearray) -> list[runs.Scan]:
+def scan(buffer: bytearray) -> list[trains.Scan]:
     """Find all runs, as a client's reader does."""
     found = []
     start, end = 0, len(buffer)
     while True:
-        scanned = runs.next_run(buffer, start, end, SOURCE)
+        scanned = trains.next_run(buffer, start, end, SOURCE)
         found.append(scanned)
-        if scanned[0] == runs.INCOMPLETE:
+        if scanned[0] == trains.INCOMPLETE:
             return found
         start = scanned[1]
 
 
 def one_packet() -> Measure:
     packet = bytes(1400)
-    wanted = [(runs.PACKETS, DESTINATIONS[0], 1), (runs.INCOMPLETE, b"", 0)]
+    wanted = [(trains.PACKETS, DESTINATIONS[0], 1), (trains.INCOMPLETE, b"", 0)]
     sent = frame(FrameType.SEND_PACKET, DESTINATIONS[0] + packet)
     became = frame(FrameType.RECV_PACKET, SOURCE + packet)
     return functools.partial(measure, sent, became, wanted, 64)
 
 
-def full_read(packet: bytes, destinations: list[bytes], what: int = runs.PACKETS) -> Measure:
+def full_read(packet: bytes, destinations: list[bytes], what: int = trains.PACKETS) -> Measure:
     """A read of 128 KiB that ends amid a frame, to each of `destinations` in turn."""
     frames = [frame(FrameType.SEND_PACKET, key + packet) for key in destinations]
     size = len(frames[0])
@@ -70,7 +70,7 @@ def full_read(packet: bytes, destinations: list[bytes], what: int = runs.PACKETS
         wanted = [(what, destinations[0], whole)]
     else:
         wanted = [(what, destinations[n % len(destinations)], 1) for n in range(whole)]
-    return functools.partial(measure, sent, became, [*wanted, (runs.INCOMPLETE, b"", 0)], 4)
+    return functools.partial(measure, sent, became, [*wanted, (trains.INCOMPLETE, b"", 0)], 4)
 
 
 BENCHMARKS = {
@@ -79,6 +79,6 @@ BENCHMARKS = {
     "128 KiB, packets of 200 bytes": full_read(bytes(200), DESTINATIONS[:1]),
     "128 KiB, 200 bytes to 100 clients in turn": full_read(bytes(200), DESTINATIONS),
     "128 KiB, disco packets": full_read(
-        DISCO_MAGIC.ljust(DISCO_LENGTH, b"\0"), DESTINATIONS[:1], runs.DISCO
+        DISCO_MAGIC.ljust(DISCO_LENGTH, b"\0"), DESTINATIONS[:1], trains.DISCO
     ),
 }

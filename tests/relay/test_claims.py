@@ -11,9 +11,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from derp.config.checks import MOST_WORKERS
+from derp.relay.claims import WORKER_BITS, next_claim
 from derp.relay.hub import RECLAIM_EVERY, Hub
-from derp.relay.siblings import WORKER_BITS, next_claim
-from derp.values import MOST_WORKERS
 
 A, B = (bytes([n]) * 32 for n in range(2))
 START = 4 * RECLAIM_EVERY

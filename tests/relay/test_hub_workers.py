@@ -3,8 +3,8 @@
 import attrs
 import pytest
 
+from derp.relay.claims import next_claim
 from derp.relay.hub import RECLAIM_EVERY, Hub
-from derp.relay.siblings import next_claim
 
 A, B, C = (bytes([n]) * 32 for n in range(3))
 

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from derp.relay.fairbox import SENDER_COST, FairBox, FairLanes
-from derp.relay.outbox import ENTRY_COST, MAX_WAIT, Entry, Lane, Outbox
+from derp.relay.drrqueue import SENDER_COST, FairBox, FairLanes
 from derp.relay.queuememory import (
     LEAST_PIECE,
     UNIT,
@@ -19,7 +18,8 @@ from derp.relay.queuememory import (
     least_of,
     rank_of,
 )
-from derp.sender import BUSY_COST, MAX_SEND
+from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT, Entry, Lane, Outbox
+from derp.session.sender import BUSY_COST, MAX_SEND
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, FrameType
 
 sizes = st.integers(0, 1 << 40) | st.integers(0, 3 * UNIT)

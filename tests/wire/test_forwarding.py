@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, NotPermitted, ProtocolViolation
-from derp.wire import forwarding, runs
+from derp.wire import forwarding, trains
 from derp.wire.frames import DISCO_MAGIC, FrameType, frame
 from tests.support.frames import looks_like_disco, recv_packet
 
@@ -53,11 +53,11 @@ def test_the_largest_packet_is_forwarded_and_one_more_byte_is_refused() -> None:
     packet = bytes(range(256)) * 256
     made = forwarding.forward_frames(memoryview(recv_packet(A, packet)), 1, B)
     assert made == forward(A, B, packet)
-    assert runs.next_run(bytearray(made), 0, len(made), C, True)[:2] == (0x0A, len(made))
+    assert trains.next_run(bytearray(made), 0, len(made), C, True)[:2] == (0x0A, len(made))
     assert first(made)[3:] == (1, recv_packet(A, packet), False)
     wrong = bytearray(forward(A, B, bytes(65537)))
     with pytest.raises(ProtocolViolation, match="of 65601 bytes, expected 64 to 65600"):
-        runs.next_run(wrong, 0, len(wrong), C, True)
+        trains.next_run(wrong, 0, len(wrong), C, True)
 
 
 def test_packets_that_belong_together_stay_together_whatever_their_sizes() -> None:
@@ -101,7 +101,7 @@ def test_a_run_of_disco_packets_ends_before_another_packet() -> None:
 def test_a_run_is_bounded() -> None:
     one = forward(A, B, bytes(1400))
     stop, _, _, count, run, _ = first(one * 200)
-    assert runs.MAX_RUN - len(one) < stop <= runs.MAX_RUN
+    assert trains.MAX_RUN - len(one) < stop <= trains.MAX_RUN
     assert count == stop // len(one)
     assert run == recv_packet(A, bytes(1400)) * count
     for most, expected in ((1, 1), (len(one) * 2 - 1, 1), (len(one) * 7, 7)):
@@ -141,10 +141,10 @@ def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
         start, end = 0, len(buffer)
         while start < end:
             try:
-                what, stop, _, _ = runs.next_run(buffer, start, end, D, True)
+                what, stop, _, _ = trains.next_run(buffer, start, end, D, True)
             except ConnectionEnd:
                 return found, True
-            if what == runs.INCOMPLETE:
+            if what == trains.INCOMPLETE:
                 break
             assert what == FrameType.FORWARD_PACKET
             once = stop
@@ -196,4 +196,4 @@ def test_forwarded_packets_a_byte_at_a_time(data: bytes) -> None:
 
 def test_without_the_mesh_key_the_header_is_enough_to_refuse() -> None:
     with pytest.raises(NotPermitted, match="FORWARD_PACKET frame from a client without"):
-        runs.next_run(bytearray(struct.pack(">BI", 0x0A, 64)), 0, 5, D)
+        trains.next_run(bytearray(struct.pack(">BI", 0x0A, 64)), 0, 5, D)

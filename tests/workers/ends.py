@@ -7,7 +7,7 @@ import trio
 
 from derp.errors import ControlLost
 from derp.workers.asking import Call
-from derp.workers.control import Handler, Json
+from derp.workers.rpc import Handler, Json
 
 ANSWER_WITHIN = 3.0
 """As that of the crew."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Histogram, Metrics, Process
-from derp.workers.share import Share, counters
+from derp.workers.snapshot import Share, counters
 from stun.server import Stats
 
 PROCESS = Process(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Metrics, Process, render
 from derp.workers.merge import GAUGES, merge, retired
-from derp.workers.share import Share, counters
+from derp.workers.snapshot import Share, counters
 from stun.server import Stats
 from tests.workers.shares import PROCESS, any_share, gauges, share
 

@@ -11,10 +11,11 @@ import attrs
 import pytest
 import trio.testing
 
-from derp.admit.gate import Gate
+from derp.admission.checker import Gate
 from derp.certificates.served import Certificate, Status
 from derp.certificates.tasks import Certificates
 from derp.config import Config
+from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.message import Later, Request, Response, Stream, parse_request
@@ -22,14 +23,13 @@ from derp.http.routes import Site, route
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.relay.hub import Hub
-from derp.server import Server
-from derp.site import View
-from derp.values import Address
-from derp.workers.control import Handler, Json
+from derp.service.status import View
+from derp.session.state import Server
 from derp.workers.merge import merge
 from derp.workers.pages import Life, Pages
-from derp.workers.share import dump, load
-from derp.workers.snapshot import make_pages, take
+from derp.workers.rpc import Handler, Json
+from derp.workers.snapshot import dump, load
+from derp.workers.workerpages import make_pages, take
 from stun.server import Stats
 from tests.relays import Relay, running, with_mesh_key
 from tests.workers.shares import PROCESS, share

@@ -7,12 +7,12 @@ import attrs
 import pytest
 
 from derp.config import Config
+from derp.config.checks import Address
 from derp.errors import StartError, UsageError
-from derp.rateconfig import NO_LIMIT
-from derp.values import Address
+from derp.files.ratelimit import NO_LIMIT
 from derp.workers import worker
-from derp.workers.control import send_first
-from derp.workers.setup import Setup, this_code
+from derp.workers.handover import Setup, this_code
+from derp.workers.rpc import send_first
 
 CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
 SETUP = Setup(

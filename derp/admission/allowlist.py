@@ -1,0 +1,111 @@
+"""The list of -verify-client-file: the node keys that may use the relay.
+
+    # the office
+    nodekey:0123…cdef   printer          # where the label is any text
+    nodekey:4567…89ab
+
+One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
+comment. A file with anything else in it, or with no key, is refused as a whole: half a list would
+lock out the rest of the clients, and a key that was mistyped would be noticed late.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from certs.files import open_regular
+from certs.reload import Lasting
+from derp.admission.question import Answer, Outcome, Question
+from derp.errors import DerperError, ReloadError
+from derp.files.ownership import warn_if_swappable
+from derp.wire.keys import KeyFormatError, parse_node_public
+
+MAX_SIZE: Final = 16 << 20
+"""Bytes of the longest list that is read: about 200,000 keys."""
+
+_FLAG: Final = "-verify-client-file"
+
+
+class ListFormError(ValueError):
+    """The text is no list; the message names the line, and repeats nothing of it."""
+
+
+def parse(text: str) -> dict[bytes, str]:
+    """Return the keys of a list, with their labels. Raises ListFormError."""
+    keys: dict[bytes, str] = {}
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        entry = line.partition("#")[0].split(maxsplit=1)
+        if not entry:
+            continue
+        label = entry[1].strip() if len(entry) > 1 else ""
+        error = ListFormError(
+            f"line {number}: want one key, nodekey: and 64 hex digits, then a label if you like; "
+            f"a comment begins with #"
+        )
+        if "nodekey:" in label:
+            raise error
+        try:
+            key = parse_node_public(entry[0])
+        except KeyFormatError:
+            raise error from None
+        keys[key] = label
+    return keys
+
+
+def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
+    """Read the list at `path`, and warn if others could swap it. Blocks.
+
+    Raises `failure`, for the caller to choose.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(MAX_SIZE + 1)
+        warn_if_swappable(path)
+    except OSError as error:
+        raise failure(
+            f"{_FLAG} {str(path)!r}: {error.strerror}; want a file with a node key a line"
+        ) from error
+    if len(data) > MAX_SIZE:
+        raise failure(f"{_FLAG} {str(path)!r}: want a list of at most {MAX_SIZE >> 20} MiB")
+    try:
+        keys = parse(data.decode("utf-8-sig", "replace"))
+    except ListFormError as error:
+        raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
+    if not keys:
+        # More likely a full disk or a mistake than the wish to throw everybody out.
+        raise failure(f"{_FLAG} {str(path)!r}: no key in it; want at least one node key")
+    return keys
+
+
+class Listing:
+    """The list in force: like a Source, but nobody has to wait for it."""
+
+    name = "file"
+
+    def __init__(self, path: Path, keys: Mapping[bytes, str]) -> None:
+        self.path = path
+        self.keys = keys
+        self._change = Lasting((path,))
+
+    def answer(self, question: Question) -> Answer:
+        """Admit who is in the list."""
+        if question.key in self.keys:
+            return Answer(Outcome.ALLOWED, self.keys[question.key])
+        return Answer(Outcome.REFUSED, f"not in {_FLAG}")
+
+    def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
+        """Return the list anew where the file has changed; None where not, or not yet. Blocks.
+
+        A change is read once it has lasted from one look to the next; `at_once` reads the file as
+        it is. Raises ReloadError, once for each state of the file.
+        """
+        if not self._change.look(at_once=at_once):
+            return None
+        try:
+            keys = load(self.path)
+        except ReloadError:
+            if self._change.goes_on(at_once=at_once):
+                return None
+            raise
+        return None if keys == self.keys else keys

@@ -1,0 +1,56 @@
+"""The list of node keys, read again when it changes."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from derp import log
+from derp.admission.allowlist import Listing
+from derp.admission.checker import Gate
+from derp.errors import ReloadError
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between looks at the list; a change is read after one to two of them."""
+
+logger = log.get("admit")
+
+Removed = Callable[[set[bytes]], Awaitable[object]]
+"""Sees to those who are connected with keys that a changed list does not have any more."""
+
+
+async def keep_gate(gate: Gate, wake: trio.MemoryReceiveChannel[None], removed: Removed) -> None:
+    """See that the gate can be asked, and has the list as it is by now."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.probe)
+        if gate.listing is not None:
+            nursery.start_soon(watch_list, gate, gate.listing, wake, removed)
+
+
+async def watch_list(
+    gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None], removed: Removed
+) -> NoReturn:
+    """Put a changed list in force, from time to time and at once when told by `wake`."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            at_once = False
+            with trio.move_on_after(LOOK_EVERY):
+                await wake.receive()
+                at_once = True
+            look = partial(listing.look, at_once=at_once)
+            try:
+                keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            except ReloadError as error:
+                logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
+                continue
+            if keys is None:
+                continue
+            added, gone = keys.keys() - listing.keys, listing.keys.keys() - keys
+            listing.keys = keys
+            gate.forget()
+            logger.info(
+                "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
+            )
+            # Beside the next looks: those who are to be asked may be slow.
+            nursery.start_soon(removed, gone)

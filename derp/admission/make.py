@@ -1,0 +1,91 @@
+"""The gate, made from the configuration; what the operator is told of it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from derp import log
+from derp.admission.allowlist import Listing, load
+from derp.admission.checker import VERDICTS, Gate
+from derp.admission.judge import Judge
+from derp.config import Config
+from derp.errors import StartError
+from derp.files.ownership import warn_if_swappable
+from derp.metrics import Metrics
+
+logger = log.get("admit")
+
+
+def make_gate(config: Config, metrics: Metrics) -> Gate | None:
+    """Make the gate, or None where everybody may use the relay. Blocks.
+
+    Raises StartError where the list or the CA bundle can't be read.
+    """
+    if not config.verifies:
+        return None
+    # Alerts want to see what has not happened yet.
+    metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
+    listing = tailscaled = None
+    if (path := config.verify_client_file) is not None:
+        listing = Listing(path, load(path, StartError))
+    if config.verify_clients:
+        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
+
+        # What takes the socket's place is believed. The socket itself is for every user.
+        warn_if_swappable(config.socket.parent)
+        tailscaled = Tailscaled(config.socket)
+    controllers = []
+    if config.verify_client_url:
+        from derp.admission.url import Controller  # noqa: PLC0415 - as above
+
+        if config.verify_client_url_ca_bundle is not None:
+            warn_if_swappable(config.verify_client_url_ca_bundle)
+        controllers = [
+            Controller(
+                url,
+                config.verify_client_url_authorization,
+                config.verify_client_url_ca_bundle,
+            )
+            for url in config.verify_client_url
+        ]
+    return Gate(
+        metrics,
+        listing=listing,
+        tailscaled=tailscaled,
+        controllers=controllers,
+        fail_open=config.verify_client_url_fail_open,
+        remember=config.verify_remember,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(gate: Judge | None) -> AsyncIterator[None]:
+    """Close what connections to the URLs are open, at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        for source in gate.controllers if isinstance(gate, Gate) else ():
+            if isinstance(source, contextlib.AbstractAsyncContextManager):
+                await stack.enter_async_context(source)
+        yield
+
+
+def announce(config: Config, gate: Gate | None) -> None:
+    """Say who may use the relay."""
+    if gate is None:
+        logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
+        return
+    order = []
+    if config.verify_client_file is not None:
+        order.append("in -verify-client-file")
+    asked = []
+    if config.verify_clients:
+        asked.append("known to tailscaled")
+    if config.verify_client_url:
+        asked.append("allowed by -verify-client-url")
+    if asked:
+        order.append(" and ".join(asked))
+    keys = None if gate.listing is None else len(gate.listing.keys)
+    logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
+    if config.verify_client_url and config.verify_client_url_fail_open:
+        logger.warning(
+            "while no -verify-client-url can be reached, every client is admitted; "
+            "-verify-client-url-fail-open=false refuses them"
+        )

@@ -1,0 +1,196 @@
+"""The tailscaled of the relay's machine, asked which clients are in its tailnet.
+
+Its LocalAPI is HTTP/1.1 over a unix socket. The socket is opened anew for each request, because a
+tailscaled that is restarted makes a new one.
+
+    whois?addr=nodekey:HEX    200  a node of the tailnet, most often the machine itself too
+                              404  no such node; then, as some versions leave out the machine:
+    status?peers=false             is it the machine's own key? Is tailscaled connected at all?
+
+    whois?addr=nodekey:HEX    400  "invalid 'addr' parameter": tailscaled before 1.70; then
+    status                         the keys of all nodes
+
+Matches Go's WhoIsNodeKey (client/local) and serveWhoIs, serveStatus (ipn/localapi).
+"""
+
+import errno
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import Final
+
+import httpx
+import trio
+
+from derp.admission.question import ANSWER_TIMEOUT, Answer, Outcome, Question
+from derp.net.oserrors import os_errors
+from derp.wire.keys import node_public_text
+
+WHOIS_LIMIT: Final = 1 << 20
+"""Bytes of an answer about one node."""
+STATUS_LIMIT: Final = 16 << 20
+"""Bytes of an answer about all nodes, of some 1 KiB each."""
+
+_API: Final = "http://local-tailscaled.sock/localapi/v0"
+_HEADERS: Final = {
+    "Accept-Encoding": "identity",
+    # What this client of the LocalAPI knows of it (Go: tailcfg.CurrentCapabilityVersion).
+    "Tailscale-Cap": "142",
+}
+_TOO_OLD: Final = b"invalid 'addr' parameter"
+_ALLOWED: Final = Answer(Outcome.ALLOWED)
+_NOT_KNOWN: Final = Answer(Outcome.REFUSED, "not known to tailscaled")
+
+
+class _TroubleError(Exception):
+    """Why tailscaled could not be asked, and the cure."""
+
+
+class Tailscaled:
+    """The source that is tailscaled. Needs read access to its socket."""
+
+    name: Final = "tailscaled"
+
+    def __init__(self, socket: Path, timeout: float = ANSWER_TIMEOUT) -> None:
+        self._socket = socket
+        self._timeout = timeout
+        # Never used: httpx would read all of the machine's root certificates for one.
+        self._no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask whether the client's key is that of a node in the tailnet."""
+        reason = (
+            f"tailscaled at -socket {self._socket} gave no answer within {self._timeout:g} s; "
+            "restart it if that goes on"
+        )
+        outcome = Outcome.LATE
+        with trio.move_on_after(self._timeout):
+            try:
+                return await self._ask(question.key)
+            except _TroubleError as trouble:
+                outcome, reason = Outcome.UNKNOWN, str(trouble)
+            except httpx.HTTPError as error:
+                is_closed = isinstance(error, httpx.ConnectError)
+                outcome = Outcome.UNREACHABLE if is_closed else Outcome.UNKNOWN
+                reason = await self._explain(error)
+        return Answer(outcome, reason)
+
+    async def _ask(self, key: bytes) -> Answer:
+        node = node_public_text(key)
+        code, body = await self._get(f"/whois?addr={node}", WHOIS_LIMIT)
+        if code == httpx.codes.OK:
+            self._object(body)
+            return _ALLOWED
+        if code == httpx.codes.NOT_FOUND:
+            path = "/status?peers=false"
+        elif code == httpx.codes.BAD_REQUEST and _TOO_OLD in body:
+            path = "/status"
+        else:
+            raise self._bad_status(code)
+        code, body = await self._get(path, STATUS_LIMIT)
+        if code != httpx.codes.OK:
+            raise self._bad_status(code)
+        status = self._object(body)
+        own, nodes, state = status.get("Self"), status.get("Peer"), status.get("BackendState")
+        # While it is logged out, tailscaled gives the all-zero key for its own.
+        if isinstance(own, dict) and own.get("PublicKey") == node and any(key):
+            return _ALLOWED
+        if isinstance(nodes, dict) and node in nodes:
+            return _ALLOWED
+        if isinstance(state, str) and state != "Running":
+            raise _TroubleError(
+                f"tailscaled is not connected to its tailnet ({state!r:.40}); "
+                "run 'tailscale up', or wait if it has just been started"
+            )
+        return _NOT_KNOWN
+
+    async def _get(self, path: str, limit: int) -> tuple[int, bytes]:
+        """Return the status code and the body. Raises httpx.HTTPError, _TroubleError."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self._socket), verify=self._no_tls)
+        body = bytearray()
+        async with (
+            # `ask` bounds the time.
+            httpx.AsyncClient(transport=transport, timeout=None) as client,  # noqa: S113
+            client.stream("GET", _API + path, headers=_HEADERS) as response,
+        ):
+            # Cancelled, not left, as nobody else would close the generators behind it.
+            with trio.CancelScope() as reading:
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > limit:
+                        reading.cancel()
+        if len(body) > limit:
+            raise _TroubleError(
+                f"-socket {self._socket} answers with more than {limit >> 20} MiB; "
+                "check that it is the socket of tailscaled"
+            )
+        return response.status_code, bytes(body)
+
+    def _object(self, body: bytes) -> dict[str, object]:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            return value
+        raise _TroubleError(
+            f"what -socket {self._socket} answers is no JSON object; "
+            "check that it is the socket of tailscaled"
+        )
+
+    def _bad_status(self, code: int) -> _TroubleError:
+        cure = "check that it is the socket of tailscaled, and look at its log"
+        if code == httpx.codes.FORBIDDEN:
+            cure = "run derper as root, or as the user named with 'tailscale set --operator'"
+        return _TroubleError(f"-socket {self._socket} answers with HTTP status {code}; {cure}")
+
+    async def _explain(self, error: httpx.HTTPError) -> str:
+        """Say what went wrong with the socket, and the cure."""
+        where = f"-socket {self._socket}"
+        causes = list(os_errors(error))
+        code = causes[-1].errno if causes else None
+        if code in (errno.ENOENT, errno.ECONNREFUSED):
+            if (removed := await trio.to_thread.run_sync(_removed, self._socket)) is not None:
+                return f"{where}: {removed}"
+            what = "no such socket" if code == errno.ENOENT else "nobody listens there"
+            return (
+                f"{where}: {what}; start tailscaled, or name its socket "
+                "(in a container, mount the directory it is in, not the socket, and have systemd "
+                "keep that: RuntimeDirectoryPreserve=yes)"
+            )
+        if code in (errno.EACCES, errno.EPERM):
+            return f"{where}: permission denied; run derper as a user who may open it"
+        if isinstance(error, httpx.ConnectError):
+            return f"{where} can't be opened ({causes[-1] if causes else error})"
+        return (
+            f"{where} gives no whole HTTP answer ({error}); "
+            "check that it is the socket of tailscaled"
+        )
+
+
+def _removed(socket: Path) -> str | None:
+    """Say what has been removed while a bind mount keeps it, if anything, and the cure.
+
+    systemd removes a unit's RuntimeDirectory when the unit stops, and makes another.
+    """
+    path = Path(os.path.realpath(socket))
+    if _is_removed(path.parent):
+        return (
+            "the directory it was in has been removed, and a mount keeps what is left of it; "
+            "restart the container, and set RuntimeDirectoryPreserve=yes in tailscaled.service, so "
+            "that a restart of tailscaled leaves the directory where it is"
+        )
+    if _is_removed(path):
+        return (
+            "it has been removed, and a mount keeps what is left of it; mount the directory it is "
+            "in, not the socket"
+        )
+    return None
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        return path.stat().st_nlink == 0
+    except OSError:
+        return False

@@ -1,0 +1,59 @@
+"""A command's arguments: flags of its own, and all those of the relay."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from derp.cli import procfs
+from derp.config import Config, flag_table, goflags
+from derp.config.goflags import INT, Flag, Setting
+
+OF = Flag(
+    name="of",
+    kind=INT,
+    default="0",
+    group="The relay",
+    placeholder="PID",
+    default_words="none",
+    usage="Take the flags and variables of the running derper with this process ID, too.",
+)
+
+_ALL_OTHERS = (
+    "The flags and variables of the relay itself are taken too: give those that it\n"
+    "was started with. derper -h explains them.\n"
+)
+
+
+@attrs.frozen
+class Arguments:
+    """What a command was told."""
+
+    config: Config
+    """That of the relay."""
+    settings: Mapping[str, Setting]
+    """By a flag's name, the command's own flags among them."""
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
+    """Read `argv` (without the command's name) and the variables; None where help is wanted.
+
+    Warns on stderr of what is no mistake; a running relay has told so itself. Raises UsageError.
+    """
+    # As for root: who only asks needs no key file, and so no -c.
+    table = [*own, OF, *flag_table(environ, root=True)]
+    parsed = goflags.parse(table, argv, environ)
+    if parsed.help:
+        return None
+    for warning in parsed.warnings:
+        sys.stderr.write(f"derper: {warning}\n")
+    pid = parsed.settings["of"].value
+    if isinstance(pid, int) and pid:
+        arguments = [*procfs.arguments_of(pid), *argv]
+        parsed = goflags.parse(table, arguments, {**environ, **procfs.variables_of(pid)})
+    return Arguments(Config.from_settings(parsed.settings), parsed.settings)
+
+
+def help_text(introduction: str, own: Sequence[Flag]) -> str:
+    """Give what -h prints for a command."""
+    return f"{goflags.help_text([*own, OF], introduction)}\n{_ALL_OTHERS}"

@@ -1,0 +1,186 @@
+"""The command `derper derpmap`: prints the relay's entry for a DERP map.
+
+It is made of the configuration and the certificate. What the relay can't know has to be told: ports
+that are published under other numbers. The pin of a certificate that no authority vouches for is
+read from its file, which is not made here: that is the relay's business.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+import trio
+
+from certs import manual
+from certs.errors import CertificateError
+from certs.files import exists
+from derp import derpmap
+from derp.certificates.plan import make_plan
+from derp.cli import command_flags, mapcheck
+from derp.config import Config, checks
+from derp.config.goflags import BOOL, INT, STRING, Flag, Kind, Setting
+from derp.config.strconv import parse_int
+from derp.errors import StartError
+
+_INTRODUCTION = """\
+Usage: derper derpmap [flags]
+
+Prints the entry for this relay in a DERP map: for the policy file of a tailnet,
+or for headscale. The exit code is 0, or 1 if the relay's certificate is not
+there or --check has found something wrong, and 2 for a wrong flag.\
+"""
+
+_GROUP: Final = "Entry"
+_port: Final = checks.port(1)
+_PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
+"""0 is the relay's own."""
+_FORMATS: Final = {"json": derpmap.as_json, "yaml": derpmap.as_yaml}
+_OWN: Final = (
+    Flag(
+        name="format",
+        kind=STRING,
+        default="json",
+        group=_GROUP,
+        placeholder="json|yaml",
+        usage='json is "derpMap" for a policy file; yaml is a file for headscale\'s derp.paths.',
+    ),
+    Flag(
+        name="check",
+        kind=BOOL,
+        default="false",
+        group=_GROUP,
+        usage="See from here whether clients could use the entry: the name's addresses, TLS, "
+        "the certificate, DERP and STUN. Prints a line for each problem.",
+    ),
+    Flag(
+        name="region-id",
+        kind=INT,
+        default=f"{derpmap.USUAL_REGION_ID}",
+        group=_GROUP,
+        usage="Number of the region; 900 to 999 are for relays of one's own.",
+    ),
+    Flag(
+        name="region-code",
+        kind=STRING,
+        default="custom",
+        group=_GROUP,
+        placeholder="CODE",
+        usage="Short name of the region, such as fra.",
+    ),
+    Flag(
+        name="region-name",
+        kind=STRING,
+        default="Custom",
+        group=_GROUP,
+        placeholder="NAME",
+        usage="Name of the region, such as Frankfurt.",
+    ),
+    Flag(
+        name="public-derp-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -a",
+        want=checks.port_want(1),
+        never_empty=True,
+        usage="TCP port at which clients find the relay, if it is published under another number: "
+        "8443 where a container runs with -p 8443:443.",
+    ),
+    Flag(
+        name="public-stun-port",
+        kind=_PORT,
+        group=_GROUP,
+        default_words="that of -stun-port",
+        want=checks.port_want(1),
+        never_empty=True,
+        usage="UDP port at which clients find STUN, if that is published under another number.",
+    ),
+)
+_PLACEHOLDERS: Final = {"derp.tailscale.com", "your-hostname.com"}
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print the entry, look at it if that is wanted, and return the exit code.
+
+    Raises UsageError, and StartError where the certificate can't be read.
+    """
+    arguments = command_flags.parse(argv, environ, _OWN)
+    if arguments is None:
+        sys.stdout.write(command_flags.help_text(_INTRODUCTION, _OWN))
+        return 0
+    config, settings = arguments.config, arguments.settings
+    if config.hostname in _PLACEHOLDERS:
+        raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
+    write = _value(settings["format"], _format)
+    number = _value(settings["region-id"], derpmap.region_id)
+    code = _value(settings["region-code"], derpmap.region_code)
+    name = _value(settings["region-name"], derpmap.region_name)
+    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.derp)
+    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun)
+    node = derpmap.make_node(config, None, derp_port=derp_port, stun_port=stun_port)
+    if config.derp and config.serve_tls:
+        node = attrs.evolve(node, pin=_pin(config))
+    sys.stdout.write(write(derpmap.make_region(number, code, name, node)))
+    sys.stdout.flush()
+    if config.derp and not config.serve_tls:
+        _tell(
+            f"-a {config.addr} is HTTP, and clients want HTTPS: "
+            f"the entry is for a proxy that serves it on port {node.derp_port}"
+        )
+    if not settings["check"].value:
+        return 0
+    found = trio.run(mapcheck.problems, node)
+    for problem in found:
+        _tell(problem)
+    return 1 if found else 0
+
+
+def _value(setting: Setting, read: Any) -> Any:
+    """Read the value of one of the command's own flags."""
+    try:
+        return read(setting.value)
+    except ValueError as error:
+        raise setting.wrong(str(error)) from None
+
+
+def _format(value: str) -> Any:
+    if value not in _FORMATS:
+        raise ValueError("want json or yaml")
+    return _FORMATS[value]
+
+
+def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
+    """Return the port that was told; None if none was. Raises UsageError."""
+    if not setting.value:
+        return None
+    if not served:
+        raise setting.wrong(f"-{service}=false serves nothing there; want one of them only")
+    return int(setting.value)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"derper: {line}\n")
+
+
+def _pin(config: Config) -> str | None:
+    """Return the pin of the relay's certificate; None where an authority vouches for it.
+
+    Raises StartError.
+    """
+    if config.serve_acme:
+        return None
+    files = make_plan(config).certificates[0].files
+    try:
+        if config.hostname_is_ip and config.tls_cert is None and not exists(files.certificate):
+            raise StartError(
+                f"{files.certificate}: no such file, and so no pin; "
+                f"start the relay, which makes one, or point -certdir at the relay's"
+            )
+        pair = manual.load(files, config.hostname, datetime.now(UTC), make=False)
+    except CertificateError as error:
+        raise StartError(str(error)) from error
+    for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):
+        if warning is not None:
+            _tell(warning)
+    return derpmap.pin_for(pair)

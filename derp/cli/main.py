@@ -1,0 +1,143 @@
+"""The command `derper`: from arguments and environment to a running relay, or an exit code.
+
+A word before the flags is a command (derp/commands/), which does something beside relaying.
+
+Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
+nothing bound or written; 1 if the machine can't serve what was asked for. Each of the latter two
+prints one line.
+"""
+
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import derp
+from derp import log
+from derp.config import Config, environment, flag_table, goflags
+from derp.errors import StartError, UsageError
+
+_INTRODUCTION = """\
+Usage: derper [flags]
+       derper derpmap [flags]       print this relay's entry for a DERP map
+       derper healthcheck [flags]   ask the running relay whether it serves
+
+Relays packets between Tailscale clients (DERP) and tells them their addresses
+(STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
+is true or false, as -flag value; a flag beats its environment variable. The
+commands take the same flags and variables; -h after a command explains it.\
+"""
+
+
+def script() -> NoReturn:
+    """Be the command: run it, and end the process with its exit code.
+
+    An order at a certificate authority may go on in its thread when the relay has stopped, for as
+    long as the authority takes to answer. Python would leave it running and take OpenSSL apart
+    under it, which crashes; so where a thread is left, nothing is taken apart.
+    """
+    if os.getpid() == 1:
+        # A container's first process is not ended by a signal that it does not handle: whoever
+        # started this one may have blocked it until now.
+        signal.signal(signal.SIGTERM, _stop_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _stop_at_once(number: int, _: object) -> NoReturn:
+    """End the start, in which nothing has to be put in order."""
+    sys.exit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `derper` with `argv`, by default the process's own arguments; return the exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv, os.environ)
+    except UsageError as error:
+        return _fail(error, 2)
+    except StartError as error:
+        return _fail(error, 1)
+
+
+def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    command = argv[0] if argv else ""
+    # Each loads what the relay, and -h, can do without.
+    if command == "derpmap":
+        from derp.cli import derpmap  # noqa: PLC0415
+
+        return derpmap.main(argv[1:], environ)
+    if command == "healthcheck":
+        from derp.cli import healthcheck  # noqa: PLC0415
+
+        return healthcheck.main(argv[1:], environ)
+    control = None
+    if command == "worker":
+        # Which a relay of several processes starts itself, and nobody else can. What a terminal
+        # or a service manager tells all processes is for the one that has started it.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        from derp.workers import worker  # noqa: PLC0415
+
+        control, argv = worker.take_control(argv[1:2]), argv[2:]
+    table = flag_table(environ, root=os.getuid() == 0)
+    parsed = goflags.parse(table, argv, environ)
+    if parsed.help:
+        sys.stdout.write(goflags.help_text(table, _INTRODUCTION))
+        return 0
+    if parsed.settings["version"].value:
+        sys.stdout.write(f"{version_text()}\n")
+        return 0
+    config = Config.from_settings(parsed.settings)
+    environment.debug_logs(environ)  # wrong now, not when all is under way
+    if control is None:
+        _warn([*parsed.warnings, *environment.warnings(environ)])
+
+    # Each loads Trio and TLS, which -h can do without.
+    if control is not None:
+        worker.run(control, config)
+    elif config.workers != 1:
+        from derp.workers.supervisor import run as run_workers  # noqa: PLC0415
+
+        run_workers(config, argv)
+    else:
+        from derp.service.run import run  # noqa: PLC0415
+
+        run(config)
+    return 0
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Log what the operator should know of flags and variables."""
+    if warnings:
+        with log.start():
+            for warning in warnings:
+                log.get("flags").warning(warning)
+
+
+def version_text() -> str:
+    """Name the versions of this program and of what it stands on, in one line.
+
+    Its own comes first, as in the Go derper's.
+    """
+    import ssl  # noqa: PLC0415 - as above
+
+    openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
+    return f"{derp.__version__} (trio-derper, Python {platform.python_version()}, {openssl})"
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"derper: {error}\n")
+    return code

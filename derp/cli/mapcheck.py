@@ -1,0 +1,204 @@
+"""What clients would find wrong with a relay's entry in a DERP map, seen from this machine.
+
+Each address that the name has is asked by itself, as clients use whichever they like. An address of
+a kind that this machine has no way to is left out, if there are others.
+"""
+
+import ipaddress
+import ssl
+from datetime import UTC, datetime
+from typing import Final
+
+import httpx
+import trio
+from cryptography import x509
+
+from certs.hostname import parse_ip
+from certs.pair import cert_pin
+from derp.cli import probe
+from derp.cli.probe import NoDERP, NoSTUN, NoTLS, NotReached
+from derp.derpmap import Node
+from derp.net.transport import Endpoint
+
+TIMEOUT: Final = 5.0
+"""Seconds for the look-up of the name, and then for each address's answers over TCP and UDP."""
+
+# X509_V_ERR_*, of OpenSSL's x509_vfy.h.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_NOT_VOUCHED_FOR: Final = {18, 19, 20, 21}
+_WRONG_NAME: Final = {62, 64}
+
+
+async def problems(node: Node) -> list[str]:
+    """Ask the relay that `node` leads to; return a line for each problem, with its cure."""
+    addresses = await _resolve(node.hostname)
+    if isinstance(addresses, str):
+        return [addresses]
+    found: dict[str, list[str]] = {address: [] for address in addresses}
+    without_route: list[str] = []
+
+    async def ask_one(address: str) -> None:
+        try:
+            found[address] = await _ask_address(node, address)
+        except NotReached as failure:
+            if failure.no_route:
+                without_route.append(f"{failure}; check from a machine that has a way there")
+            else:
+                found[address] = [f"{failure}; {_open('TCP', node.derp_port)}"]
+
+    stun_problems: list[str] = []
+
+    async def ask_stun(address: str) -> None:
+        stun_problems.extend(await _ask_stun(node, address))
+
+    async with trio.open_nursery() as nursery:
+        for address in addresses:
+            nursery.start_soon(ask_one, address)
+        if node.stun_address is not None:
+            nursery.start_soon(ask_stun, str(node.stun_address))
+    lines = _loopback_problem(node.hostname, addresses)
+    for address in addresses:
+        lines += found[address]
+    if len(without_route) == len(addresses):
+        lines += without_route
+    lines += stun_problems
+    return list(dict.fromkeys(lines))
+
+
+async def _resolve(hostname: str) -> list[str] | str:
+    """Return the addresses, or what is wrong with the name."""
+    if (address := parse_ip(hostname)) is not None:
+        return [str(address)]
+    with trio.move_on_after(TIMEOUT):
+        try:
+            found = await trio.socket.getaddrinfo(hostname, None, type=trio.socket.SOCK_STREAM)
+        except OSError as error:
+            reason = error.strerror or error
+            return f"{hostname} has no address ({reason}); give it an A record, or correct it"
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return f"the look-up of {hostname} takes too long; see to this machine's DNS"
+
+
+def _loopback_problem(hostname: str, addresses: list[str]) -> list[str]:
+    """Tell of a name that stands for this machine here only; Debian has such a line."""
+    if parse_ip(hostname) is not None or hostname == "localhost":
+        return []
+    return [
+        f"{hostname} is {address} on this machine, and so the check is not what clients see; "
+        f"take it out of /etc/hosts, or check from another machine"
+        for address in addresses
+        if ipaddress.ip_address(address).is_loopback
+    ]
+
+
+async def _ask_address(node: Node, address: str) -> list[str]:
+    """Return the problems at one address. Raises NotReached."""
+    found = []
+    if node.derp_port is not None:
+        found += await _ask_derp(node, Endpoint(address, node.derp_port))
+    if node.stun_address is None:
+        found += await _ask_stun(node, address)
+    return found
+
+
+async def _ask_stun(node: Node, address: str) -> list[str]:
+    """Return the problem with STUN at one address."""
+    if node.stun_port is None:
+        return []
+    try:
+        await probe.stun(Endpoint(address, node.stun_port), trio.current_time() + TIMEOUT)
+    except NoSTUN as failure:
+        return [f"{failure}; {_open('UDP', node.stun_port)}"]
+    return []
+
+
+def _open(protocol: str, port: int | None) -> str:
+    return (
+        f"start the relay, and open {protocol} {port} to it in firewalls and to its container "
+        f"(from behind the same NAT, check from elsewhere)"
+    )
+
+
+async def _ask_derp(node: Node, where: Endpoint) -> list[str]:
+    """Return the problems with TLS and DERP. Raises NotReached."""
+    found: list[str] = []
+    try:
+        if node.pin is None:
+            try:
+                await _ask_over_tls(node, where, _verifying_context(), found)
+            except NoTLS as failure:
+                if not isinstance(failure.error, ssl.SSLCertVerificationError):
+                    raise
+                found.append(_certificate_problem(failure.error, node.hostname))
+            else:
+                return found
+        await _ask_over_tls(node, where, probe.insecure_context(), found)
+    except NoTLS as failure:
+        found.append(_tls_problem(failure, node.hostname))
+    except NoDERP as failure:
+        found.append(f"{failure}; if a proxy stands before the relay, it has to pass upgrades on")
+    return found
+
+
+async def _ask_over_tls(
+    node: Node, where: Endpoint, context: ssl.SSLContext, found: list[str]
+) -> None:
+    """Connect and upgrade; add what is wrong with the pin to `found`. Raises Failure."""
+    deadline = trio.current_time() + TIMEOUT
+    tcp = await probe.connect(where, deadline)
+    try:
+        tls = await probe.handshake(tcp, where, context, node.hostname, deadline)
+        if node.pin is not None:
+            found += _pin_problems(tls.getpeercert(binary_form=True) or b"", node.pin)
+        await probe.upgrade(tls, where, node.hostname, deadline)
+        await probe.close(tls, deadline)
+    finally:
+        tcp.socket.close()
+
+
+def _verifying_context() -> ssl.SSLContext:
+    """Make a context that trusts what this machine does, and Mozilla's list as well.
+
+    Slim containers have no list, and SSL_CERT_FILE may name one of the operator's own.
+    """
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context
+
+
+def _certificate_problem(error: ssl.SSLCertVerificationError, hostname: str) -> str:
+    cure = "have another one issued"
+    if error.verify_code in _WRONG_NAME:
+        cure = f"have one issued for {hostname}"
+    elif error.verify_code == _EXPIRED:
+        cure = "renew it"
+    elif error.verify_code == _NOT_YET_VALID:
+        cure = "set the clock of this machine, or of the one that issued it"
+    elif error.verify_code in _NOT_VOUCHED_FOR:
+        cure = "serve its intermediates with it, or take one of an authority that clients trust"
+    return f"clients refuse the certificate ({error.verify_message}); {cure}"
+
+
+def _tls_problem(failure: NoTLS, hostname: str) -> str:
+    if failure.reason == NoTLS.INTERNAL_ERROR:
+        return f"{failure}: there is no certificate yet; the relay's log says why"
+    if failure.reason == NoTLS.UNRECOGNIZED_NAME:
+        return f"{failure}: the relay is not {hostname}; want its -hostname"
+    return f"{failure}; clients need HTTPS there, so see what it is that answers"
+
+
+def _pin_problems(leaf: bytes, pin: str) -> list[str]:
+    served = cert_pin(leaf)
+    if served != pin:
+        other = f"the relay serves the certificate {served}, not that of the files, {pin}"
+        return [f"{other}; send it SIGHUP, or give the flags that it has"]
+    certificate = x509.load_der_x509_certificate(leaf)
+    now = datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        end = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
+        return [f"clients refuse the certificate (it expired on {end} UTC); renew it"]
+    if now < certificate.not_valid_before_utc:
+        begin = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
+        return [f"clients refuse the certificate (it begins on {begin} UTC); set the clock"]
+    return []

@@ -1,0 +1,308 @@
+"""What a configured value may be: one check for each sort of value.
+
+A check takes the value as a flag gives it, or as code gives it, and returns it in the form that
+the rest of the program uses. It raises ValueError, whose message says what would be right and
+begins with "want". Forms and ranges are those of the Go derper, where it says; where it takes a
+value that can't work, it is refused here.
+"""
+
+import base64
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from certs.hostname import IPAddress, parse_ip
+from derp.config.strconv import shown
+from derp.http.bootstrap_dns import Name, parse_names
+from derp.relay.networks import Network
+
+
+@attrs.frozen
+class Address:
+    """Where to listen: one IP address or host name, or the empty host for all interfaces."""
+
+    host: str
+    """Without brackets."""
+    port: int
+    """0 for any free port."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def is_ip(text: str) -> bool:
+    """Tell whether `text` is an IP address without brackets; IPv6 may have a zone."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_dns_name(text: str) -> bool:
+    """Tell whether `text` is a DNS name in ASCII without a final dot.
+
+    A name whose last label is a number is none: it is a mistyped IP address.
+    """
+    labels = text.split(".")
+    return (
+        len(text) <= 253
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not labels[-1].isdecimal()
+    )
+
+
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]]*))"
+    r":(?P<port>0|[1-9][0-9]{0,4}|https?)",
+    re.ASCII,
+)
+_NAMED_PORTS: Final = {"http": 80, "https": 443}
+
+
+def address(value: str | Address) -> Address:
+    """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
+
+    The port may be `http` or `https`. A name is kept as it is, for whoever binds it to look up.
+    """
+    want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
+    if isinstance(value, Address):
+        return value
+    match = _ADDRESS.fullmatch(value)
+    if match is None:
+        raise ValueError(want)
+    port = _NAMED_PORTS[match["port"]] if match["port"] in _NAMED_PORTS else int(match["port"])
+    ip6, host = match["ip6"], match["host"]
+    if ip6 is not None:
+        fits = ":" in ip6 and is_ip(ip6)
+    else:
+        fits = not host or is_dns_name(host) or is_ip(host)
+    if port > 65535 or not fits:
+        raise ValueError(want)
+    return Address(ip6 or host or "", port)
+
+
+ANY_HOST: Final = "*"
+
+
+def stun_host(value: str) -> str:
+    """Check a host to listen on: an IP address or a name, ANY_HOST, or empty for another's."""
+    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    fits = is_ip(host) if host != value or ":" in host else is_dns_name(host) or is_ip(host)
+    if not (fits or value in {"", ANY_HOST}):
+        raise ValueError("want an IP address or a name without a port, or * for all addresses")
+    return host
+
+
+def port(lowest: int) -> Callable[[int], int]:
+    """Make a check for a port from `lowest` to 65535."""
+
+    def check(value: int) -> int:
+        if not lowest <= value <= 65535:
+            raise ValueError(port_want(lowest))
+        return value
+
+    return check
+
+
+def port_want(lowest: int) -> str:
+    """Say what `port(lowest)` takes."""
+    return f"want a port from {lowest} to 65535"
+
+
+def path(value: str | Path | None) -> Path | None:
+    """Make the empty string None, and any other a path."""
+    return Path(value) if value else None
+
+
+TAILSCALED_SOCKET: Final = Path("/var/run/tailscale/tailscaled.sock")
+
+
+def socket(value: str | Path) -> Path:
+    """Make the empty string tailscaled's usual socket, and any other a path."""
+    return Path(value) if value else TAILSCALED_SOCKET
+
+
+def urls(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Check a list of URLs, in text with spaces between them."""
+    found = tuple(value.split()) if isinstance(value, str) else tuple(value)
+    if not all(_is_url(url) and ",http" not in url for url in found):
+        raise ValueError("want a URL that begins with http:// or https://")
+    return tuple(dict.fromkeys(found))
+
+
+def header_value(value: str) -> str:
+    """Check what can stand in a line of HTTP; empty for none."""
+    if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", value):
+        raise ValueError("want the value of a header, in ASCII and without spaces around it")
+    return value
+
+
+def certmode(value: str) -> str:
+    """Check how certificates are had."""
+    if value not in {"manual", "letsencrypt", "gcp"}:
+        raise ValueError("want manual, letsencrypt or gcp")
+    return value
+
+
+def hostname(value: str) -> str:
+    """Check the name for certificates: a DNS name, or an IP address without brackets and zone."""
+    if not (is_dns_name(value) or (is_ip(value) and "%" not in value)):
+        raise ValueError("want a DNS name in ASCII, or an IP address without brackets")
+    return value
+
+
+def directory_url(value: str) -> str:
+    """Check the URL of an ACME server's directory; empty for none."""
+    if value and not (_is_url(value) and value.startswith("https://") and "@" not in value):
+        raise ValueError("want the URL of an ACME directory, which begins with https://")
+    return value
+
+
+def email(value: str) -> str:
+    """Check an email address for notices; empty for none."""
+    if value and not re.fullmatch(r"[^\s@,<>:?]+@[^\s@,<>:?]+", value):
+        raise ValueError("want one email address, such as ops@example.com")
+    return value
+
+
+def key_id(value: str) -> str:
+    """Check the key ID of an external account; empty for none."""
+    if not re.fullmatch(r"[!-~]*", value):
+        raise ValueError("want the key ID as the certificate authority gave it")
+    return value
+
+
+def mac_key(value: str | bytes) -> bytes:
+    """Decode the key of an external account, from base64url or base64; empty for none."""
+    if isinstance(value, bytes):
+        return value
+    digits = value.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        want = "want the HMAC key in base64, as the certificate authority gave it"
+        raise ValueError(want) from None
+
+
+def addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """Check a list of IP addresses, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    found = [parse_ip(part.strip()) for part in value.split(",")] if value else []
+    known = [address for address in found if address is not None]
+    if len(known) < len(found):
+        raise ValueError("want IP addresses without brackets, with commas between them")
+    return tuple(dict.fromkeys(known))
+
+
+def home(value: str) -> str:
+    """Check what the root path serves: nothing, `blank`, or a URL fit for a Location header."""
+    want = "want blank, or a URL that begins with http:// or https://"
+    if value in {"", "blank"}:
+        return value
+    if not _is_url(value):
+        raise ValueError(want)
+    return value
+
+
+def _is_url(text: str) -> bool:
+    if not re.fullmatch(r"https?://[!-~]+", text):
+        return False
+    try:
+        url = urlsplit(text)
+        return bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        return False
+
+
+def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
+    """Check a list of `name` or `name/txt-name`, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    try:
+        return parse_names(value)
+    except ValueError:
+        raise ValueError("want name or name/txt-name, with commas between them") from None
+
+
+_PREFIX: Final = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
+
+
+def networks(value: str | Iterable[Network]) -> tuple[Network, ...]:
+    """Check a list of networks, `address/bits`, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    entries = [entry for part in value.split(",") if (entry := part.strip())]
+    return tuple(dict.fromkeys(map(_network, entries)))
+
+
+def _network(text: str) -> Network:
+    if _PREFIX.fullmatch(text):
+        try:
+            return ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            pass
+    raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
+
+
+MOST_WORKERS: Final = 256
+ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
+
+
+def accept_limit(value: float) -> float:
+    """Check a number of connections a second; infinite for no limit."""
+    if not value > 0:
+        raise ValueError(ACCEPT_LIMIT_WANT)
+    return float(value)
+
+
+def accept_burst(value: int) -> int:
+    """Check a number of connections at once."""
+    if value < 0:
+        raise ValueError("want a whole number, 0 or more")
+    return value
+
+
+def count(value: int) -> int:
+    """Check a number that is 0 for no limit."""
+    if value < 0:
+        raise ValueError("want a whole number, or 0 for no limit")
+    return value
+
+
+def workers(value: str | int) -> int:
+    """Check a number of processes; 0 for `auto`."""
+    if value == "auto":
+        return 0
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:
+        raise ValueError(f"want a number from 1 to {MOST_WORKERS}, or auto for one per core")
+    return int(text)
+
+
+def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
+    """Make a check for a duration in seconds from 0 to `limit`, which `limit_text` spells."""
+
+    def check(value: float) -> float:
+        if not 0 <= value <= limit:
+            raise ValueError(f"want a duration from 0 to {limit_text}")
+        return float(value)
+
+    return check
+
+
+def interval(value: float) -> float:
+    """Check the seconds between things that are done again and again; 0 for never."""
+    if value != 0 and not 0.1 <= value < math.inf:
+        raise ValueError("want 0 for never, or at least 100ms")
+    return float(value)

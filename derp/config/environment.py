@@ -1,0 +1,42 @@
+"""Variables of the Go derper that stand for no flag (Go: package envknob), and what comes of them.
+
+One has a meaning here. The others are about what this relay does in another way; whoever sets one
+is told so, as a knob that turns nothing is found last. Those of the debug pages are in derp/http/.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from derp.config.strconv import BOOLS, parse_bool, shown
+from derp.errors import UsageError
+
+DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
+"""A bool: also log what only somebody who looks for a fault wants to see."""
+
+_WITHOUT_EFFECT: Final = {
+    "DERP_PROBER_DEBUG_LOGS": "no client has a line in the log for each of its frames",
+    "TS_DEBUG_VERBOSE_DROPS": "drops are counted (derp_packets_dropped), not logged one by one",
+    "TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH": (
+        "a client's queue is bounded in bytes and in age, not in packets"
+    ),
+    "TS_DERP_DISABLE_RTT_STATS": "round-trip times are always sampled",
+}
+
+
+def debug_logs(environ: Mapping[str, str]) -> bool:
+    """Tell whether DEBUG_LOGS is set. Raises UsageError for what is no bool."""
+    text = environ.get(DEBUG_LOGS, "")
+    try:
+        return bool(text) and parse_bool(text)
+    except ValueError as error:
+        raise UsageError(f"{DEBUG_LOGS}={shown(text)}: {error}") from None
+
+
+def warnings(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable that is set and has no effect."""
+    return [
+        f"{name} is set, and has no effect here: {why}"
+        for name, why in _WITHOUT_EFFECT.items()
+        # Turned off, it asks for nothing.
+        if environ.get(name) and BOOLS.get(environ[name], True)
+    ]

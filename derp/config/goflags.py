@@ -1,0 +1,291 @@
+"""Flags in the syntax of Go's flag package, each with an environment variable beside it.
+
+A table of `Flag` says which flags there are; `parse` turns arguments and environment into one
+`Setting` for each of them, and `help_text` turns the same table into what -h prints. A setting
+remembers how it was given, so that whoever finds its value unfit later can say so in the
+operator's own words: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
+
+As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
+after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
+otherwise. Unlike in Go, an argument that is no flag does not silently end the flags: `true` or
+`false` behind a bool is taken for its value, with a warning, and any other is an error.
+"""
+
+import difflib
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from derp.config.strconv import BOOLS, parse_bool, parse_duration, parse_float, parse_int, shown
+from derp.errors import UsageError
+
+Value = bool | int | float | str
+
+
+@attrs.frozen
+class Kind:
+    """What sort of value a flag takes."""
+
+    placeholder: str
+    """What stands for a value in the help."""
+    read: Callable[[str], Value]
+    """From text to value; raises ValueError whose message begins with "want"."""
+
+
+BOOL = Kind("", parse_bool)
+INT = Kind("N", parse_int)
+FLOAT = Kind("N", parse_float)
+DURATION = Kind("TIME", lambda text: parse_duration(text) / 1e9)
+"""Its values are seconds."""
+STRING = Kind("TEXT", str)
+
+
+@attrs.frozen(kw_only=True)
+class Flag:
+    """One line of the table."""
+
+    name: str
+    kind: Kind
+    default: str = ""
+    """As an operator would write it."""
+    usage: str
+    group: str = ""
+    """The heading in the help under which it stands."""
+    variable: str = ""
+    """The environment variable that stands in for the flag; empty if there is none."""
+    other_variable: str = ""
+    """The one that does where `variable` is not set: Tailscale's name for it."""
+    placeholder: str = ""
+    """Better than that of the kind, in the help."""
+    default_words: str = ""
+    """Better than the default itself, in the help."""
+    want: str = ""
+    """Better than the words of the kind, in the error line."""
+    repeatable: bool = False
+    """Whether each occurrence counts: their values are put together with spaces between them."""
+    never_empty: bool = False
+    """Whether an empty value is a mistake, such as that of a shell variable that is not set."""
+    secret: bool = False
+    """Whether its value must stand in no message."""
+    refusal: str = ""
+    """Not empty: the flag is known, but only its default can be had, and this says why."""
+
+    @property
+    def default_value(self) -> Value:
+        """The default, read."""
+        return self.kind.read(self.default)
+
+
+@attrs.frozen
+class Setting:
+    """The value in force of one flag, and where it came from."""
+
+    flag: Flag
+    value: Value
+    source: str
+    """What the operator wrote to name it: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
+    given: str
+    """The same with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
+
+    def wrong(self, want: str) -> UsageError:
+        """Give the error that says that this value is wrong, and what would be right."""
+        return UsageError(f"{self.given}: {want}")
+
+
+@attrs.frozen
+class Parsed:
+    """What the arguments and the environment say."""
+
+    settings: Mapping[str, Setting]
+    """One for each flag of the table, by the flag's name."""
+    help: bool
+    """-h or -help was among the arguments; what came after it was not looked at."""
+    warnings: Sequence[str] = ()
+    """What the operator should know, a line each, though it is no mistake."""
+
+
+def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
+    """Read `argv` (without the program's name) and the variables of `flags` in `environ`.
+
+    A flag beats its variable, a variable beats the default, and an empty variable is none.
+    Raises UsageError.
+    """
+    table = {flag.name: flag for flag in flags}
+    settings: dict[str, Setting] = {}
+    warnings: list[str] = []
+    help_wanted = _parse_arguments(table, argv, settings, warnings)
+    for flag in table.values():
+        if flag.name in settings:
+            continue
+        setting = None if help_wanted else _from_environment(flag, environ, warnings)
+        settings[flag.name] = setting or _default(flag)
+    return Parsed(settings, help_wanted, tuple(warnings))
+
+
+def _from_environment(
+    flag: Flag, environ: Mapping[str, str], warnings: list[str]
+) -> Setting | None:
+    for variable in filter(None, (flag.variable, flag.other_variable)):
+        text = environ.get(variable, "")
+        if text and not _is_service_link(variable, text):
+            return _read(flag, variable, "=", text)
+        if text:
+            warnings.append(
+                f"{variable}={text}: ignored, for Kubernetes sets it beside a Service of that "
+                f"name; {_default(flag).given} counts: give the flag, or enableServiceLinks: false"
+            )
+    return None
+
+
+def _default(flag: Flag) -> Setting:
+    name = f"-{flag.name}"
+    given = f"{name} {flag.default} (the default)" if flag.default else name
+    return Setting(flag, flag.default_value, name, given)
+
+
+_SERVICE_LINK: Final = re.compile(r"(?:tcp|udp|sctp)://[!-~]+")
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Whether Kubernetes has set the variable of a port, for a Service whose name it begins with.
+
+    Beside a Service `derp-stun`, DERP_STUN_PORT is udp://10.0.0.1:3478 in all other pods.
+    """
+    return variable.endswith("_PORT") and _SERVICE_LINK.fullmatch(text) is not None
+
+
+def _parse_arguments(
+    table: Mapping[str, Flag],
+    argv: Sequence[str],
+    settings: dict[str, Setting],
+    warnings: list[str],
+) -> bool:
+    """Put what `argv` says into `settings` and `warnings`; return whether it asks for help."""
+    position = 0
+    while position < len(argv):
+        argument = argv[position]
+        position += 1
+        if argument == "--" and position == len(argv):
+            break
+        dashes = "--" if argument.startswith("--") else "-"
+        name, equals, text = argument.removeprefix(dashes).partition("=")
+        source = dashes + name
+        if (
+            argument in {"-", "--"}
+            or not argument.startswith("-")
+            or name.startswith("-")
+            or not name
+        ):
+            raise _not_a_flag(argument, argv[: position - 1], table)
+        if name not in table:
+            if name in {"h", "help"}:
+                return True
+            raise _unknown(source, name, table)
+        flag = table[name]
+        if equals:
+            settings[name] = _read(flag, source, "=", _with_earlier(settings.get(name), text))
+        elif flag.kind is BOOL and position < len(argv) and argv[position] in BOOLS:
+            settings[name] = _read(flag, source, " ", argv[position])
+            position += 1
+            warnings.append(_two_words(settings[name], argv[position - 1], argv[position:]))
+        elif flag.kind is BOOL:
+            settings[name] = Setting(flag, True, source, source)
+        elif position < len(argv):
+            text = _with_earlier(settings.get(name), argv[position])
+            settings[name] = _read(flag, source, " ", text)
+            position += 1
+        else:
+            want = flag.want or "want a value"
+            raise UsageError(f"{source}: nothing comes after it; {want}")
+    return False
+
+
+def _two_words(setting: Setting, word: str, behind: Sequence[str]) -> str:
+    """Say how a bool with its value as the next word is read here, and how in Go."""
+    source = setting.source
+    text = f"{setting.given}: read as {source}={word}, which is how to write it"
+    lost = list(behind) not in ([], ["--"])
+    if lost or not setting.value:
+        text += f"; the Go derper reads {source} alone, as true"
+    return f"{text}, and ignores the flags behind it, which count here" if lost else text
+
+
+def _with_earlier(earlier: Setting | None, text: str) -> str:
+    """Return the value of a flag together with those of its earlier occurrences."""
+    if earlier is None or not earlier.flag.repeatable or not earlier.value:
+        return text
+    return f"{earlier.value} {text}"
+
+
+def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:
+    given = source if flag.secret else f"{source}{separator}{shown(text)}"
+    if flag.never_empty and not text:
+        raise UsageError(f"{given}: {flag.want}")
+    try:
+        return Setting(flag, flag.kind.read(text), source, given)
+    except ValueError as error:
+        raise UsageError(f"{given}: {flag.want or error}") from None
+
+
+def _not_a_flag(argument: str, before: Sequence[str], table: Mapping[str, Flag]) -> UsageError:
+    if argument == "--":
+        return UsageError("--: nothing may come after it; want flags only")
+    previous = table.get(before[-1].lstrip("-")) if before else None
+    if previous is not None and previous.kind is BOOL and not argument.startswith("-"):
+        hint = f"; want -{previous.name}=true or -{previous.name}=false, with the equals sign"
+    else:
+        hint = "; want -flag, -flag=value or -flag value"
+    return UsageError(f"{shown(argument)}: not a flag{hint}")
+
+
+def _unknown(source: str, name: str, table: Mapping[str, Flag]) -> UsageError:
+    close = difflib.get_close_matches(name[:60], table, n=1)
+    hint = f"did you mean -{close[0]}?" if close else "-h lists them all"
+    return UsageError(f"{shown(source)}: no such flag; {hint}")
+
+
+_WIDTH = 80
+
+
+def help_text(flags: Iterable[Flag], introduction: str) -> str:
+    """Give what -h prints: `introduction`, then the flags under their groups, then the refused."""
+    flags = list(flags)
+    blocks = [introduction]
+    for group in dict.fromkeys(flag.group for flag in flags if not flag.refusal):
+        members = [flag for flag in flags if flag.group == group and not flag.refusal]
+        blocks.append("\n".join([f"{group}:", *(_help_entry(flag) for flag in members)]))
+    refused = ", ".join(f"-{flag.name}" for flag in flags if flag.refusal)
+    if refused:
+        names = textwrap.fill(
+            refused,
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+        blocks.append(f"Known but not supported yet:\n{names}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _help_entry(flag: Flag) -> str:
+    head = f"  -{flag.name} {flag.placeholder or flag.kind.placeholder}".rstrip()
+    notes = []
+    if flag.default_words or flag.default not in {"", "false"}:
+        notes.append(f"default {flag.default_words or flag.default}")
+    if flag.variable:
+        also = f" or {flag.other_variable}" if flag.other_variable else ""
+        notes.append(f"variable {flag.variable}{also}")
+    if notes:
+        head += f"   ({', '.join(notes)})"
+    usage = textwrap.fill(
+        flag.usage,
+        _WIDTH,
+        initial_indent="      ",
+        subsequent_indent="      ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return f"{head}\n{usage}"

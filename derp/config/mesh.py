@@ -1,0 +1,143 @@
+"""The part of the configuration that says with which other relays this one is meshed.
+
+-mesh-psk-file and -mesh-with are those of the Go derper (startMesh and defaultMeshPSKFile of
+cmd/derper); the variables are ours. By default derp/meshkey.py looks for the key, as nothing here
+touches the file system.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from derp.config import checks
+from derp.config.field import ConfigError, option
+from derp.config.goflags import STRING
+from derp.config.strconv import shown
+
+# ruff: noqa: RUF009 - option is attrs.field with a check
+
+MESH: Final = "Other relays of the region"
+
+DEFAULT_KEY_FILE: Final = Path("auto")
+"""Stands for the first of the usual files that exists, if any does."""
+
+HTTPS_PORT: Final = 443
+
+_HOST_PORT: Final = re.compile(
+    r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*))?", re.DOTALL
+)
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_FORM: Final = "host, host:port, or either with /dialhost behind it"
+
+
+@attrs.frozen
+class MeshRelay:
+    """Another relay: what it is called, and where to connect to it."""
+
+    host: str
+    """The name, or the address without brackets, that its certificate is for."""
+    port: int = HTTPS_PORT
+    dial_host: str = ""
+    """The name or address to connect to in place of `host`; empty for none."""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as HTTP has them: the port only if it is not that of HTTPS."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.authority}/{self.dial_host}" if self.dial_host else self.authority
+
+
+def relays(value: str | Iterable[MeshRelay]) -> tuple[MeshRelay, ...]:
+    """Check a list of `host[:port][/dialhost]`, in text with commas between them."""
+    if not isinstance(value, str):
+        return tuple(dict.fromkeys(value))
+    if not value:
+        return ()
+    return tuple(dict.fromkeys(_relay(entry.strip()) for entry in value.split(",")))
+
+
+def _relay(entry: str) -> MeshRelay:
+    if not entry:
+        raise ValueError(f"want no empty entry, but {_FORM}, with one comma between two")
+    where = shown(entry)
+    if entry.count("/") > 1:
+        raise ValueError(f"want at most one slash in {where}: {_FORM}, without https://")
+    side, slash, dial_side = entry.partition("/")
+    if ":" in side and checks.is_ip(side):
+        raise ValueError(f"want brackets around the address in {where}")
+    match = _HOST_PORT.fullmatch(side)
+    if match is None or not _is_host(match["ip6"], match["host"]):
+        raise ValueError(f"want the name or the address of a relay in {where}: {_FORM}")
+    port = HTTPS_PORT if match["port"] is None else _port(match["port"], where)
+    return MeshRelay(match["ip6"] or match["host"], port, _dial(dial_side, where) if slash else "")
+
+
+def _is_host(ip6: str | None, host: str) -> bool:
+    if ip6 is not None:
+        return ":" in ip6 and "%" not in ip6 and checks.is_ip(ip6)
+    return checks.is_dns_name(host) or checks.is_ip(host)
+
+
+def _port(text: str, where: str) -> int:
+    if not _PORT.fullmatch(text) or not 1 <= int(text) <= 65535:
+        raise ValueError(f"want a port from 1 to 65535 in {where}")
+    return int(text)
+
+
+def _dial(text: str, where: str) -> str:
+    """Check the host to connect to; an IPv6 address may have brackets, or go without."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not (checks.is_ip(host) or (host is text and checks.is_dns_name(host))):
+        raise ValueError(
+            f"want the name or the address to connect to behind the slash in {where}, "
+            f"without a port: that of the relay is taken"
+        )
+    return host
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class MeshOptions:
+    """What the operator decides about other relays."""
+
+    mesh_psk_file: Path | None = option(
+        "mesh-psk-file",
+        STRING,
+        str(DEFAULT_KEY_FILE),
+        checks.path,
+        group=MESH,
+        variable="DERP_MESH_PSK_FILE",
+        placeholder="FILE",
+        usage="File with the key that the relays of a region share: 64 hex digits. Who shows it "
+        "is told who is connected, and may forward packets. auto is "
+        "/home/derp/keys/derp-mesh.key, or else ~/keys/derp-mesh.key, if there is one; "
+        "empty is no key.",
+    )
+    """DEFAULT_KEY_FILE to look for one; None for no key."""
+    mesh_with: tuple[MeshRelay, ...] = option(
+        "mesh-with",
+        STRING,
+        "",
+        relays,
+        group=MESH,
+        variable="DERP_MESH_WITH",
+        placeholder="LIST",
+        usage="The other relays, as host or host:port with commas between them: packets for "
+        "their clients are forwarded. Behind a slash may stand the host to connect to instead. "
+        "This relay may be in the list, too.",
+    )
+
+    def check_mesh(self, *, derp: bool, dev: bool) -> None:
+        """Check the rules that concern more than one field. Raises ConfigError."""
+        if not self.mesh_with:
+            return
+        listed = ",".join(map(str, self.mesh_with))
+        if not derp:
+            raise ConfigError("mesh-with", listed, "of no use with -derp=false; leave it out")
+        if self.mesh_psk_file is None and not dev:
+            raise ConfigError("mesh-with", listed, "want -mesh-psk-file with it")

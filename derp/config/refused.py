@@ -1,0 +1,24 @@
+"""Flags and variables of the Go derper that this version knows and refuses.
+
+Their defaults may be given, because that asks for nothing. Anything else is refused by name rather
+than ignored. The value is not repeated, as some are secret.
+"""
+
+from typing import Final
+
+from derp.config.goflags import BOOL, STRING, Flag, Kind
+
+_NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -mesh-psk-file"
+_NO_ACE: Final = "the ACE server is not supported; leave it out"
+
+
+def _refused(name: str, kind: Kind, default: str, refusal: str, variable: str = "") -> Flag:
+    return Flag(name=name, kind=kind, default=default, usage="", variable=variable, refusal=refusal)
+
+
+REFUSED: Final = (
+    _refused("secrets-url", STRING, "", _NO_SECRETS),
+    _refused("secrets-path-prefix", STRING, "prod/derp", _NO_SECRETS),
+    _refused("secrets-cache-dir", STRING, "", _NO_SECRETS),
+    _refused("ace", BOOL, "false", _NO_ACE),
+)

@@ -1,0 +1,77 @@
+"""The key of -debug-key-file, and who may see /debug/ with it or without.
+
+The Go derper reads the file for each request that shows a key (allowDebugAccessWithKey of tsweb).
+Here it is read from time to time, so that no stranger makes the relay read files.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from derp import log
+from derp.config import Config
+from derp.errors import StartError
+from derp.files.secret import read_secret
+from derp.http.access import DebugAccess
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks at the file."""
+
+_MAX_SIZE: Final = 4096
+
+logger = log.get("http")
+
+
+@attrs.define
+class DebugKey:
+    """The key as it was when the file was looked at last."""
+
+    path: Path | None
+    value: bytes = attrs.field(init=False, default=b"", repr=False)
+    """Without white space around it; empty for none."""
+    _trouble: str = attrs.field(init=False, default="")
+
+    def look(self) -> None:
+        """Read the file, if there is one; what can't be read is no key, and logged once. Blocks."""
+        if self.path is None:
+            return
+        try:
+            self.value, trouble = self._read(self.path), ""
+        except (OSError, ValueError, StartError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self.value, trouble = b"", reason or str(error)
+        if trouble and trouble != self._trouble:
+            logger.warning(
+                "no key opens /debug/, as its file can't be used",
+                path=str(self.path),
+                reason=trouble,
+            )
+        self._trouble = trouble
+
+    async def watch(self) -> None:
+        """Look at the file from time to time, if there is one."""
+        while self.path is not None:
+            await trio.sleep(LOOK_EVERY)
+            await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
+
+    def _read(self, path: Path) -> bytes:
+        content, _ = read_secret(path, "-debug-key-file", _MAX_SIZE)
+        if len(content) > _MAX_SIZE:
+            raise ValueError(f"want a key of at most {_MAX_SIZE} bytes")
+        if not (key := content.strip()):
+            raise ValueError("it is empty")
+        return key
+
+
+def debug_access(config: Config, key: DebugKey) -> DebugAccess:
+    """Return who may see /debug/ of a relay with this configuration."""
+    single = map(ipaddress.ip_network, config.debug_allow_ip)
+    return DebugAccess(
+        names=frozenset({config.hostname.lower()}),
+        networks=(*single, *config.debug_trusted_cidrs),
+        proxies=config.trusted_proxies,
+        key=lambda: key.value,
+    )

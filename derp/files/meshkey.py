@@ -1,0 +1,123 @@
+"""The mesh key: what the relays of a region share, and show each other to be trusted.
+
+A file holds it in 64 hex digits of either case, with white space around them or none, as
+`openssl rand -hex 32` prints them. In development mode the variable TAILSCALE_DERPER_MESH_KEY may
+hold it instead. Matches cmd/derper, and ParseDERPMesh of Go's types/key.
+"""
+
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from derp import log
+from derp.config import Config
+from derp.config.mesh import DEFAULT_KEY_FILE
+from derp.errors import StartError, UsageError
+from derp.files.secret import read_secret
+
+VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
+
+_USUAL: Final = "/home/derp/keys/derp-mesh.key"
+_USUAL_AT_HOME: Final = "keys/derp-mesh.key"
+_DIGITS: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_MAX_SIZE: Final = 4096
+_WANT: Final = "want 64 hex digits, as openssl rand -hex 32 prints them, the same for all relays"
+
+logger = log.get("mesh")
+
+
+class MeshKeyFormatError(ValueError):
+    """A text is no mesh key. The message never repeats it."""
+
+
+def parse(text: str) -> bytes:
+    """Read 64 hex digits with white space around them; 32 bytes. Raises MeshKeyFormatError.
+
+    The key of zeros is none: clients that have no mesh key are said to have that one.
+    """
+    digits = text.strip()
+    if not digits:
+        raise MeshKeyFormatError("empty")
+    if not _DIGITS.fullmatch(digits):
+        raise MeshKeyFormatError("not a mesh key")
+    if not digits.strip("0"):
+        raise MeshKeyFormatError("nothing but zeros is not a mesh key")
+    return bytes.fromhex(digits)
+
+
+def load(config: Config, environ: Mapping[str, str]) -> bytes | None:
+    """Return the mesh key, 32 bytes; None where there is none. Blocks.
+
+    Raises StartError where there is a file that can't be used, and UsageError for a variable that
+    can't, or where -mesh-with goes without a key.
+    """
+    if not config.derp:
+        return None
+    key = _from_variable(environ) if config.dev else None
+    path = _path(config, environ)
+    if key is None and path is not None:
+        key = _from_file(path)
+        logger.info("mesh key read", path=str(path))
+    if key is None and config.mesh_with:
+        listed = ",".join(map(str, config.mesh_with))
+        or_variable = f" or {VARIABLE}" if config.dev else ""
+        raise UsageError(f"-mesh-with {listed}: want the mesh key in -mesh-psk-file{or_variable}")
+    return key
+
+
+def _from_variable(environ: Mapping[str, str]) -> bytes | None:
+    text = environ.get(VARIABLE, "")
+    if not text:
+        return None
+    try:
+        return parse(text)
+    except MeshKeyFormatError as error:
+        raise UsageError(f"{VARIABLE}: {error}; {_WANT}") from None
+
+
+def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that was named, or the usual one that exists (Go: defaultMeshPSKFile).
+
+    In development mode none is looked for, as there.
+    """
+    if config.mesh_psk_file != DEFAULT_KEY_FILE:
+        return config.mesh_psk_file
+    if config.dev:
+        return None
+    home = environ.get("HOME", "")
+    usual = [Path(_USUAL), *([Path(home, _USUAL_AT_HOME)] if home else [])]
+    return next((path for path in usual if _exists(path)), None)
+
+
+def _exists(path: Path) -> bool:
+    """Tell whether there is a file; one in a directory that is closed to us does not count."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _from_file(path: Path) -> bytes:
+    name = f"-mesh-psk-file {str(path)!r}"
+    try:
+        data, mode = read_secret(path, name, _MAX_SIZE)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartError(f"{name}: can't be read ({reason}); want a file with the key") from error
+    if len(data) > _MAX_SIZE:
+        raise StartError(f"{name}: too large for a mesh key; {_WANT}")
+    try:
+        key = parse(data.decode("utf-8", "replace"))
+    except MeshKeyFormatError as error:
+        raise StartError(f"{name}: {error}; {_WANT}") from None
+    if mode & stat.S_IRWXO:
+        logger.warning(
+            "others can use the file of the mesh key",
+            path=str(path),
+            mode=f"{stat.S_IMODE(mode):04o}",
+            cure="run chmod 600 on it",
+        )
+    return key

@@ -1,0 +1,180 @@
+"""What waits for a link to another relay, fairly between those who sent it.
+
+A client's outbox (derp.relay.sendqueue) may drop from its head: what it holds is for one client,
+and who floods that client hurts nobody else. A link carries everybody's packets. So here each
+sender has lanes of its own: the link takes from them in turns, as many bytes from each, and what is
+too much is dropped from the sender that has most waiting. Where it is too much for all peers
+together (derp.relay.queuememory), a link is as long as its longest lane: many who send a little
+have no long queue. Disco packets go first, as for clients, but only for a part of what is sent,
+since any packet may look like one.
+
+What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
+two packets of one sender and kind in another order than they came, bytes that are held and not
+accounted for.
+"""
+
+from typing import Any, Final
+
+from derp.relay.queuememory import Holder, Pool
+from derp.relay.sendqueue import Entry, Lane, OnDrop, Outbox
+
+LINK_BYTES: Final = 4 << 20
+"""Most bytes that are held for a link: a tenth of a second of 320 Mbit/s."""
+LINK_DISCO_BYTES: Final = 256 << 10
+DISCO_SHARE: Final = 4
+"""Disco packets get one in so many bytes before all others."""
+TURN: Final = 4 << 10
+"""Bytes that a sender may send in its turn, before the next one's."""
+SENDER_COST: Final = 1000
+"""Bytes that a sender's lane takes besides its runs; they count, too."""
+
+
+class _Sender(Lane):
+    """One sender's lane, and what it may send."""
+
+    __slots__ = ("credit", "source")
+
+    def __init__(self, source: bytes, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
+        super().__init__(limit, on_drop, pool)
+        self.source = source
+        # Bytes; negative after a frame that was larger than what was left.
+        self.credit = 0
+
+
+class FairLanes(Holder):
+    """Lanes of packets, one for each sender that has any waiting, bounded together."""
+
+    __slots__ = ("_lanes", "_limit", "_on_drop", "_runs")
+
+    def __init__(self, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
+        super().__init__(pool)
+        # In the order of their turns.
+        self._lanes: dict[bytes, _Sender] = {}
+        self._limit = limit
+        self._on_drop = on_drop
+        # What the lanes hold, which says who has most waiting.
+        self._runs: Pool[_Sender] = Pool()
+
+    def put(self, entry: Entry) -> None:
+        """Append a run to its sender's lane, then drop what is too much."""
+        source = entry.source
+        lane = self._lanes.get(source)
+        if lane is None:
+            lane = _Sender(source, self._limit, self._on_drop, self._runs)
+            self._lanes[source] = lane
+        lane.put(entry)
+        self._settle()
+        while self.held > self._limit and self._runs.held:
+            self.pay(self.held - self._limit)
+        if self.pool.held > self.pool.limit:
+            self.pool.relieve()
+
+    def take(self, limit: int, now: float) -> list[Entry]:
+        """Take about `limit` bytes of fresh packets, in turns; at least a frame, if any waits.
+
+        In each turn a sender may send TURN bytes more (deficit round robin).
+        """
+        taken: list[Entry] = []
+        size = 0
+        while self._lanes and size < limit:
+            source = next(iter(self._lanes))
+            lane = self._lanes.pop(source)
+            lane.expire(now)
+            lane.credit += TURN
+            while lane.entries and lane.credit > 0:
+                entry = lane.take_frames(lane.credit)
+                lane.credit -= len(entry.data)
+                size += len(entry.data)
+                taken.append(entry)
+            if lane.entries:
+                self._lanes[source] = lane
+        self._settle()
+        return taken
+
+    def pay(self, at_least: int) -> None:
+        """Drop frames of the sender that has most waiting; see Holder."""
+        if (lane := self._runs.longest()) is not None:
+            lane.pay(at_least)
+            if not lane.entries:
+                del self._lanes[lane.source]
+        self._settle()
+
+    def expire(self, now: float, most: int) -> int:
+        """Drop runs that have waited too long, `most` of them; return how many."""
+        dropped = 0
+        for lane in list(self._lanes.values()):
+            dropped += lane.expire(now, most - dropped)
+            if not lane.entries:
+                del self._lanes[lane.source]
+        self._settle()
+        return dropped
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything."""
+        for lane in self._lanes.values():
+            lane.clear(on_drop)
+        self._lanes.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Account for what is held by now."""
+        change = self._runs.held + SENDER_COST * len(self._lanes) - self.held
+        self.pool.held += change
+        self.held += change
+        longest = self._runs.longest()
+        size = 0 if longest is None else longest.held
+        if not self.least <= size < self.below:
+            self.pool.rank(self, size)
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+
+class FairBox(Outbox):
+    """Everything that waits for one link. `on_drop` hears of what is dropped from a head."""
+
+    __slots__ = ("_fair", "_fair_disco")
+
+    def __init__(self, on_drop: OnDrop, pool: Pool[Any] | None = None) -> None:
+        pool = Pool() if pool is None else pool
+        super().__init__(on_drop, pool)
+        self._fair = FairLanes(LINK_BYTES, on_drop, pool)
+        self._fair_disco = FairLanes(LINK_DISCO_BYTES, on_drop, pool)
+
+    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+        """Queue a run of `packets` frames from `source`."""
+        lanes = self._fair_disco if disco else self._fair
+        lanes.put(Entry(run, packets, source, now, disco=disco))
+
+    def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+
+        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        """
+        pieces, entries = super().take(limit, now)
+        size = sum(map(len, pieces))
+        first = limit // DISCO_SHARE if self._fair else limit
+        for lanes, share in (
+            (self._fair_disco, first),
+            (self._fair, limit),
+            (self._fair_disco, limit),
+        ):
+            found = lanes.take(min(share, limit - size), now)
+            size += sum(len(entry.data) for entry in found)
+            pieces += [entry.data for entry in found]
+            entries += found
+        return pieces, entries
+
+    def expire(self, now: float, most: int) -> int:
+        """Drop packets that have waited too long, `most` runs of them; return how many runs."""
+        dropped = self._fair_disco.expire(now, most)
+        return dropped + self._fair.expire(now, most - dropped)
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything; `on_drop` hears of the packets."""
+        super().clear(on_drop)
+        self._fair.clear(on_drop)
+        self._fair_disco.clear(on_drop)
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or bool(self._fair or self._fair_disco)

@@ -1,0 +1,243 @@
+"""What waits for a peer that does not take its packets at once.
+
+The original queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
+lane is bounded by bytes and by how long its oldest entry has waited: a fast receiver loses
+nothing, a slow one gets fresh packets instead of a long queue of stale ones. Dropping is from the
+head, by whole frames. Control frames go first, then who came and went (for mesh peers), then disco
+packets, then the rest.
+
+An outbox exists only while something waits; an idle connection has none. What its lanes hold counts
+among what all hold (derp.relay.queuememory), where the longest pays.
+
+What must never happen here: half a frame dropped, a drop that `on_drop` does not hear of, two
+packets of one sender and kind in another order than they came, bytes that are held and not
+accounted for.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from derp.relay.presencequeue import Updates
+from derp.relay.queuememory import Holder, Pool
+from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
+
+LANE_BYTES: Final = 1 << 20
+"""Most bytes of frames that wait in the packet lane."""
+DISCO_LANE_BYTES: Final = 64 << 10
+"""Most bytes of frames that wait in the disco lane."""
+ENTRY_COST: Final = 150
+"""Bytes that a run's entry takes besides its frames; they count, too."""
+CONTROL_BYTES: Final = 64 << 10
+"""Most bytes of control frames that wait."""
+CONTROL_COST: Final = 50
+"""Bytes that a control frame takes besides its own."""
+MAX_WAIT: Final = 0.1
+"""Seconds after which a packet is too old to be worth sending."""
+
+OnDrop = Callable[[bool, int, int], None]
+"""Called with (disco, packets, bytes of packets) for what is dropped."""
+
+
+class Entry:
+    """A run that waits: `data[offset:]` is `packets` whole RecvPacket frames from `source`."""
+
+    __slots__ = ("data", "disco", "offset", "packets", "since", "source")
+
+    def __init__(
+        self, data: bytes, packets: int, source: bytes, since: float, *, disco: bool
+    ) -> None:
+        self.data = data
+        self.disco = disco
+        self.offset = 0
+        self.packets = packets
+        self.source = source
+        self.since = since
+
+    @property
+    def payload(self) -> int:
+        """Bytes of the packets that are left, without headers and keys."""
+        return len(self.data) - self.offset - self.packets * PACKET_OVERHEAD
+
+    def drop_frames(self, at_least: int) -> tuple[int, int]:
+        """Drop frames from the head until `at_least` bytes are gone; return (packets, bytes)."""
+        start = position = self.offset
+        packets = 0
+        while position - start < at_least and packets < self.packets:
+            position += HEADER_LENGTH + HEADER.unpack_from(self.data, position)[1]
+            packets += 1
+        self.packets -= packets
+        if 2 * position > len(self.data):
+            # Little is held for frames that are gone, and little is copied.
+            self.data = self.data[position:]
+            self.offset = 0
+        else:
+            self.offset = position
+        return packets, position - start
+
+
+class Lane(Holder):
+    """Runs of one kind in the order in which they came; `held` is the memory that they take."""
+
+    __slots__ = ("_limit", "_on_drop", "entries")
+
+    def __init__(self, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
+        super().__init__(pool)
+        self.entries: deque[Entry] = deque()
+        self._limit = limit
+        self._on_drop = on_drop
+
+    def put(self, entry: Entry) -> None:
+        """Append a run, then drop from the head what is too much or, by now, too old."""
+        entries, limit, pool = self.entries, self._limit, self.pool
+        entries.append(entry)
+        size = len(entry.data) + ENTRY_COST
+        pool.held += size
+        self.held += size
+        if entry.since - entries[0].since > MAX_WAIT:
+            self.expire(entry.since)
+        # Frames that are gone do not count.
+        while self.held > limit and (excess := self.held - entries[0].offset - limit) > 0:
+            self.drop_head(excess)
+        # Only now, so that a full lane does not change its rank twice.
+        if self.held >= self.below:
+            pool.rank(self, self.held)
+        if pool.held > pool.limit:
+            pool.relieve()
+
+    def pay(self, at_least: int) -> None:
+        """Drop frames from the head until so many bytes are free; see Holder."""
+        enough = self.held - at_least
+        while self.entries and (excess := self.held - enough) > 0:
+            head = self.entries[0]
+            # Nothing is free before half of a run has gone.
+            self.drop_head(max(excess, len(head.data) // 2 + 1 - head.offset))
+
+    def drop_head(self, at_least: int) -> None:
+        """Drop frames of the oldest run, until `at_least` bytes are gone or all of it."""
+        head = self.entries[0]
+        packets, size = self._cut(head, at_least)
+        self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
+
+    def take_frames(self, at_least: int) -> Entry:
+        """Take frames of the oldest run, until they are `at_least` bytes or all of it."""
+        head = self.entries[0]
+        data, start = head.data, head.offset
+        packets, size = self._cut(head, at_least)
+        piece = data[start : start + size]
+        return Entry(piece, packets, head.source, head.since, disco=head.disco)
+
+    def _cut(self, head: Entry, at_least: int) -> tuple[int, int]:
+        data = head.data
+        packets, size = head.drop_frames(at_least)
+        if not head.packets:
+            self.entries.popleft()
+            self.add(-len(data) - ENTRY_COST)
+        elif head.data is not data:
+            self.add(len(head.data) - len(data))
+        return packets, size
+
+    def expire(self, now: float, most: int | None = None) -> int:
+        """Drop runs that have waited longer than MAX_WAIT, `most` of them; return how many."""
+        dropped = 0
+        while dropped != most and self.entries and now - self.entries[0].since > MAX_WAIT:
+            self._drop_entry(self._on_drop)
+            dropped += 1
+        return dropped
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything."""
+        while self.entries:
+            self._drop_entry(on_drop)
+
+    def _drop_entry(self, on_drop: OnDrop) -> None:
+        entry = self.entries.popleft()
+        self.add(-len(entry.data) - ENTRY_COST)
+        on_drop(entry.disco, entry.packets, entry.payload)
+
+
+class Outbox:
+    """Everything that waits for one connection. `on_drop` hears of what is dropped from a head.
+
+    The packets are part of what `pool` holds. Of control frames, whoever puts them keeps account.
+    """
+
+    __slots__ = ("_control", "_control_size", "_disco", "_packets", "updates")
+
+    def __init__(self, on_drop: OnDrop, pool: Pool[Any] | None = None) -> None:
+        pool = Pool() if pool is None else pool
+        self._control: deque[bytes] = deque()
+        self._control_size = 0
+        self._disco = Lane(DISCO_LANE_BYTES, on_drop, pool)
+        self._packets = Lane(LANE_BYTES, on_drop, pool)
+        self.updates: Updates | None = None
+        """Whom a watcher is still to be told about; set by whoever has something to tell. None of
+        it may be dropped: that it does not grow for ever is up to them."""
+
+    def put_control(self, frame: bytes, *, must: bool = False) -> bool:
+        """Queue a control frame; False where too many wait already and it need not be queued."""
+        if not must and self._control_size + len(frame) > CONTROL_BYTES:
+            return False
+        self._control.append(frame)
+        self._control_size += len(frame)
+        return True
+
+    @property
+    def control_held(self) -> int:
+        """Bytes of memory that the control frames take."""
+        return self._control_size + CONTROL_COST * len(self._control)
+
+    def drop_control(self) -> None:
+        """Forget the control frames: the connection is over."""
+        self._control.clear()
+        self._control_size = 0
+
+    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+        """Queue a run of `packets` RecvPacket frames from `source`."""
+        lane = self._disco if disco else self._packets
+        lane.put(Entry(run, packets, source, now, disco=disco))
+
+    def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+
+        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        """
+        pieces: list[bytes | memoryview] = []
+        entries: list[Entry] = []
+        size = 0
+        while self._control and size < limit:
+            pieces.append(self._control.popleft())
+            size += len(pieces[-1])
+        self._control_size -= size
+        if self.updates and size < limit:
+            frames = self.updates.take(limit - size)
+            pieces += frames
+            size += sum(map(len, frames))
+        for lane in (self._disco, self._packets):
+            lane.expire(now)
+            freed = 0
+            while lane.entries and size < limit:
+                entry = lane.entries.popleft()
+                piece = memoryview(entry.data)[entry.offset :] if entry.offset else entry.data
+                freed += len(entry.data) + ENTRY_COST
+                size += len(piece)
+                pieces.append(piece)
+                entries.append(entry)
+            if freed:
+                lane.add(-freed)
+        return pieces, entries
+
+    def expire(self, now: float, most: int) -> int:
+        """Drop packets that have waited too long, `most` runs of them; return how many runs."""
+        dropped = self._disco.expire(now, most)
+        return dropped + self._packets.expire(now, most - dropped)
+
+    def clear(self, on_drop: OnDrop) -> None:
+        """Drop everything; `on_drop` hears of the packets."""
+        self.drop_control()
+        self.updates = None
+        self._disco.clear(on_drop)
+        self._packets.clear(on_drop)
+
+    def __bool__(self) -> bool:
+        return bool(self._control or self.updates or self._disco.entries or self._packets.entries)

@@ -1,0 +1,234 @@
+"""The connection task: from an accepted socket to its end.
+
+    socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
+
+Each connection has one task, and that task is the only place where its end becomes one log line
+and one count. Refusals (whatever ends a connection before login) are coalesced, so that a scanner
+can't fill a disk, but for a few lines of each address, so that it can be banned; and of joins and
+leaves only some are logged, for the sake of those who may come in. Until its login a connection is
+pending, and may be closed for others (`derp.relay.pending`).
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from derp import log
+from derp.errors import (
+    ConnectionEnd,
+    HTTPFailed,
+    InternalFault,
+    LoginRefused,
+    NoRoom,
+    NotAdmitted,
+    PeerVanished,
+    TLSFailed,
+    TooManyConnections,
+    TooManyPending,
+)
+from derp.http.message import Answer, Request
+from derp.http.server import serve as serve_http
+from derp.log import Coalescer, Tries
+from derp.net import websocket
+from derp.net.listener import endpoint
+from derp.net.tcp import TCPTransport
+from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.transport import Endpoint, Transport
+from derp.relay.networks import network_of
+from derp.relay.pending import Pending
+from derp.relay.tokenbucket import TokenBucket
+from derp.session import serve
+from derp.session.state import Server
+
+TLS_TIMEOUT: Final = 30.0
+"""Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
+
+CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
+"""Ends that are for want of room. Each network has one line for each of them in a window, ..."""
+CROWDED_NETWORKS: Final = 16
+"""... and of so many networks in all."""
+
+TRY_LINES: Final = 0.5
+"""Lines a second about addresses that are refused for the first time, and as many about others."""
+TRY_LINES_BURST: Final = 30
+"""Either at once."""
+
+logger = log.get("connection")
+
+
+def crowd_lines() -> Coalescer:
+    """Make what says whether an end for want of room is logged by itself."""
+    return Coalescer(limit=1, most=CROWDED_NETWORKS)
+
+
+def try_lines(workers: int = 1) -> Tries:
+    """Make what says which refusals of an address have a line, for one of so many processes."""
+    rate, burst = TRY_LINES / workers, max(3, TRY_LINES_BURST // workers)
+    return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
+
+
+@attrs.define(eq=False)
+class Door:
+    """What connections accepted on one port have in common."""
+
+    server: Server
+    nursery: trio.Nursery
+    """Owns the connection tasks."""
+    route: Callable[[Request], Answer]
+    engine: TLSEngine | None
+    """None where the port speaks plain HTTP."""
+    limit: TokenBucket | None
+    """New connections a second; None where they are not limited."""
+    refusals: Coalescer
+    crowded: Coalescer = attrs.field(factory=crowd_lines)
+    tries: Tries = attrs.field(factory=try_lines)
+
+    def admit(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
+        """Start the task of a new connection, or close it where there are too many of them.
+
+        `full` is where there is no descriptor for it unless another connection goes. Returns
+        whether it was admitted.
+        """
+        server, now = self.server, trio.current_time()
+        if self.limit is not None and not self.limit.allow(now):
+            server.metrics.tls_rejected_connections += 1
+            sock.close()
+            return False
+        try:
+            pending = server.pending.admit(remote.host, now, full=full)
+        except ConnectionEnd as end:
+            sock.close()
+            self._report(end, remote, {"remote": str(remote)})
+            return False
+        if full:
+            # Its number is of the reserve; the one of the connection that went is not. Somebody
+            # else may have taken that.
+            with contextlib.suppress(OSError):
+                reserved, sock = sock, sock.dup()
+                reserved.close()
+        if self.engine is not None:
+            server.metrics.tls_accepted_connections += 1
+        pending.abort = partial(self._abort, sock)
+        self.nursery.start_soon(self._connection, sock, remote, pending)
+        return True
+
+    async def _connection(self, sock: socket.socket, remote: Endpoint, pending: Pending) -> None:
+        fields: dict[str, Any] = {"remote": str(remote)}
+        end: ConnectionEnd | None = None
+        try:
+            await self._serve(sock, remote, fields, pending)
+        except ConnectionEnd as error:
+            end = error.without_frames()
+            if pending.end is not None:
+                # Whoever ended it for others knows the reason.
+                end = pending.end.without_frames()
+        except Exception as error:
+            # A mistake of ours must end this connection only, and loudly, but not without end.
+            end = InternalFault(repr(error))
+            if self._is_worth_a_line("bug", remote):
+                logger.exception("a connection was ended by a bug", **fields)
+        finally:
+            pending.done()
+            sock.close()
+        self._report(end, remote, fields)
+
+    def _abort(self, sock: socket.socket) -> None:
+        """Close a pending connection; its task, should it wait, finds it so."""
+        if (fd := sock.fileno()) >= 0:
+            self.server.lobby.forget(fd)
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+
+    def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
+        self.server.metrics.ended(end)
+        if "client" in fields:
+            reason = "closed" if end is None else f"{end.reason}: {end}"
+            is_worth_a_line = self.server.is_worth_a_line("left", fields["client"], remote.host)
+            (logger.info if is_worth_a_line else logger.debug)("left", **fields, reason=reason)
+        elif end is not None and type(end) in CROWDED:
+            if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
+                logger.info("refused", **fields, reason=f"{end.reason}: {end}")
+        elif end is not None:
+            tries, has_line = self._note_try(end, remote)
+            if has_line or self._is_worth_a_line(end.reason, remote):
+                logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
+
+    def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
+        """Return which try of the address this was, and whether it has a line for that.
+
+        None is where it says nothing about the address: others come from there by a proxy, or the
+        peer is not the cause of the refusal.
+        """
+        network = self.server.pending.network_of(remote.host)
+        if network is None or not _is_of_the_peers_making(end):
+            return None, False
+        return self.tries.note(remote.host, network, trio.current_time())
+
+    def _is_worth_a_line(self, what: str, remote: Endpoint) -> bool:
+        return self.refusals.admit(what, trio.current_time(), network_of(remote.host))
+
+    async def _serve(
+        self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
+    ) -> None:
+        try:
+            local = endpoint(sock.getsockname())
+        except OSError as error:
+            raise PeerVanished("the connection was reset at once") from error
+        transport: TCPTransport
+        if self.engine is None:
+            transport = TCPTransport(sock, remote, local)
+        else:
+            transport = tls = TLSTransport(sock, remote, local, self.engine)
+        transport.lobby = self.server.lobby
+        try:
+            if self.engine is not None:
+                with trio.move_on_after(TLS_TIMEOUT) as deadline:
+                    await tls.handshake(pending.hold)
+                if deadline.cancelled_caught:
+                    await tls.turn()
+                    raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
+            await self._speak(transport, fields, pending)
+        finally:
+            transport.close()
+
+    async def _speak(self, transport: Transport, fields: dict[str, Any], pending: Pending) -> None:
+        server = self.server
+        metrics, version = server.metrics, transport.tls_version
+
+        def route(request: Request) -> Answer:
+            metrics.tls_request(version)
+            with metrics.tls_active_while(version):
+                return self.route(request)
+
+        inside: Transport
+        handoff = await serve_http(transport, route, server.view, pending=pending)
+        if handoff is None:
+            return
+        with metrics.tls_active_while(version):
+            inside, leftover = transport, handoff.leftover
+            if handoff.websocket:
+                inside = await websocket.accept(transport, handoff.head, leftover)
+                leftover = b""
+                metrics.websocket_accepts += 1
+            not_ideal = bool(handoff.ideal_node)
+            life = serve.serve(
+                server, inside, leftover, fields, not_ideal=not_ideal, pending=pending
+            )
+            # That life is long: keep nothing of the request for it.
+            del route, handoff, leftover
+            try:
+                await life
+            finally:
+                if inside is not transport:
+                    inside.close()
+
+
+def _is_of_the_peers_making(end: ConnectionEnd) -> bool:
+    if isinstance(end, NotAdmitted):
+        return end.certain
+    return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)

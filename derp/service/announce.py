@@ -1,0 +1,80 @@
+"""What the operator is told once everything is served."""
+
+import json
+import socket
+import sys
+
+from certs.pair import Pair
+from derp import derpmap, log
+from derp.admission.make import announce as announce_admission
+from derp.config import Config
+from derp.config.checks import Address
+from derp.mesh import plan as mesh_plan
+from derp.net.listener import endpoint
+from derp.service.sockets import Sockets
+from derp.service.startup import Prepared
+
+logger = log.get("server")
+
+
+def announce(config: Config, prepared: Prepared) -> None:
+    """Say what is served where and to whom, and what to put into the DERP map."""
+    _announce_sockets(config, prepared)
+    if config.derp and prepared.certificates is None and not config.dev:
+        logger.warning(
+            "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
+            "-certmode manual or -acme-directory",
+            address=str(config.addr),
+        )
+    if config.derp:
+        announce_admission(config, prepared.own_gate)
+        mesh_plan.announce(config, prepared.mesh)
+    if prepared.certificates is not None and config.hostname_is_ip:
+        pair = prepared.certificates.statuses[0].pair
+        # One that is renewed every few days must not be pinned.
+        announce_node(config, prepared, None if config.serve_acme else pair)
+
+
+def _stun_host(sockets: Sockets) -> str | None:
+    """Return the host on which STUN is answered, if it is another than that of the rest."""
+    main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
+    return next((host for host in stun if host not in main), None)
+
+
+def _announce_sockets(config: Config, prepared: Prepared) -> None:
+    """Say what is served where. The messages have the Go derper's words, which scripts wait for."""
+    sockets, tls = prepared.sockets, prepared.certificates is not None
+    on_main = f"serving on {config.addr}{' with TLS' if tls else ''}"
+    on_plain = f"serving on {Address(config.addr.host, config.http_port)}"
+    for sock in sockets.main:
+        logger.info(on_main, what="HTTPS" if tls else "HTTP", address=_address(sock))
+    for sock in sockets.plain:
+        logger.info(on_plain, what="HTTP", address=_address(sock))
+    for sock in sockets.stun:
+        address = _address(sock)
+        on_udp = f"STUN server listening on {address}"
+        logger.info(on_udp, what="STUN", address=address)
+
+
+def _address(sock: socket.socket) -> str:
+    return str(endpoint(sock.getsockname()))
+
+
+def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
+    """Print the node for the DERP map of a relay that is reached by its address."""
+    if not config.derp and not config.stun:
+        return
+    node = derpmap.make_node(
+        config,
+        None if pair is None else derpmap.pin_for(pair),
+        derp_port=prepared.sockets.main[0].getsockname()[1],
+        stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
+        stun_host=_stun_host(prepared.sockets),
+    )
+    if pair is not None and (warning := derpmap.chain_warning(config, pair)) is not None:
+        logger.warning(warning)
+    # On standard output, to be copied as it is: in the log its quotes would be escaped.
+    nodes = [json.dumps(fields, separators=(",", ":")) for fields in node.nodes()]
+    what = "this node" if len(nodes) == 1 else "these nodes"
+    sys.stdout.write("\n  ".join([f"Put {what} into your DERP map:", *nodes]) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,73 @@
+"""The end of a relay that is told to stop: nobody new, and a word to those who are there.
+
+Tailscale's clients read a Restarting frame and do nothing about it; what they act on is the end of
+their connection. So with `-drain-time` connections are ended one by one over that time, in random
+order. Without it all are ended at once, as soon as what is queued has been sent.
+"""
+
+import random
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from derp import log
+from derp.errors import RelayStopping
+from derp.session.state import Server
+from derp.wire.frames import restarting
+
+FLUSH_SECONDS: Final = 3.0
+"""How long stopping waits, at its end, for what is queued to be sent."""
+RECONNECT_SPREAD_MS: Final = 2000
+RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
+"""Clients are told to come back at a random moment within this time: the first, or if they are
+many, as much for each as a login may take."""
+RELAYS_RECONNECT_MS: Final = 1000
+"""Mesh peers and other workers are few, and without them clients of different relays don't meet."""
+TRY_FOR_MS: Final = 10_000
+"""How long clients are told to go on trying."""
+
+logger = log.get("server")
+
+
+def stop_listening(server: Server, listeners: Iterable[socket.socket]) -> None:
+    """Close sockets, once the poller has forgotten them: others get their numbers."""
+    for sock in listeners:
+        server.poller.drop_urgent(sock.fileno())
+        sock.close()
+
+
+async def drain(server: Server, processes: int = 1, over: float = 0.0) -> None:
+    """Tell the clients that the server goes, end them over so many seconds, and flush the rest.
+
+    As many come back to the relay's other `processes`.
+    """
+    clients = len(server.hub.members)
+    logger.info("stopping", clients=clients)
+    spread = max(RECONNECT_SPREAD_MS, processes * clients * RECONNECT_SPREAD_PER_CLIENT_MS)
+    for connection in [*server.hub.members, *server.sibling_watchers]:
+        reconnect_in = RELAYS_RECONNECT_MS
+        if not connection.can_mesh:
+            reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
+        connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
+    if over:
+        await _end_one_by_one(server, over)
+    with trio.move_on_after(FLUSH_SECONDS):
+        await server.all_sent()
+
+
+async def _end_one_by_one(server: Server, over: float) -> None:
+    """End the clients in random order, evenly over so many seconds.
+
+    Mesh peers stay to the end, since clients are reached through them; so does a client for which
+    something is queued at its turn.
+    """
+    clients = [member for member in server.hub.members if not member.can_mesh]
+    random.shuffle(clients)
+    begin = trio.current_time()
+    for number, client in enumerate(clients):
+        await trio.sleep_until(begin + over * number / len(clients))
+        if client in server.hub.members and client.outbox is None:
+            client.end(RelayStopping("the relay is told to stop"))
+    await trio.sleep_until(begin + over)

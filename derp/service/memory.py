@@ -1,0 +1,61 @@
+"""How much memory there is for this process: that of the machine, or what its cgroup may have."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from derp.config.memorysize import LEAST, MemorySize
+from derp.relay.queuememory import UNLIMITED
+
+_PROC: Final = Path("/proc")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_LIMITS: Final = ("memory.max", "memory.high", "memory.limit_in_bytes")
+"""Of cgroups v2 (the kernel reclaims, and slows down, above the second) and v1."""
+
+
+def queue_limit(size: MemorySize, processes: int) -> int:
+    """Return how many bytes one of so many processes may hold for its peers."""
+    return max(size.of(memory()) // processes, LEAST)
+
+
+def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
+    """Return how many bytes of memory there are; UNLIMITED where that can't be known.
+
+    Procfs and cgroups never wait for a device, so the event loop may call this.
+    """
+    found = [_total(_read(proc / "meminfo"))]
+    for folder in _folders(_read(proc / "self/cgroup"), cgroups):
+        found += [int(text) for name in _LIMITS if (text := _read(folder / name)).isdecimal()]
+    return min(found)
+
+
+def _total(meminfo: str) -> int:
+    """Take MemTotal, which is in KiB; see proc(5)."""
+    for line in meminfo.splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemTotal":
+            return int(value.removesuffix("kB")) << 10
+    return UNLIMITED
+
+
+def _folders(text: str, cgroups: Path) -> Iterator[Path]:
+    """List the folders of the cgroups whose limits count: this process's, and all above them.
+
+    Each line of `text` is `number:controllers:path`, with no controllers for v2; see cgroups(7).
+    Within a container the path may be one of the host's, and the folder that of the container.
+    """
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":/")
+        own = PurePosixPath(path)
+        if "memory" in controllers.split(","):
+            yield from (cgroups / "memory" / folder for folder in (own, *own.parents))
+        elif rest.startswith(":/"):
+            yield from (cgroups / folder for folder in (own, *own.parents))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

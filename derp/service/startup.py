@@ -1,0 +1,100 @@
+"""What a relay has before it serves: sockets, keys, certificates, who may come in.
+
+Everything that can fail at start is here, so that nothing is served until all of it went well.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import attrs
+from nacl.public import PrivateKey
+
+from certs.errors import CertificateError
+from certs.metacert import make_metacert
+from derp.admission.checker import Gate
+from derp.admission.judge import Judge
+from derp.admission.make import make_gate
+from derp.certificates.plan import make_plan
+from derp.certificates.tasks import Certificates, load
+from derp.config import Config
+from derp.errors import StartError
+from derp.files import nodekey, ratelimit
+from derp.files.debugkey import DebugKey
+from derp.files.ratelimit import NO_LIMIT, RateConfig
+from derp.mesh import plan as mesh_plan
+from derp.metrics import Metrics
+from derp.net.descriptors import raise_limit
+from derp.service.sockets import Sockets, open_all
+
+
+@attrs.frozen
+class Prepared:
+    """Ready to be served."""
+
+    private_key: PrivateKey = attrs.field(repr=False)
+    rate_limit: RateConfig
+    metrics: Metrics
+    gate: Judge | None
+    mesh: mesh_plan.Plan
+    certificates: Certificates | None
+    sockets: Sockets
+    debug_key: DebugKey
+    shared: Sequence[Sockets] = ()
+    """Those of each process, where this one has opened them for others."""
+
+    @property
+    def own_gate(self) -> Gate | None:
+        """The gate, where it is in this process and is to be kept here."""
+        return self.gate if isinstance(self.gate, Gate) else None
+
+
+def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> Prepared:
+    """Read the files and open the sockets for so many processes, which `stack` closes.
+
+    Blocks. Raises StartError.
+    """
+    raise_limit()
+    mesh = mesh_plan.make_plan(config)
+    shared = open_all(config, stack, processes)
+    rate_limit = NO_LIMIT
+    if config.rate_config is not None:
+        rate_limit = ratelimit.load(config.rate_config)
+    debug_key = DebugKey(config.debug_key_file)
+    debug_key.look()
+    metrics = Metrics()
+    gate = make_gate(config, metrics)
+    now = datetime.now(UTC)
+    with start_errors():
+        plan = make_plan(config) if config.serve_tls else None
+        found = [] if plan is None else load(plan, now)
+    # Last, so that a start that fails for another reason leaves no new key behind.
+    if config.key_path is None:
+        private_key = PrivateKey.generate()
+    else:
+        private_key = PrivateKey(nodekey.load_or_make(config.key_path).raw)
+    certificates = None
+    if plan is not None:
+        metacert = make_metacert(bytes(private_key.public_key), now)
+        with start_errors():
+            certificates = Certificates(plan, found, metacert)
+    return Prepared(
+        private_key=private_key,
+        rate_limit=rate_limit,
+        metrics=metrics,
+        gate=gate,
+        mesh=mesh,
+        certificates=certificates,
+        sockets=shared[0],
+        debug_key=debug_key,
+        shared=shared,
+    )
+
+
+@contextlib.contextmanager
+def start_errors() -> Iterator[None]:
+    """Turn what is wrong with the operator's certificate into what ends the start."""
+    try:
+        yield
+    except CertificateError as error:
+        raise StartError(str(error)) from error

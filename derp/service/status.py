@@ -1,0 +1,301 @@
+"""What the pages show of the running server: metrics, consistency, traffic."""
+
+import functools
+import json
+import platform
+import struct
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import attrs
+import trio
+
+import derp
+from derp.admission.checker import Gate
+from derp.certificates.served import Status
+from derp.certificates.tasks import Certificates
+from derp.config import Config
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.routes import Site
+from derp.mesh.keeper import Keeper
+from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
+from derp.net.tcp import TCPTransport
+from derp.session.client import Connection
+from derp.session.state import Server
+from derp.wire.keys import node_public_text, short
+from stun.server import Stats
+
+TRAFFIC_EVERY: Final = 2.0
+"""Seconds between the looks of /debug/traffic (Go: minTimeBetweenLogs)."""
+
+Fact = tuple[str, str]
+"""A name and a value for /debug/."""
+
+_MIB: Final = 1 << 20
+_BYTES = struct.Struct("=QQ")
+_BYTES_OFFSET: Final = 120
+"""Of tcpi_bytes_acked and tcpi_bytes_received in Linux's `struct tcp_info`."""
+
+
+class Traffic(NamedTuple):
+    """How many bytes have gone to a client and come from it; zeros where that can't be known."""
+
+    connection: str
+    """Tells connections of one process apart, those that have ended included."""
+    key: bytes
+    sent: int
+    received: int
+    unique_senders: int
+    """How many keys it has had packets from."""
+
+
+@attrs.frozen
+class Age:
+    """Since when the program runs."""
+
+    started: float = attrs.field(init=False, factory=time.time)
+    """Unix time, in seconds."""
+    memory: int = attrs.field(init=False, factory=process.resident_bytes)
+    """Bytes that were in use then."""
+    _clock_then: float = attrs.field(init=False, factory=trio.current_time)
+
+    @property
+    def seconds(self) -> float:
+        """How long that is, by a clock that nobody sets."""
+        return trio.current_time() - self._clock_then
+
+
+@attrs.frozen
+class View:
+    """What there is to see of one process that serves clients."""
+
+    config: Config
+    server: Server
+    stats: Stats
+    names: BootstrapDNS
+    statuses: Sequence[Status] = ()
+    """More may come, on demand."""
+    links: Sequence[Keeper] = ()
+    age: Age = attrs.field(init=False, factory=Age)
+
+    def metrics(self) -> Metrics:
+        """Return the counters; what others keep count of is counted afresh, so as not to drift."""
+        metrics, members = self.server.metrics, self.server.hub.members
+        metrics.current_connections = len(members)
+        metrics.current_home_connections = sum(member.preferred for member in members)
+        metrics.multiforwarder_created = self.server.hub.forwarders.created
+        metrics.multiforwarder_deleted = self.server.hub.forwarders.deleted
+        metrics.packet_forwarder_delete_other_value = self.server.hub.forwarders.delete_other
+        metrics.pending_connections = len(self.server.pending)
+        metrics.pending_bytes = self.server.pending.held
+        metrics.current_notideal_connections = sum(member.not_ideal for member in members)
+        return metrics
+
+    def gauges(self) -> Gauges:
+        """Return what the counters don't know."""
+        config, server, hub = self.config, self.server, self.server.hub
+        known = hub.known
+        return Gauges(
+            version=derp.__version__,
+            started=self.age.started,
+            uptime=self.age.seconds,
+            tasks=tasks(),
+            process=process.read(),
+            clients_total=known,
+            clients_local=len(hub.active),
+            clients_remote=known - len(hub.active),
+            watchers=len(server.watchers),
+            dup_client_keys=len(hub.duplicates),
+            dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
+            total_dup_client_conns=hub.duplicate_logins,
+            serves_tls=config.serve_tls,
+            certificates=[certificate(status) for status in self.statuses],
+            rate_limit_bytes_per_second=(
+                None if config.rate_config is None else server.rate_limit.bytes_per_second
+            ),
+            rate_limit_burst_bytes=server.rate_limit.burst,
+            memory_at_start=self.age.memory,
+            queue_bytes=server.memory.held,
+            queue_limit_bytes=server.memory.limit,
+        )
+
+    def link_facts(self) -> list[Fact]:
+        """Return what /debug/ says of each link to another relay."""
+        return [_link_fact(keeper) for keeper in self.links]
+
+    def traffic(self) -> list[Traffic]:
+        """Return what each client has sent and received."""
+        return [
+            Traffic(
+                f"{id(member):x} {member.connected_at}",
+                member.key,
+                *_bytes(member),
+                len(member.heard_from),
+            )
+            for member in self.server.hub.members
+        ]
+
+
+def make_site(
+    config: Config,
+    server: Server,
+    stats: Stats,
+    names: BootstrapDNS,
+    certificates: Certificates | None,
+    links: Sequence[Keeper] = (),
+) -> Site:
+    """Make the Site that the front end of the only process answers from."""
+    statuses = () if certificates is None else certificates.statuses
+    gate = server.gate if isinstance(server.gate, Gate) else None
+    view = View(config, server, stats, names, statuses, links)
+
+    async def traffic() -> list[Traffic]:
+        return view.traffic()
+
+    return Site(
+        hostname=config.hostname,
+        public_key=server.public_key,
+        derp=config.derp,
+        home=config.home,
+        bootstrap_dns=names,
+        facts=lambda: [
+            *relay_facts(
+                *(config, view.age, len(server.hub.members)),
+                *(server.memory.held, server.memory.limit),
+            ),
+            *view.link_facts(),
+            *certificate_facts(statuses),
+            *gate_facts(gate),
+        ],
+        varz=lambda: render(view.metrics(), view.gauges(), stats, names),
+        expvars=lambda: render_expvar(view.metrics(), view.gauges(), stats, names),
+        problems=lambda: [*server.hub.check(), *gate_problems(gate)],
+        traffic=lambda: traffic_lines(traffic),
+        challenges=(
+            certificates.contexts.http_challenges
+            if certificates is not None and config.serve_acme
+            else None
+        ),
+    )
+
+
+@functools.cache
+def tasks() -> int:
+    """Return how many Trio tasks there are in this process."""
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+def certificate(status: Status) -> Certificate:
+    """Return what the metrics say of a certificate."""
+    return Certificate(
+        name=status.certificate.names[0],
+        not_after=0 if status.pair is None else int(status.pair.not_after.timestamp()),
+        replaced=status.replaced,
+        replaced_at=int(status.replaced_at or 0),
+        failures=status.failures,
+        failed_at=int(status.failed_at or 0),
+        failure=status.failure,
+    )
+
+
+def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -> list[Fact]:
+    """Return what /debug/ says of the relay as a whole; its queues hold so many bytes."""
+    return [
+        ("Version", derp.__version__),
+        ("Uptime", f"{age.seconds:.0f} s"),
+        ("Machine", platform.node()),
+        ("TLS hostname", config.hostname),
+        ("Clients", str(clients)),
+        ("Queues", f"{held / _MIB:.1f} of {limit / _MIB:.1f} MiB"),
+    ]
+
+
+def certificate_facts(statuses: Sequence[Status]) -> list[Fact]:
+    """Return what /debug/ says of the certificates."""
+    return [fact for status in statuses for fact in _certificate_facts(status)]
+
+
+def gate_facts(gate: Gate | None) -> list[Fact]:
+    """Return what /debug/ says of who may use the relay."""
+    if gate is None:
+        return []
+    facts = []
+    if gate.listing is not None:
+        facts.append(("Listed node keys", str(len(gate.listing.keys))))
+    facts += [(f"Can't ask {name}", reason) for name, reason in gate.troubles.items()]
+    for refused in reversed(gate.refused.values()):
+        times = f"{refused.count} times, last {_when(refused.last)}"
+        facts.append((f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"))
+    return facts
+
+
+def gate_problems(gate: Gate | None) -> list[str]:
+    """Return what /debug/check says of those who are asked who may use the relay."""
+    troubles = {} if gate is None else gate.troubles
+    return [f"can't ask {name} who belongs: {why}" for name, why in troubles.items()]
+
+
+async def traffic_lines(
+    look: Callable[[], Awaitable[Sequence[Traffic]]],
+) -> AsyncGenerator[bytes, None]:
+    """Yield, every TRAFFIC_EVERY seconds, a JSON line for each client whose bytes have changed.
+
+    The lines are those of Go's ServeDebugTraffic; the figures come from the kernel, as there.
+    """
+    before: dict[str, tuple[int, int]] = {}
+    while True:
+        now = await look()
+        lines = [
+            json.dumps(
+                {
+                    "Sent": each.sent,
+                    "Recv": each.received,
+                    "Key": node_public_text(each.key),
+                    "UniqueSenders": each.unique_senders,
+                }
+            )
+            for each in now
+            if before.get(each.connection, (0, 0)) != (each.sent, each.received)
+        ]
+        before = {each.connection: (each.sent, each.received) for each in now}
+        yield "".join(f"{line}\n" for line in [*lines, ""]).encode()
+        await trio.sleep(TRAFFIC_EVERY)
+
+
+def _certificate_facts(status: Status) -> list[Fact]:
+    pair = status.pair
+    expires = "none yet" if pair is None else f"{pair.not_after:%Y-%m-%d %H:%M} UTC"
+    facts = [
+        ("Certificate", " ".join(status.certificate.names if pair is None else pair.names)),
+        ("It expires", expires),
+    ]
+    if status.replaced_at is not None:
+        facts.append(("Last replaced", _when(status.replaced_at)))
+    if status.failed_at is not None:
+        facts.append(("Last failure", f"{_when(status.failed_at)}: {status.failure}"))
+    return facts
+
+
+def _link_fact(keeper: Keeper) -> Fact:
+    link = keeper.link
+    if link is None:
+        return f"Mesh link to {keeper.name}", f"none: {keeper.trouble or 'not tried yet'}"
+    there = f"{len(link.present)} clients there, key {short(link.key)}, {link.transport.remote}"
+    return f"Mesh link to {keeper.name}", there
+
+
+def _when(unix_time: float) -> str:
+    return f"{datetime.fromtimestamp(unix_time, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _bytes(connection: Connection) -> tuple[int, int]:
+    """Return the bytes sent and received on a connection; zeros where that can't be known."""
+    if not isinstance(connection.transport, TCPTransport):
+        return 0, 0
+    try:
+        sent, received = _BYTES.unpack_from(connection.transport.tcp_info(), _BYTES_OFFSET)
+    except (OSError, struct.error):
+        return 0, 0
+    return sent, received

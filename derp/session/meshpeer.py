@@ -1,0 +1,90 @@
+"""What a mesh peer may send and other clients may not: packets forwarded, watching, closing.
+
+A mesh peer is a client that has shown the mesh key: another relay, or somebody's monitoring. What
+it forwards is delivered in this relay or nowhere: to a client of this worker, or of another one.
+
+Another worker of this relay (Connection.sibling) may send the same. What comes from there is for
+clients of this worker only, also for those whose keys have yielded, and its packets are counted as
+if they had been sent to this worker in the first place.
+"""
+
+from typing import Final
+
+import trio
+
+from derp import log
+from derp.errors import ClosedByMesh
+from derp.metrics import DropReason
+from derp.session import presence
+from derp.session.client import Connection
+from derp.wire import forwarding
+from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
+from derp.wire.keys import short
+from derp.wire.trains import MAX_RUN
+
+FRAMES: Final = frozenset(
+    {int(FrameType.FORWARD_PACKET), int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER)}
+)
+
+_FORWARD_PACKET: Final = int(FrameType.FORWARD_PACKET)
+_WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
+
+logger = log.get("mesh")
+
+
+def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[int, int]:
+    """Act on the frame of type `what` from `start` to `stop`, and on those like it up to `end`.
+
+    They lie in the shared read buffer.
+    Returns where that ends, and how many packets it was.
+    """
+    if what == _FORWARD_PACKET:
+        return _forwarded(peer, start, end)
+    if what == _WATCH_CONNS:
+        # It is relays that watch, as soon as they run.
+        peer.server.is_back(peer.key)
+        presence.watch(peer)
+    else:
+        _close(peer, bytes(peer.server.view[stop - KEY_LENGTH : stop]))
+    return stop, 0
+
+
+def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
+    """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
+    server = peer.server
+    most = min(server.memory.piece, MAX_RUN)
+    found = forwarding.next_forwarded(server.buffer, start, end, most)
+    stop, source, destination, packets, run, disco = found
+    payload = len(run) - packets * PACKET_OVERHEAD
+    if peer.sibling:
+        if (client := server.hub.local(destination)) is not None:
+            client.deliver(run, packets, payload, source, disco=disco)
+        else:
+            server.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+        return stop, packets
+    server.metrics.packets_forwarded_in += packets
+    if (client := server.hub.active.get(destination)) is not None:
+        client.deliver(run, packets, payload, source, disco=disco)
+        return stop, packets
+    if (worker := server.hub.siblings.best.get(destination)) is not None:
+        worker.forward(memoryview(run), packets, payload, destination, disco=disco)
+        return stop, packets
+    server.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
+    if disco:
+        peer.not_here(destination, packets, trio.current_time())
+    return stop, packets
+
+
+def _close(peer: Connection, key: bytes) -> None:
+    """Disconnect a client (Go: handleFrameClosePeer)."""
+    server = peer.server
+    found = server.hub.connections(key)
+    by = short(peer.key)
+    if not peer.sibling:
+        for worker in server.siblings:
+            worker.send_control(frame(FrameType.CLOSE_PEER, key))
+    elif not found:
+        return
+    logger.info("a mesh peer closes a client", peer=by, client=short(key), connections=len(found))
+    for connection in found:
+        connection.end(ClosedByMesh(f"the mesh peer {by} asked for it"))

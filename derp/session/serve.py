@@ -1,0 +1,201 @@
+"""One DERP client's whole life: login, join, read and relay, leave.
+
+The task of a connection runs this after the front end has handed the connection off. What the
+client sends is in `derp.session.reader`; what is sent to it in `derp.session.client`, since mostly
+it is other clients that have something for this one.
+"""
+
+from typing import Any, Final
+
+import trio
+from nacl.public import Box
+
+from derp import log
+from derp.admission.question import Question
+from derp.errors import LoginRefused, NotAdmitted, PeerVanished
+from derp.files.ratelimit import NO_LIMIT
+from derp.net.budgets import ReadBudget
+from derp.net.transport import Transport
+from derp.relay.pending import Pending
+from derp.session import presence
+from derp.session.client import Connection
+from derp.session.reader import Reader
+from derp.session.state import Server
+from derp.wire import frames, login
+from derp.wire.frames import HEADER_LENGTH
+from derp.wire.keys import node_public_text, short
+from derp.wire.login import ClientInfo
+
+LOGIN_TIMEOUT: Final = 10.0
+"""Seconds from the handoff to a complete client info (Go: Server.accept)."""
+
+VERDICT_WAIT: Final = 7.0
+"""Seconds for which a client that waits for a verdict makes room for nobody, unless its network has
+by far the most connections."""
+
+logger = log.get("client")
+
+
+async def serve(
+    server: Server,
+    transport: Transport,
+    leftover: bytes,
+    fields: dict[str, Any],
+    *,
+    not_ideal: bool,
+    pending: Pending | None = None,
+) -> None:
+    """Serve one client until it leaves, if it logs in at all.
+
+    `leftover` is what it has sent already, at most 64 KiB. `fields` is what the log says of the
+    connection; the client's key joins it at login. `pending` stands for the connection until then.
+    Raises a ConnectionEnd where the client does not leave in good order.
+    """
+    server.metrics.accepts += 1
+    greeting = frames.server_key(server.public_key)
+    if not _is_whole_login(leftover):
+        transport.write(greeting)
+        greeting = b""
+    proof = await _login(server, transport, leftover, pending)
+    if proof is None:
+        return
+    key, info, box, rest = proof
+    del leftover, proof
+    # A mesh peer is trusted, and often no node of the tailnet.
+    can_mesh = server.is_mesh_key(info.mesh_key)
+    if not can_mesh:
+        await _admit(server, transport, key, pending)
+    if pending is not None:
+        pending.log_in()
+    now = trio.current_time()
+    connection = Connection(
+        server,
+        transport,
+        key,
+        now=now,
+        not_ideal=not_ideal,
+        prober=info.is_prober,
+        can_mesh=can_mesh,
+    )
+    del info
+    fields["client"] = short(key)
+    if can_mesh:
+        fields["mesh"] = "peer"
+    server.hub.join(connection, server.claim_time())
+    server.schedule(connection, now)
+    try:
+        presence.joined(connection)
+        limit = NO_LIMIT if can_mesh else server.rate_limit
+        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
+        connection.send_control(greeting + server_info)
+        # What follows is long: keep nothing of the login for it.
+        del box, greeting, server_info, limit
+        is_worth_a_line = server.is_worth_a_line("joined", fields["client"], transport.remote.host)
+        (logger.info if is_worth_a_line else logger.debug)("joined", **fields)
+        await _read(connection, rest)
+    finally:
+        server.unschedule(connection)
+        told = server.hub.leave(connection)
+        presence.left(connection)
+        connection.discard_queue()
+        for member in told:
+            member.peer_disconnected(key)
+
+
+async def serve_sibling(server: Server, transport: Transport) -> None:
+    """Serve another worker of this relay, which is no client: nobody is told of it.
+
+    What comes by a public port must never get here. Raises a ConnectionEnd where the worker does
+    not leave in good order.
+    """
+    transport.write(frames.server_key(server.public_key))
+    proof = await _login(server, transport, b"")
+    if proof is None:
+        return
+    key, info, box, rest = proof
+    if key != server.public_key or not server.is_sibling_key(info.mesh_key):
+        raise LoginRefused("it is no worker of this relay")
+    now = trio.current_time()
+    connection = Connection(server, transport, key, now=now, can_mesh=True)
+    connection.sibling = True
+    # Without them an idle link would not last.
+    server.schedule_keep_alive(connection, now)
+    try:
+        connection.send_control(login.seal_server_info(box))
+        await _read(connection, rest)
+    finally:
+        server.unschedule(connection)
+        server.sibling_watchers.pop(connection, None)
+        connection.discard_queue()
+
+
+async def _read(connection: Connection, rest: bytearray) -> None:
+    try:
+        await Reader(connection.server, connection).run(rest)
+    except PeerVanished:
+        # Whoever ended the connection from outside knows the reason.
+        if connection.ending is not None:
+            raise connection.ending from None
+        raise
+
+
+async def _admit(server: Server, transport: Transport, key: bytes, pending: Pending | None) -> None:
+    """Let nobody in who does not belong (Go: verifyClient). Raises NotAdmitted.
+
+    Raises PeerVanished where `pending` is ended meanwhile.
+    """
+    if server.gate is None:
+        return
+    with trio.CancelScope() as scope:
+        if pending is not None:
+            pending.cancel = scope.cancel
+            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
+        verdict = await server.gate.admit(Question(key, transport.remote.host))
+        # One answer may be what many wait for.
+        await transport.turn()
+    if scope.cancelled_caught:
+        raise PeerVanished("the connection was closed before the answer")
+    if not verdict.admitted:
+        whose = node_public_text(key)
+        reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
+        raise NotAdmitted(reason, certain=verdict.certain)
+    if not verdict.certain:
+        server.unasked.add(key)
+
+
+def _is_whole_login(leftover: bytes) -> bool:
+    """Whether a fast-starting client has said all: it then gets both answers in one piece."""
+    size = login.client_info_size(leftover)
+    return size is not None and len(leftover) >= size
+
+
+async def _login(
+    server: Server, transport: Transport, leftover: bytes, pending: Pending | None = None
+) -> tuple[bytes, ClientInfo, Box, bytearray] | None:
+    """Read the client's proof of its key; None if it leaves without a byte of it.
+
+    Health checks do, which want to know no more than whether DERP is served. Raises PeerVanished
+    and LoginRefused.
+    """
+    with trio.move_on_after(LOGIN_TIMEOUT):
+        await transport.flush()
+        received = bytearray(leftover)
+        budget = ReadBudget()
+        while (size := login.client_info_size(received)) is None or len(received) < size:
+            await transport.wait_readable()
+            count = transport.read_into(server.view)
+            if count < 0:
+                if not received:
+                    return None
+                raise PeerVanished("the connection was closed in the middle of the login")
+            if not budget.spend(count):
+                raise LoginRefused("the client info comes in too many pieces")
+            received += server.view[:count]
+            if pending is not None:
+                pending.hold(len(received) + transport.held)
+        payload = bytes(received[HEADER_LENGTH:size])
+        del received[:size]
+        key, info, box = login.open_client_info(server.private_key, payload)
+        return key, info, box, received
+    await transport.turn()
+    raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")

@@ -1,0 +1,97 @@
+"""The one task that acts on time for all clients: keep-alives, queues, round-trip times.
+
+A queue is looked at by whoever puts something in or takes something out. That of a peer which
+hardly takes anything, and for which nothing comes any longer, is looked at here.
+"""
+
+import struct
+from typing import Final, NoReturn
+
+import trio
+
+from derp.errors import WriteTimeout
+from derp.net.tcp import TCPTransport
+from derp.session.client import Connection
+from derp.session.sender import Sender
+from derp.session.state import ROUND_TRIP_EVERY, Server
+from derp.wire.frames import KEEP_ALIVE
+
+TICK: Final = 0.5
+"""Seconds between looks at the clock."""
+AT_ONCE: Final = 1000
+"""Peers looked at, and runs dropped, before others have their turn: about a millisecond."""
+END_COST: Final = 100
+"""How many of these one end counts for."""
+TOLD_AT_ONCE: Final = 100
+"""Clients sent a keep-alive, or asked about, before others have their turn."""
+
+_RTT = struct.Struct("=I")
+_RTT_OFFSET: Final = 68
+"""Of tcpi_rtt, in microseconds, in Linux's `struct tcp_info`."""
+
+
+async def run(server: Server) -> NoReturn:
+    """Look at the clock for ever."""
+    start = trio.current_time()
+    ticks = 0
+    while True:
+        ticks += 1
+        await trio.sleep_until(start + ticks * TICK)
+        now = trio.current_time()
+        await look_at_queues(server, now)
+        for number, connection in enumerate(server.keep_alives.due(now), 1):
+            server.schedule_keep_alive(connection, now)
+            connection.send_control(KEEP_ALIVE)
+            if not number % TOLD_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+        for number, connection in enumerate(server.round_trips.due(now), 1):
+            server.round_trips.set(connection, now + ROUND_TRIP_EVERY)
+            sample_round_trip(connection)
+            if not number % TOLD_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+
+
+async def look_at_queues(server: Server, now: float) -> None:
+    """Drop what has waited too long, and end the connections whose peers are stuck."""
+    done = 0
+    for sender in list(server.sending):
+        while sender in server.sending:
+            if done >= AT_ONCE:
+                done = 0
+                await trio.lowlevel.checkpoint()
+                continue
+            if end_if_stuck(sender, now):
+                done += END_COST
+            dropped = sender.outbox.expire(now, max(1, AT_ONCE - done)) if sender.outbox else 0
+            done += 1 + dropped
+            if done < AT_ONCE:
+                break
+
+
+def end_if_stuck(sender: Sender, now: float) -> bool:
+    """End a connection whose peer has taken nothing for longer than the write timeout.
+
+    Returns whether it was ended.
+    """
+    timeout = sender.write_timeout
+    taken, since = sender.progress
+    if sender.transport.taken != taken:
+        sender.progress = (sender.transport.taken, now)
+    elif timeout and now - since > timeout and sender.ending is None:
+        sender.server.metrics.sclient_write_timeouts += 1
+        sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
+        return True
+    return False
+
+
+def sample_round_trip(connection: Connection) -> None:
+    """Count the kernel's estimate of the round-trip time of a connection that is TCP."""
+    metrics = connection.server.metrics
+    transport = connection.transport
+    try:
+        info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""
+        microseconds: int = _RTT.unpack_from(info, _RTT_OFFSET)[0]
+    except (OSError, struct.error):
+        metrics.no_round_trip(tcp=True)
+        return
+    metrics.round_trip(microseconds / 1e6)

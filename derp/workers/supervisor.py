@@ -1,0 +1,201 @@
+"""The supervisor of the workers: all that a relay has once, and that serves nobody itself.
+
+    signals ──(memory channel)──► this function ──► crew ──► worker 0, 1, …   (processes)
+    certificates, which are ordered here                       │
+    gate, which is asked here           ◄── control ──────────┘
+    pages, which are put together here
+
+It opens all sockets and keeps them; the kernel spreads what comes over the workers. Should it die,
+the workers notice by their control connections, and end.
+"""
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from derp import log
+from derp.admission.make import opened
+from derp.config import Config
+from derp.errors import StartError
+from derp.files.ratelimit import RateConfig
+from derp.net.resolver import Resolver
+from derp.service.announce import announce, announce_node
+from derp.service.run import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
+from derp.service.run import run as run_one_process
+from derp.service.startup import Prepared, prepare
+from derp.workers.admission import GateForWorkers
+from derp.workers.certificates import CertificatesForWorkers
+from derp.workers.handover import Setup, this_code
+from derp.workers.pages import Pages
+from derp.workers.pool import Crew, cores
+from derp.workers.rpc import Handler
+
+_EVENTS: Final = 8
+_BACKLOG: Final = 256
+
+logger = log.get("workers")
+
+
+def run(config: Config, arguments: Sequence[str]) -> None:
+    """Serve with the workers that `config` asks for, until SIGTERM or SIGINT.
+
+    They are started with the same `arguments`. Raises StartError where this machine can't.
+    """
+    count = config.workers or cores()
+    if count == 1:
+        run_one_process(config)
+        return
+    with started(), contextlib.ExitStack() as stack:
+        prepared = prepare(config, stack, count)
+        doors = [stack.enter_context(open_door()) for _ in range(count)]
+        calm_garbage_collector()
+        trio.run(serve, config, prepared, doors, arguments)
+
+
+async def serve(
+    config: Config,
+    prepared: Prepared,
+    doors: Sequence[socket.socket],
+    arguments: Sequence[str],
+) -> None:
+    """Keep the workers serving until a signal says to stop. Raises StartError."""
+    await Parent(config, prepared, doors, arguments).serve()
+
+
+def open_door() -> socket.socket:
+    """Listen on a unix socket of a name that the kernel makes up, in no directory."""
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        door.setblocking(False)
+        door.bind("")
+        door.listen(_BACKLOG)
+    except OSError as error:
+        door.close()
+        raise StartError(f"no unix socket for the workers: {error.strerror or error}") from error
+    return door
+
+
+class Parent:
+    """The one process that the workers have in common."""
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        doors: Sequence[socket.socket],
+        arguments: Sequence[str],
+    ) -> None:
+        self._config = config
+        self._prepared = prepared
+        self._doors = doors
+        self._sibling_key = secrets.token_bytes(32)
+        self._rate_limit = prepared.rate_limit
+        self._crew = Crew(len(prepared.shared), arguments, self._setup, config.drain_time)
+        self._pages = Pages(
+            *(config, prepared.metrics, prepared.own_gate, prepared.certificates),
+            *(self._crew, self._crew.lives),
+        )
+        self._certificates = self._gate = None
+        if prepared.certificates is not None:
+            self._certificates = CertificatesForWorkers(prepared.certificates, self._crew)
+        if prepared.own_gate is not None:
+            self._gate = GateForWorkers(prepared.own_gate, self._crew)
+        self._failed = False
+        self._look_at_list, self._looks = trio.open_memory_channel[None](1)
+
+    async def serve(self) -> None:
+        """Keep the workers serving until a signal says to stop. Raises StartError."""
+        Resolver().install()
+        crew = self._crew
+        to_parent, events = trio.open_memory_channel[Event](_EVENTS)
+        async with opened(self._prepared.gate), trio.open_nursery() as nursery:
+            await nursery.start(hear_signals, to_parent)
+            self._start_services(nursery)
+            for place in crew.places:
+                nursery.start_soon(crew.keep, place, self._handlers())
+            nursery.start_soon(self._begin, to_parent)
+            async for event in events:
+                if event is Event.STOP:
+                    break
+                self._reload(nursery)
+            logger.info("stopping", workers=crew.size)
+            # Who comes now is refused at once, unless systemd keeps the sockets.
+            for sockets in self._prepared.shared:
+                for sock in sockets.all:
+                    sock.close()
+            await crew.stop()
+            nursery.cancel_scope.cancel()
+        if self._failed:
+            raise StartError("not all workers have started; the lines above say why")
+        logger.info("stopped")
+
+    async def _begin(self, to_parent: trio.MemorySendChannel[Event]) -> None:
+        """Say what is served once it is; where a worker does not even start, stop."""
+        crew = self._crew
+        for place in crew.places:
+            await place.begun.wait()
+        if crew.stopping:
+            return
+        if not all(place.serves for place in crew.places):
+            self._failed = True
+            await to_parent.send(Event.STOP)
+            return
+        announce(self._config, self._prepared)
+        logger.info("workers share the work", workers=crew.size)
+
+    def _start_services(self, nursery: trio.Nursery) -> None:
+        if self._certificates is not None:
+            tell = partial(announce_node, self._config, self._prepared)
+            nursery.start_soon(self._certificates.run, tell)
+        if self._gate is not None:
+            nursery.start_soon(self._gate.keep, self._looks)
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Return what every worker may ask."""
+        parts = [part for part in (self._certificates, self._gate) if part is not None]
+        return {
+            name: each for part in (self._pages, *parts) for name, each in part.handlers.items()
+        }
+
+    def _setup(self, index: int) -> Setup:
+        """Return what a worker gets that starts now."""
+        sockets = self._prepared.shared[index]
+        main, plain, stun = (
+            [sock.fileno() for sock in group]
+            for group in (sockets.main, sockets.plain, sockets.stun)
+        )
+        return Setup(
+            code=this_code(),
+            index=index,
+            workers=self._crew.size,
+            node_key=bytes(self._prepared.private_key),
+            mesh_key=self._prepared.mesh.key,
+            sibling_key=self._sibling_key,
+            main=main,
+            plain=plain,
+            stun=stun,
+            door=self._doors[index].fileno(),
+            doors=[door.getsockname() for door in self._doors],
+            rate_limit=self._rate_limit,
+            is_gated=self._gate is not None,
+            certificates=None if self._certificates is None else self._certificates.setup(),
+        )
+
+    def _reload(self, nursery: trio.Nursery) -> None:
+        """Look at all files again."""
+
+        def apply(limit: RateConfig) -> None:
+            self._rate_limit = limit
+            body = [limit.bytes_per_second, limit.burst]
+            nursery.start_soon(self._crew.each, "worker.rate_limit", body)
+
+        if self._certificates is not None:
+            nursery.start_soon(self._certificates.look)
+        with contextlib.suppress(trio.WouldBlock):
+            self._look_at_list.send_nowait(None)
+        nursery.start_soon(reload_rate_limit, self._config, apply)

@@ -1,0 +1,817 @@
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derp.config import Config, ConfigError, flag_table, goflags, strconv
+from derp.config.checks import Address
+from derp.config.memorysize import memory_size
+from derp.errors import UsageError
+from derp.http.bootstrap_dns import Name
+
+HOME = {"HOME": "/home/derp"}
+PLAIN = ("-a", ":8080", "-c", "/k")
+TLS = ("-certmode", "manual", "-hostname", "derp.example.com", "-c", "/k")
+
+
+def configure(*argv: str, environ: Mapping[str, str] = HOME, root: bool = False) -> Config:
+    parsed = goflags.parse(flag_table(environ, root=root), argv, environ)
+    return Config.from_settings(parsed.settings)
+
+
+def usage_error(*argv: str, root: bool = False, **environ: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        configure(*argv, environ=HOME | environ, root=root)
+    return str(caught.value)
+
+
+# --- defaults ---
+
+
+def test_defaults_of_the_go_derper():
+    assert configure("-certmode=manual", root=True) == Config(
+        dev=False,
+        key_path=Path("/var/lib/derper/derper.key"),
+        derp=True,
+        addr=Address("", 443),
+        http_port=80,
+        stun=True,
+        stun_port=3478,
+        stun_addr="",
+        hostname="derp.tailscale.com",
+        certmode="manual",
+        certdir=Path("/home/derp/.cache/tailscale/derper-certs"),
+        home="",
+        bootstrap_dns_names=(),
+        unpublished_bootstrap_dns_names=(),
+        accept_connection_limit=math.inf,
+        accept_connection_burst=2**63 - 1,
+        rate_config=None,
+        tcp_keepalive_time=600.0,
+        tcp_user_timeout=15.0,
+        tcp_write_timeout=2.0,
+    )
+
+
+def test_every_field_can_be_left_out_in_code():
+    config = Config(dev=True, addr=Address("127.0.0.1", 0))
+    assert config.http_port == 80
+    assert config.key_path is None
+    assert config.certmode == "letsencrypt"
+
+
+def test_a_config_is_frozen_and_checked_in_code_too():
+    config = Config(dev=True, addr=Address("", 0))
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        config.stun_port = 1  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=r"^-stun-port 70000: want a port from 0 to 65535$"):
+        Config(dev=True, addr=Address("", 0), stun_port=70000)
+    with pytest.raises(ConfigError, match=r"^-c '': want the path of the key file; "):
+        Config(addr=Address("", 0))
+    with pytest.raises(ConfigError, match=r"^-stun-port 65536: "):
+        attrs.evolve(config, stun_port=65536)
+
+
+@pytest.mark.parametrize(
+    ("environ", "certdir"),
+    [
+        ({"HOME": "/h"}, Path("/h/.cache/tailscale/derper-certs")),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, Path("/x/tailscale/derper-certs")),
+        ({"XDG_CACHE_HOME": "/x"}, Path("/x/tailscale/derper-certs")),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "x"}, None),
+        ({}, None),
+        ({"HOME": ""}, None),
+    ],
+)
+def test_default_certdir(environ: dict[str, str], certdir: Path | None):
+    assert configure(*PLAIN, environ=environ).certdir == certdir
+    if certdir is None:
+        with pytest.raises(UsageError, match=r"^-certdir: want a directory for certificates$"):
+            configure(*TLS, environ=environ)
+
+
+def test_default_key_path():
+    assert configure("-a", ":1", root=True).key_path == Path("/var/lib/derper/derper.key")
+    assert configure("-a", ":1", "-c=", root=True).key_path == Path("/var/lib/derper/derper.key")
+    assert configure("-a", ":1", "-c", "k", root=True).key_path == Path("k")
+    want = "want the path of the key file; only root and -dev need none"
+    assert usage_error("-a", ":1") == f"-c: {want}"
+    assert usage_error("-a", ":1", "-c", "") == f"-c '': {want}"
+
+
+def test_dev():
+    for argv in (["-dev"], ["-dev", "-a", ":443", "-c", "/k"]):
+        config = configure(*argv, environ={"DERP_ADDR": ":443"})
+        assert config.dev
+        assert config.addr == Address("", 3340)
+        assert config.key_path is None
+        assert not config.serve_tls
+    assert configure("-dev", "-certmode=manual").serve_tls
+
+
+# --- right values ---
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "tls"),
+    [
+        (":443", "", 443, True),
+        (":https", "", 443, True),
+        ("127.0.0.1:443", "127.0.0.1", 443, True),
+        ("[::]:443", "::", 443, True),
+        (":http", "", 80, False),
+        (":0", "", 0, False),
+        (":65535", "", 65535, False),
+        (":4430", "", 4430, False),
+        ("0.0.0.0:80", "0.0.0.0", 80, False),
+        ("[2001:db8::1]:80", "2001:db8::1", 80, False),
+        ("[fe80::1%eth0]:80", "fe80::1%eth0", 80, False),
+        ("localhost:8080", "localhost", 8080, False),
+        ("derp-1.example.com:8080", "derp-1.example.com", 8080, False),
+    ],
+)
+def test_addresses(text: str, host: str, port: int, tls: bool):
+    plain = ("-a", text, "-c", "/k", "-http-port=-1", "-certdir=/c")
+    if tls:
+        config = configure(*plain, "-hostname", "derp.example.com")
+        assert (config.addr, config.serve_tls) == (Address(host, port), True)
+    else:
+        config = configure(*plain)
+        assert (config.addr, config.serve_tls) == (Address(host, port), False)
+        assert configure(*plain, "-certmode", "gcp").certmode == "gcp"
+    config = configure(*plain, "-certmode", "manual")
+    assert (config.addr, config.serve_tls) == (Address(host, port), True)
+
+
+def test_addresses_in_text():
+    assert str(Address("", 443)) == ":443"
+    assert str(Address("127.0.0.1", 443)) == "127.0.0.1:443"
+    assert str(Address("::1", 443)) == "[::1]:443"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "is_ip"),
+    [
+        ("derp.example.com", False),
+        ("localhost", False),
+        ("xn--bcher-kva.example", False),
+        ("DERP_1.Example", False),
+        ("a" * 63 + ".b", False),
+        (".".join(["a" * 49] * 5), False),
+        ("192.0.2.1", True),
+        ("2001:db8::1", True),
+        ("::ffff:192.0.2.1", True),
+    ],
+)
+def test_hostnames(hostname: str, is_ip: bool):
+    config = configure(*TLS, "-hostname", hostname)
+    assert (config.hostname, config.hostname_is_ip) == (hostname, is_ip)
+
+
+@pytest.mark.parametrize(
+    "home", ["", "blank", "http://a", "https://example.com/x?y=z#f", "https://[::1]:8443/"]
+)
+def test_homes(home: str):
+    assert configure(*PLAIN, "-home", home).home == home
+
+
+def test_bootstrap_names():
+    config = configure(
+        *PLAIN,
+        "-bootstrap-dns-names=login.example.com, log.example.com",
+        "-unpublished-bootstrap-dns-names=a.example/pct.example,b.example",
+    )
+    assert config.bootstrap_dns_names == (Name("login.example.com"), Name("log.example.com"))
+    assert config.unpublished_bootstrap_dns_names == (
+        Name("a.example", "pct.example"),
+        Name("b.example"),
+    )
+
+
+def test_the_ends_of_the_ranges():
+    low = configure(
+        *PLAIN,
+        *("-http-port", "-1", "-stun-port", "0", "-accept-connection-limit", "1e-9"),
+        *("-tcp-keepalive-time", "0", "-tcp-user-timeout", "0s", "-tcp-write-timeout", "0"),
+        *("-accept-connection-burst", "1", "-derp=0", "-stun=f"),
+    )
+    assert (low.http_port, low.stun_port, low.accept_connection_burst) == (-1, 0, 1)
+    assert (low.derp, low.stun, low.accept_connection_limit) == (False, False, 1e-9)
+    assert (low.tcp_keepalive_time, low.tcp_user_timeout, low.tcp_write_timeout) == (0, 0, 0)
+    high = configure(
+        *PLAIN,
+        *("-http-port", "65535", "-stun-port", "65535", "-accept-connection-limit", "1e300"),
+        *("-tcp-keepalive-time", "9h6m7s", "-tcp-user-timeout", "596h31m23.647s"),
+        *("-tcp-write-timeout", "2562047h", "-rate-config", "/r"),
+    )
+    assert (high.http_port, high.stun_port, high.rate_config) == (65535, 65535, Path("/r"))
+    assert (high.tcp_keepalive_time, high.tcp_user_timeout) == (32767, 2147483.647)
+    assert high.tcp_write_timeout == 2562047 * 3600
+    assert configure(*PLAIN, "-accept-connection-burst", "0").accept_connection_burst == 0
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("08", 8), ("256", 256), ("auto", 0)])
+def test_workers(text: str, count: int) -> None:
+    assert configure(*PLAIN, "-workers", text).workers == count
+    assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).workers == count
+
+
+def test_networks_of_trusted_proxies() -> None:
+    text = "10.1.2.3/8, 192.0.2.7/32,2001:db8::/32,10.0.0.0/8"
+    expected = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    for config in (
+        configure(*PLAIN, "-trusted-proxies", text),
+        configure(*PLAIN, environ=HOME | {"DERP_TRUSTED_PROXIES": text}),
+    ):
+        assert tuple(map(str, config.trusted_proxies)) == expected
+        assert attrs.evolve(config).trusted_proxies == config.trusted_proxies
+    assert configure(*PLAIN).trusted_proxies == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["proxy", "10.0.0.0/33", "10.0.0.1", "[::1]/128", "fe80::1%eth0/64", "10.0.0.0/8 ::1/128"],
+)
+def test_what_is_no_network(text: str) -> None:
+    assert usage_error(*PLAIN, "-trusted-proxies", f"192.0.2.0/24,{text}").endswith(
+        f": want a network such as 10.0.0.0/8 in place of {strconv.shown(text)}"
+    )
+
+
+def test_queue_memory() -> None:
+    auto = configure(*PLAIN).queue_memory
+    assert auto == memory_size("auto")
+    for text in ("64MiB", "10%", "0", "1048576", "auto"):
+        size = memory_size(text)
+        assert configure(*PLAIN, "-queue-memory", text).queue_memory == size
+        assert configure(*PLAIN, environ=HOME | {"DERP_QUEUE_MEMORY": text}).queue_memory == size
+    want = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
+    for text in (
+        *("", "64", "1023KiB", "64MB", "64mib", "64 MiB", "1.5GiB", "0%", "101%", "-1", "10 %"),
+        *("0x100000", "1e9", "auto%", "infinity", "\u0661MiB"),
+    ):
+        assert usage_error(*PLAIN, f"-queue-memory={text}").endswith(f": {want}")
+    assert usage_error(*PLAIN, DERP_QUEUE_MEMORY="7") == f"DERP_QUEUE_MEMORY=7: {want}"
+
+
+def test_variables():
+    config = configure(
+        "-c",
+        "/k",
+        environ={
+            "DERP_DOMAIN": "derp.example.com",
+            "DERP_CERT_DIR": "/app/certs",
+            "DERP_CERT_MODE": "manual",
+            "DERP_ADDR": "127.0.0.1:8443",
+            "DERP_STUN": "false",
+            "DERP_STUN_PORT": "1",
+            "DERP_HTTP_PORT": "-1",
+            "DERP_VERIFY_CLIENTS": "false",
+            "DERP_VERIFY_CLIENT_URL": "",
+        },
+    )
+    assert config == Config(
+        key_path=Path("/k"),
+        hostname="derp.example.com",
+        certdir=Path("/app/certs"),
+        certmode="manual",
+        addr=Address("127.0.0.1", 8443),
+        stun=False,
+        stun_port=1,
+        http_port=-1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "host"),
+    [
+        ((), "192.0.2.1"),
+        (("-stun-addr=",), "192.0.2.1"),
+        (("-stun-addr", "*"), ""),
+        (("-stun-addr", "0.0.0.0"), "0.0.0.0"),
+        (("-stun-addr", "192.0.2.2"), "192.0.2.2"),
+        (("-stun-addr", "2001:db8::2"), "2001:db8::2"),
+        (("-stun-addr", "[2001:db8::2]"), "2001:db8::2"),
+        (("-stun-addr", "fe80::2%eth0"), "fe80::2%eth0"),
+        (("-stun-addr", "stun.example.com"), "stun.example.com"),
+    ],
+)
+def test_stun_has_the_address_of_a_or_its_own(told: tuple[str, ...], host: str):
+    assert configure("-a", "192.0.2.1:8080", "-c", "/k", *told).stun_host == host
+
+
+def test_key_file_from_variable():
+    by_variable = HOME | {"DERP_KEY_FILE": "/app/certs/derper+key", "DERP_ADDR": ":8080"}
+    assert configure(environ=by_variable, root=True).key_path == Path("/app/certs/derper+key")
+    assert configure(environ=by_variable).key_path == Path("/app/certs/derper+key")
+    assert configure("-c", "/k", environ=by_variable).key_path == Path("/k")
+    assert configure("-dev", environ=by_variable).key_path is None
+
+
+# What derper-docker's image sets, and the flags it makes of that.
+DOCKER = {
+    "DERP_DOMAIN": "your-hostname.com",
+    "DERP_CERT_MODE": "letsencrypt",
+    "DERP_CERT_DIR": "/app/certs",
+    "DERP_ADDR": ":443",
+    "DERP_STUN": "true",
+    "DERP_STUN_PORT": "3478",
+    "DERP_HTTP_PORT": "80",
+    "DERP_VERIFY_CLIENTS": "false",
+    "DERP_VERIFY_CLIENT_URL": "",
+}
+
+
+def test_derper_docker():
+    own = {"DERP_DOMAIN": "derp.example.com", "DERP_CERT_MODE": "manual"}
+    by_variables = configure(environ=DOCKER | own, root=True)
+    by_flags = configure(
+        *("--hostname=derp.example.com", "--certmode=manual", "--certdir=/app/certs", "--a=:443"),
+        *("--stun=true", "--stun-port=3478", "--http-port=80", "--verify-clients=false"),
+        "--verify-client-url=",
+        root=True,
+    )
+    assert by_variables == by_flags
+    assert by_variables.serve_tls
+    behind_a_proxy = configure(environ=DOCKER | {"DERP_ADDR": ":8080"}, root=True)
+    assert not behind_a_proxy.serve_tls
+    assert usage_error(root=True, **(DOCKER | {"DERP_CERT_MODE": "manual"})) == (
+        "DERP_DOMAIN=your-hostname.com: that is a placeholder; "
+        "want the DNS name or the IP address of this server"
+    )
+
+
+# --- wrong values ---
+
+ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
+STUN_ADDRESS = "want an IP address or a name without a port, or * for all addresses"
+HOSTNAME = "want a DNS name in ASCII, or an IP address without brackets"
+HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
+NAMES = "want name or name/txt-name, with commas between them"
+DIRECTORY = "want the URL of an ACME directory, which begins with https://"
+EMAIL = "want one email address, such as ops@example.com"
+ADDRESSES = "want IP addresses without brackets, with commas between them"
+LIMIT = "want a number above 0, or +Inf for no limit"
+KEEPALIVE = "want a duration from 0 to 9h6m7s"
+USER_TIMEOUT = "want a duration from 0 to 596h31m23.647s"
+
+WRONG = [
+    ("a", ADDRESS, ["", "443", ":", "junk", ":65536", ":70000", ":-1", ":00", ":0443", ":1:2"]),
+    ("a", ADDRESS, ["::1:443", "[::1]", "[::1]443", "[]:443", "[127.0.0.1]:443", "[x]:443"]),
+    ("a", ADDRESS, ["256.0.0.1:80", "1.2.3:80", "*:80", "-a.b:80", ":ssh", "http://a:80", "a b:1"]),
+    (
+        "a",
+        ADDRESS,
+        [":80 ", ":٣", "bücher.example:80", ":99999999999999999999", "[::1]:80\n", "[::1%a b]:80"],
+    ),
+    ("http-port", "want a port from -1 to 65535", ["", "-2", "65536", "http", "80.0", ":80"]),
+    ("stun-port", "want a port from 0 to 65535", ["", "-1", "65536", "0x10000", "stun"]),
+    ("stun-addr", STUN_ADDRESS, [":3478", "192.0.2.1:3478", "[::1]:3478", "::1]", "[a]", "a b"]),
+    ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "192.0.2.1,192.0.2.2", "b\u00fccher.example"]),
+    ("certmode", "want manual, letsencrypt or gcp", ["", "Manual", "self-signed"]),
+    ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
+    ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
+    ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
+    (
+        "acme-directory",
+        DIRECTORY,
+        ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"],
+    ),
+    ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
+    ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
+    ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
+    ("home", HOME_PAGE, ["Blank", "example.com", "ftp://a", "http://", "https:///x", "HTTP://a"]),
+    (
+        "home",
+        HOME_PAGE,
+        ["http://a b", "http://a\r\nX: y", "http://[::1", "http://a:0", "http://ü"],
+    ),
+    ("home", HOME_PAGE, ["http://a:99999", " http://a", "http://:80"]),
+    ("bootstrap-dns-names", NAMES, ["a b", "a,b c", "/a", "a/", "a/b/c", "http://a"]),
+    ("unpublished-bootstrap-dns-names", NAMES, ["a b", "/a", "a/", "a/b c", "a/b/c"]),
+    ("accept-connection-limit", LIMIT, ["", "0", "-1", "-Inf", "nan", "1e400", "ten", "0x10"]),
+    ("per-network-accept-limit", "want a whole number, or 0 for no limit", ["-1"]),
+    ("per-network-pending-limit", "want a whole number", ["", "1.5", "+Inf", "auto"]),
+    *[
+        ("trusted-proxies", f"want a network such as 10.0.0.0/8 in place of {shown}", [text])
+        for text, shown in (
+            ("proxy", "proxy"),
+            ("::1/128,10.0.0.0/33", "10.0.0.0/33"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fe80::1%eth0/64", "fe80::1%eth0/64"),
+            ("10.0.0.0/8 ::1/128", "'10.0.0.0/8 ::1/128'"),
+        )
+    ],
+    (
+        "workers",
+        "want a number from 1 to 256, or auto for one per core",
+        ["0", "-1", "257", "1000", "2.0", "two", "Auto", "+2", " 2", "\N{ARABIC-INDIC DIGIT TWO}"],
+    ),
+    ("accept-connection-burst", "want a whole number, 0 or more", ["-1"]),
+    ("accept-connection-burst", "want a whole number", ["", "1.5", "+Inf", "1e3"]),
+    ("accept-connection-burst", "want a whole number of 64 bits", ["9223372036854775808"]),
+    ("verify-again", "want 0 for never, or at least 100ms", ["1ns", "99ms", "-1s"]),
+    (
+        "verify-client-file",
+        "want a file with node keys; leave the flag out to have no list",
+        [""],
+    ),
+    ("tcp-keepalive-time", KEEPALIVE, ["-1s", "9h6m7.001s", "10h"]),
+    ("tcp-user-timeout", USER_TIMEOUT, ["-1ns", "596h31m24s"]),
+    ("tcp-write-timeout", "want a duration from 0 to 292 years", ["-2s"]),
+    ("tcp-write-timeout", "want a duration, such as 2s, 1h10m or 300ms", ["", "two"]),
+    ("tcp-write-timeout", "want a duration with its unit, such as 2s", ["2"]),
+    ("tcp-keepalive-time", "want a duration in h, m, s, ms, us or ns, such as 1h10m", ["1d"]),
+    *[(name, "want true or false", ["", "yes"]) for name in ("dev", "version", "stun", "derp")],
+    *[(name, "want true or false", ["yes"]) for name in ("verify-clients", "ace", "acme-ip-certs")],
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "want", "text"), [(name, want, text) for name, want, texts in WRONG for text in texts]
+)
+def test_wrong_flags(name: str, want: str, text: str):
+    assert usage_error(*PLAIN, f"-{name}={text}") == f"-{name}={strconv.shown(text)}: {want}"
+    if name not in {"dev", "version", "stun", "derp", "verify-clients", "ace", "acme-ip-certs"}:
+        given = f"--{name} {strconv.shown(text)}"
+        assert usage_error(*PLAIN, f"--{name}", text) == f"{given}: {want}"
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("hostname", "DERP_DOMAIN"),
+        ("certmode", "DERP_CERT_MODE"),
+        ("a", "DERP_ADDR"),
+        ("stun", "DERP_STUN"),
+        ("stun-port", "DERP_STUN_PORT"),
+        ("stun-addr", "DERP_STUN_ADDR"),
+        ("http-port", "DERP_HTTP_PORT"),
+        ("verify-clients", "DERP_VERIFY_CLIENTS"),
+    ],
+)
+def test_wrong_variables(name: str, variable: str):
+    wrong = [(want, text) for n, want, texts in WRONG if n == name for text in texts if text]
+    for want, text in wrong:
+        message = usage_error("-c", "/k", **({"DERP_ADDR": ":8080"} | {variable: text}))
+        assert message == f"{variable}={strconv.shown(text)}: {want}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((*TLS, "-certdir="), "-certdir='': want a directory for certificates"),
+        (
+            (*TLS, "-hostname", "your-hostname.com"),
+            (
+                "-hostname your-hostname.com: that is a placeholder; "
+                "want the DNS name or the IP address of this server"
+            ),
+        ),
+        (
+            (*TLS, "-http-port", "443"),
+            "-http-port 443: the port of -a; want another one, or -1 for none",
+        ),
+        (
+            (*TLS, "-a", ":80"),
+            "-http-port 80 (the default): the port of -a; want another one, or -1 for none",
+        ),
+        (
+            (*PLAIN, "-accept-connection-burst=0", "-accept-connection-limit=5"),
+            (
+                "-accept-connection-burst=0: with -accept-connection-limit "
+                "nothing would be accepted; want 1 or more"
+            ),
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(argv: tuple[str, ...], message: str):
+    assert usage_error(*argv) == message
+
+
+def test_values_that_do_go_together():
+    assert configure(*TLS, "-a", ":0", "-http-port", "0").http_port == 0
+    assert configure(*PLAIN, "-http-port", "8080").http_port == 8080
+    assert configure(*PLAIN, "-hostname", "your-hostname.com").hostname == "your-hostname.com"
+    assert configure(*PLAIN, "-certdir=").certdir is None
+
+
+# --- certificates ---
+
+ACME = ("-hostname", "derp.example.com", "-c", "/k")
+OWN_CA = ("-acme-directory", "https://ca.example/dir")
+EAB = ("-acme-eab-kid", "kid-1", "-acme-eab-key", "c2VjcmV0")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("-c", "/k"),
+            (
+                "-hostname derp.tailscale.com (the default): that is Tailscale's own; "
+                "want the DNS name of this server"
+            ),
+        ),
+        ((*ACME, "-certdir="), "-certdir='': want a directory for certificates"),
+        (
+            (*ACME, "-hostname", "203.0.113.1"),
+            (
+                "-hostname 203.0.113.1: an IP address; want -certmode manual for a self-signed "
+                "certificate, or -acme-ip-certs for one from Let's Encrypt"
+            ),
+        ),
+        (
+            (*ACME, *OWN_CA, *EAB, "-certmode=gcp", "-acme-email=a@b", "-hostname=8.8.8.8"),
+            (
+                "-hostname=8.8.8.8: an IP address; "
+                "want -certmode manual for a self-signed certificate"
+            ),
+        ),
+        (
+            (*ACME, "-hostname", "10.0.0.1", "-acme-ip-certs"),
+            (
+                "-hostname 10.0.0.1: Let's Encrypt certifies public addresses only; "
+                "want one, or -certmode manual"
+            ),
+        ),
+        (
+            (*ACME, "-acme-ip-certs", "-acme-ip-addresses", "8.8.8.8, fd00::1"),
+            (
+                "-acme-ip-addresses '8.8.8.8, fd00::1': Let's Encrypt certifies public addresses "
+                "only; want one, or -certmode manual"
+            ),
+        ),
+        (
+            (*ACME, "-acme-ip-addresses", "8.8.8.8"),
+            "-acme-ip-addresses 8.8.8.8: want -acme-ip-certs with it",
+        ),
+        (
+            (*TLS, "-acme-ip-certs"),
+            "-acme-ip-certs: want -certmode letsencrypt with it",
+        ),
+        (
+            (*TLS, *OWN_CA),
+            (
+                "-acme-directory https://ca.example/dir: "
+                "of no use with -certmode manual; want letsencrypt there"
+            ),
+        ),
+        (
+            (*TLS, "-acme-ca-bundle=/ca.pem"),
+            ("-acme-ca-bundle=/ca.pem: of no use with -certmode manual; want letsencrypt there"),
+        ),
+        (
+            (*ACME, "-certmode=gcp", *EAB),
+            "-acme-email: want it: -certmode gcp goes with no account of less",
+        ),
+        (
+            (*ACME, "-certmode=gcp", "-acme-email=a@b", "-acme-eab-kid=x"),
+            "-acme-eab-key: want it: -certmode gcp goes with no account of less",
+        ),
+        (
+            (*ACME, *OWN_CA, "-acme-eab-kid=x"),
+            "-acme-eab-key: -acme-eab-kid and -acme-eab-key go together; want both",
+        ),
+        (
+            (*ACME, *OWN_CA, "-acme-eab-key=c2VjcmV0"),
+            "-acme-eab-kid: -acme-eab-kid and -acme-eab-key go together; want both",
+        ),
+        (
+            (*ACME, *EAB),
+            (
+                "-acme-eab-kid kid-1: Let's Encrypt takes none; "
+                "want -certmode gcp, or the server's -acme-directory"
+            ),
+        ),
+        (
+            (*TLS, "-tls-cert", "/c"),
+            "-tls-key: -tls-cert and -tls-key go together; want this one, too",
+        ),
+        (
+            (*TLS, "-tls-key", "/c"),
+            "-tls-cert: -tls-cert and -tls-key go together; want this one, too",
+        ),
+        (
+            (*ACME, "-tls-cert", "/c", "-tls-key", "/k"),
+            "-tls-cert /c: want -certmode manual with it",
+        ),
+    ],
+)
+def test_certificates_that_cant_be_had(argv: tuple[str, ...], message: str):
+    assert usage_error(*argv) == message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ACME,
+        (*ACME, "-acme-email", "ops@example.com"),
+        (*ACME, "-acme-ip-certs"),
+        (*ACME, "-acme-ip-certs", "-acme-ip-addresses", "8.8.8.8,2606:4700::1"),
+        (*ACME, "-hostname", "8.8.8.8", "-acme-ip-certs"),
+        (*ACME, *OWN_CA, "-hostname", "127.0.0.1", "-acme-ip-certs"),
+        (*ACME, *OWN_CA, "-acme-ip-certs", "-acme-ip-addresses", "10.0.0.1"),
+        (*ACME, *OWN_CA, *EAB, "-acme-ca-bundle", "/ca.pem"),
+        (*ACME, "-certmode", "gcp", *EAB, "-acme-email", "ops@example.com"),
+        (*ACME, *OWN_CA, "-a", ":8443"),
+    ],
+)
+def test_certificates_that_can_be_had(argv: tuple[str, ...]):
+    config = configure(*argv)
+    assert config.serve_tls
+    assert config.serve_acme
+
+
+def test_what_the_go_derper_ignores_beside_http_and_manual_is_ignored():
+    for argv in (PLAIN, TLS):
+        assert not configure(*argv, "-acme-eab-kid=x", "-acme-email=a@b").serve_acme
+
+
+def test_a_pair_of_the_operators_own_needs_no_directory():
+    config = configure(*TLS, "-certdir=", "-tls-cert", "/a.pem", "-tls-key", "/a.pem")
+    assert (config.tls_cert, config.tls_key) == (Path("/a.pem"), Path("/a.pem"))
+
+
+@pytest.mark.parametrize("text", ["-_8A", "+/8A", "+/8A==", "-_8A="])
+def test_an_external_account_key_in_either_base64(text: str):
+    assert configure(*PLAIN, f"-acme-eab-key={text}").acme_eab_key == b"\xfb\xff\x00"
+
+
+@pytest.mark.parametrize("text", ["s3cret key", "s3cret!", "s3cre", "sü"])
+def test_a_secret_is_in_no_message(text: str):
+    message = usage_error(*PLAIN, f"-acme-eab-key={text}")
+    want = "want the HMAC key in base64, as the certificate authority gave it"
+    assert message == f"-acme-eab-key: {want}"
+    with pytest.raises(ConfigError) as caught:
+        Config(dev=True, acme_eab_key=text)
+    assert text not in str(caught.value)
+    assert usage_error(*PLAIN, DERP_ACME_EAB_KEY=text) == f"DERP_ACME_EAB_KEY: {want}"
+
+
+def test_a_secret_is_in_no_repr():
+    config = configure(*ACME, *OWN_CA, *EAB)
+    assert config.acme_eab_key == b"secret"
+    assert "secret" not in repr(config)
+
+
+# --- flags of the Go derper that are not supported yet ---
+
+REFUSED = {
+    "secrets-url": "https://s3cret",
+    "secrets-path-prefix": "x",
+    "secrets-cache-dir": "/x",
+    "ace": "true",
+}
+HARMLESS = [
+    *[
+        "secrets-url=",
+        "secrets-path-prefix=prod/derp",
+        "ace=f",
+    ],
+    *[
+        "secrets-cache-dir=/home/derp/.cache/derper-secrets",
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "text"), REFUSED.items())
+def test_refused_by_name(name: str, text: str):
+    message = usage_error(*PLAIN, f"--{name}={text}")
+    assert message.startswith(f"--{name}: ")
+    assert "not supported" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("argument", HARMLESS)
+def test_defaults_of_refused_flags_are_harmless(argument: str):
+    assert configure(*PLAIN, f"-{argument}") == configure(*PLAIN)
+
+
+# --- who may use the relay ---
+
+URL = "https://headscale.example/verify"
+
+
+def test_without_any_flag_everybody_may():
+    config = configure(*PLAIN, "-verify-clients=false", "-verify-client-url=", "-socket=")
+    assert config == configure(*PLAIN)
+    assert not config.verifies
+    assert config.socket == Path("/var/run/tailscale/tailscaled.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("VERIFY_CLIENTS", "1"), ("VERIFY_CLIENT_URL", URL), ("VERIFY_CLIENT_FILE", "/etc/nodes")],
+)
+def test_each_way_to_check_clients(name: str, text: str):
+    flag = name.lower().replace("_", "-")
+    assert configure(*PLAIN, f"-{flag}={text}").verifies
+    config = configure(*PLAIN, environ=HOME | {f"DERP_{name}": text})
+    assert config == configure(*PLAIN, f"-{flag}={text}")
+
+
+def test_several_urls():
+    two = ("https://a.example/verify", "http://b.example:8080/verify")
+    config = configure(*PLAIN, "-verify-client-url", two[0], f"-verify-client-url={two[1]}")
+    assert config.verify_client_url == two
+    environ = HOME | {"DERP_VERIFY_CLIENT_URL": " ".join(two)}
+    assert configure(*PLAIN, environ=environ) == config
+    environ = HOME | {"DERP_VERIFY_CLIENT_URL": "https://c.example/verify"}
+    again = ("-verify-client-url", two[0], "-verify-client-url", two[1])
+    assert configure(*PLAIN, *again, environ=environ) == config
+    assert configure(*PLAIN, *again, *again) == config
+
+
+def test_failing_open_is_the_default_as_in_the_go_derper():
+    assert configure(*PLAIN).verify_client_url_fail_open
+    assert not configure(*PLAIN, "-verify-client-url-fail-open=false").verify_client_url_fail_open
+
+
+@pytest.mark.parametrize(
+    "text", ["headscale/verify", "ftp://a", "https://", f"{URL} x", "http://ü"]
+)
+def test_a_wrong_url_is_told_without_what_may_be_secret_in_it(text: str):
+    want = "want a URL that begins with http:// or https://"
+    assert usage_error(*PLAIN, "-verify-client-url", text) == f"-verify-client-url: {want}"
+
+
+@pytest.mark.parametrize("text", ["s3cret\r\nX: y", "s3crét", " s3cret", "s3cret\t"])
+def test_an_authorization_is_a_header_and_in_no_message(text: str):
+    message = usage_error(
+        *PLAIN, "-verify-client-url", URL, f"-verify-client-url-authorization={text}"
+    )
+    want = "want the value of a header, in ASCII and without spaces around it"
+    assert message == f"-verify-client-url-authorization: {want}"
+    config = configure(
+        *PLAIN, "-verify-client-url", URL, "-verify-client-url-authorization=Bearer s3cret"
+    )
+    assert config.verify_client_url_authorization == "Bearer s3cret"
+    assert "s3cret" not in repr(config)
+
+
+@pytest.mark.parametrize("flag", ["authorization", "ca-bundle"])
+def test_what_goes_with_a_url_goes_with_a_url(flag: str):
+    message = usage_error(*PLAIN, "-verify-clients", f"-verify-client-url-{flag}=x")
+    assert message.startswith(f"-verify-client-url-{flag}")
+    assert message.endswith(": want -verify-client-url with it")
+
+
+def test_every_flag_is_known():
+    names = {flag.name for flag in flag_table(HOME, root=True)}
+    served = {
+        *{"dev", "version", "a", "http-port", "stun", "stun-port", "stun-addr", "c"},
+        *{"certmode", "certdir"},
+        *{"tls-cert", "tls-key", "acme-email", "acme-directory", "acme-ca-bundle"},
+        *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
+        *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
+        *{"verify-client-file", "verify-remember", "verify-again"},
+        *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
+        *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
+        *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
+        *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
+        *{"workers", "drain-time", "queue-memory"},
+        *{"mesh-psk-file", "mesh-with"},
+        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
+        *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
+    }
+    assert names == served | set(REFUSED)
+
+
+# --- anything at all ---
+
+NAMES_OF_FLAGS = [flag.name for flag in flag_table(HOME, root=True)]
+VARIABLES = [flag.variable for flag in flag_table(HOME, root=True) if flag.variable]
+texts = st.text() | st.sampled_from(
+    ["true", "manual", ":443", "[::1]:80", "1h", "2", "0", "-1", "a/b", "1.2.3.4", "http://a", "x,"]
+)
+arguments = st.lists(
+    st.builds("-{}={}".format, st.sampled_from(NAMES_OF_FLAGS), texts)
+    | st.sampled_from([f"-{name}" for name in NAMES_OF_FLAGS])
+    | texts
+)
+
+
+@given(arguments, st.dictionaries(st.sampled_from([*VARIABLES, "HOME"]), texts), st.booleans())
+def test_anything_is_a_config_or_a_usage_error(
+    argv: list[str], environ: dict[str, str], root: bool
+):
+    outcome = config_or_error(argv, environ, root)
+    if isinstance(outcome, UsageError):
+        assert str(outcome).isprintable()
+        assert len(str(outcome)) < 400
+    else:
+        assert outcome.dev or outcome.key_path is not None
+        assert not outcome.serve_tls or outcome.certdir or outcome.tls_cert
+        assert not outcome.serve_acme or outcome.certdir
+
+
+def config_or_error(argv: list[str], environ: dict[str, str], root: bool) -> Config | UsageError:
+    try:
+        return configure(*argv, environ=environ, root=root)
+    except UsageError as error:
+        return error

@@ -1,0 +1,69 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derp.files.gojson import JSONFormError, read_fields
+
+NAMES = ("Alpha", "BetaBytes")
+
+
+@pytest.mark.parametrize(
+    ("data", "fields"),
+    [
+        (b"{}", {}),
+        (b"null", {}),
+        (b' {"Alpha": 1}\r\n\t', {"Alpha": 1}),
+        (b'{"alpha": 1, "BETABYTES": "x"}', {"Alpha": 1, "BetaBytes": "x"}),
+        ('{"betaByte\u017f": 1}'.encode(), {"BetaBytes": 1}),
+        (b'{"\\u0041lpha": 1}', {"Alpha": 1}),
+        (b'{"Alpha": 1, "alpha": 2}', {"Alpha": 2}),
+        (b'{"alpha": 1, "Alpha": null}', {"Alpha": 1}),
+        (b'{"Alpha": null}', {}),
+        (b'{"Gamma": {"Alpha": 1}, "Delta": [1, 2.5, {}]}', {}),
+        (b'{"Alpha": true, "BetaBytes": 1e3}', {"Alpha": True, "BetaBytes": 1000.0}),
+        (b'{"Gamma": "\xff", "Alpha": 1}', {"Alpha": 1}),
+    ],
+)
+def test_fields(data: bytes, fields: dict[str, object]):
+    assert read_fields(data, NAMES) == fields
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"s3cret", "not JSON (line 1, column 1)"),
+        (b'{"Alpha":\n s3cret}', "not JSON (line 2, column 2)"),
+        (b'{"Alpha": 1', "not JSON (line 1, column 12)"),
+        (b'{"Alpha": 1} s3cret', "not JSON (line 1, column 14)"),
+        (b'{"Alpha": 1,}', "not JSON (line 1, column 13)"),
+        (b'\xef\xbb\xbf{"Alpha": 1}', "not JSON (line 1, column 1)"),
+        ('{"Alpha": 1}'.encode("utf-16"), "not JSON (line 1, column 1)"),
+        (b'{"Alpha": "a\nb"}', "not JSON (line 1, column 13)"),
+        (b'{"Alpha": NaN}', "not JSON that Go would read"),
+        (b'{"Alpha": -Infinity}', "not JSON that Go would read"),
+        (b'{"Alpha": ' + b"1" * 5000 + b"}", "not JSON that Go would read"),
+        (b"[" * 200_000, "not JSON that Go would read"),
+        (b"[]", "not a JSON object"),
+        (b'[["Alpha", 1]]', "not a JSON object"),
+        (b'"s3cret"', "not a JSON object"),
+        (b"1", "not a JSON object"),
+        (b"false", "not a JSON object"),
+    ],
+)
+def test_no_object(data: bytes, message: str):
+    with pytest.raises(JSONFormError) as caught:
+        read_fields(data, NAMES)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(message.partition(", column")[0])
+
+
+@given(st.binary())
+def test_any_bytes(data: bytes):
+    try:
+        fields = read_fields(data, NAMES)
+    except JSONFormError:
+        return
+    assert set(fields) <= set(NAMES)

@@ -1,0 +1,133 @@
+"""Each file that is trusted is looked at when it is read, and the operator told once."""
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from certs.acme.account import FILE_NAME
+from certs.files import pair_files, read_pair
+from certs.selfsigned import write_self_signed
+from derp.admission import allowlist
+from derp.admission.make import make_gate
+from derp.certificates import tasks
+from derp.certificates.plan import make_plan
+from derp.config import Config
+from derp.config.checks import Address
+from derp.files import meshkey, nodekey, ownership, ratelimit
+from derp.metrics import Metrics
+
+ADDRESS = Address("", 8080)
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody could swap any file; and nothing has been said about that so far."""
+
+    def swapped_by(file: Path) -> str:
+        return f"{file}: could be swapped"
+
+    monkeypatch.setattr(ownership, "swapped_by", swapped_by)
+    monkeypatch.setattr("certs.files.swapped_by", swapped_by)
+    monkeypatch.setattr(ownership, "_told", set())
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage().partition(":")[0]
+        for record in caplog.records
+        if record.levelname == "WARNING" and "could be swapped" in record.getMessage()
+    ]
+
+
+def test_the_node_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "derper.key"
+    nodekey.load_or_make(file)
+    nodekey.load_or_make(file)
+    assert warned(caplog) == [str(file)]
+
+
+def test_the_mesh_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "mesh.key"
+    file.write_text("0f" * 32)
+    meshkey.load(Config(addr=ADDRESS, key_path=tmp_path / "k", mesh_psk_file=file), {})
+    assert warned(caplog) == [str(file)]
+
+
+def test_the_list_once_however_often_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "nodes"
+    file.write_text(f"nodekey:{'0f' * 32}")
+    listing = allowlist.Listing(file, allowlist.load(file))
+    file.write_text(f"nodekey:{'1f' * 32}")
+    assert listing.look(at_once=True)
+    assert warned(caplog) == [str(file)]
+
+
+def test_the_rate_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "rate.json"
+    file.write_text("{}")
+    ratelimit.load(file)
+    assert warned(caplog) == [str(file)]
+
+
+def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "192.0.2.7.crt"
+    write_self_signed(pair_files(tmp_path, "192.0.2.7"), ip_address("192.0.2.7"), NOW)
+    config = Config(
+        addr=ADDRESS,
+        key_path=tmp_path / "k",
+        verify_client_url=("https://control.test/",),
+        verify_client_url_ca_bundle=file,
+    )
+    make_gate(config, Metrics())
+    assert warned(caplog) == [str(file)]
+
+
+def test_where_tailscaled_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = Config(
+        addr=ADDRESS,
+        key_path=tmp_path / "k",
+        verify_clients=True,
+        socket=tmp_path / "tailscaled.sock",
+    )
+    make_gate(config, Metrics())
+    assert warned(caplog) == [str(tmp_path)]
+
+
+def test_a_certificate_and_its_key(tmp_path: Path) -> None:
+    files = pair_files(tmp_path, "192.0.2.7")
+    write_self_signed(files, ip_address("192.0.2.7"), NOW)
+    warnings = read_pair(files, ["192.0.2.7"], NOW).warnings
+    assert warnings == tuple(f"{file}: could be swapped" for file in (files.certificate, files.key))
+
+
+def test_the_account_and_roots_for_the_authority(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = pair_files(tmp_path, "192.0.2.7")
+    write_self_signed(files, ip_address("192.0.2.7"), NOW)
+    certdir = tmp_path / "certs"
+    config = Config(
+        addr=Address("", 443),
+        key_path=tmp_path / "k",
+        hostname="relay.example",
+        certdir=certdir,
+        acme_directory="https://ca.test/directory",
+        acme_ca_bundle=files.certificate,
+    )
+    tasks.load(make_plan(config), NOW)
+    assert warned(caplog) == [str(certdir / FILE_NAME), str(files.certificate)]
+
+
+def test_other_things_are_told_as_they_come_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["a: could be swapped", None, "b: could be swapped", "a: could be swapped"])
+    monkeypatch.setattr(ownership, "swapped_by", lambda _: next(reasons))
+    for _ in range(4):
+        ownership.warn_if_swappable(tmp_path)
+    assert warned(caplog) == ["a", "b"]

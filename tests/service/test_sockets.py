@@ -1,0 +1,139 @@
+"""The sockets of several processes: what comes is spread, and nobody else gets the port."""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from derp.config import Config
+from derp.config.checks import Address
+from derp.errors import StartError
+from derp.net.activation import Inherited
+from derp.service import sockets
+from derp.service.sockets import Sockets
+from stun.message import build_binding_request
+
+Open = contextlib.ExitStack
+
+
+@pytest.fixture
+def stack() -> Iterator[Open]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+def config(host: str, port: int = 0) -> Config:
+    return Config(dev=True, addr=Address(host, port), stun_port=0)
+
+
+def accepted(listener: socket.socket) -> int:
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
+def test_what_comes_is_spread(host: str, stack: Open) -> None:
+    shared = sockets.open_all(config(host), stack, processes=3)
+    to = host or "127.0.0.1"
+    found = [
+        next(s for s in each.main if (":" in to) == (s.family == socket.AF_INET6))
+        for each in shared
+    ]
+    assert len({sock.getsockname() for sock in found}) == 1
+    port = found[0].getsockname()[1]
+    for _ in range(150):
+        stack.enter_context(socket.create_connection((to, port)))
+    counts = [accepted(sock) for sock in found]
+    # Of 150, one in a billion times a third gets less than 10.
+    assert sum(counts) == 150
+    assert min(counts) >= 10
+
+
+def test_requests_for_stun_are_spread(stack: Open) -> None:
+    shared = sockets.open_all(config("127.0.0.1"), stack, processes=2)
+    found = [each.stun[0] for each in shared]
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(build_binding_request(bytes(12)), found[0].getsockname())
+    counts = [0, 0]
+    for number, sock in enumerate(found):
+        with contextlib.suppress(BlockingIOError):
+            while sock.recv(100):
+                counts[number] += 1
+    assert sum(counts) == 100
+    assert min(counts) >= 10
+
+
+@pytest.mark.parametrize(
+    ("of_stun", "hosts"),
+    [("", ["127.0.0.1"]), ("127.0.0.2", ["127.0.0.2"]), ("*", ["0.0.0.0", "::"])],
+)
+def test_stun_may_have_an_address_of_its_own(of_stun: str, hosts: list[str], stack: Open) -> None:
+    own = attrs.evolve(config("127.0.0.1"), stun_addr=of_stun)
+    (opened,) = sockets.open_all(own, stack)
+    assert [sock.getsockname()[0] for sock in opened.main] == ["127.0.0.1"]
+    assert sorted(sock.getsockname()[0] for sock in opened.stun) == hosts
+
+
+@pytest.fixture
+def handed_over(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
+    """What systemd holds: TCP on one address, UDP on another."""
+    tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    udp.bind(("127.0.0.2", 0))
+    handed = Inherited([socket.socket(fileno=os.dup(sock.fileno())) for sock in (tcp, udp)])
+    monkeypatch.setattr(sockets.activation, "inherited", lambda *_: handed)
+    return handed
+
+
+def asked_for(handed: Inherited, of_stun: str) -> Config:
+    tcp, udp = (sock.getsockname()[1] for sock in handed.sockets)
+    address = Address("127.0.0.1", tcp)
+    return Config(dev=True, addr=address, stun_port=udp, stun_addr=of_stun)
+
+
+@pytest.mark.parametrize("of_stun", ["", "127.0.0.2", "*"])
+def test_systemd_may_hold_a_socket_for_stun_on_another_address(
+    of_stun: str, handed_over: Inherited, stack: Open
+) -> None:
+    (opened,) = sockets.open_all(asked_for(handed_over, of_stun), stack)
+    assert [sock.getsockname()[0] for sock in opened.stun] == ["127.0.0.2"]
+
+
+def test_a_socket_of_systemds_for_stun_on_a_wrong_address(
+    handed_over: Inherited, stack: Open
+) -> None:
+    with pytest.raises(StartError, match=r"hands over a socket on UDP 127\.0\.0\.2:\d+, which"):
+        sockets.open_all(asked_for(handed_over, "127.0.0.3"), stack)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_that_is_shared_is_nobody_elses(processes: int, stack: Open) -> None:
+    (first, _) = sockets.open_all(config("127.0.0.1"), stack, processes=2)
+    port = first.main[0].getsockname()[1]
+    with pytest.raises(StartError, match="the port is in use by another program"):
+        sockets.open_all(config("127.0.0.1", port), stack, processes=processes)
+
+
+def test_a_socket_that_can_t_be_shared(stack: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(sockets, "join", refuse)
+    with pytest.raises(StartError, match=r"can't share 127\.0\.0\.1:\d+ between workers: Too many"):
+        sockets.open_all(config("127.0.0.1"), stack, processes=2)
+
+
+def test_one_process_shares_nothing(stack: Open) -> None:
+    (alone,) = sockets.open_all(config("127.0.0.1"), stack)
+    assert isinstance(alone, Sockets)
+    for sock in alone.all:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0

@@ -1,0 +1,248 @@
+"""What waits for all peers of a relay: it is bounded, and goes when it is too old."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+
+from derp.errors import ConnectionEnd, QueueMemoryFull, WriteTimeout
+from derp.metrics import DropReason
+from derp.relay.queuememory import QueueMemory
+from derp.relay.sendqueue import MAX_WAIT
+from derp.session import timers
+from derp.session.client import Connection
+from derp.session.sender import BUSY_COST
+from derp.session.state import Server
+from derp.wire.frames import PeerGoneReason, peer_gone
+from tests.mesh.other import present
+from tests.mesh.test_link import X, fill, linked
+from tests.peers import FORWARD, SEND, Peer, disco, frame
+from tests.relays import Relay, running, with_mesh_key
+from tests.turns import counted_turns
+
+Clock = trio.testing.MockClock
+MIB = 1 << 20
+
+
+def with_memory(limit: int, *, timeout: float = 0) -> Callable[[Server], None]:
+    """Prepare a relay that ends nobody who takes nothing, unless told to."""
+
+    def prepare(server: Server) -> None:
+        with_mesh_key(server)
+        server.memory = QueueMemory(limit)
+        server.write_timeout = timeout
+
+    return prepare
+
+
+def connection(relay: Relay, peer: Peer) -> Connection:
+    return relay.hub.active[peer.key]
+
+
+async def send(relay: Relay, sender: Peer, to: Peer, size: int, count: int = 1) -> None:
+    """Send packets, all at once, and wait until the relay has acted on them."""
+    await sender.end.send(frame(SEND, to.key + bytes(size)) * count)
+    await sender.ping()
+    memory = relay.server.memory
+    assert memory.held <= memory.limit
+
+
+async def test_what_is_too_old_goes_though_nobody_touches_it(autojump_clock: Clock) -> None:
+    async with running(with_memory(1 << 40)) as relay:
+        memory = relay.server.memory
+        slow, sender = await relay.login(capacity=100), await relay.login()
+        await send(relay, sender, slow, 1000)
+        for _ in range(50):
+            await send(relay, sender, slow, 1000)
+            await sender.send_packet(slow.key, disco())
+            await sender.ping()
+        assert memory.queued.held > 100 * 150 + 50 * 1000
+        # Nobody sends, and nobody reads. Younger than this is worth keeping.
+        await trio.sleep(MAX_WAIT / 2)
+        assert memory.queued.held > 100 * 150 + 50 * 1000
+        await trio.sleep(MAX_WAIT + timers.TICK)
+        assert memory.queued.held == 0
+        assert relay.dropped(DropReason.QUEUE_HEAD) == 50
+        assert relay.dropped(DropReason.QUEUE_HEAD, disco=True) == 50
+        # What was handed to the transport can't be taken back.
+        assert memory.held == BUSY_COST + 1037
+        assert await slow.receive_packet() == (sender.key, bytes(1000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert memory.held == 0
+
+
+async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> None:
+    async with linked(capacity=5000) as other:
+        memory = other.relay.server.memory
+        await other.tell(present(X))
+        senders = [await other.relay.login() for _ in range(3)]
+        await fill(other, senders[0])
+        for sender in senders:
+            for _ in range(20):
+                await sender.send_packet(X, bytes(1000))
+                await sender.send_packet(X, disco())
+            await sender.ping()
+        assert memory.queued.held > 60 * 1000
+        await trio.sleep(MAX_WAIT + timers.TICK)
+        assert memory.queued.held == 0
+        assert other.relay.dropped(DropReason.QUEUE_HEAD) == 60
+        assert other.relay.dropped(DropReason.QUEUE_HEAD, disco=True) == 60
+
+
+async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
+    async with running(with_memory(2 * MIB)) as relay:
+        memory = relay.server.memory
+        sender, fast = await relay.login(), await relay.login()
+        slow = [await relay.login(capacity=100) for _ in range(30)]
+        for number in range(40):
+            for peer in slow:
+                await send(relay, sender, peer, 1000, 20)
+            # Who takes what comes does not notice.
+            await sender.send_packet(fast.key, number.to_bytes(4))
+            assert await fast.receive_packet() == (sender.key, number.to_bytes(4))
+        assert memory.held > MIB
+        assert relay.dropped(DropReason.QUEUE_HEAD) > 30 * 40 * 20 / 2
+        assert all(peer.key in relay.hub.active for peer in slow)
+        # All of them have as much: whoever floods one only takes it from that one.
+        lanes = [connection(relay, peer).outbox for peer in slow]
+        held = [outbox._packets.held for outbox in lanes if outbox is not None]
+        assert len(held) == 30
+        assert max(held) < 1.5 * min(held)
+
+
+async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_clock: Clock) -> None:
+    async with running(with_memory(MIB)) as relay:
+        piece = relay.server.memory.piece
+        mesh_peer, sender = await relay.mesh_login(), await relay.login()
+        slow, other = await relay.login(capacity=100), await relay.login(capacity=100)
+        await send(relay, sender, slow, 500, 100)
+        await mesh_peer.end.send(frame(FORWARD, sender.key + other.key + bytes(500)) * 100)
+        await mesh_peer.ping()
+        for peer in (slow, other):
+            found = connection(relay, peer)
+            assert found.transport.unsent < piece < 10_000
+            assert found.outbox is not None
+            assert found.outbox._packets.held > 100 * 500 - piece
+        taken = 0
+        while taken < 90:
+            await slow.receive_packet()
+            taken += 1
+            assert connection(relay, slow).transport.unsent <= piece + 600
+
+
+async def test_who_holds_most_of_what_cannot_be_dropped_is_ended(autojump_clock: Clock) -> None:
+    async with running(with_memory(MIB)) as relay:
+        sender, mesh_peer = await relay.login(), await relay.mesh_login(capacity=100)
+        modest = await relay.login(capacity=100)
+        await send(relay, sender, modest, 1000)
+        await send(relay, sender, mesh_peer, 65_000)
+        hogs = [await relay.login(capacity=100) for _ in range(30)]
+        for hog in hogs:
+            await send(relay, sender, hog, 40_000)
+        await trio.testing.wait_all_tasks_blocked()
+        left = [hog for hog in hogs if hog.key in relay.hub.active]
+        assert (768 - 80) // 50 - 1 <= len(left) < 30
+        gone = next(hog for hog in hogs if hog not in left)
+        assert isinstance(await relay.end_of(gone), QueueMemoryFull)
+        # Not who holds little, nor who is trusted, and those are few.
+        assert {modest.key, mesh_peer.key, sender.key} < relay.hub.active.keys()
+        assert relay.server.memory.committed.held <= 768 << 10
+
+
+async def test_control_frames_that_may_not_be_let_go_are_bounded_too(
+    autojump_clock: Clock,
+) -> None:
+    async with running(with_memory(MIB)) as relay:
+        stuck, other = await relay.login(capacity=100), await relay.login(capacity=100)
+        await other.send_packet(stuck.key, bytes(1000))
+        await stuck.send_packet(other.key, bytes(1000))
+        await trio.testing.wait_all_tasks_blocked()
+        found = connection(relay, stuck)
+        gone = peer_gone(X, PeerGoneReason.DISCONNECTED)
+        for _ in range(20_000):
+            found.send_control(gone, must=True)
+            assert relay.server.memory.held <= MIB
+        assert isinstance(await relay.end_of(stuck), QueueMemoryFull)
+        assert other.key in relay.hub.active
+
+
+async def test_what_is_held_for_who_is_gone_is_free(autojump_clock: Clock) -> None:
+    async with running(with_memory(MIB, timeout=2)) as relay:
+        slow, sender = await relay.login(capacity=100), await relay.login()
+        for _ in range(5):
+            await send(relay, sender, slow, 1000, 50)
+        assert relay.server.memory.held > 100_000
+        await relay.end_of(slow)
+        assert relay.server.memory.held == 0
+
+
+@pytest.mark.parametrize("peers", [2, 30])
+async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, peers: int) -> None:
+    """However much is too old at once."""
+    async with running(with_memory(1 << 40)) as relay, trio.open_nursery() as nursery:
+        sender = await relay.login()
+        slow = [await relay.login(capacity=100) for _ in range(peers)]
+        # No two that follow each other are one run.
+        for _ in range(5):
+            await sender.end.send(
+                b"".join(frame(SEND, peer.key) for peer in slow) * (1000 // peers)
+            )
+            await sender.ping()
+        assert relay.server.memory.queued.held > 0
+        dropped = [0]
+
+        async def watch() -> None:
+            while True:
+                dropped.append(relay.dropped(DropReason.QUEUE_HEAD))
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(watch)
+        await timers.look_at_queues(relay.server, trio.current_time() + 1000)
+        dropped.append(relay.dropped(DropReason.QUEUE_HEAD))
+        assert relay.server.memory.queued.held == 0
+        steps = [after - before for before, after in pairwise(dropped)]
+        assert sum(steps) > 4500
+        # The order in which two tasks have their turns is random.
+        assert max(steps) <= 2 * timers.AT_ONCE
+        nursery.cancel_scope.cancel()
+
+
+async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> None:
+    async with running(with_memory(1 << 40, timeout=2)) as relay:
+        sender = await relay.login()
+        slow = [await relay.login(capacity=100) for _ in range(50)]
+        await sender.end.send(b"".join(frame(SEND, peer.key + bytes(100)) for peer in slow))
+        await sender.ping()
+        assert len(relay.server.sending) == len(slow)
+        with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
+            end = Connection.end
+
+            def note(self: Connection, error: ConnectionEnd) -> None:
+                if self.ending is None:
+                    turns.note()
+                end(self, error)
+
+            patch.setattr(Connection, "end", note)
+            await timers.look_at_queues(relay.server, trio.current_time() + 1000)
+            for peer in slow:
+                assert isinstance(await relay.end_of(peer), WriteTimeout)
+        assert turns.events.total() == len(slow)
+        assert turns.most <= timers.AT_ONCE // timers.END_COST
+
+
+async def test_few_who_came_together_are_told_in_one_turn(mock_clock: Clock) -> None:
+    async with running() as relay:
+        peers = [await relay.login() for _ in range(3 * timers.TOLD_AT_ONCE)]
+        with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "send_control", lambda *_, **__: bool(turns.note()))
+            patch.setattr(timers, "sample_round_trip", lambda *_: turns.note())
+            for wheel in (relay.server.keep_alives, relay.server.round_trips):
+                for connection in relay.hub.members:
+                    wheel.set(connection, trio.current_time() + 1)
+            mock_clock.jump(2)
+            with trio.fail_after(20):
+                while turns.events.total() < 2 * len(peers):
+                    await trio.lowlevel.checkpoint()
+        assert turns.most <= timers.TOLD_AT_ONCE

@@ -1,0 +1,111 @@
+"""The workers of one relay in one process: servers with one key, meshed over memory transports."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+
+import nacl.public
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from derp.errors import ConnectionEnd, NoLink
+from derp.net.backoff import Backoff
+from derp.net.transport import Endpoint, Transport
+from derp.session import serve
+from derp.session.state import Server
+from derp.workers.links import FIRST, LONGEST, SiblingKeeper
+from tests.memory_transport import MemoryTransport, memory_pair
+from tests.relays import MESH_KEY, Relay, running
+
+SIBLING_KEY = bytes(range(50, 82))
+
+
+class Workers:
+    """Relays that are workers of one; `links` has the dialling end of each link, by the pair."""
+
+    def __init__(self, relays: list[Relay], nursery: trio.Nursery, capacity: int) -> None:
+        self.relays = relays
+        self.links: dict[tuple[int, int], MemoryTransport] = {}
+        self.ends: list[ConnectionEnd] = []
+        self.down: set[tuple[int, int]] = set()
+        """The pairs of which the first can't reach the second."""
+        self.keepers: dict[tuple[int, int], SiblingKeeper] = {}
+        self._nursery = nursery
+        self._capacity = capacity
+
+    def start(self) -> None:
+        for number, relay in enumerate(self.relays):
+            for other in range(len(self.relays)):
+                if other != number:
+                    keeper = self._keeper(relay.server, number, other)
+                    self.keepers[number, other] = keeper
+                    self._nursery.start_soon(keeper.run)
+
+    def _keeper(self, server: Server, number: int, other: int) -> SiblingKeeper:
+        async def connect() -> tuple[Transport, bytes]:
+            await trio.lowlevel.checkpoint()
+            if (number, other) in self.down:
+                raise NoLink("its door is closed")
+            ends = Endpoint("worker", other), Endpoint("worker", number)
+            here, there = memory_pair(capacity=self._capacity, client=ends[1], server=ends[0])
+            self.links[number, other] = here
+            self._nursery.start_soon(self._serve, self.relays[other].server, there)
+            return here, b""
+
+        backoff = Backoff(lambda: 0.0, first=FIRST, longest=LONGEST)
+        return SiblingKeeper(server, f"worker {other}", connect, backoff)
+
+    async def _serve(self, server: Server, there: MemoryTransport) -> None:
+        try:
+            await serve.serve_sibling(server, there)
+        except ConnectionEnd as error:
+            self.ends.append(error)
+        finally:
+            there.close()
+
+    def cut(self, number: int, other: int) -> None:
+        """Cut the link by which one worker hears of another, for as long as it is in `down`."""
+        self.down.add((number, other))
+        self.links[number, other].peer.abort()
+
+    def total(self, name: str) -> int:
+        return sum(getattr(relay.metrics, name) for relay in self.relays)
+
+    def drops(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for relay in self.relays:
+            for (reason, _), count in relay.metrics.packets_dropped.items():
+                if count:
+                    counts[reason.value] = counts.get(reason.value, 0) + count
+        return counts
+
+
+@contextlib.asynccontextmanager
+async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Workers]:
+    private = nacl.public.PrivateKey.generate()
+
+    def prepare(number: int, server: Server) -> None:
+        server.private_key = private
+        server.public_key = bytes(private.public_key)
+        server.mesh_key = MESH_KEY
+        server.be_worker(number, SIBLING_KEY)
+        server.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
+
+    async with contextlib.AsyncExitStack() as stack:
+        relays = [
+            await stack.enter_async_context(running(partial(prepare, number)))
+            for number in range(count)
+        ]
+        async with trio.open_nursery() as nursery:
+            found = Workers(relays, nursery, capacity)
+            found.start()
+            await wait_all_tasks_blocked()
+            yield found
+            for relay in relays:
+                assert relay.hub.check() == []
+            nursery.cancel_scope.cancel()
+        for relay in relays:
+            assert not relay.hub.siblings.best
+            assert not relay.hub.yielded
+            assert not relay.server.siblings
+            assert not relay.server.sibling_watchers
