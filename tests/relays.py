@@ -12,7 +12,7 @@ from derp.metrics import DropReason
 from derp.net.transport import Endpoint
 from derp.session import timers
 from derp.session.serve import serve
-from derp.session.state import Server
+from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, PATIENCE, MemoryTransport, memory_pair
 from tests.peers import Peer
 
@@ -22,10 +22,10 @@ MESH_KEY = bytes(range(100, 132))
 class Relay:
     """A server, and how each of its connections ended."""
 
-    def __init__(self, server: Server, nursery: trio.Nursery) -> None:
-        self.server = server
-        self.metrics = server.metrics
-        self.hub = server.hub
+    def __init__(self, state: RelayState, nursery: trio.Nursery) -> None:
+        self.state = state
+        self.metrics = state.metrics
+        self.hub = state.hub
         self._nursery = nursery
         self._ends: dict[MemoryTransport, ConnectionEnd | None] = {}
         self._ended = trio.Event()
@@ -45,7 +45,7 @@ class Relay:
             fields: dict[str, Any] = {}
             end = None
             try:
-                await serve(self.server, there, leftover, fields, not_ideal=not_ideal)
+                await serve(self.state, there, leftover, fields, not_ideal=not_ideal)
             except ConnectionEnd as error:
                 end = error
             finally:
@@ -75,24 +75,24 @@ class Relay:
         return self.metrics.packets_dropped[reason, disco]
 
 
-def with_mesh_key(server: Server) -> None:
-    server.mesh_key = MESH_KEY
+def with_mesh_key(state: RelayState) -> None:
+    state.mesh_key = MESH_KEY
 
 
 @contextlib.asynccontextmanager
-async def running(prepare: Callable[[Server], None] | None = None) -> AsyncIterator[Relay]:
+async def running(prepare: Callable[[RelayState], None] | None = None) -> AsyncIterator[Relay]:
     """Run a relay, which `prepare` may change first; see that nothing of its clients is left."""
     async with trio.open_nursery() as nursery:
-        server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
+        state = RelayState(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
         if prepare is not None:
-            prepare(server)
-        nursery.start_soon(timers.run, server)
-        relay = Relay(server, nursery)
+            prepare(state)
+        nursery.start_soon(timers.run, state)
+        relay = Relay(state, nursery)
         yield relay
         assert relay.hub.check() == []
         nursery.cancel_scope.cancel()
     assert not relay.hub.members
-    assert not server.watchers
-    assert not server.sending
-    assert server.memory.held == 0
-    assert len(server.keep_alives) == len(server.round_trips) == 0
+    assert not state.watchers
+    assert not state.sending
+    assert state.memory.held == 0
+    assert len(state.keep_alives) == len(state.round_trips) == 0

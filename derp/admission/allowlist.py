@@ -78,7 +78,7 @@ def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, st
     return keys
 
 
-class Listing:
+class AllowList:
     """The list in force: like a Source, but nobody has to wait for it."""
 
     name = "file"

@@ -32,7 +32,7 @@ class Verdict:
     """False where it says more of the moment than of the client, and is not remembered."""
 
 
-class Memory:
+class VerdictCache:
     """The verdicts of the last `seconds`; of none where that is 0."""
 
     def __init__(self, seconds: float) -> None:

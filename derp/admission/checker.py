@@ -1,4 +1,4 @@
-"""The gate: asks who knows the clients, in order, and remembers what they said.
+"""The checker: asks who knows the clients, in order, and remembers what they said.
 
     a key in the file is in
     otherwise tailscaled must know it        (where it is asked at all)
@@ -21,9 +21,9 @@ import attrs
 import trio
 
 from derp import log
-from derp.admission.allowlist import Listing
+from derp.admission.allowlist import AllowList
 from derp.admission.asker import Asker
-from derp.admission.cache import Memory, Verdict
+from derp.admission.cache import Verdict, VerdictCache
 from derp.admission.question import LOST, Answer, Outcome, Question, Source
 from derp.metrics import Metrics
 
@@ -71,14 +71,14 @@ class _Asked:
     logged_at: float = -TROUBLE_EVERY
 
 
-class Gate:
+class Checker:
     """Who may use the relay."""
 
     def __init__(
         self,
         metrics: Metrics,
         *,
-        listing: Listing | None = None,
+        listing: AllowList | None = None,
         tailscaled: Source | None = None,
         controllers: Sequence[Source] = (),
         fail_open: bool = True,
@@ -93,7 +93,7 @@ class Gate:
         """Why a source can't be asked, by its name, since it last could."""
         self._metrics = metrics
         self._fail_open = fail_open
-        self._memory = Memory(remember)
+        self._memory = VerdictCache(remember)
         self._under_way: dict[Question, _UnderWay] = {}
         self._asked = {
             source: _Asked(Asker(source))
@@ -123,7 +123,7 @@ class Gate:
             self._note_refusal(question, verdict)
         return verdict
 
-    async def ask_again(self, question: Question) -> Verdict:
+    async def recheck(self, question: Question) -> Verdict:
         """Ask about a client that is connected, and remember the verdict instead of any other."""
         return await self._ask_anew(question, urgent=True)
 
@@ -268,7 +268,7 @@ def _refusal(source: str, answer: Answer) -> Verdict:
 
 _TOO_MANY: Final = Verdict(
     admitted=False,
-    source="the gate",
+    source="the checker",
     reason="too many others wait for a verdict; is a source slow, or are we attacked?",
     certain=False,
     lasts=False,

@@ -7,8 +7,8 @@ from typing import Final, NoReturn
 import trio
 
 from derp import log
-from derp.admission.allowlist import Listing
-from derp.admission.checker import Gate
+from derp.admission.allowlist import AllowList
+from derp.admission.checker import Checker
 from derp.errors import ReloadError
 
 LOOK_EVERY: Final = 5.0
@@ -20,16 +20,18 @@ Removed = Callable[[set[bytes]], Awaitable[object]]
 """Sees to those who are connected with keys that a changed list does not have any more."""
 
 
-async def keep_gate(gate: Gate, wake: trio.MemoryReceiveChannel[None], removed: Removed) -> None:
-    """See that the gate can be asked, and has the list as it is by now."""
+async def keep_checker(
+    checker: Checker, wake: trio.MemoryReceiveChannel[None], removed: Removed
+) -> None:
+    """See that the checker can be asked, and has the list as it is by now."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gate.probe)
-        if gate.listing is not None:
-            nursery.start_soon(watch_list, gate, gate.listing, wake, removed)
+        nursery.start_soon(checker.probe)
+        if checker.listing is not None:
+            nursery.start_soon(watch_list, checker, checker.listing, wake, removed)
 
 
 async def watch_list(
-    gate: Gate, listing: Listing, wake: trio.MemoryReceiveChannel[None], removed: Removed
+    checker: Checker, listing: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
     """Put a changed list in force, from time to time and at once when told by `wake`."""
     async with trio.open_nursery() as nursery:
@@ -48,7 +50,7 @@ async def watch_list(
                 continue
             added, gone = keys.keys() - listing.keys, listing.keys.keys() - keys
             listing.keys = keys
-            gate.forget()
+            checker.forget()
             logger.info(
                 "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
             )

@@ -1,12 +1,12 @@
-"""The gate, made from the configuration; what the operator is told of it."""
+"""The checker, made from the configuration; what the operator is told of it."""
 
 import contextlib
 from collections.abc import AsyncIterator
 
 from derp import log
-from derp.admission.allowlist import Listing, load
-from derp.admission.checker import VERDICTS, Gate
-from derp.admission.judge import Judge
+from derp.admission.allowlist import AllowList, load
+from derp.admission.checker import VERDICTS, Checker
+from derp.admission.judge import Admission
 from derp.config import Config
 from derp.errors import StartError
 from derp.files.ownership import warn_if_swappable
@@ -15,8 +15,8 @@ from derp.metrics import Metrics
 logger = log.get("admit")
 
 
-def make_gate(config: Config, metrics: Metrics) -> Gate | None:
-    """Make the gate, or None where everybody may use the relay. Blocks.
+def make_checker(config: Config, metrics: Metrics) -> Checker | None:
+    """Make the checker, or None where everybody may use the relay. Blocks.
 
     Raises StartError where the list or the CA bundle can't be read.
     """
@@ -26,7 +26,7 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
     metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
     listing = tailscaled = None
     if (path := config.verify_client_file) is not None:
-        listing = Listing(path, load(path, StartError))
+        listing = AllowList(path, load(path, StartError))
     if config.verify_clients:
         from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
 
@@ -35,19 +35,19 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
         tailscaled = Tailscaled(config.socket)
     controllers = []
     if config.verify_client_url:
-        from derp.admission.url import Controller  # noqa: PLC0415 - as above
+        from derp.admission.url import AdmissionURL  # noqa: PLC0415 - as above
 
         if config.verify_client_url_ca_bundle is not None:
             warn_if_swappable(config.verify_client_url_ca_bundle)
         controllers = [
-            Controller(
+            AdmissionURL(
                 url,
                 config.verify_client_url_authorization,
                 config.verify_client_url_ca_bundle,
             )
             for url in config.verify_client_url
         ]
-    return Gate(
+    return Checker(
         metrics,
         listing=listing,
         tailscaled=tailscaled,
@@ -58,18 +58,18 @@ def make_gate(config: Config, metrics: Metrics) -> Gate | None:
 
 
 @contextlib.asynccontextmanager
-async def opened(gate: Judge | None) -> AsyncIterator[None]:
+async def opened(checker: Admission | None) -> AsyncIterator[None]:
     """Close what connections to the URLs are open, at the end."""
     async with contextlib.AsyncExitStack() as stack:
-        for source in gate.controllers if isinstance(gate, Gate) else ():
+        for source in checker.controllers if isinstance(checker, Checker) else ():
             if isinstance(source, contextlib.AbstractAsyncContextManager):
                 await stack.enter_async_context(source)
         yield
 
 
-def announce(config: Config, gate: Gate | None) -> None:
+def announce(config: Config, checker: Checker | None) -> None:
     """Say who may use the relay."""
-    if gate is None:
+    if checker is None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
     order = []
@@ -82,7 +82,7 @@ def announce(config: Config, gate: Gate | None) -> None:
         asked.append("allowed by -verify-client-url")
     if asked:
         order.append(" and ".join(asked))
-    keys = None if gate.listing is None else len(gate.listing.keys)
+    keys = None if checker.listing is None else len(checker.listing.keys)
     logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
     if config.verify_client_url and config.verify_client_url_fail_open:
         logger.warning(

@@ -40,7 +40,7 @@ IDLE_CONNECTIONS: Final = 16
 _LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
-class Controller:
+class AdmissionURL:
     """The source that is an admission URL; `async with` closes its connections at the end."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Controller:
                 headers=headers,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 verify=_tls_context(ca_bundle),
-                # The gate bounds how many questions there are at once.
+                # The checker bounds how many questions there are at once.
                 limits=httpx.Limits(max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=5),
                 # As in Go, no proxy stands between a machine and itself.
                 mounts=dict.fromkeys(_LOOPBACK),

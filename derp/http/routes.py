@@ -71,7 +71,7 @@ Source = Callable[[], T] | Awaited[T]
 
 
 @attrs.frozen(kw_only=True)
-class Site:
+class StatusSource:
     """What the answers depend on. The callables are asked each time."""
 
     hostname: str
@@ -111,7 +111,7 @@ class Site:
         ).encode()
 
 
-def route(site: Site, request: Request) -> Answer:
+def route(site: StatusSource, request: Request) -> Answer:
     """Answer `request` on the main port."""
     path = request.path
     if request.method == "CONNECT":
@@ -135,7 +135,7 @@ def route(site: Site, request: Request) -> Answer:
     return _home(site, request)
 
 
-def route_plain(site: Site, request: Request) -> Answer:
+def route_plain(site: StatusSource, request: Request) -> Answer:
     """Answer `request` on the plain port beside TLS (tsweb.Port80Handler)."""
     path = request.path
     if request.method == "CONNECT" or path == "*" or clean_path(path) != path:
@@ -174,7 +174,7 @@ def clean_path(path: str) -> str:
     return f"/{'/'.join(kept)}{slash}"
 
 
-def _derp(site: Site, request: Request) -> Answer:
+def _derp(site: StatusSource, request: Request) -> Answer:
     if not site.derp:
         return _text(404, "derp server disabled")
     kind = request.header(b"upgrade").lower()
@@ -222,13 +222,13 @@ def _websocket_refusal(request: Request) -> Response | None:
     return None
 
 
-def _probe(_site: Site, request: Request) -> Answer:
+def _probe(_site: StatusSource, request: Request) -> Answer:
     if request.method not in {"GET", "HEAD"}:
         return _text(405, _BOGUS_METHOD, ("Allow", "GET, HEAD"))
     return Response(200, (("Access-Control-Allow-Origin", "*"),))
 
 
-def _generate_204(_site: Site, request: Request) -> Answer:
+def _generate_204(_site: StatusSource, request: Request) -> Answer:
     headers = [("Cache-Control", "no-cache, no-store, must-revalidate, no-transform, max-age=0")]
     challenge = request.header(b"x-tailscale-challenge")
     if challenge and len(challenge) <= 64 and _CHALLENGE.issuperset(challenge):
@@ -236,17 +236,17 @@ def _generate_204(_site: Site, request: Request) -> Answer:
     return Response(204, headers)
 
 
-def _bootstrap_dns(site: Site, request: Request) -> Answer:
+def _bootstrap_dns(site: StatusSource, request: Request) -> Answer:
     # Each client asks once and from far away: an open connection would be kept for nothing.
     headers = (*_BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
     return Response(200, headers, site.bootstrap_dns.answer(request.query, request.remote))
 
 
-def _robots(_site: Site, _request: Request) -> Answer:
+def _robots(_site: StatusSource, _request: Request) -> Answer:
     return Response(200, (*_BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
 
 
-def _home(site: Site, request: Request) -> Answer:
+def _home(site: StatusSource, request: Request) -> Answer:
     if site.home not in {"", "blank"}:
         return _redirect(request, 302, site.home, *_BROWSER_HEADERS)
     body = b""
@@ -255,19 +255,19 @@ def _home(site: Site, request: Request) -> Answer:
     return Response(200, (*_BROWSER_HEADERS, _HTML), body)
 
 
-def _debug_index(site: Site) -> Answer:
+def _debug_index(site: StatusSource) -> Answer:
     return _page(site.facts, _show_facts)
 
 
-def _debug_varz(site: Site) -> Answer:
+def _debug_varz(site: StatusSource) -> Answer:
     return _page(site.varz, _show_varz)
 
 
-def _debug_vars(site: Site) -> Answer:
+def _debug_vars(site: StatusSource) -> Answer:
     return _page(site.expvars, _show_vars)
 
 
-def _debug_check(site: Site) -> Answer:
+def _debug_check(site: StatusSource) -> Answer:
     return _page(site.problems, _show_problems)
 
 
@@ -294,21 +294,21 @@ def _show_problems(problems: Sequence[str]) -> Response:
     return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body.encode())
 
 
-def _debug_traffic(site: Site) -> Answer:
+def _debug_traffic(site: StatusSource) -> Answer:
     return Stream((*_BROWSER_HEADERS, _TEXT), site.traffic)
 
 
-def _debug_unknown(_site: Site) -> Answer:
+def _debug_unknown(_site: StatusSource) -> Answer:
     return _text(404, "no such page")
 
 
-def _debug(page: Callable[[Site], Answer], site: Site, request: Request) -> Answer:
+def _debug(page: Callable[[StatusSource], Answer], site: StatusSource, request: Request) -> Answer:
     if refusal := site.debug_access.refusal(request):
         return _text(403, refusal)
     return page(site)
 
 
-_HANDLERS: dict[str, Callable[[Site, Request], Answer]] = {
+_HANDLERS: dict[str, Callable[[StatusSource, Request], Answer]] = {
     "/derp": _derp,
     "/derp/probe": _probe,
     "/derp/latency-check": _probe,

@@ -18,7 +18,7 @@ import trio
 from derp.errors import ConnectionEnd, LoginRefused, NoLink, PeerVanished
 from derp.mesh.dial import before
 from derp.net.transport import Transport, receive
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.frames import (
     HEADER,
     HEADER_LENGTH,
@@ -47,7 +47,7 @@ _SAME_KEY: Final = "is the mesh key the same on both relays?"
 
 
 async def log_in(
-    server: Server, transport: Transport, received: bytes, *, sibling: bool = False
+    state: RelayState, transport: Transport, received: bytes, *, sibling: bool = False
 ) -> tuple[bytes, bytes] | None:
     """Log in; return the other relay's key, and what has come for the link.
 
@@ -57,15 +57,15 @@ async def log_in(
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with before(trio.current_time() + TIMEOUT, late):
         try:
-            frames = _Frames(transport, server.view, received)
-            return await _log_in(server, frames, sibling=sibling)
+            frames = _Frames(transport, state.view, received)
+            return await _log_in(state, frames, sibling=sibling)
         except LoginRefused as error:
             raise NoLink(str(error), "is it a DERP relay?") from error
     raise late
 
 
 async def _log_in(
-    server: Server, frames: "_Frames", *, sibling: bool
+    state: RelayState, frames: "_Frames", *, sibling: bool
 ) -> tuple[bytes, bytes] | None:
     transport = frames.transport
     try:
@@ -73,14 +73,14 @@ async def _log_in(
     except ConnectionEnd as error:
         raise NoLink(f"it does not greet: {error}", "is it a DERP relay?") from error
     key = parse_server_key(greeting)
-    if sibling and key != server.public_key:
+    if sibling and key != state.public_key:
         raise LoginRefused("the greeting is none of a worker of this relay")
-    if key == server.public_key and not sibling:
+    if key == state.public_key and not sibling:
         return None
-    mesh_key = server.sibling_key if sibling else server.mesh_key
-    box = client_box(server.private_key, key)
+    mesh_key = state.sibling_key if sibling else state.mesh_key
+    box = client_box(state.private_key, key)
     info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=mesh_key)
-    client_info = seal_client_info(box, server.public_key, info)
+    client_info = seal_client_info(box, state.public_key, info)
     try:
         transport.write(client_info + WATCH_CONNS + frame(FrameType.PING, bytes(PING_LENGTH)))
         await transport.flush()

@@ -16,7 +16,7 @@ from derp.mesh.handshake import log_in
 from derp.mesh.link import Link, forget_frames
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.keys import short
 
 LASTED: Final = 10.0
@@ -39,7 +39,7 @@ logger = log.get("mesh")
 class Keeper:
     """Keeps one link to another relay."""
 
-    server: Server
+    state: RelayState
     name: str
     """What the operator calls the other relay."""
     connect: Connect
@@ -56,7 +56,7 @@ class Keeper:
 
         Returns at once where what is dialled has the key of this relay.
         """
-        while not self.server.stopping:
+        while not self.state.stopping:
             wait = await self._try()
             if wait is None:
                 break
@@ -91,10 +91,10 @@ class Keeper:
 
     def _await(self, key: bytes | None) -> None:
         """Have `_back` set when the relay with that key logs in here, from now on."""
-        self.server.awaited.pop(self._back, None)
+        self.state.awaited.pop(self._back, None)
         self._back = trio.Event()
         if key is not None:
-            self.server.awaited[self._back] = key
+            self.state.awaited[self._back] = key
 
     async def _find(self) -> tuple[Link, bytes] | None:
         """Dial and log in; return the link, and what has come for it. Raises NoLink.
@@ -115,10 +115,10 @@ class Keeper:
         return self._make_link(transport, key), received
 
     async def _log_in(self, transport: Transport, received: bytes) -> tuple[bytes, bytes] | None:
-        return await log_in(self.server, transport, received)
+        return await log_in(self.state, transport, received)
 
     def _make_link(self, transport: Transport, key: bytes) -> Link:
-        return Link(self.server, transport, key, now=trio.current_time())
+        return Link(self.state, transport, key, now=trio.current_time())
 
     async def _serve(self, link: Link, received: bytes) -> float:
         """Serve a link to its end.
@@ -140,7 +140,7 @@ class Keeper:
             self.link = None
             link.transport.close()
             # It holds the link, too: a cycle.
-            link.outbox = None
+            link.send_queue = None
         if link.restarts_in is not None:
             reason = RESTARTS
         seconds = trio.current_time() - began

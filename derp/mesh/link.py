@@ -16,10 +16,10 @@ import trio
 from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation
 from derp.metrics import DropReason
 from derp.net.transport import Transport
-from derp.relay.drrqueue import FairBox
-from derp.relay.sendqueue import Entry, Outbox
+from derp.relay.drrqueue import DRRQueue
+from derp.relay.sendqueue import Entry, SendQueue
 from derp.session.sender import Sender
-from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, Server
+from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, RelayState
 from derp.wire.forwarding import forward_frames
 from derp.wire.frames import (
     HEADER_LENGTH,
@@ -63,9 +63,9 @@ class Link(Sender):
 
     __slots__ = ("_ended", "_frames", "_patience", "present", "restarts_in")
 
-    def __init__(self, server: Server, transport: Transport, key: bytes, *, now: float) -> None:
+    def __init__(self, state: RelayState, transport: Transport, key: bytes, *, now: float) -> None:
         timeout = PRIVILEGED_WRITE_TIMEOUT
-        super().__init__(server, transport, key, write_timeout=timeout, now=now, trusted=True)
+        super().__init__(state, transport, key, write_timeout=timeout, now=now, trusted=True)
         self.present: set[bytes] = set()
         """The keys that the other relay has said to be connected there, up to the end."""
         self.restarts_in: float | None = None
@@ -79,14 +79,14 @@ class Link(Sender):
     ) -> None:
         """Send or queue a run of `packets` RecvPacket frames; see derp.session.state.Forwarder."""
         frames = forward_frames(run, packets, destination)
-        if self.outbox is not None:
+        if self.send_queue is not None:
             source = bytes(run[HEADER_LENGTH:PACKET_OVERHEAD])
-            self.outbox.put(frames, packets, source, trio.current_time(), disco=disco)
+            self.send_queue.put(frames, packets, source, trio.current_time(), disco=disco)
             return
         try:
             self.transport.write(frames)
         except ConnectionEnd as error:
-            self.server.metrics.drop(self._write_error(), disco, packets, payload)
+            self.state.metrics.drop(self._write_error(), disco, packets, payload)
             self.end(error)
             return
         if self.transport.unsent:
@@ -103,7 +103,7 @@ class Link(Sender):
         `received` is what has come already. Raises a ConnectionEnd where the link does not end in
         good order. Closing the transport is left to the caller.
         """
-        poller = self.server.poller
+        poller = self.state.poller
         poller.under_way += 1
         try:
             await self._hear(received)
@@ -122,16 +122,16 @@ class Link(Sender):
 
     def _forget(self) -> list[bytes]:
         """Take all keys back; return those for which there may be somebody to tell."""
-        return self.server.hub.remove_link(self.present, self)
+        return self.state.hub.remove_link(self.present, self)
 
     async def _tell(self, lost: list[bytes]) -> None:
         """Tell who knew these keys that they have gone, unless all clients are leaving anyway."""
-        server, told = self.server, 0
+        state, told = self.state, 0
         await trio.lowlevel.checkpoint_if_cancelled()
         for key in lost:
-            if server.stopping:
+            if state.stopping:
                 break
-            members = server.hub.gone(key)
+            members = state.hub.gone(key)
             for member in members:
                 member.peer_disconnected(key)
             told += len(members)
@@ -144,13 +144,13 @@ class Link(Sender):
         self._patience.deadline = trio.current_time() + QUIET
         with self._patience:
             while not self._ended:
-                await self.transport.read_through(self.server.poller, self._step)
+                await self.transport.read_through(self.state.poller, self._step)
         if self._patience.cancelled_caught:
             raise PeerVanished(f"nothing came for {QUIET:.0f} s")
 
     def _step(self) -> bool:
         """Read once and act on it; return whether `serve` has to go on itself."""
-        received = self.transport.read_into(self.server.view[:READ])
+        received = self.transport.read_into(self.state.view[:READ])
         if received < 0:
             if self._frames.in_frame:
                 raise PeerVanished("the connection was closed in the middle of a frame")
@@ -158,7 +158,7 @@ class Link(Sender):
             return True
         if received:
             self._patience.deadline = trio.current_time() + QUIET
-            self._act(self.server.view[:received])
+            self._act(self.state.view[:received])
         return self.transport.more
 
     def _act(self, received: bytes | memoryview) -> None:
@@ -180,7 +180,7 @@ class Link(Sender):
                 elif kind == _RESTARTING:
                     self.restarts_in = int.from_bytes(payload[:4], "big") / 1000
         finally:
-            self.server.metrics.unknown_frames += frames.malformed - malformed
+            self.state.metrics.unknown_frames += frames.malformed - malformed
             if pongs:
                 self.send_control(b"".join(pongs[:MAX_PONGS]))
 
@@ -188,7 +188,7 @@ class Link(Sender):
         """Note that a client is there; it is told of again for each connection it has."""
         key = payload[:KEY_LENGTH]
         if self._note(key):
-            self.server.hub.add_forwarder(key, self)
+            self.state.hub.add_forwarder(key, self)
 
     def _note(self, key: bytes) -> bool:
         """Note that a key is there; return whether that is new. Raises ProtocolViolation."""
@@ -200,11 +200,11 @@ class Link(Sender):
         return True
 
     def _remove(self, key: bytes) -> None:
-        for member in self.server.hub.remove_forwarder(key, self):
+        for member in self.state.hub.remove_forwarder(key, self):
             member.peer_disconnected(key)
 
-    def _make_outbox(self) -> Outbox:
-        return FairBox(self._drop_head, self.server.memory.queued)
+    def _make_outbox(self) -> SendQueue:
+        return DRRQueue(self._drop_head, self.state.memory.queued)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         """Packets that are forwarded are counted where the hub is asked for the link."""

@@ -13,7 +13,7 @@ from derp.mesh.dial import dial, make_context
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
 from derp.net.tls import TLSEngine
-from derp.session.state import Server
+from derp.session.state import RelayState
 
 logger = log.get("mesh")
 
@@ -48,12 +48,12 @@ def announce(config: Config, plan: Plan) -> None:
         logger.info("whoever has the mesh key is trusted", relays_dialled=dialled)
 
 
-def keepers(config: Config, plan: Plan, server: Server, options: TCPOptions) -> list[Keeper]:
+def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) -> list[Keeper]:
     """Make what keeps the links, one for each relay in the configuration."""
     if plan.context is None:
         return []
     engine = TLSEngine(plan.context)
     return [
-        Keeper(server, str(relay), partial(dial, relay, engine, options, server.view))
+        Keeper(state, str(relay), partial(dial, relay, engine, options, state.view))
         for relay in config.mesh_with
     ]

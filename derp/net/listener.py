@@ -16,7 +16,7 @@ from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
 NOTSENT_LOWAT: Final = 16 << 10
-"""Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in an outbox,
+"""Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in a send queue,
 where it can be dropped when it is too old."""
 
 _WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- Go listens on everything for each

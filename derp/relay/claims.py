@@ -23,7 +23,7 @@ def next_claim(now: int, known: int, worker: int) -> int:
     return max(now, (known >> WORKER_BITS) + 1) << WORKER_BITS | worker
 
 
-class Siblings(Generic[S]):
+class Claims(Generic[S]):
     """For each key that other workers claim, the links to them."""
 
     def __init__(self) -> None:

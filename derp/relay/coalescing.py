@@ -30,7 +30,7 @@ MAX_PUT_OFF: Final = 10.0
 """Seconds."""
 
 
-class Moderation:
+class ReadCoalescing:
     """Watches the reads of one connection."""
 
     __slots__ = ("_gathering", "_misses", "_not_before", "_put_off", "_reads", "_since")

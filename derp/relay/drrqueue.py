@@ -1,12 +1,12 @@
 """What waits for a link to another relay, fairly between those who sent it.
 
-A client's outbox (derp.relay.sendqueue) may drop from its head: what it holds is for one client,
-and who floods that client hurts nobody else. A link carries everybody's packets. So here each
-sender has lanes of its own: the link takes from them in turns, as many bytes from each, and what is
-too much is dropped from the sender that has most waiting. Where it is too much for all peers
-together (derp.relay.queuememory), a link is as long as its longest lane: many who send a little
-have no long queue. Disco packets go first, as for clients, but only for a part of what is sent,
-since any packet may look like one.
+A client's send queue (derp.relay.sendqueue) may drop from its head: what it holds is for one
+client, and who floods that client hurts nobody else. A link carries everybody's packets. So here
+each sender has lanes of its own: the link takes from them in turns, as many bytes from each, and
+what is too much is dropped from the sender that has most waiting. Where it is too much for all
+peers together (derp.relay.queuememory), a link is as long as its longest lane: many who send a
+little have no long queue. Disco packets go first, as for clients, but only for a part of what is
+sent, since any packet may look like one.
 
 What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
 two packets of one sender and kind in another order than they came, bytes that are held and not
@@ -16,7 +16,7 @@ accounted for.
 from typing import Any, Final
 
 from derp.relay.queuememory import Holder, Pool
-from derp.relay.sendqueue import Entry, Lane, OnDrop, Outbox
+from derp.relay.sendqueue import Entry, Lane, OnDrop, SendQueue
 
 LINK_BYTES: Final = 4 << 20
 """Most bytes that are held for a link: a tenth of a second of 320 Mbit/s."""
@@ -130,7 +130,7 @@ class FairLanes(Holder):
         return bool(self._lanes)
 
 
-class FairBox(Outbox):
+class DRRQueue(SendQueue):
     """Everything that waits for one link. `on_drop` hears of what is dropped from a head."""
 
     __slots__ = ("_fair", "_fair_disco")

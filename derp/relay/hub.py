@@ -12,7 +12,7 @@ The hub does nothing itself. `leave` returns those who are to be told, and the c
 from collections.abc import Collection, Iterable
 from typing import Final, Generic, Protocol, TypeVar
 
-from derp.relay.claims import Siblings, next_claim
+from derp.relay.claims import Claims, next_claim
 from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
 
@@ -59,7 +59,7 @@ class Hub(Generic[M, L, S]):
         """How many connections have ever joined while their key was connected."""
         self.forwarders: Forwarders[L] = Forwarders()
         """The links to other relays."""
-        self.siblings: Siblings[S] = Siblings()
+        self.siblings: Claims[S] = Claims()
         """The links to other workers of this one."""
         # What this worker claims, and when it took a key back; both only where there are others.
         self._claims: dict[bytes, int] = {}

@@ -18,7 +18,7 @@ FrameOf = Callable[[bytes], bytes]
 """Called with a key; returns the frame that says whether it is connected."""
 
 
-class Updates:
+class PresenceQueue:
     """Keys that wait, each once, in the order in which they were first put."""
 
     __slots__ = ("_frame_of", "_order", "_waiting")

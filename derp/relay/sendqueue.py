@@ -6,8 +6,8 @@ nothing, a slow one gets fresh packets instead of a long queue of stale ones. Dr
 head, by whole frames. Control frames go first, then who came and went (for mesh peers), then disco
 packets, then the rest.
 
-An outbox exists only while something waits; an idle connection has none. What its lanes hold counts
-among what all hold (derp.relay.queuememory), where the longest pays.
+A send queue exists only while something waits; an idle connection has none. What its lanes hold
+counts among what all hold (derp.relay.queuememory), where the longest pays.
 
 What must never happen here: half a frame dropped, a drop that `on_drop` does not hear of, two
 packets of one sender and kind in another order than they came, bytes that are held and not
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from derp.relay.presencequeue import Updates
+from derp.relay.presencequeue import PresenceQueue
 from derp.relay.queuememory import Holder, Pool
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
@@ -156,7 +156,7 @@ class Lane(Holder):
         on_drop(entry.disco, entry.packets, entry.payload)
 
 
-class Outbox:
+class SendQueue:
     """Everything that waits for one connection. `on_drop` hears of what is dropped from a head.
 
     The packets are part of what `pool` holds. Of control frames, whoever puts them keeps account.
@@ -170,7 +170,7 @@ class Outbox:
         self._control_size = 0
         self._disco = Lane(DISCO_LANE_BYTES, on_drop, pool)
         self._packets = Lane(LANE_BYTES, on_drop, pool)
-        self.updates: Updates | None = None
+        self.updates: PresenceQueue | None = None
         """Whom a watcher is still to be told about; set by whoever has something to tell. None of
         it may be dropped: that it does not grow for ever is up to them."""
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 M = TypeVar("M", bound=Hashable)
 
 
-class Wheel(Generic[M]):
+class TimerWheel(Generic[M]):
     """Members by the second in which each is due; a member is due once at a time."""
 
     def __init__(self) -> None:

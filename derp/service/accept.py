@@ -43,7 +43,7 @@ from derp.relay.networks import network_of
 from derp.relay.pending import Pending
 from derp.relay.tokenbucket import TokenBucket
 from derp.session import serve
-from derp.session.state import Server
+from derp.session.state import RelayState
 
 TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
@@ -73,10 +73,10 @@ def try_lines(workers: int = 1) -> Tries:
 
 
 @attrs.define(eq=False)
-class Door:
+class Acceptor:
     """What connections accepted on one port have in common."""
 
-    server: Server
+    state: RelayState
     nursery: trio.Nursery
     """Owns the connection tasks."""
     route: Callable[[Request], Answer]
@@ -94,13 +94,13 @@ class Door:
         `full` is where there is no descriptor for it unless another connection goes. Returns
         whether it was admitted.
         """
-        server, now = self.server, trio.current_time()
+        state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
-            server.metrics.tls_rejected_connections += 1
+            state.metrics.tls_rejected_connections += 1
             sock.close()
             return False
         try:
-            pending = server.pending.admit(remote.host, now, full=full)
+            pending = state.pending.admit(remote.host, now, full=full)
         except ConnectionEnd as end:
             sock.close()
             self._report(end, remote, {"remote": str(remote)})
@@ -112,7 +112,7 @@ class Door:
                 reserved, sock = sock, sock.dup()
                 reserved.close()
         if self.engine is not None:
-            server.metrics.tls_accepted_connections += 1
+            state.metrics.tls_accepted_connections += 1
         pending.abort = partial(self._abort, sock)
         self.nursery.start_soon(self._connection, sock, remote, pending)
         return True
@@ -140,15 +140,15 @@ class Door:
     def _abort(self, sock: socket.socket) -> None:
         """Close a pending connection; its task, should it wait, finds it so."""
         if (fd := sock.fileno()) >= 0:
-            self.server.lobby.forget(fd)
+            self.state.lobby.forget(fd)
         trio.lowlevel.notify_closing(sock)
         sock.close()
 
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
-        self.server.metrics.ended(end)
+        self.state.metrics.ended(end)
         if "client" in fields:
             reason = "closed" if end is None else f"{end.reason}: {end}"
-            is_worth_a_line = self.server.is_worth_a_line("left", fields["client"], remote.host)
+            is_worth_a_line = self.state.is_worth_a_line("left", fields["client"], remote.host)
             (logger.info if is_worth_a_line else logger.debug)("left", **fields, reason=reason)
         elif end is not None and type(end) in CROWDED:
             if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
@@ -164,7 +164,7 @@ class Door:
         None is where it says nothing about the address: others come from there by a proxy, or the
         peer is not the cause of the refusal.
         """
-        network = self.server.pending.network_of(remote.host)
+        network = self.state.pending.network_of(remote.host)
         if network is None or not _is_of_the_peers_making(end):
             return None, False
         return self.tries.note(remote.host, network, trio.current_time())
@@ -184,7 +184,7 @@ class Door:
             transport = TCPTransport(sock, remote, local)
         else:
             transport = tls = TLSTransport(sock, remote, local, self.engine)
-        transport.lobby = self.server.lobby
+        transport.lobby = self.state.lobby
         try:
             if self.engine is not None:
                 with trio.move_on_after(TLS_TIMEOUT) as deadline:
@@ -197,8 +197,8 @@ class Door:
             transport.close()
 
     async def _speak(self, transport: Transport, fields: dict[str, Any], pending: Pending) -> None:
-        server = self.server
-        metrics, version = server.metrics, transport.tls_version
+        state = self.state
+        metrics, version = state.metrics, transport.tls_version
 
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
@@ -206,7 +206,7 @@ class Door:
                 return self.route(request)
 
         inside: Transport
-        handoff = await serve_http(transport, route, server.view, pending=pending)
+        handoff = await serve_http(transport, route, state.view, pending=pending)
         if handoff is None:
             return
         with metrics.tls_active_while(version):
@@ -217,7 +217,7 @@ class Door:
                 metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
             life = serve.serve(
-                server, inside, leftover, fields, not_ideal=not_ideal, pending=pending
+                state, inside, leftover, fields, not_ideal=not_ideal, pending=pending
             )
             # That life is long: keep nothing of the request for it.
             del route, handoff, leftover

@@ -12,27 +12,27 @@ from derp.config.checks import Address
 from derp.mesh import plan as mesh_plan
 from derp.net.listener import endpoint
 from derp.service.sockets import Sockets
-from derp.service.startup import Prepared
+from derp.service.startup import StartupResources
 
 logger = log.get("server")
 
 
-def announce(config: Config, prepared: Prepared) -> None:
+def announce(config: Config, resources: StartupResources) -> None:
     """Say what is served where and to whom, and what to put into the DERP map."""
-    _announce_sockets(config, prepared)
-    if config.derp and prepared.certificates is None and not config.dev:
+    _announce_sockets(config, resources)
+    if config.derp and resources.certificates is None and not config.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
             "-certmode manual or -acme-directory",
             address=str(config.addr),
         )
     if config.derp:
-        announce_admission(config, prepared.own_gate)
-        mesh_plan.announce(config, prepared.mesh)
-    if prepared.certificates is not None and config.hostname_is_ip:
-        pair = prepared.certificates.statuses[0].pair
+        announce_admission(config, resources.own_checker)
+        mesh_plan.announce(config, resources.mesh)
+    if resources.certificates is not None and config.hostname_is_ip:
+        pair = resources.certificates.statuses[0].pair
         # One that is renewed every few days must not be pinned.
-        announce_node(config, prepared, None if config.serve_acme else pair)
+        announce_node(config, resources, None if config.serve_acme else pair)
 
 
 def _stun_host(sockets: Sockets) -> str | None:
@@ -41,9 +41,9 @@ def _stun_host(sockets: Sockets) -> str | None:
     return next((host for host in stun if host not in main), None)
 
 
-def _announce_sockets(config: Config, prepared: Prepared) -> None:
+def _announce_sockets(config: Config, resources: StartupResources) -> None:
     """Say what is served where. The messages have the Go derper's words, which scripts wait for."""
-    sockets, tls = prepared.sockets, prepared.certificates is not None
+    sockets, tls = resources.sockets, resources.certificates is not None
     on_main = f"serving on {config.addr}{' with TLS' if tls else ''}"
     on_plain = f"serving on {Address(config.addr.host, config.http_port)}"
     for sock in sockets.main:
@@ -60,16 +60,16 @@ def _address(sock: socket.socket) -> str:
     return str(endpoint(sock.getsockname()))
 
 
-def announce_node(config: Config, prepared: Prepared, pair: Pair | None) -> None:
+def announce_node(config: Config, resources: StartupResources, pair: Pair | None) -> None:
     """Print the node for the DERP map of a relay that is reached by its address."""
     if not config.derp and not config.stun:
         return
     node = derpmap.make_node(
         config,
         None if pair is None else derpmap.pin_for(pair),
-        derp_port=prepared.sockets.main[0].getsockname()[1],
-        stun_port=prepared.sockets.stun[0].getsockname()[1] if prepared.sockets.stun else None,
-        stun_host=_stun_host(prepared.sockets),
+        derp_port=resources.sockets.main[0].getsockname()[1],
+        stun_port=resources.sockets.stun[0].getsockname()[1] if resources.sockets.stun else None,
+        stun_host=_stun_host(resources.sockets),
     )
     if pair is not None and (warning := derpmap.chain_warning(config, pair)) is not None:
         logger.warning(warning)

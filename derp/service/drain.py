@@ -14,7 +14,7 @@ import trio
 
 from derp import log
 from derp.errors import RelayStopping
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.frames import restarting
 
 FLUSH_SECONDS: Final = 3.0
@@ -31,43 +31,43 @@ TRY_FOR_MS: Final = 10_000
 logger = log.get("server")
 
 
-def stop_listening(server: Server, listeners: Iterable[socket.socket]) -> None:
+def stop_listening(state: RelayState, listeners: Iterable[socket.socket]) -> None:
     """Close sockets, once the poller has forgotten them: others get their numbers."""
     for sock in listeners:
-        server.poller.drop_urgent(sock.fileno())
+        state.poller.drop_urgent(sock.fileno())
         sock.close()
 
 
-async def drain(server: Server, processes: int = 1, over: float = 0.0) -> None:
+async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> None:
     """Tell the clients that the server goes, end them over so many seconds, and flush the rest.
 
     As many come back to the relay's other `processes`.
     """
-    clients = len(server.hub.members)
+    clients = len(state.hub.members)
     logger.info("stopping", clients=clients)
     spread = max(RECONNECT_SPREAD_MS, processes * clients * RECONNECT_SPREAD_PER_CLIENT_MS)
-    for connection in [*server.hub.members, *server.sibling_watchers]:
+    for connection in [*state.hub.members, *state.sibling_watchers]:
         reconnect_in = RELAYS_RECONNECT_MS
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
         connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
     if over:
-        await _end_one_by_one(server, over)
+        await _end_one_by_one(state, over)
     with trio.move_on_after(FLUSH_SECONDS):
-        await server.all_sent()
+        await state.all_sent()
 
 
-async def _end_one_by_one(server: Server, over: float) -> None:
+async def _end_one_by_one(state: RelayState, over: float) -> None:
     """End the clients in random order, evenly over so many seconds.
 
     Mesh peers stay to the end, since clients are reached through them; so does a client for which
     something is queued at its turn.
     """
-    clients = [member for member in server.hub.members if not member.can_mesh]
+    clients = [member for member in state.hub.members if not member.can_mesh]
     random.shuffle(clients)
     begin = trio.current_time()
     for number, client in enumerate(clients):
         await trio.sleep_until(begin + over * number / len(clients))
-        if client in server.hub.members and client.outbox is None:
+        if client in state.hub.members and client.send_queue is None:
             client.end(RelayStopping("the relay is told to stop"))
     await trio.sleep_until(begin + over)

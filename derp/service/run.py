@@ -37,7 +37,7 @@ from derp.files.ratelimit import RateConfig
 from derp.http import routes
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.bootstrap_refresh import Refresher
-from derp.http.routes import Site
+from derp.http.routes import StatusSource
 from derp.mesh import plan as mesh_plan
 from derp.mesh.keeper import Keeper
 from derp.metrics import process
@@ -47,15 +47,15 @@ from derp.net.resolver import Resolver
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
-from derp.service.accept import Door, crowd_lines, try_lines
+from derp.service.accept import Acceptor, crowd_lines, try_lines
 from derp.service.announce import announce, announce_node
 from derp.service.drain import drain, stop_listening
 from derp.service.memory import queue_limit
 from derp.service.sockets import tcp_options
-from derp.service.startup import Prepared, prepare
-from derp.service.status import make_site
+from derp.service.startup import StartupResources, prepare
+from derp.service.status import make_status_source
 from derp.session import recheck, serverinfo, timers
-from derp.session.state import Server
+from derp.session.state import RelayState
 from stun import server as stun_server
 
 _EVENTS: Final = 8
@@ -79,12 +79,12 @@ Events = trio.MemorySendChannel[Event]
 
 
 @attrs.frozen
-class Running:
+class RunningRelay:
     """A relay that serves."""
 
     config: Config
-    prepared: Prepared
-    server: Server
+    resources: StartupResources
+    state: RelayState
     connections: trio.Nursery
     """Owns what ends when all clients have left."""
     stats: stun_server.Stats = attrs.field(factory=stun_server.Stats)
@@ -113,44 +113,48 @@ class Role:
         """Pass on what it is told, to the very end."""
         await hear_signals(events, task_status=task_status)
 
-    def make_site(self, running: Running) -> Site:
+    def make_status_source(self, running: RunningRelay) -> StatusSource:
         """Make what the pages are answered from."""
-        certificates = running.prepared.certificates
-        return make_site(
-            *(running.config, running.server, running.stats, running.names),
+        certificates = running.resources.certificates
+        return make_status_source(
+            *(running.config, running.state, running.stats, running.names),
             *(certificates, running.links),
         )
 
-    def start(self, running: Running, services: trio.Nursery) -> None:
+    def start(self, running: RunningRelay, services: trio.Nursery) -> None:
         """Start what a relay has once; `services` ends when it is told to stop."""
-        config, prepared = running.config, running.prepared
-        if prepared.certificates is not None:
-            services.start_soon(prepared.certificates.run, partial(announce_node, config, prepared))
-        if prepared.own_gate is not None:
+        config, resources = running.config, running.resources
+        if resources.certificates is not None:
+            services.start_soon(
+                resources.certificates.run, partial(announce_node, config, resources)
+            )
+        if resources.own_checker is not None:
             again = config.verify_again
-            services.start_soon(recheck.keep, running.server, prepared.own_gate, again, self._looks)
+            services.start_soon(
+                recheck.keep, running.state, resources.own_checker, again, self._looks
+            )
 
-    async def serving(self, running: Running) -> None:
+    async def serving(self, running: RunningRelay) -> None:
         """Take note that all is served."""
-        announce(running.config, running.prepared)
+        announce(running.config, running.resources)
 
-    def reload(self, running: Running, services: trio.Nursery) -> None:
+    def reload(self, running: RunningRelay, services: trio.Nursery) -> None:
         """Look at all files again."""
-        if running.prepared.certificates is not None:
-            running.prepared.certificates.wake()
+        if running.resources.certificates is not None:
+            running.resources.certificates.wake()
         with contextlib.suppress(trio.WouldBlock):
             self._look_at_list.send_nowait(None)
         # On its own, so that a file that can't be read to its end delays no stop.
-        apply = partial(serverinfo.apply, running.server, services)
+        apply = partial(serverinfo.apply, running.state, services)
         services.start_soon(reload_rate_limit, running.config, apply)
 
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError where this machine can't."""
     with started(), contextlib.ExitStack() as stack:
-        prepared = prepare(config, stack)
+        resources = prepare(config, stack)
         calm_garbage_collector()
-        trio.run(serve, config, prepared, Role)
+        trio.run(serve, config, resources, Role)
 
 
 @contextlib.contextmanager
@@ -179,29 +183,29 @@ def calm_garbage_collector() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role]) -> None:
+async def serve(config: Config, resources: StartupResources, make_role: Callable[[], Role]) -> None:
     """Serve on what was prepared, until told to stop."""
     Resolver().install()
     to_supervisor, events = trio.open_memory_channel[Event](_EVENTS)
     role = make_role()
-    async with opened(prepared.gate), trio.open_nursery() as senders:
-        server = Server(
-            prepared.private_key,
+    async with opened(resources.admission), trio.open_nursery() as senders:
+        state = RelayState(
+            resources.private_key,
             senders,
             config.tcp_write_timeout,
-            prepared.rate_limit,
-            prepared.gate,
-            prepared.metrics,
-            prepared.mesh.key,
+            resources.rate_limit,
+            resources.admission,
+            resources.metrics,
+            resources.mesh.key,
             pending=_pending_connections(config, role.workers),
             memory=QueueMemory(queue_limit(config.queue_memory, role.workers)),
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(role.hear, to_supervisor)
-        senders.start_soon(server.poller.run)
-        senders.start_soon(server.lobby.run)
+        senders.start_soon(state.poller.run)
+        senders.start_soon(state.lobby.run)
         async with trio.open_nursery() as connections:
-            running = Running(config, prepared, server, connections)
+            running = RunningRelay(config, resources, state, connections)
             async with trio.open_nursery() as services:
                 _start_services(running, role, services)
                 await role.serving(running)
@@ -210,44 +214,44 @@ async def serve(config: Config, prepared: Prepared, make_role: Callable[[], Role
                         break
                     role.reload(running, services)
                 services.cancel_scope.cancel()
-            server.stopping = True
-            stop_listening(server, prepared.sockets.all)
-            await drain(server, role.workers, config.drain_time)
+            state.stopping = True
+            stop_listening(state, resources.sockets.all)
+            await drain(state, role.workers, config.drain_time)
             connections.cancel_scope.cancel()
         senders.cancel_scope.cancel()
     logger.info("stopped")
 
 
-def _start_services(running: Running, role: Role, services: trio.Nursery) -> None:
-    config, prepared, server = running.config, running.prepared, running.server
-    running.links.extend(mesh_plan.keepers(config, prepared.mesh, server, tcp_options(config)))
+def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -> None:
+    config, resources, state = running.config, running.resources, running.state
+    running.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
     refusals, crowded = log.Coalescer(), crowd_lines()
-    access = debug_access(config, prepared.debug_key)
-    site = attrs.evolve(role.make_site(running), debug_access=access)
-    engine = None if prepared.certificates is None else prepared.certificates.engine
+    access = debug_access(config, resources.debug_key)
+    site = attrs.evolve(role.make_status_source(running), debug_access=access)
+    engine = None if resources.certificates is None else resources.certificates.engine
     limit = _accept_limit(config, role.workers)
     route = partial(routes.route, site)
     tries = try_lines(role.workers)
-    door = Door(server, running.connections, route, engine, limit, refusals, crowded, tries)
+    acceptor = Acceptor(state, running.connections, route, engine, limit, refusals, crowded, tries)
     plain_door = attrs.evolve(
-        door, route=partial(routes.route_plain, site), engine=None, limit=None
+        acceptor, route=partial(routes.route_plain, site), engine=None, limit=None
     )
     descriptors = Descriptors()
     if role.tells_of_limits:
         descriptors.tell_if_few_fit()
-    for listener in prepared.sockets.main:
-        services.start_soon(accept_forever, listener, door.admit, descriptors)
-    for listener in prepared.sockets.plain:
+    for listener in resources.sockets.main:
+        services.start_soon(accept_forever, listener, acceptor.admit, descriptors)
+    for listener in resources.sockets.plain:
         services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
-    for sock in prepared.sockets.all:
-        server.poller.add_urgent(sock.fileno())
-    server.poller.add_urgent(server.lobby.fileno())
-    for sock in prepared.sockets.stun:
+    for sock in resources.sockets.all:
+        state.poller.add_urgent(sock.fileno())
+    state.poller.add_urgent(state.lobby.fileno())
+    for sock in resources.sockets.stun:
         services.start_soon(stun_server.serve, sock, running.stats)
     role.start(running, services)
-    services.start_soon(timers.run, server)
-    services.start_soon(_summarize, (refusals, crowded), server.client_events)
-    services.start_soon(prepared.debug_key.watch)
+    services.start_soon(timers.run, state)
+    services.start_soon(_summarize, (refusals, crowded), state.client_events)
+    services.start_soon(resources.debug_key.watch)
     published, unpublished = config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names
     refresher = Refresher(running.names, published, unpublished)
     services.start_soon(refresher.run)

@@ -12,9 +12,9 @@ from nacl.public import PrivateKey
 
 from certs.errors import CertificateError
 from certs.metacert import make_metacert
-from derp.admission.checker import Gate
-from derp.admission.judge import Judge
-from derp.admission.make import make_gate
+from derp.admission.checker import Checker
+from derp.admission.judge import Admission
+from derp.admission.make import make_checker
 from derp.certificates.plan import make_plan
 from derp.certificates.tasks import Certificates, load
 from derp.config import Config
@@ -29,13 +29,13 @@ from derp.service.sockets import Sockets, open_all
 
 
 @attrs.frozen
-class Prepared:
+class StartupResources:
     """Ready to be served."""
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
     metrics: Metrics
-    gate: Judge | None
+    admission: Admission | None
     mesh: mesh_plan.Plan
     certificates: Certificates | None
     sockets: Sockets
@@ -44,12 +44,12 @@ class Prepared:
     """Those of each process, where this one has opened them for others."""
 
     @property
-    def own_gate(self) -> Gate | None:
+    def own_checker(self) -> Checker | None:
         """The gate, where it is in this process and is to be kept here."""
-        return self.gate if isinstance(self.gate, Gate) else None
+        return self.admission if isinstance(self.admission, Checker) else None
 
 
-def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> Prepared:
+def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> StartupResources:
     """Read the files and open the sockets for so many processes, which `stack` closes.
 
     Blocks. Raises StartError.
@@ -63,7 +63,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     debug_key = DebugKey(config.debug_key_file)
     debug_key.look()
     metrics = Metrics()
-    gate = make_gate(config, metrics)
+    admission = make_checker(config, metrics)
     now = datetime.now(UTC)
     with start_errors():
         plan = make_plan(config) if config.serve_tls else None
@@ -78,11 +78,11 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         metacert = make_metacert(bytes(private_key.public_key), now)
         with start_errors():
             certificates = Certificates(plan, found, metacert)
-    return Prepared(
+    return StartupResources(
         private_key=private_key,
         rate_limit=rate_limit,
         metrics=metrics,
-        gate=gate,
+        admission=admission,
         mesh=mesh,
         certificates=certificates,
         sockets=shared[0],

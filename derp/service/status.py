@@ -13,24 +13,24 @@ import attrs
 import trio
 
 import derp
-from derp.admission.checker import Gate
+from derp.admission.checker import Checker
 from derp.certificates.served import Status
 from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.http.routes import Site
+from derp.http.routes import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
 from derp.net.tcp import TCPTransport
-from derp.session.client import Connection
-from derp.session.state import Server
+from derp.session.client import Client
+from derp.session.state import RelayState
 from derp.wire.keys import node_public_text, short
 from stun.server import Stats
 
 TRAFFIC_EVERY: Final = 2.0
 """Seconds between the looks of /debug/traffic (Go: minTimeBetweenLogs)."""
 
-Fact = tuple[str, str]
+StatusRow = tuple[str, str]
 """A name and a value for /debug/."""
 
 _MIB: Final = 1 << 20
@@ -68,11 +68,11 @@ class Age:
 
 
 @attrs.frozen
-class View:
+class StatusView:
     """What there is to see of one process that serves clients."""
 
     config: Config
-    server: Server
+    state: RelayState
     stats: Stats
     names: BootstrapDNS
     statuses: Sequence[Status] = ()
@@ -82,20 +82,20 @@ class View:
 
     def metrics(self) -> Metrics:
         """Return the counters; what others keep count of is counted afresh, so as not to drift."""
-        metrics, members = self.server.metrics, self.server.hub.members
+        metrics, members = self.state.metrics, self.state.hub.members
         metrics.current_connections = len(members)
         metrics.current_home_connections = sum(member.preferred for member in members)
-        metrics.multiforwarder_created = self.server.hub.forwarders.created
-        metrics.multiforwarder_deleted = self.server.hub.forwarders.deleted
-        metrics.packet_forwarder_delete_other_value = self.server.hub.forwarders.delete_other
-        metrics.pending_connections = len(self.server.pending)
-        metrics.pending_bytes = self.server.pending.held
+        metrics.multiforwarder_created = self.state.hub.forwarders.created
+        metrics.multiforwarder_deleted = self.state.hub.forwarders.deleted
+        metrics.packet_forwarder_delete_other_value = self.state.hub.forwarders.delete_other
+        metrics.pending_connections = len(self.state.pending)
+        metrics.pending_bytes = self.state.pending.held
         metrics.current_notideal_connections = sum(member.not_ideal for member in members)
         return metrics
 
     def gauges(self) -> Gauges:
         """Return what the counters don't know."""
-        config, server, hub = self.config, self.server, self.server.hub
+        config, state, hub = self.config, self.state, self.state.hub
         known = hub.known
         return Gauges(
             version=derp.__version__,
@@ -106,22 +106,22 @@ class View:
             clients_total=known,
             clients_local=len(hub.active),
             clients_remote=known - len(hub.active),
-            watchers=len(server.watchers),
+            watchers=len(state.watchers),
             dup_client_keys=len(hub.duplicates),
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,
             serves_tls=config.serve_tls,
             certificates=[certificate(status) for status in self.statuses],
             rate_limit_bytes_per_second=(
-                None if config.rate_config is None else server.rate_limit.bytes_per_second
+                None if config.rate_config is None else state.rate_limit.bytes_per_second
             ),
-            rate_limit_burst_bytes=server.rate_limit.burst,
+            rate_limit_burst_bytes=state.rate_limit.burst,
             memory_at_start=self.age.memory,
-            queue_bytes=server.memory.held,
-            queue_limit_bytes=server.memory.limit,
+            queue_bytes=state.memory.held,
+            queue_limit_bytes=state.memory.limit,
         )
 
-    def link_facts(self) -> list[Fact]:
+    def link_facts(self) -> list[StatusRow]:
         """Return what /debug/ says of each link to another relay."""
         return [_link_fact(keeper) for keeper in self.links]
 
@@ -134,44 +134,44 @@ class View:
                 *_bytes(member),
                 len(member.heard_from),
             )
-            for member in self.server.hub.members
+            for member in self.state.hub.members
         ]
 
 
-def make_site(
+def make_status_source(
     config: Config,
-    server: Server,
+    state: RelayState,
     stats: Stats,
     names: BootstrapDNS,
     certificates: Certificates | None,
     links: Sequence[Keeper] = (),
-) -> Site:
+) -> StatusSource:
     """Make the Site that the front end of the only process answers from."""
     statuses = () if certificates is None else certificates.statuses
-    gate = server.gate if isinstance(server.gate, Gate) else None
-    view = View(config, server, stats, names, statuses, links)
+    admission = state.admission if isinstance(state.admission, Checker) else None
+    view = StatusView(config, state, stats, names, statuses, links)
 
     async def traffic() -> list[Traffic]:
         return view.traffic()
 
-    return Site(
+    return StatusSource(
         hostname=config.hostname,
-        public_key=server.public_key,
+        public_key=state.public_key,
         derp=config.derp,
         home=config.home,
         bootstrap_dns=names,
         facts=lambda: [
             *relay_facts(
-                *(config, view.age, len(server.hub.members)),
-                *(server.memory.held, server.memory.limit),
+                *(config, view.age, len(state.hub.members)),
+                *(state.memory.held, state.memory.limit),
             ),
             *view.link_facts(),
             *certificate_facts(statuses),
-            *gate_facts(gate),
+            *admission_facts(admission),
         ],
         varz=lambda: render(view.metrics(), view.gauges(), stats, names),
         expvars=lambda: render_expvar(view.metrics(), view.gauges(), stats, names),
-        problems=lambda: [*server.hub.check(), *gate_problems(gate)],
+        problems=lambda: [*state.hub.check(), *admission_problems(admission)],
         traffic=lambda: traffic_lines(traffic),
         challenges=(
             certificates.contexts.http_challenges
@@ -200,7 +200,7 @@ def certificate(status: Status) -> Certificate:
     )
 
 
-def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -> list[Fact]:
+def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -> list[StatusRow]:
     """Return what /debug/ says of the relay as a whole; its queues hold so many bytes."""
     return [
         ("Version", derp.__version__),
@@ -212,28 +212,28 @@ def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -
     ]
 
 
-def certificate_facts(statuses: Sequence[Status]) -> list[Fact]:
+def certificate_facts(statuses: Sequence[Status]) -> list[StatusRow]:
     """Return what /debug/ says of the certificates."""
     return [fact for status in statuses for fact in _certificate_facts(status)]
 
 
-def gate_facts(gate: Gate | None) -> list[Fact]:
+def admission_facts(admission: Checker | None) -> list[StatusRow]:
     """Return what /debug/ says of who may use the relay."""
-    if gate is None:
+    if admission is None:
         return []
     facts = []
-    if gate.listing is not None:
-        facts.append(("Listed node keys", str(len(gate.listing.keys))))
-    facts += [(f"Can't ask {name}", reason) for name, reason in gate.troubles.items()]
-    for refused in reversed(gate.refused.values()):
+    if admission.listing is not None:
+        facts.append(("Listed node keys", str(len(admission.listing.keys))))
+    facts += [(f"Can't ask {name}", reason) for name, reason in admission.troubles.items()]
+    for refused in reversed(admission.refused.values()):
         times = f"{refused.count} times, last {_when(refused.last)}"
         facts.append((f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"))
     return facts
 
 
-def gate_problems(gate: Gate | None) -> list[str]:
+def admission_problems(admission: Checker | None) -> list[str]:
     """Return what /debug/check says of those who are asked who may use the relay."""
-    troubles = {} if gate is None else gate.troubles
+    troubles = {} if admission is None else admission.troubles
     return [f"can't ask {name} who belongs: {why}" for name, why in troubles.items()]
 
 
@@ -264,7 +264,7 @@ async def traffic_lines(
         await trio.sleep(TRAFFIC_EVERY)
 
 
-def _certificate_facts(status: Status) -> list[Fact]:
+def _certificate_facts(status: Status) -> list[StatusRow]:
     pair = status.pair
     expires = "none yet" if pair is None else f"{pair.not_after:%Y-%m-%d %H:%M} UTC"
     facts = [
@@ -278,7 +278,7 @@ def _certificate_facts(status: Status) -> list[Fact]:
     return facts
 
 
-def _link_fact(keeper: Keeper) -> Fact:
+def _link_fact(keeper: Keeper) -> StatusRow:
     link = keeper.link
     if link is None:
         return f"Mesh link to {keeper.name}", f"none: {keeper.trouble or 'not tried yet'}"
@@ -290,7 +290,7 @@ def _when(unix_time: float) -> str:
     return f"{datetime.fromtimestamp(unix_time, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _bytes(connection: Connection) -> tuple[int, int]:
+def _bytes(connection: Client) -> tuple[int, int]:
     """Return the bytes sent and received on a connection; zeros where that can't be known."""
     if not isinstance(connection.transport, TCPTransport):
         return 0, 0

@@ -11,11 +11,11 @@ import trio
 
 from derp.errors import ConnectionEnd, WatcherTooSlow
 from derp.net.transport import Transport
-from derp.relay.presencequeue import Updates
+from derp.relay.presencequeue import PresenceQueue
 from derp.relay.sendqueue import Entry
 from derp.relay.tokenbucket import TokenBucket
 from derp.session.sender import Sender
-from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, Server
+from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, RelayState
 from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_present
 from derp.wire.linkframes import with_claim
 
@@ -27,7 +27,7 @@ UPDATES_BEHIND: Final = 4096
 it dials once more, and is told of those who are there, not of all who have been."""
 
 
-class Connection(Sender):
+class Client(Sender):
     """One logged-in client; or another worker of this relay, which is no member of the hub."""
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Connection(Sender):
 
     def __init__(
         self,
-        server: Server,
+        state: RelayState,
         transport: Transport,
         key: bytes,
         *,
@@ -54,8 +54,8 @@ class Connection(Sender):
         prober: bool = False,
         can_mesh: bool = False,
     ) -> None:
-        timeout = PRIVILEGED_WRITE_TIMEOUT if can_mesh else server.write_timeout
-        super().__init__(server, transport, key, write_timeout=timeout, now=now, trusted=can_mesh)
+        timeout = PRIVILEGED_WRITE_TIMEOUT if can_mesh else state.write_timeout
+        super().__init__(state, transport, key, write_timeout=timeout, now=now, trusted=can_mesh)
         self.not_ideal = not_ideal
         self.prober = prober
         self.can_mesh = can_mesh
@@ -65,7 +65,7 @@ class Connection(Sender):
         that a single worker would not count."""
         self.preferred = False
         self.connected_at = now
-        self.bucket = None if can_mesh else server.bucket(now)
+        self.bucket = None if can_mesh else state.bucket(now)
         self.duplicate = False
         self.heard_from: set[bytes] = set()
         self._peer_gone_bucket: TokenBucket | None = None
@@ -77,9 +77,9 @@ class Connection(Sender):
 
         `payload` is the number of bytes that are not frame headers or keys.
         """
-        if self.outbox is not None:
+        if self.send_queue is not None:
             now = trio.current_time()
-            self.outbox.put(bytes(run), packets, source, now, disco=disco)
+            self.send_queue.put(bytes(run), packets, source, now, disco=disco)
             return
         try:
             self.transport.write(run)
@@ -87,7 +87,7 @@ class Connection(Sender):
             self._dropped(self._write_error(), disco, packets, payload)
             self.end(error)
             return
-        metrics = self.server.metrics
+        metrics = self.state.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
         # `observe`, without the call.
@@ -97,7 +97,7 @@ class Connection(Sender):
         if metrics.average_queue_duration_ms:
             metrics.queued(0.0, packets)
         if source not in self.heard_from:
-            self.server.hub.handed_over(source, self)
+            self.state.hub.handed_over(source, self)
         if self.transport.unsent:
             self._start_sending(len(run))
 
@@ -109,7 +109,7 @@ class Connection(Sender):
             if not self._peer_gone_bucket.allow(now):
                 break
             if self.send_control(peer_gone(key, PeerGoneReason.NOT_HERE)):
-                self.server.metrics.peer_gone_not_here_frames += 1
+                self.state.metrics.peer_gone_not_here_frames += 1
 
     def peer_disconnected(self, key: bytes) -> None:
         """Tell that a client whose packets were handed to this one has left.
@@ -117,7 +117,7 @@ class Connection(Sender):
         It is told once only, so it is never let go; `heard_from` bounds how often there is cause.
         """
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
-            self.server.metrics.peer_gone_disconnected_frames += 1
+            self.state.metrics.peer_gone_disconnected_frames += 1
 
     def presence(self) -> bytes:
         """Build the frame that tells a watcher of this connection (Go: presentFlags)."""
@@ -133,32 +133,32 @@ class Connection(Sender):
 
     def update(self, key: bytes, frame: bytes) -> None:
         """Tell a watcher that a client has come or gone: with `frame`, or what is true later."""
-        if self.outbox is None:
+        if self.send_queue is None:
             self._updated(1)
             self.send_control(frame)
             return
         updates = self.queue_updates((key,))
-        hub = self.server.hub
+        hub = self.state.hub
         most = 2 * (len(hub.active) + len(hub.siblings.best)) + UPDATES_BEHIND
         if len(updates) > most:
             self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 
     def update_all(self) -> None:
         """Tell a watcher of every client that is connected."""
-        self.queue_updates(self.server.hub.keys(local=self.sibling))
+        self.queue_updates(self.state.hub.keys(local=self.sibling))
 
-    def queue_updates(self, keys: Collection[bytes]) -> Updates:
+    def queue_updates(self, keys: Collection[bytes]) -> PresenceQueue:
         """Queue what there is to tell of keys, each different; none of it is ever let go."""
-        # An empty outbox is false, but not None: something is unsent below it.
-        outbox = self._start_sending(0) if self.outbox is None else self.outbox
-        if outbox.updates is None:
-            outbox.updates = Updates(self._frame_of)
-        outbox.updates.put(keys)
-        return outbox.updates
+        # An empty send queue is false, but not None: something is unsent below it.
+        send_queue = self._start_sending(0) if self.send_queue is None else self.send_queue
+        if send_queue.updates is None:
+            send_queue.updates = PresenceQueue(self._frame_of)
+        send_queue.updates.put(keys)
+        return send_queue.updates
 
     def _frame_of(self, key: bytes) -> bytes:
         """Build the frame that tells a watcher whether a key is connected by now."""
-        hub = self.server.hub
+        hub = self.state.hub
         if self.sibling:
             if (member := hub.local(key)) is not None:
                 return with_claim(member.presence(), hub.claim(key))
@@ -170,13 +170,13 @@ class Connection(Sender):
 
     def _updated(self, changes: int) -> None:
         if not self.sibling:
-            self.server.metrics.mesh_updates(changes)
+            self.state.metrics.mesh_updates(changes)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
-        metrics = self.server.metrics
+        metrics = self.state.metrics
         for entry in entries:
             metrics.packets_sent += entry.packets
             metrics.bytes_sent += entry.payload
             metrics.queued((now - entry.since) * 1000, entry.packets)
             if entry.source not in self.heard_from:
-                self.server.hub.handed_over(entry.source, self)
+                self.state.hub.handed_over(entry.source, self)

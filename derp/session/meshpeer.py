@@ -16,7 +16,7 @@ from derp import log
 from derp.errors import ClosedByMesh
 from derp.metrics import DropReason
 from derp.session import presence
-from derp.session.client import Connection
+from derp.session.client import Client
 from derp.wire import forwarding
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short
@@ -32,7 +32,7 @@ _WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
 logger = log.get("mesh")
 
 
-def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[int, int]:
+def act(peer: Client, what: int, start: int, stop: int, end: int) -> tuple[int, int]:
     """Act on the frame of type `what` from `start` to `stop`, and on those like it up to `end`.
 
     They lie in the shared read buffer.
@@ -42,46 +42,46 @@ def act(peer: Connection, what: int, start: int, stop: int, end: int) -> tuple[i
         return _forwarded(peer, start, end)
     if what == _WATCH_CONNS:
         # It is relays that watch, as soon as they run.
-        peer.server.is_back(peer.key)
+        peer.state.is_back(peer.key)
         presence.watch(peer)
     else:
-        _close(peer, bytes(peer.server.view[stop - KEY_LENGTH : stop]))
+        _close(peer, bytes(peer.state.view[stop - KEY_LENGTH : stop]))
     return stop, 0
 
 
-def _forwarded(peer: Connection, start: int, end: int) -> tuple[int, int]:
+def _forwarded(peer: Client, start: int, end: int) -> tuple[int, int]:
     """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
-    server = peer.server
-    most = min(server.memory.piece, MAX_RUN)
-    found = forwarding.next_forwarded(server.buffer, start, end, most)
+    state = peer.state
+    most = min(state.memory.piece, MAX_RUN)
+    found = forwarding.next_forwarded(state.buffer, start, end, most)
     stop, source, destination, packets, run, disco = found
     payload = len(run) - packets * PACKET_OVERHEAD
     if peer.sibling:
-        if (client := server.hub.local(destination)) is not None:
+        if (client := state.hub.local(destination)) is not None:
             client.deliver(run, packets, payload, source, disco=disco)
         else:
-            server.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+            state.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
         return stop, packets
-    server.metrics.packets_forwarded_in += packets
-    if (client := server.hub.active.get(destination)) is not None:
+    state.metrics.packets_forwarded_in += packets
+    if (client := state.hub.active.get(destination)) is not None:
         client.deliver(run, packets, payload, source, disco=disco)
         return stop, packets
-    if (worker := server.hub.siblings.best.get(destination)) is not None:
+    if (worker := state.hub.siblings.best.get(destination)) is not None:
         worker.forward(memoryview(run), packets, payload, destination, disco=disco)
         return stop, packets
-    server.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
+    state.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
     if disco:
         peer.not_here(destination, packets, trio.current_time())
     return stop, packets
 
 
-def _close(peer: Connection, key: bytes) -> None:
+def _close(peer: Client, key: bytes) -> None:
     """Disconnect a client (Go: handleFrameClosePeer)."""
-    server = peer.server
-    found = server.hub.connections(key)
+    state = peer.state
+    found = state.hub.connections(key)
     by = short(peer.key)
     if not peer.sibling:
-        for worker in server.siblings:
+        for worker in state.siblings:
             worker.send_control(frame(FrameType.CLOSE_PEER, key))
     elif not found:
         return

@@ -15,10 +15,10 @@ import trio
 
 from derp.errors import PeerVanished
 from derp.metrics import DropReason
-from derp.relay.coalescing import Moderation
+from derp.relay.coalescing import ReadCoalescing
 from derp.session import meshpeer, presence
-from derp.session.client import Connection
-from derp.session.state import Server
+from derp.session.client import Client
+from derp.session.state import RelayState
 from derp.wire import frames, trains
 from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD, FrameType
 
@@ -52,17 +52,17 @@ class Reader:
         "_gathering",
         "_moderation",
         "_pause",
-        "_server",
         "_skip",
+        "_state",
         "_tail",
         "_transport",
         "ended",
     )
 
-    def __init__(self, server: Server, connection: Connection) -> None:
+    def __init__(self, state: RelayState, connection: Client) -> None:
         self.ended = False
         """Whether the client has closed the connection, in good order."""
-        self._server = server
+        self._state = state
         self._connection = connection
         self._transport = connection.transport
         # The beginning of a frame whose rest has not come, and bytes of a frame still to skip; or
@@ -72,7 +72,7 @@ class Reader:
         self._behind = False
         # The most bytes to read next (0: all that fit), and what to do before.
         self._appetite = 0
-        self._moderation = Moderation()
+        self._moderation = ReadCoalescing()
         self._gathering = False
         self._pause = 0.0
         # Bytes read since the socket was last empty.
@@ -85,9 +85,9 @@ class Reader:
         ConnectionEnd where the client does not leave in good order.
         """
         size = len(leftover)
-        self._server.buffer[:size] = leftover
+        self._state.buffer[:size] = leftover
         leftover.clear()
-        poller = self._server.poller
+        poller = self._state.poller
         poller.under_way += 1
         try:
             self._act(size)
@@ -108,7 +108,7 @@ class Reader:
 
     async def _wait_out(self, seconds: float) -> None:
         """Sleep, unless the connection is ended, or its limit changed, meanwhile."""
-        self._server.metrics.rate_limit_per_client_waited += 1
+        self._state.metrics.rate_limit_per_client_waited += 1
         connection = self._connection
         bucket = connection.bucket
         wake = trio.current_time() + seconds
@@ -119,9 +119,9 @@ class Reader:
 
     def step(self) -> bool:
         """Read once and act on it; return whether `run` has to go on itself."""
-        server, transport, connection = self._server, self._transport, self._connection
+        state, transport, connection = self._state, self._transport, self._connection
         room = self._appetite if connection.bucket is None else LIMITED_READ
-        view = server.view
+        view = state.view
         if room or self._tail:
             held = len(self._tail)
             view = view[held : held + room] if room else view[held:]
@@ -150,9 +150,9 @@ class Reader:
         Returns how many packets were joined to the one before them. Raises ProtocolViolation or
         NotPermitted.
         """
-        server, connection = self._server, self._connection
-        buffer, view, key = server.buffer, server.view, connection.key
-        mesh, most = connection.can_mesh, min(server.memory.piece, trains.MAX_RUN)
+        state, connection = self._state, self._connection
+        buffer, view, key = state.buffer, state.view, connection.key
+        mesh, most = connection.can_mesh, min(state.memory.piece, trains.MAX_RUN)
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -177,7 +177,7 @@ class Reader:
                     self._relay(view[start:stop], packets, destination, disco=what == trains.DISCO)
                 elif what == _PING:
                     if not connection.sibling:
-                        server.metrics.got_ping += 1
+                        state.metrics.got_ping += 1
                     ping = start + HEADER_LENGTH
                     pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
                 elif what == _NOTE_PREFERRED:
@@ -186,7 +186,7 @@ class Reader:
                     stop, packets = meshpeer.act(connection, what, start, stop, end)
                     total += packets
                 elif what == trains.UNKNOWN:
-                    server.metrics.unknown_frames += 1
+                    state.metrics.unknown_frames += 1
                 start = stop
         finally:
             if (
@@ -194,7 +194,7 @@ class Reader:
                 and connection.send_control(b"".join(pongs[:MAX_PONGS]))
                 and not connection.sibling
             ):
-                server.metrics.sent_pong += len(pongs[:MAX_PONGS])
+                state.metrics.sent_pong += len(pongs[:MAX_PONGS])
         if start > end:
             # A frame to skip reaches behind what has come.
             self._skip = start - end
@@ -207,8 +207,8 @@ class Reader:
 
     def _relay(self, run: memoryview, packets: int, destination: bytes, *, disco: bool) -> None:
         """Hand a run to its destination, or count it as dropped."""
-        server, connection = self._server, self._connection
-        metrics = server.metrics
+        state, connection = self._state, self._connection
+        metrics = state.metrics
         payload = len(run) - packets * PACKET_OVERHEAD
         metrics.packets_received += packets
         metrics.bytes_received += payload
@@ -216,13 +216,13 @@ class Reader:
             metrics.packets_received_disco += packets
         else:
             metrics.packets_received_other += packets
-        if (peer := server.hub.active.get(destination)) is not None:
+        if (peer := state.hub.active.get(destination)) is not None:
             peer.deliver(run, packets, payload, connection.key, disco=disco)
             return
-        if (worker := server.hub.siblings.best.get(destination)) is not None:
+        if (worker := state.hub.siblings.best.get(destination)) is not None:
             worker.forward(run, packets, payload, destination, disco=disco)
             return
-        if (link := server.hub.forwarders.best.get(destination)) is not None:
+        if (link := state.hub.forwarders.best.get(destination)) is not None:
             metrics.packets_forwarded_out += packets
             link.forward(run, packets, payload, destination, disco=disco)
             return
@@ -232,7 +232,7 @@ class Reader:
 
     def _note_preferred(self, *, preferred: bool) -> None:
         """Note whether this is the client's home, counting moves of established clients."""
-        connection, metrics = self._connection, self._server.metrics
+        connection, metrics = self._connection, self._state.metrics
         if connection.preferred == preferred:
             return
         connection.preferred = preferred

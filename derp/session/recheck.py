@@ -12,12 +12,12 @@ from typing import Final, NoReturn
 import trio
 
 from derp.admission.cache import Verdict
-from derp.admission.checker import Gate
-from derp.admission.judge import Judge
-from derp.admission.listwatch import keep_gate
+from derp.admission.checker import Checker
+from derp.admission.judge import Admission
+from derp.admission.listwatch import keep_checker
 from derp.admission.question import Question
 from derp.errors import NotAdmitted
-from derp.session.state import Server
+from derp.session.state import RelayState
 
 UNASKED_EVERY: Final = 2.0
 """Seconds between attempts to ask about those who were admitted since nobody could be asked."""
@@ -27,7 +27,7 @@ SIDE_BY_SIDE: Final = 16
 
 
 async def keep(
-    server: Server, gate: Gate, every: float, wake: trio.MemoryReceiveChannel[None]
+    state: RelayState, admission: Checker, every: float, wake: trio.MemoryReceiveChannel[None]
 ) -> None:
     """Keep out who belongs no longer; `wake` says to look at the list at once.
 
@@ -35,43 +35,45 @@ async def keep(
     never.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_gate, gate, wake, partial(ask_again, server, gate, strict=True))
-        nursery.start_soon(ask_about_unasked, server, gate)
+        nursery.start_soon(
+            keep_checker, admission, wake, partial(recheck, state, admission, strict=True)
+        )
+        nursery.start_soon(ask_about_unasked, state, admission)
         if every:
-            nursery.start_soon(ask_again_forever, server, gate, every)
+            nursery.start_soon(ask_again_forever, state, admission, every)
 
 
 async def ask_again_forever(
-    server: Server, gate: Judge, every: float, side_by_side: int = SIDE_BY_SIDE
+    state: RelayState, admission: Admission, every: float, side_by_side: int = SIDE_BY_SIDE
 ) -> NoReturn:
     """Ask about all clients that are connected, `every` so many seconds."""
     next_round = trio.current_time() + every
     while True:
         await trio.sleep_until(next_round)
         next_round = max(next_round, trio.current_time()) + every
-        keys = server.hub.keys(local=True)
-        await ask_again(server, gate, keys, side_by_side=side_by_side)
+        keys = state.hub.keys(local=True)
+        await recheck(state, admission, keys, side_by_side=side_by_side)
 
 
 async def ask_about_unasked(
-    server: Server, gate: Judge, side_by_side: int = SIDE_BY_SIDE
+    state: RelayState, admission: Admission, side_by_side: int = SIDE_BY_SIDE
 ) -> NoReturn:
     """Ask about those who were admitted since nobody could be asked, as soon as somebody can."""
     while True:
         await trio.sleep(UNASKED_EVERY)
-        keys = [key for key in server.unasked if server.hub.local(key) is not None]
-        server.unasked.intersection_update(keys)
+        keys = [key for key in state.unasked if state.hub.local(key) is not None]
+        state.unasked.intersection_update(keys)
         # By chance, so that the first one is not for ever the same, who alone can't be asked about.
         random.shuffle(keys)
         for some in (keys[:1], keys[1:]):
-            await ask_again(server, gate, some, side_by_side=side_by_side)
-            if server.unasked.issuperset(keys[:1]):
+            await recheck(state, admission, some, side_by_side=side_by_side)
+            if state.unasked.issuperset(keys[:1]):
                 break
 
 
-async def ask_again(
-    server: Server,
-    gate: Judge,
+async def recheck(
+    state: RelayState,
+    admission: Admission,
     keys: Iterable[bytes],
     *,
     strict: bool = False,
@@ -86,19 +88,19 @@ async def ask_again(
     questions = iter(
         dict.fromkeys(
             Question(member.key, member.transport.remote.host)
-            for member in server.hub.members
+            for member in state.hub.members
             if member.key in wanted and not member.can_mesh
         )
     )
 
     async def ask_in_turn() -> None:
         for question in questions:
-            if server.hub.local(question.key) is not None:
-                verdict = await gate.ask_again(question)
+            if state.hub.local(question.key) is not None:
+                verdict = await admission.recheck(question)
                 if verdict.certain:
-                    server.unasked.discard(question.key)
+                    state.unasked.discard(question.key)
                 if not verdict.admitted and (verdict.certain or strict):
-                    _end(server, question.key, verdict)
+                    _end(state, question.key, verdict)
             # What the list alone decides takes no time, and there may be thousands.
             await trio.lowlevel.checkpoint()
 
@@ -107,9 +109,9 @@ async def ask_again(
             nursery.start_soon(ask_in_turn)
 
 
-def _end(server: Server, key: bytes, verdict: Verdict) -> None:
+def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
     """End whoever is connected with a key by now."""
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
-    for member in [member for member in server.hub.members if member.key == key]:
+    for member in [member for member in state.hub.members if member.key == key]:
         if member.ending is None and not member.can_mesh:
             member.end(NotAdmitted(reason))

@@ -2,12 +2,12 @@
 
 How it works: what comes for an idle peer is written through at once, by the task of whoever sent
 it; that saves a switch of tasks, and a copy. What the socket does not take makes the peer busy:
-from then on frames go to an outbox, and a task of its own sends what is queued, a piece at a time,
-until nothing is left. An idle peer has neither.
+from then on frames go to a send queue, and a task of its own sends what is queued, a piece at a
+time, until nothing is left. An idle peer has neither.
 
 All that is held for a busy peer counts among what is held for all (derp.relay.queuememory): packets
-by its outbox, and here what can't be dropped. Whoever holds most of that is disconnected, where it
-is too much; but not who is trusted, since of those there are few.
+by its send queue, and here what can't be dropped. Whoever holds most of that is disconnected, where
+it is too much; but not who is trusted, since of those there are few.
 
 What must never happen here: an await in `send_control`, since those who call it have a run in the
 shared read buffer; a frame written behind half of another; an exception that leaves the sending
@@ -25,8 +25,8 @@ from derp.errors import ConnectionEnd, InternalFault, QueueMemoryFull
 from derp.metrics import DropReason
 from derp.net.transport import Transport
 from derp.relay.queuememory import Holder
-from derp.relay.sendqueue import Entry, Outbox
-from derp.session.state import Server
+from derp.relay.sendqueue import Entry, SendQueue
+from derp.session.state import RelayState
 from derp.wire.keys import short
 
 MIN_SEND: Final = 8 << 10
@@ -34,7 +34,7 @@ MAX_SEND: Final = 256 << 10
 """Bytes that the sending task encrypts at a time. What is encrypted can't be dropped any more, so
 a peer that takes little at a time is given little; one that takes all is given more next time."""
 BUSY_COST: Final = 6 << 10
-"""Bytes that the outbox and the task of a busy peer take, with nothing in them."""
+"""Bytes that the send queue and the task of a busy peer take, with nothing in them."""
 
 logger = log.get("client")
 
@@ -46,16 +46,16 @@ class Sender(Holder):
         "_handed",
         "ending",
         "key",
-        "outbox",
         "progress",
-        "server",
+        "send_queue",
+        "state",
         "transport",
         "write_timeout",
     )
 
     def __init__(
         self,
-        server: Server,
+        state: RelayState,
         transport: Transport,
         key: bytes,
         *,
@@ -63,14 +63,14 @@ class Sender(Holder):
         now: float,
         trusted: bool,
     ) -> None:
-        super().__init__(server.memory.committed, pays=not trusted)
-        self.server = server
+        super().__init__(state.memory.committed, pays=not trusted)
+        self.state = state
         self.transport = transport
         self.key = key
         """The peer's, 32 bytes."""
         self.write_timeout = write_timeout
         """Seconds for which the peer may take nothing; 0 is for ever."""
-        self.outbox: Outbox | None = None
+        self.send_queue: SendQueue | None = None
         self.ending: ConnectionEnd | None = None
         """Set once somebody other than its own task has ended this connection."""
         self.progress: tuple[int, float] = (0, now)
@@ -80,8 +80,8 @@ class Sender(Holder):
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Send or queue a frame that is no packet; False where it had to be let go."""
-        if self.outbox is not None:
-            queued = self.outbox.put_control(frame, must=must)
+        if self.send_queue is not None:
+            queued = self.send_queue.put_control(frame, must=must)
             self._account()
             return queued
         try:
@@ -101,22 +101,22 @@ class Sender(Holder):
 
     def discard_queue(self) -> None:
         """Drop what is queued, now that the peer has left."""
-        if self.outbox is not None:
-            self.outbox.clear(self._drop_gone)
+        if self.send_queue is not None:
+            self.send_queue.clear(self._drop_gone)
             self._account()
 
     def pay(self, at_least: int) -> None:  # noqa: ARG002 -- it is all or nothing
         """End the connection; see Holder."""
-        if self.outbox is not None:
-            self.outbox.drop_control()
+        if self.send_queue is not None:
+            self.send_queue.drop_control()
         self._handed = 0
         self.add(-self.held)
-        self.end(QueueMemoryFull(f"{self.server.memory.limit} bytes are too few for all peers"))
+        self.end(QueueMemoryFull(f"{self.state.memory.limit} bytes are too few for all peers"))
 
     def _account(self) -> None:
         """Account for what is held and can't be dropped."""
-        control = 0 if self.outbox is None else self.outbox.control_held
-        self.server.memory.commit(self, self._handed + control)
+        control = 0 if self.send_queue is None else self.send_queue.control_held
+        self.state.memory.commit(self, self._handed + control)
 
     def _sent(self, entries: list[Entry], now: float) -> None:
         """Count runs that were queued and have been written."""
@@ -127,49 +127,49 @@ class Sender(Holder):
 
     def _dropped(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
         """Count packets that were queued and will not be sent; `payload` as an Entry has it."""
-        self.server.metrics.drop(reason, disco, packets, payload)
+        self.state.metrics.drop(reason, disco, packets, payload)
 
     def _write_error(self) -> DropReason:
         """Say why what can't be written is dropped."""
         return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
 
-    def _make_outbox(self) -> Outbox:
+    def _make_outbox(self) -> SendQueue:
         """Make what frames wait in while the peer is busy."""
-        return Outbox(self._drop_head, self.server.memory.queued)
+        return SendQueue(self._drop_head, self.state.memory.queued)
 
-    def _start_sending(self, written: int) -> Outbox:
+    def _start_sending(self, written: int) -> SendQueue:
         """Have a task send; the transport has kept some of the `written` bytes, or all."""
-        self.outbox = outbox = self._make_outbox()
+        self.send_queue = send_queue = self._make_outbox()
         self.progress = (self.transport.taken, trio.current_time())
-        self.server.sending[self] = None
-        self.server.poller.under_way += 1
-        self.server.nursery.start_soon(self._send_queued, outbox)
+        self.state.sending[self] = None
+        self.state.poller.under_way += 1
+        self.state.nursery.start_soon(self._send_queued, send_queue)
         self._handed = BUSY_COST + max(written, self.transport.unsent)
         self._account()
-        return outbox
+        return send_queue
 
-    async def _send_queued(self, outbox: Outbox) -> None:
+    async def _send_queued(self, send_queue: SendQueue) -> None:
         """Send until nothing is left, or until the connection has ended.
 
-        Whoever cancels this leaves something unsent: the outbox then stays, so that nothing is
+        Whoever cancels this leaves something unsent: the send queue then stays, so that nothing is
         ever written behind half a frame.
         """
-        transport, memory = self.transport, self.server.memory
+        transport, memory = self.transport, self.state.memory
         size = MIN_SEND
         try:
             while True:
-                if outbox.updates:
+                if send_queue.updates:
                     # They may be many, and a socket that takes all of them is never waited for.
                     await trio.lowlevel.checkpoint()
                 await transport.flush()
-                waiting = len(outbox.updates or ())
+                waiting = len(send_queue.updates or ())
                 limit = min(size, memory.piece)
-                pieces, entries = outbox.take(limit, trio.current_time())
+                pieces, entries = send_queue.take(limit, trio.current_time())
                 if not pieces:
-                    self.outbox = None
+                    self.send_queue = None
                     break
                 if waiting:
-                    self._updated(waiting - len(outbox.updates or ()))
+                    self._updated(waiting - len(send_queue.updates or ()))
                 self._send_pieces(pieces, entries)
                 self._account()
                 size = max(size // 2, MIN_SEND) if transport.unsent else min(size * 2, MAX_SEND)
@@ -182,7 +182,7 @@ class Sender(Holder):
         finally:
             self._handed = 0
             self._account()
-            self.server.sent(self)
+            self.state.sent(self)
 
     def _send_pieces(self, pieces: list[bytes | memoryview], entries: list[Entry]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -194,7 +194,7 @@ class Sender(Holder):
             raise
         # What is kept is kept whole, until its last byte is sent.
         self._handed = BUSY_COST + (len(data) if self.transport.unsent else 0)
-        self.server.metrics.buffered_write_frames.observe(
+        self.state.metrics.buffered_write_frames.observe(
             len(pieces) - len(entries) + sum(entry.packets for entry in entries)
         )
         self._sent(entries, trio.current_time())

@@ -18,9 +18,9 @@ from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
 from derp.session import presence
-from derp.session.client import Connection
+from derp.session.client import Client
 from derp.session.reader import Reader
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire import frames, login
 from derp.wire.frames import HEADER_LENGTH
 from derp.wire.keys import node_public_text, short
@@ -37,7 +37,7 @@ logger = log.get("client")
 
 
 async def serve(
-    server: Server,
+    state: RelayState,
     transport: Transport,
     leftover: bytes,
     fields: dict[str, Any],
@@ -51,25 +51,25 @@ async def serve(
     connection; the client's key joins it at login. `pending` stands for the connection until then.
     Raises a ConnectionEnd where the client does not leave in good order.
     """
-    server.metrics.accepts += 1
-    greeting = frames.server_key(server.public_key)
+    state.metrics.accepts += 1
+    greeting = frames.server_key(state.public_key)
     if not _is_whole_login(leftover):
         transport.write(greeting)
         greeting = b""
-    proof = await _login(server, transport, leftover, pending)
+    proof = await _login(state, transport, leftover, pending)
     if proof is None:
         return
     key, info, box, rest = proof
     del leftover, proof
     # A mesh peer is trusted, and often no node of the tailnet.
-    can_mesh = server.is_mesh_key(info.mesh_key)
+    can_mesh = state.is_mesh_key(info.mesh_key)
     if not can_mesh:
-        await _admit(server, transport, key, pending)
+        await _admit(state, transport, key, pending)
     if pending is not None:
         pending.log_in()
     now = trio.current_time()
-    connection = Connection(
-        server,
+    connection = Client(
+        state,
         transport,
         key,
         now=now,
@@ -81,57 +81,57 @@ async def serve(
     fields["client"] = short(key)
     if can_mesh:
         fields["mesh"] = "peer"
-    server.hub.join(connection, server.claim_time())
-    server.schedule(connection, now)
+    state.hub.join(connection, state.claim_time())
+    state.schedule(connection, now)
     try:
         presence.joined(connection)
-        limit = NO_LIMIT if can_mesh else server.rate_limit
+        limit = NO_LIMIT if can_mesh else state.rate_limit
         server_info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit
-        is_worth_a_line = server.is_worth_a_line("joined", fields["client"], transport.remote.host)
+        is_worth_a_line = state.is_worth_a_line("joined", fields["client"], transport.remote.host)
         (logger.info if is_worth_a_line else logger.debug)("joined", **fields)
         await _read(connection, rest)
     finally:
-        server.unschedule(connection)
-        told = server.hub.leave(connection)
+        state.unschedule(connection)
+        told = state.hub.leave(connection)
         presence.left(connection)
         connection.discard_queue()
         for member in told:
             member.peer_disconnected(key)
 
 
-async def serve_sibling(server: Server, transport: Transport) -> None:
+async def serve_sibling(state: RelayState, transport: Transport) -> None:
     """Serve another worker of this relay, which is no client: nobody is told of it.
 
     What comes by a public port must never get here. Raises a ConnectionEnd where the worker does
     not leave in good order.
     """
-    transport.write(frames.server_key(server.public_key))
-    proof = await _login(server, transport, b"")
+    transport.write(frames.server_key(state.public_key))
+    proof = await _login(state, transport, b"")
     if proof is None:
         return
     key, info, box, rest = proof
-    if key != server.public_key or not server.is_sibling_key(info.mesh_key):
+    if key != state.public_key or not state.is_sibling_key(info.mesh_key):
         raise LoginRefused("it is no worker of this relay")
     now = trio.current_time()
-    connection = Connection(server, transport, key, now=now, can_mesh=True)
+    connection = Client(state, transport, key, now=now, can_mesh=True)
     connection.sibling = True
     # Without them an idle link would not last.
-    server.schedule_keep_alive(connection, now)
+    state.schedule_keep_alive(connection, now)
     try:
         connection.send_control(login.seal_server_info(box))
         await _read(connection, rest)
     finally:
-        server.unschedule(connection)
-        server.sibling_watchers.pop(connection, None)
+        state.unschedule(connection)
+        state.sibling_watchers.pop(connection, None)
         connection.discard_queue()
 
 
-async def _read(connection: Connection, rest: bytearray) -> None:
+async def _read(connection: Client, rest: bytearray) -> None:
     try:
-        await Reader(connection.server, connection).run(rest)
+        await Reader(connection.state, connection).run(rest)
     except PeerVanished:
         # Whoever ended the connection from outside knows the reason.
         if connection.ending is not None:
@@ -139,18 +139,20 @@ async def _read(connection: Connection, rest: bytearray) -> None:
         raise
 
 
-async def _admit(server: Server, transport: Transport, key: bytes, pending: Pending | None) -> None:
+async def _admit(
+    state: RelayState, transport: Transport, key: bytes, pending: Pending | None
+) -> None:
     """Let nobody in who does not belong (Go: verifyClient). Raises NotAdmitted.
 
     Raises PeerVanished where `pending` is ended meanwhile.
     """
-    if server.gate is None:
+    if state.admission is None:
         return
     with trio.CancelScope() as scope:
         if pending is not None:
             pending.cancel = scope.cancel
             pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
-        verdict = await server.gate.admit(Question(key, transport.remote.host))
+        verdict = await state.admission.admit(Question(key, transport.remote.host))
         # One answer may be what many wait for.
         await transport.turn()
     if scope.cancelled_caught:
@@ -160,7 +162,7 @@ async def _admit(server: Server, transport: Transport, key: bytes, pending: Pend
         reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
         raise NotAdmitted(reason, certain=verdict.certain)
     if not verdict.certain:
-        server.unasked.add(key)
+        state.unasked.add(key)
 
 
 def _is_whole_login(leftover: bytes) -> bool:
@@ -170,7 +172,7 @@ def _is_whole_login(leftover: bytes) -> bool:
 
 
 async def _login(
-    server: Server, transport: Transport, leftover: bytes, pending: Pending | None = None
+    state: RelayState, transport: Transport, leftover: bytes, pending: Pending | None = None
 ) -> tuple[bytes, ClientInfo, Box, bytearray] | None:
     """Read the client's proof of its key; None if it leaves without a byte of it.
 
@@ -183,19 +185,19 @@ async def _login(
         budget = ReadBudget()
         while (size := login.client_info_size(received)) is None or len(received) < size:
             await transport.wait_readable()
-            count = transport.read_into(server.view)
+            count = transport.read_into(state.view)
             if count < 0:
                 if not received:
                     return None
                 raise PeerVanished("the connection was closed in the middle of the login")
             if not budget.spend(count):
                 raise LoginRefused("the client info comes in too many pieces")
-            received += server.view[:count]
+            received += state.view[:count]
             if pending is not None:
                 pending.hold(len(received) + transport.held)
         payload = bytes(received[HEADER_LENGTH:size])
         del received[:size]
-        key, info, box = login.open_client_info(server.private_key, payload)
+        key, info, box = login.open_client_info(state.private_key, payload)
         return key, info, box, received
     await transport.turn()
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")

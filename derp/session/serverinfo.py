@@ -11,30 +11,30 @@ import trio
 from nacl.public import Box, PublicKey
 
 from derp.files.ratelimit import RateConfig
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire import login
 
 CLIENTS_A_TURN: Final = 16
 """Clients told in one turn of the event loop: each takes a multiplication on Curve25519."""
 
 
-def apply(server: Server, nursery: trio.Nursery, limit: RateConfig) -> None:
+def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
     """Put a limit in force for every client now, and have a task tell them if it is another one."""
-    is_news = limit != server.rate_limit
-    server.set_rate_limit(limit)
+    is_news = limit != state.rate_limit
+    state.set_rate_limit(limit)
     if is_news:
-        nursery.start_soon(_tell, server, limit)
+        nursery.start_soon(_tell, state, limit)
 
 
-async def _tell(server: Server, limit: RateConfig) -> None:
+async def _tell(state: RelayState, limit: RateConfig) -> None:
     """Tell all clients of a limit, unless another one comes meanwhile."""
-    for number, member in enumerate([*server.hub.members]):
+    for number, member in enumerate([*state.hub.members]):
         if number % CLIENTS_A_TURN == 0:
             await trio.lowlevel.checkpoint()
-            if server.rate_limit is not limit:
+            if state.rate_limit is not limit:
                 return
-        if member in server.hub.members and not member.can_mesh:
-            box = Box(server.private_key, PublicKey(member.key))
+        if member in state.hub.members and not member.can_mesh:
+            box = Box(state.private_key, PublicKey(member.key))
             info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
             # As many as the operator brings about.
             member.send_control(info, must=True)

@@ -11,7 +11,7 @@ import trio
 from nacl.public import PrivateKey
 
 from derp import log
-from derp.admission.judge import Judge
+from derp.admission.judge import Admission
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.metrics import Metrics
 from derp.net.lobby import Lobby
@@ -20,12 +20,12 @@ from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
-from derp.relay.timerwheel import Wheel
+from derp.relay.timerwheel import TimerWheel
 from derp.relay.tokenbucket import TokenBucket
 from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
 
 if TYPE_CHECKING:
-    from derp.session.client import Connection
+    from derp.session.client import Client
     from derp.session.sender import Sender
 
 KEEP_ALIVE: Final = 40.0
@@ -81,7 +81,7 @@ def _client_events() -> log.ClientEvents:
 
 
 @attrs.define(eq=False)
-class Server:
+class RelayState:
     """One relay: its key, who is connected, what is counted, and the buffer for reading.
 
     `buffer` belongs to whichever task runs, from the end of one await to the beginning of its
@@ -94,7 +94,7 @@ class Server:
     write_timeout: float
     """Seconds for which a client may take nothing; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
-    gate: Judge | None = attrs.field(default=None, repr=False)
+    admission: Admission | None = attrs.field(default=None, repr=False)
     """Says who may log in; None where everybody may."""
     unasked: set[bytes] = attrs.field(init=False, factory=set, repr=False)
     """Keys that were admitted since nobody could be asked; some of them may have left."""
@@ -111,14 +111,14 @@ class Server:
     """The connections that have not logged in."""
     client_events: log.ClientEvents = attrs.field(init=False, factory=_client_events, repr=False)
     public_key: bytes = attrs.field(init=False)
-    hub: "Hub[Connection, Forwarder, Sibling]" = attrs.field(init=False, factory=Hub)
-    keep_alives: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
-    round_trips: "Wheel[Connection]" = attrs.field(init=False, factory=Wheel)
-    watchers: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
+    hub: "Hub[Client, Forwarder, Sibling]" = attrs.field(init=False, factory=Hub)
+    keep_alives: "TimerWheel[Client]" = attrs.field(init=False, factory=TimerWheel)
+    round_trips: "TimerWheel[Client]" = attrs.field(init=False, factory=TimerWheel)
+    watchers: "dict[Client, None]" = attrs.field(init=False, factory=dict)
     """The mesh peers that are told who comes and goes."""
     siblings: dict[Sibling, None] = attrs.field(init=False, factory=dict)
     """The links to other workers."""
-    sibling_watchers: "dict[Connection, None]" = attrs.field(init=False, factory=dict)
+    sibling_watchers: "dict[Client, None]" = attrs.field(init=False, factory=dict)
     """The other workers' connections here, on which they are told who comes and goes here."""
     sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
     """The peers with something queued, each with a task that sends it."""
@@ -192,7 +192,7 @@ class Server:
         for connection in self.hub.members:
             connection.bucket = None if connection.can_mesh else self.bucket(now)
 
-    def schedule(self, connection: "Connection", now: float) -> None:
+    def schedule(self, connection: "Client", now: float) -> None:
         """Make the first keep-alive and the first round-trip sample of a connection due."""
         self.schedule_keep_alive(connection, now)
         if isinstance(connection.transport, TCPTransport):
@@ -200,12 +200,12 @@ class Server:
         else:
             self.metrics.no_round_trip(tcp=False)
 
-    def schedule_keep_alive(self, connection: "Connection", now: float) -> None:
+    def schedule_keep_alive(self, connection: "Client", now: float) -> None:
         """Make a connection's next keep-alive due."""
         jitter = random.uniform(0, KEEP_ALIVE_JITTER)  # noqa: S311 -- spreads load, hides nothing
         self.keep_alives.set(connection, now + KEEP_ALIVE + jitter)
 
-    def unschedule(self, connection: "Connection") -> None:
+    def unschedule(self, connection: "Client") -> None:
         """Forget a connection's timers."""
         self.keep_alives.discard(connection)
         self.round_trips.discard(connection)

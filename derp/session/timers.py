@@ -11,9 +11,9 @@ import trio
 
 from derp.errors import WriteTimeout
 from derp.net.tcp import TCPTransport
-from derp.session.client import Connection
+from derp.session.client import Client
 from derp.session.sender import Sender
-from derp.session.state import ROUND_TRIP_EVERY, Server
+from derp.session.state import ROUND_TRIP_EVERY, RelayState
 from derp.wire.frames import KEEP_ALIVE
 
 TICK: Final = 0.5
@@ -30,7 +30,7 @@ _RTT_OFFSET: Final = 68
 """Of tcpi_rtt, in microseconds, in Linux's `struct tcp_info`."""
 
 
-async def run(server: Server) -> NoReturn:
+async def run(state: RelayState) -> NoReturn:
     """Look at the clock for ever."""
     start = trio.current_time()
     ticks = 0
@@ -38,31 +38,33 @@ async def run(server: Server) -> NoReturn:
         ticks += 1
         await trio.sleep_until(start + ticks * TICK)
         now = trio.current_time()
-        await look_at_queues(server, now)
-        for number, connection in enumerate(server.keep_alives.due(now), 1):
-            server.schedule_keep_alive(connection, now)
+        await look_at_queues(state, now)
+        for number, connection in enumerate(state.keep_alives.due(now), 1):
+            state.schedule_keep_alive(connection, now)
             connection.send_control(KEEP_ALIVE)
             if not number % TOLD_AT_ONCE:
                 await trio.lowlevel.checkpoint()
-        for number, connection in enumerate(server.round_trips.due(now), 1):
-            server.round_trips.set(connection, now + ROUND_TRIP_EVERY)
+        for number, connection in enumerate(state.round_trips.due(now), 1):
+            state.round_trips.set(connection, now + ROUND_TRIP_EVERY)
             sample_round_trip(connection)
             if not number % TOLD_AT_ONCE:
                 await trio.lowlevel.checkpoint()
 
 
-async def look_at_queues(server: Server, now: float) -> None:
+async def look_at_queues(state: RelayState, now: float) -> None:
     """Drop what has waited too long, and end the connections whose peers are stuck."""
     done = 0
-    for sender in list(server.sending):
-        while sender in server.sending:
+    for sender in list(state.sending):
+        while sender in state.sending:
             if done >= AT_ONCE:
                 done = 0
                 await trio.lowlevel.checkpoint()
                 continue
             if end_if_stuck(sender, now):
                 done += END_COST
-            dropped = sender.outbox.expire(now, max(1, AT_ONCE - done)) if sender.outbox else 0
+            dropped = (
+                sender.send_queue.expire(now, max(1, AT_ONCE - done)) if sender.send_queue else 0
+            )
             done += 1 + dropped
             if done < AT_ONCE:
                 break
@@ -78,15 +80,15 @@ def end_if_stuck(sender: Sender, now: float) -> bool:
     if sender.transport.taken != taken:
         sender.progress = (sender.transport.taken, now)
     elif timeout and now - since > timeout and sender.ending is None:
-        sender.server.metrics.sclient_write_timeouts += 1
+        sender.state.metrics.sclient_write_timeouts += 1
         sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
         return True
     return False
 
 
-def sample_round_trip(connection: Connection) -> None:
+def sample_round_trip(connection: Client) -> None:
     """Count the kernel's estimate of the round-trip time of a connection that is TCP."""
-    metrics = connection.server.metrics
+    metrics = connection.state.metrics
     transport = connection.transport
     try:
         info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""

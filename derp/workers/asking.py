@@ -9,7 +9,7 @@ Call = Callable[[str, Json], Awaitable[Json]]
 """Asks the supervisor; see Control.call. Raises ControlLost."""
 
 
-class Crew(Protocol):
+class Workers(Protocol):
     """All workers, to be asked."""
 
     @property

@@ -28,7 +28,7 @@ from derp.certificates.following import Following, load
 from derp.certificates.plan import Plan
 from derp.certificates.tasks import Announce, Certificates
 from derp.errors import ControlLost
-from derp.workers.asking import Call, Crew
+from derp.workers.asking import Call, Workers
 from derp.workers.rpc import Handler, Json
 
 _SHOW: Final = "certificates.show"
@@ -45,14 +45,14 @@ class CertificatesForWorkers:
     `handlers` are for the control connection of each of them.
     """
 
-    def __init__(self, certificates: Certificates, crew: Crew) -> None:
+    def __init__(self, certificates: Certificates, pool: Workers) -> None:
         self._certificates = certificates
-        self._crew = crew
+        self._pool = pool
         self._up: dict[Challenge, Json] = {}
         self._last_id = 0
         self.handlers: dict[str, Handler] = {_WANTED: self._wanted}
 
-    def setup(self) -> Json:
+    def handover(self) -> Json:
         """Return what a worker is told that starts now: the part for `follow`.
 
         It is reached by `each` from the same moment on; else it would miss what comes between.
@@ -72,17 +72,17 @@ class CertificatesForWorkers:
         """Have all workers answer `challenge`; those that are late don't hold up the order."""
         self._last_id += 1
         self._up[challenge] = told = {"id": self._last_id, **_told(challenge)}
-        await self._crew.each(_SHOW, told)
+        await self._pool.each(_SHOW, told)
 
     async def hide(self, challenge: Challenge) -> None:
         """Have no worker answer `challenge` any longer."""
         told = self._up.pop(challenge, None)
         if told is not None:
-            await self._crew.each(_HIDE, told["id"])
+            await self._pool.each(_HIDE, told["id"])
 
     async def renewed(self) -> None:
         """Have all workers look at the files."""
-        await self._crew.each(_LOOK, self._addresses())
+        await self._pool.each(_LOOK, self._addresses())
 
     async def _wanted(self, body: Json) -> Json:
         address = parse_ip(body)

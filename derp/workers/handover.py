@@ -18,7 +18,7 @@ from derp.workers.rpc import Json
 
 
 @attrs.frozen(kw_only=True)
-class Setup:
+class Handover:
     """As the first message on the control connection; bytes are in hex there."""
 
     code: str
@@ -67,7 +67,7 @@ class Setup:
         }
 
     @classmethod
-    def from_json(cls, message: Json) -> "Setup":
+    def from_json(cls, message: Json) -> "Handover":
         """Read what `to_json` has made."""
         mesh_key = message["mesh_key"]
         return cls(

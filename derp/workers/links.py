@@ -35,7 +35,7 @@ from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Endpoint, Transport
 from derp.session import presence, serve
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.frames import KEY_LENGTH
 from derp.wire.linkframes import split_claim
 
@@ -55,24 +55,24 @@ class SiblingLink(Link):
 
     __slots__ = ("frames",)
 
-    def __init__(self, server: Server, transport: Transport, key: bytes, *, now: float) -> None:
-        super().__init__(server, transport, key, now=now)
+    def __init__(self, state: RelayState, transport: Transport, key: bytes, *, now: float) -> None:
+        super().__init__(state, transport, key, now=now)
         self.frames: dict[bytes, bytes] = {}
         """For each key in `present`, the PeerPresent frame that tells of it."""
 
     async def serve(self, received: bytes) -> None:
         """Hear who comes and goes until the other worker ends; see Link."""
-        self.server.siblings[self] = None
+        self.state.siblings[self] = None
         await super().serve(received)
 
     def _forget(self) -> list[bytes]:
-        server = self.server
-        del server.siblings[self]
-        lost = server.hub.remove_sibling_link(self.present, self)
+        state = self.state
+        del state.siblings[self]
+        lost = state.hub.remove_sibling_link(self.present, self)
         self.frames.clear()
-        if not server.stopping:
-            presence.lost_elsewhere(server, lost)
-        return server.hub.awaited(lost)
+        if not state.stopping:
+            presence.lost_elsewhere(state, lost)
+        return state.hub.awaited(lost)
 
     def _add(self, payload: bytes) -> None:
         """Note that a client is there, or has been heard of there."""
@@ -81,16 +81,16 @@ class SiblingLink(Link):
         self._note(key)
         is_news = self.frames.get(key) != frame
         self.frames[key] = frame
-        hub = self.server.hub
+        hub = self.state.hub
         hub.add_sibling(key, self, claim)
         if is_news and key not in hub.active and hub.siblings.best[key] is self:
-            presence.came_elsewhere(self.server, key, frame)
+            presence.came_elsewhere(self.state, key, frame)
 
     def _remove(self, key: bytes) -> None:
-        for member in self.server.hub.remove_sibling(key, self):
+        for member in self.state.hub.remove_sibling(key, self):
             member.peer_disconnected(key)
         if self.frames.pop(key, None) is not None:
-            presence.left_elsewhere(self.server, key)
+            presence.left_elsewhere(self.state, key)
 
 
 @attrs.define(eq=False)
@@ -98,28 +98,28 @@ class SiblingKeeper(Keeper):
     """Keeps the link to another worker."""
 
     async def _log_in(self, transport: Transport, received: bytes) -> tuple[bytes, bytes] | None:
-        return await log_in(self.server, transport, received, sibling=True)
+        return await log_in(self.state, transport, received, sibling=True)
 
     def _make_link(self, transport: Transport, key: bytes) -> Link:
-        return SiblingLink(self.server, transport, key, now=trio.current_time())
+        return SiblingLink(self.state, transport, key, now=trio.current_time())
 
     def _tell_of_link(self, link: Link) -> None:
         logger.debug("meshed", other=self.name, address=str(link.transport.remote))
 
     def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
         # A worker that has not said so has died, or is in trouble.
-        if reason != RESTARTS and not self.server.stopping:
+        if reason != RESTARTS and not self.state.stopping:
             logger.warning("link lost", other=self.name, reason=reason, **fields)
 
 
-def keepers(server: Server, doors: Sequence[bytes], own: int) -> list[Keeper]:
+def keepers(state: RelayState, doors: Sequence[bytes], own: int) -> list[Keeper]:
     """Make what keeps the links of worker `own`, one for each other worker.
 
     `doors` are the abstract addresses of all workers, in their order.
     """
     return [
         SiblingKeeper(
-            server,
+            state,
             f"worker {number}",
             partial(knock, door, number),
             Backoff(first=FIRST, longest=LONGEST),
@@ -143,7 +143,7 @@ async def knock(door: bytes, number: int) -> tuple[Transport, bytes]:
     return TCPTransport(sock, Endpoint("worker", number), Endpoint("worker", 0)), b""
 
 
-async def answer(door: socket.socket, server: Server, nursery: trio.Nursery) -> NoReturn:
+async def answer(door: socket.socket, state: RelayState, nursery: trio.Nursery) -> NoReturn:
     """Let the other workers in that knock at `door`, a listening socket, which stays open.
 
     `nursery` owns their tasks.
@@ -164,8 +164,8 @@ async def answer(door: socket.socket, server: Server, nursery: trio.Nursery) -> 
             logger.debug("a process of another user has knocked", user=user)
             sock.close()
             continue
-        server.poller.add_urgent(sock.fileno())
-        nursery.start_soon(_connection, server, sock)
+        state.poller.add_urgent(sock.fileno())
+        nursery.start_soon(_connection, state, sock)
 
 
 def _user(sock: socket.socket) -> int:
@@ -174,12 +174,12 @@ def _user(sock: socket.socket) -> int:
     return int(_CREDENTIALS.unpack(packed)[1])
 
 
-async def _connection(server: Server, sock: socket.socket) -> None:
+async def _connection(state: RelayState, sock: socket.socket) -> None:
     """Serve another worker; the only place where the end of that is told."""
     end: ConnectionEnd | None = None
     transport = TCPTransport(sock, Endpoint("worker", 0), Endpoint("worker", 0))
     try:
-        await serve.serve_sibling(server, transport)
+        await serve.serve_sibling(state, transport)
     except ConnectionEnd as error:
         end = error.without_frames()
     except Exception:
@@ -188,7 +188,7 @@ async def _connection(server: Server, sock: socket.socket) -> None:
     finally:
         with contextlib.suppress(OSError):
             if (fd := sock.fileno()) >= 0:
-                server.poller.drop_urgent(fd)
+                state.poller.drop_urgent(fd)
         transport.close()
     if isinstance(end, LoginRefused):
         logger.warning("refused who has knocked", reason=f"{end.reason}: {end}")

@@ -13,7 +13,7 @@ import attrs
 
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import Gauges, Histogram, Metrics, Process
-from derp.workers.snapshot import Share, counters
+from derp.workers.snapshot import Snapshot, counters
 from stun.server import Stats
 
 GAUGES: Final = frozenset(
@@ -31,41 +31,43 @@ GAUGES: Final = frozenset(
 _AVERAGE: Final = "average_queue_duration_ms"
 
 
-def merge(shares: Sequence[Share], ended: Sequence[Share] = ()) -> Share:
-    """Return what the processes of `shares` are together, after those that have `ended`.
+def merge(snapshots: Sequence[Snapshot], ended: Sequence[Snapshot] = ()) -> Snapshot:
+    """Return what the processes of `snapshots` are together, after those that have `ended`.
 
     The first one stands for the relay: its version, start, network and certificates are shown.
     There has to be one. Those of `ended` are made by `retired`.
     """
-    everybody = [*shares, *ended]
+    everybody = [*snapshots, *ended]
     repeated: Counter[bytes] = Counter()
-    for share in shares:
-        repeated.update(share.repeated)
+    for snapshot in snapshots:
+        repeated.update(snapshot.repeated)
     several = {key: count for key, count in repeated.items() if count > 1}
-    return Share(
-        pid=shares[0].pid,
-        taken=shares[0].taken,
-        metrics=_add_metrics([share.metrics for share in everybody], _average(shares)),
-        gauges=_add_gauges([share.gauges for share in everybody], several.values()),
-        stun=Stats(**_add_counters(Stats, [share.stun for share in everybody])),
-        names=BootstrapDNS(**_add_counters(BootstrapDNS, [share.names for share in everybody])),
-        members=sum(share.members for share in shares),
+    return Snapshot(
+        pid=snapshots[0].pid,
+        taken=snapshots[0].taken,
+        metrics=_add_metrics([snapshot.metrics for snapshot in everybody], _average(snapshots)),
+        gauges=_add_gauges([snapshot.gauges for snapshot in everybody], several.values()),
+        stun=Stats(**_add_counters(Stats, [snapshot.stun for snapshot in everybody])),
+        names=BootstrapDNS(
+            **_add_counters(BootstrapDNS, [snapshot.names for snapshot in everybody])
+        ),
+        members=sum(snapshot.members for snapshot in snapshots),
         repeated=several,
-        links=[link for share in shares for link in share.links],
+        links=[link for snapshot in snapshots for link in snapshot.links],
     )
 
 
-def retired(share: Share) -> Share:
+def retired(snapshot: Snapshot) -> Snapshot:
     """Return what is left of a process that has ended: what it had counted."""
-    metrics = _add_metrics([share.metrics], 0.0)
+    metrics = _add_metrics([snapshot.metrics], 0.0)
     for name in GAUGES:
         value = getattr(metrics, name)
         setattr(metrics, name, dict.fromkeys(value, 0) if isinstance(value, dict) else 0)
-    process = share.gauges.process
+    process = snapshot.gauges.process
     if process is not None:
         process = attrs.evolve(process, open_fds=0, max_fds=0, resident_bytes=0, virtual_bytes=0)
     gauges = attrs.evolve(
-        share.gauges,
+        snapshot.gauges,
         tasks=0,
         process=process,
         clients_total=0,
@@ -79,16 +81,16 @@ def retired(share: Share) -> Share:
         queue_bytes=0,
         queue_limit_bytes=0,
     )
-    return attrs.evolve(share, metrics=metrics, gauges=gauges, members=0, repeated={}, links=())
+    return attrs.evolve(snapshot, metrics=metrics, gauges=gauges, members=0, repeated={}, links=())
 
 
-def _average(shares: Sequence[Share]) -> float:
+def _average(snapshots: Sequence[Snapshot]) -> float:
     """Return the time in queues of a packet, whichever process has sent it."""
-    sent = sum(share.metrics.packets_sent for share in shares)
-    weights = [share.metrics.packets_sent / sent if sent else 0.0 for share in shares]
+    sent = sum(snapshot.metrics.packets_sent for snapshot in snapshots)
+    weights = [snapshot.metrics.packets_sent / sent if sent else 0.0 for snapshot in snapshots]
     if not sent:
-        weights = [1 / len(shares)] * len(shares)
-    times = [share.metrics.average_queue_duration_ms for share in shares]
+        weights = [1 / len(snapshots)] * len(snapshots)
+    times = [snapshot.metrics.average_queue_duration_ms for snapshot in snapshots]
     return sum(time * weight for time, weight in zip(times, weights, strict=True))
 
 

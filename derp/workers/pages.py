@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import derp
-from derp.admission.checker import Gate
+from derp.admission.checker import Checker
 from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import Gauges, Metrics, process, render, render_expvar
 from derp.service.status import (
     Age,
-    Fact,
+    StatusRow,
+    admission_facts,
+    admission_problems,
     certificate,
     certificate_facts,
-    gate_facts,
-    gate_problems,
     relay_facts,
     tasks,
 )
-from derp.workers.asking import Crew
+from derp.workers.asking import Workers
 from derp.workers.merge import merge, retired
 from derp.workers.rpc import Handler, Json
-from derp.workers.snapshot import Share, load
+from derp.workers.snapshot import Snapshot, load
 from derp.workers.workerpages import CHECK, EXPVARS, FACTS, PROBLEMS, SHARE, TRAFFIC, VARZ
 from stun.server import Stats
 
@@ -34,7 +34,7 @@ _SILENT: Final = "does not answer"
 _RESTARTING: Final = "is being restarted"
 
 
-class Life(NamedTuple):
+class WorkerStatus(NamedTuple):
     """How a worker is."""
 
     pid: int | None
@@ -43,10 +43,10 @@ class Life(NamedTuple):
     alive: bool
 
 
-class Pages:
+class SupervisorPages:
     """What the supervisor answers to the workers, who answer by HTTP: `handlers`.
 
-    `each` of the crew has to give up well before a worker gives up the supervisor: else a worker
+    `each` of the pool has to give up well before a worker gives up the supervisor: else a worker
     that is stuck is not named, and takes all pages away.
     """
 
@@ -54,12 +54,12 @@ class Pages:
         self,
         config: Config,
         metrics: Metrics,
-        gate: Gate | None,
+        admission: Checker | None,
         certificates: Certificates | None,
-        crew: Crew,
-        lives: Callable[[], Sequence[Life]],
+        pool: Workers,
+        lives: Callable[[], Sequence[WorkerStatus]],
     ) -> None:
-        """Show `metrics`, `gate` and `certificates`, which the supervisor has for all workers.
+        """Show `metrics`, `admission` and `certificates`, which the supervisor has for all workers.
 
         `lives` says how each worker is, in the order of their numbers.
         """
@@ -72,14 +72,14 @@ class Pages:
         }
         self._config = config
         self._metrics = metrics
-        self._gate = gate
+        self._admission = admission
         self._statuses = () if certificates is None else certificates.statuses
-        self._crew = crew
+        self._pool = pool
         self._lives = lives
         self._age = Age()
-        self._last: dict[int, Share] = {}
+        self._last: dict[int, Snapshot] = {}
         """Of each worker, what it said last."""
-        self._ended: list[Share] = []
+        self._ended: list[Snapshot] = []
         """At most one: all processes that others have taken the place of."""
 
     async def _varz(self, _: Json) -> Json:
@@ -90,53 +90,53 @@ class Pages:
         whole = await self._whole()
         return render_expvar(whole.metrics, whole.gauges, whole.stun, whole.names)
 
-    async def _whole(self) -> Share:
+    async def _whole(self) -> Snapshot:
         """Return what all processes are together, those that have ended too."""
         await self._ask()
         lives = self._lives()
-        shares, ended = [self._own(lives)], [*self._ended]
-        for number, share in self._last.items():
+        snapshots, ended = [self._own(lives)], [*self._ended]
+        for number, snapshot in self._last.items():
             # One that lives and is late is taken for what it was.
-            if lives[number].alive and lives[number].pid == share.pid:
-                shares.append(share)
+            if lives[number].alive and lives[number].pid == snapshot.pid:
+                snapshots.append(snapshot)
             else:
-                ended.append(retired(share))
-        return merge(shares, ended)
+                ended.append(retired(snapshot))
+        return merge(snapshots, ended)
 
     async def _facts(self, _: Json) -> Json:
-        shares = await self._ask()
-        clients = sum(share.members for share in shares.values())
+        snapshots = await self._ask()
+        clients = sum(snapshot.members for snapshot in snapshots.values())
         return [
             *relay_facts(
                 *(self._config, self._age, clients),
-                sum(share.gauges.queue_bytes for share in shares.values()),
-                sum(share.gauges.queue_limit_bytes for share in shares.values()),
+                sum(snapshot.gauges.queue_bytes for snapshot in snapshots.values()),
+                sum(snapshot.gauges.queue_limit_bytes for snapshot in snapshots.values()),
             ),
-            *self._worker_facts(shares),
+            *self._worker_facts(snapshots),
             *certificate_facts(self._statuses),
-            *gate_facts(self._gate),
+            *admission_facts(self._admission),
         ]
 
-    def _worker_facts(self, shares: Mapping[int, Share]) -> Iterable[Fact]:
+    def _worker_facts(self, snapshots: Mapping[int, Snapshot]) -> Iterable[StatusRow]:
         for number, life in enumerate(self._lives()):
-            share = shares.get(number)
+            snapshot = snapshots.get(number)
             state = _SILENT if life.alive else _RESTARTING
-            if life.alive and share is not None:
-                state = f"{share.members} clients, process {share.pid}"
+            if life.alive and snapshot is not None:
+                state = f"{snapshot.members} clients, process {snapshot.pid}"
             yield f"Worker {number}", f"{state}, restarts: {life.restarts}"
-            for what, value in () if share is None else share.links:
+            for what, value in () if snapshot is None else snapshot.links:
                 yield f"{what} from worker {number}", value
 
     async def _problems(self, _: Json) -> Json:
-        answers = await self._crew.each(CHECK)
+        answers = await self._pool.each(CHECK)
         problems = []
         for number, life in enumerate(self._lives()):
             found = _problems_of(life, answers.get(number))
             problems += [f"worker {number}: {problem}" for problem in found]
-        return [*problems, *gate_problems(self._gate)]
+        return [*problems, *admission_problems(self._admission)]
 
     async def _traffic(self, _: Json) -> Json:
-        answers = await self._crew.each(TRAFFIC)
+        answers = await self._pool.each(TRAFFIC)
         return [
             # The same connection number may be given by several workers.
             [f"{number} {connection}", *rest]
@@ -144,21 +144,21 @@ class Pages:
             for connection, *rest in traffic
         ]
 
-    async def _ask(self) -> dict[int, Share]:
+    async def _ask(self) -> dict[int, Snapshot]:
         """Ask all workers; return what those said who answered."""
-        answers = await self._crew.each(SHARE)
-        shares = {number: load(answer) for number, answer in answers.items()}
-        for number, share in shares.items():
+        answers = await self._pool.each(SHARE)
+        snapshots = {number: load(answer) for number, answer in answers.items()}
+        for number, snapshot in snapshots.items():
             last = self._last.get(number)
             # Several may ask at once, and get their answers in any order.
-            if last is not None and last.taken >= share.taken:
+            if last is not None and last.taken >= snapshot.taken:
                 continue
-            if last is not None and last.pid != share.pid:
+            if last is not None and last.pid != snapshot.pid:
                 self._ended = [merge([*self._ended, retired(last)])]
-            self._last[number] = share
-        return shares
+            self._last[number] = snapshot
+        return snapshots
 
-    def _own(self, lives: Sequence[Life]) -> Share:
+    def _own(self, lives: Sequence[WorkerStatus]) -> Snapshot:
         """Return the supervisor's own share, which stands for the relay."""
         gauges = Gauges(
             version=derp.__version__,
@@ -181,7 +181,7 @@ class Pages:
             workers=sum(life.alive for life in lives),
             worker_restarts=sum(life.restarts for life in lives),
         )
-        return Share(
+        return Snapshot(
             pid=0,
             taken=0.0,
             metrics=self._metrics,
@@ -191,7 +191,7 @@ class Pages:
         )
 
 
-def _problems_of(life: Life, found: Sequence[str] | None) -> Sequence[str]:
+def _problems_of(life: WorkerStatus, found: Sequence[str] | None) -> Sequence[str]:
     """Return what is wrong with a worker, which has `found` that itself, or has not answered."""
     if not life.alive:
         return [_RESTARTING]

@@ -24,9 +24,9 @@ from derp import log
 from derp.errors import ControlLost
 from derp.net.backoff import Backoff
 from derp.workers import watchdog
-from derp.workers.handover import Setup
-from derp.workers.pages import Life
-from derp.workers.rpc import Control, Handler, Json, send_first
+from derp.workers.handover import Handover
+from derp.workers.pages import WorkerStatus
+from derp.workers.rpc import RPC, Handler, Json, send_first
 
 ANSWER_WITHIN: Final = 3.0
 """Seconds that a worker has to answer in: whoever asks the supervisor waits longer for that."""
@@ -48,14 +48,14 @@ logger = log.get("workers")
 
 
 @attrs.define(eq=False)
-class Place:
-    """A place in the crew, and the process that has it at the moment."""
+class Slot:
+    """A place in the pool, and the process that has it at the moment."""
 
     index: int
     pid: int = 0
     """Of the last process."""
     restarts: int = 0
-    control: Control | None = None
+    control: RPC | None = None
     """None while there is no process."""
     process: trio.Process | None = None
     hangs: bool = False
@@ -68,20 +68,20 @@ class Place:
     """Set when it has ended for good."""
 
 
-class Crew:
-    """All workers. `setup` says what the worker of an index gets when it starts."""
+class WorkerPool:
+    """All workers. `handover` says what the worker of an index gets when it starts."""
 
     def __init__(
         self,
         size: int,
         arguments: Sequence[str],
-        setup: Callable[[int], Setup],
+        handover: Callable[[int], Handover],
         drain_time: float = 0.0,
     ) -> None:
-        self.places = [Place(index) for index in range(size)]
+        self.slots = [Slot(index) for index in range(size)]
         self._stopping = trio.Event()
         self._arguments = arguments
-        self._setup = setup
+        self._handover = handover
         self._closing = CLOSING + drain_time
 
     @property
@@ -92,11 +92,13 @@ class Crew:
     @property
     def size(self) -> int:
         """How many there are to be."""
-        return len(self.places)
+        return len(self.slots)
 
-    def lives(self) -> list[Life]:
+    def lives(self) -> list[WorkerStatus]:
         """Tell how each is."""
-        return [Life(place.pid, place.restarts, place.control is not None) for place in self.places]
+        return [
+            WorkerStatus(slot.pid, slot.restarts, slot.control is not None) for slot in self.slots
+        ]
 
     async def each(self, what: str, body: Json = None) -> dict[int, Json]:
         """Call all workers side by side; return the answers of those that gave one, by index.
@@ -105,30 +107,30 @@ class Crew:
         """
         answers: dict[int, Json] = {}
 
-        async def ask(place: Place, control: Control) -> None:
+        async def ask(slot: Slot, control: RPC) -> None:
             try:
-                answers[place.index] = await control.call(what, body)
+                answers[slot.index] = await control.call(what, body)
             except ControlLost as error:
-                logger.debug("a worker gave no answer", worker=place.index, reason=str(error))
+                logger.debug("a worker gave no answer", worker=slot.index, reason=str(error))
 
         with trio.move_on_after(ANSWER_WITHIN):
             async with trio.open_nursery() as nursery:
-                for place in self.places:
-                    if place.control is not None:
-                        nursery.start_soon(ask, place, place.control)
+                for slot in self.slots:
+                    if slot.control is not None:
+                        nursery.start_soon(ask, slot, slot.control)
         return answers
 
-    async def keep(self, place: Place, handlers: Mapping[str, Handler]) -> None:
-        """Keep a worker running until the crew stops, or until its first process never served."""
+    async def keep(self, slot: Slot, handlers: Mapping[str, Handler]) -> None:
+        """Keep a worker running until the pool stops, or until its first process never served."""
         backoff = Backoff(first=FIRST, longest=LONGEST)
         try:
             while True:
                 began = trio.current_time()
-                how = await self._live(place, handlers)
+                how = await self._live(slot, handlers)
                 if self._stopping.is_set():
                     break
-                if not place.serves:
-                    logger.error("a worker did not start", worker=place.index, reason=how)
+                if not slot.serves:
+                    logger.error("a worker did not start", worker=slot.index, reason=how)
                     break
                 wait = 0.0
                 if trio.current_time() - began > LASTED:
@@ -137,88 +139,88 @@ class Crew:
                     wait = backoff.next()
                 logger.error(
                     "a worker ended, and is started anew",
-                    worker=place.index,
+                    worker=slot.index,
                     reason=how,
                     seconds=round(wait, 1),
                 )
-                place.restarts += 1
+                slot.restarts += 1
                 with trio.move_on_after(wait):
                     await self._stopping.wait()
                     break
         finally:
-            place.begun.set()
-            place.gone.set()
+            slot.begun.set()
+            slot.gone.set()
 
     async def stop(self) -> None:
         """Have all drain and end; a drain and CLOSING seconds later at most they are ended."""
         self._stopping.set()
         with trio.move_on_after(self._closing):
             await self.each("worker.stop")
-            for place in self.places:
-                await place.gone.wait()
-        for place in self.places:
-            if place.process is not None:
-                logger.warning("a worker does not end, and is killed", worker=place.index)
-                place.process.kill()
-            await place.gone.wait()
+            for slot in self.slots:
+                await slot.gone.wait()
+        for slot in self.slots:
+            if slot.process is not None:
+                logger.warning("a worker does not end, and is killed", worker=slot.index)
+                slot.process.kill()
+            await slot.gone.wait()
 
-    async def _live(self, place: Place, handlers: Mapping[str, Handler]) -> str:
+    async def _live(self, slot: Slot, handlers: Mapping[str, Handler]) -> str:
         """Run one process from its start to its end; return how it ended."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             return _not_started(error)
         # From the moment of the setup on it is told what changes, and gets that when it runs.
-        place.control = control = Control(ours)
-        place.hangs = False
+        slot.control = control = RPC(ours)
+        slot.hangs = False
         serves = trio.Event()
 
         async def ready(_: Json) -> None:
-            place.serves = True
-            place.begun.set()
+            slot.serves = True
+            slot.begun.set()
             serves.set()
 
         control.handlers.update(handlers, **{"worker.ready": ready})
         try:
             with theirs:
-                setup = self._setup(place.index)
+                handover = self._handover(slot.index)
                 # Before there is a process that may end before it takes it.
-                send_first(ours, setup.to_json())
-                place.process = process = await trio.lowlevel.open_process(
+                send_first(ours, handover.to_json())
+                slot.process = process = await trio.lowlevel.open_process(
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
-                    pass_fds=[theirs.fileno(), *setup.descriptors],
+                    pass_fds=[theirs.fileno(), *handover.descriptors],
                     stdin=subprocess.DEVNULL,
                     env=_environment(),
                 )
-            place.pid = process.pid
+            slot.pid = process.pid
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._carry, place, control, process, serves)
+                nursery.start_soon(self._carry, slot, control, process, serves)
                 await process.wait()
                 nursery.cancel_scope.cancel()
         except OSError as error:
             return _not_started(error)
         finally:
-            place.control = None
+            slot.control = None
             # Without it, a worker drains and ends.
             ours.close()
-            if place.process is not None:
-                await _wait_for_end(place.process, self._closing)
-                place.process = None
-        return "it hung" if place.hangs else _how(process.returncode)
+            if slot.process is not None:
+                await _wait_for_end(slot.process, self._closing)
+                slot.process = None
+        return "it hung" if slot.hangs else _how(process.returncode)
 
     async def _carry(
-        self, place: Place, control: Control, process: trio.Process, serves: trio.Event
+        self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
         """Carry calls as long as the worker lives; one that hangs without its control is ended."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_if_hung, place, control, process, serves)
+            nursery.start_soon(self._end_if_hung, slot, control, process, serves)
             await control.run()
             nursery.cancel_scope.cancel()
         await trio.sleep(self._closing)
         process.kill()
 
     async def _end_if_hung(
-        self, place: Place, control: Control, process: trio.Process, serves: trio.Event
+        self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
         """End a process that does not come to serve, or hangs, unless all are to stop."""
         with trio.move_on_after(STARTING):
@@ -227,7 +229,7 @@ class Crew:
             ping = partial(control.call, "worker.well")
             await watchdog.until_hung(ping, partial(watchdog.activity, process.pid))
         if not self._stopping.is_set():
-            place.hangs = True
+            slot.hangs = True
             process.kill()
 
 

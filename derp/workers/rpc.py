@@ -2,7 +2,7 @@
 
     length, 4 bytes, big endian │ JSON in UTF-8
 
-    {"id": 7, "what": "gate.admit", "body": …}      a call
+    {"id": 7, "what": "admission.admit", "body": …}      a call
     {"re": 7, "body": …}                            its answer
     {"re": 7, "error": "one line"}                  or why there is none
 
@@ -47,7 +47,7 @@ class _Call:
     """None where the other end was lost."""
 
 
-class Control:
+class RPC:
     """One end. Its handlers say what is answered, and how, from the beginning of `run` on."""
 
     def __init__(self, sock: socket.socket) -> None:

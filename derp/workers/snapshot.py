@@ -12,7 +12,7 @@ from stun.server import Stats
 
 
 @attrs.frozen(kw_only=True)
-class Share:
+class Snapshot:
     """What a process has counted since its start, and what it is like at one moment."""
 
     pid: int
@@ -32,24 +32,27 @@ class Share:
     """Names and values for /debug/, of the links to other relays."""
 
 
-def dump(share: Share) -> dict[str, Any]:
+def dump(snapshot: Snapshot) -> dict[str, Any]:
     """Return what JSON can carry of a share; see `load`."""
     return {
-        "pid": share.pid,
-        "taken": share.taken,
+        "pid": snapshot.pid,
+        "taken": snapshot.taken,
         "metrics": {
-            field.name: _dump(getattr(share.metrics, field.name)) for field in attrs.fields(Metrics)
+            field.name: _dump(getattr(snapshot.metrics, field.name))
+            for field in attrs.fields(Metrics)
         },
-        "gauges": attrs.asdict(share.gauges, filter=lambda field, _: field.name != "certificates"),
-        "stun": _counters(share.stun),
-        "names": _counters(share.names),
-        "members": share.members,
-        "repeated": {key.hex(): count for key, count in share.repeated.items()},
-        "links": [list(link) for link in share.links],
+        "gauges": attrs.asdict(
+            snapshot.gauges, filter=lambda field, _: field.name != "certificates"
+        ),
+        "stun": _counters(snapshot.stun),
+        "names": _counters(snapshot.names),
+        "members": snapshot.members,
+        "repeated": {key.hex(): count for key, count in snapshot.repeated.items()},
+        "links": [list(link) for link in snapshot.links],
     }
 
 
-def load(found: Mapping[str, Any]) -> Share:
+def load(found: Mapping[str, Any]) -> Snapshot:
     """Make a share of what `dump` has returned in a process of the same version."""
     metrics = Metrics()
     for field in attrs.fields(Metrics):
@@ -58,7 +61,7 @@ def load(found: Mapping[str, Any]) -> Share:
     gauges = dict(found["gauges"])
     if gauges["process"] is not None:
         gauges["process"] = Process(**gauges["process"])
-    return Share(
+    return Snapshot(
         pid=found["pid"],
         taken=found["taken"],
         metrics=metrics,

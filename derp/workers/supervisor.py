@@ -1,6 +1,6 @@
 """The supervisor of the workers: all that a relay has once, and that serves nobody itself.
 
-    signals ──(memory channel)──► this function ──► crew ──► worker 0, 1, …   (processes)
+    signals ──(memory channel)──► this function ──► pool ──► worker 0, 1, …   (processes)
     certificates, which are ordered here                       │
     gate, which is asked here           ◄── control ──────────┘
     pages, which are put together here
@@ -27,12 +27,12 @@ from derp.net.resolver import Resolver
 from derp.service.announce import announce, announce_node
 from derp.service.run import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
 from derp.service.run import run as run_one_process
-from derp.service.startup import Prepared, prepare
-from derp.workers.admission import GateForWorkers
+from derp.service.startup import StartupResources, prepare
+from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import CertificatesForWorkers
-from derp.workers.handover import Setup, this_code
-from derp.workers.pages import Pages
-from derp.workers.pool import Crew, cores
+from derp.workers.handover import Handover, this_code
+from derp.workers.pages import SupervisorPages
+from derp.workers.pool import WorkerPool, cores
 from derp.workers.rpc import Handler
 
 _EVENTS: Final = 8
@@ -51,20 +51,20 @@ def run(config: Config, arguments: Sequence[str]) -> None:
         run_one_process(config)
         return
     with started(), contextlib.ExitStack() as stack:
-        prepared = prepare(config, stack, count)
+        resources = prepare(config, stack, count)
         doors = [stack.enter_context(open_door()) for _ in range(count)]
         calm_garbage_collector()
-        trio.run(serve, config, prepared, doors, arguments)
+        trio.run(serve, config, resources, doors, arguments)
 
 
 async def serve(
     config: Config,
-    prepared: Prepared,
+    resources: StartupResources,
     doors: Sequence[socket.socket],
     arguments: Sequence[str],
 ) -> None:
     """Keep the workers serving until a signal says to stop. Raises StartError."""
-    await Parent(config, prepared, doors, arguments).serve()
+    await Supervisor(config, resources, doors, arguments).serve()
 
 
 def open_door() -> socket.socket:
@@ -80,55 +80,55 @@ def open_door() -> socket.socket:
     return door
 
 
-class Parent:
+class Supervisor:
     """The one process that the workers have in common."""
 
     def __init__(
         self,
         config: Config,
-        prepared: Prepared,
+        resources: StartupResources,
         doors: Sequence[socket.socket],
         arguments: Sequence[str],
     ) -> None:
         self._config = config
-        self._prepared = prepared
+        self._resources = resources
         self._doors = doors
         self._sibling_key = secrets.token_bytes(32)
-        self._rate_limit = prepared.rate_limit
-        self._crew = Crew(len(prepared.shared), arguments, self._setup, config.drain_time)
-        self._pages = Pages(
-            *(config, prepared.metrics, prepared.own_gate, prepared.certificates),
-            *(self._crew, self._crew.lives),
+        self._rate_limit = resources.rate_limit
+        self._pool = WorkerPool(len(resources.shared), arguments, self._handover, config.drain_time)
+        self._pages = SupervisorPages(
+            *(config, resources.metrics, resources.own_checker, resources.certificates),
+            *(self._pool, self._pool.lives),
         )
-        self._certificates = self._gate = None
-        if prepared.certificates is not None:
-            self._certificates = CertificatesForWorkers(prepared.certificates, self._crew)
-        if prepared.own_gate is not None:
-            self._gate = GateForWorkers(prepared.own_gate, self._crew)
+        self._certificates = self._admission = None
+        if resources.certificates is not None:
+            self._certificates = CertificatesForWorkers(resources.certificates, self._pool)
+        if resources.own_checker is not None:
+            self._admission = SupervisorAdmission(resources.own_checker, self._pool)
         self._failed = False
         self._look_at_list, self._looks = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
         Resolver().install()
-        crew = self._crew
+        pool = self._pool
         to_parent, events = trio.open_memory_channel[Event](_EVENTS)
-        async with opened(self._prepared.gate), trio.open_nursery() as nursery:
+        async with opened(self._resources.admission), trio.open_nursery() as nursery:
             await nursery.start(hear_signals, to_parent)
             self._start_services(nursery)
-            for place in crew.places:
-                nursery.start_soon(crew.keep, place, self._handlers())
+            for slot in pool.slots:
+                nursery.start_soon(pool.keep, slot, self._handlers())
             nursery.start_soon(self._begin, to_parent)
             async for event in events:
                 if event is Event.STOP:
                     break
                 self._reload(nursery)
-            logger.info("stopping", workers=crew.size)
+            logger.info("stopping", workers=pool.size)
             # Who comes now is refused at once, unless systemd keeps the sockets.
-            for sockets in self._prepared.shared:
+            for sockets in self._resources.shared:
                 for sock in sockets.all:
                     sock.close()
-            await crew.stop()
+            await pool.stop()
             nursery.cancel_scope.cancel()
         if self._failed:
             raise StartError("not all workers have started; the lines above say why")
@@ -136,45 +136,45 @@ class Parent:
 
     async def _begin(self, to_parent: trio.MemorySendChannel[Event]) -> None:
         """Say what is served once it is; where a worker does not even start, stop."""
-        crew = self._crew
-        for place in crew.places:
-            await place.begun.wait()
-        if crew.stopping:
+        pool = self._pool
+        for slot in pool.slots:
+            await slot.begun.wait()
+        if pool.stopping:
             return
-        if not all(place.serves for place in crew.places):
+        if not all(slot.serves for slot in pool.slots):
             self._failed = True
             await to_parent.send(Event.STOP)
             return
-        announce(self._config, self._prepared)
-        logger.info("workers share the work", workers=crew.size)
+        announce(self._config, self._resources)
+        logger.info("workers share the work", workers=pool.size)
 
     def _start_services(self, nursery: trio.Nursery) -> None:
         if self._certificates is not None:
-            tell = partial(announce_node, self._config, self._prepared)
+            tell = partial(announce_node, self._config, self._resources)
             nursery.start_soon(self._certificates.run, tell)
-        if self._gate is not None:
-            nursery.start_soon(self._gate.keep, self._looks)
+        if self._admission is not None:
+            nursery.start_soon(self._admission.keep, self._looks)
 
     def _handlers(self) -> dict[str, Handler]:
         """Return what every worker may ask."""
-        parts = [part for part in (self._certificates, self._gate) if part is not None]
+        parts = [part for part in (self._certificates, self._admission) if part is not None]
         return {
             name: each for part in (self._pages, *parts) for name, each in part.handlers.items()
         }
 
-    def _setup(self, index: int) -> Setup:
+    def _handover(self, index: int) -> Handover:
         """Return what a worker gets that starts now."""
-        sockets = self._prepared.shared[index]
+        sockets = self._resources.shared[index]
         main, plain, stun = (
             [sock.fileno() for sock in group]
             for group in (sockets.main, sockets.plain, sockets.stun)
         )
-        return Setup(
+        return Handover(
             code=this_code(),
             index=index,
-            workers=self._crew.size,
-            node_key=bytes(self._prepared.private_key),
-            mesh_key=self._prepared.mesh.key,
+            workers=self._pool.size,
+            node_key=bytes(self._resources.private_key),
+            mesh_key=self._resources.mesh.key,
             sibling_key=self._sibling_key,
             main=main,
             plain=plain,
@@ -182,8 +182,8 @@ class Parent:
             door=self._doors[index].fileno(),
             doors=[door.getsockname() for door in self._doors],
             rate_limit=self._rate_limit,
-            is_gated=self._gate is not None,
-            certificates=None if self._certificates is None else self._certificates.setup(),
+            is_gated=self._admission is not None,
+            certificates=None if self._certificates is None else self._certificates.handover(),
         )
 
     def _reload(self, nursery: trio.Nursery) -> None:
@@ -192,7 +192,7 @@ class Parent:
         def apply(limit: RateConfig) -> None:
             self._rate_limit = limit
             body = [limit.bytes_per_second, limit.burst]
-            nursery.start_soon(self._crew.each, "worker.rate_limit", body)
+            nursery.start_soon(self._pool.each, "worker.rate_limit", body)
 
         if self._certificates is not None:
             nursery.start_soon(self._certificates.look)

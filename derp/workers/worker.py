@@ -23,18 +23,26 @@ from derp.config import Config
 from derp.errors import ControlLost, StartError, UsageError
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
-from derp.http.routes import Site
+from derp.http.routes import StatusSource
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.run import Event, Events, Role, Running, calm_garbage_collector, serve, started
-from derp.service.startup import Prepared
+from derp.service.run import (
+    Event,
+    Events,
+    Role,
+    RunningRelay,
+    calm_garbage_collector,
+    serve,
+    started,
+)
+from derp.service.startup import StartupResources
 from derp.session import serverinfo
 from derp.workers import links
-from derp.workers.admission import Dismissals, RemoteGate
+from derp.workers.admission import Removals, WorkerAdmission
 from derp.workers.certificates import WorkerCertificates, follow
-from derp.workers.handover import Setup, adopt, this_code
-from derp.workers.rpc import Control, Json, receive_first
+from derp.workers.handover import Handover, adopt, this_code
+from derp.workers.rpc import RPC, Json, receive_first
 from derp.workers.workerpages import make_pages
 
 
@@ -58,49 +66,51 @@ def run(control: socket.socket, config: Config) -> None:
         raise StartError(
             f"worker: this is {this_code()}, and its supervisor {theirs}; restart derper"
         )
-    setup = Setup.from_json(message)
-    with started(worker=setup.index), contextlib.ExitStack() as stack:
-        worker = _prepare(config, setup, Control(control), stack)
+    handover = Handover.from_json(message)
+    with started(worker=handover.index), contextlib.ExitStack() as stack:
+        worker = _prepare(config, handover, RPC(control), stack)
         calm_garbage_collector()
-        trio.run(serve, config, worker.prepared, partial(WorkerRole, worker))
+        trio.run(serve, config, worker.resources, partial(WorkerRole, worker))
 
 
 @attrs.frozen
 class Worker:
     """What a worker has before it serves."""
 
-    setup: Setup
-    control: Control
-    prepared: Prepared
+    handover: Handover
+    control: RPC
+    resources: StartupResources
     certificates: WorkerCertificates | None
 
 
-def _prepare(config: Config, setup: Setup, control: Control, stack: contextlib.ExitStack) -> Worker:
+def _prepare(
+    config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
+) -> Worker:
     """Get ready with what the supervisor has prepared; `stack` closes the sockets. Blocks."""
     raise_limit()
-    sockets = setup.sockets()
+    sockets = handover.sockets()
     for sock in sockets.all:
         stack.enter_context(sock)
-    private_key = PrivateKey(setup.node_key)
+    private_key = PrivateKey(handover.node_key)
     certificates = None
-    if setup.certificates is not None:
+    if handover.certificates is not None:
         now = datetime.now(UTC)
         metacert = make_metacert(bytes(private_key.public_key), now)
         plan = make_plan(config)
-        certificates = follow(plan, setup.certificates, metacert, now, control.call)
+        certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug_key_file)
     debug_key.look()
-    prepared = Prepared(
+    resources = StartupResources(
         private_key=private_key,
-        rate_limit=setup.rate_limit,
+        rate_limit=handover.rate_limit,
         metrics=Metrics(),
-        gate=RemoteGate(control.call) if setup.is_gated else None,
-        mesh=mesh_plan.join_plan(config, setup.mesh_key),
+        admission=WorkerAdmission(control.call) if handover.is_gated else None,
+        mesh=mesh_plan.join_plan(config, handover.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,
     )
-    return Worker(setup, control, prepared, certificates)
+    return Worker(handover, control, resources, certificates)
 
 
 class WorkerRole(Role):
@@ -108,8 +118,8 @@ class WorkerRole(Role):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
-        self.workers = worker.setup.workers
-        self.tells_of_limits = worker.setup.index == 0
+        self.workers = worker.handover.workers
+        self.tells_of_limits = worker.handover.index == 0
         self._worker = worker
         self._control = worker.control
         self._begun = trio.Event()
@@ -129,28 +139,28 @@ class WorkerRole(Role):
         await self._control.run()
         await events.send(Event.STOP)
 
-    def make_site(self, running: Running) -> Site:
+    def make_status_source(self, running: RunningRelay) -> StatusSource:
         """Make pages that show the whole relay."""
-        certificates = running.prepared.certificates
+        certificates = running.resources.certificates
         challenges = None
         if certificates is not None and running.config.serve_acme:
             challenges = certificates.contexts.http_challenges
         pages = make_pages(
-            *(running.config, running.server, running.stats, running.names),
+            *(running.config, running.state, running.stats, running.names),
             *(challenges, running.links, self._control.call),
         )
         self._control.handlers.update(pages.handlers)
         return pages.site
 
-    def start(self, running: Running, services: trio.Nursery) -> None:
+    def start(self, running: RunningRelay, services: trio.Nursery) -> None:
         """Mesh with the other workers, and do what the supervisor says."""
-        server, connections = running.server, running.connections
-        setup, certificates = self._worker.setup, self._worker.certificates
+        state, connections = running.state, running.connections
+        handover, certificates = self._worker.handover, self._worker.certificates
         told, asked = self._control.in_order, self._control.handlers
-        server.be_worker(setup.index, setup.sibling_key)
+        state.be_worker(handover.index, handover.sibling_key)
 
         async def set_rate_limit(body: Json) -> None:
-            serverinfo.apply(server, services, RateConfig(*body))
+            serverinfo.apply(state, services, RateConfig(*body))
 
         async def say_so(_: Json) -> None:
             """Answer whether this process is well."""
@@ -160,18 +170,18 @@ class WorkerRole(Role):
         if certificates is not None:
             told.update(certificates.handlers)
             services.start_soon(certificates.run)
-        if server.gate is not None:
+        if state.admission is not None:
             again = running.config.verify_again
-            dismissals = Dismissals(server, server.gate, again, setup.workers)
+            dismissals = Removals(state, state.admission, again, handover.workers)
             told.update(dismissals.handlers)
             services.start_soon(dismissals.run)
         # As long as there are clients, packets go from worker to worker.
-        connections.start_soon(links.answer, adopt(setup.door), server, connections)
-        for keeper in links.keepers(server, setup.doors, setup.index):
+        connections.start_soon(links.answer, adopt(handover.door), state, connections)
+        for keeper in links.keepers(state, handover.doors, handover.index):
             connections.start_soon(keeper.run)
         self._begun.set()
 
-    async def serving(self, _: Running) -> None:
+    async def serving(self, _: RunningRelay) -> None:
         """Tell the supervisor that all is served."""
         with contextlib.suppress(ControlLost):
             await self._control.call("worker.ready")

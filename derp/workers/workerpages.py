@@ -10,12 +10,12 @@ import attrs
 
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.http.routes import Awaited, Site
+from derp.http.routes import Awaited, StatusSource
 from derp.mesh.keeper import Keeper
-from derp.service.status import Traffic, View, traffic_lines
-from derp.session.state import Server
+from derp.service.status import StatusView, Traffic, traffic_lines
+from derp.session.state import RelayState
 from derp.workers.rpc import Handler, Json
-from derp.workers.snapshot import Share, dump
+from derp.workers.snapshot import Snapshot, dump
 from stun.server import Stats
 
 SHARE: Final = "pages.snapshot"
@@ -35,13 +35,13 @@ PROBLEMS: Final = "pages.problems"
 class WorkerPages:
     """What a worker answers: `site` to those who ask by HTTP, `handlers` to the supervisor."""
 
-    site: Site
+    site: StatusSource
     handlers: Mapping[str, Handler]
 
 
 def make_pages(
     config: Config,
-    server: Server,
+    state: RelayState,
     stats: Stats,
     names: BootstrapDNS,
     challenges: Mapping[str, str] | None,
@@ -52,13 +52,13 @@ def make_pages(
 
     `challenges` is as in Site, `links` are those to other relays.
     """
-    view = View(config, server, stats, names, links=links)
+    view = StatusView(config, state, stats, names, links=links)
 
-    async def share(_: Json) -> Json:
+    async def snapshot(_: Json) -> Json:
         return dump(take(view))
 
     async def check(_: Json) -> Json:
-        return server.hub.check()
+        return state.hub.check()
 
     async def traffic(_: Json) -> Json:
         return dump_traffic(view.traffic())
@@ -66,9 +66,9 @@ def make_pages(
     async def ask_traffic() -> Sequence[Traffic]:
         return load_traffic(await call(TRAFFIC))
 
-    site = Site(
+    site = StatusSource(
         hostname=config.hostname,
-        public_key=server.public_key,
+        public_key=state.public_key,
         derp=config.derp,
         home=config.home,
         bootstrap_dns=names,
@@ -79,18 +79,18 @@ def make_pages(
         traffic=lambda: traffic_lines(ask_traffic),
         challenges=challenges,
     )
-    return WorkerPages(site, {SHARE: share, CHECK: check, TRAFFIC: traffic})
+    return WorkerPages(site, {SHARE: snapshot, CHECK: check, TRAFFIC: traffic})
 
 
-def take(view: View) -> Share:
+def take(view: StatusView) -> Snapshot:
     """Return what this process has to show at this moment."""
-    hub = view.server.hub
+    hub = view.state.hub
     # All that are at other workers as well, without a look at each client.
     elsewhere = [*hub.yielded, *(hub.active.keys() & hub.siblings.best.keys())]
     repeated = dict.fromkeys(elsewhere, 1)
     for key, duplicates in hub.duplicates.items():
         repeated[key] = len(duplicates.members)
-    return Share(
+    return Snapshot(
         pid=os.getpid(),
         taken=time.monotonic(),
         metrics=view.metrics(),

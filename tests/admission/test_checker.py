@@ -1,4 +1,4 @@
-"""The gate, with sources that are told what to answer, and a clock that jumps."""
+"""The checker, with sources that are told what to answer, and a clock that jumps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission.allowlist import Listing
+from derp.admission.allowlist import AllowList
 from derp.admission.cache import SHORT, Verdict
-from derp.admission.checker import MAX_REFUSED_SHOWN, NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Gate
+from derp.admission.checker import MAX_REFUSED_SHOWN, NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
 from derp.admission.question import Answer, Outcome, Question
 from derp.metrics import Metrics
 from tests.admission.servers import Parallel, Server
@@ -47,39 +47,39 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-Make = Callable[..., Gate]
+Make = Callable[..., Checker]
 
 
 @pytest.fixture
 def make(metrics: Metrics) -> Make:
-    def make(*, listed: bool = False, **parts: object) -> Gate:
-        listing = Listing(Path("list"), {MEMBER.key: "label"}) if listed else None
-        return Gate(metrics, listing=listing, **parts)  # type: ignore[arg-type]
+    def make(*, listed: bool = False, **parts: object) -> Checker:
+        listing = AllowList(Path("list"), {MEMBER.key: "label"}) if listed else None
+        return Checker(metrics, listing=listing, **parts)  # type: ignore[arg-type]
 
     return make
 
 
-async def judged(gate: Gate, question: Question = MEMBER) -> tuple[bool, str]:
-    verdict = await gate.admit(question)
+async def judged(checker: Checker, question: Question = MEMBER) -> tuple[bool, str]:
+    verdict = await checker.admit(question)
     return verdict.admitted, verdict.source
 
 
 async def test_who_is_in_the_file_is_in_and_nobody_else_is_asked(make: Make) -> None:
     tailscaled, url = Source("tailscaled", NO), Source("url", NO)
-    gate = make(listed=True, tailscaled=tailscaled, controllers=[url])
-    assert await judged(gate) == (True, "file")
+    checker = make(listed=True, tailscaled=tailscaled, controllers=[url])
+    assert await judged(checker) == (True, "file")
     assert tailscaled.asked == url.asked == []
 
 
 async def test_where_there_is_only_the_file_all_others_are_out(make: Make) -> None:
-    gate = make(listed=True)
-    assert await judged(gate) == (True, "file")
-    assert await judged(gate, STRANGER) == (False, "file")
+    checker = make(listed=True)
+    assert await judged(checker) == (True, "file")
+    assert await judged(checker, STRANGER) == (False, "file")
 
 
 async def test_who_is_not_in_the_file_is_asked_about(make: Make) -> None:
-    gate = make(listed=True, tailscaled=Source("tailscaled"))
-    assert await judged(gate, STRANGER) == (True, "tailscaled")
+    checker = make(listed=True, tailscaled=Source("tailscaled"))
+    assert await judged(checker, STRANGER) == (True, "tailscaled")
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
@@ -90,14 +90,14 @@ async def test_every_combination_of_the_go_derper(
     make: Make, tailscaled: Answer | None, url: Answer | None, lost: Outcome, fail_open: bool
 ) -> None:
     if tailscaled is None and url is None:
-        return  # then there is no gate
+        return  # then there is no checker
     said = {None: None, YES: YES, NO: NO, LOST: Answer(lost, LOST.reason)}
-    gate = make(
+    checker = make(
         tailscaled=tailscaled and Source("tailscaled", said[tailscaled]),
         controllers=[Source("url", said[url])] if url else [],
         fail_open=fail_open,
     )
-    admitted, _ = await judged(gate)
+    admitted, _ = await judged(checker)
     expected = tailscaled in {None, YES} and (url in {None, YES} or (url is LOST and fail_open))
     assert admitted == expected
 
@@ -117,65 +117,65 @@ async def test_every_combination_of_the_go_derper(
 async def test_several_urls(make: Make, answers: list[Answer], open_: bool, closed: bool) -> None:
     for fail_open, expected in ((True, open_), (False, closed)):
         sources = [Source(str(number), answer) for number, answer in enumerate(answers)]
-        gate = make(controllers=sources, fail_open=fail_open)
-        assert (await gate.admit(MEMBER)).admitted == expected
+        checker = make(controllers=sources, fail_open=fail_open)
+        assert (await checker.admit(MEMBER)).admitted == expected
 
 
 async def test_the_first_url_that_allows_is_enough(autojump_clock: Clock, make: Make) -> None:
     slow = Source("slow", NO, takes=5.0)
-    gate = make(controllers=[slow, Source("fast", YES, takes=1.0)])
-    assert await judged(gate) == (True, "fast")
+    checker = make(controllers=[slow, Source("fast", YES, takes=1.0)])
+    assert await judged(checker) == (True, "fast")
     assert trio.current_time() == 1.0
     assert slow.at_once == 0
 
 
 async def test_a_verdict_is_remembered(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled")
-    gate = make(tailscaled=source, remember=30.0)
+    checker = make(tailscaled=source, remember=30.0)
     for _ in range(10):
-        assert await judged(gate) == (True, "tailscaled")
+        assert await judged(checker) == (True, "tailscaled")
     assert len(source.asked) == 1
     await trio.sleep(30.0)
-    await gate.admit(MEMBER)
+    await checker.admit(MEMBER)
     assert len(source.asked) == 2
 
 
 async def test_so_is_a_refusal_for_a_shorter_time(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled", NO)
-    gate = make(tailscaled=source, remember=30.0)
+    checker = make(tailscaled=source, remember=30.0)
     for _ in range(10):
-        assert await judged(gate) == (False, "tailscaled")
+        assert await judged(checker) == (False, "tailscaled")
     assert len(source.asked) == 1
     await trio.sleep(SHORT)
     source.answer = YES
-    assert await judged(gate) == (True, "tailscaled")
+    assert await judged(checker) == (True, "tailscaled")
 
 
 async def test_asking_again_does_not_look_into_the_memory(make: Make) -> None:
     source = Source("tailscaled")
-    gate = make(tailscaled=source)
-    assert (await gate.admit(MEMBER)).admitted
+    checker = make(tailscaled=source)
+    assert (await checker.admit(MEMBER)).admitted
     source.answer = NO
-    assert not (await gate.ask_again(MEMBER)).admitted
-    assert not (await gate.admit(MEMBER)).admitted
+    assert not (await checker.recheck(MEMBER)).admitted
+    assert not (await checker.admit(MEMBER)).admitted
     assert len(source.asked) == 2
 
 
 async def test_what_is_forgotten_is_asked_again(make: Make) -> None:
     source = Source("tailscaled")
-    gate = make(tailscaled=source)
-    await gate.admit(MEMBER)
-    gate.forget()
-    await gate.admit(MEMBER)
+    checker = make(tailscaled=source)
+    await checker.admit(MEMBER)
+    checker.forget()
+    await checker.admit(MEMBER)
     assert len(source.asked) == 2
 
 
 async def test_the_same_question_at_the_same_time_is_one(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", takes=1.0)
-    gate = make(controllers=[source])
+    checker = make(controllers=[source])
     async with trio.open_nursery() as nursery:
         for _ in range(200):
-            nursery.start_soon(gate.admit, MEMBER)
+            nursery.start_soon(checker.admit, MEMBER)
     assert len(source.asked) == 1
     assert trio.current_time() == 1.0
 
@@ -184,16 +184,16 @@ async def test_the_same_question_survives_the_one_who_asked_it(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", takes=2.0)
-    gate = make(controllers=[source])
+    checker = make(controllers=[source])
     verdicts: list[Verdict] = []
 
     async def ask() -> None:
-        verdicts.append(await gate.admit(MEMBER))
+        verdicts.append(await checker.admit(MEMBER))
 
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(1.0):
             async with trio.open_nursery() as first:
-                first.start_soon(gate.admit, MEMBER)
+                first.start_soon(checker.admit, MEMBER)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.start_soon(ask)
     (verdict,) = verdicts
@@ -208,31 +208,31 @@ async def test_no_number_of_strangers_changes_who_is_let_in(
     """The server says no, in 60 ms and to one at a time, and URLs fail open."""
     server = Server(0.06, Parallel(1))
     server.members |= {MEMBER.key, STRANGER.key}
-    gate = make(controllers=[server], remember=0.0)
-    assert await judged(gate, MEMBER) == (True, "url")
+    checker = make(controllers=[server], remember=0.0)
+    assert await judged(checker, MEMBER) == (True, "url")
     verdicts: list[Verdict] = []
     begin = trio.current_time()
 
     async def knock(number: int) -> None:
-        verdicts.append(await gate.admit(Question(number.to_bytes(32, "big"), "203.0.113.9")))
+        verdicts.append(await checker.admit(Question(number.to_bytes(32, "big"), "203.0.113.9")))
 
     async with trio.open_nursery() as nursery:
         for number in range(size):
             nursery.start_soon(knock, number)
         await trio.sleep(1.0)
         # Who was in lately gets in again, and so does who is new, from another network.
-        assert await judged(gate, MEMBER) == (True, "url")
-        assert await judged(gate, STRANGER) == (True, "url")
+        assert await judged(checker, MEMBER) == (True, "url")
+        assert await judged(checker, STRANGER) == (True, "url")
         assert trio.current_time() - begin <= 4.0
     assert len(verdicts) == size
     assert not any(verdict.admitted for verdict in verdicts)
     assert trio.current_time() - begin <= VERDICT_TIMEOUT
 
 
-def crowd(nursery: trio.Nursery, gate: Gate, size: int = 1000) -> None:
+def crowd(nursery: trio.Nursery, checker: Checker, size: int = 1000) -> None:
     """Let so many strangers knock."""
     for number in range(size):
-        nursery.start_soon(gate.admit, Question(number.to_bytes(32, "big"), "192.0.2.9"))
+        nursery.start_soon(checker.admit, Question(number.to_bytes(32, "big"), "192.0.2.9"))
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
@@ -240,11 +240,11 @@ async def test_a_source_that_is_down_is_so_for_all(
     autojump_clock: Clock, make: Make, fail_open: bool
 ) -> None:
     source = Source("url", Answer(Outcome.LATE, "no answer in time"), takes=5.0)
-    gate = make(controllers=[source], fail_open=fail_open)
+    checker = make(controllers=[source], fail_open=fail_open)
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
-        assert (await gate.admit(MEMBER)).admitted == fail_open
+        assert (await checker.admit(MEMBER)).admitted == fail_open
         assert trio.current_time() == 5.0
     assert len(source.asked) == 1
 
@@ -253,15 +253,15 @@ async def test_what_a_crowd_is_refused_for_is_not_remembered(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", YES, takes=4.0)
-    gate = make(controllers=[source])
+    checker = make(controllers=[source])
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
-        verdict = await gate.admit(MEMBER)
+        verdict = await checker.admit(MEMBER)
         assert trio.current_time() == VERDICT_TIMEOUT
         assert (verdict.admitted, verdict.certain) == (False, False)
     source.takes = 0.0
-    assert await judged(gate) == (True, "url")
+    assert await judged(checker) == (True, "url")
 
 
 @pytest.mark.parametrize("lately", [True, False])
@@ -269,46 +269,46 @@ async def test_who_was_in_lately_comes_before_a_crowd(
     autojump_clock: Clock, make: Make, lately: bool
 ) -> None:
     source = Source("tailscaled", YES)
-    gate = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaled=source, remember=0.0)
     if lately:
-        await gate.admit(MEMBER)
+        await checker.admit(MEMBER)
     source.takes = 1.5
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.sleep(0.5)
         begin = trio.current_time()
-        assert (await gate.admit(attrs.evolve(MEMBER, source="192.0.2.9"))).admitted == lately
+        assert (await checker.admit(attrs.evolve(MEMBER, source="192.0.2.9"))).admitted == lately
         assert trio.current_time() - begin <= (4.0 if lately else VERDICT_TIMEOUT)
         nursery.cancel_scope.cancel()
 
 
 async def test_who_is_connected_comes_before_a_crowd(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", NO, takes=1.0)
-    gate = make(controllers=[source])
+    checker = make(controllers=[source])
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.sleep(0.5)
-        assert (await gate.ask_again(attrs.evolve(MEMBER, source="192.0.2.9"))).certain
+        assert (await checker.recheck(attrs.evolve(MEMBER, source="192.0.2.9"))).certain
         assert trio.current_time() == 2.0
         nursery.cancel_scope.cancel()
 
 
 async def test_a_slow_source_leaves_room_at_the_others(autojump_clock: Clock, make: Make) -> None:
-    gate = make(controllers=[Source("slow", NO, takes=100.0), Source("fast", YES)])
+    checker = make(controllers=[Source("slow", NO, takes=100.0), Source("fast", YES)])
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
-        assert await judged(gate) == (True, "fast")
+        assert await judged(checker) == (True, "fast")
         nursery.cancel_scope.cancel()
 
 
 async def test_a_verdict_takes_no_longer_than_clients_wait(
     autojump_clock: Clock, make: Make
 ) -> None:
-    gate = make(
+    checker = make(
         tailscaled=Source("tailscaled", YES, takes=5.0), controllers=[Source("url", YES, takes=5.0)]
     )
-    verdict = await gate.admit(MEMBER)
+    verdict = await checker.admit(MEMBER)
     assert trio.current_time() == VERDICT_TIMEOUT
     assert (verdict.admitted, verdict.certain) == (False, False)
 
@@ -317,22 +317,22 @@ async def test_equal_questions_share_an_answer_that_is_not_remembered(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", takes=1.0)
-    gate = make(controllers=[source], remember=0.0)
+    checker = make(controllers=[source], remember=0.0)
     async with trio.open_nursery() as nursery:
         for _ in range(200):
-            nursery.start_soon(gate.admit, MEMBER)
+            nursery.start_soon(checker.admit, MEMBER)
     assert len(source.asked) == 1
 
 
 async def test_of_two_questions_the_later_one_counts(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled", YES)
-    gate = make(tailscaled=source)
-    await gate.admit(STRANGER)
+    checker = make(tailscaled=source)
+    await checker.admit(STRANGER)
     source.takes = 3.0
     verdicts: list[Verdict] = []
 
     async def admit() -> None:
-        verdicts.append(await gate.admit(MEMBER))
+        verdicts.append(await checker.admit(MEMBER))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(admit)
@@ -340,42 +340,42 @@ async def test_of_two_questions_the_later_one_counts(autojump_clock: Clock, make
         # Removed meanwhile; the answer to the first question was on its way.
         later = Source("tailscaled", NO, takes=0.5)
         source.ask = later.ask  # type: ignore[method-assign]
-        assert not (await gate.ask_again(MEMBER)).admitted
+        assert not (await checker.recheck(MEMBER)).admitted
     assert [verdict.admitted for verdict in verdicts] == [False]
-    assert not (await gate.admit(MEMBER)).admitted
+    assert not (await checker.admit(MEMBER)).admitted
 
 
 async def test_a_verdict_from_before_a_change_is_not_remembered_after_it(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("tailscaled", NO, takes=3.0)
-    gate = make(tailscaled=source)
+    checker = make(tailscaled=source)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(gate.admit, MEMBER)
+        nursery.start_soon(checker.admit, MEMBER)
         await trio.sleep(1.0)
-        gate.forget()
+        checker.forget()
         source.answer, source.takes = YES, 0.0
         await trio.sleep(5.0)
-    assert (await gate.admit(MEMBER)).admitted
+    assert (await checker.admit(MEMBER)).admitted
 
 
 async def test_who_has_just_been_listed_need_not_wait_for_an_old_refusal(make: Make) -> None:
-    gate = make(listed=True, tailscaled=Source("tailscaled", NO))
-    assert await judged(gate, STRANGER) == (False, "tailscaled")
-    assert gate.listing is not None
-    gate.listing.keys = {STRANGER.key: ""}
-    assert await judged(gate, STRANGER) == (True, "file")
+    checker = make(listed=True, tailscaled=Source("tailscaled", NO))
+    assert await judged(checker, STRANGER) == (False, "tailscaled")
+    assert checker.listing is not None
+    checker.listing.keys = {STRANGER.key: ""}
+    assert await judged(checker, STRANGER) == (True, "file")
 
 
 async def test_an_outage_takes_nothing_from_who_was_admitted(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("tailscaled", YES)
-    gate = make(tailscaled=source, remember=3600.0)
-    await gate.admit(MEMBER)
+    checker = make(tailscaled=source, remember=3600.0)
+    await checker.admit(MEMBER)
     source.answer = LOST
-    assert not (await gate.ask_again(MEMBER)).certain
-    assert (await gate.admit(MEMBER)).admitted
+    assert not (await checker.recheck(MEMBER)).certain
+    assert (await checker.admit(MEMBER)).admitted
 
 
 @pytest.mark.parametrize("lost", [Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN])
@@ -385,29 +385,29 @@ async def test_who_was_refused_unasked_is_in_once_there_is_somebody_to_ask(
 ) -> None:
     source = Source(asked, Answer(lost, LOST.reason))
     parts = {"tailscaled": source} if asked == "tailscaled" else {"controllers": [source]}
-    gate = make(**parts, fail_open=False)
-    assert await judged(gate) == (False, asked)
+    checker = make(**parts, fail_open=False)
+    assert await judged(checker) == (False, asked)
     source.answer = YES
-    assert await judged(gate) == (True, asked)
+    assert await judged(checker) == (True, asked)
 
 
 async def test_who_was_admitted_unasked_is_remembered(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", LOST)
-    gate = make(controllers=[source])
-    assert await judged(gate) == (True, "url")
-    assert await judged(gate) == (True, "url")
+    checker = make(controllers=[source])
+    assert await judged(checker) == (True, "url")
+    assert await judged(checker) == (True, "url")
     assert len(source.asked) == 1
 
 
 async def test_a_refusal_counts_at_all_addresses(make: Make) -> None:
     source = Source("tailscaled", YES)
-    gate = make(tailscaled=source)
+    checker = make(tailscaled=source)
     elsewhere = Question(MEMBER.key, "2001:db8::1")
-    await gate.admit(MEMBER)
-    await gate.admit(elsewhere)
+    await checker.admit(MEMBER)
+    await checker.admit(elsewhere)
     source.answer = NO
-    await gate.ask_again(MEMBER)
-    assert not (await gate.admit(elsewhere)).admitted
+    await checker.recheck(MEMBER)
+    assert not (await checker.admit(elsewhere)).admitted
 
 
 async def test_asking_about_nobody_shows_trouble(
@@ -420,20 +420,20 @@ async def test_asking_about_nobody_shows_trouble(
 
 
 async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None:
-    gate = make(listed=True, controllers=[Source("url", takes=100.0)])
+    checker = make(listed=True, controllers=[Source("url", takes=100.0)])
     async with trio.open_nursery() as nursery:
-        crowd(nursery, gate)
+        crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
-        assert await judged(gate) == (True, "file")
+        assert await judged(checker) == (True, "file")
         assert trio.current_time() == 0.0
         nursery.cancel_scope.cancel()
 
 
 async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
-    gate = make(listed=True, tailscaled=Source("tailscaled"), controllers=[Source("url", LOST)])
-    await gate.admit(MEMBER)
-    await gate.admit(STRANGER)
-    await gate.admit(STRANGER)
+    checker = make(listed=True, tailscaled=Source("tailscaled"), controllers=[Source("url", LOST)])
+    await checker.admit(MEMBER)
+    await checker.admit(STRANGER)
+    await checker.admit(STRANGER)
     assert metrics.admissions == {
         ("file", "allowed"): 1,
         ("tailscaled", "allowed"): 1,
@@ -447,42 +447,42 @@ async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
 
 
 async def test_refused_keys_are_kept_for_the_pages(make: Make) -> None:
-    gate = make(tailscaled=Source("tailscaled", NO))
-    await gate.admit(STRANGER)
-    await gate.admit(STRANGER)
-    refused = gate.refused[STRANGER.key]
+    checker = make(tailscaled=Source("tailscaled", NO))
+    await checker.admit(STRANGER)
+    await checker.admit(STRANGER)
+    refused = checker.refused[STRANGER.key]
     assert (refused.count, refused.reason) == (2, "not known")
     for number in range(MAX_REFUSED_SHOWN):
-        await gate.admit(Question(number.to_bytes(32, "big"), "192.0.2.1"))
-    assert len(gate.refused) == MAX_REFUSED_SHOWN
-    assert STRANGER.key not in gate.refused
+        await checker.admit(Question(number.to_bytes(32, "big"), "192.0.2.1"))
+    assert len(checker.refused) == MAX_REFUSED_SHOWN
+    assert STRANGER.key not in checker.refused
 
 
 async def test_trouble_is_told_once_a_minute(
     autojump_clock: Clock, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Source("tailscaled", LOST)
-    gate = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaled=source, remember=0.0)
     for _ in range(125):
-        await gate.admit(MEMBER)
+        await checker.admit(MEMBER)
         await trio.sleep(1.0)
     assert [record.getMessage() for record in caplog.records] == [
         "can't ask who belongs, so clients are refused"
     ] * 3
-    assert gate.troubles == {"tailscaled": LOST.reason}
+    assert checker.troubles == {"tailscaled": LOST.reason}
     source.answer = YES
-    await gate.admit(MEMBER)
-    assert gate.troubles == {}
+    await checker.admit(MEMBER)
+    assert checker.troubles == {}
 
 
 async def test_trouble_that_changes_is_told_sooner_but_not_each_time(
     autojump_clock: Clock, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Source("tailscaled", LOST)
-    gate = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaled=source, remember=0.0)
     for number in range(100):
         source.answer = Answer(Outcome.UNKNOWN, f"cause {number % 2}")
-        await gate.admit(MEMBER)
+        await checker.admit(MEMBER)
         await trio.sleep(NEW_TROUBLE_EVERY / 10)
     assert 8 <= len(caplog.records) <= 11
 

@@ -12,7 +12,7 @@ import trio
 import trustme
 
 from derp.admission.question import Outcome, Question
-from derp.admission.url import Controller, _Brackets, read_allow
+from derp.admission.url import AdmissionURL, _Brackets, read_allow
 from derp.errors import StartError, UsageError
 from tests.admission.conftest import (
     NODE,
@@ -46,13 +46,13 @@ def machine_with_few_roots(few_roots: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def outcome(url: str, question: Question, patience: float = 5.0) -> Outcome:
-    async with Controller(url, timeout=patience) as source:
+    async with AdmissionURL(url, timeout=patience) as source:
         return (await source.ask(question)).outcome
 
 
 async def test_what_is_asked(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(YES))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.ALLOWED
     (request,) = server.requests
@@ -63,15 +63,15 @@ async def test_what_is_asked(start_tcp: StartTCP, question: Question) -> None:
 
 
 async def test_the_name_is_the_url_without_what_may_be_secret(question: Question) -> None:
-    async with Controller("https://user:secret@Control.test/verify?token=secret") as source:
+    async with AdmissionURL("https://user:secret@Control.test/verify?token=secret") as source:
         assert source.name == "control.test/verify"
-    async with Controller("http://[::1]:8080/") as source:
+    async with AdmissionURL("http://[::1]:8080/") as source:
         assert source.name == "[::1]:8080"
 
 
 async def test_a_refusal_says_who_refuses(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(NO))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.REFUSED
     assert answer.reason == f"127.0.0.1:{server.port} does not allow it"
@@ -208,7 +208,7 @@ async def test_any_status_but_200_is_a_refusal(
 ) -> None:
     body = b"" if code in {204, 304} else b'{"Allow":true}'
     server = await start_tcp(always(response(code, body)))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.REFUSED
     assert f"HTTP status {code}" in answer.reason
@@ -220,7 +220,7 @@ async def test_what_goes_with_another_status_is_not_read(
     head = b"HTTP/1.1 500 Trouble\r\nTransfer-Encoding: chunked\r\n\r\n"
     for end in (Hang(), Forever(b"10000\r\n" + b"x" * 65536 + b"\r\n")):
         server = await start_tcp(always((head, end)))
-        async with Controller(server.url) as source:
+        async with AdmissionURL(server.url) as source:
             assert (await source.ask(question)).outcome is Outcome.REFUSED
             with trio.fail_after(5):
                 await server.left.wait()
@@ -287,7 +287,7 @@ async def test_a_body_that_never_ends_is_a_refusal(
     start_tcp: StartTCP, question: Question, said: Answer
 ) -> None:
     server = await start_tcp(always(said))
-    async with Controller(server.url, timeout=SHORT) as source:
+    async with AdmissionURL(server.url, timeout=SHORT) as source:
         answer = await source.ask(question)
         assert answer.outcome is Outcome.REFUSED
         assert "slow" in answer.reason
@@ -311,7 +311,7 @@ async def test_trouble_before_the_end_of_the_head_is_unknown(
     start_tcp: StartTCP, question: Question, said: Answer
 ) -> None:
     server = await start_tcp(always(said))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.UNKNOWN
     assert f"127.0.0.1:{server.port} can't be asked" in answer.reason
@@ -327,7 +327,7 @@ async def test_no_answer_in_time_is_late(
     start_tcp: StartTCP, question: Question, said: Answer
 ) -> None:
     server = await start_tcp(always(said))
-    async with Controller(server.url, timeout=SHORT) as source:
+    async with AdmissionURL(server.url, timeout=SHORT) as source:
         answer = await source.ask(question)
         assert answer.outcome is Outcome.LATE
         assert "within 0.2 s" in answer.reason
@@ -339,7 +339,7 @@ async def test_nobody_listens(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(YES))
     server.scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.UNREACHABLE
     assert "Connection refused" in answer.reason
@@ -350,7 +350,7 @@ async def test_who_is_cancelled_leaves_nothing_open(
 ) -> None:
     for said in ((Hang(),), (chunked(b"{"), Hang())):
         server = await start_tcp(always(said))
-        async with Controller(server.url) as source:
+        async with AdmissionURL(server.url) as source:
             async with trio.open_nursery() as asking:
                 asking.start_soon(source.ask, question)
                 await server.asked.wait()
@@ -362,7 +362,7 @@ async def test_who_is_cancelled_leaves_nothing_open(
 async def test_connections_are_used_again(start_tcp: StartTCP, question: Question) -> None:
     for said in (YES, (chunked(b'{"Allow":true}') + b"0\r\n\r\n",)):
         server = await start_tcp(always(said))
-        async with Controller(server.url) as source:
+        async with AdmissionURL(server.url) as source:
             for _ in range(5):
                 assert (await source.ask(question)).outcome is Outcome.ALLOWED
             assert (len(server.requests), server.connections, server.open) == (5, 1, 1)
@@ -374,7 +374,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_no_trouble(
     start_tcp: StartTCP, question: Question
 ) -> None:
     server = await start_tcp(always((YES, Close())))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         for _ in range(3):
             assert (await source.ask(question)).outcome is Outcome.ALLOWED
             with trio.fail_after(5):
@@ -388,7 +388,7 @@ async def test_connections_that_die_as_they_are_used_again(
 ) -> None:
     """The server's end of two connections comes just when a question goes out on them."""
     server = await start_tcp(lambda _: (Close(),) if len(server.requests) in (3, 4) else YES)
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         async with trio.open_nursery() as asking:
             asking.start_soon(source.ask, question)
             asking.start_soon(source.ask, question)
@@ -402,7 +402,7 @@ async def test_a_server_that_dies_for_good_is_not_tried_for_ever(
     start_tcp: StartTCP, question: Question
 ) -> None:
     server = await start_tcp(lambda _request: YES if len(server.requests) == 1 else (Close(),))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         assert (await source.ask(question)).outcome is Outcome.ALLOWED
         assert (await source.ask(question)).outcome is Outcome.UNKNOWN
     assert server.connections == 2
@@ -416,7 +416,7 @@ async def test_redirects_are_followed(
 ) -> None:
     moved = response(code, "moved", Location="/there?x=1")
     server = await start_tcp(lambda request: moved if request.target == "/verify" else YES)
-    async with Controller(server.url, authorization="Bearer token") as source:
+    async with AdmissionURL(server.url, authorization="Bearer token") as source:
         assert (await source.ask(question)).outcome is Outcome.ALLOWED
     first, second = server.requests
     assert (second.method, second.target) == (method, "/there?x=1")
@@ -431,7 +431,7 @@ async def test_a_redirect_is_not_read(start_tcp: StartTCP, question: Question) -
         server = await start_tcp(
             lambda request, moved=moved: moved if request.target == "/verify" else YES
         )
-        async with Controller(server.url) as source:
+        async with AdmissionURL(server.url) as source:
             assert (await source.ask(question)).outcome is Outcome.ALLOWED
             with trio.fail_after(5):
                 while server.open > 1:
@@ -450,7 +450,7 @@ async def test_no_other_server_gets_the_authorization(
         server.answer = lambda request, place=place: (
             response(307, Location=place) if request.target == "/verify" else YES
         )
-        async with Controller(server.url, authorization="Bearer token") as source:
+        async with AdmissionURL(server.url, authorization="Bearer token") as source:
             assert (await source.ask(question)).outcome is Outcome.ALLOWED
         assert server.requests[0].headers["authorization"] == "Bearer token"
         last = (target or server).requests[-1]
@@ -460,7 +460,7 @@ async def test_no_other_server_gets_the_authorization(
 
 async def test_too_many_redirects_are_unknown(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(response(307, Location="/verify")))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.UNKNOWN
     assert "more than 9 redirects" in answer.reason
@@ -518,7 +518,7 @@ async def test_who_was_asked_by_a_redirect_is_named(
     place = f"http://127.0.0.2:{other.port}/there"
     secret = place.replace("//", "//user:secret@") + "?token=secret"
     server = await start_tcp(always(response(code, Location=secret)))
-    async with Controller(server.url, timeout=2) as source:
+    async with AdmissionURL(server.url, timeout=2) as source:
         answer = await source.ask(question)
     reason = f"127.0.0.1:{server.port} redirects to {method} {place}, which {what}"
     assert answer.reason == reason
@@ -528,7 +528,7 @@ async def test_who_cant_be_asked_by_a_redirect_is_named(
     start_tcp: StartTCP, question: Question
 ) -> None:
     server = await start_tcp(always(response(307, Location="http://127.0.0.1:1/there")))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     beginning = f"127.0.0.1:{server.port} redirects to POST http://127.0.0.1:1/there, which can't"
     assert answer.reason.startswith(beginning)
@@ -540,7 +540,7 @@ async def test_a_redirect_to_a_long_path_is_named_in_short(
     server = await start_tcp(
         lambda request: NO if "x" in request.target else response(307, Location="/" + "x" * 4000)
     )
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         answer = await source.ask(question)
     assert len(answer.reason) < 400
     assert answer.reason.endswith("xx…, which does not allow it")
@@ -557,7 +557,7 @@ async def test_a_redirect_to_no_place_is_a_refusal(
 
 async def test_cookies_are_not_kept(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(response(200, '{"Allow":true}', Set_Cookie="a=b; Path=/")))
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
         for _ in range(2):
             await source.ask(question)
     assert ["cookie" in request.headers for request in server.requests] == [False, False]
@@ -567,7 +567,7 @@ async def test_user_and_password_of_the_url(start_tcp: StartTCP, question: Quest
     server = await start_tcp(always(YES))
     url = server.url.replace("//", "//user:secret@")
     assert await outcome(url, question) is Outcome.ALLOWED
-    async with Controller(url, authorization="Bearer token") as source:
+    async with AdmissionURL(url, authorization="Bearer token") as source:
         await source.ask(question)
     said = [request.headers["authorization"] for request in server.requests]
     assert said == ["Basic dXNlcjpzZWNyZXQ=", "Bearer token"]
@@ -603,7 +603,7 @@ def test_a_proxy_that_cant_be_used(
     for proxy in ("gopher://127.0.0.1", "socks5://127.0.0.1"):
         proxied(proxy)
         with pytest.raises(StartError, match="-verify-client-url: the proxy in the environment"):
-            Controller("http://control.test/verify")
+            AdmissionURL("http://control.test/verify")
 
 
 @pytest.fixture(scope="module")
@@ -631,10 +631,10 @@ async def test_the_roots_of_the_bundle_count(
     outcomes = []
     for root in (authority, trustme.CA(key_type=trustme.KeyType.ECDSA)):
         root.cert_pem.write_to_path(bundle)
-        async with Controller(url, ca_bundle=bundle) as source:
+        async with AdmissionURL(url, ca_bundle=bundle) as source:
             outcomes.append(await source.ask(question))
         assert len(server.requests) == 1
-    async with Controller(url) as source:
+    async with AdmissionURL(url) as source:
         outcomes.append(await source.ask(question))
     assert [one.outcome for one in outcomes] == [
         Outcome.ALLOWED,
@@ -657,7 +657,7 @@ async def test_a_certificate_for_another_name(
     bundle = tmp_path / "bundle.pem"
     authority.cert_pem.write_to_path(bundle)
     url = f"https://localhost:{server.port}/verify"
-    async with Controller(url, ca_bundle=bundle) as source:
+    async with AdmissionURL(url, ca_bundle=bundle) as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.UNREACHABLE
     assert "ostname mismatch" in answer.reason
@@ -680,19 +680,19 @@ def test_a_bundle_that_cant_be_used(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         bundle.write_text(text)
     with pytest.raises(StartError, match=f"-verify-client-url-ca-bundle {bundle}: ") as caught:
-        Controller("https://control.test/", ca_bundle=bundle)
+        AdmissionURL("https://control.test/", ca_bundle=bundle)
     assert "\n" not in str(caught.value)
 
 
 def test_a_directory_for_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="-verify-client-url-ca-bundle"):
-        Controller("https://control.test/", ca_bundle=tmp_path)
+        AdmissionURL("https://control.test/", ca_bundle=tmp_path)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/"])
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(UsageError, match="-verify-client-url: not a URL"):
-        Controller(url)
+        AdmissionURL(url)
 
 
 @pytest.mark.parametrize("url", [f"http://{'a' * 64}.test/", "http://a..test/", "http://x:99999/"])
@@ -703,7 +703,7 @@ async def test_urls_that_cant_be_asked(question: Question, url: str) -> None:
 async def test_many_questions_side_by_side(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(YES))
     outcomes = []
-    async with Controller(server.url) as source:
+    async with AdmissionURL(server.url) as source:
 
         async def ask() -> None:
             outcomes.append((await source.ask(question)).outcome)
@@ -726,7 +726,7 @@ async def test_what_we_lack_ourselves_is_no_reason_to_admit(
 
     monkeypatch.setattr(trio, "open_tcp_stream", fail)
     monkeypatch.setattr("anyio.connect_tcp", fail)
-    async with Controller("http://127.0.0.1:1/verify") as source:
+    async with AdmissionURL("http://127.0.0.1:1/verify") as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.NO_ROOM
     assert "lacking" in answer.reason

@@ -10,7 +10,7 @@ from certs.acme.account import FILE_NAME
 from certs.files import pair_files, read_pair
 from certs.selfsigned import write_self_signed
 from derp.admission import allowlist
-from derp.admission.make import make_gate
+from derp.admission.make import make_checker
 from derp.certificates import tasks
 from derp.certificates.plan import make_plan
 from derp.config import Config
@@ -61,7 +61,7 @@ def test_the_list_once_however_often_it_is_read(
 ) -> None:
     file = tmp_path / "nodes"
     file.write_text(f"nodekey:{'0f' * 32}")
-    listing = allowlist.Listing(file, allowlist.load(file))
+    listing = allowlist.AllowList(file, allowlist.load(file))
     file.write_text(f"nodekey:{'1f' * 32}")
     assert listing.look(at_once=True)
     assert warned(caplog) == [str(file)]
@@ -83,7 +83,7 @@ def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
         verify_client_url=("https://control.test/",),
         verify_client_url_ca_bundle=file,
     )
-    make_gate(config, Metrics())
+    make_checker(config, Metrics())
     assert warned(caplog) == [str(file)]
 
 
@@ -94,7 +94,7 @@ def test_where_tailscaled_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixt
         verify_clients=True,
         socket=tmp_path / "tailscaled.sock",
     )
-    make_gate(config, Metrics())
+    make_checker(config, Metrics())
     assert warned(caplog) == [str(tmp_path)]
 
 

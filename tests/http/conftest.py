@@ -1,9 +1,9 @@
 import pytest
 
-from derp.http.routes import Site
-from tests.http.sites import make_site
+from derp.http.routes import StatusSource
+from tests.http.sites import make_status_source
 
 
 @pytest.fixture
-def site() -> Site:
-    return make_site()
+def site() -> StatusSource:
+    return make_status_source()

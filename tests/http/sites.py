@@ -2,14 +2,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from derp.http.access import DebugAccess
-from derp.http.routes import Site
+from derp.http.routes import StatusSource
 
 
 async def no_traffic() -> AsyncGenerator[bytes, None]:
     yield b"\n"
 
 
-def make_site(**changes: Any) -> Site:
+def make_status_source(**changes: Any) -> StatusSource:
     parts: dict[str, Any] = {
         "hostname": "derp.example",
         "public_key": bytes(range(32)),
@@ -20,4 +20,4 @@ def make_site(**changes: Any) -> Site:
         "problems": list,
         "traffic": no_traffic,
     }
-    return Site(**(parts | changes))
+    return StatusSource(**(parts | changes))

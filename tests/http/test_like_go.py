@@ -22,10 +22,10 @@ import pytest
 
 from derp.errors import HTTPFailed
 from derp.http.bootstrap_dns import Record
-from derp.http.routes import Site, route, route_plain
+from derp.http.routes import StatusSource, route, route_plain
 from derp.http.server import serve
 from derp.net.transport import Endpoint
-from tests.http.sites import make_site
+from tests.http.sites import make_status_source
 from tests.memory_transport import memory_pair
 
 GO_ANSWERS = json.loads(Path(__file__).with_name("go_answers.json").read_text())
@@ -94,15 +94,15 @@ def expected(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return ours
 
 
-def site_for(name: str) -> Site:
+def site_for(name: str) -> StatusSource:
     match name:
         case "disabled":
-            return make_site(derp=False, home="blank")
+            return make_status_source(derp=False, home="blank")
         case "redirect":
-            site = make_site(home="https://example.com/x")
+            site = make_status_source(home="https://example.com/x")
             site.bootstrap_dns.publish("localhost", Record(("127.0.0.1",)))
             return site
-    return make_site()
+    return make_status_source()
 
 
 async def ask(site: str, lines: list[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from derp.errors import NoLink
 from derp.mesh.handshake import log_in
-from derp.session.state import Server
+from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.mesh.other import MAGIC, PONG, Call, present
 from tests.peers import frame
@@ -23,16 +23,16 @@ Script = Callable[[Call], Awaitable[object]]
 
 async def attempt(
     script: Script, *, mesh_key: bytes | None = MESH_KEY, ours: bool = False, received: bytes = b""
-) -> tuple[Server, Call, tuple[bytes, bytes] | None]:
+) -> tuple[RelayState, Call, tuple[bytes, bytes] | None]:
     """Log in at a relay that acts as `script` says; `ours`: it has the key of this one."""
     here, there = memory_pair()
     async with trio.open_nursery() as nursery:
         private = nacl.public.PrivateKey.generate()
-        server = Server(private, nursery, 2.0, mesh_key=mesh_key)
+        state = RelayState(private, nursery, 2.0, mesh_key=mesh_key)
         call = Call(there, private if ours else nacl.public.PrivateKey.generate())
         nursery.start_soon(script, call)
-        found = await log_in(server, here, received)
-    return server, call, found
+        found = await log_in(state, here, received)
+    return state, call, found
 
 
 async def failure(script: Script) -> tuple[str, str | None]:
@@ -48,9 +48,9 @@ async def test_a_login(autojump_clock: trio.testing.MockClock) -> None:
         await call.greet()
         await call.welcome(present(bytes(32)))
 
-    server, call, found = await attempt(script)
+    state, call, found = await attempt(script)
     assert found == (call.key, present(bytes(32)) + frame(PONG, bytes(8)))
-    assert call.caller == server.public_key
+    assert call.caller == state.public_key
     assert call.info == {"meshKey": MESH_KEY.hex(), "version": 2, "CanAckPings": True}
 
 
@@ -68,10 +68,10 @@ async def test_workers_show_each_other_another_secret(
         await call.welcome()
 
     async with trio.open_nursery() as nursery:
-        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
-        server.be_worker(0, secret)
+        state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
+        state.be_worker(0, secret)
         nursery.start_soon(script)
-        found = await log_in(server, here, b"", sibling=sibling)
+        found = await log_in(state, here, b"", sibling=sibling)
     assert found == (call.key, frame(PONG, bytes(8)))
     assert call.info["meshKey"] == (secret if sibling else MESH_KEY).hex()
 
@@ -82,10 +82,10 @@ async def test_who_has_another_key_is_no_worker(autojump_clock: trio.testing.Moc
     await call.send(0x01, MAGIC + call.key)
     async with trio.open_nursery() as nursery:
         private = nacl.public.PrivateKey.generate()
-        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
-        server.be_worker(0, bytes(range(32)))
+        state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
+        state.be_worker(0, bytes(range(32)))
         with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
-            await log_in(server, here, b"", sibling=True)
+            await log_in(state, here, b"", sibling=True)
     assert not call.end._inbox
 
 
@@ -122,9 +122,9 @@ async def test_what_came_with_the_upgrade_counts(autojump_clock: trio.testing.Mo
         await call.welcome()
 
     async with trio.open_nursery() as nursery:
-        server = Server(nacl.public.PrivateKey.generate(), nursery, 2.0, mesh_key=MESH_KEY)
+        state = RelayState(nacl.public.PrivateKey.generate(), nursery, 2.0, mesh_key=MESH_KEY)
         nursery.start_soon(script)
-        found = await log_in(server, here, greeting)
+        found = await log_in(state, here, greeting)
     assert found == (bytes(other.public_key), frame(PONG, bytes(8)))
 
 
@@ -236,10 +236,10 @@ def test_any_greeting(data: bytes, is_key: bool) -> None:
     async def main() -> None:
         here, there = memory_pair()
         async with trio.open_nursery() as nursery:
-            server = Server(nacl.public.PrivateKey.generate(), nursery, 2.0, mesh_key=MESH_KEY)
+            state = RelayState(nacl.public.PrivateKey.generate(), nursery, 2.0, mesh_key=MESH_KEY)
             await there.send(frame(0x01, MAGIC + data) if is_key else data)
             there.close()
             with pytest.raises(NoLink):
-                await log_in(server, here, b"")
+                await log_in(state, here, b"")
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -17,7 +17,7 @@ from derp.mesh.keeper import Connect, Keeper
 from derp.mesh.link import Link
 from derp.net.backoff import Backoff
 from derp.net.transport import Endpoint, Transport
-from derp.session.state import Server
+from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.mesh.other import WATCH, Call, OtherRelay, present, restarting
 from tests.peers import frame
@@ -28,9 +28,9 @@ X, Y = bytes([1]) * 32, bytes([2]) * 32
 SAME_KEY = "is the mesh key the same on both relays?"
 
 
-def keep(server: Server, connect: Connect) -> Keeper:
+def keep(state: RelayState, connect: Connect) -> Keeper:
     """Make a keeper whose waits have no jitter."""
-    return Keeper(server, "derp2", connect, Backoff(chance=lambda: 0.0))
+    return Keeper(state, "derp2", connect, Backoff(chance=lambda: 0.0))
 
 
 class Log:
@@ -59,7 +59,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
 @contextlib.asynccontextmanager
 async def kept(other: OtherRelay) -> AsyncIterator[tuple[Relay, Keeper]]:
     async with running(with_mesh_key) as relay, trio.open_nursery() as nursery:
-        keeper = keep(relay.server, other.connect)
+        keeper = keep(relay.state, other.connect)
         nursery.start_soon(keeper.run)
         yield relay, keeper
         nursery.cancel_scope.cancel()
@@ -199,7 +199,7 @@ async def test_a_lost_relay_that_logs_in_here_is_dialled_at_once(autojump_clock:
         await peer.send(WATCH)
         await up(other)
         assert trio.current_time() == since
-        assert not relay.server.awaited
+        assert not relay.state.awaited
 
 
 async def test_one_that_comes_back_while_it_is_dialled(autojump_clock: Clock) -> None:
@@ -238,7 +238,7 @@ async def test_nothing_is_dialled_while_this_relay_stops(autojump_clock: Clock) 
     async with kept(other) as (relay, _):
         call = await up(other)
         await trio.sleep(60)
-        relay.server.stopping = True
+        relay.state.stopping = True
         call.hang_up()
         await trio.sleep(100)
         assert other.calls == 1
@@ -277,7 +277,7 @@ async def test_an_ended_link_is_gone_without_the_garbage_collector(
             assert keeper.link is None
             assert keeper.trouble
             assert links() == []
-            assert relay.server.poller.under_way == 0
+            assert relay.state.poller.under_way == 0
     finally:
         gc.enable()
 
@@ -356,8 +356,8 @@ async def test_this_relay_itself_is_left_alone(
         return here, received
 
     async with trio.open_nursery() as nursery:
-        server = Server(private, nursery, 2.0, mesh_key=MESH_KEY)
-        keeper = keep(server, connect)
+        state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
+        keeper = keep(state, connect)
         nursery.start_soon(keeper.run)
         call = await other.call()
         await call.send(0x01, bytes.fromhex("44455250f09f9491") + call.key)
@@ -411,7 +411,7 @@ async def test_a_dial_that_hangs_can_be_cancelled(autojump_clock: Clock) -> None
         return here, b""
 
     async with running(with_mesh_key) as relay, trio.open_nursery() as nursery:
-        nursery.start_soon(keep(relay.server, connect).run)
+        nursery.start_soon(keep(relay.state, connect).run)
         await there.send(frame(0x01, b"DERP"))
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -434,7 +434,7 @@ async def test_two_of_ours(autojump_clock: Clock) -> None:
         trio.open_nursery() as nursery,
     ):
         for here, there in ((one, two), (two, one)):
-            nursery.start_soon(keep(here.server, connect_to(there)).run)
+            nursery.start_soon(keep(here.state, connect_to(there)).run)
         alice, bob = await one.login(), await two.login()
         await wait_all_tasks_blocked()
         assert bob.key in one.hub.forwarders.best

@@ -33,8 +33,8 @@ class Linked:
         self.relay = relay
         self.there = Call(there, nacl.public.PrivateKey.generate())
         self.transport: MemoryTransport = here
-        server = relay.server
-        self.link = Link(server, here, self.there.key, now=trio.current_time())
+        state = relay.state
+        self.link = Link(state, here, self.there.key, now=trio.current_time())
         self.end: ConnectionEnd | None = None
         self.ended = trio.Event()
         nursery.start_soon(self._serve)
@@ -66,7 +66,7 @@ async def linked(capacity: int = 1 << 20) -> AsyncIterator[Linked]:
         found.there.hang_up()
         await found.ended.wait()
         assert not relay.hub.forwarders.best
-        assert found.link.outbox is None or not found.link.outbox
+        assert found.link.send_queue is None or not found.link.send_queue
 
 
 # --- who is there ---
@@ -191,8 +191,8 @@ async def talked_to(other: Linked) -> Peer:
     It came on the other relay's own link to here.
     """
     client = await other.relay.login()
-    server = other.relay.server
-    peer = server.hub.active[client.key]
+    state = other.relay.state
+    peer = state.hub.active[client.key]
     run = frame(0x05, X + b"hello")
     peer.deliver(run, 1, 5, X, disco=False)
     assert await client.receive_packet() == (X, b"hello")
@@ -250,12 +250,12 @@ async def test_a_relay_that_stops_takes_back_all_and_tells_nobody(
             if cancelled:
                 nursery.cancel_scope.cancel()
             else:
-                relay.server.stopping = True
+                relay.state.stopping = True
                 other.there.hang_up()
         assert not relay.hub.forwarders.best
         await client.ping()
         # Of this client only.
-        assert relay.server.poller.under_way == 1
+        assert relay.state.poller.under_way == 1
 
 
 async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
@@ -298,7 +298,7 @@ async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
 async def fill(other: Linked, client: Peer, packet: bytes = bytes(1000)) -> int:
     """Send until the link has something queued; return how many packets it took."""
     count = 0
-    while other.link.outbox is None:
+    while other.link.send_queue is None:
         await client.send_packet(X, packet)
         await client.ping()
         count += 1
@@ -403,7 +403,7 @@ async def test_an_orderly_end(autojump_clock: Clock) -> None:
         assert other.end is None
         assert not other.known()
         # The poller need not take it into account any more.
-        assert other.relay.server.poller.under_way == 0
+        assert other.relay.state.poller.under_way == 0
 
 
 async def test_an_end_in_the_middle_of_a_frame(autojump_clock: Clock) -> None:

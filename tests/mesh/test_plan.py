@@ -12,7 +12,7 @@ from derp.config.mesh import MeshRelay
 from derp.errors import UsageError
 from derp.mesh.plan import announce, keepers, make_plan
 from derp.net.listener import TCPOptions
-from derp.session.state import Server
+from derp.session.state import RelayState
 
 KEY = "ab" * 32
 RELAYS = (MeshRelay("derp2"), MeshRelay("derp3", 8443, "10.0.0.3"))
@@ -35,8 +35,8 @@ def announced(caplog: pytest.LogCaptureFixture) -> list[object]:
 async def kept(config: Config) -> list[str]:
     plan = make_plan(config)
     async with trio.open_nursery() as nursery:
-        server = Server(nacl.public.PrivateKey.generate(), nursery, 2.0)
-        return [keeper.name for keeper in keepers(config, plan, server, TCPOptions())]
+        state = RelayState(nacl.public.PrivateKey.generate(), nursery, 2.0)
+        return [keeper.name for keeper in keepers(config, plan, state, TCPOptions())]
 
 
 async def test_no_mesh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The outbox: what it costs that a client doesn't take its packets at once."""
+"""The send queue: what it costs that a client doesn't take its packets at once."""
 
 import functools
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from stopwatch import Stopwatch, batches
 
 from derp.relay.queuememory import Pool
-from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, Outbox
+from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, SendQueue
 from derp.session.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
 
@@ -24,7 +24,7 @@ Run = tuple[bytes, int]
 
 
 class Drops:
-    """Adds up what an outbox drops."""
+    """Adds up what a send queue drops."""
 
     def __init__(self) -> None:
         self.packets = self.size = 0
@@ -46,34 +46,34 @@ def numbered_frame(number: int) -> bytes:
     return frame(FrameType.RECV_PACKET, SOURCE + number.to_bytes(4) * 350)
 
 
-def put(outbox: Outbox, runs: list[Run]) -> None:
+def put(send_queue: SendQueue, runs: list[Run]) -> None:
     for data, packets in runs:
-        outbox.put(data, packets, SOURCE, NOW, disco=False)
+        send_queue.put(data, packets, SOURCE, NOW, disco=False)
 
 
 def put_and_take(count: int, packets: int, loops: int) -> float:
     """Time queueing some runs and taking them all at once."""
     runs = make_runs(count, packets)
     drops = Drops()
-    outbox = Outbox(drops)
-    put(outbox, runs)
-    pieces, entries = outbox.take(MAX_SEND, NOW)
+    send_queue = SendQueue(drops)
+    put(send_queue, runs)
+    pieces, entries = send_queue.take(MAX_SEND, NOW)
     assert pieces == [data for data, _packets in runs], "not what was put is taken"
     assert sum(entry.packets for entry in entries) == count * packets, "wrong number of packets"
-    assert not outbox, "not everything is taken"
+    assert not send_queue, "not everything is taken"
     assert not drops.packets, "packets are dropped"
 
     watch = Stopwatch()
     watch.start()
     for _ in range(loops):
-        put(outbox, runs)
-        outbox.take(MAX_SEND, NOW)
+        put(send_queue, runs)
+        send_queue.take(MAX_SEND, NOW)
     watch.stop()
     return watch.seconds
 
 
 def put_at_limit(packets: int, loops: int) -> float:
-    """Time queueing one packet where the outbox is full of runs of `packets`."""
+    """Time queueing one packet where the send queue is full of runs of `packets`."""
     filling = make_runs(LANE_BYTES // (packets * FRAME + ENTRY_COST), packets)
     new = make_runs(256, 1)
     for size in (1, 2, len(new)):
@@ -81,11 +81,11 @@ def put_at_limit(packets: int, loops: int) -> float:
 
     watch = Stopwatch()
     for size in batches(loops, len(new)):
-        outbox = Outbox(Drops())
-        put(outbox, filling)
+        send_queue = SendQueue(Drops())
+        put(send_queue, filling)
         runs = new[:size]
         watch.start()
-        put(outbox, runs)
+        put(send_queue, runs)
         watch.stop()
     return watch.seconds
 
@@ -97,9 +97,9 @@ def put_where_others_pay(packets: int, loops: int) -> float:
     for size in batches(loops, len(new)):
         drops = Drops()
         pool: Pool[Any] = Pool()
-        outboxes = [Outbox(drops, pool) for _ in range(MANY)]
-        for outbox in outboxes:
-            put(outbox, filling)
+        outboxes = [SendQueue(drops, pool) for _ in range(MANY)]
+        for send_queue in outboxes:
+            put(send_queue, filling)
         pool.limit = pool.held
         watch.start()
         put(outboxes[0], new[:size])
@@ -111,11 +111,11 @@ def put_where_others_pay(packets: int, loops: int) -> float:
 
 def check_at_limit(filling: list[Run], new: list[Run]) -> None:
     drops = Drops()
-    outbox = Outbox(drops)
-    put(outbox, filling)
+    send_queue = SendQueue(drops)
+    put(send_queue, filling)
     assert not drops.packets, "packets are dropped below the limit"
-    put(outbox, new)
-    pieces, entries = outbox.take(ALL, NOW)
+    put(send_queue, new)
+    pieces, entries = send_queue.take(ALL, NOW)
     came = b"".join(data for data, _packets in filling + new)
     assert b"".join(pieces) == came[drops.size :], "dropped is something else than the head"
     assert drops.size == drops.packets * FRAME, "not whole frames are dropped"

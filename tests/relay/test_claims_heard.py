@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from derp.relay.claims import Siblings
+from derp.relay.claims import Claims
 
 A, B, C = (bytes([n]) * 32 for n in range(3))
 LINKS = ["one", "two", "three"]
@@ -12,7 +12,7 @@ LINKS = ["one", "two", "three"]
 
 def test_the_highest_claim_wins_in_whatever_order_it_is_heard() -> None:
     for order in (["one", "two", "three"], ["three", "two", "one"], ["two", "three", "one"]):
-        siblings: Siblings[str] = Siblings()
+        siblings: Claims[str] = Claims()
         claims = {"one": 5, "two": 9, "three": 7}
         for link in order:
             siblings.add(A, link, claims[link])
@@ -28,7 +28,7 @@ def test_the_highest_claim_wins_in_whatever_order_it_is_heard() -> None:
 
 
 def test_a_claim_that_is_told_again_counts() -> None:
-    siblings: Siblings[str] = Siblings()
+    siblings: Claims[str] = Claims()
     siblings.add(A, "one", 1)
     siblings.add(A, "one", 4)
     assert siblings.claim(A) == 4
@@ -39,7 +39,7 @@ def test_a_claim_that_is_told_again_counts() -> None:
 
 def test_the_check_notices_each_kind_of_damage() -> None:
     def damaged(damage: str) -> list[str]:
-        siblings: Siblings[str] = Siblings()
+        siblings: Claims[str] = Claims()
         siblings.add(A, "one", 1)
         siblings.add(A, "two", 2)
         siblings.add(B, "one", 1)
@@ -60,7 +60,7 @@ def test_the_check_notices_each_kind_of_damage() -> None:
 class SiblingsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.siblings: Siblings[str] = Siblings()
+        self.siblings: Claims[str] = Claims()
         self.claims: dict[bytes, dict[str, int]] = {A: {}, B: {}, C: {}}
         self.now = 0
 

@@ -9,7 +9,7 @@ from derp.relay.coalescing import (
     PLENTY,
     SMALL_READ,
     WITHIN,
-    Moderation,
+    ReadCoalescing,
 )
 
 
@@ -18,7 +18,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.moderation = Moderation()
+        self.moderation = ReadCoalescing()
 
     def read(self, joined: int = 0, size: int = 1400, after: float = 1e-4) -> bool:
         self.now += after

@@ -9,7 +9,7 @@ from derp.relay.drrqueue import (
     LINK_DISCO_BYTES,
     SENDER_COST,
     TURN,
-    FairBox,
+    DRRQueue,
 )
 from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, PACKET_OVERHEAD, FrameType
@@ -52,7 +52,7 @@ class Drops:
         self.payload += payload - packets * KEY_LENGTH
 
 
-def drained(box: FairBox, limit: int = 64 << 10, now: float = 0.0) -> list[tuple[bytes, bytes]]:
+def drained(box: DRRQueue, limit: int = 64 << 10, now: float = 0.0) -> list[tuple[bytes, bytes]]:
     sent = []
     while True:
         pieces, entries = box.take(limit, now)
@@ -83,7 +83,7 @@ steps = st.lists(
 @given(steps)
 def test_nothing_is_lost_that_is_not_counted(steps):
     drops = Drops()
-    box = FairBox(drops)
+    box = DRRQueue(drops)
     put: dict[tuple[bytes, bool], list[bytes]] = {}
     sent: dict[tuple[bytes, bool], list[bytes]] = {}
     now, number = 0.0, 0
@@ -123,7 +123,7 @@ def test_nothing_is_lost_that_is_not_counted(steps):
 def test_it_is_bounded():
     for disco, limit in ((False, LINK_BYTES), (True, LINK_DISCO_BYTES)):
         drops = Drops()
-        box = FairBox(drops)
+        box = DRRQueue(drops)
         chance = random.Random(1)
         for _ in range(20_000):
             source = bytes((chance.randrange(50),)) * KEY_LENGTH
@@ -137,7 +137,7 @@ def test_it_is_bounded():
 def test_who_floods_loses_and_others_do_not():
     for flood in ([bytes(1400)] * 60, [bytes(100)] * 400, [bytes(60_000)]):
         drops = Drops()
-        box = FairBox(drops)
+        box = DRRQueue(drops)
         run = forwarded(FLOODER, *flood)
         sent = []
         for number in range(2000):
@@ -154,7 +154,7 @@ def test_who_floods_loses_and_others_do_not():
 
 
 def test_senders_get_as_many_bytes_each():
-    box = FairBox(Drops())
+    box = DRRQueue(Drops())
     big, small = forwarded(FLOODER, bytes(60_000)), forwarded(HONEST, *[bytes(200)] * 10)
     for _ in range(30):
         box.put(big, 1, FLOODER, 0.0, disco=False)
@@ -169,7 +169,7 @@ def test_senders_get_as_many_bytes_each():
 
 
 def test_disco_goes_first_and_only_in_part():
-    box = FairBox(Drops())
+    box = DRRQueue(Drops())
     for _ in range(2000):
         box.put(forwarded(FLOODER, bytes(100)), 1, FLOODER, 0.0, disco=True)
         box.put(forwarded(HONEST, bytes(1400)), 1, HONEST, 0.0, disco=False)
@@ -180,7 +180,7 @@ def test_disco_goes_first_and_only_in_part():
     disco = sum(len(entry.data) for entry in entries if entry.disco)
     assert limit / DISCO_SHARE <= disco < limit / DISCO_SHARE + TURN + 300
     # Where there is nothing else, it gets all.
-    alone = FairBox(Drops())
+    alone = DRRQueue(Drops())
     for _ in range(1000):
         alone.put(forwarded(FLOODER, bytes(100)), 1, FLOODER, 0.0, disco=True)
     pieces, _ = alone.take(limit, 0.0)
@@ -189,7 +189,7 @@ def test_disco_goes_first_and_only_in_part():
 
 def test_what_is_old_is_dropped():
     drops = Drops()
-    box = FairBox(drops)
+    box = DRRQueue(drops)
     box.put(forwarded(HONEST, b"old", b"older"), 2, HONEST, 0.0, disco=False)
     box.put(forwarded(HONEST, b"disco"), 1, HONEST, 0.0, disco=True)
     box.put(forwarded(FLOODER, b"fresh"), 1, FLOODER, MAX_WAIT, disco=False)
@@ -201,7 +201,7 @@ def test_what_is_old_is_dropped():
 
 
 def test_control_goes_first():
-    box = FairBox(Drops())
+    box = DRRQueue(Drops())
     box.put(forwarded(HONEST, b"x"), 1, HONEST, 0.0, disco=True)
     assert box.put_control(b"control")
     pieces, entries = box.take(1 << 20, 0.0)
@@ -212,7 +212,7 @@ def test_control_goes_first():
 
 def test_clear():
     drops = Drops()
-    box = FairBox(Drops())
+    box = DRRQueue(Drops())
     box.put(forwarded(HONEST, b"x", b"y"), 2, HONEST, 0.0, disco=True)
     box.put(forwarded(FLOODER, b"z"), 1, FLOODER, 0.0, disco=False)
     box.put_control(b"control")
@@ -224,7 +224,7 @@ def test_clear():
 
 
 def test_whose_lane_is_the_longest_may_change():
-    box = FairBox(Drops())
+    box = DRRQueue(Drops())
     one, many = forwarded(HONEST, bytes(1400)), forwarded(FLOODER, bytes(1400))
     for _ in range(2500):
         box.put(one, 1, HONEST, 0.0, disco=False)
@@ -239,7 +239,7 @@ def test_whose_lane_is_the_longest_may_change():
 
 def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floods():
     drops = Drops()
-    box = FairBox(drops)
+    box = DRRQueue(drops)
     once, other = b"O" * KEY_LENGTH, b"X" * KEY_LENGTH
     for source in (*[once] * 2000, other, *[once] * 1000):
         box.put(forwarded(source, bytes(1400)), 1, source, 0.0, disco=False)
@@ -263,7 +263,7 @@ def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floo
 
 def test_what_is_too_old_goes_though_nobody_takes_anything():
     drops = Drops()
-    box = FairBox(drops)
+    box = DRRQueue(drops)
     sources = [bytes((number,)) * KEY_LENGTH for number in range(10)]
     for source in sources:
         for disco in (True, False):

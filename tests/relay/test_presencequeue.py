@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.presencequeue import UPDATES_AT_ONCE, Updates
+from derp.relay.presencequeue import UPDATES_AT_ONCE, PresenceQueue
 
 
 def key(number: int) -> bytes:
@@ -22,7 +22,7 @@ class Truth(dict[bytes, bytes]):
 
 
 def test_each_key_is_told_once_in_the_order_of_their_changes() -> None:
-    updates = Updates(Truth().frame)
+    updates = PresenceQueue(Truth().frame)
     assert not updates
     assert updates.take(100) == []
     updates.put([key(1), key(2)])
@@ -37,7 +37,7 @@ def test_each_key_is_told_once_in_the_order_of_their_changes() -> None:
 
 def test_a_frame_is_made_when_it_is_taken() -> None:
     truth = Truth()
-    updates = Updates(truth.frame)
+    updates = PresenceQueue(truth.frame)
     for state in (b"came", b"went", b"came again"):
         truth[key(1)] = state
         updates.put([key(1), key(2)])
@@ -47,7 +47,7 @@ def test_a_frame_is_made_when_it_is_taken() -> None:
 
 
 def test_what_changes_behind_the_taking_is_told_once_more() -> None:
-    updates = Updates(Truth().frame)
+    updates = PresenceQueue(Truth().frame)
     updates.put([key(1), key(2)])
     assert updates.take(1) == [key(1)]
     updates.put([key(1)])
@@ -56,14 +56,14 @@ def test_what_changes_behind_the_taking_is_told_once_more() -> None:
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3)])
 def test_a_take_is_limited_by_whole_frames(limit: int, count: int) -> None:
-    updates = Updates(Truth().frame)
+    updates = PresenceQueue(Truth().frame)
     updates.put([key(number) for number in range(5)])
     assert updates.take(limit) == [key(number) for number in range(count)]
 
 
 def test_no_take_makes_more_than_a_few_frames() -> None:
     truth = Truth()
-    updates = Updates(truth.frame)
+    updates = PresenceQueue(truth.frame)
     updates.put([key(number) for number in range(UPDATES_AT_ONCE + 10)])
     assert len(updates.take(1 << 40)) == len(truth.made) == UPDATES_AT_ONCE
     assert len(updates.take(1 << 40)) == 10
@@ -81,7 +81,7 @@ def test_no_take_makes_more_than_a_few_frames() -> None:
 )
 def test_who_takes_all_knows_the_truth(actions: list[tuple[str, int, bytes]]) -> None:
     truth = Truth()
-    updates = Updates(truth.frame)
+    updates = PresenceQueue(truth.frame)
     known: dict[bytes, bytes] = {}
 
     def take(limit: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from derp.relay.drrqueue import SENDER_COST, FairBox, FairLanes
+from derp.relay.drrqueue import SENDER_COST, DRRQueue, FairLanes
 from derp.relay.queuememory import (
     LEAST_PIECE,
     UNIT,
@@ -18,7 +18,7 @@ from derp.relay.queuememory import (
     least_of,
     rank_of,
 )
-from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT, Entry, Lane, Outbox
+from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT, Entry, Lane, SendQueue
 from derp.session.sender import BUSY_COST, MAX_SEND
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, FrameType
 
@@ -140,16 +140,16 @@ def run_of(kind: FrameType, source: bytes, lengths: list[int]) -> bytes:
     )
 
 
-def lanes_of(box: Outbox) -> list[Lane]:
-    if not isinstance(box, FairBox):
+def lanes_of(box: SendQueue) -> list[Lane]:
+    if not isinstance(box, DRRQueue):
         return [box._disco, box._packets]
     return [lane for lanes in (box._fair, box._fair_disco) for lane in lanes._lanes.values()]
 
 
-def truth(box: Outbox) -> int:
+def truth(box: SendQueue) -> int:
     """What it holds, found by looking at all of it."""
     runs = sum(len(entry.data) + ENTRY_COST for lane in lanes_of(box) for entry in lane.entries)
-    return runs + SENDER_COST * len(lanes_of(box)) * isinstance(box, FairBox)
+    return runs + SENDER_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
 
 
 class Queues(RuleBasedStateMachine):
@@ -164,8 +164,8 @@ class Queues(RuleBasedStateMachine):
         self.dropped_bytes = self.taken_bytes = self.put_bytes = 0
         self.now = 0.0
         queued = self.memory.queued
-        self.boxes = [Outbox(self.on_drop, queued) for _ in range(4)]
-        self.boxes += [FairBox(self.on_drop, queued) for _ in range(2)]
+        self.boxes = [SendQueue(self.on_drop, queued) for _ in range(4)]
+        self.boxes += [DRRQueue(self.on_drop, queued) for _ in range(2)]
         self.senders = [Payer(self.memory.committed, []) for _ in self.boxes]
         for sender in self.senders:
             sender.everybody.extend(self.senders)
@@ -185,7 +185,7 @@ class Queues(RuleBasedStateMachine):
     )
     def put(self, number: int, source: int, lengths: list[int], times: int, disco: bool) -> None:
         box, key = self.boxes[number], bytes((source,)) * KEY_LENGTH
-        is_link = isinstance(box, FairBox)
+        is_link = isinstance(box, DRRQueue)
         run = run_of(FrameType.FORWARD_PACKET if is_link else FrameType.RECV_PACKET, key, lengths)
         for _ in range(times):
             box.put(run, len(lengths), key, self.now, disco=disco)
@@ -259,7 +259,9 @@ TestQueues = Queues.TestCase
 TestQueues.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def flooded(count: int, memory: QueueMemory, each: int = 1 << 20) -> tuple[list[Outbox], list[int]]:
+def flooded(
+    count: int, memory: QueueMemory, each: int = 1 << 20
+) -> tuple[list[SendQueue], list[int]]:
     """Fill queues one after another; return them, and how many packets each has dropped."""
     drops = [0] * count
 
@@ -269,7 +271,7 @@ def flooded(count: int, memory: QueueMemory, each: int = 1 << 20) -> tuple[list[
 
         return on_drop
 
-    boxes = [Outbox(counting(number), memory.queued) for number in range(count)]
+    boxes = [SendQueue(counting(number), memory.queued) for number in range(count)]
     run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400])
     for box in boxes:
         for _ in range(each // (len(run) + ENTRY_COST)):
@@ -292,7 +294,7 @@ def test_a_link_is_as_long_as_its_longest_lane() -> None:
     """Each of its senders is like a client's queue: the many do not pay for the few."""
     memory = QueueMemory(4 << 20)
     lost: list[bool] = []
-    box = FairBox(lambda disco, packets, payload: lost.append(disco), memory.queued)
+    box = DRRQueue(lambda disco, packets, payload: lost.append(disco), memory.queued)
     for number in range(100):
         source = number.to_bytes(KEY_LENGTH)
         run = run_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
@@ -314,7 +316,7 @@ def test_who_takes_what_is_sent_loses_nothing_to_those_who_do_not() -> None:
     memory = QueueMemory(4 << 20)
     flooded(64, memory)
     lost: list[int] = []
-    honest = Outbox(lambda disco, packets, payload: lost.append(packets), memory.queued)
+    honest = SendQueue(lambda disco, packets, payload: lost.append(packets), memory.queued)
     run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400] * 8)
     for _ in range(500):
         honest.put(run, 8, bytes(KEY_LENGTH), 0.0, disco=False)

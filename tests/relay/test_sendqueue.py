@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.relay import sendqueue as module
-from derp.relay.presencequeue import Updates
+from derp.relay.presencequeue import PresenceQueue
 from derp.relay.sendqueue import (
     CONTROL_BYTES,
     CONTROL_COST,
@@ -12,7 +12,7 @@ from derp.relay.sendqueue import (
     ENTRY_COST,
     LANE_BYTES,
     MAX_WAIT,
-    Outbox,
+    SendQueue,
 )
 from derp.wire.frames import HEADER
 from tests.support.frames import recv_packet
@@ -29,7 +29,7 @@ def run_of(*packets: bytes) -> bytes:
     return b"".join(recv_packet(SOURCE, packet) for packet in packets)
 
 
-def take_all(box: Outbox, now: float = 0.0) -> bytes:
+def take_all(box: SendQueue, now: float = 0.0) -> bytes:
     return b"".join(box.take(1 << 30, now)[0])
 
 
@@ -43,7 +43,7 @@ def packets_in(run: bytes) -> list[bytes]:
 
 
 def test_control_comes_first_then_disco_then_the_rest() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     assert not box
     box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
     box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
@@ -54,7 +54,7 @@ def test_control_comes_first_then_disco_then_the_rest() -> None:
 
 
 def test_a_take_is_limited_but_never_empty_handed() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     first, second = run_of(b"a" * 1000), run_of(b"b" * 1000)
     box.put(first, 1, SOURCE, 0.0, disco=False)
     box.put(second, 1, SOURCE, 0.0, disco=False)
@@ -66,7 +66,7 @@ def test_a_take_is_limited_but_never_empty_handed() -> None:
 
 def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     size = len(run_of(bytes(1400)))
     fits = LANE_BYTES // (size + ENTRY_COST)
     for number in range(fits + 3):
@@ -78,7 +78,7 @@ def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
 
 def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     frame = len(run_of(bytes(1000)))
     box.put(run_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
     filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37 - 2 * ENTRY_COST)
@@ -91,7 +91,7 @@ def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
 
 def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     box.put(run_of(*([bytes(30_000)] * 4)), 4, SOURCE, 0.0, disco=True)
     assert drops == [(True, 2, 60_000)]
     assert len(packets_in(take_all(box))) == 2
@@ -99,7 +99,7 @@ def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
 
 def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
     box.put(run_of(b"fresh"), 1, SOURCE, 0.12, disco=False)
     assert packets_in(take_all(box, 0.1 + MAX_WAIT)) == [b"fresh"]
@@ -108,7 +108,7 @@ def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
 
 def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
     box.put(run_of(b"new"), 1, SOURCE, 2 * MAX_WAIT, disco=False)
     assert drops == [(False, 1, 3)]
@@ -116,7 +116,7 @@ def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
 
 def test_what_has_waited_too_long_is_dropped_though_nobody_puts_or_takes() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     for _ in range(10):
         box.put(run_of(b"old", b"too"), 2, SOURCE, 0.0, disco=False)
         box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
@@ -130,7 +130,7 @@ def test_what_has_waited_too_long_is_dropped_though_nobody_puts_or_takes() -> No
 
 
 def test_control_frames_are_bounded_by_bytes() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     assert box.put_control(bytes(CONTROL_BYTES - 1))
     assert not box.put_control(b"xx")
     assert box.put_control(b"x")
@@ -145,7 +145,7 @@ def test_control_frames_are_bounded_by_bytes() -> None:
 
 def test_clearing_tells_of_every_packet() -> None:
     head, gone = Drops(), Drops()
-    box = Outbox(head)
+    box = SendQueue(head)
     box.put_control(b"control")
     box.put(run_of(b"a", b"bc"), 2, SOURCE, 0.0, disco=False)
     box.put(run_of(b"d"), 1, SOURCE, 0.0, disco=True)
@@ -155,15 +155,15 @@ def test_clearing_tells_of_every_packet() -> None:
     assert not box
 
 
-def tell(box: Outbox, *frames: bytes) -> None:
+def tell(box: SendQueue, *frames: bytes) -> None:
     """Queue updates; each key stands for its frame."""
     if box.updates is None:
-        box.updates = Updates(lambda key: key)
+        box.updates = PresenceQueue(lambda key: key)
     box.updates.put(frames)
 
 
 def test_updates_come_behind_control_and_before_packets() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
     box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
     tell(box, b"one", b"two")
@@ -175,7 +175,7 @@ def test_updates_come_behind_control_and_before_packets() -> None:
 
 def test_no_update_is_ever_dropped() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     updates = [number.to_bytes(4) * 25 for number in range(3 * (LANE_BYTES + CONTROL_BYTES) // 100)]
     for number, update in enumerate(updates):
         tell(box, update)
@@ -190,7 +190,7 @@ def test_no_update_is_ever_dropped() -> None:
 
 
 def test_updates_do_not_count_as_control() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     box.put_control(bytes(10))
     tell(box, bytes(CONTROL_BYTES))
     assert len(take_all(box)) == CONTROL_BYTES + 10
@@ -199,7 +199,7 @@ def test_updates_do_not_count_as_control() -> None:
 
 
 def test_a_take_of_updates_is_limited_by_whole_frames() -> None:
-    box = Outbox(Drops())
+    box = SendQueue(Drops())
     tell(box, *(bytes([number]) * 10 for number in range(5)))
     assert box.take(1, 0.0)[0] == [b"\0" * 10]
     assert box.take(11, 0.0)[0] == [b"\1" * 10, b"\2" * 10]
@@ -212,7 +212,7 @@ def test_a_take_of_updates_is_limited_by_whole_frames() -> None:
 
 def test_clearing_forgets_updates() -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     tell(box, b"one")
     box.clear(drops)
     assert not box
@@ -232,7 +232,7 @@ def test_clearing_forgets_updates() -> None:
 )
 def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, ...]]) -> None:
     drops = Drops()
-    box = Outbox(drops)
+    box = SendQueue(drops)
     waiting: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
     now = 0.0
     number = taken = put = 0

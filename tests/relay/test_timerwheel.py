@@ -1,11 +1,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.timerwheel import Wheel
+from derp.relay.timerwheel import TimerWheel
 
 
 def test_members_are_due_in_the_second_after_their_time() -> None:
-    wheel: Wheel[str] = Wheel()
+    wheel: TimerWheel[str] = TimerWheel()
     wheel.set("a", 10.2)
     wheel.set("b", 11.0)
     assert list(wheel.due(10.9)) == []
@@ -14,7 +14,7 @@ def test_members_are_due_in_the_second_after_their_time() -> None:
 
 
 def test_a_member_is_due_once_at_its_latest_time() -> None:
-    wheel: Wheel[str] = Wheel()
+    wheel: TimerWheel[str] = TimerWheel()
     wheel.set("a", 5.0)
     wheel.set("a", 8.0)
     assert list(wheel.due(7.0)) == []
@@ -23,7 +23,7 @@ def test_a_member_is_due_once_at_its_latest_time() -> None:
 
 
 def test_who_is_discarded_is_never_due() -> None:
-    wheel: Wheel[str] = Wheel()
+    wheel: TimerWheel[str] = TimerWheel()
     wheel.set("a", 1.0)
     wheel.discard("a")
     wheel.discard("a")
@@ -31,7 +31,7 @@ def test_who_is_discarded_is_never_due() -> None:
 
 
 def test_setting_again_while_due_does_not_go_round_for_ever() -> None:
-    wheel: Wheel[str] = Wheel()
+    wheel: TimerWheel[str] = TimerWheel()
     wheel.set("a", 1.0)
     seen = []
     for member in wheel.due(3.0):
@@ -42,7 +42,7 @@ def test_setting_again_while_due_does_not_go_round_for_ever() -> None:
 
 
 def test_discarding_others_while_due() -> None:
-    wheel: Wheel[str] = Wheel()
+    wheel: TimerWheel[str] = TimerWheel()
     for member in "abc":
         wheel.set(member, 1.0)
     seen = []
@@ -59,7 +59,7 @@ def test_discarding_others_while_due() -> None:
     )
 )
 def test_against_a_dictionary(actions: list[tuple[str, int, float]]) -> None:
-    wheel: Wheel[int] = Wheel()
+    wheel: TimerWheel[int] = TimerWheel()
     times: dict[int, float] = {}
     now = 0.0
     for action, member, amount in actions:

@@ -11,9 +11,9 @@ import trio.testing
 from derp.http.message import Upgrade
 from derp.log import Coalescer
 from derp.net.listener import endpoint
-from derp.service.accept import Door
-from derp.session.client import Connection
-from derp.session.state import Server
+from derp.service.accept import Acceptor
+from derp.session.client import Client
+from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.patience import PATIENCE
 from tests.peers import SEND, Peer, frame
@@ -36,11 +36,11 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
     gc.disable()
     try:
         async with trio.open_nursery() as nursery:
-            server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2)
-            nursery.start_soon(server.poller.run)
-            nursery.start_soon(server.lobby.run)
-            door = Door(
-                server=server,
+            state = RelayState(nacl.public.PrivateKey.generate(), nursery, write_timeout=2)
+            nursery.start_soon(state.poller.run)
+            nursery.start_soon(state.lobby.run)
+            acceptor = Acceptor(
+                state=state,
                 nursery=nursery,
                 route=lambda _: Upgrade(
                     websocket=False, fast_start=True, ideal_node="", answer=b""
@@ -53,13 +53,13 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                 client = socket.create_connection(listener.getsockname())
                 accepted, address = listener.accept()
             accepted.setblocking(False)
-            door.admit(accepted, endpoint(address))
-            info = Peer(memory_pair()[0]).client_info(server.public_key)
+            acceptor.admit(accepted, endpoint(address))
+            info = Peer(memory_pair()[0]).client_info(state.public_key)
             client.sendall(REQUEST + info)
             with trio.fail_after(PATIENCE):
-                while not server.hub.members:
+                while not state.hub.members:
                     await trio.testing.wait_all_tasks_blocked()
-                assert server.poller.under_way == 0
+                assert state.poller.under_way == 0
                 # To close with something unread would be a reset.
                 client.recv(1 << 16)
                 client.sendall(behind)
@@ -67,11 +67,11 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 if not behind:
                     client.close()
-                while not server.metrics.connection_ends[reason]:
+                while not state.metrics.connection_ends[reason]:
                     await trio.testing.wait_all_tasks_blocked()
             client.close()
-            assert server.poller.under_way == 0
+            assert state.poller.under_way == 0
             nursery.cancel_scope.cancel()
-        assert not [found for found in gc.get_objects() if isinstance(found, Connection)]
+        assert not [found for found in gc.get_objects() if isinstance(found, Client)]
     finally:
         gc.enable()

@@ -28,10 +28,10 @@ from derp.net.lobby import WAKES
 from derp.net.transport import Endpoint
 from derp.relay.hub import Hub
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
-from derp.service.accept import Door
+from derp.service.accept import Acceptor
 from derp.service.run import _pending_connections
 from derp.session.serve import VERDICT_WAIT
-from derp.session.state import Server
+from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.peers import Peer, frame
 from tests.turns import counted_turns
@@ -54,22 +54,22 @@ class Gate:
             self.waiting -= 1
         raise AssertionError
 
-    ask_again = admit
+    recheck = admit
 
 
 @attrs.define
 class Front:
     """A door, and clients that come to it from any address."""
 
-    door: Door
+    acceptor: Acceptor
     listener: socket.socket
     clients: list[socket.socket] = attrs.field(factory=list)
     numbers: list[int] = attrs.field(factory=list)
     """Descriptors of the server's ends."""
 
     @property
-    def server(self) -> Server:
-        return self.door.server
+    def state(self) -> RelayState:
+        return self.acceptor.state
 
     def connect(self, host: str = "192.0.2.7", *, full: bool = False) -> socket.socket:
         """Connect, and say that it was from `host`."""
@@ -77,16 +77,16 @@ class Front:
         accepted, address = self.listener.accept()
         accepted.setblocking(False)
         self.numbers.append(accepted.fileno())
-        self.door.admit(accepted, Endpoint(host, endpoint(address).port), full=full)
+        self.acceptor.admit(accepted, Endpoint(host, endpoint(address).port), full=full)
         self.clients.append(client)
         client.setblocking(False)
         return client
 
     def info(self) -> bytes:
-        return Peer(memory_pair()[0]).client_info(self.server.public_key)
+        return Peer(memory_pair()[0]).client_info(self.state.public_key)
 
     def ends(self) -> dict[str, int]:
-        return {reason: n for reason, n in self.server.metrics.connection_ends.items() if n}
+        return {reason: n for reason, n in self.state.metrics.connection_ends.items() if n}
 
 
 def is_open(client: socket.socket) -> bool:
@@ -106,20 +106,20 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
         return Upgrade(websocket=False, fast_start=True, ideal_node="", answer=b"")
 
     async with trio.open_nursery() as nursery:
-        server = Server(
+        state = RelayState(
             nacl.public.PrivateKey.generate(), nursery, write_timeout=2, pending=pending
         )
-        nursery.start_soon(server.poller.run)
-        nursery.start_soon(server.lobby.run)
-        door = Door(server, nursery, route, None, None, Coalescer())
+        nursery.start_soon(state.poller.run)
+        nursery.start_soon(state.lobby.run)
+        acceptor = Acceptor(state, nursery, route, None, None, Coalescer())
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            front = Front(door, listener)
+            front = Front(acceptor, listener)
             yield front
         for client in front.clients:
             client.close()
         nursery.cancel_scope.cancel()
     assert len(pending) == pending.held == 0
-    assert not server.lobby._waiting
+    assert not state.lobby._waiting
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]]:
@@ -171,16 +171,16 @@ def test_the_limits_are_those_of_the_flags(
 async def test_a_client_counts_until_it_has_logged_in() -> None:
     async with running(PendingConnections()) as front:
         client = front.connect()
-        assert front.server.pending.held == COST
+        assert front.state.pending.held == COST
         await wait_all_tasks_blocked()
         client.sendall(REQUEST)
         await wait_all_tasks_blocked()
-        assert len(front.server.pending) == 1
+        assert len(front.state.pending) == 1
         client.sendall(front.info())
         with trio.fail_after(20):
-            while not front.server.hub.members:
+            while not front.state.hub.members:
                 await wait_all_tasks_blocked()
-        assert len(front.server.pending) == front.server.pending.held == 0
+        assert len(front.state.pending) == front.state.pending.held == 0
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -200,7 +200,7 @@ async def test_a_connection_that_is_ended_for_another(
         await wait_all_tasks_blocked()
         assert is_open(second)
         assert front.ends() == {"too_many_pending": 1}
-        assert len(front.server.pending) == 1
+        assert len(front.state.pending) == 1
         (line,) = lines(caplog, "refused")
         assert line["remote"].startswith("192.0.2.7:")
         assert line["reason"] == (
@@ -213,7 +213,7 @@ async def test_an_end_before_the_task_has_begun(autojump_clock: trio.testing.Moc
     async with running(PendingConnections(memory=COST)) as front:
         first = front.connect("127.0.0.1")
         # No turn for its task until then.
-        front.server.pending.admit("192.0.2.9", trio.current_time() + GRACE, full=True).done()
+        front.state.pending.admit("192.0.2.9", trio.current_time() + GRACE, full=True).done()
         assert not is_open(first)
         await wait_all_tasks_blocked()
         assert front.ends() == {"no_room": 1}
@@ -221,28 +221,28 @@ async def test_an_end_before_the_task_has_begun(autojump_clock: trio.testing.Moc
 
 async def at_the_gate(front: Front) -> Gate:
     """Have a client that has shown its key wait for a verdict."""
-    gate = front.server.gate = Gate()
+    admission = front.state.admission = Gate()
     front.connect().sendall(REQUEST + front.info())
     with trio.fail_after(1000):
-        while not gate.waiting:
+        while not admission.waiting:
             await wait_all_tasks_blocked()
-    return gate
+    return admission
 
 
 async def test_one_that_waits_for_the_gate_is_ended_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(PendingConnections(most=1)) as front:
-        gate = await at_the_gate(front)
+        admission = await at_the_gate(front)
         await trio.sleep(GRACE)
         # It has shown its key, and waits for others.
         front.connect()
         await wait_all_tasks_blocked()
-        assert gate.waiting == 1
+        assert admission.waiting == 1
         await trio.sleep(VERDICT_WAIT)
         front.connect()
         await wait_all_tasks_blocked()
-        assert gate.waiting == 0
+        assert admission.waiting == 0
         assert front.ends() == {"too_many_pending": 2}
 
 
@@ -250,12 +250,12 @@ async def test_one_that_waits_for_the_gate_makes_room_after_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(PendingConnections(most=2)) as front:
-        gate = await at_the_gate(front)
+        admission = await at_the_gate(front)
         idle = front.connect()
         await trio.sleep(GRACE)
         front.connect()
         await wait_all_tasks_blocked()
-        assert gate.waiting == 1
+        assert admission.waiting == 1
         assert not is_open(idle)
 
 
@@ -270,7 +270,7 @@ async def test_a_newcomer_gets_the_number_of_the_one_that_went() -> None:
         # The number that it was accepted with is free again.
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(front.numbers[-1])
-        assert len(front.server.pending) == 40
+        assert len(front.state.pending) == 40
 
 
 async def test_without_room_for_it_a_newcomer_is_refused(
@@ -289,7 +289,7 @@ async def test_without_room_for_it_a_newcomer_is_refused(
             "no_room: there is no room for another connection that has not logged in",
             "too_many_connections: more than 1 new connections a second from 198.51.100.0/24",
         ]
-        summaries = front.door.crowded.drain(1)
+        summaries = front.acceptor.crowded.drain(1)
         assert {summary.key: summary.count for summary in summaries} == {
             "too_many_connections 192.0.2.0/24": 17,
             "too_many_connections 198.51.100.0/24": 17,
@@ -320,9 +320,9 @@ async def test_what_all_logins_hold_is_bounded() -> None:
                 for start in range(0, len(part), 40_000):
                     client.send(part[start : start + 40_000])
                     await wait_all_tasks_blocked()
-            assert front.server.pending.held <= memory
+            assert front.state.pending.held <= memory
         assert front.ends()["no_room"] > 10
-        assert len(front.server.pending) > 3
+        assert len(front.state.pending) > 3
 
 
 async def test_what_a_head_holds_counts() -> None:
@@ -330,7 +330,7 @@ async def test_what_a_head_holds_counts() -> None:
         client = front.connect()
         client.sendall(REQUEST[:-2] + b"X: " + bytes(b"x" * 15_000))
         await wait_all_tasks_blocked()
-        assert front.server.pending.held > COST + 30_000 - SPARE
+        assert front.state.pending.held > COST + 30_000 - SPARE
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"garbage\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"])
@@ -342,18 +342,18 @@ async def test_few_of_those_who_leave_at_once_go_in_one_turn(
             front.connect(f"192.0.{n}.7")
         await wait_all_tasks_blocked()
         with counted_turns() as turns:
-            report = Door._report
+            report = Acceptor._report
 
             def note(*arguments: Any) -> None:
                 turns.note()
                 report(*arguments)
 
-            monkeypatch.setattr(Door, "_report", note)
+            monkeypatch.setattr(Acceptor, "_report", note)
             for client in front.clients:
                 client.sendall(sent)
                 client.shutdown(socket.SHUT_WR)
             with trio.fail_after(20):
-                while len(front.server.pending):
+                while len(front.state.pending):
                     await trio.lowlevel.checkpoint()
         assert turns.events.total() == 10 * WAKES
         assert turns.most <= WAKES
@@ -374,14 +374,14 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
             await self.answer.wait()
             return Verdict(admitted=True, source="test", reason="", certain=True)
 
-        ask_again = admit
+        recheck = admit
 
     async with running(PendingConnections(rate=1000)) as front:
-        gate = front.server.gate = Slow()
+        admission = front.state.admission = Slow()
         for n in range(5 * WAKES):
             front.connect(f"192.0.{n}.7").sendall(REQUEST + front.info())
         with trio.fail_after(20):
-            while gate.waiting < 5 * WAKES:
+            while admission.waiting < 5 * WAKES:
                 await trio.lowlevel.checkpoint()
         with counted_turns() as turns:
             join = Hub.join
@@ -391,9 +391,9 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
                 join(*arguments)
 
             monkeypatch.setattr(Hub, "join", note)
-            gate.answer.set()
+            admission.answer.set()
             with trio.fail_after(20):
-                while len(front.server.hub.members) < 5 * WAKES:
+                while len(front.state.hub.members) < 5 * WAKES:
                     await trio.lowlevel.checkpoint()
         assert turns.most <= WAKES
 
@@ -406,7 +406,7 @@ async def test_many_requests_of_many_take_their_turns() -> None:
                 turns.note()
                 return Response(204)
 
-            front.door.route = route
+            front.acceptor.route = route
             for n in range(10 * WAKES):
                 front.connect(f"192.0.{n}.7").sendall(10 * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             with trio.fail_after(20):
@@ -445,15 +445,15 @@ async def test_a_client_that_comes_and_goes_does_not_fill_the_log(
             client = front.connect()
             client.sendall(REQUEST + info)
             with trio.fail_after(20):
-                while not front.server.hub.members:
+                while not front.state.hub.members:
                     await wait_all_tasks_blocked()
                 client.recv(1 << 16)
                 client.close()
-                while front.server.hub.members:
+                while front.state.hub.members:
                     await wait_all_tasks_blocked()
         assert len(lines(caplog, "joined")) == len(lines(caplog, "left")) == 5
         assert {
             (summary.event, summary.count, summary.clients, summary.networks)
-            for summary in front.server.client_events.drain(1)
+            for summary in front.state.client_events.drain(1)
         } == {("joined", 15, 1, 1), ("left", 15, 1, 1)}
         assert re.fullmatch(r"192\.0\.2\.7:\d+", lines(caplog, "joined")[0]["remote"])

@@ -23,8 +23,8 @@ from derp.http.message import BadRequest
 from derp.log import Coalescer
 from derp.net.transport import Endpoint
 from derp.relay.pending import PendingConnections
-from derp.service.accept import TRY_LINES, TRY_LINES_BURST, Door, try_lines
-from derp.session.state import Server
+from derp.service.accept import TRY_LINES, TRY_LINES_BURST, Acceptor, try_lines
+from derp.session.state import RelayState
 from tests.service.test_accept_pending import lines
 
 STRANGER = "203.0.113.7"
@@ -32,17 +32,17 @@ NOT_ADMITTED = NotAdmitted("nodekey:00 is refused by file: not listed")
 
 
 @contextlib.asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def acceptor() -> AsyncIterator[Acceptor]:
     async with trio.open_nursery() as nursery:
         pending = PendingConnections(trusted=(ip_network("10.0.0.0/8"),))
         key = nacl.public.PrivateKey.generate()
-        server = Server(key, nursery, write_timeout=2, pending=pending)
-        yield Door(server, nursery, lambda _: None, None, None, Coalescer())  # type: ignore[arg-type, return-value]
+        state = RelayState(key, nursery, write_timeout=2, pending=pending)
+        yield Acceptor(state, nursery, lambda _: None, None, None, Coalescer())  # type: ignore[arg-type, return-value]
 
 
-def refuse(door: Door, host: str, end: ConnectionEnd = NOT_ADMITTED) -> None:
+def refuse(acceptor: Acceptor, host: str, end: ConnectionEnd = NOT_ADMITTED) -> None:
     remote = Endpoint(host, 1024)
-    door._report(end, remote, {"remote": str(remote)})
+    acceptor._report(end, remote, {"remote": str(remote)})
 
 
 def tries(caplog: pytest.LogCaptureFixture, host: str = STRANGER) -> list[int | None]:
@@ -61,7 +61,7 @@ async def test_three_tries_in_ten_minutes_are_three_lines(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, end: ConnectionEnd
 ) -> None:
     """However many others come meanwhile, for the same reason."""
-    async with door() as front:
+    async with acceptor() as front:
         for start in range(0, 600, 200):
             for n in range(100):
                 refuse(front, f"198.{start // 200}.{n}.1", end)
@@ -88,7 +88,7 @@ async def test_three_tries_in_ten_minutes_are_three_lines(
 async def test_what_says_nothing_about_the_address_is_no_try(
     caplog: pytest.LogCaptureFixture, host: str, end: ConnectionEnd
 ) -> None:
-    async with door() as front:
+    async with acceptor() as front:
         for _ in range(20):
             refuse(front, host, end)
         assert tries(caplog, host) == [None] * 5
@@ -97,7 +97,7 @@ async def test_what_says_nothing_about_the_address_is_no_try(
 async def test_in_all_the_lines_are_bounded(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with door() as front:
+    async with acceptor() as front:
         for second in range(10):
             for n in range(500):
                 refuse(front, f"10{second % 5}.{n // 250}.{n % 250}.1")

@@ -18,12 +18,12 @@ Clock = trio.testing.MockClock
 
 async def test_whoever_gets_the_number_of_a_closed_listener_can_lend_it() -> None:
     async with running() as relay:
-        poller: Poller = relay.server.poller
+        poller: Poller = relay.state.poller
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
         numbers = {listener.fileno() for listener in listeners}
         for listener in listeners:
             poller.add_urgent(listener.fileno())
-        drain.stop_listening(relay.server, listeners)
+        drain.stop_listening(relay.state, listeners)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             assert ours.fileno() in numbers
@@ -40,7 +40,7 @@ async def test_relays_are_told_to_come_back_soon_and_clients_to_spread_out(
     monkeypatch.setattr(drain.random, "randrange", lambda spread: spread - 1)
     async with running(with_mesh_key) as relay:
         peer, client = await relay.mesh_login(), await relay.login()
-        await drain.drain(relay.server)
+        await drain.drain(relay.state)
         for who, moment in ((peer, 1000), (client, 1999)):
             kind, payload = await who.receive()
             assert kind == RESTARTING
@@ -62,21 +62,21 @@ async def test_clients_are_ended_one_by_one(autojump_clock: Clock) -> None:
             start = trio.current_time()
             for client in clients:
                 nursery.start_soon(wait_for_end, client)
-            await drain.drain(relay.server, over=over)
+            await drain.drain(relay.state, over=over)
         assert trio.current_time() - start == pytest.approx(over)
         assert ends == pytest.approx([0, 2, 4, 6, 8])
         # Clients are reached through it, to the very end.
-        assert [member.can_mesh for member in relay.server.hub.members] == [True]
+        assert [member.can_mesh for member in relay.state.hub.members] == [True]
         assert (await peer.receive())[0] == RESTARTING
 
 
 async def test_a_client_for_which_something_is_queued_stays(autojump_clock: Clock) -> None:
     async with running() as relay:
         await relay.login(capacity=1 << 10)
-        (member,) = relay.server.hub.members
-        while member.outbox is None:
+        (member,) = relay.state.hub.members
+        while member.send_queue is None:
             member.send_control(bytes(1 << 10))
-        await drain.drain(relay.server, over=1.0)
+        await drain.drain(relay.state, over=1.0)
         assert not isinstance(member.ending, RelayStopping)
 
 
@@ -84,8 +84,8 @@ async def test_a_client_that_leaves_meanwhile(autojump_clock: Clock) -> None:
     async with running() as relay:
         clients = [await relay.login() for _ in range(2)]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(drain.drain, relay.server, over=10.0))
+            nursery.start_soon(partial(drain.drain, relay.state, over=10.0))
             await trio.sleep(1)
             for client in clients:
                 await client.end.aclose()
-        assert not relay.server.hub.members
+        assert not relay.state.hub.members

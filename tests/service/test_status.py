@@ -14,7 +14,7 @@ from derp.config.checks import Address
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
-from derp.service.status import Traffic, View, make_site, traffic_lines
+from derp.service.status import StatusView, Traffic, make_status_source, traffic_lines
 from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
@@ -39,7 +39,7 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
 
 
 def varz(relay: Relay) -> dict[str, float]:
-    site = make_site(CONFIG, relay.server, Stats(), BootstrapDNS(), None)
+    site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
     found = re.findall(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", site.varz(), re.MULTILINE)
     return {name: float(value) for name, value in found}
 
@@ -90,15 +90,15 @@ async def test_all_keys_are_gathered_once_for_a_page(
 
 
 async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock, relay: Relay) -> None:
-    relay.server.memory = QueueMemory(8 << 20)
-    site = make_site(CONFIG, relay.server, Stats(), BootstrapDNS(), None)
+    relay.state.memory = QueueMemory(8 << 20)
+    site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
     assert varz(relay)["derper_queue_limit_bytes"] == 8 << 20
     assert varz(relay)["derper_queue_bytes"] == 0
     slow, sender = await relay.login(capacity=100), await relay.login()
     for _ in range(3):
         await sender.end.send(frame(SEND, slow.key + bytes(60_000)) * 10)
         await sender.ping()
-    held = relay.server.memory.held
+    held = relay.state.memory.held
     assert varz(relay)["derper_queue_bytes"] == held > 1 << 20
     facts = site.facts()
     assert isinstance(facts, list)
@@ -181,7 +181,7 @@ async def test_connections_of_a_key_are_told_apart(autojump_clock: Clock, relay:
     other = await relay.login()
     await client.send_packet(other.key, b"x")
     await other.receive_packet()
-    view = View(CONFIG, relay.server, Stats(), BootstrapDNS())
+    view = StatusView(CONFIG, relay.state, Stats(), BootstrapDNS())
     found = view.traffic()
     assert len({each.connection for each in found}) == 3
     assert [each.key for each in found] == [client.key, client.key, other.key]

@@ -21,7 +21,7 @@ from derp.files.ratelimit import RateConfig
 from derp.metrics import DropReason
 from derp.net.budgets import BYTES_FOR_READ, FREE_READS
 from derp.session import reader
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire import trains
 from tests.memory_transport import memory_pair
 from tests.peers import (
@@ -59,7 +59,7 @@ async def test_what_is_no_tcp_has_no_round_trip_time(autojump_clock: Clock, rela
 
 async def test_login_tells_version_and_no_limits(autojump_clock: Clock, relay: Relay) -> None:
     peer = await relay.login()
-    assert peer.server_key == relay.server.public_key
+    assert peer.server_key == relay.state.public_key
     assert peer.server_info == {"version": 2}
     assert relay.hub.active.keys() == {peer.key}
     assert relay.metrics.accepts == 1
@@ -99,7 +99,7 @@ async def test_a_fast_starting_client_has_sent_its_info_already(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     here, _ = memory_pair()
-    info = Peer(here).client_info(relay.server.public_key)
+    info = Peer(here).client_info(relay.state.public_key)
     peer = relay.connect(leftover=info[:40])
     assert (await peer.receive())[0] == 0x01
     await peer.end.send(info[40:])
@@ -108,7 +108,7 @@ async def test_a_fast_starting_client_has_sent_its_info_already(
 
 async def test_a_whole_login_is_answered_in_one_piece(autojump_clock: Clock, relay: Relay) -> None:
     here, _ = memory_pair()
-    info = Peer(here).client_info(relay.server.public_key)
+    info = Peer(here).client_info(relay.state.public_key)
     peer = relay.connect(leftover=info + frame(PING, b"12345678"))
     answer = await peer.end.receive()
     assert answer[:5] == bytes.fromhex("0100000028")
@@ -154,7 +154,7 @@ async def test_a_login_in_many_pieces(
     peer = relay.connect()
     await peer.receive()
     # The longest that there may be is not in question here.
-    info = peer.client_info(relay.server.public_key, AppName="x" * 30_000)
+    info = peer.client_info(relay.state.public_key, AppName="x" * 30_000)
     for start in range(0, len(info), size):
         with contextlib.suppress(PeerVanished):
             await peer.end.send(info[start : start + size])
@@ -183,7 +183,7 @@ async def test_leaving_before_login_is_orderly(autojump_clock: Clock, relay: Rel
 async def test_leaving_in_the_middle_of_the_login_is_not_orderly(
     autojump_clock: Clock, relay: Relay, length: int, at_once: bool
 ) -> None:
-    info = Peer(memory_pair()[0]).client_info(relay.server.public_key)[:length]
+    info = Peer(memory_pair()[0]).client_info(relay.state.public_key)[:length]
     peer = relay.connect(leftover=info if at_once else b"")
     await peer.receive()
     if not at_once:
@@ -429,8 +429,8 @@ async def test_what_waits_for_one_who_leaves_is_counted(
 async def test_nothing_is_written_behind_half_a_frame(autojump_clock: Clock) -> None:
     """Sending is cancelled, at a stop, while another client's leaving is still told."""
     async with trio.open_nursery() as connections, trio.open_nursery() as senders:
-        server = Server(nacl.public.PrivateKey.generate(), senders, write_timeout=0)
-        relay = Relay(server, connections)
+        state = RelayState(nacl.public.PrivateKey.generate(), senders, write_timeout=0)
+        relay = Relay(state, connections)
         slow, sender = await relay.login(capacity=100), await relay.login()
         await sender.send_packet(slow.key, bytes(90))
         assert await slow.receive_packet() == (sender.key, bytes(90))
@@ -439,7 +439,7 @@ async def test_nothing_is_written_behind_half_a_frame(autojump_clock: Clock) -> 
         senders.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await trio.testing.wait_all_tasks_blocked()
-            assert not server.sending
+            assert not state.sending
             await sender.end.aclose()
             await relay.end_of(sender)
             rest = await slow.end.receive()
@@ -461,7 +461,7 @@ async def test_control_frames_overtake_queued_packets(autojump_clock: Clock, rel
 async def test_a_rate_limit_pauses_reading_and_is_told_at_login(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.server.set_rate_limit(RateConfig(100_000, 65_568))
+    relay.state.set_rate_limit(RateConfig(100_000, 65_568))
     peer = await relay.login()
     assert peer.server_info["TokenBucketBytesPerSecond"] == 100_000
     assert peer.server_info["TokenBucketBytesBurst"] == 65_568
@@ -477,7 +477,7 @@ async def test_a_rate_limit_pauses_reading_and_is_told_at_login(
 async def test_who_is_ended_while_paused_does_not_wait_for_it(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.server.set_rate_limit(RateConfig(10, 65_568))
+    relay.state.set_rate_limit(RateConfig(10, 65_568))
     peer = await relay.login(capacity=1000)
     start = trio.current_time()
     with contextlib.suppress(PeerVanished):
@@ -549,14 +549,14 @@ async def test_a_new_rate_limit_is_for_everybody_at_once(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     peer = await relay.login()
-    relay.server.set_rate_limit(RateConfig(2000, 65_568))
+    relay.state.set_rate_limit(RateConfig(2000, 65_568))
     for _ in range(2):
         await peer.send_packet(peer.key, bytes(60_000))
         await peer.receive_packet()
     start = trio.current_time()
     await peer.ping()
     assert trio.current_time() - start > 5
-    relay.server.set_rate_limit(RateConfig(0, 0))
+    relay.state.set_rate_limit(RateConfig(0, 0))
     await peer.ping()
     start = trio.current_time()
     await peer.ping()

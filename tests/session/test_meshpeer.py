@@ -19,7 +19,7 @@ from derp.errors import (
 )
 from derp.files.ratelimit import RateConfig
 from derp.metrics import DropReason
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.forwarding import forward_frames
 from tests.peers import CLOSE, FORWARD, GONE, PING, PONG, SEND, WATCH, Peer, disco, frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
@@ -63,7 +63,7 @@ async def test_the_mesh_key_makes_a_mesh_peer(autojump_clock: Clock, relay: Rela
     await peer.send(WATCH)
     await peer.receive()
     await peer.ping()
-    assert len(relay.server.watchers) == 1
+    assert len(relay.state.watchers) == 1
 
 
 MESH_FRAMES = [frame(WATCH, b""), forward(REMOTE, ABSENT, b"packet"), frame(CLOSE, ABSENT)]
@@ -88,7 +88,7 @@ async def test_without_the_mesh_key_its_frames_are_refused(
     assert await other.receive_packet() == (peer.key, b"as anybody may")
     assert isinstance(await relay.end_of(peer), NotPermitted)
     assert relay.metrics.packets_forwarded_in == 0
-    assert not relay.server.watchers
+    assert not relay.state.watchers
 
 
 @pytest.mark.parametrize("sent", MESH_FRAMES)
@@ -417,7 +417,7 @@ async def test_packets_for_who_was_just_closed_are_counted(
 async def test_a_client_that_is_paused_is_closed_at_once(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.server.set_rate_limit(RateConfig(10, 65_568))
+    relay.state.set_rate_limit(RateConfig(10, 65_568))
     peer, victim = await relay.mesh_login(), await relay.login()
     await victim.end.send(frame(SEND, ABSENT + bytes(60_000)) * 3)
     await trio.testing.wait_all_tasks_blocked()
@@ -436,12 +436,12 @@ async def test_no_rate_limit_holds_for_mesh_peers(
 ) -> None:
     limit = RateConfig(10, 65_568)
     if before:
-        relay.server.set_rate_limit(limit)
+        relay.state.set_rate_limit(limit)
     peer, client = await relay.mesh_login(), await relay.login()
     assert "TokenBucketBytesPerSecond" not in peer.server_info
     assert ("TokenBucketBytesPerSecond" in client.server_info) is before
     if not before:
-        relay.server.set_rate_limit(limit)
+        relay.state.set_rate_limit(limit)
     start = trio.current_time()
     for _ in range(100):
         await peer.end.send(forward(REMOTE, client.key, bytes(10_000)))
@@ -458,9 +458,9 @@ async def test_a_mesh_peer_may_take_nothing_for_half_a_minute(
 ) -> None:
     """A client, for -tcp-write-timeout."""
 
-    def prepare(server: Server) -> None:
-        with_mesh_key(server)
-        server.write_timeout = write_timeout
+    def prepare(state: RelayState) -> None:
+        with_mesh_key(state)
+        state.write_timeout = write_timeout
 
     async with running(prepare) as relay:
         peer, client = await relay.mesh_login(capacity=100), await relay.login(capacity=100)

@@ -12,8 +12,8 @@ import trio.testing
 from derp.errors import WatcherTooSlow, WriteTimeout
 from derp.net.transport import Endpoint
 from derp.relay.presencequeue import UPDATES_AT_ONCE
-from derp.session.client import UPDATES_BEHIND, Connection
-from derp.session.state import Server
+from derp.session.client import UPDATES_BEHIND, Client
+from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, MemoryTransport
 from tests.peers import FORWARD, GONE, PRESENT, WATCH, Peer, disco, frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
@@ -68,7 +68,7 @@ async def test_who_begins_to_watch_is_told_of_everybody_and_of_itself(
     watcher, told = await watching(relay, 3)
     assert told == {present(a), present(b), present(watcher, MESH_PEER)}
     await watcher.ping()
-    assert len(relay.server.watchers) == 1
+    assert len(relay.state.watchers) == 1
 
 
 async def test_every_change_is_told_in_its_order(autojump_clock: Clock, relay: Relay) -> None:
@@ -95,7 +95,7 @@ async def test_watchers_are_told_of_each_other(autojump_clock: Clock, relay: Rel
     assert await came(first) == await came(second) == present(client)
     await first.end.aclose()
     assert await went(second) == first.key
-    assert len(relay.server.watchers) == 1
+    assert len(relay.state.watchers) == 1
     await client.end.aclose()
     assert await went(second) == client.key
 
@@ -107,7 +107,7 @@ async def test_who_does_not_watch_is_told_nothing(autojump_clock: Clock, relay: 
     await relay.end_of(other)
     await mesh_peer.ping()
     await client.ping()
-    assert not relay.server.watchers
+    assert not relay.state.watchers
 
 
 async def test_asking_twice_is_asking_once(autojump_clock: Clock, relay: Relay) -> None:
@@ -120,17 +120,17 @@ async def test_asking_twice_is_asking_once(autojump_clock: Clock, relay: Relay) 
     await watcher.ping()
     await watcher.end.aclose()
     await relay.end_of(watcher)
-    assert not relay.server.watchers
+    assert not relay.state.watchers
 
 
 async def test_the_relay_itself_is_told_nothing(autojump_clock: Clock, relay: Relay) -> None:
     """It finds its own key in the greeting, and leaves."""
     await relay.login()
-    itself = await relay.mesh_login(key=relay.server.private_key)
+    itself = await relay.mesh_login(key=relay.state.private_key)
     await itself.send(WATCH)
     await relay.login()
     await itself.ping()
-    assert not relay.server.watchers
+    assert not relay.state.watchers
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ async def test_a_mesh_peer_that_is_connected_twice_is_told_twice(
     await relay.end_of(old)
     await client.end.aclose()
     assert await went(new) == client.key
-    assert len(relay.server.watchers) == 1
+    assert len(relay.state.watchers) == 1
 
 
 async def test_what_is_told_is_counted_as_the_original_does(
@@ -287,9 +287,9 @@ async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, rela
         readers.start_soon(read_fast)
         readers.start_soon(read_slowly)
         there = await storm(relay, 1000, keys)
-        for watcher in relay.server.watchers:
-            outbox = watcher.outbox
-            most = max(most, 0 if outbox is None else len(outbox.updates or ()))
+        for watcher in relay.state.watchers:
+            send_queue = watcher.send_queue
+            most = max(most, 0 if send_queue is None else len(send_queue.updates or ()))
         await trio.testing.wait_all_tasks_blocked()
         readers.cancel_scope.cancel()
     assert most > 10
@@ -362,13 +362,13 @@ async def test_a_client_that_was_not_here_and_comes_is_there(
 def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The keys of those whose presence was put into a frame."""
     keys = []
-    presence = Connection.presence
+    presence = Client.presence
 
-    def noted(connection: Connection) -> bytes:
+    def noted(connection: Client) -> bytes:
         keys.append(connection.key)
         return presence(connection)
 
-    monkeypatch.setattr(Connection, "presence", noted)
+    monkeypatch.setattr(Client, "presence", noted)
     return keys
 
 
@@ -440,7 +440,7 @@ async def test_a_watcher_that_is_too_far_behind_is_ended(
     """What waits for it would grow with all who come and go, though nobody of them is there."""
     watcher, _ = await watching(relay, 1, capacity=10)
     other, _ = await watching(relay, 2)
-    (slow, _) = relay.server.watchers
+    (slow, _) = relay.state.watchers
     most = 2 * len(relay.hub.active) + UPDATES_BEHIND
     for number in range(most):
         slow.update(number.to_bytes(32), b"")
@@ -465,13 +465,13 @@ async def test_a_watcher_that_is_too_far_behind_is_ended(
 async def test_a_watcher_that_takes_nothing_is_gone_after_its_own_timeout(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.server.write_timeout = 0
+    relay.state.write_timeout = 0
     watcher, _ = await watching(relay, 1, capacity=10)
     start = trio.current_time()
     client = await relay.login()
     assert isinstance(await relay.end_of(watcher), WriteTimeout)
     assert 30 <= trio.current_time() - start <= 32
-    assert not relay.server.watchers
+    assert not relay.state.watchers
     await client.ping()
 
 
@@ -491,12 +491,12 @@ async def test_a_watcher_that_has_failed_hurts_nobody(autojump_clock: Clock, rel
 def test_a_relay_without_mesh_key_has_no_mesh_peers() -> None:
     async def no_key() -> None:
         async with trio.open_nursery() as nursery:
-            server = Server(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
+            state = RelayState(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
             for shown in (None, b"", bytes(32), MESH_KEY):
-                assert not server.is_mesh_key(shown)
-            server.mesh_key = MESH_KEY
-            assert server.is_mesh_key(MESH_KEY)
+                assert not state.is_mesh_key(shown)
+            state.mesh_key = MESH_KEY
+            assert state.is_mesh_key(MESH_KEY)
             for shown in (None, b"", bytes(32), MESH_KEY[:-1], MESH_KEY[:-1] + b"x"):
-                assert not server.is_mesh_key(shown)
+                assert not state.is_mesh_key(shown)
 
     trio.run(no_key)

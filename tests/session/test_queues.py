@@ -12,9 +12,9 @@ from derp.metrics import DropReason
 from derp.relay.queuememory import QueueMemory
 from derp.relay.sendqueue import MAX_WAIT
 from derp.session import timers
-from derp.session.client import Connection
+from derp.session.client import Client
 from derp.session.sender import BUSY_COST
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.frames import PeerGoneReason, peer_gone
 from tests.mesh.other import present
 from tests.mesh.test_link import X, fill, linked
@@ -26,18 +26,18 @@ Clock = trio.testing.MockClock
 MIB = 1 << 20
 
 
-def with_memory(limit: int, *, timeout: float = 0) -> Callable[[Server], None]:
+def with_memory(limit: int, *, timeout: float = 0) -> Callable[[RelayState], None]:
     """Prepare a relay that ends nobody who takes nothing, unless told to."""
 
-    def prepare(server: Server) -> None:
-        with_mesh_key(server)
-        server.memory = QueueMemory(limit)
-        server.write_timeout = timeout
+    def prepare(state: RelayState) -> None:
+        with_mesh_key(state)
+        state.memory = QueueMemory(limit)
+        state.write_timeout = timeout
 
     return prepare
 
 
-def connection(relay: Relay, peer: Peer) -> Connection:
+def connection(relay: Relay, peer: Peer) -> Client:
     return relay.hub.active[peer.key]
 
 
@@ -45,13 +45,13 @@ async def send(relay: Relay, sender: Peer, to: Peer, size: int, count: int = 1) 
     """Send packets, all at once, and wait until the relay has acted on them."""
     await sender.end.send(frame(SEND, to.key + bytes(size)) * count)
     await sender.ping()
-    memory = relay.server.memory
+    memory = relay.state.memory
     assert memory.held <= memory.limit
 
 
 async def test_what_is_too_old_goes_though_nobody_touches_it(autojump_clock: Clock) -> None:
     async with running(with_memory(1 << 40)) as relay:
-        memory = relay.server.memory
+        memory = relay.state.memory
         slow, sender = await relay.login(capacity=100), await relay.login()
         await send(relay, sender, slow, 1000)
         for _ in range(50):
@@ -75,7 +75,7 @@ async def test_what_is_too_old_goes_though_nobody_touches_it(autojump_clock: Clo
 
 async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> None:
     async with linked(capacity=5000) as other:
-        memory = other.relay.server.memory
+        memory = other.relay.state.memory
         await other.tell(present(X))
         senders = [await other.relay.login() for _ in range(3)]
         await fill(other, senders[0])
@@ -93,7 +93,7 @@ async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> No
 
 async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
     async with running(with_memory(2 * MIB)) as relay:
-        memory = relay.server.memory
+        memory = relay.state.memory
         sender, fast = await relay.login(), await relay.login()
         slow = [await relay.login(capacity=100) for _ in range(30)]
         for number in range(40):
@@ -106,15 +106,15 @@ async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock:
         assert relay.dropped(DropReason.QUEUE_HEAD) > 30 * 40 * 20 / 2
         assert all(peer.key in relay.hub.active for peer in slow)
         # All of them have as much: whoever floods one only takes it from that one.
-        lanes = [connection(relay, peer).outbox for peer in slow]
-        held = [outbox._packets.held for outbox in lanes if outbox is not None]
+        lanes = [connection(relay, peer).send_queue for peer in slow]
+        held = [send_queue._packets.held for send_queue in lanes if send_queue is not None]
         assert len(held) == 30
         assert max(held) < 1.5 * min(held)
 
 
 async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_clock: Clock) -> None:
     async with running(with_memory(MIB)) as relay:
-        piece = relay.server.memory.piece
+        piece = relay.state.memory.piece
         mesh_peer, sender = await relay.mesh_login(), await relay.login()
         slow, other = await relay.login(capacity=100), await relay.login(capacity=100)
         await send(relay, sender, slow, 500, 100)
@@ -123,8 +123,8 @@ async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_cloc
         for peer in (slow, other):
             found = connection(relay, peer)
             assert found.transport.unsent < piece < 10_000
-            assert found.outbox is not None
-            assert found.outbox._packets.held > 100 * 500 - piece
+            assert found.send_queue is not None
+            assert found.send_queue._packets.held > 100 * 500 - piece
         taken = 0
         while taken < 90:
             await slow.receive_packet()
@@ -148,7 +148,7 @@ async def test_who_holds_most_of_what_cannot_be_dropped_is_ended(autojump_clock:
         assert isinstance(await relay.end_of(gone), QueueMemoryFull)
         # Not who holds little, nor who is trusted, and those are few.
         assert {modest.key, mesh_peer.key, sender.key} < relay.hub.active.keys()
-        assert relay.server.memory.committed.held <= 768 << 10
+        assert relay.state.memory.committed.held <= 768 << 10
 
 
 async def test_control_frames_that_may_not_be_let_go_are_bounded_too(
@@ -163,7 +163,7 @@ async def test_control_frames_that_may_not_be_let_go_are_bounded_too(
         gone = peer_gone(X, PeerGoneReason.DISCONNECTED)
         for _ in range(20_000):
             found.send_control(gone, must=True)
-            assert relay.server.memory.held <= MIB
+            assert relay.state.memory.held <= MIB
         assert isinstance(await relay.end_of(stuck), QueueMemoryFull)
         assert other.key in relay.hub.active
 
@@ -173,9 +173,9 @@ async def test_what_is_held_for_who_is_gone_is_free(autojump_clock: Clock) -> No
         slow, sender = await relay.login(capacity=100), await relay.login()
         for _ in range(5):
             await send(relay, sender, slow, 1000, 50)
-        assert relay.server.memory.held > 100_000
+        assert relay.state.memory.held > 100_000
         await relay.end_of(slow)
-        assert relay.server.memory.held == 0
+        assert relay.state.memory.held == 0
 
 
 @pytest.mark.parametrize("peers", [2, 30])
@@ -190,7 +190,7 @@ async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, pee
                 b"".join(frame(SEND, peer.key) for peer in slow) * (1000 // peers)
             )
             await sender.ping()
-        assert relay.server.memory.queued.held > 0
+        assert relay.state.memory.queued.held > 0
         dropped = [0]
 
         async def watch() -> None:
@@ -199,9 +199,9 @@ async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, pee
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(watch)
-        await timers.look_at_queues(relay.server, trio.current_time() + 1000)
+        await timers.look_at_queues(relay.state, trio.current_time() + 1000)
         dropped.append(relay.dropped(DropReason.QUEUE_HEAD))
-        assert relay.server.memory.queued.held == 0
+        assert relay.state.memory.queued.held == 0
         steps = [after - before for before, after in pairwise(dropped)]
         assert sum(steps) > 4500
         # The order in which two tasks have their turns is random.
@@ -215,17 +215,17 @@ async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> 
         slow = [await relay.login(capacity=100) for _ in range(50)]
         await sender.end.send(b"".join(frame(SEND, peer.key + bytes(100)) for peer in slow))
         await sender.ping()
-        assert len(relay.server.sending) == len(slow)
+        assert len(relay.state.sending) == len(slow)
         with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
-            end = Connection.end
+            end = Client.end
 
-            def note(self: Connection, error: ConnectionEnd) -> None:
+            def note(self: Client, error: ConnectionEnd) -> None:
                 if self.ending is None:
                     turns.note()
                 end(self, error)
 
-            patch.setattr(Connection, "end", note)
-            await timers.look_at_queues(relay.server, trio.current_time() + 1000)
+            patch.setattr(Client, "end", note)
+            await timers.look_at_queues(relay.state, trio.current_time() + 1000)
             for peer in slow:
                 assert isinstance(await relay.end_of(peer), WriteTimeout)
         assert turns.events.total() == len(slow)
@@ -236,9 +236,9 @@ async def test_few_who_came_together_are_told_in_one_turn(mock_clock: Clock) -> 
     async with running() as relay:
         peers = [await relay.login() for _ in range(3 * timers.TOLD_AT_ONCE)]
         with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Connection, "send_control", lambda *_, **__: bool(turns.note()))
+            patch.setattr(Client, "send_control", lambda *_, **__: bool(turns.note()))
             patch.setattr(timers, "sample_round_trip", lambda *_: turns.note())
-            for wheel in (relay.server.keep_alives, relay.server.round_trips):
+            for wheel in (relay.state.keep_alives, relay.state.round_trips):
                 for connection in relay.hub.members:
                     wheel.set(connection, trio.current_time() + 1)
             mock_clock.jump(2)

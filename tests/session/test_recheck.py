@@ -10,13 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission.allowlist import Listing
-from derp.admission.checker import Gate
+from derp.admission.allowlist import AllowList
+from derp.admission.checker import Checker
 from derp.admission.listwatch import LOOK_EVERY, watch_list
 from derp.admission.question import Answer, Outcome, Question
 from derp.errors import NotAdmitted, PeerVanished
 from derp.session import recheck
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from tests.peers import SEND, Peer, frame
 from tests.relays import Relay, running, with_mesh_key
@@ -48,10 +48,10 @@ class Source:
 class Guarded:
     """A relay with a gate, and keys for its clients."""
 
-    def __init__(self, relay: Relay, source: Source, gate: Gate) -> None:
+    def __init__(self, relay: Relay, source: Source, admission: Checker) -> None:
         self.relay = relay
         self.source = source
-        self.gate = gate
+        self.admission = admission
 
     def key(self, *, known: bool = False) -> nacl.public.PrivateKey:
         key = nacl.public.PrivateKey.generate()
@@ -71,21 +71,21 @@ class Guarded:
 @pytest.fixture
 async def guarded(autojump_clock: Clock) -> AsyncIterator[Guarded]:
     source = Source()
-    gates: list[Gate] = []
+    admissions: list[Checker] = []
 
-    def guard(server: Server) -> None:
-        server.gate = Gate(server.metrics, tailscaled=source)
-        gates.append(server.gate)
+    def guard(state: RelayState) -> None:
+        state.admission = Checker(state.metrics, tailscaled=source)
+        admissions.append(state.admission)
 
     async with running(guard) as relay:
-        yield Guarded(relay, source, gates[0])
+        yield Guarded(relay, source, admissions[0])
 
 
 async def knock(relay: Relay, key: nacl.public.PrivateKey, behind: bytes = b"") -> Peer:
     """Say all that a login takes, and `behind`, and wait for nothing."""
     peer = relay.connect(key=key)
     await peer.receive()
-    await peer.end.send(peer.client_info(relay.server.public_key) + behind)
+    await peer.end.send(peer.client_info(relay.state.public_key) + behind)
     return peer
 
 
@@ -164,8 +164,8 @@ async def test_who_belongs_no_longer_is_ended_when_asked_about(
     twin = await guarded.relay.login(key=goes.private)
     guarded.source.known.discard(goes.key)
     async with trio.open_nursery() as nursery:
-        server = guarded.relay.server
-        nursery.start_soon(recheck.ask_again_forever, server, guarded.gate, 300.0)
+        state = guarded.relay.state
+        nursery.start_soon(recheck.ask_again_forever, state, guarded.admission, 300.0)
         await trio.sleep(299.0)
         assert len(guarded.relay.hub.members) == 3
         for peer in (goes, twin):
@@ -178,16 +178,16 @@ async def test_who_belongs_no_longer_is_ended_when_asked_about(
 async def test_who_has_moved_to_another_worker_and_is_still_here_is_asked_about(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
-    server, link = guarded.relay.server, cast("Any", object())
+    state, link = guarded.relay.state, cast("Any", object())
     peer = await guarded.member()
-    server.hub.add_sibling(peer.key, link, claim=1)
-    assert not server.hub.active
+    state.hub.add_sibling(peer.key, link, claim=1)
+    assert not state.hub.active
     guarded.source.known.clear()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(recheck.ask_again_forever, server, guarded.gate, 300.0)
+        nursery.start_soon(recheck.ask_again_forever, state, guarded.admission, 300.0)
         assert "no longer admitted" in await guarded.refusal(peer)
         nursery.cancel_scope.cancel()
-    server.hub.remove_sibling(peer.key, link)
+    state.hub.remove_sibling(peer.key, link)
 
 
 async def test_who_is_connected_stays_while_nobody_can_be_asked(
@@ -195,11 +195,11 @@ async def test_who_is_connected_stays_while_nobody_can_be_asked(
 ) -> None:
     await guarded.member()
     guarded.source.away = True
-    server = guarded.relay.server
-    await recheck.ask_again(server, guarded.gate, server.hub.active)
+    state = guarded.relay.state
+    await recheck.recheck(state, guarded.admission, state.hub.active)
     await trio.sleep(1.0)
     assert len(guarded.relay.hub.members) == 1
-    await recheck.ask_again(server, guarded.gate, server.hub.active, strict=True)
+    await recheck.recheck(state, guarded.admission, state.hub.active, strict=True)
     await trio.sleep(1.0)
     assert not guarded.relay.hub.members
 
@@ -211,8 +211,8 @@ async def test_clients_are_asked_about_side_by_side(
     guarded.source.takes = 1.0
     guarded.source.known.clear()
     start = trio.current_time()
-    server = guarded.relay.server
-    await recheck.ask_again(server, guarded.gate, server.hub.active)
+    state = guarded.relay.state
+    await recheck.recheck(state, guarded.admission, state.hub.active)
     assert trio.current_time() - start <= len(members) / 4
     for member in members:
         assert "no longer admitted" in await guarded.refusal(member)
@@ -224,9 +224,9 @@ async def test_who_logs_in_while_its_key_is_asked_about_is_ended_with_it(
     first = await guarded.member()
     guarded.source.takes = 2.0
     guarded.source.known.clear()
-    server = guarded.relay.server
+    state = guarded.relay.state
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(recheck.ask_again, server, guarded.gate, [first.key])
+        nursery.start_soon(recheck.recheck, state, guarded.admission, [first.key])
         await trio.sleep(1.0)
         # What is remembered lets it in.
         twin = await guarded.relay.login(key=first.private)
@@ -238,15 +238,15 @@ async def test_who_logs_in_while_its_key_is_asked_about_is_ended_with_it(
 async def open_(autojump_clock: Clock) -> AsyncIterator[Guarded]:
     """A relay with a URL that fails open, and the task that asks about those who come in so."""
     source = Source()
-    gates: list[Gate] = []
+    admissions: list[Checker] = []
 
-    def guard(server: Server) -> None:
-        server.gate = Gate(server.metrics, controllers=[source], remember=0.0)
-        gates.append(server.gate)
+    def guard(state: RelayState) -> None:
+        state.admission = Checker(state.metrics, controllers=[source], remember=0.0)
+        admissions.append(state.admission)
 
     async with running(guard) as relay, trio.open_nursery() as nursery:
-        nursery.start_soon(recheck.ask_about_unasked, relay.server, gates[0])
-        yield Guarded(relay, source, gates[0])
+        nursery.start_soon(recheck.ask_about_unasked, relay.state, admissions[0])
+        yield Guarded(relay, source, admissions[0])
         nursery.cancel_scope.cancel()
 
 
@@ -270,7 +270,7 @@ async def test_who_got_in_unasked_is_asked_about_soon_after(
     open_.source.asked.clear()
     await trio.sleep(100.0)
     assert open_.source.asked == []
-    assert not open_.relay.server.unasked
+    assert not open_.relay.state.unasked
 
 
 async def test_while_it_lasts_an_outage_costs_few_questions(
@@ -308,11 +308,11 @@ async def test_who_got_in_unasked_and_has_left_is_forgotten(
 ) -> None:
     open_.source.away = True
     peers = [await open_.relay.login() for _ in range(10)]
-    assert len(open_.relay.server.unasked) == 10
+    assert len(open_.relay.state.unasked) == 10
     for peer in peers:
         await peer.end.aclose()
     await trio.sleep(2 * recheck.UNASKED_EVERY)
-    assert not open_.relay.server.unasked
+    assert not open_.relay.state.unasked
 
 
 class Listed:
@@ -341,18 +341,18 @@ async def listed(
 
     # The clock would jump while a thread works.
     monkeypatch.setattr("trio.to_thread.run_sync", at_once)
-    listing, source = Listing(tmp_path / "nodes", {}), Source()
+    listing, source = AllowList(tmp_path / "nodes", {}), Source()
 
-    def guard(server: Server) -> None:
-        server.gate = Gate(server.metrics, listing=listing, tailscaled=source)
+    def guard(state: RelayState) -> None:
+        state.admission = Checker(state.metrics, listing=listing, tailscaled=source)
 
     wake, woken = trio.open_memory_channel[None](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:
-        gate = relay.server.gate
+        admission = relay.state.admission
         listing.path.write_text(node_public_text(bytes(range(32))))
-        assert isinstance(gate, Gate)
-        removed = partial(recheck.ask_again, relay.server, gate, strict=True)
-        nursery.start_soon(watch_list, gate, listing, woken, removed)
+        assert isinstance(admission, Checker)
+        removed = partial(recheck.recheck, relay.state, admission, strict=True)
+        nursery.start_soon(watch_list, admission, listing, woken, removed)
         yield Listed(relay, listing.path, source, wake)
         nursery.cancel_scope.cancel()
 
@@ -418,7 +418,7 @@ async def test_a_broken_list_ends_nobody(
 
 async def test_nobody_is_asked_about_a_mesh_peer(autojump_clock: Clock, guarded: Guarded) -> None:
     """Another relay is often no node of the tailnet; it has shown that it may."""
-    with_mesh_key(guarded.relay.server)
+    with_mesh_key(guarded.relay.state)
     guarded.source.away = True
     peer = await guarded.relay.mesh_login()
     await peer.ping()
@@ -427,10 +427,10 @@ async def test_nobody_is_asked_about_a_mesh_peer(autojump_clock: Clock, guarded:
 
 
 async def test_a_wrong_mesh_key_lets_nobody_in(autojump_clock: Clock, guarded: Guarded) -> None:
-    with_mesh_key(guarded.relay.server)
+    with_mesh_key(guarded.relay.state)
     peer = guarded.relay.connect()
     await peer.receive()
-    info = peer.client_info(guarded.relay.server.public_key, meshKey="0f" * 32)
+    info = peer.client_info(guarded.relay.state.public_key, meshKey="0f" * 32)
     await peer.end.send(info)
     assert "is refused by tailscaled" in await guarded.refusal(peer)
 
@@ -438,14 +438,14 @@ async def test_a_wrong_mesh_key_lets_nobody_in(autojump_clock: Clock, guarded: G
 async def test_a_mesh_peer_stays_whatever_is_said_of_its_key(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
-    server = guarded.relay.server
-    with_mesh_key(server)
+    state = guarded.relay.state
+    with_mesh_key(state)
     client = await guarded.member()
     peer = await guarded.relay.mesh_login(key=client.private)
     other = await guarded.relay.mesh_login()
     guarded.source.known.clear()
     guarded.source.asked.clear()
-    await recheck.ask_again(server, guarded.gate, server.hub.active, strict=True)
+    await recheck.recheck(state, guarded.admission, state.hub.active, strict=True)
     assert "no longer admitted" in await guarded.refusal(client)
     assert [question.key for question in guarded.source.asked] == [client.key]
     await peer.ping()
@@ -455,10 +455,10 @@ async def test_a_mesh_peer_stays_whatever_is_said_of_its_key(
 async def test_only_mesh_peers_are_connected_when_all_are_asked_about(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
-    server = guarded.relay.server
-    with_mesh_key(server)
+    state = guarded.relay.state
+    with_mesh_key(state)
     peer = await guarded.relay.mesh_login()
     for strict in (False, True):
-        await recheck.ask_again(server, guarded.gate, [peer.key], strict=strict)
+        await recheck.recheck(state, guarded.admission, [peer.key], strict=strict)
     assert guarded.source.asked == []
     await peer.ping()

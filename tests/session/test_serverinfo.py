@@ -30,7 +30,7 @@ async def told(peer: Peer) -> dict[str, Any]:
 
 async def change(relay: Relay, limit: RateConfig) -> None:
     async with trio.open_nursery() as nursery:
-        serverinfo.apply(relay.server, nursery, limit)
+        serverinfo.apply(relay.state, nursery, limit)
 
 
 async def test_lowered_raised_and_lifted(autojump_clock: Clock) -> None:
@@ -81,8 +81,8 @@ async def test_a_later_limit_ends_the_telling(
     async with running() as relay:
         peers = [await relay.login() for _ in range(5)]
         async with trio.open_nursery() as nursery:
-            serverinfo.apply(relay.server, nursery, SLOW)
-            serverinfo.apply(relay.server, nursery, NO_LIMIT)
+            serverinfo.apply(relay.state, nursery, SLOW)
+            serverinfo.apply(relay.state, nursery, NO_LIMIT)
         for peer in peers:
             assert await told(peer) == {"version": 2}
 

@@ -14,7 +14,7 @@ HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("127.0.0.1", 50000)
 
 def sampled(transport: Any) -> dict[str, int]:
     metrics = Metrics()
-    connection: Any = SimpleNamespace(transport=transport, server=SimpleNamespace(metrics=metrics))
+    connection: Any = SimpleNamespace(transport=transport, state=SimpleNamespace(metrics=metrics))
     timers.sample_round_trip(connection)
     return metrics.tcp_rtt
 

@@ -10,7 +10,7 @@ from derp.workers.asking import Call
 from derp.workers.rpc import Handler, Json
 
 ANSWER_WITHIN = 3.0
-"""As that of the crew."""
+"""As that of the pool."""
 
 
 def through_json(body: Json) -> Json:

@@ -10,17 +10,17 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission.allowlist import Listing
+from derp.admission.allowlist import AllowList
 from derp.admission.cache import Verdict
-from derp.admission.checker import Gate
+from derp.admission.checker import Checker
 from derp.admission.question import Answer, Outcome, Question
 from derp.errors import NotAdmitted
 from derp.metrics import Metrics
 from derp.session import recheck
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from derp.workers import admission as workers_gate
-from derp.workers.admission import KEYS_AT_ONCE, Dismissals, GateForWorkers, RemoteGate
+from derp.workers.admission import KEYS_AT_ONCE, Removals, SupervisorAdmission, WorkerAdmission
 from tests.peers import Peer
 from tests.relays import Relay, running
 from tests.workers.ends import Crew, Line, lost_call
@@ -60,13 +60,15 @@ class Source:
 class Cluster:
     """Two workers, each a relay, and what they have in common."""
 
-    def __init__(self, listing: Listing | None = None, *, by_url: bool = False) -> None:
+    def __init__(self, listing: AllowList | None = None, *, by_url: bool = False) -> None:
         self.source = Source()
         self.metrics = Metrics()
         tailscaled, urls = (None, [self.source]) if by_url else (self.source, [])
-        self.gate = Gate(self.metrics, listing=listing, tailscaled=tailscaled, controllers=urls)
-        self.crew = Crew(None, None)
-        self.shared = GateForWorkers(self.gate, self.crew)
+        self.admission = Checker(
+            self.metrics, listing=listing, tailscaled=tailscaled, controllers=urls
+        )
+        self.pool = Crew(None, None)
+        self.shared = SupervisorAdmission(self.admission, self.pool)
         self.wake, self._woken = trio.open_memory_channel[None](1)
         self.lines = [Line(self.shared.handlers) for _ in range(2)]
         self.relays: list[Relay] = []
@@ -76,15 +78,15 @@ class Cluster:
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
             for index, line in enumerate(self.lines):
-                judge = RemoteGate(line.call)
+                judge = WorkerAdmission(line.call)
 
-                def guard(server: Server, judge: RemoteGate = judge) -> None:
-                    server.gate = judge
+                def guard(state: RelayState, judge: WorkerAdmission = judge) -> None:
+                    state.admission = judge
 
                 relay = await stack.enter_async_context(running(guard))
                 self.relays.append(relay)
-                dismissals = Dismissals(relay.server, judge, every, self.crew.size)
-                self.crew.workers[index] = dismissals.handlers
+                dismissals = Removals(relay.state, judge, every, self.pool.size)
+                self.pool.workers[index] = dismissals.handlers
                 nursery.start_soon(dismissals.run)
             nursery.start_soon(self.shared.keep, self._woken)
             await trio.testing.wait_all_tasks_blocked()
@@ -110,7 +112,7 @@ async def refusal(relay: Relay, peer: Peer) -> str:
 async def knock(relay: Relay, key: nacl.public.PrivateKey) -> Peer:
     peer = relay.connect(key=key)
     await peer.receive()
-    await peer.end.send(peer.client_info(relay.server.public_key))
+    await peer.end.send(peer.client_info(relay.state.public_key))
     return peer
 
 
@@ -141,19 +143,19 @@ async def test_a_verdict_comes_as_it_was_given(verdict: Verdict) -> None:
             assert question == QUESTION
             return verdict
 
-        async def ask_again(self, question: Question) -> Verdict:
+        async def recheck(self, question: Question) -> Verdict:
             assert question == QUESTION
             return verdict
 
-    shared = GateForWorkers(Given(), Crew())  # type: ignore[arg-type]
-    remote = RemoteGate(Line(shared.handlers).call)
+    shared = SupervisorAdmission(Given(), Crew())  # type: ignore[arg-type]
+    remote = WorkerAdmission(Line(shared.handlers).call)
     assert await remote.admit(QUESTION) == verdict
-    assert await remote.ask_again(QUESTION) == verdict
+    assert await remote.recheck(QUESTION) == verdict
 
 
 async def test_where_the_supervisor_can_t_be_asked_nobody_is_admitted() -> None:
-    remote = RemoteGate(lost_call())
-    for verdict in (await remote.admit(QUESTION), await remote.ask_again(QUESTION)):
+    remote = WorkerAdmission(lost_call())
+    for verdict in (await remote.admit(QUESTION), await remote.recheck(QUESTION)):
         assert not verdict.admitted
         assert not verdict.certain
         assert not verdict.lasts
@@ -178,7 +180,7 @@ async def test_one_memory_and_one_count_for_all_workers(autojump_clock: Clock) -
             "remembered_refused": 1,
         }
         assert [relay.metrics.admission_verdicts for relay in (one, two)] == [{}, {}]
-        assert cluster.gate.refused[bytes(stranger.public_key)].count == 2
+        assert cluster.admission.refused[bytes(stranger.public_key)].count == 2
 
 
 async def test_who_asks_the_same_at_two_workers_shares_the_answer(autojump_clock: Clock) -> None:
@@ -234,16 +236,16 @@ async def test_together_workers_ask_no_more_side_by_side_than_one(autojump_clock
 
 async def test_more_workers_than_questions_leave_one_to_each(autojump_clock: Clock) -> None:
     async with running() as relay:
-        assert Dismissals(relay.server, RemoteGate(lost_call()), 0, 40)._side_by_side == 1
+        assert Removals(relay.state, WorkerAdmission(lost_call()), 0, 40)._side_by_side == 1
 
 
 @pytest.fixture
 def listed(tmp_path: Path, threads: None) -> Cluster:
-    return Cluster(Listing(tmp_path / "nodes", {}))
+    return Cluster(AllowList(tmp_path / "nodes", {}))
 
 
 def write(cluster: Cluster, *keys: nacl.public.PrivateKey) -> None:
-    listing = cluster.gate.listing
+    listing = cluster.admission.listing
     assert listing is not None
     lines = [node_public_text(bytes(key.public_key)) for key in keys]
     listing.path.write_text("\n".join(lines))
@@ -277,12 +279,12 @@ async def test_a_worker_that_is_late_is_told_again(autojump_clock: Clock, listed
         cluster.wake.send_nowait(None)
         await trio.sleep(1.0)
         peer = await cluster.relays[1].login(key=key)
-        cluster.crew.late = {1}
+        cluster.pool.late = {1}
         write(cluster, nacl.public.PrivateKey.generate())
         cluster.wake.send_nowait(None)
         await trio.sleep(2.0)
         assert cluster.clients() == [0, 1]
-        cluster.crew.late = set()
+        cluster.pool.late = set()
         assert "no longer admitted" in await refusal(cluster.relays[1], peer)
 
 
@@ -293,19 +295,19 @@ async def test_a_worker_that_is_gone_is_not_told_for_ever(
     async with listed.run() as cluster:
         cluster.wake.send_nowait(None)
         await trio.sleep(1.0)
-        cluster.crew.workers[1] = None
-        cluster.crew.said.clear()
+        cluster.pool.workers[1] = None
+        cluster.pool.said.clear()
         write(cluster, nacl.public.PrivateKey.generate())
         cluster.wake.send_nowait(None)
         await trio.sleep(100.0)
-        assert [what for what, _ in cluster.crew.said] == ["gate.removed"] * 3
+        assert [what for what, _ in cluster.pool.said] == ["admission.removed"] * 3
 
 
 async def test_a_long_list_is_told_in_pieces(autojump_clock: Clock) -> None:
-    crew = Crew({"gate.removed": nothing})
+    pool = Crew({"admission.removed": nothing})
     keys = {number.to_bytes(32) for number in range(2 * KEYS_AT_ONCE + 1)}
-    await GateForWorkers(Gate(Metrics()), crew)._tell_removed(keys)
-    bodies = [body for _, body in crew.said]
+    await SupervisorAdmission(Checker(Metrics()), pool)._tell_removed(keys)
+    bodies = [body for _, body in pool.said]
     assert [len(body) for body in bodies] == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
     assert {bytes.fromhex(key) for body in bodies for key in body} == keys
 
@@ -342,7 +344,7 @@ async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
     monkeypatch.setattr(workers_gate, "MAX_UNDER_WAY", 20)
     monkeypatch.setattr(workers_gate, "FEW", 5)
     cluster = Cluster()
-    remote = RemoteGate(cluster.lines[0].call)
+    remote = WorkerAdmission(cluster.lines[0].call)
     member, other = (Question(bytes([n]) * 32, "192.0.2.1") for n in (1, 2))
     cluster.source.known |= {member.key, other.key}
     assert (await remote.admit(member)).admitted
@@ -368,7 +370,7 @@ async def test_a_crowd_of_one_network_leaves_room_for_others(
     monkeypatch.setattr(workers_gate, "MAX_UNDER_WAY", 20)
     monkeypatch.setattr(workers_gate, "FEW", 5)
     cluster = Cluster()
-    remote = RemoteGate(cluster.lines[0].call)
+    remote = WorkerAdmission(cluster.lines[0].call)
     newcomer = Question(bytes(32), "198.51.100.1")
     cluster.source.known.add(newcomer.key)
     cluster.source.takes = 0.1

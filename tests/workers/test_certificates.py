@@ -42,9 +42,9 @@ class Relay:
         file = certificate_file(certdir, NAME)
         certificate = Certificate((NAME,), PairFiles(file, file), ACME)
         self.plan = Plan((certificate,), OnDemand(certdir, ACME, (), public_only=False))
-        self.crew = Crew(None, None)
+        self.pool = Crew(None, None)
         self.certificates = Certificates(self.plan, load(self.plan, NOW), METACERT)
-        self.shared = CertificatesForWorkers(self.certificates, self.crew)
+        self.shared = CertificatesForWorkers(self.certificates, self.pool)
         self.line = Line(self.shared.handlers)
         self._nursery = nursery
 
@@ -52,9 +52,9 @@ class Relay:
         self._nursery.start_soon(self.shared.run, lambda _pair: None)
 
     def start(self, index: int) -> WorkerCertificates:
-        setup = through_json(self.shared.setup())
-        worker = follow(self.plan, setup, METACERT, NOW, self.line.call)
-        self.crew.workers[index] = worker.handlers
+        handover = through_json(self.shared.handover())
+        worker = follow(self.plan, handover, METACERT, NOW, self.line.call)
+        self.pool.workers[index] = worker.handlers
         self._nursery.start_soon(worker.run)
         return worker
 
@@ -166,7 +166,7 @@ async def test_a_worker_told_twice_answers_once(autojump_clock: Clock, relay: Re
     challenge = a_challenge("tls-alpn-01")
     await relay.shared.show(challenge)
     worker = relay.start(0)
-    ((_, body),) = relay.crew.said
+    ((_, body),) = relay.pool.said
     await worker.handlers["certificates.show"](body)
     assert answers(worker, "tls-alpn-01")
     await relay.shared.hide(challenge)
@@ -178,13 +178,13 @@ async def test_a_late_worker_holds_no_order_up(
     autojump_clock: Clock, relay: Relay, kind: Kind
 ) -> None:
     one, two = relay.start_both()
-    relay.crew.late = {1}
+    relay.pool.late = {1}
     challenge = a_challenge(kind)
     await relay.shared.show(challenge)
     assert trio.current_time() == ANSWER_WITHIN
     assert answers(one, kind)
     assert not answers(two, kind)
-    relay.crew.late = set()
+    relay.pool.late = set()
     await relay.shared.hide(challenge)
     assert not answers(one, kind)
 
@@ -204,7 +204,7 @@ async def test_what_was_hidden_before_it_could_be_shown_stays_hidden(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay.shared.show, challenge)
         await trio.testing.wait_all_tasks_blocked()
-        ((_, body),) = relay.crew.said
+        ((_, body),) = relay.pool.said
         nursery.start_soon(worker.handlers["certificates.show"], {**body, "id": 9})
         await trio.testing.wait_all_tasks_blocked()
         await worker.handlers["certificates.hide"](9)
@@ -254,11 +254,11 @@ async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
     put(NAME)
     await relay.shared.look()
     await trio.sleep(1.0)
-    assert "PRIVATE" not in json.dumps([relay.crew.said, relay.shared.setup()])
+    assert "PRIVATE" not in json.dumps([relay.pool.said, relay.shared.handover()])
     challenge = a_challenge("tls-alpn-01")
     await relay.shared.show(challenge)
     worker = relay.start(1)
-    assert "PRIVATE" in json.dumps(relay.crew.said)
+    assert "PRIVATE" in json.dumps(relay.pool.said)
     assert "PRIVATE" not in repr([worker._up, relay.certificates.statuses])
     assert "PRIVATE" not in caplog.text
 

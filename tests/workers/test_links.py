@@ -100,11 +100,11 @@ async def test_no_worker_is_a_client_of_another(autojump_clock: Clock) -> None:
         await trio.sleep(100)
         fresh = Metrics()
         for relay in found.relays:
-            assert len(relay.server.sibling_watchers) == 1
-            assert len(relay.server.siblings) == 1
+            assert len(relay.state.sibling_watchers) == 1
+            assert len(relay.state.siblings) == 1
             assert not relay.hub.members
-            assert not relay.server.watchers
-            assert len(relay.server.round_trips) == 0
+            assert not relay.state.watchers
+            assert len(relay.state.round_trips) == 0
             for name in ("accepts", "got_ping", "sent_pong", "unknown_frames", "tcp_rtt"):
                 assert getattr(relay.metrics, name) == getattr(fresh, name), name
             assert relay.metrics.mesh_update_batch_size.sum == 0
@@ -142,7 +142,7 @@ async def test_a_packet_that_comes_too_late_is_dropped_where_its_client_was(
 ) -> None:
     async with workers() as found:
         here = found.relays[0]
-        (peer,) = here.server.sibling_watchers
+        (peer,) = here.state.sibling_watchers
         link = found.links[1, 0]
         await link.send(frame(FORWARD, ELSEWHERE + ABSENT + b"one") * 3)
         await link.send(frame(FORWARD, ELSEWHERE + ABSENT + disco()))
@@ -376,7 +376,7 @@ async def test_how_far_a_watcher_may_be_behind_grows_with_all_clients(
         for _ in range(10):
             await there.login()
             await came(watcher)
-        (slow,) = here.server.watchers
+        (slow,) = here.state.watchers
         watcher.end.peer.capacity = watcher.end.capacity = 0
         slow.send_control(b"more than fits")
         for number in range(UPDATES_BEHIND + 22):
@@ -667,14 +667,14 @@ async def test_nobody_becomes_a_sibling_by_a_public_port(
     async with workers() as found:
         relay = found.relays[0]
         client = await relay.login()
-        peer = await relay.connect(key=relay.server.private_key).log_in(meshKey=shown.hex())
+        peer = await relay.connect(key=relay.state.private_key).log_in(meshKey=shown.hex())
         await settle()
-        assert len(relay.server.sibling_watchers) == 1
+        assert len(relay.state.sibling_watchers) == 1
         assert len(relay.hub.members) == 2
         if shown == MESH_KEY:
             await peer.send(WATCH)
             await peer.ping()
-            assert not relay.server.watchers
+            assert not relay.state.watchers
         else:
             await peer.send(CLOSE, client.key)
             assert isinstance(await relay.end_of(peer), NotPermitted)
@@ -699,34 +699,34 @@ async def test_another_key_than_the_relays_does_not_get_in(autojump_clock: Clock
 
 
 async def knocks(found: Workers, shown: bytes | None, *, own_key: bool) -> None:
-    server = found.relays[0].server
+    state = found.relays[0].state
     here, there = memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(found._serve, server, there)
-        peer = Peer(here, server.private_key if own_key else None)
+        nursery.start_soon(found._serve, state, there)
+        peer = Peer(here, state.private_key if own_key else None)
         assert (await peer.receive())[0] == 0x01
-        await peer.end.send(peer.client_info(server.public_key, **info(shown)))
+        await peer.end.send(peer.client_info(state.public_key, **info(shown)))
         await peer.end.receive_all()
     (end,) = found.ends
     assert isinstance(end, LoginRefused)
     assert str(end) == "it is no worker of this relay"
-    assert len(server.sibling_watchers) == 1
+    assert len(state.sibling_watchers) == 1
 
 
 async def test_a_relay_of_one_worker_has_no_siblings(autojump_clock: Clock) -> None:
     async with workers(1) as found:
-        found.relays[0].server.sibling_key = None
+        found.relays[0].state.sibling_key = None
         await knocks_in_vain(found)
 
 
 async def knocks_in_vain(found: Workers) -> None:
-    server = found.relays[0].server
+    state = found.relays[0].state
     here, there = memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(found._serve, server, there)
-        peer = Peer(here, server.private_key)
+        nursery.start_soon(found._serve, state, there)
+        peer = Peer(here, state.private_key)
         await peer.receive()
-        await peer.end.send(peer.client_info(server.public_key, **info(SIBLING_KEY)))
+        await peer.end.send(peer.client_info(state.public_key, **info(SIBLING_KEY)))
         await peer.end.receive_all()
     assert isinstance(found.ends[0], LoginRefused)
 
@@ -734,7 +734,7 @@ async def knocks_in_vain(found: Workers) -> None:
 async def test_it_is_the_secret_that_is_shown_and_not_the_mesh_key(autojump_clock: Clock) -> None:
     """Nor is either of them in what is logged or printed of a server."""
     async with workers() as found:
-        text = repr(found.relays[0].server)
+        text = repr(found.relays[0].state)
         for secret in (SIBLING_KEY, MESH_KEY):
             assert repr(secret) not in text
             assert secret.hex() not in json.dumps(text)

@@ -16,7 +16,7 @@ from derp.mesh.keeper import Keeper
 from derp.metrics import DropReason
 from derp.net.tcp import TCPTransport
 from derp.session import timers
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.workers import links
 from tests.patience import PATIENCE
 from tests.peers import Peer
@@ -51,19 +51,19 @@ class House:
         self, number: int, sibling_key: bytes = SIBLING_KEY
     ) -> AsyncIterator[tuple[Relay, list[Keeper]]]:
         async with trio.open_nursery() as nursery:
-            server = Server(self.private, nursery, write_timeout=2.0)
-            server.be_worker(number, sibling_key)
-            nursery.start_soon(timers.run, server)
-            nursery.start_soon(server.poller.run)
+            state = RelayState(self.private, nursery, write_timeout=2.0)
+            state.be_worker(number, sibling_key)
+            nursery.start_soon(timers.run, state)
+            nursery.start_soon(state.poller.run)
             async with trio.open_nursery() as connections:
                 door = self.doors[number]
-                connections.start_soon(links.answer, door, server, connections)
-                keepers = links.keepers(server, self.addresses, number)
+                connections.start_soon(links.answer, door, state, connections)
+                keepers = links.keepers(state, self.addresses, number)
                 for keeper in keepers:
                     connections.start_soon(keeper.run)
-                yield Relay(server, connections), keepers
+                yield Relay(state, connections), keepers
                 connections.cancel_scope.cancel()
-            assert server.poller.under_way == 0
+            assert state.poller.under_way == 0
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ async def test_a_link_that_is_lost_is_told_unless_the_relay_stops(
         async with house.worker(1):
             await until(lambda: keeper.link is not None)
             caplog.clear()
-            here.server.stopping = True
+            here.state.stopping = True
         await until(lambda: keeper.link is None)
         assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
@@ -172,8 +172,8 @@ async def test_another_secret_is_refused_on_either_side(
         await until(lambda: keeper.trouble != "")
         assert keeper.trouble.startswith("it refuses the login")
         await until(lambda: "refused who has knocked" in caplog.text)
-        assert not here.server.siblings
-        assert not there.server.siblings
+        assert not here.state.siblings
+        assert not there.state.siblings
         assert here.metrics.connection_ends["login_refused"] == 0
 
 
@@ -198,7 +198,7 @@ async def test_another_users_process_is_not_let_in(
             with trio.fail_after(PATIENCE):
                 await trio.lowlevel.wait_readable(knocking)
             assert knocking.recv(100).startswith(b"\x01")
-        assert not here.server.sibling_watchers
+        assert not here.state.sibling_watchers
 
 
 @pytest.mark.parametrize("said", [b"", b"\x02\0\0\0\x01x", b"GET / HTTP/1.1\r\n\r\n", bytes(500)])
@@ -265,11 +265,11 @@ async def test_who_is_no_worker_behind_the_door_is_not_shown_the_secret(house: H
 
 async def test_an_ended_connection_is_no_error(house: House) -> None:
     async with house.worker(0) as (here, (keeper,)), house.worker(1) as (there, _):
-        await until(lambda: keeper.link is not None and bool(there.server.siblings))
-        (peer,) = here.server.sibling_watchers
+        await until(lambda: keeper.link is not None and bool(there.state.siblings))
+        (peer,) = here.state.sibling_watchers
         peer.end(ConnectionEnd("for the test"))
-        await until(lambda: not here.server.sibling_watchers)
-        await until(lambda: bool(here.server.sibling_watchers))
+        await until(lambda: not here.state.sibling_watchers)
+        await until(lambda: bool(here.state.sibling_watchers))
         a, b = await here.login(), await there.login()
         await until(lambda: here.hub.known == there.hub.known == 2)
         await exchange(b, a)

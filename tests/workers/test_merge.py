@@ -10,24 +10,24 @@ from hypothesis import given, settings
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Metrics, Process, render
 from derp.workers.merge import GAUGES, merge, retired
-from derp.workers.snapshot import Share, counters
+from derp.workers.snapshot import Snapshot, counters
 from stun.server import Stats
-from tests.workers.shares import PROCESS, any_share, gauges, share
+from tests.workers.snapshots import PROCESS, any_share, gauges, snapshot
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 
 
-def page(shown: Share) -> str:
+def page(shown: Snapshot) -> str:
     return render(shown.metrics, shown.gauges, shown.stun, shown.names)
 
 
-def values(shown: Share) -> dict[str, float]:
+def values(shown: Snapshot) -> dict[str, float]:
     """Read the page as Prometheus would: name and labels to value."""
     lines = [line for line in page(shown).splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def counted(shown: Share) -> dict[str, float]:
+def counted(shown: Snapshot) -> dict[str, float]:
     """Those of the values that are counters, or belong to histograms."""
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page(shown), re.MULTILINE))
     return {
@@ -59,14 +59,14 @@ def a_metrics(number: int) -> Metrics:
 
 
 @given(any_share())
-def test_of_one_it_is_the_same(one: Share) -> None:
+def test_of_one_it_is_the_same(one: Snapshot) -> None:
     whole = merge([one])
     assert page(whole) == page(one)
     assert whole.members == one.members
     assert list(whole.links) == list(one.links)
 
 
-def full(one: Share) -> Share:
+def full(one: Snapshot) -> Snapshot:
     """Have a share show all that depends on something else; the network's figures are not added."""
     one.metrics.admission_verdicts.setdefault("allowed", 0)
     process = attrs.evolve(
@@ -89,13 +89,13 @@ def added(one: dict[str, float], two: dict[str, float]) -> dict[str, Any]:
 
 @given(FULL, FULL)
 @settings(max_examples=30)
-def test_counters_of_two_are_added(one: Share, two: Share) -> None:
+def test_counters_of_two_are_added(one: Snapshot, two: Snapshot) -> None:
     assert counted(merge([one, two])) == added(counted(one), counted(two))
 
 
 def test_every_counter_is_added() -> None:
     """Fails where somebody adds a field of a kind that there is no rule for."""
-    whole = merge([share(a_metrics(2)), share(a_metrics(3))]).metrics
+    whole = merge([snapshot(a_metrics(2)), snapshot(a_metrics(3))]).metrics
     for field in attrs.fields(Metrics):
         value = getattr(whole, field.name)
         if field.name == "average_queue_duration_ms":
@@ -114,7 +114,7 @@ def test_a_figure_without_a_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     odd = Metrics()
     odd.got_ping = 0.5  # type: ignore[assignment]
     with pytest.raises(TypeError, match=r"0\.5"):
-        merge([share(odd)])
+        merge([snapshot(odd)])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_figure_without_a_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_others_count_is_added(kind: Any, name: str) -> None:
     which = "stun" if kind is Stats else "names"
-    whole = merge([share(**{which: kind(**{name: number})}) for number in (2, 3)])
+    whole = merge([snapshot(**{which: kind(**{name: number})}) for number in (2, 3)])
     assert getattr(whole, which) == kind(**{name: 5})
 
 
@@ -154,7 +154,7 @@ def test_every_gauge_has_a_rule() -> None:
     } | dict.fromkeys(ADDED, 2)
     plain = {name: getattr(gauges(), name) for name in BY_OTHER_RULES}
     two = gauges(**dict.fromkeys(ADDED, 3), workers=99, worker_restarts=99, serves_tls=False)
-    whole = merge([share(gauges=Gauges(**(odd | plain))), share(gauges=two)]).gauges
+    whole = merge([snapshot(gauges=Gauges(**(odd | plain))), snapshot(gauges=two)]).gauges
     assert {getattr(whole, name) for name in ADDED} == {5}
     for name in OF_THE_FIRST:
         assert getattr(whole, name) == f"the first {name}"
@@ -162,7 +162,7 @@ def test_every_gauge_has_a_rule() -> None:
 
 def clients(*found: tuple[int, int]) -> tuple[int, int, int]:
     whole = merge(
-        [share(gauges=gauges(clients_local=here, clients_total=known)) for here, known in found]
+        [snapshot(gauges=gauges(clients_local=here, clients_total=known)) for here, known in found]
     ).gauges
     return whole.clients_local, whole.clients_remote, whole.clients_total
 
@@ -179,10 +179,10 @@ def test_clients_elsewhere_are_those_that_no_worker_has() -> None:
 def test_a_key_at_two_workers_is_connected_twice() -> None:
     whole = merge(
         [
-            share(repeated={A: 1, B: 2}),
-            share(repeated={A: 1}),
+            snapshot(repeated={A: 1, B: 2}),
+            snapshot(repeated={A: 1}),
             # It has left the other worker by now.
-            share(repeated={C: 1}),
+            snapshot(repeated={C: 1}),
         ]
     )
     assert (whole.gauges.dup_client_keys, whole.gauges.dup_client_conns) == (2, 4)
@@ -201,7 +201,7 @@ def test_what_processes_take_is_added() -> None:
         received_bytes=100,
         transmitted_bytes=None,
     )
-    found = merge([share(), share(gauges=gauges(process=other))]).gauges.process
+    found = merge([snapshot(), snapshot(gauges=gauges(process=other))]).gauges.process
     assert found == Process(
         open_fds=112,
         max_fds=21000,
@@ -217,17 +217,17 @@ def test_what_processes_take_is_added() -> None:
 
 
 def test_processes_of_which_nothing_is_known() -> None:
-    none = share(gauges=gauges(process=None))
-    assert merge([none, share()]).gauges.process == PROCESS
+    none = snapshot(gauges=gauges(process=None))
+    assert merge([none, snapshot()]).gauges.process == PROCESS
     assert merge([none, none]).gauges.process is None
 
 
 def test_the_limit_is_that_of_one_who_has_it() -> None:
     whole = merge(
         [
-            share(),
-            share(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
-            share(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
+            snapshot(),
+            snapshot(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
+            snapshot(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
         ]
     ).gauges
     assert (whole.rate_limit_bytes_per_second, whole.rate_limit_burst_bytes) == (5, 6)
@@ -235,20 +235,20 @@ def test_the_limit_is_that_of_one_who_has_it() -> None:
 
 @given(FULL, FULL)
 @settings(max_examples=30)
-def test_no_counter_falls_when_a_process_ends(first: Share, ends: Share) -> None:
+def test_no_counter_falls_when_a_process_ends(first: Snapshot, ends: Snapshot) -> None:
     assert counted(merge([first], [retired(ends)])) == pytest.approx(counted(merge([first, ends])))
 
 
 def test_what_is_a_gauge_on_the_page_ends_with_its_process() -> None:
-    kinds = dict(re.findall(r"^# TYPE derp(?:er)?_(\S+) (\S+)$", page(share()), re.MULTILINE))
+    kinds = dict(re.findall(r"^# TYPE derp(?:er)?_(\S+) (\S+)$", page(snapshot()), re.MULTILINE))
     kinds["tls_active"] = kinds["tls_active_version"]
     names = {field.name for field in attrs.fields(Metrics)}
     assert {name for name in names if kinds.get(name) == "gauge"} == GAUGES
 
 
 def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
-    ends = share(a_metrics(3), members=7, repeated={A: 2}, links=[("a", "b")])
-    whole = merge([share(a_metrics(2))], [retired(ends)])
+    ends = snapshot(a_metrics(3), members=7, repeated={A: 2}, links=[("a", "b")])
+    whole = merge([snapshot(a_metrics(2))], [retired(ends)])
     for name in GAUGES:
         value = getattr(whole.metrics, name)
         assert value == 2 or set(value.values()) == {2}, name
@@ -265,8 +265,8 @@ def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
 
 @given(FULL, FULL)
 @settings(max_examples=30)
-def test_those_that_have_ended_may_be_kept_together(one: Share, two: Share) -> None:
+def test_those_that_have_ended_may_be_kept_together(one: Snapshot, two: Snapshot) -> None:
     together = retired(merge([retired(one), retired(two)]))
-    assert counted(merge([share()], [together])) == pytest.approx(
-        counted(merge([share()], [retired(one), retired(two)]))
+    assert counted(merge([snapshot()], [together])) == pytest.approx(
+        counted(merge([snapshot()], [retired(one), retired(two)]))
     )

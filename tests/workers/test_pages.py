@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio.testing
 
-from derp.admission.checker import Gate
+from derp.admission.checker import Checker
 from derp.certificates.served import Certificate, Status
 from derp.certificates.tasks import Certificates
 from derp.config import Config
@@ -19,20 +19,20 @@ from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.message import Later, Request, Response, Stream, parse_request
-from derp.http.routes import Site, route
+from derp.http.routes import StatusSource, route
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.relay.hub import Hub
-from derp.service.status import View
-from derp.session.state import Server
+from derp.service.status import StatusView
+from derp.session.state import RelayState
 from derp.workers.merge import merge
-from derp.workers.pages import Life, Pages
+from derp.workers.pages import SupervisorPages, WorkerStatus
 from derp.workers.rpc import Handler, Json
 from derp.workers.snapshot import dump, load
 from derp.workers.workerpages import make_pages, take
 from stun.server import Stats
 from tests.relays import Relay, running, with_mesh_key
-from tests.workers.shares import PROCESS, share
+from tests.workers.snapshots import PROCESS, snapshot
 
 CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0), hostname="derp.example")
 A, B = (bytes([n]) * 32 for n in (1, 2))
@@ -51,7 +51,7 @@ class Crew:
 
     def __init__(self, *handlers: dict[str, Handler] | None) -> None:
         self.handlers = list(handlers)
-        self.lives = [Life(100 + number, 0, alive=True) for number in range(len(handlers))]
+        self.lives = [WorkerStatus(100 + number, 0, alive=True) for number in range(len(handlers))]
 
     @property
     def size(self) -> int:
@@ -69,17 +69,17 @@ class Crew:
         """Have a worker say that; what it says is newer each time."""
         self.said = getattr(self, "said", 0.0) + 1
         fields = {"pid": self.lives[number].pid, "taken": self.said} | changes
-        self.handlers[number] = {"pages.snapshot": answering(dump(share(**fields)))}
+        self.handlers[number] = {"pages.snapshot": answering(dump(snapshot(**fields)))}
 
     def finds(self, number: int, *problems: str) -> None:
         """Have a worker find that inconsistent. It is not to be asked for anything else."""
         self.handlers[number] = {"pages.check": answering(problems)}
 
     def dies(self, number: int, pid: int | None = None) -> None:
-        self.lives[number] = Life(pid, self.lives[number].restarts, alive=False)
+        self.lives[number] = WorkerStatus(pid, self.lives[number].restarts, alive=False)
 
     def restarts(self, number: int, pid: int) -> None:
-        self.lives[number] = Life(pid, self.lives[number].restarts + 1, alive=True)
+        self.lives[number] = WorkerStatus(pid, self.lives[number].restarts + 1, alive=True)
 
 
 def answering(answer: Json) -> Handler:
@@ -89,25 +89,25 @@ def answering(answer: Json) -> Handler:
     return handler
 
 
-def make(crew: Crew, **changes: Any) -> Pages:
-    fields: dict[str, Any] = {"metrics": Metrics(), "gate": None, "certificates": None}
-    return Pages(CONFIG, **(fields | changes), crew=crew, lives=lambda: crew.lives)
+def make(pool: Crew, **changes: Any) -> SupervisorPages:
+    fields: dict[str, Any] = {"metrics": Metrics(), "admission": None, "certificates": None}
+    return SupervisorPages(CONFIG, **(fields | changes), pool=pool, lives=lambda: pool.lives)
 
 
-async def varz(pages: Pages) -> dict[str, float]:
+async def varz(pages: SupervisorPages) -> dict[str, float]:
     return values(await pages.handlers["pages.varz"](None))
 
 
-async def ask(pages: Pages, what: str) -> Any:
+async def ask(pages: SupervisorPages, what: str) -> Any:
     return json.loads(json.dumps(await pages.handlers[f"pages.{what}"](None)))
 
 
 class TestVarz:
     async def test_two_workers_are_added_up(self) -> None:
-        crew = Crew(None, None)
-        crew.says(0, metrics=Metrics(packets_sent=2))
-        crew.says(1, metrics=Metrics(packets_sent=3), stun=Stats(success=4))
-        found = await varz(make(crew))
+        pool = Crew(None, None)
+        pool.says(0, metrics=Metrics(packets_sent=2))
+        pool.says(1, metrics=Metrics(packets_sent=3), stun=Stats(success=4))
+        found = await varz(make(pool))
         assert found["derp_packets_sent"] == 5
         assert found['stun_requests{disposition="success"}'] == 4
         assert found["derp_clients_local"] == 6
@@ -124,10 +124,10 @@ class TestVarz:
         metrics = Metrics()
         metrics.admission_verdict("refused")
         metrics.admission("url", "ok")
-        crew = Crew(None)
-        crew.says(0, metrics=Metrics())
+        pool = Crew(None)
+        pool.says(0, metrics=Metrics())
         certificates = cast("Certificates", SimpleNamespace(statuses=[]))
-        pages = make(crew, metrics=metrics, certificates=certificates)
+        pages = make(pool, metrics=metrics, certificates=certificates)
         found = await varz(pages)
         assert found['derper_admission_verdicts{verdict="refused"}'] == 1
         assert found['derper_admissions{source="url",outcome="ok"}'] == 1
@@ -136,18 +136,18 @@ class TestVarz:
         assert (await varz(pages))['derper_certificate_failures{name="derp.example"}'] == 2
 
     async def test_without_any_worker_there_is_a_page(self) -> None:
-        crew = Crew(None)
-        found = await varz(make(crew))
+        pool = Crew(None)
+        found = await varz(make(pool))
         assert found["derp_packets_sent"] == 0
-        crew.dies(0)
-        assert (await varz(make(crew)))["derper_workers"] == 0
+        pool.dies(0)
+        assert (await varz(make(pool)))["derper_workers"] == 0
 
     async def test_a_worker_that_ends_takes_no_count_with_it(self) -> None:
-        crew = Crew(None, None)
-        pages = make(crew)
+        pool = Crew(None, None)
+        pages = make(pool)
         current = {"current_connections": 7}
-        crew.says(0, metrics=Metrics(accepts=1, **current))
-        crew.says(1, metrics=Metrics(accepts=10, **current))
+        pool.says(0, metrics=Metrics(accepts=1, **current))
+        pool.says(1, metrics=Metrics(accepts=10, **current))
 
         async def figures() -> tuple[float, ...]:
             found = await varz(pages)
@@ -155,23 +155,23 @@ class TestVarz:
             return tuple(found[name] for name in names)
 
         assert await figures() == (11, 14, 6)
-        crew.dies(1, pid=101)
+        pool.dies(1, pid=101)
         assert await figures() == (11, 7, 3)
-        crew.dies(1)
+        pool.dies(1)
         assert await figures() == (11, 7, 3)
-        crew.restarts(1, 201)
-        crew.handlers[1] = None
+        pool.restarts(1, 201)
+        pool.handlers[1] = None
         assert await figures() == (11, 7, 3)
-        crew.says(1, metrics=Metrics(accepts=100, **current))
+        pool.says(1, metrics=Metrics(accepts=100, **current))
         assert await figures() == (111, 14, 6)
         # Twice between two looks.
-        crew.restarts(1, 202)
-        crew.restarts(1, 203)
-        crew.says(1, metrics=Metrics(accepts=1000, **current))
+        pool.restarts(1, 202)
+        pool.restarts(1, 203)
+        pool.says(1, metrics=Metrics(accepts=1000, **current))
         assert await figures() == (1111, 14, 6)
         for pid in range(300, 310):
-            crew.restarts(1, pid)
-            crew.says(1, metrics=Metrics(accepts=10_000, **current))
+            pool.restarts(1, pid)
+            pool.says(1, metrics=Metrics(accepts=10_000, **current))
             await figures()
         assert await figures() == (101_111, 14, 6)
         found = await varz(pages)
@@ -179,28 +179,28 @@ class TestVarz:
         assert found["derper_worker_restarts"] == 13
 
     async def test_a_worker_that_is_late_is_taken_for_what_it_was(self) -> None:
-        crew = Crew(None, None)
-        pages = make(crew)
-        crew.says(0)
-        crew.says(1, metrics=Metrics(accepts=10, current_connections=7))
+        pool = Crew(None, None)
+        pages = make(pool)
+        pool.says(0)
+        pool.says(1, metrics=Metrics(accepts=10, current_connections=7))
         before = await varz(pages)
-        crew.handlers[1] = None
+        pool.handlers[1] = None
         after = await varz(pages)
         for name in ("derp_accepts", "derp_current_connections", "derp_clients_local"):
             assert after[name] == before[name]
 
     async def test_an_answer_that_others_have_overtaken_changes_nothing(self) -> None:
         """Several may ask at once; one's answers may wait for a worker that is slow."""
-        crew = Crew(None)
-        pages = make(crew)
-        crew.says(0, metrics=Metrics(accepts=5), taken=10.0)
+        pool = Crew(None)
+        pages = make(pool)
+        pool.says(0, metrics=Metrics(accepts=5), taken=10.0)
         await varz(pages)
-        crew.restarts(0, 201)
-        crew.says(0, metrics=Metrics(accepts=7), taken=20.0)
+        pool.restarts(0, 201)
+        pool.says(0, metrics=Metrics(accepts=7), taken=20.0)
         assert (await varz(pages))["derp_accepts"] == 12
-        crew.says(0, metrics=Metrics(accepts=4), taken=9.0, pid=100)
+        pool.says(0, metrics=Metrics(accepts=4), taken=9.0, pid=100)
         assert (await varz(pages))["derp_accepts"] == 12
-        crew.says(0, metrics=Metrics(accepts=8), taken=30.0)
+        pool.says(0, metrics=Metrics(accepts=8), taken=30.0)
         assert (await varz(pages))["derp_accepts"] == 13
 
 
@@ -209,22 +209,22 @@ def status() -> Status:
     return Status(certificate, None, failures=2, failed_at=5.0, failure="said no")
 
 
-def gate() -> Gate:
-    made = Gate(Metrics())
+def admission() -> Checker:
+    made = Checker(Metrics())
     made.troubles["url"] = "refused"
     return made
 
 
 class TestFacts:
     async def test_of_the_relay_and_each_worker(self) -> None:
-        crew = Crew(None, None, None, None)
-        crew.says(0, members=3, links=[("Mesh link to b", "none: not tried yet")])
-        crew.says(1, members=4)
-        crew.restarts(2, 300)
-        crew.restarts(2, 300)
-        crew.dies(2)
+        pool = Crew(None, None, None, None)
+        pool.says(0, members=3, links=[("Mesh link to b", "none: not tried yet")])
+        pool.says(1, members=4)
+        pool.restarts(2, 300)
+        pool.restarts(2, 300)
+        pool.dies(2)
         certificates = cast("Certificates", SimpleNamespace(statuses=[status()]))
-        pages = make(crew, gate=gate(), certificates=certificates)
+        pages = make(pool, admission=admission(), certificates=certificates)
         found = await ask(pages, "facts")
         facts = dict(found)
         assert len(facts) == len(found)
@@ -245,17 +245,17 @@ class TestFacts:
 
 class TestProblems:
     async def test_none(self) -> None:
-        crew = Crew(None, None)
-        crew.finds(0)
-        crew.finds(1)
-        assert await ask(make(crew), "problems") == []
+        pool = Crew(None, None)
+        pool.finds(0)
+        pool.finds(1)
+        assert await ask(make(pool), "problems") == []
 
     async def test_each_says_whose_it_is(self) -> None:
-        crew = Crew(None, None, None, None)
-        crew.finds(0, "one", "two")
-        crew.finds(1)
-        crew.dies(2)
-        assert await ask(make(crew, gate=gate()), "problems") == [
+        pool = Crew(None, None, None, None)
+        pool.finds(0, "one", "two")
+        pool.finds(1)
+        pool.dies(2)
+        assert await ask(make(pool, admission=admission()), "problems") == [
             "worker 0: one",
             "worker 0: two",
             "worker 2: is being restarted",
@@ -278,8 +278,8 @@ class Whole:
     """A relay of two workers in one process."""
 
     relays: list[Relay]
-    sites: list[Site]
-    crew: Crew
+    sites: list[StatusSource]
+    pool: Crew
 
     async def page(self, path: str, *, worker: int) -> str:
         """Ask a worker for a page."""
@@ -297,24 +297,24 @@ def request(path: str, remote: str = "127.0.0.1") -> Request:
 async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
     async with AsyncExitStack() as stack:
         relays = [await stack.enter_async_context(running(with_mesh_key)) for _ in range(2)]
-        crew = Crew(None, None)
-        crew.lives = [Life(os.getpid(), 0, alive=True)] * 2
-        pages = make(crew)
+        pool = Crew(None, None)
+        pool.lives = [WorkerStatus(os.getpid(), 0, alive=True)] * 2
+        pages = make(pool)
 
         async def call(what: str) -> Json:
             return json.loads(json.dumps(await pages.handlers[what](None)))
 
         sites = []
         for number, relay in enumerate(relays):
-            made = worker(relay.server, call)
-            crew.handlers[number] = dict(made.handlers)
+            made = worker(relay.state, call)
+            pool.handlers[number] = dict(made.handlers)
             sites.append(made.site)
-        yield Whole(relays, sites, crew)
+        yield Whole(relays, sites, pool)
 
 
-def worker(server: Server, call: Callable[[str], Awaitable[Json]], **changes: Any) -> Any:
+def worker(state: RelayState, call: Callable[[str], Awaitable[Json]], **changes: Any) -> Any:
     fields: dict[str, Any] = {"challenges": None, "links": ()}
-    return make_pages(CONFIG, server, Stats(), BootstrapDNS(), **(fields | changes), call=call)
+    return make_pages(CONFIG, state, Stats(), BootstrapDNS(), **(fields | changes), call=call)
 
 
 class TestWorker:
@@ -353,7 +353,7 @@ class TestWorker:
         # Over memory no bytes are known, so that there is nothing to show yet.
         async with aclosing(answer.chunks()) as chunks:
             assert await anext(chunks) == b"\n"
-        rows = [row for found in (await whole.crew.each("pages.traffic")).values() for row in found]
+        rows = [row for found in (await whole.pool.each("pages.traffic")).values() for row in found]
         assert {row[1] for row in rows} == {one.key.hex(), two.key.hex()}
 
     async def test_lines_of_traffic(self) -> None:
@@ -363,14 +363,14 @@ class TestWorker:
 
         async with (
             running() as relay,
-            aclosing(worker(relay.server, call).site.traffic()) as chunks,
+            aclosing(worker(relay.state, call).site.traffic()) as chunks,
         ):
             [line, _] = (await anext(chunks)).split(b"\n", 1)
         key = f"nodekey:{A.hex()}"
         assert json.loads(line) == {"Sent": 1, "Recv": 2, "Key": key, "UniqueSenders": 3}
 
     async def test_strangers_are_refused_and_nobody_is_asked(self, whole: Whole) -> None:
-        whole.crew.handlers = []
+        whole.pool.handlers = []
         for page in ("", "vars", "varz", "check", "traffic"):
             answer = route(whole.sites[0], request(f"/debug/{page}", remote="192.0.2.7"))
             assert isinstance(answer, Response)
@@ -381,8 +381,8 @@ class TestWorker:
             raise ControlLost("gone")
 
         async with running() as relay:
-            site = worker(relay.server, call, challenges={"a": "b"}).site
-            assert site.public_key == relay.server.public_key
+            site = worker(relay.state, call, challenges={"a": "b"}).site
+            assert site.public_key == relay.state.public_key
             assert (site.hostname, site.challenges) == ("derp.example", {"a": "b"})
             answer = route(site, request("/derp/probe", remote="192.0.2.7"))
             assert isinstance(answer, Response)
@@ -398,9 +398,9 @@ async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
     async with running(with_mesh_key) as relay:
         client = await relay.login()
         await relay.login(key=client.private)
-        link = Keeper(relay.server, "b.example", cast("Any", None))
+        link = Keeper(relay.state, "b.example", cast("Any", None))
         names = BootstrapDNS(requests=2)
-        view = View(CONFIG, relay.server, Stats(success=1), names, links=[link])
+        view = StatusView(CONFIG, relay.state, Stats(success=1), names, links=[link])
         found = load(json.loads(json.dumps(dump(take(view)))))
         assert (found.pid, found.members) == (os.getpid(), 2)
         assert found.repeated == {client.key: 2}
@@ -411,8 +411,8 @@ async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
         assert take(view).taken > found.taken
 
 
-def with_workers(server: Server) -> None:
-    server.be_worker(0, bytes(32))
+def with_workers(state: RelayState) -> None:
+    state.be_worker(0, bytes(32))
 
 
 NEWER = 2**95
@@ -430,7 +430,7 @@ async def test_keys_that_another_worker_has_as_well_are_repeated(
         for key in (once.key, twice.key, B):
             relay.hub.add_sibling(key, link, claim)
         assert (once.key in relay.hub.yielded) is (claim == NEWER)
-        found = take(View(CONFIG, relay.server, Stats(), BootstrapDNS()))
+        found = take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS()))
         assert found.repeated == {once.key: 1, twice.key: 2}
         for key in (once.key, twice.key, B):
             relay.hub.remove_sibling(key, link)
@@ -445,10 +445,10 @@ async def test_a_connection_at_each_of_two_workers_makes_one_key_of_two_connecti
         link = cast("Any", object())
         one.hub.add_sibling(client.key, link, NEWER)
         other.hub.add_sibling(client.key, link, 1)
-        shares = [
-            take(View(CONFIG, relay.server, Stats(), BootstrapDNS())) for relay in (one, other)
+        snapshots = [
+            take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS())) for relay in (one, other)
         ]
-        gauges = merge(shares).gauges
+        gauges = merge(snapshots).gauges
         assert (gauges.dup_client_keys, gauges.dup_client_conns) == (1, 2)
         for relay in (one, other):
             relay.hub.remove_sibling(client.key, link)
@@ -463,7 +463,7 @@ async def test_what_is_counted_costs_no_check(
     async with running() as relay:
         checks: list[Hub[Any, Any, Any]] = []
         monkeypatch.setattr(Hub, "check", lambda hub: checks.append(hub) or ["wrong"])
-        handlers = worker(relay.server, call).handlers
+        handlers = worker(relay.state, call).handlers
         await handlers["pages.snapshot"](None)
         assert checks == []
         assert await handlers["pages.check"](None) == ["wrong"]

@@ -1,4 +1,4 @@
-"""The processes of a crew, which here are other programs: how they are started, kept and ended."""
+"""The processes of a pool, which here are other programs: how they are started, kept and ended."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,19 +11,19 @@ from trio.testing import MockClock
 from derp.files.ratelimit import NO_LIMIT
 from derp.workers import pool as crews
 from derp.workers import watchdog
-from derp.workers.handover import Setup
-from derp.workers.pool import Crew
+from derp.workers.handover import Handover
+from derp.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.usefixtures("patience")
 
 WORKER = """
 import os, sys, socket, trio
-from derp.workers.rpc import Control, receive_first
+from derp.workers.rpc import RPC, receive_first
 sock = socket.socket(fileno=int(sys.argv[2]))
 what = receive_first(sock)["index"], *sys.argv[3:]
 
 async def main():
-    control = Control(sock)
+    control = RPC(sock)
     well = trio.Event()
 
     async def stop(_):
@@ -46,8 +46,8 @@ trio.run(main)
 """
 
 
-def setup(index: int) -> Setup:
-    return Setup(
+def handover(index: int) -> Handover:
+    return Handover(
         code="",
         index=index,
         workers=2,
@@ -65,11 +65,11 @@ def setup(index: int) -> Setup:
     )
 
 
-def crew(
+def pool(
     monkeypatch: pytest.MonkeyPatch, program: Sequence[str], *arguments: str, size: int = 1
-) -> Crew:
+) -> WorkerPool:
     monkeypatch.setattr(crews, "_PROGRAM", program)
-    return Crew(size, arguments, setup)
+    return WorkerPool(size, arguments, handover)
 
 
 SPEAKS = (sys.executable, "-c", WORKER)
@@ -88,12 +88,12 @@ def reasons(caplog: pytest.LogCaptureFixture, message: str) -> list[str]:
 
 
 async def test_each_is_asked_and_all_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = crew(monkeypatch, SPEAKS, "-a", ":1", size=3)
+    made = pool(monkeypatch, SPEAKS, "-a", ":1", size=3)
     async with trio.open_nursery() as nursery:
-        for place in made.places:
-            nursery.start_soon(made.keep, place, {})
-        for place in made.places:
-            await place.begun.wait()
+        for slot in made.slots:
+            nursery.start_soon(made.keep, slot, {})
+        for slot in made.slots:
+            await slot.begun.wait()
         expected = {index: [index, "-a", ":1"] for index in range(3)}
         assert await made.each("say") == expected
         assert all(life.alive and life.pid for life in made.lives())
@@ -106,18 +106,18 @@ async def test_one_that_never_serves_is_not_started_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Though it is gone before it has taken its setup."""
-    made = crew(monkeypatch, ("false",))
-    await made.keep(made.places[0], {})
+    made = pool(monkeypatch, ("false",))
+    await made.keep(made.slots[0], {})
     assert reasons(caplog, "a worker did not start") == ["exit code 1"]
-    assert not made.places[0].serves
-    assert made.places[0].begun.is_set()
+    assert not made.slots[0].serves
+    assert made.slots[0].begun.is_set()
 
 
 async def test_a_program_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = crew(monkeypatch, ("/nonexistent/python",))
-    await made.keep(made.places[0], {})
+    made = pool(monkeypatch, ("/nonexistent/python",))
+    await made.keep(made.slots[0], {})
     expected = ["it can't be started (no such file or directory)"]
     assert reasons(caplog, "a worker did not start") == expected
 
@@ -126,10 +126,10 @@ async def test_one_that_ends_again_and_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(crews, "FIRST", 0.001)
-    made = crew(monkeypatch, SPEAKS, "brief")
+    made = pool(monkeypatch, SPEAKS, "brief")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.keep, made.places[0], {})
-        await until(lambda: made.places[0].restarts >= 3)
+        nursery.start_soon(made.keep, made.slots[0], {})
+        await until(lambda: made.slots[0].restarts >= 3)
         await made.stop()
     assert set(reasons(caplog, "a worker ended, and is started anew")) == {"exit code 3"}
 
@@ -139,12 +139,12 @@ async def test_a_stop_while_one_waits_to_be_started_anew(
 ) -> None:
     monkeypatch.setattr(crews, "FIRST", 3600.0)
     monkeypatch.setattr(crews, "LONGEST", 3600.0)
-    made = crew(monkeypatch, SPEAKS, "brief")
+    made = pool(monkeypatch, SPEAKS, "brief")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.keep, made.places[0], {})
-        await until(lambda: made.places[0].restarts)
+        nursery.start_soon(made.keep, made.slots[0], {})
+        await until(lambda: made.slots[0].restarts)
         await made.stop()
-    assert made.places[0].restarts == 1
+    assert made.slots[0].restarts == 1
     assert "is killed" not in caplog.text
 
 
@@ -152,10 +152,10 @@ async def test_one_that_does_not_stop_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(crews, "CLOSING", 0.2)
-    made = crew(monkeypatch, SLEEPS)
+    made = pool(monkeypatch, SLEEPS)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.keep, made.places[0], {})
-        await until(lambda: made.places[0].process)
+        nursery.start_soon(made.keep, made.slots[0], {})
+        await until(lambda: made.slots[0].process)
         await made.stop()
     assert "a worker does not end, and is killed" in caplog.text
 
@@ -164,12 +164,12 @@ async def test_a_drain_is_waited_for(autojump_clock: MockClock) -> None:
     class Unending:
         def kill(self) -> None:
             killed.append(trio.current_time() - start)
-            place.gone.set()
+            slot.gone.set()
 
     killed: list[float] = []
-    made = Crew(1, (), setup, drain_time=60.0)
-    (place,) = made.places
-    place.process = cast("trio.Process", Unending())
+    made = WorkerPool(1, (), handover, drain_time=60.0)
+    (slot,) = made.slots
+    slot.process = cast("trio.Process", Unending())
     start = trio.current_time()
     await made.stop()
     assert killed == [crews.CLOSING + 60.0]
@@ -179,8 +179,8 @@ async def test_one_that_does_not_come_to_serve(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(crews, "STARTING", 0.1)
-    made = crew(monkeypatch, SLEEPS)
-    await made.keep(made.places[0], {})
+    made = pool(monkeypatch, SLEEPS)
+    await made.keep(made.slots[0], {})
     assert reasons(caplog, "a worker did not start") == ["it hung"]
 
 
@@ -189,29 +189,29 @@ async def test_one_that_answers_no_longer_is_started_anew(
 ) -> None:
     monkeypatch.setattr(watchdog, "PING_EVERY", 0.05)
     monkeypatch.setattr(watchdog, "HUNG_AFTER", 0.1)
-    made = crew(monkeypatch, SPEAKS, "mute")
+    made = pool(monkeypatch, SPEAKS, "mute")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.keep, made.places[0], {})
-        await until(lambda: made.places[0].restarts)
+        nursery.start_soon(made.keep, made.slots[0], {})
+        await until(lambda: made.slots[0].restarts)
         await made.stop()
     assert reasons(caplog, "a worker ended, and is started anew")[0] == "it hung"
 
 
 async def test_the_end_of_the_crew_leaves_workers_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a fault ends the supervisor, they lose their connection first, and may drain."""
-    made = crew(monkeypatch, SPEAKS)
+    made = pool(monkeypatch, SPEAKS)
     ended: list[int | None] = []
 
     async def keep() -> None:
         try:
-            await made.keep(made.places[0], {})
+            await made.keep(made.slots[0], {})
         finally:
             ended.append(process.returncode)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep)
-        await made.places[0].begun.wait()
-        process = made.places[0].process
+        await made.slots[0].begun.wait()
+        process = made.slots[0].process
         assert process is not None
         nursery.cancel_scope.cancel()
     # Not by a signal.

@@ -8,13 +8,13 @@ import pytest
 import trio
 
 from derp.errors import ControlLost, ReloadError
-from derp.workers.rpc import CALL_TIMEOUT, Control, Json
+from derp.workers.rpc import CALL_TIMEOUT, RPC, Json
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[tuple[Control, Control]]:
+async def pair() -> AsyncIterator[tuple[RPC, RPC]]:
     """Two ends that run."""
-    one, two = map(Control, socket.socketpair())
+    one, two = map(RPC, socket.socketpair())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         nursery.start_soon(two.run)
@@ -46,7 +46,7 @@ async def test_both_ends_may_call_and_each_gets_its_own_answer() -> None:
 
     answers = {}
 
-    async def ask(end: Control, what: str) -> None:
+    async def ask(end: RPC, what: str) -> None:
         answers[what] = await end.call(what, "please")
 
     async with pair() as (one, two):
@@ -87,7 +87,7 @@ async def test_a_bug_ends_one_call_only(caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_no_answer_in_time(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = socket.socketpair()
-    one = Control(ours)
+    one = RPC(ours)
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
@@ -100,7 +100,7 @@ async def test_no_answer_in_time(autojump_clock: trio.testing.MockClock) -> None
 async def test_the_other_end_takes_nothing(autojump_clock: trio.testing.MockClock) -> None:
     """However much is called, each call ends in time."""
     ours, theirs = socket.socketpair()
-    one = Control(ours)
+    one = RPC(ours)
     lost = 0
 
     async def call() -> None:
@@ -121,7 +121,7 @@ async def test_the_other_end_takes_nothing(autojump_clock: trio.testing.MockCloc
 
 async def test_the_other_end_goes() -> None:
     ours, theirs = socket.socketpair()
-    one = Control(ours)
+    one = RPC(ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
 
@@ -138,7 +138,7 @@ async def test_the_other_end_goes() -> None:
 
 
 async def test_a_call_before_the_other_end_runs() -> None:
-    one, two = map(Control, socket.socketpair())
+    one, two = map(RPC, socket.socketpair())
     two.handlers["echo"] = echo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
@@ -162,7 +162,7 @@ async def test_what_is_told_is_taken_in_order() -> None:
             await go_on.wait()
         order.append(body)
 
-    one, two = map(Control, socket.socketpair())
+    one, two = map(RPC, socket.socketpair())
     two.in_order["tell"] = tell
     two.handlers["echo"] = echo
     async with trio.open_nursery() as nursery:

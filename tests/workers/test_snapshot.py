@@ -7,17 +7,17 @@ from hypothesis import given
 
 from derp.http.bootstrap_dns import BootstrapDNS, Record
 from derp.metrics import Certificate, DropReason, Gauges, Histogram, Metrics, render
-from derp.workers.snapshot import Share, dump, load
+from derp.workers.snapshot import Snapshot, dump, load
 from stun.server import Stats
-from tests.workers.shares import any_share, gauges, share
+from tests.workers.snapshots import any_share, gauges, snapshot
 
 
-def through_json(sent: Share) -> Share:
+def through_json(sent: Snapshot) -> Snapshot:
     return load(json.loads(json.dumps(dump(sent))))
 
 
 @given(any_share())
-def test_a_share_goes_there_and_back(sent: Share) -> None:
+def test_a_share_goes_there_and_back(sent: Snapshot) -> None:
     received = through_json(sent)
     assert dump(received) == dump(sent)
     assert render(received.metrics, received.gauges, received.stun, received.names) == render(
@@ -32,14 +32,14 @@ def test_a_share_goes_there_and_back(sent: Share) -> None:
             )
         else:
             assert before == after
-    for field in attrs.fields(Share):
+    for field in attrs.fields(Snapshot):
         if field.name not in {"metrics", "links"}:
             assert getattr(received, field.name) == getattr(sent, field.name)
     assert list(received.links) == list(sent.links)
 
 
 def test_what_arrives_can_be_counted_on() -> None:
-    received = through_json(share()).metrics
+    received = through_json(snapshot()).metrics
     received.drop(DropReason.QUEUE_HEAD, disco=True, packets=1, nbytes=2)
     received.buffered_write_frames.observe(1000)
     received.ended(None)
@@ -48,7 +48,7 @@ def test_what_arrives_can_be_counted_on() -> None:
 
 
 def test_it_is_no_copy_that_goes_on_counting() -> None:
-    sent = share()
+    sent = snapshot()
     received = load(dump(sent))
     sent.metrics.buffered_write_frames.observe(1)
     sent.metrics.ended(None)
@@ -58,8 +58,8 @@ def test_it_is_no_copy_that_goes_on_counting() -> None:
 
 def test_every_field_goes_along() -> None:
     """Whoever adds one sees to it here and in `load`, and says in `merge` how it is added."""
-    found = dump(share())
-    assert found.keys() == {field.name for field in attrs.fields(Share)}
+    found = dump(snapshot())
+    assert found.keys() == {field.name for field in attrs.fields(Snapshot)}
     assert found["metrics"].keys() == {field.name for field in attrs.fields(Metrics)}
     names = {field.name for field in attrs.fields(Gauges)}
     assert found["gauges"].keys() == names - {"certificates"}
@@ -77,7 +77,7 @@ def test_of_certificates_and_names_nothing_goes_along() -> None:
         failures=0,
         failed_at=0,
     )
-    sent = share(names=names, gauges=gauges(certificates=[one]))
+    sent = snapshot(names=names, gauges=gauges(certificates=[one]))
     assert "example" not in json.dumps(dump(sent))
     received = through_json(sent)
     assert received.names == BootstrapDNS(requests=3)

@@ -11,11 +11,11 @@ from derp.config.checks import Address
 from derp.errors import StartError, UsageError
 from derp.files.ratelimit import NO_LIMIT
 from derp.workers import worker
-from derp.workers.handover import Setup, this_code
+from derp.workers.handover import Handover, this_code
 from derp.workers.rpc import send_first
 
 CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
-SETUP = Setup(
+SETUP = Handover(
     code=this_code(),
     index=1,
     workers=2,
@@ -34,9 +34,9 @@ SETUP = Setup(
 
 
 def test_a_setup_goes_there_and_back() -> None:
-    for setup in (SETUP, attrs.evolve(SETUP, mesh_key=None, certificates=None, is_gated=False)):
-        found = Setup.from_json(setup.to_json())
-        assert found.to_json() == setup.to_json()
+    for handover in (SETUP, attrs.evolve(SETUP, mesh_key=None, certificates=None, is_gated=False)):
+        found = Handover.from_json(handover.to_json())
+        assert found.to_json() == handover.to_json()
         assert found.descriptors == [5, 6, 7, 8]
     for secret in (SETUP.node_key, SETUP.mesh_key, SETUP.sibling_key):
         assert repr(secret) not in repr(SETUP)

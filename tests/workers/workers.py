@@ -12,7 +12,7 @@ from derp.errors import ConnectionEnd, NoLink
 from derp.net.backoff import Backoff
 from derp.net.transport import Endpoint, Transport
 from derp.session import serve
-from derp.session.state import Server
+from derp.session.state import RelayState
 from derp.workers.links import FIRST, LONGEST, SiblingKeeper
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.relays import MESH_KEY, Relay, running
@@ -37,11 +37,11 @@ class Workers:
         for number, relay in enumerate(self.relays):
             for other in range(len(self.relays)):
                 if other != number:
-                    keeper = self._keeper(relay.server, number, other)
+                    keeper = self._keeper(relay.state, number, other)
                     self.keepers[number, other] = keeper
                     self._nursery.start_soon(keeper.run)
 
-    def _keeper(self, server: Server, number: int, other: int) -> SiblingKeeper:
+    def _keeper(self, state: RelayState, number: int, other: int) -> SiblingKeeper:
         async def connect() -> tuple[Transport, bytes]:
             await trio.lowlevel.checkpoint()
             if (number, other) in self.down:
@@ -49,15 +49,15 @@ class Workers:
             ends = Endpoint("worker", other), Endpoint("worker", number)
             here, there = memory_pair(capacity=self._capacity, client=ends[1], server=ends[0])
             self.links[number, other] = here
-            self._nursery.start_soon(self._serve, self.relays[other].server, there)
+            self._nursery.start_soon(self._serve, self.relays[other].state, there)
             return here, b""
 
         backoff = Backoff(lambda: 0.0, first=FIRST, longest=LONGEST)
-        return SiblingKeeper(server, f"worker {other}", connect, backoff)
+        return SiblingKeeper(state, f"worker {other}", connect, backoff)
 
-    async def _serve(self, server: Server, there: MemoryTransport) -> None:
+    async def _serve(self, state: RelayState, there: MemoryTransport) -> None:
         try:
-            await serve.serve_sibling(server, there)
+            await serve.serve_sibling(state, there)
         except ConnectionEnd as error:
             self.ends.append(error)
         finally:
@@ -84,12 +84,12 @@ class Workers:
 async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Workers]:
     private = nacl.public.PrivateKey.generate()
 
-    def prepare(number: int, server: Server) -> None:
-        server.private_key = private
-        server.public_key = bytes(private.public_key)
-        server.mesh_key = MESH_KEY
-        server.be_worker(number, SIBLING_KEY)
-        server.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
+    def prepare(number: int, state: RelayState) -> None:
+        state.private_key = private
+        state.public_key = bytes(private.public_key)
+        state.mesh_key = MESH_KEY
+        state.be_worker(number, SIBLING_KEY)
+        state.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
 
     async with contextlib.AsyncExitStack() as stack:
         relays = [
@@ -107,5 +107,5 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
         for relay in relays:
             assert not relay.hub.siblings.best
             assert not relay.hub.yielded
-            assert not relay.server.siblings
-            assert not relay.server.sibling_watchers
+            assert not relay.state.siblings
+            assert not relay.state.sibling_watchers

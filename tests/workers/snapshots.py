@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Histogram, Metrics, Process
-from derp.workers.snapshot import Share, counters
+from derp.workers.snapshot import Snapshot, counters
 from stun.server import Stats
 
 PROCESS = Process(
@@ -51,7 +51,7 @@ def gauges(**changes: Any) -> Gauges:
     return Gauges(**(fields | changes))
 
 
-def share(metrics: Metrics | None = None, **changes: Any) -> Share:
+def snapshot(metrics: Metrics | None = None, **changes: Any) -> Snapshot:
     fields: dict[str, Any] = {
         "pid": 7,
         "taken": 1.5,
@@ -60,7 +60,7 @@ def share(metrics: Metrics | None = None, **changes: Any) -> Share:
         "stun": Stats(),
         "names": BootstrapDNS(),
     }
-    return Share(**(fields | changes))
+    return Snapshot(**(fields | changes))
 
 
 def any_value(empty: Any) -> st.SearchStrategy[Any]:
@@ -96,7 +96,7 @@ def any_metrics(draw: st.DrawFn) -> Metrics:
 
 
 @st.composite
-def any_share(draw: st.DrawFn) -> Share:
+def any_share(draw: st.DrawFn) -> Snapshot:
     local, remote = draw(COUNTS), draw(COUNTS)
     repeated = draw(st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(2, 9)))
     processes = st.builds(
@@ -107,7 +107,7 @@ def any_share(draw: st.DrawFn) -> Share:
         received_bytes=st.none() | COUNTS,
         transmitted_bytes=st.none() | COUNTS,
     )
-    return Share(
+    return Snapshot(
         pid=draw(COUNTS),
         taken=draw(st.floats(0, 1e9)),
         metrics=draw(any_metrics()),
