@@ -20,7 +20,7 @@ import pytest
 
 from derp.cli import derpmap
 from derp.cli.command_flags import OF
-from derp.config import Config, flag_table, goflags
+from derp.config import Config, environment, flag_table, goflags
 from derp.config.goflags import Flag
 from derp.errors import ConnectionEnd
 
@@ -31,7 +31,11 @@ PAGES = (*READMES, *(f"docs/{page.name}" for page in sorted(ROOT.glob("docs/*.md
 NO_LIMIT = {ENGLISH: "no limit", CHINESE: "\u4e0d\u9650"}
 
 TABLE = flag_table({"HOME": "~"}, root=True)
-VARIABLES = {flag.variable for flag in TABLE if flag.variable}
+VARIABLES = {
+    *(flag.variable for flag in TABLE if flag.variable),
+    environment.DEBUG_LOGS,
+    *environment._WITHOUT_EFFECT,
+}
 
 
 @attrs.define
