@@ -59,7 +59,7 @@ HEAD_AT: Final = 4
 HEAD: Final = ROW - HEAD_AT
 """Where in a row a datagram begins, and how much of it fits there."""
 
-REST: Final = 1456
+OVERFLOW: Final = 1456
 """What is longer goes on here, for so many bytes. A request that is longer still is not
 answered: STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
 
@@ -71,9 +71,9 @@ class Family:
     number: int
     code: int
     address_length: int
-    name_length: int
+    sockaddr_length: int
     """Of a `sockaddr`."""
-    name_row: int
+    sockaddr_row: int
     """The distance between two of them in the table; a multiple of 8."""
 
     @property
@@ -82,8 +82,8 @@ class Family:
         return HEADER_LENGTH + 8 + self.address_length
 
 
-IPV4: Final = Family(number=2, code=1, address_length=4, name_length=16, name_row=16)
-IPV6: Final = Family(number=10, code=2, address_length=16, name_length=28, name_row=32)
+IPV4: Final = Family(number=2, code=1, address_length=4, sockaddr_length=16, sockaddr_row=16)
+IPV6: Final = Family(number=10, code=2, address_length=16, sockaddr_length=28, sockaddr_row=32)
 
 
 class Batch:
@@ -92,18 +92,18 @@ class Batch:
     IPv6 senders are taken for what they are: an IPv4-mapped one doesn't reach a socket that is
     IPV6_V6ONLY.
 
-    Whoever receives fills `rows`, `rests` and `names`, and then calls `answer`.
+    Whoever receives fills `rows`, `overflow` and `sockaddrs`, and then calls `answer`.
     """
 
     def __init__(self, family: Family) -> None:
         self.family = family
         self.rows = bytearray(CAPACITY * ROW)
-        self.rests = bytearray(CAPACITY * REST)
-        self.names = bytearray(CAPACITY * family.name_row)
-        rows, names = memoryview(self.rows), memoryview(self.names)
+        self.overflow = bytearray(CAPACITY * OVERFLOW)
+        self.sockaddrs = bytearray(CAPACITY * family.sockaddr_row)
+        rows, sockaddrs = memoryview(self.rows), memoryview(self.sockaddrs)
         self._expected = _expected(rows)
         self._constant = _constant(rows, family)
-        self._hidden = _hidden(rows, names, family)
+        self._xored = _xored(rows, sockaddrs, family)
         signed = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
         self._signed = [rows[at : at + signed] for at in range(HEAD_AT, len(rows), ROW)]
         self._fingerprint = _column(rows, ROW, 40, "I")
@@ -112,14 +112,14 @@ class Batch:
     def first_sender(self) -> tuple[bytes, bytes]:
         """Return address and port of the first row's sender, as they are in the packet."""
         at = 4 if self.family is IPV4 else 8
-        names = self.names
-        return bytes(names[at : at + self.family.address_length]), bytes(names[2:4])
+        sockaddrs = self.sockaddrs
+        return bytes(sockaddrs[at : at + self.family.address_length]), bytes(sockaddrs[2:4])
 
     def answer(self, lengths: list[int]) -> list[bool]:
         """Turn the first rows into responses; tell of each row whether it is one.
 
         `lengths` are those of the datagrams as they came, however much of them is in the table.
-        A response has `family.response_length` bytes, and goes to the address in `names`.
+        A response has `family.response_length` bytes, and goes to the address in `sockaddrs`.
         """
         count = len(lengths)
         if self._all_look_like_client_requests(lengths):
@@ -128,7 +128,7 @@ class Batch:
             answered = [self._is_request(row, length) for row, length in enumerate(lengths)]
         for column, value in self._constant:
             column[:count] = value[:count]
-        for kind, column, open_value, mask in self._hidden:
+        for kind, column, open_value, mask in self._xored:
             column[:count] = _xor(open_value[:count], mask[:count], kind)
         return answered
 
@@ -145,12 +145,12 @@ class Batch:
         return [True] * count if told == crcs else [*map(eq, told, crcs)]
 
     def _is_request(self, row: int, length: int) -> bool:
-        if length > HEAD + REST:
+        if length > HEAD + OVERFLOW:
             return False
-        head, rest = row * ROW + HEAD_AT, row * REST
+        head, rest = row * ROW + HEAD_AT, row * OVERFLOW
         data = bytes(self.rows[head : head + min(length, HEAD)])
         if length > HEAD:
-            data += self.rests[rest : rest + length - HEAD]
+            data += self.overflow[rest : rest + length - HEAD]
         try:
             parse_binding_request(data)
         except StunError:
@@ -158,7 +158,7 @@ class Batch:
         return True
 
 
-def runs(answered: list[bool]) -> Iterator[tuple[int, int]]:
+def answered_ranges(answered: list[bool]) -> Iterator[tuple[int, int]]:
     """Give first and last + 1 of each run of rows that have a response."""
     if False not in answered:
         yield 0, len(answered)
@@ -192,26 +192,26 @@ def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memory
     ]
 
 
-def _hidden(
-    rows: memoryview, names: memoryview, family: Family
+def _xored(
+    rows: memoryview, sockaddrs: memoryview, family: Family
 ) -> list[tuple[Kind, memoryview, memoryview, memoryview]]:
     """List columns of a response that are the XOR of two others: with kind, and those two."""
     # What makes STUN's code of the system's number (0 and STUN's code), and hides the port
     number = int.from_bytes(family.number.to_bytes(2, sys.byteorder), "big")
     first = _same(pack(">H", number ^ family.code) + MAGIC_COOKIE[:2], "I")
-    name_row = family.name_row
-    hidden: list[tuple[Kind, memoryview, memoryview, memoryview]] = [
-        ("I", _column(rows, ROW, 28, "I"), _column(names, name_row, 0, "I"), first)
+    sockaddr_row = family.sockaddr_row
+    xored: list[tuple[Kind, memoryview, memoryview, memoryview]] = [
+        ("I", _column(rows, ROW, 28, "I"), _column(sockaddrs, sockaddr_row, 0, "I"), first)
     ]
     if family is IPV4:
-        address, cookie = _column(names, name_row, 4, "I"), _same(MAGIC_COOKIE, "I")
-        hidden.append(("I", _column(rows, ROW, 32, "I"), address, cookie))
+        address, cookie = _column(sockaddrs, sockaddr_row, 4, "I"), _same(MAGIC_COOKIE, "I")
+        xored.append(("I", _column(rows, ROW, 32, "I"), address, cookie))
     else:
         for at in (0, 8):
-            address = _column(names, name_row, 8 + at, "Q")
+            address = _column(sockaddrs, sockaddr_row, 8 + at, "Q")
             cookie_and_id = _column(rows, ROW, 8 + at, "Q")
-            hidden.append(("Q", _column(rows, ROW, 32 + at, "Q"), address, cookie_and_id))
-    return hidden
+            xored.append(("Q", _column(rows, ROW, 32 + at, "Q"), address, cookie_and_id))
+    return xored
 
 
 def _column(table: memoryview, row: int, at: int, kind: Kind) -> memoryview:

@@ -26,7 +26,7 @@ import os
 import socket
 from typing import Final
 
-from stun.batch import CAPACITY, HEAD, HEAD_AT, REST, ROW, Batch
+from stun.batch import CAPACITY, HEAD, HEAD_AT, OVERFLOW, ROW, Batch
 
 IP_PKTINFO: Final = 8
 """From linux/in.h; Python's socket module has it only from 3.14 on."""
@@ -110,14 +110,14 @@ class BatchSocket:
         self._response_iovs = (_IOVec * CAPACITY)()
         self._incoming = (_MMsgHdr * CAPACITY)()
         self._outgoing = (_MMsgHdr * CAPACITY)()
-        name, name_row = batch.family.name_length, batch.family.name_row
-        rows, rests, names, controls = map(
-            _address, (batch.rows, batch.rests, batch.names, self._controls)
+        sockaddr_row = batch.family.sockaddr_row
+        rows, overflow, sockaddrs, controls = map(
+            _address, (batch.rows, batch.overflow, batch.sockaddrs, self._controls)
         )
         for row in range(CAPACITY):
             head = rows + row * ROW + HEAD_AT
             self._iovs[2 * row] = _IOVec(head, HEAD)
-            self._iovs[2 * row + 1] = _IOVec(rests + row * REST, REST)
+            self._iovs[2 * row + 1] = _IOVec(overflow + row * OVERFLOW, OVERFLOW)
             self._response_iovs[row] = _IOVec(head, batch.family.response_length)
             # To send, without padding: so much the kernel copies without allocating for it.
             unpadded = socket.CMSG_LEN(info) if info else 0
@@ -126,8 +126,8 @@ class BatchSocket:
                 (self._outgoing, self._response_iovs, 1, unpadded),
             ):
                 headers[row].header = _MsgHdr(
-                    name=names + row * name_row,
-                    name_length=name,
+                    name=sockaddrs + row * sockaddr_row,
+                    name_length=batch.family.sockaddr_length,
                     iov=ctypes.addressof(iovs) + row * iov_count * _IOVEC,
                     iov_count=iov_count,
                     control=controls + row * control if control else None,

@@ -14,9 +14,9 @@ from typing import Any, Final, Never
 import attrs
 import trio
 
-from stun.batch import CAPACITY, IPV4, IPV6, Batch, runs
-from stun.lookout import Lookout
+from stun.batch import CAPACITY, IPV4, IPV6, Batch, answered_ranges
 from stun.mmsg import BatchSocket, ask_for_destination
+from stun.proxy_detector import ProxyDetector
 
 RECEIVE_BUFFER: Final = 1 << 20
 """Bytes that the kernel is asked to queue; it gives what net.core.rmem_max allows."""
@@ -145,7 +145,7 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
     """
     batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
     batch_socket = BatchSocket(sock, batch)
-    lookout: Lookout | None = Lookout()
+    detector: ProxyDetector | None = ProxyDetector()
     told: set[int | None] = set()
     while True:
         try:
@@ -165,11 +165,11 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
             continue
         first_is_answered = _answer(batch, batch_socket, lengths, stats)
         if (
-            lookout is not None
+            detector is not None
             and first_is_answered
-            and not await lookout.look(*batch.first_sender())
+            and not await detector.observe(*batch.first_sender())
         ):
-            lookout = None
+            detector = None
         if len(lengths) < CAPACITY:
             await trio.lowlevel.wait_readable(sock)
         else:
@@ -185,7 +185,7 @@ def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: 
         stats.ipv6 += valid
     else:
         stats.ipv4 += valid
-    for first, stop in runs(answered):
+    for first, stop in answered_ranges(answered):
         _send(batch_socket, first, stop, stats)
     return answered[0]
 

@@ -3,7 +3,7 @@
     here, there = memory_pair(capacity=1000)
 
 What one end writes the other reads, in pieces no larger than they were written. Each direction
-holds at most `capacity` unread bytes; what does not fit stays `unsent` until `flush`, as a socket
+holds at most `capacity` unread bytes; what does not fit stays `buffered` until `flush`, as a socket
 with full buffers would have it. Misuse (two readers, a write on top of something unsent) fails
 the test that does it.
 
@@ -22,9 +22,9 @@ from collections import deque
 import trio
 
 from derp.errors import PeerVanished
+from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
-from derp.net.transport import Endpoint
-from derp.relay.coalescing import GATHER
+from derp.relay.coalescing import COALESCE_TIME
 
 SERVER = Endpoint("198.51.100.1", 443)
 CLIENT = Endpoint("192.0.2.7", 40000)
@@ -45,7 +45,7 @@ class MemoryTransport:
         self.remote = remote
         self.tls_version = tls_version
         self.capacity = capacity
-        self.taken = 0
+        self.bytes_written = 0
         self.closed = False
         """Whether this end was closed, by `close` or `abort`."""
         self.was_reset = False
@@ -53,7 +53,7 @@ class MemoryTransport:
         self._inbox: deque[bytes] = deque()
         self._at_end = False
         self._poked = False
-        self._unsent = b""
+        self._buffered = b""
         self._reading = False
         self._flushing = False
         self._changed = trio.Event()
@@ -85,39 +85,39 @@ class MemoryTransport:
 
     more = False
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def read_through(self, poller: Poller, step: Step) -> None:
         await self.wait_readable()
         step()
 
-    async def let_gather(self) -> None:
-        await trio.sleep(GATHER)
+    async def coalesce_reads(self) -> None:
+        await trio.sleep(COALESCE_TIME)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self._unsent, "write while something is unsent"
+        assert not self._buffered, "write while something is unsent"
         self._check()
-        self._unsent = bytes(data)
+        self._buffered = bytes(data)
         self._push()
 
     @property
-    def unsent(self) -> int:
-        return len(self._unsent)
+    def buffered(self) -> int:
+        return len(self._buffered)
 
     @property
     def held(self) -> int:
-        return len(self._unsent)
+        return len(self._buffered)
 
     async def flush(self) -> None:
         assert not self._flushing, "two tasks flush one transport"
         await trio.lowlevel.checkpoint()
         self._flushing = True
         try:
-            while self._unsent:
+            while self._buffered:
                 self._check()
                 self._push()
-                if self._unsent:
+                if self._buffered:
                     await self._changed.wait()
         finally:
             self._flushing = False
@@ -185,12 +185,12 @@ class MemoryTransport:
     def _push(self) -> None:
         if self.peer.closed:
             # Nobody will read it; a real peer would answer with a reset.
-            self._unsent = b""
+            self._buffered = b""
             self.was_reset = True
             return
         room = self.capacity - sum(map(len, self.peer._inbox))
-        piece, self._unsent = self._unsent[:room], self._unsent[room:]
-        self.taken += len(piece)
+        piece, self._buffered = self._buffered[:room], self._buffered[room:]
+        self.bytes_written += len(piece)
         if piece:
             self.peer._inbox.append(piece)
             self.peer._signal()

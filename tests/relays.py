@@ -9,7 +9,7 @@ import trio
 
 from derp.errors import ConnectionEnd
 from derp.metrics import DropReason
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.session import timers
 from derp.session.serve import serve
 from derp.session.state import RelayState

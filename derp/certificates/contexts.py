@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from certs.acme.challenge import ALPN_OFFER, HTTP01, Challenge
 from certs.context import make_waiting_context
 from certs.hostname import IPAddress, parse_ip
+from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine
-from derp.net.transport import Endpoint
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 OnDemand = Callable[[IPAddress], bool]

@@ -17,12 +17,12 @@ from cryptography import x509
 from derp.cli import command_flags, probe
 from derp.cli.probe import Failure, NoDERP, NoSTUN, NoTLS, NotReached
 from derp.config import Config
-from derp.net.transport import Endpoint
+from derp.net import tlserrors
+from derp.net.address import WILDCARDS, Endpoint
 
 TIMEOUT: Final = 4.5
 """Seconds for all questions; with the start of the program that is less than 5."""
 
-_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
 _LOOPBACK: Final = "127.0.0.1"
 
 _INTRODUCTION = """\
@@ -93,13 +93,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _cure(failure: Failure, config: Config) -> str:
     if isinstance(failure, NoTLS):
-        if failure.reason == NoTLS.INTERNAL_ERROR and config.serve_acme:
+        if failure.reason == tlserrors.INTERNAL_ERROR and config.serve_acme:
             authority = config.acme_directory or config.certmode
             return (
                 f": the certificate for {config.hostname} from {authority} is awaited; "
                 f"if that lasts, the relay's log says what is in its way"
             )
-        if failure.reason == NoTLS.UNRECOGNIZED_NAME:
+        if failure.reason == tlserrors.UNRECOGNIZED_NAME:
             return f": the relay is not {config.hostname}; want its -hostname"
     cure = _CURES.get(type(failure))
     return f"; {cure}" if cure else ""
@@ -138,7 +138,7 @@ async def examine(config: Config) -> Healthy:
 
 async def _address(host: str, given: str, deadline: float) -> str:
     """Return where to ask for what is served on `host`, which was `given`. Raises NotReached."""
-    if host in _WILDCARDS:
+    if host in WILDCARDS:
         return _LOOPBACK
     with trio.move_on_at(deadline):
         try:

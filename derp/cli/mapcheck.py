@@ -18,16 +18,11 @@ from certs.pair import cert_pin
 from derp.cli import probe
 from derp.cli.probe import NoDERP, NoSTUN, NoTLS, NotReached
 from derp.derpmap import Node
-from derp.net.transport import Endpoint
+from derp.net import tlserrors
+from derp.net.address import Endpoint
 
 TIMEOUT: Final = 5.0
 """Seconds for the look-up of the name, and then for each address's answers over TCP and UDP."""
-
-# X509_V_ERR_*, of OpenSSL's x509_vfy.h.
-_NOT_YET_VALID: Final = 9
-_EXPIRED: Final = 10
-_NOT_VOUCHED_FOR: Final = {18, 19, 20, 21}
-_WRONG_NAME: Final = {62, 64}
 
 
 async def problems(node: Node) -> list[str]:
@@ -169,21 +164,21 @@ def _verifying_context() -> ssl.SSLContext:
 
 def _certificate_problem(error: ssl.SSLCertVerificationError, hostname: str) -> str:
     cure = "have another one issued"
-    if error.verify_code in _WRONG_NAME:
+    if error.verify_code in tlserrors.NAME_MISMATCHES:
         cure = f"have one issued for {hostname}"
-    elif error.verify_code == _EXPIRED:
+    elif error.verify_code == tlserrors.CERT_HAS_EXPIRED:
         cure = "renew it"
-    elif error.verify_code == _NOT_YET_VALID:
+    elif error.verify_code == tlserrors.CERT_NOT_YET_VALID:
         cure = "set the clock of this machine, or of the one that issued it"
-    elif error.verify_code in _NOT_VOUCHED_FOR:
+    elif error.verify_code in tlserrors.UNTRUSTED:
         cure = "serve its intermediates with it, or take one of an authority that clients trust"
     return f"clients refuse the certificate ({error.verify_message}); {cure}"
 
 
 def _tls_problem(failure: NoTLS, hostname: str) -> str:
-    if failure.reason == NoTLS.INTERNAL_ERROR:
+    if failure.reason == tlserrors.INTERNAL_ERROR:
         return f"{failure}: there is no certificate yet; the relay's log says why"
-    if failure.reason == NoTLS.UNRECOGNIZED_NAME:
+    if failure.reason == tlserrors.UNRECOGNIZED_NAME:
         return f"{failure}: the relay is not {hostname}; want its -hostname"
     return f"{failure}; clients need HTTPS there, so see what it is that answers"
 

@@ -11,12 +11,12 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Final
+from typing import Final
 
 import trio
 
 from derp.errors import DerperError
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from stun.message import StunError, build_binding_request, parse_binding_response
 
@@ -43,9 +43,6 @@ class NotReached(Failure):
 
 class NoTLS(Failure):
     """The handshake failed."""
-
-    UNRECOGNIZED_NAME: ClassVar = "TLSV1_UNRECOGNIZED_NAME"
-    INTERNAL_ERROR: ClassVar = "TLSV1_ALERT_INTERNAL_ERROR"
 
     def __init__(self, message: str, error: ssl.SSLError | None = None) -> None:
         super().__init__(message)

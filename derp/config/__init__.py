@@ -36,6 +36,7 @@ from derp.config.refused import REFUSED
 from derp.config.verification import VERIFY, VerifyOptions
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
+from derp.net.address import is_ip
 
 # ruff: noqa: RUF009 - option is attrs.field with a check
 
@@ -305,7 +306,7 @@ class Config(CertificateOptions, VerifyOptions, MeshOptions, LimitOptions, Debug
     @property
     def hostname_is_ip(self) -> bool:
         """The hostname is an IP address, so that no client names it in its SNI."""
-        return checks.is_ip(self.hostname)
+        return is_ip(self.hostname)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Setting]) -> "Config":

@@ -20,6 +20,7 @@ import attrs
 from certs.hostname import IPAddress, parse_ip
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
+from derp.net.address import host_port, is_dns_name, is_ip
 from derp.relay.networks import Network
 
 
@@ -33,32 +34,7 @@ class Address:
     """0 for any free port."""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-
-
-def is_ip(text: str) -> bool:
-    """Tell whether `text` is an IP address without brackets; IPv6 may have a zone."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def is_dns_name(text: str) -> bool:
-    """Tell whether `text` is a DNS name in ASCII without a final dot.
-
-    A name whose last label is a number is none: it is a mistyped IP address.
-    """
-    labels = text.split(".")
-    return (
-        len(text) <= 253
-        and all(_LABEL.fullmatch(label) for label in labels)
-        and not labels[-1].isdecimal()
-    )
+        return host_port(self.host, self.port)
 
 
 _ADDRESS: Final = re.compile(

@@ -16,6 +16,7 @@ from derp.config import checks
 from derp.config.field import ConfigError, option
 from derp.config.goflags import STRING
 from derp.config.strconv import shown
+from derp.net.address import is_dns_name, is_ip
 
 # ruff: noqa: RUF009 - option is attrs.field with a check
 
@@ -69,7 +70,7 @@ def _relay(entry: str) -> MeshRelay:
     if entry.count("/") > 1:
         raise ValueError(f"want at most one slash in {where}: {_FORM}, without https://")
     side, slash, dial_side = entry.partition("/")
-    if ":" in side and checks.is_ip(side):
+    if ":" in side and is_ip(side):
         raise ValueError(f"want brackets around the address in {where}")
     match = _HOST_PORT.fullmatch(side)
     if match is None or not _is_host(match["ip6"], match["host"]):
@@ -80,8 +81,8 @@ def _relay(entry: str) -> MeshRelay:
 
 def _is_host(ip6: str | None, host: str) -> bool:
     if ip6 is not None:
-        return ":" in ip6 and "%" not in ip6 and checks.is_ip(ip6)
-    return checks.is_dns_name(host) or checks.is_ip(host)
+        return ":" in ip6 and "%" not in ip6 and is_ip(ip6)
+    return is_dns_name(host) or is_ip(host)
 
 
 def _port(text: str, where: str) -> int:
@@ -93,7 +94,7 @@ def _port(text: str, where: str) -> int:
 def _dial(text: str, where: str) -> str:
     """Check the host to connect to; an IPv6 address may have brackets, or go without."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if not (checks.is_ip(host) or (host is text and checks.is_dns_name(host))):
+    if not (is_ip(host) or (host is text and is_dns_name(host))):
         raise ValueError(
             f"want the name or the address to connect to behind the slash in {where}, "
             f"without a port: that of the relay is taken"

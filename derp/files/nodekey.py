@@ -21,7 +21,7 @@ from derp import log
 from derp.errors import StartError
 from derp.files.gojson import JSONFormError, read_fields
 from derp.files.secret import read_secret
-from derp.wire.keys import KeyFormatError, NodePrivate, short
+from derp.wire.keys import KeyFormatError, NodePrivate, short_key
 
 logger = log.get("keyfile")
 
@@ -47,7 +47,7 @@ def load_or_make(path: Path) -> NodePrivate:
     except OSError as error:
         raise StartError(f"key file {str(path)!r}: can't be made: {error.strerror}") from error
     if made:
-        logger.info("made a new key", key=short(key.public), path=str(path))
+        logger.info("made a new key", key=short_key(key.public), path=str(path))
         return key
     try:
         return _load(path)

@@ -152,7 +152,7 @@ class _FrontEnd:
                 return None
             self._conn.start_next_cycle()
             # A peer may have sent hundreds of requests at once.
-            await self._transport.turn()
+            await self._transport.wait_turn()
             exchange = await self._next_request(is_first=False)
         return None
 
@@ -184,7 +184,7 @@ class _FrontEnd:
                 await self._discard_body(request)
             return request, answer
         # Many may come to this at the same time.
-        await self._transport.turn()
+        await self._transport.wait_turn()
         if self._head:
             raise BadRequest(408, f"no whole request within {deadlines.request:g} s")
         if is_first:
@@ -350,7 +350,7 @@ class _FrontEnd:
         if not data:
             return
         self._transport.write(data)
-        if self._transport.unsent:
+        if self._transport.buffered:
             with trio.move_on_after(self._deadlines.write) as scope:
                 await self._transport.flush()
             if scope.cancelled_caught:

@@ -3,7 +3,7 @@
     from derp import log
 
     logger = log.get("client")
-    logger.info("joined", client=short(key), remote=str(endpoint))
+    logger.info("joined", client=short_key(key), remote=str(endpoint))
 
 The message is a constant, but where scripts wait for the Go derper's words; what varies is a field,
 and a field that is None is left out. Names are `derper` and `derper.*` in the standard `logging`,

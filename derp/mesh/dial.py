@@ -18,6 +18,7 @@ import trio
 
 from derp.config.mesh import MeshRelay
 from derp.errors import NoLink, PeerVanished, TLSFailed
+from derp.net import tlserrors
 from derp.net.listener import TCPOptions, endpoint
 from derp.net.oserrors import os_errors
 from derp.net.tls import TLSClientTransport, TLSEngine
@@ -31,14 +32,6 @@ MAX_HEAD: Final = 16 << 10
 _UPGRADED: Final = 101
 _NOT_YET: Final = {0, *range(100, 200)} - {_UPGRADED}
 """Where the head of the answer is not all there, or is one of those that go before it."""
-_NAME_MISMATCHES: Final = {62, 64}
-"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
-_EXPIRED: Final = 10
-"""X509_V_ERR_CERT_HAS_EXPIRED."""
-# OpenSSL's names for alerts: a derper sends the first for a name that is not its own, and the
-# second while it waits for its certificate.
-_UNRECOGNIZED_NAME: Final = "TLSV1_UNRECOGNIZED_NAME"
-_INTERNAL_ERROR: Final = "TLSV1_ALERT_INTERNAL_ERROR"
 
 
 def make_context() -> ssl.SSLContext:
@@ -130,14 +123,14 @@ async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadlin
 def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
     reason = cause.reason if isinstance(cause, ssl.SSLError) else None
     code = cause.verify_code if isinstance(cause, ssl.SSLCertVerificationError) else None
-    if code in _NAME_MISMATCHES or reason == _UNRECOGNIZED_NAME:
+    if code in tlserrors.NAME_MISMATCHES or reason == tlserrors.UNRECOGNIZED_NAME:
         elsewhere = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
         return f"name it as its certificate does: -mesh-with {elsewhere}"
-    if code == _EXPIRED:
+    if code == tlserrors.CERT_HAS_EXPIRED:
         return "have its certificate renewed, or this machine's clock set"
     if code is not None:
         return "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
-    if reason == _INTERNAL_ERROR:
+    if reason == tlserrors.INTERNAL_ERROR:
         return "it has no certificate yet; look into its log"
     return "does it serve HTTPS on that port?"
 

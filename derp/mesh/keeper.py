@@ -17,7 +17,7 @@ from derp.mesh.link import Link, forget_frames
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
 from derp.session.state import RelayState
-from derp.wire.keys import short
+from derp.wire.keys import short_key
 
 LASTED: Final = 10.0
 """Seconds after which a link has gone well, so that the next one is tried soon."""
@@ -158,7 +158,7 @@ class Keeper:
 
     def _tell_of_link(self, link: Link) -> None:
         remote = str(link.transport.remote)
-        logger.info("meshed", relay=self.name, key=short(link.key), address=remote)
+        logger.info("meshed", relay=self.name, key=short_key(link.key), address=remote)
 
     def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
         logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)

@@ -89,7 +89,7 @@ class Link(Sender):
             self.state.metrics.drop(self._write_error(), disco, packets, payload)
             self.end(error)
             return
-        if self.transport.unsent:
+        if self.transport.buffered:
             self._start_sending(len(frames))
 
     def end(self, error: ConnectionEnd) -> None:
@@ -104,7 +104,7 @@ class Link(Sender):
         good order. Closing the transport is left to the caller.
         """
         poller = self.state.poller
-        poller.under_way += 1
+        poller.busy_tasks += 1
         try:
             await self._hear(received)
         except PeerVanished:
@@ -118,7 +118,7 @@ class Link(Sender):
             try:
                 await self._tell(lost)
             finally:
-                poller.under_way -= 1
+                poller.busy_tasks -= 1
 
     def _forget(self) -> list[bytes]:
         """Take all keys back; return those for which there may be somebody to tell."""
@@ -131,7 +131,7 @@ class Link(Sender):
         for key in lost:
             if state.stopping:
                 break
-            members = state.hub.gone(key)
+            members = state.hub.note_peer_gone(key)
             for member in members:
                 member.peer_disconnected(key)
             told += len(members)

@@ -21,11 +21,12 @@ import attrs
 
 from certs.hostname import parse_ip
 from derp.errors import StartError
+from derp.net.address import WILDCARDS, host_port
 
 FIRST_DESCRIPTOR: Final = 3
 _MOST: Final = 64
 _PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
-_WILDCARDS: Final = {"", "*", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
+_WILDCARDS: Final = WILDCARDS | {"*"}
 _SAY_SO: Final = "in the unit derper.socket"
 
 
@@ -126,4 +127,4 @@ def _adopt(descriptor: int) -> socket.socket:
 def _name(sock: socket.socket) -> str:
     kind = "TCP" if sock.type == socket.SOCK_STREAM else "UDP"
     host, port, *_ = sock.getsockname()
-    return f"{kind} [{host}]:{port}" if ":" in host else f"{kind} {host}:{port}"
+    return f"{kind} {host_port(host, port)}"

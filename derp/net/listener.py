@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from derp.errors import StartError
+from derp.net.address import WILDCARDS, Endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
-from derp.net.transport import Endpoint
 from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
@@ -19,7 +19,6 @@ NOTSENT_LOWAT: Final = 16 << 10
 """Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in a send queue,
 where it can be dropped when it is too old."""
 
-_WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- Go listens on everything for each
 _ACCEPTS_A_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
 
@@ -95,7 +94,7 @@ def join(sock: socket.socket) -> socket.socket:
 
 
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
-    if host not in _WILDCARDS:
+    if host not in WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A name may be listed more than once.
         return list(dict.fromkeys((family, address) for family, _, _, _, address in found))

@@ -11,7 +11,7 @@ How it works: the poller has a level-triggered epoll of its own, for which it wa
 like anybody else. Once packets come in quick succession it *stays*: it waits in its own epoll,
 and Trio has its turn when STAY and LINGER are over, and the steps under way. While it stays
 nothing else runs. So it stays only while no client's task, and none that sends what is queued, is
-under way on its own (`under_way`); and it leaves at once when an *urgent* socket is readable, one
+under way on its own (`busy_tasks`); and it leaves at once when an *urgent* socket is readable, one
 that Trio watches for somebody: STUN's, the listeners', and the lobby's, for connections before
 login. All else may be that late: timers, signals, what threads have to tell.
 
@@ -35,18 +35,18 @@ from typing import Any, Final, NoReturn
 
 import trio
 
-LINGER: Final = 0.01
+POLL_TIMEOUT: Final = 0.01
 """Seconds to wait for the next packet. A wait of a millisecond would cost as much as the packet:
 the kernel has to set its timer anew for whatever is due before its next tick."""
-STAY: Final = 0.01
+BUSY_POLL_TIME: Final = 0.01
 """Seconds after which Trio has its turn, and after which a packet no longer counts as recent."""
-SOON: Final = 50e-6
+SPIN_BELOW: Final = 50e-6
 SPINS: Final = 8
 """After a wait shorter than SOON seconds, as between two peers who answer each other, the poller
 looks so often again before it sleeps: to put a processor to sleep and to wake it takes longer."""
-TURN: Final = 0.005
+MAX_ROUND: Final = 0.005
 """Seconds after which Trio has its turn, though there are more steps to take."""
-HANG_UPS: Final = 32
+HANG_UPS_A_TURN: Final = 32
 """Sockets at most that are closed by their peers, and are seen to in one turn of the event loop."""
 _EVENTS: Final = 32
 """Sockets to read from at most before the next look at the clock."""
@@ -57,7 +57,7 @@ Step = Callable[[], bool]
 """Reads once and acts on it; returns whether the task is to go on itself."""
 
 
-class Loan:
+class Registration:
     """A socket that a task has lent to the poller."""
 
     __slots__ = ("_fd", "_poller", "_task", "failure", "step")
@@ -79,21 +79,21 @@ class Loan:
     def forget(self) -> None:
         """Give the socket back without a word."""
         self._task = None
-        self._poller.give_back(self._fd)
+        self._poller.unregister(self._fd)
 
 
 class Poller:
     """Reads from the sockets that are lent to it, while `run` runs."""
 
     def __init__(self) -> None:
-        self.under_way = 0
+        self.busy_tasks = 0
         """Tasks that must not be kept waiting: clients' that have not lent their sockets, and
         those that send what is queued. Who starts one counts it."""
         self._epoll = select.epoll()
-        self._loans: dict[int, Loan] = {}
+        self._registrations: dict[int, Registration] = {}
         # Those whose peers have hung up, and which wait for it to be seen to: not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
-        self._hang_ups_left = HANG_UPS
+        self._hang_ups_left = HANG_UPS_A_TURN
         # In the epoll above only during a stay: otherwise it would wake the poller for nothing.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
@@ -111,11 +111,13 @@ class Poller:
             self._urgent_fds.remove(fd)
             self._urgent.unregister(fd)
 
-    async def lend(self, fd: int, step: Step, remember: Callable[[Loan | None], None]) -> None:
+    async def register(
+        self, fd: int, step: Step, on_registration: Callable[[Registration | None], None]
+    ) -> None:
         """Have `step` called whenever `fd` is readable, until it returns True or raises.
 
-        `remember` is told the loan, and None when it is over. Where the kernel has no room for
-        another watch, it is one step, by the task itself.
+        `on_registration` is told the loan, and None when it is over. Where the kernel has no room
+        for another watch, it is one step, by the task itself.
         """
         self.drop_urgent(fd)
         try:
@@ -124,19 +126,19 @@ class Poller:
             await trio.lowlevel.wait_readable(fd)
             step()
             return
-        self._loans[fd] = loan = Loan(self, fd, step)
-        self.under_way -= 1
-        remember(loan)
+        self._registrations[fd] = registration = Registration(self, fd, step)
+        self.busy_tasks -= 1
+        on_registration(registration)
 
         def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
-            loan.forget()
+            registration.forget()
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
-            remember(None)
-        failure, loan.failure = loan.failure, None
+            on_registration(None)
+        failure, registration.failure = registration.failure, None
         if failure is not None:
             try:
                 raise failure
@@ -144,10 +146,10 @@ class Poller:
                 # Its traceback holds this frame: a cycle would keep the whole connection.
                 del failure
 
-    def give_back(self, fd: int) -> None:
+    def unregister(self, fd: int) -> None:
         """End the loan of `fd`, which is still open."""
-        del self._loans[fd]
-        self.under_way += 1
+        del self._registrations[fd]
+        self.busy_tasks += 1
         if fd in self._hung_up:
             del self._hung_up[fd]
         elif not self._epoll.closed:
@@ -163,11 +165,11 @@ class Poller:
                 else:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = time.perf_counter()
-                self._see_to_hang_ups()
+                self._handle_hang_ups()
                 # A packet that comes alone is not worth waiting for the next one.
-                if self._serve_all(now + TURN) and now < recent:
-                    self._stay(now + STAY)
-                recent = time.perf_counter() + STAY
+                if self._serve_all(now + MAX_ROUND) and now < recent:
+                    self._busy_poll(now + BUSY_POLL_TIME)
+                recent = time.perf_counter() + BUSY_POLL_TIME
         finally:
             self._epoll.close()
             self._urgent.close()
@@ -177,19 +179,19 @@ class Poller:
 
         Returns whether to wait for more.
         """
-        left = len(self._loans) + 1
+        left = len(self._registrations) + 1
         events = self._epoll.poll(0, _EVENTS)
-        calm = self._serve(events)
+        idle = self._serve(events)
         while len(events) == _EVENTS and (left := left - _EVENTS) > 0:
             if time.perf_counter() >= leave_at:
                 return False
             if events := self._epoll.poll(0, _EVENTS):
-                calm = self._serve(events) and calm
-        return calm
+                idle = self._serve(events) and idle
+        return idle
 
-    def _see_to_hang_ups(self) -> None:
+    def _handle_hang_ups(self) -> None:
         """Take the next steps of a few whose peers have hung up."""
-        for fd in list(itertools.islice(self._hung_up, HANG_UPS)):
+        for fd in list(itertools.islice(self._hung_up, HANG_UPS_A_TURN)):
             # An earlier step may have ended it.
             if fd in self._hung_up:
                 self._serve([(fd, _READABLE)])
@@ -198,9 +200,9 @@ class Poller:
                 with contextlib.suppress(OSError):
                     self._epoll.register(fd, _WATCHED)
                     del self._hung_up[fd]
-        self._hang_ups_left = 0 if self._hung_up else HANG_UPS
+        self._hang_ups_left = 0 if self._hung_up else HANG_UPS_A_TURN
 
-    def _stay(self, leave_at: float) -> None:
+    def _busy_poll(self, leave_at: float) -> None:
         poll = self._epoll.poll
         spins = 0
         try:
@@ -208,14 +210,14 @@ class Poller:
         except OSError:
             return
         try:
-            while not self.under_way and not self._hung_up and time.perf_counter() < leave_at:
+            while not self.busy_tasks and not self._hung_up and time.perf_counter() < leave_at:
                 for _ in range(spins):
                     if events := poll(0, _EVENTS):
                         break
                 else:
                     start = time.perf_counter()
-                    events = poll(LINGER, _EVENTS)
-                    spins = SPINS if time.perf_counter() - start < SOON else 0
+                    events = poll(POLL_TIMEOUT, _EVENTS)
+                    spins = SPINS if time.perf_counter() - start < SPIN_BELOW else 0
                 if not self._serve(events):
                     break
         finally:
@@ -223,11 +225,11 @@ class Poller:
 
     def _serve(self, events: list[tuple[int, int]]) -> bool:
         """Take the steps that are due; return whether to wait for more."""
-        loans = self._loans
+        registrations = self._registrations
         woken = False
         for fd, event in events:
             # None: an urgent socket, or one whose connection an earlier step has ended.
-            if (loan := loans.get(fd)) is None:
+            if (registration := registrations.get(fd)) is None:
                 woken = True
                 continue
             if event != _READABLE:
@@ -238,12 +240,12 @@ class Poller:
                     continue
                 self._hang_ups_left -= 1
             try:
-                done = loan.step()
+                done = registration.step()
             except Exception as error:  # noqa: BLE001 -- its task gets it
-                loan.end(error)
+                registration.end(error)
                 woken = True
             else:
                 if done:
-                    loan.end()
+                    registration.end()
                     woken = True
         return bool(events) and not woken

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
-from derp.net.lobby import Lobby
-from derp.net.poller import Loan, Poller, Step
-from derp.net.transport import Endpoint
-from derp.relay.coalescing import GATHER
+from derp.net.address import Endpoint
+from derp.net.poller import Poller, Registration, Step
+from derp.net.prelogin import PreLoginScheduler
+from derp.relay.coalescing import COALESCE_TIME
 
 RECEIVE_SIZE = 128 << 10
 """Most bytes asked of a socket at a time: it bounds how long one peer's turn takes."""
@@ -29,15 +29,15 @@ class TCPTransport:
     """A Transport over a connected, non-blocking TCP socket, which it owns."""
 
     __slots__ = (
-        "_loan",
+        "_buffered",
+        "_registration",
         "_roomy",
         "_socket",
-        "_unsent",
-        "lobby",
+        "bytes_written",
         "local",
         "more",
         "remote",
-        "taken",
+        "scheduler",
     )
 
     tls_version: str | None = None
@@ -46,34 +46,34 @@ class TCPTransport:
         self.remote = remote
         self.local = local
         self._socket = sock
-        self._unsent: bytes | memoryview = b""
+        self._buffered: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more to read at once.
         self.more = False
-        self.lobby: Lobby | None = None
+        self.scheduler: PreLoginScheduler | None = None
         """Where to wait before login, if set: left for good when the poller reads."""
-        self._loan: Loan | None = None
+        self._registration: Registration | None = None
         self._roomy = False
-        self.taken = 0
+        self.bytes_written = 0
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
         if self.more:
-            await self.turn()
-        elif self.lobby is None:
+            await self.wait_turn()
+        elif self.scheduler is None:
             await self._wait(trio.lowlevel.wait_readable)
         else:
             fd = self._open_fd()
             try:
-                await self.lobby.readable(fd)
+                await self.scheduler.wait_readable(fd)
             except (trio.ClosedResourceError, OSError) as error:
                 raise PeerVanished("the connection was closed") from error
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Let others go first; see Transport."""
-        if self.lobby is None:
+        if self.scheduler is None:
             await trio.lowlevel.checkpoint()
         else:
-            await self.lobby.turn()
+            await self.scheduler.wait_turn()
 
     async def read_through(self, poller: Poller, step: Step) -> None:
         """Call `step` until it returns True, or less; see Transport."""
@@ -81,15 +81,15 @@ class TCPTransport:
             await trio.lowlevel.checkpoint()
             step()
             return
-        if self.lobby is not None:
-            self.lobby.forget(self._open_fd())
-            self.lobby = None
-        await poller.lend(self._open_fd(), step, self._remember)
+        if self.scheduler is not None:
+            self.scheduler.forget(self._open_fd())
+            self.scheduler = None
+        await poller.register(self._open_fd(), step, self._on_registration)
 
-    def _remember(self, loan: Loan | None) -> None:
-        self._loan = loan
+    def _on_registration(self, registration: Registration | None) -> None:
+        self._registration = registration
 
-    async def let_gather(self) -> None:
+    async def coalesce_reads(self) -> None:
         """Wait GATHER seconds; see Transport."""
         if not self._roomy:
             self._roomy = True
@@ -99,7 +99,7 @@ class TCPTransport:
             with contextlib.suppress(OSError):
                 for mark in (_ROOM // 2, 1):
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
-        await trio.sleep(GATHER)
+        await trio.sleep(COALESCE_TIME)
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; see Transport."""
@@ -119,12 +119,12 @@ class TCPTransport:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping a copy of what the socket does not take; see Transport."""
-        if self._unsent:
-            self._unsent = bytes(self._unsent) + bytes(data)
+        if self._buffered:
+            self._buffered = bytes(self._buffered) + bytes(data)
             return
         sent = self._send(data)
         if sent < len(data):
-            self._unsent = bytes(memoryview(data)[sent:])
+            self._buffered = bytes(memoryview(data)[sent:])
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         try:
@@ -133,26 +133,26 @@ class TCPTransport:
             return 0
         except OSError as error:
             raise PeerVanished(_explain(error)) from error
-        self.taken += sent
+        self.bytes_written += sent
         return sent
 
     @property
-    def unsent(self) -> int:
+    def buffered(self) -> int:
         """Bytes that `write` has kept."""
-        return len(self._unsent)
+        return len(self._buffered)
 
     @property
     def held(self) -> int:
         """Bytes that are kept, in either direction."""
-        return len(self._unsent)
+        return len(self._buffered)
 
     async def flush(self) -> None:
         """Wait until nothing is unsent; see Transport."""
-        while self._unsent:
+        while self._buffered:
             await self._wait(trio.lowlevel.wait_writable)
-            if sent := self._send(self._unsent):
-                self._unsent = memoryview(self._unsent)[sent:]
-        self._unsent = b""
+            if sent := self._send(self._buffered):
+                self._buffered = memoryview(self._buffered)[sent:]
+        self._buffered = b""
 
     def _open_fd(self) -> int:
         # Trio must not see a closed socket: all have the descriptor -1, and two tasks that wait
@@ -171,10 +171,10 @@ class TCPTransport:
     def abort(self) -> None:
         """Close at once; see Transport."""
         if self._socket.fileno() != -1:
-            if self._loan is not None:
-                self._loan.end(PeerVanished("the connection was closed"))
-            if self.lobby is not None:
-                self.lobby.forget(self._socket.fileno())
+            if self._registration is not None:
+                self._registration.end(PeerVanished("the connection was closed"))
+            if self.scheduler is not None:
+                self.scheduler.forget(self._socket.fileno())
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 

@@ -30,9 +30,9 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from derp.errors import PeerVanished, TLSFailed
+from derp.net.address import Endpoint
 from derp.net.budgets import ReadBudget, RecordBudget
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
-from derp.net.transport import Endpoint
 from derp.wire.clienthello import ClientHello, HelloReader, is_server_hello, is_whole
 from derp.wire.records import MAX_RECORD, whole_records
 
@@ -43,7 +43,7 @@ FEED_RECORDS: Final = 64
 FEEDS_A_TURN: Final = 16
 """How often it is given some before others have their turn."""
 
-MAX_UNSENT: Final = 1 << 20
+MAX_BUFFERED: Final = 1 << 20
 """Bytes that may wait for a peer that makes OpenSSL answer, and does not listen."""
 _ANOTHER_NAME: Final = "the client asked for another server name, or for none"
 
@@ -95,10 +95,10 @@ class TLSTransport(TCPTransport):
         "_ended",
         "_engine",
         "_failure",
-        "_held",
+        "_more_to_decrypt",
+        "_pending_ciphertext",
         "_read",
         "_ssl",
-        "_undone",
         "tls_version",
     )
 
@@ -113,8 +113,8 @@ class TLSTransport(TCPTransport):
         self._read: ReadInto
         # Ciphertext that OpenSSL was not given yet, and whether there is something to decrypt
         # without more of it.
-        self._held = b""
-        self._undone = False
+        self._pending_ciphertext = b""
+        self._more_to_decrypt = False
         # None as long as each record has data.
         self._budget: RecordBudget | None = None
         # Whether nothing more is read, and what was wrong, if anything.
@@ -128,28 +128,28 @@ class TLSTransport(TCPTransport):
         and what `hold` raises.
         """
         budget = ReadBudget()
-        ciphertext = await self._begin(hold, budget)
+        ciphertext = await self._start(hold, budget)
         waits_for_hello = True
-        while (said := self._shake(ciphertext)) is not None:
+        while (said := self._handshake_step(ciphertext)) is not None:
             del ciphertext  # a whole ClientHello may be long
             if waits_for_hello and (waits_for_hello := not is_server_hello(said)):
                 hold(HELLO_MEMORY)
             await self.flush()
-            ciphertext = await self._heard(budget)
+            ciphertext = await self._receive_ciphertext(budget)
         self.tls_version = self._ssl.version()
         await self.flush()
 
-    async def _begin(self, hold: Hold, budget: ReadBudget) -> Piece:
+    async def _start(self, hold: Hold, budget: ReadBudget) -> Piece:
         """Make the SSL object; return what to give it first, to be used before the next await."""
         engine = self._engine
-        ciphertext: Piece = await self._heard(budget)
+        ciphertext: Piece = await self._receive_ciphertext(budget)
         context = engine.context
         if engine.choose is not None or not is_whole(ciphertext):
             context, ciphertext = await self._choose(ciphertext, hold, budget)
         self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         return ciphertext
 
-    async def _heard(self, budget: ReadBudget) -> memoryview:
+    async def _receive_ciphertext(self, budget: ReadBudget) -> memoryview:
         """Wait for ciphertext; return what has come, to be used before the next await."""
         ciphertext = self._engine.space[:HANDSHAKE_READ]
         while True:
@@ -171,32 +171,32 @@ class TLSTransport(TCPTransport):
         while (hello := reader.feed(ciphertext)) is None:
             # The fragments are there twice.
             hold(2 * len(reader.flight))
-            ciphertext = await self._heard(budget)
+            ciphertext = await self._receive_ciphertext(budget)
         hold(2 * len(reader.flight))
         choose = engine.choose
         context = engine.context if choose is None else choose(hello, self.local)
         return context, reader.flight
 
-    def _shake(self, ciphertext: Piece) -> bytes | None:
+    def _handshake_step(self, ciphertext: Piece) -> bytes | None:
         """Take a step of the handshake; return what was said, or None if it was the last one."""
         self._engine.incoming.write(ciphertext)
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
-            return self._speak()
+            return self._flush_bio()
         except ssl.SSLError as error:
-            raise self._failed(error) from error
+            raise self._fail(error) from error
         # What came behind the handshake is the peer's first request.
-        self._held = self._drained()
-        self._undone = self.more = bool(self._held)
+        self._pending_ciphertext = self._drain_incoming()
+        self._more_to_decrypt = self.more = bool(self._pending_ciphertext)
         # What is below it costs a call less for each record.
         self._read = cast("ReadInto", getattr(self._ssl, "_sslobj", self._ssl).read)
-        self._speak()
+        self._flush_bio()
         return None
 
     def read_into(self, view: memoryview) -> int:
         """Decrypt what has arrived into `view`; see Transport."""
-        if self._undone:
+        if self._more_to_decrypt:
             return self._decrypt_held(view)
         engine = self._engine
         space = engine.space
@@ -207,7 +207,7 @@ class TLSTransport(TCPTransport):
         if received <= 0:
             return received
         start = MAX_RECORD
-        if held := self._held:
+        if held := self._pending_ciphertext:
             start -= len(held)
             engine.ciphertext[start:MAX_RECORD] = held
         return self._decrypt(start, MAX_RECORD + received, view, 0)
@@ -217,14 +217,14 @@ class TLSTransport(TCPTransport):
         if self._ended:
             return self._end(0, self._failure)
         self.more = False
-        end = len(self._held)
-        self._engine.ciphertext[:end] = self._held
+        end = len(self._pending_ciphertext)
+        self._engine.ciphertext[:end] = self._pending_ciphertext
         # There may not have been space for all of a record.
         total = self._read(len(view), view) if self._ssl.pending() else 0
         return self._decrypt(0, end, view, total)
 
     def _decrypt(  # noqa: C901, PLR0912 -- one loop, few calls: this is the hot path
-        self, place: int, end: int, view: memoryview, total: int
+        self, offset: int, end: int, view: memoryview, total: int
     ) -> int:
         """Decrypt the records in `ciphertext[place:end]` into `view[total:]`; return the new total.
 
@@ -238,13 +238,13 @@ class TLSTransport(TCPTransport):
         feeds = FEEDS_A_TURN
         records = empty = 0
         while total < space:
-            start = place
+            start = offset
             feed_end = end if end - start <= FEED_SIZE else start + FEED_SIZE
-            place, records = whole_records(engine.buffer, start, feed_end, FEED_RECORDS)
+            offset, records = whole_records(engine.buffer, start, feed_end, FEED_RECORDS)
             if not records:
                 break
             feeds -= 1
-            incoming.write(ciphertext[start:place])
+            incoming.write(ciphertext[start:offset])
             try:
                 while True:
                     if not (count := read(space - total, view[total:] if total else view)):
@@ -261,28 +261,28 @@ class TLSTransport(TCPTransport):
                 empty = records
                 records = feeds = 0
             except ssl.SSLError as error:
-                return self._end(total, self._failed(error))
-            if place == end or not feeds:
+                return self._end(total, self._fail(error))
+            if offset == end or not feeds:
                 break
-        if total == space or place < end:
-            fed = place
-            place -= len(self._drained())
-            empty += records - whole_records(engine.buffer, place, fed, records)[1]
-            self._held = bytes(ciphertext[place:end])
+        if total == space or offset < end:
+            fed = offset
+            offset -= len(self._drain_incoming())
+            empty += records - whole_records(engine.buffer, offset, fed, records)[1]
+            self._pending_ciphertext = bytes(ciphertext[offset:end])
             if total == space or not feeds:
-                self._undone = self.more = True
+                self._more_to_decrypt = self.more = True
             else:
-                self._undone = False
-        elif self._held or self._undone:
-            self._held, self._undone = b"", False
+                self._more_to_decrypt = False
+        elif self._pending_ciphertext or self._more_to_decrypt:
+            self._pending_ciphertext, self._more_to_decrypt = b"", False
         if empty or self._budget is not None:
             budget = self._budget or RecordBudget()
             if not budget.spend(total, empty):
                 return self._end(total, TLSFailed("the peer sends records without data"))
             self._budget = None if budget.unneeded else budget
         if engine.outgoing.pending:
-            self._speak()
-            if len(self._unsent) > MAX_UNSENT:
+            self._flush_bio()
+            if len(self._buffered) > MAX_BUFFERED:
                 raise TLSFailed("the peer asks for answers and does not read them")
         return total
 
@@ -291,10 +291,10 @@ class TLSTransport(TCPTransport):
 
         Returns how much data there was before it, -1 for none. Raises the failure where none was.
         """
-        self._drained()
+        self._drain_incoming()
         with contextlib.suppress(PeerVanished):
-            self._speak()
-        self._ended = self._undone = self.more = True
+            self._flush_bio()
+        self._ended = self._more_to_decrypt = self.more = True
         self._failure = failure
         if failure is not None and not total:
             raise failure
@@ -305,47 +305,47 @@ class TLSTransport(TCPTransport):
         try:
             self._ssl.write(data)
         except ssl.SSLError as error:
-            raise self._failed(error) from error
-        self._speak()
+            raise self._fail(error) from error
+        self._flush_bio()
 
     @property
     def held(self) -> int:
         """Bytes that are kept, in either direction."""
-        return len(self._unsent) + len(self._held)
+        return len(self._buffered) + len(self._pending_ciphertext)
 
     def close(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
-        if self.tls_version is not None and not self._unsent:
+        if self.tls_version is not None and not self._buffered:
             # The peer's own close_notify is not waited for.
             with contextlib.suppress(ssl.SSLError):
                 self._ssl.unwrap()
-            self._drained()
+            self._drain_incoming()
             with contextlib.suppress(PeerVanished):
-                self._speak()
+                self._flush_bio()
         self.abort()
 
-    def _drained(self) -> bytes:
+    def _drain_incoming(self) -> bytes:
         """Empty the shared incoming BIO; return what OpenSSL had not taken."""
         incoming = self._engine.incoming
         return incoming.read() if incoming.pending else b""
 
-    def _speak(self) -> bytes:
+    def _flush_bio(self) -> bytes:
         """Send what OpenSSL has to say, behind what is still unsent; return it."""
         ciphertext = self._engine.outgoing.read()
-        if self._unsent:
-            self._unsent = bytes(self._unsent) + ciphertext
+        if self._buffered:
+            self._buffered = bytes(self._buffered) + ciphertext
         elif ciphertext:
             sent = self._send(ciphertext)
             if sent < len(ciphertext):
-                self._unsent = memoryview(ciphertext)[sent:]
+                self._buffered = memoryview(ciphertext)[sent:]
         return ciphertext
 
-    def _failed(self, error: ssl.SSLError) -> TLSFailed:
+    def _fail(self, error: ssl.SSLError) -> TLSFailed:
         """Leave the shared BIOs empty, tell the peer, and return what to raise."""
-        self._drained()
+        self._drain_incoming()
         # Where the peer has left before it could be told, the reason is still the TLS error.
         with contextlib.suppress(PeerVanished):
-            self._speak()
+            self._flush_bio()
         if error.reason == "CALLBACK_FAILED":
             return TLSFailed(getattr(self._ssl.context, "refusal", _ANOTHER_NAME))
         reason = (error.reason or str(error)).lower().replace("_", " ")
@@ -373,7 +373,7 @@ class TLSClientTransport(TLSTransport):
         super().__init__(sock, remote, local, engine)
         self._hostname = hostname
 
-    async def _begin(self, _hold: Hold, _budget: ReadBudget) -> Piece:
+    async def _start(self, _hold: Hold, _budget: ReadBudget) -> Piece:
         """Make the SSL object, which speaks first."""
         engine = self._engine
         self._ssl = engine.context.wrap_bio(

@@ -3,25 +3,13 @@
 Reading is split in two, so that one scratch buffer serves every connection: `wait_readable`
 waits and holds no buffer; `read_into` then copies into a buffer that the caller owns until its
 next await. Writing never waits: `write` hands over bytes at once and keeps what the socket did
-not take; whoever finds `unsent` non-zero afterwards sees to it that some task awaits `flush`.
+not take; whoever finds `buffered` non-zero afterwards sees to it that some task awaits `flush`.
 """
 
 from typing import Protocol
 
-import attrs
-
+from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
-
-
-@attrs.frozen
-class Endpoint:
-    """One end of a connection: an IP address without brackets or zone, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Transport(Protocol):
@@ -35,7 +23,7 @@ class Transport(Protocol):
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give. Always a checkpoint."""
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Let others go first: for work that a stranger can cause without waiting. A checkpoint."""
 
     def read_into(self, view: memoryview) -> int:
@@ -57,7 +45,7 @@ class Transport(Protocol):
         what `step` raises, and PeerVanished.
         """
 
-    async def let_gather(self) -> None:
+    async def coalesce_reads(self) -> None:
         """Wait GATHER seconds, though there may be something to read, for more of it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -67,7 +55,7 @@ class Transport(Protocol):
         """
 
     @property
-    def unsent(self) -> int:
+    def buffered(self) -> int:
         """Bytes (as on the wire, encrypted) that `write` has kept."""
 
     @property
@@ -75,7 +63,7 @@ class Transport(Protocol):
         """Bytes that are kept in either direction: unsent, or come and not read."""
 
     @property
-    def taken(self) -> int:
+    def bytes_written(self) -> int:
         """Bytes that have been taken from us so far; it grows as long as the peer reads."""
 
     async def flush(self) -> None:

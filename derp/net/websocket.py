@@ -23,8 +23,9 @@ import trio_websocket
 from wsproto.utilities import ProtocolError
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
-from derp.net.transport import Endpoint, Transport
+from derp.net.transport import Transport
 from derp.wire.websocket import CloseCode, Ending, Opcode, Unpacker, close, control, messages
 
 SUBPROTOCOL: Final = "derp"
@@ -68,13 +69,13 @@ class WebSocketTransport:
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have something to give; see Transport."""
         if self._has_more:
-            await self._below.turn()
+            await self._below.wait_turn()
             return
         await self._below.wait_readable()
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Let others go first; see Transport."""
-        await self._below.turn()
+        await self._below.wait_turn()
 
     @property
     def _has_more(self) -> bool:
@@ -93,9 +94,9 @@ class WebSocketTransport:
             return
         await self._below.read_through(poller, step)
 
-    async def let_gather(self) -> None:
+    async def coalesce_reads(self) -> None:
         """Wait for more to read; see Transport."""
-        await self._below.let_gather()
+        await self._below.coalesce_reads()
 
     def read_into(self, view: memoryview) -> int:
         """Copy the payload of what has arrived into `view`; see Transport.
@@ -114,9 +115,9 @@ class WebSocketTransport:
                 if received and self._unpacker.in_frame:
                     raise PeerVanished("the connection was closed in the middle of a message")
                 return received
-        count, taken, ping, ending = self._unpacker.unpack(view, received)
-        if taken < received and ending is None:
-            self._behind = bytes(view[taken:received]) + self._behind
+        count, bytes_written, ping, ending = self._unpacker.unpack(view, received)
+        if bytes_written < received and ending is None:
+            self._behind = bytes(view[bytes_written:received]) + self._behind
         if ping is not None:
             self._answer(ping)
         if ending is not None:
@@ -133,9 +134,9 @@ class WebSocketTransport:
         self._below.write(messages(data))
 
     @property
-    def unsent(self) -> int:
+    def buffered(self) -> int:
         """Bytes that `write` has kept."""
-        return self._below.unsent
+        return self._below.buffered
 
     @property
     def held(self) -> int:
@@ -143,9 +144,9 @@ class WebSocketTransport:
         return len(self._behind) + self._below.held
 
     @property
-    def taken(self) -> int:
+    def bytes_written(self) -> int:
         """Bytes that have been taken from us; see Transport."""
-        return self._below.taken
+        return self._below.bytes_written
 
     async def flush(self) -> None:
         """Wait until nothing is unsent; see Transport."""
@@ -164,7 +165,7 @@ class WebSocketTransport:
 
         The peer's own Close frame is not waited for.
         """
-        self._say_goodbye(close(CloseCode.NORMAL))
+        self._send_close(close(CloseCode.NORMAL))
         self._below.close()
 
     def _answer(self, ping: bytes) -> None:
@@ -173,7 +174,7 @@ class WebSocketTransport:
         What the socket does not take of it goes out with whatever is written next.
         """
         pong = control(Opcode.PONG, ping)
-        if self._below.unsent:
+        if self._below.buffered:
             self._pong = pong
         else:
             # The peer has gone: the next read says so, behind what has come before.
@@ -181,16 +182,16 @@ class WebSocketTransport:
                 self._below.write(pong)
 
     def _end(self, ending: Ending) -> int:
-        self._say_goodbye(control(Opcode.CLOSE, ending.payload))
+        self._send_close(control(Opcode.CLOSE, ending.payload))
         if ending.complaint:
             raise HTTPFailed(f"the websocket client {ending.complaint}")
         return -1
 
-    def _say_goodbye(self, frame: bytes) -> None:
+    def _send_close(self, frame: bytes) -> None:
         if self._closed:
             return
         self._closed = True
-        if not self._below.unsent:
+        if not self._below.buffered:
             with contextlib.suppress(ConnectionEnd):
                 self._below.write(frame)
 
@@ -246,7 +247,7 @@ async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSock
         async with trio.open_nursery() as nursery:
             try:
                 with trio.move_on_after(HANDSHAKE_TIMEOUT) as deadline:
-                    await _shake_hands(nursery, stream)
+                    await _open_handshake(nursery, stream)
                 if deadline.cancelled_caught:
                     failure = HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
             except ConnectionEnd as error:
@@ -261,7 +262,7 @@ async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSock
     return WebSocketTransport(transport, behind)
 
 
-async def _shake_hands(nursery: trio.Nursery, stream: _HandshakeStream) -> None:
+async def _open_handshake(nursery: trio.Nursery, stream: _HandshakeStream) -> None:
     try:
         proposal = await trio_websocket.wrap_server_stream(nursery, stream)
         if SUBPROTOCOL not in proposal.proposed_subprotocols:

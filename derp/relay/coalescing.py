@@ -13,7 +13,7 @@ twice as long each time.
 from collections.abc import Callable
 from typing import Final
 
-GATHER: Final = 0.001
+COALESCE_TIME: Final = 0.001
 """Seconds between the reads of a stream; epoll knows no shorter wait."""
 SMALL_READ: Final = 16 << 10
 """Bytes up to which a read is small, so that gathering may pay."""
@@ -33,17 +33,17 @@ MAX_PUT_OFF: Final = 10.0
 class ReadCoalescing:
     """Watches the reads of one connection."""
 
-    __slots__ = ("_gathering", "_misses", "_not_before", "_put_off", "_reads", "_since")
+    __slots__ = ("_coalescing", "_misses", "_not_before", "_put_off", "_reads", "_since")
 
     def __init__(self) -> None:
-        self._gathering = False
+        self._coalescing = False
         self._misses = 0
         self._reads = 0
         self._since = 0.0
         self._not_before = 0.0
         self._put_off = FIRST_PUT_OFF
 
-    def gather(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
+    def note_read(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
         """Tell of a read of `size` bytes. Whether to gather before the next one.
 
         `joined` is how many of its packets went the way of the one before: what gathers for many
@@ -52,7 +52,7 @@ class ReadCoalescing:
         A read that did not empty the socket is not to be told, but its bytes count with the
         next one's. `clock` gives the time in seconds; it is asked seldom.
         """
-        if self._gathering:
+        if self._coalescing:
             return self._go_on(joined, size, clock)
         if size > SMALL_READ:
             return False
@@ -60,10 +60,10 @@ class ReadCoalescing:
         if self._reads < MANY_READS:
             return False
         now = clock()
-        self._gathering = now - self._since < WITHIN and now >= self._not_before
+        self._coalescing = now - self._since < WITHIN and now >= self._not_before
         self._misses = self._reads = 0
         self._since = now
-        return self._gathering
+        return self._coalescing
 
     def _go_on(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
         if joined > 0:
@@ -78,6 +78,6 @@ class ReadCoalescing:
             self._not_before = clock() + self._put_off
             self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
         if given_up or size > PLENTY:
-            self._gathering = False
+            self._coalescing = False
             self._reads = 0
-        return self._gathering
+        return self._coalescing

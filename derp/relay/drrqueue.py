@@ -15,7 +15,7 @@ accounted for.
 
 from typing import Any, Final
 
-from derp.relay.queuememory import Holder, Pool
+from derp.relay.queuememory import Holder, MemoryBudget
 from derp.relay.sendqueue import Entry, Lane, OnDrop, SendQueue
 
 LINK_BYTES: Final = 4 << 20
@@ -23,51 +23,53 @@ LINK_BYTES: Final = 4 << 20
 LINK_DISCO_BYTES: Final = 256 << 10
 DISCO_SHARE: Final = 4
 """Disco packets get one in so many bytes before all others."""
-TURN: Final = 4 << 10
+QUANTUM: Final = 4 << 10
 """Bytes that a sender may send in its turn, before the next one's."""
-SENDER_COST: Final = 1000
+FLOW_COST: Final = 1000
 """Bytes that a sender's lane takes besides its runs; they count, too."""
 
 
-class _Sender(Lane):
+class _Flow(Lane):
     """One sender's lane, and what it may send."""
 
-    __slots__ = ("credit", "source")
+    __slots__ = ("deficit", "source")
 
-    def __init__(self, source: bytes, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
-        super().__init__(limit, on_drop, pool)
+    def __init__(
+        self, source: bytes, limit: int, on_drop: OnDrop, budget: MemoryBudget[Any]
+    ) -> None:
+        super().__init__(limit, on_drop, budget)
         self.source = source
         # Bytes; negative after a frame that was larger than what was left.
-        self.credit = 0
+        self.deficit = 0
 
 
-class FairLanes(Holder):
+class FlowLanes(Holder):
     """Lanes of packets, one for each sender that has any waiting, bounded together."""
 
-    __slots__ = ("_lanes", "_limit", "_on_drop", "_runs")
+    __slots__ = ("_flow_memory", "_lanes", "_limit", "_on_drop")
 
-    def __init__(self, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
-        super().__init__(pool)
+    def __init__(self, limit: int, on_drop: OnDrop, budget: MemoryBudget[Any]) -> None:
+        super().__init__(budget)
         # In the order of their turns.
-        self._lanes: dict[bytes, _Sender] = {}
+        self._lanes: dict[bytes, _Flow] = {}
         self._limit = limit
         self._on_drop = on_drop
         # What the lanes hold, which says who has most waiting.
-        self._runs: Pool[_Sender] = Pool()
+        self._flow_memory: MemoryBudget[_Flow] = MemoryBudget()
 
     def put(self, entry: Entry) -> None:
         """Append a run to its sender's lane, then drop what is too much."""
         source = entry.source
         lane = self._lanes.get(source)
         if lane is None:
-            lane = _Sender(source, self._limit, self._on_drop, self._runs)
+            lane = _Flow(source, self._limit, self._on_drop, self._flow_memory)
             self._lanes[source] = lane
         lane.put(entry)
         self._settle()
-        while self.held > self._limit and self._runs.held:
-            self.pay(self.held - self._limit)
-        if self.pool.held > self.pool.limit:
-            self.pool.relieve()
+        while self.held > self._limit and self._flow_memory.held:
+            self.release(self.held - self._limit)
+        if self.budget.held > self.budget.limit:
+            self.budget.enforce()
 
     def take(self, limit: int, now: float) -> list[Entry]:
         """Take about `limit` bytes of fresh packets, in turns; at least a frame, if any waits.
@@ -80,10 +82,10 @@ class FairLanes(Holder):
             source = next(iter(self._lanes))
             lane = self._lanes.pop(source)
             lane.expire(now)
-            lane.credit += TURN
-            while lane.entries and lane.credit > 0:
-                entry = lane.take_frames(lane.credit)
-                lane.credit -= len(entry.data)
+            lane.deficit += QUANTUM
+            while lane.entries and lane.deficit > 0:
+                entry = lane.take_frames(lane.deficit)
+                lane.deficit -= len(entry.data)
                 size += len(entry.data)
                 taken.append(entry)
             if lane.entries:
@@ -91,10 +93,10 @@ class FairLanes(Holder):
         self._settle()
         return taken
 
-    def pay(self, at_least: int) -> None:
+    def release(self, at_least: int) -> None:
         """Drop frames of the sender that has most waiting; see Holder."""
-        if (lane := self._runs.longest()) is not None:
-            lane.pay(at_least)
+        if (lane := self._flow_memory.largest()) is not None:
+            lane.release(at_least)
             if not lane.entries:
                 del self._lanes[lane.source]
         self._settle()
@@ -118,13 +120,13 @@ class FairLanes(Holder):
 
     def _settle(self) -> None:
         """Account for what is held by now."""
-        change = self._runs.held + SENDER_COST * len(self._lanes) - self.held
-        self.pool.held += change
+        change = self._flow_memory.held + FLOW_COST * len(self._lanes) - self.held
+        self.budget.held += change
         self.held += change
-        longest = self._runs.longest()
-        size = 0 if longest is None else longest.held
+        largest = self._flow_memory.largest()
+        size = 0 if largest is None else largest.held
         if not self.least <= size < self.below:
-            self.pool.rank(self, size)
+            self.budget.rank(self, size)
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
@@ -133,18 +135,18 @@ class FairLanes(Holder):
 class DRRQueue(SendQueue):
     """Everything that waits for one link. `on_drop` hears of what is dropped from a head."""
 
-    __slots__ = ("_fair", "_fair_disco")
+    __slots__ = ("_disco_flows", "_flows")
 
-    def __init__(self, on_drop: OnDrop, pool: Pool[Any] | None = None) -> None:
-        pool = Pool() if pool is None else pool
-        super().__init__(on_drop, pool)
-        self._fair = FairLanes(LINK_BYTES, on_drop, pool)
-        self._fair_disco = FairLanes(LINK_DISCO_BYTES, on_drop, pool)
+    def __init__(self, on_drop: OnDrop, budget: MemoryBudget[Any] | None = None) -> None:
+        budget = MemoryBudget() if budget is None else budget
+        super().__init__(on_drop, budget)
+        self._flows = FlowLanes(LINK_BYTES, on_drop, budget)
+        self._disco_flows = FlowLanes(LINK_DISCO_BYTES, on_drop, budget)
 
-    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+    def put(self, train: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
         """Queue a run of `packets` frames from `source`."""
-        lanes = self._fair_disco if disco else self._fair
-        lanes.put(Entry(run, packets, source, now, disco=disco))
+        lanes = self._disco_flows if disco else self._flows
+        lanes.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
         """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
@@ -153,11 +155,11 @@ class DRRQueue(SendQueue):
         """
         pieces, entries = super().take(limit, now)
         size = sum(map(len, pieces))
-        first = limit // DISCO_SHARE if self._fair else limit
+        first = limit // DISCO_SHARE if self._flows else limit
         for lanes, share in (
-            (self._fair_disco, first),
-            (self._fair, limit),
-            (self._fair_disco, limit),
+            (self._disco_flows, first),
+            (self._flows, limit),
+            (self._disco_flows, limit),
         ):
             found = lanes.take(min(share, limit - size), now)
             size += sum(len(entry.data) for entry in found)
@@ -167,14 +169,14 @@ class DRRQueue(SendQueue):
 
     def expire(self, now: float, most: int) -> int:
         """Drop packets that have waited too long, `most` runs of them; return how many runs."""
-        dropped = self._fair_disco.expire(now, most)
-        return dropped + self._fair.expire(now, most - dropped)
+        dropped = self._disco_flows.expire(now, most)
+        return dropped + self._flows.expire(now, most - dropped)
 
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything; `on_drop` hears of the packets."""
         super().clear(on_drop)
-        self._fair.clear(on_drop)
-        self._fair_disco.clear(on_drop)
+        self._flows.clear(on_drop)
+        self._disco_flows.clear(on_drop)
 
     def __bool__(self) -> bool:
-        return super().__bool__() or bool(self._fair or self._fair_disco)
+        return super().__bool__() or bool(self._flows or self._disco_flows)

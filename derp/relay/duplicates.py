@@ -32,7 +32,7 @@ class DuplicateSet(Generic[M]):
         self.recent[member] = None
         self.active = member
 
-    def heard(self, member: M) -> None:
+    def note_activity(self, member: M) -> None:
         """Note that a connection has sent something: it becomes the active one."""
         self.recent.pop(member, None)
         self.recent[member] = None

@@ -28,8 +28,9 @@ class Member(Protocol):
     key: bytes
     """The 32-byte key that it logged in with."""
     duplicate: bool
-    """Set by the hub: whether another connection has the same key, and `heard` is to be called."""
-    heard_from: set[bytes]
+    """Set by the hub: whether another connection has the same key, and `note_activity` is to be
+    called."""
+    saw_src: set[bytes]
     """Set by the hub: the keys that packets were handed to this connection from."""
 
 
@@ -50,7 +51,7 @@ class Hub(Generic[M, L, S]):
         """The number of this worker; different from that of any other worker of this relay."""
         self.active: dict[bytes, M] = {}
         """The connection that gets a key's packets. Read directly on the packet path."""
-        self.yielded: dict[bytes, M] = {}
+        self.passive: dict[bytes, M] = {}
         """The same for keys whose packets go to another worker: it gets only those that come from
         there."""
         self.members: dict[M, None] = {}
@@ -64,7 +65,7 @@ class Hub(Generic[M, L, S]):
         # What this worker claims, and when it took a key back; both only where there are others.
         self._claims: dict[bytes, int] = {}
         self._reclaimed: dict[bytes, int] = {}
-        self._told_when_gone: dict[bytes, set[M]] = {}
+        self._peer_gone_watchers: dict[bytes, set[M]] = {}
 
     def join(self, member: M, now: int = 0) -> None:
         """Let a connection in; it gets its key's packets from now on.
@@ -83,7 +84,7 @@ class Hub(Generic[M, L, S]):
             self.duplicate_logins += 1
         elif key in self.siblings:
             self.duplicate_logins += 1
-        self.yielded.pop(key, None)
+        self.passive.pop(key, None)
         self.active[key] = member
         if now:
             self._claim(key, now)
@@ -92,29 +93,29 @@ class Hub(Generic[M, L, S]):
         """Let a connection go; return those to be told that its key is no longer reachable."""
         key = member.key
         del self.members[member]
-        for source in member.heard_from:
-            if (watching := self._told_when_gone.get(source)) is not None:
+        for source in member.saw_src:
+            if (watching := self._peer_gone_watchers.get(source)) is not None:
                 watching.discard(member)
                 if not watching:
-                    del self._told_when_gone[source]
+                    del self._peer_gone_watchers[source]
 
-        holder = self.yielded if key in self.yielded else self.active
+        holder = self.passive if key in self.passive else self.active
         if (duplicates := self.duplicates.get(key)) is None:
             del holder[key]
             self._claims.pop(key, None)
             self._reclaimed.pop(key, None)
-            return self.gone(key)
+            return self.note_peer_gone(key)
         duplicates.remove(member)
         holder[key] = duplicates.active
         if len(duplicates.members) == 1:
             del self.duplicates[key]
-            duplicates.active.duplicate = holder is self.yielded
+            duplicates.active.duplicate = holder is self.passive
         return set()
 
     def local(self, key: bytes) -> M | None:
         """Return the connection to this worker that a key's packets reach, if it has one."""
         found = self.active.get(key)
-        return self.yielded.get(key) if found is None else found
+        return self.passive.get(key) if found is None else found
 
     def is_here(self, key: bytes) -> bool:
         """Whether a key is connected to this relay, at whatever worker."""
@@ -122,7 +123,7 @@ class Hub(Generic[M, L, S]):
 
     def keys(self, *, local: bool) -> Collection[bytes]:
         """List the keys that are connected to this worker, or to any of this relay."""
-        more = self.yielded if local else self.siblings.best
+        more = self.passive if local else self.siblings.best
         return self.active.keys() | more.keys() if more else self.active.keys()
 
     def claim(self, key: bytes) -> int:
@@ -132,30 +133,30 @@ class Hub(Generic[M, L, S]):
     def add_sibling(self, key: bytes, link: S, claim: int) -> None:
         """Note that the worker to which `link` leads has `key`, with that claim."""
         self.siblings.add(key, link, claim)
-        self._settle(key)
+        self._apply_claims(key)
 
     def remove_sibling(self, key: bytes, link: S) -> set[M]:
         """Note that it does so no longer; return those to be told that `key` is gone."""
         last = self.siblings.remove(key, link)
-        self._settle(key)
-        return self.gone(key) if last else set()
+        self._apply_claims(key)
+        return self.note_peer_gone(key) if last else set()
 
     def remove_sibling_link(self, keys: Iterable[bytes], link: S) -> list[bytes]:
         """Note that `link` leads to none of `keys` any longer; return those not in this relay now.
 
-        Who is to be told of them is found with `awaited` and `gone`.
+        Who is to be told of them is found with `watched` and `note_peer_gone`.
         """
         lost = []
         for key in keys:
             last = self.siblings.remove(key, link)
-            self._settle(key)
+            self._apply_claims(key)
             if last and key not in self.active:
                 lost.append(key)
         return lost
 
-    def awaited(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Return those of `keys` for which there may be somebody to tell, with `gone`."""
-        told = self._told_when_gone
+    def watched(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of `keys` for which there may be somebody to tell, with `note_peer_gone`."""
+        told = self._peer_gone_watchers
         return [key for key in keys if key in told]
 
     def _claim(self, key: bytes, now: int) -> None:
@@ -165,17 +166,17 @@ class Hub(Generic[M, L, S]):
         """Whether another worker's claim to a key is higher than this one's."""
         return self.siblings.claim(key) > self._claims.get(key, 0)
 
-    def _settle(self, key: bytes) -> None:
+    def _apply_claims(self, key: bytes) -> None:
         """Have a key's connection yield, or take the key back, as the claims are by now."""
         if self._is_claimed_elsewhere(key):
             if (member := self.active.pop(key, None)) is not None:
-                self.yielded[key] = member
+                self.passive[key] = member
                 member.duplicate = True
-        elif (member := self.yielded.get(key)) is not None:
+        elif (member := self.passive.get(key)) is not None:
             self._take_back(key, member)
 
     def _take_back(self, key: bytes, member: M) -> None:
-        del self.yielded[key]
+        del self.passive[key]
         self.active[key] = member
         member.duplicate = key in self.duplicates
 
@@ -185,15 +186,15 @@ class Hub(Generic[M, L, S]):
 
     def remove_forwarder(self, key: bytes, link: L) -> set[M]:
         """Note that it does so no longer; return those to be told that `key` is gone."""
-        return self.gone(key) if self._remove_forwarder(key, link) else set()
+        return self.note_peer_gone(key) if self._remove_forwarder(key, link) else set()
 
     def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
         """Note that `link` leads to none of `keys` any longer.
 
-        Returns those for which there may be somebody to tell, with `gone`: that is slow where they
-        are many, and what is back by then has not gone.
+        Returns those for which there may be somebody to tell, with `note_peer_gone`: that is slow
+        where they are many, and what is back by then has not gone.
         """
-        return self.awaited(key for key in keys if self._remove_forwarder(key, link))
+        return self.watched(key for key in keys if self._remove_forwarder(key, link))
 
     def _remove_forwarder(self, key: bytes, link: L) -> bool:
         """Forget that `link` leads to `key`; return whether no other one does."""
@@ -202,11 +203,11 @@ class Hub(Generic[M, L, S]):
             self.forwarders.delete_other += 1
         return self.forwarders.remove(key, link)
 
-    def gone(self, key: bytes) -> set[M]:
+    def note_peer_gone(self, key: bytes) -> set[M]:
         """Return who is to be told of a key that has left, unless it is still reachable."""
         if self.is_here(key) or key in self.forwarders:
             return set()
-        return self._told_when_gone.pop(key, set())
+        return self._peer_gone_watchers.pop(key, set())
 
     def connections(self, key: bytes) -> list[M]:
         """List the connections that a key has to this worker."""
@@ -221,7 +222,7 @@ class Hub(Generic[M, L, S]):
         here = self.active.keys() | self.siblings.best.keys()
         return len(here | self.forwarders.best.keys())
 
-    def heard(self, member: M, now: int = 0) -> bool:
+    def note_activity(self, member: M, now: int = 0) -> bool:
         """Note that a connection whose `duplicate` is set has sent something.
 
         `now` is as for `join`. Returns whether that took its key back from another worker, which
@@ -229,11 +230,11 @@ class Hub(Generic[M, L, S]):
         """
         key = member.key
         if (duplicates := self.duplicates.get(key)) is not None:
-            duplicates.heard(member)
-        if key not in self.yielded:
+            duplicates.note_activity(member)
+        if key not in self.passive:
             self.active[key] = member
             return False
-        self.yielded[key] = member
+        self.passive[key] = member
         if now - self._reclaimed.get(key, -RECLAIM_EVERY) < RECLAIM_EVERY:
             return False
         self._reclaimed[key] = now
@@ -241,14 +242,14 @@ class Hub(Generic[M, L, S]):
         self._take_back(key, member)
         return True
 
-    def handed_over(self, source: bytes, member: M) -> None:
+    def note_send_from(self, source: bytes, member: M) -> None:
         """Note that `member` was handed a packet from `source`, for the first time.
 
         To be called when `source not in member.heard_from`. A connection is told only once that
         a key has left, however often it comes back: as the original does it (noteSendFromSrc).
         """
-        member.heard_from.add(source)
-        self._told_when_gone.setdefault(source, set()).add(member)
+        member.saw_src.add(source)
+        self._peer_gone_watchers.setdefault(source, set()).add(member)
 
     def check(self) -> list[str]:
         """Return what is inconsistent, one sentence each; empty when all is well."""
@@ -256,13 +257,13 @@ class Hub(Generic[M, L, S]):
         keys: dict[bytes, int] = {}
         for member in self.members:
             keys[member.key] = keys.get(member.key, 0) + 1
-        held = self.active | self.yielded
+        held = self.active | self.passive
         if keys.keys() != held.keys():
             difference = len(keys.keys() ^ held.keys())
             problems.append(f"{difference} keys are connected or active, but not both")
         if inactive := sum(member not in self.members for member in held.values()):
             problems.append(f"{inactive} active connections have left")
-        problems += self._check_yielded()
+        problems += self._check_passive()
         if {key for key, count in keys.items() if count > 1} != self.duplicates.keys():
             problems.append("the keys connected more than once are not those known as duplicates")
         for key, duplicates in self.duplicates.items():
@@ -270,27 +271,27 @@ class Hub(Generic[M, L, S]):
                 problems.append("a set of duplicates has lost or kept a connection")
             if self.local(key) is not duplicates.active:
                 problems.append("a set of duplicates disagrees on who is active")
-        heard = self.duplicates.keys() | self.yielded.keys()
+        heard = self.duplicates.keys() | self.passive.keys()
         if wrong := sum(member.duplicate is not (member.key in heard) for member in self.members):
             problems.append(f"{wrong} connections are wrong about being duplicates")
-        if not all(self._told_when_gone.values()):
+        if not all(self._peer_gone_watchers.values()):
             problems.append("somebody's leaving would be told to nobody")
         if gone := sum(
             member not in self.members
-            for watching in self._told_when_gone.values()
+            for watching in self._peer_gone_watchers.values()
             for member in watching
         ):
             problems.append(f"{gone} connections that have left wait to hear of others leaving")
         return problems
 
-    def _check_yielded(self) -> list[str]:
+    def _check_passive(self) -> list[str]:
         problems = []
-        if self.active.keys() & self.yielded.keys():
+        if self.active.keys() & self.passive.keys():
             problems.append("a key is active and has yielded")
         shared = self.active.keys() & self.siblings.best.keys()
         if any(map(self._is_claimed_elsewhere, shared)):
             problems.append("a key has not yielded to the worker that had it last")
-        for key in self.yielded:
+        for key in self.passive:
             if key not in self.siblings:
                 problems.append("a key has yielded to nobody")
             elif not self._is_claimed_elsewhere(key):
@@ -300,7 +301,7 @@ class Hub(Generic[M, L, S]):
         if (
             (self._claims.keys() | self._reclaimed.keys())
             - self.active.keys()
-            - self.yielded.keys()
+            - self.passive.keys()
         ):
             problems.append("a key is claimed that is not connected")
         return problems

@@ -45,11 +45,11 @@ SPARE: Final = 16 << 10
 """Bytes that a peer may have sent, and that are kept for it, without its counting for more."""
 RESERVE: Final = 32
 """One part in so many of the memory is for LOOPBACK alone."""
-HOARD: Final = 8
+EVICTION_RATIO: Final = 8
 GRACE: Final = 2.0
-MOST_LOOKED_AT: Final = 8
+MAX_SCANNED: Final = 8
 BURST_SECONDS: Final = 2.0
-MOST_IDLE: Final = 4096
+MAX_IDLE: Final = 4096
 """Networks without a pending connection that are remembered, the latest ones; each only until its
 bucket is full again. To be forgotten early is no way round the rate for whoever has fewer."""
 
@@ -106,7 +106,7 @@ class Pending:
 
 def _oldest(connections: dict[Pending, None], now: float) -> Pending:
     """Return the first that does not wait for a verdict, if there is one among the first few."""
-    for _ in range(MOST_LOOKED_AT):
+    for _ in range(MAX_SCANNED):
         oldest = next(iter(connections))
         if oldest.since <= now:
             break
@@ -197,7 +197,7 @@ class PendingConnections:
             full = self._limit(network, now) and full
         room = self._memory if host in LOOPBACK else self._room
         if full or self.held + COST > room:
-            self._end(self._who_goes(network, now), NoRoom("it had to make room for others"))
+            self._evict(self._victim(network, now), NoRoom("it had to make room for others"))
         pending = Pending(self, network, now, room)
         self._pending[pending] = None
         if network is not None:
@@ -241,7 +241,7 @@ class PendingConnections:
         reason = f"{self._most} connections from {network.name} have not logged in"
         if now - oldest.since < GRACE:
             raise TooManyPending(reason)
-        self._end(oldest, TooManyPending(f"{reason}, and this was the oldest"))
+        self._evict(oldest, TooManyPending(f"{reason}, and this was the oldest"))
         return False
 
     def hold(self, pending: Pending, held: int) -> None:
@@ -276,13 +276,13 @@ class PendingConnections:
                 network.site = None
                 self._rest(network)
 
-    def _who_goes(self, network: _Network | None, now: float) -> Pending:
+    def _victim(self, network: _Network | None, now: float) -> Pending:
         """Return who is to go for a newcomer from `network`. Raises NoRoom."""
         site = None if network is None else self._sites.get(site_of(network.name))
         mine = 0 if site is None else site.held
         largest = next((sites for sites in reversed(self._by_size) if sites), {})
         hoarder = next(iter(largest), None)
-        if hoarder is not None and hoarder.held >= HOARD * (mine + COST):
+        if hoarder is not None and hoarder.held >= EVICTION_RATIO * (mine + COST):
             return next(iter(hoarder.pending))
         among = site.pending if site is not None and site in largest else self._pending
         oldest = _oldest(among, now) if among else None
@@ -290,7 +290,7 @@ class PendingConnections:
             raise NoRoom("there is no room for another connection that has not logged in")
         return oldest
 
-    def _end(self, pending: Pending, end: ConnectionEnd) -> None:
+    def _evict(self, pending: Pending, end: ConnectionEnd) -> None:
         pending.end = end
         abort, cancel = pending.abort, pending.cancel
         pending.done()
@@ -314,7 +314,7 @@ class PendingConnections:
         """Remember a network without a pending connection until its bucket is full again."""
         self._idle.pop(network, None)
         self._idle[network] = None
-        if len(self._idle) > MOST_IDLE:
+        if len(self._idle) > MAX_IDLE:
             self._forget(next(iter(self._idle)))
 
     def _forget(self, network: _Network) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 
-UPDATES_AT_ONCE: Final = 256
+MAX_FRAMES_TAKEN: Final = 256
 """Most frames that are made at a time: all other clients wait meanwhile."""
 
 FrameOf = Callable[[bytes], bytes]
@@ -45,7 +45,7 @@ class PresenceQueue:
         """
         frames: list[bytes] = []
         size = 0
-        while self._order and size < limit and len(frames) < UPDATES_AT_ONCE:
+        while self._order and size < limit and len(frames) < MAX_FRAMES_TAKEN:
             key = self._order.popleft()
             self._waiting.remove(key)
             frames.append(self._frame_of(key))

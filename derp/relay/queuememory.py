@@ -12,23 +12,23 @@ peer with most of it is disconnected.
 
 This knows nothing of how packets are queued (derp.relay.sendqueue) nor of connections
 (derp.session.sender): whoever holds something is a `Holder`, keeps its account by `add`, and lets
-go of something when it is told to `pay`.
+go of something when it is told to `release`.
 
 How it works: holders are ranked by size, with four ranks for each doubling from UNIT on. So every
 change takes the same time however many there are, and the longest is known to a quarter, or to a
 UNIT. What is let go of takes time for the frames that are dropped, each of which was put once.
 
-What must never happen here: a `Pool` above its limit while somebody who pays has anything; a holder
-that ends and leaves something in its account.
+What must never happen here: a `MemoryBudget` above its limit while somebody who pays has anything;
+a holder that ends and leaves something in its account.
 """
 
 from typing import Any, Final, Generic, TypeVar
 
 UNLIMITED: Final = 1 << 60
 """Bytes; more than any machine has."""
-LEAST_PIECE: Final = 4 << 10
+MIN_WRITE: Final = 4 << 10
 """Bytes that a peer may be handed at once however much is committed."""
-PIECES: Final = 32
+WRITES: Final = 32
 """Above that, it is one in so many of the bytes that are free in the first quarter of what may be
 committed: the rest is for the least pieces of many peers."""
 
@@ -59,7 +59,7 @@ _LEAST: Final = tuple(map(least_of, range(_STEPS * UNLIMITED.bit_length())))
 H = TypeVar("H", bound="Holder")
 
 
-class Pool(Generic[H]):
+class MemoryBudget(Generic[H]):
     """What many holders hold together."""
 
     __slots__ = ("_highest", "_ranks", "held", "limit")
@@ -74,22 +74,22 @@ class Pool(Generic[H]):
         # No rank above has anybody.
         self._highest = 0
 
-    def relieve(self) -> None:
+    def enforce(self) -> None:
         """Have the longest pay until what is held is within the limit, or nobody has anything."""
-        while (excess := self.held - self.limit) > 0 and (longest := self.longest()) is not None:
-            longest.pay(excess)
+        while (excess := self.held - self.limit) > 0 and (largest := self.largest()) is not None:
+            largest.release(excess)
             if self.held - self.limit == excess:
                 # A mistake in one queue must not keep everybody here for ever.
                 break
 
-    def longest(self) -> H | None:
+    def largest(self) -> H | None:
         """Return who pays next, of the highest rank; None where nobody has anything."""
         while rank := self._highest:
             if members := self._ranks.get(rank):
                 # The first one of a dict is not found at once where others before it have left.
-                longest, _ = members.popitem()
-                members[longest] = None
-                return longest
+                largest, _ = members.popitem()
+                members[largest] = None
+                return largest
             self._highest -= 1
         return None
 
@@ -110,42 +110,42 @@ class Pool(Generic[H]):
 class Holder:
     """Whoever holds bytes of a pool; compared by identity. The pool has it while it has any."""
 
-    __slots__ = ("below", "held", "least", "pool", "rank")
+    __slots__ = ("below", "budget", "held", "least", "rank")
 
-    def __init__(self, pool: Pool[Any], *, pays: bool = True) -> None:
+    def __init__(self, budget: MemoryBudget[Any], *, releasable: bool = True) -> None:
         """Hold nothing yet. Who does not pay is counted, and never told to let go of anything."""
-        self.pool = pool
+        self.budget = budget
         self.held = 0
         """Bytes."""
         self.rank = 0
         # The sizes of this rank: from `least` on, and below `below`.
-        self.least, self.below = 0, 1 if pays else UNLIMITED
+        self.least, self.below = 0, 1 if releasable else UNLIMITED
 
-    def pay(self, at_least: int) -> None:
+    def release(self, at_least: int) -> None:
         """Let go of so many bytes or more, or of something at least, and account for that."""
         raise NotImplementedError
 
     def add(self, size: int) -> None:
         """Account for `size` more bytes, less where it is negative.
 
-        Behind whatever makes it more, `relieve` of the pool is to be called.
+        Behind whatever makes it more, `enforce` of the pool is to be called.
         """
-        self.pool.held += size
+        self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:
-            self.pool.rank(self, held)
+            self.budget.rank(self, held)
 
 
 class QueueMemory:
     """The bound for all that waits: `limit` bytes, of packets and of what is committed."""
 
-    __slots__ = ("committed", "limit", "piece", "queued")
+    __slots__ = ("committed", "limit", "queued", "write_size")
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
-        self.queued: Pool[Holder] = Pool(limit)
-        self.committed: Pool[Holder] = Pool(limit // 4 * 3)
-        self.piece = self._piece()
+        self.queued: MemoryBudget[Holder] = MemoryBudget(limit)
+        self.committed: MemoryBudget[Holder] = MemoryBudget(limit // 4 * 3)
+        self.write_size = self._write_size()
         """Bytes that a peer should be handed at once, as memory is now."""
 
     @property
@@ -156,11 +156,11 @@ class QueueMemory:
     def commit(self, holder: Holder, size: int) -> None:
         """Have a holder of committed bytes hold `size` of them, then see that all is in bounds."""
         holder.add(size - holder.held)
-        self.committed.relieve()
-        self.piece = self._piece()
+        self.committed.enforce()
+        self.write_size = self._write_size()
         self.queued.limit = self.limit - self.committed.held
-        self.queued.relieve()
+        self.queued.enforce()
 
-    def _piece(self) -> int:
+    def _write_size(self) -> int:
         free = self.committed.limit // 4 - self.committed.held
-        return max(free // PIECES, LEAST_PIECE)
+        return max(free // WRITES, MIN_WRITE)

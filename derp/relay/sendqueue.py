@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from derp.relay.presencequeue import PresenceQueue
-from derp.relay.queuememory import Holder, Pool
+from derp.relay.queuememory import Holder, MemoryBudget
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
 LANE_BYTES: Final = 1 << 20
@@ -81,18 +81,18 @@ class Lane(Holder):
 
     __slots__ = ("_limit", "_on_drop", "entries")
 
-    def __init__(self, limit: int, on_drop: OnDrop, pool: Pool[Any]) -> None:
-        super().__init__(pool)
+    def __init__(self, limit: int, on_drop: OnDrop, budget: MemoryBudget[Any]) -> None:
+        super().__init__(budget)
         self.entries: deque[Entry] = deque()
         self._limit = limit
         self._on_drop = on_drop
 
     def put(self, entry: Entry) -> None:
         """Append a run, then drop from the head what is too much or, by now, too old."""
-        entries, limit, pool = self.entries, self._limit, self.pool
+        entries, limit, budget = self.entries, self._limit, self.budget
         entries.append(entry)
         size = len(entry.data) + ENTRY_COST
-        pool.held += size
+        budget.held += size
         self.held += size
         if entry.since - entries[0].since > MAX_WAIT:
             self.expire(entry.since)
@@ -101,11 +101,11 @@ class Lane(Holder):
             self.drop_head(excess)
         # Only now, so that a full lane does not change its rank twice.
         if self.held >= self.below:
-            pool.rank(self, self.held)
-        if pool.held > pool.limit:
-            pool.relieve()
+            budget.rank(self, self.held)
+        if budget.held > budget.limit:
+            budget.enforce()
 
-    def pay(self, at_least: int) -> None:
+    def release(self, at_least: int) -> None:
         """Drop frames from the head until so many bytes are free; see Holder."""
         enough = self.held - at_least
         while self.entries and (excess := self.held - enough) > 0:
@@ -159,18 +159,18 @@ class Lane(Holder):
 class SendQueue:
     """Everything that waits for one connection. `on_drop` hears of what is dropped from a head.
 
-    The packets are part of what `pool` holds. Of control frames, whoever puts them keeps account.
+    The packets are part of what `budget` holds. Of control frames, whoever puts them keeps account.
     """
 
-    __slots__ = ("_control", "_control_size", "_disco", "_packets", "updates")
+    __slots__ = ("_control", "_control_size", "_disco", "_packets", "presence")
 
-    def __init__(self, on_drop: OnDrop, pool: Pool[Any] | None = None) -> None:
-        pool = Pool() if pool is None else pool
+    def __init__(self, on_drop: OnDrop, budget: MemoryBudget[Any] | None = None) -> None:
+        budget = MemoryBudget() if budget is None else budget
         self._control: deque[bytes] = deque()
         self._control_size = 0
-        self._disco = Lane(DISCO_LANE_BYTES, on_drop, pool)
-        self._packets = Lane(LANE_BYTES, on_drop, pool)
-        self.updates: PresenceQueue | None = None
+        self._disco = Lane(DISCO_LANE_BYTES, on_drop, budget)
+        self._packets = Lane(LANE_BYTES, on_drop, budget)
+        self.presence: PresenceQueue | None = None
         """Whom a watcher is still to be told about; set by whoever has something to tell. None of
         it may be dropped: that it does not grow for ever is up to them."""
 
@@ -192,10 +192,10 @@ class SendQueue:
         self._control.clear()
         self._control_size = 0
 
-    def put(self, run: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
+    def put(self, train: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
         """Queue a run of `packets` RecvPacket frames from `source`."""
         lane = self._disco if disco else self._packets
-        lane.put(Entry(run, packets, source, now, disco=disco))
+        lane.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
         """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
@@ -209,8 +209,8 @@ class SendQueue:
             pieces.append(self._control.popleft())
             size += len(pieces[-1])
         self._control_size -= size
-        if self.updates and size < limit:
-            frames = self.updates.take(limit - size)
+        if self.presence and size < limit:
+            frames = self.presence.take(limit - size)
             pieces += frames
             size += sum(map(len, frames))
         for lane in (self._disco, self._packets):
@@ -235,9 +235,9 @@ class SendQueue:
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything; `on_drop` hears of the packets."""
         self.drop_control()
-        self.updates = None
+        self.presence = None
         self._disco.clear(on_drop)
         self._packets.clear(on_drop)
 
     def __bool__(self) -> bool:
-        return bool(self._control or self.updates or self._disco.entries or self._packets.entries)
+        return bool(self._control or self.presence or self._disco.entries or self._packets.entries)

@@ -35,10 +35,11 @@ from derp.http.message import Answer, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
 from derp.net import websocket
+from derp.net.address import Endpoint
 from derp.net.listener import endpoint
 from derp.net.tcp import TCPTransport
 from derp.net.tls import TLSEngine, TLSTransport
-from derp.net.transport import Endpoint, Transport
+from derp.net.transport import Transport
 from derp.relay.networks import network_of
 from derp.relay.pending import Pending
 from derp.relay.tokenbucket import TokenBucket
@@ -140,7 +141,7 @@ class Acceptor:
     def _abort(self, sock: socket.socket) -> None:
         """Close a pending connection; its task, should it wait, finds it so."""
         if (fd := sock.fileno()) >= 0:
-            self.state.lobby.forget(fd)
+            self.state.prelogin.forget(fd)
         trio.lowlevel.notify_closing(sock)
         sock.close()
 
@@ -184,13 +185,13 @@ class Acceptor:
             transport = TCPTransport(sock, remote, local)
         else:
             transport = tls = TLSTransport(sock, remote, local, self.engine)
-        transport.lobby = self.state.lobby
+        transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:
                 with trio.move_on_after(TLS_TIMEOUT) as deadline:
                     await tls.handshake(pending.hold)
                 if deadline.cancelled_caught:
-                    await tls.turn()
+                    await tls.wait_turn()
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
             await self._speak(transport, fields, pending)
         finally:

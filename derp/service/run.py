@@ -203,7 +203,7 @@ async def serve(config: Config, resources: StartupResources, make_role: Callable
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(role.hear, to_supervisor)
         senders.start_soon(state.poller.run)
-        senders.start_soon(state.lobby.run)
+        senders.start_soon(state.prelogin.run)
         async with trio.open_nursery() as connections:
             running = RunningRelay(config, resources, state, connections)
             async with trio.open_nursery() as services:
@@ -245,7 +245,7 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
         services.start_soon(accept_forever, listener, plain_door.admit, descriptors)
     for sock in resources.sockets.all:
         state.poller.add_urgent(sock.fileno())
-    state.poller.add_urgent(state.lobby.fileno())
+    state.poller.add_urgent(state.prelogin.fileno())
     for sock in resources.sockets.stun:
         services.start_soon(stun_server.serve, sock, running.stats)
     role.start(running, services)

@@ -21,10 +21,11 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.routes import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
+from derp.net import tcpinfo
 from derp.net.tcp import TCPTransport
 from derp.session.client import Client
 from derp.session.state import RelayState
-from derp.wire.keys import node_public_text, short
+from derp.wire.keys import node_public_text, short_key
 from stun.server import Stats
 
 TRAFFIC_EVERY: Final = 2.0
@@ -34,9 +35,6 @@ StatusRow = tuple[str, str]
 """A name and a value for /debug/."""
 
 _MIB: Final = 1 << 20
-_BYTES = struct.Struct("=QQ")
-_BYTES_OFFSET: Final = 120
-"""Of tcpi_bytes_acked and tcpi_bytes_received in Linux's `struct tcp_info`."""
 
 
 class Traffic(NamedTuple):
@@ -132,7 +130,7 @@ class StatusView:
                 f"{id(member):x} {member.connected_at}",
                 member.key,
                 *_bytes(member),
-                len(member.heard_from),
+                len(member.saw_src),
             )
             for member in self.state.hub.members
         ]
@@ -282,7 +280,7 @@ def _link_fact(keeper: Keeper) -> StatusRow:
     link = keeper.link
     if link is None:
         return f"Mesh link to {keeper.name}", f"none: {keeper.trouble or 'not tried yet'}"
-    there = f"{len(link.present)} clients there, key {short(link.key)}, {link.transport.remote}"
+    there = f"{len(link.present)} clients there, key {short_key(link.key)}, {link.transport.remote}"
     return f"Mesh link to {keeper.name}", there
 
 
@@ -295,7 +293,6 @@ def _bytes(connection: Client) -> tuple[int, int]:
     if not isinstance(connection.transport, TCPTransport):
         return 0, 0
     try:
-        sent, received = _BYTES.unpack_from(connection.transport.tcp_info(), _BYTES_OFFSET)
+        return tcpinfo.sent_and_received(connection.transport.tcp_info())
     except (OSError, struct.error):
         return 0, 0
-    return sent, received

@@ -36,10 +36,10 @@ class Client(Sender):
         "can_mesh",
         "connected_at",
         "duplicate",
-        "heard_from",
         "not_ideal",
         "preferred",
         "prober",
+        "saw_src",
         "sibling",
     )
 
@@ -67,7 +67,7 @@ class Client(Sender):
         self.connected_at = now
         self.bucket = None if can_mesh else state.bucket(now)
         self.duplicate = False
-        self.heard_from: set[bytes] = set()
+        self.saw_src: set[bytes] = set()
         self._peer_gone_bucket: TokenBucket | None = None
 
     def deliver(
@@ -96,9 +96,9 @@ class Client(Sender):
         observed.sum += packets
         if metrics.average_queue_duration_ms:
             metrics.queued(0.0, packets)
-        if source not in self.heard_from:
-            self.state.hub.handed_over(source, self)
-        if self.transport.unsent:
+        if source not in self.saw_src:
+            self.state.hub.note_send_from(source, self)
+        if self.transport.buffered:
             self._start_sending(len(run))
 
     def not_here(self, key: bytes, packets: int, now: float) -> None:
@@ -114,7 +114,7 @@ class Client(Sender):
     def peer_disconnected(self, key: bytes) -> None:
         """Tell that a client whose packets were handed to this one has left.
 
-        It is told once only, so it is never let go; `heard_from` bounds how often there is cause.
+        It is told once only, so it is never let go; `saw_src` bounds how often there is cause.
         """
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
             self.state.metrics.peer_gone_disconnected_frames += 1
@@ -151,10 +151,10 @@ class Client(Sender):
         """Queue what there is to tell of keys, each different; none of it is ever let go."""
         # An empty send queue is false, but not None: something is unsent below it.
         send_queue = self._start_sending(0) if self.send_queue is None else self.send_queue
-        if send_queue.updates is None:
-            send_queue.updates = PresenceQueue(self._frame_of)
-        send_queue.updates.put(keys)
-        return send_queue.updates
+        if send_queue.presence is None:
+            send_queue.presence = PresenceQueue(self._frame_of)
+        send_queue.presence.put(keys)
+        return send_queue.presence
 
     def _frame_of(self, key: bytes) -> bytes:
         """Build the frame that tells a watcher whether a key is connected by now."""
@@ -178,5 +178,5 @@ class Client(Sender):
             metrics.packets_sent += entry.packets
             metrics.bytes_sent += entry.payload
             metrics.queued((now - entry.since) * 1000, entry.packets)
-            if entry.source not in self.heard_from:
-                self.state.hub.handed_over(entry.source, self)
+            if entry.source not in self.saw_src:
+                self.state.hub.note_send_from(entry.source, self)

@@ -19,8 +19,8 @@ from derp.session import presence
 from derp.session.client import Client
 from derp.wire import forwarding
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
-from derp.wire.keys import short
-from derp.wire.trains import MAX_RUN
+from derp.wire.keys import short_key
+from derp.wire.trains import MAX_TRAIN
 
 FRAMES: Final = frozenset(
     {int(FrameType.FORWARD_PACKET), int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER)}
@@ -52,7 +52,7 @@ def act(peer: Client, what: int, start: int, stop: int, end: int) -> tuple[int, 
 def _forwarded(peer: Client, start: int, end: int) -> tuple[int, int]:
     """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
     state = peer.state
-    most = min(state.memory.piece, MAX_RUN)
+    most = min(state.memory.write_size, MAX_TRAIN)
     found = forwarding.next_forwarded(state.buffer, start, end, most)
     stop, source, destination, packets, run, disco = found
     payload = len(run) - packets * PACKET_OVERHEAD
@@ -79,12 +79,14 @@ def _close(peer: Client, key: bytes) -> None:
     """Disconnect a client (Go: handleFrameClosePeer)."""
     state = peer.state
     found = state.hub.connections(key)
-    by = short(peer.key)
+    by = short_key(peer.key)
     if not peer.sibling:
         for worker in state.siblings:
             worker.send_control(frame(FrameType.CLOSE_PEER, key))
     elif not found:
         return
-    logger.info("a mesh peer closes a client", peer=by, client=short(key), connections=len(found))
+    logger.info(
+        "a mesh peer closes a client", peer=by, client=short_key(key), connections=len(found)
+    )
     for connection in found:
         connection.end(ClosedByMesh(f"the mesh peer {by} asked for it"))

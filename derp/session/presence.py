@@ -39,7 +39,7 @@ def joined(connection: Client) -> None:
 def heard(connection: Client) -> None:
     """Note that a client whose `duplicate` is set has sent something."""
     state = connection.state
-    if state.hub.heard(connection, state.claim_time()):
+    if state.hub.note_activity(connection, state.claim_time()):
         _tell_siblings(state, connection)
 
 

@@ -48,8 +48,8 @@ class Reader:
         "_appetite",
         "_behind",
         "_burst",
+        "_coalescing",
         "_connection",
-        "_gathering",
         "_moderation",
         "_pause",
         "_skip",
@@ -73,7 +73,7 @@ class Reader:
         # The most bytes to read next (0: all that fit), and what to do before.
         self._appetite = 0
         self._moderation = ReadCoalescing()
-        self._gathering = False
+        self._coalescing = False
         self._pause = 0.0
         # Bytes read since the socket was last empty.
         self._burst = 0
@@ -88,7 +88,7 @@ class Reader:
         self._state.buffer[:size] = leftover
         leftover.clear()
         poller = self._state.poller
-        poller.under_way += 1
+        poller.busy_tasks += 1
         try:
             self._act(size)
             while not self.ended:
@@ -98,13 +98,13 @@ class Reader:
                 if self._behind:
                     await trio.lowlevel.checkpoint()
                     self._act(0)
-                elif self._gathering:
-                    await self._transport.let_gather()
+                elif self._coalescing:
+                    await self._transport.coalesce_reads()
                     self.step()
                 else:
                     await self._transport.read_through(poller, self.step)
         finally:
-            poller.under_way -= 1
+            poller.busy_tasks -= 1
 
     async def _wait_out(self, seconds: float) -> None:
         """Sleep, unless the connection is ended, or its limit changed, meanwhile."""
@@ -134,15 +134,15 @@ class Reader:
         joined = self._act(received) if received else 0
         if connection.bucket is not None:
             self._pause = connection.bucket.reserve(received, trio.current_time())
-            self._gathering = False
+            self._coalescing = False
             return self._pause > 0 or transport.more or self._behind
         self._burst += received
         if transport.more or self._behind:
-            self._gathering = False
+            self._coalescing = False
             return True
-        self._gathering = self._moderation.gather(joined, self._burst, trio.current_time)
+        self._coalescing = self._moderation.note_read(joined, self._burst, trio.current_time)
         self._burst = 0
-        return self._gathering
+        return self._coalescing
 
     def _act(self, received: int) -> int:  # noqa: PLR0912 -- one loop over kinds of frames
         """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
@@ -152,7 +152,7 @@ class Reader:
         """
         state, connection = self._state, self._connection
         buffer, view, key = state.buffer, state.view, connection.key
-        mesh, most = connection.can_mesh, min(state.memory.piece, trains.MAX_RUN)
+        mesh, most = connection.can_mesh, min(state.memory.write_size, trains.MAX_TRAIN)
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -164,7 +164,7 @@ class Reader:
         found = total = 0
         try:
             while start < end and found < MOST_RUNS:
-                what, stop, destination, packets = trains.next_run(
+                what, stop, destination, packets = trains.next_train(
                     buffer, start, end, key, mesh, most
                 )
                 if what == trains.INCOMPLETE:

@@ -27,7 +27,7 @@ from derp.net.transport import Transport
 from derp.relay.queuememory import Holder
 from derp.relay.sendqueue import Entry, SendQueue
 from derp.session.state import RelayState
-from derp.wire.keys import short
+from derp.wire.keys import short_key
 
 MIN_SEND: Final = 8 << 10
 MAX_SEND: Final = 256 << 10
@@ -63,7 +63,7 @@ class Sender(Holder):
         now: float,
         trusted: bool,
     ) -> None:
-        super().__init__(state.memory.committed, pays=not trusted)
+        super().__init__(state.memory.committed, releasable=not trusted)
         self.state = state
         self.transport = transport
         self.key = key
@@ -89,7 +89,7 @@ class Sender(Holder):
         except ConnectionEnd as error:
             self.end(error)
             return False
-        if self.transport.unsent:
+        if self.transport.buffered:
             self._start_sending(len(frame))
         return True
 
@@ -105,7 +105,7 @@ class Sender(Holder):
             self.send_queue.clear(self._drop_gone)
             self._account()
 
-    def pay(self, at_least: int) -> None:  # noqa: ARG002 -- it is all or nothing
+    def release(self, at_least: int) -> None:  # noqa: ARG002 -- it is all or nothing
         """End the connection; see Holder."""
         if self.send_queue is not None:
             self.send_queue.drop_control()
@@ -140,11 +140,11 @@ class Sender(Holder):
     def _start_sending(self, written: int) -> SendQueue:
         """Have a task send; the transport has kept some of the `written` bytes, or all."""
         self.send_queue = send_queue = self._make_outbox()
-        self.progress = (self.transport.taken, trio.current_time())
+        self.progress = (self.transport.bytes_written, trio.current_time())
         self.state.sending[self] = None
-        self.state.poller.under_way += 1
+        self.state.poller.busy_tasks += 1
         self.state.nursery.start_soon(self._send_queued, send_queue)
-        self._handed = BUSY_COST + max(written, self.transport.unsent)
+        self._handed = BUSY_COST + max(written, self.transport.buffered)
         self._account()
         return send_queue
 
@@ -158,26 +158,26 @@ class Sender(Holder):
         size = MIN_SEND
         try:
             while True:
-                if send_queue.updates:
+                if send_queue.presence:
                     # They may be many, and a socket that takes all of them is never waited for.
                     await trio.lowlevel.checkpoint()
                 await transport.flush()
-                waiting = len(send_queue.updates or ())
-                limit = min(size, memory.piece)
+                waiting = len(send_queue.presence or ())
+                limit = min(size, memory.write_size)
                 pieces, entries = send_queue.take(limit, trio.current_time())
                 if not pieces:
                     self.send_queue = None
                     break
                 if waiting:
-                    self._updated(waiting - len(send_queue.updates or ()))
+                    self._updated(waiting - len(send_queue.presence or ()))
                 self._send_pieces(pieces, entries)
                 self._account()
-                size = max(size // 2, MIN_SEND) if transport.unsent else min(size * 2, MAX_SEND)
+                size = max(size // 2, MIN_SEND) if transport.buffered else min(size * 2, MAX_SEND)
         except ConnectionEnd as error:
             self.end(error)
         except Exception as error:
             # A mistake of ours must end this connection only, and loudly.
-            logger.exception("sending was ended by a bug", client=short(self.key))
+            logger.exception("sending was ended by a bug", client=short_key(self.key))
             self.end(InternalFault(repr(error)))
         finally:
             self._handed = 0
@@ -193,7 +193,7 @@ class Sender(Holder):
                 self._dropped(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
             raise
         # What is kept is kept whole, until its last byte is sent.
-        self._handed = BUSY_COST + (len(data) if self.transport.unsent else 0)
+        self._handed = BUSY_COST + (len(data) if self.transport.buffered else 0)
         self.state.metrics.buffered_write_frames.observe(
             len(pieces) - len(entries) + sum(entry.packets for entry in entries)
         )

@@ -23,7 +23,7 @@ from derp.session.reader import Reader
 from derp.session.state import RelayState
 from derp.wire import frames, login
 from derp.wire.frames import HEADER_LENGTH
-from derp.wire.keys import node_public_text, short
+from derp.wire.keys import node_public_text, short_key
 from derp.wire.login import ClientInfo
 
 LOGIN_TIMEOUT: Final = 10.0
@@ -78,7 +78,7 @@ async def serve(
         can_mesh=can_mesh,
     )
     del info
-    fields["client"] = short(key)
+    fields["client"] = short_key(key)
     if can_mesh:
         fields["mesh"] = "peer"
     state.hub.join(connection, state.claim_time())
@@ -154,7 +154,7 @@ async def _admit(
             pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
         verdict = await state.admission.admit(Question(key, transport.remote.host))
         # One answer may be what many wait for.
-        await transport.turn()
+        await transport.wait_turn()
     if scope.cancelled_caught:
         raise PeerVanished("the connection was closed before the answer")
     if not verdict.admitted:
@@ -199,5 +199,5 @@ async def _login(
         del received[:size]
         key, info, box = login.open_client_info(state.private_key, payload)
         return key, info, box, received
-    await transport.turn()
+    await transport.wait_turn()
     raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")

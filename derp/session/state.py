@@ -14,8 +14,8 @@ from derp import log
 from derp.admission.judge import Admission
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.metrics import Metrics
-from derp.net.lobby import Lobby
 from derp.net.poller import Poller
+from derp.net.prelogin import PreLoginScheduler
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
@@ -127,7 +127,7 @@ class RelayState:
     awaited: dict[trio.Event, bytes] = attrs.field(init=False, factory=dict, repr=False)
     """What waits for relays to which a link is lost, each with the other relay's key."""
     poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
-    lobby: Lobby = attrs.field(init=False, factory=Lobby, repr=False)
+    prelogin: PreLoginScheduler = attrs.field(init=False, factory=PreLoginScheduler, repr=False)
     _sent: trio.Event = attrs.field(init=False, factory=trio.Event, repr=False)
     buffer: bytearray = attrs.field(init=False, repr=False)
     view: memoryview = attrs.field(init=False, repr=False)
@@ -174,7 +174,7 @@ class RelayState:
     def sent(self, sender: "Sender") -> None:
         """Note that nothing is queued for a peer any more."""
         del self.sending[sender]
-        self.poller.under_way -= 1
+        self.poller.busy_tasks -= 1
         if not self.sending:
             self._sent.set()
 

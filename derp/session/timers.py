@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import trio
 
 from derp.errors import WriteTimeout
+from derp.net import tcpinfo
 from derp.net.tcp import TCPTransport
 from derp.session.client import Client
 from derp.session.sender import Sender
@@ -24,10 +25,6 @@ END_COST: Final = 100
 """How many of these one end counts for."""
 TOLD_AT_ONCE: Final = 100
 """Clients sent a keep-alive, or asked about, before others have their turn."""
-
-_RTT = struct.Struct("=I")
-_RTT_OFFSET: Final = 68
-"""Of tcpi_rtt, in microseconds, in Linux's `struct tcp_info`."""
 
 
 async def run(state: RelayState) -> NoReturn:
@@ -77,8 +74,8 @@ def end_if_stuck(sender: Sender, now: float) -> bool:
     """
     timeout = sender.write_timeout
     taken, since = sender.progress
-    if sender.transport.taken != taken:
-        sender.progress = (sender.transport.taken, now)
+    if sender.transport.bytes_written != taken:
+        sender.progress = (sender.transport.bytes_written, now)
     elif timeout and now - since > timeout and sender.ending is None:
         sender.state.metrics.sclient_write_timeouts += 1
         sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
@@ -92,8 +89,8 @@ def sample_round_trip(connection: Client) -> None:
     transport = connection.transport
     try:
         info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""
-        microseconds: int = _RTT.unpack_from(info, _RTT_OFFSET)[0]
+        seconds = tcpinfo.round_trip(info)
     except (OSError, struct.error):
         metrics.no_round_trip(tcp=True)
         return
-    metrics.round_trip(microseconds / 1e6)
+    metrics.round_trip(seconds)

@@ -105,12 +105,12 @@ def is_server_hello(flight: bytes) -> bool:
 class HelloReader:
     """Reads the ClientHello of one connection, in time linear in the bytes however they come."""
 
-    __slots__ = ("_message", "_place", "_records", "flight")
+    __slots__ = ("_message", "_offset", "_records", "flight")
 
     def __init__(self) -> None:
         self.flight = bytearray()
         """All bytes that were fed, for OpenSSL."""
-        self._place = 0
+        self._offset = 0
         """Where in the flight the first record begins that has not all come."""
         self._message = bytearray()
         """The fragments of the records before that, ..."""
@@ -130,15 +130,15 @@ class HelloReader:
 
     def _read(self) -> ClientHello | None:
         flight, message = self.flight, self._message
-        while len(flight) - self._place >= _RECORD.size:
-            kind, major, _minor, length = _RECORD.unpack_from(flight, self._place)
+        while len(flight) - self._offset >= _RECORD.size:
+            kind, major, _minor, length = _RECORD.unpack_from(flight, self._offset)
             if kind != _HANDSHAKE or major != _MAJOR_VERSION or not 0 < length <= _MAX_FRAGMENT:
                 raise _Unreadable
-            start = self._place + _RECORD.size
+            start = self._offset + _RECORD.size
             if len(flight) < start + length:
                 break
             message += flight[start : start + length]
-            self._place = start + length
+            self._offset = start + length
             self._records += 1
             if self._records > MAX_RECORDS:
                 raise _Unreadable
@@ -209,22 +209,22 @@ def _parse_alpn(data: bytes) -> tuple[bytes, ...]:
 class _Fields:
     """Bytes, taken field by field; raises _Unreadable where they end within one."""
 
-    __slots__ = ("_data", "_place")
+    __slots__ = ("_data", "_offset")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._place = 0
+        self._offset = 0
 
     @property
     def left(self) -> int:
-        return len(self._data) - self._place
+        return len(self._data) - self._offset
 
     def take(self, size: int) -> bytes:
-        start = self._place
+        start = self._offset
         stop = start + size
         if stop > len(self._data):
             raise _Unreadable
-        self._place = stop
+        self._offset = stop
         return self._data[start:stop]
 
     def number(self, width: int) -> int:
@@ -235,7 +235,7 @@ class _Fields:
         return self.take(self.number(width))
 
     def end(self) -> None:
-        if self._place != len(self._data):
+        if self._offset != len(self._data):
             raise _Unreadable
 
 

@@ -24,7 +24,7 @@ from derp.wire.frames import (
     PACKET_OVERHEAD,
     FrameType,
 )
-from derp.wire.trains import MAX_RUN
+from derp.wire.trains import MAX_TRAIN
 
 _RECV: Final = int(FrameType.RECV_PACKET)
 _FORWARD: Final = int(FrameType.FORWARD_PACKET)
@@ -35,30 +35,30 @@ _MIN_DISCO_LENGTH: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
 Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 
 
-def forward_frames(run: memoryview, packets: int, destination: bytes) -> bytes:
+def forward_frames(train: memoryview, packets: int, destination: bytes) -> bytes:
     """Turn `packets` RecvPacket frames of one source into ForwardPacket frames to `destination`."""
     pieces: list[bytes | memoryview] = []
     position = before = 0
     header = b""
-    keys = bytes(run[HEADER_LENGTH:PACKET_OVERHEAD]) + destination
+    keys = bytes(train[HEADER_LENGTH:PACKET_OVERHEAD]) + destination
     for _ in range(packets):
-        length: int = HEADER.unpack_from(run, position)[1]
+        length: int = HEADER.unpack_from(train, position)[1]
         if length != before:
             before = length
             header = HEADER.pack(_FORWARD, length + KEY_LENGTH) + keys
         stop = position + HEADER_LENGTH + length
-        pieces += (header, run[position + PACKET_OVERHEAD : stop])
+        pieces += (header, train[position + PACKET_OVERHEAD : stop])
         position = stop
     return b"".join(pieces)
 
 
 def next_forwarded(
-    buffer: bytes | bytearray, start: int, end: int, most: int = MAX_RUN
+    buffer: bytes | bytearray, start: int, end: int, most: int = MAX_TRAIN
 ) -> Forwarded:
     """Turn the whole ForwardPacket frame at `start`, and those after it, into RecvPacket frames.
 
-    Returns `(stop, source, destination, packets, run, disco)`: `run` is what to deliver in place of
-    `buffer[start:stop]`. `most` is as for runs.next_run.
+    Returns `(stop, source, destination, packets, run, disco)`: `train` is what to deliver in place
+    of `buffer[start:stop]`. `most` is as for runs.next_run.
     """
     view = memoryview(buffer)
     header = bytes(view[start : start + FORWARD_OVERHEAD])

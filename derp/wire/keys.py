@@ -29,7 +29,7 @@ class KeyFormatError(ValueError):
     """A text or a run of bytes is no key. The message never repeats it."""
 
 
-def short(key: bytes) -> str:
+def short_key(key: bytes) -> str:
     """Give the form for logs: "[", the first five base64 digits of `key`, "]".
 
     The all-zero key, which nobody owns, gives the empty string. Matches NodePublic.ShortString.
@@ -94,7 +94,7 @@ class NodePrivate:
         return f"{_PRIVATE_PREFIX}{self.raw.hex()}"
 
     def __repr__(self) -> str:
-        return f"<NodePrivate of {short(self.public)}>"
+        return f"<NodePrivate of {short_key(self.public)}>"
 
 
 def _parse_hex(text: str, prefix: str) -> bytes:

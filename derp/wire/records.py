@@ -25,12 +25,12 @@ def whole_records(buffer: bytes | bytearray, start: int, end: int, most: int) ->
     whole one that ends at `end`: nothing needs to be waited for to find it wrong.
     """
     records = 0
-    place = start
+    offset = start
     last = end - _HEADER_LENGTH
-    while place <= last and records < most:
-        start = place
-        place += _HEADER_LENGTH + _length_at(buffer, start)[0]
+    while offset <= last and records < most:
+        start = offset
+        offset += _HEADER_LENGTH + _length_at(buffer, start)[0]
         records += 1
-    if place <= end:
-        return place, records
-    return (start, records - 1) if place - start <= MAX_RECORD else (end, records)
+    if offset <= end:
+        return offset, records
+    return (start, records - 1) if offset - start <= MAX_RECORD else (end, records)

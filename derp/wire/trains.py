@@ -36,7 +36,7 @@ DISCO: Final = 1
 UNKNOWN: Final = 2
 """A frame of a type that servers skip; its end may lie behind the buffer's."""
 
-MAX_RUN: Final = 128 << 10
+MAX_TRAIN: Final = 128 << 10
 """Bytes after which a run ends at the latest: it bounds what one write encrypts."""
 
 _SEND: Final = int(FrameType.SEND_PACKET)
@@ -48,8 +48,13 @@ _MIN_DISCO_FRAME: Final = KEY_LENGTH + MIN_DISCO_LENGTH
 Scan = tuple[int, int, bytes, int]
 
 
-def next_run(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
-    buffer: bytearray, start: int, end: int, source: bytes, mesh: bool = False, most: int = MAX_RUN
+def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
+    buffer: bytearray,
+    start: int,
+    end: int,
+    source: bytes,
+    mesh: bool = False,
+    most: int = MAX_TRAIN,
 ) -> Scan:
     """Find what begins at `start`, rewriting packets so that they come from `source`.
 

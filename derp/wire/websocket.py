@@ -88,7 +88,7 @@ class Unpacked(NamedTuple):
 
     size: int
     """Bytes of payload."""
-    taken: int
+    consumed: int
     """Bytes of frames: after MAX_FRAMES there is a rest, to be given again."""
     ping: bytes | None
     """The payload of the last ping: no other needs an answer (RFC 6455, 5.5.3)."""
@@ -126,47 +126,47 @@ class Unpacker:
 
         After an ending the rest is ignored, and nothing more may be unpacked.
         """
-        place = filled = frames = 0
+        offset = filled = frames = 0
         ending = None
         self._ping = None
         try:
             if self._tail:
                 frames += 1
-                place = self._resume(view, end)
+                offset = self._resume(view, end)
             left, mask, fragmented = self._left, self._mask, self._fragmented
-            while place < end:
+            while offset < end:
                 if not left:
                     if frames == MAX_FRAMES:
                         break
                     frames += 1
-                    if end - place >= _LONG_HEADER_LENGTH and not fragmented:
-                        kind, length, mask = _LONG_HEADER.unpack_from(view, place)
+                    if end - offset >= _LONG_HEADER_LENGTH and not fragmented:
+                        kind, length, mask = _LONG_HEADER.unpack_from(view, offset)
                     else:
                         kind = length = 0
                     if kind == _LONG_BINARY and length >= _TWO_BYTES:
                         left = length
-                        place += _LONG_HEADER_LENGTH
+                        offset += _LONG_HEADER_LENGTH
                     else:
-                        header_end = self._begin(view, place, end)
+                        header_end = self._begin(view, offset, end)
                         if not header_end:
-                            self._tail = bytes(view[place:end])
-                            place = end
+                            self._tail = bytes(view[offset:end])
+                            offset = end
                             break
-                        place = header_end
+                        offset = header_end
                         left, mask, fragmented = self._left, self._mask, self._fragmented
                         continue
-                stop = min(place + left, end)
-                size = stop - place
-                view[filled : filled + size] = unmask(view[place:stop], mask)
+                stop = min(offset + left, end)
+                size = stop - offset
+                view[filled : filled + size] = unmask(view[offset:stop], mask)
                 filled += size
-                place = stop
+                offset = stop
                 left -= size
                 if left:
                     mask = (mask + mask)[size % 4 :][:4]
             self._left, self._mask = left, mask
         except _Ended as ended:
             ending = ended.ending
-        return Unpacked(filled, place, self._ping, ending)
+        return Unpacked(filled, offset, self._ping, ending)
 
     def _resume(self, view: memoryview, end: int) -> int:
         """Go on with what was kept; return where in `view` that ends."""
@@ -177,42 +177,42 @@ class Unpacker:
         self._tail = b"" if stop else kept
         return stop - known if stop else end
 
-    def _begin(self, data: memoryview | bytes, place: int, end: int) -> int:
+    def _begin(self, data: memoryview | bytes, offset: int, end: int) -> int:
         """Take a header and, of a control frame, the rest too; return where they end.
 
         Returns 0 where they have not all come.
         """
-        if end - place < 2:
+        if end - offset < 2:
             return 0
-        first, second = data[place], data[place + 1]
+        first, second = data[offset], data[offset + 1]
         opcode = first & 0x0F
         self._check(first, second, opcode)
         length = second & 0x7F
-        place += 2
+        offset += 2
         if length >= _TWO_BYTES:
             width, least = (2, _TWO_BYTES) if length == _TWO_BYTES else (8, 1 << 16)
-            if end - place < width:
+            if end - offset < width:
                 return 0
-            length = int.from_bytes(data[place : place + width], "big")
+            length = int.from_bytes(data[offset : offset + width], "big")
             if not least <= length < 1 << 63:
                 raise _violation("gives a frame's length in a form that is not its own")
-            place += width
-        if end - place < 4:
+            offset += width
+        if end - offset < 4:
             return 0
-        mask = bytes(data[place : place + 4])
-        place += 4
+        mask = bytes(data[offset : offset + 4])
+        offset += 4
         if opcode < _CLOSE:
             self._fragmented = not first & _FIN
             self._left, self._mask = length, mask
-            return place
-        if end - place < length:
+            return offset
+        if end - offset < length:
             return 0
         self._left = 0
         if opcode == _CLOSE:
-            raise _closed_by_peer(bytes(unmask(data[place : place + length], mask)))
+            raise _closed_by_peer(bytes(unmask(data[offset : offset + length], mask)))
         if opcode == _PING:
-            self._ping = bytes(unmask(data[place : place + length], mask))
-        return place + length
+            self._ping = bytes(unmask(data[offset : offset + length], mask))
+        return offset + length
 
     def _check(self, first: int, second: int, opcode: int) -> None:
         """Hold the first two bytes of a frame against the rules."""

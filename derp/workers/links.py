@@ -30,10 +30,11 @@ from derp.errors import ConnectionEnd, LoginRefused, NoLink
 from derp.mesh.handshake import log_in
 from derp.mesh.keeper import RESTARTS, Keeper
 from derp.mesh.link import Link
+from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.tcp import TCPTransport
-from derp.net.transport import Endpoint, Transport
+from derp.net.transport import Transport
 from derp.session import presence, serve
 from derp.session.state import RelayState
 from derp.wire.frames import KEY_LENGTH
@@ -72,7 +73,7 @@ class SiblingLink(Link):
         self.frames.clear()
         if not state.stopping:
             presence.lost_elsewhere(state, lost)
-        return state.hub.awaited(lost)
+        return state.hub.watched(lost)
 
     def _add(self, payload: bytes) -> None:
         """Note that a client is there, or has been heard of there."""

@@ -8,8 +8,8 @@ import pytest
 from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.hostname import IPAddress
 from derp.certificates.contexts import ByAddress, Contexts
+from derp.net.address import Endpoint
 from derp.net.tls import Choose, TLSEngine
-from derp.net.transport import Endpoint
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 HOST, ONE, TWO, ALPN = "host", "one", "two", "alpn"

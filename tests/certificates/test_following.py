@@ -23,7 +23,7 @@ from derp.certificates.following import WISHES, Following, load
 from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import ByACME, Certificate
 from derp.certificates.tasks import MAX_ON_DEMAND
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.wire.clienthello import ClientHello
 
 NOW = datetime.now(UTC)

@@ -15,8 +15,8 @@ from certs.pair import Pair
 from derp.certificates.contexts import Contexts
 from derp.certificates.listeners import Here
 from derp.certificates.renewal import _present
+from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine
-from derp.net.transport import Endpoint
 from derp.wire.clienthello import ClientHello
 from tests.patience import PATIENCE
 

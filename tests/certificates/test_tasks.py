@@ -25,7 +25,7 @@ from derp.certificates import renewal, tasks
 from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import ByACME, Certificate
 from derp.certificates.tasks import MAX_ON_DEMAND, Certificates, load
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.wire.clienthello import ClientHello
 from tests.patience import PATIENCE
 

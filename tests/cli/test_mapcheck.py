@@ -14,7 +14,8 @@ from trio.testing import MockClock
 from derp.cli import mapcheck, probe
 from derp.cli.probe import NoTLS, NotReached
 from derp.derpmap import Node
-from derp.net.transport import Endpoint
+from derp.net import tlserrors
+from derp.net.address import Endpoint
 from derp.wire.frames import server_key
 
 HOST = "relay.example"
@@ -152,8 +153,8 @@ def test_each_refusal_has_its_cure(code: int, cure: str):
 @pytest.mark.parametrize(
     ("reason", "cure"),
     [
-        (NoTLS.INTERNAL_ERROR, "failed: there is no certificate yet"),
-        (NoTLS.UNRECOGNIZED_NAME, f"failed: the relay is not {HOST}; want its -hostname"),
+        (tlserrors.INTERNAL_ERROR, "failed: there is no certificate yet"),
+        (tlserrors.UNRECOGNIZED_NAME, f"failed: the relay is not {HOST}; want its -hostname"),
         ("", "failed; clients need HTTPS there"),
     ],
 )

@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from derp.cli import probe
 from derp.cli.probe import NoDERP, NoSTUN, NoTLS, NotReached
-from derp.net.transport import Endpoint
+from derp.net import tlserrors
+from derp.net.address import Endpoint
 from derp.wire.frames import server_key
 from stun.message import build_binding_response, parse_binding_request
 from tests.process import insecure
@@ -153,8 +154,8 @@ async def test_what_is_no_tls(listen: Listen, pieces: tuple[bytes, ...], words: 
     with pytest.raises(NoTLS) as caught:
         await shaken(await listen(saying(*pieces)))
     assert words in str(caught.value)
-    reasons = {"alert internal error": NoTLS.INTERNAL_ERROR}
-    reasons["unrecognized name"] = NoTLS.UNRECOGNIZED_NAME
+    reasons = {"alert internal error": tlserrors.INTERNAL_ERROR}
+    reasons["unrecognized name"] = tlserrors.UNRECOGNIZED_NAME
     assert caught.value.reason == reasons.get(words, "")
 
 

@@ -16,7 +16,7 @@ import derp
 from derp.errors import StartError
 from derp.files import nodekey
 from derp.files.gojson import JSONFormError
-from derp.wire.keys import KeyFormatError, NodePrivate, short
+from derp.wire.keys import KeyFormatError, NodePrivate, short_key
 
 # Written by the Go derper 1.102.5 at a first start; the key serves nothing.
 GO_FILE = (
@@ -107,7 +107,7 @@ def test_made_at_the_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert names(path.parent) == ["derper.key"]
     assert path.stat().st_nlink == 1
     [record] = caplog.records
-    assert record.__dict__["fields"] == {"key": short(key.public), "path": str(path)}
+    assert record.__dict__["fields"] == {"key": short_key(key.public), "path": str(path)}
     assert key.raw.hex() not in str(record.__dict__)
     before = identity(path)
     assert nodekey.load_or_make(path).raw == key.raw

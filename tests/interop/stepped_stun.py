@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from stun import lookout
+from stun import proxy_detector
 from stun.server import Stats, open_sockets, serve
 
 
@@ -35,7 +35,7 @@ async def main(clock: trio.testing.MockClock) -> None:
 
 if __name__ == "__main__":
     # Wherever this test may run.
-    lookout.CONTAINERS = (Path("/"),) if "container" in sys.argv else ()
+    proxy_detector.CONTAINERS = (Path("/"),) if "container" in sys.argv else ()
     logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
     clock = trio.testing.MockClock()
     trio.run(partial(main, clock), clock=clock)

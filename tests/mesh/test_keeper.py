@@ -15,8 +15,9 @@ from trio.testing import wait_all_tasks_blocked
 from derp.errors import NoLink
 from derp.mesh.keeper import Connect, Keeper
 from derp.mesh.link import Link
+from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
-from derp.net.transport import Endpoint, Transport
+from derp.net.transport import Transport
 from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.mesh.other import WATCH, Call, OtherRelay, present, restarting
@@ -277,7 +278,7 @@ async def test_an_ended_link_is_gone_without_the_garbage_collector(
             assert keeper.link is None
             assert keeper.trouble
             assert links() == []
-            assert relay.state.poller.under_way == 0
+            assert relay.state.poller.busy_tasks == 0
     finally:
         gc.enable()
 

@@ -15,7 +15,7 @@ from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation, WriteTim
 from derp.mesh import link as link_module
 from derp.mesh.link import QUIET, Link
 from derp.metrics import DropReason
-from derp.relay.drrqueue import LINK_BYTES, SENDER_COST
+from derp.relay.drrqueue import FLOW_COST, LINK_BYTES
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.mesh.other import GONE, PING, PONG, Call, gone, present, restarting
 from tests.peers import SEND, Peer, disco, frame
@@ -255,7 +255,7 @@ async def test_a_relay_that_stops_takes_back_all_and_tells_nobody(
         assert not relay.hub.forwarders.best
         await client.ping()
         # Of this client only.
-        assert relay.state.poller.under_way == 1
+        assert relay.state.poller.busy_tasks == 1
 
 
 async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
@@ -269,7 +269,7 @@ async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
         await one.tell(*map(present, keys))
         client = await relay.login()
         for key in keys:
-            relay.hub.handed_over(key, relay.hub.active[client.key])
+            relay.hub.note_send_from(key, relay.hub.active[client.key])
         one.there.hang_up()
         back: set[bytes] = set()
         while not one.ended.is_set():
@@ -278,7 +278,7 @@ async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
             seen[told] = len(relay.hub.forwarders.best)
             if told and not back:
                 # A key that another relay has by now is not told of.
-                unheard = relay.hub._told_when_gone.keys()
+                unheard = relay.hub._peer_gone_watchers.keys()
                 back = {next(iter(unheard))}
                 two.link._add(*back)
         assert len(seen) > 5
@@ -316,7 +316,7 @@ async def test_a_stalled_relay_slows_nobody(autojump_clock: Clock) -> None:
             await sender.send_packet(receiver.key, b"a local packet")
             assert await receiver.receive_packet() == (sender.key, b"a local packet")
         assert trio.current_time() - start < 0.05
-        room = (LINK_BYTES - SENDER_COST) // (1000 + 5 + 64 + 150)
+        room = (LINK_BYTES - FLOW_COST) // (1000 + 5 + 64 + 150)
         dropped = other.relay.dropped(DropReason.QUEUE_HEAD)
         assert dropped == 4000 - room
         metrics = other.relay.metrics
@@ -403,7 +403,7 @@ async def test_an_orderly_end(autojump_clock: Clock) -> None:
         assert other.end is None
         assert not other.known()
         # The poller need not take it into account any more.
-        assert other.relay.state.poller.under_way == 0
+        assert other.relay.state.poller.busy_tasks == 0
 
 
 async def test_an_end_in_the_middle_of_a_frame(autojump_clock: Clock) -> None:

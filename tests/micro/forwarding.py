@@ -29,8 +29,8 @@ def measure(step: Step, given: bytes, count: int, wanted: bytes, loops: int) -> 
     return watch.seconds
 
 
-def out(run: memoryview, packets: int) -> bytes:
-    return forward_frames(run, packets, DESTINATION)
+def out(train: memoryview, packets: int) -> bytes:
+    return forward_frames(train, packets, DESTINATION)
 
 
 def into(frames: memoryview, packets: int) -> bytes:
@@ -39,9 +39,9 @@ def into(frames: memoryview, packets: int) -> bytes:
     start, end = 0, len(frames)
     buffer = frames.obj
     while start < end:
-        start, _source, _destination, count, run, _disco = next_forwarded(buffer, start, end)
+        start, _source, _destination, count, train, _disco = next_forwarded(buffer, start, end)
         packets -= count
-        found.append(run)
+        found.append(train)
     assert not packets, "not all packets are found"
     return b"".join(found) if len(found) > 1 else found[0]
 

@@ -3,7 +3,7 @@
 The pieces, each in a file of its own beside this one:
   scanner     derp.wire.trains: from the bytes of a client to runs of packets
   forwarding  derp.wire.forwarding: runs on their way to and from another relay
-  send queue      derp.relay.sendqueue: what waits for a slow client, and what is dropped there
+  sendqueue   derp.relay.sendqueue: what waits for a slow client, and what is dropped there
   tls         derp.net.tls: decrypting, encrypting, shaking hands
 
 How to run
@@ -33,10 +33,10 @@ import ssl
 import forwarding
 import pyperf
 import scanner
-import send_queue
+import sendqueue
 import tls
 
-PIECES = {"scanner": scanner, "forwarding": forwarding, "send_queue": send_queue, "tls": tls}
+PIECES = {"scanner": scanner, "forwarding": forwarding, "sendqueue": sendqueue, "tls": tls}
 
 
 def main() -> None:

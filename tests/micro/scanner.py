@@ -44,7 +44,7 @@ def scan(buffer: bytearray) -> list[trains.Scan]:
     found = []
     start, end = 0, len(buffer)
     while True:
-        scanned = trains.next_run(buffer, start, end, SOURCE)
+        scanned = trains.next_train(buffer, start, end, SOURCE)
         found.append(scanned)
         if scanned[0] == trains.INCOMPLETE:
             return found

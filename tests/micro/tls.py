@@ -20,8 +20,8 @@ from certs.context import make_context
 from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
+from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine, TLSTransport
-from derp.net.transport import Endpoint
 
 PACKET = 1400
 RUN = 128 << 10
@@ -131,7 +131,7 @@ def check(relay: Relay, peer: Peer, data: bytes, records: int) -> None:
         got += view[:count]
     assert got == data * records, "something else is read than was sent"
     relay.write(data)
-    assert not relay.unsent, "not everything that is written is sent"
+    assert not relay.buffered, "not everything that is written is sent"
     assert peer.decrypt(peer.receive()) == data, "something else arrives than was written"
 
 
@@ -167,7 +167,7 @@ def write(length: int, batch: int, loops: int) -> float:
             for _ in range(size):
                 relay.write(view)
             watch.stop()
-            assert not relay.unsent, "not everything that is written is sent"
+            assert not relay.buffered, "not everything that is written is sent"
             assert len(peer.receive()) > size * length, "less is sent than was written"
     return watch.seconds
 

@@ -11,8 +11,8 @@ from certs.context import make_context
 from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
+from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine
-from derp.net.transport import Endpoint
 
 HERE = Endpoint("127.0.0.1", 443)
 THERE = Endpoint("192.0.2.1", 50000)

@@ -13,9 +13,9 @@ import trio.testing
 
 from derp.errors import PeerVanished, ProtocolViolation
 from derp.net import poller as poller_module
-from derp.net.poller import HANG_UPS, Poller
+from derp.net.address import Endpoint
+from derp.net.poller import HANG_UPS_A_TURN, Poller
 from derp.net.tcp import TCPTransport
-from derp.net.transport import Endpoint
 from tests.patience import PATIENCE
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
@@ -57,12 +57,12 @@ class Lent:
 
     async def task(self) -> None:
         try:
-            self.poller.under_way += 1
+            self.poller.busy_tasks += 1
             await self.transport.read_through(self.poller, self.step)
         except (ZeroDivisionError, ProtocolViolation, PeerVanished) as error:
             self.error = error
         finally:
-            self.poller.under_way -= 1
+            self.poller.busy_tasks -= 1
         self.over.set()
 
     async def has(self, data: bytes) -> None:
@@ -201,12 +201,12 @@ async def stream(lent: Lent, moments: int) -> None:
             await lent.changed.wait()
 
 
-@pytest.mark.parametrize("under_way", [0, 1])
+@pytest.mark.parametrize("busy_tasks", [0, 1])
 async def test_it_stays_only_while_nobody_else_waits(
-    sockets: Sockets, under_way: int, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, busy_tasks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derp.net.poller.STAY", 10.0)
-    monkeypatch.setattr("derp.net.poller.LINGER", 0.05)
+    monkeypatch.setattr("derp.net.poller.BUSY_POLL_TIME", 10.0)
+    monkeypatch.setattr("derp.net.poller.POLL_TIMEOUT", 0.05)
     lingered = []
     own = Poller()
     epoll = own._epoll
@@ -223,7 +223,7 @@ async def test_it_stays_only_while_nobody_else_waits(
             return epoll.poll(timeout, events)
 
     own._epoll = Epoll()  # type: ignore[assignment]
-    own.under_way = under_way
+    own.busy_tasks = busy_tasks
     lent = Lent(own, sockets)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own.run)
@@ -232,15 +232,15 @@ async def test_it_stays_only_while_nobody_else_waits(
         with trio.fail_after(PATIENCE):
             await stream(lent, 5)
         nursery.cancel_scope.cancel()
-    assert bool(lingered) is (under_way == 0)
+    assert bool(lingered) is (busy_tasks == 0)
     lent.transport.abort()
 
 
 async def test_an_urgent_socket_ends_the_stay(
     poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derp.net.poller.STAY", 1000.0)
-    monkeypatch.setattr("derp.net.poller.LINGER", 1000.0)
+    monkeypatch.setattr("derp.net.poller.BUSY_POLL_TIME", 1000.0)
+    monkeypatch.setattr("derp.net.poller.POLL_TIMEOUT", 1000.0)
     lent = Lent(poller, sockets)
     urgent, stranger = sockets()
     poller.add_urgent(urgent.fileno())
@@ -283,7 +283,7 @@ async def test_what_the_kernel_has_no_room_for_is_read_all_the_same(
 async def test_everybody_has_a_turn_before_others_have_two(
     poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derp.net.poller.TURN", 1000.0)
+    monkeypatch.setattr("derp.net.poller.MAX_ROUND", 1000.0)
     lents = [Lent(poller, sockets) for _ in range(200)]
     other = Other()
 
@@ -328,9 +328,9 @@ async def hang_up_at_once(poller: Poller, sockets: Sockets, number: int) -> list
 
 
 async def test_few_of_those_who_hang_up_end_in_one_turn(poller: Poller, sockets: Sockets) -> None:
-    ended = await hang_up_at_once(poller, sockets, 10 * HANG_UPS)
+    ended = await hang_up_at_once(poller, sockets, 10 * HANG_UPS_A_TURN)
     # Two turns of the poller may fall into one of another task.
-    assert max(after - before for before, after in pairwise(ended)) <= 2 * HANG_UPS
+    assert max(after - before for before, after in pairwise(ended)) <= 2 * HANG_UPS_A_TURN
     assert len(ended) < 100
 
 
@@ -341,7 +341,7 @@ async def test_one_who_hangs_up_alone_does_not_wait(poller: Poller, sockets: Soc
 async def test_who_waits_to_be_ended_may_be_ended_by_others(
     poller: Poller, sockets: Sockets
 ) -> None:
-    lents = [Lent(poller, sockets) for _ in range(3 * HANG_UPS)]
+    lents = [Lent(poller, sockets) for _ in range(3 * HANG_UPS_A_TURN)]
     async with trio.open_nursery() as nursery:
         for lent in lents:
             nursery.start_soon(lent.task)
@@ -363,7 +363,7 @@ async def test_who_waits_to_be_ended_may_be_ended_by_others(
 async def test_a_round_of_steps_comes_to_an_end(
     poller: Poller, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("derp.net.poller.TURN", 0.0)
+    monkeypatch.setattr("derp.net.poller.MAX_ROUND", 0.0)
     lents = [Lent(poller, sockets) for _ in range(10 * poller_module._EVENTS)]
     read = []
 

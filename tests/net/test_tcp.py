@@ -5,8 +5,8 @@ import pytest
 import trio
 
 from derp.errors import PeerVanished
+from derp.net.address import Endpoint
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
-from derp.net.transport import Endpoint
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
 Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
@@ -22,7 +22,7 @@ async def test_bytes_both_ways(sockets: Sockets) -> None:
         assert bytes(view[: transport.read_into(view)]) == b"hello"
         assert transport.read_into(view) == 0
         transport.write(b"and back")
-        assert transport.unsent == 0
+        assert transport.buffered == 0
         assert await client.receive_some() == b"and back"
     await transport.wait_readable()
     assert transport.read_into(view) == -1
@@ -38,7 +38,7 @@ async def test_what_the_socket_does_not_take_is_kept_and_flushed(sockets: Socket
     )
     expected = bytes(buffer)
     transport.write(buffer)
-    assert 0 < transport.unsent < len(buffer)
+    assert 0 < transport.buffered < len(buffer)
     buffer[:] = bytes(len(buffer))  # the caller's buffer is free for other things at once
     received = bytearray()
 
@@ -50,7 +50,7 @@ async def test_what_the_socket_does_not_take_is_kept_and_flushed(sockets: Socket
         nursery.start_soon(receive)
         await transport.flush()
     assert received == expected
-    assert transport.unsent == 0
+    assert transport.buffered == 0
     transport.abort()
 
 
@@ -111,7 +111,7 @@ async def test_a_write_behind_something_unsent_keeps_the_order(sockets: Sockets)
     ours, client = sockets()
     transport = TCPTransport(ours, THERE, HERE)
     transport.write(b"a" * (2 << 20))
-    assert transport.unsent
+    assert transport.buffered
     transport.write(b"bcd")
     received = b""
     async with trio.open_nursery() as nursery:

@@ -17,8 +17,8 @@ from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
 from derp.errors import PeerVanished, TLSFailed
 from derp.net import tls
+from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine, TLSTransport
-from derp.net.transport import Endpoint
 from derp.wire.clienthello import MAX_FLIGHT, UNREADABLE, ClientHello
 from tests.net.tls_peer import HERE, THERE, Sockets, empty
 from tests.patience import PATIENCE

@@ -259,11 +259,11 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
     big = random.Random(5).randbytes(400_000)
     transport.write(big)
-    assert transport.unsent
-    before = transport.unsent
+    assert transport.buffered
+    before = transport.buffered
     sent = updates(writer, 12)
     await feed(transport, client, sent + writer.record(APPLICATION_DATA, b"x"))
-    assert transport.unsent > before
+    assert transport.buffered > before
     transport.write(b"after all that")
     received = b""
     async with trio.open_nursery() as nursery:
@@ -276,7 +276,7 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     assert received == big + b"after all that"
 
     transport.write(big)
-    monkeypatch.setattr("derp.net.tls.MAX_UNSENT", transport.unsent + 200)
+    monkeypatch.setattr("derp.net.tls.MAX_BUFFERED", transport.buffered + 200)
     with pytest.raises(TLSFailed, match="asks for answers and does not read them"):
         await feed(transport, client, updates(writer, 12))
     transport.abort()

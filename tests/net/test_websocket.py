@@ -142,7 +142,7 @@ async def test_messages_are_a_stream_of_bytes() -> None:
         transport.write(buffer)
         buffer[:] = bytes(len(buffer))
         await transport.flush()
-        assert transport.unsent == 0
+        assert transport.buffered == 0
 
     await converse(client, server)
 
@@ -160,25 +160,25 @@ async def test_a_message_of_any_size_is_taken() -> None:
 
 async def test_what_is_not_taken_is_unsent_until_flushed() -> None:
     here, _there, transport = await accepted(capacity=1000)
-    taken = transport.taken
+    taken = transport.bytes_written
     transport.write(b"x" * 1500)
-    assert transport.unsent == 504
-    assert transport.taken - taken == 1000
+    assert transport.buffered == 504
+    assert transport.bytes_written - taken == 1000
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport.flush)
         received = b""
         while len(received) < 1504:
             received += await here.receive()
     assert received == b"\x82\x7e\x05\xdc" + b"x" * 1500
-    assert transport.unsent == 0
-    assert transport.taken - taken == 1504
+    assert transport.buffered == 0
+    assert transport.bytes_written - taken == 1504
 
 
 async def test_nothing_is_written_for_nothing() -> None:
     _here, _there, transport = await accepted()
-    taken = transport.taken
+    taken = transport.bytes_written
     transport.write(b"")
-    assert transport.taken == taken
+    assert transport.bytes_written == taken
 
 
 async def test_the_clients_close_is_answered_and_is_the_end() -> None:
@@ -271,7 +271,7 @@ async def test_a_broken_rule_is_the_end_for_a_client_that_does_not_read_too() ->
     await here.send(masked(b"text", TEXT))
     with pytest.raises(HTTPFailed, match="text"):
         transport.read_into(memoryview(bytearray(100)))
-    assert transport.unsent == 504
+    assert transport.buffered == 504
 
 
 async def test_a_ping_is_answered_and_a_pong_is_not() -> None:
@@ -279,7 +279,7 @@ async def test_a_ping_is_answered_and_a_pong_is_not() -> None:
     await here.send(masked(b"one", PING) + masked(b"two", PING) + masked(b"unasked", PONG))
     await transport.wait_readable()
     assert transport.read_into(memoryview(bytearray(100))) == 0
-    assert there.unsent == 0
+    assert there.buffered == 0
     assert await here.receive() == b"\x8a\x03two"
 
 
@@ -290,14 +290,14 @@ async def test_pings_without_end_are_answered_with_one_pong() -> None:
         await here.send(masked(b"%100d" % number, PING))
         await transport.wait_readable()
         assert transport.read_into(memoryview(bytearray(1000))) == 0
-        assert transport.unsent == 504
+        assert transport.buffered == 504
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport.flush)
         received = b""
         while len(received) < 1504 + 102:
             received += await here.receive()
     assert received[1504:] == b"\x8a\x64" + b"%100d" % 99
-    assert transport.unsent == 0
+    assert transport.buffered == 0
 
 
 async def test_no_pong_is_sent_behind_a_close() -> None:
@@ -435,7 +435,7 @@ async def test_over_tls(
         )
         assert await read(transport, 6000) == data[:1000] * 3 + data[1:1001] * 3
     transport.write(data[:1000])
-    assert transport.unsent == 0
+    assert transport.buffered == 0
     # The owner of the transport below closes it, too.
     transport.close()
     below.close()

@@ -24,7 +24,7 @@ START = 4 * RECLAIM_EVERY
 class Member:
     key: bytes
     duplicate: bool = False
-    heard_from: set[bytes] = attrs.field(factory=set)
+    saw_src: set[bytes] = attrs.field(factory=set)
 
 
 WorkerHub = Hub[Member, int, int]
@@ -54,7 +54,7 @@ def test_of_those_that_claim_a_key_at_the_same_time_one_has_it(workers: int) -> 
     tell_all(hubs)
     assert [A in hub.active for hub in hubs].count(True) == 1
     # And of those that go beyond the same claim.
-    heard = [hub.heard(hub.yielded[A], 10) for hub in hubs if A in hub.yielded]
+    heard = [hub.note_activity(hub.passive[A], 10) for hub in hubs if A in hub.passive]
     assert heard == [True] * (workers - 1)
     tell_all(hubs)
     (last,) = (number for number, hub in enumerate(hubs) if A in hub.active)
@@ -159,7 +159,7 @@ class WorkersMachine(RuleBasedStateMachine):
     def speak(self, data: st.DataObject, later: int) -> None:
         self.now += later
         worker, member = data.draw(st.sampled_from(self.connected))
-        if member.duplicate and self.hubs[worker].heard(member, self.tick()):
+        if member.duplicate and self.hubs[worker].note_activity(member, self.tick()):
             self.note_claim(worker, member.key)
 
     @rule(data=st.data())
@@ -219,7 +219,7 @@ class WorkersMachine(RuleBasedStateMachine):
         self.settle()
         self.now += RECLAIM_EVERY
         worker, member = data.draw(st.sampled_from(self.connected))
-        if member.duplicate and self.hubs[worker].heard(member, self.tick()):
+        if member.duplicate and self.hubs[worker].note_activity(member, self.tick()):
             self.note_claim(worker, member.key)
         self.settle()
         for hub in self.hubs:
@@ -233,14 +233,14 @@ class WorkersMachine(RuleBasedStateMachine):
         for number, hub in enumerate(self.hubs):
             assert hub.check() == []
             here = {member.key for worker, member in self.connected if worker == number}
-            assert hub.active.keys() | hub.yielded.keys() == here
+            assert hub.active.keys() | hub.passive.keys() == here
             assert {key: hub.claim(key) for key in here} == self.claimed[number]
 
     @invariant()
     def what_makes_a_hop_arrives(self) -> None:
         """Also where two workers yield to each other; and then it makes no other hop."""
         for hub in self.hubs:
-            for key in hub.yielded:
+            for key in hub.passive:
                 there = self.hubs[hub.siblings.best[key]]
                 connected = [m for worker, m in self.connected if self.hubs[worker] is there]
                 if any(member.key == key for member in connected):

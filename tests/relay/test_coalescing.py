@@ -22,7 +22,7 @@ class Stream:
 
     def read(self, joined: int = 0, size: int = 1400, after: float = 1e-4) -> bool:
         self.now += after
-        return self.moderation.gather(joined, size, lambda: self.now)
+        return self.moderation.note_read(joined, size, lambda: self.now)
 
     def reads_until_a_try(self, most: int, after: float = 1e-4) -> int | None:
         return next((n for n in range(1, most + 1) if self.read(after=after)), None)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from derp.relay.drrqueue import (
     DISCO_SHARE,
+    FLOW_COST,
     LINK_BYTES,
     LINK_DISCO_BYTES,
-    SENDER_COST,
-    TURN,
+    QUANTUM,
     DRRQueue,
 )
 from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT
@@ -131,18 +131,18 @@ def test_it_is_bounded():
         left = len(drained(box))
         assert left + drops.packets[disco] == 20_000
         cost = 1400 + PACKET_OVERHEAD + KEY_LENGTH + ENTRY_COST
-        assert limit - 2 * cost < left * cost + 50 * SENDER_COST <= limit
+        assert limit - 2 * cost < left * cost + 50 * FLOW_COST <= limit
 
 
 def test_who_floods_loses_and_others_do_not():
     for flood in ([bytes(1400)] * 60, [bytes(100)] * 400, [bytes(60_000)]):
         drops = Drops()
         box = DRRQueue(drops)
-        run = forwarded(FLOODER, *flood)
+        train = forwarded(FLOODER, *flood)
         sent = []
         for number in range(2000):
             for _ in range(3):
-                box.put(run, len(flood), FLOODER, 0.0, disco=False)
+                box.put(train, len(flood), FLOODER, 0.0, disco=False)
             box.put(forwarded(HONEST, number.to_bytes(4)), 1, HONEST, 0.0, disco=False)
             pieces, _ = box.take(16 << 10, 0.0)
             sent += payloads(b"".join(pieces))
@@ -164,7 +164,7 @@ def test_senders_get_as_many_bytes_each():
     for _ in range(10):
         for entry in box.take(64 << 10, 0.0)[1]:
             sent[entry.source] += len(entry.data)
-    assert abs(sent[HONEST] - sent[FLOODER]) < 60_000 + 2 * TURN
+    assert abs(sent[HONEST] - sent[FLOODER]) < 60_000 + 2 * QUANTUM
     assert sent[HONEST] + sent[FLOODER] >= 640 << 10
 
 
@@ -178,7 +178,7 @@ def test_disco_goes_first_and_only_in_part():
     assert entries[0].disco
     assert not entries[-1].disco
     disco = sum(len(entry.data) for entry in entries if entry.disco)
-    assert limit / DISCO_SHARE <= disco < limit / DISCO_SHARE + TURN + 300
+    assert limit / DISCO_SHARE <= disco < limit / DISCO_SHARE + QUANTUM + 300
     # Where there is nothing else, it gets all.
     alone = DRRQueue(Drops())
     for _ in range(1000):

@@ -16,7 +16,7 @@ A, B, C = (bytes([n]) * 32 for n in range(3))
 class Member:
     key: bytes
     duplicate: bool = False
-    heard_from: set[bytes] = attrs.field(factory=set)
+    saw_src: set[bytes] = attrs.field(factory=set)
 
 
 def test_a_single_connection_is_the_active_one() -> None:
@@ -39,9 +39,9 @@ def test_the_newest_duplicate_is_active_until_another_speaks() -> None:
     assert first.duplicate
     assert second.duplicate
     assert hub.duplicate_logins == 1
-    hub.heard(first)
+    hub.note_activity(first)
     assert hub.active[A] is first
-    hub.heard(second)
+    hub.note_activity(second)
     assert hub.active[A] is second
 
 
@@ -70,12 +70,12 @@ def test_those_who_were_handed_packets_are_told_once() -> None:
     sender, receiver, bystander = Member(A), Member(B), Member(C)
     for member in (sender, receiver, bystander):
         hub.join(member)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.leave(sender) == {receiver}
 
     again = Member(A)
     hub.join(again)
-    assert A in receiver.heard_from
+    assert A in receiver.saw_src
     assert hub.leave(again) == set()
 
 
@@ -84,7 +84,7 @@ def test_nobody_is_told_while_a_duplicate_stays() -> None:
     first, second, receiver = Member(A), Member(A), Member(B)
     for member in (first, second, receiver):
         hub.join(member)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.leave(first) == set()
     assert hub.leave(second) == {receiver}
 
@@ -94,7 +94,7 @@ def test_who_has_left_is_not_told() -> None:
     sender, receiver = Member(A), Member(B)
     hub.join(sender)
     hub.join(receiver)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.leave(receiver)
     assert hub.leave(sender) == set()
     assert hub.check() == []
@@ -105,7 +105,7 @@ def test_a_client_that_leaves_here_and_is_reachable_there_is_not_gone() -> None:
     mover, receiver = Member(A), Member(B)
     hub.join(mover)
     hub.join(receiver)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.add_forwarder(A, "there")
     assert hub.leave(mover) == set()
     assert hub.remove_forwarder(A, "there") == {receiver}
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_there_and_is_connected_here_is_not_gone() -> None:
     mover, receiver = Member(A), Member(B)
     hub.join(receiver)
     hub.add_forwarder(A, "there")
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.join(mover)
     assert hub.remove_forwarder(A, "there") == set()
     assert hub.leave(mover) == {receiver}
@@ -130,7 +130,7 @@ def test_nobody_is_told_until_the_last_link_to_a_key_is_gone() -> None:
     hub.join(bystander)
     for link in ("one", "two"):
         hub.add_forwarder(A, link)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.remove_forwarder(A, "one") == set()
     assert hub.remove_forwarder(A, "one") == set()
     assert hub.remove_forwarder(A, "two") == {receiver}
@@ -143,13 +143,13 @@ def test_a_key_that_is_back_when_it_is_to_be_told_of_is_not_gone() -> None:
     hub.join(bystander)
     for key in (A, C):
         hub.add_forwarder(key, "one")
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.remove_link([A, C], "one") == [A]
     hub.add_forwarder(A, "two")
-    assert hub.gone(A) == set()
+    assert hub.note_peer_gone(A) == set()
     assert hub.remove_link([A], "two") == [A]
-    assert hub.gone(A) == {receiver}
-    assert hub.gone(A) == set()
+    assert hub.note_peer_gone(A) == {receiver}
+    assert hub.note_peer_gone(A) == set()
 
 
 def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
@@ -157,7 +157,7 @@ def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
     receiver = Member(B)
     hub.join(receiver)
     hub.add_forwarder(A, "there")
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.leave(receiver) == set()
     assert hub.remove_forwarder(A, "there") == set()
     assert hub.check() == []
@@ -201,7 +201,7 @@ def test_the_check_notices_each_kind_of_damage() -> None:
         first, second, receiver = Member(A), Member(A), Member(B)
         for member in (first, second, receiver):
             hub.join(member)
-        hub.handed_over(A, receiver)
+        hub.note_send_from(A, receiver)
         match damage:
             case "lost active":
                 del hub.active[B]
@@ -214,7 +214,7 @@ def test_the_check_notices_each_kind_of_damage() -> None:
             case "wrong flag":
                 first.duplicate = False
             case "nobody to tell":
-                hub._told_when_gone[C] = set()
+                hub._peer_gone_watchers[C] = set()
         return hub.check()
 
     assert damaged("nothing") == []
@@ -262,7 +262,7 @@ class HubMachine(RuleBasedStateMachine):
     def speak(self, data: st.DataObject) -> None:
         member = data.draw(st.sampled_from(self.connected))
         if member.duplicate:
-            self.hub.heard(member)
+            self.hub.note_activity(member)
             self.last[member.key] = member
             if self.history[member.key][-1:] != [member]:
                 self.history[member.key].append(member)
@@ -273,8 +273,8 @@ class HubMachine(RuleBasedStateMachine):
         # What another relay forwards is from anybody.
         source = data.draw(st.sampled_from([A, B, C]))
         target = data.draw(st.sampled_from(self.connected))
-        if source not in target.heard_from:
-            self.hub.handed_over(source, target)
+        if source not in target.saw_src:
+            self.hub.note_send_from(source, target)
             self.watchers.setdefault(source, set()).add(target)
 
     @rule(key=st.sampled_from([A, B, C]), link=st.sampled_from(["one", "two", "three"]))
@@ -308,7 +308,7 @@ class HubMachine(RuleBasedStateMachine):
             self.links[key].remove(link)
             if not self.links[key] and not self.of(key) and self.watchers.get(key):
                 expected[key] = self.watchers.pop(key)
-        assert {key: told for key in lost if (told := self.hub.gone(key))} == expected
+        assert {key: told for key in lost if (told := self.hub.note_peer_gone(key))} == expected
 
     @precondition(lambda self: self.connected)
     @rule(data=st.data())
@@ -358,12 +358,12 @@ def test_after_everybody_has_left_nothing_remains(keys: list[bytes], there: set[
     for member in members:
         hub.join(member)
     for source, target in itertools.permutations(members[:6], 2):
-        if source.key not in target.heard_from:
-            hub.handed_over(source.key, target)
+        if source.key not in target.saw_src:
+            hub.note_send_from(source.key, target)
     for member in members:
         hub.leave(member)
     assert hub.known == len(there)
     for key in there:
         hub.remove_forwarder(key, "there")
-    assert (hub.active, hub.members, hub.duplicates, hub._told_when_gone) == ({}, {}, {}, {})
+    assert (hub.active, hub.members, hub.duplicates, hub._peer_gone_watchers) == ({}, {}, {}, {})
     assert hub.known == 0

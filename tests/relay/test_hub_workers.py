@@ -13,7 +13,7 @@ A, B, C = (bytes([n]) * 32 for n in range(3))
 class Member:
     key: bytes
     duplicate: bool = False
-    heard_from: set[bytes] = attrs.field(factory=set)
+    saw_src: set[bytes] = attrs.field(factory=set)
 
 
 WorkerHub = Hub[Member, str, str]
@@ -34,7 +34,7 @@ def test_a_key_that_logs_in_at_another_worker_yields(hub: WorkerHub) -> None:
     hub.join(old, 10)
     hub.add_sibling(A, "other", at(11))
     assert hub.active == {}
-    assert hub.yielded == {A: old}
+    assert hub.passive == {A: old}
     assert hub.siblings.best == {A: "other"}
     assert hub.local(A) is old
     assert old.duplicate
@@ -66,7 +66,7 @@ def test_a_new_login_always_takes_the_key(hub: WorkerHub) -> None:
     hub.join(newer, 11)
     assert hub.active == {A: newer}
     assert hub.claim(A) == at(2001, hub.worker)
-    assert hub.yielded == {}
+    assert hub.passive == {}
     assert new.duplicate
     assert newer.duplicate
     assert hub.check() == []
@@ -76,7 +76,7 @@ def test_what_is_heard_takes_it_back(hub: WorkerHub) -> None:
     old = Member(A)
     hub.join(old, 10)
     hub.add_sibling(A, "other", at(20))
-    assert hub.heard(old, 15)
+    assert hub.note_activity(old, 15)
     assert hub.active == {A: old}
     assert hub.claim(A) == at(21, hub.worker)
     assert not old.duplicate
@@ -87,13 +87,13 @@ def test_it_is_taken_back_only_so_often(hub: WorkerHub) -> None:
     member = Member(A)
     hub.join(member, 10)
     hub.add_sibling(A, "other", at(20))
-    assert hub.heard(member, 30)
+    assert hub.note_activity(member, 30)
     hub.add_sibling(A, "other", at(40))
     for now in (41, 1000, 30 + RECLAIM_EVERY - 1):
-        assert not hub.heard(member, now)
-        assert hub.yielded == {A: member}
+        assert not hub.note_activity(member, now)
+        assert hub.passive == {A: member}
         assert member.duplicate
-    assert hub.heard(member, 30 + RECLAIM_EVERY)
+    assert hub.note_activity(member, 30 + RECLAIM_EVERY)
     assert hub.active == {A: member}
     assert hub.claim(A) == at(30 + RECLAIM_EVERY, hub.worker)
 
@@ -105,7 +105,7 @@ def test_when_no_other_worker_has_it_any_longer_it_is_taken_back(hub: WorkerHub)
     hub.add_sibling(A, "two", at(30))
     assert hub.remove_sibling(A, "two") == set()
     assert hub.siblings.best == {A: "one"}
-    assert hub.yielded == {A: old}
+    assert hub.passive == {A: old}
     assert hub.remove_sibling(A, "one") == set()
     assert hub.active == {A: old}
     assert not old.duplicate
@@ -116,7 +116,7 @@ def test_one_that_had_it_before_does_not_get_it_when_the_last_one_leaves(hub: Wo
     hub.join(member, 20)
     hub.add_sibling(A, "one", at(10))
     hub.add_sibling(A, "two", at(30))
-    assert hub.yielded == {A: member}
+    assert hub.passive == {A: member}
     hub.remove_sibling(A, "two")
     assert hub.active == {A: member}
     assert hub.check() == []
@@ -126,10 +126,10 @@ def test_the_old_connection_leaves_and_nobody_thinks_that_the_key_has_gone(hub: 
     old, receiver = Member(A), Member(B)
     hub.join(old, 10)
     hub.join(receiver, 11)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.add_sibling(A, "other", at(20))
     assert hub.leave(old) == set()
-    assert hub.yielded == {}
+    assert hub.passive == {}
     assert hub.is_here(A)
     assert hub.check() == []
     assert hub.remove_sibling(A, "other") == {receiver}
@@ -141,17 +141,17 @@ def test_several_connections_yield_together(hub: WorkerHub) -> None:
     hub.join(first, 10)
     hub.join(second, 11)
     hub.add_sibling(A, "other", at(20))
-    assert hub.yielded == {A: second}
-    assert hub.heard(first, 30)
+    assert hub.passive == {A: second}
+    assert hub.note_activity(first, 30)
     assert hub.active == {A: first}
     assert first.duplicate
     assert hub.check() == []
     hub.add_sibling(A, "other", at(40))
     # Too soon, but among those here it is the one that spoke.
-    assert not hub.heard(second, 41)
-    assert hub.yielded == {A: second}
+    assert not hub.note_activity(second, 41)
+    assert hub.passive == {A: second}
     assert hub.leave(second) == set()
-    assert hub.yielded == {A: first}
+    assert hub.passive == {A: first}
     assert first.duplicate
     assert hub.check() == []
     hub.remove_sibling(A, "other")
@@ -166,11 +166,11 @@ def test_a_lost_link_takes_its_keys_along(hub: WorkerHub) -> None:
     hub.add_sibling(A, "one", at(20))
     hub.add_sibling(C, "one", at(20))
     hub.add_sibling(bytes(31) + b"x", "one", at(20))
-    hub.handed_over(C, receiver)
+    hub.note_send_from(C, receiver)
     lost = hub.remove_sibling_link([A, C, bytes(31) + b"x"], "one")
     assert lost == [C, bytes(31) + b"x"]
-    assert hub.awaited(lost) == [C]
-    assert hub.gone(C) == {receiver}
+    assert hub.watched(lost) == [C]
+    assert hub.note_peer_gone(C) == {receiver}
     assert hub.active == {A: here, B: receiver}
     assert hub.check() == []
 
@@ -185,7 +185,7 @@ def test_a_lost_link_leaves_what_others_lead_to(hub: WorkerHub) -> None:
 def test_who_is_at_another_relay_is_not_gone_but_not_in_this_relay(hub: WorkerHub) -> None:
     receiver = Member(B)
     hub.join(receiver, 1)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.add_sibling(A, "worker", at(10))
     hub.add_forwarder(A, "relay")
     assert hub.known == 2
@@ -197,7 +197,7 @@ def test_who_is_at_another_relay_is_not_gone_but_not_in_this_relay(hub: WorkerHu
 def test_who_moves_from_another_relay_to_another_worker_is_not_gone(hub: WorkerHub) -> None:
     receiver = Member(B)
     hub.join(receiver, 1)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     hub.add_forwarder(A, "relay")
     hub.add_sibling(A, "worker", at(10))
     assert hub.remove_forwarder(A, "relay") == set()
@@ -207,7 +207,7 @@ def test_who_moves_from_another_relay_to_another_worker_is_not_gone(hub: WorkerH
 def test_a_key_that_was_not_there_has_not_gone(hub: WorkerHub) -> None:
     receiver = Member(B)
     hub.join(receiver, 1)
-    hub.handed_over(A, receiver)
+    hub.note_send_from(A, receiver)
     assert hub.remove_sibling(A, "worker") == set()
 
 
@@ -224,7 +224,7 @@ def test_the_keys_there_are(hub: WorkerHub) -> None:
 def test_a_single_worker_claims_nothing(hub: WorkerHub) -> None:
     for key in (A, A, B):
         hub.join(Member(key))
-    hub.heard(hub.connections(A)[0])
+    hub.note_activity(hub.connections(A)[0])
     assert not hub._claims
     assert hub.check() == []
 
@@ -238,9 +238,9 @@ def test_the_check_notices_each_kind_of_damage() -> None:
         hub.add_sibling(B, "worker", at(5))
         match damage:
             case "both":
-                hub.active[A] = hub.yielded[A]
+                hub.active[A] = hub.passive[A]
             case "neither":
-                del hub.yielded[A]
+                del hub.passive[A]
             case "to nobody":
                 hub.siblings.remove(A, "worker")
             case "not yielded":
@@ -252,7 +252,7 @@ def test_the_check_notices_each_kind_of_damage() -> None:
             case "the same claim":
                 hub.siblings.add(B, "worker", hub.claim(B))
             case "wrong flag":
-                hub.yielded[A].duplicate = False
+                hub.passive[A].duplicate = False
             case "the workers' books":
                 del hub.siblings.best[B]
         return hub.check()

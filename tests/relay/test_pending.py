@@ -12,10 +12,10 @@ from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPendin
 from derp.relay.pending import (
     BURST_SECONDS,
     COST,
+    EVICTION_RATIO,
     GRACE,
-    HOARD,
+    MAX_IDLE,
     MEMORY,
-    MOST_IDLE,
     RESERVE,
     SPARE,
     Pending,
@@ -244,7 +244,7 @@ class TestHolding:
         hoarder = [connections.admit(ATTACKER, 0) for _ in range(4)]
         for pending in hoarder:
             pending.hold(256 << 10)
-        assert connections.held > (HOARD + 1) * COST
+        assert connections.held > (EVICTION_RATIO + 1) * COST
         connections.admit(OTHER, 0, full=True)
         assert hoarder[0].end is not None
 
@@ -252,9 +252,9 @@ class TestHolding:
 class TestTable:
     def test_many_networks_are_not_remembered(self) -> None:
         connections = PendingConnections(rate=1)
-        for n in range(3 * MOST_IDLE):
+        for n in range(3 * MAX_IDLE):
             connections.admit(f"2001:db8:{n:x}::1", 0).done()
-        assert len(connections._networks) == len(connections._idle) == MOST_IDLE
+        assert len(connections._networks) == len(connections._idle) == MAX_IDLE
 
     def test_idle_networks_are_forgotten(self) -> None:
         connections = PendingConnections(rate=1, most=5)
@@ -268,7 +268,7 @@ class TestTable:
         connections = PendingConnections(rate=1)
         for _ in range(2):
             connections.admit(ATTACKER, 0).done()
-        for n in range(4 * MOST_IDLE):
+        for n in range(4 * MAX_IDLE):
             connections.admit(f"2001:db8:{n:x}::1", 0).done()
             if n % 1000 == 0:
                 with pytest.raises(TooManyConnections):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.presencequeue import UPDATES_AT_ONCE, PresenceQueue
+from derp.relay.presencequeue import MAX_FRAMES_TAKEN, PresenceQueue
 
 
 def key(number: int) -> bytes:
@@ -64,8 +64,8 @@ def test_a_take_is_limited_by_whole_frames(limit: int, count: int) -> None:
 def test_no_take_makes_more_than_a_few_frames() -> None:
     truth = Truth()
     updates = PresenceQueue(truth.frame)
-    updates.put([key(number) for number in range(UPDATES_AT_ONCE + 10)])
-    assert len(updates.take(1 << 40)) == len(truth.made) == UPDATES_AT_ONCE
+    updates.put([key(number) for number in range(MAX_FRAMES_TAKEN + 10)])
+    assert len(updates.take(1 << 40)) == len(truth.made) == MAX_FRAMES_TAKEN
     assert len(updates.take(1 << 40)) == 10
 
 

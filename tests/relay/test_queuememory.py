@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from derp.relay.drrqueue import SENDER_COST, DRRQueue, FairLanes
+from derp.relay.drrqueue import FLOW_COST, DRRQueue, FlowLanes
 from derp.relay.queuememory import (
-    LEAST_PIECE,
+    MIN_WRITE,
     UNIT,
     UNLIMITED,
     Holder,
-    Pool,
+    MemoryBudget,
     QueueMemory,
     least_of,
     rank_of,
@@ -34,19 +34,21 @@ def test_ranks_are_in_the_order_of_sizes_and_a_quarter_wide(one: int, other: int
     assert least_of(rank + 1) - least_of(rank) <= max(UNIT, least_of(rank) / 4)
 
 
-class Payer(Holder):
+class Releaser(Holder):
     """Lets go of what it is told to, in lumps; remembers how much others had when it was told."""
 
-    def __init__(self, pool: Pool[Any], everybody: "list[Payer]", lump: int = 1) -> None:
-        super().__init__(pool)
+    def __init__(
+        self, budget: MemoryBudget[Any], everybody: "list[Releaser]", lump: int = 1
+    ) -> None:
+        super().__init__(budget)
         self.everybody = everybody
         self.lump = lump
         self.paid = 0
 
-    def pay(self, at_least: int) -> None:
+    def release(self, at_least: int) -> None:
         assert self.held > 0
-        longest = max(payer.held for payer in self.everybody)
-        assert longest <= max(self.held * 1.25, self.held + UNIT)
+        largest = max(payer.held for payer in self.everybody)
+        assert largest <= max(self.held * 1.25, self.held + UNIT)
         paid = min(-(-at_least // self.lump) * self.lump, self.held)
         self.paid += paid
         self.add(-paid)
@@ -60,40 +62,40 @@ class Payer(Holder):
 def test_the_longest_pays_until_all_is_within_the_limit(
     limit: int, changes: list[tuple[int, int]], lump: int
 ) -> None:
-    pool: Pool[Payer] = Pool(limit)
-    everybody: list[Payer] = []
-    everybody += [Payer(pool, everybody, lump) for _ in range(8)]
+    budget: MemoryBudget[Releaser] = MemoryBudget(limit)
+    everybody: list[Releaser] = []
+    everybody += [Releaser(budget, everybody, lump) for _ in range(8)]
     added = 0
     for number, change in changes:
         payer = everybody[number]
         before = payer.held
         payer.add(max(change, -payer.held))
         added += max(change, -before)
-        pool.relieve()
-        assert pool.held == sum(payer.held for payer in everybody) <= limit
-        assert pool.held + sum(payer.paid for payer in everybody) == added
+        budget.enforce()
+        assert budget.held == sum(payer.held for payer in everybody) <= limit
+        assert budget.held + sum(payer.paid for payer in everybody) == added
     for payer in everybody:
         payer.add(-payer.held)
-    assert pool.longest() is None
+    assert budget.largest() is None
 
 
 def test_one_who_does_not_pay_is_counted_all_the_same() -> None:
-    pool: Pool[Holder] = Pool(1000)
-    relay = Holder(pool, pays=False)
-    client = Payer(pool, [])
+    budget: MemoryBudget[Holder] = MemoryBudget(1000)
+    relay = Holder(budget, releasable=False)
+    client = Releaser(budget, [])
     client.everybody.append(client)
     relay.add(900)
     client.add(500)
-    pool.relieve()
-    assert (relay.held, client.held, pool.held) == (900, 100, 1000)
+    budget.enforce()
+    assert (relay.held, client.held, budget.held) == (900, 100, 1000)
     relay.add(900)
-    pool.relieve()
-    assert (relay.held, client.held, pool.held) == (1800, 0, 1800)
+    budget.enforce()
+    assert (relay.held, client.held, budget.held) == (1800, 0, 1800)
 
 
 def test_what_is_committed_takes_room_from_what_is_queued() -> None:
     memory = QueueMemory(1 << 20)
-    queue, sender = Payer(memory.queued, []), Payer(memory.committed, [])
+    queue, sender = Releaser(memory.queued, []), Releaser(memory.committed, [])
     queue.everybody.append(queue)
     sender.everybody.append(sender)
     queue.add(1 << 20)
@@ -104,30 +106,30 @@ def test_what_is_committed_takes_room_from_what_is_queued() -> None:
     assert (queue.held, sender.held) == (1 << 18, 3 << 18)
     memory.commit(sender, 0)
     queue.add(3 << 18)
-    memory.queued.relieve()
+    memory.queued.enforce()
     assert memory.held == queue.held == 1 << 20
 
 
 def test_the_more_is_committed_the_smaller_are_the_pieces() -> None:
     memory = QueueMemory(64 << 20)
-    sender = Payer(memory.committed, [])
+    sender = Releaser(memory.committed, [])
     sender.everybody.append(sender)
     pieces = []
     for size in range(0, 48 << 20, 1 << 20):
         memory.commit(sender, size)
-        pieces.append(memory.piece)
+        pieces.append(memory.write_size)
     assert pieces == sorted(pieces, reverse=True)
-    assert pieces[-1] == LEAST_PIECE
+    assert pieces[-1] == MIN_WRITE
 
 
 def test_thousands_of_slow_peers_have_room_for_a_piece_each() -> None:
     memory = QueueMemory(64 << 20)
-    assert memory.piece >= MAX_SEND
-    peers = [Payer(memory.committed, []) for _ in range(3500)]
+    assert memory.write_size >= MAX_SEND
+    peers = [Releaser(memory.committed, []) for _ in range(3500)]
     for peer in peers:
-        memory.commit(peer, BUSY_COST + min(memory.piece, MAX_SEND))
+        memory.commit(peer, BUSY_COST + min(memory.write_size, MAX_SEND))
     assert not any(peer.paid for peer in peers)
-    assert memory.piece == LEAST_PIECE
+    assert memory.write_size == MIN_WRITE
 
 
 # --- with real queues ---
@@ -143,13 +145,13 @@ def run_of(kind: FrameType, source: bytes, lengths: list[int]) -> bytes:
 def lanes_of(box: SendQueue) -> list[Lane]:
     if not isinstance(box, DRRQueue):
         return [box._disco, box._packets]
-    return [lane for lanes in (box._fair, box._fair_disco) for lane in lanes._lanes.values()]
+    return [lane for lanes in (box._flows, box._disco_flows) for lane in lanes._lanes.values()]
 
 
 def truth(box: SendQueue) -> int:
     """What it holds, found by looking at all of it."""
     runs = sum(len(entry.data) + ENTRY_COST for lane in lanes_of(box) for entry in lane.entries)
-    return runs + SENDER_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
+    return runs + FLOW_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
 
 
 class Queues(RuleBasedStateMachine):
@@ -166,7 +168,7 @@ class Queues(RuleBasedStateMachine):
         queued = self.memory.queued
         self.boxes = [SendQueue(self.on_drop, queued) for _ in range(4)]
         self.boxes += [DRRQueue(self.on_drop, queued) for _ in range(2)]
-        self.senders = [Payer(self.memory.committed, []) for _ in self.boxes]
+        self.senders = [Releaser(self.memory.committed, []) for _ in self.boxes]
         for sender in self.senders:
             sender.everybody.extend(self.senders)
 
@@ -251,7 +253,7 @@ class Queues(RuleBasedStateMachine):
             for box in self.boxes:
                 box.clear(self.on_drop)
             assert self.memory.queued.held == 0
-            assert self.memory.queued.longest() is None
+            assert self.memory.queued.largest() is None
             assert self.taken + self.dropped == self.put_in
 
 
@@ -299,7 +301,7 @@ def test_a_link_is_as_long_as_its_longest_lane() -> None:
         source = number.to_bytes(KEY_LENGTH)
         run = run_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
         box.put(run, 5, source, 0.0, disco=False)
-    assert box._fair.held > 500_000
+    assert box._flows.held > 500_000
     flooded(64, memory)
     assert not lost
     # One that floods the link itself is the one that pays.
@@ -325,23 +327,23 @@ def test_who_takes_what_is_sent_loses_nothing_to_those_who_do_not() -> None:
     assert not lost
 
 
-@pytest.mark.parametrize("kind", [Lane, FairLanes])
-def test_a_long_run_pays_by_halves(kind: type[Lane] | type[FairLanes]) -> None:
+@pytest.mark.parametrize("kind", [Lane, FlowLanes])
+def test_a_long_run_pays_by_halves(kind: type[Lane] | type[FlowLanes]) -> None:
     """Not whole: the newest packets of a short queue are the best there is."""
     dropped: list[int] = []
-    pool: Pool[Holder] = Pool(200_000)
-    lane = kind(UNLIMITED, lambda disco, packets, payload: dropped.append(packets), pool)
+    budget: MemoryBudget[Holder] = MemoryBudget(200_000)
+    lane = kind(UNLIMITED, lambda disco, packets, payload: dropped.append(packets), budget)
     run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [963] * 128)
     assert len(run) == 128_000
     for _ in range(2):
         lane.put(Entry(run, 128, bytes(KEY_LENGTH), 0.0, disco=False))
     assert sum(dropped) == 65
-    assert pool.held < 200_000
+    assert budget.held < 200_000
 
 
 def test_frames_of_a_cut_run_are_whole() -> None:
-    pool: Pool[Holder] = Pool()
-    lane = Lane(UNLIMITED, lambda *_: None, pool)
+    budget: MemoryBudget[Holder] = MemoryBudget()
+    lane = Lane(UNLIMITED, lambda *_: None, budget)
     lengths = [100, 2000, 30, 700, 1400, 5]
     run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), lengths)
     lane.put(Entry(run, len(lengths), bytes(KEY_LENGTH), 0.0, disco=False))
@@ -354,6 +356,6 @@ def test_frames_of_a_cut_run_are_whole() -> None:
             found.append(length - KEY_LENGTH)
             data = data[HEADER_LENGTH + length :]
         assert found == lengths[-left:]
-        assert pool.held == len(entry.data) + ENTRY_COST
+        assert budget.held == len(entry.data) + ENTRY_COST
     assert lane.take_frames(1).data == run[-HEADER_LENGTH - KEY_LENGTH - 5 :]
-    assert pool.held == 0
+    assert budget.held == 0

@@ -33,12 +33,12 @@ def take_all(box: SendQueue, now: float = 0.0) -> bytes:
     return b"".join(box.take(1 << 30, now)[0])
 
 
-def packets_in(run: bytes) -> list[bytes]:
+def packets_in(train: bytes) -> list[bytes]:
     found = []
-    while run:
-        _, length = HEADER.unpack_from(run)
-        found.append(run[37 : 5 + length])
-        run = run[5 + length :]
+    while train:
+        _, length = HEADER.unpack_from(train)
+        found.append(train[37 : 5 + length])
+        train = train[5 + length :]
     return found
 
 
@@ -157,9 +157,9 @@ def test_clearing_tells_of_every_packet() -> None:
 
 def tell(box: SendQueue, *frames: bytes) -> None:
     """Queue updates; each key stands for its frame."""
-    if box.updates is None:
-        box.updates = PresenceQueue(lambda key: key)
-    box.updates.put(frames)
+    if box.presence is None:
+        box.presence = PresenceQueue(lambda key: key)
+    box.presence.put(frames)
 
 
 def test_updates_come_behind_control_and_before_packets() -> None:
@@ -254,13 +254,13 @@ def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, .
     for action in actions:
         if action[0] == "put":
             _, disco, sizes = action
-            run = []
+            train = []
             for size in sizes:
-                run.append(number.to_bytes(4) + bytes(size))
+                train.append(number.to_bytes(4) + bytes(size))
                 number += 1
-            put += len(run)
-            waiting[disco].extend(run)
-            box.put(run_of(*run), len(run), SOURCE, now, disco=disco)
+            put += len(train)
+            waiting[disco].extend(train)
+            box.put(run_of(*train), len(train), SOURCE, now, disco=disco)
         else:
             _, limit, elapsed = action
             now += elapsed

@@ -38,7 +38,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
         async with trio.open_nursery() as nursery:
             state = RelayState(nacl.public.PrivateKey.generate(), nursery, write_timeout=2)
             nursery.start_soon(state.poller.run)
-            nursery.start_soon(state.lobby.run)
+            nursery.start_soon(state.prelogin.run)
             acceptor = Acceptor(
                 state=state,
                 nursery=nursery,
@@ -59,7 +59,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
             with trio.fail_after(PATIENCE):
                 while not state.hub.members:
                     await trio.testing.wait_all_tasks_blocked()
-                assert state.poller.under_way == 0
+                assert state.poller.busy_tasks == 0
                 # To close with something unread would be a reset.
                 client.recv(1 << 16)
                 client.sendall(behind)
@@ -70,7 +70,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                 while not state.metrics.connection_ends[reason]:
                     await trio.testing.wait_all_tasks_blocked()
             client.close()
-            assert state.poller.under_way == 0
+            assert state.poller.busy_tasks == 0
             nursery.cancel_scope.cancel()
         assert not [found for found in gc.get_objects() if isinstance(found, Client)]
     finally:

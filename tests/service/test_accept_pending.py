@@ -23,9 +23,9 @@ from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http import server
 from derp.http.message import Answer, Request, Response, Upgrade
 from derp.log import Coalescer
+from derp.net.address import Endpoint
 from derp.net.listener import endpoint
-from derp.net.lobby import WAKES
-from derp.net.transport import Endpoint
+from derp.net.prelogin import WAKES_PER_TURN
 from derp.relay.hub import Hub
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.service.accept import Acceptor
@@ -110,7 +110,7 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
             nacl.public.PrivateKey.generate(), nursery, write_timeout=2, pending=pending
         )
         nursery.start_soon(state.poller.run)
-        nursery.start_soon(state.lobby.run)
+        nursery.start_soon(state.prelogin.run)
         acceptor = Acceptor(state, nursery, route, None, None, Coalescer())
         with socket.create_server(("127.0.0.1", 0)) as listener:
             front = Front(acceptor, listener)
@@ -119,7 +119,7 @@ async def running(pending: PendingConnections) -> AsyncIterator[Front]:
             client.close()
         nursery.cancel_scope.cancel()
     assert len(pending) == pending.held == 0
-    assert not state.lobby._waiting
+    assert not state.prelogin._waiting
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, str]]:
@@ -338,7 +338,7 @@ async def test_few_of_those_who_leave_at_once_go_in_one_turn(
     sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(PendingConnections(rate=1000)) as front:
-        for n in range(10 * WAKES):
+        for n in range(10 * WAKES_PER_TURN):
             front.connect(f"192.0.{n}.7")
         await wait_all_tasks_blocked()
         with counted_turns() as turns:
@@ -355,8 +355,8 @@ async def test_few_of_those_who_leave_at_once_go_in_one_turn(
             with trio.fail_after(20):
                 while len(front.state.pending):
                     await trio.lowlevel.checkpoint()
-        assert turns.events.total() == 10 * WAKES
-        assert turns.most <= WAKES
+        assert turns.events.total() == 10 * WAKES_PER_TURN
+        assert turns.most <= WAKES_PER_TURN
 
 
 async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
@@ -378,10 +378,10 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
 
     async with running(PendingConnections(rate=1000)) as front:
         admission = front.state.admission = Slow()
-        for n in range(5 * WAKES):
+        for n in range(5 * WAKES_PER_TURN):
             front.connect(f"192.0.{n}.7").sendall(REQUEST + front.info())
         with trio.fail_after(20):
-            while admission.waiting < 5 * WAKES:
+            while admission.waiting < 5 * WAKES_PER_TURN:
                 await trio.lowlevel.checkpoint()
         with counted_turns() as turns:
             join = Hub.join
@@ -393,9 +393,9 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
             monkeypatch.setattr(Hub, "join", note)
             admission.answer.set()
             with trio.fail_after(20):
-                while len(front.state.hub.members) < 5 * WAKES:
+                while len(front.state.hub.members) < 5 * WAKES_PER_TURN:
                     await trio.lowlevel.checkpoint()
-        assert turns.most <= WAKES
+        assert turns.most <= WAKES_PER_TURN
 
 
 async def test_many_requests_of_many_take_their_turns() -> None:
@@ -407,19 +407,19 @@ async def test_many_requests_of_many_take_their_turns() -> None:
                 return Response(204)
 
             front.acceptor.route = route
-            for n in range(10 * WAKES):
+            for n in range(10 * WAKES_PER_TURN):
                 front.connect(f"192.0.{n}.7").sendall(10 * b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             with trio.fail_after(20):
-                while turns.events.total() < 100 * WAKES:
+                while turns.events.total() < 100 * WAKES_PER_TURN:
                     await trio.lowlevel.checkpoint()
-        assert turns.most <= WAKES
+        assert turns.most <= WAKES_PER_TURN
 
 
 async def test_few_of_those_whose_time_is_over_go_in_one_turn(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(PendingConnections(rate=1000)) as front:
-        for n in range(10 * WAKES):
+        for n in range(10 * WAKES_PER_TURN):
             front.connect(f"192.0.{n}.7").sendall(b"GET / HT")
         with counted_turns() as turns:
             refuse = server._FrontEnd.refuse
@@ -430,9 +430,9 @@ async def test_few_of_those_whose_time_is_over_go_in_one_turn(
 
             monkeypatch.setattr(server._FrontEnd, "refuse", note)
             await trio.sleep(40)
-        assert front.ends() == {"http_failed": 10 * WAKES}
-        assert turns.events.total() == 10 * WAKES
-        assert turns.most <= WAKES
+        assert front.ends() == {"http_failed": 10 * WAKES_PER_TURN}
+        assert turns.events.total() == 10 * WAKES_PER_TURN
+        assert turns.most <= WAKES_PER_TURN
 
 
 async def test_a_client_that_comes_and_goes_does_not_fill_the_log(

@@ -21,7 +21,7 @@ from derp.errors import (
 )
 from derp.http.message import BadRequest
 from derp.log import Coalescer
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.relay.pending import PendingConnections
 from derp.service.accept import TRY_LINES, TRY_LINES_BURST, Acceptor, try_lines
 from derp.session.state import RelayState

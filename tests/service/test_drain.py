@@ -27,11 +27,11 @@ async def test_whoever_gets_the_number_of_a_closed_listener_can_lend_it() -> Non
         ours, theirs = socket.socketpair()
         with ours, theirs:
             assert ours.fileno() in numbers
-            poller.under_way += 1
+            poller.busy_tasks += 1
             with trio.move_on_after(0) as scope:
-                await poller.lend(ours.fileno(), lambda: True, lambda _: None)
+                await poller.register(ours.fileno(), lambda: True, lambda _: None)
             assert scope.cancelled_caught
-            poller.under_way -= 1
+            poller.busy_tasks -= 1
 
 
 async def test_relays_are_told_to_come_back_soon_and_clients_to_spread_out(

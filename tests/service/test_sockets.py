@@ -84,7 +84,7 @@ def test_stun_may_have_an_address_of_its_own(of_stun: str, hosts: list[str], sta
 
 
 @pytest.fixture
-def handed_over(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
+def note_send_from(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
     """What systemd holds: TCP on one address, UDP on another."""
     tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -102,17 +102,17 @@ def asked_for(handed: Inherited, of_stun: str) -> Config:
 
 @pytest.mark.parametrize("of_stun", ["", "127.0.0.2", "*"])
 def test_systemd_may_hold_a_socket_for_stun_on_another_address(
-    of_stun: str, handed_over: Inherited, stack: Open
+    of_stun: str, note_send_from: Inherited, stack: Open
 ) -> None:
-    (opened,) = sockets.open_all(asked_for(handed_over, of_stun), stack)
+    (opened,) = sockets.open_all(asked_for(note_send_from, of_stun), stack)
     assert [sock.getsockname()[0] for sock in opened.stun] == ["127.0.0.2"]
 
 
 def test_a_socket_of_systemds_for_stun_on_a_wrong_address(
-    handed_over: Inherited, stack: Open
+    note_send_from: Inherited, stack: Open
 ) -> None:
     with pytest.raises(StartError, match=r"hands over a socket on UDP 127\.0\.0\.2:\d+, which"):
-        sockets.open_all(asked_for(handed_over, "127.0.0.3"), stack)
+        sockets.open_all(asked_for(note_send_from, "127.0.0.3"), stack)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

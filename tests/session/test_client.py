@@ -520,12 +520,12 @@ async def test_a_read_full_of_tiny_frames_is_acted_on_in_several_turns(
     flooder, other = await relay.login(), await relay.login()
     payloads = {0x7F: [b""], PING: [b"12345678"], SEND: [ABSENT, other.key]}[kind]
     flood = b"".join(frame(kind, payloads[n % len(payloads)]) for n in range(5000))
-    next_run = trains.next_run
+    next_train = trains.next_train
     with counted_turns() as turns:
 
         def noted(*arguments: Any) -> Any:
             turns.note()
-            return next_run(*arguments)
+            return next_train(*arguments)
 
         monkeypatch.setattr(trains, "next_run", noted)
         # A frame at the end of it has not all come.

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from derp.errors import WatcherTooSlow, WriteTimeout
-from derp.net.transport import Endpoint
-from derp.relay.presencequeue import UPDATES_AT_ONCE
+from derp.net.address import Endpoint
+from derp.relay.presencequeue import MAX_FRAMES_TAKEN
 from derp.session.client import UPDATES_BEHIND, Client
 from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, MemoryTransport
@@ -289,7 +289,7 @@ async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, rela
         there = await storm(relay, 1000, keys)
         for watcher in relay.state.watchers:
             send_queue = watcher.send_queue
-            most = max(most, 0 if send_queue is None else len(send_queue.updates or ()))
+            most = max(most, 0 if send_queue is None else len(send_queue.presence or ()))
         await trio.testing.wait_all_tasks_blocked()
         readers.cancel_scope.cancel()
     assert most > 10
@@ -415,10 +415,10 @@ async def test_others_have_their_turn_while_a_fast_watcher_is_told_of_all(
     flush = MemoryTransport.flush
 
     async def flush_as_sockets_do(end: MemoryTransport) -> None:
-        if end.unsent:
+        if end.buffered:
             await flush(end)
 
-    count = 3 * UPDATES_AT_ONCE
+    count = 3 * MAX_FRAMES_TAKEN
     for _ in range(count):
         await relay.login()
     watcher = await relay.mesh_login()
@@ -431,7 +431,7 @@ async def test_others_have_their_turn_while_a_fast_watcher_is_told_of_all(
         await trio.lowlevel.checkpoint()
         turns.append(len(made) - before)
     # Two pieces, where it was first in its turn of tasks and then last.
-    assert max(turns) <= 2 * UPDATES_AT_ONCE
+    assert max(turns) <= 2 * MAX_FRAMES_TAKEN
 
 
 async def test_a_watcher_that_is_too_far_behind_is_ended(

@@ -114,7 +114,7 @@ async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock:
 
 async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_clock: Clock) -> None:
     async with running(with_memory(MIB)) as relay:
-        piece = relay.state.memory.piece
+        piece = relay.state.memory.write_size
         mesh_peer, sender = await relay.mesh_login(), await relay.login()
         slow, other = await relay.login(capacity=100), await relay.login(capacity=100)
         await send(relay, sender, slow, 500, 100)
@@ -122,14 +122,14 @@ async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_cloc
         await mesh_peer.ping()
         for peer in (slow, other):
             found = connection(relay, peer)
-            assert found.transport.unsent < piece < 10_000
+            assert found.transport.buffered < piece < 10_000
             assert found.send_queue is not None
             assert found.send_queue._packets.held > 100 * 500 - piece
         taken = 0
         while taken < 90:
             await slow.receive_packet()
             taken += 1
-            assert connection(relay, slow).transport.unsent <= piece + 600
+            assert connection(relay, slow).transport.buffered <= piece + 600
 
 
 async def test_who_holds_most_of_what_cannot_be_dropped_is_ended(autojump_clock: Clock) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from derp.metrics import Metrics
+from derp.net.address import Endpoint
 from derp.net.tcp import TCPTransport
-from derp.net.transport import Endpoint
 from derp.session import timers
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("127.0.0.1", 50000)

@@ -11,12 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stun import message
-from stun.batch import CAPACITY, HEAD, HEAD_AT, IPV4, IPV6, REST, ROW, Batch, Family, runs
+from stun.batch import (
+    CAPACITY,
+    HEAD,
+    HEAD_AT,
+    IPV4,
+    IPV6,
+    OVERFLOW,
+    ROW,
+    Batch,
+    Family,
+    answered_ranges,
+)
 
 BATCHES = {4: Batch(IPV4), 6: Batch(IPV6)}
 """Kept from example to example, so that what an earlier batch left is there to be found."""
 
-LONGEST = HEAD + REST
+LONGEST = HEAD + OVERFLOW
 
 
 @attrs.frozen
@@ -45,11 +56,11 @@ class Datagram:
 def receive(batch: Batch, datagrams: list[Datagram]) -> list[bytes | None]:
     """Put datagrams into a batch as the kernel does; return the responses."""
     for row, datagram in enumerate(datagrams):
-        at, rest, name = row * ROW + HEAD_AT, row * REST, row * batch.family.name_row
+        at, rest, name = row * ROW + HEAD_AT, row * OVERFLOW, row * batch.family.sockaddr_row
         head, tail = datagram.data[:HEAD], datagram.data[HEAD:LONGEST]
         batch.rows[at : at + len(head)] = head
-        batch.rests[rest : rest + len(tail)] = tail
-        batch.names[name : name + len(datagram.name)] = datagram.name
+        batch.overflow[rest : rest + len(tail)] = tail
+        batch.sockaddrs[name : name + len(datagram.name)] = datagram.name
     answered = batch.answer([len(datagram.data) for datagram in datagrams])
     length = batch.family.response_length
     return [
@@ -170,7 +181,7 @@ def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
 @settings(deadline=None)
 @given(answered=st.lists(st.booleans()))
 def test_runs_are_the_answered_rows(answered: list[bool]) -> None:
-    found = [*runs(answered)]
+    found = [*answered_ranges(answered)]
     rows = [row for first, stop in found for row in range(first, stop)]
     assert rows == [row for row, yes in enumerate(answered) if yes]
     for (_, stop), (first, _) in itertools.pairwise(found):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stun.batch import CAPACITY, HEAD, HEAD_AT, IPV4, REST, ROW, Batch
+from stun.batch import CAPACITY, HEAD, HEAD_AT, IPV4, OVERFLOW, ROW, Batch
 from stun.mmsg import BatchSocket, ask_for_destination
 
 LOCALHOST = "127.0.0.1"
@@ -40,20 +40,20 @@ def test_receives_into_the_rows_and_what_is_longer_behind(
         client.send(datagram)
     assert batch_socket.receive() == [5, 1024, 0]
     assert batch.rows[HEAD_AT : HEAD_AT + 5] == short
-    row, rest = ROW + HEAD_AT, REST
-    assert batch.rows[row : row + HEAD] + batch.rests[rest : rest + 1024 - HEAD] == long
+    row, rest = ROW + HEAD_AT, OVERFLOW
+    assert batch.rows[row : row + HEAD] + batch.overflow[rest : rest + 1024 - HEAD] == long
     port = client.getsockname()[1].to_bytes(2, "big")
     for at in range(3):
-        assert batch.names[at * 16 + 2 :][:6] == port + socket.inet_aton(LOCALHOST)
+        assert batch.sockaddrs[at * 16 + 2 :][:6] == port + socket.inet_aton(LOCALHOST)
 
 
 def test_tells_the_whole_length_of_what_does_not_fit(
     server: socket.socket, client: socket.socket
 ) -> None:
     batch_socket = BatchSocket(server, Batch(IPV4))
-    for length in (HEAD + REST, HEAD + REST + 1, 65507):
+    for length in (HEAD + OVERFLOW, HEAD + OVERFLOW + 1, 65507):
         client.send(bytes(length))
-    assert batch_socket.receive() == [HEAD + REST, HEAD + REST + 1, 65507]
+    assert batch_socket.receive() == [HEAD + OVERFLOW, HEAD + OVERFLOW + 1, 65507]
 
 
 def test_receives_whatever_lengths_the_kernel_left_before(
@@ -62,10 +62,10 @@ def test_receives_whatever_lengths_the_kernel_left_before(
     batch = Batch(IPV4)
     batch_socket = BatchSocket(server, batch)
     header = batch_socket._incoming[0].header
-    header.name_length = header.control_length = 0
+    header.sockaddr_length = header.control_length = 0
     client.send(b"x")
     assert batch_socket.receive() == [1]
-    assert batch.names[4:8] == socket.inet_aton(LOCALHOST)
+    assert batch.sockaddrs[4:8] == socket.inet_aton(LOCALHOST)
     assert socket.inet_aton(LOCALHOST) in batch_socket._controls
 
 
@@ -102,7 +102,7 @@ def test_sends_up_to_the_row_that_does_not_go(
     assert len(batch_socket.receive()) == 3
     # Port 0 can't be sent to; nor may a socket send to the broadcast address unasked.
     address = LOCALHOST if port == 0 else "255.255.255.255"
-    batch.names[18:24] = port.to_bytes(2, "big") + socket.inet_aton(address)
+    batch.sockaddrs[18:24] = port.to_bytes(2, "big") + socket.inet_aton(address)
     assert batch_socket.send(0, 3) == 1
     with pytest.raises(OSError, match="Invalid argument" if port == 0 else "Permission") as caught:
         batch_socket.send(1, 3)

@@ -17,11 +17,11 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from stun import lookout, message, server
+from stun import message, proxy_detector, server
 from stun.batch import CAPACITY, Batch
 from stun.message import MappedAddress
 from stun.mmsg import BatchSocket
-from stun.proxied import REQUESTS, SPREAD
+from stun.proxy_signs import REQUESTS, SPREAD
 from stun.server import Stats, open_sockets, serve
 from tests.stun.routes import ipv4_route
 
@@ -245,7 +245,7 @@ async def test_a_request_from_port_0_is_not_answered(monkeypatch: pytest.MonkeyP
     def receive_and_forge(self: BatchSocket) -> list[int]:
         lengths = receive(self)
         if not forged:
-            self._batch.names[2:4] = bytes(2)
+            self._batch.sockaddrs[2:4] = bytes(2)
             forged.append(lengths)
         return lengths
 
@@ -366,11 +366,11 @@ async def test_warns_of_what_hides_the_clients(
 
     def first_sender(self: Batch) -> tuple[bytes, bytes]:
         looked_at.append(0)
-        return ip_address(gateway).packed, bytes(self.names[2:4])
+        return ip_address(gateway).packed, bytes(self.sockaddrs[2:4])
 
     monkeypatch.setattr(Batch, "first_sender", first_sender)
-    monkeypatch.setattr(lookout, "PROC_NET", tmp_path)
-    monkeypatch.setattr(lookout, "CONTAINERS", ())
+    monkeypatch.setattr(proxy_detector, "PROC_NET", tmp_path)
+    monkeypatch.setattr(proxy_detector, "CONTAINERS", ())
     (tmp_path / "route").write_bytes(ipv4_route(gateway))
     stats = Stats()
     async with (

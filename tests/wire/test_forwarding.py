@@ -25,10 +25,10 @@ def first(data: bytes) -> forwarding.Forwarded:
 
 
 def test_the_layout_is_that_of_the_original() -> None:
-    run = recv_packet(A, b"hi")
-    made = forwarding.forward_frames(memoryview(run), 1, B)
+    train = recv_packet(A, b"hi")
+    made = forwarding.forward_frames(memoryview(train), 1, B)
     assert made == bytes.fromhex("0a 00000042" + A.hex() + B.hex() + "6869")
-    assert first(made) == (len(made), A, B, 1, run, False)
+    assert first(made) == (len(made), A, B, 1, train, False)
 
 
 packets = st.one_of(
@@ -42,30 +42,30 @@ packets = st.one_of(
 def test_a_run_becomes_a_forward_frame_for_each_packet(
     sent: list[bytes], destination: bytes, behind: bytes
 ) -> None:
-    run = memoryview(b"".join(recv_packet(A, packet) for packet in sent) + behind)
-    before = bytes(run)
-    made = forwarding.forward_frames(run, len(sent), destination)
+    train = memoryview(b"".join(recv_packet(A, packet) for packet in sent) + behind)
+    before = bytes(train)
+    made = forwarding.forward_frames(train, len(sent), destination)
     assert made == b"".join(forward(A, destination, packet) for packet in sent)
-    assert run == before
+    assert train == before
 
 
 def test_the_largest_packet_is_forwarded_and_one_more_byte_is_refused() -> None:
     packet = bytes(range(256)) * 256
     made = forwarding.forward_frames(memoryview(recv_packet(A, packet)), 1, B)
     assert made == forward(A, B, packet)
-    assert trains.next_run(bytearray(made), 0, len(made), C, True)[:2] == (0x0A, len(made))
+    assert trains.next_train(bytearray(made), 0, len(made), C, True)[:2] == (0x0A, len(made))
     assert first(made)[3:] == (1, recv_packet(A, packet), False)
     wrong = bytearray(forward(A, B, bytes(65537)))
     with pytest.raises(ProtocolViolation, match="of 65601 bytes, expected 64 to 65600"):
-        trains.next_run(wrong, 0, len(wrong), C, True)
+        trains.next_train(wrong, 0, len(wrong), C, True)
 
 
 def test_packets_that_belong_together_stay_together_whatever_their_sizes() -> None:
     sent = [b"a" * 10] * 3 + [b"b" * 2000, b"c" * 10, b"d" * 20, b"e" * 10, b"f" * 2000, b""]
     data = b"".join(forward(A, B, packet) for packet in sent)
-    run = b"".join(recv_packet(A, packet) for packet in sent)
-    assert first(data) == (len(data), A, B, 9, run, False)
-    assert forwarding.forward_frames(memoryview(run), 9, B) == data
+    train = b"".join(recv_packet(A, packet) for packet in sent)
+    assert first(data) == (len(data), A, B, 9, train, False)
+    assert forwarding.forward_frames(memoryview(train), 9, B) == data
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,24 @@ def test_packets_that_belong_together_stay_together_whatever_their_sizes() -> No
 )
 def test_a_run_ends_before_what_does_not_belong_to_it(other: bytes) -> None:
     together = forward(A, B, b"a" * 100) * 2
-    run = recv_packet(A, b"a" * 100) * 2
-    assert first(together + other) == (len(together), A, B, 2, run, False)
+    train = recv_packet(A, b"a" * 100) * 2
+    assert first(together + other) == (len(together), A, B, 2, train, False)
 
 
 def test_a_run_of_disco_packets_ends_before_another_packet() -> None:
     disco = forward(A, B, DISCO_MAGIC + bytes(94)) * 2
     for other in (forward(A, B, bytes(100)), forward(A, B, DISCO_MAGIC + bytes(55))):
-        stop, _, _, count, run, is_disco = first(disco + other)
+        stop, _, _, count, train, is_disco = first(disco + other)
         assert (stop, count, is_disco) == (len(disco), 2, True)
-        assert run == recv_packet(A, DISCO_MAGIC + bytes(94)) * 2
+        assert train == recv_packet(A, DISCO_MAGIC + bytes(94)) * 2
 
 
 def test_a_run_is_bounded() -> None:
     one = forward(A, B, bytes(1400))
-    stop, _, _, count, run, _ = first(one * 200)
-    assert trains.MAX_RUN - len(one) < stop <= trains.MAX_RUN
+    stop, _, _, count, train, _ = first(one * 200)
+    assert trains.MAX_TRAIN - len(one) < stop <= trains.MAX_TRAIN
     assert count == stop // len(one)
-    assert run == recv_packet(A, bytes(1400)) * count
+    assert train == recv_packet(A, bytes(1400)) * count
     for most, expected in ((1, 1), (len(one) * 2 - 1, 1), (len(one) * 7, 7)):
         found = forwarding.next_forwarded(one * 200, 0, len(one) * 200, most)
         assert found[0] == expected * len(one)
@@ -141,18 +141,18 @@ def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
         start, end = 0, len(buffer)
         while start < end:
             try:
-                what, stop, _, _ = trains.next_run(buffer, start, end, D, True)
+                what, stop, _, _ = trains.next_train(buffer, start, end, D, True)
             except ConnectionEnd:
                 return found, True
             if what == trains.INCOMPLETE:
                 break
             assert what == FrameType.FORWARD_PACKET
             once = stop
-            stop, source, destination, count, run, disco = forwarding.next_forwarded(
+            stop, source, destination, count, train, disco = forwarding.next_forwarded(
                 buffer, start, end
             )
             assert stop >= once
-            unpacked = unpack(run, source)
+            unpacked = unpack(train, source)
             assert len(unpacked) == count
             assert {looks_like_disco(packet) for packet in unpacked} == {disco}
             found += [(source, destination, packet) for packet in unpacked]
@@ -161,13 +161,13 @@ def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
     return found, False
 
 
-def unpack(run: bytes, source: bytes) -> list[bytes]:
+def unpack(train: bytes, source: bytes) -> list[bytes]:
     found = []
-    while run:
-        kind, length = struct.unpack(">BI", run[:5])
-        assert (kind, run[5:37]) == (FrameType.RECV_PACKET, source)
-        found.append(run[37 : 5 + length])
-        run = run[5 + length :]
+    while train:
+        kind, length = struct.unpack(">BI", train[:5])
+        assert (kind, train[5:37]) == (FrameType.RECV_PACKET, source)
+        found.append(train[37 : 5 + length])
+        train = train[5 + length :]
     return found
 
 
@@ -196,4 +196,4 @@ def test_forwarded_packets_a_byte_at_a_time(data: bytes) -> None:
 
 def test_without_the_mesh_key_the_header_is_enough_to_refuse() -> None:
     with pytest.raises(NotPermitted, match="FORWARD_PACKET frame from a client without"):
-        trains.next_run(bytearray(struct.pack(">BI", 0x0A, 64)), 0, 5, D)
+        trains.next_train(bytearray(struct.pack(">BI", 0x0A, 64)), 0, 5, D)

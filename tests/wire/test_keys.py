@@ -42,13 +42,13 @@ def test_go_keys(private: str, public: str, short: str):
     assert key.secret_text() == private
     assert keys.node_public_text(key.public) == public
     assert keys.parse_node_public(public) == key.public
-    assert keys.short(key.public) == short
+    assert keys.short_key(key.public) == short
 
 
 def test_short_form_of_odd_keys():
-    assert keys.short(bytes(32)) == ""
-    assert keys.short(b"\xff" * 32) == "[/////]"
-    assert keys.short(bytes(4) + b"\xff" * 28) == "[AAAAA]"
+    assert keys.short_key(bytes(32)) == ""
+    assert keys.short_key(b"\xff" * 32) == "[/////]"
+    assert keys.short_key(bytes(4) + b"\xff" * 28) == "[AAAAA]"
 
 
 @given(st.binary(min_size=32, max_size=32))
@@ -58,7 +58,7 @@ def test_public_text_round_trip(raw: bytes):
     assert keys.parse_node_public(text) == raw
     assert keys.parse_node_public("nodekey:" + raw.hex().upper()) == raw
     if any(raw):
-        assert keys.short(raw)[1:-1] == base64.standard_b64encode(raw)[:5].decode()
+        assert keys.short_key(raw)[1:-1] == base64.standard_b64encode(raw)[:5].decode()
 
 
 @given(raw_keys)

@@ -57,7 +57,9 @@ def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object,
         skip -= start
         while start < end:
             try:
-                what, stop, destination, packets = trains.next_run(buffer, start, end, SOURCE, mesh)
+                what, stop, destination, packets = trains.next_train(
+                    buffer, start, end, SOURCE, mesh
+                )
             except ConnectionEnd:
                 return events, True
             if what == trains.INCOMPLETE:
@@ -75,16 +77,18 @@ def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object,
     return events, False
 
 
-def unpack_run(run: bytes, destination: bytes, what: int, packets: int) -> list[tuple[object, ...]]:
+def unpack_run(
+    train: bytes, destination: bytes, what: int, packets: int
+) -> list[tuple[object, ...]]:
     found = []
-    while run:
-        kind, length = struct.unpack(">BI", run[:5])
+    while train:
+        kind, length = struct.unpack(">BI", train[:5])
         assert kind == FrameType.RECV_PACKET
-        assert run[5:37] == SOURCE
-        packet = run[37 : 5 + length]
+        assert train[5:37] == SOURCE
+        packet = train[37 : 5 + length]
         assert looks_like_disco(packet) is (what == trains.DISCO)
         found.append(("packet", destination, packet))
-        run = run[5 + length :]
+        train = train[5 + length :]
     assert len(found) == packets
     return found
 
@@ -165,7 +169,7 @@ def send(key: bytes, packet: bytes) -> bytes:
 
 
 def first_run(data: bytes) -> tuple[int, int, bytes, int]:
-    return trains.next_run(bytearray(data), 0, len(data), SOURCE)
+    return trains.next_train(bytearray(data), 0, len(data), SOURCE)
 
 
 def test_frames_to_one_destination_are_one_run_whatever_their_sizes() -> None:
@@ -188,16 +192,16 @@ def test_a_run_ends_before_a_disco_packet_of_the_same_size() -> None:
 def test_a_run_ends_before_an_illegal_frame_which_then_raises() -> None:
     good = send(KEYS[1], b"good")
     data = bytearray(good + frame(FrameType.SEND_PACKET, bytes(3)))
-    assert trains.next_run(data, 0, len(data), SOURCE) == (trains.PACKETS, len(good), KEYS[1], 1)
+    assert trains.next_train(data, 0, len(data), SOURCE) == (trains.PACKETS, len(good), KEYS[1], 1)
     with pytest.raises(ProtocolViolation, match="SEND_PACKET frame of 3 bytes, expected 32 to"):
-        trains.next_run(data, len(good), len(data), SOURCE)
+        trains.next_train(data, len(good), len(data), SOURCE)
 
 
 def test_a_run_is_bounded() -> None:
     one = send(KEYS[1], bytes(1400))
     what, stop, _, count = first_run(one * 200)
     assert what == trains.PACKETS
-    assert trains.MAX_RUN - len(one) < stop <= trains.MAX_RUN
+    assert trains.MAX_TRAIN - len(one) < stop <= trains.MAX_TRAIN
     assert count == stop // len(one)
 
 
@@ -205,7 +209,7 @@ def test_a_run_may_be_bounded_to_less_but_has_a_frame_at_least() -> None:
     one, short = send(KEYS[1], bytes(1400)), send(KEYS[1], b"short")
     data = one * 3 + short * 100 + one
     for most in (1, len(one), len(one) + 1, 3 * len(one) - 1, 3 * len(one) + 50):
-        what, stop, _, count = trains.next_run(bytearray(data), 0, len(data), SOURCE, False, most)
+        what, stop, _, count = trains.next_train(bytearray(data), 0, len(data), SOURCE, False, most)
         room = max(most, len(one))
         in_first, rest = min(3, room // len(one)), max(0, room - 3 * len(one))
         assert (what, count) == (trains.PACKETS, in_first + rest // len(short))
@@ -222,16 +226,16 @@ def test_the_largest_packet_passes_and_one_more_byte_does_not() -> None:
 def test_what_is_incomplete_is_not_touched() -> None:
     data = bytearray(send(KEYS[1], b"whole") + send(KEYS[1], b"cut off")[:-1])
     before = bytes(data)
-    what, stop, _, count = trains.next_run(data, 0, len(data), SOURCE)
+    what, stop, _, count = trains.next_train(data, 0, len(data), SOURCE)
     assert (what, count) == (trains.PACKETS, 1)
     assert data[stop:] == before[stop:]
-    assert trains.next_run(data, stop, len(data), SOURCE) == (trains.INCOMPLETE, stop, b"", 0)
+    assert trains.next_train(data, stop, len(data), SOURCE) == (trains.INCOMPLETE, stop, b"", 0)
 
 
 def test_bytes_behind_the_end_are_not_looked_at() -> None:
     one = send(KEYS[1], b"packet")
     data = bytearray(one * 2)
-    assert trains.next_run(data, 0, len(one) + 10, SOURCE)[:2] == (trains.PACKETS, len(one))
+    assert trains.next_train(data, 0, len(one) + 10, SOURCE)[:2] == (trains.PACKETS, len(one))
     assert data[len(one) :] == one
 
 

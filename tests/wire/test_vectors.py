@@ -95,7 +95,7 @@ def test_gos_packets_become_what_go_makes_of_them(data: str, _meaning: dict[str,
     buffer = bytearray.fromhex(data)
     packet = bytes(buffer[37:])
     source = bytes.fromhex(KEYS["alice"]["public"])
-    _, stop, destination, count = trains.next_run(buffer, 0, len(buffer), source)
+    _, stop, destination, count = trains.next_train(buffer, 0, len(buffer), source)
     assert (stop, count) == (len(buffer), 1)
     assert destination.hex() == data[10:74]
     assert buffer == recv_packet(source, packet)
@@ -110,5 +110,5 @@ def test_our_packets_are_gos(data: str, _meaning: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("data", "_meaning"), [*recorded("Ping"), *recorded("NotePreferred")])
 def test_gos_control_frames_are_whole_frames(data: str, _meaning: dict[str, Any]) -> None:
     buffer = bytearray.fromhex(data)
-    assert trains.next_run(buffer, 0, len(buffer), bytes(32)) == (buffer[0], len(buffer), b"", 0)
+    assert trains.next_train(buffer, 0, len(buffer), bytes(32)) == (buffer[0], len(buffer), b"", 0)
     assert buffer[0] in (FrameType.PING, FrameType.NOTE_PREFERRED)

@@ -59,9 +59,9 @@ def unpacked(chunks: list[bytes]) -> tuple[bytes, bytes | None, Ending | None, b
         # What lies behind is another connection's, and stays as it is.
         buffer = memoryview(bytearray(chunk + b"behind"))
         result = unpacker.unpack(buffer, len(chunk))
-        assert result.size <= result.taken <= len(chunk)
+        assert result.size <= result.consumed <= len(chunk)
         assert buffer[len(chunk) :] == b"behind"
-        assert result.ending is not None or result.taken == len(chunk)
+        assert result.ending is not None or result.consumed == len(chunk)
         payload += buffer[: result.size]
         ping = ping if result.ping is None else result.ping
         if result.ending is not None:
@@ -290,7 +290,7 @@ def test_so_many_frames_are_taken_at_a_time(frame: bytes, size: int, known: int)
         buffer = memoryview(bytearray(stream))
         result = unpacker.unpack(buffer, len(buffer))
         assert result.size == size * count
-        stream = stream[result.taken :]
+        stream = stream[result.consumed :]
     assert not stream
     assert unpacker.in_frame
 

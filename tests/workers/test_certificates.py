@@ -22,7 +22,7 @@ from derp.certificates import renewal
 from derp.certificates.plan import OnDemand, Plan
 from derp.certificates.served import ByACME, Certificate
 from derp.certificates.tasks import Certificates, load
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
 from derp.workers.certificates import CertificatesForWorkers, WorkerCertificates, follow

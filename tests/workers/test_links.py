@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from derp.errors import ClosedByMesh, LoginRefused, NotPermitted
 from derp.mesh.link import QUIET
 from derp.metrics import DropReason, Metrics
-from derp.net.transport import Endpoint
+from derp.net.address import Endpoint
 from derp.session.client import UPDATES_BEHIND
 from tests.memory_transport import CLIENT, memory_pair
 from tests.peers import (

@@ -63,7 +63,7 @@ class House:
                     connections.start_soon(keeper.run)
                 yield Relay(state, connections), keepers
                 connections.cancel_scope.cancel()
-            assert state.poller.under_way == 0
+            assert state.poller.busy_tasks == 0
             nursery.cancel_scope.cancel()
 
     def close(self) -> None:

@@ -429,7 +429,7 @@ async def test_keys_that_another_worker_has_as_well_are_repeated(
         link = cast("Any", object())
         for key in (once.key, twice.key, B):
             relay.hub.add_sibling(key, link, claim)
-        assert (once.key in relay.hub.yielded) is (claim == NEWER)
+        assert (once.key in relay.hub.passive) is (claim == NEWER)
         found = take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS()))
         assert found.repeated == {once.key: 1, twice.key: 2}
         for key in (once.key, twice.key, B):

@@ -9,8 +9,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from derp.errors import ConnectionEnd, NoLink
+from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
-from derp.net.transport import Endpoint, Transport
+from derp.net.transport import Transport
 from derp.session import serve
 from derp.session.state import RelayState
 from derp.workers.links import FIRST, LONGEST, SiblingKeeper
@@ -106,6 +107,6 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
             nursery.cancel_scope.cancel()
         for relay in relays:
             assert not relay.hub.siblings.best
-            assert not relay.hub.yielded
+            assert not relay.hub.passive
             assert not relay.state.siblings
             assert not relay.state.sibling_watchers

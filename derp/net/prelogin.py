@@ -3,7 +3,7 @@
 Why: a stranger's next step (a part of the TLS handshake, a page, the login, the end) takes up to a
 millisecond, and Trio lets everybody go on in one turn who can. Whatever many strangers do at once,
 to come, to speak or to leave, a client's packet would wait for all of them. Here it waits for
-WAKES of them, and the strangers wait for each other, first come, first served.
+WAKES_PER_TURN of them, and the strangers wait for each other, first come, first served.
 
 How it works: an epoll of its own, which Trio sees as one descriptor. It is asked for a few of the
 sockets that are readable, as often as there is a turn. A socket is armed for one event at a time.
@@ -17,11 +17,11 @@ from typing import Any, Final, NoReturn
 
 import trio
 
-WAKES: Final = 8
+WAKES_PER_TURN: Final = 8
 """Connections that go on in one turn."""
 
 
-class Lobby:
+class PreLoginScheduler:
     """Wakes those who wait in it, a few at a time, while `run` runs."""
 
     def __init__(self) -> None:
@@ -30,13 +30,13 @@ class Lobby:
         self._waiting: dict[int, trio.lowlevel.Task | None] = {}
         # Those who can go on, the first to be woken first.
         self._ready: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
-        self._asleep: trio.CancelScope | None = None
+        self._sleep_scope: trio.CancelScope | None = None
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while one of the sockets is."""
         return self._epoll.fileno()
 
-    async def readable(self, fd: int) -> None:
+    async def wait_readable(self, fd: int) -> None:
         """Wait until `fd` is readable, and then for a turn; or until it is forgotten.
 
         Where the kernel has no room for another watch, Trio waits.
@@ -45,7 +45,7 @@ class Lobby:
             self._arm(fd)
         except OSError:
             await trio.lowlevel.wait_readable(fd)
-            await self.turn()
+            await self.wait_turn()
             return
         self._waiting[fd] = task = trio.lowlevel.current_task()
 
@@ -63,12 +63,12 @@ class Lobby:
         else:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Wait for a turn: who has more to do, and has done some of it, lets others go first."""
         task = trio.lowlevel.current_task()
         self._ready[task] = None
-        if self._asleep is not None:
-            self._asleep.cancel()
+        if self._sleep_scope is not None:
+            self._sleep_scope.cancel()
 
         def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
             del self._ready[task]
@@ -91,15 +91,15 @@ class Lobby:
             if self._ready:
                 await trio.lowlevel.checkpoint()
             else:
-                with trio.CancelScope() as self._asleep:
+                with trio.CancelScope() as self._sleep_scope:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._asleep = None
-            self._wake_few()
+                self._sleep_scope = None
+            self._wake_next()
 
-    def _wake_few(self) -> None:
-        for fd, _ in self._epoll.poll(0, WAKES):
+    def _wake_next(self) -> None:
+        for fd, _ in self._epoll.poll(0, WAKES_PER_TURN):
             if (task := self._waiting.get(fd)) is not None:
                 self._waiting[fd] = None
                 self._ready[task] = None
-        for _ in range(min(WAKES, len(self._ready))):
+        for _ in range(min(WAKES_PER_TURN, len(self._ready))):
             trio.lowlevel.reschedule(self._ready.popitem(last=False)[0])

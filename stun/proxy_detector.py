@@ -1,7 +1,7 @@
 """Looks at who asks on a socket, until it is clear whether something hides where clients are.
 
-What the signs are is in `stun.proxied`. On most machines the first request from elsewhere ends the
-look, so that it costs nothing afterwards.
+What the signs are is in `stun.proxy_signs`. On most machines the first request from elsewhere ends
+the look, so that it costs nothing afterwards.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from stun.proxied import Finding, Watch, ipv4_gateways, ipv6_gateways, is_loopback
+from stun.proxy_signs import Finding, Watch, ipv4_gateways, ipv6_gateways, is_loopback
 
 PROC_NET: Final = Path("/proc/net")
 CONTAINERS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -24,14 +24,14 @@ _DISCARD: Final = 9
 logger = logging.getLogger("derper.stun")
 
 
-class Lookout:
+class ProxyDetector:
     """The look at one socket."""
 
     def __init__(self) -> None:
         self._watch: Watch | None = None
-        self._whose = ""
+        self._described = ""
 
-    async def look(self, address: bytes, port: bytes) -> bool:
+    async def observe(self, address: bytes, port: bytes) -> bool:
         """Take note of a request that was answered; return whether to go on looking.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if all clients are
@@ -40,11 +40,11 @@ class Lookout:
         if is_loopback(address):
             return True
         if self._watch is None:
-            begun = await trio.to_thread.run_sync(watch_for, address, abandon_on_cancel=True)
+            begun = await trio.to_thread.run_sync(choose_watch, address, abandon_on_cancel=True)
             if begun is None:
                 return False
-            self._watch, self._whose = begun
-        finding = self._watch.saw(address, port, trio.current_time())
+            self._watch, self._described = begun
+        finding = self._watch.observe(address, port, trio.current_time())
         if finding is Finding.PROXIED:
             logger.warning(
                 "STUN requests of different clients come from %s, %s: what passes them on "
@@ -52,12 +52,12 @@ class Lookout:
                 "reached directly; run the container in the host's network, or rootless with "
                 "pasta (README: behind NAT)",
                 ip_address(self._watch.address),
-                self._whose,
+                self._described,
             )
         return finding is Finding.UNSURE
 
 
-def watch_for(address: bytes) -> tuple[Watch, str] | None:
+def choose_watch(address: bytes) -> tuple[Watch, str] | None:
     """Decide by the first sender what to watch; return that and what it is. Blocks.
 
     None where nothing can be learned: it is a client's own address, and this is no container.

@@ -5,7 +5,7 @@ from typing import Any
 
 from stopwatch import Stopwatch, batches
 
-from derp.relay.queuememory import Pool
+from derp.relay.queuememory import MemoryBudget
 from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, SendQueue
 from derp.session.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
@@ -37,8 +37,8 @@ class Drops:
 def make_runs(count: int, packets: int) -> list[Run]:
     """Make `count` runs of `packets` each; no two packets are the same."""
     return [
-        (b"".join(numbered_frame(run * packets + n) for n in range(packets)), packets)
-        for run in range(count)
+        (b"".join(numbered_frame(train * packets + n) for n in range(packets)), packets)
+        for train in range(count)
     ]
 
 
@@ -96,15 +96,15 @@ def put_where_others_pay(packets: int, loops: int) -> float:
     watch = Stopwatch()
     for size in batches(loops, len(new)):
         drops = Drops()
-        pool: Pool[Any] = Pool()
-        outboxes = [SendQueue(drops, pool) for _ in range(MANY)]
+        budget: MemoryBudget[Any] = MemoryBudget()
+        outboxes = [SendQueue(drops, budget) for _ in range(MANY)]
         for send_queue in outboxes:
             put(send_queue, filling)
-        pool.limit = pool.held
+        budget.limit = budget.held
         watch.start()
         put(outboxes[0], new[:size])
         watch.stop()
-        assert pool.held <= pool.limit, "more is held than there may be"
+        assert budget.held <= budget.limit, "more is held than there may be"
         assert drops.packets >= size, f"{drops.packets} packets are dropped, not {size} or more"
     return watch.seconds
 

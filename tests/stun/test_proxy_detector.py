@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from stun import lookout
-from stun.lookout import Lookout, watch_for
-from stun.proxied import REQUESTS, SPREAD, Watch
+from stun import proxy_detector
+from stun.proxy_detector import ProxyDetector, choose_watch
+from stun.proxy_signs import REQUESTS, SPREAD, Watch
 from tests.stun.routes import IPV4_HEAD, ipv4_route, ipv6_route
 
 GATEWAY, GATEWAY6 = "203.0.113.1", "2001:db8:ffff::1"
@@ -23,17 +23,17 @@ THE_GATEWAY = "the default gateway of this machine"
 def _routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "route").write_bytes(IPV4_HEAD + ipv4_route(GATEWAY))
     (tmp_path / "ipv6_route").write_bytes(ipv6_route(GATEWAY6))
-    monkeypatch.setattr(lookout, "PROC_NET", tmp_path)
-    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path / "nothing",))
+    monkeypatch.setattr(proxy_detector, "PROC_NET", tmp_path)
+    monkeypatch.setattr(proxy_detector, "CONTAINERS", (tmp_path / "nothing",))
 
 
 @pytest.fixture
 def _container(_routes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path / "nothing", tmp_path / "route"))
+    monkeypatch.setattr(proxy_detector, "CONTAINERS", (tmp_path / "nothing", tmp_path / "route"))
 
 
 def whose(address: str) -> str | None:
-    found = watch_for(ip_address(address).packed)
+    found = choose_watch(ip_address(address).packed)
     if found is None:
         return None
     assert found[0] == Watch(ip_address(address).packed)
@@ -69,21 +69,21 @@ def test_addresses_of_others(address: str) -> None:
 
 
 def test_without_proc_there_is_no_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "CONTAINERS", (tmp_path,))
-    monkeypatch.setattr(lookout, "PROC_NET", tmp_path / "nothing")
+    monkeypatch.setattr(proxy_detector, "CONTAINERS", (tmp_path,))
+    monkeypatch.setattr(proxy_detector, "PROC_NET", tmp_path / "nothing")
     assert whose(GATEWAY) is None
     assert whose(GATEWAY6) is None
     assert whose("127.0.0.1") == OWN
 
 
-async def look(looker: Lookout, address: str, port: int) -> bool:
-    return await looker.look(ip_address(address).packed, port.to_bytes(2, "big"))
+async def observe(looker: ProxyDetector, address: str, port: int) -> bool:
+    return await looker.observe(ip_address(address).packed, port.to_bytes(2, "big"))
 
 
-async def two_clients(looker: Lookout, address: str, clock: MockClock) -> list[bool]:
+async def two_clients(looker: ProxyDetector, address: str, clock: MockClock) -> list[bool]:
     found = []
     for _ in range(REQUESTS):
-        found += [await look(looker, address, port) for port in (41641, 50001)]
+        found += [await observe(looker, address, port) for port in (41641, 50001)]
         clock.jump(SPREAD / (REQUESTS - 1))
     return found
 
@@ -93,7 +93,7 @@ async def two_clients(looker: Lookout, address: str, clock: MockClock) -> list[b
 async def test_clients_behind_the_gateway_are_warned_of_once(
     mock_clock: MockClock, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
-    found = await two_clients(Lookout(), address, mock_clock)
+    found = await two_clients(ProxyDetector(), address, mock_clock)
     assert found == [True] * (2 * REQUESTS - 1) + [False]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("derper.stun", logging.WARNING)
@@ -106,10 +106,10 @@ async def test_clients_behind_the_gateway_are_warned_of_once(
 
 @pytest.mark.usefixtures("_routes")
 async def test_an_address_of_others_ends_the_look(caplog: pytest.LogCaptureFixture) -> None:
-    assert not await look(Lookout(), "203.0.113.2", 1)
-    looker = Lookout()
-    assert await look(looker, GATEWAY, 1)
-    assert not await look(looker, "203.0.113.2", 1)
+    assert not await observe(ProxyDetector(), "203.0.113.2", 1)
+    looker = ProxyDetector()
+    assert await observe(looker, GATEWAY, 1)
+    assert not await observe(looker, "203.0.113.2", 1)
     assert not caplog.records
 
 
@@ -122,9 +122,9 @@ async def test_in_a_container_the_gateway_is_watched_beside_others(
 ) -> None:
     """As on Docker's bridge: its proxy passes on what comes over IPv6, and nothing else."""
     for first, second in ((direct, gateway), (gateway, direct)):
-        looker = Lookout()
-        assert await look(looker, first, 1)
-        assert await look(looker, second, 2)
+        looker = ProxyDetector()
+        assert await observe(looker, first, 1)
+        assert await observe(looker, second, 2)
         assert all(await two_clients(looker, direct, mock_clock))
         assert not caplog.records
         assert not all(await two_clients(looker, gateway, mock_clock))
@@ -137,12 +137,12 @@ async def test_in_a_container_the_gateway_is_watched_beside_others(
 async def test_loopback_counts_for_nothing(
     mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    looker = Lookout()
+    looker = ProxyDetector()
     for address in ("127.0.0.1", "127.0.0.2", "::1"):
         assert all(await two_clients(looker, address, mock_clock))
-    assert await look(looker, GATEWAY, 1)
-    assert await look(looker, "127.0.0.1", 1)
-    assert await look(looker, GATEWAY, 1)
+    assert await observe(looker, GATEWAY, 1)
+    assert await observe(looker, "127.0.0.1", 1)
+    assert await observe(looker, GATEWAY, 1)
     assert not caplog.records
 
 
@@ -151,12 +151,12 @@ async def test_an_address_is_looked_up_once_and_in_a_thread(
 ) -> None:
     asked = []
 
-    def watch_for(address: bytes) -> tuple[Watch, str]:
+    def choose_watch(address: bytes) -> tuple[Watch, str]:
         asked.append((address, threading.current_thread() is threading.main_thread()))
         return Watch(address), OWN
 
-    monkeypatch.setattr(lookout, "watch_for", watch_for)
-    looker = Lookout()
+    monkeypatch.setattr(proxy_detector, "choose_watch", choose_watch)
+    looker = ProxyDetector()
     for _ in range(3):
-        assert await look(looker, GATEWAY, 1)
+        assert await observe(looker, GATEWAY, 1)
     assert asked == [(ip_address(GATEWAY).packed, False)]

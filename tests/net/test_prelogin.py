@@ -10,22 +10,22 @@ import pytest
 import trio
 import trio.testing
 
-from derp.net.lobby import WAKES, Lobby
+from derp.net.address import Endpoint
+from derp.net.prelogin import WAKES_PER_TURN, PreLoginScheduler
 from derp.net.tcp import TCPTransport
-from derp.net.transport import Endpoint
 from tests.turns import Turns, counted_turns
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)
-MANY = 5 * WAKES
+MANY = 5 * WAKES_PER_TURN
 Sockets = Callable[[], tuple[socket.socket, trio.SocketStream]]
 
 
 @pytest.fixture
-async def lobby() -> AsyncIterator[Lobby]:
-    lobby = Lobby()
+async def scheduler() -> AsyncIterator[PreLoginScheduler]:
+    scheduler = PreLoginScheduler()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lobby.run)
-        yield lobby
+        nursery.start_soon(scheduler.run)
+        yield scheduler
         nursery.cancel_scope.cancel()
 
 
@@ -36,13 +36,13 @@ async def turns() -> AsyncIterator[Turns]:
 
 
 async def test_few_go_on_in_one_turn_the_first_one_first(
-    lobby: Lobby, sockets: Sockets, turns: Turns
+    scheduler: PreLoginScheduler, sockets: Sockets, turns: Turns
 ) -> None:
     pairs = [sockets() for _ in range(MANY)]
     order = []
 
     async def stranger(number: int) -> None:
-        await lobby.readable(pairs[number][0].fileno())
+        await scheduler.wait_readable(pairs[number][0].fileno())
         turns.note()
         order.append(number)
 
@@ -56,21 +56,23 @@ async def test_few_go_on_in_one_turn_the_first_one_first(
             while len(order) < MANY:
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    assert turns.most <= WAKES
+    assert turns.most <= WAKES_PER_TURN
     # Those of one turn are Trio's to order.
-    for first in range(0, MANY, WAKES):
-        assert set(order[first : first + WAKES]) == set(range(first, first + WAKES))
+    for first in range(0, MANY, WAKES_PER_TURN):
+        assert set(order[first : first + WAKES_PER_TURN]) == set(
+            range(first, first + WAKES_PER_TURN)
+        )
 
 
 async def test_who_has_more_to_do_waits_behind_who_has_just_come(
-    lobby: Lobby, sockets: Sockets, turns: Turns
+    scheduler: PreLoginScheduler, sockets: Sockets, turns: Turns
 ) -> None:
     ours, client = sockets()
     done: Counter[int] = Counter()
 
     async def busy(number: int) -> None:
         while True:
-            await lobby.turn()
+            await scheduler.wait_turn()
             turns.note()
             done[number] += 1
 
@@ -82,28 +84,30 @@ async def test_who_has_more_to_do_waits_behind_who_has_just_come(
                 await trio.lowlevel.checkpoint()
             await client.send_all(b"x")
             before = done.copy()
-            await lobby.readable(ours.fileno())
+            await scheduler.wait_readable(ours.fileno())
         nursery.cancel_scope.cancel()
-    assert turns.most <= WAKES
+    assert turns.most <= WAKES_PER_TURN
     assert max(done.values()) - min(done.values()) <= 1
     # It has waited for each of them once or twice.
     assert max(done[number] - before[number] for number in range(MANY)) <= 2
 
 
-async def test_one_alone_does_not_wait(lobby: Lobby, turns: Turns) -> None:
+async def test_one_alone_does_not_wait(scheduler: PreLoginScheduler, turns: Turns) -> None:
     await trio.testing.wait_all_tasks_blocked()
     before = turns.now
     for _ in range(10):
-        await lobby.turn()
+        await scheduler.wait_turn()
     assert turns.now - before < 50
 
 
-async def test_who_gives_up_leaves_nothing_behind(lobby: Lobby, sockets: Sockets) -> None:
+async def test_who_gives_up_leaves_nothing_behind(
+    scheduler: PreLoginScheduler, sockets: Sockets
+) -> None:
     ours, client = sockets()
     woken = []
 
     async def stranger() -> None:
-        await lobby.readable(ours.fileno())
+        await scheduler.wait_readable(ours.fileno())
         woken.append(client)
 
     for send_before in (False, True):
@@ -115,9 +119,9 @@ async def test_who_gives_up_leaves_nothing_behind(lobby: Lobby, sockets: Sockets
                     client.socket._sock.send(b"x")
                 scope.cancel()
     with trio.move_on_after(0):
-        await lobby.turn()
+        await scheduler.wait_turn()
     assert woken == []
-    assert not lobby._ready
+    assert not scheduler._ready
     await trio.testing.wait_all_tasks_blocked()
     # It is still readable, and can be waited for again.
     await stranger()
@@ -125,45 +129,45 @@ async def test_who_gives_up_leaves_nothing_behind(lobby: Lobby, sockets: Sockets
 
 
 async def test_who_gives_up_while_others_go_first(
-    lobby: Lobby, sockets: Sockets, turns: Turns
+    scheduler: PreLoginScheduler, sockets: Sockets, turns: Turns
 ) -> None:
     ours, client = sockets()
     await client.send_all(b"x")
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lobby.readable, ours.fileno())
+            nursery.start_soon(scheduler.wait_readable, ours.fileno())
             for _ in range(MANY):
-                nursery.start_soon(lobby.turn)
+                nursery.start_soon(scheduler.wait_turn)
             with trio.fail_after(20):
-                while lobby._waiting.get(ours.fileno(), ours) is not None:
+                while scheduler._waiting.get(ours.fileno(), ours) is not None:
                     await trio.lowlevel.checkpoint()
             # Its turn has not come.
-            assert len(lobby._ready) > WAKES
+            assert len(scheduler._ready) > WAKES_PER_TURN
             scope.cancel()
-    assert not lobby._ready
-    await lobby.turn()
+    assert not scheduler._ready
+    await scheduler.wait_turn()
 
 
-async def test_a_socket_that_is_forgotten(lobby: Lobby, sockets: Sockets) -> None:
+async def test_a_socket_that_is_forgotten(scheduler: PreLoginScheduler, sockets: Sockets) -> None:
     ours, client = sockets()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lobby.readable, ours.fileno())
+            nursery.start_soon(scheduler.wait_readable, ours.fileno())
             await trio.testing.wait_all_tasks_blocked()
             # Who waits for it is woken.
-            lobby.forget(ours.fileno())
-    lobby.forget(ours.fileno())
-    assert not lobby._waiting
+            scheduler.forget(ours.fileno())
+    scheduler.forget(ours.fileno())
+    assert not scheduler._waiting
     # Whoever has its number next waits anew.
     await client.send_all(b"x")
     with trio.fail_after(20):
-        await lobby.readable(ours.fileno())
+        await scheduler.wait_readable(ours.fileno())
 
 
 async def test_what_the_kernel_has_no_room_for_is_waited_for_all_the_same(
-    lobby: Lobby, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+    scheduler: PreLoginScheduler, sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoll = lobby._epoll
+    epoll = scheduler._epoll
 
     class Full:
         fileno, poll = epoll.fileno, epoll.poll
@@ -172,33 +176,35 @@ async def test_what_the_kernel_has_no_room_for_is_waited_for_all_the_same(
             raise OSError(errno.ENOSPC, "no space left on device")
 
     ours, client = sockets()
-    monkeypatch.setattr(lobby, "_epoll", Full())
+    monkeypatch.setattr(scheduler, "_epoll", Full())
     await client.send_all(b"x")
     with trio.fail_after(20):
-        await lobby.readable(ours.fileno())
-    lobby.forget(ours.fileno())
+        await scheduler.wait_readable(ours.fileno())
+    scheduler.forget(ours.fileno())
 
 
 async def test_a_transport_waits_there_until_it_is_read_through(
-    lobby: Lobby, sockets: Sockets
+    scheduler: PreLoginScheduler, sockets: Sockets
 ) -> None:
     ours, client = sockets()
     transport = TCPTransport(ours, THERE, HERE)
-    transport.lobby = lobby
+    transport.scheduler = scheduler
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transport.wait_readable)
         await trio.testing.wait_all_tasks_blocked()
-        assert ours.fileno() in lobby._waiting
+        assert ours.fileno() in scheduler._waiting
         await client.send_all(b"x")
     transport.abort()
-    assert not lobby._waiting
+    assert not scheduler._waiting
 
 
-async def test_its_descriptor_tells_of_those_who_can_go_on(lobby: Lobby, sockets: Sockets) -> None:
-    idle = Lobby()
+async def test_its_descriptor_tells_of_those_who_can_go_on(
+    scheduler: PreLoginScheduler, sockets: Sockets
+) -> None:
+    idle = PreLoginScheduler()
     ours, client = sockets()
     with trio.move_on_after(0):
-        await idle.readable(ours.fileno())
+        await idle.wait_readable(ours.fileno())
     assert not select.select([idle.fileno()], [], [], 0)[0]
     await client.send_all(b"x")
     assert select.select([idle.fileno()], [], [], 0)[0]

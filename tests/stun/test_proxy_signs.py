@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stun.proxied import (
+from stun.proxy_signs import (
     _ROOM,
     PAUSE,
     REQUESTS,
@@ -29,7 +29,7 @@ STEP = SPREAD / (REQUESTS - 1)
 def seen(requests: Iterable[tuple[float, int]]) -> list[Finding]:
     """Show requests, by time and port; return what was found after each."""
     watch = Watch(GATEWAY)
-    return [watch.saw(GATEWAY, port.to_bytes(2, "big"), now) for now, port in sorted(requests)]
+    return [watch.observe(GATEWAY, port.to_bytes(2, "big"), now) for now, port in sorted(requests)]
 
 
 def sender(port: int, start: float, count: int, every: float) -> list[tuple[float, int]]:
@@ -95,8 +95,8 @@ def test_senders_that_last_after_each_other_are_none() -> None:
 
 def test_another_address_ends_it() -> None:
     watch = Watch(GATEWAY)
-    assert watch.saw(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
-    assert watch.saw(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
+    assert watch.observe(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
+    assert watch.observe(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
 
 
 def test_some_of_many_are_followed() -> None:
@@ -106,7 +106,7 @@ def test_some_of_many_are_followed() -> None:
     watch = Watch(GATEWAY)
     findings = set()
     for now, port in sorted(requests):
-        findings.add(watch.saw(GATEWAY, port.to_bytes(2, "big"), now))
+        findings.add(watch.observe(GATEWAY, port.to_bytes(2, "big"), now))
         assert len(watch._senders) <= _ROOM
     assert Finding.PROXIED in findings
 

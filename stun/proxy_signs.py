@@ -86,7 +86,7 @@ class Watch:
     """Whether senders at other addresses are no sign of the contrary."""
     _senders: dict[bytes, _Sender] = attrs.field(init=False, factory=dict)
 
-    def saw(self, address: bytes, port: bytes, now: float) -> Finding:
+    def observe(self, address: bytes, port: bytes, now: float) -> Finding:
         """Take note of a request; `now` is in seconds, of any clock. Not to be asked after a sign.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet.
