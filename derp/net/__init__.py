@@ -1,14 +1,17 @@
 """Sockets: the transports that carry DERP and HTTP.
 
-transport      what carries bytes to and from one peer: one shape, and three kinds of it:
-tcp, tls, websocket
-budgets        what one peer may cost in reads and TLS records that bring no data
+address        hosts, ports and IP addresses in text                           (sans-I/O)
+transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
+tlsengine      what all TLS connections share; tlsclient is the client's end of one
+budgets        bounds on reads and TLS records that bring no data               (sans-I/O)
 poller         one task that reads for all idle clients
-lobby          where connections wait before login
+prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
-activation     listening sockets that systemd holds
-descriptors    how near the process is to its limit of open files
-resolver       look-ups of names, in threads of their own
-backoff        how long to wait before the next try                            (sans-I/O)
+activation     listening sockets that systemd passes
+descriptors    the process's limit of open files, and how near it is
+resolver       name look-ups, in threads of their own
+backoff        exponential backoff                                             (sans-I/O)
+tcpinfo        struct tcp_info
 oserrors       the operating system's error under a library's
+tlserrors      OpenSSL's numbers and names of failures
 """

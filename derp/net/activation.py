@@ -1,13 +1,13 @@
-"""Listening sockets that systemd holds, and hands to each process of a service (sd_listen_fds(3)).
+"""Listening sockets that systemd holds and passes to each process of a service (sd_listen_fds(3)).
 
-They stay open from one process to the next: whoever connects while the relay is restarted waits in
-the kernel's queue, and is not refused. The protocol is two variables, LISTEN_PID (ours) and
-LISTEN_FDS (how many), and descriptors from 3 on.
+They stay open from one process to the next: clients that connect while the relay restarts wait in
+the kernel's queue, and are not refused. The protocol is two variables, LISTEN_PID (ours) and
+LISTEN_FDS (the number), and descriptors from 3 on.
 
-A socket is taken for what is configured: TCP with the port of -a or of -http-port, and with the
-address of -a if it has one; UDP with the port of -stun-port, and with the address of -stun-addr if
-that is given. One that fits nothing is a mistake, as is a socket for IPv6 that takes IPv4 too: its
-clients' addresses would be told in a form that they don't know.
+A socket is matched with the configuration: TCP by the port of -a or -http-port, and by the address
+of -a if it has one; UDP by the port of -stun-port, and by -stun-addr if given. One that matches
+nothing is an error. So is a socket for IPv6 that takes IPv4 too: the addresses that STUN tells its
+clients would have a form that they don't know.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ FIRST_DESCRIPTOR: Final = 3
 _MOST: Final = 64
 _PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
 _WILDCARDS: Final = WILDCARDS | {"*"}
-_SAY_SO: Final = "in the unit derper.socket"
+_UNIT: Final = "in the unit derper.socket"
 
 
 @attrs.define
 class Inherited:
-    """The sockets that were handed over and are not taken yet."""
+    """The sockets that were passed and are not taken yet."""
 
     sockets: list[socket.socket]
 
     def take(self, kind: socket.SocketKind, host: str, port: int) -> Sequence[socket.socket]:
-        """Take those of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`.
+        """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`.
 
-        If `host` is an IP address, and not that of all interfaces, they are bound to that as well.
+        If `host` is an IP address other than a wildcard, they are bound to that as well.
         """
         wanted = None if host in _WILDCARDS else parse_ip(host)
         taken = [
@@ -53,13 +53,13 @@ class Inherited:
         return taken
 
     def close(self) -> None:
-        """Close what nothing has taken."""
+        """Close the sockets that were not taken."""
         for sock in self.sockets:
             sock.close()
         self.sockets = []
 
     def refuse_rest(self) -> None:
-        """Close what nothing has taken. Raises StartError if there was any."""
+        """Close the sockets that were not taken. Raises StartError if there were any."""
         if not self.sockets:
             return
         first = _name(self.sockets[0])
@@ -67,16 +67,16 @@ class Inherited:
         raise StartError(
             f"systemd hands over a socket on {first}, which nothing here serves; "
             f"want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
-            f"-stun-port, {_SAY_SO}"
+            f"-stun-port, {_UNIT}"
         )
 
 
 def inherited(
     environ: MutableMapping[str, str], pid: int, first: int = FIRST_DESCRIPTOR
 ) -> Inherited:
-    """Return the sockets handed to the process `pid`, non-blocking; usually there are none.
+    """Return the sockets passed to the process `pid`, non-blocking; usually there are none.
 
-    The variables are removed, so that no child takes them for its own. Raises StartError.
+    The variables are removed, so that no child process takes them for its own. Raises StartError.
     """
     meant_for = environ.pop("LISTEN_PID", "")
     count_text = environ.pop("LISTEN_FDS", "")
@@ -103,13 +103,13 @@ def _adopt(descriptor: int) -> socket.socket:
     sock.setblocking(False)
     if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.proto not in _PROTOCOLS:
         sock.close()
-        raise StartError(f"systemd hands over a socket that is not TCP or UDP; want none {_SAY_SO}")
+        raise StartError(f"systemd hands over a socket that is not TCP or UDP; want none {_UNIT}")
     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
         name = _name(sock)
         sock.close()
-        raise StartError(f"systemd hands over a connection on {name}; want Accept=no {_SAY_SO}")
+        raise StartError(f"systemd hands over a connection on {name}; want Accept=no {_UNIT}")
     if (
         sock.family == socket.AF_INET6
         and sock.getsockname()[0] == "::"
@@ -119,7 +119,7 @@ def _adopt(descriptor: int) -> socket.socket:
         sock.close()
         raise StartError(
             f"systemd hands over a socket on {name} that takes IPv4 as well; want "
-            f"BindIPv6Only=ipv6-only, and a line for 0.0.0.0 beside that for [::], {_SAY_SO}"
+            f"BindIPv6Only=ipv6-only, and a line for 0.0.0.0 beside that for [::], {_UNIT}"
         )
     return sock
 

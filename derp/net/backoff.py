@@ -1,4 +1,4 @@
-"""How long to wait before the next try, longer after each failure. Pure."""
+"""Exponential backoff with jitter. Sans-I/O."""
 
 import random
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import Final
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
-"""Seconds, at most; each wait is between three quarters of its length and all of it, so that
-relays which lost each other at the same moment don't dial at the same moments."""
+"""Seconds, at most. Each wait is between three quarters of its length and all of it, so that relays
+which lost each other at the same moment don't dial at the same moments."""
 
 
 class Backoff:
@@ -34,5 +34,5 @@ class Backoff:
         return wait * (1 - self._chance() / 4)
 
     def reset(self) -> None:
-        """Begin anew, since all was well for a while."""
+        """Start over with the first wait."""
         self._next = self._first

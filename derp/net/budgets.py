@@ -1,23 +1,23 @@
-"""What one peer may cost: work that brings no data is bounded by budgets that data earns back."""
+"""Budgets for what a peer may send that brings no data; data earns them back. Sans-I/O."""
 
 from typing import Final
 
 FREE_READS: Final = 64
 BYTES_FOR_READ: Final = 128
-"""Bytes for which there may be another read: a quarter of the smallest segments that TCP has."""
+"""Bytes that pay for one more read: a quarter of the smallest TCP segments."""
 
 FREE_EMPTY_RECORDS: Final = 32
 DATA_FOR_EMPTY_RECORD: Final = 16 << 10
-"""Bytes of data for which there may be another record without data: a thousandth of what libraries
-encrypt with one key."""
+"""Bytes of data that pay for one more record without data: a thousandth of what libraries encrypt
+with one key."""
 
 
 class ReadBudget:
-    """The reads that one message may take before login: FREE_READS, and some in proportion to it.
+    """The reads that a message before login may take: FREE_READS, and more in proportion to it.
 
-    To wake a task for a byte costs as much as for a kilobyte. What a client has to say before its
-    packets comes in a few segments, also over a bad path, which loses segments or holds them up but
-    does not cut them smaller.
+    To wake a task for a byte costs as much as for a kilobyte. A client's messages before its
+    packets come in a few segments; a bad path loses or delays segments, but does not make them
+    smaller.
     """
 
     __slots__ = ("_bytes",)
@@ -26,13 +26,13 @@ class ReadBudget:
         self._bytes = FREE_READS * BYTES_FOR_READ
 
     def spend(self, received: int) -> bool:
-        """Note a read of so many bytes, maybe none; return whether there may be another one."""
+        """Count a read of `received` bytes, maybe 0; return whether another read is allowed."""
         self._bytes += received - BYTES_FOR_READ
         return self._bytes >= 0
 
 
 class RecordBudget:
-    """The TLS records without data that a connection may send: some, and more for data.
+    """The TLS records without data that a connection may send: a few, and more with its data.
 
     A connection needs one from its first record without data until it is `unneeded` again.
     """
@@ -43,7 +43,7 @@ class RecordBudget:
         self._credit = FREE_EMPTY_RECORDS * DATA_FOR_EMPTY_RECORD
 
     def spend(self, data: int, empty: int) -> bool:
-        """Note what was decrypted: bytes of data, and how many records without any.
+        """Count what was decrypted: bytes of data, and the number of records without any.
 
         Returns whether the connection may go on.
         """
@@ -53,5 +53,5 @@ class RecordBudget:
 
     @property
     def unneeded(self) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether all of the budget has been earned back."""
         return self._credit == FREE_EMPTY_RECORDS * DATA_FOR_EMPTY_RECORD

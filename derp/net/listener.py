@@ -25,7 +25,7 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """What connections have: accepted ones inherit it from their listener. Times in seconds."""
+    """Socket options of connections: accepted ones inherit them from their listener. In seconds."""
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
@@ -33,7 +33,7 @@ class TCPOptions:
     """How long sent data may stay unacknowledged; 0 leaves the system's own."""
 
     def apply(self, sock: socket.socket) -> None:
-        """Set them on a socket. Raises OSError."""
+        """Set the options on a socket. Raises OSError."""
         tcp = socket.IPPROTO_TCP
         sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
         if self.keepalive_time:
@@ -66,17 +66,17 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
 
 
 def take_over(listener: socket.socket, options: TCPOptions) -> None:
-    """Get a socket ready on which somebody else has begun to listen. Raises OSError."""
+    """Prepare a socket on which another process listens already. Raises OSError."""
     listener.setblocking(False)
     options.apply(listener)
     listener.listen(BACKLOG)
 
 
 def join(sock: socket.socket) -> socket.socket:
-    """Bind another socket to the address of one that is bound, to share what comes (SO_REUSEPORT).
+    """Bind another socket to the address of a bound one, to share its load (SO_REUSEPORT).
 
-    The first one was bound alone, so that a port which another program has was refused to it.
-    Raises OSError, as where `sock` is another user's.
+    The first one was bound without it, so that a port in use by another program was refused. Raises
+    OSError, as where `sock` is another user's.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     joined = socket.socket(sock.family, sock.type)
@@ -149,7 +149,7 @@ def _explain(error: Exception, port: int) -> str:
 
 
 def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    """Make an Endpoint of a socket address, without a zone."""
+    """Return the Endpoint of a socket address, without a zone."""
     return Endpoint(address[0].partition("%")[0], address[1])
 
 
@@ -159,7 +159,7 @@ class Handle(Protocol):
     def __call__(self, sock: socket.socket, remote: Endpoint, /, *, full: bool) -> bool:
         """Take the connection or close it; return whether it was taken.
 
-        `full` is where there is no descriptor for it, unless another connection is closed for it.
+        `full`: the process is at its limit of descriptors, so another connection has to end for it.
         """
 
 
@@ -168,9 +168,9 @@ async def accept_forever(
     handle: "Handle",
     descriptors: Descriptors,
 ) -> NoReturn:
-    """Hand each accepted, non-blocking socket and its peer's address to `handle`.
+    """Call `handle` with each accepted, non-blocking socket and its peer's address.
 
-    When accepting fails for want of descriptors or memory, it waits a moment, and goes on.
+    When accepting fails for want of descriptors or memory, wait a moment, and go on.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)

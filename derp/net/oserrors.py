@@ -1,10 +1,10 @@
-"""Why an HTTP exchange failed: the operating system's word, from under the library's."""
+"""The operating system's errors that caused an exception, from under a library's own."""
 
 from collections.abc import Iterator
 
 
 def os_errors(error: BaseException) -> Iterator[OSError]:
-    """Give every OSError that led to `error`, the innermost last.
+    """Yield every OSError that led to `error`, the innermost last.
 
     TLS errors are among them, and those of several addresses that were tried side by side.
     """

@@ -1,28 +1,27 @@
-"""One task that reads for all clients that are calm: the way round Trio's scheduler.
+"""One task that reads for all idle clients, past Trio's scheduler.
 
 Why: the common load of a relay is many clients that send a packet now and then, and most of what
-such a packet costs is waking up. To wake a Trio task means an epoll_ctl to arm it, a turn of the
+such a packet costs is waking up. To wake a Trio task takes an epoll_ctl to arm it, a turn of the
 scheduler, and a dozen coroutine frames, gone cold since that client's last packet. So a client's
-task lends its socket to the poller and sleeps. The poller calls the client's `step` whenever
+task registers its socket with the poller and sleeps. The poller calls the client's `step` whenever
 the socket is readable, and wakes the task when `step` asks for it: to wait for something else, or
 since the connection is over. A client that sends much keeps its own task busy instead.
 
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
-like anybody else. Once packets come in quick succession it *stays*: it waits in its own epoll,
-and Trio has its turn when STAY and LINGER are over, and the steps under way. While it stays
-nothing else runs. So it stays only while no client's task, and none that sends what is queued, is
-under way on its own (`busy_tasks`); and it leaves at once when an *urgent* socket is readable, one
-that Trio watches for somebody: STUN's, the listeners', and the lobby's, for connections before
-login. All else may be that late: timers, signals, what threads have to tell.
+like any task. Once packets come in quick succession it *busy-polls*: it waits in its own epoll, and
+Trio's other tasks run after BUSY_POLL_TIME, POLL_TIMEOUT and the steps in progress. Meanwhile
+nothing else runs. So it busy-polls only while `busy_tasks` is 0, and stops at once when an *urgent*
+socket is readable, one that another task waits for through Trio: STUN's, the listeners', and the
+pre-login scheduler's epoll. All else may be that late: timers, signals, results of threads.
 
-What comes from many at once does not keep the others waiting: a round of steps is over after TURN
-seconds, and of clients that hang up only HANG_UPS are seen to in one turn of the event loop, since
-an end costs several packets. The epoll hands out those that are ready in turn, so that nobody is
-left out.
+Load from many clients at once does not keep others waiting: a round of steps is over after
+MAX_ROUND seconds, and only HANG_UPS_A_TURN hang-ups are handled in one turn of the event loop,
+since an end costs as much as several packets. The epoll returns ready sockets round-robin, so that
+none is starved.
 
-What must never happen here: a `step` that waits; one whose exception gets anywhere but to the
-task whose connection it is, or that ends `run`, and with it the relay; a socket that is closed
-while it is lent.
+What must never happen here: a `step` that waits; an exception of a `step` that reaches anything but
+the task of its connection, or ends `run`, and with it the relay; a socket that is closed while it
+is registered.
 """
 
 import contextlib
@@ -36,29 +35,29 @@ from typing import Any, Final, NoReturn
 import trio
 
 POLL_TIMEOUT: Final = 0.01
-"""Seconds to wait for the next packet. A wait of a millisecond would cost as much as the packet:
-the kernel has to set its timer anew for whatever is due before its next tick."""
+"""Seconds to wait for the next packet while busy-polling. A wait of a millisecond would cost as
+much as the packet: the kernel has to program its timer for whatever is due before its next tick."""
 BUSY_POLL_TIME: Final = 0.01
-"""Seconds after which Trio has its turn, and after which a packet no longer counts as recent."""
+"""Seconds after which Trio's other tasks run, and after which a packet is no longer recent."""
 SPIN_BELOW: Final = 50e-6
 SPINS: Final = 8
-"""After a wait shorter than SOON seconds, as between two peers who answer each other, the poller
-looks so often again before it sleeps: to put a processor to sleep and to wake it takes longer."""
+"""After a wait shorter than SPIN_BELOW seconds, as between two peers who answer each other, the
+poller polls this often before it sleeps: to put a processor to sleep and wake it takes longer."""
 MAX_ROUND: Final = 0.005
-"""Seconds after which Trio has its turn, though there are more steps to take."""
+"""Seconds after which Trio's other tasks run, though more sockets are readable."""
 HANG_UPS_A_TURN: Final = 32
-"""Sockets at most that are closed by their peers, and are seen to in one turn of the event loop."""
+"""Hang-ups (sockets closed by their peers) handled in one turn of the event loop."""
 _EVENTS: Final = 32
-"""Sockets to read from at most before the next look at the clock."""
+"""Sockets to read from before the next look at the clock."""
 _READABLE: Final = select.EPOLLIN
 _WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 Step = Callable[[], bool]
-"""Reads once and acts on it; returns whether the task is to go on itself."""
+"""Reads once and acts on it; returns whether its task has to run."""
 
 
 class Registration:
-    """A socket that a task has lent to the poller."""
+    """A socket that a task has registered with the poller."""
 
     __slots__ = ("_fd", "_poller", "_task", "failure", "step")
 
@@ -70,43 +69,43 @@ class Registration:
         self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """Give the socket back and wake the task, for which `failure` is raised, if any."""
+        """Unregister the socket and wake the task, in which `failure` is raised, if any."""
         if (task := self._task) is not None:
             self.forget()
             self.failure = failure
             trio.lowlevel.reschedule(task)
 
     def forget(self) -> None:
-        """Give the socket back without a word."""
+        """Unregister the socket without waking the task."""
         self._task = None
         self._poller.unregister(self._fd)
 
 
 class Poller:
-    """Reads from the sockets that are lent to it, while `run` runs."""
+    """Reads from the registered sockets, while `run` runs."""
 
     def __init__(self) -> None:
         self.busy_tasks = 0
-        """Tasks that must not be kept waiting: clients' that have not lent their sockets, and
-        those that send what is queued. Who starts one counts it."""
+        """Running tasks for which it must not busy-poll: those of clients that are not registered,
+        and those that send what is queued. Counted by whoever starts one."""
         self._epoll = select.epoll()
         self._registrations: dict[int, Registration] = {}
-        # Those whose peers have hung up, and which wait for it to be seen to: not in the epoll.
+        # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
         self._hang_ups_left = HANG_UPS_A_TURN
-        # In the epoll above only during a stay: otherwise it would wake the poller for nothing.
+        # In the epoll above only while busy-polling: else it would wake the poller for nothing.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
 
     def add_urgent(self, fd: int) -> None:
-        """Leave as soon as `fd` is readable, since somebody waits for it through Trio."""
-        # Without it, that task may only be a little late.
+        """Stop busy-polling as soon as `fd` is readable, since a task waits for it through Trio."""
+        # Without memory for the watch, that task may only be a little late.
         with contextlib.suppress(OSError):
             self._urgent.register(fd, select.EPOLLIN)
             self._urgent_fds.add(fd)
 
     def drop_urgent(self, fd: int) -> None:
-        """Forget `fd` again, before it is closed; to be lent is to be dropped, too."""
+        """Undo `add_urgent`, before `fd` is closed; `register` does so, too."""
         if fd in self._urgent_fds:
             self._urgent_fds.remove(fd)
             self._urgent.unregister(fd)
@@ -116,8 +115,9 @@ class Poller:
     ) -> None:
         """Have `step` called whenever `fd` is readable, until it returns True or raises.
 
-        `on_registration` is told the loan, and None when it is over. Where the kernel has no room
-        for another watch, it is one step, by the task itself.
+        `on_registration` is called with the Registration, and with None at its end. Where the
+        kernel has no memory for another watch, the task itself waits, and takes one step. Raises
+        what `step` raises.
         """
         self.drop_urgent(fd)
         try:
@@ -147,7 +147,7 @@ class Poller:
                 del failure
 
     def unregister(self, fd: int) -> None:
-        """End the loan of `fd`, which is still open."""
+        """Remove `fd`, which is still open."""
         del self._registrations[fd]
         self.busy_tasks += 1
         if fd in self._hung_up:
@@ -156,7 +156,7 @@ class Poller:
             self._epoll.unregister(fd)
 
     async def run(self) -> NoReturn:
-        """Read for ever."""
+        """Call the steps of readable sockets, for ever."""
         recent = 0.0
         try:
             while True:
@@ -166,7 +166,7 @@ class Poller:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = time.perf_counter()
                 self._handle_hang_ups()
-                # A packet that comes alone is not worth waiting for the next one.
+                # After a packet that comes alone, the next one is not worth busy-polling for.
                 if self._serve_all(now + MAX_ROUND) and now < recent:
                     self._busy_poll(now + BUSY_POLL_TIME)
                 recent = time.perf_counter() + BUSY_POLL_TIME
@@ -175,9 +175,9 @@ class Poller:
             self._urgent.close()
 
     def _serve_all(self, leave_at: float) -> bool:
-        """Let everybody have a step before Trio's other tasks have their next turn, if time allows.
+        """Call one step for each readable socket before Trio's other tasks run, if time allows.
 
-        Returns whether to wait for more.
+        Returns whether to busy-poll for more.
         """
         left = len(self._registrations) + 1
         events = self._epoll.poll(0, _EVENTS)
@@ -190,7 +190,7 @@ class Poller:
         return idle
 
     def _handle_hang_ups(self) -> None:
-        """Take the next steps of a few whose peers have hung up."""
+        """Call the steps of a few sockets whose peers have hung up."""
         for fd in list(itertools.islice(self._hung_up, HANG_UPS_A_TURN)):
             # An earlier step may have ended it.
             if fd in self._hung_up:
@@ -224,11 +224,11 @@ class Poller:
             self._epoll.unregister(self._urgent)
 
     def _serve(self, events: list[tuple[int, int]]) -> bool:
-        """Take the steps that are due; return whether to wait for more."""
+        """Call the steps of `events`; return whether to busy-poll for more."""
         registrations = self._registrations
         woken = False
         for fd, event in events:
-            # None: an urgent socket, or one whose connection an earlier step has ended.
+            # None: an urgent socket, or a connection that an earlier step has ended.
             if (registration := registrations.get(fd)) is None:
                 woken = True
                 continue

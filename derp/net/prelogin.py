@@ -1,14 +1,15 @@
-"""Where connections wait before login: only a few of them go on in one turn of the event loop.
+"""The scheduler of connections before login: only a few of them run in one turn of the event loop.
 
-Why: a stranger's next step (a part of the TLS handshake, a page, the login, the end) takes up to a
-millisecond, and Trio lets everybody go on in one turn who can. Whatever many strangers do at once,
-to come, to speak or to leave, a client's packet would wait for all of them. Here it waits for
-WAKES_PER_TURN of them, and the strangers wait for each other, first come, first served.
+Why: the next step of a connection before login (a part of the TLS handshake, a page, the login, the
+end) takes up to a millisecond, and Trio runs every runnable task in one turn. However many
+strangers connect, send or leave at once, a client's packet would wait for all of them. Here it
+waits for WAKES_PER_TURN of them, and the others wait in the order of their arrival.
 
-How it works: an epoll of its own, which Trio sees as one descriptor. It is asked for a few of the
-sockets that are readable, as often as there is a turn. A socket is armed for one event at a time.
+How it works: an epoll of its own, which Trio sees as one descriptor. In each turn it is asked for a
+few of the readable sockets. A socket is armed for one event at a time.
 
-What must never happen here: a socket that is closed, or lent to the poller, without `forget`.
+What must never happen here: a socket that is closed, or registered with the poller, without
+`forget`.
 """
 
 import select
@@ -18,17 +19,17 @@ from typing import Any, Final, NoReturn
 import trio
 
 WAKES_PER_TURN: Final = 8
-"""Connections that go on in one turn."""
+"""Connections that are woken in one turn."""
 
 
 class PreLoginScheduler:
-    """Wakes those who wait in it, a few at a time, while `run` runs."""
+    """Wakes the tasks that wait in it, a few at a time, while `run` runs."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        # The sockets known to the epoll, each with the task that waits for it, if one does.
+        # The sockets in the epoll, each with the task that waits for it, if any.
         self._waiting: dict[int, trio.lowlevel.Task | None] = {}
-        # Those who can go on, the first to be woken first.
+        # Runnable tasks, the first to be woken first.
         self._ready: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
         self._sleep_scope: trio.CancelScope | None = None
 
@@ -37,9 +38,9 @@ class PreLoginScheduler:
         return self._epoll.fileno()
 
     async def wait_readable(self, fd: int) -> None:
-        """Wait until `fd` is readable, and then for a turn; or until it is forgotten.
+        """Wait until `fd` is readable, and then for a turn; or until `forget(fd)`.
 
-        Where the kernel has no room for another watch, Trio waits.
+        Where the kernel has no memory for another watch, Trio waits.
         """
         try:
             self._arm(fd)
@@ -64,7 +65,7 @@ class PreLoginScheduler:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     async def wait_turn(self) -> None:
-        """Wait for a turn: who has more to do, and has done some of it, lets others go first."""
+        """Let others run first, between two pieces of work that need no waiting."""
         task = trio.lowlevel.current_task()
         self._ready[task] = None
         if self._sleep_scope is not None:
@@ -77,7 +78,7 @@ class PreLoginScheduler:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def forget(self, fd: int) -> None:
-        """Let go of a socket that is still open; who waits for it is woken."""
+        """Remove a socket that is still open; the task that waits for it is woken."""
         if fd not in self._waiting:
             return
         task = self._waiting.pop(fd)
@@ -86,7 +87,7 @@ class PreLoginScheduler:
             trio.lowlevel.reschedule(task)
 
     async def run(self) -> NoReturn:
-        """Wake those whose turn it is, for ever."""
+        """Wake a few tasks in each turn of the event loop, for ever."""
         while True:
             if self._ready:
                 await trio.lowlevel.checkpoint()

@@ -1,9 +1,9 @@
-"""Look-ups of names, in threads of their own.
+"""Name look-ups, in threads of their own.
 
-Where a name server hangs, a look-up takes a thread for as long as the C library has patience,
-though whoever asked has long given up. Among the threads that Trio has for all that blocks, that
-would keep lists and certificates from being read. Equal look-ups under way are one: however many
-ask, each name takes one thread.
+Where a name server hangs, a look-up takes a thread for as long as the C library waits, though the
+task that asked has long given up. Among Trio's threads for blocking calls, it would keep lists and
+certificates from being read. Equal look-ups in progress are one: each name takes one thread,
+however many tasks ask.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-MOST: Final = 16
+MAX_THREADS: Final = 16
 """Look-ups at a time; others wait."""
 
 _Args = tuple[object, ...]
@@ -25,22 +25,22 @@ _Found = list[Any]
 
 @attrs.define(eq=False)
 class _LookUp:
-    wanted: int = 0
+    waiters: int = 0
     done: trio.Event = attrs.field(factory=trio.Event)
     found: _Found | Exception = attrs.field(factory=list)
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Asks the C library, as Trio does without it."""
+    """Asks the C library, as Trio does by default."""
 
     def __init__(self, look_up: Callable[..., _Found] = socket.getaddrinfo) -> None:
         self._look_up = look_up
-        self._under_way: dict[_Args, _LookUp] = {}
+        self._look_ups: dict[_Args, _LookUp] = {}
         self._waiting: dict[_Args, None] = {}
         self._threads = 0
 
     def install(self) -> None:
-        """Have trio.socket.getaddrinfo, and what is built on it, ask this one, in this run."""
+        """Make trio.socket.getaddrinfo, and what is built on it, use this resolver in this run."""
         trio.socket.set_custom_hostname_resolver(self)
 
     async def getaddrinfo(
@@ -54,31 +54,31 @@ class Resolver(trio.abc.HostnameResolver):
     ) -> _Found:
         """Look a name up. Raises what socket.getaddrinfo does."""
         args = (host, port, family, type, proto, flags)
-        look_up = self._under_way.get(args)
+        look_up = self._look_ups.get(args)
         if look_up is None:
-            look_up = self._under_way[args] = _LookUp()
+            look_up = self._look_ups[args] = _LookUp()
             self._waiting[args] = None
             self._start()
-        look_up.wanted += 1
+        look_up.waiters += 1
         try:
             await look_up.done.wait()
         finally:
-            look_up.wanted -= 1
-            if not look_up.wanted and args in self._waiting:
-                del self._waiting[args], self._under_way[args]
+            look_up.waiters -= 1
+            if not look_up.waiters and args in self._waiting:
+                del self._waiting[args], self._look_ups[args]
         if isinstance(look_up.found, Exception):
-            # To each its own: an error that is raised gathers a traceback.
+            # A copy each: an error that is raised collects a traceback.
             raise copy.copy(look_up.found)
         return list(look_up.found)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        """Not supported: nothing here looks for the name of an address."""
+        """Raise NotImplementedError: nothing here looks up the name of an address."""
         raise NotImplementedError
 
     def _start(self) -> None:
-        """Give a thread to those that wait, as long as there are any."""
+        """Start a thread for each waiting look-up, as far as the limit allows."""
         token = trio.lowlevel.current_trio_token()
-        while self._waiting and self._threads < MOST:
+        while self._waiting and self._threads < MAX_THREADS:
             args = next(iter(self._waiting))
             del self._waiting[args]
             self._threads += 1
@@ -86,13 +86,13 @@ class Resolver(trio.abc.HostnameResolver):
             try:
                 trio.lowlevel.start_thread_soon(work, deliver)
             except RuntimeError:
-                # The process may have no more threads.
+                # The process may be at its limit of threads.
                 self._close(args, socket.gaierror(socket.EAI_AGAIN, "no thread for a look-up"))
 
     def _work(self, args: _Args) -> _Found | Exception:
         try:
             return self._look_up(*args)
-        except Exception as error:  # noqa: BLE001 -- raised to whoever waits for it
+        except Exception as error:  # noqa: BLE001 -- raised in each task that waits
             return error
 
     def _deliver(self, token: trio.lowlevel.TrioToken, args: _Args, outcome: Any) -> None:
@@ -105,6 +105,6 @@ class Resolver(trio.abc.HostnameResolver):
 
     def _close(self, args: _Args, found: _Found | Exception) -> None:
         self._threads -= 1
-        look_up = self._under_way.pop(args)
+        look_up = self._look_ups.pop(args)
         look_up.found = found
         look_up.done.set()

@@ -1,10 +1,10 @@
 """A plain TCP connection as a Transport; the TLS one is built on it.
 
-How it works: the socket is the standard library's, non-blocking, and Trio is asked only to wait
-for it. A read that did not fill the buffer has emptied the socket, so the next thing to do is
-wait; one that did fill it is followed by a checkpoint instead, or a peer that never stops sending
-would keep every other task from running. A write goes straight to the socket; what that does not
-take is kept, and `flush` sends it once the socket is writable again.
+How it works: the socket is the standard library's, non-blocking, and Trio is asked only to wait for
+it. A read that did not fill the buffer has emptied the socket, so the next thing to do is wait; one
+that did fill it is followed by a checkpoint instead, or a peer that never stops sending would keep
+every other task from running. A write goes straight to the socket; what that does not take is kept,
+and `flush` sends it once the socket is writable again.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from derp.net.prelogin import PreLoginScheduler
 from derp.relay.coalescing import COALESCE_TIME
 
 RECEIVE_SIZE = 128 << 10
-"""Most bytes asked of a socket at a time: it bounds how long one peer's turn takes."""
-_ROOM = 1 << 20
-"""Bytes that a socket should be able to hold of a stream of which packets gather."""
+"""Most bytes read at a time: it bounds how long one peer's step takes."""
+_RECEIVE_BUFFER = 1 << 20
+"""Bytes of receive buffer that a socket should have while its reads are coalesced."""
 
 
 class TCPTransport:
@@ -30,8 +30,8 @@ class TCPTransport:
 
     __slots__ = (
         "_buffered",
+        "_has_receive_buffer",
         "_registration",
-        "_roomy",
         "_socket",
         "bytes_written",
         "local",
@@ -47,16 +47,16 @@ class TCPTransport:
         self.local = local
         self._socket = sock
         self._buffered: bytes | memoryview = b""
-        # Whether the last read filled its buffer, so that there may be more to read at once.
+        # Whether the last read filled its buffer, so that there may be more data.
         self.more = False
         self.scheduler: PreLoginScheduler | None = None
-        """Where to wait before login, if set: left for good when the poller reads."""
+        """Schedules this connection before login; None from its first `read_through` on."""
         self._registration: Registration | None = None
-        self._roomy = False
+        self._has_receive_buffer = False
         self.bytes_written = 0
 
     async def wait_readable(self) -> None:
-        """Wait until `read_into` may have something to give. Always a checkpoint."""
+        """Wait until `read_into` may have data. Always a checkpoint."""
         if self.more:
             await self.wait_turn()
         elif self.scheduler is None:
@@ -69,14 +69,14 @@ class TCPTransport:
                 raise PeerVanished("the connection was closed") from error
 
     async def wait_turn(self) -> None:
-        """Let others go first; see Transport."""
+        """Let others run first; see Transport."""
         if self.scheduler is None:
             await trio.lowlevel.checkpoint()
         else:
             await self.scheduler.wait_turn()
 
     async def read_through(self, poller: Poller, step: Step) -> None:
-        """Call `step` until it returns True, or less; see Transport."""
+        """Call `step` until it returns True, or once; see Transport."""
         if self.more:
             await trio.lowlevel.checkpoint()
             step()
@@ -90,14 +90,14 @@ class TCPTransport:
         self._registration = registration
 
     async def coalesce_reads(self) -> None:
-        """Wait GATHER seconds; see Transport."""
-        if not self._roomy:
-            self._roomy = True
-            # A low-water mark makes the kernel give the socket a buffer of twice that size, and
-            # go on adapting it to the path; SO_RCVBUF would fix it. Then back to waking us for
-            # every byte. Where the first call fails there is nothing to take back.
+        """Wait COALESCE_TIME seconds; see Transport."""
+        if not self._has_receive_buffer:
+            self._has_receive_buffer = True
+            # A low-water mark makes the kernel give the socket a buffer of twice that size, and go
+            # on adapting it to the path; SO_RCVBUF would fix it. Then the mark goes back to one
+            # byte. Where the first call fails there is nothing to undo.
             with contextlib.suppress(OSError):
-                for mark in (_ROOM // 2, 1):
+                for mark in (_RECEIVE_BUFFER // 2, 1):
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
         await trio.sleep(COALESCE_TIME)
 
@@ -109,7 +109,7 @@ class TCPTransport:
         return received
 
     def _receive(self, view: memoryview) -> int:
-        """Read from the socket: bytes read, 0 for nothing there, -1 for the end."""
+        """Read from the socket; return the bytes read, 0 for none yet, -1 for the end."""
         try:
             return self._socket.recv_into(view) or -1
         except (BlockingIOError, InterruptedError):
@@ -147,7 +147,7 @@ class TCPTransport:
         return len(self._buffered)
 
     async def flush(self) -> None:
-        """Wait until nothing is unsent; see Transport."""
+        """Wait until nothing is buffered; see Transport."""
         while self._buffered:
             await self._wait(trio.lowlevel.wait_writable)
             if sent := self._send(self._buffered):
@@ -155,8 +155,8 @@ class TCPTransport:
         self._buffered = b""
 
     def _open_fd(self) -> int:
-        # Trio must not see a closed socket: all have the descriptor -1, and two tasks that wait
-        # for the same one are an error.
+        # Trio must not see a closed socket: the descriptor of each is -1, and two tasks that wait
+        # for the same descriptor are an error.
         if (fd := self._socket.fileno()) == -1:
             raise PeerVanished("the connection was closed")
         return fd
@@ -179,7 +179,7 @@ class TCPTransport:
             self._socket.close()
 
     def close(self) -> None:
-        """Close; what the kernel holds is still sent."""
+        """Close; what the kernel has buffered is still sent."""
         self.abort()
 
     def tcp_info(self) -> bytes:

@@ -1,9 +1,9 @@
-"""What carries bytes to and from one peer: TLS, plain TCP or websocket, behind one shape.
+"""The interface of a byte stream to one peer: TLS, plain TCP or websocket.
 
-Reading is split in two, so that one scratch buffer serves every connection: `wait_readable`
-waits and holds no buffer; `read_into` then copies into a buffer that the caller owns until its
-next await. Writing never waits: `write` hands over bytes at once and keeps what the socket did
-not take; whoever finds `buffered` non-zero afterwards sees to it that some task awaits `flush`.
+Reading is split in two, so that one scratch buffer serves every connection: `wait_readable` waits
+and holds no buffer; `read_into` then copies into a buffer that the caller owns until its next
+await. Writing never waits: `write` hands over bytes at once and keeps what the socket did not take.
+A caller that finds `buffered` non-zero afterwards has some task await `flush`.
 """
 
 from typing import Protocol
@@ -21,37 +21,37 @@ class Transport(Protocol):
     """As `ssl` names it ("TLSv1.3"); None without TLS."""
 
     async def wait_readable(self) -> None:
-        """Wait until `read_into` may have something to give. Always a checkpoint."""
+        """Wait until `read_into` may have data. Always a checkpoint."""
 
     async def wait_turn(self) -> None:
-        """Let others go first: for work that a stranger can cause without waiting. A checkpoint."""
+        """Let others run first: for work that strangers cause without waiting. A checkpoint."""
 
     def read_into(self, view: memoryview) -> int:
-        """Copy what has arrived into `view` and return how many bytes; -1 at the end of stream.
+        """Copy what has arrived into `view`; return the bytes copied, -1 at the end of the stream.
 
-        0 means that nothing whole has arrived yet (half a TLS record): wait again.
-        Raises PeerVanished or TLSFailed.
+        0 means that nothing whole has arrived yet (half a TLS record): wait again. Raises
+        PeerVanished or TLSFailed.
         """
 
     @property
     def more(self) -> bool:
-        """Whether there may be more to read at once, and others should have their turn before."""
+        """Whether there may be more to read without waiting; others should run first."""
 
     async def read_through(self, poller: Poller, step: Step) -> None:
-        """Call `step` whenever there may be something to read, until it returns True, or less.
+        """Call `step` whenever there may be data, until it returns True, or call it once.
 
-        One step may be all of it, so whoever reads calls this until there is nothing more to
-        read. A checkpoint, unless it raises. The poller takes the steps where it can. Raises
-        what `step` raises, and PeerVanished.
+        The poller calls the steps where it can. The reader calls this again and again until the
+        connection ends. A checkpoint, unless it raises. Raises what `step` raises, and
+        PeerVanished.
         """
 
     async def coalesce_reads(self) -> None:
-        """Wait GATHER seconds, though there may be something to read, for more of it."""
+        """Wait COALESCE_TIME seconds, though there may be data, so that a read finds more of it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send `data`, keeping what the socket does not take. Raises PeerVanished.
+        """Send `data`, keeping a copy of what the socket does not take. Raises PeerVanished.
 
-        `data` is not kept: the caller may reuse its buffer at once.
+        The caller may reuse the buffer of `data` at once.
         """
 
     @property
@@ -60,27 +60,27 @@ class Transport(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes that are kept in either direction: unsent, or come and not read."""
+        """Bytes that are kept in either direction: buffered, or received and not read."""
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that have been taken from us so far; it grows as long as the peer reads."""
+        """Bytes that the socket has taken so far; it grows as long as the peer reads."""
 
     async def flush(self) -> None:
-        """Wait until nothing is unsent. Raises PeerVanished."""
+        """Wait until nothing is buffered. Raises PeerVanished."""
 
     def abort(self) -> None:
-        """Close at once; every task waiting on the transport wakes with PeerVanished."""
+        """Close at once; every task that waits on the transport gets PeerVanished."""
 
     def close(self) -> None:
-        """Say goodbye as the protocol has it, as far as that needs no waiting, then close."""
+        """Close, after the protocol's closing message as far as the socket takes it at once."""
 
 
 async def receive(transport: Transport, scratch: memoryview) -> bytes:
-    """Wait for bytes and return a copy of what has come, as far as `scratch` holds it.
+    """Wait for bytes; return a copy of what has come, as far as `scratch` holds it.
 
-    Empty at the end of the stream. For what is said before the packets come. Raises PeerVanished
-    or TLSFailed.
+    Empty at the end of the stream. For handshakes, before the packets come. Raises PeerVanished or
+    TLSFailed.
     """
     received = 0
     while not received:

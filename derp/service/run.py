@@ -238,7 +238,7 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
     )
     descriptors = Descriptors()
     if role.tells_of_limits:
-        descriptors.tell_if_few_fit()
+        descriptors.log_if_few_fit()
     for listener in resources.sockets.main:
         services.start_soon(accept_forever, listener, acceptor.admit, descriptors)
     for listener in resources.sockets.plain:

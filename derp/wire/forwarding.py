@@ -58,7 +58,7 @@ def next_forwarded(
     """Turn the whole ForwardPacket frame at `start`, and those after it, into RecvPacket frames.
 
     Returns `(stop, source, destination, packets, run, disco)`: `train` is what to deliver in place
-    of `buffer[start:stop]`. `most` is as for runs.next_run.
+    of `buffer[start:stop]`. `most` is as for trains.next_train.
     """
     view = memoryview(buffer)
     header = bytes(view[start : start + FORWARD_OVERHEAD])

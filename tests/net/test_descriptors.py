@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from derp.net.descriptors import CALM_SECONDS, Descriptors, marks, reserve
+from derp.net.descriptors import RECOVERY_SECONDS, Descriptors, marks, reserve
 
 
 class Limits:
@@ -110,7 +110,7 @@ def test_whoever_leaves_makes_room_at_once(
     for _ in range(20):
         assert limits.accept(17)
         assert not limits.accept(960)
-        limits.now += CALM_SECONDS
+        limits.now += RECOVERY_SECONDS
     assert said(caplog) == []
 
 
@@ -124,7 +124,7 @@ def test_after_a_tenth_less_there_is_news_again(
     limits.accept(17)
     assert said(caplog) == []
     limits.open = 840
-    limits.now += CALM_SECONDS
+    limits.now += RECOVERY_SECONDS
     limits.accept(17)
     assert said(caplog) == [(AGAIN, {"open": 840, "limit": 1000, "refused": 1})]
     caplog.clear()
@@ -133,7 +133,7 @@ def test_after_a_tenth_less_there_is_news_again(
     assert limits.descriptors.refused == 1
     caplog.clear()
     limits.open = 600
-    limits.now += CALM_SECONDS
+    limits.now += RECOVERY_SECONDS
     limits.accept(17)
     limits.open_up_to(960)
     assert [message for message, _ in said(caplog)] == [AGAIN, SCARCE, SCARCE]
@@ -148,7 +148,7 @@ def test_descriptors_are_counted_seldom(limits: Limits) -> None:
         limits.accept(17)
     assert limits.counted == 1
     limits.open = 10
-    limits.now += CALM_SECONDS
+    limits.now += RECOVERY_SECONDS
     for _ in range(100):
         limits.accept(17)
     assert limits.counted == 2
@@ -163,7 +163,7 @@ def test_where_nothing_can_be_counted_it_is_told_once(
     limits.descriptors.count = fail
     limits.open_up_to(900)
     assert limits.accept(17)
-    limits.descriptors.tell_if_few_fit()
+    limits.descriptors.log_if_few_fit()
     assert said(caplog) == [
         (SCARCE, {"open": 800, "limit": 1000}),
         ("not many clients fit", {"clients": 960, "limit": 1000}),
@@ -177,7 +177,7 @@ def test_a_limit_raised_meanwhile_is_in_force(
     assert not limits.accept(960)
     limits.value = 5000
     limits.open = 960
-    limits.now += CALM_SECONDS
+    limits.now += RECOVERY_SECONDS
     assert limits.accept(960)
     assert said(caplog)[-1] == (AGAIN, {"open": 960, "limit": 5000, "refused": 1})
 
@@ -187,10 +187,10 @@ def test_room_for_few_is_told_at_the_start(
 ) -> None:
     limits.open = 10
     limits.value = 10_074
-    limits.descriptors.tell_if_few_fit()
+    limits.descriptors.log_if_few_fit()
     assert said(caplog) == []
     limits.value = 1024
-    limits.descriptors.tell_if_few_fit()
+    limits.descriptors.log_if_few_fit()
     assert said(caplog) == [("not many clients fit", {"clients": 974, "limit": 1024})]
     assert "ulimit -n" in cures(caplog)[0]
 
@@ -216,7 +216,7 @@ def test_failing_accepts_are_one_line_and_their_end_another(
     assert said(caplog) == [("can't accept connections", {"reason": os.strerror(number)})]
     assert caplog.records[0].levelname == "ERROR"
     assert cure in cures(caplog)[0]
-    limits.now += CALM_SECONDS
+    limits.now += RECOVERY_SECONDS
     for _ in range(5):
         limits.accept(17)
     assert [record.getMessage() for record in caplog.records[1:]] == [

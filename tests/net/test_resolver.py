@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.net.resolver import MOST, Resolver
+from derp.net.resolver import MAX_THREADS, Resolver
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 
@@ -57,7 +57,7 @@ async def test_no_look_up_takes_a_thread_that_files_need(server: NameServer) -> 
     async with trio.open_nursery() as nursery:
         for number in range(100):
             crowd(nursery, f"url{number}.test", 3)
-        await until(lambda: len(server.asked) == MOST)
+        await until(lambda: len(server.asked) == MAX_THREADS)
         with trio.fail_after(60):
             assert await trio.to_thread.run_sync(lambda: "read") == "read"
         assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
@@ -78,7 +78,7 @@ async def test_equal_look_ups_are_one(server: NameServer) -> None:
 
 async def test_who_gives_up_leaves_the_look_up_to_the_next(server: NameServer) -> None:
     Resolver(server.look_up).install()
-    for _ in range(3 * MOST):
+    for _ in range(3 * MAX_THREADS):
         with trio.move_on_after(0.001):
             await trio.socket.getaddrinfo("url.test", 80)
     assert server.asked == [b"url.test"]
@@ -88,7 +88,7 @@ async def test_who_gives_up_leaves_the_look_up_to_the_next(server: NameServer) -
 
 async def test_other_names_wait_for_room_and_then_get_theirs(server: NameServer) -> None:
     Resolver(server.look_up).install()
-    names = [f"url{number}.test" for number in range(3 * MOST)]
+    names = [f"url{number}.test" for number in range(3 * MAX_THREADS)]
     found = []
 
     async def look_up(name: str) -> None:
@@ -98,26 +98,26 @@ async def test_other_names_wait_for_room_and_then_get_theirs(server: NameServer)
         for name in names:
             nursery.start_soon(look_up, name)
             nursery.start_soon(look_up, name)
-        await until(lambda: len(server.asked) == MOST)
+        await until(lambda: len(server.asked) == MAX_THREADS)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(server.asked) == MOST
+        assert len(server.asked) == MAX_THREADS
         server.answer()
     assert sorted(server.asked) == sorted(name.encode() for name in names)
-    assert found == [FOUND] * 6 * MOST
+    assert found == [FOUND] * 6 * MAX_THREADS
 
 
 async def test_nothing_stays_of_those_who_waited_for_room_and_left(server: NameServer) -> None:
     resolver = Resolver(server.look_up)
     resolver.install()
     async with trio.open_nursery() as nursery:
-        for number in range(3 * MOST):
+        for number in range(3 * MAX_THREADS):
             crowd(nursery, f"url{number}.test", 3)
-        await until(lambda: len(server.asked) == MOST)
+        await until(lambda: len(server.asked) == MAX_THREADS)
         nursery.cancel_scope.cancel()
-    assert len(resolver._under_way) == MOST
+    assert len(resolver._look_ups) == MAX_THREADS
     server.answer()
-    await until(lambda: not resolver._under_way)
-    assert len(server.asked) == MOST
+    await until(lambda: not resolver._look_ups)
+    assert len(server.asked) == MAX_THREADS
 
 
 async def test_each_who_waits_gets_an_error_of_its_own(server: NameServer) -> None:
@@ -183,7 +183,7 @@ async def test_where_there_are_no_more_threads(
 
     with monkeypatch.context() as patch:
         patch.setattr(trio.lowlevel, "start_thread_soon", no_thread)
-        for _ in range(2 * MOST):
+        for _ in range(2 * MAX_THREADS):
             with pytest.raises(socket.gaierror, match="no thread"):
                 await resolver.getaddrinfo(b"a.example", 80)
     server.answer()

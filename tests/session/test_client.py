@@ -527,7 +527,7 @@ async def test_a_read_full_of_tiny_frames_is_acted_on_in_several_turns(
             turns.note()
             return next_train(*arguments)
 
-        monkeypatch.setattr(trains, "next_run", noted)
+        monkeypatch.setattr(trains, "next_train", noted)
         # A frame at the end of it has not all come.
         await flooder.end.send(flood + frame(SEND, other.key + b"whole")[:-1])
         await trio.testing.wait_all_tasks_blocked()

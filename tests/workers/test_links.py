@@ -492,13 +492,13 @@ async def test_two_that_send_all_the_time_have_the_workers_talk_seldom(
         b = await found.relays[1].login(key=a.private)
         other = await found.relays[0].login()
         await settle()
-        before = [found.links[pair].peer.taken for pair in ((0, 1), (1, 0))]
+        before = [found.links[pair].peer.bytes_written for pair in ((0, 1), (1, 0))]
         for _ in range(400):
             await trio.sleep(0.01)
             for peer in (a, b):
                 await peer.send_packet(other.key, b"packet")
                 await other.receive_packet()
-        after = [found.links[pair].peer.taken for pair in ((0, 1), (1, 0))]
+        after = [found.links[pair].peer.bytes_written for pair in ((0, 1), (1, 0))]
         # Four seconds.
         told = [(now - then) // 64 for now, then in zip(after, before, strict=True)]
         assert all(8 <= count <= 17 for count in told), told
