@@ -12,6 +12,7 @@ any part of a key.
 """
 
 import enum
+from collections.abc import Iterator
 
 
 class CertificateError(Exception):
@@ -61,3 +62,18 @@ class UnusablePairError(CertificateError):
 
 class WrongHostnameError(CertificateError):
     """The certificate does not name the host that the relay serves."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and every exception that led to it, the innermost last.
+
+    Those in a group, as of several addresses that were tried side by side, are among them.
+    """
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from causes(part)
+    # httpcore raises "from None", which leaves only the context.
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from causes(cause)

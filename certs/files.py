@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import attrs
 
@@ -20,6 +20,9 @@ from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
 from certs.ownership import swapped_by
 from certs.pair import Pair, make_pair
+
+NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
+_NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @attrs.frozen
@@ -72,9 +75,12 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 
 
-def write_whole(file: Path, content: bytes, *, mode: int) -> None:
-    """Put `content` in place in one step that outlasts a crash. Raises OSError."""
-    # Short, so that whatever the file system takes for `file` it takes for this one.
+def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) -> bool:
+    """Put `content` in place in one step that outlasts a crash. Raises OSError.
+
+    Without `replace`, a file that is there already stays, and the return value is False.
+    """
+    # A short name, so that the file system takes it if it takes that of `file`.
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -82,20 +88,45 @@ def write_whole(file: Path, content: bytes, *, mode: int) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        Path(temporary).replace(file)
-    except BaseException:
+        written = _rename(Path(temporary), file) if replace else _link(Path(temporary), file)
+    finally:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
-        raise
     directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+    return written
+
+
+def _rename(temporary: Path, file: Path) -> bool:
+    temporary.replace(file)
+    return True
+
+
+def _link(temporary: Path, file: Path) -> bool:
+    """Give a temporary file the name `file` unless that is taken; return whether it was free."""
+    try:
+        file.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        # Some network file systems have no hard links. There, of two processes that make the file
+        # in the same instant, the second may replace the file of the first.
+        if file.is_symlink() or file.exists():
+            return False
+        temporary.rename(file)
+    return True
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a file for reading, but no pipe, which would wait for its writer. Raises OSError."""
+    """Open a regular file for reading. Raises OSError, with an errno of NOT_REGULAR for others.
+
+    A pipe is not waited for.
+    """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

@@ -4,10 +4,15 @@ Whoever owns the file or may write to it, or to a directory on the way to it; in
 as /tmp is, only what is one's own can be replaced. OpenSSH calls this StrictModes.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+logger = logging.getLogger("derper.files")
+
+_warned: set[str] = set()
 
 
 def swapped_by(file: Path) -> str | None:
@@ -24,6 +29,18 @@ def swapped_by(file: Path) -> str | None:
             what = "it" if path == file else path
             return f"{file}: {who} {what}, and so could swap it; run: {_cure(found, path)}"
     return None
+
+
+def warn_if_swappable(file: Path) -> None:
+    """Log what `swapped_by` returns, each text only once. Blocks.
+
+    The file is not refused: in containers, files of the host often belong to users that are unknown
+    there.
+    """
+    warning = swapped_by(file)
+    if warning is not None and warning not in _warned:
+        _warned.add(warning)
+        logger.warning(warning)
 
 
 def _way_to(file: Path) -> Iterator[Path]:

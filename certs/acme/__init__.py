@@ -8,8 +8,8 @@
     store         the files in -certdir, and the lock
     network       the way to the authority: limits on time, size and clock
     explain       what went wrong, in one line with a cure
-    renewal       renewal information (RFC 9773)
-    schedule      pure: when to renew, how long to wait after a failure
+    ari           renewal information (ACME Renewal Information, RFC 9773)
+    schedule      sans-I/O: when to renew, how long to wait after a failure
 
 order, issue, network and explain import the library, which takes time and memory: import `order`
 only where certificates come by ACME. It blocks; nothing here imports `derp` or waits for another

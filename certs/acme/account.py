@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certs.errors import IssueError
-from certs.files import write_whole
+from certs.files import open_regular, write_whole
 
 FILE_NAME: Final = "acme_account+key"
 
@@ -33,7 +33,7 @@ def account_key(certdir: Path) -> ec.EllipticCurvePrivateKey:
     """
     file = certdir / FILE_NAME
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             mode = os.fstat(stream.fileno()).st_mode
             pem = stream.read()
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from josepy.errors import Error as JoseError
 
 from certs.acme.challenge import Kind
 from certs.acme.network import Network
-from certs.errors import Failure, IssueError
+from certs.errors import Failure, IssueError, causes
 
 DETAIL_LIMIT: Final = 300
 """Characters of what the authority says."""
@@ -145,8 +145,8 @@ def nonsense(network: Network) -> IssueError:
 
 
 def _unreachable(network: Network, error: OSError) -> IssueError:
-    causes = list(_causes(error))
-    for cause in causes:
+    chain = list(causes(error))
+    for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return IssueError(
                 f"{network.host} has a certificate that can't be verified "
@@ -156,14 +156,6 @@ def _unreachable(network: Network, error: OSError) -> IssueError:
     if isinstance(error, requests.Timeout):
         reason = "no answer in time"
     else:
-        reasons = [cause.strerror for cause in causes if isinstance(cause, OSError)]
-        reason = next((text for text in reversed(reasons) if text), str(causes[-1]))
+        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError)]
+        reason = next((text for text in reversed(reasons) if text), str(chain[-1]))
     return IssueError(f"{network.host} can't be reached ({printable(reason, 100)}); {_LATER}")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and what led to it, the innermost last."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -21,12 +21,12 @@ from josepy.jwk import JWKEC
 
 from certs.acme import store
 from certs.acme.account import account_key
+from certs.acme.ari import RenewalInfo, certificate_id, parse_renewal_info
 from certs.acme.authority import Authority
 from certs.acme.challenge import Kind, Present
 from certs.acme.explain import explained
 from certs.acme.issue import Issuer
 from certs.acme.network import Network
-from certs.acme.renewal import RenewalInfo, certificate_id, parse_renewal_info
 from certs.acme.store import certificate_file
 from certs.errors import Failure, IssueError, UnusablePairError
 from certs.hostname import is_covered, parse_ip

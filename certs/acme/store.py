@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from certs.errors import CertificateError, Failure, IssueError
-from certs.files import PairFiles, read_pair, write_whole
+from certs.files import PairFiles, open_regular, read_pair, write_whole
 from certs.hostname import file_stem, parse_ip
 from certs.pair import Pair
 
@@ -56,7 +56,7 @@ def certificate_file(certdir: Path, name: str) -> Path:
 def issued_by(file: Path) -> str | None:
     """Return the URL of the directory that the certificate in `file` is from, if it says so."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             line = stream.readline(4096)
     except OSError:
         return None

@@ -5,6 +5,7 @@ default, help and the check that its value must pass. Rules between fields stand
 Nothing else in the program checks a configured value again.
 
     certificates, verification, mesh, limits, debug    the fields of one subject each
+    certplan       the certificates that a configuration asks for
     field          how a field says that it is a flag
     checks         what a value may be: one check for each sort of value
     memorysize     how much memory something may take

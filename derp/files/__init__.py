@@ -6,5 +6,4 @@ debugkey       the key that opens /debug/ from anywhere
 ratelimit      the file of -rate-config
 gojson         JSON files as Go's encoding/json reads them
 secret         how a small file with a secret is read
-ownership      a warning of files that other users could swap
 """

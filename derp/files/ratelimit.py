@@ -11,9 +11,9 @@ from typing import Final
 
 import attrs
 
+from certs.ownership import warn_if_swappable
 from derp.errors import DerperError, StartError
 from derp.files.gojson import JSONFormError, read_fields
-from derp.files.ownership import warn_if_swappable
 from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH

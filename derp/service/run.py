@@ -228,7 +228,7 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
     refusals, crowded = log.Coalescer(), crowd_lines()
     access = debug_access(config, resources.debug_key)
     site = attrs.evolve(role.make_status_source(running), debug_access=access)
-    engine = None if resources.certificates is None else resources.certificates.engine
+    engine = None if resources.certificates is None else resources.certificates.contexts.engine
     limit = _accept_limit(config, role.workers)
     route = partial(routes.route, site)
     tries = try_lines(role.workers)

@@ -18,8 +18,8 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.metacert import make_metacert
-from derp.certificates.plan import make_plan
 from derp.config import Config
+from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig

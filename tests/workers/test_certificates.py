@@ -18,11 +18,11 @@ from certs.acme.store import certificate_file
 from certs.errors import CertificateFileError, IssueError
 from certs.files import PairFiles
 from certs.metacert import make_metacert
-from derp.certificates import renewal
-from derp.certificates.plan import OnDemand, Plan
-from derp.certificates.served import ByACME, Certificate
-from derp.certificates.tasks import Certificates, load
+from certs.tasks import renewal
+from certs.tasks.load import load
+from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
 from derp.net.address import Endpoint
+from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
 from derp.workers.certificates import CertificatesForWorkers, WorkerCertificates, follow
@@ -40,10 +40,10 @@ class Relay:
 
     def __init__(self, certdir: Path, nursery: trio.Nursery) -> None:
         file = certificate_file(certdir, NAME)
-        certificate = Certificate((NAME,), PairFiles(file, file), ACME)
+        certificate = CertificateSpec((NAME,), PairFiles(file, file), ACME)
         self.plan = Plan((certificate,), OnDemand(certdir, ACME, (), public_only=False))
         self.pool = Crew(None, None)
-        self.certificates = Certificates(self.plan, load(self.plan, NOW), METACERT)
+        self.certificates = make_certificates(self.plan, load(self.plan, NOW), METACERT)
         self.shared = CertificatesForWorkers(self.certificates, self.pool)
         self.line = Line(self.shared.handlers)
         self._nursery = nursery
@@ -126,7 +126,7 @@ def answers(worker: WorkerCertificates, kind: Kind) -> bool:
 
 def serves(worker: WorkerCertificates, address: str | None = None) -> bool:
     """Whether a worker serves the name, or an address; to be served, that is asked for."""
-    choose = worker.certificates.engine.choose
+    choose = worker.certificates.contexts.engine.choose
     assert choose is not None
     hello = ClientHello(NAME if address is None else None, (b"http/1.1",))
     context = choose(hello, Endpoint(address or "127.0.0.1", 443))
@@ -259,7 +259,7 @@ async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
     await relay.shared.show(challenge)
     worker = relay.start(1)
     assert "PRIVATE" in json.dumps(relay.pool.said)
-    assert "PRIVATE" not in repr([worker._up, relay.certificates.statuses])
+    assert "PRIVATE" not in repr([worker._shown, relay.certificates.statuses])
     assert "PRIVATE" not in caplog.text
 
 

@@ -11,9 +11,10 @@ import attrs
 import pytest
 import trio.testing
 
+from certs.tasks.manager import Certificates
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.status import Status
 from derp.admission.checker import Checker
-from derp.certificates.served import Certificate, Status
-from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import ControlLost
@@ -205,7 +206,7 @@ class TestVarz:
 
 
 def status() -> Status:
-    certificate = Certificate(("derp.example",), cast("Any", None))
+    certificate = CertificateSpec(("derp.example",), cast("Any", None))
     return Status(certificate, None, failures=2, failed_at=5.0, failure="said no")
 
 

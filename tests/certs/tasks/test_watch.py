@@ -15,10 +15,11 @@ from certs.errors import CertificateError, UnusablePairError
 from certs.files import PairFiles
 from certs.pair import Pair, make_pair
 from certs.selfsigned import make_self_signed
-from derp.certificates import watch
-from derp.certificates.listeners import Here
-from derp.certificates.served import Certificate, Status
-from derp.certificates.watch import LOOK_EVERY
+from certs.tasks import watch
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.presenter import LocalPresenter
+from certs.tasks.status import Status
+from certs.tasks.watch import CHECK_EVERY
 
 Clock = trio.testing.MockClock
 
@@ -36,7 +37,7 @@ class Source:
         self.looks: list[bool] = []
         self.looked = trio.Event()
 
-    def look(self, _now: object, _current: Pair, *, at_once: bool = False) -> Pair | None:
+    def check(self, _now: object, _current: Pair, *, at_once: bool = False) -> Pair | None:
         self.looks.append(at_once)
         self.looked.set()
         self.looked = trio.Event()
@@ -62,7 +63,7 @@ class Task:
         self.pair = a_pair()
         self.source = Source()
         files = PairFiles(Path("crt"), Path("key"))
-        self.status = Status(Certificate(("192.0.2.7",), files), self.pair)
+        self.status = Status(CertificateSpec(("192.0.2.7",), files), self.pair)
         self.contexts = Contexts()
         self.refuse: CertificateError | None = None
         self.wake, woken = trio.open_memory_channel[None](1)
@@ -75,7 +76,7 @@ class Task:
             woken,
             send,
         )
-        here = Here(self.contexts)  # type: ignore[arg-type]
+        here = LocalPresenter(self.contexts)  # type: ignore[arg-type]
         nursery.start_soon(watch.install, self.contexts, receive, here)  # type: ignore[arg-type]
 
     def make(self, pair: Pair) -> ssl.SSLContext:
@@ -106,7 +107,7 @@ async def task(
 async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
     start = trio.current_time()
     await task.looked(4)
-    assert 4 * LOOK_EVERY <= trio.current_time() - start < 5 * LOOK_EVERY
+    assert 4 * CHECK_EVERY <= trio.current_time() - start < 5 * CHECK_EVERY
     assert task.source.looks == [False] * 4
     assert task.contexts.context is None
 

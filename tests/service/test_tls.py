@@ -7,9 +7,9 @@ import pytest
 
 from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.hostname import IPAddress
-from derp.certificates.contexts import ByAddress, Contexts
-from derp.net.address import Endpoint
 from derp.net.tls import Choose, TLSEngine
+from derp.net.address import Endpoint
+from derp.service.tls import ByAddress, ServerContexts
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 HOST, ONE, TWO, ALPN = "host", "one", "two", "alpn"
@@ -29,7 +29,7 @@ class Server:
         self.by_address = None
         if named is not None:
             self.by_address = ByAddress(map(ip_address, named), self._ask)
-        self.contexts = Contexts(cast("TLSEngine", self.engine), self.by_address)
+        self.contexts = ServerContexts(cast("TLSEngine", self.engine), self.by_address)
 
     def _ask(self, address: IPAddress) -> bool:
         self.asked.append(address)

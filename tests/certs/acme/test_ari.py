@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.acme.renewal import RenewalInfo, certificate_id, parse_renewal_info
+from certs.acme.ari import RenewalInfo, certificate_id, parse_renewal_info
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NOT_UNDERSTOOD = (ValueError, TypeError, LookupError)

@@ -1,7 +1,7 @@
-"""A self-signed certificate whose end is near: told every day, and replaced once it has come.
+"""Warns daily of a self-signed certificate that expires soon, and replaces an expired one.
 
-Clients know it by its pin, so that a new one locks them out until the DERP map has the new pin. It
-is therefore kept to the last second, when clients refuse it anyway.
+Clients know it by its pin: a new one locks them out until the DERP map has the new pin. So it is
+kept until it expires, when clients refuse it anyway.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,16 @@ from certs.hostname import IPAddress
 from certs.manual import is_refused, put_right
 from certs.pair import Pair
 from certs.selfsigned import is_made_here
-from derp import log
-from derp.certificates.clock import WallClock, wall_clock
-from derp.certificates.served import Status
+from certs.tasks.clock import WallClock, wall_clock
+from certs.tasks.report import logger
+from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 60.0
-"""Seconds between looks at the clock, which may be set at any time."""
+"""Seconds between comparisons with the time of day, which may be set at any time."""
 WARN_WITHIN: Final = timedelta(days=30)
 WARN_EVERY: Final = timedelta(days=1)
 RETRY_EVERY: Final = 3600.0
 """Seconds between attempts to write."""
-
-logger = log.get("certificates")
 
 
 async def keep(
@@ -66,7 +64,7 @@ async def _replace(
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
-    """Put the files right and have them served; return whether that worked."""
+    """Replace the pair in the files, and wait until it is served; return whether it is."""
     changed = status.changed
     replace = partial(put_right, status.certificate.files, address, old, now())
     try:

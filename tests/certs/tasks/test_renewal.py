@@ -13,19 +13,20 @@ import pytest
 import trio
 import trio.testing
 
+from certs.acme.ari import RenewalInfo
 from certs.acme.authority import Authority
-from certs.acme.renewal import RenewalInfo
 from certs.acme.store import certificate_file
 from certs.errors import CertificateFileError, Failure, IssueError
 from certs.files import PairFiles
 from certs.pair import Pair
-from derp.certificates import renewal
-from derp.certificates.clock import wall_clock
-from derp.certificates.contexts import Contexts
-from derp.certificates.listeners import Here
-from derp.certificates.renewal import BETWEEN_ORDERS, Renewal
-from derp.certificates.served import ByACME, Certificate, Status
+from certs.tasks import renewal
+from certs.tasks.clock import wall_clock
+from certs.tasks.plan import ByACME, CertificateSpec
+from certs.tasks.presenter import LocalPresenter
+from certs.tasks.renewal import BETWEEN_ORDERS, Renewal
+from certs.tasks.status import Status
 from derp.net.tls import TLSEngine
+from derp.service.tls import ServerContexts
 
 Clock = trio.testing.MockClock
 DIRECTORY = "https://ca.example/dir"
@@ -56,14 +57,14 @@ class World:
             authority=Authority(DIRECTORY), profile="", challenges=["http-01", "tls-alpn-01"]
         )
         self.file = file
-        self.status = Status(Certificate(("relay.example",), PairFiles(file, file), acme), None)
+        self.status = Status(CertificateSpec(("relay.example",), PairFiles(file, file), acme), None)
         self._look, self.looks = trio.open_memory_channel[None](1)
         self.wake, self._wakes = trio.open_memory_channel[None](1)
         self.nursery: trio.Nursery
 
     def start(self, nursery: trio.Nursery) -> None:
         assert self.status.certificate.acme is not None
-        here = Here(Contexts(TLSEngine(None)))  # type: ignore[arg-type]
+        here = LocalPresenter(ServerContexts(TLSEngine(None)))  # type: ignore[arg-type]
         task = Renewal(self.status.certificate.acme, self.status, here, self._look, self.time)
         nursery.start_soon(self._watch)
         nursery.start_soon(task.run, self._wakes)
@@ -346,7 +347,7 @@ async def test_what_is_found_to_be_there_already_is_no_order_to_be_waited_after(
 async def test_a_pair_that_tls_refuses_is_replaced(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
-    world.status.unfit = b"leaf"
+    world.status.unservable_leaf = b"leaf"
     world.start(nursery)
     await trio.sleep(1)
     ((_, _, replacing),) = world.orders

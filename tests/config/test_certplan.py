@@ -8,8 +8,9 @@ import pytest
 
 from certs.acme.authority import GOOGLE, LETS_ENCRYPT, ExternalAccount
 from certs.files import PairFiles
-from derp.certificates.plan import SHORT_LIVED, OnDemand, Plan, make_plan
+from certs.tasks.plan import OnDemand, Plan
 from derp.config import Config
+from derp.config.certplan import SHORT_LIVED, make_plan
 from derp.config.checks import Address
 
 CERTDIR = Path("/certs")
