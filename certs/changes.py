@@ -37,7 +37,7 @@ class ChangeDetector:
         return True
 
     def still_changing(self, *, at_once: bool) -> bool:
-        """Return whether the files have changed since `check` had them read.
+        """Return whether the files have changed since `check` returned True.
 
         An error in what was read then does not count. With `at_once` it does.
         """
@@ -100,6 +100,6 @@ def _file_state(file: Path) -> tuple[int, ...]:
     try:
         found = file.stat()
     except OSError as error:
-        # Whoever reads the file reports why that is not possible.
+        # Reading the file reports the error.
         return (error.errno or 0,)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,7 +1,7 @@
-"""A pair in files: the chain and its key, in two files or in one.
+"""The files of a pair: the chain and its key, in two files or in one.
 
-In -certdir they are `<hostname>.crt` and `<hostname>.key`; certificates by ACME are one file, as
-Go's autocert has it; and the operator may name others.
+In -certdir they are `<hostname>.crt` and `<hostname>.key`; by ACME they are one file, as in Go's
+autocert; -tls-cert and -tls-key name others.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLI
 
 @attrs.frozen
 class PairFiles:
-    """Where a pair is; both may be the same file."""
+    """The paths of a pair; both may be the same file."""
 
     certificate: Path
     key: Path
     flag: str = "-certdir"
-    """The flag by which the operator says where."""
+    """The flag that sets them, for messages."""
 
 
 def pair_files(certdir: Path, hostname: str) -> PairFiles:
-    """Return where the certificate and the key for `hostname` are, as Go names them."""
+    """Return the files for `hostname` in -certdir, named as by Go."""
     stem = file_stem(hostname)
     return PairFiles(certdir / f"{stem}.crt", certdir / f"{stem}.key")
 
@@ -44,10 +44,9 @@ def pair_files(certdir: Path, hostname: str) -> PairFiles:
 def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     """Read and check the pair for all of `names`, DNS names and IP addresses.
 
-    A pair outside its dates is served all the same, with a warning, as Go does: the clock of a
-    machine that has just started may be wrong, and a relay helps the clients that don't look. So is
-    one whose key every user can read, for the same reason; a key that every user can change is not.
-    Of files that others could swap there is a warning, too.
+    A pair outside its dates is returned with a warning, as in Go: the clock of a machine that has
+    just started may be wrong. A key that every user can read, or files that others could swap, are
+    a warning, too; a key that every user can change is an error.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
     whose = " and ".join(map(repr, names))
@@ -76,9 +75,9 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
 
 
 def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) -> bool:
-    """Put `content` in place in one step that outlasts a crash. Raises OSError.
+    """Write a file in one step that survives a crash: whole or not at all. Raises OSError.
 
-    Without `replace`, a file that is there already stays, and the return value is False.
+    Without `replace`, an existing file stays, and False is returned.
     """
     # A short name, so that the file system takes it if it takes that of `file`.
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
@@ -138,9 +137,9 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def exists(file: Path) -> bool:
-    """Tell whether anything has that name, be it a link to nowhere.
+    """Return whether anything has that name, even a broken link.
 
-    Raises CertificateFileError where that can't be known.
+    Raises CertificateFileError where that is unknown.
     """
     try:
         file.lstat()

@@ -31,7 +31,7 @@ RETRY_EVERY: Final = 3600.0
 async def keep(
     address: IPAddress,
     status: Status,
-    look: trio.MemorySendChannel[None],
+    check_now: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock = wall_clock,
 ) -> NoReturn:
@@ -43,7 +43,7 @@ async def keep(
         if pair is not None and is_made_here(pair, address):
             left = pair.not_after - now()
             if is_refused(pair, address, now()):
-                if not await _replace(address, pair, status, look, announce, now):
+                if not await _replace(address, pair, status, check_now, announce, now):
                     wait = RETRY_EVERY
             elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):
                 warned = now()
@@ -60,7 +60,7 @@ async def _replace(
     address: IPAddress,
     old: Pair,
     status: Status,
-    look: trio.MemorySendChannel[None],
+    check_now: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
@@ -74,7 +74,7 @@ async def _replace(
         return False
     if notice is None:
         return False
-    await look.send(None)
+    await check_now.send(None)
     with trio.move_on_after(RETRY_EVERY):
         await changed.wait()
     if status.pair is None or status.pair is old:

@@ -76,9 +76,9 @@ class Certificates(Generic[AnyContexts]):
         async with trio.open_nursery() as nursery:
 
             def start(status: Status) -> None:
-                look = self._watch(nursery, status, to_listeners)
+                check_now = self._watch(nursery, status, to_listeners)
                 if keep is not None:
-                    nursery.start_soon(keep, status, look)
+                    nursery.start_soon(keep, status, check_now)
 
             nursery.start_soon(install, self.contexts, arriving, presenter)
             for status in self.statuses:
@@ -93,7 +93,7 @@ class Certificates(Generic[AnyContexts]):
         announce: Announce,
         presenter: Presenter,
         status: Status,
-        look: trio.MemorySendChannel[None],
+        check_now: trio.MemorySendChannel[None],
     ) -> None:
         """Renew a certificate by ACME, or one that is self-signed; leave the operator's alone."""
         certificate = status.certificate
@@ -102,9 +102,9 @@ class Certificates(Generic[AnyContexts]):
             from certs.tasks.renewal import Renewal  # noqa: PLC0415 - loaded by now
 
             _, wakes = self._open_wake()
-            await Renewal(certificate.acme, status, presenter, look).run(wakes)
+            await Renewal(certificate.acme, status, presenter, check_now).run(wakes)
         elif address is not None and not certificate.is_operators:
-            await expiry.keep(address, status, look, announce)
+            await expiry.keep(address, status, check_now, announce)
 
     def _serve(self, status: Status) -> None:
         """Serve the pair that was in the files at the start, if there was one."""
@@ -128,14 +128,14 @@ class Certificates(Generic[AnyContexts]):
     ) -> trio.MemorySendChannel[None]:
         """Start to watch the files of a certificate; return the channel that has them checked."""
         certificate = status.certificate
-        look, looks = self._open_wake()
+        check_now, checks = self._open_wake()
         if status.pair is None:
             # A certificate on demand may be in the files from an earlier run.
-            look.send_nowait(None)
+            check_now.send_nowait(None)
         changes = PairChanges(certificate.files, certificate.names)
         make = partial(self._make_context, certificate)
-        nursery.start_soon(watch, changes, make, status, looks, to_listeners.clone())
-        return look
+        nursery.start_soon(watch, changes, make, status, checks, to_listeners.clone())
+        return check_now
 
     def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
         wake, wakes = trio.open_memory_channel[None](1)

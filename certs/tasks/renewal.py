@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import trio
 
+from certs.acme.ari import ASK_AGAIN, RenewalInfo
 from certs.acme.challenge import Challenge, Kind
-from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
+from certs.acme.order import Request, obtain, renewal_info
 from certs.acme.schedule import renew_at, wait_after, wait_asked_for
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
@@ -35,8 +36,6 @@ ORDER_TIMEOUT: Final = 240.0
 """Seconds for an order, from its first request to the certificate."""
 IN_FORCE_TIMEOUT: Final = 60.0
 """Seconds within which a new certificate must be served."""
-ASK_AGAIN: Final = 6 * 3600.0
-"""Seconds until an authority without renewal information is asked for it again."""
 ASK_AGAIN_AFTER_FAILURE: Final = 3600.0
 """Seconds until an authority that could not be asked is asked again."""
 BETWEEN_ORDERS: Final = 3600.0
@@ -51,7 +50,7 @@ class Renewal:
         acme: ByACME,
         status: Status,
         presenter: Presenter,
-        look: trio.MemorySendChannel[None],
+        check_now: trio.MemorySendChannel[None],
         now: WallClock = wall_clock,
     ) -> None:
         certificate = status.certificate
@@ -61,11 +60,11 @@ class Renewal:
         self._challenges = deque(acme.challenges)
         self._status = status
         self._presenter = presenter
-        self._look = look
+        self._check_now = check_now
         self._now = now
         self._failures = 0
         self._next_try = 0.0
-        self._not_before = 0.0
+        self._retry_not_before = 0.0
         self._is_busy = False
         # For the pair in force: when to ask the authority about it, what the authority said, and
         # where in the suggested window to renew, in [0, 1).
@@ -90,7 +89,7 @@ class Renewal:
                 # A new pair came into force while the authority was asked about the old one.
                 continue
             now = trio.current_time()
-            next_try = max(self._next_try, self._not_before)
+            next_try = max(self._next_try, self._retry_not_before)
             if not self._is_due():
                 until = self._ask_at
             elif now < next_try:
@@ -99,7 +98,7 @@ class Renewal:
                 await self._try()
                 continue
             if await woken_within(min(CHECK_EVERY, max(until - now, 0.0)), wake):
-                # `_not_before`, from the authority's Retry-After, stays.
+                # `_retry_not_before`, from the authority's Retry-After, stays.
                 self._ask_at = self._next_try = trio.current_time()
 
     def _is_due(self) -> bool:
@@ -124,19 +123,17 @@ class Renewal:
         if pair is None or self._other_authority or now < self._ask_at:
             return
         ask = partial(renewal_info, self._request, pair, self._now())
+        again = ASK_AGAIN_AFTER_FAILURE
         try:
             self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except IssueError as error:
             names = self._status.certificate.text
             logger.info("not known when to renew", names=names, reason=str(error))
-            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
-            return
         except Exception:
             # As in _try.
             logger.exception("asking when to renew was ended by a bug")
-            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
-            return
-        again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
+        else:
+            again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
         self._ask_at = now + again
 
     def _is_by_other_authority(self) -> bool:
@@ -157,11 +154,8 @@ class Renewal:
         before, changed = self._pair, self._status.changed
         try:
             ordered = await self._order(challenge, before)
-        except IssueError as error:
-            self._failed(error)
-            return
         except CertificateError as error:
-            self._failed(IssueError(str(error)))
+            self._failed(error if isinstance(error, IssueError) else IssueError(str(error)))
             return
         except Exception as error:
             # A bug here must not end the relay, which has a certificate or may get one.
@@ -170,7 +164,7 @@ class Renewal:
             return
         self._is_busy = False
         with contextlib.suppress(trio.WouldBlock):
-            self._look.send_nowait(None)
+            self._check_now.send_nowait(None)
         with trio.move_on_after(IN_FORCE_TIMEOUT):
             await changed.wait()
         pair = self._status.pair
@@ -216,8 +210,8 @@ class Renewal:
         self._failures += 1
         self._next_try = now + wait
         if error.retry_after is not None:
-            self._not_before = now + wait_asked_for(error.retry_after)
-        self._status.failed(str(error), next_try=max(self._next_try, self._not_before) - now)
+            self._retry_not_before = now + wait_asked_for(error.retry_after)
+        self._status.failed(str(error), next_try=max(self._next_try, self._retry_not_before) - now)
 
 
 @contextlib.contextmanager

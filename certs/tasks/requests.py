@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, parse_ips
 from certs.tasks.plan import CertificateSpec, OnDemand
 from certs.tasks.status import Status
 
@@ -29,8 +29,8 @@ class Requests:
         self._on_demand = on_demand
         self._send, self.accepted = trio.open_memory_channel[CertificateSpec](MAX_ON_DEMAND)
         if on_demand is not None:
-            found = (parse_ip(name) for status in statuses for name in status.certificate.names)
-            self.addresses.update(address for address in found if address is not None)
+            for status in statuses:
+                self.addresses.update(parse_ips(status.certificate.names))
 
     def add(self, address: IPAddress) -> bool:
         """Request a certificate for an address of this server; return whether there will be one."""

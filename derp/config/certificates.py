@@ -1,7 +1,7 @@
-"""The part of the configuration that says where certificates come from.
+"""The flags that choose where certificates come from.
 
 Names, defaults and rules are those of the Go derper (certProviderByCertMode of cmd/derper);
--tls-cert, -tls-key, -acme-directory, -acme-ca-bundle and -acme-ip-addresses are ours.
+-tls-cert, -tls-key, -acme-directory, -acme-ca-bundle and -acme-ip-addresses are additions.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 @attrs.frozen(kw_only=True, slots=False)
 class CertificateOptions:
-    """What the operator decides about certificates."""
+    """The fields about certificates."""
 
     hostname: str = option(
         "hostname",
@@ -101,7 +101,7 @@ class CertificateOptions:
         placeholder="URL",
         usage="The directory of another ACME server, such as ZeroSSL's or one of your own.",
     )
-    """Empty for that of the `certmode`."""
+    """Empty for the authority of the `certmode`."""
     acme_ca_bundle: Path | None = option(
         "acme-ca-bundle",
         STRING,
@@ -168,7 +168,7 @@ class CertificateOptions:
         self._check_acme()
 
     def _check_manual(self) -> None:
-        """Check what -certmode manual wants; its certificate may be anywhere."""
+        """Check the rules of -certmode manual; its certificate may be anywhere."""
         own = self.tls_cert is not None
         if own != (self.tls_key is not None):
             flag = "tls-key" if own else "tls-cert"
@@ -179,7 +179,7 @@ class CertificateOptions:
             raise ConfigError("certdir", "", "want a directory for certificates")
 
     def _check_acme(self) -> None:
-        """Check what the other modes want. Matches certProviderByCertMode of cmd/derper."""
+        """Check the rules of the ACME modes. Matches certProviderByCertMode of cmd/derper."""
         if self.acme_ip_certs and self.certmode != "letsencrypt":
             raise ConfigError("acme-ip-certs", "true", "want -certmode letsencrypt with it")
         if self.acme_ip_addresses and not self.acme_ip_certs:
@@ -199,7 +199,7 @@ class CertificateOptions:
         self._check_external_account()
 
     def _check_addresses(self) -> None:
-        """Check that the authority will certify the addresses that are asked for."""
+        """Check that the authority certifies the addresses."""
         address = parse_ip(self.hostname)
         if address is not None and not self.acme_ip_certs:
             want = "an IP address; want -certmode manual for a self-signed certificate"

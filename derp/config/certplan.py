@@ -1,4 +1,4 @@
-"""Which certificates the configuration asks for."""
+"""The certificates that a configuration asks for."""
 
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from derp.config import Config
 from derp.config.field import ConfigError
 
 SHORT_LIVED: Final = "shortlived"
-"""The profile under which Let's Encrypt certifies addresses; it lasts about six days."""
+"""Let's Encrypt's profile for IP addresses; its certificates last about six days."""
 
 
 def make_plan(config: Config) -> Plan:

@@ -97,7 +97,7 @@ class ServerContexts:
             self._update_engine()
 
     def _update_engine(self) -> None:
-        """Have the engine read ClientHellos only where the context depends on them."""
+        """Set `engine.choose`: it reads ClientHellos only where the context depends on them."""
         needed = bool(self._tls_challenges) or self._by_address is not None
         self.engine.choose = self._choose if needed else None
 

@@ -1,17 +1,16 @@
 """The certificates of a relay with workers: renewed by the supervisor, served by the workers.
 
-    supervisor                                      worker
-    CertificatesForWorkers ── certificates.show ──► answer a challenge …
-                           ── certificates.hide ──► … no longer
-                           ── certificates.look ──► check the files; addresses on demand
-                           ◄ certificates.wanted ── a client requests one for an address
+    SupervisorCertificates                     WorkerCertificates
+        certificates.show ───────────────────► answer a challenge …
+        certificates.hide ───────────────────► … no longer
+        certificates.check ──────────────────► check the files; these addresses are on demand
+                      ◄─────────────────────── certificates.request: a client came to an address
 
 All processes read the certificates from the same files. The only private key that goes over the
 control connection is that of a TLS-ALPN-01 challenge, which nobody stores.
 """
 
 import ssl
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NoReturn
 
@@ -20,7 +19,7 @@ import trio
 from certs.acme.challenge import HTTP01, TLSALPN01, Challenge
 from certs.context import make_challenge_context
 from certs.errors import CertificateError
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, parse_ip, parse_ips
 from certs.pair import make_pair
 from certs.tasks.load import load_followed
 from certs.tasks.manager import Announce, Certificates
@@ -35,13 +34,13 @@ from derp.workers.rpc import Handler, Json
 
 _SHOW: Final = "certificates.show"
 _HIDE: Final = "certificates.hide"
-_LOOK: Final = "certificates.look"
-_WANTED: Final = "certificates.wanted"
+_CHECK: Final = "certificates.check"
+_REQUEST: Final = "certificates.request"
 
 logger = log.get("certificates")
 
 
-class CertificatesForWorkers:
+class SupervisorCertificates:
     """The supervisor's part: the Presenter of its certificates, which asks the workers.
 
     `handlers` are for the control connection of each worker.
@@ -52,7 +51,7 @@ class CertificatesForWorkers:
         self._pool = pool
         self._shown: dict[Challenge, Json] = {}
         self._last_id = 0
-        self.handlers: dict[str, Handler] = {_WANTED: self._wanted}
+        self.handlers: dict[str, Handler] = {_REQUEST: self._requested}
 
     def handover(self) -> Json:
         """Return what `follow` takes in a worker that starts now.
@@ -66,7 +65,7 @@ class CertificatesForWorkers:
         """Renew all certificates; see Certificates.run."""
         await self._certificates.run(announce, self)
 
-    async def look(self) -> None:
+    async def wake(self) -> None:
         """Have all processes check the files at once, and order what is due."""
         self._certificates.wake()
         await self.renewed()
@@ -85,9 +84,9 @@ class CertificatesForWorkers:
 
     async def renewed(self) -> None:
         """Have all workers check the files."""
-        await self._pool.each(_LOOK, self._addresses())
+        await self._pool.each(_CHECK, self._addresses())
 
-    async def _wanted(self, body: Json) -> Json:
+    async def _requested(self, body: Json) -> Json:
         address = parse_ip(body)
         return address is not None and self._certificates.requests.add(address)
 
@@ -99,10 +98,7 @@ class WorkerCertificates:
     """A worker's part. `handlers` are for its control connection."""
 
     def __init__(
-        self,
-        certificates: Certificates[ServerContexts],
-        forwarded: ForwardedRequests,
-        part: Json,
+        self, certificates: Certificates[ServerContexts], forwarded: ForwardedRequests, part: Json
     ) -> None:
         """Answer the challenges that the supervisor shows. Blocks."""
         self.certificates = certificates
@@ -111,7 +107,7 @@ class WorkerCertificates:
         self.handlers: dict[str, Handler] = {
             _SHOW: self._show,
             _HIDE: self._hide,
-            _LOOK: self._look,
+            _CHECK: self._check,
         }
         for message in part["challenges"]:
             if (challenge := _challenge(message)) is not None:
@@ -140,8 +136,8 @@ class WorkerCertificates:
         if challenge is not None:
             self.certificates.contexts.hide(challenge)
 
-    async def _look(self, body: Json) -> Json:
-        for address in _parsed(body):
+    async def _check(self, body: Json) -> Json:
+        for address in parse_ips(body):
             self.certificates.requests.add(address)
         self.certificates.wake()
 
@@ -151,18 +147,18 @@ def follow(
 ) -> WorkerCertificates:
     """Read and serve the certificates that the supervisor renews. Blocks.
 
-    `part` is from CertificatesForWorkers.handover, `call` asks the supervisor. A certificate that
+    `part` is from SupervisorCertificates.handover, `call` asks the supervisor. A certificate that
     can't be served is logged, and does not end the worker.
     """
 
     async def ask(address: IPAddress) -> bool:
         try:
-            return bool(await call(_WANTED, str(address)))
+            return bool(await call(_REQUEST, str(address)))
         except ControlLost as error:
             logger.debug("not asked for a certificate", address=str(address), reason=str(error))
             return False
 
-    statuses = load_followed(plan, _parsed(part["addresses"]), now)
+    statuses = load_followed(plan, parse_ips(part["addresses"]), now)
     requests = Requests(plan.on_demand, statuses)
     forwarded = ForwardedRequests(requests, ask)
     contexts = make_contexts(plan, forwarded.add)
@@ -205,8 +201,3 @@ def _context(challenge: Challenge) -> ssl.SSLContext | None:
 
 def _log_unanswered(name: str, error: CertificateError) -> None:
     logger.error("a challenge can't be answered", name=name, reason=str(error))
-
-
-def _parsed(addresses: Sequence[str]) -> list[IPAddress]:
-    found = map(parse_ip, addresses)
-    return [address for address in found if address is not None]

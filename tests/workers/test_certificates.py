@@ -25,7 +25,7 @@ from derp.net.address import Endpoint
 from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
-from derp.workers.certificates import CertificatesForWorkers, WorkerCertificates, follow
+from derp.workers.certificates import SupervisorCertificates, WorkerCertificates, follow
 from tests.workers.ends import ANSWER_WITHIN, Crew, Line, through_json
 
 Clock = trio.testing.MockClock
@@ -44,7 +44,7 @@ class Relay:
         self.plan = Plan((certificate,), OnDemand(certdir, ACME, (), public_only=False))
         self.pool = Crew(None, None)
         self.certificates = make_certificates(self.plan, load(self.plan, NOW), METACERT)
-        self.shared = CertificatesForWorkers(self.certificates, self.pool)
+        self.shared = SupervisorCertificates(self.certificates, self.pool)
         self.line = Line(self.shared.handlers)
         self._nursery = nursery
 
@@ -252,7 +252,7 @@ async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
     relay.start_both()
     await trio.sleep(1.0)
     put(NAME)
-    await relay.shared.look()
+    await relay.shared.wake()
     await trio.sleep(1.0)
     assert "PRIVATE" not in json.dumps([relay.pool.said, relay.shared.handover()])
     challenge = a_challenge("tls-alpn-01")
@@ -291,7 +291,7 @@ async def test_at_sighup_all_look(
     worker = relay.start(0)
     await trio.sleep(1.0)
     put(NAME)
-    await relay.shared.look()
+    await relay.shared.wake()
     await trio.sleep(1.0)
     assert serves(worker)
 
@@ -305,7 +305,7 @@ async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_al
     assert not serves(one, "127.0.0.7")
     await trio.sleep(1.0)
     assert orders.count(("127.0.0.7",)) == 1
-    assert relay.line.asked == ["certificates.wanted"]
+    assert relay.line.asked == ["certificates.request"]
     assert not serves(one, "127.0.0.7")
     put("127.0.0.7")
     relay.certificates.wake()
@@ -314,7 +314,7 @@ async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_al
     assert serves(two, "127.0.0.7")
     assert serves(relay.start(0), "127.0.0.7")
     await trio.sleep(1.0)
-    assert relay.line.asked == ["certificates.wanted"]
+    assert relay.line.asked == ["certificates.request"]
 
 
 async def test_one_that_starts_before_the_certificate_is_there_serves_it_then(
@@ -353,4 +353,4 @@ async def test_where_the_supervisor_can_t_be_asked_the_next_client_has_it_asked_
 async def test_what_is_no_address_is_not_ordered(
     autojump_clock: Clock, relay: Relay, body: str
 ) -> None:
-    assert await relay.shared.handlers["certificates.wanted"](body) is False
+    assert await relay.shared.handlers["certificates.request"](body) is False

@@ -103,7 +103,7 @@ class World:
         return suggested
 
     def suggest(self, start: timedelta, end: timedelta, again: float = 6 * HOUR) -> RenewalInfo:
-        return RenewalInfo(self.time() + start, self.time() + end, again)
+        return RenewalInfo((self.time() + start, self.time() + end), again)
 
     @property
     def kinds(self) -> list[str]:
