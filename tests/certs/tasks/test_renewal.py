@@ -190,6 +190,15 @@ async def test_asking_is_not_done_more_often_than_the_authority_wants(
     assert world.asked == pytest.approx([0.0, 12 * HOUR, DAY], abs=CHECK_EVERY)
 
 
+async def test_an_authority_without_a_suggestion_is_asked_again_in_six_hours(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    world.status.pair = world.new_pair()
+    world.start(nursery)
+    await trio.sleep(18 * HOUR + 1)
+    assert world.asked == pytest.approx([0, 6 * HOUR, 12 * HOUR, 18 * HOUR], abs=1)
+
+
 async def test_an_authority_that_can_t_be_asked_is_asked_again_in_an_hour(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:

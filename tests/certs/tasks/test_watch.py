@@ -1,6 +1,7 @@
 """The watch over a certificate's files, with a clock that jumps."""
 
 import ipaddress
+import logging
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ def a_pair() -> Pair:
 
 
 class Source:
-    """WatchedFiles whose looks are told what to find."""
+    """PairChanges whose checks find what a test says."""
 
     def __init__(self) -> None:
         self.finds: list[Pair | CertificateError | None] = []
@@ -142,10 +143,22 @@ async def test_whoever_waits_for_a_new_pair_is_told(autojump_clock: Clock, task:
 async def test_the_first_pair_is_awaited_in_silence(
     autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     task.status.pair = None
     task.wake.send_nowait(None)
     await task.looked(1)
     assert caplog.records == []
+
+
+async def test_a_check_on_request_that_finds_nothing_new_says_so(
+    autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    task.wake.send_nowait(None)
+    await task.looked(2)
+    assert task.source.looks == [True, False]
+    (record,) = caplog.records
+    assert record.getMessage() == "the certificate has not changed"
 
 
 async def test_what_cant_be_served_is_told_and_the_task_goes_on(
