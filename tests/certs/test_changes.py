@@ -134,7 +134,7 @@ def make_directory(certificate_file, key_file, other):
 
 
 @pytest.mark.parametrize("spoil", [spoil_key, spoil_chain, remove, make_directory])
-def test_what_cant_be_served_is_told_once_and_the_old_one_stays(
+def test_a_pair_that_cant_be_served_is_reported_once_and_the_old_one_stays(
     source, tmp_path, put, issue, now, spoil
 ):
     looks(source, now)

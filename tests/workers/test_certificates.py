@@ -162,7 +162,9 @@ async def test_a_worker_that_starts_meanwhile_answers_from_its_start(
     assert not answers(relay.start(0), kind)
 
 
-async def test_a_worker_told_twice_answers_once(autojump_clock: Clock, relay: Relay) -> None:
+async def test_a_challenge_shown_twice_is_answered_once(
+    autojump_clock: Clock, relay: Relay
+) -> None:
     challenge = a_challenge("tls-alpn-01")
     await relay.shared.show(challenge)
     worker = relay.start(0)
@@ -240,7 +242,7 @@ async def test_what_is_no_pair_ends_no_worker(autojump_clock: Clock, relay: Rela
     assert not answers(worker, "tls-alpn-01")
 
 
-async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
+async def test_only_the_key_of_a_challenge_is_sent_and_none_is_logged(
     autojump_clock: Clock,
     relay: Relay,
     put: Callable[[str], None],
@@ -263,7 +265,7 @@ async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
     assert "PRIVATE" not in caplog.text
 
 
-async def test_a_new_pair_is_served_by_all_and_told_once(
+async def test_a_new_pair_is_served_by_all_and_logged_once(
     autojump_clock: Clock,
     relay: Relay,
     put: Callable[[str], None],
@@ -296,7 +298,7 @@ async def test_at_sighup_all_look(
     assert serves(worker)
 
 
-async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_all(
+async def test_an_address_requested_by_one_worker_is_ordered_once_and_served_by_all(
     autojump_clock: Clock, relay: Relay, put: Callable[[str], None], orders: list[tuple[str, ...]]
 ) -> None:
     put(NAME)

@@ -134,7 +134,7 @@ async def test_one_of_the_operators_is_left_alone(
     assert caplog.records == []
 
 
-async def test_a_directory_that_takes_nothing_is_told_and_tried_again(
+async def test_a_full_directory_is_logged_and_tried_again(
     autojump_clock: Clock,
     kept: Kept,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Certificates that another process keeps: served here, and looked at, and nothing more."""
+"""Certificates that another process renews: this one serves what is in the files."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -121,7 +121,7 @@ def answers(following: Follower, address: str = "127.0.0.7") -> bool:
     return not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
 
 
@@ -146,7 +146,7 @@ async def test_what_is_there_is_served(
     assert answers(other.follow(plan))
 
 
-async def test_one_that_has_expired_is_neither_replaced_nor_told(
+async def test_an_expired_pair_is_neither_replaced_nor_logged(
     tmp_path: Path,
     other: Other,
     caplog: pytest.LogCaptureFixture,
@@ -161,18 +161,18 @@ async def test_one_that_has_expired_is_neither_replaced_nor_told(
     await trio.testing.wait_all_tasks_blocked()
     assert answers(following)
     assert await key.read_bytes() == before
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 @pytest.mark.parametrize("operators", [True, False])
-async def test_damaged_files_end_no_start_and_are_told(
+async def test_damaged_files_end_no_start_and_are_logged(
     tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture, *, operators: bool
 ) -> None:
     plan = self_signed(tmp_path)
     plan = Plan((attrs.evolve(plan.certificates[0], is_operators=operators),))
     plan.certificates[0].files.certificate.write_text("damaged")
     assert not answers(other.follow(plan))
-    assert told(caplog) == ["this process has no certificate to serve"]
+    assert logged(caplog) == ["this process has no certificate to serve"]
 
 
 async def test_what_openssl_does_not_take_ends_no_start(
@@ -184,10 +184,10 @@ async def test_what_openssl_does_not_take_ends_no_start(
     assert damaged[0].pair is not None
     damaged[0].pair = attrs.evolve(damaged[0].pair, key_pem=b"")
     assert not answers(Follower(plan, damaged, other.ask))
-    assert told(caplog) == ["this process has no certificate to serve"]
+    assert logged(caplog) == ["this process has no certificate to serve"]
 
 
-async def test_woken_it_serves_what_is_new_and_leaves_it_to_the_other_to_tell(
+async def test_woken_it_serves_what_is_new_and_logs_nothing(
     autojump_clock: trio.testing.MockClock,
     tmp_path: Path,
     other: Other,
@@ -208,7 +208,7 @@ async def test_woken_it_serves_what_is_new_and_leaves_it_to_the_other_to_tell(
     await trio.sleep(3 * watch.CHECK_EVERY)
     assert following.statuses[0].failures
     assert answers(following)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
@@ -234,7 +234,7 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     following.wake()
     await trio.sleep(1)
     assert answers(following)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(

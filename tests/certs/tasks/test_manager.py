@@ -116,7 +116,7 @@ def test_files_of_the_operators_are_never_made(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-async def test_nor_replaced_though_they_look_like_ours_and_have_expired(
+async def test_expired_files_of_the_operators_are_never_replaced(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     files = pair_files(tmp_path, "192.0.2.7")
@@ -137,14 +137,14 @@ def test_one_that_is_there_is_served_from_the_start(
     assert not hasattr(certificates.contexts.engine.context, "refusal")
 
 
-def test_one_that_is_to_be_had_is_awaited(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_there_yet_is_awaited(tmp_path: Path) -> None:
     certificates = start(by_acme(tmp_path))
     assert certificates.statuses[0].pair is None
     refusal = certificates.contexts.engine.context.refusal  # type: ignore[attr-defined]
     assert refusal == "there is no certificate for relay.example yet"
 
 
-def test_one_that_is_damaged_is_told_and_ordered_anew(
+def test_a_damaged_file_is_logged_and_ordered_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = by_acme(tmp_path)
@@ -253,7 +253,7 @@ def test_a_certdir_that_is_none_ends_the_start(tmp_path: Path) -> None:
             start(plan)
 
 
-def test_a_certdir_that_can_t_be_entered_is_told_and_tried_later(
+def test_a_certdir_that_can_t_be_entered_is_logged_and_tried_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def closed(*_: object, **__: object) -> object:

@@ -1,4 +1,4 @@
-"""Challenges are answered before the authority is told to look, and until it has looked."""
+"""Challenges are answered before the authority validates them, and until it has."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -38,7 +38,7 @@ CHECK_EVERY = 2 * HOUR
 
 
 class World:
-    """The task under test, the authority it asks, and the watch that finds what it had."""
+    """The task under test, the authority it asks, and the watch that finds what it obtained."""
 
     def __init__(self, tmp_path: Path, make_pair: Callable[[], Pair], time: Any) -> None:
         self.time = time
@@ -244,7 +244,7 @@ async def test_the_old_certificate_stays_meanwhile(
     assert len(world.orders) == 4
 
 
-async def test_the_authority_s_wish_to_wait_is_honoured(
+async def test_a_retry_after_is_honoured(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("rate limit", Failure.REFUSED, 5 * HOUR)]
@@ -291,7 +291,7 @@ async def test_another_process_at_it_is_no_failure(
     assert lines.count("waiting for another order") == lines.count("asking for a certificate") == 1
 
 
-async def test_what_another_process_has_had_needs_no_order(
+async def test_a_pair_obtained_by_another_process_needs_no_order(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -302,7 +302,7 @@ async def test_what_another_process_has_had_needs_no_order(
     assert world.orders == []
 
 
-async def test_told_to_it_tries_at_once(
+async def test_woken_it_tries_at_once(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("no", Failure.REFUSED)]
@@ -314,7 +314,7 @@ async def test_told_to_it_tries_at_once(
     assert world.status.pair is not None
 
 
-async def test_told_to_it_still_waits_for_as_long_as_the_authority_wants(
+async def test_woken_it_still_waits_for_the_retry_after(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("rate limit", Failure.REFUSED, DAY)]
@@ -343,7 +343,7 @@ async def test_a_pair_that_comes_while_the_authority_is_asked_is_not_renewed(
     assert world.orders == []
 
 
-async def test_what_is_found_to_be_there_already_is_no_order_to_be_waited_after(
+async def test_a_pair_that_was_there_already_delays_no_order(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.ordered = False
@@ -363,7 +363,7 @@ async def test_a_pair_that_tls_refuses_is_replaced(
     assert replacing == b"leaf"
 
 
-async def test_told_to_it_asks_at_once_and_orders_nothing_that_is_not_due(
+async def test_woken_it_asks_at_once_and_orders_nothing_that_is_not_due(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -375,7 +375,7 @@ async def test_told_to_it_asks_at_once_and_orders_nothing_that_is_not_due(
     assert world.orders == []
 
 
-async def test_a_certificate_that_is_had_and_not_served_is_a_failure(
+async def test_a_certificate_that_is_obtained_and_not_served_is_a_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     """Or else it would be ordered again and again."""

@@ -105,7 +105,7 @@ async def task(
     return Task(nursery)
 
 
-async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
+async def test_it_checks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
     start = trio.current_time()
     await task.looked(4)
     assert 4 * CHECK_EVERY <= trio.current_time() - start < 5 * CHECK_EVERY
@@ -113,7 +113,7 @@ async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> 
     assert task.contexts.context is None
 
 
-async def test_it_looks_at_once_when_told(autojump_clock: Clock, task: Task) -> None:
+async def test_it_checks_at_once_when_woken(autojump_clock: Clock, task: Task) -> None:
     task.wake.send_nowait(None)
     await task.looked(1)
     assert task.source.looks == [True]
@@ -130,7 +130,7 @@ async def test_a_new_pair_is_served(autojump_clock: Clock, task: Task) -> None:
     assert task.status.failures == 0
 
 
-async def test_whoever_waits_for_a_new_pair_is_told(autojump_clock: Clock, task: Task) -> None:
+async def test_a_new_pair_sets_the_changed_event(autojump_clock: Clock, task: Task) -> None:
     changed = task.status.changed
     task.source.finds = [None, a_pair()]
     await task.looked(1)
@@ -161,7 +161,7 @@ async def test_a_check_on_request_that_finds_nothing_new_says_so(
     assert record.getMessage() == "the certificate has not changed"
 
 
-async def test_what_cant_be_served_is_told_and_the_task_goes_on(
+async def test_a_pair_that_cant_be_served_is_logged_and_the_task_goes_on(
     autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = a_pair()
