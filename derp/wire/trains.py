@@ -45,6 +45,9 @@ _MIN_LENGTH: Final = KEY_LENGTH
 _MAX_LENGTH: Final = KEY_LENGTH + MAX_PACKET_SIZE
 _MIN_DISCO_FRAME: Final = KEY_LENGTH + MIN_DISCO_LENGTH
 
+Train = bytes | memoryview
+"""Consecutive RecvPacket frames of one source for one destination."""
+
 Scan = tuple[int, int, bytes, int]
 
 

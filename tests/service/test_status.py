@@ -89,8 +89,12 @@ async def test_all_keys_are_gathered_once_for_a_page(
     assert gathered == 1
 
 
-async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock, relay: Relay) -> None:
-    relay.state.memory = QueueMemory(8 << 20)
+async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock) -> None:
+    async with running(memory=QueueMemory(8 << 20)) as relay:
+        await shows_what_waits(relay)
+
+
+async def shows_what_waits(relay: Relay) -> None:
     site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
     assert varz(relay)["derper_queue_limit_bytes"] == 8 << 20
     assert varz(relay)["derper_queue_bytes"] == 0
