@@ -4,7 +4,7 @@ Beyond what other clients send it may send packets that it forwards, watch who i
 close clients' connections. A packet that it forwards is for a client of this relay, or dropped.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from derp import log
 from derp.errors import ClosedByMesh
@@ -14,10 +14,7 @@ from derp.session.state import RelayState
 from derp.wire.forwarding import next_forwarded
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short_key
-from derp.wire.trains import MAX_TRAIN
-
-_FORWARD_PACKET: Final = int(FrameType.FORWARD_PACKET)
-_WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
+from derp.wire.trains import MAX_TRAIN, Kind
 
 logger = log.get("mesh")
 
@@ -29,20 +26,22 @@ class MeshPeer(Client):
 
     can_mesh: ClassVar = True
 
-    def act(self, state: RelayState, kind: int, start: int, stop: int, end: int) -> tuple[int, int]:
+    def act(
+        self, state: RelayState, kind: Kind, start: int, stop: int, end: int
+    ) -> tuple[int, int]:
         """Act on the frame at `start`, of a type that takes the mesh key.
 
         It ends at `stop`, and lies in the shared read buffer. ForwardPacket frames up to `end` that
         follow it may be included. Returns where the frames end, and how many packets they were.
         """
-        if kind == _FORWARD_PACKET:
+        if kind is Kind.FORWARD_PACKET:
             most = min(state.memory.write_size, MAX_TRAIN)
             found = next_forwarded(state.buffer, start, end, most)
             stop, source, destination, packets, train, disco = found
             payload = len(train) - packets * PACKET_OVERHEAD
             self.route(train, packets, payload, source, destination, disco, True)
             return stop, packets
-        if kind == _WATCH_CONNS:
+        if kind is Kind.WATCH_CONNS:
             # Relays watch as soon as they run.
             state.reachable.logged_in(self.key)
             self._watch(state)

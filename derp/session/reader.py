@@ -19,7 +19,8 @@ from derp.session.client import Client
 from derp.session.meshpeer import MeshPeer
 from derp.session.state import RelayState
 from derp.wire import frames, trains
-from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD, FrameType
+from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD
+from derp.wire.trains import DISCO, INCOMPLETE, UNKNOWN, Kind
 
 HOME_MOVE_AFTER: Final = 5.0
 """Seconds after which a change of home is a move, and not a part of connecting."""
@@ -36,8 +37,8 @@ frames of five bytes."""
 _LIMIT_CHECK: Final = 1.0
 """Seconds between two looks at whether a client that is paused still has to be."""
 
-_NOTE_PREFERRED: Final = int(FrameType.NOTE_PREFERRED)
-_PING: Final = int(FrameType.PING)
+_NOTE_PREFERRED: Final = Kind.NOTE_PREFERRED
+_PING: Final = Kind.PING
 
 
 class Reader:
@@ -175,14 +176,14 @@ class Reader:
                 kind, stop, destination, packets = trains.next_train(
                     buffer, start, end, key, mesh, most
                 )
-                if kind == trains.INCOMPLETE:
+                if kind is INCOMPLETE:
                     break
                 found += 1
                 if client.duplicate:
                     state.presence.note_activity(client, state.claim_time())
                 if packets:
                     total += packets
-                    disco = kind == trains.DISCO
+                    disco = kind is DISCO
                     payload = stop - start - packets * PACKET_OVERHEAD
                     metrics.packets_received += packets
                     metrics.bytes_received += payload
@@ -191,12 +192,12 @@ class Reader:
                     else:
                         metrics.packets_received_other += packets
                     client.route(view[start:stop], packets, payload, key, destination, disco, False)
-                elif kind == _PING:
+                elif kind is _PING:
                     ping = start + HEADER_LENGTH
                     pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
-                elif kind == _NOTE_PREFERRED:
+                elif kind is _NOTE_PREFERRED:
                     self._note_preferred(preferred=buffer[stop - 1] != 0)
-                elif kind == trains.UNKNOWN:
+                elif kind is UNKNOWN:
                     metrics.unknown_frames += 1
                 elif mesh_peer is not None:
                     stop, packets = mesh_peer.act(state, kind, start, stop, end)

@@ -15,6 +15,7 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
 from derp.service.status import StatusView, Traffic, make_status_source, traffic_lines
+from derp.wire.trains import Train
 from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
@@ -27,7 +28,7 @@ Clock = trio.testing.MockClock
 
 class Link:
     def forward(
-        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+        self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
     ) -> None:
         pass
 

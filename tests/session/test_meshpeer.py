@@ -22,6 +22,7 @@ from derp.metrics import DropReason
 from derp.session import serverinfo
 from derp.session.state import RelayState
 from derp.wire.forwarding import forward_frames
+from derp.wire.trains import Train
 from tests.peers import CLOSE, FORWARD, GONE, PING, PONG, SEND, WATCH, Peer, disco, frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
 
@@ -50,9 +51,9 @@ class Link:
     """The frames, the bytes of packets in them, and whether they are disco packets."""
 
     def forward(
-        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+        self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
     ) -> None:
-        self.forwarded.append((forward_frames(run, packets, destination), payload, disco))
+        self.forwarded.append((forward_frames(train, packets, destination), payload, disco))
 
 
 # --- who is a mesh peer

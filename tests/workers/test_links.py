@@ -15,6 +15,7 @@ from derp.mesh.link import IDLE_TIMEOUT
 from derp.metrics import DropReason, Metrics
 from derp.net.address import Endpoint
 from derp.session.client import UPDATES_BEHIND
+from derp.wire.trains import Train
 from tests.memory_transport import CLIENT, memory_pair
 from tests.peers import (
     CLOSE,
@@ -189,7 +190,7 @@ class Outside:
     def __init__(self) -> None:
         self.packets = 0
 
-    def forward(self, run: memoryview, packets: int, *_: object, disco: bool) -> None:
+    def forward(self, train: Train, packets: int, *_: object) -> None:
         self.packets += packets
 
 
