@@ -105,7 +105,7 @@ class StatusView:
             clients_total=known,
             clients_local=len(hub.active),
             clients_remote=known - len(hub.active),
-            watchers=len(state.watchers),
+            watchers=len(state.presence.watchers),
             dup_client_keys=len(hub.duplicates),
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,

@@ -93,7 +93,7 @@ class Supervisor:
         self._config = config
         self._resources = resources
         self._doors = doors
-        self._sibling_key = secrets.token_bytes(32)
+        self._worker_key = secrets.token_bytes(32)
         self._rate_limit = resources.rate_limit
         self._pool = WorkerPool(len(resources.shared), arguments, self._handover, config.drain_time)
         self._pages = SupervisorPages(
@@ -175,7 +175,7 @@ class Supervisor:
             workers=self._pool.size,
             node_key=bytes(self._resources.private_key),
             mesh_key=self._resources.mesh.key,
-            sibling_key=self._sibling_key,
+            worker_key=self._worker_key,
             main=main,
             plain=plain,
             stun=stun,
