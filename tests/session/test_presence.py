@@ -265,6 +265,7 @@ async def storm(relay: Relay, changes: int, keys: int) -> set[Told]:
     return {present(peer, client=client) for peer, client in there.values()}
 
 
+@pytest.mark.slow
 async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, relay: Relay) -> None:
     """However slow they are: of each key one frame waits at most, and none is ever dropped."""
     fast = Belief(*await watching(relay, 1))
@@ -304,6 +305,7 @@ async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, rela
     assert asleep.frames < 3 * keys
 
 
+@pytest.mark.slow
 async def test_a_watcher_that_is_told_of_thousands_at_once_gets_all(
     autojump_clock: Clock, relay: Relay
 ) -> None:
@@ -372,6 +374,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return keys
 
 
+@pytest.mark.slow
 async def test_who_begins_to_watch_costs_nothing_until_it_takes_what_it_is_told(
     autojump_clock: Clock, relay: Relay, made: list[bytes]
 ) -> None:
@@ -387,6 +390,7 @@ async def test_who_begins_to_watch_costs_nothing_until_it_takes_what_it_is_told(
     assert len(made) == count + 1
 
 
+@pytest.mark.slow
 async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
     autojump_clock: Clock, relay: Relay
 ) -> None:
@@ -408,6 +412,7 @@ async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
     await watcher.ping()
 
 
+@pytest.mark.slow
 async def test_others_have_their_turn_while_a_fast_watcher_is_told_of_all(
     autojump_clock: Clock, relay: Relay, made: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> No
         assert other.relay.dropped(DropReason.QUEUE_HEAD, disco=True) == 60
 
 
+@pytest.mark.slow
 async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
     async with running(with_memory(2 * MIB)) as relay:
         memory = relay.state.memory
@@ -232,6 +233,7 @@ async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> 
         assert turns.most <= timers.AT_ONCE // timers.END_COST
 
 
+@pytest.mark.slow
 async def test_few_who_came_together_are_told_in_one_turn(mock_clock: Clock) -> None:
     async with running() as relay:
         peers = [await relay.login() for _ in range(3 * timers.TOLD_AT_ONCE)]
