@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import golang
-import images
-import podman as containers
 import pytest
-import trustme
-from netns import Namespace, skip_unless_possible
-from podman import Dock, NoPodmanError, Podman, new_name
-from relay import TestCA
-from untested import tell
+
+from tests.container import images
+from tests.container import podman as containers
+from tests.container.podman import Dock, NoPodmanError, Podman, new_name
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.untested import tell
+from tests.support.programs import binaries, test_ca
+
+__all__ = ("binaries", "test_ca")
 
 FOUND = pytest.StashKey[str]()
 """The base image."""
@@ -34,7 +36,16 @@ def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
     except images.WrongBaseError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
     request.config.stash[FOUND] = base
+    if hasattr(request.config, "workeroutput"):
+        request.config.workeroutput["base"] = base
     return podman, base
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process of xdist's what it has found."""
+    if base := getattr(node, "workeroutput", {}).get("base"):
+        node.config.stash[FOUND] = base
 
 
 def pytest_terminal_summary(
@@ -47,6 +58,7 @@ def pytest_terminal_summary(
         terminalreporter.line(f"{base}{kept}")
     tell(
         terminalreporter,
+        "container",
         "A PART OF THE CONTAINER IMAGE'S TESTS" if base else "THE CONTAINER IMAGE",
     )
 
@@ -59,14 +71,6 @@ def podman(found: tuple[Podman, str]) -> Podman:
 @pytest.fixture(scope="session")
 def base(found: tuple[Podman, str]) -> str:
     return found[1]
-
-
-@pytest.fixture(scope="session")
-def binaries() -> dict[str, Path]:
-    try:
-        return golang.build()
-    except golang.NoGoError as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -127,11 +131,3 @@ def own_dock(
     """As `dock`, in that network, with the very ports of the image."""
     with containers.dock(podman, image, binaries, space) as made:
         yield made
-
-
-@pytest.fixture(scope="session")
-def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(pem)
-    return TestCA(ca, pem)

@@ -8,35 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import golang
 import pytest
-import trustme
-from proxies import KINDS, Kind, Proxy
-from proxies import running as proxy_running
-from relay import Relay, TestCA, free_port, running
-from untested import tell
+
+from tests.field.proxies import KINDS, Kind, Proxy
+from tests.field.proxies import running as proxy_running
+from tests.interop.relay import Relay, TestCA, free_port, running
+from tests.interop.untested import tell
+from tests.support.programs import binaries, test_ca
+
+__all__ = ("binaries", "test_ca")
 
 DEBUG_KEY = "correct-horse-battery-staple"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what waits for minutes, unless it is asked for."""
+    here = Path(__file__).parent
+    left_out = [i for i in items if here in i.path.parents and i.get_closest_marker("patient")]
+    if left_out and not config.option.markexpr:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    tell(terminalreporter, "A PART OF THE FIELD'S TESTS")
-
-
-@pytest.fixture(scope="session")
-def binaries() -> dict[str, Path]:
-    try:
-        return golang.build()
-    except golang.NoGoError as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture(scope="session")
-def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(pem)
-    return TestCA(ca, pem)
+    tell(terminalreporter, "field", "A PART OF THE FIELD'S TESTS")
 
 
 @pytest.fixture(scope="session")

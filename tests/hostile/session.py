@@ -6,11 +6,11 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import table
-from attacks import Attack
-from measure import Measured
-from run import ROOT, said, surroundings
-from servers import Program
+from bench.run import ROOT, said, surroundings
+from bench.servers import Program
+from tests.hostile import table
+from tests.hostile.attacks import Attack
+from tests.hostile.measure import Measured
 
 SHORT_SECONDS, LONG_SECONDS = 1.0, 10.0
 SPARE_DESCRIPTORS = 200
@@ -42,7 +42,8 @@ class Session:
         about = surroundings()
         for name, program in self.programs.items():
             about[name] = said([*program.command, "-version"], program.directory)
-        about["command"] = f"{COMMAND}{' -- --long' if self.long else ''}"
+        compared = " -- --beside" if "theirs" in self.programs else ""
+        about["command"] = f"{COMMAND}{' -- --long' if self.long else compared}"
         results = {attack: both for attack, both in self.results.items() if both}
         return f"{table.tables(results)}\n\n{table.origin(about, results, self.seconds)}"
 

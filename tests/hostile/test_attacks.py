@@ -1,15 +1,16 @@
-"""Each attack, on the Go derper to compare with, and on this relay to judge.
+"""Each attack, on this relay to judge, and on the Go derper where it is compared.
 
 verdict.py says what is wrong, and how it is told from the noise of a machine.
 """
 
 import pytest
-import table
-from attacks import Attack
-from measure import Measured, measure
-from servers import BenchError
-from session import Session
-from verdict import Verdict, everything, judge
+
+from bench.servers import BenchError
+from tests.hostile import table
+from tests.hostile.attacks import Attack
+from tests.hostile.measure import Measured, measure
+from tests.hostile.session import Session
+from tests.hostile.verdict import Verdict, everything, judge
 
 
 def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,13 +22,14 @@ def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[
 
     attack = session.fitted(attack)
     results = session.results.setdefault(attack, {})
-    try:
-        results["theirs"] = put("theirs")
-    except BenchError as error:
-        # It has its own faults; what counts is ours.
-        tell(capsys, f"{attack.id}, theirs: {error}")
-    else:
-        tell(capsys, table.one_line(attack, "theirs", results["theirs"], None))
+    if "theirs" in session.programs:
+        try:
+            results["theirs"] = put("theirs")
+        except BenchError as error:
+            # It has its own faults; what counts is ours.
+            tell(capsys, f"{attack.id}, theirs: {error}")
+        else:
+            tell(capsys, table.one_line(attack, "theirs", results["theirs"], None))
     windows: list[Measured] = []
     verdict = Verdict.AGAIN
     while verdict is Verdict.AGAIN:

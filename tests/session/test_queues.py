@@ -86,6 +86,7 @@ async def test_stale_packets_are_dropped_from_a_link_too(autojump_clock: Clock) 
         assert other.relay.dropped(DropReason.QUEUE_HEAD, disco=True) == 60
 
 
+@pytest.mark.slow
 async def test_many_stuck_clients_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
     async with with_memory(2 * MIB) as relay:
         memory = relay.state.memory
@@ -229,6 +230,7 @@ async def test_few_stuck_clients_are_ended_in_one_turn(mock_clock: Clock) -> Non
         assert turns.most <= timers.AT_ONCE // timers.END_COST
 
 
+@pytest.mark.slow
 async def test_few_clients_that_came_together_get_a_keep_alive_in_one_turn(
     mock_clock: Clock,
 ) -> None:
