@@ -4,7 +4,7 @@ Beyond what other clients send it may send packets that it forwards, watch who i
 close clients' connections. A packet that it forwards is for a client of this relay, or dropped.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from derp import log
 from derp.errors import ClosedByMesh
@@ -15,6 +15,9 @@ from derp.wire.forwarding import next_forwarded
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short_key
 from derp.wire.trains import MAX_TRAIN, Kind
+
+_FORWARD_PACKET: Final = Kind.FORWARD_PACKET
+_WATCH_CONNS: Final = Kind.WATCH_CONNS
 
 logger = log.get("mesh")
 
@@ -34,14 +37,14 @@ class MeshPeer(Client):
         It ends at `stop`, and lies in the shared read buffer. ForwardPacket frames up to `end` that
         follow it may be included. Returns where the frames end, and how many packets they were.
         """
-        if kind is Kind.FORWARD_PACKET:
+        if kind is _FORWARD_PACKET:
             most = min(state.memory.write_size, MAX_TRAIN)
             found = next_forwarded(state.buffer, start, end, most)
             stop, source, destination, packets, train, disco = found
             payload = len(train) - packets * PACKET_OVERHEAD
             self.route(train, packets, payload, source, destination, disco, True)
             return stop, packets
-        if kind is Kind.WATCH_CONNS:
+        if kind is _WATCH_CONNS:
             # Relays watch as soon as they run.
             state.reachable.logged_in(self.key)
             self._watch(state)
