@@ -117,16 +117,16 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client is none of those who may use the relay, or is so no longer.
+    """The client may not use the relay, or may no longer.
 
-    `certain` is False where nobody could be asked.
+    `authoritative` is False if no source could be asked.
     """
 
     reason = "not_admitted"
 
-    def __init__(self, what: str, *, certain: bool = True) -> None:
+    def __init__(self, what: str, *, authoritative: bool = True) -> None:
         super().__init__(what)
-        self.certain = certain
+        self.authoritative = authoritative
 
 
 class ProtocolViolation(ConnectionEnd):

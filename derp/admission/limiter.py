@@ -27,7 +27,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from derp.admission.fairqueue import FairQueue
-from derp.admission.question import ANSWER_TIMEOUT, Outcome
+from derp.admission.model import ANSWER_TIMEOUT, Outcome
 
 MAX_LIMIT: Final = 16
 RESERVED: Final = 4

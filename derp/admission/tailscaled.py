@@ -23,7 +23,7 @@ from typing import Final
 import httpx
 import trio
 
-from derp.admission.question import ANSWER_TIMEOUT, Answer, Outcome, Question
+from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
 from derp.net.oserrors import os_errors
 from derp.wire.keys import node_public_text
 
@@ -39,8 +39,8 @@ _HEADERS: Final = {
     "Tailscale-Cap": "142",
 }
 _TOO_OLD: Final = b"invalid 'addr' parameter"
-_ALLOWED: Final = Answer(Outcome.ALLOWED)
-_NOT_KNOWN: Final = Answer(Outcome.REFUSED, "not known to tailscaled")
+_ALLOWED: Final = Verdict(Outcome.ALLOWED, "tailscaled")
+_NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailscaled")
 
 
 class _TroubleError(Exception):
@@ -58,7 +58,7 @@ class Tailscaled:
         # Never used: httpx would read all of the machine's root certificates for one.
         self._no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         """Ask whether the client's key is that of a node in the tailnet."""
         reason = (
             f"tailscaled at -socket {self._socket} gave no answer within {self._timeout:g} s; "
@@ -74,9 +74,9 @@ class Tailscaled:
                 is_closed = isinstance(error, httpx.ConnectError)
                 outcome = Outcome.UNREACHABLE if is_closed else Outcome.UNKNOWN
                 reason = await self._explain(error)
-        return Answer(outcome, reason)
+        return Verdict(outcome, self.name, reason)
 
-    async def _ask(self, key: bytes) -> Answer:
+    async def _ask(self, key: bytes) -> Verdict:
         node = node_public_text(key)
         code, body = await self._get(f"/whois?addr={node}", WHOIS_LIMIT)
         if code == httpx.codes.OK:

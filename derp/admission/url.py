@@ -22,7 +22,7 @@ from typing import Final, Self
 import httpx
 import trio
 
-from derp.admission.question import ANSWER_TIMEOUT, Answer, Outcome, Question
+from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
 from derp.errors import StartError, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.oserrors import os_errors
@@ -97,9 +97,9 @@ class AdmissionURL:
     ) -> None:
         await self._client.__aexit__(kind, error, traceback)
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         """Ask whether the controller admits the client."""
-        asked = {"NodePublic": node_public_text(question.key), "Source": question.source}
+        asked = {"NodePublic": node_public_text(question.key), "Source": question.address}
         requests = [self._client.build_request("POST", self._url, json=asked)]
         response = None
         with trio.move_on_after(self._timeout):
@@ -109,13 +109,14 @@ class AdmissionURL:
                 # ValueError: a redirect to a host that can't be written in a DNS question.
                 return self._trouble(self._asked(requests), error)
             try:
-                return await _verdict(self._asked(requests), response)
+                return await self._read(self._asked(requests), response)
             finally:
                 await response.aclose()
         who = self._asked(requests)
         if response is None:
-            return Answer(Outcome.LATE, f"{who} gave no answer within {self._timeout:g} s")
-        return _refused(who, "is so slow that its answer did not come to an end")
+            reason = f"{who} gave no answer within {self._timeout:g} s"
+            return Verdict(Outcome.LATE, self.name, reason)
+        return self._refused(who, "is so slow that its answer did not come to an end")
 
     async def _response_to(self, requests: list[httpx.Request]) -> httpx.Response:
         """Return the head of the response that redirects, if any, lead to.
@@ -156,7 +157,7 @@ class AdmissionURL:
         # A status of 301, 302 or 303 makes a GET of a POST, which most controllers don't answer.
         return f"{self._host} redirects to {last.method} {place}, which"
 
-    def _trouble(self, who: str, error: Exception) -> Answer:
+    def _trouble(self, who: str, error: Exception) -> Verdict:
         causes = list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
         outcome = Outcome.UNKNOWN
@@ -166,28 +167,30 @@ class AdmissionURL:
             outcome = Outcome.UNREACHABLE if is_first else Outcome.UNKNOWN
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return Answer(
+                return Verdict(
                     outcome,
+                    self.name,
                     f"{who} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
                     f"is of an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
         reason = f"{who} can't be asked ({strerror or str(error) or type(error).__name__})"
-        return Answer(Outcome.NO_ROOM if is_ours else outcome, reason)
+        return Verdict(Outcome.NO_ROOM if is_ours else outcome, self.name, reason)
 
+    async def _read(self, who: str, response: httpx.Response) -> Verdict:
+        """Return the verdict that a response has in its body."""
+        if response.status_code != httpx.codes.OK:
+            return self._refused(who, f"answers with HTTP status {response.status_code}")
+        allow = read_allow(await _beginning(response))
+        if allow is None:
+            return self._refused(who, 'answers with something else than {"Allow": true}')
+        if not allow:
+            return self._refused(who, "does not allow it")
+        return Verdict(Outcome.ALLOWED, self.name)
 
-async def _verdict(who: str, response: httpx.Response) -> Answer:
-    if response.status_code != httpx.codes.OK:
-        return _refused(who, f"answers with HTTP status {response.status_code}")
-    allow = read_allow(await _beginning(response))
-    if allow is None:
-        return _refused(who, 'answers with something else than {"Allow": true}')
-    return Answer(Outcome.ALLOWED) if allow else _refused(who, "does not allow it")
-
-
-def _refused(who: str, what: str) -> Answer:
-    return Answer(Outcome.REFUSED, f"{who} {what}")
+    def _refused(self, who: str, what: str) -> Verdict:
+        return Verdict(Outcome.REFUSED, self.name, f"{who} {what}")
 
 
 class _Connects:

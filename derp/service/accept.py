@@ -231,5 +231,5 @@ class Acceptor:
 
 def _is_of_the_peers_making(end: ConnectionEnd) -> bool:
     if isinstance(end, NotAdmitted):
-        return end.certain
+        return end.authoritative
     return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)

@@ -13,8 +13,8 @@ from nacl.public import PrivateKey
 from certs.errors import CertificateError
 from certs.metacert import make_metacert
 from derp.admission.checker import Checker
-from derp.admission.judge import Admission
 from derp.admission.make import make_checker
+from derp.admission.model import Admission
 from derp.certificates.plan import make_plan
 from derp.certificates.tasks import Certificates, load
 from derp.config import Config

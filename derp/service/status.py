@@ -220,8 +220,8 @@ def admission_facts(admission: Checker | None) -> list[StatusRow]:
     if admission is None:
         return []
     facts = []
-    if admission.listing is not None:
-        facts.append(("Listed node keys", str(len(admission.listing.keys))))
+    if admission.allowlist is not None:
+        facts.append(("Listed node keys", str(len(admission.allowlist.keys))))
     facts += [(f"Can't ask {name}", reason) for name, reason in admission.troubles.items()]
     for refused in reversed(admission.refused.values()):
         times = f"{refused.count} times, last {_when(refused.last)}"

@@ -11,11 +11,9 @@ from typing import Final, NoReturn
 
 import trio
 
-from derp.admission.cache import Verdict
 from derp.admission.checker import Checker
-from derp.admission.judge import Admission
 from derp.admission.listwatch import keep_checker
-from derp.admission.question import Question
+from derp.admission.model import Admission, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.session.state import RelayState
 
@@ -97,9 +95,9 @@ async def recheck(
         for question in questions:
             if state.hub.local(question.key) is not None:
                 verdict = await admission.recheck(question)
-                if verdict.certain:
+                if verdict.authoritative:
                     state.unasked.discard(question.key)
-                if not verdict.admitted and (verdict.certain or strict):
+                if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
             # What the list alone decides takes no time, and there may be thousands.
             await trio.lowlevel.checkpoint()

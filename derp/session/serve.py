@@ -11,7 +11,7 @@ import trio
 from nacl.public import Box
 
 from derp import log
-from derp.admission.question import Question
+from derp.admission.model import Question
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT
 from derp.net.budgets import ReadBudget
@@ -160,8 +160,8 @@ async def _admit(
     if not verdict.admitted:
         whose = node_public_text(key)
         reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
-        raise NotAdmitted(reason, certain=verdict.certain)
-    if not verdict.certain:
+        raise NotAdmitted(reason, authoritative=verdict.authoritative)
+    if not verdict.authoritative:
         state.unasked.add(key)
 
 

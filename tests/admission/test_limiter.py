@@ -3,7 +3,7 @@
 import pytest
 
 from derp.admission.limiter import MAX_LIMIT, MAX_PAUSE, RESERVED, STALE, Fate, Limiter, Turn
-from derp.admission.question import Outcome
+from derp.admission.model import Outcome
 
 YES, NO = Outcome.ALLOWED, Outcome.REFUSED
 LATE, UNREACHABLE, UNKNOWN = Outcome.LATE, Outcome.UNREACHABLE, Outcome.UNKNOWN

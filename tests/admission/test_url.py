@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from derp.admission.question import Outcome, Question
+from derp.admission.model import Outcome, Question
 from derp.admission.url import AdmissionURL, _Brackets, read_allow
 from derp.errors import StartError, UsageError
 from tests.admission.conftest import (

@@ -15,8 +15,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from derp.admission.cache import Verdict
-from derp.admission.question import Question
+from derp.admission.model import Outcome, Question, Verdict
 from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import NoRoom, TooManyConnections, TooManyPending
@@ -372,7 +371,7 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
         async def admit(self, question: Question) -> Verdict:
             self.waiting += 1
             await self.answer.wait()
-            return Verdict(admitted=True, source="test", reason="", certain=True)
+            return Verdict(Outcome.ALLOWED, "test")
 
         recheck = admit
 
