@@ -1,4 +1,4 @@
-"""Whether a client may use the relay: the question, the verdict, and who returns verdicts. Sans-I/O."""
+"""The question whether a client may use the relay, and what answers it with a verdict. Sans-I/O."""
 
 import enum
 from typing import Final, Protocol

@@ -264,7 +264,7 @@ async def test_who_is_urgent_is_not_behind_a_crowd(autojump_clock: Clock) -> Non
         await trio.sleep(5.0)
         for number in range(50):
             await trio.sleep(0.1)
-            told = await door.ask(attrs.evolve(MEMBER, source="10.0.0.1"), urgent=True)
+            told = await door.ask(attrs.evolve(MEMBER, address="10.0.0.1"), urgent=True)
             assert told.outcome is Outcome.REFUSED
             assert told.took <= 2.0, number
 
