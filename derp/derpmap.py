@@ -122,10 +122,10 @@ def chain_warning(config: Config, pair: Pair) -> str | None:
     The Go derper announces such a one with its pin. For a name, clients' refusals are all there is
     to tell a missing chain from an authority that needs none.
     """
-    if not config.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
+    if not config.tls.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
         return None
     return (
-        f"the certificate for {config.hostname} comes without intermediates: clients refuse it "
+        f"the certificate for {config.tls.hostname} comes without intermediates: clients refuse it "
         f"unless they trust its issuer itself; put the whole chain into its file, or, where "
         f"clients can't verify it, its pin into the DERP map: CertName {pair.pin}"
     )
@@ -147,21 +147,22 @@ def make_node(
     to find.
     """
     if derp_port is None:
-        if config.addr.port == 0:
-            raise UsageError(f"-a {config.addr}: any free port; want the one that the relay has")
-        derp_port = config.addr.port if config.serve_tls else _HTTPS_PORT
+        address = config.listening.address
+        if address.port == 0:
+            raise UsageError(f"-a {address}: any free port; want the one that the relay has")
+        derp_port = address.port if config.serve_tls else _HTTPS_PORT
     if stun_port is None:
-        if config.stun and config.stun_port == 0:
+        if config.stun.enabled and config.stun.port == 0:
             raise UsageError("-stun-port 0: any free port; want the one that the relay has")
-        stun_port = config.stun_port
-    if not config.derp and not config.stun:
+        stun_port = config.stun.port
+    if not config.general.derp and not config.stun.enabled:
         raise UsageError("-derp=false -stun=false: want one of them, else there is no entry")
     return Node(
-        hostname=config.hostname,
-        pin=pin if config.derp else None,
-        derp_port=derp_port if config.derp else None,
-        stun_port=stun_port if config.stun else None,
-        stun_address=_stun_elsewhere(config, stun_host) if config.stun else None,
+        hostname=config.tls.hostname,
+        pin=pin if config.general.derp else None,
+        derp_port=derp_port if config.general.derp else None,
+        stun_port=stun_port if config.stun.enabled else None,
+        stun_address=_stun_elsewhere(config, stun_host) if config.stun.enabled else None,
     )
 
 
@@ -171,8 +172,10 @@ def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
     Where that of `host` is private and the relay's is not, something before both translates, and
     what it makes of the one is not known here.
     """
-    address, own = parse_ip(host or config.stun_addr), parse_ip(config.hostname)
-    if address is None or address.is_unspecified or address in {own, parse_ip(config.addr.host)}:
+    address, own = parse_ip(host or config.stun.addr), parse_ip(config.tls.hostname)
+    if address is None or address.is_unspecified:
+        return None
+    if address in {own, parse_ip(config.listening.address.host)}:
         return None
     return address if address.is_global or (own is not None and not own.is_global) else None
 

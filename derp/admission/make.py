@@ -20,40 +20,40 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
 
     Raises StartError where the list or the CA bundle can't be read.
     """
-    if not config.verifies:
+    if not config.verification.enabled:
         return None
     # An alert needs a counter that exists before its first event.
     metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
     allowlist = tailscaled = None
-    if (path := config.verify_client_file) is not None:
+    if (path := config.verification.allowlist) is not None:
         allowlist = AllowList(path, load(path, StartError))
-    if config.verify_clients:
+    if config.verification.tailscaled:
         from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
 
         # Whatever listens at the path is believed. The socket itself is open to every user.
-        warn_if_swappable(config.socket.parent)
-        tailscaled = Tailscaled(config.socket)
+        warn_if_swappable(config.verification.tailscaled_socket.parent)
+        tailscaled = Tailscaled(config.verification.tailscaled_socket)
     urls = []
-    if config.verify_client_url:
+    if config.verification.urls:
         from derp.admission.url import AdmissionURL  # noqa: PLC0415 - as above
 
-        if config.verify_client_url_ca_bundle is not None:
-            warn_if_swappable(config.verify_client_url_ca_bundle)
+        if config.verification.url_ca_bundle is not None:
+            warn_if_swappable(config.verification.url_ca_bundle)
         urls = [
             AdmissionURL(
                 url,
-                config.verify_client_url_authorization,
-                config.verify_client_url_ca_bundle,
+                config.verification.url_authorization,
+                config.verification.url_ca_bundle,
             )
-            for url in config.verify_client_url
+            for url in config.verification.urls
         ]
     return Checker(
         metrics,
         allowlist=allowlist,
         tailscaled=tailscaled,
         urls=urls,
-        fail_open=config.verify_client_url_fail_open,
-        remember=config.verify_remember,
+        fail_open=config.verification.fail_open,
+        remember=config.verification.remember,
     )
 
 
@@ -73,18 +73,18 @@ def announce(config: Config, checker: Checker | None) -> None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
     order = []
-    if config.verify_client_file is not None:
+    if config.verification.allowlist is not None:
         order.append("in -verify-client-file")
     asked = []
-    if config.verify_clients:
+    if config.verification.tailscaled:
         asked.append("known to tailscaled")
-    if config.verify_client_url:
+    if config.verification.urls:
         asked.append("allowed by -verify-client-url")
     if asked:
         order.append(" and ".join(asked))
     keys = None if checker.allowlist is None else len(checker.allowlist.keys)
     logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
-    if config.verify_client_url and config.verify_client_url_fail_open:
+    if config.verification.urls and config.verification.fail_open:
         logger.warning(
             "while no -verify-client-url can be reached, every client is admitted; "
             "-verify-client-url-fail-open=false refuses them"

@@ -20,6 +20,7 @@ from derp import derpmap
 from derp.certificates.plan import make_plan
 from derp.cli import command_flags, mapcheck
 from derp.config import Config, checks
+from derp.config.certificates import DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME
 from derp.config.goflags import BOOL, INT, STRING, Flag, Kind, Setting
 from derp.config.strconv import parse_int
 from derp.errors import StartError
@@ -33,7 +34,7 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 """
 
 _GROUP: Final = "Entry"
-_port: Final = checks.port(1)
+_port: Final = checks.port_from(1)
 _PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
 """0 is the relay's own."""
 _FORMATS: Final = {"json": derpmap.as_json, "yaml": derpmap.as_yaml}
@@ -97,7 +98,6 @@ _OWN: Final = (
         usage="UDP port at which clients find STUN, if that is published under another number.",
     ),
 )
-_PLACEHOLDERS: Final = {"derp.tailscale.com", "your-hostname.com"}
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -110,22 +110,22 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, _OWN))
         return 0
     config, settings = arguments.config, arguments.settings
-    if config.hostname in _PLACEHOLDERS:
+    if config.tls.hostname in {DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME}:
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
     write = _value(settings["format"], _format)
     number = _value(settings["region-id"], derpmap.region_id)
     code = _value(settings["region-code"], derpmap.region_code)
     name = _value(settings["region-name"], derpmap.region_name)
-    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.derp)
-    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun)
+    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.general.derp)
+    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun.enabled)
     node = derpmap.make_node(config, None, derp_port=derp_port, stun_port=stun_port)
-    if config.derp and config.serve_tls:
+    if config.general.derp and config.serve_tls:
         node = attrs.evolve(node, pin=_pin(config))
     sys.stdout.write(write(derpmap.make_region(number, code, name, node)))
     sys.stdout.flush()
-    if config.derp and not config.serve_tls:
+    if config.general.derp and not config.serve_tls:
         _tell(
-            f"-a {config.addr} is HTTP, and clients want HTTPS: "
+            f"-a {config.listening.address} is HTTP, and clients want HTTPS: "
             f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
     if not settings["check"].value:
@@ -172,12 +172,13 @@ def _pin(config: Config) -> str | None:
         return None
     files = make_plan(config).certificates[0].files
     try:
-        if config.hostname_is_ip and config.tls_cert is None and not exists(files.certificate):
+        made_at_start = config.tls.hostname_is_ip and config.tls.certificate is None
+        if made_at_start and not exists(files.certificate):
             raise StartError(
                 f"{files.certificate}: no such file, and so no pin; "
                 f"start the relay, which makes one, or point -certdir at the relay's"
             )
-        pair = manual.load(files, config.hostname, datetime.now(UTC), make=False)
+        pair = manual.load(files, config.tls.hostname, datetime.now(UTC), make=False)
     except CertificateError as error:
         raise StartError(str(error)) from error
     for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):

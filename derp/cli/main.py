@@ -108,7 +108,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     # Each loads Trio and TLS, which -h can do without.
     if control is not None:
         worker.run(control, config)
-    elif config.workers != 1:
+    elif config.limits.workers != 1:
         from derp.workers.supervisor import run as run_workers  # noqa: PLC0415
 
         run_workers(config, argv)

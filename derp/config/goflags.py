@@ -15,7 +15,7 @@ import difflib
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import attrs
 
@@ -23,16 +23,17 @@ from derp.config.strconv import BOOLS, parse_bool, parse_duration, parse_float, 
 from derp.errors import UsageError
 
 Value = bool | int | float | str
+V_co = TypeVar("V_co", bound=Value, covariant=True)
 
 
 @attrs.frozen
-class Kind:
-    """What sort of value a flag takes."""
+class Kind(Generic[V_co]):
+    """The sort of value that a flag takes."""
 
     placeholder: str
     """What stands for a value in the help."""
-    read: Callable[[str], Value]
-    """From text to value; raises ValueError whose message begins with "want"."""
+    read: Callable[[str], V_co]
+    """Parses a value; raises ValueError whose message begins with "want"."""
 
 
 BOOL = Kind("", parse_bool)
@@ -48,7 +49,7 @@ class Flag:
     """One line of the table."""
 
     name: str
-    kind: Kind
+    kind: Kind[Value]
     default: str = ""
     """As an operator would write it."""
     usage: str

@@ -6,13 +6,13 @@ than ignored. The value is not repeated, as some are secret.
 
 from typing import Final
 
-from derp.config.goflags import BOOL, STRING, Flag, Kind
+from derp.config.goflags import BOOL, STRING, Flag, Kind, Value
 
 _NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -mesh-psk-file"
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
-def _refused(name: str, kind: Kind, default: str, refusal: str, variable: str = "") -> Flag:
+def _refused(name: str, kind: Kind[Value], default: str, refusal: str, variable: str = "") -> Flag:
     return Flag(name=name, kind=kind, default=default, usage="", variable=variable, refusal=refusal)
 
 

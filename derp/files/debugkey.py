@@ -68,10 +68,10 @@ class DebugKey:
 
 def debug_access(config: Config, key: DebugKey) -> DebugAccess:
     """Return who may see /debug/ of a relay with this configuration."""
-    single = map(ipaddress.ip_network, config.debug_allow_ip)
+    single = map(ipaddress.ip_network, config.debug.addresses)
     return DebugAccess(
-        names=frozenset({config.hostname.lower()}),
-        networks=(*single, *config.debug_trusted_cidrs),
-        proxies=config.trusted_proxies,
+        names=frozenset({config.tls.hostname.lower()}),
+        networks=(*single, *config.debug.networks),
+        proxies=config.limits.trusted_proxies,
         key=lambda: key.value,
     )

@@ -13,7 +13,7 @@ from typing import Final
 
 from derp import log
 from derp.config import Config
-from derp.config.mesh import DEFAULT_KEY_FILE
+from derp.config.mesh import KeyFile
 from derp.errors import StartError, UsageError
 from derp.files.secret import read_secret
 
@@ -53,16 +53,16 @@ def load(config: Config, environ: Mapping[str, str]) -> bytes | None:
     Raises StartError where there is a file that can't be used, and UsageError for a variable that
     can't, or where -mesh-with goes without a key.
     """
-    if not config.derp:
+    if not config.general.derp:
         return None
-    key = _from_variable(environ) if config.dev else None
+    key = _from_variable(environ) if config.general.dev else None
     path = _path(config, environ)
     if key is None and path is not None:
         key = _from_file(path)
         logger.info("mesh key read", path=str(path))
-    if key is None and config.mesh_with:
-        listed = ",".join(map(str, config.mesh_with))
-        or_variable = f" or {VARIABLE}" if config.dev else ""
+    if key is None and config.mesh.relays:
+        listed = ",".join(map(str, config.mesh.relays))
+        or_variable = f" or {VARIABLE}" if config.general.dev else ""
         raise UsageError(f"-mesh-with {listed}: want the mesh key in -mesh-psk-file{or_variable}")
     return key
 
@@ -82,9 +82,9 @@ def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
 
     In development mode none is looked for, as there.
     """
-    if config.mesh_psk_file != DEFAULT_KEY_FILE:
-        return config.mesh_psk_file
-    if config.dev:
+    if config.mesh.key_file is not KeyFile.AUTO:
+        return config.mesh.key_file
+    if config.general.dev:
         return None
     home = environ.get("HOME", "")
     usual = [Path(_USUAL), *([Path(home, _USUAL_AT_HOME)] if home else [])]

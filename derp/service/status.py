@@ -111,7 +111,7 @@ class StatusView:
             serves_tls=config.serve_tls,
             certificates=[certificate(status) for status in self.statuses],
             rate_limit_bytes_per_second=(
-                None if config.rate_config is None else state.rate_limit.bytes_per_second
+                None if config.limits.rate_config is None else state.rate_limit.bytes_per_second
             ),
             rate_limit_burst_bytes=state.rate_limit.burst,
             memory_at_start=self.age.memory,
@@ -153,10 +153,10 @@ def make_status_source(
         return view.traffic()
 
     return StatusSource(
-        hostname=config.hostname,
+        hostname=config.tls.hostname,
         public_key=state.public_key,
-        derp=config.derp,
-        home=config.home,
+        derp=config.general.derp,
+        home=config.pages.home,
         bootstrap_dns=names,
         facts=lambda: [
             *relay_facts(
@@ -204,7 +204,7 @@ def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -
         ("Version", derp.__version__),
         ("Uptime", f"{age.seconds:.0f} s"),
         ("Machine", platform.node()),
-        ("TLS hostname", config.hostname),
+        ("TLS hostname", config.tls.hostname),
         ("Clients", str(clients)),
         ("Queues", f"{held / _MIB:.1f} of {limit / _MIB:.1f} MiB"),
     ]

@@ -13,10 +13,10 @@ from derp.admission import allowlist
 from derp.admission.make import make_checker
 from derp.certificates import tasks
 from derp.certificates.plan import make_plan
-from derp.config import Config
 from derp.config.checks import Address
 from derp.files import meshkey, nodekey, ownership, ratelimit
 from derp.metrics import Metrics
+from tests.support.config import make_config
 
 ADDRESS = Address("", 8080)
 NOW = datetime.now(UTC)
@@ -52,7 +52,7 @@ def test_the_node_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_the_mesh_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "mesh.key"
     file.write_text("0f" * 32)
-    meshkey.load(Config(addr=ADDRESS, key_path=tmp_path / "k", mesh_psk_file=file), {})
+    meshkey.load(make_config(a=ADDRESS, c=tmp_path / "k", mesh_psk_file=file), {})
     assert warned(caplog) == [str(file)]
 
 
@@ -77,9 +77,9 @@ def test_the_rate_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "192.0.2.7.crt"
     write_self_signed(pair_files(tmp_path, "192.0.2.7"), ip_address("192.0.2.7"), NOW)
-    config = Config(
-        addr=ADDRESS,
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=ADDRESS,
+        c=tmp_path / "k",
         verify_client_url=("https://control.test/",),
         verify_client_url_ca_bundle=file,
     )
@@ -88,9 +88,9 @@ def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_where_tailscaled_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = Config(
-        addr=ADDRESS,
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=ADDRESS,
+        c=tmp_path / "k",
         verify_clients=True,
         socket=tmp_path / "tailscaled.sock",
     )
@@ -111,9 +111,9 @@ def test_the_account_and_roots_for_the_authority(
     files = pair_files(tmp_path, "192.0.2.7")
     write_self_signed(files, ip_address("192.0.2.7"), NOW)
     certdir = tmp_path / "certs"
-    config = Config(
-        addr=Address("", 443),
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=Address("", 443),
+        c=tmp_path / "k",
         hostname="relay.example",
         certdir=certdir,
         acme_directory="https://ca.test/directory",
