@@ -12,7 +12,6 @@ Ours are the Authorization header, the private root certificates, and that an an
 hundred levels deep is refused. The proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY are used.
 """
 
-import json
 import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -26,6 +25,7 @@ from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
 from derp.errors import StartError, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.oserrors import os_errors
+from derp.wire import gojson
 from derp.wire.keys import node_public_text
 
 BODY_LIMIT: Final = 4 << 10
@@ -251,37 +251,20 @@ class _Brackets:
         return False
 
 
-class _Pairs(list[tuple[str, object]]):
-    """One JSON object, in the order of the text."""
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
-
-
 def read_allow(body: bytes) -> bool | None:
-    """Read the field Allow of the first JSON value, as encoding/json's Decoder does.
+    """Return the field Allow of the first JSON value, as encoding/json's Decoder reads it.
 
-    The field's name may be in any case, its last value counts, and null changes nothing. None is
-    for what is no such value, or not a whole one.
+    None is for a body that holds no such value, or not all of it.
     """
-    try:
-        value, _ = _DECODER.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))
-    except (ValueError, RecursionError):
-        return None
-    if value is None:
-        return False
-    if not isinstance(value, _Pairs):
-        return None
     allow = False
-    for name, field in value:
-        if name.casefold() == "allow" and field is not None:
-            if not isinstance(field, bool):
-                return None
-            allow = field
+    try:
+        pairs = gojson.read_pairs(body, ("Allow",), first=True)
+    except gojson.JSONFormError:
+        return None
+    for _, value in pairs:
+        if not isinstance(value, bool | None):
+            return None
+        allow = allow if value is None else value
     return allow
 
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     config = arguments.config
     if config.listening.address.port == 0:
         raise arguments.settings["a"].wrong("any free port; want the one that the relay has")
-    if config.stun.enabled.enabled and config.stun.enabled.port == 0:
+    if config.stun.enabled and config.stun.port == 0:
         want = "any free port; want the one that the relay has"
         raise arguments.settings["stun-port"].wrong(want)
     try:
@@ -127,11 +127,11 @@ async def examine(config: Config) -> Healthy:
     finally:
         tcp.socket.close()
     stun = None
-    if config.stun.enabled.enabled:
-        if config.stun.enabled.addr:
-            given = f"-stun-addr {config.stun.enabled.addr}"
+    if config.stun.enabled:
+        if config.stun.addr:
+            given = f"-stun-addr {config.stun.addr}"
             host = await _address(config.stun_host, given, deadline)
-        stun = Endpoint(host, config.stun.enabled.port)
+        stun = Endpoint(host, config.stun.port)
         await probe.stun(stun, deadline)
     return Healthy(where, version, expires, key, stun)
 

@@ -19,8 +19,8 @@ from typing import Final
 
 from derp import log
 from derp.errors import StartError
-from derp.files.gojson import JSONFormError, read_fields
 from derp.files.secret import read_secret
+from derp.wire.gojson import JSONFormError, read_fields
 from derp.wire.keys import KeyFormatError, NodePrivate, short_key
 
 logger = log.get("keyfile")

@@ -12,9 +12,9 @@ from typing import Final
 import attrs
 
 from derp.errors import DerperError, StartError
-from derp.files.gojson import JSONFormError, read_fields
 from derp.files.ownership import warn_if_swappable
 from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
+from derp.wire.gojson import JSONFormError, read_fields
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
 """Bytes; a smaller burst could never let the largest SendPacket frame pass: packet and key."""
