@@ -6,6 +6,8 @@
     ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
     ├── NoLink              another relay can't be meshed with for now; it is tried again
     ├── ControlLost         another process of this relay could not be asked
+    ├── ExchangeFailed      an HTTP server was asked, and gave no response
+    │   └── ConnectFailed       there is no connection to it
     └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
         ├── TooManyConnections  from one network in a second
         ├── TooManyPending      from one network that have not logged in
@@ -57,6 +59,14 @@ class NoLink(DerperError):
 
 class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or could not do as asked."""
+
+
+class ExchangeFailed(DerperError):
+    """An HTTP server was asked, and its response did not come, or not all of it."""
+
+
+class ConnectFailed(ExchangeFailed):
+    """There is no connection to an HTTP server: no address, no TCP, no TLS, or no proxy."""
 
 
 class ConnectionEnd(DerperError):

@@ -28,7 +28,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     if (path := config.verification.allowlist) is not None:
         allowlist = AllowList(path, load(path, StartError))
     if config.verification.tailscaled:
-        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
+        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads h11 and urllib
 
         # Whatever listens at the path is believed. The socket itself is open to every user.
         warn_if_swappable(config.verification.tailscaled_socket.parent)

@@ -5,11 +5,12 @@ a kind that this machine has no way to is left out, if there are others.
 """
 
 import ipaddress
+import os
 import ssl
 from datetime import UTC, datetime
 from typing import Final
 
-import httpx
+import certifi
 import trio
 from cryptography import x509
 
@@ -157,8 +158,9 @@ def _verifying_context() -> ssl.SSLContext:
 
     Slim containers have no list, and SSL_CERT_FILE may name one of the operator's own.
     """
-    context = httpx.create_ssl_context()
-    context.load_default_certs()
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
     return context
 
 

@@ -13,9 +13,11 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import h11
 import trio
 
 from derp.errors import DerperError
+from derp.net import httpclient
 from derp.net.address import Endpoint
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from stun.message import StunError, build_binding_request, parse_binding_response
@@ -113,10 +115,9 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
     Nobody logs in. Fast start (Go: derphttp.Client.connect) goes without an HTTP answer: the relay
     sends the ServerKey frame at once.
     """
-    head = f"GET /derp HTTP/1.1\r\nHost: {host}\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
-    received = await _exchange(
-        stream, where, f"{head}Derp-Fast-Start: 1\r\n\r\n", _GREETING_LENGTH, deadline
-    )
+    headers = [("Upgrade", "DERP"), ("Connection", "Upgrade"), ("Derp-Fast-Start", "1")]
+    request = _request("/derp", host, headers)
+    received = await _exchange(stream, where, request, _GREETING_LENGTH, deadline)
     if received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} refuses the upgrade to DERP: {_status(received)}")
     greeting = bytes(received[HEADER_LENGTH:_GREETING_LENGTH])
@@ -131,8 +132,8 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
 
 async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
     """Ask a relay that relays nothing whether it serves its pages. Raises NoDERP."""
-    head = f"GET /derp/probe HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    received = await _exchange(stream, where, head, _LONGEST_LINE, deadline)
+    request = _request("/derp/probe", host, [("Connection", "close")])
+    received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
     if not received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} answers a probe with no HTTP")
     if received.split()[1:2] != [b"200"]:
@@ -176,13 +177,13 @@ def _before(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
 
 
 async def _exchange(
-    stream: trio.abc.Stream, where: Endpoint, request: str, enough: int, deadline: float
+    stream: trio.abc.Stream, where: Endpoint, request: bytes, enough: int, deadline: float
 ) -> bytes:
     """Send an HTTP request; return `enough` bytes of what comes back, or all if that is less."""
     received = b""
     with _before(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
         try:
-            await stream.send_all(request.encode("ascii"))
+            await stream.send_all(request)
             while len(received) < enough and not _is_whole_line(received):
                 data = await stream.receive_some(4096)
                 if not data:
@@ -193,6 +194,11 @@ async def _exchange(
     if not received:
         raise NoDERP(f"{where} ends the connection at the HTTP request")
     return received
+
+
+def _request(target: str, host: str, headers: httpclient.Headers) -> bytes:
+    connection = h11.Connection(h11.CLIENT)
+    return httpclient.request(connection, "GET", target, [("Host", host), *headers])
 
 
 def _is_whole_line(received: bytes) -> bool:

@@ -13,7 +13,6 @@ def os_errors(error: BaseException) -> Iterator[OSError]:
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from os_errors(part)
-    # httpcore raises "from None", which leaves only the context.
     cause = error.__cause__ or error.__context__
     if cause is not None:
         yield from os_errors(cause)
