@@ -36,8 +36,6 @@ from derp.config.refused import REFUSED
 from derp.config.verification import Verification
 from derp.errors import UsageError
 
-# ruff: noqa: RUF009 - part is attrs.field with a factory
-
 _DEV_ADDRESS: Final = Address("", 3340)
 _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 

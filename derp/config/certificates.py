@@ -12,10 +12,8 @@ import attrs
 from certs.hostname import IPAddress, parse_ip
 from derp.config import checks
 from derp.config.field import ConfigError, option
-from derp.config.goflags import BOOL, STRING
+from derp.config.goflags import BOOL, FILE, STRING
 from derp.net.address import is_ip
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
 
 DEFAULT_HOSTNAME: Final = "derp.tailscale.com"
 PLACEHOLDER_HOSTNAME: Final = "your-hostname.com"
@@ -30,8 +28,8 @@ class TLS:
     hostname: str = option(
         "hostname",
         STRING,
-        DEFAULT_HOSTNAME,
         checks.certificate_name,
+        default=DEFAULT_HOSTNAME,
         variable="DERP_DOMAIN",
         placeholder="NAME",
         usage="The name that certificates are for. It may be an IP address, with -certmode manual "
@@ -40,8 +38,8 @@ class TLS:
     mode: str = option(
         "certmode",
         STRING,
-        "letsencrypt",
         checks.certificate_mode,
+        default="letsencrypt",
         variable="DERP_CERT_MODE",
         placeholder="MODE",
         usage="Where certificates come from: letsencrypt; gcp (Google Trust Services); or manual, "
@@ -50,7 +48,6 @@ class TLS:
     certdir: Path | None = option(
         "certdir",
         STRING,
-        "",
         checks.optional_path,
         variable="DERP_CERT_DIR",
         placeholder="DIR",
@@ -59,20 +56,16 @@ class TLS:
     """Never None where `serve_tls`, unless there is a `certificate`."""
     certificate: Path | None = option(
         "tls-cert",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_TLS_CERT",
-        placeholder="FILE",
         usage="With -certmode manual: the certificate chain, in place of NAME.crt.",
     )
     key: Path | None = option(
         "tls-key",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_TLS_KEY",
-        placeholder="FILE",
         usage="The key that belongs to -tls-cert; it may be the same file.",
     )
 
@@ -103,7 +96,6 @@ class ACME:
     email: str = option(
         "acme-email",
         STRING,
-        "",
         checks.email_address,
         variable="DERP_ACME_EMAIL",
         placeholder="ADDRESS",
@@ -112,7 +104,6 @@ class ACME:
     directory: str = option(
         "acme-directory",
         STRING,
-        "",
         checks.directory_url,
         variable="DERP_ACME_DIRECTORY",
         placeholder="URL",
@@ -121,18 +112,15 @@ class ACME:
     """Empty for that of the `mode`."""
     ca_bundle: Path | None = option(
         "acme-ca-bundle",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_ACME_CA_BUNDLE",
-        placeholder="FILE",
         usage="Certificates in PEM that vouch for the ACME server itself, "
         "where the usual ones don't.",
     )
     eab_kid: str = option(
         "acme-eab-kid",
         STRING,
-        "",
         checks.account_key_id,
         variable="DERP_ACME_EAB_KID",
         placeholder="ID",
@@ -141,7 +129,6 @@ class ACME:
     eab_key: bytes = option(
         "acme-eab-key",
         STRING,
-        "",
         checks.mac_key,
         variable="DERP_ACME_EAB_KEY",
         placeholder="KEY",
@@ -151,8 +138,8 @@ class ACME:
     ip_certs: bool = option(
         "acme-ip-certs",
         BOOL,
-        "false",
         bool,
+        default="false",
         variable="DERP_ACME_IP_CERTS",
         usage="Get certificates for the server's IP addresses too, each when the first client "
         "connects to it; they are renewed every few days.",
@@ -160,7 +147,6 @@ class ACME:
     ip_addresses: tuple[IPAddress, ...] = option(
         "acme-ip-addresses",
         STRING,
-        "",
         checks.ip_addresses,
         variable="DERP_ACME_IP_ADDRESSES",
         placeholder="LIST",

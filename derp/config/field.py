@@ -26,7 +26,9 @@ class ConfigError(UsageError):
         """What would be right."""
 
 
-def option(name: str, kind: Kind[V], default: str, check: Callable[[V], T], **more: Any) -> T:
+def option(
+    name: str, kind: Kind[V], check: Callable[[V], T], *, default: str = "", **more: Any
+) -> T:
     """Make the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
 
     The field's annotation has to be the type that `check` returns, and `check` has to take the

@@ -6,9 +6,7 @@ import attrs
 
 from derp.config import checks
 from derp.config.field import option
-from derp.config.goflags import BOOL, STRING
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
+from derp.config.goflags import BOOL, FILE
 
 
 @attrs.frozen(kw_only=True)
@@ -18,17 +16,15 @@ class General:
     dev: bool = option(
         "dev",
         BOOL,
-        "false",
         bool,
+        default="false",
         usage="Development mode: a throw-away key, and :3340 in place of -a.",
     )
     key_file: Path | None = option(
         "c",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_KEY_FILE",
-        placeholder="FILE",
         usage="Key file, in the JSON of the Go derper; made if it does not exist. "
         "Required unless run by root or with -dev.",
     )
@@ -36,7 +32,7 @@ class General:
     derp: bool = option(
         "derp",
         BOOL,
-        "true",
         bool,
+        default="true",
         usage="Relay packets. Without it, only STUN and the pages are served.",
     )

@@ -42,6 +42,7 @@ FLOAT = Kind("N", parse_float)
 DURATION = Kind("TIME", lambda text: parse_duration(text) / 1e9)
 """Its values are seconds."""
 STRING = Kind("TEXT", str)
+FILE = Kind("FILE", str)
 
 
 @attrs.frozen(kw_only=True)

@@ -11,11 +11,9 @@ import attrs
 
 from derp.config import checks
 from derp.config.field import ConfigError, option
-from derp.config.goflags import DURATION, FLOAT, INT, STRING
+from derp.config.goflags import DURATION, FILE, FLOAT, INT, STRING
 from derp.config.memorysize import MemorySize, memory_size
 from derp.relay.networks import Network
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +23,8 @@ class Limits:
     per_network_accept_limit: int = option(
         "per-network-accept-limit",
         INT,
-        "500",
         checks.count_or_unlimited,
+        default="500",
         variable="DERP_PER_NETWORK_ACCEPT_LIMIT",
         placeholder="N",
         usage="New connections a second from one network (/24 of IPv4, /64 of IPv6), after twice "
@@ -35,8 +33,8 @@ class Limits:
     per_network_pending_limit: int = option(
         "per-network-pending-limit",
         INT,
-        "512",
         checks.count_or_unlimited,
+        default="512",
         variable="DERP_PER_NETWORK_PENDING_LIMIT",
         placeholder="N",
         usage="Connections from one network that have not logged in, and no more than a quarter of "
@@ -46,7 +44,6 @@ class Limits:
     trusted_proxies: tuple[Network, ...] = option(
         "trusted-proxies",
         STRING,
-        "",
         checks.network_list,
         variable="DERP_TRUSTED_PROXIES",
         placeholder="LIST",
@@ -57,8 +54,8 @@ class Limits:
     accept_limit: float = option(
         "accept-connection-limit",
         FLOAT,
-        "+Inf",
         checks.accept_limit,
+        default="+Inf",
         default_words="no limit",
         want=checks.ACCEPT_LIMIT_WANT,
         usage="New connections a second; those above it are closed at once.",
@@ -67,25 +64,23 @@ class Limits:
     accept_burst: int = option(
         "accept-connection-burst",
         INT,
-        "9223372036854775807",
         checks.accept_burst,
+        default="9223372036854775807",
         default_words="no limit",
         usage="New connections at once, before -accept-connection-limit counts.",
     )
     rate_config: Path | None = option(
         "rate-config",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
-        placeholder="FILE",
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
     )
     queue_memory: MemorySize = option(
         "queue-memory",
         STRING,
-        "auto",
         memory_size,
+        default="auto",
         variable="DERP_QUEUE_MEMORY",
         placeholder="SIZE",
         usage="Memory for what waits for all clients and relays together, such as 64MiB, or 10% "
@@ -95,8 +90,8 @@ class Limits:
     workers: int = option(
         "workers",
         STRING,
-        "1",
         checks.worker_count,
+        default="1",
         variable="DERP_WORKERS",
         placeholder="N",
         usage="Processes that share the ports and the work, one for each core to be used; "
@@ -106,8 +101,8 @@ class Limits:
     drain_time: float = option(
         "drain-time",
         DURATION,
-        "0s",
         checks.duration_up_to(86400.0, "24h"),
+        default="0s",
         variable="DERP_DRAIN_TIME",
         usage="Time over which connections are ended, one by one, when the relay is told to stop; "
         "0 ends all at once.",

@@ -12,8 +12,6 @@ from derp.config.checks import Address
 from derp.config.field import option
 from derp.config.goflags import BOOL, DURATION, INT, STRING
 
-# ruff: noqa: RUF009 - option is attrs.field with a check
-
 
 @attrs.frozen(kw_only=True)
 class Listening:
@@ -22,8 +20,8 @@ class Listening:
     address: Address = option(
         "a",
         STRING,
-        ":443",
         checks.listen_address,
+        default=":443",
         variable="DERP_ADDR",
         placeholder="ADDRESS",
         usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
@@ -33,8 +31,8 @@ class Listening:
     http_port: int = option(
         "http-port",
         INT,
-        "80",
         checks.port_from(-1),
+        default="80",
         variable="DERP_HTTP_PORT",
         placeholder="PORT",
         want=checks.port_want(-1),
@@ -50,15 +48,14 @@ class STUN:
     enabled: bool = option(
         "stun",
         BOOL,
-        "true",
         bool,
+        default="true",
         variable="DERP_STUN",
         usage="Answer STUN.",
     )
     addr: str = option(
         "stun-addr",
         STRING,
-        "",
         checks.listen_host,
         variable="DERP_STUN_ADDR",
         placeholder="HOST",
@@ -68,8 +65,8 @@ class STUN:
     port: int = option(
         "stun-port",
         INT,
-        "3478",
         checks.port_from(0),
+        default="3478",
         variable="DERP_STUN_PORT",
         placeholder="PORT",
         want=checks.port_want(0),
@@ -84,23 +81,23 @@ class TCP:
     keepalive_time: float = option(
         "tcp-keepalive-time",
         DURATION,
-        "10m",
         checks.duration_up_to(32767.0, "9h6m7s"),
+        default="10m",
         usage="Quiet time after which TCP asks whether a client is still there; 0 for never.",
     )
     """At most what TCP_KEEPIDLE takes."""
     user_timeout: float = option(
         "tcp-user-timeout",
         DURATION,
-        "15s",
         checks.duration_up_to(2147483.647, "596h31m23.647s"),
+        default="15s",
         usage="How long sent data may go unacknowledged; 0 leaves it to the kernel.",
     )
     """At most what TCP_USER_TIMEOUT takes, which counts milliseconds."""
     write_timeout: float = option(
         "tcp-write-timeout",
         DURATION,
-        "2s",
         checks.duration_up_to(math.inf, "292 years"),
+        default="2s",
         usage="How long a client may take nothing of what waits for it; 0 for ever.",
     )

@@ -16,11 +16,9 @@ import attrs
 from derp.config import checks
 from derp.config.field import ConfigError, option
 from derp.config.general import General
-from derp.config.goflags import STRING
+from derp.config.goflags import FILE, STRING
 from derp.config.strconv import shown
 from derp.net.address import is_dns_name, is_ip
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
 
 
 class KeyFile(enum.Enum):
@@ -120,11 +118,10 @@ class Mesh:
 
     key_file: Path | KeyFile | None = option(
         "mesh-psk-file",
-        STRING,
-        KeyFile.AUTO.value,
+        FILE,
         key_file,
+        default=KeyFile.AUTO.value,
         variable="DERP_MESH_PSK_FILE",
-        placeholder="FILE",
         usage="File with the key that the relays of a region share: 64 hex digits. Who shows it "
         "is told who is connected, and may forward packets. auto is "
         "/home/derp/keys/derp-mesh.key, or else ~/keys/derp-mesh.key, if there is one; "
@@ -134,7 +131,6 @@ class Mesh:
     relays: tuple[MeshRelay, ...] = option(
         "mesh-with",
         STRING,
-        "",
         relay_list,
         variable="DERP_MESH_WITH",
         placeholder="LIST",

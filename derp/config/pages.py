@@ -11,11 +11,9 @@ import attrs
 from certs.hostname import IPAddress
 from derp.config import checks
 from derp.config.field import option
-from derp.config.goflags import STRING
+from derp.config.goflags import FILE, STRING
 from derp.http.bootstrap_dns import Name
 from derp.relay.networks import Network
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +23,6 @@ class Pages:
     home: str = option(
         "home",
         STRING,
-        "",
         checks.home_page,
         placeholder="WHAT",
         usage="What / serves: blank for an empty page, a URL to redirect to, "
@@ -34,7 +31,6 @@ class Pages:
     bootstrap_dns_names: tuple[Name, ...] = option(
         "bootstrap-dns-names",
         STRING,
-        "",
         checks.bootstrap_names,
         placeholder="NAMES",
         usage="Names, with commas between them, whose addresses /bootstrap-dns lists.",
@@ -42,7 +38,6 @@ class Pages:
     unpublished_bootstrap_dns_names: tuple[Name, ...] = option(
         "unpublished-bootstrap-dns-names",
         STRING,
-        "",
         checks.bootstrap_names,
         placeholder="NAMES",
         usage="Names, with commas between them, whose addresses /bootstrap-dns tells only to those "
@@ -58,7 +53,6 @@ class Debug:
     addresses: tuple[IPAddress, ...] = option(
         "debug-allow-ip",
         STRING,
-        "",
         checks.ip_addresses,
         variable="DERP_DEBUG_ALLOW_IP",
         other_variable="TS_ALLOW_DEBUG_IP",
@@ -69,7 +63,6 @@ class Debug:
     networks: tuple[Network, ...] = option(
         "debug-trusted-cidrs",
         STRING,
-        "",
         checks.network_list,
         variable="DERP_DEBUG_TRUSTED_CIDRS",
         other_variable="TS_DEBUG_TRUSTED_CIDRS",
@@ -78,12 +71,10 @@ class Debug:
     )
     key_file: Path | None = option(
         "debug-key-file",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_DEBUG_KEY_FILE",
         other_variable="TS_DEBUG_KEY_PATH",
-        placeholder="FILE",
         usage="File with a key, read again when it changes: who asks for /debug/?debugkey=KEY sees "
         "that page, from wherever, through a proxy, too.",
     )

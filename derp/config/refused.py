@@ -12,8 +12,8 @@ _NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -me
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
-def _refused(name: str, kind: Kind[Value], default: str, refusal: str, variable: str = "") -> Flag:
-    return Flag(name=name, kind=kind, default=default, usage="", variable=variable, refusal=refusal)
+def _refused(name: str, kind: Kind[Value], default: str, refusal: str) -> Flag:
+    return Flag(name=name, kind=kind, default=default, usage="", refusal=refusal)
 
 
 REFUSED: Final = (

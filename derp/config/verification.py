@@ -11,9 +11,7 @@ import attrs
 
 from derp.config import checks
 from derp.config.field import ConfigError, option
-from derp.config.goflags import BOOL, DURATION, STRING
-
-# ruff: noqa: RUF009 - option is attrs.field with a check
+from derp.config.goflags import BOOL, DURATION, FILE, STRING
 
 
 @attrs.frozen(kw_only=True)
@@ -23,25 +21,22 @@ class Verification:
     tailscaled: bool = option(
         "verify-clients",
         BOOL,
-        "false",
         bool,
+        default="false",
         variable="DERP_VERIFY_CLIENTS",
         usage="Admit only clients that the tailscaled on this machine knows.",
     )
     tailscaled_socket: Path = option(
         "socket",
-        STRING,
-        "",
+        FILE,
         checks.socket_path,
         variable="DERP_SOCKET",
-        placeholder="FILE",
         default_words=str(checks.TAILSCALED_SOCKET),
         usage="The socket of that tailscaled.",
     )
     urls: tuple[str, ...] = option(
         "verify-client-url",
         STRING,
-        "",
         checks.http_urls,
         variable="DERP_VERIFY_CLIENT_URL",
         placeholder="URL",
@@ -53,24 +48,21 @@ class Verification:
     fail_open: bool = option(
         "verify-client-url-fail-open",
         BOOL,
-        "true",
         bool,
+        default="true",
         variable="DERP_VERIFY_CLIENT_URL_FAIL_OPEN",
         usage="Admit clients while no URL can be reached.",
     )
     url_ca_bundle: Path | None = option(
         "verify-client-url-ca-bundle",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_VERIFY_CLIENT_URL_CA_BUNDLE",
-        placeholder="FILE",
         usage="Certificates in PEM that vouch for the URLs, where the usual ones don't.",
     )
     url_authorization: str = option(
         "verify-client-url-authorization",
         STRING,
-        "",
         checks.header_value,
         variable="DERP_VERIFY_CLIENT_URL_AUTHORIZATION",
         placeholder="VALUE",
@@ -79,11 +71,9 @@ class Verification:
     )
     allowlist: Path | None = option(
         "verify-client-file",
-        STRING,
-        "",
+        FILE,
         checks.optional_path,
         variable="DERP_VERIFY_CLIENT_FILE",
-        placeholder="FILE",
         never_empty=True,
         want="want a file with node keys; leave the flag out to have no list",
         usage="Admit clients whose node keys are in this file, one a line, and others only if "
@@ -92,16 +82,16 @@ class Verification:
     remember: float = option(
         "verify-remember",
         DURATION,
-        "30s",
         checks.duration_up_to(math.inf, "292 years"),
+        default="30s",
         variable="DERP_VERIFY_REMEMBER",
         usage="How long a verdict on a client is remembered; a refusal for 10s at most.",
     )
     recheck_every: float = option(
         "verify-again",
         DURATION,
-        "5m",
         checks.repeat_interval,
+        default="5m",
         variable="DERP_VERIFY_AGAIN",
         usage="How often clients that are connected are asked about again; 0 for never.",
     )
