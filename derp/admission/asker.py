@@ -40,7 +40,7 @@ class Asker:
         or later if the source was asked before it.
         """
         turn = _Waiting(question.network, deadline, urgent)
-        self._limiter.wait(turn)
+        self._limiter.add(turn)
         self._call_next()
         try:
             while turn.verdict is None:
@@ -49,11 +49,11 @@ class Asker:
                 if waiting.cancelled_caught:
                     break
                 # It may have been recalled between the call and this task's next step.
-                if turn in self._limiter.under_way:
+                if turn in self._limiter.in_flight:
                     await self._ask(turn, question)
             return turn.verdict or self._not_in_time
         finally:
-            self._limiter.leave(turn, trio.current_time())
+            self._limiter.remove(turn, trio.current_time())
             self._call_next()
 
     async def _ask(self, turn: _Waiting, question: Question) -> None:
@@ -61,7 +61,7 @@ class Asker:
         limiter, verdict = self._limiter, self._not_in_time
         turn.called, turn.asking, turn.recalled = trio.Event(), trio.CancelScope(), False
         if not turn.alone:
-            turn.asking.deadline = turn.begins + limiter.enough
+            turn.asking.deadline = turn.begins + limiter.timeout
         with turn.asking:
             await trio.sleep_until(turn.begins)
             verdict = await self._source.ask(question)
@@ -74,7 +74,7 @@ class Asker:
                 turn.verdict = verdict
                 if outcome is not Outcome.NO_ROOM:
                     # The source works, so it gets all the time it has (ANSWER_TIMEOUT).
-                    for each in limiter.under_way:
+                    for each in limiter.in_flight:
                         each.asking.deadline = math.inf
             case Fate.DOWN:
                 for each in (turn, *limiter.take_waiting()):

@@ -10,7 +10,8 @@ false.
 
 Unknown clients cannot make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
 outcome fails open, and `limiter` returns one only for a question that the source had to itself;
-whoever gets no answer among many others gets NO_ROOM, which refuses (see `_PRECEDENCE`).
+a client whose question is not answered among many others gets NO_ROOM, which refuses (see
+`_PRECEDENCE`).
 
 Connections that come with the same question at the same time share one verdict. Of two questions
 about the same client the later one counts.

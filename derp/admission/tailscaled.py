@@ -1,4 +1,4 @@
-"""The tailscaled of the relay's machine, asked which clients are in its tailnet.
+"""The tailscaled of the relay's machine, which knows the keys of its tailnet.
 
 Its LocalAPI is HTTP/1.1 over a unix socket. The socket is opened anew for each request, because a
 tailscaled that is restarted makes a new one.
@@ -49,11 +49,11 @@ _NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailsca
 
 
 class _TroubleError(Exception):
-    """Why tailscaled could not be asked, and the cure."""
+    """Why tailscaled can't be asked, and what to do about it."""
 
 
 class Tailscaled:
-    """The source that is tailscaled. Needs read access to its socket."""
+    """The source that is tailscaled. The process needs to be allowed to open its socket."""
 
     name: Final = "tailscaled"
 
@@ -100,7 +100,7 @@ class Tailscaled:
             raise self._bad_status(code)
         status = self._object(body)
         own, nodes, state = status.get("Self"), status.get("Peer"), status.get("BackendState")
-        # While it is logged out, tailscaled gives the all-zero key for its own.
+        # A tailscaled that is logged out reports the all-zero key as its own.
         if isinstance(own, dict) and own.get("PublicKey") == node and any(key):
             return _ALLOWED
         if isinstance(nodes, dict) and node in nodes:
@@ -170,7 +170,7 @@ class Tailscaled:
 
 
 def _removed(socket: Path) -> str | None:
-    """Say what has been removed while a bind mount keeps it, if anything, and the cure.
+    """Return what was removed although a bind mount keeps it, and what to do; None for nothing.
 
     systemd removes a unit's RuntimeDirectory when the unit stops, and makes another.
     """

@@ -1,8 +1,8 @@
 """The command `derper derpmap`: prints the relay's entry for a DERP map.
 
-It is made of the configuration and the certificate. What the relay can't know has to be told: ports
-that are published under other numbers. The pin of a certificate that no authority vouches for is
-read from its file, which is not made here: that is the relay's business.
+It is made of the configuration and the certificate. Flags give what the relay can't know: ports
+that are published under other numbers. The pin of a self-signed certificate is read from its file,
+which only the relay creates.
 """
 
 import sys
@@ -36,7 +36,7 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 _GROUP: Final = "Entry"
 _port: Final = checks.port_from(1)
 _PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
-"""0 is the relay's own."""
+"""A port, or 0 for the relay's own."""
 _FORMATS: Final = {"json": derpmap.as_json, "yaml": derpmap.as_yaml}
 _OWN: Final = (
     Flag(
@@ -101,7 +101,7 @@ _OWN: Final = (
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Print the entry, look at it if that is wanted, and return the exit code.
+    """Print the entry, check it with -check, and return the exit code.
 
     Raises UsageError, and StartError where the certificate can't be read.
     """
@@ -124,7 +124,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     sys.stdout.write(write(derpmap.make_region(number, code, name, node)))
     sys.stdout.flush()
     if config.general.derp and not config.serve_tls:
-        _tell(
+        _warn(
             f"-a {config.listening.address} is HTTP, and clients want HTTPS: "
             f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
@@ -132,12 +132,12 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     found = trio.run(mapcheck.problems, node)
     for problem in found:
-        _tell(problem)
+        _warn(problem)
     return 1 if found else 0
 
 
 def _value(setting: Setting, read: Any) -> Any:
-    """Read the value of one of the command's own flags."""
+    """Return the value of one of the command's own flags. Raises UsageError."""
     try:
         return read(setting.value)
     except ValueError as error:
@@ -151,7 +151,7 @@ def _format(value: str) -> Any:
 
 
 def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
-    """Return the port that was told; None if none was. Raises UsageError."""
+    """Return the port in a flag; None if there is none. Raises UsageError."""
     if not setting.value:
         return None
     if not served:
@@ -159,7 +159,7 @@ def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
     return int(setting.value)
 
 
-def _tell(line: str) -> None:
+def _warn(line: str) -> None:
     sys.stderr.write(f"derper: {line}\n")
 
 
@@ -183,5 +183,5 @@ def _pin(config: Config) -> str | None:
         raise StartError(str(error)) from error
     for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):
         if warning is not None:
-            _tell(warning)
+            _warn(warning)
     return derpmap.pin_for(pair)

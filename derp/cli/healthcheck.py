@@ -1,8 +1,8 @@
 """The command `derper healthcheck`: tells whether the relay on this machine serves its clients.
 
-It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It asks where -a says,
-over loopback if that is every address, for the -hostname; so the certificate's name plays no part,
-nor does who vouches for it, but an expired one is refused by clients and so no sign of health.
+It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It connects to the
+address of -a, or to loopback if that is a wildcard, and asks for the -hostname. The certificate's
+name and issuer are not checked, but an expired certificate is unhealthy, because clients refuse it.
 """
 
 import sys
@@ -21,7 +21,7 @@ from derp.net import tlserrors
 from derp.net.address import WILDCARDS, Endpoint
 
 TIMEOUT: Final = 4.5
-"""Seconds for all questions; with the start of the program that is less than 5."""
+"""Seconds for all probes; with the start of the program that is less than 5."""
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -43,7 +43,7 @@ _CURES: Final[dict[type[Failure], str]] = {
 
 
 class Unhealthy(Failure):
-    """The relay answers, but clients would not be content; the message has the cure."""
+    """The relay answers, but clients would refuse it; the message says what to do."""
 
 
 @attrs.frozen

@@ -1,8 +1,8 @@
-"""Questions to a relay, as its clients have them: TCP, TLS, the upgrade to DERP, STUN.
+"""Probes of a relay, as its clients see it: TCP, TLS, the upgrade to DERP, STUN.
 
-Each question takes a deadline in Trio's time, and raises a Failure that says in a few words what
-came instead of the answer. What to do about it is up to whoever asks: the same failure has one
-cure on the relay's own machine, and another from afar.
+Each probe takes a deadline in Trio's time, and raises a Failure that says in a few words what came
+instead of the answer. What to do about it is left to the caller: that depends on whether the relay
+is on this machine.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _LONGEST_LINE: Final = 100
 
 
 class Failure(DerperError):
-    """A question was not answered, or not as a relay answers it."""
+    """A probe was not answered, or not as a relay answers it."""
 
 
 class NotReached(Failure):
@@ -40,7 +40,7 @@ class NotReached(Failure):
     def __init__(self, message: str, *, no_route: bool = False) -> None:
         super().__init__(message)
         self.no_route = no_route
-        """This machine has no way to an address of that kind, so that nothing was found out."""
+        """This machine has no route to the address, so the relay was not probed."""
 
 
 class NoTLS(Failure):
@@ -102,7 +102,7 @@ async def handshake(
 
 
 def insecure_context() -> ssl.SSLContext:
-    """Make a context that takes any certificate, for who looks at it afterwards, or needs not."""
+    """Return a context that accepts any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -112,8 +112,8 @@ def insecure_context() -> ssl.SSLContext:
 async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> bytes:
     """Upgrade to DERP by fast start; return the relay's key, 32 bytes. Raises NoDERP.
 
-    Nobody logs in. Fast start (Go: derphttp.Client.connect) goes without an HTTP answer: the relay
-    sends the ServerKey frame at once.
+    There is no login. With fast start (Go: derphttp.Client.connect) the relay sends the ServerKey
+    frame without an HTTP response before it.
     """
     headers = [("Upgrade", "DERP"), ("Connection", "Upgrade"), ("Derp-Fast-Start", "1")]
     request = _request("/derp", host, headers)
@@ -131,7 +131,7 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
 
 
 async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
-    """Ask a relay that relays nothing whether it serves its pages. Raises NoDERP."""
+    """Ask a relay with -derp=false whether it serves its pages. Raises NoDERP."""
     request = _request("/derp/probe", host, [("Connection", "close")])
     received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
     if not received.startswith(b"HTTP/"):
@@ -141,7 +141,7 @@ async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: f
 
 
 async def stun(where: Endpoint, deadline: float) -> None:
-    """Ask over UDP from which address this is seen. Raises NoSTUN."""
+    """Send a STUN binding request, and check the response. Raises NoSTUN."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     transaction = os.urandom(12)
     with _before(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
@@ -163,7 +163,7 @@ async def stun(where: Endpoint, deadline: float) -> None:
 
 
 async def close(stream: trio.abc.Stream, deadline: float) -> None:
-    """Say goodbye as TLS has it, if there is the time."""
+    """Close `stream`, with TLS's close_notify if there is time."""
     with trio.move_on_at(deadline), contextlib.suppress(trio.BrokenResourceError):
         await stream.aclose()
 

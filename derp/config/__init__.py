@@ -1,8 +1,8 @@
-"""What the program is told to do: one frozen `Config`, validated when it is made.
+"""The configuration: one frozen `Config`, validated when it is constructed.
 
-Each field of its parts is one flag and says everything about it: name, environment variable,
-default, help and the check that its value must pass. Rules between fields stand below them.
-Nothing else in the program checks a configured value again.
+Each field of its parts is one flag, with everything about it: name, environment variable, default,
+help and the check that its value must pass. Rules between fields are methods of the part, or of
+Config. No other code checks a configured value again.
 
     general, listening, certificates, verification, mesh, pages, limits     the parts
     field          how a field says that it is a flag, or a part
@@ -98,7 +98,7 @@ class Config:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Config":
-        """Make the configuration of these values by flag; other flags have their defaults.
+        """Return the configuration with these values by flag; other flags have their defaults.
 
         Raises ConfigError.
         """
@@ -112,9 +112,9 @@ class Config:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Setting]) -> "Config":
-        """Make the configuration of parsed flags and variables.
+        """Return the configuration of parsed flags and variables.
 
-        Raises UsageError, in the operator's words.
+        Raises UsageError, which quotes what the operator typed.
         """
         for setting in settings.values():
             flag = setting.flag
@@ -133,7 +133,7 @@ class Config:
 def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
     """Return every flag of the Go derper, with the defaults that it has for this user.
 
-    `root`: the program is run by root, who alone has a default for -c.
+    `root` is whether root runs the program: only then -c has a default.
     """
     home = environ.get("HOME", "")
     defaults = {

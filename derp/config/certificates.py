@@ -23,7 +23,7 @@ ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 @attrs.frozen(kw_only=True)
 class TLS:
-    """What HTTPS is served for, and with which certificate."""
+    """The hostname of HTTPS, and where its certificate comes from."""
 
     hostname: str = option(
         "hostname",

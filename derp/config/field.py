@@ -29,7 +29,7 @@ class ConfigError(UsageError):
 def option(
     name: str, kind: Kind[V], check: Callable[[V], T], *, default: str = "", **more: Any
 ) -> T:
-    """Make the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
+    """Return the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
 
     The field's annotation has to be the type that `check` returns, and `check` has to take the
     values of `kind`.
@@ -53,7 +53,7 @@ def option(
 
 
 def part(heading: str, kind: type[T]) -> T:
-    """Make the field of a part, whose flags stand under `heading` in the help."""
+    """Return the field of a part, whose flags are under `heading` in the help."""
     return attrs.field(factory=kind, metadata={"heading": heading, "part": kind})
 
 

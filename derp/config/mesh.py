@@ -18,7 +18,7 @@ from derp.config.field import ConfigError, option
 from derp.config.general import General
 from derp.config.goflags import FILE, STRING
 from derp.config.strconv import shown
-from derp.net.address import is_dns_name, is_ip
+from derp.net.address import host_port, is_dns_name, is_ip
 
 
 class KeyFile(enum.Enum):
@@ -50,8 +50,8 @@ class MeshRelay:
     @property
     def authority(self) -> str:
         """Host and port as HTTP has them: the port only if it is not that of HTTPS."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+        text = host_port(self.host, self.port)
+        return text.removesuffix(f":{HTTPS_PORT}") if self.port == HTTPS_PORT else text
 
     def __str__(self) -> str:
         return f"{self.authority}/{self.dial_host}" if self.dial_host else self.authority

@@ -1,7 +1,7 @@
 """Flags and variables of the Go derper that this version knows and refuses.
 
-Their defaults may be given, because that asks for nothing. Anything else is refused by name rather
-than ignored. The value is not repeated, as some are secret.
+Their defaults may be given, because they change nothing. Any other value is an error and is not
+ignored. The error does not repeat the value, as some are secret.
 """
 
 from typing import Final

@@ -4,9 +4,9 @@
         "PrivateKey": "privkey:<64 hex digits>"
     }
 
-It is the Go derper's own file, so that either program can take over from the other and clients,
-who know the relay by its key, notice nothing. It is made at the first start and never changed
-afterwards: a file that can't be read or understood is left for the operator to look at.
+It has the Go derper's format, so that either program can take over from the other and clients,
+which know the relay by its key, notice nothing. It is created at the first start and never changed
+afterwards: a file that can't be read or parsed is an error, and is left as it is.
 """
 
 import errno
@@ -32,10 +32,10 @@ _NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLI
 
 
 def load_or_make(path: Path) -> NodePrivate:
-    """Return the key in the file at `path`, which is made first if it does not exist. Blocks.
+    """Return the key in the file at `path`, which is created if it does not exist. Blocks.
 
-    Directories that are missing are made with mode 0700, the file with 0600. Of several processes
-    that make the file at the same time one wins, and all return its key. Raises StartError.
+    Missing directories are created with mode 0700, the file with 0600. Of several processes that
+    create the file at the same time one wins, and all return its key. Raises StartError.
     """
     try:
         return _load(path)
@@ -56,7 +56,7 @@ def load_or_make(path: Path) -> NodePrivate:
 
 
 def encode(key: NodePrivate) -> bytes:
-    """Give the content of a key file, byte for byte as Go's json.MarshalIndent."""
+    """Return the content of a key file, byte for byte as Go's json.MarshalIndent."""
     return json.dumps({_FIELD: key.secret_text()}, indent="\t").encode("ascii")
 
 
@@ -94,7 +94,7 @@ def _load(path: Path) -> NodePrivate:
 
 
 def _make(path: Path, data: bytes) -> bool:
-    """Make the file with `data` in it, whole or not at all; False if it is there already."""
+    """Create the file with `data` in it, whole or not at all; return False if it exists."""
     for directory in (*reversed(path.parent.parents), path.parent):
         if not directory.is_dir():
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -117,7 +117,7 @@ def _make(path: Path, data: bytes) -> bool:
 
 
 def _publish(temporary: Path, path: Path) -> bool:
-    """Give the finished file its name, unless that is taken."""
+    """Link the finished file to its name; return False if the name is taken."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
@@ -125,8 +125,8 @@ def _publish(temporary: Path, path: Path) -> bool:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        # Some network file systems know no hard links. Then two first starts within the same
-        # instant could both win, which is worth less than not starting at all.
+        # Some network file systems have no hard links. There, of two first starts at the same
+        # instant both could win, which is better than not to start at all.
         if path.is_symlink() or path.exists():
             return False
         temporary.rename(path)

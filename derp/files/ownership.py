@@ -1,4 +1,4 @@
-"""A word to the operator on files that others could swap: keys, lists, roots."""
+"""A warning about files that other users could replace: keys, lists, root certificates."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from derp import log
 
 logger = log.get("files")
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 def warn_if_swappable(file: Path) -> None:
-    """Log it if another user could put another file in this one's place; the same only once.
+    """Log a warning if another user could replace `file`; the same one only once. Blocks.
 
-    It is not refused: in containers, files of the host often belong to users that are unknown
-    there. Blocks.
+    It is not an error: in containers, files of the host often belong to users that are unknown
+    there.
     """
     warning = swapped_by(file)
-    if warning is not None and warning not in _told:
-        _told.add(warning)
+    if warning is not None and warning not in _logged:
+        _logged.add(warning)
         logger.warning(warning)

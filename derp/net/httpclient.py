@@ -17,6 +17,7 @@ import h11
 import trio
 
 from derp.errors import ConnectFailed, ExchangeFailed
+from derp.net.address import host_port
 
 MAX_HEAD: Final = 100 << 10
 """Bytes of a response's head."""
@@ -89,8 +90,8 @@ class URL:
     @property
     def authority(self) -> str:
         """Host and port, the port only if it is not that of the scheme."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        text = host_port(self.host, self.port)
+        return text if self.port != _PORTS[self.scheme] else text.removesuffix(f":{self.port}")
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -245,7 +246,7 @@ class Client:
 
 async def _open_tunnel(stream: trio.abc.Stream, url: URL, proxy: URL) -> None:
     """Have a proxy connect to the server of `url`. Raises ExchangeFailed."""
-    where = f"[{url.host}]:{url.port}" if ":" in url.host else f"{url.host}:{url.port}"
+    where = host_port(url.host, url.port)
     headers = [("Host", where), *_proxy_headers(proxy)]
     head = await Connection(stream).send("CONNECT", where, headers)
     if head.status_code // 100 != 2:

@@ -86,7 +86,7 @@ async def serve(
     try:
         presence.joined(connection)
         limit = NO_LIMIT if can_mesh else state.rate_limit
-        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
+        server_info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
         connection.send_control(greeting + server_info)
         # What follows is long: keep nothing of the login for it.
         del box, greeting, server_info, limit

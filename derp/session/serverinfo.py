@@ -35,6 +35,6 @@ async def _tell(state: RelayState, limit: RateConfig) -> None:
                 return
         if member in state.hub.members and not member.can_mesh:
             box = Box(state.private_key, PublicKey(member.key))
-            info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
+            info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
             # As many as the operator brings about.
             member.send_control(info, must=True)

@@ -312,7 +312,7 @@ async def test_who_goes_away_leaves_its_turn_to_others(autojump_clock: Clock) ->
     assert [(told.question, told.outcome) for told in door.told] == [
         (stranger(10), Outcome.REFUSED)
     ]
-    assert not door.asker._limiter.under_way
+    assert not door.asker._limiter.in_flight
     assert server.under_way == 0
 
 
@@ -347,7 +347,7 @@ async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock
 
         async def ask(self, question: Question) -> Verdict:
             asked[question] += 1
-            assert question.network in {turn.network for turn in asker._limiter.under_way}
+            assert question.network in {turn.network for turn in asker._limiter.in_flight}
             if question == silent and asked[question] == 1:
                 await trio.sleep_forever()
             await trio.sleep(AMPLE * QUICK if question == ours else 0.01)
@@ -373,7 +373,7 @@ async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock
         # Where the recall comes first, it is about that one, too.
         assert asked[ours] in {1, 2}
         assert (asked[silent], asked[third]) == (2, 1)
-        assert not asker._limiter.under_way
+        assert not asker._limiter.in_flight
 
 
 async def test_no_more_side_by_side_than_that(autojump_clock: Clock) -> None:

@@ -31,7 +31,7 @@ def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ownership, "swapped_by", swapped_by)
     monkeypatch.setattr("certs.files.swapped_by", swapped_by)
-    monkeypatch.setattr(ownership, "_told", set())
+    monkeypatch.setattr(ownership, "_logged", set())
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -123,7 +123,7 @@ def test_the_account_and_roots_for_the_authority(
     assert warned(caplog) == [str(certdir / FILE_NAME), str(files.certificate)]
 
 
-def test_other_things_are_told_as_they_come_up(
+def test_other_things_are_logged_as_they_come_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = iter(["a: could be swapped", None, "b: could be swapped", "a: could be swapped"])
