@@ -1,17 +1,18 @@
-"""Certificates: where the relay's TLS identity comes from, and how TLS is told of it.
+"""Certificates, from the order to the ssl.SSLContext of the listener.
 
     metacert      the extra certificate that saves DERP clients a round trip
     pair          a certificate chain and its key, checked: what every source of them makes
-    hostname      IP address or DNS name; its file name; whether a certificate covers it
-    files         where a pair is kept: read, and written whole
-    ownership     who could put another file in the place of one that is trusted
-    selfsigned    a pair that nobody vouches for, made and written
+    hostname      IP address or DNS name; file names; whether a certificate covers a name
+    files         reads and writes the files of a pair
+    ownership     which other users could replace a trusted file
+    selfsigned    makes and writes a self-signed pair
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
-    reload        whether files have changed, and may be served
-    acme/         -certmode=letsencrypt and gcp: a pair is ordered, and put into its file
-    context       pair + metacert → the ssl.SSLContext that connections are served with; those
-                  that wait for a pair, and that answer a challenge
+    changes       whether files have changed, and may be served
+    acme/         -certmode=letsencrypt and gcp: orders a pair and writes its file
+    context       ssl.SSLContexts: for pair and metacert; before there is a pair; for a challenge
 
-Nothing here imports `derp`. The caller passes the time, and runs what touches files or the network
-in a thread.
+    tasks/        the Trio tasks that serve certificates and renew them
+
+Nothing here imports `derp`. Outside tasks/ the caller passes the time, and runs what touches files
+or the network in a thread.
 """

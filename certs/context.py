@@ -1,12 +1,11 @@
 """The ssl.SSLContexts that connections are answered with.
 
     make_context            serves the host's certificate, with the metacert
-    make_waiting_context    while there is no certificate to serve: refuses everybody
-    make_challenge_context  proves to a certificate authority, by TLS-ALPN-01, that we are the host
+    make_waiting_context    refuses every client while there is no certificate
+    make_challenge_context  answers a TLS-ALPN-01 challenge of a certificate authority
 
-Where a choice is ours, the client gets what Go's derper gives it; where Go is stricter than it
-need be, the client gets in. A context never changes once made: a renewed certificate makes a
-new one, for the connections accepted from then on.
+Contexts do what the Go derper does, but accept clients that Go's TLS refuses without need. A
+context never changes: a renewed certificate gets a new one, for new connections.
 """
 
 import contextlib
@@ -39,7 +38,7 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
 
     The key never touches a disk where the system has memory files. Raises UnusablePairError for
     what OpenSSL does not take: a key or a signature that its security level calls too weak; and
-    CertificateFileError where there is neither a memory file nor a temporary one to be had.
+    CertificateFileError where neither a memory file nor a temporary file can be made.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -51,10 +50,10 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
 
 
 class WaitingContext(ssl.SSLContext):
-    """A server context that has no certificate and says so."""
+    """A server context without a certificate."""
 
     refusal: str
-    """Why there is none, for the log."""
+    """The reason, for the log."""
 
 
 def make_waiting_context(
@@ -62,10 +61,9 @@ def make_waiting_context(
 ) -> WaitingContext:
     """Return a server context that answers every ClientHello with `alert`.
 
-    `alert` is one of ssl.ALERT_DESCRIPTION_*; internal_error is what Go's TLS answers where it
-    can't get hold of a certificate. As with `make_context`, there are clients that don't come as
-    far as that: those without TLS 1.2 get protocol_version, and those whose server name OpenSSL or
-    the `ssl` module can't take get an alert of theirs.
+    `alert` is one of ssl.ALERT_DESCRIPTION_*; Go's TLS answers internal_error where it gets no
+    certificate. As with `make_context`, some handshakes end before: without TLS 1.2 the client gets
+    protocol_version; for a malformed server name, an alert of OpenSSL's or the `ssl` module's.
     """
     context = WaitingContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -77,9 +75,9 @@ def make_waiting_context(
 def make_challenge_context(pair: Pair) -> ssl.SSLContext:
     """Return a server context that serves `pair` as the answer to a TLS-ALPN-01 challenge.
 
-    RFC 8737, 3: `pair` as it is, without a metacert, and ALPN "acme-tls/1". It is for those who
-    offer this protocol alone and ask for the name that the challenge is about; it checks neither.
-    Raises as `make_context` does.
+    RFC 8737, 3: `pair` without a metacert, and ALPN "acme-tls/1". The caller checks that the
+    ClientHello offers this protocol alone and names the domain of the challenge. Raises as
+    `make_context` does.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -121,7 +119,7 @@ def _load(context: ssl.SSLContext, chain_der: Iterable[bytes], key_pem: bytes, h
 
 @contextlib.contextmanager
 def _file_with(content: bytes) -> Iterator[str]:
-    """Give a path where `content` can be read meanwhile; `ssl` takes a key in no other way."""
+    """Yield the path of a file with `content`: `ssl` loads a key only from a file."""
     with contextlib.ExitStack() as stack:
         yield _memory_file(content, stack) or _private_file(content, stack)
 
@@ -129,8 +127,8 @@ def _file_with(content: bytes) -> Iterator[str]:
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
     """Return the path of a file in memory, or None where there can't be one.
 
-    That is outside Linux, and where /proc is not mounted or closed to this process (as to one
-    whose program file has capabilities).
+    There is none outside Linux, and where /proc is not mounted or closed to this process (as for a
+    program file with capabilities).
     """
     if not hasattr(os, "memfd_create"):
         return None

@@ -1,17 +1,18 @@
-"""The errors of this package, in one small tree.
+"""The errors of this package, in one tree.
 
     CertificateError
-    ├── CertificateFileError   a file is missing, closed to us, or too open to others
-    ├── OutOfDateError         a new certificate has expired already, or is not valid yet
-    ├── IssueError             no certificate by ACME this time; says when to try again
-    ├── UnusablePairError      what the files hold is no certificate and key that TLS can use
-    └── WrongHostnameError     the certificate is sound, but for other names than ours
+    ├── CertificateFileError   a file is missing, unreadable, or writable by others
+    ├── OutOfDateError         a new certificate has expired, or is not valid yet
+    ├── IssueError             an ACME order failed; says when to try again
+    ├── UnusablePairError      no certificate and key that TLS can use
+    └── WrongHostnameError     the certificate is for other names
 
-A message is one line: the file, what is wrong with it, and what would be right. It never holds
-any part of a key.
+A message is one line: the file, what is wrong with it, and how to mend it. It never holds any part
+of a key.
 """
 
 import enum
+from collections.abc import Iterator
 
 
 class CertificateError(Exception):
@@ -19,32 +20,31 @@ class CertificateError(Exception):
 
 
 class CertificateFileError(CertificateError):
-    """The file system stands between us and the certificate or its key."""
+    """A file can't be read, written or trusted."""
 
 
 class OutOfDateError(CertificateError):
-    """The new certificate is no better than none."""
+    """The new certificate has expired, or is not valid yet."""
 
 
 class Failure(enum.Enum):
-    """Why there is no certificate by ACME, as far as it decides what to do next."""
+    """The kind of an ACME failure, which decides when to try again."""
 
     TRANSIENT = enum.auto()
-    """Network, clock or file system; an overloaded authority. Trying again costs nothing: no
-    certificate has been asked for."""
+    """Network, clock or file system; an overloaded authority. No order was spent: retry soon."""
     REFUSED = enum.auto()
-    """The authority said no: wait long."""
+    """The authority refused: wait long."""
     VALIDATION = enum.auto()
-    """As REFUSED, because it could not validate a name: the other challenge may do."""
+    """REFUSED because a name could not be validated: the other challenge type may work."""
     SPENT = enum.auto()
-    """An order was spent, and perhaps a certificate issued, of which authorities allow a few in a
-    week: wait a day."""
+    """An order was spent, and perhaps a certificate issued; authorities allow few a week: wait a
+    day."""
     BUSY = enum.auto()
-    """Another order is under way in this directory: no failure, come back in some seconds."""
+    """Another order is under way in this directory: no failure, retry in some seconds."""
 
 
 class IssueError(CertificateError):
-    """The authority issued no certificate, or it could not be stored."""
+    """The authority issued no certificate, or the certificate could not be stored."""
 
     def __init__(
         self, message: str, failure: Failure = Failure.TRANSIENT, retry_after: float | None = None
@@ -52,12 +52,27 @@ class IssueError(CertificateError):
         super().__init__(message)
         self.failure = failure
         self.retry_after = retry_after
-        """Seconds that the authority wants us to wait, where it said so."""
+        """Seconds from the authority's Retry-After; None without one."""
 
 
 class UnusablePairError(CertificateError):
-    """The contents are no certificate chain and private key that belong together."""
+    """No certificate chain and private key that belong together."""
 
 
 class WrongHostnameError(CertificateError):
-    """The certificate does not name the host that the relay serves."""
+    """The certificate does not cover the names to serve."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and every exception that led to it, the innermost last.
+
+    Those in a group, as of several addresses that were tried side by side, are among them.
+    """
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from causes(part)
+    # httpcore raises "from None", which leaves only the context.
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from causes(cause)

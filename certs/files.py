@@ -1,7 +1,7 @@
-"""A pair in files: the chain and its key, in two files or in one.
+"""The files of a pair: the chain and its key, in two files or in one.
 
-In -certdir they are `<hostname>.crt` and `<hostname>.key`; certificates by ACME are one file, as
-Go's autocert has it; and the operator may name others.
+In -certdir they are `<hostname>.crt` and `<hostname>.key`; by ACME they are one file, as in Go's
+autocert; -tls-cert and -tls-key name others.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import attrs
 
@@ -21,19 +21,22 @@ from certs.hostname import file_stem, is_covered
 from certs.ownership import swapped_by
 from certs.pair import Pair, make_pair
 
+NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
+_NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
 
 @attrs.frozen
 class PairFiles:
-    """Where a pair is; both may be the same file."""
+    """The paths of a pair; both may be the same file."""
 
     certificate: Path
     key: Path
     flag: str = "-certdir"
-    """The flag by which the operator says where."""
+    """The flag that sets them, for messages."""
 
 
 def pair_files(certdir: Path, hostname: str) -> PairFiles:
-    """Return where the certificate and the key for `hostname` are, as Go names them."""
+    """Return the files for `hostname` in -certdir, named as by Go."""
     stem = file_stem(hostname)
     return PairFiles(certdir / f"{stem}.crt", certdir / f"{stem}.key")
 
@@ -41,10 +44,9 @@ def pair_files(certdir: Path, hostname: str) -> PairFiles:
 def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     """Read and check the pair for all of `names`, DNS names and IP addresses.
 
-    A pair outside its dates is served all the same, with a warning, as Go does: the clock of a
-    machine that has just started may be wrong, and a relay helps the clients that don't look. So is
-    one whose key every user can read, for the same reason; a key that every user can change is not.
-    Of files that others could swap there is a warning, too.
+    A pair outside its dates is returned with a warning, as in Go: the clock of a machine that has
+    just started may be wrong. A key that every user can read, or files that others could swap, are
+    a warning, too; a key that every user can change is an error.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
     whose = " and ".join(map(repr, names))
@@ -72,9 +74,12 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 
 
-def write_whole(file: Path, content: bytes, *, mode: int) -> None:
-    """Put `content` in place in one step that outlasts a crash. Raises OSError."""
-    # Short, so that whatever the file system takes for `file` it takes for this one.
+def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) -> bool:
+    """Write a file in one step that survives a crash: whole or not at all. Raises OSError.
+
+    Without `replace`, an existing file stays, and False is returned.
+    """
+    # A short name, so that the file system takes it if it takes that of `file`.
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -82,20 +87,45 @@ def write_whole(file: Path, content: bytes, *, mode: int) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        Path(temporary).replace(file)
-    except BaseException:
+        written = _rename(Path(temporary), file) if replace else _link(Path(temporary), file)
+    finally:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
-        raise
     directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+    return written
+
+
+def _rename(temporary: Path, file: Path) -> bool:
+    temporary.replace(file)
+    return True
+
+
+def _link(temporary: Path, file: Path) -> bool:
+    """Give a temporary file the name `file` unless that is taken; return whether it was free."""
+    try:
+        file.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        # Some network file systems have no hard links. There, of two processes that make the file
+        # in the same instant, the second may replace the file of the first.
+        if file.is_symlink() or file.exists():
+            return False
+        temporary.rename(file)
+    return True
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a file for reading, but no pipe, which would wait for its writer. Raises OSError."""
+    """Open a regular file for reading. Raises OSError, with an errno of NOT_REGULAR for others.
+
+    A pipe is not waited for.
+    """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -107,9 +137,9 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def exists(file: Path) -> bool:
-    """Tell whether anything has that name, be it a link to nowhere.
+    """Return whether anything has that name, even a broken link.
 
-    Raises CertificateFileError where that can't be known.
+    Raises CertificateFileError where that is unknown.
     """
     try:
         file.lstat()

@@ -1,4 +1,4 @@
-"""What -hostname is: an IP address or a DNS name, in files and in certificates."""
+"""Host names: IP addresses and DNS names, in files and in certificates."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ IPAddress = IPv4Address | IPv6Address
 
 
 def parse_ip(hostname: str) -> IPAddress | None:
-    """Return the address that `hostname` spells, or None where it is a DNS name.
+    """Return the address that `hostname` spells, or None for a DNS name.
 
     As Go's net.ParseIP: no zone, no brackets; an IPv4-mapped IPv6 address is the IPv4 one.
     """
@@ -23,22 +23,27 @@ def parse_ip(hostname: str) -> IPAddress | None:
     return address
 
 
+def parse_ips(names: Iterable[str]) -> list[IPAddress]:
+    """Return the addresses among `names`."""
+    return [address for address in map(parse_ip, names) if address is not None]
+
+
 def file_stem(hostname: str) -> str:
     """Return the name, without suffix, of the files that hold the pair for `hostname`.
 
-    Go's NewManualCertManager drops every character outside [a-zA-Z0-9-.], and so do we: an
-    IPv6 address loses its colons ("fe80::1" is "fe801"), and no name leaves the directory.
+    As in Go's NewManualCertManager, only characters of [a-zA-Z0-9-.] stay: an IPv6 address loses
+    its colons ("fe80::1" is "fe801"), and no name leaves the directory.
     """
     return re.sub(r"[^a-zA-Z0-9.-]", "", hostname)
 
 
 def same_name(one: str, other: str) -> bool:
-    """Tell whether two DNS names are one: ASCII case and a final dot don't count."""
+    """Return whether two DNS names are equal but for ASCII case and a final dot."""
     return _canonical(one) == _canonical(other)
 
 
 def is_covered(hostname: str, dns_names: Iterable[str], ip_addresses: Iterable[IPAddress]) -> bool:
-    """Tell whether a certificate with these subject alternative names is one for `hostname`.
+    """Return whether a certificate with these subject alternative names covers `hostname`.
 
     As Go's x509.Certificate.VerifyHostname (RFC 6125, 6.4): an address matches only addresses;
     "*" stands for exactly one label, the leftmost; the common name is not consulted.

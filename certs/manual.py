@@ -1,4 +1,4 @@
-"""-certmode=manual: the operator's own files, or a self-signed pair for an IP address.
+"""-certmode=manual: the operator's files, or a self-signed pair for an IP address.
 
 Matches NewManualCertManager of Go's cmd/derper. The functions that touch files block: call them
 in a thread.
@@ -16,11 +16,11 @@ from certs.selfsigned import is_made_here, kept_aside, put_back, write_self_sign
 
 
 def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
-    """Return the pair to serve `hostname` with, first making one if there is none for an IP.
+    """Return the pair for `hostname`.
 
-    `now` is timezone-aware. `make` allows to make one. What is there is not overwritten, unless
-    it was made so and clients refuse it by now. Where only one of the two files exists, a
-    CertificateFileError names the other. Raises CertificateError.
+    `now` is timezone-aware. With `make`, a self-signed pair for an IP address is made if there is
+    none, and replaced as in `put_right`; other files are never written. Raises CertificateError; if
+    only one of the two files exists, the message names the other.
     """
     address = parse_ip(hostname) if make else None
     if address is not None:
@@ -42,17 +42,17 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
 
 
 def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Tell whether `pair` is self-signed, not by the operator, and clients refuse it by now."""
+    """Return whether `pair` was made here and is outside its dates, so that clients refuse it."""
     current = pair.not_before <= now <= pair.not_after
     return not current and is_made_here(pair, address)
 
 
 def put_right(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
-    """Replace a self-signed pair that clients refuse; return what to tell loudly of it.
+    """Replace a self-signed pair that clients refuse; return a message for the operator.
 
-    One that has expired is replaced by a new one. One that is not valid yet was made when the clock
-    was wrong: if the one before it is there and is valid, that one is put back, and with it the pin
-    that clients know. Returns None where nothing was done. Raises CertificateError.
+    An expired pair is replaced by a new one. A pair that is not valid yet was made when the clock
+    was wrong: if its predecessor is there and valid, that is put back, and with it the pin that
+    clients know. Returns None if nothing was done. Raises CertificateError.
     """
     if not is_refused(pair, address, now):
         return None

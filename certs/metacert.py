@@ -1,12 +1,12 @@
 """The metacert: the certificate through which a DERP client learns the relay's public key.
 
-It rides last in the chain of every TLS handshake. A client that finds it (Go: parseMetaCert in
+It is the last in the chain of every TLS handshake. A client that finds it (Go: parseMetaCert in
 derp/derphttp, under TLS 1.3 only) knows the key and the protocol version before it sends its
-first byte, and skips the round trip of the HTTP upgrade. Nobody verifies its signature; what
-it says is proven by the login boxes that follow.
+first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its signature: the
+NaCl boxes of the login prove the key.
 
-It is encoded by hand because its common name has 71 characters where X.520 allows 64, which
-certificate builders insist on.
+It is encoded by hand because certificate builders enforce X.520's limit of 64 characters for a
+common name, and this one has 71.
 
     Certificate ::= SEQUENCE {                               RFC 5280, 4.1
         SEQUENCE {
@@ -16,7 +16,7 @@ certificate builders insist on.
             Name                                             issuer: CN=derpkey<64 hex digits>
             SEQUENCE { Time, Time }                          not before, not after
             Name                                             subject: the same
-            SubjectPublicKeyInfo                             a key made for this and thrown away
+            SubjectPublicKeyInfo                             an ephemeral key
             [3] SEQUENCE { SEQUENCE { OID, TRUE, {} } }      critical BasicConstraints: no CA
         }
         SEQUENCE { OID Ed25519 }
@@ -30,17 +30,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 PROTOCOL_VERSION = 2
-"""derp.ProtocolVersion; clients take serial numbers up to 255 for one."""
+"""derp.ProtocolVersion; clients accept serial numbers up to 255 as such."""
 
 COMMON_NAME_PREFIX = "derpkey"
 
 CLOCK_SKEW = timedelta(days=30)
-"""How far a client's clock may be behind ours (Go's figure)."""
+"""How far a client's clock may be behind (as in Go)."""
 
 LIFETIME = timedelta(days=3650)
-"""Go's metacert ends 30 days after the start of the process and is never renewed, so a relay
-that runs for longer serves an expired one. Tailscale's clients don't look, but whatever else
-judges the whole chain may; ten years outlive any process, and nothing depends on its end."""
+"""Go's metacert expires 30 days after the start of the process and is never renewed. Tailscale's
+clients ignore the date, but other programs that check the whole chain may not; ten years outlive
+any process."""
 
 _OID_ED25519 = bytes.fromhex("06032b6570")  # 1.3.101.112
 _OID_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
@@ -55,8 +55,8 @@ _SEQUENCE, _SET, _VERSION_TAG, _EXTENSIONS_TAG = 0x30, 0x31, 0xA0, 0xA3
 def make_metacert(server_public_key: bytes, now: datetime) -> bytes:
     """Return the metacert in DER for the relay's Curve25519 public key (32 bytes).
 
-    `now` is timezone-aware. The signing key is made here and forgotten. Matches initMetacert of
-    Go's derp/derpserver in all but the dates. Raises ValueError for a key of another length.
+    `now` is timezone-aware. The signing key is ephemeral. Matches initMetacert of Go's
+    derp/derpserver in all but the dates. Raises ValueError for a key of another length.
     """
     if len(server_public_key) != 32:
         raise ValueError(f"a DERP public key has 32 bytes, not {len(server_public_key)}")
@@ -67,7 +67,7 @@ def make_metacert(server_public_key: bytes, now: datetime) -> bytes:
         _SEQUENCE,
         _OID_BASIC_CONSTRAINTS,
         _TRUE,
-        # macOS wants the extension where subject and issuer are the same.
+        # macOS requires the extension where subject and issuer are the same.
         _element(_OCTET_STRING, _element(_SEQUENCE)),
     )
     to_be_signed = _element(

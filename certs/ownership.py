@@ -1,19 +1,24 @@
-"""Who but root and we could put another file in the place of one that is trusted.
+"""Which users, besides root and the relay's own, could replace a trusted file.
 
-Whoever owns the file or may write to it, or to a directory on the way to it; in one that is sticky,
-as /tmp is, only what is one's own can be replaced. OpenSSH calls this StrictModes.
+Those who own the file or a directory on its path, or may write to it; in a sticky directory, as
+/tmp is, users can replace only their own files. OpenSSH calls this check StrictModes.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+logger = logging.getLogger("derper.files")
+
+_warned: set[str] = set()
+
 
 def swapped_by(file: Path) -> str | None:
-    """Say, in one line, who could swap a file and what to do about it; None for nobody.
+    """Return one line: who could swap a file, and how to prevent it; None if nobody could.
 
-    Blocks. What can't be looked at is taken for well: whoever reads the file says what is wrong.
+    Blocks. A path that can't be examined counts as safe: reading the file reports the error.
     """
     for path in _way_to(file):
         try:
@@ -26,8 +31,19 @@ def swapped_by(file: Path) -> str | None:
     return None
 
 
+def warn_if_swappable(file: Path) -> None:
+    """Log what `swapped_by` returns, each text only once. Blocks.
+
+    No error: in containers, files of the host often belong to users that are unknown there.
+    """
+    warning = swapped_by(file)
+    if warning is not None and warning not in _warned:
+        _warned.add(warning)
+        logger.warning(warning)
+
+
 def _way_to(file: Path) -> Iterator[Path]:
-    """Give the file, and all directories that lead to it, be it through links or not."""
+    """Yield the file and the directories on its path, with links and without."""
     real = Path(os.path.realpath(file))
     yield from dict.fromkeys((real, *real.parents, *file.absolute().parents))
 

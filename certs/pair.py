@@ -1,7 +1,7 @@
-"""A certificate chain with its private key: what every source of certificates hands out.
+"""A certificate chain with its private key.
 
-`make_pair` is the one way to come by a Pair, whatever the PEM was read from, so whoever holds a
-Pair knows that the key fits the leaf and that clients can use both.
+`make_pair` is the one way to make a Pair, so in every Pair the key fits the leaf, and clients can
+use both.
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certs.errors import UnusablePairError
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, parse_ips
 
 _UsableKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
-"""The curves that Go's TLS knows, and so the clients."""
+"""The curves of Go's TLS, and so of the clients."""
 
 
 @attrs.frozen
 class Pair:
-    """A chain and its key, and what the leaf says."""
+    """A chain, its key, and the fields of the leaf."""
 
     chain_der: tuple[bytes, ...]
     """Leaf first, then the intermediates in the order of the file; without the metacert."""
@@ -45,11 +45,11 @@ class Pair:
     """The subject alternative names; an IPv4-mapped address is given as the IPv4 one."""
     self_signed: bool
     warnings: tuple[str, ...] = ()
-    """What the operator should be told, a line each, though the pair can be served."""
+    """For the operator, a line each; the pair can be served nevertheless."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names and addresses that the leaf is for, as text."""
+        """The names and addresses of the leaf, as text."""
         return (*self.dns_names, *map(str, self.ip_addresses))
 
     @property
@@ -61,8 +61,8 @@ class Pair:
 def cert_pin(der: bytes) -> str:
     """Return the `CertName` that pins one certificate: "sha256-raw:" and 64 hex digits.
 
-    A client given it takes exactly this certificate, alone but for the metacert, and verifies
-    no signature; name and dates must still be right (Go: tlsdial.SetConfigExpectedCertHash).
+    A client with this pin accepts exactly this certificate, alone but for the metacert, without
+    verifying a signature; name and dates must match (Go: tlsdial.SetConfigExpectedCertHash).
     """
     return f"sha256-raw:{hashlib.sha256(der).hexdigest()}"
 
@@ -70,8 +70,8 @@ def cert_pin(der: bytes) -> str:
 def make_pair(chain_pem: bytes, key_pem: bytes, *, chain_from: str, key_from: str) -> Pair:
     """Check a PEM chain and the PEM of its key, and return them as a Pair.
 
-    Blocks of other kinds are skipped, in both. `chain_from` and `key_from` say in messages
-    where the PEM was found. Raises UnusablePairError.
+    PEM blocks of other types are skipped. `chain_from` and `key_from` are the sources of the PEM,
+    for messages. Raises UnusablePairError.
     """
     chain = _parse_chain(chain_pem, chain_from)
     leaf = chain[0]
@@ -164,11 +164,8 @@ def _alternative_names(
         raise UnusablePairError(
             f"{source}: damaged extensions in the first certificate; have it issued anew"
         ) from error
-    addresses = (parse_ip(str(address)) for address in names.get_values_for_type(x509.IPAddress))
-    return (
-        tuple(names.get_values_for_type(x509.DNSName)),
-        tuple(address for address in addresses if address is not None),
-    )
+    addresses = parse_ips(map(str, names.get_values_for_type(x509.IPAddress)))
+    return tuple(names.get_values_for_type(x509.DNSName)), tuple(addresses)
 
 
 def _dates(leaf: x509.Certificate, source: str) -> tuple[datetime, datetime]:

@@ -1,8 +1,8 @@
 """A self-signed certificate for a relay that is reached by IP address alone.
 
-No authority vouches for it: clients are given its pin in the DERP map instead. So the pair is
-made once, when there is none, and kept; a new one would lock out every client that has the pin
-of the old. Only when it has expired, and clients refuse it anyway, is it replaced.
+Clients know it by its pin in the DERP map. So the pair is made once, when there is none, and kept:
+a new one locks out every client that has the old pin. It is replaced only once it has expired, when
+clients refuse it anyway.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from certs.hostname import IPAddress
 from certs.pair import Pair
 
 LIFETIME = timedelta(days=365)
-"""macOS refuses certificates that are valid for much longer than a year."""
+"""macOS refuses certificates that are valid for much longer."""
 
 CLOCK_SKEW = timedelta(days=1)
-"""How far a client's clock may be behind ours; a part of the lifetime."""
+"""How far a client's clock may be behind; a part of the lifetime."""
 
 
 def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
@@ -69,9 +69,8 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
 def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
-    Each file appears whole or not at all. The key goes first: a certificate without its key
-    could be published, but never served. What was there before is kept aside. Raises
-    CertificateFileError.
+    Each file is written whole, the key first: the certificate might be published without it, and
+    never served. The files before are kept as `kept_aside`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
     aside = kept_aside(files)
@@ -88,7 +87,7 @@ def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> No
 
 
 def kept_aside(files: PairFiles) -> PairFiles:
-    """Return where the pair is that was in `files` before: the same names, with ".old" behind."""
+    """Return the files of the previous pair: the same names with ".old" appended."""
     certificate, key = files.certificate, files.key
     return PairFiles(
         certificate.with_name(f"{certificate.name}.old"), key.with_name(f"{key.name}.old")
@@ -96,7 +95,7 @@ def kept_aside(files: PairFiles) -> PairFiles:
 
 
 def put_back(files: PairFiles) -> None:
-    """Put the pair that was kept aside in place again. Raises CertificateFileError."""
+    """Restore the previous pair. Raises CertificateFileError."""
     aside = kept_aside(files)
     with _writing(files):
         write_whole(files.key, aside.key.read_bytes(), mode=0o600)
@@ -117,10 +116,10 @@ def _writing(files: PairFiles) -> Iterator[None]:
 
 
 def is_made_here(pair: Pair, address: IPAddress) -> bool:
-    """Tell whether `pair` is one that this module or the Go derper has made for `address`.
+    """Return whether this module or the Go derper has made `pair` for `address`.
 
-    That is: self-signed, for the address alone, in whose name it was issued, and for a year.
-    Another one is the operator's, and only theirs to replace.
+    Such a pair is self-signed, has the address as its only name, and is valid for a year. Any other
+    is the operator's, and is not replaced.
     """
     leaf = x509.load_der_x509_certificate(pair.chain_der[0])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])

@@ -8,7 +8,6 @@ on sends packets addressed by key; the relay hands each to the connection that l
     service        one process: what starts, serves and stops
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
-    certificates   obtained, renewed and replaced while the relay runs
     admission      who may use the relay: a list, tailscaled and URLs are asked
     files          what is kept on disk, in the Go derper's forms
     derpmap        the relay's entry for a DERP map

@@ -10,7 +10,6 @@ import trio
 from derp.errors import ConnectionEnd
 from derp.metrics import DropReason
 from derp.net.address import Endpoint
-from derp.session import timers
 from derp.session.serve import serve
 from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, PATIENCE, MemoryTransport, memory_pair
@@ -80,19 +79,25 @@ def with_mesh_key(state: RelayState) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(prepare: Callable[[RelayState], None] | None = None) -> AsyncIterator[Relay]:
+async def running(
+    prepare: Callable[[RelayState], None] | None = None,
+    *,
+    write_timeout: float = 2.0,
+    **options: Any,
+) -> AsyncIterator[Relay]:
     """Run a relay, which `prepare` may change first; see that nothing of its clients is left."""
     async with trio.open_nursery() as nursery:
-        state = RelayState(nacl.public.PrivateKey.generate(), nursery, write_timeout=2.0)
+        private = nacl.public.PrivateKey.generate()
+        state = RelayState(private, nursery, write_timeout, **options)
         if prepare is not None:
             prepare(state)
-        nursery.start_soon(timers.run, state)
+        nursery.start_soon(state.timers.run)
         relay = Relay(state, nursery)
         yield relay
         assert relay.hub.check() == []
         nursery.cancel_scope.cancel()
     assert not relay.hub.members
-    assert not state.watchers
-    assert not state.sending
+    assert not state.presence.watchers
+    assert not state.send_tasks.sending
     assert state.memory.held == 0
-    assert len(state.keep_alives) == len(state.round_trips) == 0
+    assert len(state.timers.keep_alives) == len(state.timers.round_trips) == 0

@@ -1,15 +1,15 @@
 """Certificates by ACME (RFC 8555), with certbot's `acme` library.
 
-    authority     who is asked, and as whom; whether its CA bundle can be used
-    order         a certificate wanted: ordered and put into its file; when it is to be renewed
-    issue         the conversation with the authority
-    challenge     the answers to its question whether a name is ours
+    authority     the ACME server, and the account with it; checks its CA bundle
+    order         orders a certificate and writes its file; asks when to renew
+    issue         the ACME protocol with the authority: account, order, challenges, chain
+    challenge     answers to http-01 and tls-alpn-01 challenges
     account       the account key
     store         the files in -certdir, and the lock
-    network       the way to the authority: limits on time, size and clock
-    explain       what went wrong, in one line with a cure
-    renewal       renewal information (RFC 9773)
-    schedule      pure: when to renew, how long to wait after a failure
+    network       HTTP to the authority: limits on time, size and clock
+    explain       errors as one line for the operator
+    ari           renewal information (ACME Renewal Information, RFC 9773)
+    schedule      sans-I/O: when to renew, how long to wait after a failure
 
 order, issue, network and explain import the library, which takes time and memory: import `order`
 only where certificates come by ACME. It blocks; nothing here imports `derp` or waits for another

@@ -1,6 +1,6 @@
-"""The account key: who we are to an authority. One for all certificates of a directory.
+"""The ACME account key, one for all certificates of a -certdir.
 
-It is `acme_account+key`, where Go's autocert has it: PEM "EC PRIVATE KEY", P-256.
+It is in `acme_account+key`, as for Go's autocert: PEM "EC PRIVATE KEY", P-256.
 """
 
 import os
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from certs.errors import IssueError
-from certs.files import write_whole
+from certs.files import open_regular, write_whole
 
 FILE_NAME: Final = "acme_account+key"
 
@@ -26,14 +26,14 @@ _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
 
 def account_key(certdir: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the account key in `certdir`, made if there is none; what is there stays.
+    """Return the account key in `certdir`, which is made if there is none.
 
-    Raises IssueError for a key that is damaged, of another kind, or open to every user: a new
-    one would be another account, which is for the operator to decide.
+    Raises IssueError for a key that is damaged, of another kind, or open to every user. Such a key
+    is not replaced: a new key is a new account, which is the operator's decision.
     """
     file = certdir / FILE_NAME
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             mode = os.fstat(stream.fileno()).st_mode
             pem = stream.read()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Who is asked for a certificate, and as whom."""
+"""The ACME server that issues certificates, and the account with it."""
 
 import ssl
 import stat
@@ -15,7 +15,7 @@ GOOGLE: Final = "https://dv.acme-v02.api.pki.goog/directory"
 
 @attrs.frozen
 class ExternalAccount:
-    """An account with the authority outside ACME, to bind ours to (RFC 8555, 7.3.4)."""
+    """An account outside ACME, for External Account Binding (RFC 8555, 7.3.4)."""
 
     kid: str
     hmac_key: bytes = attrs.field(repr=False)
@@ -23,28 +23,28 @@ class ExternalAccount:
 
 @attrs.frozen
 class Authority:
-    """An ACME server, and what it learns of us."""
+    """An ACME server, and what to register there."""
 
     directory: str
     """The URL of its directory (RFC 8555, 7.1.1)."""
     ca_bundle: Path | None = None
-    """The only roots, in PEM, that its own TLS certificate may come from; None: the public ones."""
+    """A file in PEM with the only roots for its own TLS certificate; None for the public roots."""
     email: str = ""
-    """Where the authority can reach the operator; "" for no contact."""
+    """The contact of the account; "" for none."""
     external_account: ExternalAccount | None = None
 
 
 def check(authority: Authority) -> None:
-    """Make sure that the CA bundle, where there is one, holds certificates.
+    """Check that the CA bundle, if there is one, holds certificates. Raises CertificateFileError.
 
-    Raises CertificateFileError. Reads the file, but asks nothing of the authority.
+    Reads the file; sends nothing to the authority.
     """
     bundle = authority.ca_bundle
     if bundle is None:
         return
     flag, cure = "-acme-ca-bundle", "name a file with the root certificate of the authority, in PEM"
     try:
-        # Whoever opens a pipe would wait for its writer.
+        # Opening a pipe would wait for its writer.
         if not stat.S_ISREG(bundle.stat().st_mode):
             raise CertificateFileError(f"{flag} {bundle}: not a regular file; {cure}")
         loaded = ssl.create_default_context(cafile=bundle).cert_store_stats()["x509"]

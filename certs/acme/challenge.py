@@ -1,6 +1,6 @@
-"""The answers to an authority that asks whether a name is ours.
+"""Answers to ACME challenges, by which an authority validates names.
 
-http-01 asks by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
+http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
 Both answers hold the key authorization: the challenge's token, a dot, and the thumbprint of the
 account key.
 """
@@ -24,9 +24,9 @@ from certs.pair import Pair, make_pair
 Kind = Literal["http-01", "tls-alpn-01"]
 
 ALPN_PROTOCOL: Final = "acme-tls/1"
-"""What a challenge's answer selects (RFC 8737, 6.2)."""
+"""The protocol that the answer selects (RFC 8737, 6.2)."""
 ALPN_OFFER: Final = (ALPN_PROTOCOL.encode("ascii"),)
-"""All that the ClientHello of one who validates offers (RFC 8737, 3)."""
+"""The ALPN protocols in the ClientHello of a validating authority (RFC 8737, 3)."""
 
 _ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _CLOCK_SKEW: Final = timedelta(days=1)
@@ -38,7 +38,7 @@ class HTTP01:
     """`body` answers GET /.well-known/acme-challenge/`token` (application/octet-stream)."""
 
     token: str
-    """Of the base64url alphabet."""
+    """In base64url."""
     body: str
 
 
@@ -56,13 +56,13 @@ class TLSALPN01:
 Challenge = HTTP01 | TLSALPN01
 
 Present = Callable[[Challenge], AbstractContextManager[None]]
-"""Keeps an answer up while its context lasts; called in the thread that orders."""
+"""Answers a challenge while the context lasts; called in the thread that orders."""
 
 
 def make_challenge(
     kind: Kind, name: str, token: str, key_authorization: str, now: datetime
 ) -> Challenge:
-    """Return the answer of this kind for `name`, a DNS name or an IP address."""
+    """Return the answer to a challenge for `name`, a DNS name or an IP address."""
     if kind == "http-01":
         return HTTP01(token, key_authorization)
     address = parse_ip(name)
@@ -71,9 +71,9 @@ def make_challenge(
 
 
 def _validation_pair(name: str, key_authorization: str, now: datetime) -> Pair:
-    """Return a self-signed certificate as of RFC 8737, 3, and its P-256 key.
+    """Return the self-signed certificate of RFC 8737, 3, and its P-256 key.
 
-    `name` is its one subject alternative name; a critical acmeIdentifier holds the SHA-256
+    `name` is its only subject alternative name; a critical acmeIdentifier holds the SHA-256
     digest of the key authorization, as an OCTET STRING of 32 bytes.
     """
     key = ec.generate_private_key(ec.SECP256R1())

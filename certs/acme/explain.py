@@ -1,4 +1,4 @@
-"""What went wrong with an authority, in one line that says what to do about it."""
+"""Errors from an authority, as one line that says what to do about them."""
 
 import contextlib
 import ssl
@@ -13,13 +13,13 @@ from josepy.errors import Error as JoseError
 
 from certs.acme.challenge import Kind
 from certs.acme.network import Network
-from certs.errors import Failure, IssueError
+from certs.errors import Failure, IssueError, causes
 
 DETAIL_LIMIT: Final = 300
-"""Characters of what the authority says."""
+"""Most characters of a text from the authority."""
 
 Cures = Mapping[str, str]
-"""What to do about a problem type of ACME, by its name (RFC 8555, 6.7)."""
+"""Hints for the operator, by the ACME problem type (RFC 8555, 6.7)."""
 
 EAB_FLAGS: Final = "-acme-eab-kid and -acme-eab-key"
 
@@ -47,7 +47,7 @@ _LATER: Final = "the relay tries again later"
 _UNKNOWN: Final = "see its documentation"
 _CHECK_URL: Final = "check that -acme-directory is the URL of an ACME server"
 
-_ITS_OWN_TROUBLE: Final = ("badNonce", "serverInternal")
+_TRANSIENT_TYPES: Final = ("badNonce", "serverInternal")
 
 _REACHABLE: Final = {
     "http-01": "make TCP port 80 of {name} lead to this relay from everywhere",
@@ -60,11 +60,10 @@ _REACHABLE: Final = {
 
 @contextlib.contextmanager
 def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
-    """Turn whatever the library raises inside into an IssueError.
+    """Turn every exception of the library into an IssueError.
 
-    To be used around calls of the library and looks at what it returned, and nothing else: it
-    raises TypeError and the like for an answer that is not as in RFC 8555. `cures` override
-    the usual ones.
+    Use it only around calls of the library and reads of its results: an answer that violates RFC
+    8555 makes these raise TypeError and the like. `cures` override the usual hints.
     """
     try:
         yield
@@ -79,16 +78,16 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         AttributeError,
         RecursionError,
     ) as error:
-        # These go before OSError, which all errors of requests are: some of them are both.
+        # Before OSError: all errors of requests are OSErrors, and some are ValueErrors, too.
         raise nonsense(network) from error
     except OSError as error:
         raise _unreachable(network, error) from error
 
 
 def refusal(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
-    """Return the IssueError for a problem document that is the answer to a request."""
+    """Return the IssueError for a problem document in the answer to a request."""
     code = problem_type(error)
-    if code in _ITS_OWN_TROUBLE or (network.status >= 500 and code != "rateLimited"):
+    if code in _TRANSIENT_TYPES or (network.status >= 500 and code != "rateLimited"):
         cure, failure = _LATER, Failure.TRANSIENT
     else:
         cure, failure = {**_CURES, **(cures or {})}.get(code, _UNKNOWN), Failure.REFUSED
@@ -98,7 +97,7 @@ def refusal(network: Network, error: messages.Error, cures: Cures | None = None)
 def failed_validation(
     network: Network, error: messages.Error | None, kind: Kind, name: str
 ) -> IssueError:
-    """Return the IssueError for a name that could not be validated by a challenge."""
+    """Return the IssueError for a name whose challenge failed."""
     reachable = _REACHABLE[kind].format(name=name)
     if error is None:
         text, cure = f"{network.host} could not validate {name} by {kind}", reachable
@@ -115,12 +114,12 @@ def failed_validation(
 
 
 def problem_type(error: messages.Error) -> str:
-    """Return the name of an ACME problem type; other types as they are."""
+    """Return the name of an ACME problem type, without the URN prefix."""
     return str(error.typ).removeprefix(messages.ERROR_PREFIX)
 
 
 def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
-    """Return a stranger's text on one line, of `limit` characters at most."""
+    """Return untrusted text on one line, of `limit` characters at most."""
     line = " ".join(text[: 10 * limit].split())
     line = "".join(char if char.isprintable() else "?" for char in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
@@ -133,7 +132,7 @@ def _says(host: str, error: messages.Error) -> str:
 
 
 def nonsense(network: Network) -> IssueError:
-    """Return the IssueError for an answer that is not as in RFC 8555."""
+    """Return the IssueError for an answer that violates RFC 8555."""
     slow_down = network.status == HTTPStatus.TOO_MANY_REQUESTS
     if network.status >= 400:
         text = f"{network.host} answers with HTTP status {network.status}"
@@ -145,8 +144,8 @@ def nonsense(network: Network) -> IssueError:
 
 
 def _unreachable(network: Network, error: OSError) -> IssueError:
-    causes = list(_causes(error))
-    for cause in causes:
+    chain = list(causes(error))
+    for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return IssueError(
                 f"{network.host} has a certificate that can't be verified "
@@ -156,14 +155,6 @@ def _unreachable(network: Network, error: OSError) -> IssueError:
     if isinstance(error, requests.Timeout):
         reason = "no answer in time"
     else:
-        reasons = [cause.strerror for cause in causes if isinstance(cause, OSError)]
-        reason = next((text for text in reversed(reasons) if text), str(causes[-1]))
+        reasons = [cause.strerror for cause in chain if isinstance(cause, OSError)]
+        reason = next((text for text in reversed(reasons) if text), str(chain[-1]))
     return IssueError(f"{network.host} can't be reached ({printable(reason, 100)}); {_LATER}")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and what led to it, the innermost last."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -1,6 +1,6 @@
-"""The conversation with an authority, from the directory to the chain (RFC 8555, 7.1).
+"""The ACME protocol with an authority, from the directory to the chain (RFC 8555, 7.1).
 
-directory ► account ► order ► an answer up for each name ► request for the key ► chain
+directory ► account ► order ► challenge answered for each name ► CSR ► chain
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class _Offer:
 
 
 class Issuer:
-    """An authority, spoken to with one account key. Every method raises IssueError."""
+    """A session with an authority by one account key. Every method raises IssueError."""
 
     def __init__(self, network: Network, authority: Authority, key: JWKEC) -> None:
         self._network = network
@@ -58,14 +58,14 @@ class Issuer:
             self._client = ClientV2(directory, network)
 
     def log_in(self) -> None:
-        """Find the account of the key, or register it.
+        """Look up the account of the key, or register it.
 
-        An external account is named only to register: some authorities take its key only once.
+        An external account is sent only to register: some authorities accept its key only once.
         """
-        nobody = messages.RegistrationResource(body=messages.Registration(), uri=None)
+        empty = messages.RegistrationResource(body=messages.Registration(), uri=None)
         with explained(self._network):
             try:
-                self._client.query_registration(nobody)
+                self._client.query_registration(empty)
             except messages.Error as error:
                 if problem_type(error) not in _NO_ACCOUNT:
                     raise
@@ -110,7 +110,7 @@ class Issuer:
             self._network.account = account
 
     def order(self, csr_pem: bytes, profile: str) -> messages.OrderResource:
-        """Order a certificate for the names in a request; `profile` may be ""."""
+        """Order a certificate for the names in a CSR; `profile` may be ""."""
         cure = f"point -acme-directory at an authority that has the profile {profile!r}"
         with explained(self._network, {"invalidProfile": cure}):
             order = self._client.new_order(csr_pem, profile=profile or None)
@@ -121,10 +121,10 @@ class Issuer:
     def validate(
         self, order: messages.OrderResource, names: Sequence[str], kind: Kind, present: Present
     ) -> None:
-        """Prove with challenges of one kind that these names are ours.
+        """Validate `names` by challenges of one kind.
 
-        All answers are up before the authority is told to look, and until the last name is
-        judged. Where Failure.VALIDATION is raised, another kind may do.
+        All answers are presented before the authority is asked to validate, and until the last name
+        is decided. After Failure.VALIDATION, another kind may work.
         """
         with explained(self._network):
             offers = [
@@ -141,9 +141,9 @@ class Issuer:
                 answers.enter_context(present(answer))
             with explained(self._network):
                 for offer in offers:
-                    # Go ahead is "{}" for every kind (RFC 8555, 7.5.1).
-                    go_ahead = challenges.HTTP01Response(key_authorization="")
-                    self._client.answer_challenge(offer.challenge, go_ahead)
+                    # The response is "{}" for every kind (RFC 8555, 7.5.1).
+                    ready = challenges.HTTP01Response(key_authorization="")
+                    self._client.answer_challenge(offer.challenge, ready)
             for offer in offers:
                 self._await_validation(offer, kind)
 
@@ -155,7 +155,7 @@ class Issuer:
             raise ValueError("an authorization for what was not ordered")
         offered = {}
         for challenge in authorization.body.challenges:
-            # The library knows no tls-alpn-01, but keeps what it does not know.
+            # The library does not know tls-alpn-01, but keeps unknown challenges.
             fields = challenge.chall.to_partial_json()
             offered[fields["type"]] = challenge, fields.get("token", "")
         if kind not in offered:
@@ -187,40 +187,39 @@ class Issuer:
             self._network.pause()
 
     def fetch(self, order: messages.OrderResource) -> str:
-        """Have the certificate issued, and return its chain in PEM.
+        """Finalize the order, and return the chain in PEM.
 
-        Once it has been asked for, and not refused, a new order may cost another certificate:
-        what fails is tried again while there is time, with pauses that grow, and is
-        Failure.SPENT in the end.
+        After the finalize request a new order may cost another certificate. So failures from then
+        on are retried while there is time, with growing pauses, and raised as Failure.SPENT.
         """
-        spent, least = False, 0.1
+        spent, pause = False, 0.1
         while True:
-            asking, trouble = False, None
+            finalizing, last_error = False, None
             try:
                 with explained(self._network):
                     answer = self._read(order.uri)
                     order = order.update(body=messages.Order.from_json(answer.json()))
                     if order.body.status == messages.STATUS_READY:
-                        asking, spent = not spent, True
+                        finalizing, spent = not spent, True
                         order = self._client.begin_finalization(order)
-                        asking = False
+                        finalizing = False
                     if order.body.status == messages.STATUS_VALID and order.body.certificate:
                         return self._read(order.body.certificate).text
             except IssueError as error:
-                if not spent or (asking and error.failure is not Failure.TRANSIENT):
+                if not spent or (finalizing and error.failure is not Failure.TRANSIENT):
                     raise
-                trouble = error
+                last_error = error
             else:
                 if order.body.status == messages.STATUS_INVALID:
                     raise self._given_up(order, spent=spent)
-            if spent and (trouble or order.body.status != messages.STATUS_PROCESSING):
-                least = min(max(2 * least, POLL_EVERY), _LONGEST_PAUSE)
+            if spent and (last_error or order.body.status != messages.STATUS_PROCESSING):
+                pause = min(max(2 * pause, POLL_EVERY), _LONGEST_PAUSE)
             try:
-                self._network.pause(least)
+                self._network.pause(pause)
             except IssueError as error:
                 if not spent:
                     raise
-                raise _spent(trouble or error) from error
+                raise _spent(last_error or error) from error
 
     def _given_up(self, order: messages.OrderResource, *, spent: bool) -> IssueError:
         if order.body.error is None:

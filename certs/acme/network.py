@@ -1,7 +1,6 @@
-"""The way to an authority: certbot's network client, with limits.
+"""HTTP requests to an authority: certbot's network client, with limits.
 
-The library speaks the protocol; what is added here is that nothing it does can take for ever, or
-be fooled by a clock that is stepped.
+No answer can take for ever or fill the memory, and no step of the clock disturbs an order.
 """
 
 import time
@@ -25,26 +24,26 @@ REQUEST_TIMEOUT: Final = 30
 """Seconds to wait for a connection, and then for each piece of an answer."""
 
 BODY_LIMIT: Final = 1 << 20
-"""Bytes of an answer, decompressed; the longest, a certificate chain, has some thousands."""
+"""Most bytes of an answer, decompressed; a certificate chain has some thousands."""
 
 CLOCK_TOLERANCE: Final = timedelta(days=1)
 
 POLL_EVERY: Final = 1.0
-"""Seconds, where the authority does not say."""
+"""Seconds, without a Retry-After."""
 
 _NONCE_TRIES: Final = 5
-"""Of the library's, which tries twice each time."""
+"""Calls of the library, each of which tries twice."""
 
 _PIECE: Final = 4096
 _USER_AGENT: Final = f"trio-derper {requests.utils.default_user_agent()}"
 
 
 class Network(ClientNetwork):
-    """A ClientNetwork for all requests of one order, which together take `timeout` seconds.
+    """A ClientNetwork for all requests of one order, which together take `timeout` seconds at most.
 
-    `now` is the time by the clock of this machine, at this moment. Raises IssueError for a CA
-    bundle that can't be used, and from any request when the time is up, when the answer is too
-    long or a redirection, and when the authority's clock is more than a day from ours.
+    `now` is the current time by the local clock. Raises IssueError for an unusable CA bundle, and
+    from any request when the time is up, when the answer is too long or a redirection, and when the
+    authority's clock differs from the local one by more than a day.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Network(ClientNetwork):
 
     @property
     def status(self) -> int:
-        """The status of the last answer, 0 where there was none."""
+        """The HTTP status of the last answer, 0 before the first one."""
         return self._adapter.status
 
     @property
@@ -69,11 +68,11 @@ class Network(ClientNetwork):
 
     @property
     def now(self) -> datetime:
-        """The time by this machine's clock as it was at the start, had it run evenly since."""
+        """The local time, unaffected by steps of the clock since the start."""
         return self._adapter.now
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Post as the library does, but put up with more rejected nonces (RFC 8555, 6.5)."""
+        """Post as the library does, but retry more rejected nonces (RFC 8555, 6.5)."""
         for _ in range(_NONCE_TRIES - 1):
             try:
                 return super().post(*args, **kwargs)
@@ -83,9 +82,9 @@ class Network(ClientNetwork):
         return super().post(*args, **kwargs)
 
     def pause(self, least: float = 0.1) -> None:
-        """Wait as long as the last answer asked for, and for `least` seconds.
+        """Wait for the Retry-After of the last answer, and for `least` seconds at least.
 
-        Raises IssueError where time is up first.
+        Raises IssueError if the time is up first.
         """
         seconds = max(POLL_EVERY if self.retry_after is None else self.retry_after, least)
         left = self._adapter.time_left()
@@ -95,7 +94,7 @@ class Network(ClientNetwork):
 
 
 def _host(url: str) -> str:
-    """Return the host and port in a URL, or what there is of them; no name and password."""
+    """Return the host and port in a URL, as far as it has them, without user and password."""
     try:
         host = urlsplit(url).netloc
     except ValueError:
@@ -104,7 +103,7 @@ def _host(url: str) -> str:
 
 
 def _roots(authority: Authority) -> str | None:
-    """Return the path of the operator's bundle, once it is known to hold certificates."""
+    """Return the path of the CA bundle, checked; None for the public roots."""
     try:
         check(authority)
     except CertificateFileError as error:
@@ -113,7 +112,7 @@ def _roots(authority: Authority) -> str | None:
 
 
 class _Adapter(HTTPAdapter):
-    """What every request of the session goes through."""
+    """The transport of all requests of the session."""
 
     def __init__(self, host: str, roots: str | None, now: datetime, timeout: float) -> None:
         super().__init__()
@@ -151,14 +150,14 @@ class _Adapter(HTTPAdapter):
             kwargs["verify"] = self._roots
         response = super().send(request, *args, **kwargs)
         try:
-            self._judge(response)
+            self._check(response)
         except IssueError:
             response.close()
             raise
         response.raw = _Bounded(response.raw, self)
         return response
 
-    def _judge(self, response: requests.Response) -> None:
+    def _check(self, response: requests.Response) -> None:
         their_now = parse_http_date(response.headers.get("Date", ""))
         self.status = response.status_code
         self.retry_after = parse_retry_after(
@@ -175,8 +174,8 @@ class _Adapter(HTTPAdapter):
                 f"followed; give -acme-directory the URL of the directory itself"
             )
 
-    def judge_size(self, size: int) -> None:
-        """Raise IssueError where an answer has grown too long, or takes too long."""
+    def check_size(self, size: int) -> None:
+        """Raise IssueError if an answer is too long, or takes too long."""
         if size > BODY_LIMIT:
             raise IssueError(
                 f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
@@ -186,7 +185,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Bounded:
-    """The body of an answer, for requests to read as it does urllib3's."""
+    """The body of an answer, with the interface of urllib3's that `requests` reads."""
 
     def __init__(self, raw: Any, adapter: _Adapter) -> None:
         self._raw = raw
@@ -197,7 +196,7 @@ class _Bounded:
         for piece in self._raw.stream(_PIECE, decode_content=decode_content):
             size += len(piece)
             try:
-                self._adapter.judge_size(size)
+                self._adapter.check_size(size)
             except IssueError:
                 self.close()
                 raise

@@ -1,6 +1,6 @@
-"""What a relay wants of an authority: a certificate, in its file; and when it is to be renewed.
+"""Orders a certificate and writes its file; asks the authority when to renew.
 
-Both functions block, for as long as their `timeout` says: call them in a thread.
+Both functions block, for `timeout` seconds at most: call them in a thread.
 """
 
 import contextlib
@@ -21,18 +21,15 @@ from josepy.jwk import JWKEC
 
 from certs.acme import store
 from certs.acme.account import account_key
+from certs.acme.ari import RenewalInfo, certificate_id, parse_renewal_info
 from certs.acme.authority import Authority
 from certs.acme.challenge import Kind, Present
 from certs.acme.explain import explained
 from certs.acme.issue import Issuer
 from certs.acme.network import Network
-from certs.acme.renewal import RenewalInfo, certificate_id, parse_renewal_info
-from certs.acme.store import certificate_file
 from certs.errors import Failure, IssueError, UnusablePairError
 from certs.hostname import is_covered, parse_ip
 from certs.pair import Pair, make_pair
-
-__all__ = ["RenewalInfo", "Request", "certificate_file", "obtain", "renewal_info"]
 
 
 def _plain_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -41,14 +38,14 @@ def _plain_names(names: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Request:
-    """A certificate that is wanted."""
+    """A certificate to order."""
 
     certdir: Path
     names: tuple[str, ...] = attrs.field(converter=_plain_names)
     """DNS names (A-labels) and IP addresses; the first names the file."""
     authority: Authority
     profile: str = ""
-    """As the authority calls it, like "shortlived"; "" leaves it the choice."""
+    """One of the authority's profiles, such as "shortlived"; "" for its default."""
 
 
 def obtain(
@@ -60,16 +57,15 @@ def obtain(
     timeout: float,
     replacing: bytes | None = None,
 ) -> bool:
-    """Order a certificate, with a new P-256 key, and put both into their file.
+    """Order a certificate with a new P-256 key, and write both to their file.
 
-    `replacing` is the leaf (DER) to renew, None where there was no usable one: nothing is ordered
-    if by now another one, good for all names, is in the file. Returns whether one was ordered.
-    `present` puts up the answers of this `kind`. `now` is timezone-aware; `timeout` is in seconds,
-    and not counted by `now`. Nothing is asked of the authority before the file system is known to
-    take a certificate. Raises IssueError.
+    `replacing` is the leaf (DER) to renew, None if there is no usable one. If by now the file has
+    another leaf for all names, nothing is ordered and False is returned; else True. `present`
+    presents the answers to challenges of this `kind`. `now` is timezone-aware; `timeout` is in
+    seconds, by the monotonic clock. The file system is probed first. Raises IssueError.
     """
-    file = certificate_file(request.certdir, request.names[0])
-    with _told_for(request):
+    file = store.certificate_file(request.certdir, request.names[0])
+    with _with_names(request):
         store.probe(file)
         with store.locked(request.certdir):
             stored = store.read_usable(request.certdir, request.names, now)
@@ -94,14 +90,14 @@ def renewal_info(
 ) -> RenewalInfo | None:
     """Ask the authority when it would like `pair` renewed (RFC 9773).
 
-    None where it has no such information, or knows nothing of this certificate; nothing is asked
-    of one that has expired. `now` is timezone-aware; `timeout` is in seconds. Raises IssueError.
+    Returns None if the authority has no such information, or the certificate has expired. `now` is
+    timezone-aware; `timeout` is in seconds. Raises IssueError.
     """
     name = certificate_id(pair.chain_der[0])
     if name is None or now > pair.not_after:
         return None
     with (
-        _told_for(request, "no renewal information for"),
+        _with_names(request, "no renewal information for"),
         _network(request.authority, None, now, timeout) as network,
         explained(network),
     ):
@@ -118,8 +114,8 @@ def renewal_info(
 
 
 @contextlib.contextmanager
-def _told_for(request: Request, what: str = "no certificate for") -> Iterator[None]:
-    """Begin the message of an IssueError with whom it is for, where it is a failure."""
+def _with_names(request: Request, what: str = "no certificate for") -> Iterator[None]:
+    """Begin the message of an IssueError with the names, unless it is Failure.BUSY."""
     try:
         yield
     except IssueError as error:
@@ -141,7 +137,7 @@ def _network(
 
 
 def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return the request for a certificate with exactly these names, in PEM."""
+    """Return the CSR for exactly these names, in PEM."""
     addresses = [(name, parse_ip(name)) for name in names]
     san = x509.SubjectAlternativeName(
         x509.DNSName(name) if address is None else x509.IPAddress(address)
@@ -154,7 +150,7 @@ def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> b
 def _checked(
     chain_pem: str, key: ec.EllipticCurvePrivateKey, request: Request, now: datetime, host: str
 ) -> Pair:
-    """Return what was issued as a Pair that can be served for all names."""
+    """Return the issued chain as a Pair, checked to be for all names and current."""
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         pair = make_pair(

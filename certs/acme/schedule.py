@@ -1,4 +1,4 @@
-"""When to renew, and how long to wait after a failure. Pure: time and chance are passed in."""
+"""When to renew, and how long to wait after a failure. Sans-I/O; time and chance are passed in."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from typing import Final
 from certs.errors import Failure
 
 RETRY_AFTER_LIMIT: Final = 86400.0
-"""Seconds that a Retry-After counts for at most."""
+"""Most seconds of a Retry-After that are honoured."""
 
 _FIRST_WAIT: Final = {
     Failure.TRANSIENT: 5.0,
@@ -27,11 +27,11 @@ def renew_at(
     window: tuple[datetime, datetime] | None,
     random01: float,
 ) -> datetime:
-    """Return when to renew a certificate with these dates; a time that has passed means now.
+    """Return when to renew a certificate with these dates; a time in the past means now.
 
-    `window` is what the authority suggests (RFC 9773, 4.2): the time is evenly distributed over
-    it, by `random01` in [0, 1), and may be near, but leaves a tenth of the certificate's life
-    for attempts that fail. Without a window it is at two thirds of the life.
+    `window` is the authority's suggestion (RFC 9773, 4.2): the time is evenly distributed over it,
+    by `random01` in [0, 1), but leaves a tenth of the certificate's lifetime for failed attempts.
+    Without a window it is at two thirds of the lifetime.
     """
     life = not_after - not_before
     if window is None:
@@ -41,12 +41,12 @@ def renew_at(
 
 
 def wait_after(failure: Failure, failures_before: int, random01: float) -> float:
-    """Return for how many seconds to wait after a failure, before the next attempt.
+    """Return the seconds from a failure to the next attempt.
 
-    `failures_before` is how many attempts failed in a row before this one. Transient failures
-    wait 5 s, refusals 120 s, doubled for each failure before, up to an hour. For another process
-    it is always 5 s, and a day where an order was spent. By `random01` in [0, 1), up to a fifth
-    more or less, so that relays which failed together don't come back together.
+    `failures_before` counts the failures in a row before this one. The wait is 5 s after a
+    transient failure and 120 s after a refusal, doubled for each failure before, up to an hour;
+    always 5 s for BUSY, and a day for SPENT. `random01` in [0, 1) adds or takes up to a fifth, so
+    that relays which failed together don't retry together.
     """
     if failure is Failure.BUSY:
         seconds = _BUSY_WAIT
@@ -58,15 +58,12 @@ def wait_after(failure: Failure, failures_before: int, random01: float) -> float
 
 
 def wait_asked_for(retry_after: float | None) -> float:
-    """Return the seconds that an authority wants us to wait at least, of which a day counts.
-
-    `retry_after` is what it said, None where it said nothing.
-    """
+    """Return the least seconds to wait by a Retry-After, a day at most; 0 for None."""
     return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
 
 
 def parse_http_date(value: str) -> datetime | None:
-    """Return the time that an HTTP date says (RFC 9110, 5.6.7), or None where it says none."""
+    """Parse an HTTP date (RFC 9110, 5.6.7); None if it is malformed."""
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
@@ -75,9 +72,9 @@ def parse_http_date(value: str) -> datetime | None:
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After says (RFC 9110, 10.2.3), None where it is none.
+    """Parse a Retry-After (RFC 9110, 10.2.3) to seconds, never negative; None if it is malformed.
 
-    It has seconds or an HTTP date; `now` is the time of whom it comes from. Never negative.
+    It has seconds or an HTTP date; `now` is the time by the sender's clock.
     """
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,10}", value):

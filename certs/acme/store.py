@@ -1,14 +1,13 @@
 """The certificates in -certdir, one file for each, and the lock under which they are renewed.
 
-A file is what Go's autocert makes of one and can read: the private key ("EC PRIVATE KEY"), then
-the chain, leaf first. The line of text before the key, which PEM readers skip, says where the
-certificate is from.
+The format is that of Go's autocert: the private key ("EC PRIVATE KEY"), then the chain, leaf first.
+The line of text before the key, which PEM readers skip, names the authority.
 
     ACME directory: https://acme-v02.api.letsencrypt.org/directory
     -----BEGIN EC PRIVATE KEY-----
 
-An operator may have put a link in place of the file: it stays, and the file that it leads to is
-replaced. (autocert replaces the link, and what is on the volume that it led to grows old.)
+If the file is a symbolic link, the link stays and its target is replaced. (autocert replaces the
+link, and the target goes stale.)
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from certs.errors import CertificateError, Failure, IssueError
-from certs.files import PairFiles, read_pair, write_whole
+from certs.files import PairFiles, open_regular, read_pair, write_whole
 from certs.hostname import file_stem, parse_ip
 from certs.pair import Pair
 
@@ -35,28 +34,28 @@ LOCK_NAME: Final = ".acme.lock"
 
 _ISSUER: Final = b"ACME directory: "
 _PROBE_SIZE: Final = 16384
-"""Bytes that must fit: an account key and a certificate, twice while they are replaced."""
+"""Bytes for an account key and a certificate, twice while they are replaced."""
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def plain_name(name: str) -> str:
-    """Return a DNS name or an IP address as it is ordered: in lower case, without a final dot."""
+    """Return a DNS name in lower case without a final dot, or an IP address in canonical form."""
     address = parse_ip(name)
     return name.lower().removesuffix(".") if address is None else str(address)
 
 
 def certificate_file(certdir: Path, name: str) -> Path:
-    """Return the file for a certificate whose first name is this DNS name or IP address.
+    """Return the file for a certificate whose first name is `name`.
 
-    It is the name; an IPv6 address has dots for its colons.
+    The file is called by that name; an IPv6 address has dots for its colons.
     """
     return certdir / file_stem(plain_name(name).replace(":", "."))
 
 
 def issued_by(file: Path) -> str | None:
-    """Return the URL of the directory that the certificate in `file` is from, if it says so."""
+    """Return the ACME directory URL that `file` names, or None."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             line = stream.readline(4096)
     except OSError:
         return None
@@ -66,7 +65,7 @@ def issued_by(file: Path) -> str | None:
 
 
 def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | None:
-    """Return the pair in the file for `names`, where it is for all of them and not expired."""
+    """Return the pair in the file for `names`; None if it is not for all of them, or expired."""
     file = certificate_file(certdir, names[0])
     try:
         pair = read_pair(PairFiles(file, file), names, now)
@@ -78,7 +77,7 @@ def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | No
 def write_certificate(
     file: Path, directory: str, key: ec.EllipticCurvePrivateKey, chain_der: Sequence[bytes]
 ) -> None:
-    """Put a new certificate in place, whole. Raises IssueError (Failure.SPENT)."""
+    """Write a new certificate to its file, whole. Raises IssueError (Failure.SPENT)."""
     file = _real(file)
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     issuer = _ISSUER + directory.encode() + b"\n"
@@ -94,9 +93,9 @@ def write_certificate(
 
 
 def probe(file: Path) -> None:
-    """Make sure that a certificate can be put into `file`, be it there already or not.
+    """Check that a certificate can be written to `file`, whether or not it exists.
 
-    Its directory is made, for us alone, if absent. Raises IssueError.
+    Its directory is made (0700) if absent. Raises IssueError.
     """
     with _probing(file.parent):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,10 +147,10 @@ def _probe_replaceable(file: Path) -> None:
 
 
 def _mount(path: Path) -> str | None:
-    """Return which mount `path` is on, as Linux counts them; None where that is not known.
+    """Return the mount ID line of `path` on Linux; None if unknown.
 
-    os.path.ismount goes by the device: it does not see a file of the same file system mounted
-    over another, and with overlayfs it may see a mount point in any file.
+    os.path.ismount compares devices: it misses a file of the same file system mounted over another,
+    and with overlayfs may take any file for a mount point.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -183,10 +182,10 @@ def _cure(error: OSError, certdir: Path) -> str:
 
 @contextlib.contextmanager
 def locked(certdir: Path) -> Iterator[None]:
-    """Keep others, in this process or not, from ordering for the same directory.
+    """Hold the lock for orders in `certdir`, against other tasks and other processes.
 
-    Raises IssueError with Failure.BUSY where one of them is at it. File systems without locks
-    get none.
+    Raises IssueError with Failure.BUSY if another holds it. On file systems without locks, none is
+    taken.
     """
     file = certdir / LOCK_NAME
     try:

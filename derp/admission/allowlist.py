@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from certs.changes import ChangeDetector
 from certs.files import open_regular
-from certs.reload import Lasting
+from certs.ownership import warn_if_swappable
 from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import DerperError, ReloadError
-from derp.files.ownership import warn_if_swappable
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_SIZE: Final = 16 << 20
@@ -86,7 +86,7 @@ class AllowList:
     def __init__(self, path: Path, keys: Mapping[bytes, str]) -> None:
         self.path = path
         self.keys = keys
-        self._change = Lasting((path,))
+        self._change = ChangeDetector((path,))
 
     def check(self, question: Question) -> Verdict:
         """Return ALLOWED for a key in the list, REFUSED for any other."""
@@ -101,12 +101,12 @@ class AllowList:
         no half-written file is; with `at_once` it is read as it is. Raises ReloadError, once for
         each state of the file.
         """
-        if not self._change.look(at_once=at_once):
+        if not self._change.check(at_once=at_once):
             return None
         try:
             keys = load(self.path)
         except ReloadError:
-            if self._change.goes_on(at_once=at_once):
+            if self._change.still_changing(at_once=at_once):
                 return None
             raise
         return None if keys == self.keys else keys

@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from certs.tasks.clock import woken_within
 from derp import log
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
@@ -39,11 +40,7 @@ async def watch_list(
     """Put a changed list in force: read every LOOK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
         while True:
-            at_once = False
-            with trio.move_on_after(LOOK_EVERY):
-                await wake.receive()
-                at_once = True
-            look = partial(allowlist.look, at_once=at_once)
+            look = partial(allowlist.look, at_once=await woken_within(LOOK_EVERY, wake))
             try:
                 keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
             except ReloadError as error:

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+from certs.ownership import warn_if_swappable
 from derp import log
 from derp.admission.allowlist import AllowList, load
 from derp.admission.checker import VERDICTS, Checker
 from derp.admission.model import Admission
 from derp.config import Config
 from derp.errors import StartError
-from derp.files.ownership import warn_if_swappable
 from derp.metrics import Metrics
 
 logger = log.get("admit")

@@ -17,10 +17,10 @@ from certs import manual
 from certs.errors import CertificateError
 from certs.files import exists
 from derp import derpmap
-from derp.certificates.plan import make_plan
 from derp.cli import command_flags, mapcheck
 from derp.config import Config, checks
 from derp.config.certificates import DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME
+from derp.config.certplan import make_plan
 from derp.config.goflags import BOOL, INT, STRING, Flag, Kind, Setting
 from derp.config.strconv import parse_int
 from derp.errors import StartError

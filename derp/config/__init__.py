@@ -5,6 +5,7 @@ help and the check that its value must pass. Rules between fields are methods of
 Config. No other code checks a configured value again.
 
     general, listening, certificates, verification, mesh, pages, limits     the parts
+    certplan       the certificates that a configuration asks for
     field          how a field says that it is a flag, or a part
     checks         what a value may be: one check for each sort of value
     memorysize     how much memory something may take

@@ -1,7 +1,7 @@
-"""The part of the configuration that says where certificates come from.
+"""The flags that choose where certificates come from.
 
 Names, defaults and rules are those of the Go derper (certProviderByCertMode of cmd/derper);
--tls-cert, -tls-key, -acme-directory, -acme-ca-bundle and -acme-ip-addresses are ours.
+-tls-cert, -tls-key, -acme-directory, -acme-ca-bundle and -acme-ip-addresses are additions.
 """
 
 from pathlib import Path
@@ -109,7 +109,7 @@ class ACME:
         placeholder="URL",
         usage="The directory of another ACME server, such as ZeroSSL's or one of your own.",
     )
-    """Empty for that of the `mode`."""
+    """Empty for the authority of the `mode`."""
     ca_bundle: Path | None = option(
         "acme-ca-bundle",
         FILE,
@@ -155,7 +155,10 @@ class ACME:
     )
 
     def check(self, tls: TLS) -> None:
-        """Check the rules between fields, where HTTPS is served. Raises ConfigError."""
+        """Check the rules between fields, where HTTPS is served. Raises ConfigError.
+
+        Matches certProviderByCertMode of cmd/derper.
+        """
         if self.ip_certs and tls.mode != "letsencrypt":
             raise ConfigError("acme-ip-certs", "true", "want -certmode letsencrypt with it")
         if self.ip_addresses and not self.ip_certs:

@@ -5,5 +5,4 @@ meshkey        the key that the relays of a region share
 debugkey       the key that opens /debug/ from anywhere
 ratelimit      the file of -rate-config
 secret         how a small file with a secret is read
-ownership      a warning about files that other users could replace
 """

@@ -9,14 +9,12 @@ which know the relay by its key, notice nothing. It is created at the first star
 afterwards: a file that can't be read or parsed is an error, and is left as it is.
 """
 
-import errno
 import json
-import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Final
 
+from certs.files import write_whole
 from derp import log
 from derp.errors import StartError
 from derp.files.secret import read_secret
@@ -28,7 +26,6 @@ logger = log.get("keyfile")
 _FIELD: Final = "PrivateKey"
 _MAX_SIZE: Final = 65536
 _CURE: Final = "restore the file, or move it away to have a new key made"
-_NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def load_or_make(path: Path) -> NodePrivate:
@@ -43,7 +40,10 @@ def load_or_make(path: Path) -> NodePrivate:
         pass
     key = NodePrivate.generate()
     try:
-        made = _make(path, encode(key))
+        for directory in (*reversed(path.parent.parents), path.parent):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700, exist_ok=True)
+        made = write_whole(path, encode(key), mode=0o600, replace=False)
     except OSError as error:
         raise StartError(f"key file {str(path)!r}: can't be made: {error.strerror}") from error
     if made:
@@ -91,43 +91,3 @@ def _load(path: Path) -> NodePrivate:
         return decode(data)
     except (JSONFormError, KeyFormatError) as error:
         raise StartError(f"{name}: {error}; {_CURE}") from None
-
-
-def _make(path: Path, data: bytes) -> bool:
-    """Create the file with `data` in it, whole or not at all; return False if it exists."""
-    for directory in (*reversed(path.parent.parents), path.parent):
-        if not directory.is_dir():
-            directory.mkdir(mode=0o700, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        made = _publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory_descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory_descriptor)
-    finally:
-        os.close(directory_descriptor)
-    return made
-
-
-def _publish(temporary: Path, path: Path) -> bool:
-    """Link the finished file to its name; return False if the name is taken."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        # Some network file systems have no hard links. There, of two first starts at the same
-        # instant both could win, which is better than not to start at all.
-        if path.is_symlink() or path.exists():
-            return False
-        temporary.rename(path)
-    return True

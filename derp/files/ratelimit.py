@@ -11,8 +11,8 @@ from typing import Final
 
 import attrs
 
+from certs.ownership import warn_if_swappable
 from derp.errors import DerperError, StartError
-from derp.files.ownership import warn_if_swappable
 from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 from derp.wire.gojson import JSONFormError, read_fields
 

@@ -1,11 +1,11 @@
 """Reading a small file that holds a secret."""
 
 import os
-import stat
 from pathlib import Path
 
+from certs.files import NOT_REGULAR, open_regular
+from certs.ownership import warn_if_swappable
 from derp.errors import StartError
-from derp.files.ownership import warn_if_swappable
 
 
 def read_secret(path: Path, name: str, most: int) -> tuple[bytes, int]:
@@ -15,12 +15,11 @@ def read_secret(path: Path, name: str, most: int) -> tuple[bytes, int]:
     if it is not a regular one (a pipe would wait for its writer); OSError; and ValueError for a
     path with a NUL in it.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise StartError(f"{name}: not a regular file; want the path of a file")
-        warn_if_swappable(path)
-        return os.read(descriptor, most + 1), mode
-    finally:
-        os.close(descriptor)
+        with open_regular(path) as file:
+            warn_if_swappable(path)
+            return file.read(most + 1), os.fstat(file.fileno()).st_mode
+    except OSError as error:
+        if error.errno in NOT_REGULAR:
+            raise StartError(f"{name}: not a regular file; want the path of a file") from error
+        raise

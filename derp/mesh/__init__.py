@@ -1,16 +1,16 @@
 """Links to the other relays of a region: each relay dials all others, and each link is one way.
 
-    plan           what is read at the start, and the tasks made of it
-    keeper         one task for each entry of -mesh-with: dials, logs in, serves, and does so again
+    plan           what is read at the start, and the tasks made from it
+    keeper         one task for each entry of -mesh-with: dial, log in, serve; repeat
     dial           from an entry to a connection that speaks DERP: name, TCP, TLS, HTTP upgrade
-    handshake      the login at another relay, with the mesh key, and the wish to watch
-    link           one link: presence is heard on it, packets are forwarded on it
+    handshake      the login at another relay, with the mesh key, and the request to watch
+    link           one link: it brings the keys that are connected there, and takes their packets
 
-What comes the other way, from relays that have dialled this one, is a client like any other to
-begin with: see derp.session.meshpeer and derp.session.presence. What a link hears is told to the
-hub (derp.relay.forwarders), and that is all that the packet path knows of it: where no client has a
-packet's key, it asks the hub for a link, and calls `Link.forward`.
+A relay that has dialled this one is a client here, with more rights: see derp.session.meshpeer and
+derp.session.presence. A link adds the other relay's keys to the hub (derp.relay.forwarders), and
+that is all that the packet path knows of it: where no client has a packet's destination, the hub
+may have a link for it, whose `forward` is called.
 
-A link that ends takes with it what it told. Nobody waits for a link: `forward` never does, and what
-a slow relay does not take is dropped like a slow client's packets.
+A link that ends removes its keys. `forward` never waits, and what a slow relay does not take is
+dropped like a slow client's packets.
 """

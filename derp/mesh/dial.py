@@ -2,8 +2,8 @@
 
 Matches connect and dialURL of Go's derphttp.Client: always HTTPS, verified against the system's
 roots (SSL_CERT_FILE and SSL_CERT_DIR name others) and against the host's name, also where another
-host is connected to; no proxy. The upgrade goes without fast start: so it passes proxies that
-stand before the other relay, and one round trip more does not matter once in a long while.
+host is connected to; no proxy. The upgrade goes without fast start, so that it passes proxies in
+front of the other relay: links are dialled so seldom that one more round trip does not matter.
 """
 
 import os
@@ -40,9 +40,9 @@ def make_context() -> ssl.SSLContext:
 async def dial(
     relay: MeshRelay, engine: TLSEngine, options: TCPOptions, scratch: memoryview
 ) -> tuple[Transport, bytes]:
-    """Connect and upgrade; return the transport, and what came behind the upgrade's answer.
+    """Connect and upgrade; return the transport, and the bytes after the upgrade's answer.
 
-    `scratch` is a buffer shared with others, used between awaits only. Raises NoLink.
+    `scratch` is a shared buffer, used between awaits only. Raises NoLink.
     """
     deadline = trio.current_time() + TIMEOUT
     sock = await _connect(relay, deadline)
@@ -62,9 +62,9 @@ async def dial(
 
 
 class before:  # noqa: N801 -- in use it is like a function
-    """Raise `late` if the block is not done by then.
+    """Raise `late` if the block is not done by `deadline`.
 
-    No generator: what is thrown into one stays in a cycle with it, under Python 3.13.
+    This is no generator: under Python 3.13 an exception thrown into one stays in a cycle with it.
     """
 
     def __init__(self, deadline: float, late: NoLink) -> None:
@@ -87,7 +87,7 @@ class before:  # noqa: N801 -- in use it is like a function
 
 
 async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
-    """Look the name up and try its addresses, side by side if they are slow."""
+    """Look the name up and try its addresses, concurrently if they are slow."""
     host, port = relay.dial_host or relay.host, relay.port
     late = NoLink(
         f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
@@ -136,7 +136,7 @@ def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
 async def _upgrade(
     transport: Transport, relay: MeshRelay, scratch: memoryview, deadline: float
 ) -> bytes:
-    """Ask for the upgrade to DERP; return what came behind the answer."""
+    """Ask for the upgrade to DERP; return the bytes after the answer."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     headers = [
         ("Host", relay.authority),

@@ -1,4 +1,4 @@
-"""The login at another relay: its key, our proof, the mesh key, and the wish to watch.
+"""The login at another relay: its key, our proof, the mesh key, and the request to watch.
 
     ServerKey  ◄──
                ──► ClientInfo (with the mesh key), WatchConns, Ping
@@ -6,9 +6,9 @@
     anything   ◄──   a PeerPresent or the Pong
 
 All three frames go at once, as the Go client sends them (derp.Client, WatchConnectionChanges). A
-relay that does not know the mesh key closes the connection at WatchConns, if not at ClientInfo,
-since it then takes this relay for a client. The ping is for what comes after: it makes a relay
-answer that has nothing to tell. So the link begins when there is something to read on it.
+relay that does not know the mesh key takes this relay for a client, and closes the connection at
+WatchConns, if not at ClientInfo. The ping makes a relay without clients answer, too: so when there
+is something to read behind the login, the other relay has accepted it.
 """
 
 from typing import Final
@@ -47,25 +47,30 @@ _SAME_KEY: Final = "is the mesh key the same on both relays?"
 
 
 async def log_in(
-    state: RelayState, transport: Transport, received: bytes, *, sibling: bool = False
+    state: RelayState,
+    transport: Transport,
+    received: bytes,
+    *,
+    worker_key: bytes | None = None,
 ) -> tuple[bytes, bytes] | None:
     """Log in; return the other relay's key, and what has come for the link.
 
-    `received` has come already. None where the other relay is this one itself. `sibling`: it has to
-    be another worker of this relay, which is shown what only workers know. Raises NoLink.
+    `received` has come already. Returns None where the other relay is this one itself. With
+    `worker_key` it has to be: another worker of it, which is shown that in place of the mesh key.
+    Raises NoLink.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with before(trio.current_time() + TIMEOUT, late):
         try:
             frames = _Frames(transport, state.view, received)
-            return await _log_in(state, frames, sibling=sibling)
+            return await _log_in(state, frames, worker_key)
         except LoginRefused as error:
             raise NoLink(str(error), "is it a DERP relay?") from error
     raise late
 
 
 async def _log_in(
-    state: RelayState, frames: "_Frames", *, sibling: bool
+    state: RelayState, frames: "_Frames", worker_key: bytes | None
 ) -> tuple[bytes, bytes] | None:
     transport = frames.transport
     try:
@@ -73,13 +78,14 @@ async def _log_in(
     except ConnectionEnd as error:
         raise NoLink(f"it does not greet: {error}", "is it a DERP relay?") from error
     key = parse_server_key(greeting)
-    if sibling and key != state.public_key:
-        raise LoginRefused("the greeting is none of a worker of this relay")
-    if key == state.public_key and not sibling:
+    is_own = key == state.public_key
+    if worker_key is None and is_own:
         return None
-    mesh_key = state.sibling_key if sibling else state.mesh_key
+    if worker_key is not None and not is_own:
+        raise LoginRefused("the greeting is none of a worker of this relay")
     box = client_box(state.private_key, key)
-    info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=mesh_key)
+    shown = state.mesh_key if worker_key is None else worker_key
+    info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=shown)
     client_info = seal_client_info(box, state.public_key, info)
     try:
         transport.write(client_info + WATCH_CONNS + frame(FrameType.PING, bytes(PING_LENGTH)))
@@ -96,32 +102,32 @@ async def _log_in(
 
 
 class _Frames:
-    """The frames of the login, each of which has to be the one that is due."""
+    """Reads the frames of the login, each of which has to be of the expected type."""
 
     def __init__(self, transport: Transport, scratch: memoryview, received: bytes) -> None:
         self.transport = transport
         self._scratch = scratch
         self._received = received
 
-    async def next(self, kind: FrameType, longest: int) -> bytes:
+    async def next(self, wanted: FrameType, longest: int) -> bytes:
         """Return the payload of the next frame. Raises ConnectionEnd."""
-        await self._have(HEADER_LENGTH)
-        found, length = HEADER.unpack_from(self._received)
-        if found != kind:
-            raise LoginRefused(f"frame of type 0x{found:02x}, expected {kind.name}")
+        await self._receive(HEADER_LENGTH)
+        kind, length = HEADER.unpack_from(self._received)
+        if kind != wanted:
+            raise LoginRefused(f"frame of type 0x{kind:02x}, expected {wanted.name}")
         if length > longest:
-            raise LoginRefused(f"{kind.name} frame of {length} bytes is too long")
+            raise LoginRefused(f"{wanted.name} frame of {length} bytes is too long")
         stop = HEADER_LENGTH + length
-        await self._have(stop)
+        await self._receive(stop)
         payload, self._received = self._received[HEADER_LENGTH:stop], self._received[stop:]
         return payload
 
     async def rest(self) -> bytes:
-        """Return what has come behind those frames, at least a byte. Raises ConnectionEnd."""
-        await self._have(1)
+        """Wait for bytes after those frames, and return them. Raises ConnectionEnd."""
+        await self._receive(1)
         return self._received
 
-    async def _have(self, size: int) -> None:
+    async def _receive(self, size: int) -> None:
         while len(self._received) < size:
             data = await receive(self.transport, self._scratch[:MAX_SERVER_INFO])
             if not data:

@@ -1,7 +1,7 @@
-"""One task for each entry of -mesh-with, or other worker: dial, log in, serve the link; again.
+"""One task for each entry of -mesh-with, or other worker: dial, log in, serve the link; repeat.
 
-Each change of state is one line in the log, with its cause and what may help; the same failure
-again and again is told once.
+Each change of state is one line in the log, with its cause and a hint; a failure that repeats is
+logged once.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,24 +20,24 @@ from derp.session.state import RelayState
 from derp.wire.keys import short_key
 
 LASTED: Final = 10.0
-"""Seconds after which a link has gone well, so that the next one is tried soon."""
+"""Seconds after which a link counts as stable, so that the relay is dialled again soon."""
 SOON: Final = 0.2
-"""The least seconds until a relay is dialled again that has said when it restarts."""
 LATE: Final = 5.0
-"""The most seconds of that: earlier versions say a moment that suits many clients."""
+"""Seconds, at least and at most, until a relay is dialled again that has announced a restart:
+earlier versions announce a moment that suits many clients."""
 
 RESTARTS: Final = "it restarts"
 """The reason where the other relay has said so."""
 
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
-"""Gives a transport on which DERP is spoken, and what has come on it already. Raises NoLink."""
+"""Returns a transport on which DERP is spoken, and what has come on it already. Raises NoLink."""
 
 logger = log.get("mesh")
 
 
 @attrs.define(eq=False)
 class Keeper:
-    """Keeps one link to another relay."""
+    """The task that keeps one link to another relay."""
 
     state: RelayState
     name: str
@@ -47,59 +47,57 @@ class Keeper:
     link: Link | None = attrs.field(init=False, default=None)
     """The link, while there is one."""
     trouble: str = attrs.field(init=False, default="")
-    """Why there is none, if that has been found out."""
-    _back: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Why there is none, if that is known."""
+    _reachable: trio.Event = attrs.field(init=False, factory=trio.Event)
     """Set when the relay that is lost has logged in here."""
 
     async def run(self) -> None:
         """Keep the link until cancelled, or until this relay stops.
 
-        Returns at once where what is dialled has the key of this relay.
+        Returns at once where the other relay has this one's key.
         """
         while not self.state.stopping:
             wait = await self._try()
             if wait is None:
                 break
-            await self._rest(wait)
+            await self._wait(wait)
 
     async def _try(self) -> float | None:
         """Make a link and serve it to its end; return how long to wait then, None for ever.
 
-        Apart from `run`, so that nothing of an ended link is kept for that time.
+        It is apart from `run` so that nothing of an ended link is kept for that time.
         """
         try:
             found = await self._find()
             return None if found is None else await self._serve(*found)
         except NoLink as failure:
-            self._tell(failure)
+            self._log_failure(failure)
             forget_frames(failure)
         except Exception as error:
-            # A mistake of ours must end this link only, and loudly.
+            # A bug must end this link only, and must be logged.
             self.trouble = str(InternalFault(repr(error)))
             logger.exception("a mesh link was ended by a bug", relay=self.name)
         return self.backoff.next()
 
-    async def _rest(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Wait so long, or until the relay that is lost logs in here.
 
-        That cuts a wait short once for each link that has lasted: two relays with trouble must not
+        That cuts a wait short once for each link that was stable: two relays with trouble must not
         wake each other for ever.
         """
         with trio.move_on_after(seconds):
-            await self._back.wait()
-            self._await(None)
+            await self._reachable.wait()
+            self._expect(None)
 
-    def _await(self, key: bytes | None) -> None:
-        """Have `_back` set when the relay with that key logs in here, from now on."""
-        self.state.awaited.pop(self._back, None)
-        self._back = trio.Event()
-        if key is not None:
-            self.state.awaited[self._back] = key
+    def _expect(self, key: bytes | None) -> None:
+        """Have `_reachable` set when the relay with this key logs in here; None is no relay."""
+        self.state.reachable.forget(self._reachable)
+        self._reachable = trio.Event() if key is None else self.state.reachable.expect(key)
 
     async def _find(self) -> tuple[Link, bytes] | None:
         """Dial and log in; return the link, and what has come for it. Raises NoLink.
 
-        None where the other relay has this one's key.
+        Returns None where the other relay has this one's key.
         """
         transport, received = await self.connect()
         try:
@@ -108,7 +106,7 @@ class Keeper:
             transport.abort()
             raise
         if login is None:
-            self._tell_of_own_key(transport)
+            self._log_own_key(transport)
             transport.close()
             return None
         key, received = login
@@ -123,13 +121,13 @@ class Keeper:
     async def _serve(self, link: Link, received: bytes) -> float:
         """Serve a link to its end.
 
-        Returns how long to wait then: as the other relay has said, unless it was there for so
-        short a time that it may be in trouble.
+        Returns how long to wait then: as the other relay has announced, unless the link was so
+        short that the relay may be in trouble.
         """
         began = trio.current_time()
-        self._await(None)
+        self._expect(None)
         self.link, self.trouble = link, ""
-        self._tell_of_link(link)
+        self._log_link(link)
         reason = "closed"
         try:
             await link.serve(received)
@@ -139,39 +137,39 @@ class Keeper:
         finally:
             self.link = None
             link.transport.close()
-            # It holds the link, too: a cycle.
+            # The send queue refers to the link: a cycle.
             link.send_queue = None
         if link.restarts_in is not None:
             reason = RESTARTS
         seconds = trio.current_time() - began
         fields = {"clients": len(link.present), "seconds": round(seconds)}
-        self._tell_of_loss(reason, fields)
+        self._log_loss(reason, fields)
         link.present.clear()
         self.trouble = reason
         if seconds < LASTED:
             return self.backoff.next()
         self.backoff.reset()
-        self._await(link.key)
+        self._expect(link.key)
         if link.restarts_in is None:
             return self.backoff.next()
         return max(SOON, min(link.restarts_in, LATE))
 
-    def _tell_of_link(self, link: Link) -> None:
+    def _log_link(self, link: Link) -> None:
         remote = str(link.transport.remote)
         logger.info("meshed", relay=self.name, key=short_key(link.key), address=remote)
 
-    def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
+    def _log_loss(self, reason: str, fields: dict[str, int]) -> None:
         logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)
 
-    def _tell_of_own_key(self, transport: Transport) -> None:
-        """Say that what was dialled is this relay, or has a copy of its key."""
+    def _log_own_key(self, transport: Transport) -> None:
+        """Log that this relay has dialled itself, or a relay with a copy of its key."""
         remote = transport.remote
         if remote.host == transport.local.host:
             self.trouble = "it is this relay itself"
             message = "this relay itself is in -mesh-with"
             logger.info(message, relay=self.name, address=str(remote))
             return
-        # Itself by another address, as behind NAT, or another machine with a copied key file.
+        # This relay by another address, as behind NAT, or another machine with a copied key file.
         self.trouble = "it has this relay's own key"
         logger.warning(
             "what has this relay's own key is taken for itself",
@@ -180,7 +178,7 @@ class Keeper:
             cure="if it is another machine, give each a -c key file of its own, and restart both",
         )
 
-    def _tell(self, failure: NoLink) -> None:
+    def _log_failure(self, failure: NoLink) -> None:
         reason = str(failure)
         if reason != self.trouble:
             self.trouble = reason

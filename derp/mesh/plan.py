@@ -1,4 +1,4 @@
-"""With whom this relay is meshed: from the configuration to the tasks that keep the links."""
+"""The relays with which this one is meshed: from the configuration to the tasks."""
 
 import os
 import ssl
@@ -23,7 +23,7 @@ class Plan:
     """What was read at the start."""
 
     key: bytes | None = attrs.field(repr=False)
-    """What mesh peers show, 32 bytes; None where there are none."""
+    """The 32 bytes that mesh peers show; None where there are none."""
     context: ssl.SSLContext | None
     """Verifies other relays; None where none is dialled."""
 
@@ -42,14 +42,14 @@ def join_plan(config: Config, key: bytes | None) -> Plan:
 
 
 def announce(config: Config, plan: Plan) -> None:
-    """Say that there is a mesh key, and which relays are dialled."""
+    """Log that there is a mesh key, and which relays are dialled."""
     if plan.key is not None:
         dialled = " ".join(map(str, config.mesh.relays)) or "none"
         logger.info("whoever has the mesh key is trusted", relays_dialled=dialled)
 
 
 def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) -> list[Keeper]:
-    """Make what keeps the links, one for each relay in the configuration."""
+    """Make the keepers of the links, one for each relay in the configuration."""
     if plan.context is None:
         return []
     engine = TLSEngine(plan.context)

@@ -1,18 +1,10 @@
-"""The operating system's errors that caused an exception, from under a library's own."""
+"""Why an HTTP exchange failed: the operating system's errors, from under the library's."""
 
 from collections.abc import Iterator
 
+from certs.errors import causes
+
 
 def os_errors(error: BaseException) -> Iterator[OSError]:
-    """Yield every OSError that led to `error`, the innermost last.
-
-    TLS errors are among them, and those of several addresses that were tried side by side.
-    """
-    if isinstance(error, OSError):
-        yield error
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from os_errors(part)
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield from os_errors(cause)
+    """Yield every OSError that led to `error`, the innermost last; TLS errors are among them."""
+    return (cause for cause in causes(error) if isinstance(cause, OSError))

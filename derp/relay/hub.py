@@ -60,7 +60,7 @@ class Hub(Generic[M, L, S]):
         """How many connections have ever joined while their key was connected."""
         self.forwarders: Forwarders[L] = Forwarders()
         """The links to other relays."""
-        self.siblings: Claims[S] = Claims()
+        self.other_workers: Claims[S] = Claims()
         """The links to other workers of this one."""
         # What this worker claims, and when it took a key back; both only where there are others.
         self._claims: dict[bytes, int] = {}
@@ -82,7 +82,7 @@ class Hub(Generic[M, L, S]):
         if key in self.duplicates:
             member.duplicate = True
             self.duplicate_logins += 1
-        elif key in self.siblings:
+        elif key in self.other_workers:
             self.duplicate_logins += 1
         self.passive.pop(key, None)
         self.active[key] = member
@@ -119,36 +119,36 @@ class Hub(Generic[M, L, S]):
 
     def is_here(self, key: bytes) -> bool:
         """Whether a key is connected to this relay, at whatever worker."""
-        return key in self.active or key in self.siblings.best
+        return key in self.active or key in self.other_workers.best
 
     def keys(self, *, local: bool) -> Collection[bytes]:
         """List the keys that are connected to this worker, or to any of this relay."""
-        more = self.passive if local else self.siblings.best
+        more = self.passive if local else self.other_workers.best
         return self.active.keys() | more.keys() if more else self.active.keys()
 
     def claim(self, key: bytes) -> int:
         """Return this worker's claim to a key that is connected to it, for the others."""
         return self._claims.get(key, 0)
 
-    def add_sibling(self, key: bytes, link: S, claim: int) -> None:
+    def add_claim(self, key: bytes, link: S, claim: int) -> None:
         """Note that the worker to which `link` leads has `key`, with that claim."""
-        self.siblings.add(key, link, claim)
+        self.other_workers.add(key, link, claim)
         self._apply_claims(key)
 
-    def remove_sibling(self, key: bytes, link: S) -> set[M]:
+    def remove_claim(self, key: bytes, link: S) -> set[M]:
         """Note that it does so no longer; return those to be told that `key` is gone."""
-        last = self.siblings.remove(key, link)
+        last = self.other_workers.remove(key, link)
         self._apply_claims(key)
         return self.note_peer_gone(key) if last else set()
 
-    def remove_sibling_link(self, keys: Iterable[bytes], link: S) -> list[bytes]:
+    def remove_claims(self, keys: Iterable[bytes], link: S) -> list[bytes]:
         """Note that `link` leads to none of `keys` any longer; return those not in this relay now.
 
         Who is to be told of them is found with `watched` and `note_peer_gone`.
         """
         lost = []
         for key in keys:
-            last = self.siblings.remove(key, link)
+            last = self.other_workers.remove(key, link)
             self._apply_claims(key)
             if last and key not in self.active:
                 lost.append(key)
@@ -160,11 +160,11 @@ class Hub(Generic[M, L, S]):
         return [key for key in keys if key in told]
 
     def _claim(self, key: bytes, now: int) -> None:
-        self._claims[key] = next_claim(now, self.siblings.claim(key), self.worker)
+        self._claims[key] = next_claim(now, self.other_workers.claim(key), self.worker)
 
     def _is_claimed_elsewhere(self, key: bytes) -> bool:
         """Whether another worker's claim to a key is higher than this one's."""
-        return self.siblings.claim(key) > self._claims.get(key, 0)
+        return self.other_workers.claim(key) > self._claims.get(key, 0)
 
     def _apply_claims(self, key: bytes) -> None:
         """Have a key's connection yield, or take the key back, as the claims are by now."""
@@ -219,7 +219,7 @@ class Hub(Generic[M, L, S]):
     @property
     def known(self) -> int:
         """How many keys are connected, to this relay or to another of the mesh."""
-        here = self.active.keys() | self.siblings.best.keys()
+        here = self.active.keys() | self.other_workers.best.keys()
         return len(here | self.forwarders.best.keys())
 
     def note_activity(self, member: M, now: int = 0) -> bool:
@@ -253,7 +253,7 @@ class Hub(Generic[M, L, S]):
 
     def check(self) -> list[str]:
         """Return what is inconsistent, one sentence each; empty when all is well."""
-        problems = [*self.forwarders.check(), *self.siblings.check()]
+        problems = [*self.forwarders.check(), *self.other_workers.check()]
         keys: dict[bytes, int] = {}
         for member in self.members:
             keys[member.key] = keys.get(member.key, 0) + 1
@@ -288,15 +288,15 @@ class Hub(Generic[M, L, S]):
         problems = []
         if self.active.keys() & self.passive.keys():
             problems.append("a key is active and has yielded")
-        shared = self.active.keys() & self.siblings.best.keys()
+        shared = self.active.keys() & self.other_workers.best.keys()
         if any(map(self._is_claimed_elsewhere, shared)):
             problems.append("a key has not yielded to the worker that had it last")
         for key in self.passive:
-            if key not in self.siblings:
+            if key not in self.other_workers:
                 problems.append("a key has yielded to nobody")
             elif not self._is_claimed_elsewhere(key):
                 problems.append("a key has yielded to a worker that had it before")
-        if any(self.siblings.claim(key) == claim for key, claim in self._claims.items()):
+        if any(self.other_workers.claim(key) == claim for key, claim in self._claims.items()):
             problems.append("another worker has the same claim to a key")
         if (
             (self._claims.keys() | self._reclaimed.keys())

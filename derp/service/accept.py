@@ -3,10 +3,10 @@
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
 Each connection has one task, and that task is the only place where its end becomes one log line
-and one count. Refusals (whatever ends a connection before login) are coalesced, so that a scanner
-can't fill a disk, but for a few lines of each address, so that it can be banned; and of joins and
-leaves only some are logged, for the sake of those who may come in. Until its login a connection is
-pending, and may be closed for others (`derp.relay.pending`).
+and one count. Refusals (ends before login) are coalesced, so that a scanner can't fill a disk,
+except for a few lines of each address, so that it can be banned; of joins and leaves of clients
+only some are logged, as any client can cause them. Until its login a connection is pending, and may
+be closed for others (`derp.relay.pending`).
 """
 
 import contextlib
@@ -50,39 +50,39 @@ TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
-"""Ends that are for want of room. Each network has one line for each of them in a window, ..."""
+"""Ends for lack of room. In a window, each network has one line for each of them, ..."""
 CROWDED_NETWORKS: Final = 16
-"""... and of so many networks in all."""
+"""... but no more networks than this."""
 
 TRY_LINES: Final = 0.5
 """Lines a second about addresses that are refused for the first time, and as many about others."""
 TRY_LINES_BURST: Final = 30
-"""Either at once."""
+"""Lines at once, for each of the two."""
 
 logger = log.get("connection")
 
 
 def crowd_lines() -> Coalescer:
-    """Make what says whether an end for want of room is logged by itself."""
+    """Make the coalescer of ends for lack of room."""
     return Coalescer(limit=1, most=CROWDED_NETWORKS)
 
 
 def try_lines(workers: int = 1) -> Tries:
-    """Make what says which refusals of an address have a line, for one of so many processes."""
+    """Make the bound on lines about refused addresses, for one of so many processes."""
     rate, burst = TRY_LINES / workers, max(3, TRY_LINES_BURST // workers)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
 
 @attrs.define(eq=False)
 class Acceptor:
-    """What connections accepted on one port have in common."""
+    """Accepts connections on one port, and owns what they have in common."""
 
     state: RelayState
     nursery: trio.Nursery
     """Owns the connection tasks."""
     route: Callable[[Request], Answer]
     engine: TLSEngine | None
-    """None where the port speaks plain HTTP."""
+    """None for plain HTTP."""
     limit: TokenBucket | None
     """New connections a second; None where they are not limited."""
     refusals: Coalescer
@@ -92,8 +92,8 @@ class Acceptor:
     def admit(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start the task of a new connection, or close it where there are too many of them.
 
-        `full` is where there is no descriptor for it unless another connection goes. Returns
-        whether it was admitted.
+        `full`: there is no descriptor for it unless another connection is closed. Returns whether
+        it was admitted.
         """
         state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
@@ -107,8 +107,8 @@ class Acceptor:
             self._report(end, remote, {"remote": str(remote)})
             return False
         if full:
-            # Its number is of the reserve; the one of the connection that went is not. Somebody
-            # else may have taken that.
+            # Its descriptor is of the reserve; that of the connection that was closed is not, and
+            # may already be in use again.
             with contextlib.suppress(OSError):
                 reserved, sock = sock, sock.dup()
                 reserved.close()
@@ -126,10 +126,10 @@ class Acceptor:
         except ConnectionEnd as error:
             end = error.without_frames()
             if pending.end is not None:
-                # Whoever ended it for others knows the reason.
+                # It was closed for others, for the reason there.
                 end = pending.end.without_frames()
         except Exception as error:
-            # A mistake of ours must end this connection only, and loudly, but not without end.
+            # A bug must end this connection only, and must be logged, within a bound.
             end = InternalFault(repr(error))
             if self._is_worth_a_line("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
@@ -139,7 +139,7 @@ class Acceptor:
         self._report(end, remote, fields)
 
     def _abort(self, sock: socket.socket) -> None:
-        """Close a pending connection; its task, should it wait, finds it so."""
+        """Close a pending connection, and wake its task if that waits for the socket."""
         if (fd := sock.fileno()) >= 0:
             self.state.prelogin.forget(fd)
         trio.lowlevel.notify_closing(sock)
@@ -160,22 +160,23 @@ class Acceptor:
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
-        """Return which try of the address this was, and whether it has a line for that.
+        """Return which try of the address this was, and whether to log it for that.
 
-        None is where it says nothing about the address: others come from there by a proxy, or the
-        peer is not the cause of the refusal.
+        The number is None where the refusal says nothing about the address: others come from there
+        by a proxy, or the peer is not the cause.
         """
         network = self.state.pending.network_of(remote.host)
-        if network is None or not _is_of_the_peers_making(end):
+        if network is None or not _is_caused_by_peer(end):
             return None, False
         return self.tries.note(remote.host, network, trio.current_time())
 
-    def _is_worth_a_line(self, what: str, remote: Endpoint) -> bool:
-        return self.refusals.admit(what, trio.current_time(), network_of(remote.host))
+    def _is_worth_a_line(self, reason: str, remote: Endpoint) -> bool:
+        return self.refusals.admit(reason, trio.current_time(), network_of(remote.host))
 
     async def _serve(
         self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
     ) -> None:
+        """Shake hands, where the port has TLS, and serve what is inside."""
         try:
             local = endpoint(sock.getsockname())
         except OSError as error:
@@ -193,11 +194,14 @@ class Acceptor:
                 if deadline.cancelled_caught:
                     await tls.wait_turn()
                     raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
-            await self._speak(transport, fields, pending)
+            await self._serve_http(transport, fields, pending)
         finally:
             transport.close()
 
-    async def _speak(self, transport: Transport, fields: dict[str, Any], pending: Pending) -> None:
+    async def _serve_http(
+        self, transport: Transport, fields: dict[str, Any], pending: Pending
+    ) -> None:
+        """Answer HTTP requests; after an upgrade, hand the connection off to a DERP session."""
         state = self.state
         metrics, version = state.metrics, transport.tls_version
 
@@ -217,19 +221,19 @@ class Acceptor:
                 leftover = b""
                 metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
-            life = serve.serve(
+            session = serve.serve(
                 state, inside, leftover, fields, not_ideal=not_ideal, pending=pending
             )
-            # That life is long: keep nothing of the request for it.
+            # A session is long: keep nothing of the request for it.
             del route, handoff, leftover
             try:
-                await life
+                await session
             finally:
                 if inside is not transport:
                     inside.close()
 
 
-def _is_of_the_peers_making(end: ConnectionEnd) -> bool:
+def _is_caused_by_peer(end: ConnectionEnd) -> bool:
     if isinstance(end, NotAdmitted):
         return end.authoritative
     return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)

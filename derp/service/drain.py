@@ -46,7 +46,7 @@ async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> Non
     clients = len(state.hub.members)
     logger.info("stopping", clients=clients)
     spread = max(RECONNECT_SPREAD_MS, processes * clients * RECONNECT_SPREAD_PER_CLIENT_MS)
-    for connection in [*state.hub.members, *state.sibling_watchers]:
+    for connection in [*state.hub.members, *state.presence.worker_watchers]:
         reconnect_in = RELAYS_RECONNECT_MS
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
@@ -54,7 +54,7 @@ async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> Non
     if over:
         await _end_one_by_one(state, over)
     with trio.move_on_after(FLUSH_SECONDS):
-        await state.all_sent()
+        await state.send_tasks.all_sent()
 
 
 async def _end_one_by_one(state: RelayState, over: float) -> None:

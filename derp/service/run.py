@@ -54,7 +54,7 @@ from derp.service.memory import queue_limit
 from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources, prepare
 from derp.service.status import make_status_source
-from derp.session import recheck, serverinfo, timers
+from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
 from stun import server as stun_server
 
@@ -228,7 +228,7 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
     refusals, crowded = log.Coalescer(), crowd_lines()
     access = debug_access(config, resources.debug_key)
     site = attrs.evolve(role.make_status_source(running), debug_access=access)
-    engine = None if resources.certificates is None else resources.certificates.engine
+    engine = None if resources.certificates is None else resources.certificates.contexts.engine
     limit = _accept_limit(config, role.workers)
     route = partial(routes.route, site)
     tries = try_lines(role.workers)
@@ -249,7 +249,7 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
     for sock in resources.sockets.stun:
         services.start_soon(stun_server.serve, sock, running.stats)
     role.start(running, services)
-    services.start_soon(timers.run, state)
+    services.start_soon(state.timers.run)
     services.start_soon(_summarize, (refusals, crowded), state.client_events)
     services.start_soon(resources.debug_key.watch)
     pages = config.pages

@@ -12,12 +12,13 @@ from nacl.public import PrivateKey
 
 from certs.errors import CertificateError
 from certs.metacert import make_metacert
+from certs.tasks.load import load
+from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.admission.model import Admission
-from derp.certificates.plan import make_plan
-from derp.certificates.tasks import Certificates, load
 from derp.config import Config
+from derp.config.certplan import make_plan
 from derp.errors import StartError
 from derp.files import nodekey, ratelimit
 from derp.files.debugkey import DebugKey
@@ -26,6 +27,7 @@ from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
 from derp.service.sockets import Sockets, open_all
+from derp.service.tls import ServerContexts, make_certificates
 
 
 @attrs.frozen
@@ -37,7 +39,7 @@ class StartupResources:
     metrics: Metrics
     admission: Admission | None
     mesh: mesh_plan.Plan
-    certificates: Certificates | None
+    certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
     shared: Sequence[Sockets] = ()
@@ -77,7 +79,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     if plan is not None:
         metacert = make_metacert(bytes(private_key.public_key), now)
         with start_errors():
-            certificates = Certificates(plan, found, metacert)
+            certificates = make_certificates(plan, found, metacert)
     return StartupResources(
         private_key=private_key,
         rate_limit=rate_limit,

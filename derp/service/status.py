@@ -13,9 +13,9 @@ import attrs
 import trio
 
 import derp
+from certs.tasks.manager import Certificates
+from certs.tasks.status import Status
 from derp.admission.checker import Checker
-from derp.certificates.served import Status
-from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.routes import StatusSource
@@ -23,6 +23,7 @@ from derp.mesh.keeper import Keeper
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
 from derp.net import tcpinfo
 from derp.net.tcp import TCPTransport
+from derp.service.tls import ServerContexts
 from derp.session.client import Client
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text, short_key
@@ -104,7 +105,7 @@ class StatusView:
             clients_total=known,
             clients_local=len(hub.active),
             clients_remote=known - len(hub.active),
-            watchers=len(state.watchers),
+            watchers=len(state.presence.watchers),
             dup_client_keys=len(hub.duplicates),
             dup_client_conns=sum(len(d.members) for d in hub.duplicates.values()),
             total_dup_client_conns=hub.duplicate_logins,
@@ -141,7 +142,7 @@ def make_status_source(
     state: RelayState,
     stats: Stats,
     names: BootstrapDNS,
-    certificates: Certificates | None,
+    certificates: Certificates[ServerContexts] | None,
     links: Sequence[Keeper] = (),
 ) -> StatusSource:
     """Make the Site that the front end of the only process answers from."""

@@ -1,93 +1,149 @@
-"""A logged-in client: what others hand to it, and what they are told of it.
+"""A logged-in client: what others hand to it, what it is told of them, where its packets go.
 
-What must never happen here: an await in `deliver`, since the run lies in the shared read buffer; an
-exception that reaches the sender because its receiver has failed.
+What must never happen here: an await in `route` or `deliver`, since the train lies in the shared
+read buffer; an exception that reaches the sender because its receiver has failed.
 """
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Final, Protocol
 
 import trio
 
 from derp.errors import ConnectionEnd, WatcherTooSlow
+from derp.metrics import DropReason
 from derp.net.transport import Transport
+from derp.relay.hub import Hub
 from derp.relay.presencequeue import PresenceQueue
 from derp.relay.sendqueue import Entry
 from derp.relay.tokenbucket import TokenBucket
-from derp.session.sender import Sender
-from derp.session.state import PRIVILEGED_WRITE_TIMEOUT, RelayState
+from derp.session.sender import Sender, SendTasks
 from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_present
-from derp.wire.linkframes import with_claim
+from derp.wire.trains import Train
 
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
 UPDATES_BEHIND: Final = 4096
-"""Changes that may wait for a watcher besides two for each client. Who is so far behind is ended:
-it dials once more, and is told of those who are there, not of all who have been."""
+"""Changes that may wait for a watcher besides two for each client. A watcher with more is
+disconnected: when it connects again, it is told only of those who are connected then."""
+
+
+class Forwarder(Protocol):
+    """A link to another relay, or to another worker of this one."""
+
+    def forward(
+        self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
+    ) -> None:
+        """Send or queue a train of `packets` RecvPacket frames for `destination`.
+
+        `payload` is the number of bytes that are not frame headers or keys. The train may lie in
+        the shared read buffer. Never raises.
+        """
+
+
+class WorkerForwarder(Forwarder, Protocol):
+    """A link to another worker of this relay."""
+
+    @property
+    def frames(self) -> Mapping[bytes, bytes]:
+        """The PeerPresent frame of each key that is connected there."""
+
+    def send_control(self, frame: bytes, *, must: bool = False) -> bool:
+        """Send or queue a frame that is no packet; return whether it was not dropped."""
 
 
 class Client(Sender):
-    """One logged-in client; or another worker of this relay, which is no member of the hub."""
+    """One logged-in client."""
 
     __slots__ = (
         "_peer_gone_bucket",
         "bucket",
-        "can_mesh",
         "connected_at",
         "duplicate",
+        "flags",
+        "hub",
         "not_ideal",
         "preferred",
-        "prober",
         "saw_src",
-        "sibling",
     )
+
+    can_mesh: ClassVar = False
+    """Whether it has shown the mesh key: then it is trusted, and not limited."""
 
     def __init__(
         self,
-        state: RelayState,
+        tasks: SendTasks,
+        hub: "ClientHub",
         transport: Transport,
         key: bytes,
         *,
         now: float,
-        not_ideal: bool = False,
-        prober: bool = False,
-        can_mesh: bool = False,
+        flags: PresentFlags = PresentFlags.REGULAR,
+        bucket: TokenBucket | None = None,
     ) -> None:
-        timeout = PRIVILEGED_WRITE_TIMEOUT if can_mesh else state.write_timeout
-        super().__init__(state, transport, key, write_timeout=timeout, now=now, trusted=can_mesh)
-        self.not_ideal = not_ideal
-        self.prober = prober
-        self.can_mesh = can_mesh
-        """It has shown the mesh key: it is trusted, and nothing of it is limited."""
-        self.sibling = False
-        """It is another worker: it is told of clients of this worker only, and nothing is counted
-        that a single worker would not count."""
+        super().__init__(tasks, transport, key, now=now, trusted=self.can_mesh)
+        self.hub = hub
+        self.flags = flags
+        self.not_ideal = PresentFlags.NOT_IDEAL in flags
         self.preferred = False
         self.connected_at = now
-        self.bucket = None if can_mesh else state.bucket(now)
+        self.bucket = bucket
+        """Limits what it may send; None where there is no limit."""
         self.duplicate = False
         self.saw_src: set[bytes] = set()
         self._peer_gone_bucket: TokenBucket | None = None
 
-    def deliver(
-        self, run: bytes | memoryview, packets: int, payload: int, source: bytes, *, disco: bool
+    def route(
+        self,
+        train: Train,
+        packets: int,
+        payload: int,
+        source: bytes,
+        destination: bytes,
+        disco: bool,
+        forwarded: bool,
     ) -> None:
-        """Send or queue a run: `packets` RecvPacket frames from `source`.
+        """Hand a train that came from this client to its destination, or drop it.
+
+        The destination is connected here, or to another worker of this relay, or to another relay;
+        but what a relay has `forwarded` goes to no third one. The rest is as for `deliver`.
+        """
+        hub, metrics = self.hub, self.metrics
+        if forwarded:
+            metrics.packets_forwarded_in += packets
+        if (client := hub.active.get(destination)) is not None:
+            client.deliver(train, packets, payload, source, disco)
+            return
+        if (worker := hub.other_workers.best.get(destination)) is not None:
+            worker.forward(train, packets, payload, destination, disco)
+            return
+        if forwarded:
+            metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
+        elif (relay := hub.forwarders.best.get(destination)) is not None:
+            metrics.packets_forwarded_out += packets
+            relay.forward(train, packets, payload, destination, disco)
+            return
+        else:
+            metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+        if disco:
+            self._answer_not_here(destination, packets, trio.current_time())
+
+    def deliver(self, train: Train, packets: int, payload: int, source: bytes, disco: bool) -> None:
+        """Send or queue a train: `packets` RecvPacket frames from `source`.
 
         `payload` is the number of bytes that are not frame headers or keys.
         """
         if self.send_queue is not None:
             now = trio.current_time()
-            self.send_queue.put(bytes(run), packets, source, now, disco=disco)
+            self.send_queue.put(bytes(train), packets, source, now, disco=disco)
             return
         try:
-            self.transport.write(run)
+            self.transport.write(train)
         except ConnectionEnd as error:
-            self._dropped(self._write_error(), disco, packets, payload)
+            self._drop(self._write_error(), disco, packets, payload)
             self.end(error)
             return
-        metrics = self.state.metrics
+        metrics = self.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
         # `observe`, without the call.
@@ -97,58 +153,40 @@ class Client(Sender):
         if metrics.average_queue_duration_ms:
             metrics.queued(0.0, packets)
         if source not in self.saw_src:
-            self.state.hub.note_send_from(source, self)
+            self.hub.note_send_from(source, self)
         if self.transport.buffered:
-            self._start_sending(len(run))
-
-    def not_here(self, key: bytes, packets: int, now: float) -> None:
-        """Answer that many disco packets for an absent client, as far as that may be done."""
-        if self._peer_gone_bucket is None:
-            self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
-        for _ in range(packets):
-            if not self._peer_gone_bucket.allow(now):
-                break
-            if self.send_control(peer_gone(key, PeerGoneReason.NOT_HERE)):
-                self.state.metrics.peer_gone_not_here_frames += 1
+            self._start_sending(len(train))
 
     def peer_disconnected(self, key: bytes) -> None:
-        """Tell that a client whose packets were handed to this one has left.
+        """Send PeerGone for a client whose packets were delivered to this one.
 
-        It is told once only, so it is never let go; `saw_src` bounds how often there is cause.
+        It is never sent twice, so it must not be dropped; `saw_src` bounds how often it is due.
         """
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
-            self.state.metrics.peer_gone_disconnected_frames += 1
+            self.metrics.peer_gone_disconnected_frames += 1
 
     def presence(self) -> bytes:
-        """Build the frame that tells a watcher of this connection (Go: presentFlags)."""
-        flags = PresentFlags(0)
-        if self.prober:
-            flags |= PresentFlags.PROBER
-        if self.can_mesh:
-            flags |= PresentFlags.MESH_PEER
-        if self.not_ideal:
-            flags |= PresentFlags.NOT_IDEAL
+        """Build the frame that tells a watcher of this client."""
         remote = self.transport.remote
-        return peer_present(self.key, remote.host, remote.port, flags or PresentFlags.REGULAR)
+        return peer_present(self.key, remote.host, remote.port, self.flags)
 
     def update(self, key: bytes, frame: bytes) -> None:
-        """Tell a watcher that a client has come or gone: with `frame`, or what is true later."""
+        """Tell a watcher that a client has come or gone: by `frame`, or by what is true later."""
         if self.send_queue is None:
-            self._updated(1)
+            self._count_updates(1)
             self.send_control(frame)
             return
         updates = self.queue_updates((key,))
-        hub = self.state.hub
-        most = 2 * (len(hub.active) + len(hub.siblings.best)) + UPDATES_BEHIND
+        most = 2 * (len(self.hub.active) + len(self.hub.other_workers.best)) + UPDATES_BEHIND
         if len(updates) > most:
             self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 
     def update_all(self) -> None:
         """Tell a watcher of every client that is connected."""
-        self.queue_updates(self.state.hub.keys(local=self.sibling))
+        self.queue_updates(self.hub.keys(local=False))
 
     def queue_updates(self, keys: Collection[bytes]) -> PresenceQueue:
-        """Queue what there is to tell of keys, each different; none of it is ever let go."""
+        """Queue what a watcher is to be told of `keys`, which differ; it is never dropped."""
         # An empty send queue is false, but not None: something is unsent below it.
         send_queue = self._start_sending(0) if self.send_queue is None else self.send_queue
         if send_queue.presence is None:
@@ -157,26 +195,38 @@ class Client(Sender):
         return send_queue.presence
 
     def _frame_of(self, key: bytes) -> bytes:
-        """Build the frame that tells a watcher whether a key is connected by now."""
-        hub = self.state.hub
-        if self.sibling:
-            if (member := hub.local(key)) is not None:
-                return with_claim(member.presence(), hub.claim(key))
-        elif (member := hub.active.get(key)) is not None:
-            return member.presence()
-        elif (link := hub.siblings.best.get(key)) is not None:
-            return link.frames[key]
+        """Build the frame that tells a watcher whether a key is connected now."""
+        if (client := self.hub.active.get(key)) is not None:
+            return client.presence()
+        if (worker := self.hub.other_workers.best.get(key)) is not None:
+            return worker.frames[key]
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
-    def _updated(self, changes: int) -> None:
-        if not self.sibling:
-            self.state.metrics.mesh_updates(changes)
+    def _answer_not_here(self, key: bytes, packets: int, now: float) -> None:
+        """Send PeerGone for so many disco packets to an absent client, within the rate limit."""
+        if self._peer_gone_bucket is None:
+            self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
+        for _ in range(packets):
+            if not self._peer_gone_bucket.allow(now):
+                break
+            if self.send_control(peer_gone(key, PeerGoneReason.NOT_HERE)):
+                self.metrics.peer_gone_not_here_frames += 1
 
-    def _sent(self, entries: list[Entry], now: float) -> None:
-        metrics = self.state.metrics
+    def _count_updates(self, changes: int) -> None:
+        self.metrics.mesh_updates(changes)
+
+    def _count_pings(self, received: int, answered: int) -> None:
+        self.metrics.got_ping += received
+        self.metrics.sent_pong += answered
+
+    def _count_sent(self, entries: list[Entry], now: float) -> None:
+        metrics = self.metrics
         for entry in entries:
             metrics.packets_sent += entry.packets
             metrics.bytes_sent += entry.payload
             metrics.queued((now - entry.since) * 1000, entry.packets)
             if entry.source not in self.saw_src:
-                self.state.hub.note_send_from(entry.source, self)
+                self.hub.note_send_from(entry.source, self)
+
+
+ClientHub = Hub[Client, Forwarder, WorkerForwarder]

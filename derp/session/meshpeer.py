@@ -1,92 +1,69 @@
-"""What a mesh peer may send and other clients may not: packets forwarded, watching, closing.
+"""A client that has shown the mesh key: another relay, or somebody's monitoring.
 
-A mesh peer is a client that has shown the mesh key: another relay, or somebody's monitoring. What
-it forwards is delivered in this relay or nowhere: to a client of this worker, or of another one.
-
-Another worker of this relay (Connection.sibling) may send the same. What comes from there is for
-clients of this worker only, also for those whose keys have yielded, and its packets are counted as
-if they had been sent to this worker in the first place.
+Beyond what other clients send it may send packets that it forwards, watch who is connected, and
+close clients' connections. A packet that it forwards is for a client of this relay, or dropped.
 """
 
-from typing import Final
-
-import trio
+from typing import ClassVar
 
 from derp import log
 from derp.errors import ClosedByMesh
-from derp.metrics import DropReason
-from derp.session import presence
 from derp.session.client import Client
-from derp.wire import forwarding
+from derp.session.presence import watch
+from derp.session.state import RelayState
+from derp.wire.forwarding import next_forwarded
 from derp.wire.frames import KEY_LENGTH, PACKET_OVERHEAD, FrameType, frame
 from derp.wire.keys import short_key
-from derp.wire.trains import MAX_TRAIN
-
-FRAMES: Final = frozenset(
-    {int(FrameType.FORWARD_PACKET), int(FrameType.WATCH_CONNS), int(FrameType.CLOSE_PEER)}
-)
-
-_FORWARD_PACKET: Final = int(FrameType.FORWARD_PACKET)
-_WATCH_CONNS: Final = int(FrameType.WATCH_CONNS)
+from derp.wire.trains import MAX_TRAIN, Kind
 
 logger = log.get("mesh")
 
 
-def act(peer: Client, what: int, start: int, stop: int, end: int) -> tuple[int, int]:
-    """Act on the frame of type `what` from `start` to `stop`, and on those like it up to `end`.
+class MeshPeer(Client):
+    """A client that is trusted."""
 
-    They lie in the shared read buffer.
-    Returns where that ends, and how many packets it was.
-    """
-    if what == _FORWARD_PACKET:
-        return _forwarded(peer, start, end)
-    if what == _WATCH_CONNS:
-        # It is relays that watch, as soon as they run.
-        peer.state.is_back(peer.key)
-        presence.watch(peer)
-    else:
-        _close(peer, bytes(peer.state.view[stop - KEY_LENGTH : stop]))
-    return stop, 0
+    __slots__ = ()
 
+    can_mesh: ClassVar = True
 
-def _forwarded(peer: Client, start: int, end: int) -> tuple[int, int]:
-    """Deliver forwarded packets (Go: handleFrameForwardPacket)."""
-    state = peer.state
-    most = min(state.memory.write_size, MAX_TRAIN)
-    found = forwarding.next_forwarded(state.buffer, start, end, most)
-    stop, source, destination, packets, run, disco = found
-    payload = len(run) - packets * PACKET_OVERHEAD
-    if peer.sibling:
-        if (client := state.hub.local(destination)) is not None:
-            client.deliver(run, packets, payload, source, disco=disco)
+    def act(
+        self, state: RelayState, kind: Kind, start: int, stop: int, end: int
+    ) -> tuple[int, int]:
+        """Act on the frame at `start`, of a type that takes the mesh key.
+
+        It ends at `stop`, and lies in the shared read buffer. ForwardPacket frames up to `end` that
+        follow it may be included. Returns where the frames end, and how many packets they were.
+        """
+        if kind is Kind.FORWARD_PACKET:
+            most = min(state.memory.write_size, MAX_TRAIN)
+            found = next_forwarded(state.buffer, start, end, most)
+            stop, source, destination, packets, train, disco = found
+            payload = len(train) - packets * PACKET_OVERHEAD
+            self.route(train, packets, payload, source, destination, disco, True)
+            return stop, packets
+        if kind is Kind.WATCH_CONNS:
+            # Relays watch as soon as they run.
+            state.reachable.logged_in(self.key)
+            self._watch(state)
         else:
-            state.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
-        return stop, packets
-    state.metrics.packets_forwarded_in += packets
-    if (client := state.hub.active.get(destination)) is not None:
-        client.deliver(run, packets, payload, source, disco=disco)
-        return stop, packets
-    if (worker := state.hub.siblings.best.get(destination)) is not None:
-        worker.forward(memoryview(run), packets, payload, destination, disco=disco)
-        return stop, packets
-    state.metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
-    if disco:
-        peer.not_here(destination, packets, trio.current_time())
-    return stop, packets
+            self._close(state, bytes(state.view[stop - KEY_LENGTH : stop]))
+        return stop, 0
 
+    def _watch(self, state: RelayState) -> None:
+        # This relay itself, if it has dialled itself, finds that out and leaves.
+        if self.key != state.public_key:
+            watch(state.presence.watchers, self)
 
-def _close(peer: Client, key: bytes) -> None:
-    """Disconnect a client (Go: handleFrameClosePeer)."""
-    state = peer.state
-    found = state.hub.connections(key)
-    by = short_key(peer.key)
-    if not peer.sibling:
-        for worker in state.siblings:
+    def _close(self, state: RelayState, key: bytes) -> None:
+        """Disconnect a client (Go: handleFrameClosePeer)."""
+        for worker in state.worker_links:
             worker.send_control(frame(FrameType.CLOSE_PEER, key))
-    elif not found:
-        return
-    logger.info(
-        "a mesh peer closes a client", peer=by, client=short_key(key), connections=len(found)
-    )
-    for connection in found:
-        connection.end(ClosedByMesh(f"the mesh peer {by} asked for it"))
+        self._close_here(key)
+
+    def _close_here(self, key: bytes) -> None:
+        clients, by = self.hub.connections(key), short_key(self.key)
+        logger.info(
+            "a mesh peer closes a client", peer=by, client=short_key(key), connections=len(clients)
+        )
+        for client in clients:
+            client.end(ClosedByMesh(f"the mesh peer {by} asked for it"))

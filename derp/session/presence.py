@@ -1,7 +1,7 @@
-"""Telling mesh peers who is connected: all clients when one begins to watch, then every change.
+"""Who is told which clients are connected: all at first, then every change.
 
-Matches addWatcher and broadcastPeerStateChangeLocked. A watcher that is busy is told of each key
-only what is true once it takes that; which change led there, nobody needs to know.
+Matches addWatcher and broadcastPeerStateChangeLocked. A watcher that is busy is told of a key only
+what is true once it takes that, not each change that led there.
 
 Where a relay has several workers, each tells the others of its own clients only, with its claim to
 each key, and its watchers of all workers' clients.
@@ -9,91 +9,80 @@ each key, and its watchers of all workers' clients.
 
 from collections.abc import Collection
 
-from derp.session.client import Client
-from derp.session.state import RelayState
+from derp.metrics import Metrics
+from derp.session.client import Client, ClientHub
 from derp.wire.frames import PeerGoneReason, peer_gone
 from derp.wire.linkframes import with_claim
 
 
-def watch(connection: Client) -> None:
-    """Tell a mesh peer who is connected, and from now on who comes and goes."""
-    state = connection.state
-    watchers = state.sibling_watchers if connection.sibling else state.watchers
-    itself = connection.key == state.public_key and not connection.sibling
-    if itself or connection in watchers:
-        # It is this relay itself, which finds that out and leaves; or it asks once more.
-        return
-    watchers[connection] = None
-    connection.update_all()
+class Presence:
+    """The watchers of one process."""
+
+    def __init__(self, hub: ClientHub, metrics: Metrics) -> None:
+        self.watchers: dict[Client, None] = {}
+        """The mesh peers that are told who is connected to this relay."""
+        self.worker_watchers: dict[Client, None] = {}
+        """The other workers, each of which is told who is connected to this worker."""
+        self._hub = hub
+        self._metrics = metrics
+
+    def joined(self, client: Client) -> None:
+        """Tell the watchers of a client that has joined."""
+        if self.watchers:
+            self.tell(client.key, client.presence())
+        if self.worker_watchers:
+            self._tell_workers(client)
+
+    def note_activity(self, client: Client, now: int) -> None:
+        """Note that a client whose `duplicate` is set has sent something; `now` as for Hub.join."""
+        if self._hub.note_activity(client, now):
+            self._tell_workers(client)
+
+    def left(self, client: Client) -> None:
+        """Tell the watchers of a client that has left, unless its key is still connected."""
+        key = client.key
+        self.watchers.pop(client, None)
+        if self.worker_watchers:
+            if (other := self._hub.local(key)) is not None:
+                self._tell_workers(other)
+            else:
+                gone = peer_gone(key, PeerGoneReason.DISCONNECTED)
+                for watcher in self.worker_watchers:
+                    watcher.update(key, gone)
+        self.tell_if_gone(key)
+
+    def tell(self, key: bytes, frame: bytes) -> None:
+        """Tell the watchers of a client of this relay, by its PeerPresent or PeerGone frame."""
+        for watcher in self.watchers:
+            watcher.update(key, frame)
+
+    def tell_if_gone(self, key: bytes) -> None:
+        """Tell the watchers that a client has left, unless it is still connected to this relay."""
+        if self.watchers and not self._hub.is_here(key):
+            self.tell(key, peer_gone(key, PeerGoneReason.DISCONNECTED))
+            self._metrics.peer_gone_disconnected_frames += len(self.watchers)
+
+    def tell_all_gone(self, keys: Collection[bytes]) -> None:
+        """Tell the watchers that clients have left, all at once and perhaps many.
+
+        One that is connected again when a watcher takes that is told of as such.
+        """
+        if not keys:
+            return
+        for watcher in self.watchers:
+            watcher.queue_updates(keys)
+        self._metrics.peer_gone_disconnected_frames += len(keys) * len(self.watchers)
+
+    def _tell_workers(self, client: Client) -> None:
+        """Tell the other workers of a client, and of this worker's claim to its key."""
+        key = client.key
+        frame = with_claim(client.presence(), self._hub.claim(key))
+        for watcher in self.worker_watchers:
+            watcher.update(key, frame)
 
 
-def joined(connection: Client) -> None:
-    """Tell the watchers that a client has come."""
-    state = connection.state
-    if state.watchers:
-        _tell(state, connection.key, connection.presence())
-    if state.sibling_watchers:
-        _tell_siblings(state, connection)
-
-
-def heard(connection: Client) -> None:
-    """Note that a client whose `duplicate` is set has sent something."""
-    state = connection.state
-    if state.hub.note_activity(connection, state.claim_time()):
-        _tell_siblings(state, connection)
-
-
-def left(connection: Client) -> None:
-    """Tell them that it has gone, unless its key is connected once more."""
-    state, key = connection.state, connection.key
-    state.watchers.pop(connection, None)
-    if state.sibling_watchers:
-        if (other := state.hub.local(key)) is not None:
-            _tell_siblings(state, other)
-        else:
-            gone = peer_gone(key, PeerGoneReason.DISCONNECTED)
-            for watcher in state.sibling_watchers:
-                watcher.update(key, gone)
-    if state.watchers and not state.hub.is_here(key):
-        _tell_gone(state, key)
-
-
-def came_elsewhere(state: RelayState, key: bytes, frame: bytes) -> None:
-    """Tell the watchers that a client has come to another worker, as `frame` says."""
-    _tell(state, key, frame)
-
-
-def left_elsewhere(state: RelayState, key: bytes) -> None:
-    """Tell them that it has left that worker, unless it is connected to this relay all the same."""
-    if state.watchers and not state.hub.is_here(key):
-        _tell_gone(state, key)
-
-
-def lost_elsewhere(state: RelayState, keys: Collection[bytes]) -> None:
-    """Tell them of all whom this relay has no longer, since a worker is lost.
-
-    They may be many. Those that are back when a watcher takes that are told of as they are then.
-    """
-    if not keys:
-        return
-    for watcher in state.watchers:
-        watcher.queue_updates(keys)
-    state.metrics.peer_gone_disconnected_frames += len(keys) * len(state.watchers)
-
-
-def _tell(state: RelayState, key: bytes, frame: bytes) -> None:
-    for watcher in state.watchers:
-        watcher.update(key, frame)
-
-
-def _tell_gone(state: RelayState, key: bytes) -> None:
-    _tell(state, key, peer_gone(key, PeerGoneReason.DISCONNECTED))
-    state.metrics.peer_gone_disconnected_frames += len(state.watchers)
-
-
-def _tell_siblings(state: RelayState, connection: Client) -> None:
-    """Tell the other workers of a client, and of this worker's claim to its key."""
-    key = connection.key
-    frame = with_claim(connection.presence(), state.hub.claim(key))
-    for watcher in state.sibling_watchers:
-        watcher.update(key, frame)
+def watch(watchers: dict[Client, None], watcher: Client) -> None:
+    """Tell a watcher who is connected, and make it one of `watchers`, if it is not."""
+    if watcher not in watchers:
+        watchers[watcher] = None
+        watcher.update_all()

@@ -1,11 +1,11 @@
 """The receiving half of a logged-in client: from what it sends to what is done about it.
 
-How it works: a `step` reads once and acts on every whole frame; of a frame that is cut off, the
-bytes are kept until the next step. Where the client is calm, the poller calls `step`, and the
+How it works: a `step` reads once and acts on every whole frame; the bytes of a frame that is cut
+off are kept until the next step. While the client is idle, the poller calls `step`, and the
 client's own task sleeps. The task takes over where a step ends with something to wait for: a
 rate limit, packets to gather, other tasks that want their turn.
 
-What must never happen here: an await between `read_into` and the end of `act`, since what was
+What must never happen here: an await between `read_into` and the end of `_act`, since what was
 read lies in the buffer that all connections share.
 """
 
@@ -14,64 +14,66 @@ from typing import Final
 import trio
 
 from derp.errors import PeerVanished
-from derp.metrics import DropReason
 from derp.relay.coalescing import ReadCoalescing
-from derp.session import meshpeer, presence
 from derp.session.client import Client
+from derp.session.meshpeer import MeshPeer
 from derp.session.state import RelayState
 from derp.wire import frames, trains
-from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD, FrameType
+from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD
+from derp.wire.trains import DISCO, INCOMPLETE, UNKNOWN, Kind
 
 HOME_MOVE_AFTER: Final = 5.0
 """Seconds after which a change of home is a move, and not a part of connecting."""
 LIMITED_READ: Final = 16 << 10
 """Bytes read at a time from a client with a rate limit, so that it is paused often and briefly."""
-MANY_RUNS: Final = 64
-"""Runs that one read should hold at most: each costs about as much whatever its size, and the
-others wait meanwhile. Where it held more, the next read is smaller."""
+TRAINS_PER_READ: Final = 64
+"""Trains that one read should hold at most: each costs about as much whatever its size, and other
+clients wait meanwhile. Where it held more, the next read is smaller."""
 MIN_READ: Final = 4 << 10
-MOST_RUNS: Final = 512
-"""Runs acted on before others have their turn: one read may hold 26,000 frames of five bytes."""
-MAX_PONGS: Final = 64
-"""Pongs sent in one turn; pings beyond are ignored, as the original ignores too fast ones."""
+MAX_FRAMES: Final = 512
+"""Trains and other frames acted on before other tasks have their turn: one read may hold 26,000
+frames of five bytes."""
 
-_LOOK_EVERY: Final = 1.0
+_LIMIT_CHECK: Final = 1.0
+"""Seconds between two looks at whether a client that is paused still has to be."""
 
-_NOTE_PREFERRED: Final = int(FrameType.NOTE_PREFERRED)
-_PING: Final = int(FrameType.PING)
+_NOTE_PREFERRED: Final = Kind.NOTE_PREFERRED
+_PING: Final = Kind.PING
 
 
 class Reader:
     """Reads one client's frames."""
 
     __slots__ = (
-        "_appetite",
-        "_behind",
         "_burst",
+        "_client",
         "_coalescing",
-        "_connection",
+        "_mesh_peer",
         "_moderation",
         "_pause",
+        "_read_limit",
         "_skip",
         "_state",
         "_tail",
+        "_tail_is_due",
         "_transport",
         "ended",
     )
 
-    def __init__(self, state: RelayState, connection: Client) -> None:
+    def __init__(self, state: RelayState, client: Client) -> None:
         self.ended = False
         """Whether the client has closed the connection, in good order."""
         self._state = state
-        self._connection = connection
-        self._transport = connection.transport
-        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip; or
-        # what is behind MOST_RUNS.
+        self._client = client
+        self._mesh_peer = client if isinstance(client, MeshPeer) else None
+        self._transport = client.transport
+        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip; or,
+        # where `_tail_is_due`, what is behind MAX_FRAMES.
         self._tail = b""
         self._skip = 0
-        self._behind = False
+        self._tail_is_due = False
         # The most bytes to read next (0: all that fit), and what to do before.
-        self._appetite = 0
+        self._read_limit = 0
         self._moderation = ReadCoalescing()
         self._coalescing = False
         self._pause = 0.0
@@ -81,7 +83,7 @@ class Reader:
     async def run(self, leftover: bytearray) -> None:
         """Read frames and act on them until the client closes the connection.
 
-        `leftover` is what came with the login; it is emptied, so that nobody keeps it. Raises a
+        `leftover` is what came with the login; it is emptied, so that nothing keeps it. Raises a
         ConnectionEnd where the client does not leave in good order.
         """
         size = len(leftover)
@@ -93,9 +95,9 @@ class Reader:
             self._act(size)
             while not self.ended:
                 if self._pause:
-                    await self._wait_out(self._pause)
+                    await self._wait_for_limit(self._pause)
                     self._pause = 0.0
-                if self._behind:
+                if self._tail_is_due:
                     await trio.lowlevel.checkpoint()
                     self._act(0)
                 elif self._coalescing:
@@ -103,24 +105,31 @@ class Reader:
                     self.step()
                 else:
                     await self._transport.read_through(poller, self.step)
+        except PeerVanished:
+            # The task that ended the connection from outside knows the reason.
+            if self._client.ending is not None:
+                raise self._client.ending from None
+            raise
         finally:
             poller.busy_tasks -= 1
 
-    async def _wait_out(self, seconds: float) -> None:
+    async def _wait_for_limit(self, seconds: float) -> None:
         """Sleep, unless the connection is ended, or its limit changed, meanwhile."""
         self._state.metrics.rate_limit_per_client_waited += 1
-        connection = self._connection
-        bucket = connection.bucket
+        client, bucket = self._client, self._client.bucket
         wake = trio.current_time() + seconds
-        while (rest := wake - trio.current_time()) > 0 and connection.bucket is bucket:
-            await trio.sleep(min(rest, _LOOK_EVERY))
-            if connection.ending is not None:
-                raise connection.ending
+        while (rest := wake - trio.current_time()) > 0 and client.bucket is bucket:
+            await trio.sleep(min(rest, _LIMIT_CHECK))
+            if client.ending is not None:
+                raise client.ending
 
     def step(self) -> bool:
-        """Read once and act on it; return whether `run` has to go on itself."""
-        state, transport, connection = self._state, self._transport, self._connection
-        room = self._appetite if connection.bucket is None else LIMITED_READ
+        """Read once and act on it, without waiting; return whether `run` has to take over.
+
+        See Transport.read_through.
+        """
+        state, transport, client = self._state, self._transport, self._client
+        room = self._read_limit if client.bucket is None else LIMITED_READ
         view = state.view
         if room or self._tail:
             held = len(self._tail)
@@ -132,27 +141,27 @@ class Reader:
             self.ended = True
             return True
         joined = self._act(received) if received else 0
-        if connection.bucket is not None:
-            self._pause = connection.bucket.reserve(received, trio.current_time())
+        if client.bucket is not None:
+            self._pause = client.bucket.reserve(received, trio.current_time())
             self._coalescing = False
-            return self._pause > 0 or transport.more or self._behind
+            return self._pause > 0 or transport.more or self._tail_is_due
         self._burst += received
-        if transport.more or self._behind:
+        if transport.more or self._tail_is_due:
             self._coalescing = False
             return True
         self._coalescing = self._moderation.note_read(joined, self._burst, trio.current_time)
         self._burst = 0
         return self._coalescing
 
-    def _act(self, received: int) -> int:  # noqa: PLR0912 -- one loop over kinds of frames
+    def _act(self, received: int) -> int:  # noqa: PLR0912, PLR0915 -- one loop over kinds of frames
         """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
 
         Returns how many packets were joined to the one before them. Raises ProtocolViolation or
         NotPermitted.
         """
-        state, connection = self._state, self._connection
-        buffer, view, key = state.buffer, state.view, connection.key
-        mesh, most = connection.can_mesh, min(state.memory.write_size, trains.MAX_TRAIN)
+        state, client, mesh_peer = self._state, self._client, self._mesh_peer
+        buffer, view, metrics, key = state.buffer, state.view, state.metrics, client.key
+        mesh, most = mesh_peer is not None, min(state.memory.write_size, trains.MAX_TRAIN)
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -163,80 +172,59 @@ class Reader:
         pongs: list[bytes] = []
         found = total = 0
         try:
-            while start < end and found < MOST_RUNS:
-                what, stop, destination, packets = trains.next_train(
+            while start < end and found < MAX_FRAMES:
+                kind, stop, destination, packets = trains.next_train(
                     buffer, start, end, key, mesh, most
                 )
-                if what == trains.INCOMPLETE:
+                if kind is INCOMPLETE:
                     break
                 found += 1
-                if connection.duplicate:
-                    presence.heard(connection)
+                if client.duplicate:
+                    state.presence.note_activity(client, state.claim_time())
                 if packets:
                     total += packets
-                    self._relay(view[start:stop], packets, destination, disco=what == trains.DISCO)
-                elif what == _PING:
-                    if not connection.sibling:
-                        state.metrics.got_ping += 1
+                    disco = kind is DISCO
+                    payload = stop - start - packets * PACKET_OVERHEAD
+                    metrics.packets_received += packets
+                    metrics.bytes_received += payload
+                    if disco:
+                        metrics.packets_received_disco += packets
+                    else:
+                        metrics.packets_received_other += packets
+                    client.route(view[start:stop], packets, payload, key, destination, disco, False)
+                elif kind is _PING:
                     ping = start + HEADER_LENGTH
                     pongs.append(frames.pong(bytes(buffer[ping : ping + frames.PING_LENGTH])))
-                elif what == _NOTE_PREFERRED:
+                elif kind is _NOTE_PREFERRED:
                     self._note_preferred(preferred=buffer[stop - 1] != 0)
-                elif what in meshpeer.FRAMES:
-                    stop, packets = meshpeer.act(connection, what, start, stop, end)
+                elif kind is UNKNOWN:
+                    metrics.unknown_frames += 1
+                elif mesh_peer is not None:
+                    stop, packets = mesh_peer.act(state, kind, start, stop, end)
                     total += packets
-                elif what == trains.UNKNOWN:
-                    state.metrics.unknown_frames += 1
                 start = stop
         finally:
-            if (
-                pongs
-                and connection.send_control(b"".join(pongs[:MAX_PONGS]))
-                and not connection.sibling
-            ):
-                state.metrics.sent_pong += len(pongs[:MAX_PONGS])
+            if pongs:
+                client.send_pongs(pongs)
         if start > end:
             # A frame to skip reaches behind what has come.
             self._skip = start - end
         self._tail = bytes(view[start:end]) if start < end else b""
-        self._behind = found == MOST_RUNS and start < end
-        self._appetite = (
-            max(MIN_READ, MANY_RUNS * min(start, end) // found) if found > MANY_RUNS else 0
+        self._tail_is_due = found == MAX_FRAMES and start < end
+        self._read_limit = (
+            max(MIN_READ, TRAINS_PER_READ * min(start, end) // found)
+            if found > TRAINS_PER_READ
+            else 0
         )
         return total - found
 
-    def _relay(self, run: memoryview, packets: int, destination: bytes, *, disco: bool) -> None:
-        """Hand a run to its destination, or count it as dropped."""
-        state, connection = self._state, self._connection
-        metrics = state.metrics
-        payload = len(run) - packets * PACKET_OVERHEAD
-        metrics.packets_received += packets
-        metrics.bytes_received += payload
-        if disco:
-            metrics.packets_received_disco += packets
-        else:
-            metrics.packets_received_other += packets
-        if (peer := state.hub.active.get(destination)) is not None:
-            peer.deliver(run, packets, payload, connection.key, disco=disco)
-            return
-        if (worker := state.hub.siblings.best.get(destination)) is not None:
-            worker.forward(run, packets, payload, destination, disco=disco)
-            return
-        if (link := state.hub.forwarders.best.get(destination)) is not None:
-            metrics.packets_forwarded_out += packets
-            link.forward(run, packets, payload, destination, disco=disco)
-            return
-        metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
-        if disco:
-            connection.not_here(destination, packets, trio.current_time())
-
     def _note_preferred(self, *, preferred: bool) -> None:
         """Note whether this is the client's home, counting moves of established clients."""
-        connection, metrics = self._connection, self._state.metrics
-        if connection.preferred == preferred:
+        client, metrics = self._client, self._state.metrics
+        if client.preferred == preferred:
             return
-        connection.preferred = preferred
-        if trio.current_time() - connection.connected_at > HOME_MOVE_AFTER:
+        client.preferred = preferred
+        if trio.current_time() - client.connected_at > HOME_MOVE_AFTER:
             if preferred:
                 metrics.home_moves_in += 1
             else:

@@ -1,7 +1,7 @@
 """Admission asked again about clients that are connected.
 
-The gate decides at login. A changed list, and what tailscaled and the URLs say by now, reach the
-clients that are in through this.
+Admission is decided at login. What has changed since, in the list or at tailscaled and the URLs,
+takes effect on connected clients here.
 """
 
 import random
@@ -17,17 +17,17 @@ from derp.admission.model import Admission, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.session.state import RelayState
 
-UNASKED_EVERY: Final = 2.0
-"""Seconds between attempts to ask about those who were admitted since nobody could be asked."""
+UNVERIFIED_EVERY: Final = 2.0
+"""Seconds between attempts to ask about clients that were admitted while that was impossible."""
 
 SIDE_BY_SIDE: Final = 16
-"""Questions at a time about those who are connected, to whichever process of a relay."""
+"""Questions at a time about connected clients, for all processes of a relay."""
 
 
 async def keep(
     state: RelayState, admission: Checker, every: float, wake: trio.MemoryReceiveChannel[None]
 ) -> None:
-    """Keep out who belongs no longer; `wake` says to look at the list at once.
+    """End clients that are no longer admitted; `wake` says to look at the list at once.
 
     `every` is the number of seconds from the start of one round of questions to the next; 0 is
     never.
@@ -36,15 +36,15 @@ async def keep(
         nursery.start_soon(
             keep_checker, admission, wake, partial(recheck, state, admission, strict=True)
         )
-        nursery.start_soon(ask_about_unasked, state, admission)
+        nursery.start_soon(recheck_unverified, state, admission)
         if every:
-            nursery.start_soon(ask_again_forever, state, admission, every)
+            nursery.start_soon(recheck_forever, state, admission, every)
 
 
-async def ask_again_forever(
+async def recheck_forever(
     state: RelayState, admission: Admission, every: float, side_by_side: int = SIDE_BY_SIDE
 ) -> NoReturn:
-    """Ask about all clients that are connected, `every` so many seconds."""
+    """Ask about all clients that are connected, at intervals of `every` seconds."""
     next_round = trio.current_time() + every
     while True:
         await trio.sleep_until(next_round)
@@ -53,19 +53,20 @@ async def ask_again_forever(
         await recheck(state, admission, keys, side_by_side=side_by_side)
 
 
-async def ask_about_unasked(
+async def recheck_unverified(
     state: RelayState, admission: Admission, side_by_side: int = SIDE_BY_SIDE
 ) -> NoReturn:
-    """Ask about those who were admitted since nobody could be asked, as soon as somebody can."""
+    """Ask about clients that were admitted while that was impossible, as soon as it is possible."""
     while True:
-        await trio.sleep(UNASKED_EVERY)
-        keys = [key for key in state.unasked if state.hub.local(key) is not None]
-        state.unasked.intersection_update(keys)
-        # By chance, so that the first one is not for ever the same, who alone can't be asked about.
+        await trio.sleep(UNVERIFIED_EVERY)
+        keys = [key for key in state.unverified if state.hub.local(key) is not None]
+        state.unverified.intersection_update(keys)
+        # The first one decides whether to go on: at random, in case only this one can't be asked
+        # about.
         random.shuffle(keys)
         for some in (keys[:1], keys[1:]):
             await recheck(state, admission, some, side_by_side=side_by_side)
-            if state.unasked.issuperset(keys[:1]):
+            if state.unverified.issuperset(keys[:1]):
                 break
 
 
@@ -77,10 +78,10 @@ async def recheck(
     strict: bool = False,
     side_by_side: int = SIDE_BY_SIDE,
 ) -> None:
-    """Ask about those of `keys` that are connected, side by side; end those that don't belong.
+    """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
 
-    Where nobody can be asked, they stay: whoever was admitted is not to suffer from a restart of
-    tailscaled. With `strict` they don't: what had admitted them is gone.
+    Where the source can't be asked, they stay, so that a restart of tailscaled ends no client. With
+    `strict` they are ended: the list that admitted them does so no longer.
     """
     wanted = set(keys)
     questions = iter(
@@ -96,10 +97,10 @@ async def recheck(
             if state.hub.local(question.key) is not None:
                 verdict = await admission.recheck(question)
                 if verdict.authoritative:
-                    state.unasked.discard(question.key)
+                    state.unverified.discard(question.key)
                 if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
-            # What the list alone decides takes no time, and there may be thousands.
+            # Where the list alone decides there is no wait, and there may be thousands of keys.
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
@@ -108,7 +109,7 @@ async def recheck(
 
 
 def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
-    """End whoever is connected with a key by now."""
+    """End the clients that are connected with a key."""
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
     for member in [member for member in state.hub.members if member.key == key]:
         if member.ending is None and not member.can_mesh:

@@ -1,85 +1,125 @@
-"""The sending half of a peer, which others touch when they have something for it.
+"""The sending half of a peer, which other tasks call when they have something for it.
 
-How it works: what comes for an idle peer is written through at once, by the task of whoever sent
-it; that saves a switch of tasks, and a copy. What the socket does not take makes the peer busy:
-from then on frames go to a send queue, and a task of its own sends what is queued, a piece at a
-time, until nothing is left. An idle peer has neither.
+How it works: a frame for an idle peer is written through at once, by the task that has it; that
+saves a switch of tasks, and a copy. What the socket does not take makes the peer busy: from then on
+frames go to a send queue, and a task of its own sends what is queued, a piece at a time, until
+nothing is left. An idle peer has neither.
 
-All that is held for a busy peer counts among what is held for all (derp.relay.queuememory): packets
-by its send queue, and here what can't be dropped. Whoever holds most of that is disconnected, where
-it is too much; but not who is trusted, since of those there are few.
+All that is held for busy peers is bounded in sum (derp.relay.queuememory): packets are accounted
+for by the send queue, and here what can't be dropped. Where it is too much, the peer that holds
+most is disconnected; but no trusted peer, of which there are few.
 
-What must never happen here: an await in `send_control`, since those who call it have a run in the
+What must never happen here: an await in `send_control`, since its callers have a train in the
 shared read buffer; a frame written behind half of another; an exception that leaves the sending
 task and so ends the whole relay.
 
-A `Connection` is a client's; a `Link` (derp.mesh.link) leads to another relay, or worker.
+A `Client` (derp.session.client) sends to a client, a `Link` (derp.mesh.link) to another relay or
+worker.
 """
 
+from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, QueueMemoryFull
-from derp.metrics import DropReason
+from derp.metrics import DropReason, Metrics
+from derp.net.poller import Poller
 from derp.net.transport import Transport
-from derp.relay.queuememory import Holder
+from derp.relay.queuememory import Holder, QueueMemory
 from derp.relay.sendqueue import Entry, SendQueue
-from derp.session.state import RelayState
 from derp.wire.keys import short_key
 
+PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
+"""Seconds for which a trusted peer may take nothing (Go: privilegedWriteTimeout)."""
 MIN_SEND: Final = 8 << 10
 MAX_SEND: Final = 256 << 10
 """Bytes that the sending task encrypts at a time. What is encrypted can't be dropped any more, so
 a peer that takes little at a time is given little; one that takes all is given more next time."""
+MAX_PONGS: Final = 64
+"""Pings answered in one read; more are ignored, as the Go derper ignores pings that come too
+fast."""
 BUSY_COST: Final = 6 << 10
 """Bytes that the send queue and the task of a busy peer take, with nothing in them."""
 
 logger = log.get("client")
 
 
+@attrs.define(eq=False)
+class SendTasks:
+    """The tasks that send what is queued, one for each busy peer, and what they have in common."""
+
+    nursery: trio.Nursery
+    poller: Poller
+    memory: QueueMemory
+    metrics: Metrics
+    write_timeout: float
+    """Seconds for which a client may take nothing; 0 is for ever."""
+    sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
+    """The busy peers."""
+    _idle: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def start(self, sender: "Sender", send_queue: SendQueue) -> None:
+        """Start the task of a peer that has become busy."""
+        self.sending[sender] = None
+        self.poller.busy_tasks += 1
+        self.nursery.start_soon(sender.send_queued, send_queue)
+
+    def ended(self, sender: "Sender") -> None:
+        """Note that the task of a peer has ended."""
+        del self.sending[sender]
+        self.poller.busy_tasks -= 1
+        if not self.sending:
+            self._idle.set()
+
+    async def all_sent(self) -> None:
+        """Wait until no peer is busy."""
+        while self.sending:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+
 class Sender(Holder):
-    """Whoever frames can be sent to; what it holds is what can't be dropped."""
+    """A peer that frames can be sent to. As a Holder it holds what can't be dropped."""
 
     __slots__ = (
         "_handed",
         "ending",
         "key",
+        "metrics",
         "progress",
         "send_queue",
-        "state",
+        "tasks",
         "transport",
         "write_timeout",
     )
 
     def __init__(
-        self,
-        state: RelayState,
-        transport: Transport,
-        key: bytes,
-        *,
-        write_timeout: float,
-        now: float,
-        trusted: bool,
+        self, tasks: SendTasks, transport: Transport, key: bytes, *, now: float, trusted: bool
     ) -> None:
-        super().__init__(state.memory.committed, releasable=not trusted)
-        self.state = state
+        super().__init__(tasks.memory.committed, releasable=not trusted)
+        self.tasks = tasks
+        self.metrics = tasks.metrics
         self.transport = transport
         self.key = key
         """The peer's, 32 bytes."""
-        self.write_timeout = write_timeout
+        self.write_timeout = PRIVILEGED_WRITE_TIMEOUT if trusted else tasks.write_timeout
         """Seconds for which the peer may take nothing; 0 is for ever."""
         self.send_queue: SendQueue | None = None
         self.ending: ConnectionEnd | None = None
-        """Set once somebody other than its own task has ended this connection."""
+        """Set once another task has ended this connection."""
         self.progress: tuple[int, float] = (0, now)
-        """What the peer had taken, and when: for the task that looks for stuck peers."""
+        """Bytes that the peer had taken, and when: for the task that looks for stuck peers."""
         # Bytes that sending takes now: the transport's, and those of BUSY_COST.
         self._handed = 0
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
-        """Send or queue a frame that is no packet; False where it had to be let go."""
+        """Send or queue a frame that is no packet; return whether it was not dropped.
+
+        With `must` it is queued whatever waits already.
+        """
         if self.send_queue is not None:
             queued = self.send_queue.put_control(frame, must=must)
             self._account()
@@ -93,8 +133,14 @@ class Sender(Holder):
             self._start_sending(len(frame))
         return True
 
+    def send_pongs(self, pongs: list[bytes]) -> None:
+        """Answer the pings of one read, as far as MAX_PONGS allows."""
+        answers = pongs[:MAX_PONGS]
+        sent = self.send_control(b"".join(answers))
+        self._count_pings(len(pongs), len(answers) if sent else 0)
+
     def end(self, error: ConnectionEnd) -> None:
-        """End the connection from outside its own task, which will raise `error`."""
+        """End the connection from another task; its own task then raises `error`."""
         if self.ending is None:
             self.ending = error
             self.transport.abort()
@@ -102,7 +148,7 @@ class Sender(Holder):
     def discard_queue(self) -> None:
         """Drop what is queued, now that the peer has left."""
         if self.send_queue is not None:
-            self.send_queue.clear(self._drop_gone)
+            self.send_queue.clear(partial(self._drop, DropReason.GONE_DISCONNECTED))
             self._account()
 
     def release(self, at_least: int) -> None:  # noqa: ARG002 -- it is all or nothing
@@ -111,50 +157,15 @@ class Sender(Holder):
             self.send_queue.drop_control()
         self._handed = 0
         self.add(-self.held)
-        self.end(QueueMemoryFull(f"{self.state.memory.limit} bytes are too few for all peers"))
+        self.end(QueueMemoryFull(f"{self.tasks.memory.limit} bytes are too few for all peers"))
 
-    def _account(self) -> None:
-        """Account for what is held and can't be dropped."""
-        control = 0 if self.send_queue is None else self.send_queue.control_held
-        self.state.memory.commit(self, self._handed + control)
+    async def send_queued(self, send_queue: SendQueue) -> None:
+        """Send until nothing is queued, or until the connection has ended: the peer's send task.
 
-    def _sent(self, entries: list[Entry], now: float) -> None:
-        """Count runs that were queued and have been written."""
-        raise NotImplementedError
-
-    def _updated(self, changes: int) -> None:
-        """Count changes that a watcher was told of at once."""
-
-    def _dropped(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
-        """Count packets that were queued and will not be sent; `payload` as an Entry has it."""
-        self.state.metrics.drop(reason, disco, packets, payload)
-
-    def _write_error(self) -> DropReason:
-        """Say why what can't be written is dropped."""
-        return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
-
-    def _make_outbox(self) -> SendQueue:
-        """Make what frames wait in while the peer is busy."""
-        return SendQueue(self._drop_head, self.state.memory.queued)
-
-    def _start_sending(self, written: int) -> SendQueue:
-        """Have a task send; the transport has kept some of the `written` bytes, or all."""
-        self.send_queue = send_queue = self._make_outbox()
-        self.progress = (self.transport.bytes_written, trio.current_time())
-        self.state.sending[self] = None
-        self.state.poller.busy_tasks += 1
-        self.state.nursery.start_soon(self._send_queued, send_queue)
-        self._handed = BUSY_COST + max(written, self.transport.buffered)
-        self._account()
-        return send_queue
-
-    async def _send_queued(self, send_queue: SendQueue) -> None:
-        """Send until nothing is left, or until the connection has ended.
-
-        Whoever cancels this leaves something unsent: the send queue then stays, so that nothing is
+        If it is cancelled, something remains unsent: then the send queue stays, so that nothing is
         ever written behind half a frame.
         """
-        transport, memory = self.transport, self.state.memory
+        transport, memory = self.transport, self.tasks.memory
         size = MIN_SEND
         try:
             while True:
@@ -169,20 +180,56 @@ class Sender(Holder):
                     self.send_queue = None
                     break
                 if waiting:
-                    self._updated(waiting - len(send_queue.presence or ()))
+                    self._count_updates(waiting - len(send_queue.presence or ()))
                 self._send_pieces(pieces, entries)
                 self._account()
                 size = max(size // 2, MIN_SEND) if transport.buffered else min(size * 2, MAX_SEND)
         except ConnectionEnd as error:
             self.end(error)
         except Exception as error:
-            # A mistake of ours must end this connection only, and loudly.
+            # A bug must end this connection only, and must be logged.
             logger.exception("sending was ended by a bug", client=short_key(self.key))
             self.end(InternalFault(repr(error)))
         finally:
             self._handed = 0
             self._account()
-            self.state.sent(self)
+            self.tasks.ended(self)
+
+    def _account(self) -> None:
+        """Account for what is held and can't be dropped."""
+        control = 0 if self.send_queue is None else self.send_queue.control_held
+        self.tasks.memory.commit(self, self._handed + control)
+
+    def _count_sent(self, entries: list[Entry], now: float) -> None:
+        """Count trains that were queued and have been written."""
+        raise NotImplementedError
+
+    def _count_updates(self, changes: int) -> None:
+        """Count changes of presence that were written together."""
+
+    def _count_pings(self, received: int, answered: int) -> None:
+        """Count the pings of one read."""
+
+    def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
+        """Count packets that were queued and will not be sent; `payload` as an Entry has it."""
+        self.metrics.drop(reason, disco, packets, payload)
+
+    def _write_error(self) -> DropReason:
+        """Return the reason for dropping what can't be written."""
+        return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
+
+    def _make_send_queue(self) -> SendQueue:
+        """Make the queue in which frames wait while the peer is busy."""
+        return SendQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
+
+    def _start_sending(self, written: int) -> SendQueue:
+        """Make the peer busy: the transport has kept some of the `written` bytes, or all."""
+        self.send_queue = send_queue = self._make_send_queue()
+        self.progress = (self.transport.bytes_written, trio.current_time())
+        self.tasks.start(self, send_queue)
+        self._handed = BUSY_COST + max(written, self.transport.buffered)
+        self._account()
+        return send_queue
 
     def _send_pieces(self, pieces: list[bytes | memoryview], entries: list[Entry]) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -190,17 +237,11 @@ class Sender(Holder):
             self.transport.write(data)
         except ConnectionEnd:
             for entry in entries:
-                self._dropped(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
+                self._drop(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
             raise
-        # What is kept is kept whole, until its last byte is sent.
+        # What the socket did not take is kept whole, until its last byte is sent.
         self._handed = BUSY_COST + (len(data) if self.transport.buffered else 0)
-        self.state.metrics.buffered_write_frames.observe(
+        self.metrics.buffered_write_frames.observe(
             len(pieces) - len(entries) + sum(entry.packets for entry in entries)
         )
-        self._sent(entries, trio.current_time())
-
-    def _drop_head(self, disco: bool, packets: int, payload: int) -> None:
-        self._dropped(DropReason.QUEUE_HEAD, disco, packets, payload)
-
-    def _drop_gone(self, disco: bool, packets: int, payload: int) -> None:
-        self._dropped(DropReason.GONE_DISCONNECTED, disco, packets, payload)
+        self._count_sent(entries, trio.current_time())

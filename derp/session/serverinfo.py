@@ -1,8 +1,8 @@
-"""The rate limit, told to those who are connected whenever it changes.
+"""The rate limit: put in force, and told to the clients that are connected, whenever it changes.
 
-Tailscale's client drops what exceeds the limit that it was told last, silently. So whoever is
-connected has to be told of each change: a raised limit would not count otherwise, and a lifted one
-would stay in force until the client reconnects.
+Tailscale's client drops what exceeds the limit that it was told last, silently. So clients have to
+be told of each change: otherwise a raised limit would have no effect, and a lifted one would stay
+in force until the client reconnects.
 """
 
 from typing import Final
@@ -18,23 +18,31 @@ CLIENTS_A_TURN: Final = 16
 """Clients told in one turn of the event loop: each takes a multiplication on Curve25519."""
 
 
+def set_limit(state: RelayState, limit: RateConfig) -> None:
+    """Put a limit in force for every client, now (Go: UpdateRateLimits)."""
+    state.rate_limit = limit
+    now = trio.current_time()
+    for client in state.hub.members:
+        client.bucket = None if client.can_mesh else state.make_bucket(now)
+
+
 def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
-    """Put a limit in force for every client now, and have a task tell them if it is another one."""
-    is_news = limit != state.rate_limit
-    state.set_rate_limit(limit)
-    if is_news:
+    """Put a limit in force, and start a task that tells the clients, if it differs from the old."""
+    differs = limit != state.rate_limit
+    set_limit(state, limit)
+    if differs:
         nursery.start_soon(_tell, state, limit)
 
 
 async def _tell(state: RelayState, limit: RateConfig) -> None:
     """Tell all clients of a limit, unless another one comes meanwhile."""
-    for number, member in enumerate([*state.hub.members]):
+    for number, client in enumerate([*state.hub.members]):
         if number % CLIENTS_A_TURN == 0:
             await trio.lowlevel.checkpoint()
             if state.rate_limit is not limit:
                 return
-        if member in state.hub.members and not member.can_mesh:
-            box = Box(state.private_key, PublicKey(member.key))
+        if client in state.hub.members and not client.can_mesh:
+            box = Box(state.private_key, PublicKey(client.key))
             info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
-            # As many as the operator brings about.
-            member.send_control(info, must=True)
+            # The operator bounds how many there are.
+            client.send_control(info, must=True)

@@ -1,92 +1,129 @@
 """The one task that acts on time for all clients: keep-alives, queues, round-trip times.
 
-A queue is looked at by whoever puts something in or takes something out. That of a peer which
-hardly takes anything, and for which nothing comes any longer, is looked at here.
+What waits too long in a queue is dropped when something is put in or taken out. Where a peer hardly
+takes anything, and nothing comes for it any longer, that is done here.
 """
 
+import random
 import struct
 from typing import Final, NoReturn
 
+import attrs
 import trio
 
 from derp.errors import WriteTimeout
 from derp.net import tcpinfo
 from derp.net.tcp import TCPTransport
+from derp.relay.timerwheel import TimerWheel
 from derp.session.client import Client
-from derp.session.sender import Sender
-from derp.session.state import ROUND_TRIP_EVERY, RelayState
-from derp.wire.frames import KEEP_ALIVE
+from derp.session.sender import Sender, SendTasks
+from derp.wire import frames
 
+KEEP_ALIVE: Final = 40.0
+"""Seconds between keep-alives, at least (Go: derp.KeepAlive, 60).
+
+With jitter and the timers' own lateness a client gets a frame from the relay every 47 s: before a
+proxy ends a connection on which nothing moves. That is, by default, HAProxy as Debian sets it up
+after 50 s; nginx, Apache httpd and AWS's application load balancer after 60 s; Cloudflare after 100
+s; load balancers of Azure and AWS (network), Envoy, and NAT of providers after minutes; Caddy and
+Traefik never. Not much sooner, as each keep-alive wakes the radio of a phone. Google's HTTP load
+balancers end an upgraded connection after 30 s whatever moves on it.
+"""
+KEEP_ALIVE_JITTER: Final = 5.0
+ROUND_TRIP_EVERY: Final = 10.0
+"""Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 TICK: Final = 0.5
-"""Seconds between looks at the clock."""
+"""Seconds between two looks at the clock."""
 AT_ONCE: Final = 1000
-"""Peers looked at, and runs dropped, before others have their turn: about a millisecond."""
+"""Peers checked, and trains dropped, before other tasks have their turn: about a millisecond."""
 END_COST: Final = 100
-"""How many of these one end counts for."""
-TOLD_AT_ONCE: Final = 100
-"""Clients sent a keep-alive, or asked about, before others have their turn."""
+"""How many of these one disconnection counts for."""
+CLIENTS_AT_ONCE: Final = 100
+"""Clients sent a keep-alive, or sampled, before other tasks have their turn."""
 
 
-async def run(state: RelayState) -> NoReturn:
-    """Look at the clock for ever."""
-    start = trio.current_time()
-    ticks = 0
-    while True:
-        ticks += 1
-        await trio.sleep_until(start + ticks * TICK)
-        now = trio.current_time()
-        await look_at_queues(state, now)
-        for number, connection in enumerate(state.keep_alives.due(now), 1):
-            state.schedule_keep_alive(connection, now)
-            connection.send_control(KEEP_ALIVE)
-            if not number % TOLD_AT_ONCE:
-                await trio.lowlevel.checkpoint()
-        for number, connection in enumerate(state.round_trips.due(now), 1):
-            state.round_trips.set(connection, now + ROUND_TRIP_EVERY)
-            sample_round_trip(connection)
-            if not number % TOLD_AT_ONCE:
-                await trio.lowlevel.checkpoint()
+@attrs.define(eq=False)
+class Timers:
+    """The timers of all clients, and of the peers with something queued."""
 
+    send_tasks: SendTasks
+    keep_alives: TimerWheel[Client] = attrs.field(init=False, factory=TimerWheel)
+    round_trips: TimerWheel[Client] = attrs.field(init=False, factory=TimerWheel)
 
-async def look_at_queues(state: RelayState, now: float) -> None:
-    """Drop what has waited too long, and end the connections whose peers are stuck."""
-    done = 0
-    for sender in list(state.sending):
-        while sender in state.sending:
-            if done >= AT_ONCE:
-                done = 0
-                await trio.lowlevel.checkpoint()
-                continue
-            if end_if_stuck(sender, now):
-                done += END_COST
-            dropped = (
-                sender.send_queue.expire(now, max(1, AT_ONCE - done)) if sender.send_queue else 0
-            )
-            done += 1 + dropped
-            if done < AT_ONCE:
-                break
+    def add(self, client: Client, now: float) -> None:
+        """Schedule a client's keep-alives and round-trip samples."""
+        self.add_keep_alive(client, now)
+        if isinstance(client.transport, TCPTransport):
+            self.round_trips.set(client, now + ROUND_TRIP_EVERY)
+        else:
+            client.metrics.no_round_trip(tcp=False)
+
+    def add_keep_alive(self, client: Client, now: float) -> None:
+        """Schedule a client's next keep-alive, and no round-trip samples."""
+        jitter = random.uniform(0, KEEP_ALIVE_JITTER)  # noqa: S311 -- spreads load, hides nothing
+        self.keep_alives.set(client, now + KEEP_ALIVE + jitter)
+
+    def discard(self, client: Client) -> None:
+        """Schedule nothing more for a client."""
+        self.keep_alives.discard(client)
+        self.round_trips.discard(client)
+
+    async def run(self) -> NoReturn:
+        """Do what is due, for ever."""
+        start = trio.current_time()
+        ticks = 0
+        while True:
+            ticks += 1
+            await trio.sleep_until(start + ticks * TICK)
+            now = trio.current_time()
+            await self.check_queues(now)
+            for number, client in enumerate(self.keep_alives.due(now), 1):
+                self.add_keep_alive(client, now)
+                client.send_control(frames.KEEP_ALIVE)
+                if not number % CLIENTS_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+            for number, client in enumerate(self.round_trips.due(now), 1):
+                self.round_trips.set(client, now + ROUND_TRIP_EVERY)
+                sample_round_trip(client)
+                if not number % CLIENTS_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+
+    async def check_queues(self, now: float) -> None:
+        """Drop what has waited too long, and disconnect the peers that are stuck."""
+        done, sending = 0, self.send_tasks.sending
+        for sender in list(sending):
+            while sender in sending:
+                if done >= AT_ONCE:
+                    done = 0
+                    await trio.lowlevel.checkpoint()
+                    continue
+                if end_if_stuck(sender, now):
+                    done += END_COST
+                queue = sender.send_queue
+                done += 1 + (queue.expire(now, max(1, AT_ONCE - done)) if queue else 0)
+                if done < AT_ONCE:
+                    break
 
 
 def end_if_stuck(sender: Sender, now: float) -> bool:
-    """End a connection whose peer has taken nothing for longer than the write timeout.
+    """Disconnect a peer that has taken nothing for longer than its write timeout.
 
-    Returns whether it was ended.
+    Returns whether it was disconnected.
     """
     timeout = sender.write_timeout
     taken, since = sender.progress
     if sender.transport.bytes_written != taken:
         sender.progress = (sender.transport.bytes_written, now)
     elif timeout and now - since > timeout and sender.ending is None:
-        sender.state.metrics.sclient_write_timeouts += 1
+        sender.metrics.sclient_write_timeouts += 1
         sender.end(WriteTimeout(f"the peer took nothing for {timeout:g} s"))
         return True
     return False
 
 
-def sample_round_trip(connection: Client) -> None:
+def sample_round_trip(client: Client) -> None:
     """Count the kernel's estimate of the round-trip time of a connection that is TCP."""
-    metrics = connection.state.metrics
-    transport = connection.transport
+    metrics, transport = client.metrics, client.transport
     try:
         info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""
         seconds = tcpinfo.round_trip(info)

@@ -24,7 +24,7 @@ from derp.wire.frames import (
     PACKET_OVERHEAD,
     FrameType,
 )
-from derp.wire.trains import MAX_TRAIN
+from derp.wire.trains import MAX_TRAIN, Train
 
 _RECV: Final = int(FrameType.RECV_PACKET)
 _FORWARD: Final = int(FrameType.FORWARD_PACKET)
@@ -35,7 +35,7 @@ _MIN_DISCO_LENGTH: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
 Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 
 
-def forward_frames(train: memoryview, packets: int, destination: bytes) -> bytes:
+def forward_frames(train: Train, packets: int, destination: bytes) -> bytes:
     """Turn `packets` RecvPacket frames of one source into ForwardPacket frames to `destination`."""
     pieces: list[bytes | memoryview] = []
     position = before = 0

@@ -12,6 +12,7 @@ Invariants:
 - A frame that breaks a rule ends the run before it: what came before is still delivered.
 """
 
+import enum
 from typing import Final
 
 from derp.errors import ProtocolViolation
@@ -27,25 +28,46 @@ from derp.wire.frames import (
     check_header,
 )
 
-INCOMPLETE: Final = -1
-"""The buffer ends before the frame does."""
-PACKETS: Final = 0
-"""A run of packets that are not disco."""
-DISCO: Final = 1
-"""A run of disco packets."""
-UNKNOWN: Final = 2
-"""A frame of a type that servers skip; its end may lie behind the buffer's."""
+
+class Kind(enum.Enum):
+    """What is found in the buffer: a train, or another frame that a client may send."""
+
+    INCOMPLETE = enum.auto()
+    """The buffer ends before the frame does."""
+    PACKETS = enum.auto()
+    """A train of packets that are not disco."""
+    DISCO = enum.auto()
+    """A train of disco packets."""
+    NOTE_PREFERRED = enum.auto()
+    PING = enum.auto()
+    FORWARD_PACKET = enum.auto()
+    WATCH_CONNS = enum.auto()
+    CLOSE_PEER = enum.auto()
+    UNKNOWN = enum.auto()
+    """A frame of a type that servers skip; its end may lie behind the buffer's."""
+
+
+INCOMPLETE: Final = Kind.INCOMPLETE
+PACKETS: Final = Kind.PACKETS
+DISCO: Final = Kind.DISCO
+UNKNOWN: Final = Kind.UNKNOWN
 
 MAX_TRAIN: Final = 128 << 10
 """Bytes after which a run ends at the latest: it bounds what one write encrypts."""
 
+_CONTROL: Final = {
+    int(FrameType[kind.name]): kind for kind in Kind if kind.name in FrameType.__members__
+}
 _SEND: Final = int(FrameType.SEND_PACKET)
 _RECV: Final = bytes((FrameType.RECV_PACKET,))
 _MIN_LENGTH: Final = KEY_LENGTH
 _MAX_LENGTH: Final = KEY_LENGTH + MAX_PACKET_SIZE
 _MIN_DISCO_FRAME: Final = KEY_LENGTH + MIN_DISCO_LENGTH
 
-Scan = tuple[int, int, bytes, int]
+Train = bytes | memoryview
+"""Consecutive RecvPacket frames of one source for one destination."""
+
+Scan = tuple[Kind, int, bytes, int]
 
 
 def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
@@ -58,11 +80,11 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
 ) -> Scan:
     """Find what begins at `start`, rewriting packets so that they come from `source`.
 
-    Returns `(what, stop, destination, packets)`:
+    Returns `(kind, stop, destination, packets)`:
     - `(PACKETS or DISCO, stop, key, n)`: n frames in `buffer[start:stop]`, now RecvPacket frames;
-    - `(a FrameType, stop, b"", 0)`: one whole control frame in `buffer[start:stop]`;
     - `(UNKNOWN, stop, b"", 0)`: a frame to skip, up to `stop`, which may be behind `end`;
-    - `(INCOMPLETE, start, b"", 0)`: more bytes are needed.
+    - `(INCOMPLETE, start, b"", 0)`: more bytes are needed;
+    - `(another Kind, stop, b"", 0)`: one whole frame of that type in `buffer[start:stop]`.
 
     `mesh`: the client has shown the mesh key, and may send the frames that take it. `most`: bytes
     after which a run ends although more would fit; it has one frame in any case.
@@ -128,4 +150,4 @@ def _control(kind: int, start: int, stop: int, end: int, mesh: bool) -> Scan:
         return UNKNOWN, stop, b"", 0
     if stop > end:
         return INCOMPLETE, start, b"", 0
-    return kind, stop, b"", 0
+    return _CONTROL[kind], stop, b"", 0

@@ -11,7 +11,7 @@
 
 What a relay has once is divided between the two:
 
-    certificates   ordered and made by the supervisor, served by the workers
+    certificates   renewed by the supervisor, served by the workers
     admission      asked by the supervisor, once for all
     pages          put together by the supervisor of what each worker counts
                    (workerpages: the worker's part; snapshot, merge: sans-I/O)

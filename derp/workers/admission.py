@@ -151,11 +151,11 @@ class Removals:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                recheck.ask_about_unasked, self._state, self._admission, self._side_by_side
+                recheck.recheck_unverified, self._state, self._admission, self._side_by_side
             )
             if self._every:
                 nursery.start_soon(
-                    recheck.ask_again_forever,
+                    recheck.recheck_forever,
                     *(self._state, self._admission, self._every, self._side_by_side),
                 )
             async for keys in self._changes:

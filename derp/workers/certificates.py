@@ -1,17 +1,16 @@
-"""The certificates of a relay with workers: ordered and made by the supervisor, served by them.
+"""The certificates of a relay with workers: renewed by the supervisor, served by the workers.
 
-    supervisor                                      worker
-    CertificatesForWorkers ── certificates.show ──► a challenge is answered …
-                           ── certificates.hide ──► … no longer
-                           ── certificates.look ──► there is something new in the files
-                           ◄ certificates.wanted ── a client came to an address without one
+    SupervisorCertificates                     WorkerCertificates
+        certificates.show ───────────────────► answer a challenge …
+        certificates.hide ───────────────────► … no longer
+        certificates.check ──────────────────► check the files; these addresses are on demand
+                      ◄─────────────────────── certificates.request: a client came to an address
 
-What is served lies in files that all of them read. No private key is told but that of a
-TLS-ALPN-01 challenge, which nobody keeps.
+All processes read the certificates from the same files. The only private key that goes over the
+control connection is that of a TLS-ALPN-01 challenge, which nobody stores.
 """
 
 import ssl
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NoReturn
 
@@ -20,146 +19,155 @@ import trio
 from certs.acme.challenge import HTTP01, TLSALPN01, Challenge
 from certs.context import make_challenge_context
 from certs.errors import CertificateError
-from certs.hostname import IPAddress, parse_ip
-from certs.pair import Pair, make_pair
+from certs.hostname import IPAddress, parse_ip, parse_ips
+from certs.pair import make_pair
+from certs.tasks.load import load_followed
+from certs.tasks.manager import Announce, Certificates
+from certs.tasks.plan import Plan
+from certs.tasks.report import FOLLOWS
+from certs.tasks.requests import ForwardedRequests, Requests
 from derp import log
-from derp.certificates.contexts import Contexts
-from derp.certificates.following import Following, load
-from derp.certificates.plan import Plan
-from derp.certificates.tasks import Announce, Certificates
 from derp.errors import ControlLost
+from derp.service.tls import ServerContexts, make_contexts
 from derp.workers.asking import Call, Workers
 from derp.workers.rpc import Handler, Json
 
 _SHOW: Final = "certificates.show"
 _HIDE: Final = "certificates.hide"
-_LOOK: Final = "certificates.look"
-_WANTED: Final = "certificates.wanted"
+_CHECK: Final = "certificates.check"
+_REQUEST: Final = "certificates.request"
 
 logger = log.get("certificates")
 
 
-class CertificatesForWorkers:
-    """The supervisor's part: the Listeners of its certificates are the workers.
+class SupervisorCertificates:
+    """The supervisor's part: the Presenter of its certificates, which asks the workers.
 
-    `handlers` are for the control connection of each of them.
+    `handlers` are for the control connection of each worker.
     """
 
-    def __init__(self, certificates: Certificates, pool: Workers) -> None:
+    def __init__(self, certificates: Certificates[ServerContexts], pool: Workers) -> None:
         self._certificates = certificates
         self._pool = pool
-        self._up: dict[Challenge, Json] = {}
+        self._shown: dict[Challenge, Json] = {}
         self._last_id = 0
-        self.handlers: dict[str, Handler] = {_WANTED: self._wanted}
+        self.handlers: dict[str, Handler] = {_REQUEST: self._requested}
 
     def handover(self) -> Json:
-        """Return what a worker is told that starts now: the part for `follow`.
+        """Return what `follow` takes in a worker that starts now.
 
-        It is reached by `each` from the same moment on; else it would miss what comes between.
+        The pool's `each` must reach that worker from the same moment on: a challenge that is shown
+        in between would be missed.
         """
-        return {"addresses": self._addresses(), "challenges": list(self._up.values())}
+        return {"addresses": self._addresses(), "challenges": list(self._shown.values())}
 
     async def run(self, announce: Announce) -> NoReturn:
-        """Keep all certificates; see Certificates.run."""
+        """Renew all certificates; see Certificates.run."""
         await self._certificates.run(announce, self)
 
-    async def look(self) -> None:
-        """Have everybody look at the files at once, and what is due be tried."""
+    async def wake(self) -> None:
+        """Have all processes check the files at once, and order what is due."""
         self._certificates.wake()
         await self.renewed()
 
     async def show(self, challenge: Challenge) -> None:
-        """Have all workers answer `challenge`; those that are late don't hold up the order."""
+        """Have all workers answer `challenge`; a late worker does not hold up the order."""
         self._last_id += 1
-        self._up[challenge] = told = {"id": self._last_id, **_told(challenge)}
-        await self._pool.each(_SHOW, told)
+        self._shown[challenge] = message = {"id": self._last_id, **_to_json(challenge)}
+        await self._pool.each(_SHOW, message)
 
     async def hide(self, challenge: Challenge) -> None:
-        """Have no worker answer `challenge` any longer."""
-        told = self._up.pop(challenge, None)
-        if told is not None:
-            await self._pool.each(_HIDE, told["id"])
+        """Have all workers stop answering `challenge`."""
+        message = self._shown.pop(challenge, None)
+        if message is not None:
+            await self._pool.each(_HIDE, message["id"])
 
     async def renewed(self) -> None:
-        """Have all workers look at the files."""
-        await self._pool.each(_LOOK, self._addresses())
+        """Have all workers check the files."""
+        await self._pool.each(_CHECK, self._addresses())
 
-    async def _wanted(self, body: Json) -> Json:
+    async def _requested(self, body: Json) -> Json:
         address = parse_ip(body)
-        return address is not None and self._certificates.want(address)
+        return address is not None and self._certificates.requests.add(address)
 
     def _addresses(self) -> list[str]:
-        return sorted(map(str, self._certificates.addresses))
+        return sorted(map(str, self._certificates.requests.addresses))
 
 
 class WorkerCertificates:
     """A worker's part. `handlers` are for its control connection."""
 
-    def __init__(self, certificates: Following, part: Json) -> None:
-        """Answer the challenges that are up. Blocks."""
+    def __init__(
+        self, certificates: Certificates[ServerContexts], forwarded: ForwardedRequests, part: Json
+    ) -> None:
+        """Answer the challenges that the supervisor shows. Blocks."""
         self.certificates = certificates
-        self._contexts: Contexts = certificates.contexts
-        self._up: dict[int, Challenge] = {}
+        self._forwarded = forwarded
+        self._shown: dict[int, Challenge] = {}
         self.handlers: dict[str, Handler] = {
             _SHOW: self._show,
             _HIDE: self._hide,
-            _LOOK: self._look,
+            _CHECK: self._check,
         }
-        for told in part["challenges"]:
-            if (challenge := _challenge(told)) is not None:
-                self._up[told["id"]] = challenge
-                self._contexts.show(challenge, _context(challenge))
+        for message in part["challenges"]:
+            if (challenge := _challenge(message)) is not None:
+                self._shown[message["id"]] = challenge
+                self.certificates.contexts.show(challenge, _context(challenge))
 
     async def run(self) -> None:
-        """Serve what is new in the files, and pass on what is wanted."""
+        """Serve what is new in the files, and forward the requests of clients."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.certificates.run, _announce_nothing)
-            nursery.start_soon(self.certificates.pass_wishes_on)
+            nursery.start_soon(self.certificates.follow)
+            nursery.start_soon(self._forwarded.forward)
 
     async def _show(self, body: Json) -> Json:
         challenge = _challenge(body)
         if challenge is None:
             return
         number: int = body["id"]
-        self._up[number] = challenge
+        self._shown[number] = challenge
         context = await trio.to_thread.run_sync(_context, challenge)
-        if number in self._up:
-            # Else it was hidden meanwhile, by an order that did not wait for this worker.
-            self._contexts.show(challenge, context)
+        if number in self._shown:
+            # Otherwise an order that did not wait for this worker has hidden it meanwhile.
+            self.certificates.contexts.show(challenge, context)
 
     async def _hide(self, body: Json) -> Json:
-        challenge = self._up.pop(body, None)
+        challenge = self._shown.pop(body, None)
         if challenge is not None:
-            self._contexts.hide(challenge)
+            self.certificates.contexts.hide(challenge)
 
-    async def _look(self, body: Json) -> Json:
-        self.certificates.follow(_parsed(body))
+    async def _check(self, body: Json) -> Json:
+        for address in parse_ips(body):
+            self.certificates.requests.add(address)
         self.certificates.wake()
 
 
 def follow(
     plan: Plan, part: Json, metacert_der: bytes, now: datetime, call: Call
 ) -> WorkerCertificates:
-    """Read and serve the certificates that the supervisor keeps. Blocks.
+    """Read and serve the certificates that the supervisor renews. Blocks.
 
-    `part` is from CertificatesForWorkers.setup, `call` asks the supervisor. What can't be served
-    ends no start.
+    `part` is from SupervisorCertificates.handover, `call` asks the supervisor. A certificate that
+    can't be served is logged, and does not end the worker.
     """
 
-    async def want(address: IPAddress) -> bool:
+    async def ask(address: IPAddress) -> bool:
         try:
-            return bool(await call(_WANTED, str(address)))
+            return bool(await call(_REQUEST, str(address)))
         except ControlLost as error:
             logger.debug("not asked for a certificate", address=str(address), reason=str(error))
             return False
 
-    addresses = _parsed(part["addresses"])
-    certificates = Following(plan, load(plan, addresses, now), metacert_der, want)
-    return WorkerCertificates(certificates, part)
+    statuses = load_followed(plan, parse_ips(part["addresses"]), now)
+    requests = Requests(plan.on_demand, statuses)
+    forwarded = ForwardedRequests(requests, ask)
+    contexts = make_contexts(plan, forwarded.add)
+    certificates = Certificates(statuses, contexts, requests, metacert_der, FOLLOWS)
+    return WorkerCertificates(certificates, forwarded, part)
 
 
-def _told(challenge: Challenge) -> dict[str, Json]:
-    """Return a challenge as it is told; for TLS-ALPN-01 with its private key."""
+def _to_json(challenge: Challenge) -> dict[str, Json]:
+    """Return a challenge as JSON; for TLS-ALPN-01 with its private key."""
     if isinstance(challenge, HTTP01):
         return {"token": challenge.token, "body": challenge.body}
     chain = "".join(map(ssl.DER_cert_to_PEM_cert, challenge.pair.chain_der))
@@ -167,21 +175,21 @@ def _told(challenge: Challenge) -> dict[str, Json]:
     return {"server_name": challenge.server_name, "chain": chain, "key": key}
 
 
-def _challenge(told: Json) -> Challenge | None:
-    """Return the challenge that was told; None, and a line in the log, for one that is no use."""
-    if "token" in told:
-        return HTTP01(told["token"], told["body"])
-    chain, key = told["chain"].encode("ascii"), told["key"].encode("ascii")
+def _challenge(message: Json) -> Challenge | None:
+    """Return the challenge in `message`; log, and return None, where it can't be answered."""
+    if "token" in message:
+        return HTTP01(message["token"], message["body"])
+    chain, key = message["chain"].encode("ascii"), message["key"].encode("ascii")
     try:
         pair = make_pair(chain, key, chain_from="the challenge", key_from="its key")
     except CertificateError as error:
-        _log_unanswered(told["server_name"], error)
+        _log_unanswered(message["server_name"], error)
         return None
-    return TLSALPN01(told["server_name"], pair)
+    return TLSALPN01(message["server_name"], pair)
 
 
 def _context(challenge: Challenge) -> ssl.SSLContext | None:
-    """Return what answers a challenge by TLS; None for one by HTTP, or that can't be answered."""
+    """Return the context that answers by TLS; None for HTTP-01, or if there can't be one."""
     if isinstance(challenge, HTTP01):
         return None
     try:
@@ -193,12 +201,3 @@ def _context(challenge: Challenge) -> ssl.SSLContext | None:
 
 def _log_unanswered(name: str, error: CertificateError) -> None:
     logger.error("a challenge can't be answered", name=name, reason=str(error))
-
-
-def _parsed(addresses: Sequence[str]) -> list[IPAddress]:
-    found = map(parse_ip, addresses)
-    return [address for address in found if address is not None]
-
-
-def _announce_nothing(_: Pair) -> None:
-    """Leave it to the supervisor to print the node for the DERP map."""

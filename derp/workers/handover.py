@@ -31,7 +31,7 @@ class Handover:
     """The relay's private key, 32 bytes."""
     mesh_key: bytes | None = attrs.field(repr=False)
     """What relays of other machines show, 32 bytes; None where there are none."""
-    sibling_key: bytes = attrs.field(repr=False)
+    worker_key: bytes = attrs.field(repr=False)
     """What workers show each other, 32 bytes, made anew at each start of the relay."""
     main: Sequence[int]
     plain: Sequence[int]
@@ -55,7 +55,7 @@ class Handover:
             "workers": self.workers,
             "node_key": self.node_key.hex(),
             "mesh_key": None if self.mesh_key is None else self.mesh_key.hex(),
-            "sibling_key": self.sibling_key.hex(),
+            "worker_key": self.worker_key.hex(),
             "main": list(self.main),
             "plain": list(self.plain),
             "stun": list(self.stun),
@@ -76,7 +76,7 @@ class Handover:
             workers=message["workers"],
             node_key=bytes.fromhex(message["node_key"]),
             mesh_key=None if mesh_key is None else bytes.fromhex(mesh_key),
-            sibling_key=bytes.fromhex(message["sibling_key"]),
+            worker_key=bytes.fromhex(message["worker_key"]),
             main=message["main"],
             plain=message["plain"],
             stun=message["stun"],

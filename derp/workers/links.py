@@ -1,17 +1,17 @@
-"""Workers of one relay mesh with each other over unix sockets, by the code that meshes with others.
+"""Workers of one relay mesh with each other over unix sockets, by the code that meshes relays.
 
-Each worker dials every other one, at its door: a socket that the parent of all workers listens on
-and keeps open, so that who dials waits while a worker is being restarted. What is spoken is plain
-DERP. Beyond what is said in derp.mesh, this is different between workers:
+Each worker dials every other one, at its own listening socket; the supervisor keeps that open, so
+that a dialler waits while a worker is being restarted. What is spoken is plain DERP. Beyond
+derp.mesh, this is different between workers:
 
-- Whoever knocks must be of the same user, and show the secret that the parent has made for this run
-  in place of the mesh key. Nobody becomes a sibling by a public port, whatever is shown there.
+- A worker peer has to be a process of the same user, and to show the secret that the supervisor
+  has made for this run in place of the mesh key. Nobody becomes one by a public port.
 - All have one key, and none takes another for itself.
 - A worker tells the others only of its own clients, with its claim to each (derp.relay.claims),
   and delivers what comes from there to its own clients only: a packet makes one hop at most.
-- Its watchers are told of all workers' clients. So a link keeps what it was told.
-- No hop between workers is counted, and no worker is one of another's clients: outside, several
-  workers look like one relay.
+- Its watchers are told of all workers' clients. So a link keeps the PeerPresent frames.
+- No hop between workers is counted, and no worker is one of another's clients: from outside,
+  several workers look like one relay.
 """
 
 import contextlib
@@ -30,15 +30,20 @@ from derp.errors import ConnectionEnd, LoginRefused, NoLink
 from derp.mesh.handshake import log_in
 from derp.mesh.keeper import RESTARTS, Keeper
 from derp.mesh.link import Link
+from derp.metrics import DropReason
 from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Transport
-from derp.session import presence, serve
+from derp.session import login
+from derp.session.meshpeer import MeshPeer
+from derp.session.presence import watch
+from derp.session.reader import Reader
 from derp.session.state import RelayState
-from derp.wire.frames import KEY_LENGTH
-from derp.wire.linkframes import split_claim
+from derp.wire.frames import KEY_LENGTH, PeerGoneReason, peer_gone
+from derp.wire.linkframes import split_claim, with_claim
+from derp.wire.trains import Train
 
 FIRST: Final = 0.1
 LONGEST: Final = 1.0
@@ -51,7 +56,79 @@ _CREDENTIALS: Final = struct.Struct("3i")
 logger = log.get("workers")
 
 
-class SiblingLink(Link):
+class WorkerPeer(MeshPeer):
+    """Another worker that is logged in here; it is no member of the hub.
+
+    What it forwards is for clients of this worker only, also for those whose keys have yielded, and
+    is counted as if it had been sent to this worker in the first place.
+    """
+
+    __slots__ = ()
+
+    def route(
+        self,
+        train: Train,
+        packets: int,
+        payload: int,
+        source: bytes,
+        destination: bytes,
+        disco: bool,
+        forwarded: bool,  # noqa: ARG002 -- all is
+    ) -> None:
+        """Hand a train to its destination, or drop it."""
+        if (client := self.hub.local(destination)) is not None:
+            client.deliver(train, packets, payload, source, disco)
+        else:
+            self.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
+
+    def update_all(self) -> None:
+        """Tell it of every client that is connected to this worker."""
+        self.queue_updates(self.hub.keys(local=True))
+
+    def _frame_of(self, key: bytes) -> bytes:
+        if (client := self.hub.local(key)) is not None:
+            return with_claim(client.presence(), self.hub.claim(key))
+        return peer_gone(key, PeerGoneReason.DISCONNECTED)
+
+    def _watch(self, state: RelayState) -> None:
+        watch(state.presence.worker_watchers, self)
+
+    def _close(self, state: RelayState, key: bytes) -> None:  # noqa: ARG002 -- not to other workers
+        if self.hub.connections(key):
+            self._close_here(key)
+
+    def _count_updates(self, changes: int) -> None:
+        """Count nothing: a single worker would have no such peer."""
+
+    def _count_pings(self, received: int, answered: int) -> None:
+        """Count nothing."""
+
+
+async def serve_worker(state: RelayState, transport: Transport) -> None:
+    """Serve another worker of this relay.
+
+    What comes by a public port must never get here. Raises a ConnectionEnd where the worker does
+    not leave in good order.
+    """
+    found = await login.log_in(state, transport, b"")
+    if found is None:
+        return
+    if found.key != state.public_key or not state.is_worker_key(found.info.mesh_key):
+        raise LoginRefused("it is no worker of this relay")
+    now = trio.current_time()
+    peer = WorkerPeer(state.send_tasks, state.hub, transport, found.key, now=now)
+    # Without them an idle link would not last.
+    state.timers.add_keep_alive(peer, now)
+    try:
+        peer.send_control(found.welcome())
+        await Reader(state, peer).run(found.rest)
+    finally:
+        state.timers.discard(peer)
+        state.presence.worker_watchers.pop(peer, None)
+        peer.discard_queue()
+
+
+class WorkerLink(Link):
     """A connection on which this worker is logged in at another one, and watches."""
 
     __slots__ = ("frames",)
@@ -59,84 +136,84 @@ class SiblingLink(Link):
     def __init__(self, state: RelayState, transport: Transport, key: bytes, *, now: float) -> None:
         super().__init__(state, transport, key, now=now)
         self.frames: dict[bytes, bytes] = {}
-        """For each key in `present`, the PeerPresent frame that tells of it."""
+        """The PeerPresent frame of each key in `present`."""
 
     async def serve(self, received: bytes) -> None:
-        """Hear who comes and goes until the other worker ends; see Link."""
-        self.state.siblings[self] = None
+        """Read who comes and goes until the other worker ends; see Link."""
+        self.state.worker_links[self] = None
         await super().serve(received)
 
-    def _forget(self) -> list[bytes]:
+    def _remove_all(self) -> list[bytes]:
         state = self.state
-        del state.siblings[self]
-        lost = state.hub.remove_sibling_link(self.present, self)
+        del state.worker_links[self]
+        lost = state.hub.remove_claims(self.present, self)
         self.frames.clear()
         if not state.stopping:
-            presence.lost_elsewhere(state, lost)
+            state.presence.tell_all_gone(lost)
         return state.hub.watched(lost)
 
     def _add(self, payload: bytes) -> None:
-        """Note that a client is there, or has been heard of there."""
+        """Add the key of a PeerPresent frame: it has joined, or has sent something there."""
         key = payload[:KEY_LENGTH]
         frame, claim = split_claim(payload)
-        self._note(key)
-        is_news = self.frames.get(key) != frame
+        self._add_present(key)
+        differs = self.frames.get(key) != frame
         self.frames[key] = frame
         hub = self.state.hub
-        hub.add_sibling(key, self, claim)
-        if is_news and key not in hub.active and hub.siblings.best[key] is self:
-            presence.came_elsewhere(self.state, key, frame)
+        hub.add_claim(key, self, claim)
+        if differs and key not in hub.active and hub.other_workers.best[key] is self:
+            self.state.presence.tell(key, frame)
 
     def _remove(self, key: bytes) -> None:
-        for member in self.state.hub.remove_sibling(key, self):
-            member.peer_disconnected(key)
+        for client in self.state.hub.remove_claim(key, self):
+            client.peer_disconnected(key)
         if self.frames.pop(key, None) is not None:
-            presence.left_elsewhere(self.state, key)
+            self.state.presence.tell_if_gone(key)
 
 
 @attrs.define(eq=False)
-class SiblingKeeper(Keeper):
+class WorkerKeeper(Keeper):
     """Keeps the link to another worker."""
 
     async def _log_in(self, transport: Transport, received: bytes) -> tuple[bytes, bytes] | None:
-        return await log_in(self.state, transport, received, sibling=True)
+        return await log_in(self.state, transport, received, worker_key=self.state.worker_key)
 
     def _make_link(self, transport: Transport, key: bytes) -> Link:
-        return SiblingLink(self.state, transport, key, now=trio.current_time())
+        return WorkerLink(self.state, transport, key, now=trio.current_time())
 
-    def _tell_of_link(self, link: Link) -> None:
+    def _log_link(self, link: Link) -> None:
         logger.debug("meshed", other=self.name, address=str(link.transport.remote))
 
-    def _tell_of_loss(self, reason: str, fields: dict[str, int]) -> None:
-        # A worker that has not said so has died, or is in trouble.
+    def _log_loss(self, reason: str, fields: dict[str, int]) -> None:
+        # A worker that has not announced its end has died, or is in trouble.
         if reason != RESTARTS and not self.state.stopping:
             logger.warning("link lost", other=self.name, reason=reason, **fields)
 
 
-def keepers(state: RelayState, doors: Sequence[bytes], own: int) -> list[Keeper]:
-    """Make what keeps the links of worker `own`, one for each other worker.
+def keepers(state: RelayState, addresses: Sequence[bytes], own: int) -> list[Keeper]:
+    """Make the keepers of the links of worker `own`, one for each other worker.
 
-    `doors` are the abstract addresses of all workers, in their order.
+    `addresses` are the abstract unix addresses of all workers, in their order.
     """
     return [
-        SiblingKeeper(
+        WorkerKeeper(
             state,
             f"worker {number}",
-            partial(knock, door, number),
+            partial(dial_worker, address, number),
             Backoff(first=FIRST, longest=LONGEST),
         )
-        for number, door in enumerate(doors)
+        for number, address in enumerate(addresses)
         if number != own
     ]
 
 
-async def knock(door: bytes, number: int) -> tuple[Transport, bytes]:
-    """Connect to the door of a worker; return the transport, and b"". Raises NoLink."""
+async def dial_worker(address: bytes, number: int) -> tuple[Transport, bytes]:
+    """Connect to a worker; return the transport, and b"". Raises NoLink."""
     await trio.lowlevel.checkpoint()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.connect(door)
+        sock.connect(address)
     except OSError as error:
         sock.close()
         reason = (error.strerror or str(error)).lower()
@@ -144,18 +221,20 @@ async def knock(door: bytes, number: int) -> tuple[Transport, bytes]:
     return TCPTransport(sock, Endpoint("worker", number), Endpoint("worker", 0)), b""
 
 
-async def answer(door: socket.socket, state: RelayState, nursery: trio.Nursery) -> NoReturn:
-    """Let the other workers in that knock at `door`, a listening socket, which stays open.
+async def accept_workers(
+    listener: socket.socket, state: RelayState, nursery: trio.Nursery
+) -> NoReturn:
+    """Accept the other workers' connections on a listening socket, which stays open.
 
     `nursery` owns their tasks.
     """
-    door.setblocking(False)
+    listener.setblocking(False)
     while True:
-        await trio.lowlevel.wait_readable(door)
+        await trio.lowlevel.wait_readable(listener)
         try:
-            sock, _ = door.accept()
+            sock, _ = listener.accept()
         except OSError as error:
-            # All else is that nobody knocks any longer.
+            # Any other error is that the dialler has gone.
             if error.errno in OUT_OF_RESOURCES:
                 logger.error("can't let a worker in", reason=error.strerror)  # noqa: TRY400
                 await trio.sleep(_RETRY_SECONDS)
@@ -176,15 +255,15 @@ def _user(sock: socket.socket) -> int:
 
 
 async def _connection(state: RelayState, sock: socket.socket) -> None:
-    """Serve another worker; the only place where the end of that is told."""
+    """Serve another worker; the only place where its end is logged."""
     end: ConnectionEnd | None = None
     transport = TCPTransport(sock, Endpoint("worker", 0), Endpoint("worker", 0))
     try:
-        await serve.serve_sibling(state, transport)
+        await serve_worker(state, transport)
     except ConnectionEnd as error:
         end = error.without_frames()
     except Exception:
-        # A mistake of ours must end this connection only, and loudly.
+        # A bug must end this connection only, and must be logged.
         logger.exception("a worker's connection was ended by a bug")
     finally:
         with contextlib.suppress(OSError):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import derp
+from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
-from derp.certificates.tasks import Certificates
 from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import Gauges, Metrics, process, render, render_expvar
@@ -23,6 +23,7 @@ from derp.service.status import (
     relay_facts,
     tasks,
 )
+from derp.service.tls import ServerContexts
 from derp.workers.asking import Workers
 from derp.workers.merge import merge, retired
 from derp.workers.rpc import Handler, Json
@@ -55,7 +56,7 @@ class SupervisorPages:
         config: Config,
         metrics: Metrics,
         admission: Checker | None,
-        certificates: Certificates | None,
+        certificates: Certificates[ServerContexts] | None,
         pool: Workers,
         lives: Callable[[], Sequence[WorkerStatus]],
     ) -> None:

@@ -29,7 +29,7 @@ from derp.service.run import Event, calm_garbage_collector, hear_signals, reload
 from derp.service.run import run as run_one_process
 from derp.service.startup import StartupResources, prepare
 from derp.workers.admission import SupervisorAdmission
-from derp.workers.certificates import CertificatesForWorkers
+from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
 from derp.workers.pages import SupervisorPages
 from derp.workers.pool import WorkerPool, cores
@@ -93,7 +93,7 @@ class Supervisor:
         self._config = config
         self._resources = resources
         self._doors = doors
-        self._sibling_key = secrets.token_bytes(32)
+        self._worker_key = secrets.token_bytes(32)
         self._rate_limit = resources.rate_limit
         self._pool = WorkerPool(
             len(resources.shared), arguments, self._handover, config.limits.drain_time
@@ -104,11 +104,11 @@ class Supervisor:
         )
         self._certificates = self._admission = None
         if resources.certificates is not None:
-            self._certificates = CertificatesForWorkers(resources.certificates, self._pool)
+            self._certificates = SupervisorCertificates(resources.certificates, self._pool)
         if resources.own_checker is not None:
             self._admission = SupervisorAdmission(resources.own_checker, self._pool)
         self._failed = False
-        self._look_at_list, self._looks = trio.open_memory_channel[None](1)
+        self._check_at_list, self._checks = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
@@ -155,7 +155,7 @@ class Supervisor:
             tell = partial(announce_node, self._config, self._resources)
             nursery.start_soon(self._certificates.run, tell)
         if self._admission is not None:
-            nursery.start_soon(self._admission.keep, self._looks)
+            nursery.start_soon(self._admission.keep, self._checks)
 
     def _handlers(self) -> dict[str, Handler]:
         """Return what every worker may ask."""
@@ -177,7 +177,7 @@ class Supervisor:
             workers=self._pool.size,
             node_key=bytes(self._resources.private_key),
             mesh_key=self._resources.mesh.key,
-            sibling_key=self._sibling_key,
+            worker_key=self._worker_key,
             main=main,
             plain=plain,
             stun=stun,
@@ -197,7 +197,7 @@ class Supervisor:
             nursery.start_soon(self._pool.each, "worker.rate_limit", body)
 
         if self._certificates is not None:
-            nursery.start_soon(self._certificates.look)
+            nursery.start_soon(self._certificates.wake)
         with contextlib.suppress(trio.WouldBlock):
-            self._look_at_list.send_nowait(None)
+            self._check_at_list.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

@@ -18,8 +18,8 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.metacert import make_metacert
-from derp.certificates.plan import make_plan
 from derp.config import Config
+from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
@@ -157,7 +157,7 @@ class WorkerRole(Role):
         state, connections = running.state, running.connections
         handover, certificates = self._worker.handover, self._worker.certificates
         told, asked = self._control.in_order, self._control.handlers
-        state.be_worker(handover.index, handover.sibling_key)
+        state.be_worker(handover.index, handover.worker_key)
 
         async def set_rate_limit(body: Json) -> None:
             serverinfo.apply(state, services, RateConfig(*body))
@@ -176,7 +176,7 @@ class WorkerRole(Role):
             told.update(dismissals.handlers)
             services.start_soon(dismissals.run)
         # As long as there are clients, packets go from worker to worker.
-        connections.start_soon(links.answer, adopt(handover.door), state, connections)
+        connections.start_soon(links.accept_workers, adopt(handover.door), state, connections)
         for keeper in links.keepers(state, handover.doors, handover.index):
             connections.start_soon(keeper.run)
         self._begun.set()

@@ -86,7 +86,7 @@ def take(view: StatusView) -> Snapshot:
     """Return what this process has to show at this moment."""
     hub = view.state.hub
     # All that are at other workers as well, without a look at each client.
-    elsewhere = [*hub.passive, *(hub.active.keys() & hub.siblings.best.keys())]
+    elsewhere = [*hub.passive, *(hub.active.keys() & hub.other_workers.best.keys())]
     repeated = dict.fromkeys(elsewhere, 1)
     for key, duplicates in hub.duplicates.items():
         repeated[key] = len(duplicates.members)

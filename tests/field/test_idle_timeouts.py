@@ -22,9 +22,8 @@ from rawderp import (
 )
 from relay import Relay, TestCA
 
-from derp.session.state import KEEP_ALIVE as KEEP_ALIVE_EVERY
-from derp.session.state import KEEP_ALIVE_JITTER
-from derp.session.timers import TICK
+from derp.session.timers import KEEP_ALIVE as KEEP_ALIVE_EVERY
+from derp.session.timers import KEEP_ALIVE_JITTER, TICK
 
 SLOT = 1.0
 """Seconds: the timers' wheel rounds up to whole ones."""

@@ -1,12 +1,13 @@
 import errno
 import logging
 import os
-import secrets
 import stat
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -148,13 +149,13 @@ def test_the_loser_takes_the_winners_key(
 ):
     if not hard_links:
         monkeypatch.setattr(os, "link", no_hard_links)
-    real_token = secrets.token_hex
+    make_temporary = tempfile.mkstemp
 
-    def somebody_else_is_faster(size: int) -> str:
+    def somebody_else_is_faster(**kwargs: Any) -> tuple[int, str]:
         write(path, GO_FILE)
-        return real_token(size)
+        return make_temporary(**kwargs)
 
-    monkeypatch.setattr(secrets, "token_hex", somebody_else_is_faster)
+    monkeypatch.setattr(tempfile, "mkstemp", somebody_else_is_faster)
     assert nodekey.load_or_make(path).public.hex() == GO_PUBLIC
     assert path.read_bytes() == GO_FILE
     assert names(path.parent) == ["derper.key"]

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from certs import ownership
 from certs.acme.account import FILE_NAME
 from certs.files import pair_files, read_pair
 from certs.selfsigned import write_self_signed
+from certs.tasks.load import load
 from derp.admission import allowlist
 from derp.admission.make import make_checker
-from derp.certificates import tasks
-from derp.certificates.plan import make_plan
+from derp.config.certplan import make_plan
 from derp.config.checks import Address
-from derp.files import meshkey, nodekey, ownership, ratelimit
+from derp.files import meshkey, nodekey, ratelimit
 from derp.metrics import Metrics
 from tests.support.config import make_config
 
@@ -31,7 +32,7 @@ def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ownership, "swapped_by", swapped_by)
     monkeypatch.setattr("certs.files.swapped_by", swapped_by)
-    monkeypatch.setattr(ownership, "_logged", set())
+    monkeypatch.setattr(ownership, "_warned", set())
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -119,7 +120,7 @@ def test_the_account_and_roots_for_the_authority(
         acme_directory="https://ca.test/directory",
         acme_ca_bundle=files.certificate,
     )
-    tasks.load(make_plan(config), NOW)
+    load(make_plan(config), NOW)
     assert warned(caplog) == [str(certdir / FILE_NAME), str(files.certificate)]
 
 

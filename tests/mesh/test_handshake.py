@@ -54,14 +54,14 @@ async def test_a_login(autojump_clock: trio.testing.MockClock) -> None:
     assert call.info == {"meshKey": MESH_KEY.hex(), "version": 2, "CanAckPings": True}
 
 
-@pytest.mark.parametrize("sibling", [False, True])
+@pytest.mark.parametrize("worker", [False, True])
 async def test_workers_show_each_other_another_secret(
-    autojump_clock: trio.testing.MockClock, sibling: bool
+    autojump_clock: trio.testing.MockClock, worker: bool
 ) -> None:
     secret = bytes(range(32))
     here, there = memory_pair()
     private = nacl.public.PrivateKey.generate()
-    call = Call(there, private if sibling else nacl.public.PrivateKey.generate())
+    call = Call(there, private if worker else nacl.public.PrivateKey.generate())
 
     async def script() -> None:
         await call.greet()
@@ -71,12 +71,14 @@ async def test_workers_show_each_other_another_secret(
         state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
         state.be_worker(0, secret)
         nursery.start_soon(script)
-        found = await log_in(state, here, b"", sibling=sibling)
+        found = await log_in(state, here, b"", worker_key=secret if worker else None)
     assert found == (call.key, frame(PONG, bytes(8)))
-    assert call.info["meshKey"] == (secret if sibling else MESH_KEY).hex()
+    assert call.info["meshKey"] == (secret if worker else MESH_KEY).hex()
 
 
-async def test_who_has_another_key_is_no_worker(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_relay_with_another_key_is_no_worker(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     here, there = memory_pair()
     call = Call(there, nacl.public.PrivateKey.generate())
     await call.send(0x01, MAGIC + call.key)
@@ -85,7 +87,7 @@ async def test_who_has_another_key_is_no_worker(autojump_clock: trio.testing.Moc
         state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
         state.be_worker(0, bytes(range(32)))
         with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
-            await log_in(state, here, b"", sibling=True)
+            await log_in(state, here, b"", worker_key=bytes(range(32)))
     assert not call.end._inbox
 
 
@@ -109,7 +111,9 @@ async def test_a_login_in_pieces_of_a_byte(autojump_clock: trio.testing.MockCloc
     assert found[1] == bytes((PONG,))
 
 
-async def test_what_came_with_the_upgrade_counts(autojump_clock: trio.testing.MockClock) -> None:
+async def test_bytes_that_came_with_the_upgrade_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     other = nacl.public.PrivateKey.generate()
     greeting = frame(0x01, MAGIC + bytes(other.public_key) + b"of a later version")
     here, there = memory_pair()

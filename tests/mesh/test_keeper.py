@@ -74,7 +74,7 @@ async def up(other: OtherRelay, *present: bytes) -> Call:
     return call
 
 
-async def test_a_link_is_made_and_told_of(autojump_clock: Clock, log: Log) -> None:
+async def test_a_link_is_made_and_logged(autojump_clock: Clock, log: Log) -> None:
     other = OtherRelay()
     async with kept(other) as (relay, keeper):
         call = await up(other, present(X))
@@ -130,7 +130,7 @@ async def test_longer_and_longer_waits(autojump_clock: Clock, log: Log) -> None:
         }
 
 
-async def test_each_new_trouble_is_told(autojump_clock: Clock, log: Log) -> None:
+async def test_each_new_failure_is_logged(autojump_clock: Clock, log: Log) -> None:
     other = OtherRelay()
     other.failures = [NoLink("a"), NoLink("a"), NoLink("b"), NoLink("a")]
     async with kept(other):
@@ -145,7 +145,7 @@ async def test_each_new_trouble_is_told(autojump_clock: Clock, log: Log) -> None
 
 
 @pytest.mark.parametrize(("lasts", "wait"), [(9, 4), (11, 1)])
-async def test_only_a_link_that_lasts_makes_the_waits_short(
+async def test_only_a_stable_link_makes_the_waits_short(
     autojump_clock: Clock, lasts: float, wait: float
 ) -> None:
     other = OtherRelay()
@@ -200,10 +200,10 @@ async def test_a_lost_relay_that_logs_in_here_is_dialled_at_once(autojump_clock:
         await peer.send(WATCH)
         await up(other)
         assert trio.current_time() == since
-        assert not relay.state.awaited
+        assert not relay.state.reachable.awaited
 
 
-async def test_one_that_comes_back_while_it_is_dialled(autojump_clock: Clock) -> None:
+async def test_a_lost_relay_that_logs_in_while_it_is_dialled(autojump_clock: Clock) -> None:
     other = OtherRelay()
     async with kept(other) as (relay, keeper):
         call = await up(other, present(X))
@@ -371,9 +371,7 @@ async def test_this_relay_itself_is_left_alone(
         assert log.lines() == [(message, {"address": "198.51.100.1:443", **cure})]
 
 
-async def test_what_breaks_a_rule_ends_the_link_and_is_told(
-    autojump_clock: Clock, log: Log
-) -> None:
+async def test_a_broken_rule_ends_the_link_and_is_logged(autojump_clock: Clock, log: Log) -> None:
     other = OtherRelay()
     async with kept(other):
         call = await up(other)
@@ -383,7 +381,7 @@ async def test_what_breaks_a_rule_ends_the_link_and_is_told(
         assert fields["reason"].startswith("protocol_violation: frame of 4294967295 bytes")
 
 
-async def test_a_bug_of_ours_ends_the_link_only(
+async def test_a_bug_ends_the_link_only(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = OtherRelay()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation, WriteTimeout
 from derp.mesh import link as link_module
-from derp.mesh.link import QUIET, Link
+from derp.mesh.link import IDLE_TIMEOUT, Link
 from derp.metrics import DropReason
 from derp.relay.drrqueue import FLOW_COST, LINK_BYTES
 from tests.memory_transport import MemoryTransport, memory_pair
@@ -72,7 +72,7 @@ async def linked(capacity: int = 1 << 20) -> AsyncIterator[Linked]:
 # --- who is there ---
 
 
-async def test_who_comes_and_goes(autojump_clock: Clock) -> None:
+async def test_clients_join_and_leave_over_there(autojump_clock: Clock) -> None:
     async with linked() as other:
         await other.tell(present(X), present(Y))
         assert other.known() == {X, Y}
@@ -99,7 +99,7 @@ async def test_frames_of_older_and_later_relays(autojump_clock: Clock) -> None:
         assert other.known() == {Y, Z}
 
 
-async def test_what_means_nothing_to_a_link(autojump_clock: Clock) -> None:
+async def test_frames_that_mean_nothing_to_a_link(autojump_clock: Clock) -> None:
     async with linked() as other:
         await other.tell(
             frame(0x06, b""),
@@ -199,7 +199,7 @@ async def talked_to(other: Linked) -> Peer:
     return client
 
 
-async def test_those_who_knew_a_client_hear_that_it_has_gone(autojump_clock: Clock) -> None:
+async def test_receivers_are_told_that_a_client_over_there_has_left(autojump_clock: Clock) -> None:
     async with linked() as other:
         await other.tell(present(X), present(Y))
         client, stranger = await talked_to(other), await other.relay.login()
@@ -209,7 +209,7 @@ async def test_those_who_knew_a_client_hear_that_it_has_gone(autojump_clock: Clo
         assert other.relay.metrics.peer_gone_disconnected_frames == 1
 
 
-async def test_those_who_knew_a_client_hear_that_the_link_is_lost(autojump_clock: Clock) -> None:
+async def test_receivers_are_told_when_the_link_is_lost(autojump_clock: Clock) -> None:
     async with linked() as other:
         await other.tell(present(X), present(Y))
         client = await talked_to(other)
@@ -239,7 +239,7 @@ async def test_a_client_that_is_reached_in_another_way_has_not_gone(autojump_clo
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-async def test_a_relay_that_stops_takes_back_all_and_tells_nobody(
+async def test_a_relay_that_stops_removes_all_keys_and_tells_nobody(
     autojump_clock: Clock, cancelled: bool
 ) -> None:
     async with running() as relay:
@@ -258,10 +258,10 @@ async def test_a_relay_that_stops_takes_back_all_and_tells_nobody(
         assert relay.state.poller.busy_tasks == 1
 
 
-async def test_many_who_hear_that_a_link_is_lost_leave_others_their_turn(
+async def test_telling_many_that_a_link_is_lost_leaves_other_tasks_their_turn(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "TOLD_AT_ONCE", 10)
+    monkeypatch.setattr(link_module, "CLIENTS_AT_ONCE", 10)
     keys = [bytes([n]) * 32 for n in range(100)]
     seen: dict[int, int] = {}
     async with running() as relay, trio.open_nursery() as nursery:
@@ -344,7 +344,7 @@ async def test_a_relay_that_takes_nothing_is_given_up(autojump_clock: Clock) -> 
         assert isinstance(other.end, WriteTimeout)
 
 
-async def test_what_waits_for_a_relay_that_leaves_is_counted(autojump_clock: Clock) -> None:
+async def test_packets_queued_for_a_relay_that_leaves_are_counted(autojump_clock: Clock) -> None:
     async with linked(capacity=5000) as other:
         await other.tell(present(X))
         sender = await other.relay.login()
@@ -379,18 +379,18 @@ async def test_a_write_that_fails_ends_the_link_and_not_the_sender(autojump_cloc
 async def test_a_relay_that_says_nothing_is_given_up(autojump_clock: Clock) -> None:
     async with linked() as other:
         for _ in range(3):
-            await trio.sleep(QUIET - 1)
+            await trio.sleep(IDLE_TIMEOUT - 1)
             await other.there.send(0x06)
         heard = trio.current_time()
         await other.ended.wait()
-        assert trio.current_time() - heard == pytest.approx(QUIET)
+        assert trio.current_time() - heard == pytest.approx(IDLE_TIMEOUT)
         assert str(other.end) == "nothing came for 120 s"
 
 
 async def test_half_a_frame_now_and_then_is_something(autojump_clock: Clock) -> None:
     async with linked() as other:
         for byte in frame(0x06, b"") * 2:
-            await trio.sleep(QUIET - 1)
+            await trio.sleep(IDLE_TIMEOUT - 1)
             await other.there.end.send(bytes((byte,)))
         assert other.end is None
 

@@ -59,7 +59,9 @@ def one_packet() -> Measure:
     return functools.partial(measure, sent, became, wanted, 64)
 
 
-def full_read(packet: bytes, destinations: list[bytes], what: int = trains.PACKETS) -> Measure:
+def full_read(
+    packet: bytes, destinations: list[bytes], what: trains.Kind = trains.PACKETS
+) -> Measure:
     """A read of 128 KiB that ends amid a frame, to each of `destinations` in turn."""
     frames = [frame(FrameType.SEND_PACKET, key + packet) for key in destinations]
     size = len(frames[0])

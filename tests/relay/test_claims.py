@@ -43,7 +43,7 @@ def make_hubs(workers: int) -> list[WorkerHub]:
 def tell_all(hubs: list[WorkerHub]) -> None:
     """Have each hear from each other one what that claims by now."""
     for hearer, teller in permutations(range(len(hubs)), 2):
-        hubs[hearer].add_sibling(A, teller, hubs[teller].claim(A))
+        hubs[hearer].add_claim(A, teller, hubs[teller].claim(A))
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
@@ -59,7 +59,7 @@ def test_of_those_that_claim_a_key_at_the_same_time_one_has_it(workers: int) -> 
     tell_all(hubs)
     (last,) = (number for number, hub in enumerate(hubs) if A in hub.active)
     for number, hub in enumerate(hubs):
-        assert number == last or hub.siblings.best[A] == last
+        assert number == last or hub.other_workers.best[A] == last
         assert hub.check() == []
 
 
@@ -112,10 +112,10 @@ class WorkersMachine(RuleBasedStateMachine):
         key = queue.popleft()
         if self.hubs[teller].local(key) is not None:
             self.present[pair].add(key)
-            self.hubs[hearer].add_sibling(key, teller, self.hubs[teller].claim(key))
+            self.hubs[hearer].add_claim(key, teller, self.hubs[teller].claim(key))
         else:
             self.present[pair].discard(key)
-            self.hubs[hearer].remove_sibling(key, teller)
+            self.hubs[hearer].remove_claim(key, teller)
 
     def connect(self, pair: Pair) -> None:
         self.told[pair] = deque(self.hubs[pair[1]].keys(local=True))
@@ -130,7 +130,7 @@ class WorkersMachine(RuleBasedStateMachine):
     def note_claim(self, worker: int, key: bytes) -> None:
         hub = self.hubs[worker]
         claim = self.claimed[worker][key] = hub.claim(key)
-        assert claim > hub.siblings.claim(key)
+        assert claim > hub.other_workers.claim(key)
         if self.resolution == 1:
             assert claim == next_claim(self.now, 0, worker)
         self.tell(worker, key)
@@ -170,7 +170,7 @@ class WorkersMachine(RuleBasedStateMachine):
     def lose(self, pair: Pair) -> None:
         hearer, teller = pair
         hub = self.hubs[hearer]
-        lost = hub.remove_sibling_link(self.present[pair], teller)
+        lost = hub.remove_claims(self.present[pair], teller)
         assert {key for key in self.present[pair] if not hub.is_here(key)} == set(lost)
         self.present[pair].clear()
         self.told[pair] = None
@@ -211,7 +211,7 @@ class WorkersMachine(RuleBasedStateMachine):
                 assert hub.is_here(key) is (last is not None)
                 assert (key in hub.active) is (number == last)
                 if last not in {None, number}:
-                    assert hub.siblings.best[key] == last
+                    assert hub.other_workers.best[key] == last
 
     @precondition(lambda self: self.connected and self.resolution == 1)
     @rule(data=st.data())
@@ -225,7 +225,7 @@ class WorkersMachine(RuleBasedStateMachine):
         for hub in self.hubs:
             found = hub.active.get(member.key)
             if found is None:
-                found = self.hubs[hub.siblings.best[member.key]].local(member.key)
+                found = self.hubs[hub.other_workers.best[member.key]].local(member.key)
             assert found is member
 
     @invariant()
@@ -241,7 +241,7 @@ class WorkersMachine(RuleBasedStateMachine):
         """Also where two workers yield to each other; and then it makes no other hop."""
         for hub in self.hubs:
             for key in hub.passive:
-                there = self.hubs[hub.siblings.best[key]]
+                there = self.hubs[hub.other_workers.best[key]]
                 connected = [m for worker, m in self.connected if self.hubs[worker] is there]
                 if any(member.key == key for member in connected):
                     assert there.local(key) in connected

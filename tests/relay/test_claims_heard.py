@@ -12,55 +12,55 @@ LINKS = ["one", "two", "three"]
 
 def test_the_highest_claim_wins_in_whatever_order_it_is_heard() -> None:
     for order in (["one", "two", "three"], ["three", "two", "one"], ["two", "three", "one"]):
-        siblings: Claims[str] = Claims()
+        other_workers: Claims[str] = Claims()
         claims = {"one": 5, "two": 9, "three": 7}
         for link in order:
-            siblings.add(A, link, claims[link])
-        assert siblings.best == {A: "two"}
-        assert siblings.claim(A) == 9
-        assert not siblings.remove(A, "two")
-        assert siblings.best == {A: "three"}
-        assert siblings.claim(A) == 7
-        assert not siblings.remove(A, "one")
-        assert siblings.remove(A, "three")
-        assert A not in siblings
-        assert siblings.claim(A) == 0
+            other_workers.add(A, link, claims[link])
+        assert other_workers.best == {A: "two"}
+        assert other_workers.claim(A) == 9
+        assert not other_workers.remove(A, "two")
+        assert other_workers.best == {A: "three"}
+        assert other_workers.claim(A) == 7
+        assert not other_workers.remove(A, "one")
+        assert other_workers.remove(A, "three")
+        assert A not in other_workers
+        assert other_workers.claim(A) == 0
 
 
 def test_a_claim_that_is_told_again_counts() -> None:
-    siblings: Claims[str] = Claims()
-    siblings.add(A, "one", 1)
-    siblings.add(A, "one", 4)
-    assert siblings.claim(A) == 4
-    siblings.add(A, "two", 5)
-    siblings.add(A, "one", 6)
-    assert siblings.best == {A: "one"}
+    other_workers: Claims[str] = Claims()
+    other_workers.add(A, "one", 1)
+    other_workers.add(A, "one", 4)
+    assert other_workers.claim(A) == 4
+    other_workers.add(A, "two", 5)
+    other_workers.add(A, "one", 6)
+    assert other_workers.best == {A: "one"}
 
 
 def test_the_check_notices_each_kind_of_damage() -> None:
     def damaged(damage: str) -> list[str]:
-        siblings: Claims[str] = Claims()
-        siblings.add(A, "one", 1)
-        siblings.add(A, "two", 2)
-        siblings.add(B, "one", 1)
+        other_workers: Claims[str] = Claims()
+        other_workers.add(A, "one", 1)
+        other_workers.add(A, "two", 2)
+        other_workers.add(B, "one", 1)
         match damage:
             case "lost claim":
-                del siblings._claims[B]
+                del other_workers._claims[B]
             case "lost link":
-                del siblings._several[A]["one"]
+                del other_workers._several[A]["one"]
             case "wrong link":
-                siblings.best[A] = "one"
-        return siblings.check()
+                other_workers.best[A] = "one"
+        return other_workers.check()
 
     assert damaged("nothing") == []
     for damage in ("lost claim", "lost link", "wrong link"):
         assert damaged(damage), damage
 
 
-class SiblingsMachine(RuleBasedStateMachine):
+class ClaimsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.siblings: Claims[str] = Claims()
+        self.other_workers: Claims[str] = Claims()
         self.claims: dict[bytes, dict[str, int]] = {A: {}, B: {}, C: {}}
         self.now = 0
 
@@ -70,26 +70,26 @@ class SiblingsMachine(RuleBasedStateMachine):
         # No two claims are the same, and none of a link is followed by a lower one.
         claim = max(self.claims[key].get(link, 0) + 3, 3 * (self.now - late))
         claim += LINKS.index(link) - claim % 3 + 3
-        self.siblings.add(key, link, claim)
+        self.other_workers.add(key, link, claim)
         self.claims[key][link] = claim
 
     @rule(key=st.sampled_from([A, B, C]), link=st.sampled_from(LINKS))
     def remove(self, key: bytes, link: str) -> None:
         known = self.claims[key].pop(link, None) is not None
-        assert self.siblings.remove(key, link) is (known and not self.claims[key])
+        assert self.other_workers.remove(key, link) is (known and not self.claims[key])
 
     @invariant()
     def agrees(self) -> None:
-        assert self.siblings.check() == []
+        assert self.other_workers.check() == []
         best = {
             key: max(links, key=links.__getitem__) for key, links in self.claims.items() if links
         }
-        assert self.siblings.best == best
+        assert self.other_workers.best == best
         for key, links in self.claims.items():
-            assert self.siblings.claim(key) == max(links.values(), default=0)
+            assert self.other_workers.claim(key) == max(links.values(), default=0)
         several = {key for key, links in self.claims.items() if len(links) > 1}
-        assert self.siblings._several.keys() == several
+        assert self.other_workers._several.keys() == several
 
 
-TestSiblingsMachine = SiblingsMachine.TestCase
-TestSiblingsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestClaimsMachine = ClaimsMachine.TestCase
+TestClaimsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -32,10 +32,10 @@ def at(now: int, worker: int = 1) -> int:
 def test_a_key_that_logs_in_at_another_worker_yields(hub: WorkerHub) -> None:
     old = Member(A)
     hub.join(old, 10)
-    hub.add_sibling(A, "other", at(11))
+    hub.add_claim(A, "other", at(11))
     assert hub.active == {}
     assert hub.passive == {A: old}
-    assert hub.siblings.best == {A: "other"}
+    assert hub.other_workers.best == {A: "other"}
     assert hub.local(A) is old
     assert old.duplicate
     assert hub.connections(A) == [old]
@@ -47,7 +47,7 @@ def test_a_key_that_logs_in_at_another_worker_yields(hub: WorkerHub) -> None:
 def test_one_that_had_logged_in_before_does_not_make_it_yield(hub: WorkerHub) -> None:
     new = Member(A)
     hub.join(new, 10)
-    hub.add_sibling(A, "other", at(9))
+    hub.add_claim(A, "other", at(9))
     assert hub.active == {A: new}
     assert not new.duplicate
     assert hub.check() == []
@@ -55,13 +55,13 @@ def test_one_that_had_logged_in_before_does_not_make_it_yield(hub: WorkerHub) ->
 
 def test_a_new_login_always_takes_the_key(hub: WorkerHub) -> None:
     """Even where the other worker's clock is ahead."""
-    hub.add_sibling(A, "other", at(1000))
+    hub.add_claim(A, "other", at(1000))
     new = Member(A)
     hub.join(new, 10)
     assert hub.active == {A: new}
     assert hub.claim(A) == at(1001, hub.worker)
     assert hub.duplicate_logins == 1
-    hub.add_sibling(A, "other", at(2000))
+    hub.add_claim(A, "other", at(2000))
     newer = Member(A)
     hub.join(newer, 11)
     assert hub.active == {A: newer}
@@ -75,7 +75,7 @@ def test_a_new_login_always_takes_the_key(hub: WorkerHub) -> None:
 def test_what_is_heard_takes_it_back(hub: WorkerHub) -> None:
     old = Member(A)
     hub.join(old, 10)
-    hub.add_sibling(A, "other", at(20))
+    hub.add_claim(A, "other", at(20))
     assert hub.note_activity(old, 15)
     assert hub.active == {A: old}
     assert hub.claim(A) == at(21, hub.worker)
@@ -86,9 +86,9 @@ def test_what_is_heard_takes_it_back(hub: WorkerHub) -> None:
 def test_it_is_taken_back_only_so_often(hub: WorkerHub) -> None:
     member = Member(A)
     hub.join(member, 10)
-    hub.add_sibling(A, "other", at(20))
+    hub.add_claim(A, "other", at(20))
     assert hub.note_activity(member, 30)
-    hub.add_sibling(A, "other", at(40))
+    hub.add_claim(A, "other", at(40))
     for now in (41, 1000, 30 + RECLAIM_EVERY - 1):
         assert not hub.note_activity(member, now)
         assert hub.passive == {A: member}
@@ -101,12 +101,12 @@ def test_it_is_taken_back_only_so_often(hub: WorkerHub) -> None:
 def test_when_no_other_worker_has_it_any_longer_it_is_taken_back(hub: WorkerHub) -> None:
     old = Member(A)
     hub.join(old, 10)
-    hub.add_sibling(A, "one", at(20))
-    hub.add_sibling(A, "two", at(30))
-    assert hub.remove_sibling(A, "two") == set()
-    assert hub.siblings.best == {A: "one"}
+    hub.add_claim(A, "one", at(20))
+    hub.add_claim(A, "two", at(30))
+    assert hub.remove_claim(A, "two") == set()
+    assert hub.other_workers.best == {A: "one"}
     assert hub.passive == {A: old}
-    assert hub.remove_sibling(A, "one") == set()
+    assert hub.remove_claim(A, "one") == set()
     assert hub.active == {A: old}
     assert not old.duplicate
 
@@ -114,10 +114,10 @@ def test_when_no_other_worker_has_it_any_longer_it_is_taken_back(hub: WorkerHub)
 def test_one_that_had_it_before_does_not_get_it_when_the_last_one_leaves(hub: WorkerHub) -> None:
     member = Member(A)
     hub.join(member, 20)
-    hub.add_sibling(A, "one", at(10))
-    hub.add_sibling(A, "two", at(30))
+    hub.add_claim(A, "one", at(10))
+    hub.add_claim(A, "two", at(30))
     assert hub.passive == {A: member}
-    hub.remove_sibling(A, "two")
+    hub.remove_claim(A, "two")
     assert hub.active == {A: member}
     assert hub.check() == []
 
@@ -127,12 +127,12 @@ def test_the_old_connection_leaves_and_nobody_thinks_that_the_key_has_gone(hub: 
     hub.join(old, 10)
     hub.join(receiver, 11)
     hub.note_send_from(A, receiver)
-    hub.add_sibling(A, "other", at(20))
+    hub.add_claim(A, "other", at(20))
     assert hub.leave(old) == set()
     assert hub.passive == {}
     assert hub.is_here(A)
     assert hub.check() == []
-    assert hub.remove_sibling(A, "other") == {receiver}
+    assert hub.remove_claim(A, "other") == {receiver}
     assert not hub.is_here(A)
 
 
@@ -140,13 +140,13 @@ def test_several_connections_yield_together(hub: WorkerHub) -> None:
     first, second = Member(A), Member(A)
     hub.join(first, 10)
     hub.join(second, 11)
-    hub.add_sibling(A, "other", at(20))
+    hub.add_claim(A, "other", at(20))
     assert hub.passive == {A: second}
     assert hub.note_activity(first, 30)
     assert hub.active == {A: first}
     assert first.duplicate
     assert hub.check() == []
-    hub.add_sibling(A, "other", at(40))
+    hub.add_claim(A, "other", at(40))
     # Too soon, but among those here it is the one that spoke.
     assert not hub.note_activity(second, 41)
     assert hub.passive == {A: second}
@@ -154,7 +154,7 @@ def test_several_connections_yield_together(hub: WorkerHub) -> None:
     assert hub.passive == {A: first}
     assert first.duplicate
     assert hub.check() == []
-    hub.remove_sibling(A, "other")
+    hub.remove_claim(A, "other")
     assert hub.active == {A: first}
     assert not first.duplicate
 
@@ -163,11 +163,11 @@ def test_a_lost_link_takes_its_keys_along(hub: WorkerHub) -> None:
     here, receiver = Member(A), Member(B)
     hub.join(here, 10)
     hub.join(receiver, 11)
-    hub.add_sibling(A, "one", at(20))
-    hub.add_sibling(C, "one", at(20))
-    hub.add_sibling(bytes(31) + b"x", "one", at(20))
+    hub.add_claim(A, "one", at(20))
+    hub.add_claim(C, "one", at(20))
+    hub.add_claim(bytes(31) + b"x", "one", at(20))
     hub.note_send_from(C, receiver)
-    lost = hub.remove_sibling_link([A, C, bytes(31) + b"x"], "one")
+    lost = hub.remove_claims([A, C, bytes(31) + b"x"], "one")
     assert lost == [C, bytes(31) + b"x"]
     assert hub.watched(lost) == [C]
     assert hub.note_peer_gone(C) == {receiver}
@@ -176,20 +176,20 @@ def test_a_lost_link_takes_its_keys_along(hub: WorkerHub) -> None:
 
 
 def test_a_lost_link_leaves_what_others_lead_to(hub: WorkerHub) -> None:
-    hub.add_sibling(A, "one", at(20))
-    hub.add_sibling(A, "two", at(10))
-    assert hub.remove_sibling_link([A], "one") == []
-    assert hub.siblings.best == {A: "two"}
+    hub.add_claim(A, "one", at(20))
+    hub.add_claim(A, "two", at(10))
+    assert hub.remove_claims([A], "one") == []
+    assert hub.other_workers.best == {A: "two"}
 
 
 def test_who_is_at_another_relay_is_not_gone_but_not_in_this_relay(hub: WorkerHub) -> None:
     receiver = Member(B)
     hub.join(receiver, 1)
     hub.note_send_from(A, receiver)
-    hub.add_sibling(A, "worker", at(10))
+    hub.add_claim(A, "worker", at(10))
     hub.add_forwarder(A, "relay")
     assert hub.known == 2
-    assert hub.remove_sibling(A, "worker") == set()
+    assert hub.remove_claim(A, "worker") == set()
     assert not hub.is_here(A)
     assert hub.remove_forwarder(A, "relay") == {receiver}
 
@@ -199,24 +199,24 @@ def test_who_moves_from_another_relay_to_another_worker_is_not_gone(hub: WorkerH
     hub.join(receiver, 1)
     hub.note_send_from(A, receiver)
     hub.add_forwarder(A, "relay")
-    hub.add_sibling(A, "worker", at(10))
+    hub.add_claim(A, "worker", at(10))
     assert hub.remove_forwarder(A, "relay") == set()
-    assert hub.remove_sibling(A, "worker") == {receiver}
+    assert hub.remove_claim(A, "worker") == {receiver}
 
 
 def test_a_key_that_was_not_there_has_not_gone(hub: WorkerHub) -> None:
     receiver = Member(B)
     hub.join(receiver, 1)
     hub.note_send_from(A, receiver)
-    assert hub.remove_sibling(A, "worker") == set()
+    assert hub.remove_claim(A, "worker") == set()
 
 
 def test_the_keys_there_are(hub: WorkerHub) -> None:
     for key in (A, B):
         hub.join(Member(key), 10)
     assert set(hub.keys(local=True)) == set(hub.keys(local=False)) == {A, B}
-    hub.add_sibling(A, "worker", at(20))
-    hub.add_sibling(C, "worker", at(20))
+    hub.add_claim(A, "worker", at(20))
+    hub.add_claim(C, "worker", at(20))
     assert set(hub.keys(local=True)) == {A, B}
     assert set(hub.keys(local=False)) == {A, B, C}
 
@@ -234,27 +234,27 @@ def test_the_check_notices_each_kind_of_damage() -> None:
         hub: WorkerHub = Hub()
         for key in (A, B, C):
             hub.join(Member(key), 10)
-        hub.add_sibling(A, "worker", at(20))
-        hub.add_sibling(B, "worker", at(5))
+        hub.add_claim(A, "worker", at(20))
+        hub.add_claim(B, "worker", at(5))
         match damage:
             case "both":
                 hub.active[A] = hub.passive[A]
             case "neither":
                 del hub.passive[A]
             case "to nobody":
-                hub.siblings.remove(A, "worker")
+                hub.other_workers.remove(A, "worker")
             case "not yielded":
-                hub.siblings.add(B, "worker", at(30))
+                hub.other_workers.add(B, "worker", at(30))
             case "to an older one":
                 hub._claims[A] = at(30)
             case "a claim to what has left":
                 hub._claims[b"x" * 32] = 1
             case "the same claim":
-                hub.siblings.add(B, "worker", hub.claim(B))
+                hub.other_workers.add(B, "worker", hub.claim(B))
             case "wrong flag":
                 hub.passive[A].duplicate = False
             case "the workers' books":
-                del hub.siblings.best[B]
+                del hub.other_workers.best[B]
         return hub.check()
 
     assert damaged("nothing") == []

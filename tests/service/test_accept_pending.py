@@ -28,7 +28,7 @@ from derp.relay.hub import Hub
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.service.accept import Acceptor
 from derp.service.run import _pending_connections
-from derp.session.serve import VERDICT_WAIT
+from derp.session.login import VERDICT_WAIT
 from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.peers import Peer, frame

@@ -14,6 +14,7 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
 from derp.service.status import StatusView, Traffic, make_status_source, traffic_lines
+from derp.wire.trains import Train
 from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
@@ -27,7 +28,7 @@ Clock = trio.testing.MockClock
 
 class Link:
     def forward(
-        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+        self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
     ) -> None:
         pass
 
@@ -89,8 +90,12 @@ async def test_all_keys_are_gathered_once_for_a_page(
     assert gathered == 1
 
 
-async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock, relay: Relay) -> None:
-    relay.state.memory = QueueMemory(8 << 20)
+async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock) -> None:
+    async with running(memory=QueueMemory(8 << 20)) as relay:
+        await shows_what_waits(relay)
+
+
+async def shows_what_waits(relay: Relay) -> None:
     site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
     assert varz(relay)["derper_queue_limit_bytes"] == 8 << 20
     assert varz(relay)["derper_queue_bytes"] == 0

@@ -20,7 +20,8 @@ from derp.errors import (
 from derp.files.ratelimit import RateConfig
 from derp.metrics import DropReason
 from derp.net.budgets import BYTES_FOR_READ, FREE_READS
-from derp.session import reader
+from derp.session import reader, serverinfo
+from derp.session.sender import MAX_PONGS
 from derp.session.state import RelayState
 from derp.wire import trains
 from tests.memory_transport import memory_pair
@@ -51,7 +52,9 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
         yield relay
 
 
-async def test_what_is_no_tcp_has_no_round_trip_time(autojump_clock: Clock, relay: Relay) -> None:
+async def test_a_connection_that_is_not_tcp_has_no_round_trip_time(
+    autojump_clock: Clock, relay: Relay
+) -> None:
     await relay.login()
     await trio.sleep(100)
     assert relay.metrics.tcp_rtt == {"non-tcp": 1}
@@ -222,7 +225,7 @@ async def test_an_unknown_destination_is_counted_and_only_disco_is_answered(
     assert await peer.receive() == (GONE, ABSENT + b"\x01")
 
 
-async def test_who_received_packets_is_told_that_the_sender_left(
+async def test_receivers_are_told_that_the_sender_has_left(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     a, b, c = [await relay.login() for _ in range(3)]
@@ -246,13 +249,13 @@ async def test_ping_is_answered_with_its_first_eight_bytes(
 
 async def test_a_flood_of_pings_is_answered_in_part(autojump_clock: Clock, relay: Relay) -> None:
     peer = await relay.login()
-    await peer.end.send(frame(PING, bytes(8)) * reader.MOST_RUNS)
+    await peer.end.send(frame(PING, bytes(8)) * reader.MAX_FRAMES)
     answers = 0
-    while answers < reader.MAX_PONGS:
+    while answers < MAX_PONGS:
         assert await peer.receive() == (PONG, bytes(8))
         answers += 1
     await peer.ping()
-    assert relay.metrics.got_ping == reader.MOST_RUNS + 1
+    assert relay.metrics.got_ping == reader.MAX_FRAMES + 1
 
 
 @pytest.mark.parametrize(
@@ -392,7 +395,7 @@ async def test_a_peer_that_reads_nothing_is_gone_after_the_write_timeout(
     assert relay.dropped(DropReason.UNKNOWN_DEST) == 1
 
 
-async def test_what_only_grows_is_no_progress(autojump_clock: Clock, relay: Relay) -> None:
+async def test_a_growing_queue_is_no_progress(autojump_clock: Clock, relay: Relay) -> None:
     stuck, sender = await relay.login(capacity=100), await relay.login()
     with contextlib.suppress(PeerVanished):
         for _ in range(20):
@@ -412,7 +415,7 @@ async def test_a_peer_that_reads_slowly_is_not_stuck(autojump_clock: Clock, rela
     assert slow.key in relay.hub.active
 
 
-async def test_what_waits_for_one_who_leaves_is_counted(
+async def test_packets_queued_for_a_client_that_leaves_are_counted(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     slow, sender = await relay.login(capacity=100), await relay.login()
@@ -439,7 +442,7 @@ async def test_nothing_is_written_behind_half_a_frame(autojump_clock: Clock) -> 
         senders.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
             await trio.testing.wait_all_tasks_blocked()
-            assert not state.sending
+            assert not state.send_tasks.sending
             await sender.end.aclose()
             await relay.end_of(sender)
             rest = await slow.end.receive()
@@ -461,7 +464,7 @@ async def test_control_frames_overtake_queued_packets(autojump_clock: Clock, rel
 async def test_a_rate_limit_pauses_reading_and_is_told_at_login(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.state.set_rate_limit(RateConfig(100_000, 65_568))
+    serverinfo.set_limit(relay.state, RateConfig(100_000, 65_568))
     peer = await relay.login()
     assert peer.server_info["TokenBucketBytesPerSecond"] == 100_000
     assert peer.server_info["TokenBucketBytesBurst"] == 65_568
@@ -474,10 +477,8 @@ async def test_a_rate_limit_pauses_reading_and_is_told_at_login(
     assert relay.metrics.rate_limit_per_client_waited > 0
 
 
-async def test_who_is_ended_while_paused_does_not_wait_for_it(
-    autojump_clock: Clock, relay: Relay
-) -> None:
-    relay.state.set_rate_limit(RateConfig(10, 65_568))
+async def test_a_paused_client_is_ended_at_once(autojump_clock: Clock, relay: Relay) -> None:
+    serverinfo.set_limit(relay.state, RateConfig(10, 65_568))
     peer = await relay.login(capacity=1000)
     start = trio.current_time()
     with contextlib.suppress(PeerVanished):
@@ -533,7 +534,7 @@ async def test_a_read_full_of_tiny_frames_is_acted_on_in_several_turns(
         await trio.testing.wait_all_tasks_blocked()
         await flooder.end.send(b"e")
         await trio.testing.wait_all_tasks_blocked()
-    assert turns.most <= reader.MOST_RUNS + 1
+    assert turns.most <= reader.MAX_FRAMES + 1
     received = 0
     while received < (2500 if kind == SEND else 0):
         assert await other.receive_packet() == (flooder.key, b"")
@@ -549,14 +550,14 @@ async def test_a_new_rate_limit_is_for_everybody_at_once(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     peer = await relay.login()
-    relay.state.set_rate_limit(RateConfig(2000, 65_568))
+    serverinfo.set_limit(relay.state, RateConfig(2000, 65_568))
     for _ in range(2):
         await peer.send_packet(peer.key, bytes(60_000))
         await peer.receive_packet()
     start = trio.current_time()
     await peer.ping()
     assert trio.current_time() - start > 5
-    relay.state.set_rate_limit(RateConfig(0, 0))
+    serverinfo.set_limit(relay.state, RateConfig(0, 0))
     await peer.ping()
     start = trio.current_time()
     await peer.ping()

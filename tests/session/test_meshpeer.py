@@ -19,8 +19,10 @@ from derp.errors import (
 )
 from derp.files.ratelimit import RateConfig
 from derp.metrics import DropReason
+from derp.session import serverinfo
 from derp.session.state import RelayState
 from derp.wire.forwarding import forward_frames
+from derp.wire.trains import Train
 from tests.peers import CLOSE, FORWARD, GONE, PING, PONG, SEND, WATCH, Peer, disco, frame
 from tests.relays import MESH_KEY, Relay, running, with_mesh_key
 
@@ -49,9 +51,9 @@ class Link:
     """The frames, the bytes of packets in them, and whether they are disco packets."""
 
     def forward(
-        self, run: memoryview, packets: int, payload: int, destination: bytes, *, disco: bool
+        self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
     ) -> None:
-        self.forwarded.append((forward_frames(run, packets, destination), payload, disco))
+        self.forwarded.append((forward_frames(train, packets, destination), payload, disco))
 
 
 # --- who is a mesh peer
@@ -63,7 +65,7 @@ async def test_the_mesh_key_makes_a_mesh_peer(autojump_clock: Clock, relay: Rela
     await peer.send(WATCH)
     await peer.receive()
     await peer.ping()
-    assert len(relay.state.watchers) == 1
+    assert len(relay.state.presence.watchers) == 1
 
 
 MESH_FRAMES = [frame(WATCH, b""), forward(REMOTE, ABSENT, b"packet"), frame(CLOSE, ABSENT)]
@@ -88,7 +90,7 @@ async def test_without_the_mesh_key_its_frames_are_refused(
     assert await other.receive_packet() == (peer.key, b"as anybody may")
     assert isinstance(await relay.end_of(peer), NotPermitted)
     assert relay.metrics.packets_forwarded_in == 0
-    assert not relay.state.watchers
+    assert not relay.state.presence.watchers
 
 
 @pytest.mark.parametrize("sent", MESH_FRAMES)
@@ -135,9 +137,7 @@ async def test_a_mesh_peer_is_a_client_as_well(autojump_clock: Clock, relay: Rel
 # --- forwarded packets
 
 
-async def test_a_forwarded_packet_comes_from_who_sent_it(
-    autojump_clock: Clock, relay: Relay
-) -> None:
+async def test_a_forwarded_packet_has_its_senders_key(autojump_clock: Clock, relay: Relay) -> None:
     peer, client = await relay.mesh_login(), await relay.login()
     for size in (0, 1, 36, 1400, 65535, 65536):
         packet = (bytes(range(256)) * 256)[:size]
@@ -217,7 +217,7 @@ async def test_frames_that_come_with_the_login_of_a_mesh_peer(
     assert await client.receive_packet() == (REMOTE, b"early")
 
 
-async def test_who_is_not_here_is_counted_and_only_disco_is_answered(
+async def test_an_absent_destination_is_counted_and_only_disco_is_answered(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     peer = await relay.mesh_login()
@@ -255,7 +255,7 @@ async def test_a_forwarded_packet_is_never_forwarded_again(
     assert relay.dropped(DropReason.UNKNOWN_DEST_ON_FWD) == 1
 
 
-async def test_who_got_forwarded_packets_is_told_when_their_sender_has_gone(
+async def test_receivers_of_forwarded_packets_are_told_that_the_sender_has_left(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     peer, client, link = await relay.mesh_login(), await relay.login(), Link()
@@ -304,7 +304,7 @@ async def test_forwarding_makes_the_connection_that_does_it_the_active_one(
 # --- packets for other relays
 
 
-async def test_a_packet_for_who_is_elsewhere_is_forwarded(
+async def test_a_packet_for_a_client_of_another_relay_is_forwarded(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     client, link = await relay.login(), Link()
@@ -329,7 +329,7 @@ async def test_a_packet_for_who_is_elsewhere_is_forwarded(
     assert not any(metrics.packets_dropped.values())
 
 
-async def test_who_is_connected_here_is_not_looked_for_elsewhere(
+async def test_a_client_here_comes_before_one_at_another_relay(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     a, b, link = await relay.login(), await relay.login(), Link()
@@ -386,7 +386,7 @@ async def test_it_closes_all_connections_of_a_key(autojump_clock: Clock, relay: 
     assert relay.hub.members.keys() == {relay.hub.active[p.key] for p in (peer, other)}
 
 
-async def test_to_close_who_is_not_here_does_nothing(autojump_clock: Clock, relay: Relay) -> None:
+async def test_closing_an_absent_client_does_nothing(autojump_clock: Clock, relay: Relay) -> None:
     peer, other = await relay.mesh_login(), await relay.login()
     relay.hub.add_forwarder(REMOTE, Link())
     await peer.end.send(frame(CLOSE, ABSENT) + frame(CLOSE, REMOTE) + frame(CLOSE, bytes(32)))
@@ -402,7 +402,7 @@ async def test_a_mesh_peer_may_close_itself(autojump_clock: Clock, relay: Relay)
     assert await client.receive_packet() == (REMOTE, b"last words")
 
 
-async def test_packets_for_who_was_just_closed_are_counted(
+async def test_packets_for_a_client_that_was_just_closed_are_counted(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     peer, victim = await relay.mesh_login(), await relay.login()
@@ -417,7 +417,7 @@ async def test_packets_for_who_was_just_closed_are_counted(
 async def test_a_client_that_is_paused_is_closed_at_once(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.state.set_rate_limit(RateConfig(10, 65_568))
+    serverinfo.set_limit(relay.state, RateConfig(10, 65_568))
     peer, victim = await relay.mesh_login(), await relay.login()
     await victim.end.send(frame(SEND, ABSENT + bytes(60_000)) * 3)
     await trio.testing.wait_all_tasks_blocked()
@@ -436,12 +436,12 @@ async def test_no_rate_limit_holds_for_mesh_peers(
 ) -> None:
     limit = RateConfig(10, 65_568)
     if before:
-        relay.state.set_rate_limit(limit)
+        serverinfo.set_limit(relay.state, limit)
     peer, client = await relay.mesh_login(), await relay.login()
     assert "TokenBucketBytesPerSecond" not in peer.server_info
     assert ("TokenBucketBytesPerSecond" in client.server_info) is before
     if not before:
-        relay.state.set_rate_limit(limit)
+        serverinfo.set_limit(relay.state, limit)
     start = trio.current_time()
     for _ in range(100):
         await peer.end.send(forward(REMOTE, client.key, bytes(10_000)))
@@ -460,7 +460,7 @@ async def test_a_mesh_peer_may_take_nothing_for_half_a_minute(
 
     def prepare(state: RelayState) -> None:
         with_mesh_key(state)
-        state.write_timeout = write_timeout
+        state.send_tasks.write_timeout = write_timeout
 
     async with running(prepare) as relay:
         peer, client = await relay.mesh_login(capacity=100), await relay.login(capacity=100)

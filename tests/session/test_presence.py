@@ -61,14 +61,14 @@ async def watching(relay: Relay, count: int, **options: object) -> tuple[Peer, s
     return watcher, {await came(watcher) for _ in range(count)}
 
 
-async def test_who_begins_to_watch_is_told_of_everybody_and_of_itself(
+async def test_a_new_watcher_is_told_of_all_clients_and_itself(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     a, b = await relay.login(), await relay.login()
     watcher, told = await watching(relay, 3)
     assert told == {present(a), present(b), present(watcher, MESH_PEER)}
     await watcher.ping()
-    assert len(relay.state.watchers) == 1
+    assert len(relay.state.presence.watchers) == 1
 
 
 async def test_every_change_is_told_in_its_order(autojump_clock: Clock, relay: Relay) -> None:
@@ -95,22 +95,24 @@ async def test_watchers_are_told_of_each_other(autojump_clock: Clock, relay: Rel
     assert await came(first) == await came(second) == present(client)
     await first.end.aclose()
     assert await went(second) == first.key
-    assert len(relay.state.watchers) == 1
+    assert len(relay.state.presence.watchers) == 1
     await client.end.aclose()
     assert await went(second) == client.key
 
 
-async def test_who_does_not_watch_is_told_nothing(autojump_clock: Clock, relay: Relay) -> None:
+async def test_a_mesh_peer_that_does_not_watch_is_told_nothing(
+    autojump_clock: Clock, relay: Relay
+) -> None:
     mesh_peer, client = await relay.mesh_login(), await relay.login()
     other = await relay.login()
     await other.end.aclose()
     await relay.end_of(other)
     await mesh_peer.ping()
     await client.ping()
-    assert not relay.state.watchers
+    assert not relay.state.presence.watchers
 
 
-async def test_asking_twice_is_asking_once(autojump_clock: Clock, relay: Relay) -> None:
+async def test_watching_twice_is_watching_once(autojump_clock: Clock, relay: Relay) -> None:
     watcher, _ = await watching(relay, 1)
     await watcher.send(WATCH)
     await watcher.end.send(frame(WATCH, b"") * 100)
@@ -120,7 +122,7 @@ async def test_asking_twice_is_asking_once(autojump_clock: Clock, relay: Relay) 
     await watcher.ping()
     await watcher.end.aclose()
     await relay.end_of(watcher)
-    assert not relay.state.watchers
+    assert not relay.state.presence.watchers
 
 
 async def test_the_relay_itself_is_told_nothing(autojump_clock: Clock, relay: Relay) -> None:
@@ -130,7 +132,7 @@ async def test_the_relay_itself_is_told_nothing(autojump_clock: Clock, relay: Re
     await itself.send(WATCH)
     await relay.login()
     await itself.ping()
-    assert not relay.state.watchers
+    assert not relay.state.presence.watchers
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ async def test_the_relay_itself_is_told_nothing(autojump_clock: Clock, relay: Re
     ],
 )
 @pytest.mark.parametrize("mesh", [False, True])
-async def test_what_kind_of_client_it_is_is_told(
+async def test_watchers_are_told_the_flags_of_a_client(
     autojump_clock: Clock, relay: Relay, prober: bool, not_ideal: bool, flags: int, mesh: bool
 ) -> None:
     info = {"meshKey": MESH_KEY.hex()} if mesh else {}
@@ -159,7 +161,7 @@ async def test_what_kind_of_client_it_is_is_told(
 
 @pytest.mark.parametrize("host", ["192.0.2.99", "2001:db8::7", "::1", "fe80::1", "255.255.255.255"])
 @pytest.mark.parametrize("port", [1, 443, 65535])
-async def test_where_a_client_comes_from_is_told(
+async def test_watchers_are_told_the_address_of_a_client(
     autojump_clock: Clock, relay: Relay, host: str, port: int
 ) -> None:
     watcher, _ = await watching(relay, 1)
@@ -169,7 +171,7 @@ async def test_where_a_client_comes_from_is_told(
     assert (client.key, host, port, REGULAR) in told
 
 
-async def test_of_duplicates_each_coming_is_told_and_the_last_ones_leaving(
+async def test_of_duplicates_watchers_are_told_each_join_and_the_last_leave(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     watcher, _ = await watching(relay, 1)
@@ -205,10 +207,10 @@ async def test_a_mesh_peer_that_is_connected_twice_is_told_twice(
     await relay.end_of(old)
     await client.end.aclose()
     assert await went(new) == client.key
-    assert len(relay.state.watchers) == 1
+    assert len(relay.state.presence.watchers) == 1
 
 
-async def test_what_is_told_is_counted_as_the_original_does(
+async def test_updates_are_counted_as_the_go_derper_does(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     batches, loops = relay.metrics.mesh_update_batch_size, relay.metrics.mesh_update_loop_count
@@ -287,7 +289,7 @@ async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, rela
         readers.start_soon(read_fast)
         readers.start_soon(read_slowly)
         there = await storm(relay, 1000, keys)
-        for watcher in relay.state.watchers:
+        for watcher in relay.state.presence.watchers:
             send_queue = watcher.send_queue
             most = max(most, 0 if send_queue is None else len(send_queue.presence or ()))
         await trio.testing.wait_all_tasks_blocked()
@@ -323,7 +325,7 @@ async def test_a_watcher_that_is_told_of_thousands_at_once_gets_all(
     await watcher.ping()
 
 
-async def test_who_leaves_and_comes_back_while_the_watcher_sleeps_is_there(
+async def test_a_client_that_left_and_came_back_while_the_watcher_slept_is_present(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     watcher, _ = await watching(relay, 1, capacity=10)
@@ -341,7 +343,7 @@ async def test_who_leaves_and_comes_back_while_the_watcher_sleeps_is_there(
     await watcher.ping()
 
 
-async def test_a_client_that_was_not_here_and_comes_is_there(
+async def test_a_client_that_was_absent_and_joins_is_present(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     """The answer to a packet overtakes what is told of clients, but nothing newer than itself."""
@@ -372,7 +374,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return keys
 
 
-async def test_who_begins_to_watch_costs_nothing_until_it_takes_what_it_is_told(
+async def test_a_new_watcher_costs_nothing_until_it_reads(
     autojump_clock: Clock, relay: Relay, made: list[bytes]
 ) -> None:
     count = 600
@@ -387,7 +389,7 @@ async def test_who_begins_to_watch_costs_nothing_until_it_takes_what_it_is_told(
     assert len(made) == count + 1
 
 
-async def test_what_changes_before_it_is_taken_is_told_as_it_is_then(
+async def test_a_change_before_the_watcher_reads_is_told_as_it_is_then(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     for _ in range(600):
@@ -440,7 +442,7 @@ async def test_a_watcher_that_is_too_far_behind_is_ended(
     """What waits for it would grow with all who come and go, though nobody of them is there."""
     watcher, _ = await watching(relay, 1, capacity=10)
     other, _ = await watching(relay, 2)
-    (slow, _) = relay.state.watchers
+    (slow, _) = relay.state.presence.watchers
     most = 2 * len(relay.hub.active) + UPDATES_BEHIND
     for number in range(most):
         slow.update(number.to_bytes(32), b"")
@@ -465,13 +467,13 @@ async def test_a_watcher_that_is_too_far_behind_is_ended(
 async def test_a_watcher_that_takes_nothing_is_gone_after_its_own_timeout(
     autojump_clock: Clock, relay: Relay
 ) -> None:
-    relay.state.write_timeout = 0
+    relay.state.send_tasks.write_timeout = 0
     watcher, _ = await watching(relay, 1, capacity=10)
     start = trio.current_time()
     client = await relay.login()
     assert isinstance(await relay.end_of(watcher), WriteTimeout)
     assert 30 <= trio.current_time() - start <= 32
-    assert not relay.state.watchers
+    assert not relay.state.presence.watchers
     await client.ping()
 
 

@@ -1,6 +1,6 @@
 """What waits for all peers of a relay: it is bounded, and goes when it is too old."""
 
-from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 
 import pytest
@@ -14,7 +14,6 @@ from derp.relay.sendqueue import MAX_WAIT
 from derp.session import timers
 from derp.session.client import Client
 from derp.session.sender import BUSY_COST
-from derp.session.state import RelayState
 from derp.wire.frames import PeerGoneReason, peer_gone
 from tests.mesh.other import present
 from tests.mesh.test_link import X, fill, linked
@@ -26,15 +25,9 @@ Clock = trio.testing.MockClock
 MIB = 1 << 20
 
 
-def with_memory(limit: int, *, timeout: float = 0) -> Callable[[RelayState], None]:
-    """Prepare a relay that ends nobody who takes nothing, unless told to."""
-
-    def prepare(state: RelayState) -> None:
-        with_mesh_key(state)
-        state.memory = QueueMemory(limit)
-        state.write_timeout = timeout
-
-    return prepare
+def with_memory(limit: int, *, timeout: float = 0) -> AbstractAsyncContextManager[Relay]:
+    """Run a relay that ends nobody who takes nothing, unless told to."""
+    return running(with_mesh_key, memory=QueueMemory(limit), write_timeout=timeout)
 
 
 def connection(relay: Relay, peer: Peer) -> Client:
@@ -49,8 +42,10 @@ async def send(relay: Relay, sender: Peer, to: Peer, size: int, count: int = 1) 
     assert memory.held <= memory.limit
 
 
-async def test_what_is_too_old_goes_though_nobody_touches_it(autojump_clock: Clock) -> None:
-    async with running(with_memory(1 << 40)) as relay:
+async def test_stale_packets_are_dropped_from_a_queue_that_nothing_touches(
+    autojump_clock: Clock,
+) -> None:
+    async with with_memory(1 << 40) as relay:
         memory = relay.state.memory
         slow, sender = await relay.login(capacity=100), await relay.login()
         await send(relay, sender, slow, 1000)
@@ -73,7 +68,7 @@ async def test_what_is_too_old_goes_though_nobody_touches_it(autojump_clock: Clo
         assert memory.held == 0
 
 
-async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> None:
+async def test_stale_packets_are_dropped_from_a_link_too(autojump_clock: Clock) -> None:
     async with linked(capacity=5000) as other:
         memory = other.relay.state.memory
         await other.tell(present(X))
@@ -91,8 +86,8 @@ async def test_what_is_too_old_goes_from_a_link_too(autojump_clock: Clock) -> No
         assert other.relay.dropped(DropReason.QUEUE_HEAD, disco=True) == 60
 
 
-async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
-    async with running(with_memory(2 * MIB)) as relay:
+async def test_many_stuck_clients_hold_no_more_than_the_bound(autojump_clock: Clock) -> None:
+    async with with_memory(2 * MIB) as relay:
         memory = relay.state.memory
         sender, fast = await relay.login(), await relay.login()
         slow = [await relay.login(capacity=100) for _ in range(30)]
@@ -112,8 +107,8 @@ async def test_many_who_take_nothing_hold_no_more_than_the_bound(autojump_clock:
         assert max(held) < 1.5 * min(held)
 
 
-async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_clock: Clock) -> None:
-    async with running(with_memory(MIB)) as relay:
+async def test_short_memory_makes_for_small_writes(autojump_clock: Clock) -> None:
+    async with with_memory(MIB) as relay:
         piece = relay.state.memory.write_size
         mesh_peer, sender = await relay.mesh_login(), await relay.login()
         slow, other = await relay.login(capacity=100), await relay.login(capacity=100)
@@ -132,8 +127,8 @@ async def test_where_memory_is_short_little_is_handed_over_at_once(autojump_cloc
             assert connection(relay, slow).transport.buffered <= piece + 600
 
 
-async def test_who_holds_most_of_what_cannot_be_dropped_is_ended(autojump_clock: Clock) -> None:
-    async with running(with_memory(MIB)) as relay:
+async def test_the_client_that_holds_most_control_frames_is_ended(autojump_clock: Clock) -> None:
+    async with with_memory(MIB) as relay:
         sender, mesh_peer = await relay.login(), await relay.mesh_login(capacity=100)
         modest = await relay.login(capacity=100)
         await send(relay, sender, modest, 1000)
@@ -151,10 +146,10 @@ async def test_who_holds_most_of_what_cannot_be_dropped_is_ended(autojump_clock:
         assert relay.state.memory.committed.held <= 768 << 10
 
 
-async def test_control_frames_that_may_not_be_let_go_are_bounded_too(
+async def test_control_frames_that_must_be_queued_are_bounded_too(
     autojump_clock: Clock,
 ) -> None:
-    async with running(with_memory(MIB)) as relay:
+    async with with_memory(MIB) as relay:
         stuck, other = await relay.login(capacity=100), await relay.login(capacity=100)
         await other.send_packet(stuck.key, bytes(1000))
         await stuck.send_packet(other.key, bytes(1000))
@@ -168,8 +163,8 @@ async def test_control_frames_that_may_not_be_let_go_are_bounded_too(
         assert other.key in relay.hub.active
 
 
-async def test_what_is_held_for_who_is_gone_is_free(autojump_clock: Clock) -> None:
-    async with running(with_memory(MIB, timeout=2)) as relay:
+async def test_memory_held_for_a_client_that_has_left_is_free(autojump_clock: Clock) -> None:
+    async with with_memory(MIB, timeout=2) as relay:
         slow, sender = await relay.login(capacity=100), await relay.login()
         for _ in range(5):
             await send(relay, sender, slow, 1000, 50)
@@ -179,9 +174,11 @@ async def test_what_is_held_for_who_is_gone_is_free(autojump_clock: Clock) -> No
 
 
 @pytest.mark.parametrize("peers", [2, 30])
-async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, peers: int) -> None:
+async def test_checking_queues_leaves_other_tasks_their_turns(
+    mock_clock: Clock, peers: int
+) -> None:
     """However much is too old at once."""
-    async with running(with_memory(1 << 40)) as relay, trio.open_nursery() as nursery:
+    async with with_memory(1 << 40) as relay, trio.open_nursery() as nursery:
         sender = await relay.login()
         slow = [await relay.login(capacity=100) for _ in range(peers)]
         # No two that follow each other are one run.
@@ -199,7 +196,7 @@ async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, pee
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(watch)
-        await timers.look_at_queues(relay.state, trio.current_time() + 1000)
+        await relay.state.timers.check_queues(trio.current_time() + 1000)
         dropped.append(relay.dropped(DropReason.QUEUE_HEAD))
         assert relay.state.memory.queued.held == 0
         steps = [after - before for before, after in pairwise(dropped)]
@@ -209,13 +206,13 @@ async def test_a_look_at_queues_leaves_others_their_turns(mock_clock: Clock, pee
         nursery.cancel_scope.cancel()
 
 
-async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> None:
-    async with running(with_memory(1 << 40, timeout=2)) as relay:
+async def test_few_stuck_clients_are_ended_in_one_turn(mock_clock: Clock) -> None:
+    async with with_memory(1 << 40, timeout=2) as relay:
         sender = await relay.login()
         slow = [await relay.login(capacity=100) for _ in range(50)]
         await sender.end.send(b"".join(frame(SEND, peer.key + bytes(100)) for peer in slow))
         await sender.ping()
-        assert len(relay.state.sending) == len(slow)
+        assert len(relay.state.send_tasks.sending) == len(slow)
         with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
             end = Client.end
 
@@ -225,24 +222,26 @@ async def test_few_of_those_who_are_stuck_end_in_one_turn(mock_clock: Clock) -> 
                 end(self, error)
 
             patch.setattr(Client, "end", note)
-            await timers.look_at_queues(relay.state, trio.current_time() + 1000)
+            await relay.state.timers.check_queues(trio.current_time() + 1000)
             for peer in slow:
                 assert isinstance(await relay.end_of(peer), WriteTimeout)
         assert turns.events.total() == len(slow)
         assert turns.most <= timers.AT_ONCE // timers.END_COST
 
 
-async def test_few_who_came_together_are_told_in_one_turn(mock_clock: Clock) -> None:
+async def test_few_clients_that_came_together_get_a_keep_alive_in_one_turn(
+    mock_clock: Clock,
+) -> None:
     async with running() as relay:
-        peers = [await relay.login() for _ in range(3 * timers.TOLD_AT_ONCE)]
+        peers = [await relay.login() for _ in range(3 * timers.CLIENTS_AT_ONCE)]
         with counted_turns() as turns, pytest.MonkeyPatch.context() as patch:
             patch.setattr(Client, "send_control", lambda *_, **__: bool(turns.note()))
             patch.setattr(timers, "sample_round_trip", lambda *_: turns.note())
-            for wheel in (relay.state.keep_alives, relay.state.round_trips):
+            for wheel in (relay.state.timers.keep_alives, relay.state.timers.round_trips):
                 for connection in relay.hub.members:
                     wheel.set(connection, trio.current_time() + 1)
             mock_clock.jump(2)
             with trio.fail_after(20):
                 while turns.events.total() < 2 * len(peers):
                     await trio.lowlevel.checkpoint()
-        assert turns.most <= timers.TOLD_AT_ONCE
+        assert turns.most <= timers.CLIENTS_AT_ONCE

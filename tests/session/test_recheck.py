@@ -89,14 +89,14 @@ async def knock(relay: Relay, key: nacl.public.PrivateKey, behind: bytes = b"") 
     return peer
 
 
-async def test_who_belongs_gets_in(autojump_clock: Clock, guarded: Guarded) -> None:
+async def test_an_admitted_client_gets_in(autojump_clock: Clock, guarded: Guarded) -> None:
     guarded.source.takes = 3.0
     member = await guarded.member()
     assert member.server_info == {"version": 2}
     assert [question.key for question in guarded.source.asked] == [member.key]
 
 
-async def test_who_does_not_is_ended_before_the_server_says_more(
+async def test_a_refused_client_is_ended_before_the_server_says_more(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     key = guarded.key()
@@ -123,7 +123,7 @@ async def test_no_packet_of_a_refused_client_is_relayed(
     assert await member.receive_packet() == (member.key, b"own")
 
 
-async def test_what_a_member_sends_with_its_login_waits_for_the_verdict(
+async def test_packets_sent_with_the_login_wait_for_the_verdict(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     member = await guarded.member()
@@ -134,19 +134,21 @@ async def test_what_a_member_sends_with_its_login_waits_for_the_verdict(
     assert trio.current_time() == 3.0
 
 
-async def test_without_a_gate_everybody_gets_in(autojump_clock: Clock) -> None:
+async def test_without_admission_everybody_gets_in(autojump_clock: Clock) -> None:
     async with running() as relay:
         await relay.login()
         assert relay.metrics.admission_verdicts == {}
 
 
-async def test_nobody_to_ask_is_a_refusal(autojump_clock: Clock, guarded: Guarded) -> None:
+async def test_a_source_that_cannot_be_asked_is_a_refusal(
+    autojump_clock: Clock, guarded: Guarded
+) -> None:
     guarded.source.away = True
     peer = await knock(guarded.relay, guarded.key(known=True))
     assert "away; start it" in await guarded.refusal(peer)
 
 
-async def test_who_leaves_while_it_waits_leaves_nothing(
+async def test_a_client_that_leaves_while_it_waits_leaves_nothing(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     guarded.source.takes = 3.0
@@ -157,7 +159,7 @@ async def test_who_leaves_while_it_waits_leaves_nothing(
     assert not guarded.relay.hub.members
 
 
-async def test_who_belongs_no_longer_is_ended_when_asked_about(
+async def test_a_client_no_longer_admitted_is_ended_at_the_recheck(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     stays, goes = await guarded.member(), await guarded.member()
@@ -165,7 +167,7 @@ async def test_who_belongs_no_longer_is_ended_when_asked_about(
     guarded.source.known.discard(goes.key)
     async with trio.open_nursery() as nursery:
         state = guarded.relay.state
-        nursery.start_soon(recheck.ask_again_forever, state, guarded.admission, 300.0)
+        nursery.start_soon(recheck.recheck_forever, state, guarded.admission, 300.0)
         await trio.sleep(299.0)
         assert len(guarded.relay.hub.members) == 3
         for peer in (goes, twin):
@@ -175,22 +177,20 @@ async def test_who_belongs_no_longer_is_ended_when_asked_about(
         nursery.cancel_scope.cancel()
 
 
-async def test_who_has_moved_to_another_worker_and_is_still_here_is_asked_about(
-    autojump_clock: Clock, guarded: Guarded
-) -> None:
+async def test_a_passive_client_is_rechecked_too(autojump_clock: Clock, guarded: Guarded) -> None:
     state, link = guarded.relay.state, cast("Any", object())
     peer = await guarded.member()
-    state.hub.add_sibling(peer.key, link, claim=1)
+    state.hub.add_claim(peer.key, link, claim=1)
     assert not state.hub.active
     guarded.source.known.clear()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(recheck.ask_again_forever, state, guarded.admission, 300.0)
+        nursery.start_soon(recheck.recheck_forever, state, guarded.admission, 300.0)
         assert "no longer admitted" in await guarded.refusal(peer)
         nursery.cancel_scope.cancel()
-    state.hub.remove_sibling(peer.key, link)
+    state.hub.remove_claim(peer.key, link)
 
 
-async def test_who_is_connected_stays_while_nobody_can_be_asked(
+async def test_connected_clients_stay_while_the_source_cannot_be_asked(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     await guarded.member()
@@ -204,9 +204,7 @@ async def test_who_is_connected_stays_while_nobody_can_be_asked(
     assert not guarded.relay.hub.members
 
 
-async def test_clients_are_asked_about_side_by_side(
-    autojump_clock: Clock, guarded: Guarded
-) -> None:
+async def test_clients_are_rechecked_concurrently(autojump_clock: Clock, guarded: Guarded) -> None:
     members = [await guarded.member() for _ in range(2 * recheck.SIDE_BY_SIDE)]
     guarded.source.takes = 1.0
     guarded.source.known.clear()
@@ -218,7 +216,7 @@ async def test_clients_are_asked_about_side_by_side(
         assert "no longer admitted" in await guarded.refusal(member)
 
 
-async def test_who_logs_in_while_its_key_is_asked_about_is_ended_with_it(
+async def test_a_client_that_logs_in_while_its_key_is_rechecked_is_ended_with_it(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     first = await guarded.member()
@@ -245,13 +243,13 @@ async def open_(autojump_clock: Clock) -> AsyncIterator[Guarded]:
         admissions.append(state.admission)
 
     async with running(guard) as relay, trio.open_nursery() as nursery:
-        nursery.start_soon(recheck.ask_about_unasked, relay.state, admissions[0])
+        nursery.start_soon(recheck.recheck_unverified, relay.state, admissions[0])
         yield Guarded(relay, source, admissions[0])
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("takes", [0.0, 5.0])
-async def test_who_got_in_unasked_is_asked_about_soon_after(
+async def test_an_unverified_client_is_rechecked_soon(
     autojump_clock: Clock, open_: Guarded, takes: float
 ) -> None:
     open_.source.away, open_.source.takes = True, takes
@@ -263,14 +261,14 @@ async def test_who_got_in_unasked_is_asked_about_soon_after(
     begin = trio.current_time()
     for stranger in strangers:
         assert "no longer admitted by tailscaled: not known" in await open_.refusal(stranger)
-    assert trio.current_time() - begin <= recheck.UNASKED_EVERY + takes + 5.0
+    assert trio.current_time() - begin <= recheck.UNVERIFIED_EVERY + takes + 5.0
     await trio.sleep(1.0)
     assert {one.key for one in open_.relay.hub.members} == {one.key for one in members}
     # Asked once, and that was it.
     open_.source.asked.clear()
     await trio.sleep(100.0)
     assert open_.source.asked == []
-    assert not open_.relay.state.unasked
+    assert not open_.relay.state.unverified
 
 
 async def test_while_it_lasts_an_outage_costs_few_questions(
@@ -281,10 +279,10 @@ async def test_while_it_lasts_an_outage_costs_few_questions(
         await open_.relay.login()
     open_.source.asked.clear()
     await trio.sleep(100.0)
-    assert len(open_.source.asked) <= 100.0 / recheck.UNASKED_EVERY
+    assert len(open_.source.asked) <= 100.0 / recheck.UNVERIFIED_EVERY
 
 
-async def test_one_that_can_never_be_asked_about_does_not_shield_the_others(
+async def test_a_client_that_can_never_be_rechecked_does_not_shield_the_others(
     autojump_clock: Clock, open_: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_.source.away = True
@@ -303,16 +301,16 @@ async def test_one_that_can_never_be_asked_about_does_not_shield_the_others(
     await one.ping()
 
 
-async def test_who_got_in_unasked_and_has_left_is_forgotten(
+async def test_an_unverified_client_that_has_left_is_forgotten(
     autojump_clock: Clock, open_: Guarded
 ) -> None:
     open_.source.away = True
     peers = [await open_.relay.login() for _ in range(10)]
-    assert len(open_.relay.state.unasked) == 10
+    assert len(open_.relay.state.unverified) == 10
     for peer in peers:
         await peer.end.aclose()
-    await trio.sleep(2 * recheck.UNASKED_EVERY)
-    assert not open_.relay.state.unasked
+    await trio.sleep(2 * recheck.UNVERIFIED_EVERY)
+    assert not open_.relay.state.unverified
 
 
 class Listed:
@@ -369,7 +367,7 @@ async def test_a_changed_list_admits_and_ends(autojump_clock: Clock, listed: Lis
     await listed.relay.login(key=two)
 
 
-async def test_who_is_no_longer_listed_is_ended_though_others_are_away(
+async def test_a_client_no_longer_listed_is_ended_though_the_other_sources_are_away(
     autojump_clock: Clock, listed: Listed
 ) -> None:
     listed.source.away, listed.source.takes = True, 5.0
@@ -385,7 +383,7 @@ async def test_who_is_no_longer_listed_is_ended_though_others_are_away(
     assert not listed.relay.hub.members
 
 
-async def test_at_once_when_told(autojump_clock: Clock, listed: Listed) -> None:
+async def test_the_list_is_read_at_once_when_asked(autojump_clock: Clock, listed: Listed) -> None:
     key = nacl.public.PrivateKey.generate()
     listed.write(key)
     listed.wake.send_nowait(None)
@@ -416,7 +414,7 @@ async def test_a_broken_list_ends_nobody(
     assert not listed.relay.hub.members
 
 
-async def test_nobody_is_asked_about_a_mesh_peer(autojump_clock: Clock, guarded: Guarded) -> None:
+async def test_mesh_peers_are_not_asked_about(autojump_clock: Clock, guarded: Guarded) -> None:
     """Another relay is often no node of the tailnet; it has shown that it may."""
     with_mesh_key(guarded.relay.state)
     guarded.source.away = True
@@ -452,7 +450,7 @@ async def test_a_mesh_peer_stays_whatever_is_said_of_its_key(
     await other.ping()
 
 
-async def test_only_mesh_peers_are_connected_when_all_are_asked_about(
+async def test_a_recheck_with_only_mesh_peers_connected(
     autojump_clock: Clock, guarded: Guarded
 ) -> None:
     state = guarded.relay.state

@@ -33,7 +33,7 @@ async def change(relay: Relay, limit: RateConfig) -> None:
         serverinfo.apply(relay.state, nursery, limit)
 
 
-async def test_lowered_raised_and_lifted(autojump_clock: Clock) -> None:
+async def test_clients_are_told_a_lowered_raised_and_lifted_limit(autojump_clock: Clock) -> None:
     async with running() as relay:
         peer = await relay.login()
         assert peer.server_info == {"version": 2}
@@ -50,7 +50,7 @@ async def test_lowered_raised_and_lifted(autojump_clock: Clock) -> None:
         assert await told(peer) == {"version": 2}
 
 
-async def test_who_logs_in_is_told_the_same(autojump_clock: Clock) -> None:
+async def test_a_client_that_logs_in_is_told_the_same(autojump_clock: Clock) -> None:
     async with running() as relay:
         await change(relay, FAST)
         assert (await relay.login()).server_info["TokenBucketBytesBurst"] == 2_500_000

@@ -53,7 +53,10 @@ def test_the_largest_packet_is_forwarded_and_one_more_byte_is_refused() -> None:
     packet = bytes(range(256)) * 256
     made = forwarding.forward_frames(memoryview(recv_packet(A, packet)), 1, B)
     assert made == forward(A, B, packet)
-    assert trains.next_train(bytearray(made), 0, len(made), C, True)[:2] == (0x0A, len(made))
+    assert trains.next_train(bytearray(made), 0, len(made), C, True)[:2] == (
+        trains.Kind.FORWARD_PACKET,
+        len(made),
+    )
     assert first(made)[3:] == (1, recv_packet(A, packet), False)
     wrong = bytearray(forward(A, B, bytes(65537)))
     with pytest.raises(ProtocolViolation, match="of 65601 bytes, expected 64 to 65600"):
@@ -146,7 +149,7 @@ def taken(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bool]:
                 return found, True
             if what == trains.INCOMPLETE:
                 break
-            assert what == FrameType.FORWARD_PACKET
+            assert what is trains.Kind.FORWARD_PACKET
             once = stop
             stop, source, destination, count, train, disco = forwarding.next_forwarded(
                 buffer, start, end

@@ -71,14 +71,15 @@ def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object,
                 events.append(("unknown", buffer[start]))
                 skip = max(0, stop - end)
             else:
-                events.append(("control", what, bytes(buffer[start + 5 : stop])))
+                assert what.name == FrameType(buffer[start]).name
+                events.append(("control", buffer[start], bytes(buffer[start + 5 : stop])))
             start = min(stop, end)
         tail = bytes(buffer[start:end])
     return events, False
 
 
 def unpack_run(
-    train: bytes, destination: bytes, what: int, packets: int
+    train: bytes, destination: bytes, what: trains.Kind, packets: int
 ) -> list[tuple[object, ...]]:
     found = []
     while train:

@@ -110,5 +110,6 @@ def test_our_packets_are_gos(data: str, _meaning: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("data", "_meaning"), [*recorded("Ping"), *recorded("NotePreferred")])
 def test_gos_control_frames_are_whole_frames(data: str, _meaning: dict[str, Any]) -> None:
     buffer = bytearray.fromhex(data)
-    assert trains.next_train(buffer, 0, len(buffer), bytes(32)) == (buffer[0], len(buffer), b"", 0)
-    assert buffer[0] in (FrameType.PING, FrameType.NOTE_PREFERRED)
+    kind = trains.Kind[FrameType(buffer[0]).name]
+    assert kind in (trains.Kind.PING, trains.Kind.NOTE_PREFERRED)
+    assert trains.next_train(buffer, 0, len(buffer), bytes(32)) == (kind, len(buffer), b"", 0)

@@ -18,14 +18,14 @@ from certs.acme.store import certificate_file
 from certs.errors import CertificateFileError, IssueError
 from certs.files import PairFiles
 from certs.metacert import make_metacert
-from derp.certificates import renewal
-from derp.certificates.plan import OnDemand, Plan
-from derp.certificates.served import ByACME, Certificate
-from derp.certificates.tasks import Certificates, load
+from certs.tasks import renewal
+from certs.tasks.load import load
+from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
 from derp.net.address import Endpoint
+from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
-from derp.workers.certificates import CertificatesForWorkers, WorkerCertificates, follow
+from derp.workers.certificates import SupervisorCertificates, WorkerCertificates, follow
 from tests.workers.ends import ANSWER_WITHIN, Crew, Line, through_json
 
 Clock = trio.testing.MockClock
@@ -40,11 +40,11 @@ class Relay:
 
     def __init__(self, certdir: Path, nursery: trio.Nursery) -> None:
         file = certificate_file(certdir, NAME)
-        certificate = Certificate((NAME,), PairFiles(file, file), ACME)
+        certificate = CertificateSpec((NAME,), PairFiles(file, file), ACME)
         self.plan = Plan((certificate,), OnDemand(certdir, ACME, (), public_only=False))
         self.pool = Crew(None, None)
-        self.certificates = Certificates(self.plan, load(self.plan, NOW), METACERT)
-        self.shared = CertificatesForWorkers(self.certificates, self.pool)
+        self.certificates = make_certificates(self.plan, load(self.plan, NOW), METACERT)
+        self.shared = SupervisorCertificates(self.certificates, self.pool)
         self.line = Line(self.shared.handlers)
         self._nursery = nursery
 
@@ -126,7 +126,7 @@ def answers(worker: WorkerCertificates, kind: Kind) -> bool:
 
 def serves(worker: WorkerCertificates, address: str | None = None) -> bool:
     """Whether a worker serves the name, or an address; to be served, that is asked for."""
-    choose = worker.certificates.engine.choose
+    choose = worker.certificates.contexts.engine.choose
     assert choose is not None
     hello = ClientHello(NAME if address is None else None, (b"http/1.1",))
     context = choose(hello, Endpoint(address or "127.0.0.1", 443))
@@ -162,7 +162,9 @@ async def test_a_worker_that_starts_meanwhile_answers_from_its_start(
     assert not answers(relay.start(0), kind)
 
 
-async def test_a_worker_told_twice_answers_once(autojump_clock: Clock, relay: Relay) -> None:
+async def test_a_challenge_shown_twice_is_answered_once(
+    autojump_clock: Clock, relay: Relay
+) -> None:
     challenge = a_challenge("tls-alpn-01")
     await relay.shared.show(challenge)
     worker = relay.start(0)
@@ -240,7 +242,7 @@ async def test_what_is_no_pair_ends_no_worker(autojump_clock: Clock, relay: Rela
     assert not answers(worker, "tls-alpn-01")
 
 
-async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
+async def test_only_the_key_of_a_challenge_is_sent_and_none_is_logged(
     autojump_clock: Clock,
     relay: Relay,
     put: Callable[[str], None],
@@ -252,18 +254,18 @@ async def test_only_the_key_of_a_challenge_is_told_and_none_is_logged(
     relay.start_both()
     await trio.sleep(1.0)
     put(NAME)
-    await relay.shared.look()
+    await relay.shared.wake()
     await trio.sleep(1.0)
     assert "PRIVATE" not in json.dumps([relay.pool.said, relay.shared.handover()])
     challenge = a_challenge("tls-alpn-01")
     await relay.shared.show(challenge)
     worker = relay.start(1)
     assert "PRIVATE" in json.dumps(relay.pool.said)
-    assert "PRIVATE" not in repr([worker._up, relay.certificates.statuses])
+    assert "PRIVATE" not in repr([worker._shown, relay.certificates.statuses])
     assert "PRIVATE" not in caplog.text
 
 
-async def test_a_new_pair_is_served_by_all_and_told_once(
+async def test_a_new_pair_is_served_by_all_and_logged_once(
     autojump_clock: Clock,
     relay: Relay,
     put: Callable[[str], None],
@@ -291,12 +293,12 @@ async def test_at_sighup_all_look(
     worker = relay.start(0)
     await trio.sleep(1.0)
     put(NAME)
-    await relay.shared.look()
+    await relay.shared.wake()
     await trio.sleep(1.0)
     assert serves(worker)
 
 
-async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_all(
+async def test_an_address_requested_by_one_worker_is_ordered_once_and_served_by_all(
     autojump_clock: Clock, relay: Relay, put: Callable[[str], None], orders: list[tuple[str, ...]]
 ) -> None:
     put(NAME)
@@ -305,7 +307,7 @@ async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_al
     assert not serves(one, "127.0.0.7")
     await trio.sleep(1.0)
     assert orders.count(("127.0.0.7",)) == 1
-    assert relay.line.asked == ["certificates.wanted"]
+    assert relay.line.asked == ["certificates.request"]
     assert not serves(one, "127.0.0.7")
     put("127.0.0.7")
     relay.certificates.wake()
@@ -314,7 +316,7 @@ async def test_an_address_that_one_worker_wants_is_ordered_once_and_served_by_al
     assert serves(two, "127.0.0.7")
     assert serves(relay.start(0), "127.0.0.7")
     await trio.sleep(1.0)
-    assert relay.line.asked == ["certificates.wanted"]
+    assert relay.line.asked == ["certificates.request"]
 
 
 async def test_one_that_starts_before_the_certificate_is_there_serves_it_then(
@@ -353,4 +355,4 @@ async def test_where_the_supervisor_can_t_be_asked_the_next_client_has_it_asked_
 async def test_what_is_no_address_is_not_ordered(
     autojump_clock: Clock, relay: Relay, body: str
 ) -> None:
-    assert await relay.shared.handlers["certificates.wanted"](body) is False
+    assert await relay.shared.handlers["certificates.request"](body) is False

@@ -11,10 +11,11 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from derp.errors import ClosedByMesh, LoginRefused, NotPermitted
-from derp.mesh.link import QUIET
+from derp.mesh.link import IDLE_TIMEOUT
 from derp.metrics import DropReason, Metrics
 from derp.net.address import Endpoint
 from derp.session.client import UPDATES_BEHIND
+from derp.wire.trains import Train
 from tests.memory_transport import CLIENT, memory_pair
 from tests.peers import (
     CLOSE,
@@ -31,7 +32,7 @@ from tests.peers import (
     frame,
 )
 from tests.relays import MESH_KEY, Relay
-from tests.workers.workers import SIBLING_KEY, Workers, workers
+from tests.workers.workers import WORKER_KEY, Workers, workers
 
 Clock = trio.testing.MockClock
 ELSEWHERE = b"\x55" * 32
@@ -100,11 +101,11 @@ async def test_no_worker_is_a_client_of_another(autojump_clock: Clock) -> None:
         await trio.sleep(100)
         fresh = Metrics()
         for relay in found.relays:
-            assert len(relay.state.sibling_watchers) == 1
-            assert len(relay.state.siblings) == 1
+            assert len(relay.state.presence.worker_watchers) == 1
+            assert len(relay.state.worker_links) == 1
             assert not relay.hub.members
-            assert not relay.state.watchers
-            assert len(relay.state.round_trips) == 0
+            assert not relay.state.presence.watchers
+            assert len(relay.state.timers.round_trips) == 0
             for name in ("accepts", "got_ping", "sent_pong", "unknown_frames", "tcp_rtt"):
                 assert getattr(relay.metrics, name) == getattr(fresh, name), name
             assert relay.metrics.mesh_update_batch_size.sum == 0
@@ -124,7 +125,7 @@ async def test_what_a_worker_is_told_is_not_counted(autojump_clock: Clock) -> No
 async def test_an_idle_link_lasts(autojump_clock: Clock) -> None:
     async with workers() as found:
         links = dict(found.links)
-        await trio.sleep(5 * QUIET)
+        await trio.sleep(5 * IDLE_TIMEOUT)
         assert found.links == links
         assert not found.ends
 
@@ -142,7 +143,7 @@ async def test_a_packet_that_comes_too_late_is_dropped_where_its_client_was(
 ) -> None:
     async with workers() as found:
         here = found.relays[0]
-        (peer,) = here.state.sibling_watchers
+        (peer,) = here.state.presence.worker_watchers
         link = found.links[1, 0]
         await link.send(frame(FORWARD, ELSEWHERE + ABSENT + b"one") * 3)
         await link.send(frame(FORWARD, ELSEWHERE + ABSENT + disco()))
@@ -189,7 +190,7 @@ class Outside:
     def __init__(self) -> None:
         self.packets = 0
 
-    def forward(self, run: memoryview, packets: int, *_: object, disco: bool) -> None:
+    def forward(self, train: Train, packets: int, *_: object) -> None:
         self.packets += packets
 
 
@@ -233,7 +234,9 @@ async def test_a_worker_that_stalls_keeps_nobody_waiting(autojump_clock: Clock) 
 # --- who is told
 
 
-async def test_who_was_sent_packets_hears_that_their_sender_has_gone(autojump_clock: Clock) -> None:
+async def test_receivers_are_told_that_a_sender_at_another_worker_has_left(
+    autojump_clock: Clock,
+) -> None:
     async with workers(3) as found:
         a, b, c = [await relay.login() for relay in found.relays]
         await settle()
@@ -245,7 +248,7 @@ async def test_who_was_sent_packets_hears_that_their_sender_has_gone(autojump_cl
         assert found.total("peer_gone_disconnected_frames") == 1
 
 
-async def test_who_begins_to_watch_is_told_of_all_workers_clients(autojump_clock: Clock) -> None:
+async def test_a_new_watcher_is_told_of_all_workers_clients(autojump_clock: Clock) -> None:
     async with workers(3) as found:
         clients = {}
         for number, relay in enumerate(found.relays):
@@ -260,7 +263,7 @@ async def test_who_begins_to_watch_is_told_of_all_workers_clients(autojump_clock
             await watcher.ping()
 
 
-async def test_a_watcher_is_told_who_comes_and_goes_at_all_workers(autojump_clock: Clock) -> None:
+async def test_a_watcher_is_told_of_joins_and_leaves_at_all_workers(autojump_clock: Clock) -> None:
     async with workers(3) as found:
         watcher, _ = await watching(found.relays[0], 1)
         for relay in found.relays:
@@ -341,7 +344,9 @@ async def test_a_worker_that_is_lost_takes_its_clients_along(autojump_clock: Clo
         assert await moved.receive_packet() == (a.key, b"again")
 
 
-async def test_who_is_back_when_it_is_told_has_not_gone(autojump_clock: Clock) -> None:
+async def test_a_client_that_is_back_before_the_watcher_reads_has_not_left(
+    autojump_clock: Clock,
+) -> None:
     async with workers() as found:
         here, lost = found.relays
         watcher, _ = await watching(here, 1)
@@ -367,7 +372,7 @@ async def test_who_is_back_when_it_is_told_has_not_gone(autojump_clock: Clock) -
         await watcher.ping()
 
 
-async def test_how_far_a_watcher_may_be_behind_grows_with_all_clients(
+async def test_the_bound_on_a_watchers_updates_grows_with_all_clients(
     autojump_clock: Clock,
 ) -> None:
     async with workers() as found:
@@ -376,7 +381,7 @@ async def test_how_far_a_watcher_may_be_behind_grows_with_all_clients(
         for _ in range(10):
             await there.login()
             await came(watcher)
-        (slow,) = here.state.watchers
+        (slow,) = here.state.presence.watchers
         watcher.end.peer.capacity = watcher.end.capacity = 0
         slow.send_control(b"more than fits")
         for number in range(UPDATES_BEHIND + 22):
@@ -418,7 +423,7 @@ async def test_a_client_is_closed_at_all_workers_once(autojump_clock: Clock) -> 
 # --- one key at several workers
 
 
-async def test_who_comes_back_at_another_worker_gets_its_packets_there(
+async def test_a_client_that_comes_back_at_another_worker_gets_its_packets_there(
     autojump_clock: Clock,
 ) -> None:
     """Its old connection is half open, and ends only later."""
@@ -484,7 +489,7 @@ async def test_a_late_frame_of_the_old_connection_is_made_good_by_the_new_ones_n
         assert await new.receive_packet() == (sender.key, b"packet")
 
 
-async def test_two_that_send_all_the_time_have_the_workers_talk_seldom(
+async def test_two_busy_connections_of_a_key_make_workers_talk_seldom(
     autojump_clock: Clock,
 ) -> None:
     async with workers() as found:
@@ -505,7 +510,7 @@ async def test_two_that_send_all_the_time_have_the_workers_talk_seldom(
         assert found.drops() == {}
 
 
-async def test_what_is_under_way_to_one_that_has_yielded_is_delivered(
+async def test_packets_under_way_to_a_passive_connection_are_delivered(
     autojump_clock: Clock,
 ) -> None:
     async with workers() as found:
@@ -554,7 +559,7 @@ async def test_a_lost_link_gives_the_key_back_until_it_is_made_again(
         assert await new.receive_packet() == (sender.key, b"two")
 
 
-async def test_who_came_while_there_was_no_link_had_the_key_last_all_the_same(
+async def test_a_login_while_there_was_no_link_is_the_latest_all_the_same(
     autojump_clock: Clock,
 ) -> None:
     """The worker that it came to did not know that another one had claimed it more than once."""
@@ -606,7 +611,7 @@ async def test_duplicates_at_one_worker_and_at_another(autojump_clock: Clock) ->
         await watcher.ping()
 
 
-async def test_a_watcher_is_not_told_of_a_connection_that_has_yielded(
+async def test_a_watcher_is_not_told_of_a_passive_connection(
     autojump_clock: Clock,
 ) -> None:
     """That another worker tells of it is news, after a link was lost, but not the newest."""
@@ -621,7 +626,7 @@ async def test_a_watcher_is_not_told_of_a_connection_that_has_yielded(
         await trio.sleep(2)
         found.down.clear()
         await trio.sleep(2)
-        assert here.hub.siblings.best.keys() == {old.key}
+        assert here.hub.other_workers.best.keys() == {old.key}
         await watcher.ping()
 
 
@@ -641,7 +646,7 @@ async def test_of_duplicates_at_one_worker_the_others_know_the_one_that_stays(
         assert told[stays.key] == where(FIRST)
 
 
-async def test_what_waits_for_a_worker_that_is_lost_is_dropped(autojump_clock: Clock) -> None:
+async def test_packets_queued_for_a_lost_worker_are_dropped(autojump_clock: Clock) -> None:
     async with workers() as found:
         a, b = [await relay.login() for relay in found.relays]
         await settle()
@@ -657,11 +662,11 @@ async def test_what_waits_for_a_worker_that_is_lost_is_dropped(autojump_clock: C
         assert found.drops() == {"gone_disconnected": 4}
 
 
-# --- who may be a sibling
+# --- who may be a worker peer
 
 
-@pytest.mark.parametrize("shown", [SIBLING_KEY, MESH_KEY, bytes(32)])
-async def test_nobody_becomes_a_sibling_by_a_public_port(
+@pytest.mark.parametrize("shown", [WORKER_KEY, MESH_KEY, bytes(32)])
+async def test_nobody_becomes_a_worker_by_a_public_port(
     autojump_clock: Clock, shown: bytes
 ) -> None:
     async with workers() as found:
@@ -669,12 +674,12 @@ async def test_nobody_becomes_a_sibling_by_a_public_port(
         client = await relay.login()
         peer = await relay.connect(key=relay.state.private_key).log_in(meshKey=shown.hex())
         await settle()
-        assert len(relay.state.sibling_watchers) == 1
+        assert len(relay.state.presence.worker_watchers) == 1
         assert len(relay.hub.members) == 2
         if shown == MESH_KEY:
             await peer.send(WATCH)
             await peer.ping()
-            assert not relay.state.watchers
+            assert not relay.state.presence.watchers
         else:
             await peer.send(CLOSE, client.key)
             assert isinstance(await relay.end_of(peer), NotPermitted)
@@ -685,17 +690,17 @@ def info(mesh_key: bytes | None) -> dict[str, str]:
     return {} if mesh_key is None else {"meshKey": mesh_key.hex()}
 
 
-@pytest.mark.parametrize("shown", [None, MESH_KEY, SIBLING_KEY[:-1] + b"x", bytes(32)])
-async def test_without_the_secret_nobody_gets_in_at_the_door(
+@pytest.mark.parametrize("shown", [None, MESH_KEY, WORKER_KEY[:-1] + b"x", bytes(32)])
+async def test_without_the_secret_nobody_becomes_a_worker_peer(
     autojump_clock: Clock, shown: bytes | None
 ) -> None:
     async with workers() as found:
         await knocks(found, shown, own_key=True)
 
 
-async def test_another_key_than_the_relays_does_not_get_in(autojump_clock: Clock) -> None:
+async def test_another_key_than_the_relays_is_refused(autojump_clock: Clock) -> None:
     async with workers() as found:
-        await knocks(found, SIBLING_KEY, own_key=False)
+        await knocks(found, WORKER_KEY, own_key=False)
 
 
 async def knocks(found: Workers, shown: bytes | None, *, own_key: bool) -> None:
@@ -710,12 +715,12 @@ async def knocks(found: Workers, shown: bytes | None, *, own_key: bool) -> None:
     (end,) = found.ends
     assert isinstance(end, LoginRefused)
     assert str(end) == "it is no worker of this relay"
-    assert len(state.sibling_watchers) == 1
+    assert len(state.presence.worker_watchers) == 1
 
 
-async def test_a_relay_of_one_worker_has_no_siblings(autojump_clock: Clock) -> None:
+async def test_a_relay_of_one_worker_lets_no_other_worker_in(autojump_clock: Clock) -> None:
     async with workers(1) as found:
-        found.relays[0].state.sibling_key = None
+        found.relays[0].state.worker_key = None
         await knocks_in_vain(found)
 
 
@@ -726,7 +731,7 @@ async def knocks_in_vain(found: Workers) -> None:
         nursery.start_soon(found._serve, state, there)
         peer = Peer(here, state.private_key)
         await peer.receive()
-        await peer.end.send(peer.client_info(state.public_key, **info(SIBLING_KEY)))
+        await peer.end.send(peer.client_info(state.public_key, **info(WORKER_KEY)))
         await peer.end.receive_all()
     assert isinstance(found.ends[0], LoginRefused)
 
@@ -735,7 +740,7 @@ async def test_it_is_the_secret_that_is_shown_and_not_the_mesh_key(autojump_cloc
     """Nor is either of them in what is logged or printed of a server."""
     async with workers() as found:
         text = repr(found.relays[0].state)
-        for secret in (SIBLING_KEY, MESH_KEY):
+        for secret in (WORKER_KEY, MESH_KEY):
             assert repr(secret) not in text
             assert secret.hex() not in json.dumps(text)
 

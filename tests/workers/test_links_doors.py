@@ -15,13 +15,12 @@ from derp.errors import ConnectionEnd, NoLink
 from derp.mesh.keeper import Keeper
 from derp.metrics import DropReason
 from derp.net.tcp import TCPTransport
-from derp.session import timers
 from derp.session.state import RelayState
 from derp.workers import links
 from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.relays import Relay
-from tests.workers.workers import SIBLING_KEY
+from tests.workers.workers import WORKER_KEY
 
 
 def make_door() -> tuple[socket.socket, bytes]:
@@ -48,16 +47,16 @@ class House:
 
     @contextlib.asynccontextmanager
     async def worker(
-        self, number: int, sibling_key: bytes = SIBLING_KEY
+        self, number: int, worker_key: bytes = WORKER_KEY
     ) -> AsyncIterator[tuple[Relay, list[Keeper]]]:
         async with trio.open_nursery() as nursery:
             state = RelayState(self.private, nursery, write_timeout=2.0)
-            state.be_worker(number, sibling_key)
-            nursery.start_soon(timers.run, state)
+            state.be_worker(number, worker_key)
+            nursery.start_soon(state.timers.run)
             nursery.start_soon(state.poller.run)
             async with trio.open_nursery() as connections:
                 door = self.doors[number]
-                connections.start_soon(links.answer, door, state, connections)
+                connections.start_soon(links.accept_workers, door, state, connections)
                 keepers = links.keepers(state, self.addresses, number)
                 for keeper in keepers:
                     connections.start_soon(keeper.run)
@@ -94,7 +93,7 @@ async def test_packets_between_workers(house: House) -> None:
         assert keeper.name == "worker 1"
         a, b = await here.login(), await there.login()
         await until(lambda: here.hub.known == there.hub.known == 2)
-        assert isinstance(keeper.link, links.SiblingLink)
+        assert isinstance(keeper.link, links.WorkerLink)
         assert isinstance(keeper.link.transport, TCPTransport)
         assert str(keeper.link.transport.remote) == "worker:1"
         await exchange(a, b)
@@ -129,7 +128,7 @@ async def test_a_stream_between_workers_arrives(house: House) -> None:
         assert here.metrics.packets_received == count
 
 
-async def test_who_dials_waits_at_the_door_of_a_worker_that_is_restarted(house: House) -> None:
+async def test_a_dialler_waits_while_a_worker_is_restarted(house: House) -> None:
     async with house.worker(0) as (here, (keeper,)):
         a = await here.login()
         async with house.worker(1) as (there, _):
@@ -143,7 +142,7 @@ async def test_who_dials_waits_at_the_door_of_a_worker_that_is_restarted(house: 
         assert keeper.trouble in {"", "closed"} or "reset" in keeper.trouble
 
 
-async def test_a_link_that_is_lost_is_told_unless_the_relay_stops(
+async def test_a_lost_link_is_logged_unless_the_relay_stops(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "derper")
@@ -172,12 +171,12 @@ async def test_another_secret_is_refused_on_either_side(
         await until(lambda: keeper.trouble != "")
         assert keeper.trouble.startswith("it refuses the login")
         await until(lambda: "refused who has knocked" in caplog.text)
-        assert not here.state.siblings
-        assert not there.state.siblings
+        assert not here.state.worker_links
+        assert not there.state.worker_links
         assert here.metrics.connection_ends["login_refused"] == 0
 
 
-async def test_another_users_process_is_not_let_in(
+async def test_another_users_process_is_refused(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = os.geteuid()
@@ -198,11 +197,11 @@ async def test_another_users_process_is_not_let_in(
             with trio.fail_after(PATIENCE):
                 await trio.lowlevel.wait_readable(knocking)
             assert knocking.recv(100).startswith(b"\x01")
-        assert not here.state.sibling_watchers
+        assert not here.state.presence.worker_watchers
 
 
 @pytest.mark.parametrize("said", [b"", b"\x02\0\0\0\x01x", b"GET / HTTP/1.1\r\n\r\n", bytes(500)])
-async def test_garbage_at_the_door_does_no_harm(house: House, said: bytes) -> None:
+async def test_garbage_on_the_workers_socket_does_no_harm(house: House, said: bytes) -> None:
     async with house.worker(0) as (here, _), house.worker(1) as (there, _):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
             knocking.connect(house.addresses[0])
@@ -214,7 +213,7 @@ async def test_garbage_at_the_door_does_no_harm(house: House, said: bytes) -> No
         assert not any(here.metrics.connection_ends.values())
 
 
-async def test_a_bug_ends_one_connection_only_and_loudly(
+async def test_a_bug_ends_one_connection_only_and_is_logged(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with house.worker(0):
@@ -223,34 +222,34 @@ async def test_a_bug_ends_one_connection_only_and_loudly(
             await trio.lowlevel.checkpoint()
             raise ZeroDivisionError
 
-        monkeypatch.setattr("derp.session.serve.serve_sibling", fail)
+        monkeypatch.setattr("derp.workers.links.serve_worker", fail)
         async with house.worker(1):
             await until(lambda: "a worker's connection was ended by a bug" in caplog.text)
 
 
-async def test_a_door_that_is_closed() -> None:
+async def test_a_workers_socket_that_is_closed() -> None:
     door, address = make_door()
     door.close()
     with pytest.raises(NoLink, match="its door is closed: connection refused"):
-        await links.knock(address, 1)
+        await links.dial_worker(address, 1)
 
 
-async def test_a_door_with_too_many_before_it() -> None:
+async def test_a_workers_socket_with_a_full_backlog() -> None:
     door, address = make_door()
     door.listen(0)
     waiting = []
     try:
-        transport, _ = await links.knock(address, 1)
+        transport, _ = await links.dial_worker(address, 1)
         waiting.append(transport)
         with pytest.raises(NoLink, match="its door is closed: resource temporarily unavailable"):
-            await links.knock(address, 1)
+            await links.dial_worker(address, 1)
     finally:
         for transport in waiting:
             transport.close()
         door.close()
 
 
-async def test_who_is_no_worker_behind_the_door_is_not_shown_the_secret(house: House) -> None:
+async def test_a_process_that_is_no_worker_is_not_shown_the_secret(house: House) -> None:
     async with house.worker(0) as (_, (keeper,)):
         house.doors[1].setblocking(False)
         await trio.lowlevel.wait_readable(house.doors[1])
@@ -265,11 +264,11 @@ async def test_who_is_no_worker_behind_the_door_is_not_shown_the_secret(house: H
 
 async def test_an_ended_connection_is_no_error(house: House) -> None:
     async with house.worker(0) as (here, (keeper,)), house.worker(1) as (there, _):
-        await until(lambda: keeper.link is not None and bool(there.state.siblings))
-        (peer,) = here.state.sibling_watchers
+        await until(lambda: keeper.link is not None and bool(there.state.worker_links))
+        (peer,) = here.state.presence.worker_watchers
         peer.end(ConnectionEnd("for the test"))
-        await until(lambda: not here.state.sibling_watchers)
-        await until(lambda: bool(here.state.sibling_watchers))
+        await until(lambda: not here.state.presence.worker_watchers)
+        await until(lambda: bool(here.state.presence.worker_watchers))
         a, b = await here.login(), await there.login()
         await until(lambda: here.hub.known == there.hub.known == 2)
         await exchange(b, a)

@@ -11,9 +11,10 @@ import attrs
 import pytest
 import trio.testing
 
+from certs.tasks.manager import Certificates
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.status import Status
 from derp.admission.checker import Checker
-from derp.certificates.served import Certificate, Status
-from derp.certificates.tasks import Certificates
 from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
@@ -205,7 +206,7 @@ class TestVarz:
 
 
 def status() -> Status:
-    certificate = Certificate(("derp.example",), cast("Any", None))
+    certificate = CertificateSpec(("derp.example",), cast("Any", None))
     return Status(certificate, None, failures=2, failed_at=5.0, failure="said no")
 
 
@@ -428,12 +429,12 @@ async def test_keys_that_another_worker_has_as_well_are_repeated(
         await relay.login(key=twice.private)
         link = cast("Any", object())
         for key in (once.key, twice.key, B):
-            relay.hub.add_sibling(key, link, claim)
+            relay.hub.add_claim(key, link, claim)
         assert (once.key in relay.hub.passive) is (claim == NEWER)
         found = take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS()))
         assert found.repeated == {once.key: 1, twice.key: 2}
         for key in (once.key, twice.key, B):
-            relay.hub.remove_sibling(key, link)
+            relay.hub.remove_claim(key, link)
 
 
 async def test_a_connection_at_each_of_two_workers_makes_one_key_of_two_connections(
@@ -443,15 +444,15 @@ async def test_a_connection_at_each_of_two_workers_makes_one_key_of_two_connecti
         client = await one.login()
         await other.login(key=client.private)
         link = cast("Any", object())
-        one.hub.add_sibling(client.key, link, NEWER)
-        other.hub.add_sibling(client.key, link, 1)
+        one.hub.add_claim(client.key, link, NEWER)
+        other.hub.add_claim(client.key, link, 1)
         snapshots = [
             take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS())) for relay in (one, other)
         ]
         gauges = merge(snapshots).gauges
         assert (gauges.dup_client_keys, gauges.dup_client_conns) == (1, 2)
         for relay in (one, other):
-            relay.hub.remove_sibling(client.key, link)
+            relay.hub.remove_claim(client.key, link)
 
 
 async def test_what_is_counted_costs_no_check(

@@ -53,7 +53,7 @@ def handover(index: int) -> Handover:
         workers=2,
         node_key=bytes(32),
         mesh_key=None,
-        sibling_key=bytes(32),
+        worker_key=bytes(32),
         main=(),
         plain=(),
         stun=(),

@@ -21,7 +21,7 @@ SETUP = Handover(
     workers=2,
     node_key=bytes(range(32)),
     mesh_key=bytes(range(1, 33)),
-    sibling_key=bytes(range(2, 34)),
+    worker_key=bytes(range(2, 34)),
     main=(5, 6),
     plain=(),
     stun=(7,),
@@ -38,7 +38,7 @@ def test_a_setup_goes_there_and_back() -> None:
         found = Handover.from_json(handover.to_json())
         assert found.to_json() == handover.to_json()
         assert found.descriptors == [5, 6, 7, 8]
-    for secret in (SETUP.node_key, SETUP.mesh_key, SETUP.sibling_key):
+    for secret in (SETUP.node_key, SETUP.mesh_key, SETUP.worker_key):
         assert repr(secret) not in repr(SETUP)
 
 

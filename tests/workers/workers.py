@@ -12,13 +12,12 @@ from derp.errors import ConnectionEnd, NoLink
 from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
-from derp.session import serve
 from derp.session.state import RelayState
-from derp.workers.links import FIRST, LONGEST, SiblingKeeper
+from derp.workers.links import FIRST, LONGEST, WorkerKeeper, serve_worker
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.relays import MESH_KEY, Relay, running
 
-SIBLING_KEY = bytes(range(50, 82))
+WORKER_KEY = bytes(range(50, 82))
 
 
 class Workers:
@@ -30,7 +29,7 @@ class Workers:
         self.ends: list[ConnectionEnd] = []
         self.down: set[tuple[int, int]] = set()
         """The pairs of which the first can't reach the second."""
-        self.keepers: dict[tuple[int, int], SiblingKeeper] = {}
+        self.keepers: dict[tuple[int, int], WorkerKeeper] = {}
         self._nursery = nursery
         self._capacity = capacity
 
@@ -42,7 +41,7 @@ class Workers:
                     self.keepers[number, other] = keeper
                     self._nursery.start_soon(keeper.run)
 
-    def _keeper(self, state: RelayState, number: int, other: int) -> SiblingKeeper:
+    def _keeper(self, state: RelayState, number: int, other: int) -> WorkerKeeper:
         async def connect() -> tuple[Transport, bytes]:
             await trio.lowlevel.checkpoint()
             if (number, other) in self.down:
@@ -54,11 +53,11 @@ class Workers:
             return here, b""
 
         backoff = Backoff(lambda: 0.0, first=FIRST, longest=LONGEST)
-        return SiblingKeeper(state, f"worker {other}", connect, backoff)
+        return WorkerKeeper(state, f"worker {other}", connect, backoff)
 
     async def _serve(self, state: RelayState, there: MemoryTransport) -> None:
         try:
-            await serve.serve_sibling(state, there)
+            await serve_worker(state, there)
         except ConnectionEnd as error:
             self.ends.append(error)
         finally:
@@ -89,7 +88,7 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
         state.private_key = private
         state.public_key = bytes(private.public_key)
         state.mesh_key = MESH_KEY
-        state.be_worker(number, SIBLING_KEY)
+        state.be_worker(number, WORKER_KEY)
         state.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
 
     async with contextlib.AsyncExitStack() as stack:
@@ -106,7 +105,7 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
                 assert relay.hub.check() == []
             nursery.cancel_scope.cancel()
         for relay in relays:
-            assert not relay.hub.siblings.best
+            assert not relay.hub.other_workers.best
             assert not relay.hub.passive
-            assert not relay.state.siblings
-            assert not relay.state.sibling_watchers
+            assert not relay.state.worker_links
+            assert not relay.state.presence.worker_watchers

@@ -1,5 +1,5 @@
 import errno
-from pathlib import Path
+import os
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -96,10 +96,14 @@ def test_a_key_that_cant_be_read_is_not_replaced(file, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", closed)
-        patch.setattr(Path, "read_bytes", lambda self: b"")
+        patch.setattr(account, "open_regular", closed)
         assert "the account key can't be read (Permission denied)" in complaint(file)
     assert file.read_bytes().startswith(b"-----BEGIN EC PRIVATE KEY-----")
+
+
+def test_a_pipe_is_not_waited_for(file):
+    os.mkfifo(file)
+    assert "the account key can't be read (Not a regular file)" in complaint(file)
 
 
 def test_a_key_that_cant_be_written(file, monkeypatch):

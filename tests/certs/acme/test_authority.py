@@ -92,7 +92,7 @@ def test_a_bundle_that_may_not_be_read(tmp_path, now, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "module", ["account", "authority", "challenge", "renewal", "schedule", "store"]
+    "module", ["account", "authority", "challenge", "ari", "schedule", "store"]
 )
 def test_what_does_not_import_the_library(module):
     heavy = "{'acme', 'josepy', 'requests'}"

@@ -13,8 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from certs.acme.authority import Authority
 from certs.acme.challenge import HTTP01, TLSALPN01
-from certs.acme.order import Request, certificate_file, obtain, renewal_info
-from certs.acme.store import locked, read_usable
+from certs.acme.order import Request, obtain, renewal_info
+from certs.acme.store import certificate_file, locked, read_usable
 from certs.errors import Failure, IssueError
 
 HOST = "relay.example"

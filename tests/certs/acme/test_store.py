@@ -111,6 +111,11 @@ def test_a_file_from_elsewhere_says_no_issuer(tmp_path, line):
     assert issued_by(file) is None
 
 
+def test_a_pipe_says_no_issuer_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / HOST)
+    assert issued_by(tmp_path / HOST) is None
+
+
 def test_what_is_not_usable(tmp_path, stored, now):
     file, pair = stored
     assert read_usable(tmp_path, (HOST, "192.0.2.1"), now) is None

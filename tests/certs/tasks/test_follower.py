@@ -1,4 +1,4 @@
-"""Certificates that another process keeps: served here, and looked at, and nothing more."""
+"""Certificates that another process renews: this one serves what is in the files."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -18,12 +18,15 @@ from certs.files import PairFiles, pair_files
 from certs.hostname import IPAddress
 from certs.manual import load as load_manual
 from certs.metacert import make_metacert
-from derp.certificates import watch
-from derp.certificates.following import WISHES, Following, load
-from derp.certificates.plan import OnDemand, Plan
-from derp.certificates.served import ByACME, Certificate
-from derp.certificates.tasks import MAX_ON_DEMAND
+from certs.tasks import watch
+from certs.tasks.load import load_followed
+from certs.tasks.manager import Certificates
+from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
+from certs.tasks.report import FOLLOWS
+from certs.tasks.requests import MAX_ON_DEMAND, MAX_WAITING, Ask, ForwardedRequests, Requests
+from certs.tasks.status import Status
 from derp.net.address import Endpoint
+from derp.service.tls import make_contexts
 from derp.wire.clienthello import ClientHello
 
 NOW = datetime.now(UTC)
@@ -34,12 +37,12 @@ SEVEN, EIGHT = ip_address("127.0.0.7"), ip_address("127.0.0.8")
 
 
 def self_signed(certdir: Path) -> Plan:
-    return Plan((Certificate(("192.0.2.7",), pair_files(certdir, "192.0.2.7")),))
+    return Plan((CertificateSpec(("192.0.2.7",), pair_files(certdir, "192.0.2.7")),))
 
 
 def by_acme(certdir: Path) -> Plan:
     file = certificate_file(certdir, "relay.example")
-    return Plan((Certificate(("relay.example",), PairFiles(file, file), ACME),))
+    return Plan((CertificateSpec(("relay.example",), PairFiles(file, file), ACME),))
 
 
 def on_demand(certdir: Path) -> Plan:
@@ -55,13 +58,26 @@ class Other:
         self.may_answer = trio.Event()
         self.may_answer.set()
 
-    async def want(self, address: IPAddress) -> bool:
+    async def ask(self, address: IPAddress) -> bool:
         self.asked.append(address)
         await self.may_answer.wait()
         return self.says
 
-    def follow(self, plan: Plan, addresses: Iterable[IPAddress] = ()) -> Following:
-        return Following(plan, load(plan, addresses, NOW), METACERT, self.want)
+    def follow(self, plan: Plan, addresses: Iterable[IPAddress] = ()) -> "Follower":
+        return Follower(plan, load_followed(plan, addresses, NOW), self.ask)
+
+
+class Follower:
+    """A process that serves what is in the files."""
+
+    def __init__(self, plan: Plan, statuses: list[Status], ask: Ask) -> None:
+        self.requests = Requests(plan.on_demand, statuses)
+        self.forwarded = ForwardedRequests(self.requests, ask)
+        contexts = make_contexts(plan, self.forwarded.add)
+        self.engine = contexts.engine
+        self.certificates = Certificates(statuses, contexts, self.requests, METACERT, FOLLOWS)
+        self.statuses = self.certificates.statuses
+        self.wake = self.certificates.wake
 
 
 @pytest.fixture(autouse=True)
@@ -89,15 +105,15 @@ def put(tmp_path: Path) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def run(nursery: trio.Nursery, threads_take_no_time: None) -> Callable[[Following], None]:
-    def run(following: Following) -> None:
-        nursery.start_soon(following.run, lambda _pair: None)
-        nursery.start_soon(following.pass_wishes_on)
+def run(nursery: trio.Nursery, threads_take_no_time: None) -> Callable[[Follower], None]:
+    def run(following: Follower) -> None:
+        nursery.start_soon(following.certificates.follow)
+        nursery.start_soon(following.forwarded.forward)
 
     return run
 
 
-def answers(following: Following, address: str = "127.0.0.7") -> bool:
+def answers(following: Follower, address: str = "127.0.0.7") -> bool:
     """Whether a client that comes to an address is served; to be served, it is asked for."""
     choose = following.engine.choose
     if choose is None:
@@ -105,13 +121,13 @@ def answers(following: Following, address: str = "127.0.0.7") -> bool:
     return not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
 
 
 @pytest.mark.parametrize("plan", [self_signed, by_acme, on_demand])
 async def test_nothing_is_made(
-    tmp_path: Path, other: Other, plan: Callable[[Path], Plan], run: Callable[[Following], None]
+    tmp_path: Path, other: Other, plan: Callable[[Path], Plan], run: Callable[[Follower], None]
 ) -> None:
     following = other.follow(plan(tmp_path))
     run(following)
@@ -130,11 +146,11 @@ async def test_what_is_there_is_served(
     assert answers(other.follow(plan))
 
 
-async def test_one_that_has_expired_is_neither_replaced_nor_told(
+async def test_an_expired_pair_is_neither_replaced_nor_logged(
     tmp_path: Path,
     other: Other,
     caplog: pytest.LogCaptureFixture,
-    run: Callable[[Following], None],
+    run: Callable[[Follower], None],
 ) -> None:
     plan = self_signed(tmp_path)
     load_manual(plan.certificates[0].files, "192.0.2.7", NOW - timedelta(days=400))
@@ -145,18 +161,18 @@ async def test_one_that_has_expired_is_neither_replaced_nor_told(
     await trio.testing.wait_all_tasks_blocked()
     assert answers(following)
     assert await key.read_bytes() == before
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 @pytest.mark.parametrize("operators", [True, False])
-async def test_damaged_files_end_no_start_and_are_told(
+async def test_damaged_files_end_no_start_and_are_logged(
     tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture, *, operators: bool
 ) -> None:
     plan = self_signed(tmp_path)
     plan = Plan((attrs.evolve(plan.certificates[0], is_operators=operators),))
     plan.certificates[0].files.certificate.write_text("damaged")
     assert not answers(other.follow(plan))
-    assert told(caplog) == ["this process has no certificate to serve"]
+    assert logged(caplog) == ["this process has no certificate to serve"]
 
 
 async def test_what_openssl_does_not_take_ends_no_start(
@@ -164,20 +180,20 @@ async def test_what_openssl_does_not_take_ends_no_start(
 ) -> None:
     plan = self_signed(tmp_path)
     load_manual(plan.certificates[0].files, "192.0.2.7", NOW)
-    damaged = load(plan, (), NOW)
+    damaged = load_followed(plan, (), NOW)
     assert damaged[0].pair is not None
     damaged[0].pair = attrs.evolve(damaged[0].pair, key_pem=b"")
-    assert not answers(Following(plan, damaged, METACERT, other.want))
-    assert told(caplog) == ["this process has no certificate to serve"]
+    assert not answers(Follower(plan, damaged, other.ask))
+    assert logged(caplog) == ["this process has no certificate to serve"]
 
 
-async def test_woken_it_serves_what_is_new_and_leaves_it_to_the_other_to_tell(
+async def test_woken_it_serves_what_is_new_and_logs_nothing(
     autojump_clock: trio.testing.MockClock,
     tmp_path: Path,
     other: Other,
     put: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
-    run: Callable[[Following], None],
+    run: Callable[[Follower], None],
 ) -> None:
     following = other.follow(by_acme(tmp_path))
     run(following)
@@ -189,10 +205,10 @@ async def test_woken_it_serves_what_is_new_and_leaves_it_to_the_other_to_tell(
     assert following.statuses[0].replaced == 1
     following.wake()
     following.statuses[0].certificate.files.key.write_text("damaged")
-    await trio.sleep(3 * watch.LOOK_EVERY)
+    await trio.sleep(3 * watch.CHECK_EVERY)
     assert following.statuses[0].failures
     assert answers(following)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
@@ -201,7 +217,7 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     other: Other,
     put: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
-    run: Callable[[Following], None],
+    run: Callable[[Follower], None],
 ) -> None:
     following = other.follow(on_demand(tmp_path))
     other.may_answer = trio.Event()
@@ -218,11 +234,11 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     following.wake()
     await trio.sleep(1)
     assert answers(following)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
-    tmp_path: Path, other: Other, run: Callable[[Following], None]
+    tmp_path: Path, other: Other, run: Callable[[Follower], None]
 ) -> None:
     following = other.follow(on_demand(tmp_path))
     run(following)
@@ -235,13 +251,14 @@ async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
 
 
 async def test_those_that_another_worker_has_asked_for_are_followed(
-    tmp_path: Path, other: Other, put: Callable[[str], None], run: Callable[[Following], None]
+    tmp_path: Path, other: Other, put: Callable[[str], None], run: Callable[[Follower], None]
 ) -> None:
     put("127.0.0.7")
     following = other.follow(on_demand(tmp_path), [SEVEN, EIGHT])
     assert answers(following)
     run(following)
-    following.follow([SEVEN, EIGHT, ip_address("127.0.0.9")])
+    for address in (SEVEN, EIGHT, ip_address("127.0.0.9")):
+        following.requests.add(address)
     await trio.testing.wait_all_tasks_blocked()
     assert [status.certificate.names[0] for status in following.statuses] == [
         *("127.0.0.7", "127.0.0.8", "127.0.0.9")
@@ -251,7 +268,7 @@ async def test_those_that_another_worker_has_asked_for_are_followed(
 
 
 async def test_an_address_that_no_authority_certifies_is_not_passed_on(
-    tmp_path: Path, other: Other, run: Callable[[Following], None]
+    tmp_path: Path, other: Other, run: Callable[[Follower], None]
 ) -> None:
     plan = Plan((), OnDemand(tmp_path, ACME, (), public_only=True))
     following = other.follow(plan)
@@ -262,7 +279,7 @@ async def test_an_address_that_no_authority_certifies_is_not_passed_on(
 
 
 async def test_a_network_of_addresses_makes_neither_side_wait(
-    tmp_path: Path, other: Other, run: Callable[[Following], None]
+    tmp_path: Path, other: Other, run: Callable[[Follower], None]
 ) -> None:
     following = other.follow(on_demand(tmp_path))
     network = ip_address("2001:db8::1")
@@ -270,10 +287,10 @@ async def test_a_network_of_addresses_makes_neither_side_wait(
         assert not answers(following, str(network + number))
     run(following)
     await trio.testing.wait_all_tasks_blocked()
-    assert len(other.asked) == WISHES
+    assert len(other.asked) == MAX_WAITING
     for _ in range(MAX_ON_DEMAND):
         for number in range(MAX_ON_DEMAND + 20):
             answers(following, str(network + number))
         await trio.testing.wait_all_tasks_blocked()
-    assert len(other.asked) <= MAX_ON_DEMAND + WISHES
-    assert len(following.addresses) == MAX_ON_DEMAND
+    assert len(other.asked) <= MAX_ON_DEMAND + MAX_WAITING
+    assert len(following.requests.addresses) == MAX_ON_DEMAND

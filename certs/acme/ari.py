@@ -1,4 +1,4 @@
-"""ACME renewal information (RFC 9773): when the authority would like a certificate renewed."""
+"""ACME Renewal Information (RFC 9773): when the authority suggests to renew a certificate."""
 
 import base64
 from datetime import datetime
@@ -8,31 +8,25 @@ import attrs
 from cryptography import x509
 
 ASK_AGAIN: Final = 6 * 3600.0
-"""Seconds, where the authority does not say when (RFC 9773, 4.3.3)."""
+"""Seconds until the next request, without a Retry-After (RFC 9773, 4.3.3)."""
 _SOONEST: Final = 60.0
 _LATEST: Final = 86400.0
 
 
 @attrs.frozen
 class RenewalInfo:
-    """What the authority suggests. Times are timezone-aware."""
+    """The suggestion of the authority. Times are timezone-aware."""
 
-    start: datetime
-    end: datetime
-    """The window in which to renew; it may have passed, as for a certificate to be revoked."""
+    window: tuple[datetime, datetime]
+    """Start and end of the time in which to renew; may be in the past, as before a revocation."""
     ask_again_in: float
-    """Seconds until it should be asked for again, from a minute to a day."""
-
-    @property
-    def window(self) -> tuple[datetime, datetime]:
-        """For `renew_at`."""
-        return self.start, self.end
+    """Seconds until the next request, from a minute to a day."""
 
 
 def certificate_id(leaf_der: bytes) -> str | None:
-    """Return how renewal information calls a certificate; None for one it has no name for.
+    """Return the identifier of a certificate for renewal information; None if it can have none.
 
-    That is base64url(key identifier of the authority) "." base64url(serial number as in DER),
+    It is base64url(key identifier of the authority) "." base64url(serial number as in DER),
     without padding (RFC 9773, 4.1).
     """
     leaf = x509.load_der_x509_certificate(leaf_der)
@@ -61,11 +55,7 @@ def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
     if end < start:
         raise ValueError("the window ends before it starts")
     wait = ASK_AGAIN if retry_after is None else retry_after
-    return RenewalInfo(
-        start=start,
-        end=end,
-        ask_again_in=min(max(wait, _SOONEST), _LATEST),
-    )
+    return RenewalInfo((start, end), ask_again_in=min(max(wait, _SOONEST), _LATEST))
 
 
 def _timestamp(text: str) -> datetime:

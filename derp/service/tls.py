@@ -1,32 +1,36 @@
-"""The listeners' side of certificates: which context answers which ClientHello.
+"""Which TLS context answers which ClientHello.
 
-Most relays have one certificate, and TLSEngine's one context serves everybody. It takes a look at
-the ClientHello only while an ACME challenge is under way (RFC 8737), and where the server has
-certificates for IP addresses: a client that connects to an address names none, and gets the
-certificate for the address that its connection arrived at, as from Go's ipCertManager.
+With one certificate, TLSEngine's one context serves every client. The ClientHello is read only
+while an ACME challenge is pending (RFC 8737), and where the server has certificates for IP
+addresses: a client that connects to an address sends no server name, and gets the certificate for
+the address that its connection arrived at, as from Go's ipCertManager.
 """
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from certs.acme.challenge import ALPN_OFFER, HTTP01, Challenge
 from certs.context import make_waiting_context
 from certs.hostname import IPAddress, parse_ip
+from certs.tasks.manager import Certificates
+from certs.tasks.plan import Plan
+from certs.tasks.requests import Requests
+from certs.tasks.status import Status
 from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 OnDemand = Callable[[IPAddress], bool]
-"""Asks for a certificate for one of the server's addresses; False where none is to be had."""
+"""Requests a certificate for one of the server's addresses; returns whether one may come."""
 
 
 class ByAddress:
     """The contexts of a server that has certificates for its IP addresses."""
 
-    def __init__(self, named: Iterable[IPAddress], on_demand: OnDemand) -> None:
+    def __init__(self, named: Iterable[IPAddress], request: OnDemand) -> None:
         self.contexts: dict[IPAddress, ssl.SSLContext] = {}
         self._named = tuple(named)
-        self._on_demand = on_demand
+        self._request = request
         self._foreign = make_waiting_context(
             "the client asked for an IP address that is not this server's",
             ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME,
@@ -38,7 +42,7 @@ class ByAddress:
         )
 
     def choose(self, asked: IPAddress | None, local: IPAddress) -> ssl.SSLContext:
-        """Return what answers a client that asks for the address `asked`, or for no name at all.
+        """Return the context for a client that asks for the address `asked`, or for no name.
 
         `local` is the address that its connection arrived at.
         """
@@ -48,9 +52,7 @@ class ByAddress:
         context = self.contexts.get(address)
         if context is not None:
             return context
-        if address in self._named:
-            return self._awaited
-        if self._on_demand(address):
+        if address in self._named or self._request(address):
             return self._awaited
         if self._named:
             # Behind NAT, where connections arrive at a private address.
@@ -58,8 +60,8 @@ class ByAddress:
         return self._impossible
 
 
-class Contexts:
-    """All contexts of a server; sees to what `engine` serves."""
+class ServerContexts:
+    """All contexts of a server; sets those that `engine` serves."""
 
     def __init__(self, engine: TLSEngine, by_address: ByAddress | None = None) -> None:
         self.engine = engine
@@ -67,10 +69,10 @@ class Contexts:
         """Bodies of the answers to HTTP-01 challenges, by their tokens."""
         self._by_address = by_address
         self._tls_challenges: dict[str, ssl.SSLContext] = {}
-        self._look_at_hellos()
+        self._update_engine()
 
     def install(self, names: Iterable[str], context: ssl.SSLContext) -> None:
-        """Serve `context` to those who connect from now on and ask for one of `names`."""
+        """Serve `context` on new connections that ask for one of `names`."""
         for name in names:
             address = parse_ip(name)
             if address is None or self._by_address is None:
@@ -79,22 +81,23 @@ class Contexts:
                 self._by_address.contexts[address] = context
 
     def show(self, challenge: Challenge, context: ssl.SSLContext | None) -> None:
-        """Answer `challenge` until it is hidden; with `context` if it is TLS-ALPN-01."""
+        """Answer `challenge` until `hide`; `context` answers TLS-ALPN-01."""
         if isinstance(challenge, HTTP01):
             self.http_challenges[challenge.token] = challenge.body
         elif context is not None:
             self._tls_challenges[challenge.server_name.lower()] = context
-            self._look_at_hellos()
+            self._update_engine()
 
     def hide(self, challenge: Challenge) -> None:
-        """Answer `challenge` no longer."""
+        """Stop answering `challenge`."""
         if isinstance(challenge, HTTP01):
             self.http_challenges.pop(challenge.token, None)
         else:
             self._tls_challenges.pop(challenge.server_name.lower(), None)
-            self._look_at_hellos()
+            self._update_engine()
 
-    def _look_at_hellos(self) -> None:
+    def _update_engine(self) -> None:
+        """Set `engine.choose`: it reads ClientHellos only where the context depends on them."""
         needed = bool(self._tls_challenges) or self._by_address is not None
         self.engine.choose = self._choose if needed else None
 
@@ -105,10 +108,35 @@ class Contexts:
             if challenge is not None:
                 return challenge
         asked = None if name is None else parse_ip(name)
-        here = parse_ip(local.host)
+        arrived_at = parse_ip(local.host)
         by_address = self._by_address
         asks_for_dns_name = name is not None and asked is None
-        # Whoever does not even speak TLS is no reason to have a certificate.
-        if by_address is None or here is None or asks_for_dns_name or hello is UNREADABLE:
+        # A client that does not even speak TLS requests no certificate.
+        if by_address is None or arrived_at is None or asks_for_dns_name or hello is UNREADABLE:
             return self.engine.context
-        return by_address.choose(asked, here)
+        return by_address.choose(asked, arrived_at)
+
+
+def make_certificates(
+    plan: Plan, statuses: Sequence[Status], metacert_der: bytes
+) -> Certificates[ServerContexts]:
+    """Serve what `load` has found, in the process that renews. Blocks. Raises CertificateError."""
+    requests = Requests(plan.on_demand, statuses)
+    return Certificates(statuses, make_contexts(plan, requests.add), requests, metacert_der)
+
+
+def make_contexts(plan: Plan, request: OnDemand) -> ServerContexts:
+    """Return the contexts of a server with this plan; `request` is asked where it is on demand."""
+    by_address = None if plan.on_demand is None else ByAddress(plan.on_demand.named, request)
+    return ServerContexts(TLSEngine(_default(plan)), by_address)
+
+
+def _default(plan: Plan) -> ssl.SSLContext:
+    """Return the context for clients that ask for no address, until there is a certificate."""
+    for certificate in plan.certificates:
+        if plan.on_demand is None or parse_ip(certificate.names[0]) is None:
+            return make_waiting_context(f"there is no certificate for {certificate.text} yet")
+    return make_waiting_context(
+        "the client asked for a name, and this server has certificates for addresses only",
+        ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME,
+    )

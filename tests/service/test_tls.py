@@ -7,9 +7,9 @@ import pytest
 
 from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.hostname import IPAddress
-from derp.certificates.contexts import ByAddress, Contexts
 from derp.net.address import Endpoint
 from derp.net.tls import Choose, TLSEngine
+from derp.service.tls import ByAddress, ServerContexts
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 HOST, ONE, TWO, ALPN = "host", "one", "two", "alpn"
@@ -22,18 +22,18 @@ class Engine:
 
 
 class Server:
-    def __init__(self, *, named: tuple[str, ...] | None = None, can_be_had: bool = True) -> None:
+    def __init__(self, *, named: tuple[str, ...] | None = None, is_possible: bool = True) -> None:
         self.engine = Engine()
         self.asked: list[IPAddress] = []
-        self.can_be_had = can_be_had
+        self.is_possible = is_possible
         self.by_address = None
         if named is not None:
             self.by_address = ByAddress(map(ip_address, named), self._ask)
-        self.contexts = Contexts(cast("TLSEngine", self.engine), self.by_address)
+        self.contexts = ServerContexts(cast("TLSEngine", self.engine), self.by_address)
 
     def _ask(self, address: IPAddress) -> bool:
         self.asked.append(address)
-        return self.can_be_had
+        return self.is_possible
 
     def install(self, *names: str, context: str) -> None:
         self.contexts.install(names, context)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ class Server:
         return challenge
 
 
-def test_usually_nobody_looks_at_the_hello() -> None:
+def test_usually_the_client_hello_is_not_read() -> None:
     assert Server().engine.choose is None
 
 
@@ -62,14 +62,14 @@ def test_a_new_certificate_is_served() -> None:
     assert server.answer("relay.example") == ONE
 
 
-def test_that_of_an_address_in_the_manual_mode_too() -> None:
+def test_a_new_certificate_for_an_address_is_served_in_manual_mode() -> None:
     server = Server()
     server.install("192.0.2.7", context=ONE)
     assert server.answer(None) == ONE
 
 
 @pytest.mark.parametrize("name", ["relay.example", "RELAY.example", "relay.example."])
-def test_a_challenge_is_answered_to_who_offers_nothing_else(name: str) -> None:
+def test_a_challenge_is_answered_where_acme_tls_is_the_only_protocol_offered(name: str) -> None:
     server = Server()
     challenge = server.show("Relay.Example")
     assert server.answer(name, b"acme-tls/1") == ALPN
@@ -101,7 +101,7 @@ def test_an_http_challenge() -> None:
     assert server.contexts.http_challenges == {}
 
 
-def test_who_connects_to_an_address_gets_the_certificate_for_it() -> None:
+def test_a_client_that_connects_to_an_address_gets_its_certificate() -> None:
     server = Server(named=())
     server.install("192.0.2.7", "2001:db8::7", context=ONE)
     server.install("192.0.2.8", context=TWO)
@@ -120,7 +120,7 @@ def test_an_address_without_one_is_asked_for_and_refused_meanwhile() -> None:
     assert server.asked == [ip_address("192.0.2.7")]
 
 
-def test_who_speaks_no_tls_has_nothing_asked_for() -> None:
+def test_a_client_that_speaks_no_tls_requests_nothing() -> None:
     server = Server(named=())
     assert server.engine.choose is not None
     assert server.engine.choose(UNREADABLE, Endpoint("192.0.2.7", 443)) == HOST
@@ -134,12 +134,12 @@ def test_only_an_address_that_is_the_connection_s_own_is_asked_for() -> None:
 
 
 def test_an_address_that_no_authority_certifies_says_so() -> None:
-    server = Server(named=(), can_be_had=False)
+    server = Server(named=(), is_possible=False)
     assert "name the public ones with -acme-ip-addresses" in server.refusal(None, at="10.0.0.5")
 
 
 def test_behind_nat_the_named_addresses_answer() -> None:
-    server = Server(named=("192.0.2.7", "2001:db8::7"), can_be_had=False)
+    server = Server(named=("192.0.2.7", "2001:db8::7"), is_possible=False)
     assert server.refusal(None, at="10.0.0.5") == "there is no certificate for that address yet"
     server.install("192.0.2.7", "2001:db8::7", context=ONE)
     for name in (None, "192.0.2.7", "2001:db8::7", "10.0.0.5"):

@@ -11,9 +11,10 @@ import trio.testing
 
 from certs import manual
 from certs.pair import Pair
-from derp.certificates import selfsigned
-from derp.certificates.clock import wall_clock
-from derp.certificates.served import Certificate, Status
+from certs.tasks import expiry
+from certs.tasks.clock import wall_clock
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.status import Status
 
 Clock = trio.testing.MockClock
 ADDRESS = ip_address("192.0.2.7")
@@ -25,7 +26,7 @@ CHECK_EVERY = 6 * 3600.0
 class Kept:
     """The task, with a watch that finds at once what was written."""
 
-    def __init__(self, certificate: Certificate, nursery: trio.Nursery, time: object) -> None:
+    def __init__(self, certificate: CertificateSpec, nursery: trio.Nursery, time: object) -> None:
         self.time = time(wall_clock())  # type: ignore[operator]
         self.certificate = certificate
         pair = manual.load(certificate.files, "192.0.2.7", self.time())
@@ -35,7 +36,7 @@ class Kept:
         look, looks = trio.open_memory_channel[None](1)
         nursery.start_soon(self._watch, looks)
         nursery.start_soon(
-            selfsigned.keep, ADDRESS, self.status, look, self.announced.append, self.time
+            expiry.keep, ADDRESS, self.status, look, self.announced.append, self.time
         )
 
     async def _watch(self, looks: trio.MemoryReceiveChannel[None]) -> None:
@@ -48,12 +49,12 @@ class Kept:
 async def kept(
     autojump_clock: Clock,
     nursery: trio.Nursery,
-    certificate: Certificate,
+    certificate: CertificateSpec,
     make_time: type,
     threads_take_no_time: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Kept:
-    monkeypatch.setattr(selfsigned, "CHECK_EVERY", CHECK_EVERY)
+    monkeypatch.setattr(expiry, "CHECK_EVERY", CHECK_EVERY)
     return Kept(certificate, nursery, make_time)
 
 
@@ -133,7 +134,7 @@ async def test_one_of_the_operators_is_left_alone(
     assert caplog.records == []
 
 
-async def test_a_directory_that_takes_nothing_is_told_and_tried_again(
+async def test_a_full_directory_is_logged_and_tried_again(
     autojump_clock: Clock,
     kept: Kept,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,5 +151,5 @@ async def test_a_directory_that_takes_nothing_is_told_and_tried_again(
     assert 40 < kept.status.failures < 50
     assert "No space left on device" in kept.status.failure
     monkeypatch.setattr(Path, "replace", replace)
-    await trio.sleep(selfsigned.RETRY_EVERY + CHECK_EVERY)
+    await trio.sleep(expiry.RETRY_EVERY + CHECK_EVERY)
     assert len(kept.announced) == 1

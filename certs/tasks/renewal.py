@@ -1,9 +1,9 @@
-"""One certificate, kept current by ACME: ordered when there is none, and before it ends.
+"""Renews one certificate by ACME: orders it when there is none, and before it expires.
 
-When it is due is for certs.acme.schedule to say, from what the authority suggests (RFC 9773) or
-from the certificate's life. The wall clock may be set at any time, so that no wait is longer than
-CHECK_EVERY; then the question is asked anew. A failure is waited out by Trio's clock, which
-nobody sets. SIGHUP ends every wait of ours, but not one that the authority has asked for.
+`certs.acme.schedule` computes when it is due, from what the authority suggests (RFC 9773) or from
+the certificate's life. The wall clock may be set at any time, so the time is compared again every
+CHECK_EVERY seconds at least. Waits after failures go by Trio's clock, which nobody sets. SIGHUP
+ends every wait, except one that the authority has asked for (Retry-After).
 """
 
 import contextlib
@@ -17,42 +17,40 @@ from urllib.parse import urlsplit
 
 import trio
 
+from certs.acme.ari import ASK_AGAIN, RenewalInfo
 from certs.acme.challenge import Challenge, Kind
-from certs.acme.order import RenewalInfo, Request, obtain, renewal_info
+from certs.acme.order import Request, obtain, renewal_info
 from certs.acme.schedule import renew_at, wait_after, wait_asked_for
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
-from derp import log
-from derp.certificates.clock import WallClock, wall_clock
-from derp.certificates.listeners import Listeners
-from derp.certificates.served import ByACME, Status
+from certs.tasks.clock import WallClock, wall_clock, woken_within
+from certs.tasks.plan import ByACME
+from certs.tasks.presenter import Presenter
+from certs.tasks.report import logger
+from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 60.0
-"""Seconds between looks at the clock."""
+"""Most seconds between two comparisons with the time of day."""
 ORDER_TIMEOUT: Final = 240.0
 """Seconds for an order, from its first request to the certificate."""
 IN_FORCE_TIMEOUT: Final = 60.0
-"""Seconds within which a certificate that was had must be served."""
-ASK_AGAIN: Final = 6 * 3600.0
-"""Seconds until an authority that had nothing to say is asked once more when to renew."""
+"""Seconds within which a new certificate must be served."""
 ASK_AGAIN_AFTER_FAILURE: Final = 3600.0
-"""Seconds until one that could not be asked is."""
+"""Seconds until an authority that could not be asked is asked again."""
 BETWEEN_ORDERS: Final = 3600.0
-"""Seconds from one certificate to the next order at least, whatever an authority suggests."""
-
-logger = log.get("certificates")
+"""Least seconds from one certificate to the next order, whatever the authority suggests."""
 
 
 class Renewal:
-    """The task that keeps one certificate current."""
+    """The task that renews one certificate."""
 
     def __init__(
         self,
         acme: ByACME,
         status: Status,
-        listeners: Listeners,
-        look: trio.MemorySendChannel[None],
+        presenter: Presenter,
+        check_now: trio.MemorySendChannel[None],
         now: WallClock = wall_clock,
     ) -> None:
         certificate = status.certificate
@@ -61,37 +59,37 @@ class Renewal:
         self._authority = urlsplit(acme.authority.directory).hostname
         self._challenges = deque(acme.challenges)
         self._status = status
-        self._listeners = listeners
-        self._look = look
+        self._presenter = presenter
+        self._check_now = check_now
         self._now = now
         self._failures = 0
         self._next_try = 0.0
-        self._not_before = 0.0
+        self._retry_not_before = 0.0
         self._is_busy = False
-        # What concerns the pair in force: when to ask about it, what was said, and our own place
-        # in the window that the authority suggests.
+        # For the pair in force: when to ask the authority about it, what the authority said, and
+        # where in the suggested window to renew, in [0, 1).
         self._pair: Pair | None = None
-        self._from_elsewhere = False
+        self._other_authority = False
         self._ask_at = 0.0
         self._suggested: RenewalInfo | None = None
-        self._place = random.random()  # noqa: S311 -- only spreads load
+        self._position = random.random()  # noqa: S311 -- only spreads load
 
     async def run(self, wake: trio.MemoryReceiveChannel[None]) -> NoReturn:
-        """Order whenever it is due; `wake` says to look, ask and try at once."""
-        # Only at the start: or else two relays with one -certdir and different authorities would
-        # replace each other's for ever.
+        """Order whenever a certificate is due; `wake` ends a wait."""
+        # Only at the start, so that two relays with one -certdir and different authorities don't
+        # replace each other's certificate for ever.
         self._pair = self._status.pair
         if self._pair is not None:
-            self._from_elsewhere = await trio.to_thread.run_sync(
-                self._is_from_elsewhere, abandon_on_cancel=True
+            self._other_authority = await trio.to_thread.run_sync(
+                self._is_by_other_authority, abandon_on_cancel=True
             )
         while True:
-            await self._take_note_of_pair()
+            await self._refresh_pair()
             if self._status.pair is not self._pair:
-                # Another one came while the authority was asked about this one.
+                # A new pair came into force while the authority was asked about the old one.
                 continue
             now = trio.current_time()
-            next_try = max(self._next_try, self._not_before)
+            next_try = max(self._next_try, self._retry_not_before)
             if not self._is_due():
                 until = self._ask_at
             elif now < next_try:
@@ -99,55 +97,52 @@ class Renewal:
             else:
                 await self._try()
                 continue
-            with trio.move_on_after(min(CHECK_EVERY, max(until - now, 0.0))):
-                await wake.receive()
-                # What the authority itself wants to be waited for stays.
+            if await woken_within(min(CHECK_EVERY, max(until - now, 0.0)), wake):
+                # `_retry_not_before`, from the authority's Retry-After, stays.
                 self._ask_at = self._next_try = trio.current_time()
 
     def _is_due(self) -> bool:
         pair = self._pair
-        if pair is None or self._from_elsewhere:
+        if pair is None or self._other_authority:
             return True
         window = None if self._suggested is None else self._suggested.window
-        return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._place)
+        return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
 
-    async def _take_note_of_pair(self) -> None:
-        """Ask the authority about the pair in force, where that is not known or too old."""
+    async def _refresh_pair(self) -> None:
+        """Ask for renewal information on the pair in force, where there is none or it is old."""
         now = trio.current_time()
         pair = self._status.pair
         if pair is not self._pair:
-            # A new one, be it from this task or from another process.
+            # A new pair, from this task or from another process.
             self._pair = pair
-            self._from_elsewhere = False
+            self._other_authority = False
             self._suggested = None
-            self._place = random.random()  # noqa: S311 -- only spreads load
+            self._position = random.random()  # noqa: S311 -- only spreads load
             self._failures = 0
             self._ask_at = now
-        if pair is None or self._from_elsewhere or now < self._ask_at:
+        if pair is None or self._other_authority or now < self._ask_at:
             return
         ask = partial(renewal_info, self._request, pair, self._now())
+        again = ASK_AGAIN_AFTER_FAILURE
         try:
             self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except IssueError as error:
             names = self._status.certificate.text
             logger.info("not known when to renew", names=names, reason=str(error))
-            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
-            return
         except Exception:
             # As in _try.
             logger.exception("asking when to renew was ended by a bug")
-            self._ask_at = now + ASK_AGAIN_AFTER_FAILURE
-            return
-        again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
+        else:
+            again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
         self._ask_at = now + again
 
-    def _is_from_elsewhere(self) -> bool:
-        """Tell whether the file says another authority than the operator names by now. Blocks."""
+    def _is_by_other_authority(self) -> bool:
+        """Return whether the file is from another authority than the configured one. Blocks."""
         directory = issued_by(self._status.certificate.files.certificate)
         return directory not in {None, self._request.authority.directory}
 
     async def _try(self) -> None:
-        """Order once, and see to what comes of it."""
+        """Order once, and wait until the new certificate is served."""
         names, challenge = self._status.certificate.text, self._challenges[0]
         if not self._is_busy:
             logger.info(
@@ -159,20 +154,17 @@ class Renewal:
         before, changed = self._pair, self._status.changed
         try:
             ordered = await self._order(challenge, before)
-        except IssueError as error:
-            self._failed(error)
-            return
         except CertificateError as error:
-            self._failed(IssueError(str(error)))
+            self._failed(error if isinstance(error, IssueError) else IssueError(str(error)))
             return
         except Exception as error:
-            # A mistake of ours must not end the relay, which has a certificate or may get one.
+            # A bug here must not end the relay, which has a certificate or may get one.
             logger.exception("ordering a certificate was ended by a bug", names=names)
             self._failed(IssueError(repr(error), Failure.SPENT))
             return
         self._is_busy = False
         with contextlib.suppress(trio.WouldBlock):
-            self._look.send_nowait(None)
+            self._check_now.send_nowait(None)
         with trio.move_on_after(IN_FORCE_TIMEOUT):
             await changed.wait()
         pair = self._status.pair
@@ -184,13 +176,13 @@ class Renewal:
             self._next_try = trio.current_time() + min(BETWEEN_ORDERS, life / 10)
 
     async def _order(self, challenge: Kind, before: Pair | None) -> bool:
-        """Return whether there was an order: another process may have had one meanwhile."""
-        replacing = self._status.unfit if before is None else before.chain_der[0]
+        """Return whether a certificate was ordered: another process may have been faster."""
+        replacing = self._status.unservable_leaf if before is None else before.chain_der[0]
         order = partial(
             obtain,
             self._request,
             challenge,
-            partial(_present, self._listeners),
+            partial(_present, self._presenter),
             self._now(),
             replacing=replacing,
             timeout=ORDER_TIMEOUT,
@@ -213,20 +205,20 @@ class Renewal:
         if error.failure is Failure.VALIDATION and len(self._challenges) > 1:
             self._challenges.rotate(-1)
             if not self._failures:
-                # It may not be reachable in the one way, and yet in the other.
+                # The other challenge may reach this server.
                 wait = 0.0
         self._failures += 1
         self._next_try = now + wait
         if error.retry_after is not None:
-            self._not_before = now + wait_asked_for(error.retry_after)
-        self._status.failed(str(error), next_try=max(self._next_try, self._not_before) - now)
+            self._retry_not_before = now + wait_asked_for(error.retry_after)
+        self._status.failed(str(error), next_try=max(self._next_try, self._retry_not_before) - now)
 
 
 @contextlib.contextmanager
-def _present(listeners: Listeners, challenge: Challenge) -> Iterator[None]:
-    """Have `challenge` answered meanwhile. Runs in the thread that orders."""
+def _present(presenter: Presenter, challenge: Challenge) -> Iterator[None]:
+    """Answer `challenge` while the context lasts. Runs in the thread that orders."""
     try:
-        trio.from_thread.run(listeners.show, challenge)
+        trio.from_thread.run(presenter.show, challenge)
         yield
     finally:
-        trio.from_thread.run(listeners.hide, challenge)
+        trio.from_thread.run(presenter.hide, challenge)

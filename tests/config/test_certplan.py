@@ -1,4 +1,4 @@
-"""From flags to the certificates that are to be had."""
+"""From flags to the certificates to serve."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 
 from certs.acme.authority import GOOGLE, LETS_ENCRYPT, ExternalAccount
 from certs.files import PairFiles
-from derp.certificates.plan import SHORT_LIVED, OnDemand, Plan, make_plan
+from certs.tasks.plan import OnDemand, Plan
+from derp.config.certplan import SHORT_LIVED, make_plan
 from derp.config.checks import Address
 from tests.support.config import make_config
 
@@ -103,7 +104,7 @@ def test_a_name_and_addresses_are_two_certificates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "address", "can_be_had"),
+    ("changes", "address", "is_possible"),
     [
         ({}, "8.8.8.8", True),
         ({}, "2606:4700::1", True),
@@ -116,11 +117,11 @@ def test_a_name_and_addresses_are_two_certificates() -> None:
         ({"acme_directory": OWN, "acme_ip_addresses": "10.0.0.2"}, "10.0.0.1", False),
     ],
 )
-def test_what_can_be_had_on_demand(
-    changes: dict[str, object], address: str, can_be_had: bool
+def test_which_addresses_get_a_certificate_on_demand(
+    changes: dict[str, object], address: str, is_possible: bool
 ) -> None:
     certificate = on_demand(**changes).certificate(ip_address(address))
-    assert (certificate is not None) == can_be_had
+    assert (certificate is not None) == is_possible
     if certificate is not None:
         assert certificate.names == (address,)
         assert certificate.acme is not None

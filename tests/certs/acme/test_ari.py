@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.acme.renewal import RenewalInfo, certificate_id, parse_renewal_info
+from certs.acme.ari import RenewalInfo, certificate_id, parse_renewal_info
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NOT_UNDERSTOOD = (ValueError, TypeError, LookupError)
@@ -61,11 +61,7 @@ def answer(start="2030-03-01T00:00:00Z", end="2030-03-02T00:00:00Z", **more):
 
 def test_a_window():
     assert parse_renewal_info(answer(explanationURL="https://ca.example/why"), 7200.0) == (
-        RenewalInfo(
-            datetime(2030, 3, 1, tzinfo=UTC),
-            datetime(2030, 3, 2, tzinfo=UTC),
-            7200.0,
-        )
+        RenewalInfo((datetime(2030, 3, 1, tzinfo=UTC), datetime(2030, 3, 2, tzinfo=UTC)), 7200.0)
     )
 
 
@@ -79,7 +75,7 @@ def test_when_to_ask_again(retry_after, expected):
 
 def test_other_spellings_of_a_time():
     info = parse_renewal_info(answer("2030-03-01T01:00:00.123456789+01:00"), None)
-    assert info.start == datetime(2030, 3, 1, 1, 0, 0, 123456, timezone(timedelta(hours=1)))
+    assert info.window[0] == datetime(2030, 3, 1, 1, 0, 0, 123456, timezone(timedelta(hours=1)))
 
 
 @pytest.mark.parametrize(
@@ -115,4 +111,4 @@ def test_any_json_is_a_window_or_not_understood(value):
         info = parse_renewal_info(value, None)
     except NOT_UNDERSTOOD:
         return
-    assert info.start <= info.end
+    assert info.window[0] <= info.window[1]

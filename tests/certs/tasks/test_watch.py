@@ -1,6 +1,7 @@
 """The watch over a certificate's files, with a clock that jumps."""
 
 import ipaddress
+import logging
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,10 +16,11 @@ from certs.errors import CertificateError, UnusablePairError
 from certs.files import PairFiles
 from certs.pair import Pair, make_pair
 from certs.selfsigned import make_self_signed
-from derp.certificates import watch
-from derp.certificates.listeners import Here
-from derp.certificates.served import Certificate, Status
-from derp.certificates.watch import LOOK_EVERY
+from certs.tasks import watch
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.presenter import LocalPresenter
+from certs.tasks.status import Status
+from certs.tasks.watch import CHECK_EVERY
 
 Clock = trio.testing.MockClock
 
@@ -29,14 +31,14 @@ def a_pair() -> Pair:
 
 
 class Source:
-    """WatchedFiles whose looks are told what to find."""
+    """PairChanges whose checks find what a test says."""
 
     def __init__(self) -> None:
         self.finds: list[Pair | CertificateError | None] = []
         self.looks: list[bool] = []
         self.looked = trio.Event()
 
-    def look(self, _now: object, _current: Pair, *, at_once: bool = False) -> Pair | None:
+    def check(self, _now: object, _current: Pair, *, at_once: bool = False) -> Pair | None:
         self.looks.append(at_once)
         self.looked.set()
         self.looked = trio.Event()
@@ -62,7 +64,7 @@ class Task:
         self.pair = a_pair()
         self.source = Source()
         files = PairFiles(Path("crt"), Path("key"))
-        self.status = Status(Certificate(("192.0.2.7",), files), self.pair)
+        self.status = Status(CertificateSpec(("192.0.2.7",), files), self.pair)
         self.contexts = Contexts()
         self.refuse: CertificateError | None = None
         self.wake, woken = trio.open_memory_channel[None](1)
@@ -75,7 +77,7 @@ class Task:
             woken,
             send,
         )
-        here = Here(self.contexts)  # type: ignore[arg-type]
+        here = LocalPresenter(self.contexts)  # type: ignore[arg-type]
         nursery.start_soon(watch.install, self.contexts, receive, here)  # type: ignore[arg-type]
 
     def make(self, pair: Pair) -> ssl.SSLContext:
@@ -103,15 +105,15 @@ async def task(
     return Task(nursery)
 
 
-async def test_it_looks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
+async def test_it_checks_from_time_to_time(autojump_clock: Clock, task: Task) -> None:
     start = trio.current_time()
     await task.looked(4)
-    assert 4 * LOOK_EVERY <= trio.current_time() - start < 5 * LOOK_EVERY
+    assert 4 * CHECK_EVERY <= trio.current_time() - start < 5 * CHECK_EVERY
     assert task.source.looks == [False] * 4
     assert task.contexts.context is None
 
 
-async def test_it_looks_at_once_when_told(autojump_clock: Clock, task: Task) -> None:
+async def test_it_checks_at_once_when_woken(autojump_clock: Clock, task: Task) -> None:
     task.wake.send_nowait(None)
     await task.looked(1)
     assert task.source.looks == [True]
@@ -128,7 +130,7 @@ async def test_a_new_pair_is_served(autojump_clock: Clock, task: Task) -> None:
     assert task.status.failures == 0
 
 
-async def test_whoever_waits_for_a_new_pair_is_told(autojump_clock: Clock, task: Task) -> None:
+async def test_a_new_pair_sets_the_changed_event(autojump_clock: Clock, task: Task) -> None:
     changed = task.status.changed
     task.source.finds = [None, a_pair()]
     await task.looked(1)
@@ -141,13 +143,25 @@ async def test_whoever_waits_for_a_new_pair_is_told(autojump_clock: Clock, task:
 async def test_the_first_pair_is_awaited_in_silence(
     autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     task.status.pair = None
     task.wake.send_nowait(None)
     await task.looked(1)
     assert caplog.records == []
 
 
-async def test_what_cant_be_served_is_told_and_the_task_goes_on(
+async def test_a_check_on_request_that_finds_nothing_new_says_so(
+    autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    task.wake.send_nowait(None)
+    await task.looked(2)
+    assert task.source.looks == [True, False]
+    (record,) = caplog.records
+    assert record.getMessage() == "the certificate has not changed"
+
+
+async def test_a_pair_that_cant_be_served_is_logged_and_the_task_goes_on(
     autojump_clock: Clock, task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = a_pair()

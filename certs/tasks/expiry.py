@@ -1,7 +1,7 @@
-"""A self-signed certificate whose end is near: told every day, and replaced once it has come.
+"""Warns daily of a self-signed certificate that expires soon, and replaces an expired one.
 
-Clients know it by its pin, so that a new one locks them out until the DERP map has the new pin. It
-is therefore kept to the last second, when clients refuse it anyway.
+Clients know it by its pin: a new one locks them out until the DERP map has the new pin. So it is
+kept until it expires, when clients refuse it anyway.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,22 @@ from certs.hostname import IPAddress
 from certs.manual import is_refused, put_right
 from certs.pair import Pair
 from certs.selfsigned import is_made_here
-from derp import log
-from derp.certificates.clock import WallClock, wall_clock
-from derp.certificates.served import Status
+from certs.tasks.clock import WallClock, wall_clock
+from certs.tasks.report import logger
+from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 60.0
-"""Seconds between looks at the clock, which may be set at any time."""
+"""Seconds between comparisons with the time of day, which may be set at any time."""
 WARN_WITHIN: Final = timedelta(days=30)
 WARN_EVERY: Final = timedelta(days=1)
 RETRY_EVERY: Final = 3600.0
 """Seconds between attempts to write."""
 
-logger = log.get("certificates")
-
 
 async def keep(
     address: IPAddress,
     status: Status,
-    look: trio.MemorySendChannel[None],
+    check_now: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock = wall_clock,
 ) -> NoReturn:
@@ -45,7 +43,7 @@ async def keep(
         if pair is not None and is_made_here(pair, address):
             left = pair.not_after - now()
             if is_refused(pair, address, now()):
-                if not await _replace(address, pair, status, look, announce, now):
+                if not await _replace(address, pair, status, check_now, announce, now):
                     wait = RETRY_EVERY
             elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):
                 warned = now()
@@ -62,11 +60,11 @@ async def _replace(
     address: IPAddress,
     old: Pair,
     status: Status,
-    look: trio.MemorySendChannel[None],
+    check_now: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
-    """Put the files right and have them served; return whether that worked."""
+    """Replace the pair in the files, and wait until it is served; return whether it is."""
     changed = status.changed
     replace = partial(put_right, status.certificate.files, address, old, now())
     try:
@@ -76,7 +74,7 @@ async def _replace(
         return False
     if notice is None:
         return False
-    await look.send(None)
+    await check_now.send(None)
     with trio.move_on_after(RETRY_EVERY):
         await changed.wait()
     if status.pair is None or status.pair is old:

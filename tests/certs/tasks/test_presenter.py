@@ -1,4 +1,4 @@
-"""Challenges are answered before the authority is told to look, and until it has looked."""
+"""Challenges are answered before the authority validates them, and until it has."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from certs.acme.challenge import HTTP01, Challenge, make_challenge
 from certs.context import make_waiting_context
 from certs.errors import UnusablePairError
 from certs.pair import Pair
-from derp.certificates.contexts import Contexts
-from derp.certificates.listeners import Here
-from derp.certificates.renewal import _present
+from certs.tasks.presenter import LocalPresenter
+from certs.tasks.renewal import _present
 from derp.net.address import Endpoint
 from derp.net.tls import TLSEngine
+from derp.service.tls import ServerContexts
 from derp.wire.clienthello import ClientHello
 from tests.patience import PATIENCE
 
@@ -102,8 +102,8 @@ async def test_an_order_that_is_given_up_leaves_no_answer_up(elsewhere: Elsewher
 
 
 async def test_here_the_engine_answers(a_pair: Callable[[], Pair]) -> None:
-    contexts = Contexts(TLSEngine(make_waiting_context("nothing yet")))
-    here = Here(contexts)
+    contexts = ServerContexts(TLSEngine(make_waiting_context("nothing yet")))
+    here = LocalPresenter(contexts)
     http = make_challenge("http-01", "relay.example", "t", "t.thumb", datetime.now(UTC))
     tls = make_challenge("tls-alpn-01", "relay.example", "t", "t.thumb", datetime.now(UTC))
     await here.show(http)

@@ -1,9 +1,9 @@
-"""A pair in files, looked at again: whether it has changed, and whether it may be served.
+"""Whether files have changed, and whether the pair in them may be served.
 
 Files change in many ways: certbot turns a symlink, Kubernetes swaps a directory, a script copies
-one file after the other, another relay renews what both have. So nothing is watched but what the
-paths lead to, and a change is read only once it has lasted from one look to the next: by then a
-copy is complete. A new pair that can't be served is told once, and the one in force stays.
+one file after the other, another relay renews a shared certificate. So the check is by stat of what
+the paths lead to, and a change is read only once it has lasted from one check to the next: by then
+a copy is complete. A pair that can't be served is reported once, and the one in force stays.
 """
 
 from collections.abc import Sequence
@@ -17,62 +17,62 @@ from certs.pair import Pair
 _State = tuple[tuple[int, ...], ...]
 
 
-class Lasting:
-    """Tells that files have changed, once they no longer do. Its methods block."""
+class ChangeDetector:
+    """Detects that files have changed and then stayed the same. Its methods block."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
-        # The state that was judged last, and the one that the last look found.
-        self._judged: _State | None = None
+        # The state in which the files were read last, and that at the last check.
+        self._read: _State | None = None
         self._found: _State | None = None
 
-    def look(self, *, at_once: bool) -> bool:
-        """Return whether to read the files now; `at_once`: as they are, changed or not."""
+    def check(self, *, at_once: bool) -> bool:
+        """Return whether to read the files now; with `at_once` always."""
         state = self._state()
-        lasting = state == self._found
+        settled = state == self._found
         self._found = state
-        if not at_once and (state == self._judged or not lasting):
+        if not at_once and (state == self._read or not settled):
             return False
-        self._judged = state
+        self._read = state
         return True
 
-    def goes_on(self, *, at_once: bool) -> bool:
-        """Tell whether they have changed again since that look, which then was in vain.
+    def still_changing(self, *, at_once: bool) -> bool:
+        """Return whether the files have changed since `check` returned True.
 
-        What was read while it changed is no judgement on what it has become.
+        An error in what was read then does not count. With `at_once` it does.
         """
-        if at_once or self._state() == self._judged:
+        if at_once or self._state() == self._read:
             return False
-        self._judged = None
+        self._read = None
         return True
 
     def _state(self) -> _State:
         return tuple(map(_file_state, self._files))
 
 
-class WatchedFiles:
-    """The files in which the pair for `names` is. `look` blocks."""
+class PairChanges:
+    """Detects a new pair for `names` in files. `check` blocks."""
 
     def __init__(self, files: PairFiles, names: Sequence[str]) -> None:
         self.files = files
         self.names = names
-        self._change = Lasting((files.certificate, files.key))
+        self._detector = ChangeDetector((files.certificate, files.key))
 
-    def look(self, now: datetime, current: Pair | None, *, at_once: bool = False) -> Pair | None:
-        """Return the pair to serve in place of `current`; None where there is none, or not yet.
+    def check(self, now: datetime, current: Pair | None, *, at_once: bool = False) -> Pair | None:
+        """Return the pair to serve in place of `current`; None if there is none, or not yet.
 
-        While there is no `current`, files that don't exist are awaited in silence. `at_once`
-        reads the files as they are, changed or not. `now` is timezone-aware. Raises
-        CertificateError for what can't be served, once for each state of the files.
+        `at_once` reads the files even if they have not changed. `now` is timezone-aware. Raises
+        CertificateError for a pair that can't be served, once for each state of the files; without
+        a `current` pair, missing files are no error.
         """
-        if not self._change.look(at_once=at_once):
+        if not self._detector.check(at_once=at_once):
             return None
         try:
             if current is None and not exists(self.files.certificate):
                 return None
             pair = self._read(now, current)
         except CertificateError:
-            if self._change.goes_on(at_once=at_once):
+            if self._detector.still_changing(at_once=at_once):
                 return None
             raise
         if current and (pair.chain_der, pair.key_pem) == (current.chain_der, current.key_pem):
@@ -100,6 +100,6 @@ def _file_state(file: Path) -> tuple[int, ...]:
     try:
         found = file.stat()
     except OSError as error:
-        # Why it can't be read is for who tries to.
+        # Reading the file reports the error.
         return (error.errno or 0,)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

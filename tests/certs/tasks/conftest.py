@@ -11,7 +11,8 @@ import trio
 from certs.files import PairFiles
 from certs.pair import Pair, make_pair
 from certs.selfsigned import make_self_signed
-from derp.certificates.served import Certificate, Status
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.status import Status
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def a_pair() -> Callable[[], Pair]:
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Certificate:
-    return Certificate(
+def certificate(tmp_path: Path) -> CertificateSpec:
+    return CertificateSpec(
         ("192.0.2.7",), PairFiles(tmp_path / "192.0.2.7.crt", tmp_path / "192.0.2.7.key")
     )
 
@@ -60,5 +61,5 @@ def make_time() -> type[Time]:
 
 
 @pytest.fixture
-def status(certificate: Certificate, a_pair: Callable[[], Pair]) -> Status:
+def status(certificate: CertificateSpec, a_pair: Callable[[], Pair]) -> Status:
     return Status(certificate, a_pair())

@@ -13,19 +13,20 @@ import pytest
 import trio
 import trio.testing
 
+from certs.acme.ari import RenewalInfo
 from certs.acme.authority import Authority
-from certs.acme.renewal import RenewalInfo
 from certs.acme.store import certificate_file
 from certs.errors import CertificateFileError, Failure, IssueError
 from certs.files import PairFiles
 from certs.pair import Pair
-from derp.certificates import renewal
-from derp.certificates.clock import wall_clock
-from derp.certificates.contexts import Contexts
-from derp.certificates.listeners import Here
-from derp.certificates.renewal import BETWEEN_ORDERS, Renewal
-from derp.certificates.served import ByACME, Certificate, Status
+from certs.tasks import renewal
+from certs.tasks.clock import wall_clock
+from certs.tasks.plan import ByACME, CertificateSpec
+from certs.tasks.presenter import LocalPresenter
+from certs.tasks.renewal import BETWEEN_ORDERS, Renewal
+from certs.tasks.status import Status
 from derp.net.tls import TLSEngine
+from derp.service.tls import ServerContexts
 
 Clock = trio.testing.MockClock
 DIRECTORY = "https://ca.example/dir"
@@ -37,7 +38,7 @@ CHECK_EVERY = 2 * HOUR
 
 
 class World:
-    """The task under test, the authority it asks, and the watch that finds what it had."""
+    """The task under test, the authority it asks, and the watch that finds what it obtained."""
 
     def __init__(self, tmp_path: Path, make_pair: Callable[[], Pair], time: Any) -> None:
         self.time = time
@@ -56,14 +57,14 @@ class World:
             authority=Authority(DIRECTORY), profile="", challenges=["http-01", "tls-alpn-01"]
         )
         self.file = file
-        self.status = Status(Certificate(("relay.example",), PairFiles(file, file), acme), None)
+        self.status = Status(CertificateSpec(("relay.example",), PairFiles(file, file), acme), None)
         self._look, self.looks = trio.open_memory_channel[None](1)
         self.wake, self._wakes = trio.open_memory_channel[None](1)
         self.nursery: trio.Nursery
 
     def start(self, nursery: trio.Nursery) -> None:
         assert self.status.certificate.acme is not None
-        here = Here(Contexts(TLSEngine(None)))  # type: ignore[arg-type]
+        here = LocalPresenter(ServerContexts(TLSEngine(None)))  # type: ignore[arg-type]
         task = Renewal(self.status.certificate.acme, self.status, here, self._look, self.time)
         nursery.start_soon(self._watch)
         nursery.start_soon(task.run, self._wakes)
@@ -102,7 +103,7 @@ class World:
         return suggested
 
     def suggest(self, start: timedelta, end: timedelta, again: float = 6 * HOUR) -> RenewalInfo:
-        return RenewalInfo(self.time() + start, self.time() + end, again)
+        return RenewalInfo((self.time() + start, self.time() + end), again)
 
     @property
     def kinds(self) -> list[str]:
@@ -189,6 +190,15 @@ async def test_asking_is_not_done_more_often_than_the_authority_wants(
     assert world.asked == pytest.approx([0.0, 12 * HOUR, DAY], abs=CHECK_EVERY)
 
 
+async def test_an_authority_without_a_suggestion_is_asked_again_in_six_hours(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    world.status.pair = world.new_pair()
+    world.start(nursery)
+    await trio.sleep(18 * HOUR + 1)
+    assert world.asked == pytest.approx([0, 6 * HOUR, 12 * HOUR, 18 * HOUR], abs=1)
+
+
 async def test_an_authority_that_can_t_be_asked_is_asked_again_in_an_hour(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
@@ -234,7 +244,7 @@ async def test_the_old_certificate_stays_meanwhile(
     assert len(world.orders) == 4
 
 
-async def test_the_authority_s_wish_to_wait_is_honoured(
+async def test_a_retry_after_is_honoured(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("rate limit", Failure.REFUSED, 5 * HOUR)]
@@ -281,7 +291,7 @@ async def test_another_process_at_it_is_no_failure(
     assert lines.count("waiting for another order") == lines.count("asking for a certificate") == 1
 
 
-async def test_what_another_process_has_had_needs_no_order(
+async def test_a_pair_obtained_by_another_process_needs_no_order(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -292,7 +302,7 @@ async def test_what_another_process_has_had_needs_no_order(
     assert world.orders == []
 
 
-async def test_told_to_it_tries_at_once(
+async def test_woken_it_tries_at_once(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("no", Failure.REFUSED)]
@@ -304,7 +314,7 @@ async def test_told_to_it_tries_at_once(
     assert world.status.pair is not None
 
 
-async def test_told_to_it_still_waits_for_as_long_as_the_authority_wants(
+async def test_woken_it_still_waits_for_the_retry_after(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.answers = [IssueError("rate limit", Failure.REFUSED, DAY)]
@@ -333,7 +343,7 @@ async def test_a_pair_that_comes_while_the_authority_is_asked_is_not_renewed(
     assert world.orders == []
 
 
-async def test_what_is_found_to_be_there_already_is_no_order_to_be_waited_after(
+async def test_a_pair_that_was_there_already_delays_no_order(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.ordered = False
@@ -346,14 +356,14 @@ async def test_what_is_found_to_be_there_already_is_no_order_to_be_waited_after(
 async def test_a_pair_that_tls_refuses_is_replaced(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
-    world.status.unfit = b"leaf"
+    world.status.unservable_leaf = b"leaf"
     world.start(nursery)
     await trio.sleep(1)
     ((_, _, replacing),) = world.orders
     assert replacing == b"leaf"
 
 
-async def test_told_to_it_asks_at_once_and_orders_nothing_that_is_not_due(
+async def test_woken_it_asks_at_once_and_orders_nothing_that_is_not_due(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -365,7 +375,7 @@ async def test_told_to_it_asks_at_once_and_orders_nothing_that_is_not_due(
     assert world.orders == []
 
 
-async def test_a_certificate_that_is_had_and_not_served_is_a_failure(
+async def test_a_certificate_that_is_obtained_and_not_served_is_a_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     """Or else it would be ordered again and again."""

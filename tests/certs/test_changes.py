@@ -7,14 +7,14 @@ from datetime import timedelta
 import attrs
 import pytest
 
+from certs.changes import PairChanges
 from certs.errors import CertificateError, OutOfDateError, UnusablePairError, WrongHostnameError
 from certs.files import pair_files
 from certs.manual import load
-from certs.reload import WatchedFiles
 from certs.selfsigned import make_self_signed
 
 
-class Source(WatchedFiles):
+class Source(PairChanges):
     """The files, and beside them the pair in force, as the certificate task has it."""
 
     def __init__(self, certdir, hostname, now):
@@ -23,7 +23,7 @@ class Source(WatchedFiles):
         self.current = load(files, hostname, now)
 
     def look(self, now, *, at_once=False):
-        pair = super().look(now, self.current, at_once=at_once)
+        pair = super().check(now, self.current, at_once=at_once)
         self.current = pair or self.current
         return pair
 
@@ -134,7 +134,7 @@ def make_directory(certificate_file, key_file, other):
 
 
 @pytest.mark.parametrize("spoil", [spoil_key, spoil_chain, remove, make_directory])
-def test_what_cant_be_served_is_told_once_and_the_old_one_stays(
+def test_a_pair_that_cant_be_served_is_reported_once_and_the_old_one_stays(
     source, tmp_path, put, issue, now, spoil
 ):
     looks(source, now)
@@ -206,19 +206,19 @@ def test_a_change_while_it_is_read_is_looked_at_again(source, put, issue, now, m
 
 
 def test_without_a_pair_in_force_absent_files_are_awaited_in_silence(tmp_path, put, issued, now):
-    source = WatchedFiles(pair_files(tmp_path, "relay.example"), ["relay.example"])
+    source = PairChanges(pair_files(tmp_path, "relay.example"), ["relay.example"])
     for _ in range(3):
-        assert source.look(now, None) is None
-    assert source.look(now, None, at_once=True) is None
+        assert source.check(now, None) is None
+    assert source.check(now, None, at_once=True) is None
     put(issued)
-    assert source.look(now, None) is None
-    assert source.look(now, None) is not None
+    assert source.check(now, None) is None
+    assert source.check(now, None) is not None
 
 
 def test_without_a_pair_in_force_an_expired_one_is_better_than_none(tmp_path, put, issued, now):
     put(issued)
-    source = WatchedFiles(pair_files(tmp_path, "relay.example"), ["relay.example"])
-    pair = source.look(now + timedelta(days=9 * 365), None, at_once=True)
+    source = PairChanges(pair_files(tmp_path, "relay.example"), ["relay.example"])
+    pair = source.check(now + timedelta(days=9 * 365), None, at_once=True)
     assert pair is not None
 
 
@@ -232,7 +232,7 @@ def test_a_new_one_that_is_not_valid_yet_is_refused_while_the_old_one_is(
     before = source.current.not_before
     early = before - timedelta(days=1)
     valid_then = attrs.evolve(source.current, not_before=early, not_after=now)
-    files = WatchedFiles(source.files, source.names)
+    files = PairChanges(source.files, source.names)
     with pytest.raises(OutOfDateError, match=r"is not valid before .* check this machine's clock"):
-        files.look(early, valid_then, at_once=True)
-    assert files.look(early, source.current, at_once=True) is not None
+        files.check(early, valid_then, at_once=True)
+    assert files.check(early, source.current, at_once=True) is not None

@@ -21,11 +21,14 @@ from certs.files import PairFiles, pair_files
 from certs.manual import load as load_manual
 from certs.metacert import make_metacert
 from certs.selfsigned import make_self_signed
-from derp.certificates import renewal, tasks
-from derp.certificates.plan import OnDemand, Plan
-from derp.certificates.served import ByACME, Certificate
-from derp.certificates.tasks import MAX_ON_DEMAND, Certificates, load
+from certs.tasks import load as load_module
+from certs.tasks import manager, renewal
+from certs.tasks.load import load
+from certs.tasks.manager import Certificates
+from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
+from certs.tasks.requests import MAX_ON_DEMAND
 from derp.net.address import Endpoint
+from derp.service.tls import ServerContexts, make_certificates
 from derp.wire.clienthello import ClientHello
 from tests.patience import PATIENCE
 
@@ -36,20 +39,20 @@ NO_NAME = ClientHello(None, (b"http/1.1",))
 
 
 def manual(certdir: Path, hostname: str = "192.0.2.7") -> Plan:
-    return Plan((Certificate((hostname,), pair_files(certdir, hostname)),))
+    return Plan((CertificateSpec((hostname,), pair_files(certdir, hostname)),))
 
 
 def by_acme(certdir: Path, name: str = "relay.example") -> Plan:
     file = certificate_file(certdir, name)
-    return Plan((Certificate((name,), PairFiles(file, file), ACME),))
+    return Plan((CertificateSpec((name,), PairFiles(file, file), ACME),))
 
 
 def on_demand(certdir: Path) -> Plan:
     return Plan((), OnDemand(certdir, ACME, (), public_only=False))
 
 
-def start(plan: Plan) -> Certificates:
-    return Certificates(plan, load(plan, NOW), METACERT)
+def start(plan: Plan) -> Certificates[ServerContexts]:
+    return make_certificates(plan, load(plan, NOW), METACERT)
 
 
 @pytest.fixture
@@ -96,8 +99,8 @@ def test_an_address_in_the_manual_mode_gets_its_pair_at_the_start(tmp_path: Path
     (status,) = certificates.statuses
     assert status.pair is not None
     assert status.pair.self_signed
-    assert not hasattr(certificates.engine.context, "refusal")
-    assert certificates.engine.choose is None
+    assert not hasattr(certificates.contexts.engine.context, "refusal")
+    assert certificates.contexts.engine.choose is None
 
 
 def test_a_name_without_files_ends_the_start(tmp_path: Path) -> None:
@@ -107,19 +110,19 @@ def test_a_name_without_files_ends_the_start(tmp_path: Path) -> None:
 
 def test_files_of_the_operators_are_never_made(tmp_path: Path) -> None:
     files = attrs.evolve(pair_files(tmp_path, "192.0.2.7"), flag="-tls-cert")
-    plan = Plan((Certificate(("192.0.2.7",), files, is_operators=True),))
+    plan = Plan((CertificateSpec(("192.0.2.7",), files, is_operators=True),))
     with pytest.raises(CertificateError, match="or point -tls-cert elsewhere"):
         start(plan)
     assert not list(tmp_path.iterdir())
 
 
-async def test_nor_replaced_though_they_look_like_ours_and_have_expired(
+async def test_expired_files_of_the_operators_are_never_replaced(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     files = pair_files(tmp_path, "192.0.2.7")
     load_manual(files, "192.0.2.7", NOW - timedelta(days=400))
     before = files.key.read_bytes()
-    certificates = start(Plan((Certificate(("192.0.2.7",), files, is_operators=True),)))
+    certificates = start(Plan((CertificateSpec(("192.0.2.7",), files, is_operators=True),)))
     nursery.start_soon(certificates.run, nothing)
     await trio.testing.wait_all_tasks_blocked(0.1)
     assert files.key.read_bytes() == before
@@ -131,17 +134,17 @@ def test_one_that_is_there_is_served_from_the_start(
     put("relay.example")
     certificates = start(by_acme(tmp_path))
     assert certificates.statuses[0].pair is not None
-    assert not hasattr(certificates.engine.context, "refusal")
+    assert not hasattr(certificates.contexts.engine.context, "refusal")
 
 
-def test_one_that_is_to_be_had_is_awaited(tmp_path: Path) -> None:
+def test_a_certificate_that_is_not_there_yet_is_awaited(tmp_path: Path) -> None:
     certificates = start(by_acme(tmp_path))
     assert certificates.statuses[0].pair is None
-    refusal = certificates.engine.context.refusal  # type: ignore[attr-defined]
+    refusal = certificates.contexts.engine.context.refusal  # type: ignore[attr-defined]
     assert refusal == "there is no certificate for relay.example yet"
 
 
-def test_one_that_is_damaged_is_told_and_ordered_anew(
+def test_a_damaged_file_is_logged_and_ordered_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = by_acme(tmp_path)
@@ -159,10 +162,10 @@ def test_one_that_openssl_does_not_take_is_ordered_anew(
         raise UnusablePairError("too weak")
 
     put("relay.example")
-    monkeypatch.setattr(tasks, "make_context", refuse)
+    monkeypatch.setattr(manager, "make_context", refuse)
     certificates = start(by_acme(tmp_path))
     assert certificates.statuses[0].pair is None
-    assert hasattr(certificates.engine.context, "refusal")
+    assert hasattr(certificates.contexts.engine.context, "refusal")
     with pytest.raises(UnusablePairError):
         start(manual(tmp_path))
 
@@ -176,7 +179,7 @@ async def test_what_is_written_is_served(
     put("relay.example")
     certificates.wake()
     await until(lambda: certificates.statuses[0].pair)
-    assert not hasattr(certificates.engine.context, "refusal")
+    assert not hasattr(certificates.contexts.engine.context, "refusal")
 
 
 async def test_woken_it_tries_again_at_once(
@@ -196,7 +199,7 @@ async def test_an_expired_self_signed_pair_is_replaced_while_it_runs(
     plan = manual(tmp_path)
     old = load_manual(plan.certificates[0].files, "192.0.2.7", long_ago)
     # As if it had expired since the start.
-    certificates = Certificates(plan, load(plan, long_ago), METACERT)
+    certificates = make_certificates(plan, load(plan, long_ago), METACERT)
     announced: list[Any] = []
     nursery.start_soon(certificates.run, announced.append)
     await until(lambda: announced)
@@ -209,7 +212,7 @@ async def test_an_address_is_asked_for_when_a_client_connects_to_it(
 ) -> None:
     certificates = start(on_demand(tmp_path))
     nursery.start_soon(certificates.run, nothing)
-    choose = certificates.engine.choose
+    choose = certificates.contexts.engine.choose
     assert choose is not None
     for _ in range(3):
         assert hasattr(choose(NO_NAME, Endpoint("127.0.0.7", 443)), "refusal")
@@ -228,7 +231,7 @@ def test_those_from_another_time_are_served_from_the_start(
     (tmp_path / "127.0.0.9").mkdir()
     certificates = start(on_demand(tmp_path))
     assert [status.certificate.names for status in certificates.statuses] == [(address,)]
-    choose = certificates.engine.choose
+    choose = certificates.contexts.engine.choose
     assert choose is not None
     assert not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
 
@@ -250,7 +253,7 @@ def test_a_certdir_that_is_none_ends_the_start(tmp_path: Path) -> None:
             start(plan)
 
 
-def test_a_certdir_that_can_t_be_entered_is_told_and_tried_later(
+def test_a_certdir_that_can_t_be_entered_is_logged_and_tried_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def closed(*_: object, **__: object) -> object:
@@ -260,7 +263,7 @@ def test_a_certdir_that_can_t_be_entered_is_told_and_tried_later(
     statuses = []
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_dir", lambda _: True)
-        patch.setattr(tasks, "_check_directory", lambda _: None)
+        patch.setattr(load_module, "_check_directory", lambda _: None)
         patch.setattr(Path, "lstat", closed)
         statuses = load(plan, NOW)
     assert statuses[0].pair is None
@@ -273,7 +276,7 @@ async def test_one_that_appears_is_served_without_an_order(
     certificates = start(on_demand(tmp_path))
     put("127.0.0.7")
     nursery.start_soon(certificates.run, nothing)
-    choose = certificates.engine.choose
+    choose = certificates.contexts.engine.choose
     assert choose is not None
     here = Endpoint("127.0.0.7", 443)
     assert hasattr(choose(NO_NAME, here), "refusal")
@@ -285,7 +288,7 @@ async def test_a_machine_with_a_whole_network_of_addresses_has_some_of_them_cert
     tmp_path: Path, orders: list[object], nursery: trio.Nursery
 ) -> None:
     certificates = start(on_demand(tmp_path))
-    choose = certificates.engine.choose
+    choose = certificates.contexts.engine.choose
     assert choose is not None
     network = ip_address("2001:db8::1")
     for number in range(MAX_ON_DEMAND + 20):
@@ -299,7 +302,7 @@ async def test_a_machine_with_a_whole_network_of_addresses_has_some_of_them_cert
 def test_a_server_for_addresses_only_knows_no_names(tmp_path: Path) -> None:
     plan = by_acme(tmp_path, "192.0.2.7")
     certificates = start(attrs.evolve(plan, on_demand=on_demand(tmp_path).on_demand))
-    assert "for addresses only" in certificates.engine.context.refusal  # type: ignore[attr-defined]
+    assert "for addresses only" in certificates.contexts.engine.context.refusal  # type: ignore[attr-defined]
 
 
 def test_nothing_secret_is_logged(

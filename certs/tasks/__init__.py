@@ -1,0 +1,24 @@
+"""The tasks that serve certificates and renew them while the relay runs.
+
+    files, SIGHUP ► watch: check the files, in a thread ► new context ──(memory channel)──► Contexts
+                      ▲ wake
+    renewal: order by ACME, in a thread          ► new file
+    expiry: replace a self-signed certificate    ► new files
+
+    plan           which certificates to serve: names, files, how each is obtained
+    load           at start: the pairs that are in the files already
+    manager        Certificates: starts the tasks of each certificate
+    watch          serves a changed file without a restart
+    renewal        orders by ACME when a certificate is due
+    expiry         warns of a self-signed certificate that ends soon, and replaces an expired one
+    requests       certificates on demand, for the addresses that clients connect to
+    presenter      interfaces to the listeners: contexts, challenges; those of this process
+    status         the pair in force, and how often it was replaced
+    report         the log
+    clock          the time of day, as a parameter; waits that can be cut short
+
+Renewal only writes files, so it makes no difference who renews: this process, another process of
+the relay, another relay with the same -certdir, certbot, or the operator. Established connections
+keep their certificate. A pair that can't be served is logged and counted, and the one in force
+stays.
+"""

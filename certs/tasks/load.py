@@ -1,0 +1,109 @@
+"""The certificates that are in the files when the server starts."""
+
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from certs import manual
+from certs.acme.account import FILE_NAME as ACCOUNT_FILE
+from certs.acme.authority import Authority, check
+from certs.errors import CertificateError, CertificateFileError
+from certs.files import exists, read_pair
+from certs.hostname import IPAddress, parse_ip
+from certs.ownership import warn_if_swappable
+from certs.pair import Pair
+from certs.tasks.plan import CertificateSpec, OnDemand, Plan
+from certs.tasks.report import FOLLOWS, RENEWS, Reporter
+from certs.tasks.requests import MAX_ON_DEMAND
+from certs.tasks.status import Status
+
+
+def load(plan: Plan, now: datetime) -> list[Status]:
+    """Return the certificates of the process that renews them, with the pairs in the files. Blocks.
+
+    Makes a self-signed pair where one is missing. Raises CertificateError for files of the
+    operator's that can't be served, and for a configuration by which nothing can be obtained.
+    """
+    orders = _orders(plan)
+    if orders:
+        # Now, because it takes a while: no packet moves meanwhile.
+        import certs.tasks.renewal  # noqa: F401, PLC0415
+    for authority, certdir in orders:
+        check(authority)
+        _check_directory(certdir)
+        for file in (certdir / ACCOUNT_FILE, authority.ca_bundle):
+            if file is not None:
+                warn_if_swappable(file)
+    statuses = [_find(certificate, now, RENEWS) for certificate in plan.certificates]
+    if plan.on_demand is not None:
+        statuses += _stored_on_demand(plan.on_demand, now)
+    return statuses
+
+
+def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> list[Status]:
+    """Return the certificates of a process that renews none, on demand for `addresses`. Blocks.
+
+    A pair that can't be read is logged and awaited: the process that renews may still serve what
+    the files no longer hold.
+    """
+    certificates = list(plan.certificates)
+    if plan.on_demand is not None:
+        certificates += filter(None, map(plan.on_demand.certificate, addresses))
+    return [_find(certificate, now, FOLLOWS) for certificate in certificates]
+
+
+def _find(certificate: CertificateSpec, now: datetime, report: Reporter) -> Status:
+    try:
+        pair = _read(certificate, now, make=not (certificate.is_operators or report.follows))
+    except CertificateError as error:
+        report.unservable(certificate, error)
+        pair = None
+    return Status(certificate, pair, report=report)
+
+
+def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | None:
+    """Return the pair in the files; None if ACME has yet to obtain it."""
+    if certificate.acme is None:
+        return manual.load(certificate.files, certificate.names[0], now, make=make)
+    if not exists(certificate.files.certificate):
+        return None
+    return read_pair(certificate.files, certificate.names, now)
+
+
+def _orders(plan: Plan) -> set[tuple[Authority, Path]]:
+    """Return the authorities to order from, each with the directory for its certificates."""
+    orders = {
+        (certificate.acme.authority, certificate.files.certificate.parent)
+        for certificate in plan.certificates
+        if certificate.acme is not None
+    }
+    if plan.on_demand is not None:
+        orders.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
+    return orders
+
+
+def _check_directory(certdir: Path) -> None:
+    """Raise CertificateFileError if `certdir` is no directory; other faults may pass."""
+    if exists(certdir) and not certdir.is_dir():
+        raise CertificateFileError(f"-certdir {certdir}: not a directory; want one, or a new name")
+
+
+def _stored_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
+    """Return the certificates on demand of an earlier run that have not expired."""
+    statuses = []
+    try:
+        files = sorted(on_demand.certdir.iterdir())
+    except OSError:
+        return []
+    for file in files:
+        # An IPv6 address has dots for its colons.
+        address = parse_ip(file.name) or parse_ip(file.name.replace(".", ":"))
+        certificate = None if address is None else on_demand.certificate(address)
+        if certificate is None or certificate.files.certificate != file:
+            continue
+        with contextlib.suppress(CertificateError):
+            pair = read_pair(certificate.files, certificate.names, now)
+            if now <= pair.not_after:
+                statuses.append(Status(certificate, pair))
+    return statuses[:MAX_ON_DEMAND]

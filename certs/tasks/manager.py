@@ -1,0 +1,143 @@
+"""All certificates of a server: the tasks that serve each and renew it."""
+
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Generic, NoReturn, TypeVar
+
+import trio
+
+from certs.changes import PairChanges
+from certs.context import make_context
+from certs.errors import CertificateError
+from certs.hostname import parse_ip
+from certs.pair import Pair
+from certs.tasks import expiry
+from certs.tasks.plan import CertificateSpec
+from certs.tasks.presenter import Contexts, LocalPresenter, Presenter
+from certs.tasks.report import RENEWS, Reporter
+from certs.tasks.requests import Requests
+from certs.tasks.status import Status
+from certs.tasks.watch import Named, install, watch
+
+AnyContexts = TypeVar("AnyContexts", bound=Contexts)
+
+Announce = Callable[[Pair], None]
+"""Called with a new self-signed pair, whose pin clients need."""
+Keep = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
+"""Renews a certificate; sends to have its files checked."""
+
+
+class Certificates(Generic[AnyContexts]):
+    """The certificates of a server, and the contexts that serve them."""
+
+    def __init__(
+        self,
+        statuses: Sequence[Status],
+        contexts: AnyContexts,
+        requests: Requests,
+        metacert_der: bytes,
+        report: Reporter = RENEWS,
+    ) -> None:
+        """Serve the pairs of `statuses`. Blocks. Raises CertificateError for what TLS refuses.
+
+        `report` is for certificates on demand.
+        """
+        self.statuses = list(statuses)
+        self.contexts = contexts
+        self.requests = requests
+        self._metacert_der = metacert_der
+        self._report = report
+        self._wakes: list[trio.MemorySendChannel[None]] = []
+        for status in self.statuses:
+            self._serve(status)
+
+    def wake(self) -> None:
+        """Check all files, ask the authority and order what is due, at once."""
+        for wake in self._wakes:
+            with contextlib.suppress(trio.WouldBlock):
+                wake.send_nowait(None)
+
+    async def run(self, announce: Announce, presenter: Presenter | None = None) -> NoReturn:
+        """Serve what is new in the files, and renew all certificates.
+
+        `presenter` is where clients are answered, by default in this process.
+        """
+        presenter = LocalPresenter(self.contexts) if presenter is None else presenter
+        await self._run(presenter, partial(self._renew, announce, presenter))
+
+    async def follow(self) -> NoReturn:
+        """Serve what is new in the files, which another process renews."""
+        await self._run(LocalPresenter(self.contexts), None)
+
+    async def _run(self, presenter: Presenter, keep: Keep | None) -> NoReturn:
+        to_listeners, arriving = trio.open_memory_channel[Named](1)
+        async with trio.open_nursery() as nursery:
+
+            def start(status: Status) -> None:
+                check_now = self._watch(nursery, status, to_listeners)
+                if keep is not None:
+                    nursery.start_soon(keep, status, check_now)
+
+            nursery.start_soon(install, self.contexts, arriving, presenter)
+            for status in self.statuses:
+                start(status)
+            while True:
+                status = Status(await self.requests.accepted.receive(), None, report=self._report)
+                self.statuses.append(status)
+                start(status)
+
+    async def _renew(
+        self,
+        announce: Announce,
+        presenter: Presenter,
+        status: Status,
+        check_now: trio.MemorySendChannel[None],
+    ) -> None:
+        """Renew a certificate by ACME, or one that is self-signed; leave the operator's alone."""
+        certificate = status.certificate
+        address = parse_ip(certificate.names[0])
+        if certificate.acme is not None:
+            from certs.tasks.renewal import Renewal  # noqa: PLC0415 - loaded by now
+
+            _, wakes = self._open_wake()
+            await Renewal(certificate.acme, status, presenter, check_now).run(wakes)
+        elif address is not None and not certificate.is_operators:
+            await expiry.keep(address, status, check_now, announce)
+
+    def _serve(self, status: Status) -> None:
+        """Serve the pair that was in the files at the start, if there was one."""
+        certificate, pair = status.certificate, status.pair
+        if pair is None:
+            return
+        try:
+            context = self._make_context(certificate, pair)
+        except CertificateError as error:
+            status.report.unservable(certificate, error)
+            status.pair, status.unservable_leaf = None, pair.chain_der[0]
+            return
+        status.report.warnings(pair)
+        self.contexts.install(certificate.names, context)
+
+    def _make_context(self, certificate: CertificateSpec, pair: Pair) -> ssl.SSLContext:
+        return make_context(pair, self._metacert_der, certificate.names[0])
+
+    def _watch(
+        self, nursery: trio.Nursery, status: Status, to_listeners: trio.MemorySendChannel[Named]
+    ) -> trio.MemorySendChannel[None]:
+        """Start to watch the files of a certificate; return the channel that has them checked."""
+        certificate = status.certificate
+        check_now, checks = self._open_wake()
+        if status.pair is None:
+            # A certificate on demand may be in the files from an earlier run.
+            check_now.send_nowait(None)
+        changes = PairChanges(certificate.files, certificate.names)
+        make = partial(self._make_context, certificate)
+        nursery.start_soon(watch, changes, make, status, checks, to_listeners.clone())
+        return check_now
+
+    def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
+        wake, wakes = trio.open_memory_channel[None](1)
+        self._wakes.append(wake)
+        return wake, wakes

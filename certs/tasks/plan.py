@@ -1,0 +1,79 @@
+"""Which certificates a relay serves: their names, their files, how each is obtained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from certs.acme.authority import Authority
+from certs.acme.challenge import Kind
+from certs.acme.store import certificate_file
+from certs.files import PairFiles
+from certs.hostname import IPAddress
+
+
+@attrs.frozen(kw_only=True)
+class ByACME:
+    """How a certificate is ordered."""
+
+    authority: Authority
+    profile: str
+    """One of the authority's profiles; "" for its default."""
+    challenges: Sequence[Kind]
+    """ "tls-alpn-01" and "http-01", or one of them; the most promising first."""
+
+
+@attrs.frozen
+class CertificateSpec:
+    """A certificate to serve."""
+
+    names: tuple[str, ...]
+    """DNS names and IP addresses; the first one names the certificate."""
+    files: PairFiles
+    acme: ByACME | None = None
+    """None if it does not come by ACME."""
+    is_operators: bool = False
+    """Whether only the operator writes the files."""
+
+    @property
+    def text(self) -> str:
+        """The names, for a log line."""
+        return " ".join(self.names)
+
+
+def by_acme(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
+    """Return the specification of a certificate that is ordered, in its one file."""
+    file = certificate_file(certdir, names[0])
+    return CertificateSpec(names, PairFiles(file, file), acme)
+
+
+@attrs.frozen
+class OnDemand:
+    """Certificates for the addresses that clients connect to, each ordered on the first request."""
+
+    certdir: Path
+    acme: ByACME
+    named: tuple[IPAddress, ...]
+    """The addresses in -acme-ip-addresses, which have a certificate from the start."""
+    public_only: bool
+    """Whether the authority certifies public addresses only."""
+
+    def certificate(self, address: IPAddress) -> CertificateSpec | None:
+        """Return the certificate for an address of this server; None if none can be issued.
+
+        A private address gets none where the operator has named the public ones (behind NAT).
+        """
+        if address in self.named:
+            return None
+        if not address.is_global and (self.public_only or self.named):
+            return None
+        return by_acme(self.certdir, (str(address),), self.acme)
+
+
+@attrs.frozen
+class Plan:
+    """The certificates of a server."""
+
+    certificates: tuple[CertificateSpec, ...]
+    """Served from the start."""
+    on_demand: OnDemand | None = None

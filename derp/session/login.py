@@ -1,0 +1,113 @@
+"""The login of a client: greeting, its proof of its key, admission.
+
+    ServerKey  ──►
+               ◄──  ClientInfo
+    ServerInfo ──►
+
+A fast-starting client sends ClientInfo with its HTTP request; both answers then go in one piece.
+"""
+
+from typing import Final
+
+import attrs
+import trio
+from nacl.public import Box
+
+from derp.admission.model import Question
+from derp.errors import LoginRefused, NotAdmitted, PeerVanished
+from derp.files.ratelimit import NO_LIMIT, RateConfig
+from derp.net.budgets import ReadBudget
+from derp.net.transport import Transport
+from derp.relay.pending import Pending
+from derp.session.state import RelayState
+from derp.wire.frames import HEADER_LENGTH, server_key
+from derp.wire.keys import node_public_text
+from derp.wire.login import ClientInfo, client_info_size, open_client_info, seal_server_info
+
+LOGIN_TIMEOUT: Final = 10.0
+"""Seconds from the handoff to a complete client info (Go: Server.accept)."""
+
+VERDICT_WAIT: Final = 7.0
+"""Seconds for which a client that waits for a verdict is not closed for others, unless its network
+has by far the most connections."""
+
+
+@attrs.frozen
+class Login:
+    """A client that has proved its key."""
+
+    key: bytes
+    info: ClientInfo
+    greeting: bytes
+    """The ServerKey frame, if it has not been sent."""
+    rest: bytearray
+    """What it has sent after the login."""
+    _box: Box
+
+    def welcome(self, limit: RateConfig = NO_LIMIT) -> bytes:
+        """Build what answers the login: ServerInfo with a rate limit, behind any greeting."""
+        info = seal_server_info(self._box, limit.bytes_per_second, limit.announced_burst)
+        return self.greeting + info
+
+
+async def log_in(
+    state: RelayState, transport: Transport, leftover: bytes, pending: Pending | None = None
+) -> Login | None:
+    """Greet a client and read its proof of its key; return None if it leaves without a byte of it.
+
+    Health checks do, which only look whether DERP is served. `leftover` is what it has sent
+    already. Raises PeerVanished and LoginRefused.
+    """
+    greeting = server_key(state.public_key)
+    size = client_info_size(leftover)
+    if size is None or len(leftover) < size:
+        transport.write(greeting)
+        greeting = b""
+    with trio.move_on_after(LOGIN_TIMEOUT):
+        await transport.flush()
+        received = bytearray(leftover)
+        budget = ReadBudget()
+        while (size := client_info_size(received)) is None or len(received) < size:
+            await transport.wait_readable()
+            count = transport.read_into(state.view)
+            if count < 0:
+                if not received:
+                    return None
+                raise PeerVanished("the connection was closed in the middle of the login")
+            if not budget.spend(count):
+                raise LoginRefused("the client info comes in too many pieces")
+            received += state.view[:count]
+            if pending is not None:
+                pending.hold(len(received) + transport.held)
+        payload = bytes(received[HEADER_LENGTH:size])
+        del received[:size]
+        key, info, box = open_client_info(state.private_key, payload)
+        return Login(key, info, greeting, received, box)
+    await transport.wait_turn()
+    raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
+
+
+async def admit(
+    state: RelayState, transport: Transport, key: bytes, pending: Pending | None
+) -> None:
+    """Return if the client may use the relay (Go: verifyClient); otherwise raise NotAdmitted.
+
+    Raises PeerVanished where `pending` is closed for others meanwhile.
+    """
+    if state.admission is None:
+        return
+    with trio.CancelScope() as scope:
+        if pending is not None:
+            pending.cancel = scope.cancel
+            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
+        verdict = await state.admission.admit(Question(key, transport.remote.host))
+        # Many clients may have waited for this one answer.
+        await transport.wait_turn()
+    if scope.cancelled_caught:
+        raise PeerVanished("the connection was closed before the answer")
+    if not verdict.admitted:
+        whose = node_public_text(key)
+        reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
+        raise NotAdmitted(reason, authoritative=verdict.authoritative)
+    if not verdict.authoritative:
+        state.unverified.add(key)
