@@ -48,7 +48,7 @@ _REDIRECTS: Final = {*_CHANGES_TO_GET, 307, 308}
 class _Request:
     method: str
     url: URL
-    authorization: str
+    authorization: str = attrs.field(repr=False)
     """The value of the Authorization header; empty for none."""
 
 

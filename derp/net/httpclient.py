@@ -59,16 +59,17 @@ def response_head(connection: h11.Connection) -> Head | None:
 class URL:
     """An absolute URL of HTTP."""
 
-    text: str
+    text: str = attrs.field(repr=False)
+    """With what may be secret: user, password and query."""
     scheme: str
     host: str
     """In lower case, without brackets."""
     port: int
     path: str
     """Decoded, for people to read."""
-    target: str
+    target: str = attrs.field(repr=False)
     """Path and query, as a request has them."""
-    authorization: str
+    authorization: str = attrs.field(repr=False)
     """Basic, of the user and the password in the URL; empty without."""
 
     @classmethod

@@ -13,6 +13,7 @@ import trustme
 from derp.admission.model import Outcome, Question
 from derp.admission.url import AdmissionURL, _Brackets, read_allow
 from derp.errors import StartError, UsageError
+from derp.net.httpclient import URL
 from tests.admission.conftest import (
     NODE,
     SHORT,
@@ -724,6 +725,13 @@ async def test_https_goes_through_a_tunnel(
         assert [answer.outcome for answer in answers] == [Outcome.ALLOWED] * 2
         assert heads == [head.encode()]
         assert [request.target for request in server.requests] == ["/verify"] * 2
+
+
+def test_what_is_secret_in_a_url_does_not_show() -> None:
+    url = URL.parse("https://user:s3cret@Control.test:443/a%20b?token=s3cret")
+    assert url.authority == "control.test"
+    assert (url.path, url.target) == ("/a b", "/a%20b?token=s3cret")
+    assert "s3cret" not in repr(url)
 
 
 async def test_a_connection_is_not_kept_for_long(
