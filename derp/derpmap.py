@@ -1,9 +1,9 @@
 """The relay's entry for a DERP map, and how Tailscale and headscale want it written.
 
-`derper derpmap` prints it; a relay that is reached by its address prints its node at the start. A
-node names what differs from the usual only (Go: tailcfg.DERPNode). Tailscale's policy file holds
-the map as JSON under "derpMap"; headscale reads it from YAML files (derp.paths), in which the names
-of the fields are the same in lower case.
+`derper derpmap` prints it; a relay whose hostname is an address logs its node at start. A node has
+only the fields that differ from their defaults (Go: tailcfg.DERPNode). Tailscale's policy file
+holds the map as JSON under "derpMap"; headscale reads it from YAML files (derp.paths), in which the
+names of the fields are the same in lower case.
 """
 
 import json
@@ -18,7 +18,7 @@ from derp.config import Config
 from derp.errors import UsageError
 
 REGION_IDS: Final = range(900, 1000)
-"""Reserved for relays of one's own (Go: tailcfg.DERPRegion.RegionID)."""
+"""Reserved for custom relays (Go: tailcfg.DERPRegion.RegionID)."""
 USUAL_REGION_ID: Final = 900
 _HTTPS_PORT: Final = 443
 _STUN_PORT: Final = 3478
@@ -53,11 +53,11 @@ Fields = dict[str, str | int | bool]
 
 @attrs.frozen
 class Node:
-    """A relay as its clients find it."""
+    """A relay, as its clients reach it."""
 
     hostname: str
     pin: str | None
-    """The `CertName` of a certificate that no authority vouches for; None for any other."""
+    """The `CertName` of a self-signed certificate; None for any other."""
     derp_port: int | None
     """TCP, with TLS; None where it relays nothing."""
     stun_port: int | None
@@ -68,8 +68,8 @@ class Node:
     def nodes(self, region: int = USUAL_REGION_ID) -> list[Fields]:
         """Return the region's nodes: two where STUN is elsewhere.
 
-        Its node comes first, as clients ask the first one more often, and those of regions that are
-        far away only that one (Go: netcheck.makeProbePlan).
+        The STUN node comes first: clients probe the first one more often, and in distant regions
+        only that one (Go: netcheck.makeProbePlan).
         """
         here = self.fields(region)
         if self.stun_address is None or self.stun_port is None:
@@ -84,8 +84,7 @@ class Node:
     def fields(self, region: int = USUAL_REGION_ID) -> Fields:
         """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode.
 
-        Its Name has to be the only one of its kind in the map, and so begins with the region's
-        number.
+        Its Name has to be unique in the map, and so begins with the region's number.
         """
         found: Fields = {
             "Name": f"{region}a",
@@ -108,24 +107,24 @@ class Node:
 
 
 def pin_for(pair: Pair) -> str | None:
-    """Return the pin of the relay's certificate; None where clients are to verify it without.
+    """Return the pin of the relay's certificate; None where clients verify it without a pin.
 
-    They are where an authority vouches for it, since the next one has another pin, and where there
-    are more in the chain: a client that is given a pin refuses a second certificate.
+    That is where an authority issued it, since the next one has another pin, and where the chain
+    has more certificates: a client that has a pin refuses a second certificate.
     """
     return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
 
 
 def chain_warning(config: Config, pair: Pair) -> str | None:
-    """Say what to do about an authority's certificate for an address, where it stands alone.
+    """Return a warning about an authority's certificate for an address without intermediates.
 
-    The Go derper announces such a one with its pin. For a name, clients' refusals are all there is
-    to tell a missing chain from an authority that needs none.
+    The Go derper announces one with its pin. For a DNS name there is no warning: it can't be known
+    whether intermediates are missing or not needed.
     """
-    if not config.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
+    if not config.tls.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
         return None
     return (
-        f"the certificate for {config.hostname} comes without intermediates: clients refuse it "
+        f"the certificate for {config.tls.hostname} comes without intermediates: clients refuse it "
         f"unless they trust its issuer itself; put the whole chain into its file, or, where "
         f"clients can't verify it, its pin into the DERP map: CertName {pair.pin}"
     )
@@ -141,38 +140,40 @@ def make_node(
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    The ports are those where clients find it, if they are not those of `config`, and `stun_host`
-    where it answers STUN. Where `config` serves HTTP only, something before it has to serve HTTPS,
-    which clients want: the node then has the usual port. Raises UsageError where there is nothing
-    to find.
+    The ports are those that clients use, if not those of `config`; `stun_host` is where it answers
+    STUN. If `config` serves HTTP only, a proxy has to serve HTTPS, which clients need, and the node
+    has port 443. Raises UsageError if the relay serves neither DERP nor STUN.
     """
     if derp_port is None:
-        if config.addr.port == 0:
-            raise UsageError(f"-a {config.addr}: any free port; want the one that the relay has")
-        derp_port = config.addr.port if config.serve_tls else _HTTPS_PORT
+        address = config.listening.address
+        if address.port == 0:
+            raise UsageError(f"-a {address}: any free port; want the one that the relay has")
+        derp_port = address.port if config.serve_tls else _HTTPS_PORT
     if stun_port is None:
-        if config.stun and config.stun_port == 0:
+        if config.stun.enabled and config.stun.port == 0:
             raise UsageError("-stun-port 0: any free port; want the one that the relay has")
-        stun_port = config.stun_port
-    if not config.derp and not config.stun:
+        stun_port = config.stun.port
+    if not config.general.derp and not config.stun.enabled:
         raise UsageError("-derp=false -stun=false: want one of them, else there is no entry")
     return Node(
-        hostname=config.hostname,
-        pin=pin if config.derp else None,
-        derp_port=derp_port if config.derp else None,
-        stun_port=stun_port if config.stun else None,
-        stun_address=_stun_elsewhere(config, stun_host) if config.stun else None,
+        hostname=config.tls.hostname,
+        pin=pin if config.general.derp else None,
+        derp_port=derp_port if config.general.derp else None,
+        stun_port=stun_port if config.stun.enabled else None,
+        stun_address=_stun_elsewhere(config, stun_host) if config.stun.enabled else None,
     )
 
 
 def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
-    """Return the address at which clients find STUN, if it is not where they find the rest.
+    """Return the address of STUN for clients, if it is not that of the relay.
 
-    Where that of `host` is private and the relay's is not, something before both translates, and
-    what it makes of the one is not known here.
+    If that of `host` is private and the relay's is not, there is NAT, and the public address of
+    STUN is not known here.
     """
-    address, own = parse_ip(host or config.stun_addr), parse_ip(config.hostname)
-    if address is None or address.is_unspecified or address in {own, parse_ip(config.addr.host)}:
+    address, own = parse_ip(host or config.stun.addr), parse_ip(config.tls.hostname)
+    if address is None or address.is_unspecified:
+        return None
+    if address in {own, parse_ip(config.listening.address.host)}:
         return None
     return address if address.is_global or (own is not None and not own.is_global) else None
 

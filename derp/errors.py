@@ -2,30 +2,31 @@
 
     DerperError
     ├── UsageError          a flag or variable is wrong; exit code 2, nothing bound or written
-    ├── StartError          the machine says no (port in use, unreadable key); exit code 1
+    ├── StartError          this machine can't serve that (port in use, unreadable key); exit code 1
     ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
-    ├── NoLink              another relay can't be meshed with for now; it is tried again
+    ├── NoLink              there is no link to another relay for now; it is tried again
     ├── ControlLost         another process of this relay could not be asked
+    ├── ExchangeFailed      an HTTP server was asked, and gave no response
+    │   └── ConnectFailed       there is no connection to it
     └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
-        ├── TooManyConnections  from one network in a second
-        ├── TooManyPending      from one network that have not logged in
-        ├── NoRoom              for all that have not logged in: memory or descriptors
+        ├── TooManyConnections  of one network in a second
+        ├── TooManyPending      connections of one network that have not logged in
+        ├── NoRoom              no memory or descriptor for connections that have not logged in
         ├── PeerVanished        reset, timed out, or closed in the middle of something
-        ├── TLSFailed           no TLS could be agreed on
+        ├── TLSFailed           the TLS handshake failed
         ├── HTTPFailed          not HTTP, too large, or too slow
         ├── LoginRefused        the DERP login broke a rule or came too late
-        ├── NotAdmitted         the client does not belong, or nobody could be asked
+        ├── NotAdmitted         the client may not use the relay, or no source could be asked
         ├── ProtocolViolation   a frame broke a rule after login
         ├── NotPermitted        a mesh-only frame from a client without the mesh key
         ├── ClosedByMesh        a mesh peer asked for it
-        ├── WatcherTooSlow      too much waits for a mesh peer that is told who comes and goes
+        ├── WatcherTooSlow      too many presence frames wait for a mesh peer
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
-        ├── QueueMemoryFull     too much waits for all peers, and most of it for this one
-        └── InternalFault       a mistake of ours
+        ├── QueueMemoryFull     too much is queued for all peers, and most of it for this one
+        └── InternalFault       a bug
 
-A message is one line, names what was expected, and never holds a private key. The connection
-task is the only place that catches a ConnectionEnd: it turns it into one log line and one count,
-under the class's `reason`.
+A message is one line, says what was expected, and never holds a private key. Only the connection's
+task catches a ConnectionEnd: it makes one log line and one count of it, under the class's `reason`.
 """
 
 from typing import ClassVar, Self
@@ -48,7 +49,7 @@ class ReloadError(DerperError):
 
 
 class NoLink(DerperError):
-    """There is no link to another relay for now; `cure` says what to do about it, if anything."""
+    """There is no link to another relay for now; `cure` is what to do about it, if known."""
 
     def __init__(self, reason: str, cure: str | None = None) -> None:
         super().__init__(reason)
@@ -56,7 +57,15 @@ class NoLink(DerperError):
 
 
 class ControlLost(DerperError):
-    """Another process of this relay has ended, does not answer, or could not do as asked."""
+    """Another process of this relay has ended, does not answer, or refused a call."""
+
+
+class ExchangeFailed(DerperError):
+    """An HTTP server was asked, and its response did not come, or not all of it."""
+
+
+class ConnectFailed(ExchangeFailed):
+    """There is no connection to an HTTP server: no address, no TCP, no TLS, or no proxy."""
 
 
 class ConnectionEnd(DerperError):
@@ -65,29 +74,29 @@ class ConnectionEnd(DerperError):
     reason: ClassVar[str] = "ended"
 
     def without_frames(self) -> Self:
-        """Return it without its traceback, and without its cause, which has one, too.
+        """Return this error without its traceback and its cause, which has one, too.
 
-        They hold the frame that caught it, and that holds this: a cycle, which would keep all of a
-        connection until the garbage collector looks.
+        They refer to the frame that caught it, and that to the error: a cycle, which would keep a
+        connection's memory until the garbage collector runs.
         """
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
 
 
 class TooManyConnections(ConnectionEnd):
-    """Its network has made too many connections in too short a time."""
+    """The peer's network has made too many connections in a second."""
 
     reason = "too_many_connections"
 
 
 class TooManyPending(ConnectionEnd):
-    """Its network has too many connections that have not logged in."""
+    """The peer's network has too many connections that have not logged in."""
 
     reason = "too_many_pending"
 
 
 class NoRoom(ConnectionEnd):
-    """There is no memory or no descriptor for it, and it had not logged in."""
+    """There is no memory or descriptor for a connection that has not logged in."""
 
     reason = "no_room"
 
@@ -117,16 +126,16 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client is none of those who may use the relay, or is so no longer.
+    """The client may not use the relay, or may no longer.
 
-    `certain` is False where nobody could be asked.
+    `authoritative` is False if no source could be asked.
     """
 
     reason = "not_admitted"
 
-    def __init__(self, what: str, *, certain: bool = True) -> None:
+    def __init__(self, what: str, *, authoritative: bool = True) -> None:
         super().__init__(what)
-        self.certain = certain
+        self.authoritative = authoritative
 
 
 class ProtocolViolation(ConnectionEnd):
@@ -136,7 +145,7 @@ class ProtocolViolation(ConnectionEnd):
 
 
 class NotPermitted(ConnectionEnd):
-    """A mesh-only frame came from a client that is no mesh peer."""
+    """A mesh-only frame came from a client that is not a mesh peer."""
 
     reason = "not_permitted"
 
@@ -148,30 +157,30 @@ class ClosedByMesh(ConnectionEnd):
 
 
 class WatcherTooSlow(ConnectionEnd):
-    """A mesh peer that watches is told of changes more slowly than they come."""
+    """A mesh peer that watches reads presence frames more slowly than they come."""
 
     reason = "watcher_too_slow"
 
 
 class WriteTimeout(ConnectionEnd):
-    """The peer took nothing for longer than the write timeout."""
+    """The peer has read nothing for longer than the write timeout."""
 
     reason = "write_timeout"
 
 
 class RelayStopping(ConnectionEnd):
-    """The relay has been told to stop, and ends its connections one by one."""
+    """The relay is stopping, and ends its connections one by one."""
 
     reason = "relay_stopping"
 
 
 class QueueMemoryFull(ConnectionEnd):
-    """More can't be dropped than -queue-memory allows for, and most of that waits for this peer."""
+    """The queues exceed -queue-memory though packets were dropped, and most is for this peer."""
 
     reason = "queue_memory_full"
 
 
 class InternalFault(ConnectionEnd):
-    """A mistake of ours ended the connection; the log has a traceback."""
+    """A bug ended the connection; the log has a traceback."""
 
     reason = "internal_fault"

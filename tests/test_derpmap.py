@@ -29,13 +29,14 @@ from derp.derpmap import (
     region_name,
 )
 from derp.errors import UsageError
+from tests.support.config import make_config
 
 DOMAIN = Node("derp.example.com", None, 443, 3478)
 PIN = f"sha256-raw:{'ab' * 32}"
 
 
 def config(**fields: Any) -> Config:
-    return Config(key_path="/k", certdir="/c", **{"hostname": "derp.example.com", **fields})
+    return make_config(c="/k", certdir="/c", **{"hostname": "derp.example.com", **fields})
 
 
 def test_a_node_that_is_as_usual_says_no_more_than_its_name():
@@ -69,11 +70,11 @@ def test_a_node_says_what_is_not_as_usual(changes: dict[str, Any], more: dict[st
     [
         ({}, DOMAIN),
         (
-            {"addr": Address("", 8443), "certmode": "manual"},
+            {"a": Address("", 8443), "certmode": "manual"},
             attrs.evolve(DOMAIN, derp_port=8443),
         ),
         # HTTP: a proxy before it serves HTTPS.
-        ({"addr": Address("", 8080)}, DOMAIN),
+        ({"a": Address("", 8080)}, DOMAIN),
         ({"stun_port": 3479}, attrs.evolve(DOMAIN, stun_port=3479)),
         ({"stun": False, "stun_port": 0}, attrs.evolve(DOMAIN, stun_port=None)),
         ({"derp": False}, attrs.evolve(DOMAIN, derp_port=None)),
@@ -85,7 +86,7 @@ def test_a_node_is_made_of_the_configuration(fields: dict[str, Any], node: Node)
 
 @pytest.mark.parametrize("port", [0, 443, 8443])
 def test_clients_may_find_it_at_other_ports_than_it_knows(port: int):
-    own = config(addr=Address("", port), certmode="manual", stun_port=port)
+    own = config(a=Address("", port), certmode="manual", stun_port=port)
     node = make_node(own, None, derp_port=9443, stun_port=9478)
     assert node == attrs.evolve(DOMAIN, derp_port=9443, stun_port=9478)
 
@@ -104,7 +105,7 @@ def test_who_relays_nothing_is_not_pinned():
 @pytest.mark.parametrize(
     ("fields", "start"),
     [
-        ({"addr": Address("", 0), "certmode": "manual"}, "-a :0: any free port; want "),
+        ({"a": Address("", 0), "certmode": "manual"}, "-a :0: any free port; want "),
         ({"stun_port": 0}, "-stun-port 0: any free port; want "),
         ({"derp": False, "stun": False}, "-derp=false -stun=false: want one of them"),
     ],
@@ -224,7 +225,7 @@ def test_a_node_is_usually_the_only_one():
 def test_the_address_of_stun_is_told_where_clients_can_use_it(
     hostname: str, host: str, stun_addr: str, found: str | None
 ):
-    fields = {"hostname": hostname, "addr": Address(host, 443), "certmode": "manual"}
+    fields = {"hostname": hostname, "a": Address(host, 443), "certmode": "manual"}
     node = make_node(config(**fields, stun_addr=stun_addr), None)
     assert node.stun_address == (None if found is None else ip_address(found))
     assert make_node(config(**fields, stun_addr=stun_addr, stun=False), None).stun_address is None

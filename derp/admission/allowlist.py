@@ -6,7 +6,7 @@
 
 One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
 comment. A file with anything else in it, or with no key, is refused as a whole: half a list would
-lock out the rest of the clients, and a key that was mistyped would be noticed late.
+lock out the clients in the other half, and a mistyped key would be noticed late.
 """
 
 import re
@@ -17,22 +17,22 @@ from typing import Final
 from certs.changes import ChangeDetector
 from certs.files import open_regular
 from certs.ownership import warn_if_swappable
-from derp.admission.question import Answer, Outcome, Question
+from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import DerperError, ReloadError
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_SIZE: Final = 16 << 20
-"""Bytes of the longest list that is read: about 200,000 keys."""
+"""Bytes of the largest list that is read: about 200,000 keys."""
 
 _FLAG: Final = "-verify-client-file"
 
 
 class ListFormError(ValueError):
-    """The text is no list; the message names the line, and repeats nothing of it."""
+    """The text is not a list; the message gives the line's number, and repeats nothing of it."""
 
 
 def parse(text: str) -> dict[bytes, str]:
-    """Return the keys of a list, with their labels. Raises ListFormError."""
+    """Return the label of each key in a list. Raises ListFormError."""
     keys: dict[bytes, str] = {}
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         entry = line.partition("#")[0].split(maxsplit=1)
@@ -54,9 +54,9 @@ def parse(text: str) -> dict[bytes, str]:
 
 
 def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
-    """Read the list at `path`, and warn if others could swap it. Blocks.
+    """Read the list at `path`, and warn if other users could replace it. Blocks.
 
-    Raises `failure`, for the caller to choose.
+    Raises `failure`.
     """
     try:
         with open_regular(path) as stream:
@@ -73,13 +73,13 @@ def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, st
     except ListFormError as error:
         raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
     if not keys:
-        # More likely a full disk or a mistake than the wish to throw everybody out.
+        # More likely a full disk or a mistake than the wish to refuse all clients.
         raise failure(f"{_FLAG} {str(path)!r}: no key in it; want at least one node key")
     return keys
 
 
 class AllowList:
-    """The list in force: like a Source, but nobody has to wait for it."""
+    """The list in force: like a Source, but without I/O."""
 
     name = "file"
 
@@ -88,17 +88,18 @@ class AllowList:
         self.keys = keys
         self._change = ChangeDetector((path,))
 
-    def answer(self, question: Question) -> Answer:
-        """Admit who is in the list."""
+    def check(self, question: Question) -> Verdict:
+        """Return ALLOWED for a key in the list, REFUSED for any other."""
         if question.key in self.keys:
-            return Answer(Outcome.ALLOWED, self.keys[question.key])
-        return Answer(Outcome.REFUSED, f"not in {_FLAG}")
+            return Verdict(Outcome.ALLOWED, self.name)
+        return Verdict(Outcome.REFUSED, self.name, f"not in {_FLAG}")
 
     def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
-        """Return the list anew where the file has changed; None where not, or not yet. Blocks.
+        """Return the new list if the file has changed, else None. Blocks.
 
-        A change is read once it has lasted from one look to the next; `at_once` reads the file as
-        it is. Raises ReloadError, once for each state of the file.
+        A changed file is read when two successive calls have found it in the same state, so that
+        no half-written file is; with `at_once` it is read as it is. Raises ReloadError, once for
+        each state of the file.
         """
         if not self._change.check(at_once=at_once):
             return None

@@ -1,29 +1,24 @@
-"""Asks one source: as many questions side by side as it can take, each in its turn."""
+"""Asks one source: as many questions side by side as `limiter` lets it, the others in a queue."""
 
 import math
-from typing import Final
 
 import attrs
 import trio
 
 from derp.admission.limiter import Fate, Limiter, Turn
-from derp.admission.question import Answer, Outcome, Question, Source
-
-_NOT_IN_TIME: Final = Answer(
-    Outcome.NO_ROOM, "no answer in time, among many others; is it slow, or are we attacked?"
-)
+from derp.admission.model import Outcome, Question, Source, Verdict
 
 
 @attrs.define(eq=False)
 class _Waiting(Turn):
-    """A turn of a task that waits for the answer."""
+    """The turn of a task that waits for a verdict."""
 
     called: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it is under way, or has an answer."""
+    """Set when its question is to be asked, or when it has a verdict."""
     asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     recalled: bool = False
-    """Whether it waits again, whatever comes of its question."""
-    answer: Answer | None = None
+    """Whether it is back in the queue, and the verdict that is being asked for is dropped."""
+    verdict: Verdict | None = None
 
 
 class Asker:
@@ -32,55 +27,61 @@ class Asker:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._limiter: Limiter[_Waiting] = Limiter()
+        self._not_in_time = Verdict(
+            Outcome.NO_ROOM,
+            source.name,
+            "no answer in time, among many others; is it slow, or are we attacked?",
+        )
 
-    async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Answer:
-        """Ask in turn; no number of strangers brings about an outcome other than NO_ROOM.
+    async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+        """Return the source's verdict, asking it in turn.
 
-        It takes until `deadline`, and longer only for what was asked before that.
+        Other questions, however many, cause no outcome other than NO_ROOM. Returns by `deadline`,
+        or later if the source was asked before it.
         """
         turn = _Waiting(question.network, deadline, urgent)
-        self._limiter.wait(turn)
+        self._limiter.add(turn)
         self._call_next()
         try:
-            while turn.answer is None:
+            while turn.verdict is None:
                 with trio.move_on_at(deadline) as waiting:
                     await turn.called.wait()
                 if waiting.cancelled_caught:
                     break
-                # Called, it may have been recalled before it came to ask.
-                if turn in self._limiter.under_way:
+                # It may have been recalled between the call and this task's next step.
+                if turn in self._limiter.in_flight:
                     await self._ask(turn, question)
-            return turn.answer or _NOT_IN_TIME
+            return turn.verdict or self._not_in_time
         finally:
-            self._limiter.leave(turn, trio.current_time())
+            self._limiter.remove(turn, trio.current_time())
             self._call_next()
 
     async def _ask(self, turn: _Waiting, question: Question) -> None:
-        """Ask, and see to what follows for this turn and others."""
-        limiter, answer = self._limiter, _NOT_IN_TIME
+        """Ask the source, and apply the outcome to this turn and to the others."""
+        limiter, verdict = self._limiter, self._not_in_time
         turn.called, turn.asking, turn.recalled = trio.Event(), trio.CancelScope(), False
         if not turn.alone:
-            turn.asking.deadline = turn.begins + limiter.enough
+            turn.asking.deadline = turn.begins + limiter.timeout
         with turn.asking:
             await trio.sleep_until(turn.begins)
-            answer = await self._source.ask(question)
+            verdict = await self._source.ask(question)
         if turn.recalled:
             return
         now = trio.current_time()
-        outcome = Outcome.LATE if turn.asking.cancelled_caught else answer.outcome
+        outcome = Outcome.LATE if turn.asking.cancelled_caught else verdict.outcome
         match limiter.ended(turn, outcome, now):
             case Fate.FINAL:
-                turn.answer = answer
+                turn.verdict = verdict
                 if outcome is not Outcome.NO_ROOM:
-                    # The source is heard of.
-                    for each in limiter.under_way:
+                    # The source works, so it gets all the time it has (ANSWER_TIMEOUT).
+                    for each in limiter.in_flight:
                         each.asking.deadline = math.inf
             case Fate.DOWN:
                 for each in (turn, *limiter.take_waiting()):
-                    each.answer = answer
+                    each.verdict = verdict
                     each.called.set()
             case Fate.OVERLOADED:
-                turn.answer = _NOT_IN_TIME
+                turn.verdict = self._not_in_time
             case Fate.ALL_AGAIN:
                 for each in limiter.recall_all(now):
                     each.called, each.recalled = trio.Event(), True

@@ -1,35 +1,20 @@
-"""Verdicts that are remembered for a while, so that clients who reconnect cause no questions. Pure.
+"""Verdicts of the last seconds, so that a client that reconnects causes no question. Sans-I/O.
 
-Clients that were admitted are remembered apart from those that were not: strangers can come with
-any number of keys, and push out only each other. Time is passed in, in seconds of a monotonic
-clock.
+Admitted clients are kept apart from all others: unknown clients, who can log in with any number of
+keys, evict only each other. Time is passed in, in seconds of a monotonic clock.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
-import attrs
+from derp.admission.model import Outcome, Question, Verdict
 
-from derp.admission.question import Question
+MAX_ENTRIES: Final = 4096
+"""Most verdicts of each kind; the oldest is evicted first."""
+SHORT_TTL: Final = 10.0
+"""Seconds for which a verdict other than ALLOWED is kept at most: it may change soon."""
 
-MAX_REMEMBERED: Final = 4096
-"""Most verdicts of each kind; the oldest go first."""
-SHORT: Final = 10.0
-"""Seconds for which anything but a certain yes is remembered at most: it may change soon."""
-
-
-@attrs.frozen
-class Verdict:
-    """Whether a client may use the relay, and who said so."""
-
-    admitted: bool
-    source: str
-    """The name of the source that decided."""
-    reason: str = ""
-    """Why not, in a line; or why although it could not be asked."""
-    certain: bool = True
-    """False where a source could not be asked."""
-    lasts: bool = True
-    """False where it says more of the moment than of the client, and is not remembered."""
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class VerdictCache:
@@ -39,60 +24,59 @@ class VerdictCache:
         self._seconds = seconds
         self._admitted: dict[Question, tuple[float, Verdict]] = {}
         self._others: dict[Question, tuple[float, Verdict]] = {}
-        # The keys that were admitted last, in that order, whether that is remembered or not.
-        self._familiar: dict[bytes, None] = {}
+        # The keys whose last authoritative verdict was ALLOWED, cached or not; the latest is last.
+        self._recently_admitted: dict[bytes, None] = {}
 
-    def recall(self, question: Question, now: float) -> Verdict | None:
-        """Return the verdict on the same question, if it is remembered."""
-        for remembered in (self._admitted, self._others):
-            if (found := remembered.get(question)) is not None:
+    def get(self, question: Question, now: float) -> Verdict | None:
+        """Return the cached verdict on the same question, if there is one."""
+        for cached in (self._admitted, self._others):
+            if (found := cached.get(question)) is not None:
                 until, verdict = found
                 if now < until:
                     return verdict
-                del remembered[question]
+                del cached[question]
         return None
 
-    def note(self, question: Question, verdict: Verdict, now: float) -> None:
-        """Remember a verdict in place of any other on the same question.
+    def put(self, question: Question, verdict: Verdict, now: float) -> None:
+        """Replace the verdict on a question.
 
-        While the last one is certain and remembered, an uncertain one changes nothing; and a
-        certain no is one for the key at all addresses.
+        A verdict that is not authoritative never replaces a cached one that is. An authoritative
+        refusal also removes what is cached on the same key at other addresses.
         """
-        if not verdict.certain and (before := self.recall(question, now)) and before.certain:
+        if not verdict.authoritative and (old := self.get(question, now)) and old.authoritative:
             return
-        if verdict.certain:
-            self._take_note_of_key(question.key, admitted=verdict.admitted)
+        allowed = verdict.outcome is Outcome.ALLOWED
+        if verdict.authoritative:
+            self._note_key(question.key, admitted=allowed)
         self._admitted.pop(question, None)
         self._others.pop(question, None)
-        sure = verdict.admitted and verdict.certain
-        seconds = self._seconds if sure else min(self._seconds, SHORT)
-        if not seconds or not verdict.lasts:
-            return
-        remembered = self._admitted if sure else self._others
-        _make_room(remembered)
-        remembered[question] = now + seconds, verdict
+        seconds = self._seconds if allowed else min(self._seconds, SHORT_TTL)
+        if seconds and verdict.cacheable:
+            cached = self._admitted if allowed else self._others
+            _insert(cached, question, (now + seconds, verdict))
 
-    def is_familiar(self, key: bytes) -> bool:
-        """Tell whether the last certain verdict on a key, if it is among the latest, was a yes."""
-        return key in self._familiar
+    def recently_admitted(self, key: bytes) -> bool:
+        """Tell whether the last authoritative verdict on a key, if still known, was ALLOWED."""
+        return key in self._recently_admitted
 
-    def forget(self) -> None:
-        """Forget all verdicts."""
+    def clear(self) -> None:
+        """Forget all verdicts, but not which keys were recently admitted."""
         self._admitted.clear()
         self._others.clear()
 
-    def _take_note_of_key(self, key: bytes, *, admitted: bool) -> None:
-        was_familiar = key in self._familiar
-        self._familiar.pop(key, None)
+    def _note_key(self, key: bytes, *, admitted: bool) -> None:
+        was_admitted = key in self._recently_admitted
+        self._recently_admitted.pop(key, None)
         if admitted:
-            _make_room(self._familiar)
-            self._familiar[key] = None
-        elif was_familiar:
-            # Seldom: strangers don't come here.
+            _insert(self._recently_admitted, key, None)
+        elif was_admitted:
+            # Linear in the cache, but an unknown client never gets here.
             for question in [question for question in self._admitted if question.key == key]:
                 del self._admitted[question]
 
 
-def _make_room(remembered: dict[Question, tuple[float, Verdict]] | dict[bytes, None]) -> None:
-    while len(remembered) >= MAX_REMEMBERED:
-        del remembered[next(iter(remembered))]  # type: ignore[arg-type]
+def _insert(entries: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """Add an entry, evicting the oldest beyond MAX_ENTRIES."""
+    while len(entries) >= MAX_ENTRIES:
+        del entries[next(iter(entries))]
+    entries[key] = value

@@ -1,16 +1,20 @@
-"""The checker: asks who knows the clients, in order, and remembers what they said.
+"""The checker: decides who may use the relay, by asking its sources in order.
 
-    a key in the file is in
+    a key in the file is admitted
     otherwise tailscaled must know it        (where it is asked at all)
     and one of the URLs must allow it        (where there are any)
 
-Where there is only the file, whoever is not in it is out. tailscaled that can't be asked refuses;
-URLs that can't be asked admit, unless told otherwise, as those of the Go derper do. That they can't
-be asked is shown by a question that had the URL to itself (`limiter`): where too many strangers
-knock for the URL or for us, those who get no answer are refused.
+Where there is only the file, it refuses every other key. A tailscaled that can't be asked refuses.
+URLs that can't be asked admit, as those of the Go derper do, unless -verify-client-url-fail-open is
+false.
 
-Connections that come with the same question share one answer. Of two questions about the same
-client the later one counts.
+Unknown clients cannot make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
+outcome fails open, and `limiter` returns one only for a question that the source had to itself;
+a client whose question is not answered among many others gets NO_ROOM, which refuses (see
+`_PRECEDENCE`).
+
+Connections that come with the same question at the same time share one verdict. Of two questions
+about the same client the later one counts.
 """
 
 import time
@@ -23,8 +27,8 @@ import trio
 from derp import log
 from derp.admission.allowlist import AllowList
 from derp.admission.asker import Asker
-from derp.admission.cache import Verdict, VerdictCache
-from derp.admission.question import LOST, Answer, Outcome, Question, Source
+from derp.admission.cache import VerdictCache
+from derp.admission.model import UNAVAILABLE, Outcome, Question, Source, Verdict
 from derp.metrics import Metrics
 
 VERDICT_TIMEOUT: Final = 9.0
@@ -33,10 +37,30 @@ MAX_REFUSED_SHOWN: Final = 100
 TROUBLE_EVERY: Final = 60.0
 """Seconds between log lines about the same trouble with a source."""
 NEW_TROUBLE_EVERY: Final = 10.0
-"""Seconds between those about changing ones."""
+"""Seconds between log lines about different trouble with a source."""
+
+_PRECEDENCE: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
+"""Which outcome counts of those of several URLs: the first of these.
+
+NO_ROOM comes before UNAVAILABLE. Unknown clients can fill the queue of a URL that works; they must
+not be admitted because another URL is down at the same time. REFUSED comes last: a URL that is down
+may be the one that would have allowed the client.
+"""
 
 _ADMITTED_UNASKED: Final = "can't ask who belongs, so clients are admitted"
 _REFUSED_UNASKED: Final = "can't ask who belongs, so clients are refused"
+
+_QUEUE_FULL: Final = Verdict(
+    Outcome.NO_ROOM,
+    source="the checker",
+    reason="too many others wait for a verdict; is a source slow, or are we attacked?",
+)
+
+VERDICTS: Final = (
+    *("allowed", "refused", "failed_open"),
+    *("remembered_allowed", "remembered_refused", "remembered_failed_open"),
+)
+"""The labels of verdicts in the metrics."""
 
 logger = log.get("admit")
 
@@ -53,192 +77,183 @@ class Refused:
 
 
 @attrs.define(eq=False)
-class _UnderWay:
-    """A question that is being asked, for those who come with the same."""
+class _InFlight:
+    """A question that is being asked; connections with an equal one wait for `done`."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
     verdict: Verdict | None = None
-    """None, once it is done, where whoever asked has gone."""
+    """None after `done` if the task that asked was cancelled."""
 
 
 @attrs.define(eq=False)
-class _Asked:
-    """What there is for each source: who asks it, and trouble with it."""
+class _SourceState:
+    """The asker of one source, and when trouble with the source was logged."""
 
     asker: Asker
     logged: str = ""
-    """The trouble that was logged last, and when."""
+    """The trouble that was logged last."""
     logged_at: float = -TROUBLE_EVERY
 
 
 class Checker:
-    """Who may use the relay."""
+    """Decides who may use the relay; an Admission."""
 
     def __init__(
         self,
         metrics: Metrics,
         *,
-        listing: AllowList | None = None,
+        allowlist: AllowList | None = None,
         tailscaled: Source | None = None,
-        controllers: Sequence[Source] = (),
+        urls: Sequence[Source] = (),
         fail_open: bool = True,
         remember: float = 30.0,
     ) -> None:
-        self.listing = listing
+        """Set `fail_open` to admit clients while no URL can be asked, `remember` to seconds."""
+        self.allowlist = allowlist
         self.tailscaled = tailscaled
-        self.controllers = tuple(controllers)
+        self.urls = tuple(urls)
         self.refused: dict[bytes, Refused] = {}
-        """The keys that were refused, of the last refusals; the latest is last."""
+        """The keys of the last MAX_REFUSED_SHOWN refusals; the latest is last."""
         self.troubles: dict[str, str] = {}
-        """Why a source can't be asked, by its name, since it last could."""
+        """Why a source is unavailable, by its name, until it answers again."""
         self._metrics = metrics
         self._fail_open = fail_open
-        self._memory = VerdictCache(remember)
-        self._under_way: dict[Question, _UnderWay] = {}
-        self._asked = {
-            source: _Asked(Asker(source))
-            for source in (tailscaled, *controllers)
+        self._cache = VerdictCache(remember)
+        self._in_flight: dict[Question, _InFlight] = {}
+        self._states = {
+            source: _SourceState(Asker(source))
+            for source in (tailscaled, *urls)
             if source is not None
         }
 
-    async def admit(self, question: Question, *, at_once: bool = False) -> Verdict:
+    async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
         """Return the verdict on a client that logs in.
 
-        With `at_once`, whoever can't be judged without asking is not admitted.
+        With `without_asking`, a client is refused if neither list nor cache decide on it.
         """
-        # This costs nothing, and so a key that has just been listed need not wait.
-        verdict = self._look_into_list(question)
-        remembered = False
+        # The list is free to ask, so a key that has just been added to it need not wait.
+        verdict = self._check_list(question)
+        cached = False
         if verdict is None:
-            verdict = self._memory.recall(question, trio.current_time())
-            remembered = verdict is not None
-        if verdict is None and at_once:
-            verdict = _TOO_MANY
+            verdict = self._cache.get(question, trio.current_time())
+            cached = verdict is not None
+        if verdict is None and without_asking:
+            verdict = _QUEUE_FULL
         elif verdict is None:
-            verdict = await self._ask_with_others(question)
+            verdict = await self._ask_once(question)
             # A later question may have been answered sooner.
-            verdict = self._memory.recall(question, trio.current_time()) or verdict
-        self._metrics.admission_verdict(_label(verdict, remembered=remembered))
+            verdict = self._cache.get(question, trio.current_time()) or verdict
+        self._metrics.admission_verdict(_label(verdict, cached=cached))
         if not verdict.admitted:
             self._note_refusal(question, verdict)
         return verdict
 
     async def recheck(self, question: Question) -> Verdict:
-        """Ask about a client that is connected, and remember the verdict instead of any other."""
-        return await self._ask_anew(question, urgent=True)
+        """Return a new verdict on a client that is connected, and replace the cached one."""
+        return await self._ask_uncached(question, urgent=True)
 
-    def is_familiar(self, key: bytes) -> bool:
-        """Tell whether a key was admitted lately."""
-        return self._memory.is_familiar(key)
+    def recently_admitted(self, key: bytes) -> bool:
+        """Tell whether the last authoritative verdict on a key, if still known, was ALLOWED."""
+        return self._cache.recently_admitted(key)
 
     def forget(self) -> None:
-        """Forget all verdicts, those under way too: what they stand on has changed."""
-        self._memory.forget()
-        self._under_way.clear()
+        """Forget all verdicts, and don't cache those of questions in flight: the list changed."""
+        self._cache.clear()
+        self._in_flight.clear()
 
     async def probe(self) -> None:
-        """Ask tailscaled about nobody, so that it shows at the start if it can't be asked."""
+        """Ask tailscaled about no client, so that the log says at start if it can't be asked."""
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
             nobody = Question(bytes(32), "127.0.0.1")
             await self._ask(self.tailscaled, nobody, deadline, urgent=True)
 
-    async def _ask_with_others(self, question: Question) -> Verdict:
-        """Ask, or wait for the answer to the same question."""
-        while (other := self._under_way.get(question)) is not None:
+    async def _ask_once(self, question: Question) -> Verdict:
+        """Ask, or wait for the verdict on an equal question that is in flight."""
+        while (other := self._in_flight.get(question)) is not None:
             await other.done.wait()
             if other.verdict is not None:
                 return other.verdict
-        return await self._ask_anew(question, urgent=self._memory.is_familiar(question.key))
+        return await self._ask_uncached(
+            question, urgent=self._cache.recently_admitted(question.key)
+        )
 
-    async def _ask_anew(self, question: Question, *, urgent: bool) -> Verdict:
-        """Ask, whatever is remembered or under way."""
-        self._under_way[question] = this = _UnderWay()
+    async def _ask_uncached(self, question: Question, *, urgent: bool) -> Verdict:
+        """Ask, whatever is cached or in flight."""
+        self._in_flight[question] = this = _InFlight()
         try:
-            this.verdict = await self._judge(question, urgent=urgent)
+            this.verdict = await self._ask_sources(question, urgent=urgent)
         finally:
-            # What a later question, or a changed list, has overtaken is not remembered.
-            if self._under_way.get(question) is this:
-                del self._under_way[question]
+            # Not cached if a later question or a changed list has overtaken it.
+            if self._in_flight.get(question) is this:
+                del self._in_flight[question]
                 if this.verdict is not None:
-                    self._memory.note(question, this.verdict, trio.current_time())
+                    self._cache.put(question, this.verdict, trio.current_time())
             this.done.set()
         return this.verdict
 
-    def _look_into_list(self, question: Question) -> Verdict | None:
-        """Return the verdict of the list, None where it is for others to say."""
-        listing = self.listing
-        if listing is None:
+    def _check_list(self, question: Question) -> Verdict | None:
+        """Return the verdict of the list; None if other sources decide."""
+        if self.allowlist is None:
             return None
-        answer = listing.answer(question)
-        verdict = None
-        if answer.outcome is Outcome.ALLOWED:
-            verdict = Verdict(admitted=True, source=listing.name)
-        elif not self._asked:
-            verdict = _refusal(listing.name, answer)
-        if verdict is not None:
-            self._metrics.admission(listing.name, answer.outcome.value)
+        verdict = self.allowlist.check(question)
+        if self._states and not verdict.admitted:
+            return None
+        self._metrics.admission(verdict.source, verdict.outcome.value)
         return verdict
 
-    async def _judge(self, question: Question, *, urgent: bool) -> Verdict:
-        verdict = self._look_into_list(question)
+    async def _ask_sources(self, question: Question, *, urgent: bool) -> Verdict:
+        verdict = self._check_list(question)
         if verdict is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT
         if self.tailscaled is not None:
-            answer = await self._ask(self.tailscaled, question, deadline, urgent=urgent)
-            if answer.outcome is not Outcome.ALLOWED:
-                return _refusal(self.tailscaled.name, answer)
-            if not self.controllers:
-                return Verdict(admitted=True, source=self.tailscaled.name)
-        return await self._judge_by_url(question, deadline, urgent=urgent)
+            verdict = await self._ask(self.tailscaled, question, deadline, urgent=urgent)
+            if not verdict.admitted or not self.urls:
+                return verdict
+        return await self._ask_urls(question, deadline, urgent=urgent)
 
-    async def _judge_by_url(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
-        """Ask all URLs side by side; the first that allows is enough."""
-        answers: list[tuple[Source, Answer]] = []
+    async def _ask_urls(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+        """Ask all URLs side by side; the first that allows the client is enough."""
+        verdicts: list[Verdict] = []
 
         async def ask(source: Source) -> None:
-            answer = await self._ask(source, question, deadline, urgent=urgent)
-            answers.append((source, answer))
-            if answer.outcome is Outcome.ALLOWED:
+            verdict = await self._ask(source, question, deadline, urgent=urgent)
+            verdicts.append(verdict)
+            if verdict.admitted:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for source in self.controllers:
+            for source in self.urls:
                 nursery.start_soon(ask, source)
-        source, answer = min(answers, key=_weight)
-        if answer.outcome is Outcome.ALLOWED:
-            return Verdict(admitted=True, source=source.name)
-        refusal = _refusal(source.name, answer)
-        if answer.outcome in LOST and self._fail_open:
-            return attrs.evolve(refusal, admitted=True, lasts=True)
-        return refusal
+        verdict = min(verdicts, key=lambda verdict: _PRECEDENCE.index(verdict.outcome))
+        opens = verdict.outcome in UNAVAILABLE and self._fail_open
+        return attrs.evolve(verdict, failed_open=True) if opens else verdict
 
     async def _ask(
         self, source: Source, question: Question, deadline: float, *, urgent: bool
-    ) -> Answer:
-        """Ask a source in turn, and count its answer."""
-        asked = self._asked[source]
-        answer = await asked.asker.ask(question, deadline, urgent=urgent)
-        self._metrics.admission(source.name, answer.outcome.value)
-        if answer.outcome in {Outcome.ALLOWED, Outcome.REFUSED}:
+    ) -> Verdict:
+        """Ask a source in turn, and count its verdict."""
+        state = self._states[source]
+        verdict = await state.asker.ask(question, deadline, urgent=urgent)
+        self._metrics.admission(source.name, verdict.outcome.value)
+        if verdict.authoritative:
             self.troubles.pop(source.name, None)
-            return answer
-        if answer.outcome in LOST:
-            self.troubles[source.name] = answer.reason
-        self._log_trouble(source, asked, answer)
-        return answer
+            return verdict
+        if verdict.outcome in UNAVAILABLE:
+            self.troubles[source.name] = verdict.reason
+        self._log_trouble(source, state, verdict)
+        return verdict
 
-    def _log_trouble(self, source: Source, asked: _Asked, answer: Answer) -> None:
+    def _log_trouble(self, source: Source, state: _SourceState, verdict: Verdict) -> None:
         now = trio.current_time()
-        wait = TROUBLE_EVERY if asked.logged == answer.reason else NEW_TROUBLE_EVERY
-        if now - asked.logged_at < wait:
+        wait = TROUBLE_EVERY if state.logged == verdict.reason else NEW_TROUBLE_EVERY
+        if now - state.logged_at < wait:
             return
-        asked.logged, asked.logged_at = answer.reason, now
-        is_lost = answer.outcome in LOST
-        opens = is_lost and source in self.controllers and self._fail_open
+        state.logged, state.logged_at = verdict.reason, now
+        opens = verdict.outcome in UNAVAILABLE and source in self.urls and self._fail_open
         event = _ADMITTED_UNASKED if opens else _REFUSED_UNASKED
-        logger.error(event, source=source.name, reason=answer.reason)
+        logger.error(event, source=source.name, reason=verdict.reason)
 
     def _note_refusal(self, question: Question, verdict: Verdict) -> None:
         refused = self.refused.pop(question.key, None)
@@ -248,42 +263,8 @@ class Checker:
         self.refused[question.key] = Refused(question.key, count, time.time(), verdict.reason)
 
 
-_ORDER: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *LOST, Outcome.REFUSED)
-
-
-def _weight(said: tuple[Source, Answer]) -> int:
-    """Order what several URLs say: the least one is decisive."""
-    return _ORDER.index(said[1].outcome)
-
-
-def _refusal(source: str, answer: Answer) -> Verdict:
-    return Verdict(
-        admitted=False,
-        source=source,
-        reason=answer.reason,
-        certain=answer.outcome is Outcome.REFUSED,
-        lasts=answer.outcome is Outcome.REFUSED,
-    )
-
-
-_TOO_MANY: Final = Verdict(
-    admitted=False,
-    source="the checker",
-    reason="too many others wait for a verdict; is a source slow, or are we attacked?",
-    certain=False,
-    lasts=False,
-)
-
-VERDICTS: Final = (
-    *("allowed", "refused", "failed_open"),
-    *("remembered_allowed", "remembered_refused", "remembered_failed_open"),
-)
-"""The labels of verdicts in the metrics."""
-
-
-def _label(verdict: Verdict, *, remembered: bool) -> str:
-    if verdict.admitted and not verdict.certain:
+def _label(verdict: Verdict, *, cached: bool) -> str:
+    label = "allowed" if verdict.admitted else "refused"
+    if verdict.failed_open:
         label = "failed_open"
-    else:
-        label = "allowed" if verdict.admitted else "refused"
-    return f"remembered_{label}" if remembered else label
+    return f"remembered_{label}" if cached else label

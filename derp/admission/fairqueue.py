@@ -1,7 +1,7 @@
-"""Turns that wait, in an order in which no network can keep the others waiting. Pure.
+"""A queue in which no network can keep the others waiting. Sans-I/O.
 
-The networks take turns; within one, first come is first served. A newcomer waits for one turn of
-each network that has somebody waiting, however many those are.
+Round robin over the networks, first in, first out within each. A new item waits for one item of
+each network in the queue, however many items those networks have.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Whoever waits, by network. All methods take constant time."""
+    """Items by network. All methods but `clear` take constant time."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
@@ -20,18 +20,18 @@ class FairQueue(Generic[T]):
         return bool(self._networks)
 
     def add(self, network: str, item: T) -> None:
-        """Let `item` wait, behind those of the same network."""
+        """Append `item` to the items of its network."""
         self._networks.setdefault(network, OrderedDict())[item] = None
 
     def discard(self, network: str, item: T) -> None:
-        """Let `item` wait no longer, if it does."""
+        """Remove `item`, if it is there."""
         if (items := self._networks.get(network)) is not None:
             items.pop(item, None)
             if not items:
                 del self._networks[network]
 
     def pop(self) -> T:
-        """Return who is next, and let it wait no longer. Raises KeyError where nobody waits."""
+        """Remove and return the next item. Raises KeyError if there is none."""
         network = next(iter(self._networks), "")
         item = next(iter(self._networks[network]))
         self._networks.move_to_end(network)
@@ -39,7 +39,7 @@ class FairQueue(Generic[T]):
         return item
 
     def clear(self) -> list[T]:
-        """Return all who wait, and let none of them wait any longer."""
+        """Remove and return all items."""
         waiting = [item for items in self._networks.values() for item in items]
         self._networks.clear()
         return waiting

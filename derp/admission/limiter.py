@@ -1,23 +1,23 @@
-"""How many questions a source is asked side by side, and what it means if one fails. Pure.
+"""How many questions a source is asked concurrently, and what it means if one fails. Sans-I/O.
 
-A source that gives no answer may be down, or have more to do than it can, and that strangers can
-bring about. Only a question that the source had to itself tells the two apart:
+A source that does not answer is down or overloaded, and unknown clients can overload it. Only a
+question that the source had to itself tells the two apart:
 
-    alone           no connection, or no answer in time     down: for all who wait, too
-    side by side    no answer, but others got theirs        overloaded: nobody knows
-                    no answer, and nobody got one           all are asked again
-                    no connection, or nonsense              asked again
+    alone           no connection, or no answer in time     down; all that wait fail with it
+    concurrent      no answer, but others were answered     overloaded; the outcome is not known
+                    no answer, and none was answered        all are asked again
+                    no connection, or malformed             asked again
 
-After a failure side by side, and where nothing was heard for STALE seconds, questions go one at a
-time until one is answered. Then `limit` go side by side: 1 at first, one more with each quick
-answer while that many are under way, a quarter less with a slow one. So the source has no more to
-do than it does in about QUICK seconds. Turns that are urgent come first, and up to RESERVED of them
-beyond the limit; all others wait in a queue that is fair to networks.
+After a concurrent failure, and after STALE seconds without an answer, questions are asked one at a
+time until one is answered. From then on up to `limit` are asked concurrently: 1 at first, one more
+with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
+source is given about QUICK seconds of work. Urgent turns come first, and may exceed the limit by
+RESERVED; all others wait in a queue that is fair to networks.
 
-A source may still work on questions that were given up. So before one goes alone, it waits for as
-long as they may take one after another. It can't tell how long that is if some take hundreds of
-times as long as others: a crowd may then make a source look down that is at all of them at once,
-for half a second of work each. Time is passed in, in seconds of a monotonic clock.
+A source may still work on abandoned questions. So before one is asked alone, there is a pause of as
+long as they may take one after another. If some take hundreds of times as long as others, that is
+not known: a crowd may then make a source look down that works on all of them at once, for half a
+second each. Time is passed in, in seconds of a monotonic clock.
 """
 
 import enum
@@ -27,96 +27,92 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from derp.admission.fairqueue import FairQueue
-from derp.admission.question import ANSWER_TIMEOUT, Outcome
+from derp.admission.model import ANSWER_TIMEOUT, Outcome
 
 MAX_LIMIT: Final = 16
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0
-"""Seconds that an answer may take without being slow, unless one takes longer when alone."""
+"""Seconds that a quick answer takes at most, unless a question alone takes longer."""
 SLOWER: Final = 1.5
-"""How many times as long as alone it may take then."""
+"""How many times as long as alone a quick answer then takes at most."""
 AMPLE: Final = 2.0
-"""How many times as long as either an answer takes at most."""
+"""How many times as long as both an answer takes before it counts as LATE."""
 WORK: Final = 0.25
-"""Seconds that a question which was given up is taken for, unless one takes longer when alone."""
+"""Seconds of work for an abandoned question, unless a question alone takes longer."""
 MAX_PAUSE: Final = 15.0
-"""Seconds that the source gets, at most, for what was given up."""
+"""Most seconds of pause for abandoned questions."""
 
 
 class Fate(enum.Enum):
-    """What becomes of a turn whose question has come to an end."""
+    """What becomes of a turn after its question was asked."""
 
     FINAL = enum.auto()
     """The outcome counts."""
     DOWN = enum.auto()
-    """The outcome counts, and for all who wait."""
+    """The outcome counts, also for all turns that wait."""
     OVERLOADED = enum.auto()
-    """Nobody knows."""
+    """The outcome is not known."""
     AGAIN = enum.auto()
-    """It waits again."""
+    """The turn is queued again."""
     ALL_AGAIN = enum.auto()
-    """It waits again, and all others that are under way are to do so."""
+    """The turn is queued again, and so are all others in flight."""
 
 
 @attrs.define(eq=False)
 class Turn:
-    """A question that waits to be asked, or is under way."""
+    """A question that waits to be asked, or is in flight."""
 
     network: str
     deadline: float
-    """When whoever waits gives up, be it asked or not; a question that is under way may go on."""
+    """When the caller stops waiting for it to be asked; a question in flight may go on."""
     urgent: bool = False
     begins: float = math.inf
-    """When the question that is under way is to be asked, or was: seldom later than now."""
+    """When the question in flight is asked, or was: seldom later than now."""
     alone: bool = False
-    """Whether no other has been under way since."""
+    """Whether no other has been in flight since then."""
     failed: bool = False
-    """Whether it waits again for want of a connection, or for nonsense, beside others."""
+    """Whether it is queued again after a concurrent failure other than LATE."""
 
 
 T = TypeVar("T", bound=Turn)
 
 
 class Limiter(Generic[T]):
-    """The turns at one source."""
+    """The turns of one source."""
 
     def __init__(self) -> None:
         self.limit = 1
-        self.under_way: set[T] = set()
+        self.in_flight: set[T] = set()
         self._failed = FairQueue[T]()
         self._urgent = FairQueue[T]()
         self._others = FairQueue[T]()
         self._too_late: set[T] = set()
         self._one_at_a_time = True
         self._is_down = False
-        self._heard = self._shrunk = self._gave_up = self._busy_until = -math.inf
-        # Until it is known, the source is taken for slow.
+        self._answered_at = self._shrunk_at = self._abandoned_at = self._busy_until = -math.inf
+        # The source is taken for slow until it has answered alone.
         self._alone_took = ANSWER_TIMEOUT / AMPLE
 
     @property
-    def enough(self) -> float:
-        """Seconds that an answer may well take, unless the source is overloaded or down.
-
-        A question beside others that has had no answer for as long, nor has any of the others, is
-        Outcome.LATE.
-        """
+    def timeout(self) -> float:
+        """Seconds after which a concurrent question is Outcome.LATE, if no other was answered."""
         return min(ANSWER_TIMEOUT, AMPLE * max(QUICK, self._alone_took))
 
-    def wait(self, turn: T) -> None:
-        """Let a turn wait, for the first time or again."""
+    def add(self, turn: T) -> None:
+        """Queue a turn, for the first time or again."""
         self._queue_of(turn).add(turn.network, turn)
 
-    def leave(self, turn: T, now: float) -> None:
-        """Let a turn go, wherever it is, without an outcome."""
-        if turn in self.under_way:
-            self._give_up(turn, now)
+    def remove(self, turn: T, now: float) -> None:
+        """Remove a turn, queued or in flight, without an outcome."""
+        if turn in self.in_flight:
+            self._abandon(turn, now)
         self._queue_of(turn).discard(turn.network, turn)
         self._too_late.discard(turn)
 
     def next(self, now: float) -> T | None:
-        """Return a turn that is under way from now on; None if there is none, or no room."""
-        if now - self._heard >= STALE:
+        """Return the next turn, now in flight; None if none waits, or the limit is reached."""
+        if now - self._answered_at >= STALE:
             self._one_at_a_time = True
         limit, reserved = self.limit, self._reserved()
         if self._one_at_a_time:
@@ -126,25 +122,24 @@ class Limiter(Generic[T]):
             (self._urgent, limit + reserved),
             (self._others, limit),
         ):
-            while queue and len(self.under_way) < room:
+            while queue and len(self.in_flight) < room:
                 turn, begins = queue.pop(), self._soonest(now)
-                if begins + self.enough <= turn.deadline:
+                if begins + self.timeout <= turn.deadline:
                     self._begin(turn, begins)
                     return turn
-                # It is still told if the source is down.
+                # It stays among those that fail with the source if that is down.
                 self._too_late.add(turn)
         return None
 
     def ended(self, turn: T, outcome: Outcome, now: float) -> Fate:
-        """Take note of what came of the question of a turn that was under way.
+        """Handle the outcome of a turn in flight, and return what becomes of the turn.
 
-        With DOWN and ALL_AGAIN the caller is to see to the others, by `take_waiting` and
-        `recall_all`.
+        After DOWN the caller calls `take_waiting`, and after ALL_AGAIN `recall_all`.
         """
-        is_full = len(self.under_way) >= self.limit
+        is_full = len(self.in_flight) >= self.limit
         if outcome is Outcome.LATE:
-            self._give_up(turn, now)
-        self.under_way.discard(turn)
+            self._abandon(turn, now)
+        self.in_flight.discard(turn)
         if outcome in {Outcome.ALLOWED, Outcome.REFUSED}:
             self._answered(turn, now, is_full=is_full)
             return Fate.FINAL
@@ -154,22 +149,22 @@ class Limiter(Generic[T]):
         if turn.alone:
             self._is_down, self._busy_until = True, -math.inf
             return Fate.DOWN
-        if outcome is Outcome.LATE and self._heard > turn.begins:
+        if outcome is Outcome.LATE and self._answered_at > turn.begins:
             return Fate.OVERLOADED
         turn.failed = outcome is not Outcome.LATE
-        self.wait(turn)
+        self.add(turn)
         return Fate.AGAIN if turn.failed else Fate.ALL_AGAIN
 
     def recall_all(self, now: float) -> list[T]:
-        """Let all that are under way wait again, and return them: their questions are given up."""
-        recalled = list(self.under_way)
+        """Queue all turns in flight again, and return them: their questions are abandoned."""
+        recalled = list(self.in_flight)
         for turn in recalled:
-            self._give_up(turn, now)
-            self.wait(turn)
+            self._abandon(turn, now)
+            self.add(turn)
         return recalled
 
     def take_waiting(self) -> list[T]:
-        """Return all who wait, and let none of them wait any longer."""
+        """Remove and return all queued turns."""
         queues = (self._failed, self._urgent, self._others)
         waiting = [turn for queue in queues for turn in queue.clear()]
         waiting += self._too_late
@@ -182,33 +177,33 @@ class Limiter(Generic[T]):
         return self._urgent if turn.urgent else self._others
 
     def _reserved(self) -> int:
-        """Return how many questions beyond the limit a source can take that has one worker."""
+        """Return how far urgent turns may exceed the limit, for a source with one worker."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
     def _soonest(self, now: float) -> float:
-        """Return when the next question is to be asked."""
+        """Return when the next question may be asked."""
         return max(now, self._busy_until) if self._one_at_a_time else now
 
     def _begin(self, turn: T, begins: float) -> None:
-        turn.begins, turn.alone, turn.failed = begins, not self.under_way, False
-        if len(self.under_way) == 1:
-            next(iter(self.under_way)).alone = False
-        self.under_way.add(turn)
+        turn.begins, turn.alone, turn.failed = begins, not self.in_flight, False
+        if len(self.in_flight) == 1:
+            next(iter(self.in_flight)).alone = False
+        self.in_flight.add(turn)
 
-    def _give_up(self, turn: T, now: float) -> None:
-        self.under_way.discard(turn)
+    def _abandon(self, turn: T, now: float) -> None:
+        self.in_flight.discard(turn)
         if turn.begins > now:
-            # It was never asked.
+            # It was not asked yet.
             return
-        self._gave_up = now
+        self._abandoned_at = now
         if not self._is_down:
             busy = max(now, self._busy_until) + max(self._alone_took, WORK)
             self._busy_until = min(busy, now + MAX_PAUSE)
 
     def _answered(self, turn: T, now: float, *, is_full: bool) -> None:
         took = now - turn.begins
-        self._heard, self._is_down = now, False
-        if turn.begins >= self._gave_up:
+        self._answered_at, self._is_down = now, False
+        if turn.begins >= self._abandoned_at:
             self._busy_until = now
         if turn.alone:
             self._alone_took = took
@@ -222,7 +217,7 @@ class Limiter(Generic[T]):
             self.limit = min(self.limit + 1, MAX_LIMIT)
 
     def _shrink(self, turn: T, now: float) -> None:
-        """Lower the limit; for all that was asked before that, once only."""
-        if turn.begins >= self._shrunk:
-            self._shrunk = now
+        """Lower the limit, but only once for all questions asked before that."""
+        if turn.begins >= self._shrunk_at:
+            self._shrunk_at = now
             self.limit = max(1, self.limit * 3 // 4)

@@ -1,4 +1,4 @@
-"""The list of node keys, read again when it changes."""
+"""The list of node keys, read again when its file changes."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,31 +13,34 @@ from derp.admission.checker import Checker
 from derp.errors import ReloadError
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between looks at the list; a change is read after one to two of them."""
+"""Seconds between checks of the file; a change is read after one to two of these."""
 
 logger = log.get("admit")
 
 Removed = Callable[[set[bytes]], Awaitable[object]]
-"""Sees to those who are connected with keys that a changed list does not have any more."""
+"""Rechecks the connected clients whose keys a changed list no longer has."""
 
 
 async def keep_checker(
     checker: Checker, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> None:
-    """See that the checker can be asked, and has the list as it is by now."""
+    """Probe the sources once, then keep the checker's list that of the file.
+
+    A message on `wake` has the file read at once.
+    """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(checker.probe)
-        if checker.listing is not None:
-            nursery.start_soon(watch_list, checker, checker.listing, wake, removed)
+        if checker.allowlist is not None:
+            nursery.start_soon(watch_list, checker, checker.allowlist, wake, removed)
 
 
 async def watch_list(
-    checker: Checker, listing: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
+    checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
-    """Put a changed list in force, from time to time and at once when told by `wake`."""
+    """Put a changed list in force: read every LOOK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
         while True:
-            look = partial(listing.look, at_once=await woken_within(LOOK_EVERY, wake))
+            look = partial(allowlist.look, at_once=await woken_within(LOOK_EVERY, wake))
             try:
                 keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
             except ReloadError as error:
@@ -45,11 +48,11 @@ async def watch_list(
                 continue
             if keys is None:
                 continue
-            added, gone = keys.keys() - listing.keys, listing.keys.keys() - keys
-            listing.keys = keys
+            added, gone = keys.keys() - allowlist.keys, allowlist.keys.keys() - keys
+            allowlist.keys = keys
             checker.forget()
             logger.info(
                 "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
             )
-            # Beside the next looks: those who are to be asked may be slow.
+            # In a task of its own, as sources may be slow and the file may change meanwhile.
             nursery.start_soon(removed, gone)

@@ -1,4 +1,4 @@
-"""The checker, made from the configuration; what the operator is told of it."""
+"""The checker, made from the configuration, and what is logged about it at start."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from certs.ownership import warn_if_swappable
 from derp import log
 from derp.admission.allowlist import AllowList, load
 from derp.admission.checker import VERDICTS, Checker
-from derp.admission.judge import Admission
+from derp.admission.model import Admission
 from derp.config import Config
 from derp.errors import StartError
 from derp.metrics import Metrics
@@ -16,75 +16,75 @@ logger = log.get("admit")
 
 
 def make_checker(config: Config, metrics: Metrics) -> Checker | None:
-    """Make the checker, or None where everybody may use the relay. Blocks.
+    """Make the checker; None where any client may use the relay. Blocks.
 
     Raises StartError where the list or the CA bundle can't be read.
     """
-    if not config.verifies:
+    if not config.verification.enabled:
         return None
-    # Alerts want to see what has not happened yet.
+    # An alert needs a counter that exists before its first event.
     metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
-    listing = tailscaled = None
-    if (path := config.verify_client_file) is not None:
-        listing = AllowList(path, load(path, StartError))
-    if config.verify_clients:
-        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads httpx
+    allowlist = tailscaled = None
+    if (path := config.verification.allowlist) is not None:
+        allowlist = AllowList(path, load(path, StartError))
+    if config.verification.tailscaled:
+        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads h11 and urllib
 
-        # What takes the socket's place is believed. The socket itself is for every user.
-        warn_if_swappable(config.socket.parent)
-        tailscaled = Tailscaled(config.socket)
-    controllers = []
-    if config.verify_client_url:
+        # Whatever listens at the path is believed. The socket itself is open to every user.
+        warn_if_swappable(config.verification.tailscaled_socket.parent)
+        tailscaled = Tailscaled(config.verification.tailscaled_socket)
+    urls = []
+    if config.verification.urls:
         from derp.admission.url import AdmissionURL  # noqa: PLC0415 - as above
 
-        if config.verify_client_url_ca_bundle is not None:
-            warn_if_swappable(config.verify_client_url_ca_bundle)
-        controllers = [
+        if config.verification.url_ca_bundle is not None:
+            warn_if_swappable(config.verification.url_ca_bundle)
+        urls = [
             AdmissionURL(
                 url,
-                config.verify_client_url_authorization,
-                config.verify_client_url_ca_bundle,
+                config.verification.url_authorization,
+                config.verification.url_ca_bundle,
             )
-            for url in config.verify_client_url
+            for url in config.verification.urls
         ]
     return Checker(
         metrics,
-        listing=listing,
+        allowlist=allowlist,
         tailscaled=tailscaled,
-        controllers=controllers,
-        fail_open=config.verify_client_url_fail_open,
-        remember=config.verify_remember,
+        urls=urls,
+        fail_open=config.verification.fail_open,
+        remember=config.verification.remember,
     )
 
 
 @contextlib.asynccontextmanager
 async def opened(checker: Admission | None) -> AsyncIterator[None]:
-    """Close what connections to the URLs are open, at the end."""
+    """Close the connections to the URLs at the end of the block."""
     async with contextlib.AsyncExitStack() as stack:
-        for source in checker.controllers if isinstance(checker, Checker) else ():
+        for source in checker.urls if isinstance(checker, Checker) else ():
             if isinstance(source, contextlib.AbstractAsyncContextManager):
                 await stack.enter_async_context(source)
         yield
 
 
 def announce(config: Config, checker: Checker | None) -> None:
-    """Say who may use the relay."""
+    """Log who may use the relay."""
     if checker is None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
     order = []
-    if config.verify_client_file is not None:
+    if config.verification.allowlist is not None:
         order.append("in -verify-client-file")
     asked = []
-    if config.verify_clients:
+    if config.verification.tailscaled:
         asked.append("known to tailscaled")
-    if config.verify_client_url:
+    if config.verification.urls:
         asked.append("allowed by -verify-client-url")
     if asked:
         order.append(" and ".join(asked))
-    keys = None if checker.listing is None else len(checker.listing.keys)
+    keys = None if checker.allowlist is None else len(checker.allowlist.keys)
     logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
-    if config.verify_client_url and config.verify_client_url_fail_open:
+    if config.verification.urls and config.verification.fail_open:
         logger.warning(
             "while no -verify-client-url can be reached, every client is admitted; "
             "-verify-client-url-fail-open=false refuses them"

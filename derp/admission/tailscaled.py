@@ -1,4 +1,4 @@
-"""The tailscaled of the relay's machine, asked which clients are in its tailnet.
+"""The tailscaled of the relay's machine, which knows the keys of its tailnet.
 
 Its LocalAPI is HTTP/1.1 over a unix socket. The socket is opened anew for each request, because a
 tailscaled that is restarted makes a new one.
@@ -16,14 +16,14 @@ Matches Go's WhoIsNodeKey (client/local) and serveWhoIs, serveStatus (ipn/locala
 import errno
 import json
 import os
-import ssl
 from pathlib import Path
 from typing import Final
 
-import httpx
 import trio
 
-from derp.admission.question import ANSWER_TIMEOUT, Answer, Outcome, Question
+from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
+from derp.errors import ExchangeFailed
+from derp.net.httpclient import Connection
 from derp.net.oserrors import os_errors
 from derp.wire.keys import node_public_text
 
@@ -32,33 +32,36 @@ WHOIS_LIMIT: Final = 1 << 20
 STATUS_LIMIT: Final = 16 << 20
 """Bytes of an answer about all nodes, of some 1 KiB each."""
 
-_API: Final = "http://local-tailscaled.sock/localapi/v0"
-_HEADERS: Final = {
-    "Accept-Encoding": "identity",
-    # What this client of the LocalAPI knows of it (Go: tailcfg.CurrentCapabilityVersion).
-    "Tailscale-Cap": "142",
-}
+_API: Final = "/localapi/v0"
+_HEADERS: Final = [
+    ("Host", "local-tailscaled.sock"),
+    ("Accept-Encoding", "identity"),
+    # The version of the LocalAPI that is spoken here (Go: tailcfg.CurrentCapabilityVersion).
+    ("Tailscale-Cap", "142"),
+]
+_OK: Final = 200
+_BAD_REQUEST: Final = 400
+_FORBIDDEN: Final = 403
+_NOT_FOUND: Final = 404
 _TOO_OLD: Final = b"invalid 'addr' parameter"
-_ALLOWED: Final = Answer(Outcome.ALLOWED)
-_NOT_KNOWN: Final = Answer(Outcome.REFUSED, "not known to tailscaled")
+_ALLOWED: Final = Verdict(Outcome.ALLOWED, "tailscaled")
+_NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailscaled")
 
 
 class _TroubleError(Exception):
-    """Why tailscaled could not be asked, and the cure."""
+    """Why tailscaled can't be asked, and what to do about it."""
 
 
 class Tailscaled:
-    """The source that is tailscaled. Needs read access to its socket."""
+    """The source that is tailscaled. The process needs to be allowed to open its socket."""
 
     name: Final = "tailscaled"
 
     def __init__(self, socket: Path, timeout: float = ANSWER_TIMEOUT) -> None:
         self._socket = socket
         self._timeout = timeout
-        # Never used: httpx would read all of the machine's root certificates for one.
-        self._no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         """Ask whether the client's key is that of a node in the tailnet."""
         reason = (
             f"tailscaled at -socket {self._socket} gave no answer within {self._timeout:g} s; "
@@ -70,30 +73,34 @@ class Tailscaled:
                 return await self._ask(question.key)
             except _TroubleError as trouble:
                 outcome, reason = Outcome.UNKNOWN, str(trouble)
-            except httpx.HTTPError as error:
-                is_closed = isinstance(error, httpx.ConnectError)
-                outcome = Outcome.UNREACHABLE if is_closed else Outcome.UNKNOWN
-                reason = await self._explain(error)
-        return Answer(outcome, reason)
+            except OSError as error:
+                outcome, reason = Outcome.UNREACHABLE, await self._explain(error)
+            except ExchangeFailed as error:
+                outcome = Outcome.UNKNOWN
+                reason = (
+                    f"-socket {self._socket} gives no whole HTTP answer ({error}); "
+                    "check that it is the socket of tailscaled"
+                )
+        return Verdict(outcome, self.name, reason)
 
-    async def _ask(self, key: bytes) -> Answer:
+    async def _ask(self, key: bytes) -> Verdict:
         node = node_public_text(key)
         code, body = await self._get(f"/whois?addr={node}", WHOIS_LIMIT)
-        if code == httpx.codes.OK:
+        if code == _OK:
             self._object(body)
             return _ALLOWED
-        if code == httpx.codes.NOT_FOUND:
+        if code == _NOT_FOUND:
             path = "/status?peers=false"
-        elif code == httpx.codes.BAD_REQUEST and _TOO_OLD in body:
+        elif code == _BAD_REQUEST and _TOO_OLD in body:
             path = "/status"
         else:
             raise self._bad_status(code)
         code, body = await self._get(path, STATUS_LIMIT)
-        if code != httpx.codes.OK:
+        if code != _OK:
             raise self._bad_status(code)
         status = self._object(body)
         own, nodes, state = status.get("Self"), status.get("Peer"), status.get("BackendState")
-        # While it is logged out, tailscaled gives the all-zero key for its own.
+        # A tailscaled that is logged out reports the all-zero key as its own.
         if isinstance(own, dict) and own.get("PublicKey") == node and any(key):
             return _ALLOWED
         if isinstance(nodes, dict) and node in nodes:
@@ -106,20 +113,18 @@ class Tailscaled:
         return _NOT_KNOWN
 
     async def _get(self, path: str, limit: int) -> tuple[int, bytes]:
-        """Return the status code and the body. Raises httpx.HTTPError, _TroubleError."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self._socket), verify=self._no_tls)
+        """Return the status code and the body.
+
+        Raises OSError where there is no connection, ExchangeFailed, _TroubleError.
+        """
+        connection = Connection(await trio.open_unix_socket(str(self._socket)))
         body = bytearray()
-        async with (
-            # `ask` bounds the time.
-            httpx.AsyncClient(transport=transport, timeout=None) as client,  # noqa: S113
-            client.stream("GET", _API + path, headers=_HEADERS) as response,
-        ):
-            # Cancelled, not left, as nobody else would close the generators behind it.
-            with trio.CancelScope() as reading:
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > limit:
-                        reading.cancel()
+        try:
+            response = await connection.send("GET", _API + path, _HEADERS)
+            while len(body) <= limit and (piece := await connection.read()):
+                body += piece
+        finally:
+            await connection.close()
         if len(body) > limit:
             raise _TroubleError(
                 f"-socket {self._socket} answers with more than {limit >> 20} MiB; "
@@ -141,15 +146,15 @@ class Tailscaled:
 
     def _bad_status(self, code: int) -> _TroubleError:
         cure = "check that it is the socket of tailscaled, and look at its log"
-        if code == httpx.codes.FORBIDDEN:
+        if code == _FORBIDDEN:
             cure = "run derper as root, or as the user named with 'tailscale set --operator'"
         return _TroubleError(f"-socket {self._socket} answers with HTTP status {code}; {cure}")
 
-    async def _explain(self, error: httpx.HTTPError) -> str:
-        """Say what went wrong with the socket, and the cure."""
+    async def _explain(self, error: OSError) -> str:
+        """Return what is wrong with the socket, and what to do about it."""
         where = f"-socket {self._socket}"
         causes = list(os_errors(error))
-        code = causes[-1].errno if causes else None
+        code = causes[-1].errno
         if code in (errno.ENOENT, errno.ECONNREFUSED):
             if (removed := await trio.to_thread.run_sync(_removed, self._socket)) is not None:
                 return f"{where}: {removed}"
@@ -161,16 +166,11 @@ class Tailscaled:
             )
         if code in (errno.EACCES, errno.EPERM):
             return f"{where}: permission denied; run derper as a user who may open it"
-        if isinstance(error, httpx.ConnectError):
-            return f"{where} can't be opened ({causes[-1] if causes else error})"
-        return (
-            f"{where} gives no whole HTTP answer ({error}); "
-            "check that it is the socket of tailscaled"
-        )
+        return f"{where} can't be opened ({causes[-1]})"
 
 
 def _removed(socket: Path) -> str | None:
-    """Say what has been removed while a bind mount keeps it, if anything, and the cure.
+    """Return what was removed although a bind mount keeps it, and what to do; None for nothing.
 
     systemd removes a unit's RuntimeDirectory when the unit stops, and makes another.
     """

@@ -1,43 +1,55 @@
-"""An admission controller: a control server that is asked, by HTTP, whom it admits.
+"""An admission URL: a control server that is asked, over HTTP, which clients it admits.
 
     POST URL                                       200
     {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
 
-Headscale's /verify is one. As with the Go derper, redirects are followed, and what can't be asked
-is told apart from what gives a bad answer: up to the response's head all trouble is UNREACHABLE,
-LATE or UNKNOWN, which fails open unless the operator says otherwise; from then on it is REFUSED.
+Headscale's /verify is one. As with the Go derper, redirects are followed, and a server that can't
+be asked is told apart from one whose response is wrong: any failure up to the end of the response's
+head is UNREACHABLE, LATE or UNKNOWN, which fails open unless the operator says otherwise; any later
+one is REFUSED.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
-Ours are the Authorization header, the private root certificates, and that an answer nested some
-hundred levels deep is refused. The proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY are used.
+The Authorization header and the private root certificates are ours, and so is that a response
+nested some hundred levels deep is refused.
 """
 
 import json
 import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
+import attrs
 import trio
 
-from derp.admission.question import ANSWER_TIMEOUT, Answer, Outcome, Question
-from derp.errors import StartError, UsageError
+from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
+from derp.errors import ConnectFailed, ExchangeFailed, StartError, UsageError
+from derp.net import httpclient
 from derp.net.descriptors import OUT_OF_RESOURCES
+from derp.net.httpclient import URL, Connection
 from derp.net.oserrors import os_errors
+from derp.wire import gojson
 from derp.wire.keys import node_public_text
 
 BODY_LIMIT: Final = 4 << 10
-"""Bytes of an answer that are looked at."""
+"""Bytes of a response's body that are read."""
 MAX_REQUESTS: Final = 10
-"""Requests for one question, the first and those that redirects lead to."""
-PLACE_LIMIT: Final = 200
-"""Characters of a URL from a redirect that are shown."""
-IDLE_CONNECTIONS: Final = 16
-"""Connections that wait for the next question."""
+"""Requests for one question: the first, and those that redirects lead to."""
+SHOWN_LENGTH: Final = 200
+"""Characters of a URL from a redirect that are logged."""
 
-_LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+_OK: Final = 200
+_HEADERS: Final = [("User-Agent", "derper"), ("Accept-Encoding", "identity")]
+_CHANGES_TO_GET: Final = {301, 302, 303}
+_REDIRECTS: Final = {*_CHANGES_TO_GET, 307, 308}
+
+
+@attrs.frozen
+class _Request:
+    method: str
+    url: URL
+    authorization: str = attrs.field(repr=False)
+    """The value of the Authorization header; empty for none."""
 
 
 class AdmissionURL:
@@ -52,41 +64,27 @@ class AdmissionURL:
     ) -> None:
         """Read the root certificates from disk: the machine's, and those of `ca_bundle`.
 
-        `authorization` is the value of the Authorization header, which goes to the scheme, host
+        `authorization` is the value of the Authorization header, which is sent to the scheme, host
         and port of `url` only. Raises UsageError, StartError.
         """
         try:
-            self._url = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            self._url = URL.parse(url)
+        except ValueError as error:
             raise UsageError(f"-verify-client-url: not a URL ({error})") from None
-        self._host = self._url.netloc.decode("ascii")
-        self.name = self._host + self._url.path.rstrip("/")
-        """The URL without its scheme, and without what may be secret: user, password and query."""
-        self._timeout = timeout
-        headers = {"User-Agent": "derper", "Accept-Encoding": "identity"}
-        if authorization:
-            headers["Authorization"] = authorization
         try:
-            self._client = httpx.AsyncClient(
-                # A no-op in place of a user and password from the URL.
-                auth=httpx.Auth() if authorization else None,
-                headers=headers,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                verify=_tls_context(ca_bundle),
-                # The checker bounds how many questions there are at once.
-                limits=httpx.Limits(max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=5),
-                # As in Go, no proxy stands between a machine and itself.
-                mounts=dict.fromkeys(_LOOPBACK),
-                timeout=None,  # noqa: S113 -- `ask` bounds the time.
-            )
-        except (ImportError, ValueError) as error:
+            proxies = httpclient.environment_proxies()
+        except ValueError as error:
             raise StartError(
                 f"-verify-client-url: the proxy in the environment can't be used ({error}); "
                 f"want http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
             ) from error
+        self.name = self._url.authority + self._url.path.rstrip("/")
+        """The URL without its scheme, and without what may be secret: user, password and query."""
+        self._timeout = timeout
+        self._authorization = authorization
+        self._client = httpclient.Client(_tls_context(ca_bundle), proxies)
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(
@@ -95,130 +93,130 @@ class AdmissionURL:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._client.__aexit__(kind, error, traceback)
+        await self._client.close()
 
-    async def ask(self, question: Question) -> Answer:
-        """Ask whether the controller admits the client."""
-        asked = {"NodePublic": node_public_text(question.key), "Source": question.source}
-        requests = [self._client.build_request("POST", self._url, json=asked)]
-        response = None
+    async def ask(self, question: Question) -> Verdict:
+        """Ask whether the control server admits the client."""
+        asked = {"NodePublic": node_public_text(question.key), "Source": question.address}
+        body = json.dumps(asked, separators=(",", ":")).encode()
+        authorization = self._authorization or self._url.authorization
+        requests = [_Request("POST", self._url, authorization)]
+        connection = None
         with trio.move_on_after(self._timeout):
             try:
-                response = await self._response_to(requests)
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-                # ValueError: a redirect to a host that can't be written in a DNS question.
-                return self._trouble(self._asked(requests), error)
+                status, connection = await self._final_response(requests, body)
+            except (ExchangeFailed, ValueError) as error:
+                # ValueError: a redirect to a URL that can't be asked.
+                return self._failure(requests, error)
             try:
-                return await _verdict(self._asked(requests), response)
+                return await self._read(self._subject(requests), status, connection)
             finally:
-                await response.aclose()
-        who = self._asked(requests)
-        if response is None:
-            return Answer(Outcome.LATE, f"{who} gave no answer within {self._timeout:g} s")
-        return _refused(who, "is so slow that its answer did not come to an end")
+                await self._client.finish(requests[-1].url, connection)
+        who = self._subject(requests)
+        if connection is None:
+            reason = f"{who} gave no answer within {self._timeout:g} s"
+            return Verdict(Outcome.LATE, self.name, reason)
+        return self._refused(who, "is so slow that its answer did not come to an end")
 
-    async def _response_to(self, requests: list[httpx.Request]) -> httpx.Response:
-        """Return the head of the response that redirects, if any, lead to.
+    async def _final_response(
+        self, requests: list[_Request], body: bytes
+    ) -> tuple[int, Connection]:
+        """Return the status of the first response that is no redirect, and its connection.
 
-        `requests` has the first one, and gets those that follow. Raises httpx.HTTPError,
-        httpx.InvalidURL, ValueError.
+        `requests` holds the first request; those that redirects lead to are appended. Raises
+        ExchangeFailed, ValueError.
         """
         while True:
-            response = await self._send(requests[-1])
-            if response.next_request is None or not response.headers["Location"]:
-                return response
-            await response.aclose()
+            request, headers, content = requests[-1], [*_HEADERS], b""
+            if request.authorization:
+                headers.append(("Authorization", request.authorization))
+            if request.method == "POST":
+                content = body
+                headers.append(("Content-Type", "application/json"))
+                headers.append(("Content-Length", f"{len(body)}"))
+            head, connection = await self._client.send(
+                request.method, request.url, headers, content
+            )
+            location = dict(head.headers).get(b"location", b"").decode("utf-8", "replace")
+            if head.status_code not in _REDIRECTS or not location:
+                return head.status_code, connection
+            await self._client.finish(request.url, connection)
+            following = self._redirected(request, head.status_code, location)
             if len(requests) == MAX_REQUESTS:
-                raise httpx.TooManyRedirects(
-                    f"more than {MAX_REQUESTS - 1} redirects", request=response.next_request
-                )
-            requests.append(response.next_request)
+                raise ExchangeFailed(f"more than {MAX_REQUESTS - 1} redirects")
+            requests.append(following)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Send on a connection that is there already, and on the next if that turns out dead."""
-        while True:
-            connects = _Connects()
-            request.extensions = {**request.extensions, "trace": connects}
-            try:
-                return await self._client.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.NetworkError):
-                if connects.seen:
-                    raise
+    def _redirected(self, request: _Request, status: int, location: str) -> _Request:
+        """Return the request that a redirect asks for. Raises ValueError.
 
-    def _asked(self, requests: list[httpx.Request]) -> str:
-        """Name who was asked last, as the subject of a sentence, without what may be secret."""
+        Authorization is sent to the same origin only, and to the same host on HTTPS.
+        """
+        url = request.url.join(location)
+        upgraded = ("https", request.url.host, 443) if request.url.port == 80 else None
+        stays = url.origin in {request.url.origin, upgraded}
+        authorization = request.authorization if stays else ""
+        if not self._authorization:
+            authorization = url.authorization or authorization
+        return _Request("GET" if status in _CHANGES_TO_GET else request.method, url, authorization)
+
+    def _subject(self, requests: list[_Request]) -> str:
+        """Return who was asked last, as the subject of a sentence, without what may be secret."""
         if len(requests) == 1:
-            return self._host
+            return self._url.authority
         last = requests[-1]
-        place = f"{last.url.scheme}://{last.url.netloc.decode('ascii')}{last.url.path}"
-        if len(place) > PLACE_LIMIT:
-            place = f"{place[:PLACE_LIMIT]}…"
-        # A status of 301, 302 or 303 makes a GET of a POST, which most controllers don't answer.
-        return f"{self._host} redirects to {last.method} {place}, which"
+        shown = f"{last.url.scheme}://{last.url.authority}{last.url.path}"
+        if len(shown) > SHOWN_LENGTH:
+            shown = f"{shown[:SHOWN_LENGTH]}…"
+        # A status of 301, 302 or 303 makes a GET of a POST, which most servers don't answer.
+        return f"{self._url.authority} redirects to {last.method} {shown}, which"
 
-    def _trouble(self, who: str, error: Exception) -> Answer:
-        causes = list(os_errors(error))
+    def _failure(self, requests: list[_Request], error: Exception) -> Verdict:
+        """Return the verdict for a server that can't be asked."""
+        who, causes = self._subject(requests), list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
-        outcome = Outcome.UNKNOWN
-        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            # Where a redirect leads to may depend on the question.
-            is_first = error.request.url == self._url
-            outcome = Outcome.UNREACHABLE if is_first else Outcome.UNKNOWN
+        # What a redirect leads to may depend on the question.
+        is_down = isinstance(error, ConnectFailed) and len(requests) == 1
+        outcome = Outcome.UNREACHABLE if is_down else Outcome.UNKNOWN
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return Answer(
+                return Verdict(
                     outcome,
+                    self.name,
                     f"{who} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
                     f"is of an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
         reason = f"{who} can't be asked ({strerror or str(error) or type(error).__name__})"
-        return Answer(Outcome.NO_ROOM if is_ours else outcome, reason)
+        return Verdict(Outcome.NO_ROOM if is_ours else outcome, self.name, reason)
+
+    async def _read(self, who: str, status: int, connection: Connection) -> Verdict:
+        """Return the verdict that a response has in its body."""
+        if status != _OK:
+            return self._refused(who, f"answers with HTTP status {status}")
+        allow = read_allow(await _beginning(connection))
+        if allow is None:
+            return self._refused(who, 'answers with something else than {"Allow": true}')
+        if not allow:
+            return self._refused(who, "does not allow it")
+        return Verdict(Outcome.ALLOWED, self.name)
+
+    def _refused(self, who: str, what: str) -> Verdict:
+        return Verdict(Outcome.REFUSED, self.name, f"{who} {what}")
 
 
-async def _verdict(who: str, response: httpx.Response) -> Answer:
-    if response.status_code != httpx.codes.OK:
-        return _refused(who, f"answers with HTTP status {response.status_code}")
-    allow = read_allow(await _beginning(response))
-    if allow is None:
-        return _refused(who, 'answers with something else than {"Allow": true}')
-    return Answer(Outcome.ALLOWED) if allow else _refused(who, "does not allow it")
-
-
-def _refused(who: str, what: str) -> Answer:
-    return Answer(Outcome.REFUSED, f"{who} {what}")
-
-
-class _Connects:
-    """Notes whether a request made a connection; for httpcore's "trace" extension."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    async def __call__(self, event: str, _info: object) -> None:
-        if event.startswith("connection.connect_"):
-            self.seen = True
-
-
-async def _beginning(response: httpx.Response) -> bytes:
-    """Return the body up to the end of its first JSON object, or up to BODY_LIMIT.
-
-    No more is waited for. What has come along already is taken in, because the connection can be
-    used again once the body is at its end.
-    """
+async def _beginning(connection: Connection) -> bytes:
+    """Return the body up to the end of its first JSON object, or up to BODY_LIMIT."""
     body = bytearray()
     brackets = _Brackets()
-    with trio.CancelScope() as scope:
-        try:
-            async for chunk in response.aiter_raw():
-                room = BODY_LIMIT - len(body)
-                body += chunk[:room]
-                if brackets.close_in(chunk[:room]) or len(body) == BODY_LIMIT:
-                    # Not left, as nobody else would close the generators behind it.
-                    scope.cancel()
-        except httpx.HTTPError:
-            pass  # What did come counts, and half an object is none.
+    try:
+        while len(body) < BODY_LIMIT and (piece := await connection.read()):
+            piece = piece[: BODY_LIMIT - len(body)]
+            body += piece
+            if brackets.close_in(piece):
+                break
+    except ExchangeFailed:
+        pass  # What has arrived counts, and half an object is none.
     return bytes(body)
 
 
@@ -248,37 +246,20 @@ class _Brackets:
         return False
 
 
-class _Pairs(list[tuple[str, object]]):
-    """One JSON object, in the order of the text."""
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_refuse_constant)
-
-
 def read_allow(body: bytes) -> bool | None:
-    """Read the field Allow of the first JSON value, as encoding/json's Decoder does.
+    """Return the field Allow of the first JSON value, as encoding/json's Decoder reads it.
 
-    The field's name may be in any case, its last value counts, and null changes nothing. None is
-    for what is no such value, or not a whole one.
+    None is for a body that holds no such value, or not all of it.
     """
-    try:
-        value, _ = _DECODER.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))
-    except (ValueError, RecursionError):
-        return None
-    if value is None:
-        return False
-    if not isinstance(value, _Pairs):
-        return None
     allow = False
-    for name, field in value:
-        if name.casefold() == "allow" and field is not None:
-            if not isinstance(field, bool):
-                return None
-            allow = field
+    try:
+        pairs = gojson.read_pairs(body, ("Allow",), first=True)
+    except gojson.JSONFormError:
+        return None
+    for _, value in pairs:
+        if not isinstance(value, bool | None):
+            return None
+        allow = allow if value is None else value
     return allow
 
 

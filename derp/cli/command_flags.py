@@ -27,7 +27,7 @@ _ALL_OTHERS = (
 
 @attrs.frozen
 class Arguments:
-    """What a command was told."""
+    """The parsed arguments of a command."""
 
     config: Config
     """That of the relay."""
@@ -38,9 +38,9 @@ class Arguments:
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
     """Read `argv` (without the command's name) and the variables; None where help is wanted.
 
-    Warns on stderr of what is no mistake; a running relay has told so itself. Raises UsageError.
+    Writes warnings to stderr, but not those about a running relay. Raises UsageError.
     """
-    # As for root: who only asks needs no key file, and so no -c.
+    # As for root, because a command needs no key file, and so no -c.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:
@@ -55,5 +55,5 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
 
 
 def help_text(introduction: str, own: Sequence[Flag]) -> str:
-    """Give what -h prints for a command."""
+    """Return what -h prints for a command."""
     return f"{goflags.help_text([*own, OF], introduction)}\n{_ALL_OTHERS}"

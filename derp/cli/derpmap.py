@@ -1,8 +1,8 @@
 """The command `derper derpmap`: prints the relay's entry for a DERP map.
 
-It is made of the configuration and the certificate. What the relay can't know has to be told: ports
-that are published under other numbers. The pin of a certificate that no authority vouches for is
-read from its file, which is not made here: that is the relay's business.
+It is made of the configuration and the certificate. Flags give what the relay can't know: ports
+that are published under other numbers. The pin of a self-signed certificate is read from its file,
+which only the relay creates.
 """
 
 import sys
@@ -19,6 +19,7 @@ from certs.files import exists
 from derp import derpmap
 from derp.cli import command_flags, mapcheck
 from derp.config import Config, checks
+from derp.config.certificates import DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME
 from derp.config.certplan import make_plan
 from derp.config.goflags import BOOL, INT, STRING, Flag, Kind, Setting
 from derp.config.strconv import parse_int
@@ -33,9 +34,9 @@ there or --check has found something wrong, and 2 for a wrong flag.\
 """
 
 _GROUP: Final = "Entry"
-_port: Final = checks.port(1)
+_port: Final = checks.port_from(1)
 _PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
-"""0 is the relay's own."""
+"""A port, or 0 for the relay's own."""
 _FORMATS: Final = {"json": derpmap.as_json, "yaml": derpmap.as_yaml}
 _OWN: Final = (
     Flag(
@@ -97,11 +98,10 @@ _OWN: Final = (
         usage="UDP port at which clients find STUN, if that is published under another number.",
     ),
 )
-_PLACEHOLDERS: Final = {"derp.tailscale.com", "your-hostname.com"}
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Print the entry, look at it if that is wanted, and return the exit code.
+    """Print the entry, check it with -check, and return the exit code.
 
     Raises UsageError, and StartError where the certificate can't be read.
     """
@@ -110,34 +110,34 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, _OWN))
         return 0
     config, settings = arguments.config, arguments.settings
-    if config.hostname in _PLACEHOLDERS:
+    if config.tls.hostname in {DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME}:
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
     write = _value(settings["format"], _format)
     number = _value(settings["region-id"], derpmap.region_id)
     code = _value(settings["region-code"], derpmap.region_code)
     name = _value(settings["region-name"], derpmap.region_name)
-    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.derp)
-    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun)
+    derp_port = _public_port(settings["public-derp-port"], "derp", served=config.general.derp)
+    stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun.enabled)
     node = derpmap.make_node(config, None, derp_port=derp_port, stun_port=stun_port)
-    if config.derp and config.serve_tls:
+    if config.general.derp and config.serve_tls:
         node = attrs.evolve(node, pin=_pin(config))
     sys.stdout.write(write(derpmap.make_region(number, code, name, node)))
     sys.stdout.flush()
-    if config.derp and not config.serve_tls:
-        _tell(
-            f"-a {config.addr} is HTTP, and clients want HTTPS: "
+    if config.general.derp and not config.serve_tls:
+        _warn(
+            f"-a {config.listening.address} is HTTP, and clients want HTTPS: "
             f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
     if not settings["check"].value:
         return 0
     found = trio.run(mapcheck.problems, node)
     for problem in found:
-        _tell(problem)
+        _warn(problem)
     return 1 if found else 0
 
 
 def _value(setting: Setting, read: Any) -> Any:
-    """Read the value of one of the command's own flags."""
+    """Return the value of one of the command's own flags. Raises UsageError."""
     try:
         return read(setting.value)
     except ValueError as error:
@@ -151,7 +151,7 @@ def _format(value: str) -> Any:
 
 
 def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
-    """Return the port that was told; None if none was. Raises UsageError."""
+    """Return the port in a flag; None if there is none. Raises UsageError."""
     if not setting.value:
         return None
     if not served:
@@ -159,7 +159,7 @@ def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
     return int(setting.value)
 
 
-def _tell(line: str) -> None:
+def _warn(line: str) -> None:
     sys.stderr.write(f"derper: {line}\n")
 
 
@@ -172,15 +172,16 @@ def _pin(config: Config) -> str | None:
         return None
     files = make_plan(config).certificates[0].files
     try:
-        if config.hostname_is_ip and config.tls_cert is None and not exists(files.certificate):
+        made_at_start = config.tls.hostname_is_ip and config.tls.certificate is None
+        if made_at_start and not exists(files.certificate):
             raise StartError(
                 f"{files.certificate}: no such file, and so no pin; "
                 f"start the relay, which makes one, or point -certdir at the relay's"
             )
-        pair = manual.load(files, config.hostname, datetime.now(UTC), make=False)
+        pair = manual.load(files, config.tls.hostname, datetime.now(UTC), make=False)
     except CertificateError as error:
         raise StartError(str(error)) from error
     for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):
         if warning is not None:
-            _tell(warning)
+            _warn(warning)
     return derpmap.pin_for(pair)

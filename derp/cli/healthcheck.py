@@ -1,8 +1,8 @@
 """The command `derper healthcheck`: tells whether the relay on this machine serves its clients.
 
-It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It asks where -a says,
-over loopback if that is every address, for the -hostname; so the certificate's name plays no part,
-nor does who vouches for it, but an expired one is refused by clients and so no sign of health.
+It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It connects to the
+address of -a, or to loopback if that is a wildcard, and asks for the -hostname. The certificate's
+name and issuer are not checked, but an expired certificate is unhealthy, because clients refuse it.
 """
 
 import sys
@@ -21,7 +21,7 @@ from derp.net import tlserrors
 from derp.net.address import WILDCARDS, Endpoint
 
 TIMEOUT: Final = 4.5
-"""Seconds for all questions; with the start of the program that is less than 5."""
+"""Seconds for all probes; with the start of the program that is less than 5."""
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -43,7 +43,7 @@ _CURES: Final[dict[type[Failure], str]] = {
 
 
 class Unhealthy(Failure):
-    """The relay answers, but clients would not be content; the message has the cure."""
+    """The relay answers, but clients would refuse it; the message says what to do."""
 
 
 @attrs.frozen
@@ -77,9 +77,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, ()))
         return 0
     config = arguments.config
-    if config.addr.port == 0:
+    if config.listening.address.port == 0:
         raise arguments.settings["a"].wrong("any free port; want the one that the relay has")
-    if config.stun and config.stun_port == 0:
+    if config.stun.enabled and config.stun.port == 0:
         want = "any free port; want the one that the relay has"
         raise arguments.settings["stun-port"].wrong(want)
     try:
@@ -94,13 +94,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _cure(failure: Failure, config: Config) -> str:
     if isinstance(failure, NoTLS):
         if failure.reason == tlserrors.INTERNAL_ERROR and config.serve_acme:
-            authority = config.acme_directory or config.certmode
+            authority = config.acme.directory or config.tls.mode
             return (
-                f": the certificate for {config.hostname} from {authority} is awaited; "
+                f": the certificate for {config.tls.hostname} from {authority} is awaited; "
                 f"if that lasts, the relay's log says what is in its way"
             )
         if failure.reason == tlserrors.UNRECOGNIZED_NAME:
-            return f": the relay is not {config.hostname}; want its -hostname"
+            return f": the relay is not {config.tls.hostname}; want its -hostname"
     cure = _CURES.get(type(failure))
     return f"; {cure}" if cure else ""
 
@@ -108,30 +108,30 @@ def _cure(failure: Failure, config: Config) -> str:
 async def examine(config: Config) -> Healthy:
     """Ask the relay that is run with `config`, for TIMEOUT seconds at most. Raises Failure."""
     deadline = trio.current_time() + TIMEOUT
-    host = await _address(config.addr.host, f"-a {config.addr}", deadline)
-    where = Endpoint(host, config.addr.port)
+    host = await _address(config.listening.address.host, f"-a {config.listening.address}", deadline)
+    where = Endpoint(host, config.listening.address.port)
     tcp = await probe.connect(where, deadline)
     stream: trio.abc.Stream = tcp
     version = expires = key = None
     try:
         if config.serve_tls:
             context = probe.insecure_context()
-            tls = await probe.handshake(tcp, where, context, config.hostname, deadline)
+            tls = await probe.handshake(tcp, where, context, config.tls.hostname, deadline)
             stream, version = tls, tls.version()
             expires = _expiry(tls.getpeercert(binary_form=True), datetime.now(UTC))
-        if config.derp:
-            key = await probe.upgrade(stream, where, config.hostname, deadline)
+        if config.general.derp:
+            key = await probe.upgrade(stream, where, config.tls.hostname, deadline)
         else:
-            await probe.probe(stream, where, config.hostname, deadline)
+            await probe.probe(stream, where, config.tls.hostname, deadline)
         await probe.close(stream, deadline)
     finally:
         tcp.socket.close()
     stun = None
-    if config.stun:
-        if config.stun_addr:
-            given = f"-stun-addr {config.stun_addr}"
+    if config.stun.enabled:
+        if config.stun.addr:
+            given = f"-stun-addr {config.stun.addr}"
             host = await _address(config.stun_host, given, deadline)
-        stun = Endpoint(host, config.stun_port)
+        stun = Endpoint(host, config.stun.port)
         await probe.stun(stun, deadline)
     return Healthy(where, version, expires, key, stun)
 

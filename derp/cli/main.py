@@ -1,10 +1,9 @@
 """The command `derper`: from arguments and environment to a running relay, or an exit code.
 
-A word before the flags is a command (derp/commands/), which does something beside relaying.
+A word before the flags is a command, such as `derper healthcheck`.
 
 Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
-nothing bound or written; 1 if the machine can't serve what was asked for. Each of the latter two
-prints one line.
+nothing bound or written; 1 if this machine can't serve that configuration. 1 and 2 print one line.
 """
 
 import os
@@ -33,22 +32,22 @@ commands take the same flags and variables; -h after a command explains it.\
 
 
 def script() -> NoReturn:
-    """Be the command: run it, and end the process with its exit code.
+    """Run `main`, and end the process with its exit code.
 
-    An order at a certificate authority may go on in its thread when the relay has stopped, for as
-    long as the authority takes to answer. Python would leave it running and take OpenSSL apart
-    under it, which crashes; so where a thread is left, nothing is taken apart.
+    An ACME order may go on in its thread after the relay has stopped, until the authority answers.
+    Python's finalization would take down OpenSSL under that thread, which crashes; so it is skipped
+    while there is another thread.
     """
     if os.getpid() == 1:
-        # A container's first process is not ended by a signal that it does not handle: whoever
-        # started this one may have blocked it until now.
+        # A container's first process is not ended by a signal that it does not handle. SIGTERM may
+        # have been blocked by the parent until now.
         signal.signal(signal.SIGTERM, _stop_at_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has left.
+        # The reader of the output has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.stderr.flush()
@@ -58,7 +57,7 @@ def script() -> NoReturn:
 
 
 def _stop_at_once(number: int, _: object) -> NoReturn:
-    """End the start, in which nothing has to be put in order."""
+    """End the process at once: at start there is nothing to clean up."""
     sys.exit(128 + number)
 
 
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     command = argv[0] if argv else ""
-    # Each loads what the relay, and -h, can do without.
+    # Imported late: the relay and -h need none of them.
     if command == "derpmap":
         from derp.cli import derpmap  # noqa: PLC0415
 
@@ -85,8 +84,8 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return healthcheck.main(argv[1:], environ)
     control = None
     if command == "worker":
-        # Which a relay of several processes starts itself, and nobody else can. What a terminal
-        # or a service manager tells all processes is for the one that has started it.
+        # Only a supervisor starts one. Signals that a terminal or a service manager sends to all
+        # processes are for the supervisor.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         from derp.workers import worker  # noqa: PLC0415
@@ -101,14 +100,14 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(f"{version_text()}\n")
         return 0
     config = Config.from_settings(parsed.settings)
-    environment.debug_logs(environ)  # wrong now, not when all is under way
+    environment.debug_logs(environ)  # an error now, not after the start
     if control is None:
         _warn([*parsed.warnings, *environment.warnings(environ)])
 
-    # Each loads Trio and TLS, which -h can do without.
+    # Imported late: they load Trio and TLS, which -h does not need.
     if control is not None:
         worker.run(control, config)
-    elif config.workers != 1:
+    elif config.limits.workers != 1:
         from derp.workers.supervisor import run as run_workers  # noqa: PLC0415
 
         run_workers(config, argv)
@@ -120,7 +119,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _warn(warnings: Sequence[str]) -> None:
-    """Log what the operator should know of flags and variables."""
+    """Log warnings about flags and variables."""
     if warnings:
         with log.start():
             for warning in warnings:
@@ -128,9 +127,9 @@ def _warn(warnings: Sequence[str]) -> None:
 
 
 def version_text() -> str:
-    """Name the versions of this program and of what it stands on, in one line.
+    """Return the versions of this program, Python and OpenSSL, in one line.
 
-    Its own comes first, as in the Go derper's.
+    The program's own comes first, as in the Go derper's.
     """
     import ssl  # noqa: PLC0415 - as above
 

@@ -1,15 +1,16 @@
 """What clients would find wrong with a relay's entry in a DERP map, seen from this machine.
 
-Each address that the name has is asked by itself, as clients use whichever they like. An address of
-a kind that this machine has no way to is left out, if there are others.
+Each address of the name is probed, because clients may use any of them. An address that this
+machine has no route to is skipped, if there are others.
 """
 
 import ipaddress
+import os
 import ssl
 from datetime import UTC, datetime
 from typing import Final
 
-import httpx
+import certifi
 import trio
 from cryptography import x509
 
@@ -26,7 +27,7 @@ TIMEOUT: Final = 5.0
 
 
 async def problems(node: Node) -> list[str]:
-    """Ask the relay that `node` leads to; return a line for each problem, with its cure."""
+    """Probe the relay of `node`; return a line for each problem, with what to do about it."""
     addresses = await _resolve(node.hostname)
     if isinstance(addresses, str):
         return [addresses]
@@ -76,7 +77,7 @@ async def _resolve(hostname: str) -> list[str] | str:
 
 
 def _loopback_problem(hostname: str, addresses: list[str]) -> list[str]:
-    """Tell of a name that stands for this machine here only; Debian has such a line."""
+    """Return a problem if only this machine resolves the name to loopback, as on Debian."""
     if parse_ip(hostname) is not None or hostname == "localhost":
         return []
     return [
@@ -153,12 +154,13 @@ async def _ask_over_tls(
 
 
 def _verifying_context() -> ssl.SSLContext:
-    """Make a context that trusts what this machine does, and Mozilla's list as well.
+    """Return a context that trusts this machine's roots, and Mozilla's unless others are named.
 
-    Slim containers have no list, and SSL_CERT_FILE may name one of the operator's own.
+    Slim containers have no roots, and SSL_CERT_FILE may name the operator's own.
     """
-    context = httpx.create_ssl_context()
-    context.load_default_certs()
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
     return context
 
 

@@ -1,8 +1,8 @@
-"""Questions to a relay, as its clients have them: TCP, TLS, the upgrade to DERP, STUN.
+"""Probes of a relay, as its clients see it: TCP, TLS, the upgrade to DERP, STUN.
 
-Each question takes a deadline in Trio's time, and raises a Failure that says in a few words what
-came instead of the answer. What to do about it is up to whoever asks: the same failure has one
-cure on the relay's own machine, and another from afar.
+Each probe takes a deadline in Trio's time, and raises a Failure that says in a few words what came
+instead of the answer. What to do about it is left to the caller: that depends on whether the relay
+is on this machine.
 """
 
 import contextlib
@@ -13,9 +13,11 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import h11
 import trio
 
 from derp.errors import DerperError
+from derp.net import httpclient
 from derp.net.address import Endpoint
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from stun.message import StunError, build_binding_request, parse_binding_response
@@ -29,7 +31,7 @@ _LONGEST_LINE: Final = 100
 
 
 class Failure(DerperError):
-    """A question was not answered, or not as a relay answers it."""
+    """A probe was not answered, or not as a relay answers it."""
 
 
 class NotReached(Failure):
@@ -38,7 +40,7 @@ class NotReached(Failure):
     def __init__(self, message: str, *, no_route: bool = False) -> None:
         super().__init__(message)
         self.no_route = no_route
-        """This machine has no way to an address of that kind, so that nothing was found out."""
+        """This machine has no route to the address, so the relay was not probed."""
 
 
 class NoTLS(Failure):
@@ -100,7 +102,7 @@ async def handshake(
 
 
 def insecure_context() -> ssl.SSLContext:
-    """Make a context that takes any certificate, for who looks at it afterwards, or needs not."""
+    """Return a context that accepts any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -110,13 +112,12 @@ def insecure_context() -> ssl.SSLContext:
 async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> bytes:
     """Upgrade to DERP by fast start; return the relay's key, 32 bytes. Raises NoDERP.
 
-    Nobody logs in. Fast start (Go: derphttp.Client.connect) goes without an HTTP answer: the relay
-    sends the ServerKey frame at once.
+    There is no login. With fast start (Go: derphttp.Client.connect) the relay sends the ServerKey
+    frame without an HTTP response before it.
     """
-    head = f"GET /derp HTTP/1.1\r\nHost: {host}\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n"
-    received = await _exchange(
-        stream, where, f"{head}Derp-Fast-Start: 1\r\n\r\n", _GREETING_LENGTH, deadline
-    )
+    headers = [("Upgrade", "DERP"), ("Connection", "Upgrade"), ("Derp-Fast-Start", "1")]
+    request = _request("/derp", host, headers)
+    received = await _exchange(stream, where, request, _GREETING_LENGTH, deadline)
     if received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} refuses the upgrade to DERP: {_status(received)}")
     greeting = bytes(received[HEADER_LENGTH:_GREETING_LENGTH])
@@ -130,9 +131,9 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
 
 
 async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
-    """Ask a relay that relays nothing whether it serves its pages. Raises NoDERP."""
-    head = f"GET /derp/probe HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    received = await _exchange(stream, where, head, _LONGEST_LINE, deadline)
+    """Ask a relay with -derp=false whether it serves its pages. Raises NoDERP."""
+    request = _request("/derp/probe", host, [("Connection", "close")])
+    received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
     if not received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} answers a probe with no HTTP")
     if received.split()[1:2] != [b"200"]:
@@ -140,7 +141,7 @@ async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: f
 
 
 async def stun(where: Endpoint, deadline: float) -> None:
-    """Ask over UDP from which address this is seen. Raises NoSTUN."""
+    """Send a STUN binding request, and check the response. Raises NoSTUN."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     transaction = os.urandom(12)
     with _before(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
@@ -162,7 +163,7 @@ async def stun(where: Endpoint, deadline: float) -> None:
 
 
 async def close(stream: trio.abc.Stream, deadline: float) -> None:
-    """Say goodbye as TLS has it, if there is the time."""
+    """Close `stream`, with TLS's close_notify if there is time."""
     with trio.move_on_at(deadline), contextlib.suppress(trio.BrokenResourceError):
         await stream.aclose()
 
@@ -176,13 +177,13 @@ def _before(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
 
 
 async def _exchange(
-    stream: trio.abc.Stream, where: Endpoint, request: str, enough: int, deadline: float
+    stream: trio.abc.Stream, where: Endpoint, request: bytes, enough: int, deadline: float
 ) -> bytes:
     """Send an HTTP request; return `enough` bytes of what comes back, or all if that is less."""
     received = b""
     with _before(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
         try:
-            await stream.send_all(request.encode("ascii"))
+            await stream.send_all(request)
             while len(received) < enough and not _is_whole_line(received):
                 data = await stream.receive_some(4096)
                 if not data:
@@ -193,6 +194,11 @@ async def _exchange(
     if not received:
         raise NoDERP(f"{where} ends the connection at the HTTP request")
     return received
+
+
+def _request(target: str, host: str, headers: httpclient.Headers) -> bytes:
+    connection = h11.Connection(h11.CLIENT)
+    return httpclient.request(connection, "GET", target, [("Host", host), *headers])
 
 
 def _is_whole_line(received: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The flags and variables of a derper that runs, for commands that ask it."""
+"""The flags and variables of a running derper, for commands with -of."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from derp.errors import UsageError
 _PROGRAM: Final = "derper"
 _MODULE: Final = ["-m", "derp"]
 _WORKER: Final = "worker"
-"""Stands before a worker's flags, with a descriptor: else they are those of its supervisor."""
+"""A worker's command line: this, a descriptor, and the flags of its supervisor."""
 
 
 def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """Return the flags that the process was given.
 
-    That may be another program which runs derper: what counts is behind its name. Where there is
-    no derper in the process's command line, it has no flags. Raises UsageError for no process.
+    The process may be another program that runs derper: only the flags behind derper's name count.
+    Without that name in the command line there are none. Raises UsageError if there is no process.
     """
     try:
         line = (proc / str(pid) / "cmdline").read_bytes()
@@ -26,9 +26,9 @@ def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
 
 
 def variables_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
-    """Return the variables that the process was given, ours among them; none if they are secret.
+    """Return the environment of the process; empty if it can't be read.
 
-    They are, but for root on the host and for the process's own user.
+    Only root on the host and the process's own user can read it.
     """
     try:
         block = (proc / str(pid) / "environ").read_bytes()

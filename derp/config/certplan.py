@@ -19,49 +19,49 @@ SHORT_LIVED: Final = "shortlived"
 
 def make_plan(config: Config) -> Plan:
     """Return the plan for a configuration that serves HTTPS."""
-    if config.tls_cert is not None and config.tls_key is not None:
-        files = PairFiles(config.tls_cert, config.tls_key, "-tls-cert")
-        return Plan((CertificateSpec((config.hostname,), files, is_operators=True),))
-    if config.certdir is None:
+    if config.tls.certificate is not None and config.tls.key is not None:
+        files = PairFiles(config.tls.certificate, config.tls.key, "-tls-cert")
+        return Plan((CertificateSpec((config.tls.hostname,), files, is_operators=True),))
+    if config.tls.certdir is None:
         raise ConfigError("certdir", "", "want a directory for certificates")
     if not config.serve_acme:
-        files = pair_files(config.certdir, config.hostname)
-        return Plan((CertificateSpec((config.hostname,), files),))
-    return _acme_plan(config, config.certdir)
+        files = pair_files(config.tls.certdir, config.tls.hostname)
+        return Plan((CertificateSpec((config.tls.hostname,), files),))
+    return _acme_plan(config, config.tls.certdir)
 
 
 def _acme_plan(config: Config, certdir: Path) -> Plan:
-    address = parse_ip(config.hostname)
+    address = parse_ip(config.tls.hostname)
     authority = _authority(config)
     challenges: list[Kind] = ["http-01", "tls-alpn-01"]
-    if config.http_port < 0:
+    if config.listening.http_port < 0:
         challenges.remove("http-01")
-    elif config.addr.port == 443:
+    elif config.listening.address.port == 443:
         # Clients need the port of this one anyway; that of the other may be closed.
         challenges.reverse()
     acme = ByACME(authority=authority, profile="", challenges=challenges)
     short_lived = attrs.evolve(acme, profile=SHORT_LIVED)
     own = () if address is None else (address,)
-    named = tuple(dict.fromkeys((*own, *config.acme_ip_addresses)))
+    named = tuple(dict.fromkeys((*own, *config.acme.ip_addresses)))
     certificates = []
     if address is None:
-        certificates.append(by_acme(certdir, (config.hostname,), acme))
+        certificates.append(by_acme(certdir, (config.tls.hostname,), acme))
     if named:
         certificates.append(by_acme(certdir, tuple(map(str, named)), short_lived))
     on_demand = None
-    if config.acme_ip_certs:
-        on_demand = OnDemand(certdir, short_lived, named, public_only=not config.acme_directory)
+    if config.acme.ip_certs:
+        on_demand = OnDemand(certdir, short_lived, named, public_only=not config.acme.directory)
     return Plan(tuple(certificates), on_demand)
 
 
 def _authority(config: Config) -> Authority:
-    usual = GOOGLE if config.certmode == "gcp" else LETS_ENCRYPT
+    usual = GOOGLE if config.tls.mode == "gcp" else LETS_ENCRYPT
     external = None
-    if config.acme_eab_kid:
-        external = ExternalAccount(config.acme_eab_kid, config.acme_eab_key)
+    if config.acme.eab_kid:
+        external = ExternalAccount(config.acme.eab_kid, config.acme.eab_key)
     return Authority(
-        directory=config.acme_directory or usual,
-        ca_bundle=config.acme_ca_bundle,
-        email=config.acme_email,
+        directory=config.acme.directory or usual,
+        ca_bundle=config.acme.ca_bundle,
+        email=config.acme.email,
         external_account=external,
     )

@@ -2,8 +2,8 @@
 
 A check takes the value as a flag gives it, or as code gives it, and returns it in the form that
 the rest of the program uses. It raises ValueError, whose message says what would be right and
-begins with "want". Forms and ranges are those of the Go derper, where it says; where it takes a
-value that can't work, it is refused here.
+begins with "want". Forms and ranges are those of the Go derper; a value that the Go derper takes
+although it can't work is refused here.
 """
 
 import base64
@@ -45,10 +45,10 @@ _ADDRESS: Final = re.compile(
 _NAMED_PORTS: Final = {"http": 80, "https": 443}
 
 
-def address(value: str | Address) -> Address:
+def listen_address(value: str | Address) -> Address:
     """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
 
-    The port may be `http` or `https`. A name is kept as it is, for whoever binds it to look up.
+    The port may be `http` or `https`. A name is kept, to be looked up when it is bound.
     """
     want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
     if isinstance(value, Address):
@@ -70,8 +70,8 @@ def address(value: str | Address) -> Address:
 ANY_HOST: Final = "*"
 
 
-def stun_host(value: str) -> str:
-    """Check a host to listen on: an IP address or a name, ANY_HOST, or empty for another's."""
+def listen_host(value: str) -> str:
+    """Check a host to listen on: an IP address, a name, ANY_HOST, or empty for that of -a."""
     host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     fits = is_ip(host) if host != value or ":" in host else is_dns_name(host) or is_ip(host)
     if not (fits or value in {"", ANY_HOST}):
@@ -79,8 +79,8 @@ def stun_host(value: str) -> str:
     return host
 
 
-def port(lowest: int) -> Callable[[int], int]:
-    """Make a check for a port from `lowest` to 65535."""
+def port_from(lowest: int) -> Callable[[int], int]:
+    """Return a check for a port from `lowest` to 65535."""
 
     def check(value: int) -> int:
         if not lowest <= value <= 65535:
@@ -91,24 +91,24 @@ def port(lowest: int) -> Callable[[int], int]:
 
 
 def port_want(lowest: int) -> str:
-    """Say what `port(lowest)` takes."""
+    """Return the message of `port_from(lowest)`."""
     return f"want a port from {lowest} to 65535"
 
 
-def path(value: str | Path | None) -> Path | None:
-    """Make the empty string None, and any other a path."""
+def optional_path(value: str | Path | None) -> Path | None:
+    """Return None for the empty string, and a path for any other."""
     return Path(value) if value else None
 
 
 TAILSCALED_SOCKET: Final = Path("/var/run/tailscale/tailscaled.sock")
 
 
-def socket(value: str | Path) -> Path:
-    """Make the empty string tailscaled's usual socket, and any other a path."""
+def socket_path(value: str | Path) -> Path:
+    """Return tailscaled's default socket for the empty string, and a path for any other."""
     return Path(value) if value else TAILSCALED_SOCKET
 
 
-def urls(value: str | Iterable[str]) -> tuple[str, ...]:
+def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:
     """Check a list of URLs, in text with spaces between them."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
     if not all(_is_url(url) and ",http" not in url for url in found):
@@ -117,20 +117,20 @@ def urls(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def header_value(value: str) -> str:
-    """Check what can stand in a line of HTTP; empty for none."""
+    """Check the value of an HTTP header; empty for none."""
     if not re.fullmatch(r"([!-~]([ -~]*[!-~])?)?", value):
         raise ValueError("want the value of a header, in ASCII and without spaces around it")
     return value
 
 
-def certmode(value: str) -> str:
-    """Check how certificates are had."""
+def certificate_mode(value: str) -> str:
+    """Check where certificates come from."""
     if value not in {"manual", "letsencrypt", "gcp"}:
         raise ValueError("want manual, letsencrypt or gcp")
     return value
 
 
-def hostname(value: str) -> str:
+def certificate_name(value: str) -> str:
     """Check the name for certificates: a DNS name, or an IP address without brackets and zone."""
     if not (is_dns_name(value) or (is_ip(value) and "%" not in value)):
         raise ValueError("want a DNS name in ASCII, or an IP address without brackets")
@@ -144,14 +144,14 @@ def directory_url(value: str) -> str:
     return value
 
 
-def email(value: str) -> str:
+def email_address(value: str) -> str:
     """Check an email address for notices; empty for none."""
     if value and not re.fullmatch(r"[^\s@,<>:?]+@[^\s@,<>:?]+", value):
         raise ValueError("want one email address, such as ops@example.com")
     return value
 
 
-def key_id(value: str) -> str:
+def account_key_id(value: str) -> str:
     """Check the key ID of an external account; empty for none."""
     if not re.fullmatch(r"[!-~]*", value):
         raise ValueError("want the key ID as the certificate authority gave it")
@@ -170,7 +170,7 @@ def mac_key(value: str | bytes) -> bytes:
         raise ValueError(want) from None
 
 
-def addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
     """Check a list of IP addresses, in text with commas between them."""
     if not isinstance(value, str):
         return tuple(value)
@@ -181,8 +181,8 @@ def addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
     return tuple(dict.fromkeys(known))
 
 
-def home(value: str) -> str:
-    """Check what the root path serves: nothing, `blank`, or a URL fit for a Location header."""
+def home_page(value: str) -> str:
+    """Check what the root path serves: empty, `blank`, or a URL fit for a Location header."""
     want = "want blank, or a URL that begins with http:// or https://"
     if value in {"", "blank"}:
         return value
@@ -214,7 +214,7 @@ def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
 _PREFIX: Final = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 
 
-def networks(value: str | Iterable[Network]) -> tuple[Network, ...]:
+def network_list(value: str | Iterable[Network]) -> tuple[Network, ...]:
     """Check a list of networks, `address/bits`, in text with commas between them."""
     if not isinstance(value, str):
         return tuple(value)
@@ -249,14 +249,14 @@ def accept_burst(value: int) -> int:
     return value
 
 
-def count(value: int) -> int:
-    """Check a number that is 0 for no limit."""
+def count_or_unlimited(value: int) -> int:
+    """Check a limit; 0 for none."""
     if value < 0:
         raise ValueError("want a whole number, or 0 for no limit")
     return value
 
 
-def workers(value: str | int) -> int:
+def worker_count(value: str | int) -> int:
     """Check a number of processes; 0 for `auto`."""
     if value == "auto":
         return 0
@@ -266,8 +266,8 @@ def workers(value: str | int) -> int:
     return int(text)
 
 
-def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
-    """Make a check for a duration in seconds from 0 to `limit`, which `limit_text` spells."""
+def duration_up_to(limit: float, limit_text: str) -> Callable[[float], float]:
+    """Return a check for a duration in seconds from 0 to `limit`; `limit_text` is for messages."""
 
     def check(value: float) -> float:
         if not 0 <= value <= limit:
@@ -277,8 +277,8 @@ def seconds(limit: float, limit_text: str) -> Callable[[float], float]:
     return check
 
 
-def interval(value: float) -> float:
-    """Check the seconds between things that are done again and again; 0 for never."""
+def repeat_interval(value: float) -> float:
+    """Check the seconds between repetitions; 0 for never."""
     if value != 0 and not 0.1 <= value < math.inf:
         raise ValueError("want 0 for never, or at least 100ms")
     return float(value)

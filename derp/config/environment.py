@@ -1,7 +1,7 @@
-"""Variables of the Go derper that stand for no flag (Go: package envknob), and what comes of them.
+"""Variables of the Go derper that stand for no flag (Go: package envknob).
 
-One has a meaning here. The others are about what this relay does in another way; whoever sets one
-is told so, as a knob that turns nothing is found last. Those of the debug pages are in derp/http/.
+One has a meaning here. The others have none, because this relay works differently there; a warning
+at start says so. Those of the debug pages are flags (pages).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from derp.config.strconv import BOOLS, parse_bool, shown
 from derp.errors import UsageError
 
 DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
-"""A bool: also log what only somebody who looks for a fault wants to see."""
+"""A bool: log at level debug, too."""
 
 _WITHOUT_EFFECT: Final = {
     "DERP_PROBER_DEBUG_LOGS": "no client has a line in the log for each of its frames",
@@ -24,7 +24,7 @@ _WITHOUT_EFFECT: Final = {
 
 
 def debug_logs(environ: Mapping[str, str]) -> bool:
-    """Tell whether DEBUG_LOGS is set. Raises UsageError for what is no bool."""
+    """Return the value of DEBUG_LOGS. Raises UsageError if it is not a bool."""
     text = environ.get(DEBUG_LOGS, "")
     try:
         return bool(text) and parse_bool(text)

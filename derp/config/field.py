@@ -1,13 +1,16 @@
-"""How a field of the configuration says that it is a flag, and what is wrong with its value."""
+"""Fields of the configuration: one that is a flag, and one that is a part with such fields."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import attrs
 
-from derp.config.goflags import Flag, Kind
+from derp.config.goflags import Flag, Kind, Value
 from derp.config.strconv import shown
 from derp.errors import UsageError
+
+V = TypeVar("V", bound=Value)
+T = TypeVar("T")
 
 
 class ConfigError(UsageError):
@@ -23,10 +26,16 @@ class ConfigError(UsageError):
         """What would be right."""
 
 
-def option(name: str, kind: Kind, default: str, check: Callable[[Any], object], **more: Any) -> Any:
-    """Make the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError."""
+def option(
+    name: str, kind: Kind[V], check: Callable[[V], T], *, default: str = "", **more: Any
+) -> T:
+    """Return the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
 
-    def convert(value: object) -> object:
+    The field's annotation has to be the type that `check` returns, and `check` has to take the
+    values of `kind`.
+    """
+
+    def convert(value: V) -> T:
         try:
             return check(value)
         except ValueError as error:
@@ -34,15 +43,20 @@ def option(name: str, kind: Kind, default: str, check: Callable[[Any], object], 
             raise ConfigError(name, shown_value, str(error)) from None
 
     flag = Flag(name=name, kind=kind, default=default, **more)
-    return attrs.field(
+    field = attrs.field(
         default=flag.default_value,
         converter=convert,
         repr=not flag.secret,
         metadata={"flag": flag},
     )
+    return cast("T", field)
 
 
-def flag_of(field: "attrs.Attribute[Any]") -> Flag:
-    """Return the flag that a field made by `option` stands for."""
-    flag: Flag = field.metadata["flag"]
-    return flag
+def part(heading: str, kind: type[T]) -> T:
+    """Return the field of a part, whose flags are under `heading` in the help."""
+    return attrs.field(factory=kind, metadata={"heading": heading, "part": kind})
+
+
+def flags_of(kind: type) -> dict[str, Flag]:
+    """Return the flags of a part's fields, by the names of the fields."""
+    return {field.name: field.metadata["flag"] for field in attrs.fields(kind)}

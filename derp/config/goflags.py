@@ -1,21 +1,21 @@
 """Flags in the syntax of Go's flag package, each with an environment variable beside it.
 
-A table of `Flag` says which flags there are; `parse` turns arguments and environment into one
-`Setting` for each of them, and `help_text` turns the same table into what -h prints. A setting
-remembers how it was given, so that whoever finds its value unfit later can say so in the
-operator's own words: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
+A table of `Flag` lists the flags; `parse` turns arguments and environment into one `Setting` for
+each of them, and `help_text` turns the same table into what -h prints. A setting remembers how it
+was given, so that a later error can quote what the operator typed: `--stun-port=0x10000`,
+`DERP_STUN_PORT=x`.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
 after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
-otherwise. Unlike in Go, an argument that is no flag does not silently end the flags: `true` or
-`false` behind a bool is taken for its value, with a warning, and any other is an error.
+otherwise. Unlike in Go, an argument that is not a flag does not silently end the flags: `true` or
+`false` after a bool is taken as its value, with a warning, and any other argument is an error.
 """
 
 import difflib
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import attrs
 
@@ -23,16 +23,17 @@ from derp.config.strconv import BOOLS, parse_bool, parse_duration, parse_float, 
 from derp.errors import UsageError
 
 Value = bool | int | float | str
+V_co = TypeVar("V_co", bound=Value, covariant=True)
 
 
 @attrs.frozen
-class Kind:
-    """What sort of value a flag takes."""
+class Kind(Generic[V_co]):
+    """The sort of value that a flag takes."""
 
     placeholder: str
-    """What stands for a value in the help."""
-    read: Callable[[str], Value]
-    """From text to value; raises ValueError whose message begins with "want"."""
+    """Stands for a value in the help."""
+    read: Callable[[str], V_co]
+    """Parses a value; raises ValueError whose message begins with "want"."""
 
 
 BOOL = Kind("", parse_bool)
@@ -41,6 +42,7 @@ FLOAT = Kind("N", parse_float)
 DURATION = Kind("TIME", lambda text: parse_duration(text) / 1e9)
 """Its values are seconds."""
 STRING = Kind("TEXT", str)
+FILE = Kind("FILE", str)
 
 
 @attrs.frozen(kw_only=True)
@@ -48,34 +50,34 @@ class Flag:
     """One line of the table."""
 
     name: str
-    kind: Kind
+    kind: Kind[Value]
     default: str = ""
     """As an operator would write it."""
     usage: str
     group: str = ""
     """The heading in the help under which it stands."""
     variable: str = ""
-    """The environment variable that stands in for the flag; empty if there is none."""
+    """The environment variable of the flag; empty if there is none."""
     other_variable: str = ""
-    """The one that does where `variable` is not set: Tailscale's name for it."""
+    """Read where `variable` is not set: Tailscale's name for it."""
     placeholder: str = ""
-    """Better than that of the kind, in the help."""
+    """Replaces that of the kind, in the help."""
     default_words: str = ""
-    """Better than the default itself, in the help."""
+    """Replaces the default, in the help."""
     want: str = ""
-    """Better than the words of the kind, in the error line."""
+    """Replaces the message of the kind's parser, in an error."""
     repeatable: bool = False
     """Whether each occurrence counts: their values are put together with spaces between them."""
     never_empty: bool = False
-    """Whether an empty value is a mistake, such as that of a shell variable that is not set."""
+    """Whether an empty value is an error, such as that of a shell variable that is not set."""
     secret: bool = False
-    """Whether its value must stand in no message."""
+    """Whether its value must not appear in a message."""
     refusal: str = ""
-    """Not empty: the flag is known, but only its default can be had, and this says why."""
+    """The error for any value but the default; empty if the flag is supported."""
 
     @property
     def default_value(self) -> Value:
-        """The default, read."""
+        """The default, parsed."""
         return self.kind.read(self.default)
 
 
@@ -91,20 +93,20 @@ class Setting:
     """The same with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
 
     def wrong(self, want: str) -> UsageError:
-        """Give the error that says that this value is wrong, and what would be right."""
+        """Return an error that says that this value is wrong, and what would be right."""
         return UsageError(f"{self.given}: {want}")
 
 
 @attrs.frozen
 class Parsed:
-    """What the arguments and the environment say."""
+    """The parsed arguments and environment."""
 
     settings: Mapping[str, Setting]
     """One for each flag of the table, by the flag's name."""
     help: bool
-    """-h or -help was among the arguments; what came after it was not looked at."""
+    """-h or -help was among the arguments; those after it were not read."""
     warnings: Sequence[str] = ()
-    """What the operator should know, a line each, though it is no mistake."""
+    """What the operator should know, a line each, though it is not an error."""
 
 
 def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
@@ -150,7 +152,7 @@ _SERVICE_LINK: Final = re.compile(r"(?:tcp|udp|sctp)://[!-~]+")
 
 
 def _is_service_link(variable: str, text: str) -> bool:
-    """Whether Kubernetes has set the variable of a port, for a Service whose name it begins with.
+    """Return whether Kubernetes set the variable of a port, for a Service whose name begins it.
 
     Beside a Service `derp-stun`, DERP_STUN_PORT is udp://10.0.0.1:3478 in all other pods.
     """
@@ -163,7 +165,7 @@ def _parse_arguments(
     settings: dict[str, Setting],
     warnings: list[str],
 ) -> bool:
-    """Put what `argv` says into `settings` and `warnings`; return whether it asks for help."""
+    """Parse `argv` into `settings` and `warnings`; return whether it asks for help."""
     position = 0
     while position < len(argv):
         argument = argv[position]
@@ -204,7 +206,7 @@ def _parse_arguments(
 
 
 def _two_words(setting: Setting, word: str, behind: Sequence[str]) -> str:
-    """Say how a bool with its value as the next word is read here, and how in Go."""
+    """Return the warning about a bool with its value as the next word, which Go reads otherwise."""
     source = setting.source
     text = f"{setting.given}: read as {source}={word}, which is how to write it"
     lost = list(behind) not in ([], ["--"])
@@ -251,7 +253,7 @@ _WIDTH = 80
 
 
 def help_text(flags: Iterable[Flag], introduction: str) -> str:
-    """Give what -h prints: `introduction`, then the flags under their groups, then the refused."""
+    """Return what -h prints: `introduction`, the flags by group, then the refused flags."""
     flags = list(flags)
     blocks = [introduction]
     for group in dict.fromkeys(flag.group for flag in flags if not flag.refusal):

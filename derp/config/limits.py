@@ -1,30 +1,30 @@
-"""The part of the configuration that says what one network may take before anybody logs in.
+"""The part of the configuration that bounds what the relay takes, and what one network may take.
 
-All of it is ours. Networks are /24 of IPv4 and /64 of IPv6; see derp/relay/pending.py.
+The limits on a network and -queue-memory, -workers and -drain-time are ours, the others those of
+the Go derper. Networks are /24 of IPv4 and /64 of IPv6; see derp/relay/pending.py.
 """
 
-from typing import Final
+import math
+from pathlib import Path
 
 import attrs
 
 from derp.config import checks
-from derp.config.field import option
-from derp.config.goflags import INT, STRING
+from derp.config.field import ConfigError, option
+from derp.config.goflags import DURATION, FILE, FLOAT, INT, STRING
+from derp.config.memorysize import MemorySize, memory_size
 from derp.relay.networks import Network
 
-LIMITS: Final = "Limits"
 
-
-@attrs.frozen(kw_only=True, slots=False)
-class LimitOptions:
-    """What the operator decides about networks; 0 is no limit."""
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much is accepted, kept and shared out; 0 is no limit on a network."""
 
     per_network_accept_limit: int = option(
         "per-network-accept-limit",
         INT,
-        "500",
-        checks.count,
-        group=LIMITS,
+        checks.count_or_unlimited,
+        default="500",
         variable="DERP_PER_NETWORK_ACCEPT_LIMIT",
         placeholder="N",
         usage="New connections a second from one network (/24 of IPv4, /64 of IPv6), after twice "
@@ -33,9 +33,8 @@ class LimitOptions:
     per_network_pending_limit: int = option(
         "per-network-pending-limit",
         INT,
-        "512",
-        checks.count,
-        group=LIMITS,
+        checks.count_or_unlimited,
+        default="512",
         variable="DERP_PER_NETWORK_PENDING_LIMIT",
         placeholder="N",
         usage="Connections from one network that have not logged in, and no more than a quarter of "
@@ -45,12 +44,72 @@ class LimitOptions:
     trusted_proxies: tuple[Network, ...] = option(
         "trusted-proxies",
         STRING,
-        "",
-        checks.networks,
-        group=LIMITS,
+        checks.network_list,
         variable="DERP_TRUSTED_PROXIES",
         placeholder="LIST",
         usage="Networks of reverse proxies in front of the relay, such as 10.0.0.0/8, with commas "
         "between them: the limits for one network do not count there, nor for 127.0.0.1 and ::1; "
         "and /debug/ is closed to who comes from there.",
     )
+    accept_limit: float = option(
+        "accept-connection-limit",
+        FLOAT,
+        checks.accept_limit,
+        default="+Inf",
+        default_words="no limit",
+        want=checks.ACCEPT_LIMIT_WANT,
+        usage="New connections a second; those above it are closed at once.",
+    )
+    """Connections a second; infinite for no limit."""
+    accept_burst: int = option(
+        "accept-connection-burst",
+        INT,
+        checks.accept_burst,
+        default="9223372036854775807",
+        default_words="no limit",
+        usage="New connections at once, before -accept-connection-limit counts.",
+    )
+    rate_config: Path | None = option(
+        "rate-config",
+        FILE,
+        checks.optional_path,
+        usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
+        "read again at SIGHUP.",
+    )
+    queue_memory: MemorySize = option(
+        "queue-memory",
+        STRING,
+        memory_size,
+        default="auto",
+        variable="DERP_QUEUE_MEMORY",
+        placeholder="SIZE",
+        usage="Memory for what waits for all clients and relays together, such as 64MiB, or 10% "
+        "of what there is. Above that, packets are dropped where most of them wait. "
+        "auto is 10%, but at most 64MiB; 0 is no bound.",
+    )
+    workers: int = option(
+        "workers",
+        STRING,
+        checks.worker_count,
+        default="1",
+        variable="DERP_WORKERS",
+        placeholder="N",
+        usage="Processes that share the ports and the work, one for each core to be used; "
+        "auto is one for each there is.",
+    )
+    """0 for one per core."""
+    drain_time: float = option(
+        "drain-time",
+        DURATION,
+        checks.duration_up_to(86400.0, "24h"),
+        default="0s",
+        variable="DERP_DRAIN_TIME",
+        usage="Time over which connections are ended, one by one, when the relay is told to stop; "
+        "0 ends all at once.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the rule between fields. Raises ConfigError."""
+        if self.accept_burst == 0 and math.isfinite(self.accept_limit):
+            want = "with -accept-connection-limit nothing would be accepted; want 1 or more"
+            raise ConfigError("accept-connection-burst", self.accept_burst, want)

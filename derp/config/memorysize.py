@@ -12,12 +12,12 @@ _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANT: Final = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
 
 LEAST: Final = 1 << 20
-"""Bytes below which one slow client would have others lose packets."""
+"""Least bytes: below them, one slow client would cause drops for others."""
 
 
 @attrs.frozen
 class MemorySize:
-    """Both bounds hold."""
+    """A bound in bytes and a share of the memory; the smaller of the two counts."""
 
     most: int
     """Bytes."""
@@ -25,7 +25,7 @@ class MemorySize:
     """Of the memory that there is."""
 
     def of(self, memory: int) -> int:
-        """Return the bytes that this is where there are `memory` bytes, but LEAST or more."""
+        """Return the size in bytes where there are `memory` bytes; at least LEAST."""
         return max(min(self.most, memory * self.percent // 100), LEAST)
 
 

@@ -1,10 +1,11 @@
 """The part of the configuration that says with which other relays this one is meshed.
 
 -mesh-psk-file and -mesh-with are those of the Go derper (startMesh and defaultMeshPSKFile of
-cmd/derper); the variables are ours. By default derp/meshkey.py looks for the key, as nothing here
-touches the file system.
+cmd/derper); the variables are ours. KeyFile.AUTO is resolved in derp/files/meshkey.py, as nothing
+here touches the file system.
 """
 
+import enum
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,16 +15,18 @@ import attrs
 
 from derp.config import checks
 from derp.config.field import ConfigError, option
-from derp.config.goflags import STRING
+from derp.config.general import General
+from derp.config.goflags import FILE, STRING
 from derp.config.strconv import shown
-from derp.net.address import is_dns_name, is_ip
+from derp.net.address import host_port, is_dns_name, is_ip
 
-# ruff: noqa: RUF009 - option is attrs.field with a check
 
-MESH: Final = "Other relays of the region"
+class KeyFile(enum.Enum):
+    """A key file that is not named by its path."""
 
-DEFAULT_KEY_FILE: Final = Path("auto")
-"""Stands for the first of the usual files that exists, if any does."""
+    AUTO = "auto"
+    """The first of the usual files that exists, if any does (Go: defaultMeshPSKFile)."""
+
 
 HTTPS_PORT: Final = 443
 
@@ -47,14 +50,21 @@ class MeshRelay:
     @property
     def authority(self) -> str:
         """Host and port as HTTP has them: the port only if it is not that of HTTPS."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == HTTPS_PORT else f"{host}:{self.port}"
+        text = host_port(self.host, self.port)
+        return text.removesuffix(f":{HTTPS_PORT}") if self.port == HTTPS_PORT else text
 
     def __str__(self) -> str:
         return f"{self.authority}/{self.dial_host}" if self.dial_host else self.authority
 
 
-def relays(value: str | Iterable[MeshRelay]) -> tuple[MeshRelay, ...]:
+def key_file(value: str | Path | KeyFile | None) -> Path | KeyFile | None:
+    """Return AUTO for `auto`, None for the empty string, and a path for any other."""
+    if value == KeyFile.AUTO.value or isinstance(value, KeyFile):
+        return KeyFile.AUTO
+    return checks.optional_path(value)
+
+
+def relay_list(value: str | Iterable[MeshRelay]) -> tuple[MeshRelay, ...]:
     """Check a list of `host[:port][/dialhost]`, in text with commas between them."""
     if not isinstance(value, str):
         return tuple(dict.fromkeys(value))
@@ -102,30 +112,26 @@ def _dial(text: str, where: str) -> str:
     return host
 
 
-@attrs.frozen(kw_only=True, slots=False)
-class MeshOptions:
-    """What the operator decides about other relays."""
+@attrs.frozen(kw_only=True)
+class Mesh:
+    """Which other relays this one forwards packets to, and the key that they share."""
 
-    mesh_psk_file: Path | None = option(
+    key_file: Path | KeyFile | None = option(
         "mesh-psk-file",
-        STRING,
-        str(DEFAULT_KEY_FILE),
-        checks.path,
-        group=MESH,
+        FILE,
+        key_file,
+        default=KeyFile.AUTO.value,
         variable="DERP_MESH_PSK_FILE",
-        placeholder="FILE",
         usage="File with the key that the relays of a region share: 64 hex digits. Who shows it "
         "is told who is connected, and may forward packets. auto is "
         "/home/derp/keys/derp-mesh.key, or else ~/keys/derp-mesh.key, if there is one; "
         "empty is no key.",
     )
-    """DEFAULT_KEY_FILE to look for one; None for no key."""
-    mesh_with: tuple[MeshRelay, ...] = option(
+    """None for no key."""
+    relays: tuple[MeshRelay, ...] = option(
         "mesh-with",
         STRING,
-        "",
-        relays,
-        group=MESH,
+        relay_list,
         variable="DERP_MESH_WITH",
         placeholder="LIST",
         usage="The other relays, as host or host:port with commas between them: packets for "
@@ -133,12 +139,12 @@ class MeshOptions:
         "This relay may be in the list, too.",
     )
 
-    def check_mesh(self, *, derp: bool, dev: bool) -> None:
-        """Check the rules that concern more than one field. Raises ConfigError."""
-        if not self.mesh_with:
+    def check(self, general: General) -> None:
+        """Check the rules between fields. Raises ConfigError."""
+        if not self.relays:
             return
-        listed = ",".join(map(str, self.mesh_with))
-        if not derp:
+        listed = ",".join(map(str, self.relays))
+        if not general.derp:
             raise ConfigError("mesh-with", listed, "of no use with -derp=false; leave it out")
-        if self.mesh_psk_file is None and not dev:
+        if self.key_file is None and not general.dev:
             raise ConfigError("mesh-with", listed, "want -mesh-psk-file with it")

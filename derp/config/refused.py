@@ -1,19 +1,19 @@
 """Flags and variables of the Go derper that this version knows and refuses.
 
-Their defaults may be given, because that asks for nothing. Anything else is refused by name rather
-than ignored. The value is not repeated, as some are secret.
+Their defaults may be given, because they change nothing. Any other value is an error and is not
+ignored. The error does not repeat the value, as some are secret.
 """
 
 from typing import Final
 
-from derp.config.goflags import BOOL, STRING, Flag, Kind
+from derp.config.goflags import BOOL, STRING, Flag, Kind, Value
 
 _NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -mesh-psk-file"
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
-def _refused(name: str, kind: Kind, default: str, refusal: str, variable: str = "") -> Flag:
-    return Flag(name=name, kind=kind, default=default, usage="", variable=variable, refusal=refusal)
+def _refused(name: str, kind: Kind[Value], default: str, refusal: str) -> Flag:
+    return Flag(name=name, kind=kind, default=default, usage="", refusal=refusal)
 
 
 REFUSED: Final = (

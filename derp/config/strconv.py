@@ -1,4 +1,4 @@
-"""Bools, numbers and durations as Go reads them (packages strconv and time). Pure."""
+"""Bools, numbers and durations as Go parses them (packages strconv and time). Sans-I/O."""
 
 import math
 import re
@@ -28,7 +28,7 @@ _INT_DIGITS = 100
 def parse_int(text: str) -> int:
     """Read a whole number of 64 bits as strconv.ParseInt does with base 0. Raises ValueError.
 
-    That is decimal, 0x, 0o, 0b, and octal after a mere 0, with underscores between digits.
+    That is decimal, 0x, 0o, 0b, and octal after a leading 0, with underscores between digits.
     """
     match = _INT.fullmatch(text)
     if match is None:
@@ -86,7 +86,7 @@ def parse_duration(text: str) -> int:
     """Read a duration as time.ParseDuration does, and return nanoseconds. Raises ValueError.
 
     One or more numbers, each with its unit (h, m, s, ms, us, ns), with a sign before them all or
-    none; or a mere 0.
+    none; or just 0.
     """
     rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     if rest == "0":
@@ -119,7 +119,7 @@ _SHOWN_LENGTH = 120
 
 
 def shown(text: str) -> str:
-    """Give `text` fit for an error line: on one line, not endless, in quotes if they help."""
+    """Return `text` for an error line: on one line, shortened, and quoted where that is clearer."""
     if len(text) > _SHOWN_LENGTH:
         text = f"{text[: _SHOWN_LENGTH - 1]}…"
     plain = text.isprintable() and not set(" '\"").intersection(text)

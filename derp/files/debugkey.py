@@ -1,7 +1,7 @@
-"""The key of -debug-key-file, and who may see /debug/ with it or without.
+"""The key of -debug-key-file, and the access to /debug/ with and without it.
 
 The Go derper reads the file for each request that shows a key (allowDebugAccessWithKey of tsweb).
-Here it is read from time to time, so that no stranger makes the relay read files.
+Here it is read every few seconds, so that no request makes the relay read files.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from derp.files.secret import read_secret
 from derp.http.access import DebugAccess
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between two looks at the file."""
+"""Seconds between reads of the file."""
 
 _MAX_SIZE: Final = 4096
 
@@ -27,7 +27,7 @@ logger = log.get("http")
 
 @attrs.define
 class DebugKey:
-    """The key as it was when the file was looked at last."""
+    """The key, as it was when the file was read last."""
 
     path: Path | None
     value: bytes = attrs.field(init=False, default=b"", repr=False)
@@ -35,7 +35,7 @@ class DebugKey:
     _trouble: str = attrs.field(init=False, default="")
 
     def look(self) -> None:
-        """Read the file, if there is one; what can't be read is no key, and logged once. Blocks."""
+        """Read the file, if there is one; a failure leaves no key, and is logged once. Blocks."""
         if self.path is None:
             return
         try:
@@ -52,7 +52,7 @@ class DebugKey:
         self._trouble = trouble
 
     async def watch(self) -> None:
-        """Look at the file from time to time, if there is one."""
+        """Read the file every LOOK_EVERY seconds, if there is one."""
         while self.path is not None:
             await trio.sleep(LOOK_EVERY)
             await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
@@ -67,11 +67,11 @@ class DebugKey:
 
 
 def debug_access(config: Config, key: DebugKey) -> DebugAccess:
-    """Return who may see /debug/ of a relay with this configuration."""
-    single = map(ipaddress.ip_network, config.debug_allow_ip)
+    """Return the rules for access to /debug/ of a relay with this configuration."""
+    single = map(ipaddress.ip_network, config.debug.addresses)
     return DebugAccess(
-        names=frozenset({config.hostname.lower()}),
-        networks=(*single, *config.debug_trusted_cidrs),
-        proxies=config.trusted_proxies,
+        names=frozenset({config.tls.hostname.lower()}),
+        networks=(*single, *config.debug.networks),
+        proxies=config.limits.trusted_proxies,
         key=lambda: key.value,
     )

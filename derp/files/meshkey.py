@@ -1,4 +1,4 @@
-"""The mesh key: what the relays of a region share, and show each other to be trusted.
+"""The mesh key: a secret that the relays of a region share to trust each other.
 
 A file holds it in 64 hex digits of either case, with white space around them or none, as
 `openssl rand -hex 32` prints them. In development mode the variable TAILSCALE_DERPER_MESH_KEY may
@@ -13,7 +13,7 @@ from typing import Final
 
 from derp import log
 from derp.config import Config
-from derp.config.mesh import DEFAULT_KEY_FILE
+from derp.config.mesh import KeyFile
 from derp.errors import StartError, UsageError
 from derp.files.secret import read_secret
 
@@ -29,13 +29,13 @@ logger = log.get("mesh")
 
 
 class MeshKeyFormatError(ValueError):
-    """A text is no mesh key. The message never repeats it."""
+    """A text is not a mesh key. The message never repeats it."""
 
 
 def parse(text: str) -> bytes:
-    """Read 64 hex digits with white space around them; 32 bytes. Raises MeshKeyFormatError.
+    """Parse 64 hex digits with white space around them; 32 bytes. Raises MeshKeyFormatError.
 
-    The key of zeros is none: clients that have no mesh key are said to have that one.
+    The all-zero key is not valid: in Go it stands for having no mesh key.
     """
     digits = text.strip()
     if not digits:
@@ -50,19 +50,19 @@ def parse(text: str) -> bytes:
 def load(config: Config, environ: Mapping[str, str]) -> bytes | None:
     """Return the mesh key, 32 bytes; None where there is none. Blocks.
 
-    Raises StartError where there is a file that can't be used, and UsageError for a variable that
-    can't, or where -mesh-with goes without a key.
+    Raises StartError for a file that can't be used, and UsageError for a variable that can't be
+    used, or for -mesh-with without a key.
     """
-    if not config.derp:
+    if not config.general.derp:
         return None
-    key = _from_variable(environ) if config.dev else None
+    key = _from_variable(environ) if config.general.dev else None
     path = _path(config, environ)
     if key is None and path is not None:
         key = _from_file(path)
         logger.info("mesh key read", path=str(path))
-    if key is None and config.mesh_with:
-        listed = ",".join(map(str, config.mesh_with))
-        or_variable = f" or {VARIABLE}" if config.dev else ""
+    if key is None and config.mesh.relays:
+        listed = ",".join(map(str, config.mesh.relays))
+        or_variable = f" or {VARIABLE}" if config.general.dev else ""
         raise UsageError(f"-mesh-with {listed}: want the mesh key in -mesh-psk-file{or_variable}")
     return key
 
@@ -80,11 +80,11 @@ def _from_variable(environ: Mapping[str, str]) -> bytes | None:
 def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
     """Return the file that was named, or the usual one that exists (Go: defaultMeshPSKFile).
 
-    In development mode none is looked for, as there.
+    In development mode the usual files are not searched, as in Go.
     """
-    if config.mesh_psk_file != DEFAULT_KEY_FILE:
-        return config.mesh_psk_file
-    if config.dev:
+    if config.mesh.key_file is not KeyFile.AUTO:
+        return config.mesh.key_file
+    if config.general.dev:
         return None
     home = environ.get("HOME", "")
     usual = [Path(_USUAL), *([Path(home, _USUAL_AT_HOME)] if home else [])]
@@ -92,7 +92,7 @@ def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
 
 
 def _exists(path: Path) -> bool:
-    """Tell whether there is a file; one in a directory that is closed to us does not count."""
+    """Return whether there is a file; one that can't be reached does not count."""
     try:
         path.stat()
     except (OSError, ValueError):

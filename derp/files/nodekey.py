@@ -4,9 +4,9 @@
         "PrivateKey": "privkey:<64 hex digits>"
     }
 
-It is the Go derper's own file, so that either program can take over from the other and clients,
-who know the relay by its key, notice nothing. It is made at the first start and never changed
-afterwards: a file that can't be read or understood is left for the operator to look at.
+It has the Go derper's format, so that either program can take over from the other and clients,
+which know the relay by its key, notice nothing. It is created at the first start and never changed
+afterwards: a file that can't be read or parsed is an error, and is left as it is.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Final
 from certs.files import write_whole
 from derp import log
 from derp.errors import StartError
-from derp.files.gojson import JSONFormError, read_fields
 from derp.files.secret import read_secret
+from derp.wire.gojson import JSONFormError, read_fields
 from derp.wire.keys import KeyFormatError, NodePrivate, short_key
 
 logger = log.get("keyfile")
@@ -29,10 +29,10 @@ _CURE: Final = "restore the file, or move it away to have a new key made"
 
 
 def load_or_make(path: Path) -> NodePrivate:
-    """Return the key in the file at `path`, which is made first if it does not exist. Blocks.
+    """Return the key in the file at `path`, which is created if it does not exist. Blocks.
 
-    Directories that are missing are made with mode 0700, the file with 0600. Of several processes
-    that make the file at the same time one wins, and all return its key. Raises StartError.
+    Missing directories are created with mode 0700, the file with 0600. Of several processes that
+    create the file at the same time one wins, and all return its key. Raises StartError.
     """
     try:
         return _load(path)
@@ -56,7 +56,7 @@ def load_or_make(path: Path) -> NodePrivate:
 
 
 def encode(key: NodePrivate) -> bytes:
-    """Give the content of a key file, byte for byte as Go's json.MarshalIndent."""
+    """Return the content of a key file, byte for byte as Go's json.MarshalIndent."""
     return json.dumps({_FIELD: key.secret_text()}, indent="\t").encode("ascii")
 
 

@@ -13,13 +13,13 @@ import attrs
 
 from certs.ownership import warn_if_swappable
 from derp.errors import DerperError, StartError
-from derp.files.gojson import JSONFormError, read_fields
 from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
+from derp.wire.gojson import JSONFormError, read_fields
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
-"""Bytes; a smaller burst could never let the largest SendPacket frame pass: packet and key."""
+"""Bytes; with a smaller burst the largest SendPacket frame, key and packet, could never pass."""
 
-TOLD_SECONDS: Final = 0.25
+ANNOUNCED_SECONDS: Final = 0.25
 """About the longest round trip between two nodes."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"
@@ -37,20 +37,20 @@ class RateConfig:
     burst: int
 
     @property
-    def told_burst(self) -> int:
-        """The burst that clients are told, in bytes: what flows in in TOLD_SECONDS, or more.
+    def announced_burst(self) -> int:
+        """The burst that ServerInfo announces, in bytes: the rate for ANNOUNCED_SECONDS, or more.
 
-        A client drops what exceeds it, where the relay only lets that wait. With less, TCP between
-        the nodes does not reach the rate.
+        A client drops packets beyond it, where the relay only delays them. With a smaller one, TCP
+        between the nodes does not reach the rate.
         """
-        return max(self.burst, int(self.bytes_per_second * TOLD_SECONDS))
+        return max(self.burst, int(self.bytes_per_second * ANNOUNCED_SECONDS))
 
 
 NO_LIMIT: Final = RateConfig(0, 0)
 
 
 def parse(data: bytes) -> RateConfig:
-    """Read the content of a file. Raises JSONFormError."""
+    """Parse the content of a file. Raises JSONFormError."""
     numbers = {_RATE: 0, _BURST: 0}
     for name, value in read_fields(data, numbers).items():
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
@@ -62,9 +62,9 @@ def parse(data: bytes) -> RateConfig:
 
 
 def load(path: Path, failure: type[DerperError] = StartError) -> RateConfig:
-    """Read the file at `path`, and warn if others could swap it. Blocks.
+    """Read the file at `path`, and warn if other users could replace it. Blocks.
 
-    Raises `failure`, for the caller to choose: StartError at start, ReloadError at a reload.
+    Raises `failure`: StartError at start, ReloadError at a reload.
     """
     try:
         content = path.read_bytes()

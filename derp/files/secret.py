@@ -9,11 +9,11 @@ from derp.errors import StartError
 
 
 def read_secret(path: Path, name: str, most: int) -> tuple[bytes, int]:
-    """Return what is in a file, and its mode; of one larger than `most` bytes, a byte more. Blocks.
+    """Return at most `most` + 1 bytes of a file, and its mode. Blocks.
 
-    Warns of one that others could swap.
-    Raises StartError, in which `name` is what the operator calls it, for what is no regular file,
-    and OSError; ValueError for a path that can't be one.
+    Warns if other users could replace it. Raises StartError, in which `name` stands for the file,
+    if it is not a regular one (a pipe would wait for its writer); OSError; and ValueError for a
+    path with a NUL in it.
     """
     try:
         with open_regular(path) as file:

@@ -18,7 +18,7 @@ import trio
 
 from derp.config.mesh import MeshRelay
 from derp.errors import NoLink, PeerVanished, TLSFailed
-from derp.net import tlserrors
+from derp.net import httpclient, tlserrors
 from derp.net.listener import TCPOptions, endpoint
 from derp.net.oserrors import os_errors
 from derp.net.tls import TLSClientTransport, TLSEngine
@@ -30,8 +30,6 @@ MAX_HEAD: Final = 16 << 10
 """Bytes of the answer to the upgrade."""
 
 _UPGRADED: Final = 101
-_NOT_YET: Final = {0, *range(100, 200)} - {_UPGRADED}
-"""The answer's head is not complete, or is one of the informational ones before it."""
 
 
 def make_context() -> ssl.SSLContext:
@@ -140,25 +138,19 @@ async def _upgrade(
 ) -> bytes:
     """Ask for the upgrade to DERP; return the bytes after the answer."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-    request = h11.Request(
-        method="GET",
-        target="/derp",
-        headers=[
-            ("Host", relay.authority),
-            ("User-Agent", "derper"),
-            ("Upgrade", "DERP"),
-            ("Connection", "Upgrade"),
-        ],
-    )
-    asked = connection.send(request) or b""
-    asked += connection.send(h11.EndOfMessage()) or b""
+    headers = [
+        ("Host", relay.authority),
+        ("User-Agent", "derper"),
+        ("Upgrade", "DERP"),
+        ("Connection", "Upgrade"),
+    ]
     with before(deadline, NoLink("it does not answer the HTTP request")):
         try:
-            transport.write(asked)
+            transport.write(httpclient.request(connection, "GET", "/derp", headers))
             await transport.flush()
-            while (status := _status(connection.next_event())) in _NOT_YET:
-                if status == 0:
-                    connection.receive_data(await receive(transport, scratch))
+            while (head := httpclient.response_head(connection)) is None:
+                connection.receive_data(await receive(transport, scratch))
+            status = head.status_code
         except (PeerVanished, TLSFailed) as error:
             raise NoLink(f"the HTTP request fails: {error}") from error
         except h11.RemoteProtocolError as error:
@@ -166,10 +158,3 @@ async def _upgrade(
     if status != _UPGRADED:
         raise NoLink(f"it answers HTTP {status} to the upgrade", "does it serve DERP, at /derp?")
     return connection.trailing_data[0]
-
-
-def _status(event: object) -> int:
-    """Return the status code of an answer's head, and 0 if it is not complete."""
-    if isinstance(event, h11.InformationalResponse | h11.Response):
-        return event.status_code
-    return 0

@@ -38,13 +38,13 @@ def make_plan(config: Config) -> Plan:
 
 def join_plan(config: Config, key: bytes | None) -> Plan:
     """Return the plan with a mesh key that has been read. Blocks for the root certificates."""
-    return Plan(key, make_context() if config.mesh_with else None)
+    return Plan(key, make_context() if config.mesh.relays else None)
 
 
 def announce(config: Config, plan: Plan) -> None:
     """Log that there is a mesh key, and which relays are dialled."""
     if plan.key is not None:
-        dialled = " ".join(map(str, config.mesh_with)) or "none"
+        dialled = " ".join(map(str, config.mesh.relays)) or "none"
         logger.info("whoever has the mesh key is trusted", relays_dialled=dialled)
 
 
@@ -55,5 +55,5 @@ def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) 
     engine = TLSEngine(plan.context)
     return [
         Keeper(state, str(relay), partial(dial, relay, engine, options, state.view))
-        for relay in config.mesh_with
+        for relay in config.mesh.relays
     ]

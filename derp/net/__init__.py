@@ -9,6 +9,7 @@ prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
 activation     listening sockets that systemd passes
 descriptors    the process's limit of open files, and how near it is
+httpclient     HTTP/1.1 to other servers, with h11
 resolver       name look-ups, in threads of their own
 backoff        exponential backoff                                             (sans-I/O)
 tcpinfo        struct tcp_info

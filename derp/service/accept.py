@@ -235,5 +235,5 @@ class Acceptor:
 
 def _is_caused_by_peer(end: ConnectionEnd) -> bool:
     if isinstance(end, NotAdmitted):
-        return end.certain
+        return end.authoritative
     return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)

@@ -20,16 +20,16 @@ logger = log.get("server")
 def announce(config: Config, resources: StartupResources) -> None:
     """Say what is served where and to whom, and what to put into the DERP map."""
     _announce_sockets(config, resources)
-    if config.derp and resources.certificates is None and not config.dev:
+    if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
             "-certmode manual or -acme-directory",
-            address=str(config.addr),
+            address=str(config.listening.address),
         )
-    if config.derp:
+    if config.general.derp:
         announce_admission(config, resources.own_checker)
         mesh_plan.announce(config, resources.mesh)
-    if resources.certificates is not None and config.hostname_is_ip:
+    if resources.certificates is not None and config.tls.hostname_is_ip:
         pair = resources.certificates.statuses[0].pair
         # One that is renewed every few days must not be pinned.
         announce_node(config, resources, None if config.serve_acme else pair)
@@ -44,8 +44,8 @@ def _stun_host(sockets: Sockets) -> str | None:
 def _announce_sockets(config: Config, resources: StartupResources) -> None:
     """Say what is served where. The messages have the Go derper's words, which scripts wait for."""
     sockets, tls = resources.sockets, resources.certificates is not None
-    on_main = f"serving on {config.addr}{' with TLS' if tls else ''}"
-    on_plain = f"serving on {Address(config.addr.host, config.http_port)}"
+    on_main = f"serving on {config.listening.address}{' with TLS' if tls else ''}"
+    on_plain = f"serving on {Address(config.listening.address.host, config.listening.http_port)}"
     for sock in sockets.main:
         logger.info(on_main, what="HTTPS" if tls else "HTTP", address=_address(sock))
     for sock in sockets.plain:
@@ -62,7 +62,7 @@ def _address(sock: socket.socket) -> str:
 
 def announce_node(config: Config, resources: StartupResources, pair: Pair | None) -> None:
     """Print the node for the DERP map of a relay that is reached by its address."""
-    if not config.derp and not config.stun:
+    if not config.general.derp and not config.stun.enabled:
         return
     node = derpmap.make_node(
         config,

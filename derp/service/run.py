@@ -129,7 +129,7 @@ class Role:
                 resources.certificates.run, partial(announce_node, config, resources)
             )
         if resources.own_checker is not None:
-            again = config.verify_again
+            again = config.verification.recheck_every
             services.start_soon(
                 recheck.keep, running.state, resources.own_checker, again, self._looks
             )
@@ -192,13 +192,13 @@ async def serve(config: Config, resources: StartupResources, make_role: Callable
         state = RelayState(
             resources.private_key,
             senders,
-            config.tcp_write_timeout,
+            config.tcp.write_timeout,
             resources.rate_limit,
             resources.admission,
             resources.metrics,
             resources.mesh.key,
             pending=_pending_connections(config, role.workers),
-            memory=QueueMemory(queue_limit(config.queue_memory, role.workers)),
+            memory=QueueMemory(queue_limit(config.limits.queue_memory, role.workers)),
         )
         # To the end, so that a second signal does not cut the drain short.
         await senders.start(role.hear, to_supervisor)
@@ -216,7 +216,7 @@ async def serve(config: Config, resources: StartupResources, make_role: Callable
                 services.cancel_scope.cancel()
             state.stopping = True
             stop_listening(state, resources.sockets.all)
-            await drain(state, role.workers, config.drain_time)
+            await drain(state, role.workers, config.limits.drain_time)
             connections.cancel_scope.cancel()
         senders.cancel_scope.cancel()
     logger.info("stopped")
@@ -252,8 +252,10 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
     services.start_soon(state.timers.run)
     services.start_soon(_summarize, (refusals, crowded), state.client_events)
     services.start_soon(resources.debug_key.watch)
-    published, unpublished = config.bootstrap_dns_names, config.unpublished_bootstrap_dns_names
-    refresher = Refresher(running.names, published, unpublished)
+    pages = config.pages
+    refresher = Refresher(
+        running.names, pages.bootstrap_dns_names, pages.unpublished_bootstrap_dns_names
+    )
     services.start_soon(refresher.run)
     for keeper in running.links:
         # As long as there are clients, packets are forwarded.
@@ -262,22 +264,22 @@ def _start_services(running: RunningRelay, role: Role, services: trio.Nursery) -
 
 def _accept_limit(config: Config, workers: int) -> TokenBucket | None:
     """Make the limit for one of so many processes; None where there is none."""
-    if not math.isfinite(config.accept_connection_limit):
+    if not math.isfinite(config.limits.accept_limit):
         return None
-    burst = max(1, config.accept_connection_burst // workers)
-    return TokenBucket(config.accept_connection_limit / workers, burst, trio.current_time())
+    burst = max(1, config.limits.accept_burst // workers)
+    return TokenBucket(config.limits.accept_limit / workers, burst, trio.current_time())
 
 
 def _pending_connections(config: Config, workers: int) -> PendingConnections:
     """Make the account of what has not logged in, for one of so many processes."""
-    most = config.per_network_pending_limit
+    most = config.limits.per_network_pending_limit
     if most:
         # The kernel shares connections out by chance: a small part of a small limit is too little.
         most = max(1, min(max(most // workers, min(most, 64)), process.max_fds() // 4))
     return PendingConnections(
-        rate=config.per_network_accept_limit / workers,
+        rate=config.limits.per_network_accept_limit / workers,
         most=most,
-        trusted=config.trusted_proxies,
+        trusted=config.limits.trusted_proxies,
     )
 
 
@@ -294,12 +296,12 @@ async def hear_signals(
 
 async def reload_rate_limit(config: Config, apply: Callable[[RateConfig], object]) -> None:
     """Read the rate limit again; what can't be read leaves the old one in force."""
-    if config.rate_config is None:
+    if config.limits.rate_config is None:
         logger.info("SIGHUP: looking at certificates and lists; there is no -rate-config")
         return
     try:
         limit = await trio.to_thread.run_sync(
-            ratelimit.load, config.rate_config, ReloadError, abandon_on_cancel=True
+            ratelimit.load, config.limits.rate_config, ReloadError, abandon_on_cancel=True
         )
     except ReloadError as error:
         logger.error("the old rate limit stays in force", reason=str(error))  # noqa: TRY400

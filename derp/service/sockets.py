@@ -33,7 +33,7 @@ class Sockets:
 
 def tcp_options(config: Config) -> TCPOptions:
     """Return what is set on connections."""
-    return TCPOptions(config.tcp_keepalive_time, config.tcp_user_timeout)
+    return TCPOptions(config.tcp.keepalive_time, config.tcp.user_timeout)
 
 
 def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
@@ -41,7 +41,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
 
     `stack` closes it. Blocks. Raises StartError.
     """
-    host = config.addr.host
+    host = config.listening.address.host
     options = tcp_options(config)
     handed = activation.inherited(os.environ, os.getpid())
     stack.callback(handed.close)
@@ -66,22 +66,22 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
         # Where the unit says another address than -a, it means that.
-        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun_addr, port))
+        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.addr, port))
         alone.extend(taken)
         for sock in taken:
             stun_server.prepare(sock)
         return taken or keep(stun_server.open_sockets(config.stun_host, port))
 
-    main = listen(config.addr.port)
+    main = listen(config.listening.address.port)
     plain: Sequence[socket.socket] = ()
-    if config.serve_tls and config.http_port >= 0:
-        plain = listen(config.http_port)
+    if config.serve_tls and config.listening.http_port >= 0:
+        plain = listen(config.listening.http_port)
     stun: Sequence[socket.socket] = ()
-    if config.stun:
+    if config.stun.enabled:
         try:
-            stun = listen_udp(config.stun_port)
+            stun = listen_udp(config.stun.port)
         except OSError as error:
-            where = f"{config.stun_host or '*'}:{config.stun_port}"
+            where = f"{config.stun_host or '*'}:{config.stun.port}"
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
     handed.refuse_rest()
     sockets = Sockets(main, plain, stun)

@@ -15,8 +15,8 @@ from certs.metacert import make_metacert
 from certs.tasks.load import load
 from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
-from derp.admission.judge import Admission
 from derp.admission.make import make_checker
+from derp.admission.model import Admission
 from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import StartError
@@ -60,9 +60,9 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     mesh = mesh_plan.make_plan(config)
     shared = open_all(config, stack, processes)
     rate_limit = NO_LIMIT
-    if config.rate_config is not None:
-        rate_limit = ratelimit.load(config.rate_config)
-    debug_key = DebugKey(config.debug_key_file)
+    if config.limits.rate_config is not None:
+        rate_limit = ratelimit.load(config.limits.rate_config)
+    debug_key = DebugKey(config.debug.key_file)
     debug_key.look()
     metrics = Metrics()
     admission = make_checker(config, metrics)
@@ -71,10 +71,10 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         plan = make_plan(config) if config.serve_tls else None
         found = [] if plan is None else load(plan, now)
     # Last, so that a start that fails for another reason leaves no new key behind.
-    if config.key_path is None:
+    if config.general.key_file is None:
         private_key = PrivateKey.generate()
     else:
-        private_key = PrivateKey(nodekey.load_or_make(config.key_path).raw)
+        private_key = PrivateKey(nodekey.load_or_make(config.general.key_file).raw)
     certificates = None
     if plan is not None:
         metacert = make_metacert(bytes(private_key.public_key), now)

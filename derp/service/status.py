@@ -112,7 +112,7 @@ class StatusView:
             serves_tls=config.serve_tls,
             certificates=[certificate(status) for status in self.statuses],
             rate_limit_bytes_per_second=(
-                None if config.rate_config is None else state.rate_limit.bytes_per_second
+                None if config.limits.rate_config is None else state.rate_limit.bytes_per_second
             ),
             rate_limit_burst_bytes=state.rate_limit.burst,
             memory_at_start=self.age.memory,
@@ -154,10 +154,10 @@ def make_status_source(
         return view.traffic()
 
     return StatusSource(
-        hostname=config.hostname,
+        hostname=config.tls.hostname,
         public_key=state.public_key,
-        derp=config.derp,
-        home=config.home,
+        derp=config.general.derp,
+        home=config.pages.home,
         bootstrap_dns=names,
         facts=lambda: [
             *relay_facts(
@@ -205,7 +205,7 @@ def relay_facts(config: Config, age: Age, clients: int, held: int, limit: int) -
         ("Version", derp.__version__),
         ("Uptime", f"{age.seconds:.0f} s"),
         ("Machine", platform.node()),
-        ("TLS hostname", config.hostname),
+        ("TLS hostname", config.tls.hostname),
         ("Clients", str(clients)),
         ("Queues", f"{held / _MIB:.1f} of {limit / _MIB:.1f} MiB"),
     ]
@@ -221,8 +221,8 @@ def admission_facts(admission: Checker | None) -> list[StatusRow]:
     if admission is None:
         return []
     facts = []
-    if admission.listing is not None:
-        facts.append(("Listed node keys", str(len(admission.listing.keys))))
+    if admission.allowlist is not None:
+        facts.append(("Listed node keys", str(len(admission.allowlist.keys))))
     facts += [(f"Can't ask {name}", reason) for name, reason in admission.troubles.items()]
     for refused in reversed(admission.refused.values()):
         times = f"{refused.count} times, last {_when(refused.last)}"

@@ -13,7 +13,7 @@ import attrs
 import trio
 from nacl.public import Box
 
-from derp.admission.question import Question
+from derp.admission.model import Question
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.net.budgets import ReadBudget
@@ -46,7 +46,8 @@ class Login:
 
     def welcome(self, limit: RateConfig = NO_LIMIT) -> bytes:
         """Build what answers the login: ServerInfo with a rate limit, behind any greeting."""
-        return self.greeting + seal_server_info(self._box, limit.bytes_per_second, limit.told_burst)
+        info = seal_server_info(self._box, limit.bytes_per_second, limit.announced_burst)
+        return self.greeting + info
 
 
 async def log_in(
@@ -107,6 +108,6 @@ async def admit(
     if not verdict.admitted:
         whose = node_public_text(key)
         reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
-        raise NotAdmitted(reason, certain=verdict.certain)
-    if not verdict.certain:
+        raise NotAdmitted(reason, authoritative=verdict.authoritative)
+    if not verdict.authoritative:
         state.unverified.add(key)

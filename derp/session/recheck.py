@@ -11,11 +11,9 @@ from typing import Final, NoReturn
 
 import trio
 
-from derp.admission.cache import Verdict
 from derp.admission.checker import Checker
-from derp.admission.judge import Admission
 from derp.admission.listwatch import keep_checker
-from derp.admission.question import Question
+from derp.admission.model import Admission, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.session.state import RelayState
 
@@ -98,9 +96,9 @@ async def recheck(
         for question in questions:
             if state.hub.local(question.key) is not None:
                 verdict = await admission.recheck(question)
-                if verdict.certain:
+                if verdict.authoritative:
                     state.unverified.discard(question.key)
-                if not verdict.admitted and (verdict.certain or strict):
+                if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
             # Where the list alone decides there is no wait, and there may be thousands of keys.
             await trio.lowlevel.checkpoint()

@@ -43,6 +43,6 @@ async def _tell(state: RelayState, limit: RateConfig) -> None:
                 return
         if client in state.hub.members and not client.can_mesh:
             box = Box(state.private_key, PublicKey(client.key))
-            info = login.seal_server_info(box, limit.bytes_per_second, limit.told_burst)
+            info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
             # The operator bounds how many there are.
             client.send_control(info, must=True)

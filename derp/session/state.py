@@ -10,7 +10,7 @@ import trio
 from nacl.public import PrivateKey
 
 from derp import log
-from derp.admission.judge import Admission
+from derp.admission.model import Admission
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.metrics import Metrics
 from derp.net.poller import Poller

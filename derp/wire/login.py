@@ -15,6 +15,7 @@ import nacl.exceptions
 from nacl.public import Box, PrivateKey, PublicKey
 
 from derp.errors import LoginRefused
+from derp.wire import gojson
 from derp.wire.frames import (
     HEADER,
     HEADER_LENGTH,
@@ -90,25 +91,21 @@ def seal_server_info(
 def parse_client_info(message: bytes) -> ClientInfo:
     """Parse the JSON of a client info as Go's encoding/json does.
 
-    Field names are matched without regard to case, unknown ones ignored, null leaves a field at
-    its default. A malformed mesh key refuses the login, even an empty one or null; a well-formed
-    one that is wrong does not. Raises LoginRefused.
+    A malformed mesh key refuses the login, even an empty one or null; a well-formed one that is
+    wrong does not. Raises LoginRefused.
     """
-    try:
-        parsed = json.loads(message.decode("utf-8", "replace"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise LoginRefused("client info is not JSON") from error
-    if parsed is None:
-        return ClientInfo()
-    if not isinstance(parsed, dict):
-        raise LoginRefused("client info is not a JSON object")
     fields: dict[str, Any] = {}
-    for name, value in parsed.items():
-        field = name.lower()
-        if field == "meshkey":
-            fields["mesh_key"] = _mesh_key(value)
-        elif field in _FIELDS and value is not None:
-            attribute, kind = _FIELDS[field]
+    try:
+        pairs = gojson.read_pairs(message, _FIELDS)
+    except gojson.NotAnObject as error:
+        raise LoginRefused("client info is not a JSON object") from error
+    except gojson.JSONFormError as error:
+        raise LoginRefused("client info is not JSON") from error
+    for name, value in pairs:
+        attribute, kind = _FIELDS[name]
+        if kind is bytes:
+            fields[attribute] = _mesh_key(value)
+        elif value is not None:
             # bool is an int in Python, but not in JSON.
             if type(value) is not kind:
                 raise LoginRefused(f"client info field {name} is no {kind.__name__}")
@@ -117,10 +114,11 @@ def parse_client_info(message: bytes) -> ClientInfo:
 
 
 _FIELDS: dict[str, tuple[str, type]] = {
+    "meshKey": ("mesh_key", bytes),
     "version": ("version", int),
-    "canackpings": ("can_ack_pings", bool),
-    "isprober": ("is_prober", bool),
-    "appname": ("app_name", str),
+    "CanAckPings": ("can_ack_pings", bool),
+    "IsProber": ("is_prober", bool),
+    "AppName": ("app_name", str),
 }
 
 
@@ -135,10 +133,6 @@ def _mesh_key(value: object) -> bytes | None:
     if len(key) != _MESH_KEY_LENGTH:
         raise LoginRefused("client info has a malformed mesh key")
     return key if any(key) else None
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
 
 
 def parse_server_key(payload: bytes) -> bytes:

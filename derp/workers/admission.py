@@ -1,12 +1,12 @@
-"""The one gate of a relay with workers: asked and kept by the supervisor, for all of them.
+"""The one checker of a relay with workers: it runs in the supervisor, and decides for all of them.
 
     worker                               supervisor
     WorkerAdmission ── admit ──────► SupervisorAdmission ──► Checker ──► tailscaled, URLs, cache
                     ── recheck ────►
-    Removals ◄──────── removed ───── the list has changed: keys that are no longer in it
+    Removals ◄──────── removed ───── keys that a changed list no longer has
 
-A question is {"key": HEX, "source": IP}, a verdict has the fields of Verdict. Each worker asks
-again about the clients that it has; together they don't ask more side by side than one would.
+A question is {"key": HEX, "address": IP}; a verdict has the fields of Verdict. Each worker rechecks
+its own clients; all workers together ask no more side by side than one process would.
 """
 
 from collections import Counter
@@ -18,30 +18,30 @@ import attrs
 import trio
 
 from derp import log
-from derp.admission.cache import Verdict
 from derp.admission.checker import Checker
-from derp.admission.judge import Admission
 from derp.admission.listwatch import keep_checker
-from derp.admission.question import Question
+from derp.admission.model import Admission, Outcome, Question, Verdict
 from derp.errors import ControlLost
 from derp.session import recheck
 from derp.session.state import RelayState
 from derp.workers.asking import Call, Workers
 from derp.workers.rpc import Handler, Json
 
-MAX_UNDER_WAY: Final = 4096
-"""Questions that may wait in the supervisor, of any sort; that a client has left takes back none.
-Of networks with few of them half as many more may wait, and twice as many in all about clients that
-were admitted lately."""
+MAX_WAITING: Final = 4096
+"""Questions that may wait in the supervisor; one is not cancelled when its client disconnects.
+
+A network with few of them may add up to half as many more, and recently admitted clients up to
+twice as many in all.
+"""
 FEW: Final = 32
 """Questions of one network that are few."""
 KEYS_AT_ONCE: Final = 1000
 """Most keys in one message: a list may have 200,000."""
-TELL_TRIES: Final = 3
+NOTIFY_TRIES: Final = 3
 _CHANGES: Final = 16
 
 _ADMIT: Final = "admission.admit"
-_ASK_AGAIN: Final = "admission.recheck"
+_RECHECK: Final = "admission.recheck"
 _REMOVED: Final = "admission.removed"
 
 logger = log.get("admit")
@@ -50,59 +50,59 @@ logger = log.get("admit")
 class SupervisorAdmission:
     """The supervisor's part. `handlers` are for the control connection of each worker."""
 
-    def __init__(self, admission: Checker, pool: Workers) -> None:
-        self._admission = admission
+    def __init__(self, checker: Checker, pool: Workers) -> None:
+        self._checker = checker
         self._pool = pool
-        self._under_way = 0
-        self._networks: Counter[str] = Counter()
-        self.handlers: dict[str, Handler] = {_ADMIT: self._admit, _ASK_AGAIN: self._ask_again}
+        self._waiting = 0
+        self._by_network: Counter[str] = Counter()
+        self.handlers: dict[str, Handler] = {_ADMIT: self._admit, _RECHECK: self._recheck}
 
     async def keep(self, wake: trio.MemoryReceiveChannel[None]) -> None:
-        """Keep the gate as the list has it; `wake` says to look at that at once."""
-        await keep_checker(self._admission, wake, self._tell_removed)
+        """Keep the checker's list up to date; a message on `wake` has it read at once."""
+        await keep_checker(self._checker, wake, self._notify_removed)
 
     async def _admit(self, body: Json) -> Json:
         question = _question(body)
         network = question.network
-        at_once = self._under_way >= self._room(question.key, network)
-        self._under_way += 1
-        self._networks[network] += 1
+        is_full = self._waiting >= self._limit(question.key, network)
+        self._waiting += 1
+        self._by_network[network] += 1
         try:
-            return attrs.asdict(await self._admission.admit(question, at_once=at_once))
+            return _dump(await self._checker.admit(question, without_asking=is_full))
         finally:
-            self._under_way -= 1
-            self._networks[network] -= 1
-            if not self._networks[network]:
-                del self._networks[network]
+            self._waiting -= 1
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
 
-    def _room(self, key: bytes, network: str) -> int:
-        """Return how many questions may be under way for another one to be asked."""
-        if self._admission.is_familiar(key):
-            return 2 * MAX_UNDER_WAY
-        if self._networks[network] < FEW:
-            return MAX_UNDER_WAY + MAX_UNDER_WAY // 2
-        return MAX_UNDER_WAY
+    def _limit(self, key: bytes, network: str) -> int:
+        """Return how many questions may wait for this one to wait, too."""
+        if self._checker.recently_admitted(key):
+            return 2 * MAX_WAITING
+        if self._by_network[network] < FEW:
+            return MAX_WAITING + MAX_WAITING // 2
+        return MAX_WAITING
 
-    async def _ask_again(self, body: Json) -> Json:
-        return attrs.asdict(await self._admission.recheck(_question(body)))
+    async def _recheck(self, body: Json) -> Json:
+        return _dump(await self._checker.recheck(_question(body)))
 
-    async def _tell_removed(self, keys: set[bytes]) -> None:
-        """Have all workers ask about those of `keys` that they have."""
+    async def _notify_removed(self, keys: set[bytes]) -> None:
+        """Have all workers recheck their clients with these keys."""
         texts = [key.hex() for key in keys]
         for start in range(0, len(texts), KEYS_AT_ONCE):
-            await self._tell(texts[start : start + KEYS_AT_ONCE])
+            await self._notify(texts[start : start + KEYS_AT_ONCE])
 
-    async def _tell(self, keys: Sequence[str]) -> None:
-        for _ in range(TELL_TRIES):
+    async def _notify(self, keys: Sequence[str]) -> None:
+        for _ in range(NOTIFY_TRIES):
             answers = await self._pool.each(_REMOVED, keys)
             if len(answers) >= self._pool.size:
                 return
-        # One that is being started anew has no clients yet.
+        # A worker that is being restarted has no clients yet.
         logger.debug("not all workers know of the new list", answers=len(answers))
 
 
 class WorkerAdmission:
-    """A worker's Judge: passes on what is asked. Where that can't be, nobody is admitted."""
+    """A worker's Admission: asks the supervisor, and refuses where that can't be asked."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -112,28 +112,27 @@ class WorkerAdmission:
         return await self._ask(_ADMIT, question)
 
     async def recheck(self, question: Question) -> Verdict:
-        """Have it asked anew, and return the verdict on a client that is connected."""
-        return await self._ask(_ASK_AGAIN, question)
+        """Return a new verdict on a client that is connected."""
+        return await self._ask(_RECHECK, question)
 
     async def _ask(self, what: str, question: Question) -> Verdict:
+        body = {"key": question.key.hex(), "address": question.address}
         try:
-            answer = await self._call(what, {"key": question.key.hex(), "source": question.source})
+            verdict = await self._call(what, body)
         except ControlLost as error:
             return Verdict(
-                admitted=False,
+                Outcome.UNREACHABLE,
                 source="the supervisor of the workers",
                 reason=f"it can't be asked ({error})",
-                certain=False,
-                lasts=False,
             )
-        return Verdict(**answer)
+        return Verdict(**verdict | {"outcome": Outcome(verdict["outcome"])})
 
 
 class Removals:
-    """Ends the clients of a worker that don't belong any more. `handlers` are for its control."""
+    """Rechecks the clients of one worker. `handlers` are for its control connection."""
 
     def __init__(self, state: RelayState, admission: Admission, every: float, workers: int) -> None:
-        """`every` is as for `admission.keep`; `workers` is how many there are."""
+        """Take `every` as `recheck.keep` does; `workers` is how many workers there are."""
         self._state = state
         self._admission = admission
         self._every = every
@@ -142,8 +141,8 @@ class Removals:
         self.handlers: dict[str, Handler] = {_REMOVED: self._removed}
 
     async def run(self) -> None:
-        """Ask about all from time to time, and about those that the list has lost."""
-        ask = partial(
+        """Recheck all clients from time to time, and those whose keys the list has lost."""
+        recheck_some = partial(
             recheck.recheck,
             self._state,
             self._admission,
@@ -160,12 +159,16 @@ class Removals:
                     *(self._state, self._admission, self._every, self._side_by_side),
                 )
             async for keys in self._changes:
-                # Beside the next changes: those who are to be asked may be slow.
-                nursery.start_soon(ask, keys)
+                # In a task of its own: sources may be slow, and the list may change meanwhile.
+                nursery.start_soon(recheck_some, keys)
 
     async def _removed(self, body: Json) -> Json:
         await self._to_run.send([bytes.fromhex(key) for key in body])
 
 
 def _question(body: Json) -> Question:
-    return Question(bytes.fromhex(body["key"]), body["source"])
+    return Question(bytes.fromhex(body["key"]), body["address"])
+
+
+def _dump(verdict: Verdict) -> Json:
+    return attrs.asdict(verdict) | {"outcome": verdict.outcome.value}

@@ -46,7 +46,7 @@ def run(config: Config, arguments: Sequence[str]) -> None:
 
     They are started with the same `arguments`. Raises StartError where this machine can't.
     """
-    count = config.workers or cores()
+    count = config.limits.workers or cores()
     if count == 1:
         run_one_process(config)
         return
@@ -95,7 +95,9 @@ class Supervisor:
         self._doors = doors
         self._worker_key = secrets.token_bytes(32)
         self._rate_limit = resources.rate_limit
-        self._pool = WorkerPool(len(resources.shared), arguments, self._handover, config.drain_time)
+        self._pool = WorkerPool(
+            len(resources.shared), arguments, self._handover, config.limits.drain_time
+        )
         self._pages = SupervisorPages(
             *(config, resources.metrics, resources.own_checker, resources.certificates),
             *(self._pool, self._pool.lives),

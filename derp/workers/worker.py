@@ -98,7 +98,7 @@ def _prepare(
         metacert = make_metacert(bytes(private_key.public_key), now)
         plan = make_plan(config)
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
-    debug_key = DebugKey(config.debug_key_file)
+    debug_key = DebugKey(config.debug.key_file)
     debug_key.look()
     resources = StartupResources(
         private_key=private_key,
@@ -171,7 +171,7 @@ class WorkerRole(Role):
             told.update(certificates.handlers)
             services.start_soon(certificates.run)
         if state.admission is not None:
-            again = running.config.verify_again
+            again = running.config.verification.recheck_every
             dismissals = Removals(state, state.admission, again, handover.workers)
             told.update(dismissals.handlers)
             services.start_soon(dismissals.run)

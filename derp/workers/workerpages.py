@@ -67,10 +67,10 @@ def make_pages(
         return load_traffic(await call(TRAFFIC))
 
     site = StatusSource(
-        hostname=config.hostname,
+        hostname=config.tls.hostname,
         public_key=state.public_key,
-        derp=config.derp,
-        home=config.home,
+        derp=config.general.derp,
+        home=config.pages.home,
         bootstrap_dns=names,
         facts=Awaited(partial(call, FACTS)),
         varz=Awaited(partial(call, VARZ)),

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from derp.admission.question import Question
+from derp.admission.model import Question
 
 KEY = bytes(range(32))
 NODE = f"nodekey:{KEY.hex()}"

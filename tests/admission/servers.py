@@ -7,13 +7,13 @@ from typing import Final, Protocol
 
 import trio
 
-from derp.admission.question import Answer, Outcome, Question
+from derp.admission.model import Outcome, Question, Verdict
 
 PATIENCE: Final = 5.0
-YES = Answer(Outcome.ALLOWED)
-NO = Answer(Outcome.REFUSED, "does not allow it")
-LATE = Answer(Outcome.LATE, "gave no answer within 5 s")
-UNREACHABLE = Answer(Outcome.UNREACHABLE, "can't be asked (Connection refused)")
+YES = Verdict(Outcome.ALLOWED, "url")
+NO = Verdict(Outcome.REFUSED, "url", "does not allow it")
+LATE = Verdict(Outcome.LATE, "url", "gave no answer within 5 s")
+UNREACHABLE = Verdict(Outcome.UNREACHABLE, "url", "can't be asked (Connection refused)")
 
 
 class Work(Protocol):
@@ -75,9 +75,9 @@ class Server:
         self.is_down = False
         self.asked: list[Question] = []
         self.under_way = self.most = 0
-        self.special: dict[bytes, Callable[[], Answer]] = {}
+        self.special: dict[bytes, Callable[[], Verdict]] = {}
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         self.asked.append(question)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -88,7 +88,7 @@ class Server:
         finally:
             self.under_way -= 1
 
-    async def _answer(self, question: Question) -> Answer:
+    async def _answer(self, question: Question) -> Verdict:
         await trio.lowlevel.checkpoint()
         if self.is_down:
             return UNREACHABLE

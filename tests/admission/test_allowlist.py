@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from derp.admission import allowlist
 from derp.admission.allowlist import AllowList, ListFormError, load, parse
-from derp.admission.question import Outcome, Question
+from derp.admission.model import Outcome, Question
 from derp.errors import ReloadError, StartError
 from derp.wire.keys import node_public_text
 
@@ -109,8 +109,8 @@ def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 def test_the_list_answers():
     listing = AllowList(Path("x"), {ONE: "printer"})
-    assert listing.answer(Question(ONE, "192.0.2.1")).outcome is Outcome.ALLOWED
-    answer = listing.answer(Question(TWO, "192.0.2.1"))
+    assert listing.check(Question(ONE, "192.0.2.1")).outcome is Outcome.ALLOWED
+    answer = listing.check(Question(TWO, "192.0.2.1"))
     assert (answer.outcome, answer.reason) == (Outcome.REFUSED, "not in -verify-client-file")
 
 

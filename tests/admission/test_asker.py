@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from derp.admission.asker import Asker
 from derp.admission.checker import VERDICT_TIMEOUT
 from derp.admission.limiter import AMPLE, MAX_LIMIT, QUICK, RESERVED, STALE
-from derp.admission.question import ANSWER_TIMEOUT, LOST, Answer, Outcome, Question
+from derp.admission.model import ANSWER_TIMEOUT, UNAVAILABLE, Outcome, Question, Verdict
 from tests.admission.servers import NO, PATIENCE, UNREACHABLE, Parallel, Server, Sharing, Work
 
 pytestmark = pytest.mark.slow
@@ -127,7 +127,7 @@ def test_no_crowd_makes_a_server_that_lives_look_dead(
                     at = start + chance.uniform(0, seconds)
                     question = stranger(chance.randrange(1 << 64), number % 3)
                     nursery.start_soon(door.come, at, question, chance.random() < 0.1)
-        assert not {*LOST} & set(door.outcomes())
+        assert not {*UNAVAILABLE} & set(door.outcomes())
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -214,7 +214,7 @@ async def test_connections_that_fail_now_and_then_under_load_are_no_outage(
     server = Server(0.06, Parallel(4))
 
     class Full(Server):
-        async def ask(self, question: Question) -> Answer:
+        async def ask(self, question: Question) -> Verdict:
             if self.under_way >= 8:
                 await trio.lowlevel.checkpoint()
                 return UNREACHABLE
@@ -232,7 +232,7 @@ async def test_connections_that_fail_now_and_then_under_load_are_no_outage(
 async def test_a_question_that_the_server_hangs_up_on_is_asked_again_alone(
     autojump_clock: Clock,
 ) -> None:
-    nonsense = Answer(Outcome.UNKNOWN, "hung up")
+    nonsense = Verdict(Outcome.UNKNOWN, "url", "hung up")
     server = Server(0.01)
     for number in range(0, 100, 10):
         server.special[stranger(number).key] = lambda: nonsense
@@ -254,7 +254,7 @@ async def test_a_server_that_answers_late_but_all_at_once_is_no_outage(
         await trio.sleep(20.0)
         told = await door.ask(MEMBER, urgent=True)
         assert (told.outcome, told.took) == (Outcome.REFUSED, 4.0)
-    assert not {*LOST} & set(door.outcomes())
+    assert not {*UNAVAILABLE} & set(door.outcomes())
     assert door.outcomes()[Outcome.REFUSED] >= 50
 
 
@@ -266,7 +266,7 @@ async def test_who_is_urgent_is_not_behind_a_crowd(autojump_clock: Clock) -> Non
         await trio.sleep(5.0)
         for number in range(50):
             await trio.sleep(0.1)
-            told = await door.ask(attrs.evolve(MEMBER, source="10.0.0.1"), urgent=True)
+            told = await door.ask(attrs.evolve(MEMBER, address="10.0.0.1"), urgent=True)
             assert told.outcome is Outcome.REFUSED
             assert told.took <= 2.0, number
 
@@ -289,7 +289,7 @@ async def test_one_that_takes_long_while_others_do_not_gets_its_answer(
     autojump_clock: Clock,
 ) -> None:
     class Odd(Server):
-        async def ask(self, question: Question) -> Answer:
+        async def ask(self, question: Question) -> Verdict:
             await trio.sleep(3.0 if question == MEMBER else 0.0)
             return await super().ask(question)
 
@@ -314,7 +314,7 @@ async def test_who_goes_away_leaves_its_turn_to_others(autojump_clock: Clock) ->
     assert [(told.question, told.outcome) for told in door.told] == [
         (stranger(10), Outcome.REFUSED)
     ]
-    assert not door.asker._limiter.under_way
+    assert not door.asker._limiter.in_flight
     assert server.under_way == 0
 
 
@@ -347,13 +347,13 @@ async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock
     class Source:
         name = "url"
 
-        async def ask(self, question: Question) -> Answer:
+        async def ask(self, question: Question) -> Verdict:
             asked[question] += 1
-            assert question.network in {turn.network for turn in asker._limiter.under_way}
+            assert question.network in {turn.network for turn in asker._limiter.in_flight}
             if question == silent and asked[question] == 1:
                 await trio.sleep_forever()
             await trio.sleep(AMPLE * QUICK if question == ours else 0.01)
-            return Answer(Outcome.NO_ROOM) if question == ours else NO
+            return Verdict(Outcome.NO_ROOM, self.name) if question == ours else NO
 
     for _ in range(20):
         asker = Asker(Source())
@@ -375,7 +375,7 @@ async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock
         # Where the recall comes first, it is about that one, too.
         assert asked[ours] in {1, 2}
         assert (asked[silent], asked[third]) == (2, 1)
-        assert not asker._limiter.under_way
+        assert not asker._limiter.in_flight
 
 
 async def test_no_more_side_by_side_than_that(autojump_clock: Clock) -> None:

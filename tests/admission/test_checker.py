@@ -9,21 +9,21 @@ import trio
 import trio.testing
 
 from derp.admission.allowlist import AllowList
-from derp.admission.cache import SHORT, Verdict
+from derp.admission.cache import SHORT_TTL
 from derp.admission.checker import MAX_REFUSED_SHOWN, NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
-from derp.admission.question import Answer, Outcome, Question
+from derp.admission.model import Outcome, Question, Verdict
 from derp.metrics import Metrics
 from tests.admission.servers import Parallel, Server
 
 Clock = trio.testing.MockClock
-YES = Answer(Outcome.ALLOWED)
-NO = Answer(Outcome.REFUSED, "not known")
-LOST = Answer(Outcome.UNREACHABLE, "can't be reached; start it")
+YES = Verdict(Outcome.ALLOWED, "")
+NO = Verdict(Outcome.REFUSED, "", "not known")
+LOST = Verdict(Outcome.UNREACHABLE, "", "can't be reached; start it")
 MEMBER, STRANGER = Question(b"m" * 32, "192.0.2.1"), Question(b"s" * 32, "192.0.2.2")
 
 
 class Source:
-    def __init__(self, name: str, answer: Answer = YES, takes: float = 0.0) -> None:
+    def __init__(self, name: str, answer: Verdict = YES, takes: float = 0.0) -> None:
         self.name = name
         self.answer = answer
         self.takes = takes
@@ -31,7 +31,7 @@ class Source:
         self.at_once = 0
         self.most_at_once = 0
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         self.asked.append(question)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -39,7 +39,7 @@ class Source:
             await trio.sleep(self.takes)
         finally:
             self.at_once -= 1
-        return self.answer
+        return attrs.evolve(self.answer, source=self.name)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ Make = Callable[..., Checker]
 @pytest.fixture
 def make(metrics: Metrics) -> Make:
     def make(*, listed: bool = False, **parts: object) -> Checker:
-        listing = AllowList(Path("list"), {MEMBER.key: "label"}) if listed else None
-        return Checker(metrics, listing=listing, **parts)  # type: ignore[arg-type]
+        allowlist = AllowList(Path("list"), {MEMBER.key: "label"}) if listed else None
+        return Checker(metrics, allowlist=allowlist, **parts)  # type: ignore[arg-type]
 
     return make
 
@@ -66,7 +66,7 @@ async def judged(checker: Checker, question: Question = MEMBER) -> tuple[bool, s
 
 async def test_who_is_in_the_file_is_in_and_nobody_else_is_asked(make: Make) -> None:
     tailscaled, url = Source("tailscaled", NO), Source("url", NO)
-    checker = make(listed=True, tailscaled=tailscaled, controllers=[url])
+    checker = make(listed=True, tailscaled=tailscaled, urls=[url])
     assert await judged(checker) == (True, "file")
     assert tailscaled.asked == url.asked == []
 
@@ -87,14 +87,14 @@ async def test_who_is_not_in_the_file_is_asked_about(make: Make) -> None:
 @pytest.mark.parametrize("tailscaled", [None, YES, NO, LOST])
 @pytest.mark.parametrize("url", [None, YES, NO, LOST])
 async def test_every_combination_of_the_go_derper(
-    make: Make, tailscaled: Answer | None, url: Answer | None, lost: Outcome, fail_open: bool
+    make: Make, tailscaled: Verdict | None, url: Verdict | None, lost: Outcome, fail_open: bool
 ) -> None:
     if tailscaled is None and url is None:
         return  # then there is no checker
-    said = {None: None, YES: YES, NO: NO, LOST: Answer(lost, LOST.reason)}
+    said = {None: None, YES: YES, NO: NO, LOST: attrs.evolve(LOST, outcome=lost)}
     checker = make(
         tailscaled=tailscaled and Source("tailscaled", said[tailscaled]),
-        controllers=[Source("url", said[url])] if url else [],
+        urls=[Source("url", said[url])] if url else [],
         fail_open=fail_open,
     )
     admitted, _ = await judged(checker)
@@ -114,16 +114,16 @@ async def test_every_combination_of_the_go_derper(
         ([LOST, LOST], True, False),
     ],
 )
-async def test_several_urls(make: Make, answers: list[Answer], open_: bool, closed: bool) -> None:
+async def test_several_urls(make: Make, answers: list[Verdict], open_: bool, closed: bool) -> None:
     for fail_open, expected in ((True, open_), (False, closed)):
         sources = [Source(str(number), answer) for number, answer in enumerate(answers)]
-        checker = make(controllers=sources, fail_open=fail_open)
+        checker = make(urls=sources, fail_open=fail_open)
         assert (await checker.admit(MEMBER)).admitted == expected
 
 
 async def test_the_first_url_that_allows_is_enough(autojump_clock: Clock, make: Make) -> None:
     slow = Source("slow", NO, takes=5.0)
-    checker = make(controllers=[slow, Source("fast", YES, takes=1.0)])
+    checker = make(urls=[slow, Source("fast", YES, takes=1.0)])
     assert await judged(checker) == (True, "fast")
     assert trio.current_time() == 1.0
     assert slow.at_once == 0
@@ -146,12 +146,12 @@ async def test_so_is_a_refusal_for_a_shorter_time(autojump_clock: Clock, make: M
     for _ in range(10):
         assert await judged(checker) == (False, "tailscaled")
     assert len(source.asked) == 1
-    await trio.sleep(SHORT)
+    await trio.sleep(SHORT_TTL)
     source.answer = YES
     assert await judged(checker) == (True, "tailscaled")
 
 
-async def test_asking_again_does_not_look_into_the_memory(make: Make) -> None:
+async def test_asking_again_does_not_look_into_the_cache(make: Make) -> None:
     source = Source("tailscaled")
     checker = make(tailscaled=source)
     assert (await checker.admit(MEMBER)).admitted
@@ -172,7 +172,7 @@ async def test_what_is_forgotten_is_asked_again(make: Make) -> None:
 
 async def test_the_same_question_at_the_same_time_is_one(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", takes=1.0)
-    checker = make(controllers=[source])
+    checker = make(urls=[source])
     async with trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(checker.admit, MEMBER)
@@ -184,7 +184,7 @@ async def test_the_same_question_survives_the_one_who_asked_it(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", takes=2.0)
-    checker = make(controllers=[source])
+    checker = make(urls=[source])
     verdicts: list[Verdict] = []
 
     async def ask() -> None:
@@ -209,7 +209,7 @@ async def test_no_number_of_strangers_changes_who_is_let_in(
     """The server says no, in 60 ms and to one at a time, and URLs fail open."""
     server = Server(0.06, Parallel(1))
     server.members |= {MEMBER.key, STRANGER.key}
-    checker = make(controllers=[server], remember=0.0)
+    checker = make(urls=[server], remember=0.0)
     assert await judged(checker, MEMBER) == (True, "url")
     verdicts: list[Verdict] = []
     begin = trio.current_time()
@@ -241,8 +241,8 @@ def crowd(nursery: trio.Nursery, checker: Checker, size: int = 1000) -> None:
 async def test_a_source_that_is_down_is_so_for_all(
     autojump_clock: Clock, make: Make, fail_open: bool
 ) -> None:
-    source = Source("url", Answer(Outcome.LATE, "no answer in time"), takes=5.0)
-    checker = make(controllers=[source], fail_open=fail_open)
+    source = Source("url", Verdict(Outcome.LATE, "", "no answer in time"), takes=5.0)
+    checker = make(urls=[source], fail_open=fail_open)
     async with trio.open_nursery() as nursery:
         crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
@@ -256,13 +256,13 @@ async def test_what_a_crowd_is_refused_for_is_not_remembered(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", YES, takes=4.0)
-    checker = make(controllers=[source])
+    checker = make(urls=[source])
     async with trio.open_nursery() as nursery:
         crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
         verdict = await checker.admit(MEMBER)
         assert trio.current_time() == VERDICT_TIMEOUT
-        assert (verdict.admitted, verdict.certain) == (False, False)
+        assert (verdict.admitted, verdict.authoritative) == (False, False)
     source.takes = 0.0
     assert await judged(checker) == (True, "url")
 
@@ -281,25 +281,25 @@ async def test_who_was_in_lately_comes_before_a_crowd(
         crowd(nursery, checker)
         await trio.sleep(0.5)
         begin = trio.current_time()
-        assert (await checker.admit(attrs.evolve(MEMBER, source="192.0.2.9"))).admitted == lately
+        assert (await checker.admit(attrs.evolve(MEMBER, address="192.0.2.9"))).admitted == lately
         assert trio.current_time() - begin <= (4.0 if lately else VERDICT_TIMEOUT)
         nursery.cancel_scope.cancel()
 
 
 async def test_who_is_connected_comes_before_a_crowd(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", NO, takes=1.0)
-    checker = make(controllers=[source])
+    checker = make(urls=[source])
     async with trio.open_nursery() as nursery:
         crowd(nursery, checker)
         await trio.sleep(0.5)
-        assert (await checker.recheck(attrs.evolve(MEMBER, source="192.0.2.9"))).certain
+        assert (await checker.recheck(attrs.evolve(MEMBER, address="192.0.2.9"))).authoritative
         assert trio.current_time() == 2.0
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.slow
 async def test_a_slow_source_leaves_room_at_the_others(autojump_clock: Clock, make: Make) -> None:
-    checker = make(controllers=[Source("slow", NO, takes=100.0), Source("fast", YES)])
+    checker = make(urls=[Source("slow", NO, takes=100.0), Source("fast", YES)])
     async with trio.open_nursery() as nursery:
         crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
@@ -311,18 +311,18 @@ async def test_a_verdict_takes_no_longer_than_clients_wait(
     autojump_clock: Clock, make: Make
 ) -> None:
     checker = make(
-        tailscaled=Source("tailscaled", YES, takes=5.0), controllers=[Source("url", YES, takes=5.0)]
+        tailscaled=Source("tailscaled", YES, takes=5.0), urls=[Source("url", YES, takes=5.0)]
     )
     verdict = await checker.admit(MEMBER)
     assert trio.current_time() == VERDICT_TIMEOUT
-    assert (verdict.admitted, verdict.certain) == (False, False)
+    assert (verdict.admitted, verdict.authoritative) == (False, False)
 
 
 async def test_equal_questions_share_an_answer_that_is_not_remembered(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("url", takes=1.0)
-    checker = make(controllers=[source], remember=0.0)
+    checker = make(urls=[source], remember=0.0)
     async with trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(checker.admit, MEMBER)
@@ -367,8 +367,8 @@ async def test_a_verdict_from_before_a_change_is_not_remembered_after_it(
 async def test_who_has_just_been_listed_need_not_wait_for_an_old_refusal(make: Make) -> None:
     checker = make(listed=True, tailscaled=Source("tailscaled", NO))
     assert await judged(checker, STRANGER) == (False, "tailscaled")
-    assert checker.listing is not None
-    checker.listing.keys = {STRANGER.key: ""}
+    assert checker.allowlist is not None
+    checker.allowlist.keys = {STRANGER.key: ""}
     assert await judged(checker, STRANGER) == (True, "file")
 
 
@@ -379,7 +379,7 @@ async def test_an_outage_takes_nothing_from_who_was_admitted(
     checker = make(tailscaled=source, remember=3600.0)
     await checker.admit(MEMBER)
     source.answer = LOST
-    assert not (await checker.recheck(MEMBER)).certain
+    assert not (await checker.recheck(MEMBER)).authoritative
     assert (await checker.admit(MEMBER)).admitted
 
 
@@ -388,8 +388,8 @@ async def test_an_outage_takes_nothing_from_who_was_admitted(
 async def test_who_was_refused_unasked_is_in_once_there_is_somebody_to_ask(
     autojump_clock: Clock, make: Make, asked: str, lost: Outcome
 ) -> None:
-    source = Source(asked, Answer(lost, LOST.reason))
-    parts = {"tailscaled": source} if asked == "tailscaled" else {"controllers": [source]}
+    source = Source(asked, attrs.evolve(LOST, outcome=lost))
+    parts = {"tailscaled": source} if asked == "tailscaled" else {"urls": [source]}
     checker = make(**parts, fail_open=False)
     assert await judged(checker) == (False, asked)
     source.answer = YES
@@ -398,7 +398,7 @@ async def test_who_was_refused_unasked_is_in_once_there_is_somebody_to_ask(
 
 async def test_who_was_admitted_unasked_is_remembered(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", LOST)
-    checker = make(controllers=[source])
+    checker = make(urls=[source])
     assert await judged(checker) == (True, "url")
     assert await judged(checker) == (True, "url")
     assert len(source.asked) == 1
@@ -420,13 +420,13 @@ async def test_asking_about_nobody_shows_trouble(
 ) -> None:
     await make(tailscaled=Source("tailscaled", LOST)).probe()
     assert len(caplog.records) == 1
-    await make(controllers=[Source("url", LOST)]).probe()
+    await make(urls=[Source("url", LOST)]).probe()
     assert len(caplog.records) == 1
 
 
 @pytest.mark.slow
 async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None:
-    checker = make(listed=True, controllers=[Source("url", takes=100.0)])
+    checker = make(listed=True, urls=[Source("url", takes=100.0)])
     async with trio.open_nursery() as nursery:
         crowd(nursery, checker)
         await trio.testing.wait_all_tasks_blocked()
@@ -436,7 +436,7 @@ async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None
 
 
 async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
-    checker = make(listed=True, tailscaled=Source("tailscaled"), controllers=[Source("url", LOST)])
+    checker = make(listed=True, tailscaled=Source("tailscaled"), urls=[Source("url", LOST)])
     await checker.admit(MEMBER)
     await checker.admit(STRANGER)
     await checker.admit(STRANGER)
@@ -487,13 +487,13 @@ async def test_trouble_that_changes_is_told_sooner_but_not_each_time(
     source = Source("tailscaled", LOST)
     checker = make(tailscaled=source, remember=0.0)
     for number in range(100):
-        source.answer = Answer(Outcome.UNKNOWN, f"cause {number % 2}")
+        source.answer = Verdict(Outcome.UNKNOWN, "", f"cause {number % 2}")
         await checker.admit(MEMBER)
         await trio.sleep(NEW_TROUBLE_EVERY / 10)
     assert 8 <= len(caplog.records) <= 11
 
 
 async def test_failing_open_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    await make(controllers=[Source("url", LOST)]).admit(MEMBER)
+    await make(urls=[Source("url", LOST)]).admit(MEMBER)
     (record,) = caplog.records
     assert record.getMessage() == "can't ask who belongs, so clients are admitted"

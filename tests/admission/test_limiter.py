@@ -3,7 +3,7 @@
 import pytest
 
 from derp.admission.limiter import MAX_LIMIT, MAX_PAUSE, RESERVED, STALE, Fate, Limiter, Turn
-from derp.admission.question import Outcome
+from derp.admission.model import Outcome
 
 YES, NO = Outcome.ALLOWED, Outcome.REFUSED
 LATE, UNREACHABLE, UNKNOWN = Outcome.LATE, Outcome.UNREACHABLE, Outcome.UNKNOWN
@@ -20,7 +20,7 @@ class Played:
     def crowd(self, size: int, network: str = "crowd", *, urgent: bool = False) -> list[Turn]:
         turns = [Turn(network, self.now + 1000.0, urgent) for _ in range(size)]
         for turn in turns:
-            self.limiter.wait(turn)
+            self.limiter.add(turn)
         return turns
 
     def begin(self) -> list[Turn]:
@@ -36,13 +36,13 @@ class Played:
 
     def answered(self, size: int, after: float = 0.01) -> list[Turn]:
         """Answer, until `size` are under way."""
-        under_way = self.begin()
+        in_flight = self.begin()
         for _ in range(10 * MAX_LIMIT):
-            if len(under_way) >= size:
-                return under_way
-            assert self.end(under_way.pop(0), NO, after) is Fate.FINAL
-            under_way += self.begin()
-        raise AssertionError(len(under_way))
+            if len(in_flight) >= size:
+                return in_flight
+            assert self.end(in_flight.pop(0), NO, after) is Fate.FINAL
+            in_flight += self.begin()
+        raise AssertionError(len(in_flight))
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def test_the_first_is_alone_until_it_is_answered(played: Played) -> None:
 
 def test_quick_answers_widen_the_limit_up_to_a_bound() -> None:
     played = Played(5000)
-    under_way = played.answered(MAX_LIMIT)
+    in_flight = played.answered(MAX_LIMIT)
     for _ in range(200):
-        played.end(under_way.pop(0), NO, 0.01)
-        under_way += played.begin()
-    assert len(under_way) == MAX_LIMIT
+        played.end(in_flight.pop(0), NO, 0.01)
+        in_flight += played.begin()
+    assert len(in_flight) == MAX_LIMIT
 
 
 def test_who_does_not_use_the_limit_does_not_widen_it() -> None:
@@ -75,8 +75,8 @@ def test_who_does_not_use_the_limit_does_not_widen_it() -> None:
 
 
 def test_slow_answers_narrow_it_once_for_all_that_was_asked_before(played: Played) -> None:
-    under_way = played.answered(12)
-    for turn in under_way[:8]:
+    in_flight = played.answered(12)
+    for turn in in_flight[:8]:
         played.end(turn, NO, 2.0)
     assert played.limiter.limit == 9
 
@@ -112,7 +112,7 @@ def test_one_that_fails_alone_speaks_for_all_who_wait(played: Played, outcome: O
 def test_who_comes_too_late_to_be_asked_is_told_with_the_others(played: Played) -> None:
     (first,) = played.begin()
     late = Turn("late", played.now + 5.0)
-    played.limiter.wait(late)
+    played.limiter.add(late)
     played.end(first, NO, 3.0)
     assert late not in played.begin()
     assert late in played.limiter.take_waiting()
@@ -127,17 +127,17 @@ def test_too_late_is_when_an_answer_may_well_come_after_the_end(
     (first,) = played.begin()
     played.end(first, NO, alone)
     turn = Turn("another", played.now + left)
-    played.limiter.wait(turn)
+    played.limiter.add(turn)
     assert (turn in played.begin()) is begins
 
 
 def test_who_has_left_is_not_told(played: Played) -> None:
     too_late, waiting = Turn("a", played.now + 1.0), Turn("b", played.now + 1000.0)
     for turn in (too_late, waiting):
-        played.limiter.wait(turn)
+        played.limiter.add(turn)
     played.begin()
     for turn in (too_late, waiting):
-        played.limiter.leave(turn, played.now)
+        played.limiter.remove(turn, played.now)
     assert not {too_late, waiting} & set(played.limiter.take_waiting())
 
 
@@ -148,9 +148,9 @@ def test_nonsense_alone_speaks_for_itself(played: Played) -> None:
 
 
 def test_no_room_of_our_own_says_nothing_of_the_source(played: Played) -> None:
-    under_way = played.answered(12)
+    in_flight = played.answered(12)
     limit = played.limiter.limit
-    for turn in under_way:
+    for turn in in_flight:
         assert played.end(turn, Outcome.NO_ROOM, 0.0) is Fate.FINAL
     assert len(played.begin()) == limit
 
@@ -231,11 +231,11 @@ def test_that_time_is_bounded(played: Played) -> None:
 def test_what_was_never_asked_takes_none(played: Played) -> None:
     """As a question whose client is let in by another source meanwhile."""
     (asked,) = played.begin()
-    played.limiter.leave(asked, played.now)
+    played.limiter.remove(asked, played.now)
     (first,) = played.begin()
     assert first.begins > played.now
     for _ in range(20):
-        played.limiter.leave(first, played.now)
+        played.limiter.remove(first, played.now)
         (another,) = played.begin()
         assert another.begins == first.begins
         first = another
@@ -243,12 +243,12 @@ def test_what_was_never_asked_takes_none(played: Played) -> None:
 
 def test_nobody_gets_a_turn_who_will_have_left_by_then(played: Played) -> None:
     (asked,) = played.begin()
-    played.limiter.leave(asked, played.now)
+    played.limiter.remove(asked, played.now)
     played.limiter.take_waiting()
-    hasty = Turn("hasty", played.now + played.limiter.enough)
-    played.limiter.wait(hasty)
+    hasty = Turn("hasty", played.now + played.limiter.timeout)
+    played.limiter.add(hasty)
     patient = Turn("patient", played.now + 100.0)
-    played.limiter.wait(patient)
+    played.limiter.add(patient)
     assert played.begin() == [patient]
     # It is still told if the source is down.
     assert played.limiter.take_waiting() == [hasty]
@@ -258,7 +258,7 @@ def test_it_passes(played: Played) -> None:
     (first,) = played.begin()
     played.end(first, NO, 0.5)
     for turn in played.begin():
-        played.limiter.leave(turn, played.now)
+        played.limiter.remove(turn, played.now)
     played.now += STALE
     assert [turn.begins for turn in played.begin()] == [played.now]
 
@@ -269,14 +269,14 @@ def test_a_source_that_is_down_gets_no_such_time(played: Played) -> None:
     for _ in range(5):
         (turn,) = played.begin()
         assert turn.begins == played.now
-        played.limiter.leave(turn, played.now)
+        played.limiter.remove(turn, played.now)
 
 
 def test_who_is_urgent_comes_first_and_has_room_of_its_own(played: Played) -> None:
-    under_way = played.answered(12)
+    in_flight = played.answered(12)
     urgent = played.crowd(2 * RESERVED, urgent=True)
     assert played.begin() == urgent[:RESERVED]
-    played.end(under_way[0], NO, 0.01)
+    played.end(in_flight[0], NO, 0.01)
     assert urgent[RESERVED] in played.begin()
 
 
@@ -289,8 +289,8 @@ def test_room_of_its_own_is_no_more_than_what_one_worker_does_in_a_second(played
 
 
 def test_a_newcomer_is_not_behind_all_of_a_crowd(played: Played) -> None:
-    under_way = played.answered(12)
+    in_flight = played.answered(12)
     (newcomer,) = played.crowd(1, "elsewhere")
-    for turn in under_way[:2]:
+    for turn in in_flight[:2]:
         played.end(turn, NO, 0.01)
     assert newcomer in played.begin()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from derp.admission.question import Outcome, Question
+from derp.admission.model import Outcome, Question
 from derp.admission.tailscaled import Tailscaled
 from tests.admission.conftest import (
     NODE,

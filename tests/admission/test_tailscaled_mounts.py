@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 ASK = """
 import sys, trio
 from pathlib import Path
-from derp.admission.question import Question
+from derp.admission.model import Question
 from derp.admission.tailscaled import Tailscaled
 answer = trio.run(Tailscaled(Path(sys.argv[1])).ask, Question(bytes(32), "192.0.2.1"))
 print(answer.outcome.value, answer.reason)

@@ -3,7 +3,6 @@
 import errno
 import json
 import ssl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import pytest
 import trio
 import trustme
 
-from derp.admission.question import Outcome, Question
+from derp.admission.model import Outcome, Question
 from derp.admission.url import AdmissionURL, _Brackets, read_allow
 from derp.errors import StartError, UsageError
+from derp.net.httpclient import URL
 from tests.admission.conftest import (
     NODE,
     SHORT,
@@ -597,10 +597,7 @@ async def test_the_proxy_of_the_environment(
     assert len(server.requests) == 1
 
 
-def test_a_proxy_that_cant_be_used(
-    proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "socksio", None)
+def test_a_proxy_that_cant_be_used(proxied: Callable[[str], None]) -> None:
     for proxy in ("gopher://127.0.0.1", "socks5://127.0.0.1"):
         proxied(proxy)
         with pytest.raises(StartError, match="-verify-client-url: the proxy in the environment"):
@@ -675,6 +672,107 @@ async def test_plain_http_where_tls_was_meant_and_the_other_way_round(
     assert found in {Outcome.LATE, Outcome.UNREACHABLE}
 
 
+@pytest.mark.parametrize("refused", [False, True])
+async def test_https_goes_through_a_tunnel(
+    start_tcp: StartTCP,
+    question: Question,
+    nursery: trio.Nursery,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: bool,
+) -> None:
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("control.test", key_type=trustme.KeyType.ECDSA).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "bundle.pem")
+    server = await start_tcp(always(YES), context)
+    heads: list[bytes] = []
+
+    async def tunnel(client: trio.SocketStream) -> None:
+        heads.append(bytes(await client.receive_some()))
+        if refused:
+            await client.send_all(response(407))
+            return
+        await client.send_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+        there = await trio.open_tcp_stream("127.0.0.1", server.port)
+
+        async def copy(source: trio.SocketStream, to: trio.SocketStream) -> None:
+            async for data in source:
+                await to.send_all(data)
+            tunnels.cancel_scope.cancel()
+
+        async with client, there, trio.open_nursery() as tunnels:
+            tunnels.start_soon(copy, client, there)
+            tunnels.start_soon(copy, there, client)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, tunnel, [listener])
+    port = listener.socket.getsockname()[1]
+    monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}".replace("127", "user:secret@127"))
+    monkeypatch.setenv("no_proxy", "other.test")
+    url = f"https://control.test:{server.port}/verify"
+    async with AdmissionURL(url, ca_bundle=tmp_path / "bundle.pem") as source:
+        answers = [await source.ask(question) for _ in range(2)]
+    where = f"control.test:{server.port}"
+    head = (
+        f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n"
+        f"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n"
+    )
+    if refused:
+        assert [answer.outcome for answer in answers] == [Outcome.UNREACHABLE] * 2
+        assert answers[0].reason == f"{where} can't be asked (407 whatever)"
+        assert heads == [head.encode()] * 2
+    else:
+        assert [answer.outcome for answer in answers] == [Outcome.ALLOWED] * 2
+        assert heads == [head.encode()]
+        assert [request.target for request in server.requests] == ["/verify"] * 2
+
+
+def test_what_is_secret_in_a_url_does_not_show() -> None:
+    url = URL.parse("https://user:s3cret@Control.test:443/a%20b?token=s3cret")
+    assert url.authority == "control.test"
+    assert (url.path, url.target) == ("/a b", "/a%20b?token=s3cret")
+    assert "s3cret" not in repr(url)
+
+
+async def test_a_connection_is_not_kept_for_long(
+    start_tcp: StartTCP, question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start_tcp(always(YES))
+    async with AdmissionURL(server.url) as source:
+        for seconds in (60.0, -1.0, 60.0):
+            monkeypatch.setattr("derp.net.httpclient.IDLE_SECONDS", seconds)
+            assert (await source.ask(question)).outcome is Outcome.ALLOWED
+    assert (len(server.requests), server.connections) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "place", "expected"),
+    [
+        ("Bearer token", "/there", "Bearer token"),
+        ("Bearer token", "http://user:other@127.0.0.1:{port}/there", "Bearer token"),
+        ("Bearer token", "http://user:other@127.0.0.2:{port}/there", None),
+        ("", "/there", "Basic dXNlcjpzZWNyZXQ="),
+        ("", "http://127.0.0.2:{port}/there", None),
+        ("", "http://user:other@127.0.0.2:{port}/there", "Basic dXNlcjpvdGhlcg=="),
+    ],
+)
+async def test_what_authorization_goes_along_with_a_redirect(
+    start_tcp: StartTCP, question: Question, authorization: str, place: str, expected: str | None
+) -> None:
+    server = await start_tcp(
+        lambda request: (
+            response(307, Location=place.format(port=server.port))
+            if request.target == "/verify"
+            else YES
+        )
+    )
+    url = server.url.replace("//", "//user:secret@")
+    async with AdmissionURL(url, authorization=authorization) as source:
+        assert (await source.ask(question)).outcome is Outcome.ALLOWED
+    assert server.requests[1].headers.get("authorization") == expected
+
+
 @pytest.mark.parametrize("text", [None, "", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
 def test_a_bundle_that_cant_be_used(tmp_path: Path, text: str | None) -> None:
     bundle = tmp_path / "bundle.pem"
@@ -690,13 +788,13 @@ def test_a_directory_for_a_bundle(tmp_path: Path) -> None:
         AdmissionURL("https://control.test/", ca_bundle=tmp_path)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/"])
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/", "http://x:99999/"])
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(UsageError, match="-verify-client-url: not a URL"):
         AdmissionURL(url)
 
 
-@pytest.mark.parametrize("url", [f"http://{'a' * 64}.test/", "http://a..test/", "http://x:99999/"])
+@pytest.mark.parametrize("url", [f"http://{'a' * 64}.test/", "http://a..test/"])
 async def test_urls_that_cant_be_asked(question: Question, url: str) -> None:
     assert await outcome(url, question) in {Outcome.UNKNOWN, Outcome.UNREACHABLE}
 
@@ -727,7 +825,6 @@ async def test_what_we_lack_ourselves_is_no_reason_to_admit(
         raise OSError(number, "lacking")
 
     monkeypatch.setattr(trio, "open_tcp_stream", fail)
-    monkeypatch.setattr("anyio.connect_tcp", fail)
     async with AdmissionURL("http://127.0.0.1:1/verify") as source:
         answer = await source.ask(question)
     assert answer.outcome is Outcome.NO_ROOM

@@ -18,10 +18,10 @@ from trio.testing import MockClock
 
 from derp.cli import healthcheck
 from derp.cli.probe import Failure
-from derp.config import Config
 from derp.config.checks import Address
 from tests.patience import PATIENCE
 from tests.process import Derper, derper
+from tests.support.config import make_config
 
 pytestmark = pytest.mark.slow
 
@@ -212,12 +212,12 @@ def test_http_where_tls_is_wanted_and_the_other_way_round(tmp_path: Path, run: R
 
 
 async def test_who_is_silent_is_given_4_5_seconds(silent: int, autojump_clock: MockClock):
-    config = Config(
-        key_path="/k",
+    config = make_config(
+        c="/k",
         certdir="/c",
         certmode="manual",
         hostname=HOST,
-        addr=Address("127.0.0.1", silent),
+        a=Address("127.0.0.1", silent),
     )
     with pytest.raises(Failure, match="does not answer the TLS handshake"):
         await healthcheck.examine(config)
@@ -245,7 +245,7 @@ class Resolver(trio.abc.HostnameResolver):
 )
 async def test_a_name_in_place_of_an_address(autojump_clock: MockClock, name: str, words: str):
     trio.socket.set_custom_hostname_resolver(Resolver())
-    config = Config(key_path="/k", certdir="/c", hostname=HOST, addr=Address(name, 443))
+    config = make_config(c="/k", certdir="/c", hostname=HOST, a=Address(name, 443))
     with pytest.raises(Failure, match=words):
         await healthcheck.examine(config)
 

@@ -13,6 +13,7 @@ import derp
 from derp.cli import main
 from derp.config import Config, flag_table
 from derp.errors import StartError
+from tests.support.config import make_config
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -40,7 +41,11 @@ def run(served: list[Config], capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_serves_what_it_is_told_to(run: Run, served: list[Config]):
     assert run("-dev", "-stun=false") == (0, "", "")
-    assert served == [Config(dev=True, stun=False, addr=served[0].addr, certdir=served[0].certdir)]
+    assert served == [
+        make_config(
+            dev=True, stun=False, a=served[0].listening.address, certdir=served[0].tls.certdir
+        )
+    ]
 
 
 def test_workers_get_the_same_arguments(
@@ -54,7 +59,7 @@ def test_workers_get_the_same_arguments(
         assert run(*argv) == (0, "", "")
         config, arguments = started
         assert isinstance(config, Config)
-        assert config.workers == expected
+        assert config.limits.workers == expected
         assert arguments == argv
         started.clear()
     assert not served
@@ -63,7 +68,7 @@ def test_workers_get_the_same_arguments(
 def test_reads_the_environment(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DERP_STUN_PORT", "1234")
     run("-dev")
-    assert served[0].stun_port == 1234
+    assert served[0].stun.port == 1234
 
 
 def warnings_of(capfd: pytest.CaptureFixture[str], *argv: str) -> list[str]:
@@ -82,7 +87,11 @@ def test_what_is_no_mistake_is_a_warning_in_the_log(
     assert bools.startswith('"-verify-clients false: read as -verify-clients=false, ')
     assert port.startswith('"DERP_STUN_PORT=udp://10.0.0.1:3478: ignored, ')
     assert knob.startswith('"TS_DEBUG_VERBOSE_DROPS is set, and has no effect here: ')
-    assert (served[0].verify_clients, served[0].dev, served[0].stun_port) == (False, True, 3478)
+    assert (served[0].verification.tailscaled, served[0].general.dev, served[0].stun.port) == (
+        False,
+        True,
+        3478,
+    )
 
 
 def test_a_worker_leaves_the_warnings_to_its_supervisor(
@@ -96,7 +105,7 @@ def test_a_worker_leaves_the_warnings_to_its_supervisor(
     monkeypatch.setitem(sys.modules, "derp.workers.worker", stand_in)
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     assert warnings_of(capfd, "worker", "3", "-dev", "-stun", "false") == []
-    assert [config.stun for config in ran] == [False]
+    assert [config.stun.enabled for config in ran] == [False]
 
 
 def test_debug_logs_that_are_no_bool_are_wrong(
@@ -110,7 +119,7 @@ def test_debug_logs_that_are_no_bool_are_wrong(
 def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["derper", "-dev", "-stun-port", "4321"])
     assert main.main() == 0
-    assert served[0].stun_port == 4321
+    assert served[0].stun.port == 4321
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ import pytest
 from certs.acme.authority import GOOGLE, LETS_ENCRYPT, ExternalAccount
 from certs.files import PairFiles
 from certs.tasks.plan import OnDemand, Plan
-from derp.config import Config
 from derp.config.certplan import SHORT_LIVED, make_plan
 from derp.config.checks import Address
+from tests.support.config import make_config
 
 CERTDIR = Path("/certs")
 OWN = "https://ca.example/dir"
 
 
 def plan(**changes: object) -> Plan:
-    usual = {"dev": True, "addr": Address("", 443), "certdir": "/certs", "hostname": "d.example"}
-    return make_plan(Config(**{**usual, **changes}))  # type: ignore[arg-type]
+    usual = {"dev": True, "a": Address("", 443), "certdir": "/certs", "hostname": "d.example"}
+    return make_plan(make_config(**{**usual, **changes}))  # type: ignore[arg-type]
 
 
 def on_demand(**changes: object) -> OnDemand:
@@ -81,9 +81,7 @@ def test_another_authority() -> None:
 def test_the_challenge_that_is_likely_to_work_comes_first(
     port: int, http_port: int, challenges: list[str]
 ) -> None:
-    (certificate,) = plan(
-        addr=Address("", port), http_port=http_port, acme_directory=OWN
-    ).certificates
+    (certificate,) = plan(a=Address("", port), http_port=http_port, acme_directory=OWN).certificates
     assert certificate.acme is not None
     assert certificate.acme.challenges == challenges
 

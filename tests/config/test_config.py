@@ -12,6 +12,7 @@ from derp.config.checks import Address
 from derp.config.memorysize import memory_size
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
+from tests.support.config import make_config
 
 HOME = {"HOME": "/home/derp"}
 PLAIN = ("-a", ":8080", "-c", "/k")
@@ -33,11 +34,11 @@ def usage_error(*argv: str, root: bool = False, **environ: str) -> str:
 
 
 def test_defaults_of_the_go_derper():
-    assert configure("-certmode=manual", root=True) == Config(
+    assert configure("-certmode=manual", root=True) == make_config(
         dev=False,
-        key_path=Path("/var/lib/derper/derper.key"),
+        c=Path("/var/lib/derper/derper.key"),
         derp=True,
-        addr=Address("", 443),
+        a=Address("", 443),
         http_port=80,
         stun=True,
         stun_port=3478,
@@ -58,22 +59,22 @@ def test_defaults_of_the_go_derper():
 
 
 def test_every_field_can_be_left_out_in_code():
-    config = Config(dev=True, addr=Address("127.0.0.1", 0))
-    assert config.http_port == 80
-    assert config.key_path is None
-    assert config.certmode == "letsencrypt"
+    config = make_config(dev=True, a=Address("127.0.0.1", 0))
+    assert config.listening.http_port == 80
+    assert config.general.key_file is None
+    assert config.tls.mode == "letsencrypt"
 
 
 def test_a_config_is_frozen_and_checked_in_code_too():
-    config = Config(dev=True, addr=Address("", 0))
+    config = make_config(dev=True, a=Address("", 0))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        config.stun_port = 1  # type: ignore[misc]
+        config.stun.port = 1  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"^-stun-port 70000: want a port from 0 to 65535$"):
-        Config(dev=True, addr=Address("", 0), stun_port=70000)
+        make_config(dev=True, a=Address("", 0), stun_port=70000)
     with pytest.raises(ConfigError, match=r"^-c '': want the path of the key file; "):
-        Config(addr=Address("", 0))
+        make_config(a=Address("", 0))
     with pytest.raises(ConfigError, match=r"^-stun-port 65536: "):
-        attrs.evolve(config, stun_port=65536)
+        attrs.evolve(config.stun, port=65536)
 
 
 @pytest.mark.parametrize(
@@ -88,16 +89,18 @@ def test_a_config_is_frozen_and_checked_in_code_too():
     ],
 )
 def test_default_certdir(environ: dict[str, str], certdir: Path | None):
-    assert configure(*PLAIN, environ=environ).certdir == certdir
+    assert configure(*PLAIN, environ=environ).tls.certdir == certdir
     if certdir is None:
         with pytest.raises(UsageError, match=r"^-certdir: want a directory for certificates$"):
             configure(*TLS, environ=environ)
 
 
 def test_default_key_path():
-    assert configure("-a", ":1", root=True).key_path == Path("/var/lib/derper/derper.key")
-    assert configure("-a", ":1", "-c=", root=True).key_path == Path("/var/lib/derper/derper.key")
-    assert configure("-a", ":1", "-c", "k", root=True).key_path == Path("k")
+    assert configure("-a", ":1", root=True).general.key_file == Path("/var/lib/derper/derper.key")
+    assert configure("-a", ":1", "-c=", root=True).general.key_file == Path(
+        "/var/lib/derper/derper.key"
+    )
+    assert configure("-a", ":1", "-c", "k", root=True).general.key_file == Path("k")
     want = "want the path of the key file; only root and -dev need none"
     assert usage_error("-a", ":1") == f"-c: {want}"
     assert usage_error("-a", ":1", "-c", "") == f"-c '': {want}"
@@ -106,9 +109,9 @@ def test_default_key_path():
 def test_dev():
     for argv in (["-dev"], ["-dev", "-a", ":443", "-c", "/k"]):
         config = configure(*argv, environ={"DERP_ADDR": ":443"})
-        assert config.dev
-        assert config.addr == Address("", 3340)
-        assert config.key_path is None
+        assert config.general.dev
+        assert config.listening.address == Address("", 3340)
+        assert config.general.key_file is None
         assert not config.serve_tls
     assert configure("-dev", "-certmode=manual").serve_tls
 
@@ -138,13 +141,13 @@ def test_addresses(text: str, host: str, port: int, tls: bool):
     plain = ("-a", text, "-c", "/k", "-http-port=-1", "-certdir=/c")
     if tls:
         config = configure(*plain, "-hostname", "derp.example.com")
-        assert (config.addr, config.serve_tls) == (Address(host, port), True)
+        assert (config.listening.address, config.serve_tls) == (Address(host, port), True)
     else:
         config = configure(*plain)
-        assert (config.addr, config.serve_tls) == (Address(host, port), False)
-        assert configure(*plain, "-certmode", "gcp").certmode == "gcp"
+        assert (config.listening.address, config.serve_tls) == (Address(host, port), False)
+        assert configure(*plain, "-certmode", "gcp").tls.mode == "gcp"
     config = configure(*plain, "-certmode", "manual")
-    assert (config.addr, config.serve_tls) == (Address(host, port), True)
+    assert (config.listening.address, config.serve_tls) == (Address(host, port), True)
 
 
 def test_addresses_in_text():
@@ -169,14 +172,14 @@ def test_addresses_in_text():
 )
 def test_hostnames(hostname: str, is_ip: bool):
     config = configure(*TLS, "-hostname", hostname)
-    assert (config.hostname, config.hostname_is_ip) == (hostname, is_ip)
+    assert (config.tls.hostname, config.tls.hostname_is_ip) == (hostname, is_ip)
 
 
 @pytest.mark.parametrize(
     "home", ["", "blank", "http://a", "https://example.com/x?y=z#f", "https://[::1]:8443/"]
 )
 def test_homes(home: str):
-    assert configure(*PLAIN, "-home", home).home == home
+    assert configure(*PLAIN, "-home", home).pages.home == home
 
 
 def test_bootstrap_names():
@@ -185,8 +188,8 @@ def test_bootstrap_names():
         "-bootstrap-dns-names=login.example.com, log.example.com",
         "-unpublished-bootstrap-dns-names=a.example/pct.example,b.example",
     )
-    assert config.bootstrap_dns_names == (Name("login.example.com"), Name("log.example.com"))
-    assert config.unpublished_bootstrap_dns_names == (
+    assert config.pages.bootstrap_dns_names == (Name("login.example.com"), Name("log.example.com"))
+    assert config.pages.unpublished_bootstrap_dns_names == (
         Name("a.example", "pct.example"),
         Name("b.example"),
     )
@@ -199,25 +202,29 @@ def test_the_ends_of_the_ranges():
         *("-tcp-keepalive-time", "0", "-tcp-user-timeout", "0s", "-tcp-write-timeout", "0"),
         *("-accept-connection-burst", "1", "-derp=0", "-stun=f"),
     )
-    assert (low.http_port, low.stun_port, low.accept_connection_burst) == (-1, 0, 1)
-    assert (low.derp, low.stun, low.accept_connection_limit) == (False, False, 1e-9)
-    assert (low.tcp_keepalive_time, low.tcp_user_timeout, low.tcp_write_timeout) == (0, 0, 0)
+    assert (low.listening.http_port, low.stun.port, low.limits.accept_burst) == (-1, 0, 1)
+    assert (low.general.derp, low.stun.enabled, low.limits.accept_limit) == (False, False, 1e-9)
+    assert (low.tcp.keepalive_time, low.tcp.user_timeout, low.tcp.write_timeout) == (0, 0, 0)
     high = configure(
         *PLAIN,
         *("-http-port", "65535", "-stun-port", "65535", "-accept-connection-limit", "1e300"),
         *("-tcp-keepalive-time", "9h6m7s", "-tcp-user-timeout", "596h31m23.647s"),
         *("-tcp-write-timeout", "2562047h", "-rate-config", "/r"),
     )
-    assert (high.http_port, high.stun_port, high.rate_config) == (65535, 65535, Path("/r"))
-    assert (high.tcp_keepalive_time, high.tcp_user_timeout) == (32767, 2147483.647)
-    assert high.tcp_write_timeout == 2562047 * 3600
-    assert configure(*PLAIN, "-accept-connection-burst", "0").accept_connection_burst == 0
+    assert (high.listening.http_port, high.stun.port, high.limits.rate_config) == (
+        65535,
+        65535,
+        Path("/r"),
+    )
+    assert (high.tcp.keepalive_time, high.tcp.user_timeout) == (32767, 2147483.647)
+    assert high.tcp.write_timeout == 2562047 * 3600
+    assert configure(*PLAIN, "-accept-connection-burst", "0").limits.accept_burst == 0
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("08", 8), ("256", 256), ("auto", 0)])
 def test_workers(text: str, count: int) -> None:
-    assert configure(*PLAIN, "-workers", text).workers == count
-    assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).workers == count
+    assert configure(*PLAIN, "-workers", text).limits.workers == count
+    assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).limits.workers == count
 
 
 def test_networks_of_trusted_proxies() -> None:
@@ -227,9 +234,9 @@ def test_networks_of_trusted_proxies() -> None:
         configure(*PLAIN, "-trusted-proxies", text),
         configure(*PLAIN, environ=HOME | {"DERP_TRUSTED_PROXIES": text}),
     ):
-        assert tuple(map(str, config.trusted_proxies)) == expected
-        assert attrs.evolve(config).trusted_proxies == config.trusted_proxies
-    assert configure(*PLAIN).trusted_proxies == ()
+        assert tuple(map(str, config.limits.trusted_proxies)) == expected
+        assert attrs.evolve(config).limits.trusted_proxies == config.limits.trusted_proxies
+    assert configure(*PLAIN).limits.trusted_proxies == ()
 
 
 @pytest.mark.parametrize(
@@ -243,12 +250,15 @@ def test_what_is_no_network(text: str) -> None:
 
 
 def test_queue_memory() -> None:
-    auto = configure(*PLAIN).queue_memory
+    auto = configure(*PLAIN).limits.queue_memory
     assert auto == memory_size("auto")
     for text in ("64MiB", "10%", "0", "1048576", "auto"):
         size = memory_size(text)
-        assert configure(*PLAIN, "-queue-memory", text).queue_memory == size
-        assert configure(*PLAIN, environ=HOME | {"DERP_QUEUE_MEMORY": text}).queue_memory == size
+        assert configure(*PLAIN, "-queue-memory", text).limits.queue_memory == size
+        assert (
+            configure(*PLAIN, environ=HOME | {"DERP_QUEUE_MEMORY": text}).limits.queue_memory
+            == size
+        )
     want = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
     for text in (
         *("", "64", "1023KiB", "64MB", "64mib", "64 MiB", "1.5GiB", "0%", "101%", "-1", "10 %"),
@@ -274,12 +284,12 @@ def test_variables():
             "DERP_VERIFY_CLIENT_URL": "",
         },
     )
-    assert config == Config(
-        key_path=Path("/k"),
+    assert config == make_config(
+        c=Path("/k"),
         hostname="derp.example.com",
         certdir=Path("/app/certs"),
         certmode="manual",
-        addr=Address("127.0.0.1", 8443),
+        a=Address("127.0.0.1", 8443),
         stun=False,
         stun_port=1,
         http_port=-1,
@@ -306,10 +316,12 @@ def test_stun_has_the_address_of_a_or_its_own(told: tuple[str, ...], host: str):
 
 def test_key_file_from_variable():
     by_variable = HOME | {"DERP_KEY_FILE": "/app/certs/derper+key", "DERP_ADDR": ":8080"}
-    assert configure(environ=by_variable, root=True).key_path == Path("/app/certs/derper+key")
-    assert configure(environ=by_variable).key_path == Path("/app/certs/derper+key")
-    assert configure("-c", "/k", environ=by_variable).key_path == Path("/k")
-    assert configure("-dev", environ=by_variable).key_path is None
+    assert configure(environ=by_variable, root=True).general.key_file == Path(
+        "/app/certs/derper+key"
+    )
+    assert configure(environ=by_variable).general.key_file == Path("/app/certs/derper+key")
+    assert configure("-c", "/k", environ=by_variable).general.key_file == Path("/k")
+    assert configure("-dev", environ=by_variable).general.key_file is None
 
 
 # What derper-docker's image sets, and the flags it makes of that.
@@ -494,10 +506,10 @@ def test_values_that_do_not_go_together(argv: tuple[str, ...], message: str):
 
 
 def test_values_that_do_go_together():
-    assert configure(*TLS, "-a", ":0", "-http-port", "0").http_port == 0
-    assert configure(*PLAIN, "-http-port", "8080").http_port == 8080
-    assert configure(*PLAIN, "-hostname", "your-hostname.com").hostname == "your-hostname.com"
-    assert configure(*PLAIN, "-certdir=").certdir is None
+    assert configure(*TLS, "-a", ":0", "-http-port", "0").listening.http_port == 0
+    assert configure(*PLAIN, "-http-port", "8080").listening.http_port == 8080
+    assert configure(*PLAIN, "-hostname", "your-hostname.com").tls.hostname == "your-hostname.com"
+    assert configure(*PLAIN, "-certdir=").tls.certdir is None
 
 
 # --- certificates ---
@@ -634,12 +646,12 @@ def test_what_the_go_derper_ignores_beside_http_and_manual_is_ignored():
 
 def test_a_pair_of_the_operators_own_needs_no_directory():
     config = configure(*TLS, "-certdir=", "-tls-cert", "/a.pem", "-tls-key", "/a.pem")
-    assert (config.tls_cert, config.tls_key) == (Path("/a.pem"), Path("/a.pem"))
+    assert (config.tls.certificate, config.tls.key) == (Path("/a.pem"), Path("/a.pem"))
 
 
 @pytest.mark.parametrize("text", ["-_8A", "+/8A", "+/8A==", "-_8A="])
 def test_an_external_account_key_in_either_base64(text: str):
-    assert configure(*PLAIN, f"-acme-eab-key={text}").acme_eab_key == b"\xfb\xff\x00"
+    assert configure(*PLAIN, f"-acme-eab-key={text}").acme.eab_key == b"\xfb\xff\x00"
 
 
 @pytest.mark.parametrize("text", ["s3cret key", "s3cret!", "s3cre", "sü"])
@@ -648,14 +660,14 @@ def test_a_secret_is_in_no_message(text: str):
     want = "want the HMAC key in base64, as the certificate authority gave it"
     assert message == f"-acme-eab-key: {want}"
     with pytest.raises(ConfigError) as caught:
-        Config(dev=True, acme_eab_key=text)
+        make_config(dev=True, acme_eab_key=text)
     assert text not in str(caught.value)
     assert usage_error(*PLAIN, DERP_ACME_EAB_KEY=text) == f"DERP_ACME_EAB_KEY: {want}"
 
 
 def test_a_secret_is_in_no_repr():
     config = configure(*ACME, *OWN_CA, *EAB)
-    assert config.acme_eab_key == b"secret"
+    assert config.acme.eab_key == b"secret"
     assert "secret" not in repr(config)
 
 
@@ -700,8 +712,8 @@ URL = "https://headscale.example/verify"
 def test_without_any_flag_everybody_may():
     config = configure(*PLAIN, "-verify-clients=false", "-verify-client-url=", "-socket=")
     assert config == configure(*PLAIN)
-    assert not config.verifies
-    assert config.socket == Path("/var/run/tailscale/tailscaled.sock")
+    assert not config.verification.enabled
+    assert config.verification.tailscaled_socket == Path("/var/run/tailscale/tailscaled.sock")
 
 
 @pytest.mark.parametrize(
@@ -710,7 +722,7 @@ def test_without_any_flag_everybody_may():
 )
 def test_each_way_to_check_clients(name: str, text: str):
     flag = name.lower().replace("_", "-")
-    assert configure(*PLAIN, f"-{flag}={text}").verifies
+    assert configure(*PLAIN, f"-{flag}={text}").verification.enabled
     config = configure(*PLAIN, environ=HOME | {f"DERP_{name}": text})
     assert config == configure(*PLAIN, f"-{flag}={text}")
 
@@ -718,7 +730,7 @@ def test_each_way_to_check_clients(name: str, text: str):
 def test_several_urls():
     two = ("https://a.example/verify", "http://b.example:8080/verify")
     config = configure(*PLAIN, "-verify-client-url", two[0], f"-verify-client-url={two[1]}")
-    assert config.verify_client_url == two
+    assert config.verification.urls == two
     environ = HOME | {"DERP_VERIFY_CLIENT_URL": " ".join(two)}
     assert configure(*PLAIN, environ=environ) == config
     environ = HOME | {"DERP_VERIFY_CLIENT_URL": "https://c.example/verify"}
@@ -728,8 +740,8 @@ def test_several_urls():
 
 
 def test_failing_open_is_the_default_as_in_the_go_derper():
-    assert configure(*PLAIN).verify_client_url_fail_open
-    assert not configure(*PLAIN, "-verify-client-url-fail-open=false").verify_client_url_fail_open
+    assert configure(*PLAIN).verification.fail_open
+    assert not configure(*PLAIN, "-verify-client-url-fail-open=false").verification.fail_open
 
 
 @pytest.mark.parametrize(
@@ -750,7 +762,7 @@ def test_an_authorization_is_a_header_and_in_no_message(text: str):
     config = configure(
         *PLAIN, "-verify-client-url", URL, "-verify-client-url-authorization=Bearer s3cret"
     )
-    assert config.verify_client_url_authorization == "Bearer s3cret"
+    assert config.verification.url_authorization == "Bearer s3cret"
     assert "s3cret" not in repr(config)
 
 
@@ -805,9 +817,9 @@ def test_anything_is_a_config_or_a_usage_error(
         assert str(outcome).isprintable()
         assert len(str(outcome)) < 400
     else:
-        assert outcome.dev or outcome.key_path is not None
-        assert not outcome.serve_tls or outcome.certdir or outcome.tls_cert
-        assert not outcome.serve_acme or outcome.certdir
+        assert outcome.general.dev or outcome.general.key_file is not None
+        assert not outcome.serve_tls or outcome.tls.certdir or outcome.tls.certificate
+        assert not outcome.serve_acme or outcome.tls.certdir
 
 
 def config_or_error(argv: list[str], environ: dict[str, str], root: bool) -> Config | UsageError:

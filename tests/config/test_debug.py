@@ -19,9 +19,9 @@ def networks(*texts: str) -> tuple[object, ...]:
 
 def test_nobody_by_default() -> None:
     config = configure()
-    assert config.debug_allow_ip == ()
-    assert config.debug_trusted_cidrs == ()
-    assert config.debug_key_file is None
+    assert config.debug.addresses == ()
+    assert config.debug.networks == ()
+    assert config.debug.key_file is None
 
 
 @pytest.mark.parametrize("names", ["ours", "Tailscale's"])
@@ -35,9 +35,9 @@ def test_variables(names: str) -> None:
         keys = ("TS_ALLOW_DEBUG_IP", "TS_DEBUG_TRUSTED_CIDRS", "TS_DEBUG_KEY_PATH")
         given = dict(zip(keys, given.values(), strict=True))
     config = configure(**given)
-    assert config.debug_allow_ip == (ipaddress.ip_address("192.0.2.1"),)
-    assert config.debug_trusted_cidrs == networks("10.0.0.0/8", "fd00::/8")
-    assert config.debug_key_file == Path("/run/key")
+    assert config.debug.addresses == (ipaddress.ip_address("192.0.2.1"),)
+    assert config.debug.networks == networks("10.0.0.0/8", "fd00::/8")
+    assert config.debug.key_file == Path("/run/key")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_variables(names: str) -> None:
 )
 def test_networks(text: str, wanted: list[str]) -> None:
     """As tsweb's parseTrustedCIDRs takes them."""
-    assert configure("-debug-trusted-cidrs", text).debug_trusted_cidrs == networks(*wanted)
+    assert configure("-debug-trusted-cidrs", text).debug.networks == networks(*wanted)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from derp.config import Config, ConfigError, flag_table, goflags, strconv
 from derp.config.checks import Address
-from derp.config.mesh import DEFAULT_KEY_FILE, MeshRelay, relays
+from derp.config.mesh import KeyFile, MeshRelay, relay_list
 from derp.errors import UsageError
+from tests.support.config import make_config
 
 PLAIN = ("-a", ":8080", "-c", "/k")
 
@@ -31,16 +32,21 @@ def usage_error(*argv: str, **environ: str) -> str:
 
 def test_without_any_of_it():
     config = configure()
-    assert config.mesh_with == ()
-    assert config.mesh_psk_file == DEFAULT_KEY_FILE
+    assert config.mesh.relays == ()
+    assert config.mesh.key_file is KeyFile.AUTO
 
 
 def test_the_key_file():
-    assert configure("-mesh-psk-file", "/psk").mesh_psk_file == Path("/psk")
-    assert configure("-mesh-psk-file=").mesh_psk_file is None
-    assert configure(environ={"DERP_MESH_PSK_FILE": "/v"}).mesh_psk_file == Path("/v")
+    assert configure("-mesh-psk-file", "/psk").mesh.key_file == Path("/psk")
+    assert configure("-mesh-psk-file=").mesh.key_file is None
+    assert configure(environ={"DERP_MESH_PSK_FILE": "/v"}).mesh.key_file == Path("/v")
     config = configure("-mesh-psk-file", "/psk", environ={"DERP_MESH_PSK_FILE": "/v"})
-    assert config.mesh_psk_file == Path("/psk")
+    assert config.mesh.key_file == Path("/psk")
+
+
+def test_a_file_may_be_called_auto():
+    assert configure("-mesh-psk-file", "auto").mesh.key_file is KeyFile.AUTO
+    assert configure("-mesh-psk-file", "./auto").mesh.key_file == Path("auto")
 
 
 @pytest.mark.parametrize(
@@ -64,8 +70,8 @@ def test_the_key_file():
 )
 def test_an_entry(text: str, relay: MeshRelay):
     config = configure("-mesh-with", text)
-    assert config.mesh_with == (relay,)
-    assert relays(str(relay)) == (relay,)
+    assert config.mesh.relays == (relay,)
+    assert relay_list(str(relay)) == (relay,)
 
 
 def test_how_http_and_tls_name_a_relay():
@@ -77,11 +83,11 @@ def test_how_http_and_tls_name_a_relay():
 
 def test_a_list():
     a, b = MeshRelay("a"), MeshRelay("b", 8443, "c")
-    assert configure("-mesh-with", "a, b:8443/c,a").mesh_with == (a, b)
-    assert configure(environ={"DERP_MESH_WITH": "a,b:8443/c"}).mesh_with == (a, b)
-    assert configure("-mesh-with=").mesh_with == ()
-    config = Config(dev=True, addr=Address("", 0), mesh_with=[a, b, a])  # type: ignore[arg-type]
-    assert config.mesh_with == (a, b)
+    assert configure("-mesh-with", "a, b:8443/c,a").mesh.relays == (a, b)
+    assert configure(environ={"DERP_MESH_WITH": "a,b:8443/c"}).mesh.relays == (a, b)
+    assert configure("-mesh-with=").mesh.relays == ()
+    config = make_config(dev=True, a=Address("", 0), mesh_with=[a, b, a])  # type: ignore[arg-type]
+    assert config.mesh.relays == (a, b)
 
 
 FORM = "host, host:port, or either with /dialhost behind it"
@@ -138,23 +144,23 @@ def test_other_relays_without_a_key():
     message = usage_error("-mesh-with", "a,b", "-mesh-psk-file=")
     assert message == "-mesh-with a,b: want -mesh-psk-file with it"
     # A variable may hold the key there.
-    assert configure("-dev", "-mesh-with", "a", "-mesh-psk-file=").mesh_with
+    assert configure("-dev", "-mesh-with", "a", "-mesh-psk-file=").mesh.relays
 
 
 def test_other_relays_without_relaying():
     message = usage_error("-mesh-with", "a", "-derp=false")
     assert message == "-mesh-with a: of no use with -derp=false; leave it out"
     with pytest.raises(ConfigError, match=r"^-mesh-with a: of no use "):
-        Config(dev=True, addr=Address("", 0), derp=False, mesh_with=(MeshRelay("a"),))
+        make_config(dev=True, a=Address("", 0), derp=False, mesh_with=(MeshRelay("a"),))
 
 
 @given(st.text("ab.:/[],% 10-", max_size=20))
 def test_anything_is_a_list_or_says_what_would_be_one(text: str):
     try:
-        found = relays(text)
+        found = relay_list(text)
     except ValueError as error:
         want = str(error)
     else:
         want = "want "
-        assert relays(",".join(map(str, found))) == found
+        assert relay_list(",".join(map(str, found))) == found
     assert want.startswith("want ")

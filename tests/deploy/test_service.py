@@ -41,8 +41,8 @@ def configured(environment_file: str) -> Config:
 
 def test_the_domain_is_all_it_takes():
     config = configured("DERP_DOMAIN=derp.example.com")
-    assert config.hostname == "derp.example.com"
-    assert config.addr.port == 443
+    assert config.tls.hostname == "derp.example.com"
+    assert config.listening.address.port == 443
     assert config.serve_acme
 
 
@@ -53,8 +53,8 @@ def test_without_a_domain_it_does_not_start():
 
 def test_flags_may_be_added():
     config = configured('DERP_DOMAIN=derp.example.com\nFLAGS="-home blank -http-port -1"')
-    assert config.home == "blank"
-    assert config.http_port == -1
+    assert config.pages.home == "blank"
+    assert config.listening.http_port == -1
 
 
 def test_what_it_keeps_is_where_it_may_write_and_where_a_go_derper_kept_it():
@@ -62,11 +62,11 @@ def test_what_it_keeps_is_where_it_may_write_and_where_a_go_derper_kept_it():
     (state,) = unit(SERVICE)["Service.StateDirectory"]
     directory = Path("/var/lib", state)
     root_default = next(flag.default for flag in flag_table({}, root=True) if flag.name == "c")
-    assert str(config.key_path) == root_default
-    assert config.key_path is not None
-    assert config.key_path.is_relative_to(directory)
-    assert config.certdir is not None
-    assert config.certdir.is_relative_to(directory)
+    assert str(config.general.key_file) == root_default
+    assert config.general.key_file is not None
+    assert config.general.key_file.is_relative_to(directory)
+    assert config.tls.certdir is not None
+    assert config.tls.certdir.is_relative_to(directory)
     (chown,) = unit(SERVICE)["Service.ExecStartPre"]
     (user,) = unit(SERVICE)["Service.User"]
     assert chown.split()[-2:] == [f"{user}:{user}", str(directory)]
@@ -147,10 +147,14 @@ def test_podman_understands_the_quadlet(quadlet: str, tmp_path: Path):
 def test_the_sockets_are_those_that_it_serves():
     settings = unit(SOCKET)
     config = configured("DERP_DOMAIN=derp.example.com")
-    tcp = {f"{host}:{port}" for host in HOSTS for port in (config.addr.port, config.http_port)}
+    tcp = {
+        f"{host}:{port}"
+        for host in HOSTS
+        for port in (config.listening.address.port, config.listening.http_port)
+    }
     assert set(settings["Socket.ListenStream"]) == tcp
     assert set(settings["Socket.ListenDatagram"]) == {
-        f"{host}:{config.stun_port}" for host in HOSTS
+        f"{host}:{config.stun.port}" for host in HOSTS
     }
     # Else IPv6 sockets would be for IPv4, too, and refused.
     assert settings["Socket.BindIPv6Only"] == ["ipv6-only"]

@@ -7,9 +7,9 @@ import pytest
 import trio
 import trio.testing
 
-from derp.config import Config
 from derp.config.checks import Address
 from derp.files.debugkey import LOOK_EVERY, DebugKey, debug_access
+from tests.support.config import make_config
 
 
 @pytest.mark.parametrize("content", [b"secret", b"  secret\r\n", b"\n\tsecret"])
@@ -83,9 +83,9 @@ async def test_without_a_file_nothing_is_watched() -> None:
 
 
 def test_who_may_see_the_pages() -> None:
-    config = Config(
+    config = make_config(
         dev=True,
-        addr=Address("", 0),
+        a=Address("", 0),
         hostname="Derp.Example",
         debug_allow_ip=(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("::2")),
         debug_trusted_cidrs=(ipaddress.ip_network("10.0.0.0/8"),),
@@ -99,7 +99,7 @@ def test_who_may_see_the_pages() -> None:
         "::2/128",
         "10.0.0.0/8",
     ]
-    assert access.proxies == config.trusted_proxies
+    assert access.proxies == config.limits.trusted_proxies
     assert access.key() == b""
     key.value = b"k"
     assert access.key() == b"k"

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from derp.config import Config
 from derp.config.checks import Address
-from derp.config.mesh import DEFAULT_KEY_FILE, MeshRelay
+from derp.config.mesh import KeyFile, MeshRelay
 from derp.errors import StartError, UsageError
 from derp.files import meshkey
 from derp.files.meshkey import MeshKeyFormatError, load, parse
+from tests.support.config import make_config
 
 DIGITS = "0123456789abcdef" * 4
 KEY = bytes.fromhex(DIGITS)
@@ -38,14 +39,14 @@ def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(
-    mesh_psk_file: Path | None = DEFAULT_KEY_FILE,
+    mesh_psk_file: Path | KeyFile | None = KeyFile.AUTO,
     *,
     derp: bool = True,
     mesh_with: tuple[MeshRelay, ...] = (),
 ) -> Config:
-    return Config(
-        addr=Address("", 8080),
-        key_path=Path("/k"),
+    return make_config(
+        a=Address("", 8080),
+        c=Path("/k"),
         mesh_psk_file=mesh_psk_file,
         derp=derp,
         mesh_with=mesh_with,
@@ -53,10 +54,10 @@ def config(
 
 
 def dev(
-    mesh_psk_file: Path | None = DEFAULT_KEY_FILE, mesh_with: tuple[MeshRelay, ...] = ()
+    mesh_psk_file: Path | KeyFile | None = KeyFile.AUTO, mesh_with: tuple[MeshRelay, ...] = ()
 ) -> Config:
     address = Address("", 0)
-    return Config(dev=True, addr=address, mesh_psk_file=mesh_psk_file, mesh_with=mesh_with)
+    return make_config(dev=True, a=address, mesh_psk_file=mesh_psk_file, mesh_with=mesh_with)
 
 
 def write(path: Path, data: bytes | str, mode: int = 0o600) -> Path:

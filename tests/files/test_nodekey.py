@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import derp
 from derp.errors import StartError
 from derp.files import nodekey
-from derp.files.gojson import JSONFormError
+from derp.wire.gojson import JSONFormError
 from derp.wire.keys import KeyFormatError, NodePrivate, short_key
 
 # Written by the Go derper 1.102.5 at a first start; the key serves nothing.

@@ -13,11 +13,11 @@ from certs.selfsigned import write_self_signed
 from certs.tasks.load import load
 from derp.admission import allowlist
 from derp.admission.make import make_checker
-from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.config.checks import Address
 from derp.files import meshkey, nodekey, ratelimit
 from derp.metrics import Metrics
+from tests.support.config import make_config
 
 ADDRESS = Address("", 8080)
 NOW = datetime.now(UTC)
@@ -53,7 +53,7 @@ def test_the_node_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_the_mesh_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "mesh.key"
     file.write_text("0f" * 32)
-    meshkey.load(Config(addr=ADDRESS, key_path=tmp_path / "k", mesh_psk_file=file), {})
+    meshkey.load(make_config(a=ADDRESS, c=tmp_path / "k", mesh_psk_file=file), {})
     assert warned(caplog) == [str(file)]
 
 
@@ -78,9 +78,9 @@ def test_the_rate_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "192.0.2.7.crt"
     write_self_signed(pair_files(tmp_path, "192.0.2.7"), ip_address("192.0.2.7"), NOW)
-    config = Config(
-        addr=ADDRESS,
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=ADDRESS,
+        c=tmp_path / "k",
         verify_client_url=("https://control.test/",),
         verify_client_url_ca_bundle=file,
     )
@@ -89,9 +89,9 @@ def test_roots_for_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_where_tailscaled_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = Config(
-        addr=ADDRESS,
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=ADDRESS,
+        c=tmp_path / "k",
         verify_clients=True,
         socket=tmp_path / "tailscaled.sock",
     )
@@ -112,9 +112,9 @@ def test_the_account_and_roots_for_the_authority(
     files = pair_files(tmp_path, "192.0.2.7")
     write_self_signed(files, ip_address("192.0.2.7"), NOW)
     certdir = tmp_path / "certs"
-    config = Config(
-        addr=Address("", 443),
-        key_path=tmp_path / "k",
+    config = make_config(
+        a=Address("", 443),
+        c=tmp_path / "k",
         hostname="relay.example",
         certdir=certdir,
         acme_directory="https://ca.test/directory",
@@ -124,7 +124,7 @@ def test_the_account_and_roots_for_the_authority(
     assert warned(caplog) == [str(certdir / FILE_NAME), str(files.certificate)]
 
 
-def test_other_things_are_told_as_they_come_up(
+def test_other_things_are_logged_as_they_come_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = iter(["a: could be swapped", None, "b: could be swapped", "a: could be swapped"])

@@ -13,13 +13,14 @@ from derp.errors import UsageError
 from derp.mesh.plan import announce, keepers, make_plan
 from derp.net.listener import TCPOptions
 from derp.session.state import RelayState
+from tests.support.config import make_config
 
 KEY = "ab" * 32
 RELAYS = (MeshRelay("derp2"), MeshRelay("derp3", 8443, "10.0.0.3"))
 
 
 def config(*mesh_with: MeshRelay) -> Config:
-    return Config(dev=True, addr=Address("", 0), mesh_with=mesh_with)
+    return make_config(dev=True, a=Address("", 0), mesh_with=mesh_with)
 
 
 @pytest.fixture

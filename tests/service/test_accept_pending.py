@@ -15,9 +15,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from derp.admission.cache import Verdict
-from derp.admission.question import Question
-from derp.config import Config
+from derp.admission.model import Outcome, Question, Verdict
 from derp.config.checks import Address
 from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http import server
@@ -34,6 +32,7 @@ from derp.session.login import VERDICT_WAIT
 from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.peers import Peer, frame
+from tests.support.config import make_config
 from tests.turns import counted_turns
 
 REQUEST = b"GET /derp HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -149,8 +148,8 @@ def test_the_limits_are_those_of_the_flags(
 ) -> None:
     """A quarter of 4096 descriptors at most; divided by the workers, but not below 64."""
     monkeypatch.setattr("derp.metrics.process.max_fds", lambda: 4096)
-    config = Config(dev=True, addr=Address("", 0), trusted_proxies=(ip_network("10.0.0.0/8"),))
-    config = attrs.evolve(config, **flags)
+    proxies = (ip_network("10.0.0.0/8"),)
+    config = make_config(dev=True, a=Address("", 0), trusted_proxies=proxies, **flags)
     pending = _pending_connections(config, workers)
     admitted = 0
     with contextlib.suppress(TooManyConnections, TooManyPending, NoRoom):
@@ -372,7 +371,7 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
         async def admit(self, question: Question) -> Verdict:
             self.waiting += 1
             await self.answer.wait()
-            return Verdict(admitted=True, source="test", reason="", certain=True)
+            return Verdict(Outcome.ALLOWED, "test")
 
         recheck = admit
 

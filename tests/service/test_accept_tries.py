@@ -75,7 +75,7 @@ async def test_three_tries_in_ten_minutes_are_three_lines(
 @pytest.mark.parametrize(
     ("host", "end"),
     [
-        (STRANGER, NotAdmitted("x is refused by tailscaled: no such socket", certain=False)),
+        (STRANGER, NotAdmitted("x is refused by tailscaled: no such socket", authoritative=False)),
         (STRANGER, PeerVanished("x")),
         (STRANGER, InternalFault("x")),
         ("127.0.0.1", NOT_ADMITTED),

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Iterator
 
-import attrs
 import pytest
 
 from derp.config import Config
@@ -16,6 +15,7 @@ from derp.net.activation import Inherited
 from derp.service import sockets
 from derp.service.sockets import Sockets
 from stun.message import build_binding_request
+from tests.support.config import make_config
 
 Open = contextlib.ExitStack
 
@@ -26,8 +26,8 @@ def stack() -> Iterator[Open]:
         yield made
 
 
-def config(host: str, port: int = 0) -> Config:
-    return Config(dev=True, addr=Address(host, port), stun_port=0)
+def config(host: str, port: int = 0, **flags: str) -> Config:
+    return make_config(dev=True, a=Address(host, port), stun_port=0, **flags)
 
 
 def accepted(listener: socket.socket) -> int:
@@ -77,7 +77,7 @@ def test_requests_for_stun_are_spread(stack: Open) -> None:
     [("", ["127.0.0.1"]), ("127.0.0.2", ["127.0.0.2"]), ("*", ["0.0.0.0", "::"])],
 )
 def test_stun_may_have_an_address_of_its_own(of_stun: str, hosts: list[str], stack: Open) -> None:
-    own = attrs.evolve(config("127.0.0.1"), stun_addr=of_stun)
+    own = config("127.0.0.1", stun_addr=of_stun)
     (opened,) = sockets.open_all(own, stack)
     assert [sock.getsockname()[0] for sock in opened.main] == ["127.0.0.1"]
     assert sorted(sock.getsockname()[0] for sock in opened.stun) == hosts
@@ -97,7 +97,7 @@ def note_send_from(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
 def asked_for(handed: Inherited, of_stun: str) -> Config:
     tcp, udp = (sock.getsockname()[1] for sock in handed.sockets)
     address = Address("127.0.0.1", tcp)
-    return Config(dev=True, addr=address, stun_port=udp, stun_addr=of_stun)
+    return make_config(dev=True, a=address, stun_port=udp, stun_addr=of_stun)
 
 
 @pytest.mark.parametrize("of_stun", ["", "127.0.0.2", "*"])

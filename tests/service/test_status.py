@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from derp.config import Config
 from derp.config.checks import Address
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
@@ -19,10 +18,11 @@ from derp.wire.trains import Train
 from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
+from tests.support.config import make_config
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 
-CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
+CONFIG = make_config(dev=True, a=Address("127.0.0.1", 0))
 Clock = trio.testing.MockClock
 
 

@@ -13,7 +13,7 @@ import trio.testing
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.listwatch import LOOK_EVERY, watch_list
-from derp.admission.question import Answer, Outcome, Question
+from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import NotAdmitted, PeerVanished
 from derp.session import recheck
 from derp.session.state import RelayState
@@ -35,14 +35,14 @@ class Source:
         self.takes = 0.0
         self.asked: list[Question] = []
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         self.asked.append(question)
         await trio.sleep(self.takes)
         if self.away:
-            return Answer(Outcome.UNREACHABLE, "away; start it")
+            return Verdict(Outcome.UNREACHABLE, self.name, "away; start it")
         if question.key in self.known:
-            return Answer(Outcome.ALLOWED)
-        return Answer(Outcome.REFUSED, "not known")
+            return Verdict(Outcome.ALLOWED, self.name)
+        return Verdict(Outcome.REFUSED, self.name, "not known")
 
 
 class Guarded:
@@ -239,7 +239,7 @@ async def open_(autojump_clock: Clock) -> AsyncIterator[Guarded]:
     admissions: list[Checker] = []
 
     def guard(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, controllers=[source], remember=0.0)
+        state.admission = Checker(state.metrics, urls=[source], remember=0.0)
         admissions.append(state.admission)
 
     async with running(guard) as relay, trio.open_nursery() as nursery:
@@ -289,9 +289,9 @@ async def test_a_client_that_can_never_be_rechecked_does_not_shield_the_others(
     one, *others = [await open_.relay.login() for _ in range(10)]
     ask = open_.source.ask
 
-    async def hang_up(question: Question) -> Answer:
+    async def hang_up(question: Question) -> Verdict:
         if question.key == one.key:
-            return Answer(Outcome.UNKNOWN, "hung up")
+            return Verdict(Outcome.UNKNOWN, "tailscaled", "hung up")
         return await ask(question)
 
     monkeypatch.setattr(open_.source, "ask", hang_up)
@@ -342,7 +342,7 @@ async def listed(
     listing, source = AllowList(tmp_path / "nodes", {}), Source()
 
     def guard(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, listing=listing, tailscaled=source)
+        state.admission = Checker(state.metrics, allowlist=listing, tailscaled=source)
 
     wake, woken = trio.open_memory_channel[None](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""One gate for several workers, with their clients, over calls between them."""
+"""One checker for several workers, with their clients, over calls between them."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,15 +11,14 @@ import trio
 import trio.testing
 
 from derp.admission.allowlist import AllowList
-from derp.admission.cache import Verdict
 from derp.admission.checker import Checker
-from derp.admission.question import Answer, Outcome, Question
+from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.metrics import Metrics
 from derp.session import recheck
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
-from derp.workers import admission as workers_gate
+from derp.workers import admission as workers_admission
 from derp.workers.admission import KEYS_AT_ONCE, Removals, SupervisorAdmission, WorkerAdmission
 from tests.peers import Peer
 from tests.relays import Relay, running
@@ -42,7 +41,7 @@ class Source:
         self.at_once = 0
         self.most = 0
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Verdict:
         self.asked.append(question.key)
         self.at_once += 1
         self.most = max(self.most, self.at_once)
@@ -51,10 +50,10 @@ class Source:
         finally:
             self.at_once -= 1
         if self.away:
-            return Answer(Outcome.UNREACHABLE, "away; start it")
+            return Verdict(Outcome.UNREACHABLE, self.name, "away; start it")
         if question.key in self.known:
-            return Answer(Outcome.ALLOWED)
-        return Answer(Outcome.REFUSED, "not known")
+            return Verdict(Outcome.ALLOWED, self.name)
+        return Verdict(Outcome.REFUSED, self.name, "not known")
 
 
 class Cluster:
@@ -64,9 +63,7 @@ class Cluster:
         self.source = Source()
         self.metrics = Metrics()
         tailscaled, urls = (None, [self.source]) if by_url else (self.source, [])
-        self.admission = Checker(
-            self.metrics, listing=listing, tailscaled=tailscaled, controllers=urls
-        )
+        self.admission = Checker(self.metrics, allowlist=listing, tailscaled=tailscaled, urls=urls)
         self.pool = Crew(None, None)
         self.shared = SupervisorAdmission(self.admission, self.pool)
         self.wake, self._woken = trio.open_memory_channel[None](1)
@@ -129,17 +126,18 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "verdict",
     [
-        Verdict(admitted=True, source="file"),
-        Verdict(admitted=True, source="headscale", reason="down \N{SNOWMAN}", certain=False),
-        Verdict(admitted=False, source="tailscaled", reason="no", lasts=False),
+        Verdict(Outcome.ALLOWED, "file"),
+        Verdict(Outcome.LATE, "headscale", "down \N{SNOWMAN}", failed_open=True),
+        Verdict(Outcome.REFUSED, "tailscaled", "no"),
+        Verdict(Outcome.NO_ROOM, "the checker", "too many"),
     ],
 )
 async def test_a_verdict_comes_as_it_was_given(verdict: Verdict) -> None:
     class Given:
-        def is_familiar(self, key: bytes) -> bool:
+        def recently_admitted(self, key: bytes) -> bool:
             return False
 
-        async def admit(self, question: Question, *, at_once: bool) -> Verdict:
+        async def admit(self, question: Question, *, without_asking: bool) -> Verdict:
             assert question == QUESTION
             return verdict
 
@@ -157,8 +155,8 @@ async def test_where_the_supervisor_can_t_be_asked_nobody_is_admitted() -> None:
     remote = WorkerAdmission(lost_call())
     for verdict in (await remote.admit(QUESTION), await remote.recheck(QUESTION)):
         assert not verdict.admitted
-        assert not verdict.certain
-        assert not verdict.lasts
+        assert not verdict.authoritative
+        assert not verdict.cacheable
         assert "can't be asked" in verdict.reason
         assert "\n" not in verdict.reason
 
@@ -245,7 +243,7 @@ def listed(tmp_path: Path, threads: None) -> Cluster:
 
 
 def write(cluster: Cluster, *keys: nacl.public.PrivateKey) -> None:
-    listing = cluster.admission.listing
+    listing = cluster.admission.allowlist
     assert listing is not None
     lines = [node_public_text(bytes(key.public_key)) for key in keys]
     listing.path.write_text("\n".join(lines))
@@ -306,7 +304,7 @@ async def test_a_worker_that_is_gone_is_not_told_for_ever(
 async def test_a_long_list_is_told_in_pieces(autojump_clock: Clock) -> None:
     pool = Crew({"admission.removed": nothing})
     keys = {number.to_bytes(32) for number in range(2 * KEYS_AT_ONCE + 1)}
-    await SupervisorAdmission(Checker(Metrics()), pool)._tell_removed(keys)
+    await SupervisorAdmission(Checker(Metrics()), pool)._notify_removed(keys)
     bodies = [body for _, body in pool.said]
     assert [len(body) for body in bodies] == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
     assert {bytes.fromhex(key) for body in bodies for key in body} == keys
@@ -341,8 +339,8 @@ async def test_a_slow_source_holds_up_no_later_change(
 async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_gate, "MAX_UNDER_WAY", 20)
-    monkeypatch.setattr(workers_gate, "FEW", 5)
+    monkeypatch.setattr(workers_admission, "MAX_WAITING", 20)
+    monkeypatch.setattr(workers_admission, "FEW", 5)
     cluster = Cluster()
     remote = WorkerAdmission(cluster.lines[0].call)
     member, other = (Question(bytes([n]) * 32, "192.0.2.1") for n in (1, 2))
@@ -355,20 +353,20 @@ async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
         await trio.testing.wait_all_tasks_blocked()
         verdict = await remote.admit(other)
         assert not verdict.admitted
-        assert not verdict.certain
+        assert not verdict.authoritative
         assert "too many others wait" in verdict.reason
         assert (await remote.admit(member)).admitted
         elsewhere = Question(member.key, "192.0.2.3")
         assert (await remote.admit(elsewhere)).admitted
     assert (await remote.admit(other)).admitted
-    assert cluster.shared._under_way == 0
+    assert cluster.shared._waiting == 0
 
 
 async def test_a_crowd_of_one_network_leaves_room_for_others(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_gate, "MAX_UNDER_WAY", 20)
-    monkeypatch.setattr(workers_gate, "FEW", 5)
+    monkeypatch.setattr(workers_admission, "MAX_WAITING", 20)
+    monkeypatch.setattr(workers_admission, "FEW", 5)
     cluster = Cluster()
     remote = WorkerAdmission(cluster.lines[0].call)
     newcomer = Question(bytes(32), "198.51.100.1")
@@ -378,16 +376,16 @@ async def test_a_crowd_of_one_network_leaves_room_for_others(
         for number in range(100, 140):
             nursery.start_soon(remote.admit, Question(number.to_bytes(32), "192.0.2.2"))
         await trio.testing.wait_all_tasks_blocked()
-        assert cluster.shared._under_way == 20
+        assert cluster.shared._waiting == 20
         assert (await remote.admit(newcomer)).admitted
         # Many networks with few each find an end, too.
         for number in range(100):
             question = Question((200 + number).to_bytes(32), f"192.0.{number}.1")
             nursery.start_soon(remote.admit, question)
         await trio.testing.wait_all_tasks_blocked()
-        assert cluster.shared._under_way <= 30
-    assert cluster.shared._under_way == 0
-    assert not cluster.shared._networks
+        assert cluster.shared._waiting <= 30
+    assert cluster.shared._waiting == 0
+    assert not cluster.shared._by_network
 
 
 async def test_who_got_in_unasked_is_asked_about_at_its_worker(autojump_clock: Clock) -> None:

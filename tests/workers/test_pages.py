@@ -15,7 +15,6 @@ from certs.tasks.manager import Certificates
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
-from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
@@ -33,9 +32,10 @@ from derp.workers.snapshot import dump, load
 from derp.workers.workerpages import make_pages, take
 from stun.server import Stats
 from tests.relays import Relay, running, with_mesh_key
+from tests.support.config import make_config
 from tests.workers.snapshots import PROCESS, snapshot
 
-CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0), hostname="derp.example")
+CONFIG = make_config(dev=True, a=Address("127.0.0.1", 0), hostname="derp.example")
 A, B = (bytes([n]) * 32 for n in (1, 2))
 CONSISTENT = "derp.Server ConsistencyCheck okay"
 Clock = trio.testing.MockClock

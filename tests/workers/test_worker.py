@@ -6,15 +6,15 @@ import socket
 import attrs
 import pytest
 
-from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import StartError, UsageError
 from derp.files.ratelimit import NO_LIMIT
 from derp.workers import worker
 from derp.workers.handover import Handover, this_code
 from derp.workers.rpc import send_first
+from tests.support.config import make_config
 
-CONFIG = Config(dev=True, addr=Address("127.0.0.1", 0))
+CONFIG = make_config(dev=True, a=Address("127.0.0.1", 0))
 SETUP = Handover(
     code=this_code(),
     index=1,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.files.gojson import JSONFormError, read_fields
+from derp.wire.gojson import JSONFormError, read_fields, read_pairs
 
 NAMES = ("Alpha", "BetaBytes")
 
@@ -58,6 +58,18 @@ def test_no_object(data: bytes, message: str):
     lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(message.partition(", column")[0])
+
+
+def test_pairs_are_all_that_the_text_has_in_its_order():
+    data = b'{"alpha": 1, "Gamma": 2, "BETABYTES": null, "Alpha": null}'
+    assert read_pairs(data, NAMES) == [("Alpha", 1), ("BetaBytes", None), ("Alpha", None)]
+
+
+def test_the_first_value_may_have_more_behind_it():
+    for data in (b'\n {"Alpha": 1}{"Alpha": 2}', b'{"Alpha": 1} x', b'{"Alpha": 1}'):
+        assert read_pairs(data, NAMES, first=True) == [("Alpha", 1)]
+    with pytest.raises(JSONFormError, match=r"^not JSON"):
+        read_pairs(b'x {"Alpha": 1}', NAMES, first=True)
 
 
 @given(st.binary())

@@ -1,0 +1,101 @@
+"""The question whether a client may use the relay, and what answers it with a verdict. Sans-I/O."""
+
+import enum
+from typing import Final, Protocol
+
+import attrs
+
+from derp.relay.networks import network_of
+
+ANSWER_TIMEOUT: Final = 5.0
+"""Seconds that a source has for its verdict (Go: verifyClient)."""
+
+
+@attrs.frozen
+class Question:
+    """Whether the client with this key, at this address, may use the relay."""
+
+    key: bytes
+    """The client's public node key, 32 bytes."""
+    address: str
+    """The client's IP address as text, without a port."""
+
+    @property
+    def network(self) -> str:
+        """The network that the address most likely shares with others of the same owner."""
+        return network_of(self.address)
+
+
+class Outcome(enum.Enum):
+    """What came of asking a source; the values are labels of metrics."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    """The source closed the connection on this question, or its response is malformed."""
+    UNREACHABLE = "unreachable"
+    """There was no connection to the source, so there would be none for any other question."""
+    LATE = "late"
+    """The source did not respond within ANSWER_TIMEOUT."""
+    NO_ROOM = "no_room"
+    """The relay did not ask: too many questions were waiting, or it had too few descriptors."""
+
+
+UNAVAILABLE: Final = (Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN)
+"""The source failed to answer. A URL may fail open on these (`checker` says why on no others)."""
+
+
+@attrs.frozen
+class Verdict:
+    """What one source, or the relay itself, says of a client."""
+
+    outcome: Outcome
+    source: str
+    """The name of the source that was asked."""
+    reason: str = ""
+    """One line for the log: why not, or why the source can't be asked and what to do about it."""
+    failed_open: bool = False
+    """Whether the client is admitted although the source is UNAVAILABLE."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the client may use the relay."""
+        return self.failed_open or self.outcome is Outcome.ALLOWED
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether the source answered, with yes or no."""
+        return self.outcome in {Outcome.ALLOWED, Outcome.REFUSED}
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether it still holds a moment later; a refusal for want of an answer does not."""
+        return self.authoritative or self.failed_open
+
+
+class Source(Protocol):
+    """Something that knows which clients may use the relay."""
+
+    @property
+    def name(self) -> str:
+        """Its name in logs and metrics."""
+
+    async def ask(self, question: Question) -> Verdict:
+        """Return its verdict, within a time that the source itself bounds.
+
+        A failure outside the relay, such as a broken network or a malformed response, is a verdict
+        too, and is not raised.
+        """
+        ...
+
+
+class Admission(Protocol):
+    """Decides who may use the relay: a Checker in this process, or a proxy of one in another."""
+
+    async def admit(self, question: Question) -> Verdict:
+        """Return the verdict on a client that logs in, from the cache where it has one."""
+        ...
+
+    async def recheck(self, question: Question) -> Verdict:
+        """Return a new verdict on a client that is connected."""
+        ...

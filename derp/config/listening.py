@@ -1,0 +1,103 @@
+"""The part of the configuration that says where the relay serves, and how its TCP behaves.
+
+-stun-addr and the variables are ours, the other flags those of the Go derper.
+"""
+
+import math
+
+import attrs
+
+from derp.config import checks
+from derp.config.checks import Address
+from derp.config.field import option
+from derp.config.goflags import BOOL, DURATION, INT, STRING
+
+
+@attrs.frozen(kw_only=True)
+class Listening:
+    """Where HTTPS and HTTP are served."""
+
+    address: Address = option(
+        "a",
+        STRING,
+        checks.listen_address,
+        default=":443",
+        variable="DERP_ADDR",
+        placeholder="ADDRESS",
+        usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
+        "It is HTTPS if the port is 443, -certmode is manual or -acme-directory is given, "
+        "and HTTP otherwise.",
+    )
+    http_port: int = option(
+        "http-port",
+        INT,
+        checks.port_from(-1),
+        default="80",
+        variable="DERP_HTTP_PORT",
+        placeholder="PORT",
+        want=checks.port_want(-1),
+        usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
+    )
+    """-1 for none. Of no account unless `serve_tls`."""
+
+
+@attrs.frozen(kw_only=True)
+class STUN:
+    """Where STUN is answered, if it is."""
+
+    enabled: bool = option(
+        "stun",
+        BOOL,
+        bool,
+        default="true",
+        variable="DERP_STUN",
+        usage="Answer STUN.",
+    )
+    addr: str = option(
+        "stun-addr",
+        STRING,
+        checks.listen_host,
+        variable="DERP_STUN_ADDR",
+        placeholder="HOST",
+        usage="IP address for STUN if it is not that of -a, without a port; * for all.",
+    )
+    """Without brackets; empty for that of -a. See `stun_host`."""
+    port: int = option(
+        "stun-port",
+        INT,
+        checks.port_from(0),
+        default="3478",
+        variable="DERP_STUN_PORT",
+        placeholder="PORT",
+        want=checks.port_want(0),
+        usage="UDP port for STUN.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class TCP:
+    """When a TCP connection to a client ends; seconds."""
+
+    keepalive_time: float = option(
+        "tcp-keepalive-time",
+        DURATION,
+        checks.duration_up_to(32767.0, "9h6m7s"),
+        default="10m",
+        usage="Quiet time after which TCP asks whether a client is still there; 0 for never.",
+    )
+    """At most what TCP_KEEPIDLE takes."""
+    user_timeout: float = option(
+        "tcp-user-timeout",
+        DURATION,
+        checks.duration_up_to(2147483.647, "596h31m23.647s"),
+        default="15s",
+        usage="How long sent data may go unacknowledged; 0 leaves it to the kernel.",
+    )
+    """At most what TCP_USER_TIMEOUT takes, which counts milliseconds."""
+    write_timeout: float = option(
+        "tcp-write-timeout",
+        DURATION,
+        checks.duration_up_to(math.inf, "292 years"),
+        default="2s",
+        usage="How long a client may take nothing of what waits for it; 0 for ever.",
+    )

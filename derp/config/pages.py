@@ -1,0 +1,80 @@
+"""The part of the configuration that says what the pages are, and who may see /debug/.
+
+The flags of Pages are those of the Go derper, those of Debug are ours, and their other variables
+those of Go's tsweb (AllowDebugAccess).
+"""
+
+from pathlib import Path
+
+import attrs
+
+from certs.hostname import IPAddress
+from derp.config import checks
+from derp.config.field import option
+from derp.config.goflags import FILE, STRING
+from derp.http.bootstrap_dns import Name
+from derp.relay.networks import Network
+
+
+@attrs.frozen(kw_only=True)
+class Pages:
+    """What / and /bootstrap-dns serve."""
+
+    home: str = option(
+        "home",
+        STRING,
+        checks.home_page,
+        placeholder="WHAT",
+        usage="What / serves: blank for an empty page, a URL to redirect to, "
+        "or a short page about DERP if not given.",
+    )
+    bootstrap_dns_names: tuple[Name, ...] = option(
+        "bootstrap-dns-names",
+        STRING,
+        checks.bootstrap_names,
+        placeholder="NAMES",
+        usage="Names, with commas between them, whose addresses /bootstrap-dns lists.",
+    )
+    unpublished_bootstrap_dns_names: tuple[Name, ...] = option(
+        "unpublished-bootstrap-dns-names",
+        STRING,
+        checks.bootstrap_names,
+        placeholder="NAMES",
+        usage="Names, with commas between them, whose addresses /bootstrap-dns tells only to those "
+        "who ask for them; name/txt-name tells them to as many percent of clients "
+        "as the TXT record of txt-name says.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Debug:
+    """Who may see /debug/, beside loopback and the tailnet."""
+
+    addresses: tuple[IPAddress, ...] = option(
+        "debug-allow-ip",
+        STRING,
+        checks.ip_addresses,
+        variable="DERP_DEBUG_ALLOW_IP",
+        other_variable="TS_ALLOW_DEBUG_IP",
+        placeholder="ADDRESSES",
+        usage="IP addresses, with commas between them, that may see /debug/ as loopback and the "
+        "tailnet may.",
+    )
+    networks: tuple[Network, ...] = option(
+        "debug-trusted-cidrs",
+        STRING,
+        checks.network_list,
+        variable="DERP_DEBUG_TRUSTED_CIDRS",
+        other_variable="TS_DEBUG_TRUSTED_CIDRS",
+        placeholder="NETWORKS",
+        usage="The same for networks, such as 10.0.0.0/8.",
+    )
+    key_file: Path | None = option(
+        "debug-key-file",
+        FILE,
+        checks.optional_path,
+        variable="DERP_DEBUG_KEY_FILE",
+        other_variable="TS_DEBUG_KEY_PATH",
+        usage="File with a key, read again when it changes: who asks for /debug/?debugkey=KEY sees "
+        "that page, from wherever, through a proxy, too.",
+    )
