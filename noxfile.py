@@ -168,7 +168,7 @@ def _install_podman(session: nox.Session) -> None:
     packages = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "ip": "iproute2"}
     missing = {tool for tool in packages if not shutil.which(tool)}
     if missing - {"ip"} and "podman" not in missing:
-        asked = ("python", "tests/container/possible.py")
+        asked = ("python", "-m", "tests.container.possible")
         told = session.run(*asked, silent=True, success_codes=range(256))
         session.log(str(told).strip())
         if "podman works" in str(told):
@@ -223,7 +223,7 @@ def micro(session: nox.Session) -> None:
     """Try each micro-benchmark once; measure with `-s micro -- -o FILE`, or see `-- --help`."""
     _install(session, "micro")
     arguments = session.posargs or ("--debug-single-value", "--quiet")
-    session.run("python", "tests/micro/run.py", *arguments)
+    session.run("python", "-m", "bench.micro.run", *arguments)
 
 
 @nox.session(python=PYTHONS[0])
@@ -273,14 +273,14 @@ def image(session: nox.Session) -> None:
     _install(session, "test")
     _install_go(session)
     _install_podman(session)
-    session.run("python", "tests/container/beside.py", *session.posargs)
+    session.run("python", "-m", "tests.container.beside", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def soak(session: nox.Session) -> None:
     """Kill and replace ten of a thousand clients each second for a minute."""
     _install(session, "test")
-    _pytest(session, "-s", "-o", "addopts=", "tests/soak")
+    _pytest(session, "-s", "tests/soak")
 
 
 @nox.session(python=PYTHONS[0])
@@ -289,8 +289,7 @@ def hostile(session: nox.Session) -> None:
     _install(session, "test")
     _install_go(session)
     theirs = f"--theirs={_go_derper(session)}"
-    # What other files are named among the arguments may not decide which settings count.
-    _pytest(session, "-c", "tests/hostile/pytest.ini", "tests/hostile", theirs)
+    _pytest(session, "tests/hostile", theirs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -298,7 +297,7 @@ def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""
     _install(session, "test")
     derper = _go_derper(session)
-    session.run("python", "tests/bench/run.py", "--theirs", derper, *session.posargs)
+    session.run("python", "-m", "bench.run", "--theirs", derper, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

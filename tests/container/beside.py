@@ -1,6 +1,6 @@
 """Measures the relay's image beside one that is built and used as derper-docker's is.
 
-    python tests/container/beside.py [--runs N]       (nox -s image)
+    python -m tests.container.beside [--runs N]       (nox -s image)
 
 Both stand on the same base, and the Go derper is built as derper-docker builds it, with the
 compiler's defaults. What is printed, as a table:
@@ -32,17 +32,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "interop")]
+import trustme
 
-import golang  # noqa: E402 — it lies there
-import images  # noqa: E402
-import podman as containers  # noqa: E402
-import trustme  # noqa: E402
-from contents import certificate  # noqa: E402
-from podman import STUN, Container, Dock, Podman, new_name  # noqa: E402
-from relay import TestCA  # noqa: E402
-from scenarios_stun import USUAL, with_transaction  # noqa: E402
+from tests.container import images
+from tests.container import podman as containers
+from tests.container.contents import certificate
+from tests.container.podman import STUN, Container, Dock, Podman, new_name
+from tests.interop import golang
+from tests.interop.relay import TestCA
+from tests.interop.scenarios_stun import USUAL, with_transaction
 
 NAME = "derp.example.com"
 PATIENCE = 60.0

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from podman import HTTPS, Container, Dock, placed
-from rawderp import (
+
+from tests.container.podman import HTTPS, Container, Dock, placed
+from tests.interop.rawderp import (
     SERVER_INFO,
     SERVER_KEY,
     UPGRADE,
@@ -22,7 +23,7 @@ from rawderp import (
     client_info,
     upgrade_request,
 )
-from relay import die_with_parent, environment
+from tests.interop.relay import die_with_parent, environment
 
 PATIENCE = 30
 

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import golang
-import images
-import podman as containers
 import pytest
-import trustme
-from netns import Namespace, skip_unless_possible
-from podman import Dock, NoPodmanError, Podman, new_name
-from relay import TestCA
-from untested import tell
+
+from tests.container import images
+from tests.container import podman as containers
+from tests.container.podman import Dock, NoPodmanError, Podman, new_name
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.untested import tell
+from tests.support.programs import binaries, test_ca
+
+__all__ = ("binaries", "test_ca")
 
 FOUND = pytest.StashKey[str]()
 """The base image."""
@@ -59,14 +60,6 @@ def podman(found: tuple[Podman, str]) -> Podman:
 @pytest.fixture(scope="session")
 def base(found: tuple[Podman, str]) -> str:
     return found[1]
-
-
-@pytest.fixture(scope="session")
-def binaries() -> dict[str, Path]:
-    try:
-        return golang.build()
-    except golang.NoGoError as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -127,11 +120,3 @@ def own_dock(
     """As `dock`, in that network, with the very ports of the image."""
     with containers.dock(podman, image, binaries, space) as made:
         yield made
-
-
-@pytest.fixture(scope="session")
-def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(pem)
-    return TestCA(ca, pem)

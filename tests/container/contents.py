@@ -3,9 +3,9 @@
 import json
 from datetime import datetime
 
-from podman import File
-from rawderp import Key
-from relay import TestCA
+from tests.container.podman import File
+from tests.interop.rawderp import Key
+from tests.interop.relay import TestCA
 
 SELF_SIGNED = {"DERP_DOMAIN": "127.0.0.1", "DERP_CERT_MODE": "manual"}
 """A relay that needs nobody, and no files."""

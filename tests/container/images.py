@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from podman import (
+from tests.container.podman import (
     BASE,
     PREFIX,
     TIMEOUT,
@@ -27,7 +27,7 @@ from podman import (
     removal,
     working,
 )
-from relay import REPO, die_with_parent
+from tests.interop.relay import REPO, die_with_parent
 
 CONTAINERFILE = REPO / "Containerfile"
 MADE = "localhost/derper-test-base:bookworm"

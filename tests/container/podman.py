@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from issuing import Shaken, shake
-from netns import Namespace
-from pebble import until
-from relay import environment, free_port
+
+from tests.interop.issuing import Shaken, shake
+from tests.interop.netns import Namespace
+from tests.interop.pebble import until
+from tests.interop.relay import environment, free_port
 
 PREFIX = "derper-test-"
 BASE = "base"

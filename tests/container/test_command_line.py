@@ -5,9 +5,9 @@ In a network of its own, because the ports are those that it names.
 
 from pathlib import Path
 
-from issuing import INTERNAL_ERROR
-from podman import Dock, node_of
-from relay import TestCA
+from tests.container.podman import Dock, node_of
+from tests.interop.issuing import INTERNAL_ERROR
+from tests.interop.relay import TestCA
 
 NAME = "derp.example.com"
 

@@ -5,9 +5,10 @@ import re
 import time
 
 import pytest
-from contents import SELF_SIGNED
-from images import COMMAND
-from podman import Dock, node_of
+
+from tests.container.contents import SELF_SIGNED
+from tests.container.images import COMMAND
+from tests.container.podman import Dock, node_of
 
 FLAGS = [
     *("--hostname=127.0.0.1", "--certmode=manual", "--certdir=/app/certs", "--a=:443"),

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from contents import SELF_SIGNED, certificate
-from podman import Dock
-from relay import TestCA
+from tests.container.contents import SELF_SIGNED, certificate
+from tests.container.podman import Dock
+from tests.interop.relay import TestCA
 
 NAME = "derp.example.com"
 

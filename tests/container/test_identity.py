@@ -5,11 +5,12 @@ and nobody has to change a DERP map.
 """
 
 import pytest
-from clients import staying
-from contents import SELF_SIGNED, certificate, key_file
-from podman import Container, Dock, File, node_of
-from rawderp import Key
-from relay import TestCA
+
+from tests.container.clients import staying
+from tests.container.contents import SELF_SIGNED, certificate, key_file
+from tests.container.podman import Container, Dock, File, node_of
+from tests.interop.rawderp import Key
+from tests.interop.relay import TestCA
 
 KEY = Key.named("a relay that was here before")
 NAME = "derp.example.com"

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import images
 import pytest
-from podman import Dock, Podman, new_name
+
+from tests.container import images
+from tests.container.podman import Dock, Podman, new_name
 
 NANOSECONDS = 1_000_000_000
 MOUNTED = {"/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}

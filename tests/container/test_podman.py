@@ -6,11 +6,12 @@ A script stands in for podman; whatever isn't said here succeeds in silence.
 import os
 from pathlib import Path
 
-import images
-import podman as containers
 import pytest
-from pebble import until
-from podman import NoPodmanError, Podman, PodmanError
+
+from tests.container import images
+from tests.container import podman as containers
+from tests.container.podman import NoPodmanError, Podman, PodmanError
+from tests.interop.pebble import until
 
 SCRIPT = """#!/bin/sh
 while [ "$1" = --runtime ]; do shift 2; done

@@ -3,9 +3,10 @@
 import re
 
 import pytest
-from contents import HIGH_PORTS, SELF_SIGNED, certificate
-from podman import HTTPS, STUN, Container, Dock, File, node_of
-from relay import TestCA, free_port
+
+from tests.container.contents import HIGH_PORTS, SELF_SIGNED, certificate
+from tests.container.podman import HTTPS, STUN, Container, Dock, File, node_of
+from tests.interop.relay import TestCA, free_port
 
 USER = 65532
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")

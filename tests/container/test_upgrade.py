@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import staying
-from netns import Namespace
-from pebble import Pebble, pebble
-from podman import Dock
+
+from tests.container.clients import staying
+from tests.container.podman import Dock
+from tests.interop.netns import Namespace
+from tests.interop.pebble import Pebble, pebble
 
 NAME = "derp.example.com"
 USER = 65532

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import attrs
 import pytest
-from clients import admitted
-from contents import SELF_SIGNED, certificate, key_file
-from issuing import UNRECOGNIZED_NAME
-from oracle import KNOWN, oracle, whois_of
-from pebble import until
-from podman import HTTP, HTTPS, STUN, Container, Dock, File
-from rawderp import Key
-from relay import REPO, TestCA, free_port
+
+from tests.container.clients import admitted
+from tests.container.contents import SELF_SIGNED, certificate, key_file
+from tests.container.podman import HTTP, HTTPS, STUN, Container, Dock, File
+from tests.interop.issuing import UNRECOGNIZED_NAME
+from tests.interop.oracle import KNOWN, oracle, whois_of
+from tests.interop.pebble import until
+from tests.interop.rawderp import Key
+from tests.interop.relay import REPO, TestCA, free_port
 
 NAME = "derp.example.com"
 USER = 65532

@@ -5,38 +5,28 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
-import golang
 import pytest
-import trustme
-from proxies import KINDS, Kind, Proxy
-from proxies import running as proxy_running
-from relay import Relay, TestCA, free_port, running
-from untested import tell
+
+from tests.field.proxies import KINDS, Kind, Proxy
+from tests.field.proxies import running as proxy_running
+from tests.interop.relay import Relay, TestCA, free_port, running
+from tests.interop.untested import tell
+from tests.support.programs import binaries, test_ca
+
+__all__ = ("binaries", "test_ca")
 
 DEBUG_KEY = "correct-horse-battery-staple"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out what waits for minutes, unless it is asked for."""
+    config.option.markexpr = config.option.markexpr or "not patient"
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tell(terminalreporter, "A PART OF THE FIELD'S TESTS")
-
-
-@pytest.fixture(scope="session")
-def binaries() -> dict[str, Path]:
-    try:
-        return golang.build()
-    except golang.NoGoError as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture(scope="session")
-def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(pem)
-    return TestCA(ca, pem)
 
 
 @pytest.fixture(scope="session")

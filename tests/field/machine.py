@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
-from netns import Namespace
-from relay import REPO, die_with_parent
+
+from tests.interop.netns import Namespace
+from tests.interop.relay import REPO, die_with_parent
 
 BOOT = Path(__file__).resolve().parent / "boot.sh"
 SYSTEMD = Path("/lib/systemd/systemd")

@@ -16,7 +16,15 @@ from string import Template
 
 import attrs
 import pytest
-from relay import START_TIMEOUT, STOP_TIMEOUT, Relay, TestCA, die_with_parent, free_port
+
+from tests.interop.relay import (
+    START_TIMEOUT,
+    STOP_TIMEOUT,
+    Relay,
+    TestCA,
+    die_with_parent,
+    free_port,
+)
 
 CONF = Path(__file__).resolve().parent / "conf"
 HAPROXY_OF_DEBIAN = Path("/etc/haproxy/haproxy.cfg")

@@ -9,8 +9,12 @@ import ssl
 from pathlib import Path
 
 import pytest
-from proxies import KINDS, Kind, Proxy, running, usual_idle
-from rawderp import (
+
+from derp.session.state import KEEP_ALIVE as KEEP_ALIVE_EVERY
+from derp.session.state import KEEP_ALIVE_JITTER
+from derp.session.timers import TICK
+from tests.field.proxies import KINDS, Kind, Proxy, running, usual_idle
+from tests.interop.rawderp import (
     KEEP_ALIVE,
     SERVER_INFO,
     SERVER_KEY,
@@ -20,10 +24,9 @@ from rawderp import (
     client_info,
     upgrade_request,
 )
-from relay import Relay, TestCA
-
 from derp.session.timers import KEEP_ALIVE as KEEP_ALIVE_EVERY
 from derp.session.timers import KEEP_ALIVE_JITTER, TICK
+from tests.interop.relay import Relay, TestCA
 
 SLOT = 1.0
 """Seconds: the timers' wheel rounds up to whole ones."""

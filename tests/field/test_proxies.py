@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import DEBUG_KEY
-from proxies import KINDS, Kind, Proxy, running
-from relay import Relay, TestCA, environment
+
+from tests.field.conftest import DEBUG_KEY
+from tests.field.proxies import KINDS, Kind, Proxy, running
+from tests.interop.relay import Relay, TestCA, environment
 
 CHECKS = (
     "login/tls12",

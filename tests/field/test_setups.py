@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from netns import Namespace, skip_unless_possible
-from relay import START_TIMEOUT, STOP_TIMEOUT, TestCA, die_with_parent
-from setups import SETUPS, Setup
+
+from tests.field.setups import SETUPS, Setup
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.relay import START_TIMEOUT, STOP_TIMEOUT, TestCA, die_with_parent
 
 PREFIXES = ("/app/", "/derper", "/cert", "/etc/derp/", "/etc/derp ", "/usr/local/bin/", "/root/")
 CERTDIR = re.compile(r"certdir[= ](\S+)")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import Machine, NoMachineError, booted
-from relay import TestCA, environment
 
 from stun.message import build_binding_request, parse_binding_response
+from tests.field.machine import Machine, NoMachineError, booted
+from tests.interop.relay import TestCA, environment
 
 PATIENCE = 60
 HARDENED = 1.6

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from proxies import wait_until_it_accepts
-from relay import STOP_TIMEOUT, TestCA, die_with_parent, free_port
-from test_proxies import derpcheck
+
+from tests.field.proxies import wait_until_it_accepts
+from tests.field.test_proxies import derpcheck
+from tests.interop.relay import STOP_TIMEOUT, TestCA, die_with_parent, free_port
 
 ACTIVATE = "systemd-socket-activate"
 

@@ -33,7 +33,7 @@ class Who(enum.Enum):
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack. Its name is that in tests/bench/load/attacks.go."""
+    """One attack. Its name is that in bench/load/attacks.go."""
 
     who: Who
     name: str

@@ -6,14 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import golang
 import pytest
-import table
-from attacks import ATTACKS
-from measure import CLIENT_CORE, SERVER_CORE
-from run import build_client
-from servers import BenchError, raise_descriptor_limit
-from session import Session, program
+
+from bench.run import build_client
+from bench.servers import BenchError, raise_descriptor_limit
+from tests.hostile import table
+from tests.hostile.attacks import ATTACKS
+from tests.hostile.measure import CLIENT_CORE, SERVER_CORE
+from tests.hostile.session import Session, program
+from tests.interop import golang
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

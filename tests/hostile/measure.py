@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from attacks import Attack
-from servers import BenchError, Program, pinned, running
-from usage import cpu_seconds, pss
+from bench.servers import BenchError, Program, pinned, running
+from bench.usage import cpu_seconds, pss
+from tests.hostile.attacks import Attack
 
 REFUSING = Path(__file__).with_name("refusing.py")
 SERVER_CORE, CLIENT_CORE = 0, 1

@@ -1,7 +1,7 @@
 """Measurements to judge and to show."""
 
-from attacks import LATE, MIB
-from measure import Measured, Seen
+from tests.hostile.attacks import LATE, MIB
+from tests.hostile.measure import Measured, Seen
 
 NOBODY = Seen(sent=0, lost=0, p50=0.0, p99=0.0, max=0.0)
 

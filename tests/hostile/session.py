@@ -6,11 +6,11 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import table
-from attacks import Attack
-from measure import Measured
-from run import ROOT, said, surroundings
-from servers import Program
+from bench.run import ROOT, said, surroundings
+from bench.servers import Program
+from tests.hostile import table
+from tests.hostile.attacks import Attack
+from tests.hostile.measure import Measured
 
 SHORT_SECONDS, LONG_SECONDS = 1.0, 10.0
 SPARE_DESCRIPTORS = 200

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attacks import LATE, MIB, Attack, Who
-from measure import Measured
-from report import around_marks, render
-from verdict import Verdict
+from bench.report import around_marks, render
+from tests.hostile.attacks import LATE, MIB, Attack, Who
+from tests.hostile.measure import Measured
+from tests.hostile.verdict import Verdict
 
 BEGIN, END = "<!-- hostile -->", "<!-- /hostile -->"
 NAMES = {"theirs": "Go derper", "ours": "this relay"}

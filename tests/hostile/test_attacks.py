@@ -4,12 +4,13 @@ verdict.py says what is wrong, and how it is told from the noise of a machine.
 """
 
 import pytest
-import table
-from attacks import Attack
-from measure import Measured, measure
-from servers import BenchError
-from session import Session
-from verdict import Verdict, everything, judge
+
+from bench.servers import BenchError
+from tests.hostile import table
+from tests.hostile.attacks import Attack
+from tests.hostile.measure import Measured, measure
+from tests.hostile.session import Session
+from tests.hostile.verdict import Verdict, everything, judge
 
 
 def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import table
-from attacks import (
+
+from tests.hostile import table
+from tests.hostile.attacks import (
     ATTACKS,
     CONNECTION_BYTES,
     LATE,
@@ -19,9 +20,9 @@ from attacks import (
     Attack,
     Who,
 )
-from samples import GOOD, pair
+from tests.hostile.samples import GOOD, pair
 
-BENCH = Path(__file__).parents[1] / "bench"
+ROOT = Path(__file__).parents[2]
 HELD = Attack(Who.STRANGER, "idle", "{count} idle connections", 1000, many=10_000)
 AT_ONCE = Attack(Who.CLIENT, "leaves", "leaves", 1, rate=0)
 REFUSED = Attack(Who.STRANGER, "strangers", "{count} strangers", 300, refused=True)
@@ -33,12 +34,12 @@ def cells(text: str, line: int) -> list[str]:
 
 
 def test_the_load_client_has_the_attacks_of_the_list_and_no_others() -> None:
-    source = (BENCH / "load/attacks.go").read_text()
+    source = (ROOT / "bench/load/attacks.go").read_text()
     assert set(re.findall(r'^\t"([a-z-]+)":', source, re.MULTILINE)) == {a.name for a in ATTACKS}
 
 
 def test_the_docs_state_the_bounds() -> None:
-    page = (BENCH.parents[1] / "docs/security.md").read_text()
+    page = (ROOT / "docs/security.md").read_text()
     for bound in (PENDING // MIB, QUEUES // MIB, LITTLE // MIB):
         assert f"{bound} MiB" in page
     for bound in (CONNECTION_BYTES >> 10, LOGGED >> 10):

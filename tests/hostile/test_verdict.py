@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from attacks import CONNECTION_BYTES, LATE, LINK, LOGGED, MIB, PENDING, Attack, Who
-from measure import Measured, Seen
-from samples import GOOD, pair
-from verdict import WINDOWS, Verdict, judge
+
+from tests.hostile.attacks import CONNECTION_BYTES, LATE, LINK, LOGGED, MIB, PENDING, Attack, Who
+from tests.hostile.measure import Measured, Seen
+from tests.hostile.samples import GOOD, pair
+from tests.hostile.verdict import WINDOWS, Verdict, judge
 
 ATTACK = Attack(Who.STRANGER, "requests", "requests", 0, growth=10 * MIB, cpu=0.5)
 measured = partial(replace, GOOD)

@@ -10,8 +10,8 @@ time. The admission of strangers and the death of a relay need no proof but one.
 import enum
 from collections.abc import Sequence
 
-from attacks import LATE, LOGGED, MIB, Attack
-from measure import Measured, Seen
+from tests.hostile.attacks import LATE, LOGGED, MIB, Attack
+from tests.hostile.measure import Measured, Seen
 
 WINDOWS = 3
 

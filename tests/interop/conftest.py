@@ -11,14 +11,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import golang
 import pytest
-import trustme
-from mesh import Clients
-from pebble import Pebble, pebble
-from rawderp import SERVER
-from relay import Relay, TestCA, command_under_test, die_with_parent, running, write_key_file
-from stage import Place
+
+from tests.interop.mesh import Clients
+from tests.interop.pebble import Pebble, pebble
+from tests.interop.rawderp import SERVER
+from tests.interop.relay import (
+    REPO,
+    Relay,
+    TestCA,
+    command_under_test,
+    die_with_parent,
+    running,
+    write_key_file,
+)
+from tests.interop.stage import Place
+from tests.support.programs import binaries, test_ca
+
+__all__ = ("binaries", "test_ca")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,10 +46,6 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that wait for a minute come last: their wait began with the first test."""
     items.sort(key=lambda item: item.get_closest_marker("patient") is not None)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "patient: waits for something that began with the session")
 
 
 DIFFERENCES = pytest.StashKey[list[str]]()
@@ -61,14 +67,6 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="session")
-def binaries() -> dict[str, Path]:
-    try:
-        return golang.build()
-    except golang.NoGoError as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture(scope="session")
 def under_test(request: pytest.FixtureRequest, binaries: dict[str, Path]) -> list[str]:
     """The command of the relay under test."""
     return command_under_test(request.config.getoption("--derper"), binaries["derper"])
@@ -78,14 +76,6 @@ def under_test(request: pytest.FixtureRequest, binaries: dict[str, Path]) -> lis
 def is_go(request: pytest.FixtureRequest) -> bool:
     """Whether the suite checks itself against the Go derper."""
     return bool(request.config.getoption("--derper") == "go")
-
-
-@pytest.fixture(scope="session")
-def test_ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
-    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    ca.cert_pem.write_to_path(pem)
-    return TestCA(ca, pem)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +175,8 @@ def idle_clients(
             for which, command in (("reference", [str(go_derper)]), ("tested", under_test)):
                 folder = tmp_path_factory.mktemp(f"idle-{which}")
                 watching[which] = subprocess.Popen(
-                    [sys.executable, golang.HERE / "watch_keepalive.py", folder, *command],
+                    [sys.executable, "-m", "tests.interop.watch_keepalive", folder, *command],
+                    cwd=REPO,
                     stdout=subprocess.PIPE,
                     text=True,
                     preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet

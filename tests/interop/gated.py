@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from logins import hello, verdict_of
-from netns import Namespace
-from rawderp import SERVER, Key, Wire
-from relay import Relay, TestCA, running, write_key_file
-from tailnet import RELAY_4, Serve, Served, Tailnet
+from tests.interop.logins import hello, verdict_of
+from tests.interop.netns import Namespace
+from tests.interop.rawderp import SERVER, Key, Wire
+from tests.interop.relay import Relay, TestCA, running, write_key_file
+from tests.interop.tailnet import RELAY_4, Serve, Served, Tailnet
 
 HOSTNAME = "derp.test"
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from netns import TIMEOUT, Namespace
-from rawderp import Key
-from relay import environment
-from tailnet import CONTROL_PORT, REGION, RELAY_4, background, eventually
+
+from tests.interop.netns import TIMEOUT, Namespace
+from tests.interop.rawderp import Key
+from tests.interop.relay import environment
+from tests.interop.tailnet import CONTROL_PORT, REGION, RELAY_4, background, eventually
 
 URL = f"http://{RELAY_4}:{CONTROL_PORT}"
 

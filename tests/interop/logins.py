@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from rawderp import (
+from tests.interop.rawderp import (
     KEEP_ALIVE,
     MAGIC,
     PEER_GONE,
@@ -24,7 +24,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay
+from tests.interop.relay import Relay
 
 ADMITTED, REFUSED, UNDECIDED = "admitted", "refused", "undecided"
 

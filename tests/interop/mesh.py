@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from rawderp import (
+from tests.interop.rawderp import (
     KEEP_ALIVE,
     MAGIC,
     PATIENCE,
@@ -32,7 +32,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, TestCA, die_with_parent, environment, running
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
 
 MESH_KEY = bytes(range(1, 33))
 WRONG_KEY = bytes(range(33, 65))

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-from relay import die_with_parent
+
+from tests.interop.relay import die_with_parent
 
 TIMEOUT = 30
 

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
-from golang import HERE
-from oracle_process import Steps
-from rawderp import Key
-from relay import environment
-from tailnet import background, ready
+
+from tests.interop.golang import HERE
+from tests.interop.oracle_process import Steps
+from tests.interop.rawderp import Key
+from tests.interop.relay import environment
+from tests.interop.tailnet import background, ready
 
 TIMEOUT = 30
 

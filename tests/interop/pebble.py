@@ -21,9 +21,10 @@ from typing import TypeVar
 
 import attrs
 import trustme
-from netns import Namespace
-from relay import die_with_parent, environment, free_port
-from tailnet import background
+
+from tests.interop.netns import Namespace
+from tests.interop.relay import die_with_parent, environment, free_port
+from tests.interop.tailnet import background
 
 TIMEOUT = 30
 DAY = 24 * 60 * 60

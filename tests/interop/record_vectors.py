@@ -13,10 +13,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-import golang
 import trustme
-from relay import Relay, TestCA, certificate_chain, environment, running, write_key_file
-from vectors import KEYS, Meaning, decode, save, split
+
+from tests.interop import golang
+from tests.interop.relay import (
+    Relay,
+    TestCA,
+    certificate_chain,
+    environment,
+    running,
+    write_key_file,
+)
+from tests.interop.vectors import KEYS, Meaning, decode, save, split
 
 MESH_KEY = bytes(range(32))
 

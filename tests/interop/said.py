@@ -4,8 +4,8 @@ import gzip
 import json
 from collections.abc import Mapping
 
-from oracle import ALLOW, KNOWN, PERSON, REFUSE, UNKNOWN, reply
-from oracle_process import Steps
+from tests.interop.oracle import ALLOW, KNOWN, PERSON, REFUSE, UNKNOWN, reply
+from tests.interop.oracle_process import Steps
 
 CLOSE: tuple[str] = ("close",)
 FOREVER = 60

@@ -1,7 +1,7 @@
 """Exchanges about single frames after login: sizes, unknown kinds, and what is not permitted."""
 
-import rawderp
-from rawderp import (
+from tests.interop import rawderp
+from tests.interop.rawderp import (
     CLOSE_PEER,
     FORWARD_PACKET,
     NOTE_PREFERRED,
@@ -13,7 +13,7 @@ from rawderp import (
     client_info,
     frame,
 )
-from stage import Stage, scenario
+from tests.interop.stage import Stage, scenario
 
 
 @scenario("ping: of any size")

@@ -2,8 +2,16 @@
 
 import re
 
-from rawderp import PATIENCE, PING, SERVER, UPGRADE, client_info, frame, upgrade_request
-from stage import Difference, Peer, Stage, scenario
+from tests.interop.rawderp import (
+    PATIENCE,
+    PING,
+    SERVER,
+    UPGRADE,
+    client_info,
+    frame,
+    upgrade_request,
+)
+from tests.interop.stage import Difference, Peer, Stage, scenario
 
 FAST = (*UPGRADE, "Derp-Fast-Start: 1")
 

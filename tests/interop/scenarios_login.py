@@ -2,9 +2,10 @@
 
 import socket
 
-import rawderp
 from nacl.bindings import crypto_box
-from rawderp import (
+
+from tests.interop import rawderp
+from tests.interop.rawderp import (
     CLIENT_INFO,
     PING,
     SEND_PACKET,
@@ -17,7 +18,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from stage import Difference, Peer, Stage, scenario
+from tests.interop.stage import Difference, Peer, Stage, scenario
 
 FAST = (*UPGRADE, "Derp-Fast-Start: 1")
 

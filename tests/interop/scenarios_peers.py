@@ -3,8 +3,8 @@
 import selectors
 import time
 
-from rawderp import PING, SEND_PACKET, SERVER, Key, frame
-from stage import Peer, Stage, scenario, until_received, wait_until_gone
+from tests.interop.rawderp import PING, SEND_PACKET, SERVER, Key, frame
+from tests.interop.stage import Peer, Stage, scenario, until_received, wait_until_gone
 
 DISCO = "TS💬".encode()
 DISCO_LENGTH = len(DISCO) + 32 + 24

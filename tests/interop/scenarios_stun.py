@@ -4,8 +4,8 @@ import socket
 import struct
 import zlib
 
-from rawderp import PATIENCE
-from stage import Difference, Stage, scenario
+from tests.interop.rawderp import PATIENCE
+from tests.interop.stage import Difference, Stage, scenario
 
 COOKIE = bytes.fromhex("2112a442")
 SOFTWARE, FINGERPRINT, USERNAME, UNKNOWN = 0x8022, 0x8028, 0x0006, 0x7FFF

@@ -4,8 +4,8 @@ import contextlib
 import socket
 import ssl
 
-from rawderp import PATIENCE, Wire, upgrade_request
-from stage import Difference, Peer, Stage, scenario
+from tests.interop.rawderp import PATIENCE, Wire, upgrade_request
+from tests.interop.stage import Difference, Peer, Stage, scenario
 
 
 def handshake(stage: Stage, title: str, context: ssl.SSLContext, name: str | None) -> None:

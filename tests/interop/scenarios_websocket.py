@@ -5,9 +5,9 @@ import contextlib
 import hashlib
 import struct
 
-import rawderp
-from rawderp import PING, SEND_PACKET, SERVER, EndedError, Wire, client_info, frame
-from stage import Difference, Peer, Stage, scenario
+from tests.interop import rawderp
+from tests.interop.rawderp import PING, SEND_PACKET, SERVER, EndedError, Wire, client_info, frame
+from tests.interop.stage import Difference, Peer, Stage, scenario
 
 CONTINUATION, TEXT, BINARY, CLOSE, WS_PING, WS_PONG = 0, 1, 2, 8, 9, 10
 FIN = 0x80

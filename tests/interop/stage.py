@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 
 import attrs
-import rawderp
 from nacl.exceptions import CryptoError
-from rawderp import (
+
+from tests.interop import rawderp
+from tests.interop.rawderp import (
     KEEP_ALIVE,
     MAGIC,
     PATIENCE,

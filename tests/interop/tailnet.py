@@ -21,9 +21,10 @@ from pathlib import Path
 
 import attrs
 from nacl.bindings import crypto_scalarmult_base
-from netns import TIMEOUT, Namespace, link
-from rawderp import Key
-from relay import Relay, TestCA, die_with_parent, environment
+
+from tests.interop.netns import TIMEOUT, Namespace, link
+from tests.interop.rawderp import Key
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment
 
 RELAY_4, RELAY_6 = "10.99.0.1", "fd99::1"
 CONTROL_PORT = 8080

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from issuing import INTERNAL_ERROR, acme_relay, hang_up, issued, shake_with
-from pebble import Pebble, pebble
-from relay import Relay, running
+
+from tests.interop.issuing import INTERNAL_ERROR, acme_relay, hang_up, issued, shake_with
+from tests.interop.pebble import Pebble, pebble
+from tests.interop.relay import Relay, running
 
 KID, KEY = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 WRONG_KEY = KEY[::-1]

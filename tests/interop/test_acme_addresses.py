@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from issuing import (
+
+from tests.interop.issuing import (
     INTERNAL_ERROR,
     RECORD_ALERT,
     RECORD_HANDSHAKE,
@@ -18,8 +19,8 @@ from issuing import (
     shake,
     shake_with,
 )
-from pebble import Pebble, until
-from relay import Relay, running
+from tests.interop.pebble import Pebble, until
+from tests.interop.relay import Relay, running
 
 HERE, ALSO_HERE, ELSEWHERE = "127.0.0.21", "127.0.0.22", "127.0.0.29"
 

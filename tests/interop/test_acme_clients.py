@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from issuing import acme_relay, issued
-from netns import Namespace, skip_unless_possible
-from pebble import Pebble, pebble
-from relay import Relay, environment, running
-from tailnet import REGION, RELAY_4, RELAY_6, Served, eventually, tailnet_through
+
+from tests.interop.issuing import acme_relay, issued
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.pebble import Pebble, pebble
+from tests.interop.relay import Relay, environment, running
+from tests.interop.tailnet import REGION, RELAY_4, RELAY_6, Served, eventually, tailnet_through
 
 
 def talk(derpcheck: Path, node: Mapping[str, object], root: Path) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from golang import HERE
-from issuing import INTERNAL_ERROR, acme_relay, hang_up, issued, shake_with
-from pebble import Pebble, until
-from relay import running
+
+from tests.interop.golang import HERE
+from tests.interop.issuing import INTERNAL_ERROR, acme_relay, hang_up, issued, shake_with
+from tests.interop.pebble import Pebble, until
+from tests.interop.relay import running
 
 HOUR = 60 * 60
 

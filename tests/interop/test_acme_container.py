@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from issuing import INTERNAL_ERROR, shake
-from netns import Namespace, skip_unless_possible
-from pebble import Pebble, pebble, until
-from relay import Relay, environment, running
+
+from tests.interop.issuing import INTERNAL_ERROR, shake
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.pebble import Pebble, pebble, until
+from tests.interop.relay import Relay, environment, running
 
 HOSTNAME = "derp.example.org"
 

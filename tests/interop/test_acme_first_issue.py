@@ -8,7 +8,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from issuing import (
+
+from tests.interop.issuing import (
     INTERNAL_ERROR,
     UNRECOGNIZED_NAME,
     acme_relay,
@@ -16,9 +17,9 @@ from issuing import (
     shake,
     shake_with,
 )
-from pebble import Pebble
-from rawderp import SERVER
-from relay import Relay, free_port, running
+from tests.interop.pebble import Pebble
+from tests.interop.rawderp import SERVER
+from tests.interop.relay import Relay, free_port, running
 
 
 def test_from_nothing_to_a_certificate_that_stays(

@@ -4,10 +4,10 @@ import subprocess
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from issuing import acme_relay, issued, renewed, shake, shake_with
-from netns import Namespace, skip_unless_possible
-from pebble import Pebble
-from relay import Relay, environment, running
+from tests.interop.issuing import acme_relay, issued, renewed, shake, shake_with
+from tests.interop.netns import Namespace, skip_unless_possible
+from tests.interop.pebble import Pebble
+from tests.interop.relay import Relay, environment, running
 
 NAME = "switch.test"
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from issuing import acme_relay, forget_account, hang_up, issued, renewed, shake_with
-from pebble import Pebble, until
-from rawderp import (
+
+from tests.interop.issuing import acme_relay, forget_account, hang_up, issued, renewed, shake_with
+from tests.interop.pebble import Pebble, until
+from tests.interop.rawderp import (
     KEEP_ALIVE,
     PATIENCE,
     RECV_PACKET,
@@ -27,7 +28,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, running
+from tests.interop.relay import Relay, running
 
 RATE = 1000
 """Packets a second."""

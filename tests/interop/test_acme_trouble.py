@@ -5,7 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from issuing import (
+
+from tests.interop.issuing import (
     INTERNAL_ERROR,
     acme_relay,
     hang_up,
@@ -13,9 +14,9 @@ from issuing import (
     renewed,
     shake_with,
 )
-from pebble import Pebble, pebble
-from rawderp import Wire, upgrade_request
-from relay import Relay, running
+from tests.interop.pebble import Pebble, pebble
+from tests.interop.rawderp import Wire, upgrade_request
+from tests.interop.relay import Relay, running
 
 WHIMS = {
     "WFE_NONCEREJECT": "50",  # percent

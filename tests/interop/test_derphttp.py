@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from golang import HERE
-from relay import Relay, TestCA, certificate_chain, environment
+
+from tests.interop.golang import HERE
+from tests.interop.relay import Relay, TestCA, certificate_chain, environment
 
 SOURCES = sorted((HERE / "cmd/derpcheck").glob("checks_*.go"))
 CHECKS = [

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from relay import Relay, TestCA, environment
+from tests.interop.relay import Relay, TestCA, environment
 
 REGION, NODE = "test", "900a"
 

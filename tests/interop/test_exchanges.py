@@ -5,11 +5,12 @@ import importlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from golang import HERE
-from stage import SCENARIOS, Place, Scenario, Stage
+
+from tests.interop.golang import HERE
+from tests.interop.stage import SCENARIOS, Place, Scenario, Stage
 
 for _module in sorted(HERE.glob("scenarios_*.py")):
-    importlib.import_module(_module.stem)
+    importlib.import_module(f"tests.interop.{_module.stem}")
 
 
 def perform(scene: Scenario, place: Place) -> list[str]:

@@ -5,8 +5,9 @@ import subprocess
 from collections.abc import Mapping
 
 import pytest
-from rawderp import KEEP_ALIVE
-from watch_keepalive import CLIENTS
+
+from tests.interop.rawderp import KEEP_ALIVE
+from tests.interop.watch_keepalive import CLIENTS
 
 
 @pytest.mark.patient

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rawderp
-from mesh import (
+
+from tests.interop import rawderp
+from tests.interop.mesh import (
     MESH_KEY,
     Client,
     Clients,
@@ -21,7 +22,7 @@ from mesh import (
     wait_until_meshed,
     weather_a_storm,
 )
-from rawderp import (
+from tests.interop.rawderp import (
     CLOSE_PEER,
     FORWARD_PACKET,
     PEER_GONE,
@@ -29,7 +30,7 @@ from rawderp import (
     EndedError,
     Key,
 )
-from relay import Relay, TestCA
+from tests.interop.relay import Relay, TestCA
 
 DISCO = bytes.fromhex("5453f09f92ac")
 GONE, NOT_HERE = b"\x00", b"\x01"

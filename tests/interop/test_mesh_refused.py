@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mesh import (
+
+from tests.interop.mesh import (
     MESH_KEY,
     WRONG_KEY,
     Clients,
@@ -14,8 +15,8 @@ from mesh import (
     varz,
     wait_until_meshed,
 )
-from rawderp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS, EndedError, Key
-from relay import TestCA
+from tests.interop.rawderp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS, EndedError, Key
+from tests.interop.relay import TestCA
 
 DISCO = bytes.fromhex("5453f09f92ac") + bytes(100)
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh import MESH_KEY, Client, Clients, all_running, mesh, until, varz
-from rawderp import (
+
+from tests.interop.mesh import MESH_KEY, Client, Clients, all_running, mesh, until, varz
+from tests.interop.rawderp import (
     CLIENT_INFO,
     FORWARD_PACKET,
     MAGIC,
@@ -28,7 +29,7 @@ from rawderp import (
     Wire,
     frame,
 )
-from relay import Relay, TestCA
+from tests.interop.relay import Relay, TestCA
 
 SMALL = 4096
 """Bytes that the kernel of who is stalled takes, about."""

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mesh import (
+
+from tests.interop.mesh import (
     MESH_KEY,
     Client,
     Clients,
@@ -23,8 +24,8 @@ from mesh import (
     varz,
     wait_until_meshed,
 )
-from rawderp import PEER_GONE, Key
-from relay import Relay, TestCA, environment
+from tests.interop.rawderp import PEER_GONE, Key
+from tests.interop.relay import Relay, TestCA, environment
 
 SIZES = (0, 1, 100, 1400, 20_000, 65_536)
 

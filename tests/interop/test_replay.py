@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rawderp import Wire
-from relay import Relay, running, write_key_file
-from vectors import KEYS, Meaning, decode, load
+
+from tests.interop.rawderp import Wire
+from tests.interop.relay import Relay, running, write_key_file
+from tests.interop.vectors import KEYS, Meaning, decode, load
 
 
 def recorded(name: str) -> tuple[bytes, list[Meaning]]:

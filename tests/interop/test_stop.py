@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from rawderp import (
+
+from tests.interop.rawderp import (
     RECV_PACKET,
     RESTARTING,
     SEND_PACKET,
@@ -24,7 +25,7 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
 
 LARGEST = 65536
 BURST = LARGEST + 32

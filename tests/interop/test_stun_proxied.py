@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from netns import Namespace, link, skip_unless_possible
-from relay import REPO, die_with_parent
-from scenarios_stun import USUAL, with_transaction
+
+from tests.interop.netns import Namespace, link, skip_unless_possible
+from tests.interop.relay import REPO, die_with_parent
+from tests.interop.scenarios_stun import USUAL, with_transaction
 
 PATIENCE = 20.0
 CONTAINER, BRIDGE, ANOTHER = "10.55.0.2", "10.55.0.1", "10.55.0.9"

@@ -6,8 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from rawderp import MAGIC, SERVER_KEY, UPGRADE, Wire, upgrade_request
-from relay import Relay, certificate_chain, running
+
+from tests.interop.rawderp import MAGIC, SERVER_KEY, UPGRADE, Wire, upgrade_request
+from tests.interop.relay import Relay, certificate_chain, running
 
 
 def public_key(relay: Relay) -> bytes:

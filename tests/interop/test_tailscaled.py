@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns import skip_unless_possible
-from relay import TestCA
-from tailnet import BLOB_SIZE, REGION, RELAY_4, RELAY_6, Tailnet, eventually, tailnet
+
+from tests.interop.netns import skip_unless_possible
+from tests.interop.relay import TestCA
+from tests.interop.tailnet import BLOB_SIZE, REGION, RELAY_4, RELAY_6, Tailnet, eventually, tailnet
 
 
 @pytest.fixture(scope="module")

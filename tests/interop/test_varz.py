@@ -4,7 +4,7 @@ import re
 import urllib.request
 from collections.abc import Mapping
 
-from stage import Place, Stage
+from tests.interop.stage import Place, Stage
 
 GO_ONLY = re.compile(r"go_|memstats_")
 """What tells of Go's runtime, which ours has not."""

@@ -12,7 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from nacl.bindings import crypto_scalarmult_base
-from vectors import FOLDER, KEYS, decode, encode, load, split
+
+from tests.interop.vectors import FOLDER, KEYS, decode, encode, load, split
 
 FILES = sorted(path.name for path in FOLDER.glob("*.json"))
 COOKIE = 0x2112A442

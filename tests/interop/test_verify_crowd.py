@@ -12,12 +12,13 @@ from pathlib import Path
 
 import attrs
 import pytest
-from logins import ADMITTED, REFUSED, log_in, verdict, verdicts, wait_for_end
-from oracle import ALLOW, REFUSE, Oracle, oracle, url_of
-from oracle_process import Steps
-from rawderp import RECV_PACKET, SEND_PACKET, SERVER, Key, Wire, frame
-from relay import Relay, running, write_key_file
-from said import BY_URL, ELSEWHERE
+
+from tests.interop.logins import ADMITTED, REFUSED, log_in, verdict, verdicts, wait_for_end
+from tests.interop.oracle import ALLOW, REFUSE, Oracle, oracle, url_of
+from tests.interop.oracle_process import Steps
+from tests.interop.rawderp import RECV_PACKET, SEND_PACKET, SERVER, Key, Wire, frame
+from tests.interop.relay import Relay, running, write_key_file
+from tests.interop.said import BY_URL, ELSEWHERE
 
 CROWD = 500
 IN_TIME = 15.0

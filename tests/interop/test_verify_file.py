@@ -13,12 +13,21 @@ from pathlib import Path
 
 import attrs
 import pytest
-from logins import ADMITTED, DEADLINE, REFUSED, log_in, pass_packet, verdict, wait_for_end
-from oracle import REFUSE, oracle
-from rawderp import SERVER, Key
-from relay import Relay, running, write_key_file
-from said import BY_URL
-from tailnet import eventually
+
+from tests.interop.logins import (
+    ADMITTED,
+    DEADLINE,
+    REFUSED,
+    log_in,
+    pass_packet,
+    verdict,
+    wait_for_end,
+)
+from tests.interop.oracle import REFUSE, oracle
+from tests.interop.rawderp import SERVER, Key
+from tests.interop.relay import Relay, running, write_key_file
+from tests.interop.said import BY_URL
+from tests.interop.tailnet import eventually
 
 OLD = [Key.named(f"of the list {number}") for number in range(20)]
 IN_FORCE, STAYS = "new list of node keys", "the old list stays in force"

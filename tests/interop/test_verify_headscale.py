@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import golang
 import pytest
-from gated import gated, verdict_there
-from headnet import URL, Headscale
-from logins import ADMITTED, REFUSED
-from netns import skip_unless_possible
-from rawderp import Key
-from relay import TestCA
-from tailnet import REGION, Tailnet, eventually, tailnet_through
+
+from tests.interop import golang
+from tests.interop.gated import gated, verdict_there
+from tests.interop.headnet import URL, Headscale
+from tests.interop.logins import ADMITTED, REFUSED
+from tests.interop.netns import skip_unless_possible
+from tests.interop.rawderp import Key
+from tests.interop.relay import TestCA
+from tests.interop.tailnet import REGION, Tailnet, eventually, tailnet_through
 
 
 @pytest.fixture(scope="module")

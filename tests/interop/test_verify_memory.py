@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from logins import ADMITTED, DEADLINE, REFUSED, dial, hello, verdict, verdicts
-from oracle import ALLOW, REFUSE, Oracle, oracle
-from oracle_process import Steps
-from rawderp import SERVER, Key
-from relay import Relay, running, write_key_file
-from tailnet import eventually
+
+from tests.interop.logins import ADMITTED, DEADLINE, REFUSED, dial, hello, verdict, verdicts
+from tests.interop.oracle import ALLOW, REFUSE, Oracle, oracle
+from tests.interop.oracle_process import Steps
+from tests.interop.rawderp import SERVER, Key
+from tests.interop.relay import Relay, running, write_key_file
+from tests.interop.tailnet import eventually
 
 STORM = 200
 

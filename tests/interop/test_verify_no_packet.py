@@ -6,9 +6,10 @@ from contextlib import ExitStack, closing, suppress
 
 import attrs
 import pytest
-from logins import DEADLINE, REFUSED, dial, hello, log_in, pass_packet, verdict_of
-from oracle import REFUSE, Oracle, oracle, url_of
-from rawderp import (
+
+from tests.interop.logins import DEADLINE, REFUSED, dial, hello, log_in, pass_packet, verdict_of
+from tests.interop.oracle import REFUSE, Oracle, oracle, url_of
+from tests.interop.rawderp import (
     CLOSE_PEER,
     FORWARD_PACKET,
     KEEP_ALIVE,
@@ -28,9 +29,9 @@ from rawderp import (
     frame,
     upgrade_request,
 )
-from relay import Relay, TestCA, running, write_key_file
-from scenarios_websocket import ASK, WebSocketWire, message
-from tailnet import eventually
+from tests.interop.relay import Relay, TestCA, running, write_key_file
+from tests.interop.scenarios_websocket import ASK, WebSocketWire, message
+from tests.interop.tailnet import eventually
 
 ALICE, BOB = Key.named("alice, who is in"), Key.named("bob, who is in")
 INTRUDER = Key.named("one who is out")

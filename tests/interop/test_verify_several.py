@@ -5,12 +5,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from logins import ADMITTED, REFUSED, verdict
-from oracle import ALLOW, REFUSE, Oracle, oracle, reply, url_of, whois_of
-from oracle_process import Steps
-from rawderp import SERVER, Key
-from relay import Relay, running, write_key_file
-from said import BY_TAILSCALED, BY_URL, ELSEWHERE, leads
+
+from tests.interop.logins import ADMITTED, REFUSED, verdict
+from tests.interop.oracle import ALLOW, REFUSE, Oracle, oracle, reply, url_of, whois_of
+from tests.interop.oracle_process import Steps
+from tests.interop.rawderp import SERVER, Key
+from tests.interop.relay import Relay, running, write_key_file
+from tests.interop.said import BY_TAILSCALED, BY_URL, ELSEWHERE, leads
 
 SECRET = "Bearer of good news"
 

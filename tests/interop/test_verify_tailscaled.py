@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import golang
 import pytest
-from gated import gated, verdict_there
-from logins import (
+
+from tests.interop import golang
+from tests.interop.gated import gated, verdict_there
+from tests.interop.logins import (
     ADMITTED,
     REFUSED,
     log_in,
@@ -23,10 +24,10 @@ from logins import (
     verdict,
     wait_for_end,
 )
-from netns import skip_unless_possible
-from rawderp import SERVER, Key, Wire, upgrade_request
-from relay import Relay, TestCA, running, write_key_file
-from tailnet import (
+from tests.interop.netns import skip_unless_possible
+from tests.interop.rawderp import SERVER, Key, Wire, upgrade_request
+from tests.interop.relay import Relay, TestCA, running, write_key_file
+from tests.interop.tailnet import (
     REGION,
     Node,
     Tailnet,

@@ -9,12 +9,13 @@ from itertools import product
 from pathlib import Path
 
 import attrs
-from logins import ADMITTED, REFUSED, UNDECIDED, verdict
-from oracle import Oracle, oracle, reply, url_of, whois_of
-from oracle_process import Steps
-from rawderp import SERVER, Key
-from relay import Relay, write_key_file
-from said import BY_TAILSCALED, BY_URL, ELSEWHERE
+
+from tests.interop.logins import ADMITTED, REFUSED, UNDECIDED, verdict
+from tests.interop.oracle import Oracle, oracle, reply, url_of, whois_of
+from tests.interop.oracle_process import Steps
+from tests.interop.rawderp import SERVER, Key
+from tests.interop.relay import Relay, write_key_file
+from tests.interop.said import BY_TAILSCALED, BY_URL, ELSEWHERE
 
 PATIENCE = 7.0
 """Seconds: whoever knows no verdict by then does not mean to."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from issuing import acme_relay, issued, renewed, shake_with
-from mesh import (
+
+from tests.interop.issuing import acme_relay, issued, renewed, shake_with
+from tests.interop.mesh import (
     Clients,
     all_running,
     mesh,
@@ -14,8 +15,8 @@ from mesh import (
     varz,
     weather_a_storm,
 )
-from pebble import Pebble
-from relay import Relay, TestCA, free_port, running
+from tests.interop.pebble import Pebble
+from tests.interop.relay import Relay, TestCA, free_port, running
 
 WORKERS = 2
 

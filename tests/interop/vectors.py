@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from golang import HERE
-from rawderp import MAGIC, NONCE_LENGTH, Key
+from tests.interop.golang import HERE
+from tests.interop.rawderp import MAGIC, NONCE_LENGTH, Key
 
 FOLDER = HERE / "vectors"
 

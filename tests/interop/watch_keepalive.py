@@ -1,6 +1,6 @@
 """Starts a relay, logs idle clients in, and waits for the first frame that each of them gets.
 
-    python watch_keepalive.py FOLDER COMMAND...
+    python -m tests.interop.watch_keepalive FOLDER COMMAND...
 
 Prints one line of JSON: for each client the seconds from its login, the frame's type and its
 payload's length. A process of its own, since the tests have other things to do for this minute;
@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from rawderp import PATIENCE, SERVER, Key, Wire, client_info, upgrade_request
-from relay import Relay, running, write_key_file
+from tests.interop.rawderp import PATIENCE, SERVER, Key, Wire, client_info, upgrade_request
+from tests.interop.relay import Relay, running, write_key_file
 
 CLIENTS = 8
 LONGEST = 80.0

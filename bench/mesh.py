@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from servers import HOST, BenchError, Program, Running, free_port, last_line, running
+from bench.servers import HOST, BenchError, Program, Running, free_port, last_line, running
 
 CERTIFICATE = Path("certs") / f"{HOST}.crt"
 FORWARDED_OUT = "derp_packets_forwarded_out"

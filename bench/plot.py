@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from loads import Load
-from report import RELAYS, Results, number
+from bench.loads import Load
+from bench.report import RELAYS, Results, number
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 32, 76, 62

@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mesh import counters
-from servers import HOST, BenchError, Program, Running, free_port, last_line, running
+from bench.mesh import counters
+from bench.servers import HOST, BenchError, Program, Running, free_port, last_line, running
 
 OURS = "ours"
 LIVING = "derper_workers"

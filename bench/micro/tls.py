@@ -14,8 +14,7 @@ import ssl
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 
-from stopwatch import Stopwatch, batches
-
+from bench.micro.stopwatch import Stopwatch, batches
 from certs.context import make_context
 from certs.metacert import make_metacert
 from certs.pair import make_pair

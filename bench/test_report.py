@@ -1,20 +1,8 @@
 """The arithmetic and the verdicts of the benchmark's table."""
 
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    for name in ("report", "loads"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import report
-
-    return report
+from bench import loads, report
 
 
 def result(rate: float, lost: float = 0.0) -> dict[str, float]:
@@ -28,32 +16,32 @@ def result(rate: float, lost: float = 0.0) -> dict[str, float]:
     }
 
 
-def table(report: ModuleType, name: str, theirs: list, ours: list) -> dict[str, tuple[str, ...]]:
+def table(name: str, theirs: list, ours: list) -> dict[str, tuple[str, ...]]:
     for results in (theirs, ours):
         for number, one in enumerate(results):
             one.setdefault("round", number)
-    loads = [load for load in sys.modules["loads"].LOADS if load.name == name]
-    rows = report.rows(loads, {name: {"theirs": theirs, "ours": ours}})
+    chosen = [load for load in loads.LOADS if load.name == name]
+    rows = report.rows(chosen, {name: {"theirs": theirs, "ours": ours}})
     return {row[1]: row for row in rows[1:]}
 
 
-def test_the_ratio_is_the_median_of_the_rounds_ratios(report):
+def test_the_ratio_is_the_median_of_the_rounds_ratios():
     theirs = [result(100_000), result(50_000), result(100_000)]
     ours = [result(400_000), result(400_000), result(500_000)]
-    row = table(report, "best-1400", theirs, ours)["best rate, k/s"]
+    row = table("best-1400", theirs, ours)["best rate, k/s"]
     assert row[2:6] == ("100 ±25.0", "400 ±50.0", "5.00", "≥ 4 met")
 
 
-def test_only_rounds_that_both_have_are_compared(report):
+def test_only_rounds_that_both_have_are_compared():
     theirs = [result(100_000) | {"round": 2}]
     ours = [result(900_000) | {"round": 1}, result(500_000) | {"round": 2}]
-    assert table(report, "best-1400", theirs, ours)["best rate, k/s"][4] == "5.00"
+    assert table("best-1400", theirs, ours)["best rate, k/s"][4] == "5.00"
 
 
-def test_less_is_better_where_it_is(report):
-    row = table(report, "cpu-10k", [with_latency(100_000)], [with_latency(200_000)])["CPU each, µs"]
+def test_less_is_better_where_it_is():
+    row = table("cpu-10k", [with_latency(100_000)], [with_latency(200_000)])["CPU each, µs"]
     assert row[2:6] == ("10.0", "5.00", "0.50", "≤ 0.6 met")
-    row = table(report, "cpu-10k", [with_latency(100_000)], [with_latency(150_000)])["CPU each, µs"]
+    row = table("cpu-10k", [with_latency(100_000)], [with_latency(150_000)])["CPU each, µs"]
     assert row[4:6] == ("0.67", "≤ 0.6 MISSED")
 
 
@@ -61,25 +49,25 @@ def with_latency(rate: float) -> dict:
     return result(rate) | {"latency": {"p50": 1.0, "p99": 2.0}}
 
 
-def test_a_limit_is_held_against_ours_alone(report):
-    rows = table(report, "inflight", [result(1, lost=0.9)], [result(1, lost=0.0005)])
+def test_a_limit_is_held_against_ours_alone():
+    rows = table("inflight", [result(1, lost=0.9)], [result(1, lost=0.0005)])
     assert rows["lost, %"][5] == "≤ 0.1 % met"
-    rows = table(report, "inflight", [result(1, lost=0.9)], [result(1, lost=0.0015)])
+    rows = table("inflight", [result(1, lost=0.9)], [result(1, lost=0.0015)])
     assert rows["lost, %"][5] == "≤ 0.1 % MISSED"
 
 
-def test_what_is_missing_is_not_judged(report):
-    row = table(report, "best-1400", [], [result(400_000)])["best rate, k/s"]
+def test_what_is_missing_is_not_judged():
+    row = table("best-1400", [], [result(400_000)])["best rate, k/s"]
     assert row[2:6] == ("-", "400", "-", "≥ 4")
 
 
-def test_others_are_named(report):
+def test_others_are_named():
     results = {"rtt": {"ours": [result(1) | {"others": 0.25}, result(1)], "theirs": [result(1)]}}
     assert report.disturbances(results, 0.02) == "rtt ours 25%"
 
 
-def test_every_load_has_a_name_of_its_own(report):
-    names = [load.name for load in sys.modules["loads"].LOADS]
+def test_every_load_has_a_name_of_its_own():
+    names = [load.name for load in loads.LOADS]
     assert len(set(names)) == len(names)
 
 
@@ -99,24 +87,24 @@ ABOUT = {
 }
 
 
-def page(report: ModuleType, text: str, **more: object) -> str:
+def page(text: str, **more: object) -> str:
     theirs, ours = ([result(rate) | {"round": 1}] for rate in (100_000, 400_000))
     document = {"about": ABOUT, "results": {"best-1400": {"theirs": theirs, "ours": ours}}}
     document |= {"failures": [], "remarks": []} | more
-    return report.into(text, document, sys.modules["loads"].LOADS)
+    return report.into(text, document, loads.LOADS)
 
 
-def test_only_what_stands_between_the_marks_is_replaced(report):
+def test_only_what_stands_between_the_marks_is_replaced():
     before = "# Speed\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nthe end\n"
-    once = page(report, before)
+    once = page(before)
     assert once.startswith("# Speed\n\n<!-- bench -->\n\n| load")
     assert once.endswith("\n\n<!-- /bench -->\n\nthe end\n")
     assert "old" not in once
-    assert page(report, once) == once
+    assert page(once) == once
 
 
-def test_a_page_says_where_its_figures_come_from(report):
-    text = page(report, "<!-- bench --><!-- /bench -->")
+def test_a_page_says_where_its_figures_come_from():
+    text = page("<!-- bench --><!-- /bench -->")
     head, _, first, second, _, *origin = text.splitlines()[2:-2]
     assert head.split("|")[3:6] == [" Go derper ", " this relay ", " ratio "]
     assert [cell.strip() for cell in first.split("|")[2:6]] == [
@@ -135,15 +123,15 @@ def test_a_page_says_where_its_figures_come_from(report):
     ]
 
 
-def test_a_page_says_what_went_wrong(report):
-    text = page(report, "<!-- bench --><!-- /bench -->", failures=["a"], remarks=["b"])
+def test_a_page_says_what_went_wrong():
+    text = page("<!-- bench --><!-- /bench -->", failures=["a"], remarks=["b"])
     assert text.endswith("\n\n- a\n- b\n\n<!-- /bench -->")
 
 
 @pytest.mark.parametrize(
     "text", ["", "<!-- bench -->", "<!-- /bench -->", "<!-- /bench --> <!-- bench -->"]
 )
-def test_a_page_without_marks_is_left_alone(report, text):
+def test_a_page_without_marks_is_left_alone(text):
     with pytest.raises(ValueError, match="want a line <!-- bench -->"):
         report.around_marks(text)
 
@@ -158,5 +146,5 @@ def test_a_page_without_marks_is_left_alone(report, text):
         (["--only", "a b"], "python3 noxfile.py -s bench -- --only 'a b'"),
     ],
 )
-def test_the_command_is_one_that_others_can_run(report, arguments, expected):
+def test_the_command_is_one_that_others_can_run(arguments, expected):
     assert report.command(arguments) == expected

@@ -2,15 +2,15 @@
 
 import contextlib
 import ssl
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import trustme
+
+from bench import mesh
 
 RESULT = {"all_sent": 1000, "all_received": 990}
 FIRST = {"derp_packets_forwarded_out": 1000.0, "derp_packets_forwarded_in": 0.0}
@@ -25,17 +25,7 @@ derp_average_queue_duration_ms 0.25
 """
 
 
-@pytest.fixture
-def mesh(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    for name in ("mesh", "servers"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import mesh
-
-    return mesh
-
-
-def test_what_went_across_once_has_no_faults(mesh):
+def test_what_went_across_once_has_no_faults():
     assert mesh.faults(RESULT, FIRST, SECOND) == []
 
 
@@ -50,13 +40,13 @@ def test_what_went_across_once_has_no_faults(mesh):
         (1000, 1001, "the second relay has forwarded 1001 packets in, of 1000 sent, 990 arrived"),
     ],
 )
-def test_packets_that_went_another_way_are_a_fault(mesh, first, second, fault):
+def test_packets_that_went_another_way_are_a_fault(first, second, fault):
     changed_first = FIRST | {"derp_packets_forwarded_out": first}
     changed_second = SECOND | {"derp_packets_forwarded_in": second}
     assert mesh.faults(RESULT, changed_first, changed_second) == [fault]
 
 
-def test_packets_that_came_back_are_a_fault(mesh):
+def test_packets_that_came_back_are_a_fault():
     first = FIRST | {"derp_packets_forwarded_in": 3}
     second = SECOND | {"derp_packets_forwarded_out": 3}
     assert mesh.faults(RESULT, first, second) == [
@@ -65,7 +55,7 @@ def test_packets_that_came_back_are_a_fault(mesh):
     ]
 
 
-def test_counters_are_those_of_the_relays_page(mesh, tmp_path):
+def test_counters_are_those_of_the_relays_page(tmp_path):
     with pages(tmp_path, "127.0.0.1") as address:
         relay = mesh.Running(0, address, "", tmp_path)
         trusted = ssl.create_default_context(cafile=tmp_path / "certs" / "127.0.0.1.crt")

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loads import Figure, Load, Result
+from bench.loads import Figure, Load, Result
 
 Results = Mapping[str, Mapping[str, Sequence[Result]]]
 """By load, then by relay ("theirs", "ours", "mirror"): a result for each round."""

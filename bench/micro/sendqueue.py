@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from stopwatch import Stopwatch, batches
+from bench.micro.stopwatch import Stopwatch, batches
 
 from derp.relay.queuememory import MemoryBudget
 from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, SendQueue

@@ -30,18 +30,18 @@ Whether the whole relay became faster or slower is told by `nox -s bench`, not b
 import argparse
 import ssl
 
-import forwarding
 import pyperf
-import scanner
-import sendqueue
-import tls
+
+from bench.micro import forwarding, scanner, sendqueue, tls
 
 PIECES = {"scanner": scanner, "forwarding": forwarding, "sendqueue": sendqueue, "tls": tls}
 
 
 def main() -> None:
     runner = pyperf.Runner(
-        metadata={"openssl": ssl.OPENSSL_VERSION}, add_cmdline_args=pass_to_workers
+        program_args=("-m", "bench.micro.run"),
+        metadata={"openssl": ssl.OPENSSL_VERSION},
+        add_cmdline_args=pass_to_workers,
     )
     runner.argparser.add_argument("--piece", choices=PIECES, help="measure this piece only")
     only = runner.parse_args().piece

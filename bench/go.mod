@@ -1,4 +1,4 @@
-module trio-derper/tests/bench
+module trio-derper/bench
 
 go 1.26
 

@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from bench import peers
 
 SIZE = 200_000_000
 GOOD = {"bytes": SIZE, "sha256": "5eed", "error": ""}
@@ -15,18 +15,7 @@ RELAYED = ["alice: pong from bob (100.64.0.2) via DERP(ours) in 1ms"]
 GROWN = {"received": SIZE * 1.1, "sent": SIZE * 1.1}
 
 
-@pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    here = Path(__file__).parent
-    monkeypatch.setattr(sys, "path", [str(here), *sys.path])
-    for name in ("peers", "golang", "netns", "relay", "tailnet", "usage"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import peers
-
-    return peers
-
-
-def test_what_went_well_has_no_faults(peers):
+def test_what_went_well_has_no_faults():
     assert peers.faults(GOOD, SIZE, "5eed", RELAYED, GROWN) == []
 
 
@@ -55,12 +44,12 @@ def test_what_went_well_has_no_faults(peers):
         ),
     ],
 )
-def test_a_fault_is_named(peers, change, fault):
+def test_a_fault_is_named(change, fault):
     seen = {"fetched": GOOD, "paths": RELAYED, "grown": GROWN} | change
     assert peers.faults(seen["fetched"], SIZE, "5eed", seen["paths"], seen["grown"]) == [fault]
 
 
-def test_cpu_time_is_that_of_children_too(peers):
+def test_cpu_time_is_that_of_children_too():
     """Running ones and ended ones."""
     burn = "import time\nwhile time.process_time() < 0.2: pass\n"
     before = peers.cpu_seconds(os.getpid())
@@ -79,14 +68,14 @@ def test_cpu_time_is_that_of_children_too(peers):
         child.communicate("\n", timeout=60)
 
 
-def test_cpu_time_is_that_of_the_kernels_clock(peers):
+def test_cpu_time_is_that_of_the_kernels_clock():
     own = peers.cpu_seconds(os.getpid())
     children = os.times()
     reaped = children.children_user + children.children_system
     assert own == pytest.approx(time.process_time() + reaped, abs=0.25)
 
 
-def test_a_core_has_been_in_use(peers):
+def test_a_core_has_been_in_use():
     core = min(os.sched_getaffinity(0))
     assert peers.core_seconds(core) > 0
     assert peers.core_seconds(99_999) == 0

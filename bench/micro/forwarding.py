@@ -3,8 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from stopwatch import Measure, Stopwatch
-
+from bench.micro.stopwatch import Measure, Stopwatch
 from derp.wire.forwarding import forward_frames, next_forwarded
 from derp.wire.frames import DISCO_MAGIC, FrameType, frame
 

@@ -1,27 +1,15 @@
 """What forbids a figure of workers, and which loads there are of them."""
 
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
-
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    for name in ("workers", "mesh", "servers", "loads"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import workers
-
-    return workers
+from bench import loads, workers
 
 
 def extra(serving: float, processes: float) -> dict[str, float]:
     return {"serving": serving, "processes": processes, "across": 3.5}
 
 
-def test_only_ours_is_told_how_many(workers):
+def test_only_ours_is_told_how_many():
     assert workers.flags("ours", 2) == ("-workers", "2")
     assert workers.flags("theirs", 2) == ()
 
@@ -30,7 +18,7 @@ def test_only_ours_is_told_how_many(workers):
     ("relay", "count", "serving", "processes"),
     [("ours", 2, 2, 3), ("ours", 4, 4, 5), ("ours", 1, 1, 1), ("theirs", 2, 1, 1)],
 )
-def test_the_processes_asked_for_are_no_fault(workers, relay, count, serving, processes):
+def test_the_processes_asked_for_are_no_fault(relay, count, serving, processes):
     assert workers.faults(relay, count, extra(serving, processes)) == []
 
 
@@ -43,19 +31,17 @@ def test_the_processes_asked_for_are_no_fault(workers, relay, count, serving, pr
         ("theirs", 2, 2, 1, "2 processes had clients, and should have been 1"),
     ],
 )
-def test_other_processes_are_a_fault(workers, relay, count, serving, processes, fault):
+def test_other_processes_are_a_fault(relay, count, serving, processes, fault):
     assert workers.faults(relay, count, extra(serving, processes)) == [fault]
 
 
 @pytest.mark.parametrize(("account", "found"), [({"derper_workers": 2.0}, 2), ({}, 1)])
-def test_a_relay_of_one_process_has_no_count_of_them(workers, monkeypatch, account, found):
+def test_a_relay_of_one_process_has_no_count_of_them(monkeypatch, account, found):
     monkeypatch.setattr(workers, "counters", lambda _relays, _trusted: [account])
     assert workers.living([], None) == found
 
 
-def test_each_load_is_there_for_one_process_of_ours_too(workers):
-    import loads
-
+def test_each_load_is_there_for_one_process_of_ours_too():
     both = {load.name: load for load in loads.LOADS if load.workers == 2}
     one = {load.name: load for load in loads.LOADS if load.workers == 1}
     assert {f"{name}-one" for name in both} == set(one)
@@ -66,8 +52,7 @@ def test_each_load_is_there_for_one_process_of_ours_too(workers):
     assert not any(load.ours_only for load in both.values())
 
 
-def test_figures_are_of_the_whole_relay(workers):
-    import loads
+def test_figures_are_of_the_whole_relay():
 
     load = next(load for load in loads.LOADS if load.name == "workers-inflight")
     result = {

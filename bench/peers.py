@@ -2,9 +2,10 @@
 
 A program of its own, as the load client is, which run.py pins and starts:
 
-    peers.py build DIR            build tailscaled and its helper; where that or the network
-                                  namespaces can't be had, say why in one line and exit 1
-    peers.py transfer [flags]     start a relay and two tailscaled, send, print the result as JSON
+    python -m bench.peers build DIR          build tailscaled and its helper; where that or network
+                                             namespaces can't be had, say why, and exit 1
+    python -m bench.peers transfer [flags]   start a relay and two tailscaled, send, print the
+                                             result as JSON
 
 The network is that of the interop suite (tests/interop/tailnet.py): three network namespaces, no
 packet forwarded in the middle, and tailscaled told not to try UDP. The relay runs on the server's
@@ -25,16 +26,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-INTEROP = HERE.parent / "interop"
-sys.path.append(str(INTEROP))
+import trustme
 
-import golang  # noqa: E402
-import trustme  # noqa: E402
-from netns import NoNamespacesError, check_possible  # noqa: E402
-from relay import TestCA, die_with_parent  # noqa: E402
-from tailnet import REGION, Tailnet, eventually, tailnet  # noqa: E402
-from usage import core_seconds, cpu_seconds  # noqa: E402
+from bench.usage import core_seconds, cpu_seconds
+from tests.interop import golang
+from tests.interop.netns import NoNamespacesError, check_possible
+from tests.interop.relay import TestCA, die_with_parent
+from tests.interop.tailnet import REGION, Tailnet, eventually, tailnet
 
 PACKAGES = ("derpcheck", "tailscaled")
 TOOLS = ("ip", "unshare", "nsenter", "taskset", "env")
@@ -55,7 +53,7 @@ def build(into: Path) -> None:
     done = subprocess.run(
         [go, "build", f"-tags=ts_include_cli,ts_omit_{omit}", "-o", f"{into}/"]
         + [golang.PACKAGES[name] for name in PACKAGES],
-        cwd=INTEROP,
+        cwd=golang.HERE,
         env=golang.go_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -167,7 +165,7 @@ def faults(
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="peers.py")
+    parser = argparse.ArgumentParser(prog="python -m bench.peers")
     actions = parser.add_subparsers(dest="action", required=True)
     make = actions.add_parser("build")
     make.add_argument("into", type=Path)

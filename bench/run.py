@@ -47,7 +47,8 @@ What keeps it honest
     during which they did are repeated. Figures that count are made on a machine without others.
 
 Results, with versions, commit and machine, go to a JSON file; tables and plots are made from that:
-`--table FILE --into docs/speed.md` puts them into a page without measuring anything.
+`--table FILE --into docs/speed.md` puts them into a page without measuring anything. By hand it is
+run as `python -m bench.run`, from the project's folder.
 """
 
 import argparse
@@ -68,16 +69,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import mesh
-import plot
-import report
-import workers
-from loads import GROWTH, LOADS, Load
-from servers import BenchError, Program, Running, pinned, raise_descriptor_limit, running
+from bench import mesh, plot, report, workers
+from bench.loads import GROWTH, LOADS, Load
+from bench.servers import BenchError, Program, Running, pinned, raise_descriptor_limit, running
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-PEERS = HERE / "peers.py"
+ROOT = HERE.parent
+PEERS = (sys.executable, "-m", "bench.peers")
 LOAD_SECONDS = 300
 BUILD_SECONDS = 1200
 DISTURBED = 0.02
@@ -104,7 +102,7 @@ def main() -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="run.py",
+        prog="python -m bench.run",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="loads: " + ", ".join(load.name for load in LOADS),
@@ -298,7 +296,8 @@ def build_peers() -> str:
     binaries = HERE / "bin"
     print("bench: building tailscaled; the first time takes minutes", file=sys.stderr)
     done = subprocess.run(
-        [sys.executable, str(PEERS), "build", str(binaries)],
+        [*PEERS, "build", str(binaries)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=BUILD_SECONDS,
@@ -400,7 +399,7 @@ def transfer(
 ) -> tuple[subprocess.CompletedProcess[str], str]:
     """Let peers.py start the relay and two tailscaled; return how that ended, and the log."""
     folder = Path(tempfile.mkdtemp(dir=directory))
-    command = [sys.executable, str(PEERS), "transfer", "--binaries", str(HERE / "bin")]
+    command = [*PEERS, "transfer", "--binaries", str(HERE / "bin")]
     command += ["--folder", str(folder), "--directory", str(program.directory)]
     command += [f"--server-core={options.server_core}", f"--client-core={options.client_core}"]
     command += [f"--{name}={value}" for name, value in load.arguments.items()]
@@ -421,6 +420,7 @@ def run_pinned(
     try:
         return subprocess.run(
             command,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=None if show_stderr else subprocess.PIPE,
             text=True,

@@ -6,8 +6,7 @@ It rewrites the bytes where they lie, so each scan gets a fresh copy, made befor
 import functools
 import itertools
 
-from stopwatch import Measure, Stopwatch, batches
-
+from bench.micro.stopwatch import Measure, Stopwatch, batches
 from derp.wire import trains
 from derp.wire.frames import DISCO_MAGIC, FrameType, frame
 

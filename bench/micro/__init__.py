@@ -1,0 +1,1 @@
+"""Time the pieces that every packet passes through; see `run`."""
