@@ -5,13 +5,15 @@ private virtual environment in .nox/, installs nox there, and goes on in it.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 
@@ -42,9 +44,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = [
-    *("lint", "tests", "micro", "lowest", "interop", "field", "container", "hostile", "soak"),
-]
+nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -88,15 +88,44 @@ def _pythons() -> list[str]:
 PYTHONS = _pythons()
 
 
+def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]], Any]:
+    """Make a session that says, as it starts, what it does and how long that takes.
+
+    `takes` is for two idle cores, and environments and Go programs that are there already.
+    """
+
+    def decorate(function: Callable[[nox.Session], None]) -> Any:
+        @functools.wraps(function)
+        def announced(session: nox.Session) -> None:
+            what = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+            session.log(f"{what} ({takes}; more where things are installed or built first)")
+            function(session)
+
+        return nox.session(python=python)(announced)
+
+    return decorate
+
+
+CORES = len(os.sched_getaffinity(0))
+UNIT = ("-n", f"{2 * CORES}", "--dist", "worksteal")
+"""Of four tests that run, about two wait: for processes, for time to pass."""
+PROGRAMS = ("-n", f"{CORES + 3}", "--dist", "loadgroup", "--no-loadscope-reorder")
+"""These wait most of the time; tests/conftest.py says which share a process, and which go first."""
+
+
 def _install(session: nox.Session, *groups: str, editable: bool = False) -> None:
     packages = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
     session.install(*(["-e", "."] if editable else ["."]), *packages)
 
 
-def _pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
+def _environment(**variables: str) -> dict[str, str]:
     # Dozens of relays are started: compile them once.
     # And the path of a unix socket has 107 bytes at most: below a checkout it may be too long.
-    env = {"PYTHONDONTWRITEBYTECODE": "", "TMPDIR": tempfile.gettempdir(), **variables}
+    return {"PYTHONDONTWRITEBYTECODE": "", "TMPDIR": tempfile.gettempdir(), **variables}
+
+
+def _pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
+    env = _environment(**variables)
     session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
 
 
@@ -188,16 +217,25 @@ FIELD_PACKAGES = {
 }
 
 
+def _install_field(session: nox.Session) -> None:
+    """Install the proxies and systemd, on a machine that is there for tests only."""
+    missing = {
+        thing: package for thing, package in FIELD_PACKAGES.items() if not _is_installed(thing)
+    }
+    if missing and _may_install():
+        _install_packages(session, missing)
+
+
 def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     untested = Path(session.create_tmp()).resolve() / "untested"
     untested.unlink(missing_ok=True)
     _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}")
     if untested.exists():
-        session.skip(untested.read_text())
+        session.skip(untested.read_text().strip().replace("\n", "; "))
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "half a minute")
 def lint(session: nox.Session) -> None:
     """Check style, types, and the direction of imports."""
     _install(session, "lint", "test", editable=True)
@@ -208,41 +246,81 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
 
 
-@nox.session(python=PYTHONS[-1])
+@session(PYTHONS[-1], "20 seconds")
+def quick(session: nox.Session) -> None:
+    """Run what a developer runs on each save: style, the direction of imports, the quick tests.
+
+    Quick is what neither starts a process nor takes half a second, of its own and with ten examples
+    of hypothesis's. Whatever does is marked slow; one that is not marked fails here, so the choice
+    keeps itself. `-s quick -- tests/wire` runs a part.
+    """
+    _install(session, "lint", "test", editable=True)
+    session.run("ruff", "check", "-q", ".")
+    session.run("lint-imports", silent=True)
+    _pytest(session, "--quick", "--hypothesis-profile=brief", "-n", f"{CORES}", "-q")
+
+
+@session(PYTHONS[-1], "a minute and a half")
 def tests(session: nox.Session) -> None:
     """Run every test that needs no other program; `lowest` does with the oldest Python."""
     _install(session, "test")
     with session.chdir(session.create_tmp()):
         # What was installed, and not what lies here.
         session.run("derper", "-version")
-    _pytest(session, "-n", "auto")
+    _pytest(session, *UNIT)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[-1], "4 minutes")
+def coverage(session: nox.Session) -> None:
+    """Run the same tests, and those of the processes that they start, for lines never run."""
+    _install(session, "test", editable=True)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *UNIT, *session.posargs, env=_environment())
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@session(PYTHONS[0], "15 seconds")
 def micro(session: nox.Session) -> None:
     """Try each micro-benchmark once; measure with `-s micro -- -o FILE`, or see `-- --help`."""
-    _install(session, "micro")
+    _install(session, "micro", "test")
+    if not session.posargs:
+        _pytest(session, "bench")
     arguments = session.posargs or ("--debug-single-value", "--quiet")
     session.run("python", "-m", "bench.micro.run", *arguments)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "a minute and a half")
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the lowest versions that pyproject.toml allows."""
+    """Run the tests with the lowest versions that pyproject.toml allows, and the oldest Python.
+
+    What any input may do to our own code, `tests` has tried: there are ten examples here.
+    """
     pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
     session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
-    _pytest(session, "-n", "auto")
+    _pytest(session, "--hypothesis-profile=brief", *UNIT)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "3 minutes")
+def programs(session: nox.Session) -> None:
+    """Run interop, field, container and soak side by side: each of them mostly waits."""
+    _install(session, "test")
+    _install_go(session)
+    _install_field(session)
+    _install_podman(session)
+    suites = [f"tests/{suite}" for suite in ("container", "soak", "interop", "field")]
+    _told_what_was_skipped(session, *PROGRAMS, *suites)
+
+
+@session(PYTHONS[0], "2 minutes")
 def interop(session: nox.Session) -> None:
     """Run the relay against real Tailscale programs: Go's client, derpprobe, tailscaled."""
     _install(session, "test")
     _install_go(session)
-    _pytest(session, "tests/interop")
+    _pytest(session, *PROGRAMS, "tests/interop")
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "a minute")
 def field(session: nox.Session) -> None:
     """Run the relay behind real proxies, under systemd, and as public set-ups have it.
 
@@ -250,15 +328,11 @@ def field(session: nox.Session) -> None:
     """
     _install(session, "test")
     _install_go(session)
-    missing = {
-        thing: package for thing, package in FIELD_PACKAGES.items() if not _is_installed(thing)
-    }
-    if missing and _may_install():
-        _install_packages(session, missing)
-    _told_what_was_skipped(session, "tests/field")
+    _install_field(session)
+    _told_what_was_skipped(session, *PROGRAMS, "tests/field")
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "3 minutes")
 def container(session: nox.Session) -> None:
     """Build the container image, and drive containers of it, where podman can run them."""
     _install(session, "test")
@@ -267,7 +341,7 @@ def container(session: nox.Session) -> None:
     _told_what_was_skipped(session, "tests/container")
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "5 minutes")
 def image(session: nox.Session) -> None:
     """Compare the container image with one like derper-docker's: size, start, memory."""
     _install(session, "test")
@@ -276,31 +350,36 @@ def image(session: nox.Session) -> None:
     session.run("python", "-m", "tests.container.beside", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "a minute and a half")
 def soak(session: nox.Session) -> None:
     """Kill and replace ten of a thousand clients each second for a minute."""
     _install(session, "test")
     _pytest(session, "-s", "tests/soak")
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "a minute and a half; with `--beside` twice that, with `--long` an hour")
 def hostile(session: nox.Session) -> None:
-    """Attack the relay, and the Go derper to compare: `-s hostile -- --long` takes much longer."""
+    """Attack the relay; `-s hostile -- --beside` attacks the Go derper, too, to compare.
+
+    `-- --long` has all attacks, for longer, on both.
+    """
     _install(session, "test")
     _install_go(session)
-    theirs = f"--theirs={_go_derper(session)}"
-    _pytest(session, "tests/hostile", theirs)
+    compare = any(word.startswith(("--beside", "--long", "--into")) for word in session.posargs)
+    theirs = [f"--theirs={_go_derper(session)}"] if compare else []
+    _pytest(session, "tests/hostile", *theirs)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "hours; with `--quick` half of one")
 def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""
     _install(session, "test")
+    session.run("python", "-m", "pytest", "-q", "bench", env=_environment())
     derper = _go_derper(session)
     session.run("python", "-m", "bench.run", "--theirs", derper, *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@session(PYTHONS[0], "until it is stopped")
 def dev(session: nox.Session) -> None:
     """Run a relay on loopback with a throw-away key and certificate."""
     _install(session, editable=True)

@@ -1,7 +1,95 @@
-"""For all tests: how hypothesis works."""
+"""For all tests: how hypothesis works, which tests are quick, and how suites share a machine."""
 
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine must not fail a test that is right.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+settings.register_profile("brief", max_examples=10, stateful_step_count=20)
+
+HERE = Path(__file__).parent
+LONGEST_FIRST = ("container", "soak", "interop", "field")
+QUICK = 0.25
+"""Seconds that a quick test may compute and wait; more on a busy machine."""
+
+started: list[str] = []
+"""The processes that the test at hand has started."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="all tests but those marked slow; fail those that start processes or take long",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        sys.addaudithook(note_process)
+
+
+def note_process(event: str, arguments: tuple[object, ...]) -> None:
+    if event in {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}:
+        started.append(event if event.startswith("os.") else str(arguments[0]))
+
+
+def own_seconds() -> float:
+    """Return the time that this thread has had for itself: what others took is left out."""
+    _ran, queued, _slices = Path("/proc/thread-self/schedstat").read_text().split()
+    return time.monotonic() - int(queued) / 1e9
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    started.clear()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began = own_seconds()
+    done = yield
+    if item.config.getoption("quick"):
+        if started:
+            pytest.fail(f"starts {started[0]}: mark it slow", pytrace=False)
+        busy = max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+        if (took := own_seconds() - began) > QUICK * busy:
+            pytest.fail(f"takes {took:.1f} s: mark it slow, or have it take less", pytrace=False)
+    return done
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    if config.getoption("dist", "no") == "loadgroup":
+        share_out(items)
+
+
+def share_out(items: list[pytest.Item]) -> None:
+    """Have a file's tests run in one process; all of a suite's, if they share much.
+
+    What takes longest begins first, so that no process waits for it in the end.
+    """
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        suite = item.path.relative_to(HERE).parts[0]
+        order = LONGEST_FIRST.index(suite) if suite in LONGEST_FIRST else len(LONGEST_FIRST)
+        return order, item.get_closest_marker("patient") is None
+
+    items.sort(key=place)
+    for item in items:
+        suite, *rest = item.path.relative_to(HERE).parts
+        # One image is built.
+        group = suite if suite == "container" else "/".join([suite, *rest])
+        item.add_marker(pytest.mark.xdist_group(group))

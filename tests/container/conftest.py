@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,16 @@ def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
     except images.WrongBaseError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
     request.config.stash[FOUND] = base
+    if hasattr(request.config, "workeroutput"):
+        request.config.workeroutput["base"] = base
     return podman, base
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process of xdist's what it has found."""
+    if base := getattr(node, "workeroutput", {}).get("base"):
+        node.config.stash[FOUND] = base
 
 
 def pytest_terminal_summary(
@@ -48,6 +58,7 @@ def pytest_terminal_summary(
         terminalreporter.line(f"{base}{kept}")
     tell(
         terminalreporter,
+        "container",
         "A PART OF THE CONTAINER IMAGE'S TESTS" if base else "THE CONTAINER IMAGE",
     )
 

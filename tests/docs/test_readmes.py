@@ -1,6 +1,7 @@
 """What the pages for operators say, held against each other and against the program.
 
-The two READMEs say the same: headings, code, tables, links and figures are in step. What any page
+The two READMEs say the same: headings, code blocks, tables, links and figures are in step. Their
+prose may differ for a while: a warning says where (translation.py). What any page
 names is there: flags, variables, defaults, files, sections, and the words of the log. Commands are
 such as the program takes.
 """
@@ -8,11 +9,13 @@ such as the program takes.
 import ast
 import re
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import ANY
 from urllib.parse import unquote
 
 import attrs
@@ -23,6 +26,7 @@ from derp.cli.command_flags import OF
 from derp.config import Config, environment, flag_table, goflags
 from derp.config.goflags import Flag
 from derp.errors import ConnectionEnd
+from tests.docs import translation
 
 ROOT = Path(__file__).parents[2]
 ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
@@ -79,7 +83,7 @@ def sections(page: str) -> list[Section]:
             found[-1].code.append((line.removeprefix("```"), body))
         elif heading := re.fullmatch(r"(#+) (.+)", line):
             found.append(Section(len(heading[1]), heading[2]))
-        else:
+        elif not translation.MARK.match(f"{line}\n"):
             found[-1].text += f"{line}\n"
     return found
 
@@ -117,9 +121,6 @@ class TestSection:
     def test_code_is_the_same(self, pair: tuple[Section, Section]) -> None:
         assert pair[0].code == pair[1].code
 
-    def test_code_within_the_text_is_the_same(self, pair: tuple[Section, Section]) -> None:
-        assert Counter(pair[0].spans) == Counter(pair[1].spans)
-
     def test_tables_have_the_same_code_in_the_same_cells(
         self, pair: tuple[Section, Section]
     ) -> None:
@@ -144,6 +145,22 @@ class TestSection:
             for section in pair
         )
         assert english == chinese
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_translation_that_is_behind_is_told() -> None:
+    if stale := translation.stale():
+        renew = "look at README.zh-CN.md, then run `python -m tests.docs.translation`"
+        warnings.warn(f"README.md was reworded ({', '.join(stale)}): {renew}", stacklevel=1)
+
+
+def test_words_make_a_translation_old_and_line_breaks_and_code_do_not() -> None:
+    page = "# A\n\nOne two.\n\n```sh\n# B\n```\n\n## C\n\nThree.\n"
+    now = translation.digests(page)
+    assert list(now) == ["A", "C"]
+    assert translation.digests(page.replace("One ", "One\n").replace("# B", "# D")) == now
+    assert translation.digests(page.replace("Three", "Four")) == now | {"C": ANY}
+    assert translation.digests(page.replace("Three", "Four"))["C"] != now["C"]
 
 
 def place_of(page: str, link: str) -> str:

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -20,13 +21,17 @@ __all__ = ("binaries", "test_ca")
 DEBUG_KEY = "correct-horse-battery-staple"
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what waits for minutes, unless it is asked for."""
-    config.option.markexpr = config.option.markexpr or "not patient"
+    here = Path(__file__).parent
+    left_out = [i for i in items if here in i.path.parents and i.get_closest_marker("patient")]
+    if left_out and not config.option.markexpr:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    tell(terminalreporter, "A PART OF THE FIELD'S TESTS")
+    tell(terminalreporter, "field", "A PART OF THE FIELD'S TESTS")
 
 
 @pytest.fixture(scope="session")

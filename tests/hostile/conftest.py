@@ -1,4 +1,7 @@
-"""Fixtures of the hostile suite. `python3 noxfile.py -s hostile` runs it, `-- --long` longer."""
+"""Fixtures of the hostile suite.
+
+`python3 noxfile.py -s hostile` runs it; with `-- --beside` or `-- --long`, on the Go derper, too.
+"""
 
 import os
 import sys
@@ -18,7 +21,8 @@ from tests.interop import golang
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="all attacks, 10 s each, at full count")
+    parser.addoption("--long", action="store_true", help="all attacks on both, 10 s each")
+    parser.addoption("--beside", action="store_true", help="attack the Go derper, too")
     parser.addoption(
         "--theirs", default="", metavar="COMMAND", help="the Go derper (default: it is built)"
     )
@@ -64,14 +68,15 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     descriptors = raise_descriptor_limit()
     try:
         load = build_client()
-        theirs = option("--theirs") or str(golang.build()["derper"])
+        theirs = option("--theirs")
+        if not theirs and any(map(option, ("--beside", "--long", "--into"))):
+            theirs = str(golang.build()["derper"])
     except (BenchError, golang.NoGoError) as error:
         pytest.skip(str(error))
     with tempfile.TemporaryDirectory(prefix="derp-hostile-") as work:
-        programs = {
-            "theirs": program("theirs", theirs),
-            "ours": program("ours", option("--ours")),
-        }
+        programs = {"ours": program("ours", option("--ours"))}
+        if theirs:
+            programs["theirs"] = program("theirs", theirs)
         session = Session(option("--long"), programs, load, Path(work), descriptors)
         request.config.stash[SESSION] = session
         yield session

@@ -42,7 +42,8 @@ class Session:
         about = surroundings()
         for name, program in self.programs.items():
             about[name] = said([*program.command, "-version"], program.directory)
-        about["command"] = f"{COMMAND}{' -- --long' if self.long else ''}"
+        compared = " -- --beside" if "theirs" in self.programs else ""
+        about["command"] = f"{COMMAND}{' -- --long' if self.long else compared}"
         results = {attack: both for attack, both in self.results.items() if both}
         return f"{table.tables(results)}\n\n{table.origin(about, results, self.seconds)}"
 

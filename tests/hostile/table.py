@@ -97,11 +97,14 @@ def origin(about: Mapping[str, Any], results: Results, seconds: float) -> str:
     """Say what was measured, on what, and how to do it again."""
     changed = about["changed_files"]
     commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
+    theirs = ""
+    if "theirs" in about:
+        theirs = f"Go derper: {about['theirs']}, {before(results, 'theirs')}.\n"
     return (
         f"For {seconds:g} s, or less where there is no more to send;"
         f" {about['date'][:10]}, commit {commit}.\n"
         f"This relay: {about['ours']}, {before(results, 'ours')} before an attack.\n"
-        f"Go derper: {about['theirs']}, {before(results, 'theirs')}.\n"
+        f"{theirs}"
         f"Machine: {about['machine']}, Linux {about['kernel']}.\n"
         f"Made by `{about['command']}`."
     )

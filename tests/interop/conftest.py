@@ -43,24 +43,27 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"derper under test: {config.getoption('--derper')}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that wait for a minute come last: their wait began with the first test."""
-    items.sort(key=lambda item: item.get_closest_marker("patient") is not None)
+DIFFERENCE = "difference from the Go derper"
 
 
-DIFFERENCES = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture(scope="session")
-def differences(request: pytest.FixtureRequest) -> list[str]:
+@pytest.fixture
+def differences(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Where ours is meant to differ from the Go derper, and does; told at the end."""
-    return request.config.stash.setdefault(DIFFERENCES, [])
+    found: list[str] = []
+    yield found
+    # These go from a process of xdist's to the one that tells them.
+    request.node.user_properties += [(DIFFERENCE, line) for line in found]
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if known := config.stash.get(DIFFERENCES, []):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    known = [
+        line
+        for report in terminalreporter.getreports("")
+        if report.when == "teardown"
+        for what, line in report.user_properties
+        if what == DIFFERENCE
+    ]
+    if known:
         terminalreporter.section("documented differences from the Go derper, as expected")
         for line in known:
             terminalreporter.line(line)
@@ -162,25 +165,34 @@ def place(command: list[str], test_ca: TestCA, folder: Path, *, may_panic: bool)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def idle_clients(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Idle clients of both derpers, from before the first test on, if a test asks for them."""
-    watching: dict[str, subprocess.Popen[str]] = {}
-    if any(item.get_closest_marker("patient") for item in request.session.items):
+def early(request: pytest.FixtureRequest) -> None:
+    """Have a wait of a minute begin with the first test, if any is for its end.
+
+    Where several processes run tests, one of them waits, and the others go on.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ and any(
+        "idle_clients" in getattr(item, "fixturenames", ()) for item in request.session.items
+    ):
         # Where there is no Go, the tests that need it say so.
         with contextlib.suppress(pytest.fail.Exception):
-            go_derper = request.getfixturevalue("binaries")["derper"]
-            under_test = request.getfixturevalue("under_test")
-            for which, command in (("reference", [str(go_derper)]), ("tested", under_test)):
-                folder = tmp_path_factory.mktemp(f"idle-{which}")
-                watching[which] = subprocess.Popen(
-                    [sys.executable, "-m", "tests.interop.watch_keepalive", folder, *command],
-                    cwd=REPO,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
-                )
+            request.getfixturevalue("idle_clients")
+
+
+@pytest.fixture(scope="session")
+def idle_clients(
+    binaries: dict[str, Path], under_test: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Idle clients of both derpers."""
+    watching: dict[str, subprocess.Popen[str]] = {}
+    for which, command in (("reference", [str(binaries["derper"])]), ("tested", under_test)):
+        folder = tmp_path_factory.mktemp(f"idle-{which}")
+        watching[which] = subprocess.Popen(
+            [sys.executable, "-m", "tests.interop.watch_keepalive", folder, *command],
+            cwd=REPO,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
+        )
     yield watching
     for process in watching.values():
         process.kill()

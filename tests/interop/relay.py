@@ -50,12 +50,15 @@ def command_under_test(choice: str, go_derper: Path) -> list[str]:
 
 PORTS = range(20_000, 32_000)
 """Below those that the kernel gives to outgoing connections, of which these tests make many."""
+SLICES = 8
+SLICE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SLICES
+"""Which of PORTS are ours, where several processes run tests side by side."""
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A port that nobody used a moment ago, at any address of IPv4."""
     while True:
-        port = random.choice(PORTS)
+        port = random.choice(PORTS[SLICE::SLICES])
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port

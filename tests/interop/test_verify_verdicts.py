@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import attrs
+import pytest
 
 from tests.interop.logins import ADMITTED, REFUSED, UNDECIDED, verdict
 from tests.interop.oracle import Oracle, oracle, reply, url_of, whois_of
@@ -142,6 +143,7 @@ DIFFERS = {
 }
 
 
+@pytest.mark.patient
 def test_verdicts(
     binaries: dict[str, Path],
     under_test: list[str],

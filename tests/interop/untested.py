@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 
-def tell(reporter: pytest.TerminalReporter, title: str) -> None:
-    """Print a section of this title if anything was skipped, and write it to $DERPER_UNTESTED."""
+def tell(reporter: pytest.TerminalReporter, suite: str, title: str) -> None:
+    """Print a section of this title if anything of a suite was skipped; tell $DERPER_UNTESTED."""
     skipped: dict[str, list[str]] = {}
     for report in reporter.stats.get("skipped", []):
+        if not report.nodeid.startswith(f"tests/{suite}/"):
+            continue
         why = report.longrepr[2].removeprefix("Skipped: ")
         skipped.setdefault(why, []).append(Path(report.nodeid.partition("::")[0]).name)
     if not skipped:
@@ -22,4 +24,5 @@ def tell(reporter: pytest.TerminalReporter, title: str) -> None:
     for line in told:
         reporter.line(line)
     if note := os.environ.get("DERPER_UNTESTED"):
-        Path(note).write_text("; ".join([f"{title} WAS SKIPPED: {told[0]}", *told[1:]]))
+        with Path(note).open("a") as file:
+            file.write("; ".join([f"{title} WAS SKIPPED: {told[0]}", *told[1:]]) + "\n")
