@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 from bench.micro.stopwatch import Stopwatch, batches
-
 from derp.relay.queuememory import MemoryBudget
 from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, SendQueue
 from derp.session.sender import MAX_SEND
