@@ -69,11 +69,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("quick"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        slow = {item for item in items if is_slow(item)}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
     if config.getoption("dist", "no") == "loadgroup":
         share_out(items)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("slow")) or HERE / "processes" in item.path.parents
 
 
 def share_out(items: list[pytest.Item]) -> None:

@@ -22,6 +22,8 @@ from derp.admission.limiter import AMPLE, MAX_LIMIT, QUICK, RESERVED, STALE
 from derp.admission.question import ANSWER_TIMEOUT, LOST, Answer, Outcome, Question
 from tests.admission.servers import NO, PATIENCE, UNREACHABLE, Parallel, Server, Sharing, Work
 
+pytestmark = pytest.mark.slow
+
 Clock = trio.testing.MockClock
 
 IN_TIME: Final = VERDICT_TIMEOUT

@@ -201,6 +201,7 @@ async def test_the_same_question_survives_the_one_who_asked_it(
     assert len(source.asked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [300, 3000])
 async def test_no_number_of_strangers_changes_who_is_let_in(
     autojump_clock: Clock, make: Make, size: int
@@ -235,6 +236,7 @@ def crowd(nursery: trio.Nursery, checker: Checker, size: int = 1000) -> None:
         nursery.start_soon(checker.admit, Question(number.to_bytes(32, "big"), "192.0.2.9"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail_open", [True, False])
 async def test_a_source_that_is_down_is_so_for_all(
     autojump_clock: Clock, make: Make, fail_open: bool
@@ -249,6 +251,7 @@ async def test_a_source_that_is_down_is_so_for_all(
     assert len(source.asked) == 1
 
 
+@pytest.mark.slow
 async def test_what_a_crowd_is_refused_for_is_not_remembered(
     autojump_clock: Clock, make: Make
 ) -> None:
@@ -264,6 +267,7 @@ async def test_what_a_crowd_is_refused_for_is_not_remembered(
     assert await judged(checker) == (True, "url")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lately", [True, False])
 async def test_who_was_in_lately_comes_before_a_crowd(
     autojump_clock: Clock, make: Make, lately: bool
@@ -293,6 +297,7 @@ async def test_who_is_connected_comes_before_a_crowd(autojump_clock: Clock, make
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_slow_source_leaves_room_at_the_others(autojump_clock: Clock, make: Make) -> None:
     checker = make(controllers=[Source("slow", NO, takes=100.0), Source("fast", YES)])
     async with trio.open_nursery() as nursery:
@@ -419,6 +424,7 @@ async def test_asking_about_nobody_shows_trouble(
     assert len(caplog.records) == 1
 
 
+@pytest.mark.slow
 async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None:
     checker = make(listed=True, controllers=[Source("url", takes=100.0)])
     async with trio.open_nursery() as nursery:

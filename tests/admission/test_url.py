@@ -501,6 +501,7 @@ async def test_redirects_that_lead_nowhere_are_unknown(
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "method", "said", "what"),
     [
@@ -700,6 +701,7 @@ async def test_urls_that_cant_be_asked(question: Question, url: str) -> None:
     assert await outcome(url, question) in {Outcome.UNKNOWN, Outcome.UNREACHABLE}
 
 
+@pytest.mark.slow
 async def test_many_questions_side_by_side(start_tcp: StartTCP, question: Question) -> None:
     server = await start_tcp(always(YES))
     outcomes = []

@@ -235,6 +235,7 @@ def armoured(label):
     )
 
 
+@pytest.mark.slow
 @given(
     chain_pem=armoured("CERTIFICATE"),
     key_pem=st.sampled_from(["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"]).flatmap(armoured),

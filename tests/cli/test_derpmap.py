@@ -19,6 +19,8 @@ from derp.cli import derpmap
 from derp.config import flag_table
 from tests.process import Derper, derper
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 
 

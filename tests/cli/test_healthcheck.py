@@ -23,6 +23,8 @@ from derp.config.checks import Address
 from tests.patience import PATIENCE
 from tests.process import Derper, derper
 
+pytestmark = pytest.mark.slow
+
 HOST = "relay.example"
 Run = Callable[..., tuple[int, str, str]]
 

@@ -192,6 +192,7 @@ def python(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_itself(tmp_path: Path):
     wrong = python("-m", "derp", "-c", "new/derper.key", "-a", ":70000", cwd=tmp_path)
     assert wrong.returncode == 2
@@ -204,6 +205,7 @@ def test_the_command_itself(tmp_path: Path):
     assert (helped.returncode, helped.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_help_loads_neither_trio_nor_tls(tmp_path: Path):
     code = (
         "import sys; from derp.cli.main import main; main(['-h']);"
@@ -214,6 +216,7 @@ def test_help_loads_neither_trio_nor_tls(tmp_path: Path):
     assert {"trio", "ssl", "cryptography", "derp.cli.probe"}.isdisjoint(loaded)
 
 
+@pytest.mark.slow
 def test_the_relay_loads_no_commands(tmp_path: Path):
     code = (
         "import sys; from derp.cli import main; from derp.service import run; print(*sys.modules)"
@@ -247,6 +250,7 @@ cli.script()
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_left_behind_delays_no_exit():
     done = subprocess.run(
         [sys.executable, "-c", _LEFT_BEHIND],

@@ -44,6 +44,7 @@ def test_other_programs_have_no_flags(line: list[str]):
     assert flags_in(line) == []
 
 
+@pytest.mark.slow
 def test_a_process(tmp_path: Path):
     (tmp_path / "7").mkdir()
     line = b"python\0/usr/bin/derper\0-hostname\0\xff.example\0"
@@ -69,6 +70,7 @@ def test_variables(tmp_path: Path):
     assert variables_of(7, tmp_path) == {"DERP_DOMAIN": "x=y", "DERP_STUN": ""}
 
 
+@pytest.mark.slow
 def test_a_health_check_with_the_variables_of_the_relay(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -90,6 +92,7 @@ def test_no_process(run: Run):
     assert run("healthcheck", "-of", "-1")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_health_check_with_the_flags_of_the_relay(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -104,6 +107,7 @@ def test_a_health_check_with_the_flags_of_the_relay(
         assert run("healthcheck", *ports)[0] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["healthcheck", "derpmap"])
 def test_of_a_worker(tmp_path: Path, run: Run, command: str):
     with derper(tmp_path, "-workers", "2") as relay:

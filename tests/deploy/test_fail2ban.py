@@ -19,6 +19,8 @@ from tests.deploy.files import DEPLOY
 from tests.patience import PATIENCE
 from tests.process import derper
 
+pytestmark = pytest.mark.slow
+
 FILTER = DEPLOY / "fail2ban/filter.d/derper.conf"
 JAIL = DEPLOY / "fail2ban/jail.d/derper.conf"
 CONFIG = """

@@ -257,6 +257,7 @@ class TestWhileItChanges:
         assert not [name for name in giver.given if "secret" in name and "deleted" not in name]
 
 
+@pytest.mark.slow
 def test_the_program_needs_nothing_but_itself(tmp_path: Path) -> None:
     """No package of the image is loaded; what can't be given is no failure."""
     program = [sys.executable, "-I", "-S", str(DEPLOY / "handover.py")]

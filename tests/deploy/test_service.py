@@ -99,6 +99,7 @@ def analyze() -> str:
     return program
 
 
+@pytest.mark.slow
 def test_systemd_understands_it(analyze: str, tmp_path: Path):
     text = SERVICE.read_text("utf-8")
     # Whether the programs are there is not the question.
@@ -114,6 +115,7 @@ def test_systemd_understands_it(analyze: str, tmp_path: Path):
     assert "ProtectHouse" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_hardened(analyze: str):
     command = [analyze, "security", "--offline=true", "--no-pager", SERVICE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

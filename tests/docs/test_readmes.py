@@ -377,6 +377,7 @@ def words_of_the_program() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", OURS)
 def test_the_program_says_what_is_quoted(words: str) -> None:
     assert words in words_of_the_program()

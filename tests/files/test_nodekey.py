@@ -178,6 +178,7 @@ print(nodekey.load_or_make(pathlib.Path(sys.argv[1])).public.hex())
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_agree(path: Path):
     command = [sys.executable, "-c", MAKER, str(path)]
     environ = os.environ | {"PYTHONPATH": str(Path(derp.__file__).parents[1])}

@@ -899,6 +899,7 @@ async def converse(pieces: list[bytes]) -> tuple[bytes, str]:
 
 
 class TestAnyBytes:
+    @pytest.mark.slow
     @given(INPUTS, st.lists(st.integers(1, 300), max_size=5))
     @example(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", [])
     @settings(max_examples=300)
@@ -933,6 +934,7 @@ def check_answers(answer: bytes, data: bytes) -> None:
             answer = answer[length:]
 
 
+@pytest.mark.slow
 async def test_a_head_of_many_lines_is_refused(site: StatusSource) -> None:
     client, server = memory_pair()
     lines = b"a:\r\n" * 3000

@@ -101,6 +101,7 @@ def test_values_are_quoted_where_they_need_it(value, expected):
     assert quoted(value) == expected
 
 
+@pytest.mark.slow
 @given(ENCODABLE, st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), ENCODABLE))
 def test_what_is_logged_can_be_read_back(message, fields):
     fields = {f"x_{key}": value for key, value in fields.items()}

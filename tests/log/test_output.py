@@ -176,6 +176,7 @@ def run(code, **options):
     return subprocess.Popen([sys.executable, "-c", code], **options)
 
 
+@pytest.mark.slow
 def test_a_process_logs_to_its_stderr():
     code = "from derp import log\nwith log.start(): log.get('cli').info('hi', user='ü')"
     process = run(code, stderr=subprocess.PIPE, env=os.environ | {"LC_ALL": "C"})
@@ -184,6 +185,7 @@ def test_a_process_logs_to_its_stderr():
     assert re.fullmatch(rb"time=\S+Z level=info msg=hi user=\xc3\xbc\n", stderr)
 
 
+@pytest.mark.slow
 def test_a_process_ends_in_good_order_though_nobody_reads_its_stderr(pipe):
     _, writer = pipe
     code = (
@@ -198,6 +200,7 @@ def test_a_process_ends_in_good_order_though_nobody_reads_its_stderr(pipe):
     assert stdout == b"False\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_was_started_without_a_stderr():
     code = (
         "import os\nos.close(2)\n"

@@ -1,11 +1,13 @@
 """A link that is busy, and those who share it."""
 
+import pytest
 from trio.testing import MockClock as Clock
 
 from tests.mesh.other import present
 from tests.mesh.test_link import X, disco, fill, linked
 
 
+@pytest.mark.slow
 async def test_one_flooder_silences_nobody(autojump_clock: Clock) -> None:
     """Neither with data, nor with packets that look like disco."""
     async with linked(capacity=5000) as other:

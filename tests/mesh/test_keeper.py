@@ -245,6 +245,7 @@ async def test_nothing_is_dialled_while_this_relay_stops(autojump_clock: Clock) 
         assert other.calls == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["closed", "reset", "write", "queued", "illegal"])
 async def test_an_ended_link_is_gone_without_the_garbage_collector(
     autojump_clock: Clock, how: str
@@ -283,6 +284,7 @@ async def test_an_ended_link_is_gone_without_the_garbage_collector(
         gc.enable()
 
 
+@pytest.mark.slow
 async def test_a_failed_login_is_gone_without_the_garbage_collector(autojump_clock: Clock) -> None:
     def failures() -> list[NoLink]:
         found = [error for error in gc.get_objects() if isinstance(error, NoLink)]

@@ -305,6 +305,7 @@ async def fill(other: Linked, client: Peer, packet: bytes = bytes(1000)) -> int:
     return count
 
 
+@pytest.mark.slow
 async def test_a_stalled_relay_slows_nobody(autojump_clock: Clock) -> None:
     async with linked(capacity=5000) as other:
         await other.tell(present(X))

@@ -224,6 +224,7 @@ def test_failing_accepts_are_one_line_and_their_end_another(
     ]
 
 
+@pytest.mark.slow
 def test_the_soft_limit_becomes_the_hard_one() -> None:
     code = """
 import resource

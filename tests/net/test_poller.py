@@ -175,6 +175,7 @@ async def test_a_closed_socket_is_not_lent(poller: Poller, sockets: Sockets) -> 
         await lent.transport.read_through(poller, lent.step)
 
 
+@pytest.mark.slow
 async def test_others_have_their_turn_while_it_is_busy(poller: Poller, sockets: Sockets) -> None:
     lent = Lent(poller, sockets)
     other = Other()
@@ -338,6 +339,7 @@ async def test_one_who_hangs_up_alone_does_not_wait(poller: Poller, sockets: Soc
     assert len(await hang_up_at_once(poller, sockets, 1)) < 10
 
 
+@pytest.mark.slow
 async def test_who_waits_to_be_ended_may_be_ended_by_others(
     poller: Poller, sockets: Sockets
 ) -> None:

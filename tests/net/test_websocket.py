@@ -467,6 +467,7 @@ async def test_what_carries_the_websocket_is_told_of() -> None:
     assert transport.tls_version == "TLSv1.3"
 
 
+@pytest.mark.slow
 async def test_nothing_of_the_handshake_holds_the_connection() -> None:
     """An ended connection is to be gone at once, not when the garbage collector looks."""
     gc.collect()

@@ -1,5 +1,6 @@
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +135,7 @@ def test_it_is_bounded():
         assert limit - 2 * cost < left * cost + 50 * FLOW_COST <= limit
 
 
+@pytest.mark.slow
 def test_who_floods_loses_and_others_do_not():
     for flood in ([bytes(1400)] * 60, [bytes(100)] * 400, [bytes(60_000)]):
         drops = Drops()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -180,5 +181,5 @@ class ForwardersMachine(RuleBasedStateMachine):
             assert (key in ours) is (key in self.original.mesh)
 
 
-TestForwardersMachine = ForwardersMachine.TestCase
+TestForwardersMachine = pytest.mark.slow(ForwardersMachine.TestCase)
 TestForwardersMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

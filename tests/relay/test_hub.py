@@ -3,6 +3,7 @@
 import itertools
 
 import attrs
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -345,7 +346,7 @@ class HubMachine(RuleBasedStateMachine):
             assert member.duplicate is (len(self.of(member.key)) > 1)
 
 
-TestHubMachine = HubMachine.TestCase
+TestHubMachine = pytest.mark.slow(HubMachine.TestCase)
 TestHubMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 

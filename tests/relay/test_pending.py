@@ -264,6 +264,7 @@ class TestTable:
         assert list(connections._networks) == ["198.51.100.0/24"]
         assert not connections._idle
 
+    @pytest.mark.slow
     def test_many_networks_do_not_set_one_free_that_goes_on(self) -> None:
         connections = PendingConnections(rate=1)
         for _ in range(2):
@@ -353,5 +354,5 @@ class Model(RuleBasedStateMachine):
         assert sum(map(len, connections._by_size)) == len(sites)
 
 
-TestModel = Model.TestCase
+TestModel = pytest.mark.slow(Model.TestCase)
 TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -257,7 +257,7 @@ class Queues(RuleBasedStateMachine):
             assert self.taken + self.dropped == self.put_in
 
 
-TestQueues = Queues.TestCase
+TestQueues = pytest.mark.slow(Queues.TestCase)
 TestQueues.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 

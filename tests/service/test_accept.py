@@ -21,6 +21,7 @@ from tests.peers import SEND, Peer, frame
 REQUEST = b"GET /derp HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behind", "reset", "reason"),
     [

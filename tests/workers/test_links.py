@@ -321,6 +321,7 @@ async def test_that_a_key_is_taken_back_and_forth_is_told_to_no_watcher(
         await watcher.ping()
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_lost_takes_its_clients_along(autojump_clock: Clock) -> None:
     async with workers(3) as found:
         here, _, lost = found.relays
@@ -809,6 +810,7 @@ class Storm:
             self.found.down.clear()
 
 
+@pytest.mark.slow
 async def test_after_a_storm_all_know_the_truth(autojump_clock: Clock) -> None:
     async with workers(3, capacity=500) as found:
         beliefs = [

@@ -87,6 +87,7 @@ def added(one: dict[str, float], two: dict[str, float]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @given(FULL, FULL)
 @settings(max_examples=30)
 def test_counters_of_two_are_added(one: Snapshot, two: Snapshot) -> None:
@@ -233,6 +234,7 @@ def test_the_limit_is_that_of_one_who_has_it() -> None:
     assert (whole.rate_limit_bytes_per_second, whole.rate_limit_burst_bytes) == (5, 6)
 
 
+@pytest.mark.slow
 @given(FULL, FULL)
 @settings(max_examples=30)
 def test_no_counter_falls_when_a_process_ends(first: Snapshot, ends: Snapshot) -> None:
@@ -263,6 +265,7 @@ def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
     assert ends.metrics.current_connections == 3
 
 
+@pytest.mark.slow
 @given(FULL, FULL)
 @settings(max_examples=30)
 def test_those_that_have_ended_may_be_kept_together(one: Snapshot, two: Snapshot) -> None:

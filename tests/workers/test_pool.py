@@ -14,7 +14,7 @@ from derp.workers import watchdog
 from derp.workers.handover import Handover
 from derp.workers.pool import WorkerPool
 
-pytestmark = pytest.mark.usefixtures("patience")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patience")]
 
 WORKER = """
 import os, sys, socket, trio

@@ -56,6 +56,7 @@ def test_the_bound_is_what_the_documentation_says() -> None:
     assert f"no answer for {HUNG_AFTER:.0f} seconds" in text
 
 
+@pytest.mark.slow
 async def test_one_that_answers_does_not_hang(autojump_clock: Clock) -> None:
     worker = Worker()
     assert await worker.lasts(3600) is None
@@ -175,6 +176,7 @@ def process(program: str) -> Iterator[int]:
             child.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("patience")
 def test_the_activity_of_a_process() -> None:
     with process("import time; time.sleep(60)") as pid:

@@ -91,6 +91,7 @@ def test_a_bundle_that_may_not_be_read(tmp_path, now, monkeypatch):
     assert refused(tmp_path, now).startswith("can't be read (Permission denied); ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["account", "authority", "challenge", "ari", "schedule", "store"]
 )

@@ -710,6 +710,7 @@ NONSENSE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("status", [200, 400])
 def test_nonsense(order, fake, certdir, path, status):
@@ -785,6 +786,7 @@ FIELDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.sampled_from(PATHS), st.sampled_from(FIELDS), JSON, st.sampled_from([200, 400]))
 def test_any_field_may_be_anything(order, fake, certdir, path, field, value, status):

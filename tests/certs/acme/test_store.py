@@ -218,6 +218,7 @@ except IssueError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other_file_system", [False, True])
 def test_a_mount_point_in_place_of_the_file(tmp_path, other_file_system):
     """As docker run -v HOST_FILE:FILE has it: the kernel lets nobody replace such a file."""
@@ -254,6 +255,7 @@ def test_a_mount_point_in_place_of_the_file(tmp_path, other_file_system):
     assert (beside.stdout, beside.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_kernel_that_tells_nothing_of_mounts(stored, monkeypatch):
     monkeypatch.setattr(Path, "read_text", failing(errno.ENOENT))
     probe(stored[0])
@@ -315,6 +317,7 @@ with certs.acme.store.locked(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     root = Path(store.__file__).parents[2]

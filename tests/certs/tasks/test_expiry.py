@@ -119,6 +119,7 @@ async def test_a_clock_that_is_set_forward_and_back_leaves_the_pin_as_it_was(
     assert len(kept.announced) == 2
 
 
+@pytest.mark.slow
 async def test_a_clock_that_is_set_back_changes_nothing(autojump_clock: Clock, kept: Kept) -> None:
     kept.time.step(timedelta(days=-4000))
     await trio.sleep(100 * DAY)
