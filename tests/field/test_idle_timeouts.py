@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from derp.session.state import KEEP_ALIVE as KEEP_ALIVE_EVERY
-from derp.session.state import KEEP_ALIVE_JITTER
-from derp.session.timers import TICK
+from derp.session.timers import KEEP_ALIVE as KEEP_ALIVE_EVERY
+from derp.session.timers import KEEP_ALIVE_JITTER, TICK
 from tests.field.proxies import KINDS, Kind, Proxy, running, usual_idle
 from tests.interop.rawderp import (
     KEEP_ALIVE,
@@ -24,8 +23,6 @@ from tests.interop.rawderp import (
     client_info,
     upgrade_request,
 )
-from derp.session.timers import KEEP_ALIVE as KEEP_ALIVE_EVERY
-from derp.session.timers import KEEP_ALIVE_JITTER, TICK
 from tests.interop.relay import Relay, TestCA
 
 SLOT = 1.0

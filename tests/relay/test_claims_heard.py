@@ -1,5 +1,6 @@
 """Which other worker has a key, also against the plainest books: all claims of all links."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -91,5 +92,5 @@ class ClaimsMachine(RuleBasedStateMachine):
         assert self.other_workers._several.keys() == several
 
 
-TestClaimsMachine = ClaimsMachine.TestCase
+TestClaimsMachine = pytest.mark.slow(ClaimsMachine.TestCase)
 TestClaimsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

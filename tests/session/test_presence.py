@@ -267,6 +267,7 @@ async def storm(relay: Relay, changes: int, keys: int) -> set[Told]:
     return {present(peer, client=client) for peer, client in there.values()}
 
 
+@pytest.mark.slow
 async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, relay: Relay) -> None:
     """However slow they are: of each key one frame waits at most, and none is ever dropped."""
     fast = Belief(*await watching(relay, 1))
@@ -306,6 +307,7 @@ async def test_watchers_know_the_truth_after_a_storm(autojump_clock: Clock, rela
     assert asleep.frames < 3 * keys
 
 
+@pytest.mark.slow
 async def test_a_watcher_that_is_told_of_thousands_at_once_gets_all(
     autojump_clock: Clock, relay: Relay
 ) -> None:
@@ -410,6 +412,7 @@ async def test_a_change_before_the_watcher_reads_is_told_as_it_is_then(
     await watcher.ping()
 
 
+@pytest.mark.slow
 async def test_others_have_their_turn_while_a_fast_watcher_is_told_of_all(
     autojump_clock: Clock, relay: Relay, made: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
