@@ -100,8 +100,8 @@ def test_the_key_goes_first_and_no_half_is_left_behind(tmp_path, now, monkeypatc
 
 def test_content_is_on_disk_before_its_name(tmp_path, now, monkeypatch):
     steps = []
-    fsync, rename = files.os.fsync, Path.replace
-    monkeypatch.setattr(files.os, "fsync", lambda fd: (steps.append("sync"), fsync(fd)))
+    fsync, rename = files.os.fsync, Path.replace  # type: ignore[attr-defined]
+    monkeypatch.setattr(files.os, "fsync", lambda fd: (steps.append("sync"), fsync(fd)))  # type: ignore[attr-defined]
     monkeypatch.setattr(Path, "replace", lambda *a: (steps.append("rename"), rename(*a))[1])
     write_self_signed(files_in(tmp_path), ADDRESS, now)
     assert steps == ["sync", "rename", "sync"] * 2

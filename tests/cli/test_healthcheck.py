@@ -25,6 +25,8 @@ from tests.support.config import make_config
 
 pytestmark = pytest.mark.slow
 
+pytestmark = pytest.mark.slow
+
 HOST = "relay.example"
 Run = Callable[..., tuple[int, str, str]]
 

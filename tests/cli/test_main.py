@@ -103,7 +103,7 @@ def test_a_worker_leaves_the_warnings_to_its_supervisor(
     )
     monkeypatch.setattr("derp.workers.worker", stand_in, raising=False)
     monkeypatch.setitem(sys.modules, "derp.workers.worker", stand_in)
-    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)  # type: ignore[attr-defined]
     assert warnings_of(capfd, "worker", "3", "-dev", "-stun", "false") == []
     assert [config.stun.enabled for config in ran] == [False]
 

@@ -62,7 +62,7 @@ def relay(nursery: trio.Nursery) -> Relay:
         for host in ("127.0.0.1", "127.0.0.2"):
             (listener,) = await trio.open_ssl_over_tcp_listeners(port, context, host=host)
             nursery.start_soon(trio.serve_listeners, greet, [listener])
-            port = listener.transport_listener.socket.getsockname()[1]
+            port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
         return port
 
     return relay

@@ -68,7 +68,7 @@ def test_a_wrong_flag_is_not_tried_again(capsys: pytest.CaptureFixture[str]):
 
 def test_stopping_is_given_longer_than_the_drain():
     service = unit(SERVICE)["Service.TimeoutStopSec"]
-    (podman,) = re.findall(r"--stop-timeout=(\d+)", *unit(QUADLET)["Container.PodmanArgs"])
+    (podman,) = re.findall(r"--stop-timeout=(\d+)", *unit(QUADLET)["Container.PodmanArgs"])  # type: ignore[call-overload]
     grace = compose()["services.derper.stop_grace_period"]
     for text in (*service, podman, *grace):
         assert seconds(text) >= max(2 * FLUSH_SECONDS, CLOSING)

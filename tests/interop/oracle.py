@@ -81,7 +81,7 @@ class Oracle:
 
     def asked(self) -> Asked:
         told = self._post("/asked", {})
-        return Asked([tuple(one) for one in told["asked"]], told["open"], told["most"])
+        return Asked([tuple(one) for one in told["asked"]], told["open"], told["most"])  # type: ignore[attr-defined]
 
     def _post(self, path: str, content: object) -> dict[str, object]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)

@@ -278,7 +278,7 @@ def chain_sent(tls: ssl.SSLSocket) -> list[bytes]:
         return tls.get_unverified_chain()
     return [
         ssl.PEM_cert_to_DER_cert(certificate.public_bytes())
-        for certificate in tls._sslobj.get_unverified_chain()
+        for certificate in tls._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
     ]
 
 

@@ -359,7 +359,8 @@ def tailnet_through(
             nodes.append(one)
         for one in nodes:
             one.up(*flags)
-        yield Tailnet(relay, middle, *nodes, binaries, checksum)
+        alice, bob = nodes
+        yield Tailnet(relay, middle, alice, bob, binaries, checksum)
 
 
 def ready(process: subprocess.Popen[str]) -> str:

@@ -8,7 +8,7 @@ from derp.metrics import DropReason, Histogram, Metrics
 
 def test_a_misspelt_counter_is_an_error():
     with pytest.raises(AttributeError):
-        Metrics().packets_recieved = 1
+        Metrics().packets_recieved = 1  # type: ignore[attr-defined]
 
 
 def test_two_servers_share_no_counter():

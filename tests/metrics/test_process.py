@@ -65,7 +65,7 @@ def test_open_descriptors_are_counted():
 def test_before_linux_6_2_they_are_listed(monkeypatch):
     with Path(os.devnull).open("rb"):
         expected = process.count_fds()
-        monkeypatch.setattr(process.os, "stat", lambda _: SimpleNamespace(st_size=0))
+        monkeypatch.setattr(process.os, "stat", lambda _: SimpleNamespace(st_size=0))  # type: ignore[attr-defined]
         assert process.count_fds() == expected
 
 

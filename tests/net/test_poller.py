@@ -251,8 +251,8 @@ async def test_an_urgent_socket_ends_the_stay(
         # In a row, without a checkpoint: when the poller runs, both are there.
         await lent.client.send_all(b"x")
         await lent.has(b"x")
-        lent.client.socket._sock.send(b"y")
-        stranger.socket._sock.send(b"?")
+        lent.client.socket._sock.send(b"y")  # type: ignore[attr-defined]
+        stranger.socket._sock.send(b"?")  # type: ignore[attr-defined]
         await trio.lowlevel.wait_readable(urgent)
         poller.drop_urgent(urgent.fileno())
         nursery.cancel_scope.cancel()
@@ -293,7 +293,7 @@ async def test_everybody_has_a_turn_before_others_have_two(
             nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
         for lent in lents:
-            lent.client.socket._sock.send(b"x")
+            lent.client.socket._sock.send(b"x")  # type: ignore[attr-defined]
         nursery.start_soon(other.task)
         with trio.fail_after(PATIENCE):
             while not all(lent.received for lent in lents):
@@ -316,7 +316,7 @@ async def hang_up_at_once(poller: Poller, sockets: Sockets, number: int) -> list
         await trio.testing.wait_all_tasks_blocked()
         for lent in lents:
             # What it has sent is not lost.
-            lent.client.socket._sock.send(b"last words")
+            lent.client.socket._sock.send(b"last words")  # type: ignore[attr-defined]
             lent.client.socket.close()
         with trio.fail_after(20):
             while not ended or ended[-1] < number:
@@ -374,13 +374,13 @@ async def test_a_round_of_steps_comes_to_an_end(
             nursery.start_soon(lent.task)
         await trio.testing.wait_all_tasks_blocked()
         for lent in lents:
-            lent.client.socket._sock.send(b"x")
+            lent.client.socket._sock.send(b"x")  # type: ignore[attr-defined]
         with trio.fail_after(20):
             while not read or read[-1] < len(lents):
                 await trio.lowlevel.checkpoint()
                 read.append(sum(len(lent.received) for lent in lents))
                 # Who goes on sending does not keep the others from being read.
-                lents[0].client.socket._sock.send(b"x")
+                lents[0].client.socket._sock.send(b"x")  # type: ignore[attr-defined]
                 read[-1] -= len(lents[0].received) - 1
         nursery.cancel_scope.cancel()
     assert max(after - before for before, after in pairwise(read)) <= 2 * poller_module._EVENTS

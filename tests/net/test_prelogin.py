@@ -51,7 +51,7 @@ async def test_few_go_on_in_one_turn_the_first_one_first(
             nursery.start_soon(stranger, number)
         await trio.testing.wait_all_tasks_blocked()
         for _, client in pairs:
-            client.socket._sock.send(b"x")
+            client.socket._sock.send(b"x")  # type: ignore[attr-defined]
         with trio.fail_after(20):
             while len(order) < MANY:
                 await trio.lowlevel.checkpoint()
@@ -116,7 +116,7 @@ async def test_who_gives_up_leaves_nothing_behind(
                 nursery.start_soon(stranger)
                 await trio.testing.wait_all_tasks_blocked()
                 if send_before:
-                    client.socket._sock.send(b"x")
+                    client.socket._sock.send(b"x")  # type: ignore[attr-defined]
                 scope.cancel()
     with trio.move_on_after(0):
         await scheduler.wait_turn()

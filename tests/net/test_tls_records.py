@@ -40,7 +40,7 @@ async def feed(transport: TLSTransport, client: RawClient, data: bytes) -> int:
     found = 0
     while data or transport.more or select.select([transport._socket], [], [], 0)[0]:
         with contextlib.suppress(BlockingIOError):
-            data = data[client.stream.socket._sock.send(data) :]
+            data = data[client.stream.socket._sock.send(data) :]  # type: ignore[attr-defined]
         await transport.wait_readable()
         found += max(0, transport.read_into(view))
     return found

@@ -255,7 +255,7 @@ def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, .
         if action[0] == "put":
             _, disco, sizes = action
             train = []
-            for size in sizes:
+            for size in sizes:  # type: ignore[attr-defined]
                 train.append(number.to_bytes(4) + bytes(size))
                 number += 1
             put += len(train)

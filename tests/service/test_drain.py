@@ -37,7 +37,7 @@ async def test_whoever_gets_the_number_of_a_closed_listener_can_lend_it() -> Non
 async def test_relays_are_told_to_come_back_soon_and_clients_to_spread_out(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain.random, "randrange", lambda spread: spread - 1)
+    monkeypatch.setattr(drain.random, "randrange", lambda spread: spread - 1)  # type: ignore[attr-defined]
     async with running(with_mesh_key) as relay:
         peer, client = await relay.mesh_login(), await relay.login()
         await drain.drain(relay.state)

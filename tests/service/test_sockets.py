@@ -90,7 +90,7 @@ def note_send_from(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
     udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     udp.bind(("127.0.0.2", 0))
     handed = Inherited([socket.socket(fileno=os.dup(sock.fileno())) for sock in (tcp, udp)])
-    monkeypatch.setattr(sockets.activation, "inherited", lambda *_: handed)
+    monkeypatch.setattr(sockets.activation, "inherited", lambda *_: handed)  # type: ignore[attr-defined]
     return handed
 
 

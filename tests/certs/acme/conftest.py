@@ -221,11 +221,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAuthority]:
         monkeypatch.delenv(name, raising=False)
     handler = type("Handler", (Handler,), {})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        handler.fake = FakeAuthority(f"http://127.0.0.1:{server.server_port}")
+        handler.fake = FakeAuthority(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            yield handler.fake
+            yield handler.fake  # type: ignore[attr-defined]
         finally:
             server.shutdown()
             thread.join()

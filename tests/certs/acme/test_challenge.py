@@ -46,7 +46,7 @@ def test_tls_alpn_01_as_rfc_8737_and_8738_have_it(name, server_name, now):
     identifier = leaf.extensions.get_extension_for_oid(oid)
     assert identifier.critical
     digest = hashlib.sha256(b"to-ken.print").digest()
-    assert identifier.value.value == bytes([4, 32]) + digest
+    assert identifier.value.value == bytes([4, 32]) + digest  # type: ignore[attr-defined]
 
 
 def test_the_answer_can_be_served(now):

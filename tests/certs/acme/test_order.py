@@ -60,7 +60,7 @@ def complaint(order, fake, certdir):
         assert message.startswith(f"no certificate for {', '.join(names or (HOST,))}: ")
         assert caught.value.failure is failure, message
         assert not certificate_file(certdir, (*names, HOST)[0]).exists()
-        complaint.retry_after = caught.value.retry_after
+        complaint.retry_after = caught.value.retry_after  # type: ignore[attr-defined]
         return message.partition(": ")[2]
 
     return complaint
