@@ -47,9 +47,9 @@ class Reader:
     __slots__ = (
         "_burst",
         "_client",
+        "_coalescer",
         "_coalescing",
         "_mesh_peer",
-        "_coalescer",
         "_pause",
         "_read_limit",
         "_skip",
