@@ -53,7 +53,7 @@ _READABLE: Final = select.EPOLLIN
 _WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 Step = Callable[[], bool]
-"""Reads once and acts on it; returns whether its task has to run."""
+"""Reads once and acts on it; returns whether its task has to run: see Transport.read_through."""
 
 
 class Registration:

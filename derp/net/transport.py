@@ -38,10 +38,12 @@ class Transport(Protocol):
         """Whether there may be more to read without waiting; others should run first."""
 
     async def read_through(self, poller: Poller, step: Step) -> None:
-        """Call `step` whenever there may be data, until it returns True, or call it once.
+        """Wait for data and call `step`, again and again, until it returns True.
 
-        The poller calls the steps where it can. The reader calls this again and again until the
-        connection ends. A checkpoint, unless it raises. Raises what `step` raises, and
+        `step` calls `read_into` once, acts on what it got, and never waits. It returns True where
+        the task itself has to go on: to wait for something else, or since the stream has ended.
+        This may return before, after any step, so the caller calls it in a loop. The poller calls
+        the steps where it can. A checkpoint, unless it raises. Raises what `step` raises, and
         PeerVanished.
         """
 

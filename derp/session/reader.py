@@ -1,9 +1,9 @@
-"""The receiving half of a logged-in client: from what it sends to what is done about it.
+"""The receiving half of a logged-in client: reads its frames and acts on them.
 
 How it works: a `step` reads once and acts on every whole frame; the bytes of a frame that is cut
 off are kept until the next step. While the client is idle, the poller calls `step`, and the
 client's own task sleeps. The task takes over where a step ends with something to wait for: a
-rate limit, packets to gather, other tasks that want their turn.
+rate limit, packets that may follow (derp.relay.coalescing), other tasks' turn.
 
 What must never happen here: an await between `read_into` and the end of `_act`, since what was
 read lies in the buffer that all connections share.
@@ -47,9 +47,9 @@ class Reader:
     __slots__ = (
         "_burst",
         "_client",
+        "_coalescer",
         "_coalescing",
         "_mesh_peer",
-        "_moderation",
         "_pause",
         "_read_limit",
         "_skip",
@@ -72,9 +72,9 @@ class Reader:
         self._tail = b""
         self._skip = 0
         self._tail_is_due = False
-        # The most bytes to read next (0: all that fit), and what to do before.
+        # The most bytes to read next (0: all that fit), and what to wait for before.
         self._read_limit = 0
-        self._moderation = ReadCoalescing()
+        self._coalescer = ReadCoalescing()
         self._coalescing = False
         self._pause = 0.0
         # Bytes read since the socket was last empty.
@@ -149,7 +149,7 @@ class Reader:
         if transport.more or self._tail_is_due:
             self._coalescing = False
             return True
-        self._coalescing = self._moderation.note_read(joined, self._burst, trio.current_time)
+        self._coalescing = self._coalescer.note_read(joined, self._burst, trio.current_time)
         self._burst = 0
         return self._coalescing
 
