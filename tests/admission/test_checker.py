@@ -19,6 +19,7 @@ Clock = trio.testing.MockClock
 YES = Verdict(Outcome.ALLOWED, "")
 NO = Verdict(Outcome.REFUSED, "", "not known")
 LOST = Verdict(Outcome.UNREACHABLE, "", "can't be reached; start it")
+CROWDED = Verdict(Outcome.NO_ROOM, "", "no answer in time, among many others")
 MEMBER, STRANGER = Question(b"m" * 32, "192.0.2.1"), Question(b"s" * 32, "192.0.2.2")
 
 
@@ -112,6 +113,10 @@ async def test_every_combination_of_the_go_derper(
         ([LOST, NO], True, False),
         ([NO, LOST], True, False),
         ([LOST, LOST], True, False),
+        ([CROWDED, YES], True, True),
+        ([CROWDED, NO], False, False),
+        ([CROWDED, LOST], False, False),
+        ([LOST, CROWDED], False, False),
     ],
 )
 async def test_several_urls(make: Make, answers: list[Verdict], open_: bool, closed: bool) -> None:
