@@ -1,15 +1,15 @@
-"""Many binding requests at once, turned into their responses where they lie.
+"""Many binding requests at once, turned into their responses in place.
 
-The system hands over datagrams many at a time (`stun.mmsg`), and what a relay gets is nearly
-always the same 40 bytes with another transaction ID in them. So a batch is a table in one
-buffer, a datagram a row, and its columns are checked and rewritten with a few operations on
-whole columns (memoryview slices with a stride) instead of a few on each row. A datagram begins
-at byte 4 of its row, so that columns of 8 bytes lie where they should:
+The system returns many datagrams a call (`stun.mmsg`), and what a relay gets is nearly always the
+same 40 bytes with another transaction ID. So a batch is a table in one buffer, a datagram a row,
+and its columns are checked and rewritten with a few operations on whole columns (memoryview slices
+with a stride) instead of a few on each row. A datagram begins at byte 4 of its row, so that columns
+of 8 bytes are aligned:
 
     4             8        12              24             28        32              40        44
     type, length  cookie   transaction ID  SOFTWARE, 8    tailnode            FINGER-   CRC-32
                                                                               PRINT, 4
-    type, length  cookie   transaction ID  XOR-MAPPED-    family,   address, hidden by cookie
+    type, length  cookie   transaction ID  XOR-MAPPED-    family,   address, XORed with cookie
                                            ADDRESS, 8/20  port      (and transaction ID) (to 48)
 
 The sender's address comes as the system's `sockaddr`, in a second table:
@@ -17,9 +17,9 @@ The sender's address comes as the system's `sockaddr`, in a second table:
     sockaddr_in   2 family, 2 port, 4 address, 8 not used
     sockaddr_in6  2 family, 2 port, 4 flow, 16 address, 4 scope
 
-Cookie and transaction ID stand at the same place in a response as in any valid request. So a
-request of another form needs only its own check by `stun.message`, and no own rewriting.
-`stun.message` is also what defines the right answer; this module only gives it faster.
+Cookie and transaction ID are at the same offset in a response as in any valid request. So a request
+of another form needs only a check of its own by `stun.message`, and is rewritten alike.
+`stun.message` also defines the right answer; this module only computes it faster.
 """
 
 import sys
@@ -47,10 +47,10 @@ from stun.message import (
 )
 
 Kind = Literal["I", "Q"]
-"""Of a column: of 4 or 8 bytes, as `memoryview.cast` names them."""
+"""The width of a column: 4 or 8 bytes, as `memoryview.cast` names them."""
 
 CAPACITY: Final = 128
-"""Datagrams in one batch: what is worked off without letting other tasks run."""
+"""Datagrams in one batch: they are answered without letting other tasks run."""
 
 ROW: Final = 48
 """The distance between rows, in bytes."""
@@ -60,13 +60,13 @@ HEAD: Final = ROW - HEAD_AT
 """Where in a row a datagram begins, and how much of it fits there."""
 
 OVERFLOW: Final = 1456
-"""What is longer goes on here, for so many bytes. A request that is longer still is not
-answered: STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
+"""Bytes of space for the rest of a longer datagram. A request that is longer still is not answered:
+STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
 
 
 @attrs.frozen
 class Family:
-    """An address family: how Linux and STUN number it, and how long things are in it."""
+    """An address family: its numbers in Linux and STUN, and its lengths."""
 
     number: int
     code: int
@@ -78,7 +78,7 @@ class Family:
 
     @property
     def response_length(self) -> int:
-        """How long a success response is: 32 bytes for IPv4, 44 for IPv6."""
+        """The length of a success response: 32 bytes for IPv4, 44 for IPv6."""
         return HEADER_LENGTH + 8 + self.address_length
 
 
@@ -89,10 +89,8 @@ IPV6: Final = Family(number=10, code=2, address_length=16, sockaddr_length=28, s
 class Batch:
     """A table of up to CAPACITY requests of one address family.
 
-    IPv6 senders are taken for what they are: an IPv4-mapped one doesn't reach a socket that is
-    IPV6_V6ONLY.
-
-    Whoever receives fills `rows`, `overflow` and `sockaddrs`, and then calls `answer`.
+    IPv6 senders count as such: an IPv4-mapped one doesn't reach a socket that is IPV6_V6ONLY. The
+    receiver fills `rows`, `overflow` and `sockaddrs`, and then calls `answer`.
     """
 
     def __init__(self, family: Family) -> None:
@@ -110,16 +108,16 @@ class Batch:
         self._fingerprint_xor = _same(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
 
     def first_sender(self) -> tuple[bytes, bytes]:
-        """Return address and port of the first row's sender, as they are in the packet."""
+        """Return address and port of the first row's sender, as in the packet."""
         at = 4 if self.family is IPV4 else 8
         sockaddrs = self.sockaddrs
         return bytes(sockaddrs[at : at + self.family.address_length]), bytes(sockaddrs[2:4])
 
     def answer(self, lengths: list[int]) -> list[bool]:
-        """Turn the first rows into responses; tell of each row whether it is one.
+        """Turn the first rows into responses; return for each whether it is one.
 
-        `lengths` are those of the datagrams as they came, however much of them is in the table.
-        A response has `family.response_length` bytes, and goes to the address in `sockaddrs`.
+        `lengths` are the datagrams' own, however much of them is in the table. A response has
+        `family.response_length` bytes, and goes to the address in `sockaddrs`.
         """
         count = len(lengths)
         if self._all_look_like_client_requests(lengths):
@@ -133,7 +131,7 @@ class Batch:
         return answered
 
     def _all_look_like_client_requests(self, lengths: list[int]) -> bool:
-        """Tell whether all rows have the form of 40 bytes; the fingerprints are not looked at."""
+        """Return whether all rows have the form of 40 bytes; the fingerprints are not checked."""
         count = len(lengths)
         return lengths.count(CLIENT_REQUEST_LENGTH) == count and all(
             column[:count] == expected[:count] for column, expected in self._expected
@@ -141,8 +139,8 @@ class Batch:
 
     def _fingerprints_are_right(self, count: int) -> list[bool]:
         crcs = memoryview(pack(f">{count}I", *map(crc32, self._signed[:count]))).cast("I")
-        told = _xor(self._fingerprint[:count], self._fingerprint_xor[:count], "I")
-        return [True] * count if told == crcs else [*map(eq, told, crcs)]
+        sent = _xor(self._fingerprint[:count], self._fingerprint_xor[:count], "I")
+        return [True] * count if sent == crcs else [*map(eq, sent, crcs)]
 
     def _is_request(self, row: int, length: int) -> bool:
         if length > HEAD + OVERFLOW:
@@ -159,7 +157,7 @@ class Batch:
 
 
 def answered_ranges(answered: list[bool]) -> Iterator[tuple[int, int]]:
-    """Give first and last + 1 of each run of rows that have a response."""
+    """Yield first and last + 1 of each range of rows that have a response."""
     if False not in answered:
         yield 0, len(answered)
         return
@@ -172,7 +170,7 @@ def answered_ranges(answered: list[bool]) -> Iterator[tuple[int, int]]:
 
 
 def _expected(rows: memoryview) -> list[tuple[memoryview, memoryview]]:
-    """Pair columns with what stands there in a client's request."""
+    """Pair columns with their values in a client's request."""
     head, tail = CLIENT_REQUEST_HEAD, CLIENT_REQUEST_TAIL
     return [
         (_column(rows, ROW, 4, "I"), _same(head[:4], "I")),
@@ -183,7 +181,7 @@ def _expected(rows: memoryview) -> list[tuple[memoryview, memoryview]]:
 
 
 def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memoryview]]:
-    """Pair columns with what stands there in every response."""
+    """Pair columns with their values in every response."""
     length = family.response_length - HEADER_LENGTH
     attribute = XOR_MAPPED_ADDRESS.number
     return [
@@ -195,8 +193,9 @@ def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memory
 def _xored(
     rows: memoryview, sockaddrs: memoryview, family: Family
 ) -> list[tuple[Kind, memoryview, memoryview, memoryview]]:
-    """List columns of a response that are the XOR of two others: with kind, and those two."""
-    # What makes STUN's code of the system's number (0 and STUN's code), and hides the port
+    """List the columns of a response that are the XOR of two others: kind, column, these two."""
+    # XORs the system's number of the family to STUN's (0 and its code), and the port with the
+    # cookie.
     number = int.from_bytes(family.number.to_bytes(2, sys.byteorder), "big")
     first = _same(pack(">H", number ^ family.code) + MAGIC_COOKIE[:2], "I")
     sockaddr_row = family.sockaddr_row
@@ -215,13 +214,13 @@ def _xored(
 
 
 def _column(table: memoryview, row: int, at: int, kind: Kind) -> memoryview:
-    """Look at a column of 4 ("I") or 8 ("Q") bytes of a table, from byte `at` of each row on."""
+    """Return the column of 4 ("I") or 8 ("Q") bytes at byte `at` of each row."""
     size = 4 if kind == "I" else 8
     return table.cast(kind)[at // size :: row // size]
 
 
 def _same(value: bytes, kind: Kind) -> memoryview:
-    """Make a column with the same value in every row."""
+    """Return a column with the same value in every row."""
     return memoryview(value * CAPACITY).cast(kind)
 
 

@@ -1,7 +1,7 @@
-"""STUN messages (RFC 8489), as far as Tailscale clients use them.
+"""STUN messages (RFC 8489), as far as Tailscale clients use them. Sans-I/O.
 
-A client asks "from which address do you see me?" with a binding request, and the success
-response tells it in one XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
+A client asks "from which address do you see me?" with a binding request, and the success response
+has that in one XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
 
     2  type: 0x0001 binding request, 0x0101 binding success response
     2  length of what follows the header
@@ -14,12 +14,12 @@ response tells it in one XOR-MAPPED-ADDRESS. A message is a header of 20 bytes a
   0-3  padding to a multiple of four bytes
 
 All integers are big-endian. A Tailscale client's request is always these 40 bytes, and only
-requests that carry its two attributes are answered, so that the responder is of no use to
-strangers, nor for amplification (a response has 32 bytes for IPv4 and 44 for IPv6):
+requests with its two attributes are answered, so that the responder is of no use to strangers, nor
+for amplification (a response has 32 bytes for IPv4 and 44 for IPv6):
 
     0001 0014 2112a442 <transaction ID>  8022 0008 "tailnode"  8028 0004 <CRC-32>
 
-What may go wrong:
+Errors:
 
     StunError
     ├── NotStunError            no STUN header
@@ -27,8 +27,8 @@ What may go wrong:
     ├── NotSuccessResponseError STUN, but of another type
     ├── MalformedAttributeError an attribute is cut short, or its value has a wrong form
     ├── WrongSoftwareError      a binding request that no Tailscale client sent
-    ├── WrongFingerprintError   the fingerprint is not there, not last, or not right
-    └── NoAddressError          a success response that tells no address
+    ├── WrongFingerprintError   the fingerprint is missing, not last, or wrong
+    └── NoAddressError          a success response without an address
 """
 
 from collections.abc import Callable, Iterator
@@ -83,20 +83,20 @@ class MalformedAttributeError(StunError):
 
 
 class WrongSoftwareError(StunError):
-    """A binding request does not call itself a Tailscale client's."""
+    """A binding request is not marked as a Tailscale client's."""
 
 
 class WrongFingerprintError(StunError):
-    """A binding request's fingerprint is not there, not last, or not right."""
+    """A binding request's fingerprint is missing, not last, or wrong."""
 
 
 class NoAddressError(StunError):
-    """A success response does not tell the address."""
+    """A success response has no address."""
 
 
 @attrs.frozen
 class MappedAddress:
-    """From where a STUN server saw a request come."""
+    """The address and port that a STUN server saw a request come from."""
 
     address: IPAddress
     port: int
@@ -131,12 +131,12 @@ def _unpack_xor_address(value: bytes, transaction_id: bytes) -> MappedAddress:
 def _xor_address(value: bytes, transaction_id: bytes) -> bytes:
     """XOR the port with half the cookie, and the address with cookie and transaction ID."""
     pad = b"\x00\x00" + MAGIC_COOKIE[:2] + MAGIC_COOKIE + transaction_id
-    # Bytes beyond the 20 of an IPv6 address are not looked at by anyone.
+    # Bytes beyond the 20 of an IPv6 address are never used.
     return bytes(a ^ b for a, b in zip(value, pad, strict=False))
 
 
 def _unmap(address: IPAddress) -> IPAddress:
-    """Give the IPv4 address that an IPv4-mapped IPv6 address (::ffff:a.b.c.d) stands for."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address (::ffff:a.b.c.d), or the address."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
@@ -160,7 +160,7 @@ def _unpack_u32(value: bytes, _transaction_id: bytes) -> int:
 
 @attrs.frozen
 class Attribute(Generic[T]):
-    """One row of the table of attributes: its number, and how its value is written and read."""
+    """One row of the table of attributes: its number, and how its value is packed and unpacked."""
 
     number: int
     name: str
@@ -168,13 +168,13 @@ class Attribute(Generic[T]):
     _unpack: Callable[[bytes, bytes], T]
 
     def pack(self, value: T, transaction_id: bytes) -> bytes:
-        """Write the whole attribute, padded to a multiple of four bytes."""
+        """Pack the whole attribute, padded to a multiple of four bytes."""
         packed = self._pack(value, transaction_id)
         padding = bytes(-len(packed) % 4)
         return _ATTRIBUTE_HEADER.pack(self.number, len(packed)) + packed + padding
 
     def unpack(self, value: bytes, transaction_id: bytes) -> T:
-        """Read the value, given without padding. Raises MalformedAttributeError."""
+        """Unpack the value, given without padding. Raises MalformedAttributeError."""
         try:
             return self._unpack(value, transaction_id)
         except MalformedAttributeError as error:
@@ -206,12 +206,11 @@ def build_binding_request(transaction_id: bytes) -> bytes:
 
 
 def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:
-    """Read a success response into its transaction ID and address (Go: stun.ParseResponse).
+    """Parse a success response; return its transaction ID and address (Go: stun.ParseResponse).
 
-    XOR-MAPPED-ADDRESS goes before MAPPED-ADDRESS, of several the last counts, and an
-    IPv4-mapped address comes out as IPv4. Bytes beyond the length that the header gives are
-    left out. Raises NotStunError, NotSuccessResponseError, MalformedAttributeError or
-    NoAddressError.
+    XOR-MAPPED-ADDRESS goes before MAPPED-ADDRESS, of several the last counts, and an IPv4-mapped
+    address is returned as IPv4. Bytes beyond the length in the header are ignored. Raises
+    NotStunError, NotSuccessResponseError, MalformedAttributeError or NoAddressError.
     """
     message_type, length, transaction_id = _parse_header(data)
     if message_type != BINDING_SUCCESS:
@@ -240,9 +239,9 @@ def parse_binding_request(data: bytes) -> bytes:
     """Check a Tailscale client's binding request; return its transaction ID, 12 bytes.
 
     It must carry SOFTWARE "tailnode", and end with the right FINGERPRINT. As in Go's
-    stun.ParseBindingRequest, the length that the header gives is not looked at, nor are other
-    attributes. Raises NotStunError, NotBindingRequestError, MalformedAttributeError,
-    WrongSoftwareError or WrongFingerprintError.
+    stun.ParseBindingRequest, the length in the header is ignored, and so are other attributes.
+    Raises NotStunError, NotBindingRequestError, MalformedAttributeError, WrongSoftwareError or
+    WrongFingerprintError.
     """
     if is_client_request(data):
         return data[8:HEADER_LENGTH]
@@ -267,9 +266,9 @@ def parse_binding_request(data: bytes) -> bytes:
 
 
 def is_client_request(data: bytes) -> bool:
-    """Tell whether these are the 40 bytes that Tailscale clients send, the fingerprint right.
+    """Return whether these are the 40 bytes that Tailscale clients send, the fingerprint right.
 
-    Other forms may be valid too: this is the shortcut of `parse_binding_request`.
+    Other forms may be valid too: this is the fast path of `parse_binding_request`.
     """
     return (
         len(data) == CLIENT_REQUEST_LENGTH
@@ -282,7 +281,7 @@ def is_client_request(data: bytes) -> bool:
 def build_binding_response(transaction_id: bytes, address: IPAddress, port: int) -> bytes:
     """Build the success response for a request from `address` and `port` (Go: stun.Response).
 
-    32 bytes for IPv4, 44 for IPv6; an IPv4-mapped IPv6 address is told as IPv4.
+    32 bytes for IPv4, 44 for IPv6; an IPv4-mapped IPv6 address is sent as IPv4.
     """
     mapped = MappedAddress(_unmap(address), port)
     return _message(
@@ -305,7 +304,7 @@ def _message(message_type: int, transaction_id: bytes, body: bytes, room: int = 
 
 
 def _parse_header(data: bytes) -> tuple[int, int, bytes]:
-    """Read message type, length and transaction ID. Raises NotStunError."""
+    """Parse message type, length and transaction ID. Raises NotStunError."""
     if len(data) < HEADER_LENGTH:
         raise NotStunError(f"{len(data)} bytes are shorter than a STUN header")
     message_type: int
@@ -319,7 +318,7 @@ def _parse_header(data: bytes) -> tuple[int, int, bytes]:
 
 
 def _attributes(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give each attribute's number and unpadded value. Raises MalformedAttributeError."""
+    """Yield each attribute's number and unpadded value. Raises MalformedAttributeError."""
     offset = HEADER_LENGTH
     while offset < len(message):
         if len(message) - offset < 4:

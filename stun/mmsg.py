@@ -1,24 +1,24 @@
 """Linux's recvmmsg and sendmmsg: a whole `Batch` of datagrams by one system call each.
 
 Python's `socket` has only calls for one datagram, which make objects of the address and the
-ancillary data and read them back to send; that costs more than the kernel's own work. Here the
-kernel writes into the batch's buffers, and each response is sent from them, to the address and
-from the address that the request left there. The structures are built once:
+ancillary data and parse them again to send; that costs more than the kernel's own work. Here the
+kernel writes into the batch's buffers, and each response is sent from them, to the address and from
+the address that the request left there. The structures are built once:
 
-    mmsghdr[row] ─┬─ name ─────► names[row]      the sender's sockaddr
-                  ├─ iov ──────► rows[row]       and, to receive, rests[row]
+    mmsghdr[row] ─┬─ name ─────► sockaddrs[row]  the sender's
+                  ├─ iov ──────► rows[row]       and, to receive, overflow[row]
                   ├─ control ──► controls[row]   a cmsghdr with in_pktinfo or in6_pktinfo
                   └─ length      of the datagram, also where it did not fit
 
-A socket on a wildcard address must be told from which of the machine's addresses to answer: the
-one that was asked, or the client's NAT, and the client, won't know the answer. With IP_PKTINFO
-or IPV6_RECVPKTINFO the system tells which that was, in the structure that it also takes to send:
+A socket on a wildcard address must answer from the address that was asked, or the client, and its
+NAT, won't accept the answer. With IP_PKTINFO or IPV6_RECVPKTINFO the system reports that address,
+in the structure that it also takes to send:
 
     in_pktinfo   4 interface, 4 local address to answer from, 4 destination in the packet
     in6_pktinfo  16 address, 4 interface
 
-The interface is set to 0 to send: the routing table says how the response leaves, which need
-not be the way that the request came. (A link-local peer's interface is in its sockaddr.)
+The interface is set to 0 to send: the routing table decides how the response leaves, which need not
+be the way that the request came. (A link-local peer's interface is in its sockaddr.)
 """
 
 import ctypes
@@ -43,7 +43,7 @@ _recvmmsg.argtypes = (
 _sendmmsg: Final = _LIBC.sendmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
-# MSG_TRUNC makes recvmmsg tell how long a datagram was that did not fit.
+# MSG_TRUNC makes recvmmsg return the full length of a datagram that did not fit.
 _RECEIVE_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_TRUNC
 
 
@@ -74,7 +74,7 @@ _INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
 
 
 def ask_for_destination(sock: socket.socket) -> None:
-    """Have each datagram come with the address that it was sent to. To be called before bind."""
+    """Have each datagram come with its destination address. To be called before bind."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
@@ -90,8 +90,7 @@ def _asks_for_destination(sock: socket.socket) -> bool:
 class BatchSocket:
     """A UDP socket that receives into a batch and sends from it, and never waits.
 
-    If `ask_for_destination` was called for the socket, each response leaves from the address
-    that its request was sent to.
+    After `ask_for_destination`, each response leaves from the address that its request was sent to.
     """
 
     def __init__(self, sock: socket.socket, batch: Batch) -> None:
@@ -119,7 +118,7 @@ class BatchSocket:
             self._iovs[2 * row] = _IOVec(head, HEAD)
             self._iovs[2 * row + 1] = _IOVec(overflow + row * OVERFLOW, OVERFLOW)
             self._response_iovs[row] = _IOVec(head, batch.family.response_length)
-            # To send, without padding: so much the kernel copies without allocating for it.
+            # To send, without padding: the kernel copies so much without allocating.
             unpadded = socket.CMSG_LEN(info) if info else 0
             for headers, iovs, iov_count, control_length in (
                 (self._incoming, self._iovs, 2, control),
@@ -142,11 +141,11 @@ class BatchSocket:
         self._lengths = self._incoming_bytes.cast("I")[length :: _MMSGHDR // 4]
 
     def receive(self) -> list[int]:
-        """Fill the batch; return the lengths of the datagrams that came, of at least one.
+        """Fill the batch; return the lengths of the datagrams received, at least one.
 
-        Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) has them.
+        Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) does.
         """
-        # The kernel has written over the lengths that say how much room there is.
+        # The kernel has overwritten the lengths of the buffers.
         self._incoming_bytes[:] = self._incoming_fresh
         count = _recvmmsg(self._sock.fileno(), self._incoming_at, CAPACITY, _RECEIVE_FLAGS, None)
         if count < 0:
@@ -156,10 +155,10 @@ class BatchSocket:
         return self._lengths[:count].tolist()
 
     def send(self, first: int, stop: int) -> int:
-        """Send the responses in the rows from `first` to before `stop`; return how many went.
+        """Send the responses in the rows from `first` to before `stop`; return how many were sent.
 
-        If that is not all, then calling again with the first that did not go raises the reason:
-        BlockingIOError if the socket is full, and other OSErrors as sendmsg(2) has them.
+        If that is not all, then calling again with the first that was not raises the reason:
+        BlockingIOError if the socket is full, and other OSErrors as sendmsg(2) does.
         """
         at_first = self._outgoing_at + first * _MMSGHDR
         sent: int = _sendmmsg(self._sock.fileno(), at_first, stop - first, socket.MSG_DONTWAIT)
@@ -169,7 +168,7 @@ class BatchSocket:
 
 
 def _address(buffer: bytearray) -> int:
-    """Tell where a buffer lies, which must not be resized from then on."""
+    """Return the address of a buffer, which must not be resized from then on."""
     return ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
 
 

@@ -1,7 +1,7 @@
-"""Looks at who asks on a socket, until it is clear whether something hides where clients are.
+"""Observes the senders on a socket, until it is clear whether a proxy hides the clients' addresses.
 
-What the signs are is in `stun.proxy_signs`. On most machines the first request from elsewhere ends
-the look, so that it costs nothing afterwards.
+The signs are defined in `stun.proxy_signs`. On most machines the first request from another host
+ends the observation, so that it costs nothing afterwards.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ from stun.proxy_signs import Finding, Watch, ipv4_gateways, ipv6_gateways, is_lo
 
 PROC_NET: Final = Path("/proc/net")
 CONTAINERS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
-"""Of which Docker and Podman leave one in each container."""
+"""The marks of Docker and Podman in each container."""
 _DISCARD: Final = 9
-"""A port to look up the way to; nothing is sent there."""
+"""A port for looking up a route; nothing is sent there."""
 
 logger = logging.getLogger("derper.stun")
 
 
 class ProxyDetector:
-    """The look at one socket."""
+    """Observes one socket."""
 
     def __init__(self) -> None:
         self._watch: Watch | None = None
-        self._described = ""
+        self._description = ""
 
     async def observe(self, address: bytes, port: bytes) -> bool:
-        """Take note of a request that was answered; return whether to go on looking.
+        """Record a request that was answered; return whether to be called again.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if all clients are
         seen at one address that is not theirs.
@@ -43,7 +43,7 @@ class ProxyDetector:
             begun = await trio.to_thread.run_sync(choose_watch, address, abandon_on_cancel=True)
             if begun is None:
                 return False
-            self._watch, self._described = begun
+            self._watch, self._description = begun
         finding = self._watch.observe(address, port, trio.current_time())
         if finding is Finding.PROXIED:
             logger.warning(
@@ -52,13 +52,13 @@ class ProxyDetector:
                 "reached directly; run the container in the host's network, or rootless with "
                 "pasta (README: behind NAT)",
                 ip_address(self._watch.address),
-                self._described,
+                self._description,
             )
         return finding is Finding.UNSURE
 
 
 def choose_watch(address: bytes) -> tuple[Watch, str] | None:
-    """Decide by the first sender what to watch; return that and what it is. Blocks.
+    """Choose by the first sender which address to watch; return that and its description. Blocks.
 
     None where nothing can be learned: it is a client's own address, and this is no container.
     """
@@ -80,9 +80,9 @@ def choose_watch(address: bytes) -> tuple[Watch, str] | None:
 
 
 def _is_own(address: bytes) -> bool:
-    """Tell whether the way to an address begins where it ends.
+    """Return whether an address is one of this machine: the route to it begins there.
 
-    Nothing is sent. To try and bind it would not tell where net.ipv4.ip_nonlocal_bind is set.
+    Nothing is sent. bind would not tell where net.ipv4.ip_nonlocal_bind is set.
     """
     target = ip_address(address)
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6

@@ -1,16 +1,16 @@
-"""Whether the requests of all clients come through something that hides their addresses.
+"""Whether the requests of all clients come through a proxy that hides their addresses.
 
 Docker's userland proxy, the port forwarders of rootless containers, and load balancers that do not
-keep sources take a datagram and send it on as their own. The response then tells the address of
-that machine, and the client, which gives it to its peers, can't be reached directly.
+keep sources send a datagram on as their own. The response then has the address of that machine, and
+the client, which tells it to its peers, can't be reached directly.
 
-To a relay behind them requests come from the default gateway (the bridge of a container) or
-from an address of the machine itself (rootlesskit sends from within the container). So do those of
-programs on this machine, and a relay may have no other clients yet. What tells them apart is the
-port, since a forwarder has one for each client: a machine's own tailscaled is one sender, and what
-checks a relay asks once or for seconds, from another port each time. So only two senders that last
-are a sign, and any other address is a sign of the contrary, for good; but not in a container, where
-Docker sends what comes over IPv6 through its proxy, and leaves what comes over IPv4 alone.
+To a relay behind one, requests come from the default gateway (the bridge of a container) or from an
+address of the machine itself (rootlesskit sends from within the container). So do those of programs
+on this machine, and a relay may have no other clients yet. The ports tell them apart, since a proxy
+has one for each client: a machine's own tailscaled is one sender, and a check of a relay asks once
+or for seconds, from another port each time. So only two senders that last are a sign of a proxy,
+and any other address is a sign against it, for good; but not in a container, where Docker sends
+IPv6 through its proxy and IPv4 not.
 
     172.17.0.1:41641  ·  ·  ·  ·  ·      the tailscaled of this machine
     172.17.0.1:50001  ·                  a check
@@ -26,14 +26,14 @@ from typing import Final
 import attrs
 
 SENDERS: Final = 2
-"""So many that last are a sign of a forwarder."""
+"""So many senders that last are a sign of a proxy."""
 REQUESTS: Final = 4
 SPREAD: Final = 30.0
-"""A sender lasts that has sent so many requests, over so many seconds. A client that is in use
-asks every 20 to 26 s (Go: magicsock.Conn.scheduleReSTUN)."""
+"""A sender lasts that has sent so many requests, over so many seconds. A client that is in use asks
+every 20 to 26 s (Go: magicsock.Conn.scheduleReSTUN)."""
 PAUSE: Final = 90.0
-"""Seconds without a request after which a port may be another client's: so long docker-proxy and
-rootlesskit keep one (UDPConnTrackTimeout)."""
+"""Seconds without a request after which a port may be another client's: docker-proxy and
+rootlesskit keep one as long (UDPConnTrackTimeout)."""
 
 _ROOM: Final = 16
 """Senders that are followed at once; there may be thousands, and two are enough."""
@@ -41,7 +41,7 @@ _ROOM: Final = 16
 _UP: Final = 0x0001
 _GATEWAY: Final = 0x0002
 _REJECT: Final = 0x0200
-# From linux/route.h and linux/ipv6_route.h: flags of a route
+# Flags of a route, from linux/route.h and linux/ipv6_route.h.
 
 _IPV4_DEFAULT: Final = re.compile(
     rb"^\S+\t0{8}\t([0-9A-F]{8})\t([0-9A-F]{4,8})\t(?:[-0-9]+\t){3}0{8}\t", re.MULTILINE
@@ -53,13 +53,13 @@ _IPV6_DEFAULT: Final = re.compile(
 
 
 class Finding(enum.Enum):
-    """What is known of the senders so far."""
+    """What is known about the senders so far."""
 
     UNSURE = enum.auto()
     DIRECT = enum.auto()
     """At least one client is seen at its own address."""
     PROXIED = enum.auto()
-    """Several clients are seen at the address that is watched."""
+    """Several clients are seen at the watched address."""
 
 
 @attrs.define
@@ -69,7 +69,7 @@ class _Sender:
     requests: int = 1
 
     def lasts(self, now: float) -> bool:
-        """Whether it has asked for long, and still does."""
+        """Return whether it has asked for long, and still does."""
         return (
             self.requests >= REQUESTS
             and self.last - self.first >= SPREAD
@@ -83,11 +83,11 @@ class Watch:
 
     address: bytes
     beside_others: bool = False
-    """Whether senders at other addresses are no sign of the contrary."""
+    """Whether senders at other addresses are no sign against a proxy."""
     _senders: dict[bytes, _Sender] = attrs.field(init=False, factory=dict)
 
     def observe(self, address: bytes, port: bytes, now: float) -> Finding:
-        """Take note of a request; `now` is in seconds, of any clock. Not to be asked after a sign.
+        """Record a request; `now` is in seconds, of any clock. Not to be called after a sign.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet.
         """
@@ -115,12 +115,12 @@ class Watch:
 
 
 def is_loopback(address: bytes) -> bool:
-    """Tell whether an address of 4 or 16 bytes never leaves a machine: 127.0.0.0/8, or ::1."""
+    """Return whether an address of 4 or 16 bytes is a loopback one: 127.0.0.0/8, or ::1."""
     return address[0] == 127 if len(address) == 4 else address == b"\0" * 15 + b"\1"
 
 
 def ipv4_gateways(table: bytes) -> set[bytes]:
-    """Return the default gateways, 4 bytes each, that Linux's /proc/net/route tells.
+    """Parse Linux's /proc/net/route; return the default gateways, 4 bytes each.
 
     A line has these fields and more, with tabs between them. Addresses are in hexadecimal, as a
     32-bit number of this machine: 010011AC is 172.17.0.1 on a little-endian one.
@@ -135,7 +135,7 @@ def ipv4_gateways(table: bytes) -> set[bytes]:
 
 
 def ipv6_gateways(table: bytes) -> set[bytes]:
-    """Return the default gateways, 16 bytes each, that Linux's /proc/net/ipv6_route tells.
+    """Parse Linux's /proc/net/ipv6_route; return the default gateways, 16 bytes each.
 
     A line has these fields, with spaces between them, in hexadecimal; addresses have 32 digits, in
     the order of the packet.

@@ -1,8 +1,8 @@
-"""The STUN responder: UDP sockets, and a task for each that answers what comes in.
+"""The STUN responder: UDP sockets, and a task for each that answers requests.
 
-A turn of the task takes one batch off the socket, answers it, and lets the other tasks run.
-Nothing that comes in, and no error of the network, ends the task. Of each batch the first sender is
-shown to a lookout, as long as that wants to see any.
+The task receives a batch, answers it, and lets the other tasks run. No datagram and no error of the
+network ends it. The first sender of each batch is passed to a ProxyDetector, as long as that wants
+any.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from stun.mmsg import BatchSocket, ask_for_destination
 from stun.proxy_detector import ProxyDetector
 
 RECEIVE_BUFFER: Final = 1 << 20
-"""Bytes that the kernel is asked to queue; it gives what net.core.rmem_max allows."""
+"""Bytes that the kernel is asked to queue; net.core.rmem_max is its limit."""
 
 _WILDCARDS: Final = {"", "0.0.0.0", "::"}  # noqa: S104 -- they are recognised here
 _PORT_TRIES: Final = 8
 _NO_IPV6: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 _ERROR_PAUSE: Final = 1.0
 
-# What ICMP, signals and link changes leave on a socket: told once, then gone by themselves.
+# Errors that ICMP, signals and link changes leave on a socket: reported once, then gone.
 _PASSING_ERRORS: Final = {
     errno.ECONNREFUSED,
     errno.ECONNRESET,
@@ -48,12 +48,12 @@ logger = logging.getLogger("derper.stun")
 
 @attrs.define
 class Stats:
-    """What became of the datagrams, in the terms of the Go derper's stun metrics."""
+    """The outcomes of datagrams, in the terms of the Go derper's stun metrics."""
 
     # counter_requests, by disposition
     read_error: int = 0
     not_stun: int = 0
-    """Everything that is not answered because of what it says."""
+    """Everything that is not answered because of its content."""
     write_error: int = 0
     success: int = 0
 
@@ -65,9 +65,9 @@ class Stats:
 def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Open the UDP sockets to serve on; may block on a name look-up. Raises OSError.
 
-    "" is every address, and so are "0.0.0.0" and "::", as Go has it; a name is all of its
-    addresses. IPv6 is left out where the machine has none. Each family gets its own socket, so
-    that an IPv4 client is told an IPv4 address. Port 0 picks a free port, the same for all.
+    "" is every address, and so are "0.0.0.0" and "::", as in Go; a name is all of its addresses.
+    IPv6 is left out where the machine has none. Each family has its own socket, so that an IPv4
+    client is answered an IPv4 address. Port 0 picks a free port, the same for all.
     """
     addresses = _resolve(host, port)
     for _ in range(_PORT_TRIES if port == 0 else 0):
@@ -128,10 +128,7 @@ def _open(family: socket.AddressFamily, address: _Address) -> socket.socket:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Get a bound UDP socket ready for `serve`; one for IPv6 must be for that only.
-
-    Raises OSError.
-    """
+    """Prepare a bound UDP socket for `serve`; one for IPv6 must be IPV6_V6ONLY. Raises OSError."""
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     if sock.getsockname()[0] in _WILDCARDS:
@@ -141,12 +138,12 @@ def prepare(sock: socket.socket) -> None:
 async def serve(sock: socket.socket, stats: Stats) -> Never:
     """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
-    The socket stays the caller's to close, after this has ended.
+    The caller closes the socket after this has ended.
     """
     batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
     batch_socket = BatchSocket(sock, batch)
     detector: ProxyDetector | None = ProxyDetector()
-    told: set[int | None] = set()
+    logged: set[int | None] = set()
     while True:
         try:
             lengths = batch_socket.receive()
@@ -158,8 +155,8 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
             if error.errno in _PASSING_ERRORS:
                 await trio.lowlevel.checkpoint()
                 continue
-            if error.errno not in told:
-                told.add(error.errno)
+            if error.errno not in logged:
+                logged.add(error.errno)
                 logger.warning("STUN can't receive: %s; trying again each second", error.strerror)
             await trio.sleep(_ERROR_PAUSE)
             continue
@@ -177,7 +174,7 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
 
 
 def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: Stats) -> bool:
-    """Answer a batch; return whether the first datagram in it was a request."""
+    """Answer a batch; return whether its first datagram was a request."""
     answered = batch.answer(lengths)
     valid = answered.count(True)
     stats.not_stun += len(lengths) - valid

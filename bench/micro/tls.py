@@ -20,7 +20,8 @@ from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import TLSTransport
+from derp.net.tlsengine import TLSEngine
 
 PACKET = 1400
 RUN = 128 << 10

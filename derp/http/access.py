@@ -1,10 +1,10 @@
-"""Who may see /debug/. Pure.
+"""Who may see /debug/. Sans-I/O.
 
-Loopback, Tailscale's own addresses and those that the operator names, as tsweb.AllowDebugAccess has
-it. Behind a proxy everybody seems to come from loopback, and so does the page of a stranger in a
-browser on this machine, whose name has been made to point here (DNS rebinding): a sign of a proxy
-closes the pages, and so does a Host that is no name of the relay. Who shows the operator's key may
-see them in any case.
+Loopback, Tailscale's own addresses and those that the operator configures, as in
+tsweb.AllowDebugAccess. Through a proxy on this machine every request comes from loopback, and so
+does one by a stranger's page in a browser on this machine, by DNS rebinding: a sign of a proxy
+refuses access, and so does a Host that is no name of the relay. The operator's key gives access in
+any case.
 """
 
 import hmac
@@ -58,15 +58,15 @@ _PROXY_PREFIXES: Final = (
     b"x-original-",
     b"x-proxy",
 )
-"""What proxies, load balancers and CDNs add: squid, nginx, Apache, Envoy, Traefik, Varnish, those
-of Amazon, Azure, Cloudflare, Fastly, Fly and Google."""
+"""Headers that proxies, load balancers and CDNs add: squid, nginx, Apache, Envoy, Traefik, Varnish,
+those of Amazon, Azure, Cloudflare, Fastly, Fly and Google."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_tailscale(address: IPAddress) -> bool:
-    """Whether Tailscale gives out such addresses (tsaddr.IsTailscaleIP)."""
+    """Return whether Tailscale assigns such addresses (tsaddr.IsTailscaleIP)."""
     if isinstance(address, ipaddress.IPv4Address):
         return address in _CGNAT and address not in _CHROMEOS
     return address in _TAILSCALE_ULA
@@ -77,20 +77,20 @@ class DebugAccess:
     """The rules of one relay."""
 
     names: frozenset[str] = frozenset()
-    """What the relay is called, in lower case, beside its addresses and localhost."""
+    """The names of the relay, in lower case, beside its addresses and localhost."""
     networks: Sequence[IPNetwork] = ()
-    """Who may see the pages beside loopback and the tailnet."""
+    """Addresses with access beside loopback and the tailnet."""
     proxies: Sequence[IPNetwork] = ()
-    """Where proxies are that the operator has named, some of which may leave no sign."""
+    """Addresses of the operator's proxies, some of which may leave no sign."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
-    """Returns the key that opens the pages as of now; empty for none."""
+    """Returns the key that gives access, as of now; empty for none."""
 
     def allows(self, request: Request) -> bool:
-        """Whether `request` may see the debug pages."""
+        """Return whether `request` may see the debug pages."""
         return not self.refusal(request)
 
     def refusal(self, request: Request) -> str:
-        """Say why `request` may not see the debug pages, and what helps; empty if it may."""
+        """Return why `request` may not see the debug pages, and what helps; empty if it may."""
         if self._is_shown_key(request):
             return ""
         if not self._is_trusted(request.remote):
@@ -111,7 +111,7 @@ class DebugAccess:
         return ""
 
     def _is_shown_key(self, request: Request) -> bool:
-        """Whether `request` is a GET whose first `debugkey` is the key."""
+        """Return whether `request` is a GET whose first `debugkey` is the key."""
         key = self.key()
         if not key or request.method != "GET" or "debugkey" not in request.query:
             return False
@@ -132,7 +132,7 @@ class DebugAccess:
         return known or any(address in network for network in self.networks)
 
     def _is_named_by(self, host: str) -> bool:
-        """Whether `host`, with a port or without, is an address, localhost or one of the names."""
+        """Return whether `host`, maybe with a port, is an address, localhost or one of `names`."""
         if host.startswith("["):
             host = host[1:].partition("]")[0]
         elif host.count(":") == 1:
@@ -142,11 +142,11 @@ class DebugAccess:
 
 
 def proxy_sign(request: Request) -> str:
-    """Return what shows that `request` has come through a proxy; empty where nothing does.
+    """Return the sign that `request` has come through a proxy; empty where there is none.
 
-    A header that proxies add is a sign whatever its value. nginx adds none unless it is told to,
-    but asks in HTTP/1.0, which nobody else does, or, set up for websockets as its guide has it, for
-    an upgrade to nothing.
+    A header that proxies add is a sign whatever its value. nginx adds none by default, but asks in
+    HTTP/1.0, which nothing else does, or, configured for websockets as in its guide, for an upgrade
+    to nothing.
     """
     for name, _ in request.headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
@@ -160,7 +160,7 @@ def proxy_sign(request: Request) -> str:
 
 
 def _remote(text: str) -> IPAddress | None:
-    """Parse a peer's address; one of IPv4 that came by IPv6 is of IPv4."""
+    """Parse a peer's address; an IPv4-mapped IPv6 address is the IPv4 one."""
     address = _parse(text)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

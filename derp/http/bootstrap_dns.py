@@ -1,12 +1,12 @@
-"""/bootstrap-dns: addresses of a few names, for clients whose DNS does not work. Pure.
+"""/bootstrap-dns: addresses of a few names, for clients whose DNS does not work. Sans-I/O.
 
     GET /bootstrap-dns              every published name
-    GET /bootstrap-dns?q=NAME       NAME alone if it is unpublished and this client has its turn,
+    GET /bootstrap-dns?q=NAME       NAME alone if it is unpublished and this client is in its share,
                                     else as without q
 
-The answer is a JSON object of name → list of addresses. Unpublished names are found only by those
-who ask for them; a TXT record may limit one to a percentage of clients. Names are looked up by
-`bootstrap_refresh`, which puts what it found into the `BootstrapDNS` of this file.
+The answer is a JSON object of name → list of addresses. Unpublished names are returned only to
+clients that ask for them; a TXT record may limit one to a percentage of clients.
+`bootstrap_refresh` looks the names up, and puts the results into the `BootstrapDNS` of this file.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 MAX_QUERIED = 500
-"""So many names asked for are remembered."""
+"""Names asked for that are remembered."""
 
 MAX_NAME = 253
 """Characters in a DNS name (RFC 1035, 2.3.4, as text)."""
@@ -39,7 +39,7 @@ class Name:
 def parse_names(text: str) -> tuple[Name, ...]:
     """Parse -bootstrap-dns-names: `NAME[/TXTNAME],…`; empty text is no names.
 
-    Raises ValueError, with the part that is wrong, for what can't be a DNS name.
+    Raises ValueError with the part that can't be a DNS name.
     """
     names = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -51,6 +51,7 @@ def parse_names(text: str) -> tuple[Name, ...]:
 
 
 def _is_dns_name(name: str) -> bool:
+    # Laxer than derp.net.address.is_dns_name: any name that can be looked up.
     try:
         ascii_name = name.removesuffix(".").encode("idna")
     except UnicodeError:
@@ -62,7 +63,7 @@ def _is_dns_name(name: str) -> bool:
 
 @attrs.frozen
 class Record:
-    """What is known of a name: its addresses, and which share (0 to 1) of clients may see them."""
+    """The addresses of a name, and the share (0 to 1) of clients that get them."""
 
     addresses: tuple[str, ...]
     share: float = 1.0
@@ -70,7 +71,7 @@ class Record:
 
 @attrs.define
 class BootstrapDNS:
-    """The names known, the answers made of them, and what is counted.
+    """The known names, the answers made of them, and the counters.
 
     The counters have the Go derper's names, less their `counter_bootstrap_dns_`.
     """
@@ -79,7 +80,7 @@ class BootstrapDNS:
     published_hits: int = 0
     published_misses: int = 0
     unpublished_hits: int = 0
-    """Also counts those who then turned out not to have their turn."""
+    """Including clients that were then not in the share."""
     unpublished_misses: int = 0
     unpublished_percent_misses: int = 0
     queried_domains: int = 0
@@ -92,12 +93,12 @@ class BootstrapDNS:
 
     @property
     def published(self) -> Mapping[str, Record]:
-        """What everybody gets."""
+        """The names that every client gets."""
         return self._published
 
     @property
     def unpublished(self) -> Mapping[str, Record]:
-        """What only those get who ask for it by name."""
+        """The names that only clients get which ask for them."""
         return self._unpublished
 
     def publish(self, name: str, record: Record) -> None:
@@ -140,10 +141,10 @@ class BootstrapDNS:
 
 
 def in_share(remote: str, share: float) -> bool:
-    """Whether the client at `remote` belongs to the `share` (0 to 1) that gets a name.
+    """Return whether the client at `remote` belongs to the `share` (0 to 1) that gets a name.
 
-    A hash of the address decides, so that a client gets the same answer each time, and one that
-    is in at 10 % is still in at 20 %.
+    A hash of the address decides, so that a client gets the same answer each time, and one that is
+    in at 10 % is still in at 20 %.
     """
     if share >= 1:
         return True
@@ -156,9 +157,9 @@ def in_share(remote: str, share: float) -> bool:
 
 
 def parse_percent(texts: list[str]) -> float:
-    """Return the share (0 to 1) that TXT strings of "0" to "100" ask for; 0 if none does.
+    """Return the share (0 to 1) in TXT strings of "0" to "100"; 0 if there is none.
 
-    The last good one wins, as in resolveList of the Go derper.
+    The last valid one wins, as in resolveList of the Go derper.
     """
     share = 0.0
     for text in texts:

@@ -1,9 +1,8 @@
-"""Look up the names of /bootstrap-dns, now and every ten minutes.
+"""The task that looks up the names of /bootstrap-dns, now and every ten minutes.
 
-Addresses come from getaddrinfo, as every other program on this machine sees them. Percentages
-come from TXT records, which only a DNS library can ask for. A name that can't be looked up keeps
-what was known of it, and a line in the log says why; but a TXT record that does not exist, or
-holds no percentage, means 0 %.
+Addresses come from getaddrinfo, as for every other program on this machine. Percentages come from
+TXT records, which takes a DNS library. A name that can't be looked up keeps its last result, and a
+log line says why; but a TXT record that does not exist, or holds no percentage, means 0 %.
 """
 
 import random
@@ -39,9 +38,9 @@ async def look_up_addresses(name: str) -> tuple[str, ...]:
 
 
 async def look_up_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> list[str]:
-    """Return the strings of `name`'s TXT records; none if it has none.
+    """Return the strings of the TXT records of `name`; an empty list if it has none.
 
-    Raises dns.exception.DNSException where no server gives an answer.
+    Raises dns.exception.DNSException where no server answers.
     """
     if resolver is None:
         # This reads /etc/resolv.conf.
@@ -71,7 +70,7 @@ class Refresher:
             await trio.sleep(INTERVAL)
 
     async def refresh(self) -> None:
-        """Look everything up once, within TIMEOUT; each name is served as soon as it is known."""
+        """Look all names up once, within TIMEOUT; each is served as soon as it is known."""
         limiter = trio.CapacityLimiter(SIDE_BY_SIDE)
         with trio.move_on_after(TIMEOUT) as scope:
             async with trio.open_nursery() as nursery:
@@ -103,7 +102,7 @@ class Refresher:
         except (OSError, UnicodeError) as error:
             logger.warning("name not looked up", name=name, reason=str(error))
             return ()
-        # In an order of chance: clients try the first one first, and should not all be alike.
+        # Shuffled: clients try the first one first, and should not all be alike.
         return tuple(random.sample(addresses, len(addresses)))
 
     async def _share_of(self, name: str, known: float) -> float:

@@ -1,11 +1,11 @@
-"""What the front end knows of a request, and what it can do about one. Pure.
+"""Requests and answers, as the front end and the router exchange them. Sans-I/O.
 
-A request comes from h11, which has already held it against the grammar of RFC 9112; `parse_request`
-adds the rules that h11 leaves to its users. The router answers with one of four things:
+h11 has checked a request against the grammar of RFC 9112; `parse_request` adds the rules that h11
+leaves to its users. The router returns one of four answers:
 
-    Response    written, and the connection goes on
-    Later       a Response, once what it shows has been waited for
-    Stream      chunks that come as they become known, until the client goes
+    Response    sent, and the connection goes on
+    Later       a Response, once what it shows has been awaited
+    Stream      chunks that are sent as they are known, until the client disconnects
     Upgrade     the connection stops being HTTP; the server turns it into a Handoff
 """
 
@@ -17,9 +17,9 @@ import attrs
 
 from derp.errors import HTTPFailed
 
-# The characters that Go's httpguts.ValidHostHeader takes; no more of RFC 3986 is checked, since Go
-# clients send an IPv6 address from a DERP map without brackets. Quotes, angle brackets, slashes,
-# "@" and everything unprintable are out, so that a Host may go into a Location header.
+# The characters that Go's httpguts.ValidHostHeader accepts; no more of RFC 3986 is checked, since
+# Go clients send an IPv6 address from a DERP map without brackets. Quotes, angle brackets, slashes,
+# "@" and everything unprintable are refused, so that a Host may go into a Location header.
 _HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 
 class BadRequest(HTTPFailed):
-    """The request can't be served, nor the connection kept; `status` is what to tell the peer.
+    """The request can't be served, nor the connection kept; `status` is the answer.
 
-    The message holds nothing that the peer sent: it goes to the peer and into the log.
+    The message contains nothing that the peer sent: it goes to the peer and into the log.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -42,7 +42,7 @@ class BadRequest(HTTPFailed):
 class Request:
     """One request's head.
 
-    `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` comes
+    `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` is
     without its question mark. `host` is the target's, where the target is a whole URL, else the
     Host header's, else empty. `remote` is the peer's IP address.
     """
@@ -73,7 +73,7 @@ class Request:
 
     @property
     def content_length(self) -> int:
-        """The length announced, in bytes; 0 where none is. h11 has checked the syntax."""
+        """The announced length in bytes, 0 for none. h11 has checked the syntax."""
         return int(self.header(b"content-length") or 0)
 
 
@@ -84,10 +84,10 @@ def parse_request(
     headers: Sequence[tuple[bytes, bytes]],
     remote: str,
 ) -> Request:
-    """Make a Request of what h11 took apart.
+    """Make a Request of the parts that h11 parsed.
 
-    Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for a target or Host that means
-    nothing or a body whose end is not clear, 417 for an expectation other than 100-continue.
+    Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for a target or Host without a
+    meaning or a body whose end is ambiguous, 417 for an expectation other than 100-continue.
     """
     if not version.startswith(b"1."):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
@@ -100,7 +100,7 @@ def parse_request(
     if not _HOST.fullmatch(host) or not _HOST.fullmatch(authority):
         raise BadRequest(400, "the Host header names no host")
     if b"transfer-encoding" in names and (version == b"1.0" or b"content-length" in names):
-        # A proxy may take another length for the body's than h11 does (RFC 9112, 6.1 and 6.3).
+        # A proxy may read another length of the body than h11 does (RFC 9112, 6.1 and 6.3).
         raise BadRequest(400, "Transfer-Encoding goes neither with Content-Length nor HTTP/1.0")
     expected = _first(headers, b"expect")
     if expected and expected.lower() != "100-continue":
@@ -145,7 +145,7 @@ def _split_target(method: bytes, target: str) -> tuple[str, str, str]:
 
 @attrs.frozen
 class Response:
-    """A whole answer. The server adds Date, Content-Length and, where it must, Connection."""
+    """A whole answer. The server adds Date, Content-Length and, if needed, Connection."""
 
     status: int
     headers: Sequence[tuple[str, str]] = ()
@@ -154,7 +154,7 @@ class Response:
 
 @attrs.frozen
 class Later(Generic[T]):
-    """A Response that shows what has to be waited for.
+    """A Response whose content has to be awaited.
 
     The server waits for a limited time only. Where `ask` raises ControlLost, or takes longer, the
     answer is 503.
@@ -168,7 +168,7 @@ class Later(Generic[T]):
 class Stream:
     """An answer with status 200 whose body is what `chunks` yields, until it ends.
 
-    A client that goes is noticed when something is written to it, so `chunks` has to yield
+    A client's disconnect is noticed when something is written to it, so `chunks` has to yield
     something every few seconds, if only a line feed. Where it raises ControlLost, the body is left
     without its end.
     """
@@ -179,7 +179,7 @@ class Stream:
 
 @attrs.frozen
 class Upgrade:
-    """The connection is to leave HTTP; `answer` (maybe empty) is what to send first."""
+    """The connection leaves HTTP; `answer` (maybe empty) is sent first."""
 
     websocket: bool
     fast_start: bool
@@ -194,15 +194,15 @@ Answer = Response | Later[Any] | Stream | Upgrade
 class Handoff:
     """A connection that has left HTTP.
 
-    Any 101 answer has been written. With `websocket`, none has: the websocket library makes it
-    from `head`. `leftover` is the first part of what follows, DERP or websocket frames.
+    Any 101 answer has been sent. With `websocket`, none has: the websocket library makes it from
+    `head`. `leftover` is the first part of what follows, DERP or websocket frames.
     """
 
     websocket: bool
     fast_start: bool
     ideal_node: str
-    """The Ideal-Node header: the node of this region that the client would rather have had."""
+    """The Ideal-Node header: the node of this region that is the client's first choice."""
     head: bytes
     """The request's head as received, with the empty line that ends it."""
     leftover: bytes
-    """What has been received behind the head."""
+    """What was received after the head."""

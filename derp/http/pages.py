@@ -1,4 +1,4 @@
-"""The html that people see. Pure."""
+"""The HTML pages. Sans-I/O."""
 
 from collections.abc import Iterable
 from html import escape
@@ -60,5 +60,5 @@ def debug_index(facts: Iterable[tuple[str, str]]) -> bytes:
 
 
 def redirect(location: str) -> bytes:
-    """Return a line for those whose browser does not follow redirects."""
+    """Return a link, for browsers that do not follow redirects."""
     return f'See <a href="{escape(location)}">{escape(location)}</a>.\n'.encode()

@@ -10,12 +10,12 @@ and a field that is None is left out. Names are `derper` and `derper.*` in the s
 so that its filters, handlers and pytest's `caplog` see the events too, with the fields as the
 attribute `fields` of the record.
 
-At a terminal the line is made for eyes, elsewhere it is logfmt (see `formats`). Nothing that a
+At a terminal a line is formatted for people, elsewhere it is logfmt (`formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
-private key gets out. The event loop never waits for whoever reads stderr (see `output`), and
-what strangers can cause at will is summed up (see `coalesce`), but for what a ban is made of (see
-`tries`), and so is what clients who log in may cause (see `clients`). `logger` is what other
-modules call.
+private key is logged. The event loop never waits for a reader of stderr (`output`). Events that
+strangers can cause at will are summed up (`coalesce`), but for the lines by which addresses are
+banned (`tries`), and so are those that clients can cause (`clients`). `logger` is the interface for
+other modules.
 """
 
 from derp.log.clients import ClientEvents, ClientSummary

@@ -1,8 +1,8 @@
-"""Keeping those who may come in from filling the log, too.
+"""Bounds on the log lines that clients can cause by connecting and disconnecting.
 
 Joins and leaves are logged one by one: few of one client and of one network in a window of time,
-and in all as many as a rate allows. The rest are counted, and of each kind the count is logged
-once when the window is over. Time is passed in, in seconds of any monotonic clock.
+and in all as many as a rate allows. The rest are counted, and each kind's count is logged once at
+the end of the window. Time is passed in, in seconds of any monotonic clock.
 
     if events.admit("joined", client, network, now):
         logger.info("joined", client=client, ...)
@@ -46,10 +46,10 @@ class _Rest:
 
 
 class ClientEvents:
-    """Says which joins and leaves are worth a line, and counts the others.
+    """Decides which joins and leaves are logged, and counts the others.
 
-    `allow` says whether there may be another line at a time. What is remembered is bounded by the
-    lines that it allows in a window.
+    `allow` returns whether there may be another line at a time. Memory is bounded by the lines that
+    it allows in a window.
     """
 
     def __init__(self, allow: Callable[[float], bool]) -> None:
@@ -63,7 +63,7 @@ class ClientEvents:
     def admit(self, event: str, client: str, network: str | None, now: float) -> bool:
         """Return whether to log this event by itself; if not, it is counted.
 
-        `network` is None where many clients come from the same address by a proxy.
+        `network` is None for an address that many clients share, as behind a proxy.
         """
         if self._start is None or (now - self._start >= WINDOW and not self._rest):
             self._begin(now)
@@ -82,7 +82,7 @@ class ClientEvents:
         return False
 
     def due(self, now: float) -> list[ClientSummary]:
-        """End the window if its time is over, and return what was counted in it."""
+        """End the window if its time is over; return its counts."""
         if self._start is None or now - self._start < WINDOW:
             return []
         return self.drain(now)

@@ -1,9 +1,8 @@
-"""Keeping what strangers can cause at will from filling the log.
+"""Bounds on the log lines that strangers can cause at will.
 
-Of each kind of event the first few in a window of time are logged one by one; the rest are
-counted, and the count is logged once when the window is over. Nothing is lost: the events let
-through and those in summaries are all that there were. Time is passed in, in seconds of any
-monotonic clock.
+Of each kind of event the first few in a window of time are logged one by one; the rest are counted,
+and the count is logged once at the end of the window. Nothing is lost: the lines and the summaries
+are all events. Time is passed in, in seconds of any monotonic clock.
 
     if coalescer.admit(end.reason, now, prefix):
         logger.info("refused", reason=end.reason, remote=...)
@@ -20,7 +19,7 @@ MAX_KEYS: Final = 64
 MAX_SOURCES: Final = 256
 
 OTHER: Final = "other"
-"""What stands for all keys that found no room."""
+"""Stands for all keys beyond `most`."""
 
 
 @attrs.frozen
@@ -44,10 +43,10 @@ class _Window:
 
 
 class Coalescer:
-    """Lets `limit` events of each key through in any `window` seconds, and counts the others.
+    """Admits `limit` events of each key in any `window` seconds, and counts the others.
 
-    Whatever a scanner comes up with, it remembers no more than `most` keys, with MAX_SOURCES
-    sources each; keys that find no room are treated as one, OTHER.
+    It remembers no more than `most` keys, whatever a scanner sends, with MAX_SOURCES sources each;
+    all further keys are treated as one, OTHER.
     """
 
     def __init__(self, limit: int = 5, window: float = 60.0, most: int = MAX_KEYS) -> None:
@@ -59,8 +58,8 @@ class Coalescer:
     def admit(self, key: str, now: float, source: str | None = None) -> bool:
         """Return whether to log this event by itself; if not, it is counted.
 
-        A window begins with its first event. One that has something to sum up ends when `due`
-        sums it up, however late that is; so a summary is never lost.
+        A window begins with its first event. One with counted events ends only when `due` returns
+        them, however late that is; so a summary is never lost.
         """
         window = self._window(key, now)
         if window.admitted < self._limit:
@@ -72,7 +71,7 @@ class Coalescer:
         return False
 
     def due(self, now: float) -> list[Summary]:
-        """End the windows whose time is over, and return what was counted in them."""
+        """End the windows whose time is over; return their counts."""
         over = [key for key, window in self._windows.items() if self._is_over(window, now)]
         return self._end(over, now)
 

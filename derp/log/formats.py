@@ -1,13 +1,13 @@
-r"""How an event is written down: for a terminal, or as logfmt for whatever collects logs.
+r"""The format of a log line: for a terminal, or logfmt for programs that collect logs.
 
 Logfmt is space-separated `key=value`, beginning with time (UTC), level and msg:
 
     time=2026-11-23T07:31:02.123Z level=info msg="client joined" client=[AbCdE]
 
-A value stands as it is if it is not empty and has none of space, `"`, `=`, `\` and nothing
-unprintable; else it is a JSON string. What is unprintable (by str.isprintable: control, format
-and bidirectional characters, line separators, lone surrogates) is always escaped, at a terminal
-too. Both end without a newline.
+A value is written as it is if it is not empty and has none of space, `"`, `=`, `\` and nothing
+unprintable; else it is a JSON string. What is unprintable (by str.isprintable: control, format and
+bidirectional characters, line separators, lone surrogates) is always escaped, at a terminal too.
+Both end without a newline.
 """
 
 import json
@@ -39,7 +39,7 @@ _LEVEL_COLOURS: Final = {
 
 
 class Logfmt(logging.Formatter):
-    """One line an event, for machines first."""
+    """One line an event, for programs."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -57,7 +57,7 @@ class Logfmt(logging.Formatter):
 
 
 class Terminal(logging.Formatter):
-    """Short lines for eyes: local time, the level if it is not INFO, message, fields.
+    """Short lines for people: local time, the level if it is not INFO, message, fields.
 
     A traceback follows on lines of its own, indented.
     """
@@ -91,7 +91,7 @@ def redacted(text: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return `value` as it stands in logfmt."""
+    """Return `value` as logfmt has it."""
     if value and value.isprintable() and not _NEEDS_QUOTES.search(value):
         return value
     escaped = printable(value, also='"')
@@ -117,7 +117,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
     except (TypeError, ValueError, LookupError, OverflowError):
-        # The arguments of some library's call do not fit its message.
+        # The arguments of a library's call do not fit its message.
         message = f"{record.msg} {record.args}"
     return _shortened(redacted(message))
 

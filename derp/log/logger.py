@@ -1,4 +1,4 @@
-"""What the other modules call: a standard logger that takes fields by keyword."""
+"""The interface for other modules: a standard logger that takes fields by keyword."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ class Logger:
         self._logger = logger
 
     def debug(self, message: str, /, **fields: object) -> None:
-        """Log what only somebody who looks for a fault wants to see."""
+        """Log what is of use when looking for a fault."""
         self._log(logging.DEBUG, message, fields)
 
     def info(self, message: str, /, **fields: object) -> None:
@@ -25,11 +25,11 @@ class Logger:
         self._log(logging.WARNING, message, fields)
 
     def error(self, message: str, /, **fields: object) -> None:
-        """Log what keeps the server, or a part of it, from its work."""
+        """Log what keeps the server, or a part of it, from working."""
         self._log(logging.ERROR, message, fields)
 
     def exception(self, message: str, /, **fields: object) -> None:
-        """Log a fault in this program, with the traceback of the exception being handled."""
+        """Log a bug of this program, with the traceback of the exception being handled."""
         self._log(logging.ERROR, message, fields, traceback=True)
 
     def _log(
@@ -41,8 +41,8 @@ class Logger:
         traceback: bool = False,
     ) -> None:
         if self._logger.isEnabledFor(level):
-            # Not by way of `Logger.log`: half of its time goes into finding the caller's line,
-            # which no format of ours shows.
+            # Not by `Logger.log`: it spends half of its time on the caller's line, which no format
+            # shows.
             record = logging.LogRecord(
                 self._logger.name,
                 level,

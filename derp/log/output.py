@@ -1,10 +1,10 @@
-"""Where log lines go: to stderr, through a bounded queue and one thread.
+"""The output of log lines: to stderr, through a bounded queue and one thread.
 
-Whoever reads our stderr may stop reading (a paused terminal, a stuck collector), and a write
-would then wait for it. So lines are formatted where they arise and put into a queue; a thread
-writes them, and alone does the waiting. A line that finds the queue full, or that can't be
-written, is counted, and the next one that gets through is followed by a line that says how
-many were lost. A broken stderr loses lines and nothing else.
+The reader of stderr may stop reading (a paused terminal, a stuck collector), and a write would then
+wait for it. So lines are formatted by the caller and put into a queue; a thread writes them, and
+alone waits. A line that finds the queue full, or that can't be written, is counted, and after the
+next one that is written a line says how many were lost. A broken stderr loses lines and nothing
+else.
 """
 
 import contextlib
@@ -20,26 +20,26 @@ from typing import Final, Self
 from derp.log.formats import Logfmt, Terminal
 
 QUEUE_LIMIT: Final = 2000
-"""Lines that wait at most."""
+"""Most lines in the queue."""
 
 STOP_TIMEOUT: Final = 2.0
-"""Seconds that the last lines get at the end."""
+"""Seconds for writing the last lines at the end."""
 
 _BATCH: Final = 200
-"""Lines that are written at once at most."""
+"""Most lines in one write."""
 
-_GATHER: Final = 0.02
-"""Seconds for which lines gather: to wake the thread for each costs more than to write it."""
+_BATCH_SECONDS: Final = 0.02
+"""Seconds to wait for more lines: to wake the thread for each costs more than to write it."""
 
 
 class Output:
-    """What `start` set up. Also a context manager that stops at its end."""
+    """The output that `start` made; a context manager that stops it at the end."""
 
     def __init__(self, handler: "_Handler") -> None:
         self._handler = handler
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> bool:
-        """Write what waits, for `timeout` seconds at most; return whether that sufficed."""
+        """Write the queued lines, for `timeout` seconds at most; return whether that sufficed."""
         logging.getLogger().removeHandler(self._handler)
         return self._handler.writer.stop(timeout)
 
@@ -55,10 +55,9 @@ def start(
 ) -> Output:
     """Begin to write events to stderr (or `fd`, which stays the caller's).
 
-    `also` are fields of each line, for one of several processes that write to the same stderr.
-
-    `level` is for our own events; libraries' are written from WARNING on. Colours need a
-    terminal, and an environment without NO_COLOR (https://no-color.org).
+    `also`: fields of each line, for one of several processes that write to the same stderr. `level`
+    is for our own events; libraries' are written from WARNING on. Colours need a terminal, and an
+    environment without NO_COLOR (https://no-color.org).
     """
     fd = _duplicate(_stderr() if fd is None else fd)
     formatter: logging.Formatter = Logfmt()
@@ -74,9 +73,9 @@ def start(
 
 
 class Writer:
-    """A thread that writes lines to a descriptor, which it owns, and a queue before it.
+    """A thread that writes lines to a descriptor, which it owns, and the queue before it.
 
-    `lost` makes the line that tells how many lines were lost.
+    `lost` makes the line that says how many lines were lost.
     """
 
     def __init__(self, fd: int, lost: Callable[[int], str], limit: int = QUEUE_LIMIT) -> None:
@@ -85,8 +84,8 @@ class Writer:
         self._limit = limit
         # Unlike Queue, SimpleQueue may be put into from a destructor in the midst of a put.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._refused = 0  # counted by those who put, ...
-        self._told = 0  # ... and how many of them the thread has told of,
+        self._refused = 0  # counted by `put`, ...
+        self._reported = 0  # ... and how many of these the thread has reported,
         self._unwritten = 0  # counted by the thread alone
         self._torn = False
         self._stopping = threading.Event()
@@ -95,14 +94,14 @@ class Writer:
         self._thread.start()
 
     def put(self, line: str) -> None:
-        """Have `line` written some time; never waits. One thread at a time may call it."""
+        """Queue `line`; never waits. One thread at a time may call it."""
         if self._queue.qsize() >= self._limit:
             self._refused += 1
         else:
             self._queue.put(line)
 
     def stop(self, timeout: float) -> bool:
-        """Write what waits and end the thread; return whether `timeout` seconds sufficed."""
+        """Write the queued lines and end the thread; return whether `timeout` seconds sufficed."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout)
@@ -114,7 +113,7 @@ class Writer:
             lines, more = self._take()
             for portion in _portions(lines):
                 if self._write(portion):
-                    self._tell_of_losses()
+                    self._report_losses()
         os.close(self._fd)
 
     def _take(self) -> tuple[list[str], bool]:
@@ -123,7 +122,7 @@ class Writer:
         with contextlib.suppress(queue.Empty):
             line = self._queue.get()
             if self._queue.qsize() < _BATCH:
-                self._stopping.wait(_GATHER)
+                self._stopping.wait(_BATCH_SECONDS)
             while line is not None:
                 lines.append(line)
                 if len(lines) == _BATCH:
@@ -132,11 +131,11 @@ class Writer:
             return lines, False
         return lines, True
 
-    def _tell_of_losses(self) -> None:
+    def _report_losses(self) -> None:
         refused, unwritten = self._refused, self._unwritten
-        lost = refused - self._told + unwritten
+        lost = refused - self._reported + unwritten
         if lost and self._write([self._lost_line(lost)]):
-            self._told = refused
+            self._reported = refused
             self._unwritten = 0
 
     def _write(self, lines: list[str]) -> bool:
@@ -163,9 +162,9 @@ class Writer:
 
 
 def _portions(lines: list[str]) -> Iterator[list[str]]:
-    """Divide lines into those that a pipe takes in one piece (POSIX: PIPE_BUF).
+    """Divide lines into pieces that a pipe takes whole (POSIX: PIPE_BUF).
 
-    So lines of several processes stay whole; one that is longer goes alone.
+    So lines of several processes are not mixed; a longer line is a piece of its own.
     """
     portion: list[str] = []
     size = 0
@@ -181,7 +180,7 @@ def _portions(lines: list[str]) -> Iterator[list[str]]:
 
 
 class _Handler(logging.Handler):
-    """Formats where the event arises, so that the thread sees nothing but text."""
+    """Formats in the caller's thread, so that the writing thread gets nothing but text."""
 
     def __init__(self, fd: int, formatter: logging.Formatter, also: Mapping[str, object]) -> None:
         super().__init__()
@@ -208,9 +207,10 @@ def _stderr() -> int | None:
 
 
 def _duplicate(fd: int | None) -> int:
-    """Return a descriptor of our own for what `fd` is, or for /dev/null if it is closed.
+    """Return a duplicate of `fd`, or a descriptor of /dev/null if that is closed.
 
-    Should somebody close `fd`, its number may become a client's socket; ours may not.
+    Were `fd` closed later, its number might become that of a client's socket; the duplicate's may
+    not.
     """
     if fd is not None:
         with contextlib.suppress(OSError):

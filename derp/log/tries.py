@@ -1,10 +1,10 @@
-"""Lines about addresses that are refused again and again, for what bans them (fail2ban).
+"""Log lines about addresses that are refused again and again, for programs that ban (fail2ban).
 
 fail2ban counts the lines of one address. So an address that comes back is logged again, however
 many others are refused meanwhile. An address has a few lines in a window of time, and so has its
-network; and in all there are as many as two rates allow, one for addresses that come for the first
-time, and one for those that come back: many that come once leave room for one that comes often.
-Time is passed in, in seconds of any monotonic clock.
+network; in all there are as many as two rates allow, one for addresses refused for the first time,
+and one for those that come back: many that come once leave room for one that comes often. Time is
+passed in, in seconds of any monotonic clock.
 
     number, has_line = tries.note(host, network, now)
 """
@@ -31,10 +31,10 @@ class _Window:
 
 
 class Tries:
-    """Counts refusals by address, and says which are logged one by one.
+    """Counts refusals by address, and decides which are logged one by one.
 
-    `allow_first` and `allow_again` say whether there may be another line at a time: of an address
-    that comes for the first time in its window, and of one that comes back.
+    `allow_first` and `allow_again` return whether there may be another line at a time: of an
+    address refused for the first time in its window, and of one that comes back.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Tries:
         self._networks: dict[str, _Window] = {}
 
     def note(self, address: str, network: str, now: float) -> tuple[int, bool]:
-        """Count a refusal; return how many the address has in its window, and if it has a line."""
+        """Count a refusal; return the number in the address's window, and whether to log it."""
         of_address = _window(self._addresses, address, now)
         of_network = _window(self._networks, network, now)
         of_address.tries += 1

@@ -21,7 +21,8 @@ from derp.errors import NoLink, PeerVanished, TLSFailed
 from derp.net import httpclient, tlserrors
 from derp.net.listener import TCPOptions, endpoint
 from derp.net.oserrors import os_errors
-from derp.net.tls import TLSClientTransport, TLSEngine
+from derp.net.tlsclient import TLSClientTransport
+from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport, receive
 
 TIMEOUT: Final = 10.0

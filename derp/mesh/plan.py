@@ -12,7 +12,7 @@ from derp.files import meshkey
 from derp.mesh.dial import dial, make_context
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 from derp.session.state import RelayState
 
 logger = log.get("mesh")

@@ -1,18 +1,19 @@
-"""A websocket as a Transport: DERP inside binary messages, whose borders mean nothing.
+"""A websocket as a Transport: DERP inside binary messages, whose boundaries mean nothing.
 
-How it works: trio-websocket answers the opening handshake, and is let go of then; its own
-reader costs a packet more than all else that the relay does for it, and a task and a nursery
-for each client. From there on frames are
-read and written here, on top of the Transport below, without waiting and without a buffer of our
-own: what has arrived is read into the caller's view, and each frame's payload is unmasked there
-and moved up to the one before it (`derp.wire.websocket`), so that many small messages become one
-run of DERP frames. Between two reads a client keeps the beginning of a header, and nothing else,
-unless it sends tiny frames by the thousand: others then have their turns, too, and the rest waits.
+How it works: trio-websocket answers the opening handshake and is dropped then; its own reader costs
+a packet more than everything else in the relay, and a task and a nursery for each client. From
+there on frames are read and written here, on top of the Transport below, without waiting and
+without a buffer of our own: what has arrived is read into the caller's view, and each frame's
+payload is unmasked there and moved up to the one before it (`derp.wire.websocket`), so that many
+small messages become one train of DERP frames. Between two reads a client keeps the beginning of a
+header, and nothing else, unless it sends tiny frames by the thousand: then others run in between,
+and the rest waits.
 
 What must never happen here:
+
 - an await in `read_into` or `write`: the caller's buffer is shared by all clients;
-- anything written behind a Close frame;
-- an answer to a ping kept beside another: a peer may ping and never read.
+- anything written after a Close frame;
+- a pong kept beside another: a peer may ping and never read.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ HANDSHAKE_TIMEOUT: Final = 10
 class WebSocketTransport:
     """A Transport over an accepted websocket. It owns the Transport below.
 
-    `behind` is what was received behind the request.
+    `behind` is what was received after the request.
     """
 
     __slots__ = (
@@ -56,25 +57,25 @@ class WebSocketTransport:
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
-        # Frames that were read and not looked at.
+        # Frames that were read and not unpacked.
         self._behind = behind
         self._unpacker = Unpacker()
-        # Found behind the data that was given out last.
+        # The end that follows the data returned last.
         self._ending: Ending | None = None
-        # An answer that waits until what is unsent has been sent; a newer one takes its place.
+        # A pong that waits until nothing is buffered; a newer one replaces it.
         self._pong = b""
-        # Whether a Close frame was sent, so that nothing may be sent any more.
+        # Whether a Close frame was sent, after which nothing may be.
         self._closed = False
 
     async def wait_readable(self) -> None:
-        """Wait until `read_into` may have something to give; see Transport."""
+        """Wait until `read_into` may have data; see Transport."""
         if self._has_more:
             await self._below.wait_turn()
             return
         await self._below.wait_readable()
 
     async def wait_turn(self) -> None:
-        """Let others go first; see Transport."""
+        """Let others run first; see Transport."""
         await self._below.wait_turn()
 
     @property
@@ -83,7 +84,7 @@ class WebSocketTransport:
 
     @property
     def more(self) -> bool:
-        """Whether there may be more to read at once; see Transport."""
+        """Whether there may be more to read without waiting; see Transport."""
         return self._has_more or self._below.more
 
     async def read_through(self, poller: Poller, step: Step) -> None:
@@ -95,7 +96,7 @@ class WebSocketTransport:
         await self._below.read_through(poller, step)
 
     async def coalesce_reads(self) -> None:
-        """Wait for more to read; see Transport."""
+        """Wait for more data; see Transport."""
         await self._below.coalesce_reads()
 
     def read_into(self, view: memoryview) -> int:
@@ -121,7 +122,7 @@ class WebSocketTransport:
         if ping is not None:
             self._answer(ping)
         if ending is not None:
-            # The answers to the data before it come first.
+            # The answers to the data before it are sent first.
             self._ending = ending
             if not count:
                 return self._end(ending)
@@ -145,11 +146,11 @@ class WebSocketTransport:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that have been taken from us; see Transport."""
+        """Bytes that the socket has taken; see Transport."""
         return self._below.bytes_written
 
     async def flush(self) -> None:
-        """Wait until nothing is unsent; see Transport."""
+        """Wait until nothing is buffered; see Transport."""
         await self._below.flush()
         while self._pong and not self._closed:
             pong, self._pong = self._pong, b""
@@ -169,15 +170,15 @@ class WebSocketTransport:
         self._below.close()
 
     def _answer(self, ping: bytes) -> None:
-        """Send a pong, at once or behind what is unsent.
+        """Send a pong, at once or after what is buffered.
 
-        What the socket does not take of it goes out with whatever is written next.
+        What the socket does not take of it is sent with the next write.
         """
         pong = control(Opcode.PONG, ping)
         if self._below.buffered:
             self._pong = pong
         else:
-            # The peer has gone: the next read says so, behind what has come before.
+            # The peer has gone: the next read raises that, after the data that came before.
             with contextlib.suppress(PeerVanished):
                 self._below.write(pong)
 
@@ -197,7 +198,7 @@ class WebSocketTransport:
 
 
 class _HandshakeStream(trio.abc.Stream):
-    """What trio-websocket sees of a connection: a request, then silence, and a way to answer."""
+    """The connection as trio-websocket sees it: a request, then silence, and a way to answer."""
 
     def __init__(self, transport: Transport, request: bytes) -> None:
         self.transport = transport
@@ -206,7 +207,7 @@ class _HandshakeStream(trio.abc.Stream):
         self._request = request
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what is left of the request, then wait for ever."""
+        """Return the rest of the request, then wait for ever."""
         if not self._request:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
@@ -236,9 +237,9 @@ class _HandshakeStream(trio.abc.Stream):
 async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSocketTransport:
     """Answer the websocket handshake whose HTTP request was read already.
 
-    `request` is the request's head, `behind` what has been received after it.
-    Any origin is welcome, and nothing is compressed: WireGuard's packets can't be.
-    Raises HTTPFailed where it is no proper handshake, or not done within HANDSHAKE_TIMEOUT.
+    `request` is the request's head, `behind` what was received after it. Any origin is accepted,
+    and nothing is compressed: WireGuard's packets can't be. Raises HTTPFailed where it is no valid
+    handshake, or not done within HANDSHAKE_TIMEOUT.
     """
     stream = _HandshakeStream(transport, request)
     # A nursery would wrap what is raised in it into an exception group.

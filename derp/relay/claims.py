@@ -1,19 +1,19 @@
-"""Which other worker of this relay has a key, and who had it last: last writer wins.
+"""Which other worker of this relay has a key: last writer wins.
 
-Each worker claims the keys that are connected to it, with a number that grows whenever a key logs
-in or makes itself heard: nanoseconds of a clock that all workers share, but always more than what
-the other workers are known to claim. Of several that claim a key, it is reached through the one
-with the highest claim, in whatever order the claims are heard.
+Each worker claims the keys of its clients, with a number that grows whenever a key logs in or sends
+something: nanoseconds of a clock that all workers share, but always more than any claim that the
+worker knows. Of several workers that claim a key, packets for it go to the one with the highest
+claim, in whatever order the claims arrive.
 
-Two workers may claim a key at the same nanosecond, or both go beyond the same claim of a third. So
-the number of the worker is the low bits of a claim: no two workers ever have the same one, and all
-workers agree on which is the highest.
+Two workers may claim a key at the same nanosecond, or both exceed the same claim of a third. So the
+low bits of a claim are the worker's number: no two workers ever have the same claim, and all agree
+on which is the highest.
 """
 
 from typing import Final, Generic, TypeVar
 
 WORKER_BITS: Final = 8
-"""How many low bits of a claim are the number of the worker whose claim it is."""
+"""How many low bits of a claim are its worker's number."""
 
 S = TypeVar("S")
 
@@ -29,7 +29,7 @@ class Claims(Generic[S]):
     def __init__(self) -> None:
         self.best: dict[bytes, S] = {}
         """The link that a key's packets take. Read directly on the packet path."""
-        # What is claimed there, and all links of the keys that have more than one.
+        # The claim behind each `best`, and all links of keys that have more than one.
         self._claims: dict[bytes, int] = {}
         self._several: dict[bytes, dict[S, int]] = {}
 
@@ -37,11 +37,11 @@ class Claims(Generic[S]):
         return key in self.best
 
     def claim(self, key: bytes) -> int:
-        """Return the highest claim to a key; 0 where there is none."""
+        """Return the highest claim to a key, 0 if there is none."""
         return self._claims.get(key, 0)
 
     def add(self, key: bytes, link: S, claim: int) -> None:
-        """Note that the worker to which `link` leads claims a key, perhaps once more."""
+        """Record a claim of the worker to which `link` leads, maybe a new one to the same key."""
         best = self.best.get(key)
         if best is None or (best is link and key not in self._several):
             self.best[key] = link
@@ -52,7 +52,7 @@ class Claims(Generic[S]):
         self._choose(key, several)
 
     def remove(self, key: bytes, link: S) -> bool:
-        """Note that the worker claims the key no longer; return whether no other one does now."""
+        """Remove its claim; return whether that was the last one."""
         if (several := self._several.get(key)) is None:
             if self.best.get(key) is not link:
                 return False

@@ -1,13 +1,13 @@
-"""When to let packets gather before the next read: interrupt moderation, as network cards do it.
+"""When to coalesce the reads of a connection, as network cards coalesce interrupts.
 
-A read that finds one packet costs about as much as one that finds thirty: most of it is waking
-up. A stream of packets a tenth of a millisecond apart is therefore read once in GATHER seconds,
-and not once for each packet. That delays a packet by up to GATHER, in streams only that fill a
-queue within that time; whoever sends little, or waits for answers, is read at once.
+A read that finds one packet costs about as much as one that finds thirty: most of it is waking up.
+So a stream of packets a tenth of a millisecond apart is read once in COALESCE_TIME, not once for
+each packet. That delays a packet by up to COALESCE_TIME, in streams only that fill a queue within
+that time; a client that sends little, or waits for answers, is read at once.
 
-Whether gathering pays is found out by trying: two peers who answer each other packet by packet
-look like a stream, but nothing gathers. After a try that did not pay the next one is put off,
-twice as long each time.
+Whether it pays is found by trying: two peers who answer each other packet by packet look like a
+stream, but nothing gathers. After a try that did not pay the next one is put off, twice as long
+each time.
 """
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from typing import Final
 COALESCE_TIME: Final = 0.001
 """Seconds between the reads of a stream; epoll knows no shorter wait."""
 SMALL_READ: Final = 16 << 10
-"""Bytes up to which a read is small, so that gathering may pay."""
+"""Bytes up to which a read is small, so that coalescing may pay."""
 MANY_READS: Final = 40
 """Small reads that call for a try..."""
 WITHIN: Final = 0.02
 """...where they came within so many seconds."""
 PLENTY: Final = 256 << 10
-"""Bytes that come at once above which there is no need to gather."""
+"""Bytes in one read above which coalescing is needless."""
 MAX_MISSES: Final = 4
-"""Reads in a row with nothing joined after which the try has not paid."""
+"""Reads in a row without a joined packet after which the try has not paid."""
 FIRST_PUT_OFF: Final = 0.1
 MAX_PUT_OFF: Final = 10.0
 """Seconds."""
 
 
 class ReadCoalescing:
-    """Watches the reads of one connection."""
+    """Decides for one connection, by its reads."""
 
     __slots__ = ("_coalescing", "_misses", "_not_before", "_put_off", "_reads", "_since")
 
@@ -44,13 +44,12 @@ class ReadCoalescing:
         self._put_off = FIRST_PUT_OFF
 
     def note_read(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
-        """Tell of a read of `size` bytes. Whether to gather before the next one.
+        """Record a read of `size` bytes; return whether to coalesce the next one.
 
-        `joined` is how many of its packets went the way of the one before: what gathers for many
-        destinations in turn is relayed one by one all the same, only later.
-
-        A read that did not empty the socket is not to be told, but its bytes count with the
-        next one's. `clock` gives the time in seconds; it is asked seldom.
+        `joined`: how many of its packets went to the destination of the one before; packets for
+        many destinations in turn are relayed one by one all the same, only later. A read that did
+        not empty the socket is not recorded, but its bytes count with the next one's. `clock`
+        returns the time in seconds; it is called seldom.
         """
         if self._coalescing:
             return self._go_on(joined, size, clock)

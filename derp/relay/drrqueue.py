@@ -1,16 +1,15 @@
-"""What waits for a link to another relay, fairly between those who sent it.
+"""What waits for a link to another relay, fairly by sender (deficit round robin).
 
-A client's send queue (derp.relay.sendqueue) may drop from its head: what it holds is for one
-client, and who floods that client hurts nobody else. A link carries everybody's packets. So here
-each sender has lanes of its own: the link takes from them in turns, as many bytes from each, and
-what is too much is dropped from the sender that has most waiting. Where it is too much for all
-peers together (derp.relay.queuememory), a link is as long as its longest lane: many who send a
-little have no long queue. Disco packets go first, as for clients, but only for a part of what is
-sent, since any packet may look like one.
+A client's send queue (derp.relay.sendqueue) may drop from its head: it holds packets for one
+client, and a flood of them hurts nobody else. A link carries the packets of all clients. So here
+each sender is a flow with lanes of its own: the link takes from them in turn, as many bytes from
+each, and excess is dropped from the sender that has most queued. In the memory bound for all peers
+together (derp.relay.queuememory), a link is as long as its longest flow: many senders of a little
+have no long queue. Disco packets go first, as for clients, but only for a part of what is sent,
+since any packet may look like one.
 
-What must never happen here: half a frame dropped or sent, a drop that `on_drop` does not hear of,
-two packets of one sender and kind in another order than they came, bytes that are held and not
-accounted for.
+What must never happen here: half a frame dropped or sent, a drop without `on_drop`, reordered
+packets of one sender and kind, bytes that are held and not accounted for.
 """
 
 from typing import Any, Final
@@ -24,13 +23,13 @@ LINK_DISCO_BYTES: Final = 256 << 10
 DISCO_SHARE: Final = 4
 """Disco packets get one in so many bytes before all others."""
 QUANTUM: Final = 4 << 10
-"""Bytes that a sender may send in its turn, before the next one's."""
+"""Bytes that a sender's deficit grows by in each round."""
 FLOW_COST: Final = 1000
-"""Bytes that a sender's lane takes besides its runs; they count, too."""
+"""Bytes that a flow counts for besides its trains."""
 
 
 class _Flow(Lane):
-    """One sender's lane, and what it may send."""
+    """One sender's lane, and its deficit."""
 
     __slots__ = ("deficit", "source")
 
@@ -39,26 +38,26 @@ class _Flow(Lane):
     ) -> None:
         super().__init__(limit, on_drop, budget)
         self.source = source
-        # Bytes; negative after a frame that was larger than what was left.
+        # Bytes; negative after a frame that was larger than the rest.
         self.deficit = 0
 
 
 class FlowLanes(Holder):
-    """Lanes of packets, one for each sender that has any waiting, bounded together."""
+    """One lane for each sender that has packets queued, bounded together."""
 
     __slots__ = ("_flow_memory", "_lanes", "_limit", "_on_drop")
 
     def __init__(self, limit: int, on_drop: OnDrop, budget: MemoryBudget[Any]) -> None:
         super().__init__(budget)
-        # In the order of their turns.
+        # In round-robin order.
         self._lanes: dict[bytes, _Flow] = {}
         self._limit = limit
         self._on_drop = on_drop
-        # What the lanes hold, which says who has most waiting.
+        # What the lanes hold: which sender has most queued.
         self._flow_memory: MemoryBudget[_Flow] = MemoryBudget()
 
     def put(self, entry: Entry) -> None:
-        """Append a run to its sender's lane, then drop what is too much."""
+        """Append a train to its sender's lane, then drop the excess."""
         source = entry.source
         lane = self._lanes.get(source)
         if lane is None:
@@ -72,10 +71,7 @@ class FlowLanes(Holder):
             self.budget.enforce()
 
     def take(self, limit: int, now: float) -> list[Entry]:
-        """Take about `limit` bytes of fresh packets, in turns; at least a frame, if any waits.
-
-        In each turn a sender may send TURN bytes more (deficit round robin).
-        """
+        """Take about `limit` bytes of fresh packets, round robin; at least a frame, if any."""
         taken: list[Entry] = []
         size = 0
         while self._lanes and size < limit:
@@ -94,7 +90,7 @@ class FlowLanes(Holder):
         return taken
 
     def release(self, at_least: int) -> None:
-        """Drop frames of the sender that has most waiting; see Holder."""
+        """Drop frames of the sender that has most queued; see Holder."""
         if (lane := self._flow_memory.largest()) is not None:
             lane.release(at_least)
             if not lane.entries:
@@ -102,7 +98,7 @@ class FlowLanes(Holder):
         self._settle()
 
     def expire(self, now: float, most: int) -> int:
-        """Drop runs that have waited too long, `most` of them; return how many."""
+        """Drop trains that have waited too long, `most` of them; return how many."""
         dropped = 0
         for lane in list(self._lanes.values()):
             dropped += lane.expire(now, most - dropped)
@@ -133,7 +129,7 @@ class FlowLanes(Holder):
 
 
 class DRRQueue(SendQueue):
-    """Everything that waits for one link. `on_drop` hears of what is dropped from a head."""
+    """Everything that waits for one link. `on_drop` is called for drops from a head."""
 
     __slots__ = ("_disco_flows", "_flows")
 
@@ -144,14 +140,14 @@ class DRRQueue(SendQueue):
         self._disco_flows = FlowLanes(LINK_DISCO_BYTES, on_drop, budget)
 
     def put(self, train: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
-        """Queue a run of `packets` frames from `source`."""
+        """Queue a train of `packets` frames from `source`."""
         lanes = self._disco_flows if disco else self._flows
         lanes.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
-        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any.
 
-        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        Returns the pieces in order, and the (whole) entries among them for the metrics.
         """
         pieces, entries = super().take(limit, now)
         size = sum(map(len, pieces))
@@ -168,12 +164,12 @@ class DRRQueue(SendQueue):
         return pieces, entries
 
     def expire(self, now: float, most: int) -> int:
-        """Drop packets that have waited too long, `most` runs of them; return how many runs."""
+        """Drop trains that have waited too long, `most` of them; return how many."""
         dropped = self._disco_flows.expire(now, most)
         return dropped + self._flows.expire(now, most - dropped)
 
     def clear(self, on_drop: OnDrop) -> None:
-        """Drop everything; `on_drop` hears of the packets."""
+        """Drop everything, calling `on_drop` for packets."""
         super().clear(on_drop)
         self._flows.clear(on_drop)
         self._disco_flows.clear(on_drop)

@@ -1,9 +1,8 @@
-"""Several connections that logged in with one key, and which of them gets the traffic.
+"""Several clients that logged in with one key, and which of them is active: gets its packets.
 
-The original's policy "last writer is active" (Go: dupClientSet, lastWriterIsActive): the newest
-connection begins as the active one, afterwards the one that sent last, whatever it sent. Nobody
-is muted. When the active one leaves, the one that was active or spoke most recently takes over;
-of several silent ones the oldest.
+The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): first the newest
+client, afterwards the one that sent last, whatever it sent. Nobody is disabled. When the active one
+leaves, the one that was active or sent most recently takes over; of several silent ones the oldest.
 """
 
 from typing import Generic, TypeVar
@@ -12,11 +11,10 @@ M = TypeVar("M")
 
 
 class DuplicateSet(Generic[M]):
-    """Two or more connections of one key.
+    """Two or more clients of one key.
 
-    `recent` holds those that have spoken or had their turn, the most recent last. The original
-    keeps a history that grows with every change of speaker; only its last mention of each
-    connection matters, so that is what is kept.
+    `recent` holds those that have sent or been active, the most recent last. The Go derper keeps a
+    history that grows with every change; only the last mention of each client matters.
     """
 
     __slots__ = ("active", "members", "recent")
@@ -27,19 +25,19 @@ class DuplicateSet(Generic[M]):
         self.active = second
 
     def add(self, member: M) -> None:
-        """Let a new connection in; it becomes the active one."""
+        """Add a new client, as the active one."""
         self.members[member] = None
         self.recent[member] = None
         self.active = member
 
     def note_activity(self, member: M) -> None:
-        """Note that a connection has sent something: it becomes the active one."""
+        """Make the client that has sent something the active one."""
         self.recent.pop(member, None)
         self.recent[member] = None
         self.active = member
 
     def remove(self, member: M) -> None:
-        """Let a connection go; where it was the active one, another takes over."""
+        """Remove a client; where it was active, another takes over."""
         del self.members[member]
         self.recent.pop(member, None)
         if self.active is member:

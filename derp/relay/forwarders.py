@@ -1,8 +1,7 @@
-"""Through which link to another relay a key that is not connected here is reached.
+"""The link to another relay through which a key that is not connected here is reached.
 
-Usually that is one link, or none. While a client moves, two relays may say that they have it: then
-packets go on through the link that said so first, until it says that the client has left (Go:
-multiForwarder).
+Usually there is one link, or none. While a client moves, two relays may report it: then its packets
+go on through the first link until that reports it gone (Go: multiForwarder).
 """
 
 from typing import Generic, TypeVar
@@ -11,25 +10,25 @@ F = TypeVar("F")
 
 
 class Forwarders(Generic[F]):
-    """For each key known to be connected elsewhere, the links that lead to it."""
+    """For each key that other relays report, the links to them."""
 
     def __init__(self) -> None:
         self.best: dict[bytes, F] = {}
         """The link that a key's packets take. Read directly on the packet path."""
         self.created = 0
-        """How often a key came to be reachable through a second link."""
+        """How often a key got a second link."""
         self.deleted = 0
-        """How often one of several links was left to a key."""
+        """How often a key with several links was left with one."""
         self.delete_other = 0
-        """How often a link took back a key that another led to."""
-        # The links of keys that have more than one, in the order in which they came.
+        """How often a link removed a key that another one leads to."""
+        # The links of keys that have more than one, oldest first.
         self._several: dict[bytes, dict[F, None]] = {}
 
     def __contains__(self, key: bytes) -> bool:
         return key in self.best
 
     def add(self, key: bytes, link: F) -> None:
-        """Note that `link` leads to `key` (Go: AddPacketForwarder)."""
+        """Add a link to `key` (Go: AddPacketForwarder)."""
         best = self.best.get(key)
         if best is None:
             self.best[key] = link
@@ -40,7 +39,7 @@ class Forwarders(Generic[F]):
             self.created += 1
 
     def remove(self, key: bytes, link: F) -> bool:
-        """Note that `link` leads to `key` no longer (Go: RemovePacketForwarder).
+        """Remove a link to `key` (Go: RemovePacketForwarder).
 
         Returns whether it was the last one.
         """

@@ -1,12 +1,12 @@
-"""Who is connected: from key to connection, duplicates, and who is told when somebody leaves.
+"""Which clients are connected: by key, with duplicates, and who is told of a key that is gone.
 
-What is connected to another relay of the mesh is known by the link that leads there, and so is
-what is connected to another worker of this one. Where a key is connected to several workers, the
-last writer is active, as among connections of one worker: this worker's connection *yields* to the
-other worker's while that has the higher claim (derp.relay.claims). It is marked as a duplicate,
-so that what it sends is heard of, and takes the key back.
+A key that is connected to another relay of the mesh is known by the link that leads there, and so
+is one at another worker of this relay. Where a key is connected to several workers, the last writer
+is active, as among duplicates at one worker: this worker's client is *passive* while another
+worker's claim to the key is higher (derp.relay.claims). It is marked as a duplicate, so that its
+activity is noted, and claims the key again.
 
-The hub does nothing itself. `leave` returns those who are to be told, and the caller tells them.
+The hub sends nothing: its methods return the clients to tell, and the caller tells them.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,21 +17,19 @@ from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
 
 RECLAIM_EVERY: Final = 250_000_000
-"""Nanoseconds, at least, between two times that a key is taken back from other workers for what a
-connection sends: two that send all the time would have the workers tell each other of nothing
-else."""
+"""Nanoseconds, at least, between two times that a passive client claims its key again by sending:
+of two that send all the time, the workers would tell each other of nothing else."""
 
 
 class Member(Protocol):
-    """What the hub needs of a connection; it is compared by identity."""
+    """What the hub needs of a client; it is compared by identity."""
 
     key: bytes
     """The 32-byte key that it logged in with."""
     duplicate: bool
-    """Set by the hub: whether another connection has the same key, and `note_activity` is to be
-    called."""
+    """Set by the hub: whether its key is connected elsewhere, too; its activity is noted then."""
     saw_src: set[bytes]
-    """Set by the hub: the keys that packets were handed to this connection from."""
+    """Set by the hub: the keys whose packets it was sent (Go: sawSrc)."""
 
 
 M = TypeVar("M", bound=Member)
@@ -40,37 +38,36 @@ S = TypeVar("S")
 
 
 class Hub(Generic[M, L, S]):
-    """Every logged-in connection of this worker, and every key that a link to another one leads to.
+    """Every client of this worker, and every key that a link leads to.
 
-    A connection of this worker comes before any link, unless it yields; another worker of this
-    relay comes before other relays.
+    A client of this worker goes before any link, unless it is passive; another worker of this relay
+    goes before other relays.
     """
 
     def __init__(self) -> None:
         self.worker = 0
-        """The number of this worker; different from that of any other worker of this relay."""
+        """The number of this worker; no other worker of this relay has it."""
         self.active: dict[bytes, M] = {}
-        """The connection that gets a key's packets. Read directly on the packet path."""
+        """The client that gets a key's packets. Read directly on the packet path."""
         self.passive: dict[bytes, M] = {}
-        """The same for keys whose packets go to another worker: it gets only those that come from
-        there."""
+        """The same for keys that are active at another worker: packets come from there only."""
         self.members: dict[M, None] = {}
         self.duplicates: dict[bytes, DuplicateSet[M]] = {}
         self.duplicate_logins = 0
-        """How many connections have ever joined while their key was connected."""
+        """How many clients have ever joined while their key was connected."""
         self.forwarders: Forwarders[L] = Forwarders()
         """The links to other relays."""
         self.other_workers: Claims[S] = Claims()
-        """The links to other workers of this one."""
-        # What this worker claims, and when it took a key back; both only where there are others.
+        """The links to other workers of this relay."""
+        # This worker's claims, and when a key was claimed again; both only with several workers.
         self._claims: dict[bytes, int] = {}
         self._reclaimed: dict[bytes, int] = {}
         self._peer_gone_watchers: dict[bytes, set[M]] = {}
 
     def join(self, member: M, now: int = 0) -> None:
-        """Let a connection in; it gets its key's packets from now on.
+        """Add a client; it gets its key's packets from now on (Go: registerClient).
 
-        `now` is in nanoseconds, by a clock that all workers share; 0 where there is one worker.
+        `now` is in nanoseconds of a clock that all workers share; 0 where there is one worker.
         """
         key = member.key
         self.members[member] = None
@@ -90,7 +87,7 @@ class Hub(Generic[M, L, S]):
             self._claim(key, now)
 
     def leave(self, member: M) -> set[M]:
-        """Let a connection go; return those to be told that its key is no longer reachable."""
+        """Remove a client; return those to be told that its key is gone (Go: unregisterClient)."""
         key = member.key
         del self.members[member]
         for source in member.saw_src:
@@ -113,38 +110,38 @@ class Hub(Generic[M, L, S]):
         return set()
 
     def local(self, key: bytes) -> M | None:
-        """Return the connection to this worker that a key's packets reach, if it has one."""
+        """Return the client of this worker that gets packets for a key, active or passive."""
         found = self.active.get(key)
         return self.passive.get(key) if found is None else found
 
     def is_here(self, key: bytes) -> bool:
-        """Whether a key is connected to this relay, at whatever worker."""
+        """Return whether a key is connected to this relay, at whatever worker."""
         return key in self.active or key in self.other_workers.best
 
     def keys(self, *, local: bool) -> Collection[bytes]:
-        """List the keys that are connected to this worker, or to any of this relay."""
+        """Return the keys that are connected to this worker, or to any of this relay."""
         more = self.passive if local else self.other_workers.best
         return self.active.keys() | more.keys() if more else self.active.keys()
 
     def claim(self, key: bytes) -> int:
-        """Return this worker's claim to a key that is connected to it, for the others."""
+        """Return this worker's claim to a key, for the other workers."""
         return self._claims.get(key, 0)
 
     def add_claim(self, key: bytes, link: S, claim: int) -> None:
-        """Note that the worker to which `link` leads has `key`, with that claim."""
+        """Record a claim of the worker to which `link` leads."""
         self.other_workers.add(key, link, claim)
         self._apply_claims(key)
 
     def remove_claim(self, key: bytes, link: S) -> set[M]:
-        """Note that it does so no longer; return those to be told that `key` is gone."""
+        """Remove its claim; return the clients to be told that `key` is gone."""
         last = self.other_workers.remove(key, link)
         self._apply_claims(key)
         return self.note_peer_gone(key) if last else set()
 
     def remove_claims(self, keys: Iterable[bytes], link: S) -> list[bytes]:
-        """Note that `link` leads to none of `keys` any longer; return those not in this relay now.
+        """Remove the claims behind `link`; return the keys that are not at this relay any more.
 
-        Who is to be told of them is found with `watched` and `note_peer_gone`.
+        Whom to tell of these, `watched` and `note_peer_gone` say.
         """
         lost = []
         for key in keys:
@@ -155,62 +152,61 @@ class Hub(Generic[M, L, S]):
         return lost
 
     def watched(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Return those of `keys` for which there may be somebody to tell, with `note_peer_gone`."""
-        told = self._peer_gone_watchers
-        return [key for key in keys if key in told]
+        """Return those of `keys` for which `note_peer_gone` may return any client."""
+        return [key for key in keys if key in self._peer_gone_watchers]
 
     def _claim(self, key: bytes, now: int) -> None:
         self._claims[key] = next_claim(now, self.other_workers.claim(key), self.worker)
 
     def _is_claimed_elsewhere(self, key: bytes) -> bool:
-        """Whether another worker's claim to a key is higher than this one's."""
+        """Return whether another worker's claim to a key is higher than this one's."""
         return self.other_workers.claim(key) > self._claims.get(key, 0)
 
     def _apply_claims(self, key: bytes) -> None:
-        """Have a key's connection yield, or take the key back, as the claims are by now."""
+        """Make a key's client passive or active, as the claims are now."""
         if self._is_claimed_elsewhere(key):
             if (member := self.active.pop(key, None)) is not None:
                 self.passive[key] = member
                 member.duplicate = True
         elif (member := self.passive.get(key)) is not None:
-            self._take_back(key, member)
+            self._activate(key, member)
 
-    def _take_back(self, key: bytes, member: M) -> None:
+    def _activate(self, key: bytes, member: M) -> None:
         del self.passive[key]
         self.active[key] = member
         member.duplicate = key in self.duplicates
 
     def add_forwarder(self, key: bytes, link: L) -> None:
-        """Note that `link` leads to a relay that `key` is connected to."""
+        """Add a link to a relay that `key` is connected to."""
         self.forwarders.add(key, link)
 
     def remove_forwarder(self, key: bytes, link: L) -> set[M]:
-        """Note that it does so no longer; return those to be told that `key` is gone."""
+        """Remove a link; return the clients to be told that `key` is gone."""
         return self.note_peer_gone(key) if self._remove_forwarder(key, link) else set()
 
     def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
-        """Note that `link` leads to none of `keys` any longer.
+        """Remove a link from all of `keys`; return those that are `watched`.
 
-        Returns those for which there may be somebody to tell, with `note_peer_gone`: that is slow
-        where they are many, and what is back by then has not gone.
+        To call `note_peer_gone` for them is slow where they are many; a key that is reachable again
+        by then is not gone.
         """
         return self.watched(key for key in keys if self._remove_forwarder(key, link))
 
     def _remove_forwarder(self, key: bytes, link: L) -> bool:
-        """Forget that `link` leads to `key`; return whether no other one does."""
+        """Remove a link; return whether it was the last one to `key`."""
         if key not in self.forwarders and self.is_here(key):
-            # To the original, what a key is connected to here is in place of a link.
+            # In the Go derper a client that is connected here takes the place of a link.
             self.forwarders.delete_other += 1
         return self.forwarders.remove(key, link)
 
     def note_peer_gone(self, key: bytes) -> set[M]:
-        """Return who is to be told of a key that has left, unless it is still reachable."""
+        """Return the clients to be told that `key` is gone; none if it is still reachable."""
         if self.is_here(key) or key in self.forwarders:
             return set()
         return self._peer_gone_watchers.pop(key, set())
 
     def connections(self, key: bytes) -> list[M]:
-        """List the connections that a key has to this worker."""
+        """Return the clients of this worker that have a key."""
         if (duplicates := self.duplicates.get(key)) is not None:
             return list(duplicates.members)
         member = self.local(key)
@@ -223,10 +219,10 @@ class Hub(Generic[M, L, S]):
         return len(here | self.forwarders.best.keys())
 
     def note_activity(self, member: M, now: int = 0) -> bool:
-        """Note that a connection whose `duplicate` is set has sent something.
+        """Note that a client whose `duplicate` is set has sent something (Go: noteClientActivity).
 
-        `now` is as for `join`. Returns whether that took its key back from another worker, which
-        the others are to be told then.
+        `now` is as for `join`. Returns whether it claimed its key again, so that the other workers
+        are to be told.
         """
         key = member.key
         if (duplicates := self.duplicates.get(key)) is not None:
@@ -239,14 +235,14 @@ class Hub(Generic[M, L, S]):
             return False
         self._reclaimed[key] = now
         self._claim(key, now)
-        self._take_back(key, member)
+        self._activate(key, member)
         return True
 
     def note_send_from(self, source: bytes, member: M) -> None:
-        """Note that `member` was handed a packet from `source`, for the first time.
+        """Note that `member` was first sent a packet from `source` (Go: noteSendFromSrc).
 
-        To be called when `source not in member.heard_from`. A connection is told only once that
-        a key has left, however often it comes back: as the original does it (noteSendFromSrc).
+        To be called when `source not in member.saw_src`. A client is told only once that a key is
+        gone, however often that comes back, as by the Go derper.
         """
         member.saw_src.add(source)
         self._peer_gone_watchers.setdefault(source, set()).add(member)

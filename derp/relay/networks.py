@@ -1,7 +1,7 @@
-"""Networks of IP addresses: what an address most likely shares with its owner's others.
+"""Networks of IP addresses: the prefix that most likely has one owner.
 
-An IPv4 address that stands in an IPv6 one (RFC 4291, 2.5.5.2), as sockets for both families have
-it, is taken for what it is.
+An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as sockets for both families have it, counts as the
+IPv4 address.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-"""Where reverse proxies and health checks of the same machine come from; not all of 127.0.0.0/8."""
+"""Addresses of this machine's reverse proxies and health checks; not all of 127.0.0.0/8."""
 
 _IPV6_HOST_BITS: Final = 64
 _IPV6_SITE_BITS: Final = 80
 
 
 def network_of(host: str) -> str:
-    """Name the network of an address without brackets or zone: /24 of IPv4, /64 of IPv6."""
+    """Return the network of an address without brackets or zone: /24 of IPv4, /64 of IPv6."""
     if ":" in host:
         address = IPv6Address(host)
         if address.ipv4_mapped is None:
@@ -28,9 +28,9 @@ def network_of(host: str) -> str:
 
 
 def site_of(network: str) -> str:
-    """Name what a network of `network_of` belongs to at most: /48 of IPv6, the same of IPv4.
+    """Return the site of a network of `network_of`: its /48 of IPv6, the same of IPv4.
 
-    Who has a /64 of IPv6 often has others beside it (RFC 6177).
+    The owner of a /64 of IPv6 often has others beside it (RFC 6177).
     """
     if ":" not in network:
         return network

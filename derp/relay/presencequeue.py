@@ -1,10 +1,9 @@
-"""Whom a watcher is still to be told about: keys only, and what is true of them when it is told.
+"""The keys whose presence a watcher is still to be told, in order.
 
-A watcher gets no history. What waits is therefore no frame but a key, and its frame is made when
-it is taken: a dump of all clients costs nothing until the watcher takes it, and then a piece at a
-time.
+A watcher gets the present, no history. So a key is queued, not a frame, and its frame is built when
+it is taken: a dump of all clients costs nothing until the watcher takes it, a piece at a time.
 
-What must never happen here: a key that changed after its frame was taken, and is not told again.
+What must never happen here: a key that changed after its frame was taken, and is not queued again.
 """
 
 from collections import deque
@@ -12,14 +11,14 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 MAX_FRAMES_TAKEN: Final = 256
-"""Most frames that are made at a time: all other clients wait meanwhile."""
+"""Most frames that are built at a time: all other clients wait meanwhile."""
 
 FrameOf = Callable[[bytes], bytes]
 """Called with a key; returns the frame that says whether it is connected."""
 
 
 class PresenceQueue:
-    """Keys that wait, each once, in the order in which they were first put."""
+    """Queued keys, each once, in the order in which they were first put."""
 
     __slots__ = ("_frame_of", "_order", "_waiting")
 
@@ -29,9 +28,9 @@ class PresenceQueue:
         self._waiting: set[bytes] = set()
 
     def put(self, keys: Collection[bytes]) -> None:
-        """Queue keys that have changed, each different; one that waits keeps its place."""
+        """Queue keys that have changed, each different; a queued one keeps its place."""
         if not self._waiting:
-            # A dump: a set of its own is made faster than one grows.
+            # A dump: to build a set is faster than to grow one.
             self._waiting = set(keys)
         else:
             keys = [key for key in keys if key not in self._waiting]
@@ -39,9 +38,9 @@ class PresenceQueue:
         self._order.extend(keys)
 
     def take(self, limit: int) -> list[bytes]:
-        """Take frames of about `limit` bytes, UPDATES_AT_ONCE at most; one at least, if any waits.
+        """Take frames of about `limit` bytes, at most MAX_FRAMES_TAKEN; at least one, if any.
 
-        Takes time for those it returns, however many wait.
+        Takes time in proportion to those it returns, however many wait.
         """
         frames: list[bytes] = []
         size = 0

@@ -1,25 +1,24 @@
-"""How much is held for all peers together, who holds most of it, and who lets go of it.
+"""One bound on the memory of all queues, and who releases some when it is exceeded.
 
 Each queue has a bound of its own, and a thousand of them would hold a gigabyte. So there is one
-bound for all, and what is too much is taken from the longest queue first: a peer that takes what it
-is sent never has the longest one.
+bound for all, and excess is taken from the longest queue first: a peer that reads what it is sent
+never has the longest one.
 
-What is held is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't
-be taken back: control frames, and what was handed to a transport, since a TLS record is sent whole
-or the connection is over. It may be three quarters of the bound, and what is queued has the rest.
-The more is committed, the less each peer is handed at once; where it is too much all the same, the
-peer with most of it is disconnected.
+Memory is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't be
+taken back: control frames, and what was handed to a transport, since a TLS record is sent whole or
+the connection is over. It may be three quarters of the bound; queued packets have the rest. The
+more is committed, the less each peer is handed at once; beyond that, the peer with most committed
+is disconnected.
 
-This knows nothing of how packets are queued (derp.relay.sendqueue) nor of connections
-(derp.session.sender): whoever holds something is a `Holder`, keeps its account by `add`, and lets
-go of something when it is told to `release`.
+This knows nothing of how packets are queued (derp.relay.sendqueue) nor of clients
+(derp.session.sender): each is a `Holder`, which accounts by `add` and frees memory in `release`.
 
 How it works: holders are ranked by size, with four ranks for each doubling from UNIT on. So every
 change takes the same time however many there are, and the longest is known to a quarter, or to a
-UNIT. What is let go of takes time for the frames that are dropped, each of which was put once.
+UNIT. To release takes time in proportion to the frames dropped, each of which was put once.
 
-What must never happen here: a `MemoryBudget` above its limit while somebody who pays has anything;
-a holder that ends and leaves something in its account.
+What must never happen here: a `MemoryBudget` above its limit while a releasable holder has
+anything; a holder that ends and leaves bytes in the account.
 """
 
 from typing import Any, Final, Generic, TypeVar
@@ -29,11 +28,11 @@ UNLIMITED: Final = 1 << 60
 MIN_WRITE: Final = 4 << 10
 """Bytes that a peer may be handed at once however much is committed."""
 WRITES: Final = 32
-"""Above that, it is one in so many of the bytes that are free in the first quarter of what may be
-committed: the rest is for the least pieces of many peers."""
+"""Above that, a peer is handed one in so many of the bytes that are free in the first quarter of
+what may be committed: the rest is for MIN_WRITE for each of many peers."""
 
 UNIT: Final = 4 << 10
-"""Bytes by which the longest may be longer than who pays, where a quarter is less."""
+"""Bytes by which the longest may exceed the holder that releases, where a quarter is less."""
 
 _STEPS: Final = 4
 
@@ -60,33 +59,33 @@ H = TypeVar("H", bound="Holder")
 
 
 class MemoryBudget(Generic[H]):
-    """What many holders hold together."""
+    """The memory of many holders, and its limit."""
 
     __slots__ = ("_highest", "_ranks", "held", "limit")
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
-        """Bytes; negative where others have taken all of it."""
+        """Bytes; negative where committed memory has taken all of it."""
         self.held = 0
         """Bytes."""
-        # By rank, those who pay and have anything.
+        # By rank, the releasable holders that have anything.
         self._ranks: dict[int, dict[H, None]] = {}
-        # No rank above has anybody.
+        # All ranks above are empty.
         self._highest = 0
 
     def enforce(self) -> None:
-        """Have the longest pay until what is held is within the limit, or nobody has anything."""
+        """Have the longest holders release until the limit is kept, or none is left."""
         while (excess := self.held - self.limit) > 0 and (largest := self.largest()) is not None:
             largest.release(excess)
             if self.held - self.limit == excess:
-                # A mistake in one queue must not keep everybody here for ever.
+                # A bug in one queue must not keep the relay here for ever.
                 break
 
     def largest(self) -> H | None:
-        """Return who pays next, of the highest rank; None where nobody has anything."""
+        """Return a holder of the highest rank, the next to release; None if there is none."""
         while rank := self._highest:
             if members := self._ranks.get(rank):
-                # The first one of a dict is not found at once where others before it have left.
+                # The first entry of a dict is slow to find after others before it were removed.
                 largest, _ = members.popitem()
                 members[largest] = None
                 return largest
@@ -94,7 +93,7 @@ class MemoryBudget(Generic[H]):
         return None
 
     def rank(self, holder: H, size: int) -> None:
-        """Rank a holder by its size, which is not one of its rank."""
+        """Move a holder to the rank of its new size."""
         ranks, old, new = self._ranks, holder.rank, rank_of(size)
         if old:
             del ranks[old][holder]
@@ -108,12 +107,12 @@ class MemoryBudget(Generic[H]):
 
 
 class Holder:
-    """Whoever holds bytes of a pool; compared by identity. The pool has it while it has any."""
+    """The owner of bytes of a budget; compared by identity."""
 
     __slots__ = ("below", "budget", "held", "least", "rank")
 
     def __init__(self, budget: MemoryBudget[Any], *, releasable: bool = True) -> None:
-        """Hold nothing yet. Who does not pay is counted, and never told to let go of anything."""
+        """Hold nothing yet. If not `releasable`, count, and never be asked to release."""
         self.budget = budget
         self.held = 0
         """Bytes."""
@@ -122,13 +121,13 @@ class Holder:
         self.least, self.below = 0, 1 if releasable else UNLIMITED
 
     def release(self, at_least: int) -> None:
-        """Let go of so many bytes or more, or of something at least, and account for that."""
+        """Release `at_least` so many bytes, or at least some, and account for them."""
         raise NotImplementedError
 
     def add(self, size: int) -> None:
         """Account for `size` more bytes, less where it is negative.
 
-        Behind whatever makes it more, `enforce` of the pool is to be called.
+        After an increase the caller calls `enforce` of the budget.
         """
         self.budget.held += size
         self.held = held = self.held + size
@@ -137,7 +136,7 @@ class Holder:
 
 
 class QueueMemory:
-    """The bound for all that waits: `limit` bytes, of packets and of what is committed."""
+    """The bound on all queues: `limit` bytes, of queued and committed memory."""
 
     __slots__ = ("committed", "limit", "queued", "write_size")
 
@@ -154,7 +153,7 @@ class QueueMemory:
         return self.queued.held + self.committed.held
 
     def commit(self, holder: Holder, size: int) -> None:
-        """Have a holder of committed bytes hold `size` of them, then see that all is in bounds."""
+        """Set the bytes that a holder has committed, then enforce the bound."""
         holder.add(size - holder.held)
         self.committed.enforce()
         self.write_size = self._write_size()

@@ -1,17 +1,16 @@
 """What waits for a peer that does not take its packets at once.
 
-The original queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
-lane is bounded by bytes and by how long its oldest entry has waited: a fast receiver loses
-nothing, a slow one gets fresh packets instead of a long queue of stale ones. Dropping is from the
-head, by whole frames. Control frames go first, then who came and went (for mesh peers), then disco
-packets, then the rest.
+The Go derper queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
+lane is bounded by bytes and by the age of its oldest entry: a fast receiver loses nothing, a slow
+one gets fresh packets instead of a long queue of stale ones. Whole frames are dropped, from the
+head. The lanes are in strict priority: control frames, presence (for mesh peers), disco packets,
+all others.
 
-A send queue exists only while something waits; an idle connection has none. What its lanes hold
-counts among what all hold (derp.relay.queuememory), where the longest pays.
+A send queue exists only while something waits; an idle client has none. Its lanes count in the
+memory of all queues (derp.relay.queuememory), where the longest one releases first.
 
-What must never happen here: half a frame dropped, a drop that `on_drop` does not hear of, two
-packets of one sender and kind in another order than they came, bytes that are held and not
-accounted for.
+What must never happen here: half a frame dropped, a drop without `on_drop`, reordered packets of
+one sender and kind, bytes that are held and not accounted for.
 """
 
 from collections import deque
@@ -23,15 +22,15 @@ from derp.relay.queuememory import Holder, MemoryBudget
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
 LANE_BYTES: Final = 1 << 20
-"""Most bytes of frames that wait in the packet lane."""
+"""Most bytes of frames in the packet lane."""
 DISCO_LANE_BYTES: Final = 64 << 10
-"""Most bytes of frames that wait in the disco lane."""
+"""Most bytes of frames in the disco lane."""
 ENTRY_COST: Final = 150
-"""Bytes that a run's entry takes besides its frames; they count, too."""
+"""Bytes that an entry counts for besides its frames."""
 CONTROL_BYTES: Final = 64 << 10
-"""Most bytes of control frames that wait."""
+"""Most bytes of control frames."""
 CONTROL_COST: Final = 50
-"""Bytes that a control frame takes besides its own."""
+"""Bytes that a control frame counts for besides its own."""
 MAX_WAIT: Final = 0.1
 """Seconds after which a packet is too old to be worth sending."""
 
@@ -40,7 +39,7 @@ OnDrop = Callable[[bool, int, int], None]
 
 
 class Entry:
-    """A run that waits: `data[offset:]` is `packets` whole RecvPacket frames from `source`."""
+    """A queued train: `data[offset:]` is `packets` whole RecvPacket frames from `source`."""
 
     __slots__ = ("data", "disco", "offset", "packets", "since", "source")
 
@@ -68,7 +67,7 @@ class Entry:
             packets += 1
         self.packets -= packets
         if 2 * position > len(self.data):
-            # Little is held for frames that are gone, and little is copied.
+            # Little memory is kept for frames that are gone, and little is copied.
             self.data = self.data[position:]
             self.offset = 0
         else:
@@ -77,7 +76,7 @@ class Entry:
 
 
 class Lane(Holder):
-    """Runs of one kind in the order in which they came; `held` is the memory that they take."""
+    """One priority: trains in the order of their arrival; `held` is their memory."""
 
     __slots__ = ("_limit", "_on_drop", "entries")
 
@@ -88,7 +87,7 @@ class Lane(Holder):
         self._on_drop = on_drop
 
     def put(self, entry: Entry) -> None:
-        """Append a run, then drop from the head what is too much or, by now, too old."""
+        """Append a train, then drop from the head what is too much or too old."""
         entries, limit, budget = self.entries, self._limit, self.budget
         entries.append(entry)
         size = len(entry.data) + ENTRY_COST
@@ -110,17 +109,17 @@ class Lane(Holder):
         enough = self.held - at_least
         while self.entries and (excess := self.held - enough) > 0:
             head = self.entries[0]
-            # Nothing is free before half of a run has gone.
+            # Nothing is freed before half of a train has gone.
             self.drop_head(max(excess, len(head.data) // 2 + 1 - head.offset))
 
     def drop_head(self, at_least: int) -> None:
-        """Drop frames of the oldest run, until `at_least` bytes are gone or all of it."""
+        """Drop frames of the oldest train, until `at_least` bytes are gone or all of it."""
         head = self.entries[0]
         packets, size = self._cut(head, at_least)
         self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
 
     def take_frames(self, at_least: int) -> Entry:
-        """Take frames of the oldest run, until they are `at_least` bytes or all of it."""
+        """Take frames of the oldest train, until they are `at_least` bytes or all of it."""
         head = self.entries[0]
         data, start = head.data, head.offset
         packets, size = self._cut(head, at_least)
@@ -138,7 +137,7 @@ class Lane(Holder):
         return packets, size
 
     def expire(self, now: float, most: int | None = None) -> int:
-        """Drop runs that have waited longer than MAX_WAIT, `most` of them; return how many."""
+        """Drop trains that have waited longer than MAX_WAIT, `most` of them; return how many."""
         dropped = 0
         while dropped != most and self.entries and now - self.entries[0].since > MAX_WAIT:
             self._drop_entry(self._on_drop)
@@ -157,9 +156,9 @@ class Lane(Holder):
 
 
 class SendQueue:
-    """Everything that waits for one connection. `on_drop` hears of what is dropped from a head.
+    """Everything that waits for one peer. `on_drop` is called for drops from a head.
 
-    The packets are part of what `budget` holds. Of control frames, whoever puts them keeps account.
+    The packets count in `budget`. The account of control frames is kept by whoever puts them.
     """
 
     __slots__ = ("_control", "_control_size", "_disco", "_packets", "presence")
@@ -171,11 +170,11 @@ class SendQueue:
         self._disco = Lane(DISCO_LANE_BYTES, on_drop, budget)
         self._packets = Lane(LANE_BYTES, on_drop, budget)
         self.presence: PresenceQueue | None = None
-        """Whom a watcher is still to be told about; set by whoever has something to tell. None of
-        it may be dropped: that it does not grow for ever is up to them."""
+        """The presence that a watcher is still to be told; set by whoever has some. Nothing of it
+        may be dropped: whoever puts it bounds it."""
 
     def put_control(self, frame: bytes, *, must: bool = False) -> bool:
-        """Queue a control frame; False where too many wait already and it need not be queued."""
+        """Queue a control frame; return False where too many wait, unless it `must` be queued."""
         if not must and self._control_size + len(frame) > CONTROL_BYTES:
             return False
         self._control.append(frame)
@@ -188,19 +187,19 @@ class SendQueue:
         return self._control_size + CONTROL_COST * len(self._control)
 
     def drop_control(self) -> None:
-        """Forget the control frames: the connection is over."""
+        """Drop the control frames: the connection is over."""
         self._control.clear()
         self._control_size = 0
 
     def put(self, train: bytes, packets: int, source: bytes, now: float, *, disco: bool) -> None:
-        """Queue a run of `packets` RecvPacket frames from `source`."""
+        """Queue a train of `packets` RecvPacket frames from `source`."""
         lane = self._disco if disco else self._packets
         lane.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
-        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any waits.
+        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any.
 
-        Returns the pieces in order, and the entries (whole) among them for the accounts.
+        Returns the pieces in order, and the (whole) entries among them for the metrics.
         """
         pieces: list[bytes | memoryview] = []
         entries: list[Entry] = []
@@ -228,12 +227,12 @@ class SendQueue:
         return pieces, entries
 
     def expire(self, now: float, most: int) -> int:
-        """Drop packets that have waited too long, `most` runs of them; return how many runs."""
+        """Drop trains that have waited too long, `most` of them; return how many."""
         dropped = self._disco.expire(now, most)
         return dropped + self._packets.expire(now, most - dropped)
 
     def clear(self, on_drop: OnDrop) -> None:
-        """Drop everything; `on_drop` hears of the packets."""
+        """Drop everything, calling `on_drop` for packets."""
         self.drop_control()
         self.presence = None
         self._disco.clear(on_drop)

@@ -1,6 +1,6 @@
-"""Which members are due: one timer for all instead of a timer in each.
+"""A timer wheel: one timer for many members instead of one timer for each.
 
-Times are rounded up to whole seconds, so that those due within one second are found together.
+Times are rounded up to whole seconds, so that members due within one second are found together.
 """
 
 import math
@@ -11,7 +11,7 @@ M = TypeVar("M", bound=Hashable)
 
 
 class TimerWheel(Generic[M]):
-    """Members by the second in which each is due; a member is due once at a time."""
+    """Members by the second in which each is due, at most one at a time."""
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[M, None]] = {}
@@ -28,7 +28,7 @@ class TimerWheel(Generic[M]):
         self._slot_of[member] = slot
 
     def discard(self, member: M) -> None:
-        """Forget a member."""
+        """Remove a member."""
         slot = self._slot_of.pop(member, None)
         if slot is not None:
             members = self._slots[slot]
@@ -37,7 +37,7 @@ class TimerWheel(Generic[M]):
                 del self._slots[slot]
 
     def due(self, now: float) -> Iterator[M]:
-        """Take out, one by one, those due by `now`, which must not go backwards."""
+        """Remove and yield each member due by `now`, which must not go backwards."""
         current = math.floor(now)
         self._next = current + 1
         for slot in sorted(slot for slot in self._slots if slot <= current):

@@ -1,4 +1,4 @@
-"""Token buckets: for what one client may send, for peer-gone answers, and for accepting."""
+"""Token buckets: for a client's bytes, peer-gone answers, and accepted connections."""
 
 
 class TokenBucket:
@@ -13,7 +13,7 @@ class TokenBucket:
         self._last = now
 
     def allow(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one token if there is one; return whether there was."""
         self._refill(now)
         if self._tokens < 1:
             return False
@@ -29,6 +29,6 @@ class TokenBucket:
     def _refill(self, now: float) -> None:
         elapsed = max(0.0, now - self._last)
         self._last = max(now, self._last)
-        # An unlimited rate times no time would be no number.
+        # An unlimited rate times no time would be NaN.
         if elapsed:
             self._tokens = min(self.burst, self._tokens + elapsed * self.rate)

@@ -38,7 +38,8 @@ from derp.net import websocket
 from derp.net.address import Endpoint
 from derp.net.listener import endpoint
 from derp.net.tcp import TCPTransport
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import TLSTransport
+from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport
 from derp.relay.networks import network_of
 from derp.relay.pending import Pending

@@ -17,7 +17,7 @@ from certs.tasks.plan import Plan
 from certs.tasks.requests import Requests
 from certs.tasks.status import Status
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
 OnDemand = Callable[[IPAddress], bool]

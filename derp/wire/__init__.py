@@ -1,13 +1,13 @@
-"""The DERP wire format, and what of TLS and websockets is read here. Sans-I/O.
+"""The DERP wire format, and what is parsed of TLS and websockets. Sans-I/O.
 
 keys           node keys
 frames         DERP frames: types, limits, and those that a server sends
 login          ClientInfo and ServerInfo in NaCl boxes
 gojson         JSON objects, read as Go's encoding/json reads them
-trains         SendPacket frames, rewritten in place to trains of RecvPacket frames
-forwarding     the same as ForwardPacket frames, for other relays
+trains         trains of SendPacket frames, rewritten in place to RecvPacket frames
+forwarding     the same to and from ForwardPacket frames, for other relays
 linkframes     what another relay sends over a link
-clienthello    what a TLS client asks for
+clienthello    the server name and the protocols in a TLS ClientHello
 records        where TLS records end
 websocket      websocket frames, the server's side of them
 """

@@ -1,6 +1,6 @@
-"""The ClientHello: what a TLS client asks for, read before it is known who shall answer.
+"""The server name and the protocols in a TLS ClientHello, parsed before there is an SSL object.
 
-The first bytes of a connection are records (RFC 8446, 5.1), which hold the message in pieces:
+The first bytes of a connection are records (RFC 8446, 5.1), which hold the message in fragments:
 
     byte 0      22, a handshake record
     1-2         version, 3 and something
@@ -21,12 +21,11 @@ The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
     server_name, type 0   (RFC 6066, 3)    2 + n: one entry, of type 0 and 2 + n bytes of host name
     ALPN, type 16         (RFC 7301, 3.1)  2 + n: protocols of 1 + n bytes each
 
-This judges nothing. Whatever comes is OpenSSL's to take or to refuse, in its own words. The
-questions here are which context it does that with, and whether all of it is there: OpenSSL takes
-as much memory for a ClientHello as that says it has bytes, as soon as it says so. Bytes that can't
-be read are no error: they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL
-could know it. Nothing is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT
-bytes of it.
+Nothing is refused here: OpenSSL is fed all of it, and refuses in its own words. Only two questions
+are answered: which context to use, and whether all of the message is there, since OpenSSL allocates
+a ClientHello's announced length as soon as it is announced. Bytes that can't be parsed are no
+error: they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL could know it.
+Nothing is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT bytes.
 """
 
 import hashlib
@@ -36,8 +35,8 @@ from typing import Final
 import attrs
 
 MAX_FLIGHT: Final = 80 << 10
-"""Most bytes waited for: what holds a ClientHello of 64 KiB, the longest that Go's TLS takes, with
-its records. OpenSSL takes one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
+"""Most bytes waited for: a ClientHello of 64 KiB, the longest that Go's TLS accepts, with its
+records. OpenSSL accepts one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
 MAX_RECORDS: Final = 128
 """Most records waited for: beyond that it is UNREADABLE, too."""
 
@@ -49,7 +48,7 @@ _RECORD: Final = struct.Struct(">BBBH")
 _CLIENT_HELLO: Final = 1
 _SERVER_HELLO: Final = 2
 _RANDOM: Final = slice(11, 43)
-"""Of a ServerHello, counted from the beginning of its record."""
+"""In a ServerHello, from the beginning of its record."""
 _HELLO_RETRY_REQUEST: Final = hashlib.sha256(b"HelloRetryRequest").digest()
 _MESSAGE_HEADER_LENGTH: Final = 4
 _VERSION_AND_RANDOM_LENGTH: Final = 34
@@ -65,13 +64,13 @@ class ClientHello:
     """What a client asks for."""
 
     server_name: str | None
-    """As it was sent, ASCII, and not looked at any further. None where there is none."""
+    """As it was sent, ASCII, and not validated. None where there is none."""
     alpn: tuple[bytes, ...]
-    """The protocols on offer, the one liked best first."""
+    """The protocols offered, in order of preference."""
 
 
 UNREADABLE: Final = ClientHello(None, ())
-"""For all that is no ClientHello, or one too long, or one that can't be read in full."""
+"""Anything that is no ClientHello, or one too long, or one that can't be parsed in full."""
 
 
 def is_whole(piece: bytes | bytearray | memoryview) -> bool:
@@ -90,7 +89,7 @@ def is_whole(piece: bytes | bytearray | memoryview) -> bool:
 
 
 def is_server_hello(flight: bytes) -> bool:
-    """Return whether a server's first words take a ClientHello, and don't want another one.
+    """Return whether a server's first output accepts a ClientHello and asks for no other.
 
     A HelloRetryRequest is a ServerHello with a random of its own (RFC 8446, 4.1.3).
     """
@@ -103,7 +102,7 @@ def is_server_hello(flight: bytes) -> bool:
 
 
 class HelloReader:
-    """Reads the ClientHello of one connection, in time linear in the bytes however they come."""
+    """Reads the ClientHello of one connection, in linear time however its bytes come."""
 
     __slots__ = ("_message", "_offset", "_records", "flight")
 
@@ -111,16 +110,16 @@ class HelloReader:
         self.flight = bytearray()
         """All bytes that were fed, for OpenSSL."""
         self._offset = 0
-        """Where in the flight the first record begins that has not all come."""
+        """Where in the flight the first incomplete record begins."""
         self._message = bytearray()
         """The fragments of the records before that, ..."""
         self._records = 0
-        """... and how many those are."""
+        """... and the number of these."""
 
     def feed(self, piece: bytes | bytearray | memoryview) -> ClientHello | None:
-        """Take the next bytes of a connection; return the ClientHello once all of it is there.
+        """Take the next bytes of a connection; return the ClientHello once complete, else None.
 
-        Returns None while there is more of it to come. After a ClientHello nothing more may be fed.
+        After a ClientHello nothing more may be fed.
         """
         self.flight += piece
         try:
@@ -157,7 +156,7 @@ class HelloReader:
 
 
 def _parse(body: bytes) -> ClientHello:
-    """Read what follows the length of a ClientHello."""
+    """Parse what follows the length of a ClientHello."""
     hello = _Fields(body)
     hello.take(_VERSION_AND_RANDOM_LENGTH)
     for width in (1, 2, 1):
@@ -207,7 +206,7 @@ def _parse_alpn(data: bytes) -> tuple[bytes, ...]:
 
 
 class _Fields:
-    """Bytes, taken field by field; raises _Unreadable where they end within one."""
+    """A cursor over bytes; raises _Unreadable where they end within a field."""
 
     __slots__ = ("_data", "_offset")
 
@@ -231,7 +230,7 @@ class _Fields:
         return int.from_bytes(self.take(width), "big")
 
     def vector(self, width: int) -> bytes:
-        """Take what begins with its own length, a number of `width` bytes."""
+        """Take a vector, which begins with its length, a number of `width` bytes."""
         return self.take(self.number(width))
 
     def end(self) -> None:
@@ -240,4 +239,4 @@ class _Fields:
 
 
 class _Unreadable(Exception):
-    """The bytes are no ClientHello that can be read."""
+    """The bytes are no ClientHello that can be parsed."""

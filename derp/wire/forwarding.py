@@ -1,14 +1,14 @@
-"""Packets on their way through a second relay: ForwardPacket frames made and taken apart.
+"""ForwardPacket frames, built and parsed: packets on their way through a second relay.
 
     SendPacket / RecvPacket   type 1, length 4, key 32,                    packet
     ForwardPacket             type 1, length 4, source 32, destination 32, packet
 
-The reason for this file is speed. The two differ in length, so that a run (derp.wire.trains) can't
-be rewritten where it lies: it is copied once, in one `join`, frame by frame. As on the way from
-client to client, frames that belong together stay together: one look-up, one write.
+The reason for this file is speed. The two differ in length, so a train (derp.wire.trains) can't be
+rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client to
+client, consecutive frames stay together: one look-up, one write.
 
-Invariants: only whole frames are touched; a run's frames have one source and one destination, and
-are all disco packets or all not.
+Invariants: only whole frames are touched; the frames of a train have one source and one
+destination, and are all disco packets or all not.
 """
 
 from typing import Final
@@ -55,10 +55,10 @@ def forward_frames(train: Train, packets: int, destination: bytes) -> bytes:
 def next_forwarded(
     buffer: bytes | bytearray, start: int, end: int, most: int = MAX_TRAIN
 ) -> Forwarded:
-    """Turn the whole ForwardPacket frame at `start`, and those after it, into RecvPacket frames.
+    """Turn the train of whole ForwardPacket frames at `start` into RecvPacket frames.
 
-    Returns `(stop, source, destination, packets, run, disco)`: `train` is what to deliver in place
-    of `buffer[start:stop]`. `most` is as for trains.next_train.
+    Returns `(stop, source, destination, packets, train, disco)`: `train` replaces
+    `buffer[start:stop]`. `most` is as for trains.next_train.
     """
     view = memoryview(buffer)
     header = bytes(view[start : start + FORWARD_OVERHEAD])

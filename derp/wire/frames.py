@@ -1,7 +1,7 @@
 """DERP frames: their types, limits, and the bytes of those that a server sends.
 
-Every frame is 1 byte of type, 4 bytes of payload length (big-endian), then the payload.
-The layouts are those of Go's `derp/derp.go`, protocol version 2.
+Every frame is 1 byte of type, 4 bytes of payload length (big-endian), then the payload. The layouts
+are those of Go's `derp/derp.go`, protocol version 2.
 """
 
 import enum
@@ -21,7 +21,7 @@ KEY_LENGTH = 32
 NONCE_LENGTH = 24
 PING_LENGTH = 8
 MAX_PACKET_SIZE = 64 << 10
-"""The most bytes a packet may have, its keys and header not counted."""
+"""The most bytes of a packet, without its keys and header."""
 
 PACKET_OVERHEAD = HEADER_LENGTH + KEY_LENGTH
 """Bytes of a SendPacket or RecvPacket frame that are not the packet: both have the same."""
@@ -38,7 +38,7 @@ MIN_DISCO_LENGTH = len(DISCO_MAGIC) + KEY_LENGTH + NONCE_LENGTH
 
 
 class FrameType(enum.IntEnum):
-    """The first byte of a frame, and what its payload is."""
+    """The first byte of a frame; each member says what the payload is."""
 
     SERVER_KEY = 0x01
     """8 bytes MAGIC, 32 bytes server key, anything later versions add."""
@@ -89,7 +89,7 @@ class PresentFlags(enum.IntFlag):
     MESH_PEER = 1 << 1
     PROBER = 1 << 2
     NOT_IDEAL = 1 << 3
-    """It would rather be on another node of the region."""
+    """It is not on the node of the region that is ideal for it."""
 
 
 # The payload lengths that a server accepts from a logged-in client, as Go's handleFrame* do.
@@ -105,10 +105,10 @@ _MESH_ONLY = frozenset({FrameType.FORWARD_PACKET, FrameType.WATCH_CONNS, FrameTy
 
 
 def check_header(kind: int, length: int, *, mesh: bool = False) -> bool:
-    """Decide from its header whether a logged-in client may send this frame.
+    """Return whether a logged-in client may send the frame with this header (Go: sclient.run).
 
     `mesh`: the client has shown the mesh key. Returns False for a type that a server does not know
-    and skips, however long. Raises ProtocolViolation for a length that its type can't have,
+    and skips, however long. Raises ProtocolViolation for a length that the type can't have,
     NotPermitted for a frame that takes the mesh key.
     """
     accepted = _ACCEPTED.get(kind)  # type: ignore[call-overload]
@@ -135,22 +135,22 @@ WATCH_CONNS = frame(FrameType.WATCH_CONNS)
 
 
 def server_key(public_key: bytes) -> bytes:
-    """Build the server's greeting."""
+    """Build the server's greeting, a ServerKey frame."""
     return frame(FrameType.SERVER_KEY, MAGIC + public_key)
 
 
 def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
-    """Build the frame that tells that `key` has left, or was never here."""
+    """Build a PeerGone frame: `key` has left, or was never here."""
     return frame(FrameType.PEER_GONE, key + bytes((reason,)))
 
 
 _PRESENT: Final = struct.Struct(">32s16sHB")
 PEER_PRESENT_LENGTH: Final = _PRESENT.size
-"""Bytes of a PeerPresent payload, as it is made here."""
+"""Bytes of a PeerPresent payload, as it is built here."""
 
 
 def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
-    """Build the frame that tells a watcher that `key` is connected, from `host`, an IP address."""
+    """Build a PeerPresent frame: `key` is connected, from the IP address `host`."""
     address = ipaddress.ip_address(host)
     mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
     return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
@@ -162,5 +162,5 @@ def pong(data: bytes) -> bytes:
 
 
 def restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
-    """Build the frame that announces the server's restart, with advice in milliseconds."""
+    """Build a Restarting frame, with the advice of its two times in milliseconds."""
     return frame(FrameType.RESTARTING, struct.pack(">II", reconnect_in_ms, try_for_ms))

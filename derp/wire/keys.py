@@ -1,12 +1,12 @@
 """Node keys: the Curve25519 keys that name every client, and the relay itself.
 
-A key has two text forms. Typed text says what the key is (`nodekey:` or `privkey:`, then 64 hex
-digits) and is what the key file, the admission request and tailscaled use; untyped text is the 64
-digits alone. Logs use a third, short form that is meant to be recognised, not parsed: "[AbCdE]".
+A key has two text forms. Typed text has the kind of key in front (`nodekey:` or `privkey:`, then 64
+hex digits) and is used in the key file, the admission request and by tailscaled; untyped text is
+the 64 digits alone. Logs use a third, short form that is not parsed: "[AbCdE]".
 
 Public keys pass through the relay millions of times, as dictionary keys and slices of frames, so
-they are plain `bytes`, 32 long, and the functions here work on those. The private key is a class,
-because it has something to hide: no repr, log line or traceback shows it.
+they are plain `bytes`, 32 long, and the functions here work on those. The private key is a class
+whose value no repr, log line or traceback shows.
 
 Matches Go's types/key (NodePublic, NodePrivate).
 """
@@ -26,13 +26,13 @@ _PRIVATE_PREFIX = "privkey:"
 
 
 class KeyFormatError(ValueError):
-    """A text or a run of bytes is no key. The message never repeats it."""
+    """A text, or bytes, are no key. The message never repeats them."""
 
 
 def short_key(key: bytes) -> str:
-    """Give the form for logs: "[", the first five base64 digits of `key`, "]".
+    """Return the form for logs: "[", the first five base64 digits of `key`, "]".
 
-    The all-zero key, which nobody owns, gives the empty string. Matches NodePublic.ShortString.
+    Empty for the all-zero key, which nobody owns. Matches NodePublic.ShortString.
     """
     if not any(key):
         return ""
@@ -40,25 +40,25 @@ def short_key(key: bytes) -> str:
 
 
 def node_public_text(key: bytes) -> str:
-    """Give `nodekey:` and 64 lower-case hex digits. Matches NodePublic.MarshalText."""
+    """Return `nodekey:` and 64 lower-case hex digits. Matches NodePublic.MarshalText."""
     return f"{_PUBLIC_PREFIX}{key.hex()}"
 
 
 def parse_node_public(text: str) -> bytes:
-    """Read `nodekey:` and 64 hex digits of either case. Raises KeyFormatError."""
+    """Parse `nodekey:` and 64 hex digits of either case. Raises KeyFormatError."""
     return _parse_hex(text, _PUBLIC_PREFIX)
 
 
 @attrs.frozen(eq=False, repr=False)
 class NodePrivate:
-    """A private node key and the public key that belongs to it.
+    """A private node key and its public key.
 
-    `str`, `repr` and `format` give the short form of the public key. Two instances are equal only
+    `str`, `repr` and `format` return the short form of the public key. Two instances are equal only
     if they are the same object, so that no comparison takes time that depends on the key.
     """
 
     raw: bytes
-    """The 32 bytes, as they were made or read. Secret."""
+    """The 32 bytes, as they were generated or read. Secret."""
 
     public: bytes = attrs.field(init=False)
     """The public key, 32 bytes."""
@@ -73,7 +73,7 @@ class NodePrivate:
 
     @classmethod
     def generate(cls, entropy: bytes | None = None) -> "NodePrivate":
-        """Make a new key from 32 random bytes, or from `entropy`. Matches NewNode.
+        """Generate a key from 32 random bytes, or from `entropy`. Matches NewNode.
 
         The bytes are clamped (RFC 7748, section 5), as NaCl boxes want it.
         """
@@ -86,11 +86,11 @@ class NodePrivate:
 
     @classmethod
     def parse(cls, text: str) -> "NodePrivate":
-        """Read `privkey:` and 64 hex digits of either case. Raises KeyFormatError."""
+        """Parse `privkey:` and 64 hex digits of either case. Raises KeyFormatError."""
         return cls(_parse_hex(text, _PRIVATE_PREFIX))
 
     def secret_text(self) -> str:
-        """Give `privkey:` and 64 lower-case hex digits. Matches NodePrivate.MarshalText."""
+        """Return `privkey:` and 64 lower-case hex digits. Matches NodePrivate.MarshalText."""
         return f"{_PRIVATE_PREFIX}{self.raw.hex()}"
 
     def __repr__(self) -> str:

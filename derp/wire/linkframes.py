@@ -1,12 +1,12 @@
-"""From the bytes that another relay sends over a link to the frames that a link acts on.
+"""The frames that another relay sends over a link, as far as the link acts on them.
 
-Those are few and short: who has come, who has gone, pings, and that the relay restarts. All else
-is skipped without being kept, packets too: they come only where a client sends them to the key of
-this relay. What is too short or too long for its type is skipped as well, and counted (Go:
-Client.recvTimeout drops what is short): a link is too much to lose for it.
+Those are few and short: presence, pings, and restarts. All others are skipped without being kept,
+packets too: they come only where a client sends them to this relay's own key. A frame too short or
+too long for its type is skipped as well, and counted (Go: Client.recvTimeout drops short ones): it
+is no reason to lose a link.
 
-Workers of one relay tell each other of a key with a PeerPresent frame that has their claim to it
-(derp.relay.claims) behind the rest: 12 bytes, big-endian.
+Between workers of one relay a PeerPresent frame ends with the sender's claim to the key
+(derp.relay.claims): 12 bytes, big-endian.
 """
 
 from collections.abc import Iterator
@@ -43,38 +43,38 @@ _KEPT: Final = {
 
 
 def with_claim(present: bytes, claim: int) -> bytes:
-    """Build, of a PeerPresent frame, the one that tells another worker."""
+    """Append a claim to a PeerPresent frame, for another worker."""
     payload = present[HEADER_LENGTH:]
     return frame(FrameType.PEER_PRESENT, payload + claim.to_bytes(_CLAIM_LENGTH, "big"))
 
 
 def split_claim(payload: bytes) -> tuple[bytes, int]:
-    """Take apart the payload of such a frame: the frame without the claim, and that."""
+    """Split the payload of such a frame: the frame without the claim, and the claim."""
     present, claim = payload[:PEER_PRESENT_LENGTH], payload[PEER_PRESENT_LENGTH:][:_CLAIM_LENGTH]
     return frame(FrameType.PEER_PRESENT, present), int.from_bytes(claim, "big")
 
 
 class LinkFrames:
-    """Finds the frames in a stream of bytes, however it is cut up."""
+    """Parses a stream of bytes, however it is cut up."""
 
     __slots__ = ("_skip", "_tail", "malformed")
 
     def __init__(self) -> None:
         self.malformed = 0
-        """Frames skipped so far for their length, though their type is one that is acted on."""
-        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip.
+        """Frames skipped so far for their length, though their type is acted on."""
+        # The beginning of an incomplete frame, and bytes of a frame still to skip.
         self._tail = b""
         self._skip = 0
 
     @property
     def in_frame(self) -> bool:
-        """Whether the stream would end in the middle of a frame."""
+        """Whether the stream is in the middle of a frame."""
         return bool(self._tail or self._skip)
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
-        """Give (type, payload) of each frame that `data` completes; to be used up.
+        """Yield (type, payload) of each frame that `data` completes; to be exhausted.
 
-        Raises ProtocolViolation behind the last frame that is well-formed.
+        Raises ProtocolViolation after the last frame that is well-formed.
         """
         skipped = min(self._skip, len(data))
         self._skip -= skipped

@@ -33,21 +33,21 @@ _MESH_KEY_LENGTH = 32
 
 @attrs.frozen
 class ClientInfo:
-    """What a client says of itself (Go: derp.ClientInfo)."""
+    """What a client sends about itself (Go: derp.ClientInfo)."""
 
     version: int = 0
     can_ack_pings: bool = False
     is_prober: bool = False
     app_name: str = ""
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
-    """32 bytes, or None where the client gave none or one of all zeros."""
+    """32 bytes; None where the client sent none, or one of all zeros."""
 
 
 def client_info_size(head: bytes | bytearray | memoryview) -> int | None:
     """Return the size in bytes of the ClientInfo frame that `head` begins.
 
-    Returns None while fewer than 5 bytes are there. Raises LoginRefused where what begins is no
-    ClientInfo frame, or one too short or too long to be taken from a stranger.
+    None for fewer than 5 bytes. Raises LoginRefused where it is no ClientInfo frame, or one too
+    short or too long to be accepted from a stranger.
     """
     if len(head) < HEADER_LENGTH:
         return None
@@ -64,8 +64,8 @@ def client_info_size(head: bytes | bytearray | memoryview) -> int | None:
 def open_client_info(server_key: PrivateKey, payload: bytes) -> tuple[bytes, ClientInfo, Box]:
     """Open a ClientInfo payload (Go: recvClientKey).
 
-    Returns the client's 32-byte key, its info, and the Box that seals the answer.
-    Raises LoginRefused where the box doesn't open or what it holds is no client info.
+    Returns the client's 32-byte key, its info, and the Box that seals the answer. Raises
+    LoginRefused where the box doesn't open or holds no client info.
     """
     client_key = payload[:KEY_LENGTH]
     try:
@@ -79,7 +79,7 @@ def open_client_info(server_key: PrivateKey, payload: bytes) -> tuple[bytes, Cli
 def seal_server_info(
     box: Box, bytes_per_second: int = 0, burst: int = 0, nonce: bytes | None = None
 ) -> bytes:
-    """Build the ServerInfo frame; the token bucket's fields are left out where they are 0."""
+    """Build the ServerInfo frame; fields of the token bucket that are 0 are left out."""
     info = {"version": PROTOCOL_VERSION}
     if bytes_per_second:
         info["TokenBucketBytesPerSecond"] = bytes_per_second
@@ -123,7 +123,7 @@ _FIELDS: dict[str, tuple[str, type]] = {
 
 
 def _mesh_key(value: object) -> bytes | None:
-    """Decode 64 hexadecimal digits; all zeros count as no key (Go: DERPMesh.UnmarshalJSON)."""
+    """Decode 64 hexadecimal digits; all zeros are no key (Go: DERPMesh.UnmarshalJSON)."""
     if not isinstance(value, str) or len(value) != 2 * _MESH_KEY_LENGTH:
         raise LoginRefused("client info has a malformed mesh key")
     try:
@@ -136,7 +136,7 @@ def _mesh_key(value: object) -> bytes | None:
 
 
 def parse_server_key(payload: bytes) -> bytes:
-    """Read a ServerKey payload; the server's 32-byte key (Go: Client.recvServerKey).
+    """Parse a ServerKey payload; return the server's 32-byte key (Go: Client.recvServerKey).
 
     What later versions add is ignored. Raises LoginRefused.
     """
@@ -146,7 +146,7 @@ def parse_server_key(payload: bytes) -> bytes:
 
 
 def client_box(private_key: PrivateKey, server_key: bytes) -> Box:
-    """Make the Box between a client and the server it greets. Raises LoginRefused."""
+    """Return the Box between a client and the server that greeted it. Raises LoginRefused."""
     try:
         return Box(private_key, PublicKey(server_key))
     except (nacl.exceptions.CryptoError, nacl.exceptions.RuntimeError) as error:
@@ -169,9 +169,9 @@ def seal_client_info(
 
 
 def check_server_info(box: Box, payload: bytes) -> None:
-    """See that a ServerInfo payload comes from who has the server's key.
+    """Check that a ServerInfo payload is from the owner of the server's key. Raises LoginRefused.
 
-    What is in it is advice for clients that send packets. Raises LoginRefused.
+    Its content is advice for clients that send packets.
     """
     try:
         box.decrypt(payload)

@@ -1,15 +1,16 @@
-"""From the bytes of a client to runs of packets, rewritten in place.
+"""Trains of packets, found in the bytes of a client and rewritten in place.
 
 The reason for this file is speed. A SendPacket frame (type, length, destination, packet) and the
-RecvPacket frame that it becomes (type, length, source, packet) have the same length. So nothing
-is taken apart: the type byte and the key are overwritten where they lie in the read buffer, and
-consecutive frames for one destination are handed on as one slice, a *run*: one look-up, one
-queue entry, one TLS write, one send, however many packets.
+RecvPacket frame that it becomes (type, length, source, packet) have the same length. So nothing is
+taken apart: the type byte and the key are overwritten in the read buffer, and consecutive frames
+for one destination are handed on as one slice, a *train*: one look-up, one queue entry, one TLS
+write, one send, however many packets.
 
 Invariants:
+
 - Only whole frames are rewritten. The bytes of an incomplete frame stay as they came.
-- A run's frames all have one destination, and are all disco packets or all not.
-- A frame that breaks a rule ends the run before it: what came before is still delivered.
+- The frames of a train have one destination, and are all disco packets or all not.
+- A frame that breaks a rule ends the train before it: what came before is still delivered.
 """
 
 import enum
@@ -30,7 +31,7 @@ from derp.wire.frames import (
 
 
 class Kind(enum.Enum):
-    """What is found in the buffer: a train, or another frame that a client may send."""
+    """What `next_train` finds: a train, or another frame that a client may send."""
 
     INCOMPLETE = enum.auto()
     """The buffer ends before the frame does."""
@@ -44,7 +45,7 @@ class Kind(enum.Enum):
     WATCH_CONNS = enum.auto()
     CLOSE_PEER = enum.auto()
     UNKNOWN = enum.auto()
-    """A frame of a type that servers skip; its end may lie behind the buffer's."""
+    """A frame of a type that servers skip; its end may lie beyond the buffer."""
 
 
 INCOMPLETE: Final = Kind.INCOMPLETE
@@ -53,7 +54,7 @@ DISCO: Final = Kind.DISCO
 UNKNOWN: Final = Kind.UNKNOWN
 
 MAX_TRAIN: Final = 128 << 10
-"""Bytes after which a run ends at the latest: it bounds what one write encrypts."""
+"""Most bytes of a train: it bounds what one write encrypts."""
 
 _CONTROL: Final = {
     int(FrameType[kind.name]): kind for kind in Kind if kind.name in FrameType.__members__
@@ -78,17 +79,18 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     mesh: bool = False,
     most: int = MAX_TRAIN,
 ) -> Scan:
-    """Find what begins at `start`, rewriting packets so that they come from `source`.
+    """Find what begins at `start`, and rewrite packets to come from `source`.
 
     Returns `(kind, stop, destination, packets)`:
+
     - `(PACKETS or DISCO, stop, key, n)`: n frames in `buffer[start:stop]`, now RecvPacket frames;
-    - `(UNKNOWN, stop, b"", 0)`: a frame to skip, up to `stop`, which may be behind `end`;
+    - `(UNKNOWN, stop, b"", 0)`: a frame to skip, up to `stop`, which may be beyond `end`;
     - `(INCOMPLETE, start, b"", 0)`: more bytes are needed;
     - `(another Kind, stop, b"", 0)`: one whole frame of that type in `buffer[start:stop]`.
 
     `mesh`: the client has shown the mesh key, and may send the frames that take it. `most`: bytes
-    after which a run ends although more would fit; it has one frame in any case.
-    Raises ProtocolViolation or NotPermitted as soon as a header shows that it must.
+    after which a train ends although more would fit; it has one frame in any case. Raises
+    ProtocolViolation or NotPermitted as soon as a header breaks a rule.
     """
     if end - start < HEADER_LENGTH:
         return INCOMPLETE, start, b"", 0

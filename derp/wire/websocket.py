@@ -2,20 +2,20 @@
 
     byte 0      0x80 FIN, 0x70 reserved (0 here), 0x0F opcode
     byte 1      0x80 masked, 0x7F length: itself, or 126, or 127
-    then        2 or 8 bytes of length, big-endian, where byte 1 says 126 or 127
+    then        2 or 8 bytes of length, big-endian, where byte 1 has 126 or 127
     then        4 bytes of mask, where masked
     then        the payload; where masked, byte i is XORed with byte i % 4 of the mask
 
 A client's frames are masked, a server's are not. A message is one frame, or a first frame and
 continuations, the last of them with FIN. Control frames (close, ping, pong) may come between.
 
-DERP is a stream: where a message ends means nothing. So nothing is collected: an Unpacker turns
-the bytes of frames into the bytes of their payloads where they lie, as far as they have come, and
-keeps no more of a connection than the beginning of a frame header or of a control frame.
+DERP is a stream: where a message ends means nothing. So no message is assembled: an Unpacker turns
+the bytes of frames into the bytes of their payloads in place, as far as they have come, and keeps
+no more of a connection than the beginning of a frame header or of a control frame.
 
-Speed: a mask takes XOR, which Python has for integers only. To make integers of bytes and back
-costs 2.6 ns a byte; to look up each fourth byte in a table of one of the mask's bytes costs 1.2,
-and somewhat more at the beginning. So it is tables where a frame is long.
+Speed: a mask takes XOR, which Python has for integers only. To convert bytes to integers and back
+is dearer a byte than to look up each fourth byte in a table for one byte of the mask, which costs
+somewhat more at the beginning. So tables are used where a frame is long.
 """
 
 import enum
@@ -25,8 +25,8 @@ from typing import Final, NamedTuple
 MAX_CONTROL: Final = 125
 """Bytes of the longest payload of a control frame."""
 MAX_FRAMES: Final = 1024
-"""Frames taken apart at a time: a frame costs about a microsecond, however short it is, and one
-read may hold 20,000 of them."""
+"""Frames unpacked at a time: a frame costs about the same however short it is, and one read may
+hold 20,000 of them."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
 """Bytes of the longest message sent: with its header it fills a TLS record. Go's websocket client
 closes the connection at 32 KiB."""
@@ -49,7 +49,7 @@ _USE_TABLES_FROM: Final = 200
 
 
 class Opcode(enum.IntEnum):
-    """What a frame is: the low four bits of its first byte. 8 and above are control frames."""
+    """The type of a frame, the low four bits of its first byte; from 8 on control frames."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -60,7 +60,7 @@ class Opcode(enum.IntEnum):
 
 
 class CloseCode(enum.IntEnum):
-    """Why a websocket is closed, as far as it is said here (RFC 6455, 7.4.1)."""
+    """Why a websocket is closed, as far as this sends it (RFC 6455, 7.4.1)."""
 
     NORMAL = 1000
     PROTOCOL_ERROR = 1002
@@ -76,20 +76,20 @@ _OPCODES: Final = frozenset(map(int, Opcode))
 
 
 class Ending(NamedTuple):
-    """Why nothing more is read, and what the Close frame that answers it has as its payload."""
+    """The end of what is read, and the payload of the Close frame that answers it."""
 
     payload: bytes
     complaint: str
-    """Which rule the peer has broken; empty where it has closed the websocket itself."""
+    """The rule that the peer has broken; empty where it has closed the websocket itself."""
 
 
 class Unpacked(NamedTuple):
-    """What a piece of a stream of frames held."""
+    """The content of a piece of a stream of frames."""
 
     size: int
     """Bytes of payload."""
     consumed: int
-    """Bytes of frames: after MAX_FRAMES there is a rest, to be given again."""
+    """Bytes of frames: after MAX_FRAMES the rest is to be passed again."""
     ping: bytes | None
     """The payload of the last ping: no other needs an answer (RFC 6455, 5.5.3)."""
     ending: Ending | None
@@ -101,15 +101,15 @@ class _Ended(Exception):
 
 
 class Unpacker:
-    """Takes one client's frames apart."""
+    """Unpacks one client's frames."""
 
     __slots__ = ("_fragmented", "_left", "_mask", "_ping", "_tail")
 
     def __init__(self) -> None:
         self._left = 0
-        """Bytes still to come of a data frame."""
+        """Bytes of a data frame still to come."""
         self._mask = b""
-        """The mask of those, its first byte for the first of them."""
+        """Their mask, rotated so that its first byte is for the first of them."""
         self._tail = b""
         """The beginning of a header or of a control frame."""
         self._fragmented = False
@@ -118,11 +118,11 @@ class Unpacker:
 
     @property
     def in_frame(self) -> bool:
-        """Whether the last frame has not come to its end."""
+        """Whether the last frame is incomplete."""
         return bool(self._left or self._tail)
 
     def unpack(self, view: memoryview, end: int) -> Unpacked:
-        """Take `view[:end]` apart, and leave the payload of data frames in `view[:size]`.
+        """Unpack `view[:end]`, and leave the payload of data frames in `view[:size]`.
 
         After an ending the rest is ignored, and nothing more may be unpacked.
         """
@@ -178,9 +178,9 @@ class Unpacker:
         return stop - known if stop else end
 
     def _begin(self, data: memoryview | bytes, offset: int, end: int) -> int:
-        """Take a header and, of a control frame, the rest too; return where they end.
+        """Parse a header and, of a control frame, the payload too; return where they end.
 
-        Returns 0 where they have not all come.
+        Returns 0 where they are incomplete.
         """
         if end - offset < 2:
             return 0
@@ -215,7 +215,7 @@ class Unpacker:
         return offset + length
 
     def _check(self, first: int, second: int, opcode: int) -> None:
-        """Hold the first two bytes of a frame against the rules."""
+        """Check the first two bytes of a frame against the rules."""
         if first & _RESERVED:
             raise _violation("sets a reserved bit")
         if opcode not in _OPCODES:
@@ -236,7 +236,7 @@ class Unpacker:
 
 
 def unmask(data: memoryview | bytes, mask: bytes) -> bytes | bytearray:
-    """XOR `data` with the 4 bytes of `mask` over and over."""
+    """XOR `data` with the 4 bytes of `mask`, repeated."""
     size = len(data)
     if size < _USE_TABLES_FROM:
         stream = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
@@ -248,7 +248,7 @@ def unmask(data: memoryview | bytes, mask: bytes) -> bytes | bytearray:
 
 
 def messages(data: bytes | bytearray | memoryview) -> bytes:
-    """Make binary messages of `data`, each of at most MESSAGE_SIZE bytes."""
+    """Build binary messages of `data`, each of at most MESSAGE_SIZE bytes."""
     size = len(data)
     if size <= MESSAGE_SIZE:
         return b"".join((_header(Opcode.BINARY, size), data)) if size else b""
@@ -261,12 +261,12 @@ def messages(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def control(opcode: Opcode, payload: bytes) -> bytes:
-    """Make a control frame; its payload has at most MAX_CONTROL bytes."""
+    """Build a control frame; its payload has at most MAX_CONTROL bytes."""
     return _header(opcode, len(payload)) + payload
 
 
 def close(code: CloseCode) -> bytes:
-    """Make a Close frame without a reason in words."""
+    """Build a Close frame without a reason in text."""
     return control(Opcode.CLOSE, code.to_bytes(2, "big"))
 
 
@@ -281,7 +281,7 @@ def _violation(complaint: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> _E
 
 
 def _closed_by_peer(payload: bytes) -> _Ended:
-    """Look at the payload of a Close frame: nothing, or a code of 2 bytes and a reason in UTF-8."""
+    """Parse the payload of a Close frame: nothing, or a code of 2 bytes and a reason in UTF-8."""
     if payload and not _may_be_sent(payload[:2]):
         return _violation("closes with a code that must not be sent")
     try:
@@ -292,7 +292,7 @@ def _closed_by_peer(payload: bytes) -> _Ended:
 
 
 def _may_be_sent(code: bytes) -> bool:
-    """Whether a code is one of RFC 6455, 7.4, or of the registry, 1004 to 1006 and 1015 aside."""
+    """Return whether a code is of RFC 6455, 7.4, or registered; not 1004 to 1006, nor 1015."""
     number = int.from_bytes(code, "big")
     return len(code) == 2 and (
         1000 <= number <= 1003 or 1007 <= number <= 1014 or 3000 <= number <= 4999

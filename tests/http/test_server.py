@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
 from derp.http.message import Answer, BadRequest, Handoff, Later, Request, Response, Stream
+from derp.http.requestreader import MAX_BODY, MAX_HEAD
 from derp.http.routes import StatusSource, route
-from derp.http.server import MAX_BODY, MAX_HEAD, Deadlines, serve
+from derp.http.server import Deadlines, serve
 from derp.net.address import Endpoint
 from tests.http.sites import make_status_source
 from tests.memory_transport import MemoryTransport, memory_pair

@@ -17,7 +17,8 @@ from derp.config.mesh import MeshRelay
 from derp.errors import NoLink
 from derp.mesh.dial import MAX_HEAD, dial
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions
-from derp.net.tls import TLSClientTransport, TLSEngine
+from derp.net.tlsclient import TLSClientTransport
+from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport, receive
 from tests.patience import PATIENCE
 

@@ -12,7 +12,7 @@ from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 
 HERE = Endpoint("127.0.0.1", 443)
 THERE = Endpoint("192.0.2.1", 50000)

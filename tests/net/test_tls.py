@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from derp.errors import PeerVanished, TLSFailed
-from derp.net.tls import FEED_SIZE, TLSEngine, TLSTransport
+from derp.net.tls import FEED_SIZE, TLSTransport
+from derp.net.tlsengine import TLSEngine
 from tests.net.tls_peer import HERE, THERE, RawClient, Sockets, connected, empty, raw_connected
 
 

@@ -16,9 +16,10 @@ from certs.metacert import make_metacert
 from certs.pair import make_pair
 from certs.selfsigned import make_self_signed
 from derp.errors import PeerVanished, TLSFailed
-from derp.net import tls
+from derp.net import tlsengine
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import TLSTransport
+from derp.net.tlsengine import TLSEngine
 from derp.wire.clienthello import MAX_FLIGHT, UNREADABLE, ClientHello
 from tests.net.tls_peer import HERE, THERE, Sockets, empty
 from tests.patience import PATIENCE
@@ -219,7 +220,7 @@ async def test_without_a_choice_nothing_is_parsed(
     sockets: Sockets,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tls, "HelloReader", None)
+    monkeypatch.setattr(tlsengine, "HelloReader", None)
     await shake(engine, sockets, client_context, "first.example")
 
 

@@ -11,7 +11,9 @@ import trio
 import trustme
 
 from derp.errors import ConnectionEnd, PeerVanished, TLSFailed
-from derp.net.tls import TLSClientTransport, TLSEngine, TLSTransport
+from derp.net.tls import TLSTransport
+from derp.net.tlsclient import TLSClientTransport
+from derp.net.tlsengine import TLSEngine
 from derp.net.transport import receive
 from tests.net.tls_peer import HERE, THERE, Sockets, empty
 

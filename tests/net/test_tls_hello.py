@@ -9,7 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from derp.errors import NoRoom, TLSFailed
-from derp.net.tls import HANDSHAKE_READ, HELLO_MEMORY, TLSEngine, TLSTransport
+from derp.net.tls import HANDSHAKE_READ, HELLO_MEMORY, TLSTransport
+from derp.net.tlsengine import TLSEngine
 from derp.relay.pending import SPARE
 from derp.wire.clienthello import MAX_FLIGHT, is_whole
 from tests.net.test_tls_choose import Client, context_for

@@ -19,7 +19,8 @@ from derp.net.budgets import (
     FREE_READS,
     ReadBudget,
 )
-from derp.net.tls import FEED_RECORDS, FEEDS_A_TURN, TLSEngine, TLSTransport
+from derp.net.tls import FEED_RECORDS, FEEDS_A_TURN, TLSTransport
+from derp.net.tlsengine import TLSEngine
 from tests.net.records import ALERT, APPLICATION_DATA, RecordWriter
 from tests.net.tls_peer import (
     HERE,

@@ -12,7 +12,7 @@ import trio_websocket
 from derp.errors import HTTPFailed, PeerVanished
 from derp.net import websocket
 from derp.net.poller import Poller
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 from derp.net.websocket import HANDSHAKE_TIMEOUT, WebSocketTransport
 from derp.wire.websocket import MAX_FRAMES, MESSAGE_SIZE
 from tests.memory_transport import MemoryTransport, memory_pair

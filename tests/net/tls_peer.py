@@ -8,7 +8,8 @@ from pathlib import Path
 import trio
 
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine, TLSTransport
+from derp.net.tls import TLSTransport
+from derp.net.tlsengine import TLSEngine
 from tests.net.records import RecordWriter
 
 HERE, THERE = Endpoint("127.0.0.1", 443), Endpoint("192.0.2.1", 50000)

@@ -336,7 +336,7 @@ class Model(RuleBasedStateMachine):
         connections = self.connections
         assert len(connections) == len(live)
         assert connections.held == sum(pending.held for pending in live) <= 20 * COST
-        networks, sites = connections._networks.values(), connections._sites.values()
+        networks, sites = connections._networks.values(), connections._sites._sites.values()
         assert {network.name for network in networks if network.pending} == {
             pending.network.name for pending in live if pending.network
         }
@@ -349,9 +349,9 @@ class Model(RuleBasedStateMachine):
         )
         for site in sites:
             assert site.held == sum(pending.held for pending in site.pending) > 0
-            sizes = [n for n, those in enumerate(connections._by_size) if site in those]
+            sizes = [n for n, those in enumerate(connections._sites._by_size) if site in those]
             assert sizes == [site.held.bit_length()]
-        assert sum(map(len, connections._by_size)) == len(sites)
+        assert sum(map(len, connections._sites._by_size)) == len(sites)
 
 
 TestModel = pytest.mark.slow(Model.TestCase)

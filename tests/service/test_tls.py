@@ -8,7 +8,7 @@ import pytest
 from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.hostname import IPAddress
 from derp.net.address import Endpoint
-from derp.net.tls import Choose, TLSEngine
+from derp.net.tlsengine import Choose, TLSEngine
 from derp.service.tls import ByAddress, ServerContexts
 from derp.wire.clienthello import UNREADABLE, ClientHello
 

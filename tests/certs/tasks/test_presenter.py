@@ -15,7 +15,7 @@ from certs.pair import Pair
 from certs.tasks.presenter import LocalPresenter
 from certs.tasks.renewal import _present
 from derp.net.address import Endpoint
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 from derp.service.tls import ServerContexts
 from derp.wire.clienthello import ClientHello
 from tests.patience import PATIENCE

@@ -25,7 +25,7 @@ from certs.tasks.plan import ByACME, CertificateSpec
 from certs.tasks.presenter import LocalPresenter
 from certs.tasks.renewal import BETWEEN_ORDERS, Renewal
 from certs.tasks.status import Status
-from derp.net.tls import TLSEngine
+from derp.net.tlsengine import TLSEngine
 from derp.service.tls import ServerContexts
 
 Clock = trio.testing.MockClock

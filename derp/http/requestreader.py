@@ -1,0 +1,136 @@
+"""The requests of one connection, read by h11 within limits.
+
+    a head                    16 KiB and 100 lines, else 431
+    a body                    64 KiB, thrown away (no page wants one), else 413
+    pieces of either          a ReadBudget, else 400
+
+Each read asks for no more than completes a head of 16 KiB. So h11's limit is exact however the
+bytes come in, and of a fast-starting client's frames most stay in the transport.
+"""
+
+import h11
+
+from derp.errors import PeerVanished
+from derp.http.message import BadRequest, Request, parse_request
+from derp.net.budgets import ReadBudget
+from derp.net.transport import Transport
+from derp.relay.pending import Pending
+
+MAX_HEAD = 16 * 1024
+MAX_LINES = 100
+MAX_BODY = 64 * 1024
+
+_COMPLAINTS = {
+    400: "not a well-formed HTTP/1.1 request",
+    431: f"the request's head is larger than {MAX_HEAD // 1024} KiB",
+    501: "chunked is the only transfer coding known here",
+}
+
+
+class RequestReader:
+    """Feeds `conn` from `transport`; `pending` counts the bytes that are kept."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        conn: h11.Connection,
+        scratch: memoryview,
+        pending: Pending | None,
+    ) -> None:
+        self._transport = transport
+        self._conn = conn
+        self._scratch = scratch
+        self._pending = pending
+        self.head: list[bytes] = []
+        """What has come in since the end of the request before, up to this one's body."""
+        self.method = b""
+        """Of the request being answered; empty until its head has been parsed."""
+        self._budget = ReadBudget()
+
+    def begin(self) -> None:
+        """Begin with the next request."""
+        self.method = b""
+        rest, _ = self._conn.trailing_data
+        self.head = [rest] if rest else []
+        self._budget = ReadBudget()
+
+    async def read_head(self) -> Request | None:
+        """Read a request's head; None if the peer has closed the connection before it."""
+        lines = self._count_lines(0, self.head)
+        # Where nothing has come, h11 is not asked: a login is measured in microseconds.
+        while not self.head or not isinstance(event := self._next_event(), h11.Request):
+            data = await self.receive()
+            self.head += data
+            if data:
+                lines = self._count_lines(lines, data)
+                continue
+            if self.head:
+                raise PeerVanished("closed in the middle of a request's head")
+            return None
+        self.method = event.method
+        headers = [(name.lower(), value) for name, value in event.headers.raw_items()]
+        remote = self._transport.remote.host
+        return parse_request(event.method, event.target, event.http_version, headers, remote)
+
+    def _count_lines(self, lines: int, pieces: list[bytes]) -> int:
+        """Add the lines in `pieces`, the last of the head, to those before; return the sum."""
+        # h11 takes long for each field, and a field may have three bytes.
+        lines += sum(piece.count(b"\n") for piece in pieces)
+        if lines > MAX_LINES:
+            head = b"".join(self.head).partition(b"\r\n\r\n")[0]
+            if head.count(b"\n") > MAX_LINES:
+                raise BadRequest(431, _COMPLAINTS[431])
+        return lines
+
+    async def discard_body(self, request: Request) -> bool:
+        """Read the body and throw it away; return whether another request may follow."""
+        if request.has_body and self._conn.they_are_waiting_for_100_continue:
+            # No page wants a body: the final answer is sent instead of the 100.
+            return False
+        # As on the wire; the next request may follow at once.
+        allowed = MAX_BODY + MAX_HEAD if request.content_length <= MAX_BODY else -1
+        while True:
+            if allowed < 0:
+                raise BadRequest(413, f"the request's body is larger than {MAX_BODY // 1024} KiB")
+            event = self._next_event()
+            if isinstance(event, h11.EndOfMessage):
+                return True
+            if isinstance(event, h11.Data):
+                # A chunk of one byte costs h11 as much as one of a kilobyte.
+                self.spend(len(event.data))
+            else:
+                data = await self.receive()
+                if not data:
+                    raise PeerVanished("closed in the middle of a request's body")
+                allowed -= len(data[0])
+
+    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        try:
+            return self._conn.next_event()
+        except h11.RemoteProtocolError as error:
+            # h11's own message quotes the peer, and depends on how the bytes were cut up.
+            status = error.error_status_hint
+            raise BadRequest(status, _COMPLAINTS.get(status, _COMPLAINTS[400])) from error
+
+    async def receive(self) -> list[bytes]:
+        """Read once and feed h11; return the bytes in a list, or an empty list at the end."""
+        buffered, _ = self._conn.trailing_data
+        view = self._scratch[: MAX_HEAD + 1 - len(buffered)]
+        count = 0
+        while count == 0:
+            await self._transport.wait_readable()
+            count = self._transport.read_into(view)
+            self.spend(max(count, 0))
+            if self._pending is not None:
+                # What h11 has is in `head`, too.
+                self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
+        if count < 0:
+            return []
+        data = bytes(view[:count])
+        self._conn.receive_data(data)
+        return [data]
+
+    def spend(self, received: int) -> None:
+        """Count a read of `received` bytes. Raises BadRequest beyond the budget."""
+        if not self._budget.spend(received):
+            raise BadRequest(400, "the request comes in too many pieces")

@@ -1,0 +1,56 @@
+"""The sites of pending connections, ranked by the memory that these hold.
+
+A site is a /48 of IPv6, since the owner of one /64 often has others; of IPv4 it is the network.
+"""
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+C = TypeVar("C")
+
+
+class Site(Generic[C]):
+    """The pending connections of one site, and the bytes that they hold together."""
+
+    __slots__ = ("held", "name", "pending")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held = 0
+        self.pending: dict[C, None] = {}
+        """The oldest first."""
+
+
+class Sites(Generic[C]):
+    """All sites that have pending connections, of `memory` bytes at most."""
+
+    def __init__(self, memory: int) -> None:
+        self._sites: dict[str, Site[C]] = {}
+        # By the bit length of the bytes held: so the largest are known to a half, without a search.
+        self._by_size: list[dict[Site[C], None]] = [{} for _ in range(memory.bit_length() + 1)]
+
+    def get(self, name: str) -> Site[C] | None:
+        """Return the site of that name, if it has pending connections."""
+        return self._sites.get(name)
+
+    def enter(self, name: str) -> Site[C]:
+        """Return the site of that name, for a connection that is added to it."""
+        if (site := self._sites.get(name)) is None:
+            site = self._sites[name] = Site(name)
+        return site
+
+    def count(self, site: Site[C], change: int) -> None:
+        """Add to the bytes that a site holds; one that holds none is forgotten."""
+        before = site.held.bit_length()
+        site.held += change
+        after = site.held.bit_length()
+        if before != after:
+            self._by_size[before].pop(site, None)
+            if after:
+                self._by_size[after][site] = None
+            else:
+                del self._sites[site.name]
+
+    def largest(self) -> Mapping[Site[C], None]:
+        """Return the sites that hold the most, all of about the same size; empty if none does."""
+        return next((sites for sites in reversed(self._by_size) if sites), {})
