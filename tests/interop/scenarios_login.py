@@ -188,8 +188,6 @@ def stricter(why: str) -> dict[str, Difference]:
 
 INFO_DIFFERS = {
     "version too large": laxer("any whole number will do, for nothing depends on it"),
-    "version twice, once wrong": laxer("of a field that is there twice, the last counts"),
-    "meshKey twice, first wrong": laxer("of a field that is there twice, the last counts"),
     "a number of 5000 digits": stricter("Python reads no such numbers; no client sends any"),
 }
 
