@@ -1,22 +1,22 @@
-"""Gives a user what root owns in a container's volumes.
+"""Make a user the owner of what root owns in a container's volumes.
 
-The entrypoint runs it, as root. It takes no time to load, and does without what would:
+The entrypoint runs it, as root. It imports only what loads quickly:
 
     handover.py UID DIRECTORY PATH...
 
-DIRECTORY is made where it is missing, with those that it is to be in, and is then the user's. What
-is there and at each PATH is given, with all that is in it on the same file system; of a PATH where
-nothing is, the directory that it would be in, without what that holds.
+DIRECTORY is made where it is missing, with its parents, and becomes the user's. DIRECTORY and each
+PATH are handed over, with all that is in them on the same file system; of a PATH that does not
+exist, its parent directory is, without what is in it.
 
-Given are directories, and files that have one name: another name may be anywhere. What is somebody
-else's stays so, and so does all that lies on the container's own file system, and what can't be
-given, in a read-only mount for example.
+Only directories are handed over, and files that have one name: another name may be anywhere. Files
+of other owners stay theirs; so does all on the container's own file system, and what can't be
+changed, in a read-only mount for example.
 
-A process that may write to a volume, from another container for example, may do so at this moment:
-a name in there may stand for /etc/shadow a microsecond later. So each name is looked up once, in a
-directory that is held open, and no link is followed. What was found is held open, and that is
-judged and given, whatever its name stands for by then. Links count only on the way to a PATH, where
-nobody but root can have put them.
+A process of another container that may write to a volume may do so at this moment: a name there may
+be that of /etc/shadow a microsecond later. So each name is looked up once, in a directory that is
+held open, and no link is followed. What was found is held open, and that is examined and handed
+over, whatever its name stands for by then. Links are followed only on the way to a PATH, in
+directories where only root can have put them.
 """
 
 import errno
@@ -26,11 +26,11 @@ import sys
 
 MOST_LINKS = 40
 DEEPEST = 64
-"""Directories within each other; each takes descriptors."""
+"""Nested directories; each takes descriptors."""
 
 
 class Giver:
-    """Gives to `user` what is `root`'s. A descriptor belongs to who has got it returned."""
+    """Hands over to `user` what is `root`'s. The caller closes a descriptor that is returned."""
 
     def __init__(self, user: int, root: int = 0) -> None:
         self.user = user
@@ -38,7 +38,7 @@ class Giver:
         self.own_file_system = os.stat("/").st_dev
 
     def make(self, path: str) -> None:
-        """Make a directory where nothing is, and give it. Raises OSError."""
+        """Make a directory that does not exist, and hand it over. Raises OSError."""
         try:
             os.close(self.find(path))
         except FileNotFoundError:
@@ -47,7 +47,7 @@ class Giver:
             os.close(made)
 
     def hand_over(self, path: str) -> None:
-        """Give what is there, or else the directory it would be in. Raises OSError."""
+        """Hand over what is at `path`, or else its parent directory alone. Raises OSError."""
         try:
             found, depth = self.find(path), DEEPEST
         except FileNotFoundError:
@@ -58,7 +58,7 @@ class Giver:
         os.close(found)
 
     def find(self, path: str, *, make: bool = False) -> int:
-        """Hold what is at an absolute path; `make` directories on the way. Raises OSError."""
+        """Open what is at an absolute path; `make` missing directories. Raises OSError."""
         for _ in range(MOST_LINKS):
             names = [name for name in os.path.normpath(path).split("/") if name]
             held = self.hold("/")
@@ -88,16 +88,16 @@ class Giver:
         raise OSError(errno.ELOOP, "links without end", path)
 
     def hold(self, name: str, directory: int | None = None) -> int:
-        """Open what has this name, be it a link, for nothing but to be known. Raises OSError."""
+        """Open what has this name, without access, and a link itself. Raises OSError."""
         return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
 
     def only_root_changes(self, directory: int) -> bool:
-        """Whether nobody but root can change what the names in a directory stand for."""
+        """Return whether only root can change the names in a directory."""
         status = os.fstat(directory)
         return status.st_uid == self.root and not status.st_mode & 0o022
 
     def give_all(self, held: int, device: int, depth: int) -> None:
-        """Give what is held, after what is in it: a directory that is given may be closed."""
+        """Hand over what is open, after its content: the user may close a directory of its own."""
         status = os.fstat(held)
         if depth and stat.S_ISDIR(status.st_mode) and status.st_dev == device:
             try:
@@ -107,7 +107,7 @@ class Giver:
         self.give(held)
 
     def give_content(self, directory: int, device: int, depth: int) -> None:
-        """Give what is in a directory. Raises OSError where that can't be seen."""
+        """Hand over the content of a directory. Raises OSError where it can't be read."""
         readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
             with os.scandir(readable) as entries:
@@ -122,7 +122,7 @@ class Giver:
             os.close(readable)
 
     def give(self, held: int) -> None:
-        """Give what is held, and nothing in it, if it is among what is given."""
+        """Hand over what is open, without its content, if it is of the kinds named above."""
         status = os.fstat(held)
         is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
         if status.st_uid == self.root and (is_file or stat.S_ISDIR(status.st_mode)):
@@ -132,13 +132,13 @@ class Giver:
                 pass
 
     def chown(self, held: int) -> None:
-        """Make what is held the user's, and leave it its group. Raises OSError."""
+        """Make the user the owner of what is open, and keep its group. Raises OSError."""
         # fchown(2) takes no descriptor of this kind.
         os.chown(f"/proc/self/fd/{held}", self.user, -1)
 
 
 def main(user: str, directory: str, *paths: str) -> None:
-    """Give what can be given."""
+    """Hand over all that can be."""
     giver = Giver(int(user))
     steps = [(giver.make, directory), *((giver.hand_over, path) for path in (directory, *paths))]
     for step, path in steps:
