@@ -112,7 +112,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
         run_workers(config, argv)
     else:
-        from derp.service.run import run  # noqa: PLC0415
+        from derp.service.standalone import run  # noqa: PLC0415
 
         run(config)
     return 0

@@ -50,9 +50,9 @@ def home(*, derp: bool, debug: bool) -> bytes:
     return _HOME.format(notes=notes).encode()
 
 
-def debug_index(facts: Iterable[tuple[str, str]]) -> bytes:
-    """Return /debug/: `facts` as a list of names and values, then links to the other pages."""
-    items = [f"<li><b>{escape(name)}:</b> {escape(value)}</li>\n" for name, value in facts]
+def debug_index(rows: Iterable[tuple[str, str]]) -> bytes:
+    """Return /debug/: `rows` as a list of names and values, then links to the other pages."""
+    items = [f"<li><b>{escape(name)}:</b> {escape(value)}</li>\n" for name, value in rows]
     items += [
         f'<li><a href="{path}">{path}</a> ({escape(text)})</li>\n' for path, text in _DEBUG_PAGES
     ]

@@ -20,7 +20,6 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
 
 import attrs
@@ -56,23 +55,9 @@ _CONSISTENT = "derp.Server ConsistencyCheck okay"
 _BOGUS_METHOD = "bogus probe method"
 
 
-T = TypeVar("T")
-
-
-@attrs.frozen
-class Awaited(Generic[T]):
-    """What somebody else has to be asked for; `ask` is as in `Later`."""
-
-    ask: Callable[[], Awaitable[T]]
-
-
-Source = Callable[[], T] | Awaited[T]
-"""Where a page has from what it shows: at once, or after a wait."""
-
-
 @attrs.frozen(kw_only=True)
 class StatusSource:
-    """What the answers depend on. The callables are asked each time."""
+    """What the answers depend on. The callables are called for each request, as in `Later`."""
 
     hostname: str
     public_key: bytes
@@ -82,13 +67,13 @@ class StatusSource:
     home: str = ""
     """As in -home: empty for a page of ours, "blank", or a URL to redirect to."""
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
-    facts: Source[Sequence[tuple[str, str]]]
+    rows: Callable[[], Awaitable[Sequence[tuple[str, str]]]]
     """Names and values for the top of /debug/."""
-    varz: Source[str]
+    varz: Callable[[], Awaitable[str]]
     """All metrics in the Prometheus text format."""
-    expvars: Source[str]
+    expvars: Callable[[], Awaitable[str]]
     """The same as JSON, as Go's expvar has it."""
-    problems: Source[Sequence[str]]
+    problems: Callable[[], Awaitable[Sequence[str]]]
     """What is inconsistent, a line each; empty if all is well."""
     traffic: Callable[[], AsyncGenerator[bytes, None]]
     """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
@@ -256,27 +241,23 @@ def _home(site: StatusSource, request: Request) -> Answer:
 
 
 def _debug_index(site: StatusSource) -> Answer:
-    return _page(site.facts, _show_facts)
+    return Later(site.rows, _show_rows)
 
 
 def _debug_varz(site: StatusSource) -> Answer:
-    return _page(site.varz, _show_varz)
+    return Later(site.varz, _show_varz)
 
 
 def _debug_vars(site: StatusSource) -> Answer:
-    return _page(site.expvars, _show_vars)
+    return Later(site.expvars, _show_vars)
 
 
 def _debug_check(site: StatusSource) -> Answer:
-    return _page(site.problems, _show_problems)
+    return Later(site.problems, _show_problems)
 
 
-def _page(source: Source[T], show: Callable[[T], Response]) -> Answer:
-    return Later(source.ask, show) if isinstance(source, Awaited) else show(source())
-
-
-def _show_facts(facts: Sequence[tuple[str, str]]) -> Response:
-    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(facts))
+def _show_rows(rows: Sequence[tuple[str, str]]) -> Response:
+    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(rows))
 
 
 def _show_varz(text: str) -> Response:

@@ -1,8 +1,8 @@
-"""The numbers that the tasks of one server count up.
+"""The counters of one process.
 
 Each is a plain attribute, so that the hot path pays for an addition and nothing else:
-`metrics.packets_received += n`. The names are the Go derper's (derpserver.Server.ExpVar)
-without their `derp_`, and `varz` puts them on its page under those.
+`metrics.packets_received += n`. Fields have the Go derper's names (derpserver.Server.ExpVar)
+without their `derp_`.
 """
 
 import enum
@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from derp.errors import ConnectionEnd
+from derp.metrics.figures import Histogram, Untyped, counter, gauge, labelled, part
 
 QUEUE_TIME_WEIGHT: Final = 0.1
 """What the newest packet weighs in average_queue_duration_ms."""
@@ -33,7 +34,11 @@ _RTT_LABELS: Final = (
 )
 
 
-class DropReason(enum.Enum):
+_RECEIVED_KIND: Final = "derp.counter_packets_received_kind"
+_BY_REASON: Final = labelled("reason", "kind", kind="counter")
+
+
+class DropReason(enum.StrEnum):
     """Why a packet was not delivered; the values are the Go derper's labels."""
 
     UNKNOWN_DEST = "unknown_dest"
@@ -50,32 +55,6 @@ class DropReason(enum.Enum):
     """Writing to the destination failed."""
     DUP_CLIENT = "dup_client"
     """The key is connected more than once, and none of its connections may receive."""
-
-
-class Histogram:
-    """How often each whole number was observed.
-
-    Counts are kept by the number itself and are put into buckets only when rendered. Where a
-    call is too dear, the two lines of `observe` may stand in its place.
-    """
-
-    __slots__ = ("bounds", "counts", "limit", "sum")
-
-    def __init__(self, *bounds: int) -> None:
-        self.bounds = bounds
-        self.limit = bounds[-1]
-        self.counts = [0] * (self.limit + 2)
-        self.sum = 0
-
-    def observe(self, value: int) -> None:
-        """Count `value`, at least 0; the last cell is for all that exceed the last bound."""
-        self.counts[value if value <= self.limit else -1] += 1
-        self.sum += value
-
-    def cumulative(self) -> list[tuple[str, int]]:
-        """Return the buckets as Prometheus has them: (upper bound, observations up to it)."""
-        buckets = [(str(bound), sum(self.counts[: bound + 1])) for bound in self.bounds]
-        return [*buckets, ("+Inf", sum(self.counts))]
 
 
 def _no_drops() -> dict[tuple[DropReason, bool], int]:
@@ -100,74 +79,85 @@ def _batches_per_update() -> Histogram:
 
 @attrs.define(eq=False, kw_only=True)
 class Metrics:
-    """All counters of one server, at zero when made. Bytes are those of packets' payloads."""
+    """All counters of one process, at zero when made. Bytes are those of packets' payloads."""
 
-    packets_received: int = 0
-    bytes_received: int = 0
-    packets_received_disco: int = 0
-    packets_received_other: int = 0
-    packets_sent: int = 0
-    bytes_sent: int = 0
-    packets_forwarded_in: int = 0
-    packets_forwarded_out: int = 0
-    buffered_write_frames: Histogram = attrs.field(factory=_frames_per_flush)
+    packets_received: int = counter()
+    bytes_received: int = counter()
+    packets_received_disco: int = counter(_RECEIVED_KIND, show=part("kind", "disco"))
+    packets_received_other: int = counter(_RECEIVED_KIND, show=part("kind", "other"))
+    packets_sent: int = counter()
+    bytes_sent: int = counter()
+    packets_forwarded_in: int = counter()
+    packets_forwarded_out: int = counter()
+    buffered_write_frames: Histogram = counter("derp.counter_{}", factory=_frames_per_flush)
     """Frames handed to the kernel at once."""
-    average_queue_duration_ms: float = 0.0
+    average_queue_duration_ms: float = gauge("derp.{}", default=0.0, show=Untyped, merge=None)
     """A moving average over delivered packets; see `queued`."""
 
-    peer_gone_disconnected_frames: int = 0
-    peer_gone_not_here_frames: int = 0
-    got_ping: int = 0
-    sent_pong: int = 0
-    unknown_frames: int = 0
-    home_moves_in: int = 0
+    peer_gone_disconnected_frames: int = counter()
+    peer_gone_not_here_frames: int = counter()
+    got_ping: int = counter()
+    sent_pong: int = counter()
+    unknown_frames: int = counter()
+    home_moves_in: int = counter()
     """Clients that made this server their home, other than right after login."""
-    home_moves_out: int = 0
-    rate_limit_per_client_waited: int = 0
+    home_moves_out: int = counter()
+    rate_limit_per_client_waited: int = counter(needs="rate_limit_per_client_bytes_per_second")
     """How often a client's reader was paused by its rate limit."""
 
-    accepts: int = 0
+    accepts: int = counter()
     """DERP connections, counted before login; also the number of the newest one."""
-    websocket_accepts: int = 0
-    current_connections: int = 0
-    current_home_connections: int = 0
-    current_notideal_connections: int = 0
-    """Clients that said they would rather be on another node of the region."""
-    sclient_write_timeouts: int = 0
+    websocket_accepts: int = counter("derp_websocket_accepts")
+    sclient_write_timeouts: int = counter()
 
-    pending_connections: int = 0
-    """Connections that have not logged in, and the bytes that they count for."""
-    pending_bytes: int = 0
-
-    mesh_update_batch_size: Histogram = attrs.field(factory=_peers_per_batch)
-    """Peer changes that were told to a mesh peer at once."""
-    mesh_update_loop_count: Histogram = attrs.field(factory=_batches_per_update)
+    mesh_update_batch_size: Histogram = counter("derp.counter_{}", factory=_peers_per_batch)
+    """Peer changes that a mesh peer was sent at once."""
+    mesh_update_loop_count: Histogram = counter("derp.counter_{}", factory=_batches_per_update)
     """Batches that one update of a mesh peer took."""
-    multiforwarder_created: int = 0
-    """Keys that came to be reachable through a second mesh peer."""
-    multiforwarder_deleted: int = 0
-    packet_forwarder_delete_other_value: int = 0
-    """Forwarders taken back by a mesh peer that was not the one in use."""
 
-    tls_accepted_connections: int = 0
-    tls_rejected_connections: int = 0
+    tls_accepted_connections: int = counter(
+        "tls_listener.counter_accepted_connections", needs="serves_tls"
+    )
+    tls_rejected_connections: int = counter(
+        "tls_listener.counter_rejected_connections", needs="serves_tls"
+    )
     """Connections closed at once because the accept limit was reached."""
-    tls_requests: dict[str, int] = attrs.field(init=False, factory=dict)
+    tls_requests: dict[str, int] = counter(
+        "derper_tls_request_version", factory=dict, show=labelled("version")
+    )
     """HTTP requests over TLS, by TLS version ("1.3")."""
-    tls_active: dict[str, int] = attrs.field(init=False, factory=dict)
+    tls_active: dict[str, int] = counter(
+        "gauge_derper_tls_active_version",
+        factory=dict,
+        show=labelled("version"),
+        final=lambda counts: dict.fromkeys(counts, 0),
+    )
     """Those of `tls_requests` that are not over yet; a DERP connection is one."""
 
-    tcp_rtt: dict[str, int] = attrs.field(init=False, factory=dict)
+    tcp_rtt: dict[str, int] = counter("derp.counter_{}", factory=dict, show=labelled("le"))
     """Round-trip times of clients' connections by label; see `round_trip`."""
-    packets_dropped: dict[tuple[DropReason, bool], int] = attrs.field(init=False, factory=_no_drops)
+    packets_dropped: dict[tuple[DropReason, bool], int] = counter(
+        "derp_packets_dropped", factory=_no_drops, show=_BY_REASON
+    )
     """By reason and whether they were disco packets."""
-    bytes_dropped: dict[tuple[DropReason, bool], int] = attrs.field(init=False, factory=_no_drops)
-    connection_ends: dict[str, int] = attrs.field(init=False, factory=_no_ends)
+    bytes_dropped: dict[tuple[DropReason, bool], int] = counter(
+        "derp_bytes_dropped", factory=_no_drops, show=_BY_REASON
+    )
+    connection_ends: dict[str, int] = counter(
+        "derp.counter_{}", factory=_no_ends, show=labelled("reason")
+    )
     """By the `reason` of a ConnectionEnd, or ORDERLY_END."""
-    admissions: dict[tuple[str, str], int] = attrs.field(init=False, factory=dict)
+    admissions: dict[tuple[str, str], int] = counter(
+        "counter_derper_{}",
+        factory=dict,
+        show=labelled("source", "outcome"),
+        needs="admission_verdicts",
+    )
     """Answers to whether a client belongs, by source and outcome."""
-    admission_verdicts: dict[str, int] = attrs.field(init=False, factory=dict)
-    """What came of logins where clients are checked."""
+    admission_verdicts: dict[str, int] = counter(
+        "counter_derper_{}", factory=dict, show=labelled("verdict"), needs="admission_verdicts"
+    )
+    """Outcomes of logins where clients are checked."""
 
     def drop(self, reason: DropReason, disco: bool, packets: int, nbytes: int) -> None:
         """Count packets that will not be delivered."""
@@ -176,7 +166,7 @@ class Metrics:
         self.bytes_dropped[key] += nbytes
 
     def mesh_updates(self, changes: int) -> None:
-        """Count changes of who is connected that a mesh peer is told at once."""
+        """Count connects and disconnects of which a mesh peer is informed at once."""
         self.mesh_update_batch_size.observe(changes)
         self.mesh_update_loop_count.observe(1)
 
@@ -192,7 +182,7 @@ class Metrics:
         self._count(self.tcp_rtt, label)
 
     def no_round_trip(self, *, tcp: bool) -> None:
-        """Count a connection whose round-trip time can't be had: an error, or no TCP at all."""
+        """Count a connection without a round-trip time: an error, or no TCP at all."""
         self._count(self.tcp_rtt, "error" if tcp else "non-tcp")
 
     def ended(self, end: ConnectionEnd | None) -> None:
@@ -204,7 +194,7 @@ class Metrics:
         self.admissions[source, outcome] = self.admissions.get((source, outcome), 0) + 1
 
     def admission_verdict(self, verdict: str) -> None:
-        """Count what came of one login where clients are checked."""
+        """Count the outcome of one login where clients are checked."""
         self._count(self.admission_verdicts, verdict)
 
     def tls_request(self, tls_version: str | None) -> None:

@@ -1,21 +1,22 @@
-"""The text of /debug/vars: JSON as Go's package expvar writes it. Pure.
+"""The text of /debug/vars: JSON as Go's package expvar writes it. Sans-I/O.
 
 An object with a line for each variable. The command line is shown without its arguments, which may
 hold secrets.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from derp.metrics.counters import Histogram, Metrics
-from derp.metrics.gauges import BootstrapStats, Gauges, StunStats
-from derp.metrics.variables import Labelled, Untyped, Variable, process_variables, variables
+from derp.metrics.counters import Metrics
+from derp.metrics.figures import Histogram, Labelled, Untyped, Variable
+from derp.metrics.gauges import Gauges
+from derp.metrics.variables import variables
 
 
-def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: BootstrapStats) -> str:
+def render(metrics: Metrics, gauges: Gauges) -> str:
     """Return the whole page."""
-    found = {**process_variables(gauges.process), **variables(metrics, gauges, stun, bootstrap)}
+    found = variables(metrics, gauges)
     values = {"cmdline": ["derper"], **{name: _json(value) for name, value in found.items()}}
     lines = [f"{json.dumps(name)}: {json.dumps(values[name])}" for name in sorted(values)]
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -35,10 +36,10 @@ def _json(variable: Variable) -> Any:
     return variable
 
 
-def _by_label(numbers: Iterable[tuple[tuple[str, ...], float]]) -> dict[str, Any]:
+def _by_label(numbers: Mapping[tuple[str, ...], float]) -> dict[str, Any]:
     """Make an object of the numbers under one label, of objects where there are more labels."""
     found: dict[str, Any] = {}
-    for labels, number in sorted(numbers):
+    for labels, number in sorted(numbers.items()):
         level = found
         for label in labels[:-1]:
             level = level.setdefault(label, {})

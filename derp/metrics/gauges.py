@@ -1,54 +1,48 @@
-"""What the pages show beside the counters: what others than these own, at one moment. Pure."""
+"""What the pages show beside the counters: what others than these own, at one moment. Sans-I/O."""
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
+
+from derp.metrics.figures import (
+    Untyped,
+    counter,
+    figure,
+    final,
+    first,
+    first_set,
+    gauge,
+    merge,
+    part,
+)
 
 UNLIMITED: Final = 2**64 - 1
 """How a resource limit of "unlimited" is shown."""
 
-
-class StunStats(Protocol):
-    """What a STUN responder counts: answers and their hindrances, and askers by family."""
-
-    not_stun: int
-    read_error: int
-    success: int
-    write_error: int
-    ipv4: int
-    ipv6: int
-
-
-class BootstrapStats(Protocol):
-    """What /bootstrap-dns counts: requests in all, and whether a name asked for was known."""
-
-    requests: int
-    published_hits: int
-    published_misses: int
-    unpublished_hits: int
-    unpublished_misses: int
-    unpublished_percent_misses: int
-    """Names left out because the asker is not among the share they are rolled out to."""
-    queried_domains: int
-    """Distinct names asked for since the start."""
+_STUN_REQUESTS: Final = "stun.counter_requests"
+_STUN_FAMILY: Final = "stun.counter_addrfamily"
 
 
 @attrs.frozen(kw_only=True)
 class Process:
-    """What the kernel knows about this process. Times are Unix times in seconds."""
+    """What the kernel knows about a process. Times are Unix times in seconds."""
 
-    open_fds: int
-    max_fds: int
-    cpu_seconds: float
-    resident_bytes: int
-    virtual_bytes: int
-    virtual_max_bytes: int
-    started: float
-    booted: int
-    received_bytes: int | None
+    open_fds: int = gauge("gauge_process_open_fds", also="derp.gauge_current_file_descriptors")
+    max_fds: int = gauge("gauge_process_max_fds")
+    cpu_seconds: float = counter("counter_process_cpu_seconds_total")
+    resident_bytes: int = gauge("gauge_process_resident_memory_bytes")
+    virtual_bytes: int = gauge("gauge_process_virtual_memory_bytes")
+    virtual_max_bytes: int = figure(name="gauge_process_virtual_memory_max_bytes", merge=min)
+    started: float = figure(name="gauge_process_start_time_seconds", merge=first)
+    booted: int = figure(name="node_boot_time_seconds", merge=first, show=Untyped)
+    received_bytes: int | None = figure(
+        name="counter_process_network_receive_bytes_total", merge=first
+    )
     """By all processes that share the network namespace; None where that is not known."""
-    transmitted_bytes: int | None
+    transmitted_bytes: int | None = figure(
+        name="counter_process_network_transmit_bytes_total", merge=first
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -57,58 +51,105 @@ class Certificate:
 
     name: str
     """The first of its names."""
-    not_after: int
+    not_after: int = figure(name="gauge_derper_certificate_expiry_seconds")
     """0 while there is none."""
-    replaced: int
+    replaced: int = figure(name="counter_derper_certificate_replaced")
     """How often it was replaced since the start, and when last."""
-    replaced_at: int
-    failures: int
+    replaced_at: int = figure(name="gauge_derper_certificate_last_replaced_seconds")
+    failures: int = figure(name="counter_derper_certificate_failures")
     """How often another could not be served, and when last."""
-    failed_at: int
+    failed_at: int = figure(name="gauge_derper_certificate_last_failure_seconds")
     failure: str = ""
     """Why, the last time."""
+
+
+def _merge_processes(processes: Sequence[Process | None]) -> Process | None:
+    known = [process for process in processes if process is not None]
+    return merge(known) if known else None
+
+
+def _final_process(process: Process | None) -> Process | None:
+    return None if process is None else final(process)
 
 
 @attrs.frozen(kw_only=True)
 class Gauges:
     """What others than the counters own."""
 
-    version: str
-    started: float
-    """Unix time of the server's start, in seconds."""
-    uptime: float
+    version: str = figure(name="version", also="derp.version", merge=first)
+    started: float = figure(
+        name="process_start_unix_time", show=lambda time: Untyped(int(time)), merge=first
+    )
+    """Unix time of the start, in seconds."""
+    uptime: float = figure(name="counter_uptime_sec", show=int, merge=first)
     """Seconds since then, by a clock that nobody sets."""
-    tasks: int
+    tasks: int = gauge("gauge_goroutines")
     """Trio tasks."""
-    process: Process | None
+    process: Process | None = figure(
+        name="", default=None, merge=_merge_processes, final=_final_process
+    )
     """None where there is no /proc."""
 
-    clients_total: int
-    """Keys known to this server, here or at a mesh peer."""
-    clients_local: int
-    clients_remote: int
-    watchers: int
-    """Mesh peers that asked to be told who comes and goes."""
-    dup_client_keys: int
+    current_connections: int = gauge()
+    """Logged-in clients."""
+    current_home_connections: int = gauge()
+    current_notideal_connections: int = gauge()
+    """Clients that said they would rather be on another node of the region."""
+    pending_connections: int = gauge("gauge_derper_{}")
+    """Connections that have not logged in, and the bytes that they count for."""
+    pending_bytes: int = gauge("gauge_derper_{}")
+
+    clients_total: int = gauge(merge=max)
+    """Keys that are connected, here or at a mesh peer."""
+    clients_local: int = gauge()
+    clients_remote: int = gauge(merge=None)
+    watchers: int = gauge()
+    """Mesh peers that watch who connects and disconnects (Go: watchers)."""
+    current_dup_client_keys: int = gauge(merge=None)
     """Keys that are connected more than once, and the connections of such keys."""
-    dup_client_conns: int
-    total_dup_client_conns: int
+    current_dup_client_conns: int = gauge(merge=None)
+    total_dup_client_conns: int = counter("derp.counter_{}")
+    multiforwarder_created: int = counter()
+    """Keys that came to be reachable through a second mesh peer."""
+    multiforwarder_deleted: int = counter()
+    packet_forwarder_delete_other_value: int = counter()
+    """Forwarders taken back by a mesh peer that was not the one in use."""
 
-    serves_tls: bool
-    certificates: Sequence[Certificate] = ()
-    rate_limit_bytes_per_second: int | None
+    serves_tls: bool = figure(name="", default=False, merge=first)
+    certificates: Sequence[Certificate] = figure(name="", default=(), merge=first)
+    rate_limit_per_client_bytes_per_second: int | None = gauge(
+        "derp.{}", default=None, show=Untyped, merge=first_set
+    )
     """None without -rate-config, 0 for a configuration that sets no limit."""
-    rate_limit_burst_bytes: int
+    rate_limit_per_client_burst_bytes: int | None = gauge(
+        "derp.{}", default=None, show=Untyped, merge=first_set
+    )
 
-    memory_at_start: int
-    """Bytes of memory that the process had in use then."""
-
-    queue_bytes: int = 0
+    memory_at_start: int = gauge("derp.gauge_memstats_sys0")
+    """Bytes of memory in use at the start of the process."""
+    queue_bytes: int = gauge("gauge_derper_{}")
     """Held for clients and relays that are slow to take it."""
-    queue_limit_bytes: int = 0
+    queue_limit_bytes: int = gauge("gauge_derper_{}")
     """The most that may be."""
 
-    workers: int | None = None
+    workers: int | None = figure(name="gauge_derper_{}", default=None, merge=first)
     """How many workers live; None where this process is the only one."""
-    worker_restarts: int = 0
-    """How often one has been started anew."""
+    worker_restarts: int = figure(name="counter_derper_{}", default=0, merge=first, needs="workers")
+    """How often one has been restarted."""
+
+    stun_not_stun: int = counter(_STUN_REQUESTS, show=part("disposition", "not_stun"))
+    """See stun.server.Stats."""
+    stun_read_error: int = counter(_STUN_REQUESTS, show=part("disposition", "read_error"))
+    stun_success: int = counter(_STUN_REQUESTS, show=part("disposition", "success"))
+    stun_write_error: int = counter(_STUN_REQUESTS, show=part("disposition", "write_error"))
+    stun_ipv4: int = counter(_STUN_FAMILY, show=part("family", "ipv4"))
+    stun_ipv6: int = counter(_STUN_FAMILY, show=part("family", "ipv6"))
+
+    bootstrap_dns_requests: int = counter("counter_{}")
+    """See derp.http.bootstrap_dns.BootstrapDNS."""
+    bootstrap_dns_published_hits: int = counter("counter_{}")
+    bootstrap_dns_published_misses: int = counter("counter_{}")
+    bootstrap_dns_unpublished_hits: int = counter("counter_{}")
+    bootstrap_dns_unpublished_misses: int = counter("counter_{}")
+    bootstrap_dns_unpublished_percent_misses: int = counter("counter_{}")
+    bootstrap_dns_queried_domains: int = counter("counter_{}")

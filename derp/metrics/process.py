@@ -40,7 +40,7 @@ def read() -> Process | None:
 
 
 def resident_bytes() -> int:
-    """Return how much memory is in use; 0 where there is no /proc."""
+    """Return how many bytes of memory this process uses; 0 where there is no /proc."""
     found = read()
     return 0 if found is None else found.resident_bytes
 
@@ -48,28 +48,28 @@ def resident_bytes() -> int:
 def count_fds() -> int:
     """Return how many file descriptors are open. Raises OSError where there is no /proc."""
     directory = "/proc/self/fd"
-    # The size is the number since Linux 6.2. A listing takes long where many are open, and a
-    # descriptor of its own.
+    # Since Linux 6.2 the size is the number. A listing takes long where many are open, and needs a
+    # descriptor itself.
     return os.stat(directory).st_size or len(os.listdir(directory)) - 1  # noqa: PTH116, PTH208
 
 
 def max_fds() -> int:
-    """Return how many may be open: the soft limit."""
+    """Return how many file descriptors may be open: the soft limit."""
     return _limit(resource.RLIMIT_NOFILE)
 
 
 def stat_numbers(text: str) -> tuple[int, int, int, int, int]:
-    """Take utime, stime, starttime (ticks), vsize (bytes) and rss (pages) from /proc/PID/stat.
+    """Parse utime, stime, starttime (ticks), vsize (bytes) and rss (pages) in /proc/PID/stat.
 
     They are the fields 14, 15, 22, 23 and 24 of proc(5). Field 2, the program's name, is in
-    parentheses and may hold spaces and parentheses.
+    parentheses and may contain spaces and parentheses.
     """
     fields = text[text.rindex(")") + 1 :].split()
     return int(fields[11]), int(fields[12]), int(fields[19]), int(fields[20]), int(fields[21])
 
 
 def boot_time(text: str) -> int:
-    """Take the `btime` line, in Unix seconds, from /proc/stat; 0 without one."""
+    """Parse the `btime` line, in Unix seconds, of /proc/stat; return 0 without one."""
     for line in text.splitlines():
         name, _, value = line.partition(" ")
         if name == "btime":
@@ -78,7 +78,7 @@ def boot_time(text: str) -> int:
 
 
 def octets(text: str) -> tuple[int, int] | None:
-    """Take InOctets and OutOctets from /proc/PID/net/netstat; None if they are not there.
+    """Parse InOctets and OutOctets in /proc/PID/net/netstat; return None without them.
 
     Each group is two lines, `IpExt:` with the names and `IpExt:` with the values.
     """

@@ -1,4 +1,4 @@
-"""The text of /debug/varz: Prometheus' exposition format, as the Go derper writes it. Pure.
+"""The text of /debug/varz: Prometheus' exposition format, as the Go derper writes it. Sans-I/O.
 
 What has no TYPE line there (Prometheus then calls the metric untyped) has none here either, and a
 label that was never counted (a TLS version nobody speaks) is absent. The order is the Go derper's:
@@ -9,30 +9,21 @@ by the name that says their type as well.
 from collections.abc import Iterator
 from typing import Final
 
-from derp.metrics.counters import Histogram, Metrics
-from derp.metrics.gauges import BootstrapStats, Gauges, StunStats
-from derp.metrics.variables import (
-    Labelled,
-    Untyped,
-    Variable,
-    Variables,
-    process_variables,
-    variables,
-)
+from derp.metrics.counters import Metrics
+from derp.metrics.figures import Histogram, Labelled, Untyped, Variable, Variables
+from derp.metrics.gauges import Gauges
+from derp.metrics.variables import variables
 
 _PREFIXES: Final = ("counter", "gauge")
+_COLLECTOR: Final = ("counter_process_", "gauge_process_")
+"""What Prometheus' collector has in the Go derper, and not expvar."""
 
 
-def render(metrics: Metrics, gauges: Gauges, stun: StunStats, bootstrap: BootstrapStats) -> str:
+def render(metrics: Metrics, gauges: Gauges) -> str:
     """Return the whole page."""
-    lines: list[str] = []
-    for level in (
-        process_variables(gauges.process),
-        variables(metrics, gauges, stun, bootstrap),
-    ):
-        for name in sorted(level, key=lambda name: _typed(name)[1]):
-            lines += _lines("", name, level[name])
-    return "".join(f"{line}\n" for line in lines)
+    tree = variables(metrics, gauges)
+    names = sorted(tree, key=lambda name: (not name.startswith(_COLLECTOR), _typed(name)[1]))
+    return "".join(f"{line}\n" for name in names for line in _lines("", name, tree[name]))
 
 
 def _typed(name: str) -> tuple[str, str]:
@@ -70,7 +61,7 @@ def _level(before: str, level: Variables) -> Iterator[str]:
 def _labelled(name: str, kind: str, family: Labelled) -> Iterator[str]:
     if kind:
         yield f"# TYPE {name} {kind}"
-    for values, number in sorted(family.numbers):
+    for values, number in sorted(family.numbers.items()):
         pairs = zip(family.labels, values, strict=True)
         labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
         yield f"{name}{{{labels}}} {number}"

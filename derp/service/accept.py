@@ -31,7 +31,7 @@ from derp.errors import (
     TooManyConnections,
     TooManyPending,
 )
-from derp.http.message import Answer, Request
+from derp.http.message import Answer, Later, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
 from derp.net import websocket
@@ -68,9 +68,9 @@ def crowd_lines() -> Coalescer:
     return Coalescer(limit=1, most=CROWDED_NETWORKS)
 
 
-def try_lines(workers: int = 1) -> Tries:
+def try_lines(processes: int = 1) -> Tries:
     """Make the bound on lines about refused addresses, for one of so many processes."""
-    rate, burst = TRY_LINES / workers, max(3, TRY_LINES_BURST // workers)
+    rate, burst = TRY_LINES / processes, max(3, TRY_LINES_BURST // processes)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
 
@@ -209,7 +209,15 @@ class Acceptor:
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
             with metrics.tls_active_while(version):
-                return self.route(request)
+                answer = self.route(request)
+            if not isinstance(answer, Later):
+                return answer
+
+            async def ask() -> Any:
+                with metrics.tls_active_while(version):
+                    return await answer.ask()
+
+            return attrs.evolve(answer, ask=ask)
 
         inside: Transport
         handoff = await serve_http(transport, route, state.view, pending=pending)

@@ -1,4 +1,4 @@
-"""What the operator is told once everything is served."""
+"""The log lines and the DERP map node that an operator gets once all is served."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ logger = log.get("server")
 
 
 def announce(config: Config, resources: StartupResources) -> None:
-    """Say what is served where and to whom, and what to put into the DERP map."""
+    """Log what is served where and to whom; print the node for the DERP map."""
     _announce_sockets(config, resources)
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
@@ -31,18 +31,18 @@ def announce(config: Config, resources: StartupResources) -> None:
         mesh_plan.announce(config, resources.mesh)
     if resources.certificates is not None and config.tls.hostname_is_ip:
         pair = resources.certificates.statuses[0].pair
-        # One that is renewed every few days must not be pinned.
+        # A certificate that is renewed every few days must not be pinned.
         announce_node(config, resources, None if config.serve_acme else pair)
 
 
 def _stun_host(sockets: Sockets) -> str | None:
-    """Return the host on which STUN is answered, if it is another than that of the rest."""
+    """Return the host of the STUN sockets, where it differs from that of the others."""
     main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
     return next((host for host in stun if host not in main), None)
 
 
 def _announce_sockets(config: Config, resources: StartupResources) -> None:
-    """Say what is served where. The messages have the Go derper's words, which scripts wait for."""
+    """Log what is served where, in the Go derper's words, which scripts wait for."""
     sockets, tls = resources.sockets, resources.certificates is not None
     on_main = f"serving on {config.listening.address}{' with TLS' if tls else ''}"
     on_plain = f"serving on {Address(config.listening.address.host, config.listening.http_port)}"
@@ -61,7 +61,7 @@ def _address(sock: socket.socket) -> str:
 
 
 def announce_node(config: Config, resources: StartupResources, pair: Pair | None) -> None:
-    """Print the node for the DERP map of a relay that is reached by its address."""
+    """Print the DERP map node of a relay that clients reach by IP address."""
     if not config.general.derp and not config.stun.enabled:
         return
     node = derpmap.make_node(

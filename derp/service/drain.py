@@ -1,8 +1,8 @@
-"""The end of a relay that is told to stop: nobody new, and a word to those who are there.
+"""The end of a relay: its sockets are closed, and its clients informed and disconnected.
 
-Tailscale's clients read a Restarting frame and do nothing about it; what they act on is the end of
-their connection. So with `-drain-time` connections are ended one by one over that time, in random
-order. Without it all are ended at once, as soon as what is queued has been sent.
+Tailscale's clients ignore a Restarting frame, and reconnect when their connection ends. So with
+`-drain-time` connections are ended one by one over that time, in random order. Without it all are
+ended at once, as soon as what is queued has been sent.
 """
 
 import random
@@ -18,30 +18,30 @@ from derp.session.state import RelayState
 from derp.wire.frames import restarting
 
 FLUSH_SECONDS: Final = 3.0
-"""How long stopping waits, at its end, for what is queued to be sent."""
+"""How long a drain waits, at its end, until what is queued has been sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
-"""Clients are told to come back at a random moment within this time: the first, or if they are
-many, as much for each as a login may take."""
+"""Clients are told to reconnect at a random moment within the first; where they are many, within
+the second for each of them, which is what a login may take."""
 RELAYS_RECONNECT_MS: Final = 1000
-"""Mesh peers and other workers are few, and without them clients of different relays don't meet."""
+"""Mesh peers and other workers are few, and clients of other relays are reached through them."""
 TRY_FOR_MS: Final = 10_000
-"""How long clients are told to go on trying."""
+"""For how long clients are told to try."""
 
 logger = log.get("server")
 
 
 def stop_listening(state: RelayState, listeners: Iterable[socket.socket]) -> None:
-    """Close sockets, once the poller has forgotten them: others get their numbers."""
+    """Close sockets, after the poller has forgotten them: their descriptors are used again."""
     for sock in listeners:
         state.poller.drop_urgent(sock.fileno())
         sock.close()
 
 
 async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> None:
-    """Tell the clients that the server goes, end them over so many seconds, and flush the rest.
+    """Inform the clients, end them over so many seconds, and send what is queued.
 
-    As many come back to the relay's other `processes`.
+    The relay has so many `processes`, each with as many clients.
     """
     clients = len(state.hub.members)
     logger.info("stopping", clients=clients)
@@ -60,8 +60,8 @@ async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> Non
 async def _end_one_by_one(state: RelayState, over: float) -> None:
     """End the clients in random order, evenly over so many seconds.
 
-    Mesh peers stay to the end, since clients are reached through them; so does a client for which
-    something is queued at its turn.
+    Mesh peers stay to the end, since clients are reached through them; so does a client that has
+    packets queued at its turn.
     """
     clients = [member for member in state.hub.members if not member.can_mesh]
     random.shuffle(clients)

@@ -1,4 +1,4 @@
-"""How much memory there is for this process: that of the machine, or what its cgroup may have."""
+"""How much memory this process may use: that of the machine, or the limit of its cgroup."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,16 +10,16 @@ from derp.relay.queuememory import UNLIMITED
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _LIMITS: Final = ("memory.max", "memory.high", "memory.limit_in_bytes")
-"""Of cgroups v2 (the kernel reclaims, and slows down, above the second) and v1."""
+"""Of cgroups v2 (above memory.high the kernel reclaims, and slows the process down) and v1."""
 
 
 def queue_limit(size: MemorySize, processes: int) -> int:
-    """Return how many bytes one of so many processes may hold for its peers."""
+    """Return how many bytes one of so many processes may queue."""
     return max(size.of(memory()) // processes, LEAST)
 
 
 def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Return how many bytes of memory there are; UNLIMITED where that can't be known.
+    """Return how many bytes of memory there are; UNLIMITED where that is not known.
 
     Procfs and cgroups never wait for a device, so the event loop may call this.
     """
@@ -30,7 +30,7 @@ def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 
 
 def _total(meminfo: str) -> int:
-    """Take MemTotal, which is in KiB; see proc(5)."""
+    """Parse MemTotal, which is in KiB; see proc(5)."""
     for line in meminfo.splitlines():
         name, _, value = line.partition(":")
         if name == "MemTotal":
@@ -39,7 +39,7 @@ def _total(meminfo: str) -> int:
 
 
 def _folders(text: str, cgroups: Path) -> Iterator[Path]:
-    """List the folders of the cgroups whose limits count: this process's, and all above them.
+    """Yield the folders of the cgroups whose limits count: this process's, and all above them.
 
     Each line of `text` is `number:controllers:path`, with no controllers for v2; see cgroups(7).
     Within a container the path may be one of the host's, and the folder that of the container.

@@ -1,4 +1,4 @@
-"""The sockets that are served on: those that systemd hands over, and the others opened here."""
+"""The sockets that are served on: taken over from systemd, or opened here."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from stun import server as stun_server
 
 @attrs.frozen
 class Sockets:
-    """By what they are for; the last two may be none."""
+    """The sockets of a process; `plain` and `stun` may be empty."""
 
     main: Sequence[socket.socket]
     """TCP on the port of -a."""
     plain: Sequence[socket.socket]
-    """TCP on that of -http-port, beside HTTPS."""
+    """TCP on the port of -http-port, beside HTTPS."""
     stun: Sequence[socket.socket]
     """UDP."""
 
@@ -32,14 +32,14 @@ class Sockets:
 
 
 def tcp_options(config: Config) -> TCPOptions:
-    """Return what is set on connections."""
+    """Return the options of accepted and dialled connections."""
     return TCPOptions(config.tcp.keepalive_time, config.tcp.user_timeout)
 
 
 def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
-    """Open or take over what `config` asks for, for each of so many processes.
+    """Open or take over the sockets of `config`, for each of so many processes.
 
-    `stack` closes it. Blocks. Raises StartError.
+    `stack` closes them. Blocks. Raises StartError.
     """
     host = config.listening.address.host
     options = tcp_options(config)
@@ -65,7 +65,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
         return taken or keep(open_listeners(host, port, options))
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
-        # Where the unit says another address than -a, it means that.
+        # The unit's address counts, where it is another than that of -a.
         taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.addr, port))
         alone.extend(taken)
         for sock in taken:
@@ -85,7 +85,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
             raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
     handed.refuse_rest()
     sockets = Sockets(main, plain, stun)
-    # At once: until there are others, the first one gets all that comes.
+    # At once: until the others are open, the first one gets all connections.
     return [sockets, *(_joined(sockets, alone, options, stack) for _ in range(processes - 1))]
 
 
@@ -95,10 +95,10 @@ def _joined(
     options: TCPOptions,
     stack: contextlib.ExitStack,
 ) -> Sockets:
-    """Open others beside these, over which the kernel then spreads what comes (SO_REUSEPORT).
+    """Open sockets beside these, so that the kernel spreads connections over all (SO_REUSEPORT).
 
-    Those `alone` are systemd's, and all processes have the same: what waits in one of ours would be
-    lost when that is closed, and a restart is to refuse nobody.
+    Those in `alone` are systemd's, and all processes share them: connections in the queue of a
+    socket of ours would be lost with it, and a restart must refuse nobody.
     """
 
     def another(sock: socket.socket) -> socket.socket:

@@ -1,6 +1,6 @@
-"""What a relay has before it serves: sockets, keys, certificates, who may come in.
+"""What a relay prepares before it serves: sockets, keys, certificates, admission.
 
-Everything that can fail at start is here, so that nothing is served until all of it went well.
+All that can fail at start is here, so that nothing is served until all of it has succeeded.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from derp.service.tls import ServerContexts, make_certificates
 
 @attrs.frozen
 class StartupResources:
-    """Ready to be served."""
+    """What was read, opened and made at start."""
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
@@ -43,16 +43,16 @@ class StartupResources:
     sockets: Sockets
     debug_key: DebugKey
     shared: Sequence[Sockets] = ()
-    """Those of each process, where this one has opened them for others."""
+    """The sockets of each process, where this one opens them for several."""
 
     @property
     def own_checker(self) -> Checker | None:
-        """The gate, where it is in this process and is to be kept here."""
+        """The checker, where the sources of admission are asked by this process."""
         return self.admission if isinstance(self.admission, Checker) else None
 
 
 def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> StartupResources:
-    """Read the files and open the sockets for so many processes, which `stack` closes.
+    """Read the files and open the sockets for so many processes; `stack` closes them.
 
     Blocks. Raises StartError.
     """
@@ -70,7 +70,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     with start_errors():
         plan = make_plan(config) if config.serve_tls else None
         found = [] if plan is None else load(plan, now)
-    # Last, so that a start that fails for another reason leaves no new key behind.
+    # Last, so that a failed start leaves no new key behind.
     if config.general.key_file is None:
         private_key = PrivateKey.generate()
     else:
@@ -95,7 +95,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
 
 @contextlib.contextmanager
 def start_errors() -> Iterator[None]:
-    """Turn what is wrong with the operator's certificate into what ends the start."""
+    """Raise StartError for what is wrong with the operator's certificate."""
     try:
         yield
     except CertificateError as error:

@@ -24,8 +24,8 @@ from derp.admission.model import Admission, Outcome, Question, Verdict
 from derp.errors import ControlLost
 from derp.session import recheck
 from derp.session.state import RelayState
-from derp.workers.asking import Call, Workers
-from derp.workers.rpc import Handler, Json
+from derp.workers.pool import WorkerPool
+from derp.workers.rpc import Call, Handler, Json
 
 MAX_WAITING: Final = 4096
 """Questions that may wait in the supervisor; one is not cancelled when its client disconnects.
@@ -50,7 +50,7 @@ logger = log.get("admit")
 class SupervisorAdmission:
     """The supervisor's part. `handlers` are for the control connection of each worker."""
 
-    def __init__(self, checker: Checker, pool: Workers) -> None:
+    def __init__(self, checker: Checker, pool: WorkerPool) -> None:
         self._checker = checker
         self._pool = pool
         self._waiting = 0

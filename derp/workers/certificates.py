@@ -29,8 +29,8 @@ from certs.tasks.requests import ForwardedRequests, Requests
 from derp import log
 from derp.errors import ControlLost
 from derp.service.tls import ServerContexts, make_contexts
-from derp.workers.asking import Call, Workers
-from derp.workers.rpc import Handler, Json
+from derp.workers.pool import WorkerPool
+from derp.workers.rpc import Call, Handler, Json
 
 _SHOW: Final = "certificates.show"
 _HIDE: Final = "certificates.hide"
@@ -46,7 +46,7 @@ class SupervisorCertificates:
     `handlers` are for the control connection of each worker.
     """
 
-    def __init__(self, certificates: Certificates[ServerContexts], pool: Workers) -> None:
+    def __init__(self, certificates: Certificates[ServerContexts], pool: WorkerPool) -> None:
         self._certificates = certificates
         self._pool = pool
         self._shown: dict[Challenge, Json] = {}

@@ -1,8 +1,8 @@
-"""The workers of a relay: started, asked, stopped, and started anew when they die.
+"""The worker processes of a relay: started, called, stopped, and restarted when they end.
 
-Each is a process of its own, by exec, so that nothing is shared with it but what it is given: the
-sockets that it serves on and its end of a control connection. Its sockets stay open here, too: who
-connects while it is being started anew waits, and is not refused.
+Each is started by exec, so that it shares nothing with the supervisor but the descriptors that it
+inherits: its sockets, and its end of a control connection. The supervisor keeps the sockets open,
+so that a client that connects during a restart waits, and is not refused.
 """
 
 import os
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 import trio
@@ -25,21 +25,20 @@ from derp.errors import ControlLost
 from derp.net.backoff import Backoff
 from derp.workers import watchdog
 from derp.workers.handover import Handover
-from derp.workers.pages import WorkerStatus
 from derp.workers.rpc import RPC, Handler, Json, send_first
 
-ANSWER_WITHIN: Final = 3.0
-"""Seconds that a worker has to answer in: whoever asks the supervisor waits longer for that."""
-LASTED: Final = 10.0
-"""Seconds after which a worker has gone well, so that the next one is started at once."""
-FIRST: Final = 0.1
-LONGEST: Final = 5.0
-"""Seconds until a worker is started anew that has not lasted: who connects to it waits so long."""
-STARTING: Final = 60.0
-"""Seconds within which a worker serves."""
-CLOSING: Final = 8.0
-"""Seconds that a worker has to end in when it is told to, or has lost its control connection:
-some more than a drain takes where all connections are ended at once."""
+ANSWER_TIMEOUT: Final = 3.0
+"""Seconds until a worker counts as silent; less than a worker waits for the supervisor's answer."""
+STABLE_AFTER: Final = 10.0
+"""Seconds after which a worker that ends is restarted at once."""
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 5.0
+"""Seconds until one that ends sooner is restarted; a client that connects to it waits as long."""
+START_TIMEOUT: Final = 60.0
+"""Seconds from the start of a worker until it serves."""
+STOP_TIMEOUT: Final = 8.0
+"""Seconds from "stop", or the end of the control connection, to the end of the process: some more
+than a drain takes where all connections are ended at once."""
 
 # Not from the working directory, whatever lies there under the same name.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "derp")
@@ -47,9 +46,18 @@ _PROGRAM: Final = (sys.executable, "-P", "-m", "derp")
 logger = log.get("workers")
 
 
+class WorkerStatus(NamedTuple):
+    """Whether a worker runs, and how often it has been restarted."""
+
+    pid: int
+    """Of the last process; 0 before there was one."""
+    restarts: int
+    alive: bool
+
+
 @attrs.define(eq=False)
 class Slot:
-    """A place in the pool, and the process that has it at the moment."""
+    """The place of one worker in the pool; one process after another has it."""
 
     index: int
     pid: int = 0
@@ -58,18 +66,18 @@ class Slot:
     control: RPC | None = None
     """None while there is no process."""
     process: trio.Process | None = None
-    hangs: bool = False
-    """Whether the process was ended because it did not answer."""
-    serves: bool = False
-    """Whether a process of this place has ever served."""
-    begun: trio.Event = attrs.field(factory=trio.Event)
-    """Set once it has, or the first one has ended."""
-    gone: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it has ended for good."""
+    hung: bool = False
+    """Whether the last process was killed because it did not answer."""
+    has_served: bool = False
+    """Whether any process of this slot has."""
+    started: trio.Event = attrs.field(factory=trio.Event)
+    """Set once one has served, or the first one has ended."""
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    """Set when there will be no further process."""
 
 
 class WorkerPool:
-    """All workers. `handover` says what the worker of an index gets when it starts."""
+    """All workers. `handover` returns what the worker of an index gets when it starts."""
 
     def __init__(
         self,
@@ -82,28 +90,28 @@ class WorkerPool:
         self._stopping = trio.Event()
         self._arguments = arguments
         self._handover = handover
-        self._closing = CLOSING + drain_time
+        self._stop_timeout = STOP_TIMEOUT + drain_time
 
     @property
     def stopping(self) -> bool:
-        """Whether all have been told to stop."""
+        """Whether `stop` has been called."""
         return self._stopping.is_set()
 
     @property
     def size(self) -> int:
-        """How many there are to be."""
+        """How many workers there are, those that are being restarted included."""
         return len(self.slots)
 
-    def lives(self) -> list[WorkerStatus]:
-        """Tell how each is."""
+    def statuses(self) -> list[WorkerStatus]:
+        """Return the status of each, by index."""
         return [
             WorkerStatus(slot.pid, slot.restarts, slot.control is not None) for slot in self.slots
         ]
 
     async def each(self, what: str, body: Json = None) -> dict[int, Json]:
-        """Call all workers side by side; return the answers of those that gave one, by index.
+        """Call all workers concurrently; return the answers that came in time, by index.
 
-        It takes ANSWER_WITHIN seconds at most.
+        It takes ANSWER_TIMEOUT seconds at most.
         """
         answers: dict[int, Json] = {}
 
@@ -113,7 +121,7 @@ class WorkerPool:
             except ControlLost as error:
                 logger.debug("a worker gave no answer", worker=slot.index, reason=str(error))
 
-        with trio.move_on_after(ANSWER_WITHIN):
+        with trio.move_on_after(ANSWER_TIMEOUT):
             async with trio.open_nursery() as nursery:
                 for slot in self.slots:
                     if slot.control is not None:
@@ -122,25 +130,25 @@ class WorkerPool:
 
     async def keep(self, slot: Slot, handlers: Mapping[str, Handler]) -> None:
         """Keep a worker running until the pool stops, or until its first process never served."""
-        backoff = Backoff(first=FIRST, longest=LONGEST)
+        backoff = Backoff(first=FIRST_DELAY, longest=LONGEST_DELAY)
         try:
             while True:
                 began = trio.current_time()
-                how = await self._live(slot, handlers)
+                reason = await self._run_process(slot, handlers)
                 if self._stopping.is_set():
                     break
-                if not slot.serves:
-                    logger.error("a worker did not start", worker=slot.index, reason=how)
+                if not slot.has_served:
+                    logger.error("a worker did not start", worker=slot.index, reason=reason)
                     break
                 wait = 0.0
-                if trio.current_time() - began > LASTED:
+                if trio.current_time() - began > STABLE_AFTER:
                     backoff.reset()
                 else:
                     wait = backoff.next()
                 logger.error(
                     "a worker ended, and is started anew",
                     worker=slot.index,
-                    reason=how,
+                    reason=reason,
                     seconds=round(wait, 1),
                 )
                 slot.restarts += 1
@@ -148,43 +156,43 @@ class WorkerPool:
                     await self._stopping.wait()
                     break
         finally:
-            slot.begun.set()
-            slot.gone.set()
+            slot.started.set()
+            slot.ended.set()
 
     async def stop(self) -> None:
-        """Have all drain and end; a drain and CLOSING seconds later at most they are ended."""
+        """Tell all to drain and end; kill those that take longer than a drain and STOP_TIMEOUT."""
         self._stopping.set()
-        with trio.move_on_after(self._closing):
+        with trio.move_on_after(self._stop_timeout):
             await self.each("worker.stop")
             for slot in self.slots:
-                await slot.gone.wait()
+                await slot.ended.wait()
         for slot in self.slots:
             if slot.process is not None:
                 logger.warning("a worker does not end, and is killed", worker=slot.index)
                 slot.process.kill()
-            await slot.gone.wait()
+            await slot.ended.wait()
 
-    async def _live(self, slot: Slot, handlers: Mapping[str, Handler]) -> str:
+    async def _run_process(self, slot: Slot, handlers: Mapping[str, Handler]) -> str:
         """Run one process from its start to its end; return how it ended."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             return _not_started(error)
-        # From the moment of the setup on it is told what changes, and gets that when it runs.
+        # Before the handover is made: a call that is made after that waits for the process to run.
         slot.control = control = RPC(ours)
-        slot.hangs = False
+        slot.hung = False
         serves = trio.Event()
 
         async def ready(_: Json) -> None:
-            slot.serves = True
-            slot.begun.set()
+            slot.has_served = True
+            slot.started.set()
             serves.set()
 
         control.handlers.update(handlers, **{"worker.ready": ready})
         try:
             with theirs:
                 handover = self._handover(slot.index)
-                # Before there is a process that may end before it takes it.
+                # Before the process is started, which may end without reading it.
                 send_first(ours, handover.to_json())
                 slot.process = process = await trio.lowlevel.open_process(
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
@@ -194,7 +202,7 @@ class WorkerPool:
                 )
             slot.pid = process.pid
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._carry, slot, control, process, serves)
+                nursery.start_soon(self._serve_control, slot, control, process, serves)
                 await process.wait()
                 nursery.cancel_scope.cancel()
         except OSError as error:
@@ -204,37 +212,37 @@ class WorkerPool:
             # Without it, a worker drains and ends.
             ours.close()
             if slot.process is not None:
-                await _wait_for_end(slot.process, self._closing)
+                await _wait_for_end(slot.process, self._stop_timeout)
                 slot.process = None
-        return "it hung" if slot.hangs else _how(process.returncode)
+        return "it hung" if slot.hung else _describe_exit(process.returncode)
 
-    async def _carry(
+    async def _serve_control(
         self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
-        """Carry calls as long as the worker lives; one that hangs without its control is ended."""
+        """Carry calls until the worker closes its end; kill it if it does not end after that."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_if_hung, slot, control, process, serves)
+            nursery.start_soon(self._kill_if_hung, slot, control, process, serves)
             await control.run()
             nursery.cancel_scope.cancel()
-        await trio.sleep(self._closing)
+        await trio.sleep(self._stop_timeout)
         process.kill()
 
-    async def _end_if_hung(
+    async def _kill_if_hung(
         self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
-        """End a process that does not come to serve, or hangs, unless all are to stop."""
-        with trio.move_on_after(STARTING):
+        """Kill a process that does not serve in time, or hangs, unless all are told to stop."""
+        with trio.move_on_after(START_TIMEOUT):
             await serves.wait()
         if serves.is_set():
-            ping = partial(control.call, "worker.well")
+            ping = partial(control.call, "worker.ping")
             await watchdog.until_hung(ping, partial(watchdog.activity, process.pid))
         if not self._stopping.is_set():
-            slot.hangs = True
+            slot.hung = True
             process.kill()
 
 
 async def _wait_for_end(process: trio.Process, seconds: float) -> None:
-    """Wait until a process has ended that has lost its control connection; kill it if need be."""
+    """Wait for the end of a process without control connection; kill it after so many seconds."""
     with trio.CancelScope(shield=True):
         with trio.move_on_after(seconds):
             await process.wait()
@@ -244,7 +252,7 @@ async def _wait_for_end(process: trio.Process, seconds: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours, such that a worker finds the code that runs here, if it is not installed."""
+    """Return our environment, with the path of this code where it is not installed."""
     home = str(Path(derp.__file__).resolve().parents[1])
     if home in site.getsitepackages():
         return dict(os.environ)
@@ -256,8 +264,8 @@ def _not_started(error: OSError) -> str:
     return f"it can't be started ({(error.strerror or str(error)).lower()})"
 
 
-def _how(code: int | None) -> str:
-    """Say in words how a process ended."""
+def _describe_exit(code: int | None) -> str:
+    """Describe the end of a process for the log."""
     if code is None or code >= 0:
         return f"exit code {code}"
     try:

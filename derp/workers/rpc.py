@@ -1,4 +1,4 @@
-"""What the supervisor of the workers and a worker say to each other: calls, each with an answer.
+"""Calls between the supervisor and a worker, each with an answer.
 
     length, 4 bytes, big endian │ JSON in UTF-8
 
@@ -6,8 +6,8 @@
     {"re": 7, "body": …}                            its answer
     {"re": 7, "error": "one line"}                  or why there is none
 
-Both ends are alike. The connection is a pair of sockets that nobody else has, so that what comes on
-it is believed.
+Both ends are alike. The connection is a socket pair that no other process has, so messages are
+trusted.
 """
 
 import json
@@ -28,11 +28,14 @@ CALL_TIMEOUT: Final = 10.0
 Json = Any
 """What JSON can carry."""
 Handler = Callable[[Json], Awaitable[Json]]
-"""Answers a call: takes its body, and returns the answer's. Raises DerperError for a refusal."""
+"""Answers a call: takes its body, and returns the answer's. Raises DerperError to refuse."""
+
+Call = Callable[[str, Json], Awaitable[Json]]
+"""RPC.call, as the parts of a worker know it: asks the supervisor. Raises ControlLost."""
 
 _LENGTH = struct.Struct(">I")
 _QUEUED: Final = 64
-_TOLD: Final = 1024
+_IN_ORDER: Final = 1024
 _RECEIVE_SIZE: Final = 64 << 10
 
 logger = log.get("workers")
@@ -40,30 +43,30 @@ logger = log.get("workers")
 
 @attrs.define(eq=False)
 class _Call:
-    """A call whose answer is awaited."""
+    """A call that waits for its answer."""
 
     ended: trio.Event = attrs.field(factory=trio.Event)
     answer: dict[str, Json] | None = None
-    """None where the other end was lost."""
+    """None where the other process has ended."""
 
 
 class RPC:
-    """One end. Its handlers say what is answered, and how, from the beginning of `run` on."""
+    """One end of a control connection. Handlers are called from the start of `run` on."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take over one of a pair of stream sockets."""
+        """Take over one socket of a pair."""
         self.handlers: dict[str, Handler] = {}
-        """Those of calls that may wait for something; each has a task of its own."""
+        """Of calls that may wait; each call has a task of its own."""
         self.in_order: dict[str, Handler] = {}
-        """Those of calls that tell what is so by now: one after another, as they were made."""
+        """Of calls that report a state: answered one after another, in the order of the calls."""
         self._sock = sock
         self._to_writer, self._outgoing = trio.open_memory_channel[bytes](_QUEUED)
-        self._to_answer, self._told = trio.open_memory_channel[dict[str, Json]](_TOLD)
+        self._to_answerer, self._to_answer = trio.open_memory_channel[dict[str, Json]](_IN_ORDER)
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
 
     async def call(self, what: str, body: Json = None) -> Json:
-        """Ask the other end. Raises ControlLost where it has gone, does not answer, or refuses."""
+        """Return the other end's answer. Raises ControlLost if it has ended, is late or refuses."""
         self._last_id += 1
         number, call = self._last_id, _Call()
         self._calls[number] = call
@@ -108,7 +111,7 @@ class RPC:
             received += data
             while (message := _next_message(received)) is not None:
                 if message.get("what") in self.in_order:
-                    await self._to_answer.send(message)
+                    await self._to_answerer.send(message)
                 elif "re" not in message:
                     nursery.start_soon(self._answer, message, self.handlers)
                 elif (call := self._calls.get(message["re"])) is not None:
@@ -116,7 +119,7 @@ class RPC:
                     call.ended.set()
 
     async def _answer_in_order(self) -> None:
-        async for call in self._told:
+        async for call in self._to_answer:
             await self._answer(call, self.in_order)
 
     async def _answer(self, call: dict[str, Json], handlers: dict[str, Handler]) -> None:
@@ -127,7 +130,7 @@ class RPC:
         except DerperError as error:
             answer["error"] = str(error)
         except Exception as error:
-            # A mistake of ours must end this call only, and loudly.
+            # A bug must end this call only, and be logged.
             logger.exception("a call was ended by a bug", what=what)
             answer["error"] = repr(error)
         await self._send(answer)
@@ -143,18 +146,18 @@ class RPC:
             try:
                 await stream.send_all(data)
             except trio.BrokenResourceError:
-                # The reader notices, too, and ends `run`.
+                # The reader sees the end as well, and ends `run`.
                 return
 
 
 def send_first(sock: socket.socket, message: Json) -> None:
-    """Send what fits into the socket's buffer, before a Control has the socket. Never blocks."""
+    """Send a message that fits into the socket's buffer, before an RPC has it. Never blocks."""
     sock.setblocking(False)
     sock.sendall(_packed(message))
 
 
 def receive_first(sock: socket.socket) -> Json:
-    """Wait for what `send_first` has sent. Blocks. Raises ControlLost."""
+    """Return the message of `send_first`. Blocks. Raises ControlLost."""
     sock.setblocking(True)
     with sock.makefile("rb", buffering=0) as stream:
 

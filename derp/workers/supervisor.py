@@ -1,12 +1,12 @@
-"""The supervisor of the workers: all that a relay has once, and that serves nobody itself.
+"""The supervisor: the parent process of the workers, which has what a relay has once.
 
-    signals ──(memory channel)──► this function ──► pool ──► worker 0, 1, …   (processes)
-    certificates, which are ordered here                       │
-    gate, which is asked here           ◄── control ──────────┘
-    pages, which are put together here
+    signals ──(memory channel)──► serve ──► pool ──► worker 0, 1, …   (processes)
+    certificates: orders and makes them                   │
+    admission: asks the sources            ◄── RPC ──────┘
+    pages: merges the workers' snapshots
 
-It opens all sockets and keeps them; the kernel spreads what comes over the workers. Should it die,
-the workers notice by their control connections, and end.
+It serves no client. It opens all sockets and keeps them; the kernel spreads connections over the
+workers. If it dies, the workers' control connections end, and so they do.
 """
 
 import contextlib
@@ -25,8 +25,10 @@ from derp.errors import StartError
 from derp.files.ratelimit import RateConfig
 from derp.net.resolver import Resolver
 from derp.service.announce import announce, announce_node
-from derp.service.run import Event, calm_garbage_collector, hear_signals, reload_rate_limit, started
-from derp.service.run import run as run_one_process
+from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.reload import reload_rate_limit
+from derp.service.signals import Event, Receive, receive_signals
+from derp.service.standalone import run as run_standalone
 from derp.service.startup import StartupResources, prepare
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
@@ -36,7 +38,7 @@ from derp.workers.pool import WorkerPool, cores
 from derp.workers.rpc import Handler
 
 _EVENTS: Final = 8
-_BACKLOG: Final = 256
+_PEER_BACKLOG: Final = 256
 
 logger = log.get("workers")
 
@@ -48,85 +50,89 @@ def run(config: Config, arguments: Sequence[str]) -> None:
     """
     count = config.limits.workers or cores()
     if count == 1:
-        run_one_process(config)
+        run_standalone(config)
         return
-    with started(), contextlib.ExitStack() as stack:
+    with logging_started(), contextlib.ExitStack() as stack:
         resources = prepare(config, stack, count)
-        doors = [stack.enter_context(open_door()) for _ in range(count)]
-        calm_garbage_collector()
-        trio.run(serve, config, resources, doors, arguments)
+        peer_sockets = [stack.enter_context(listen_for_peers()) for _ in range(count)]
+        tune_garbage_collector()
+        trio.run(serve, config, resources, peer_sockets, arguments)
 
 
 async def serve(
     config: Config,
     resources: StartupResources,
-    doors: Sequence[socket.socket],
+    peer_sockets: Sequence[socket.socket],
     arguments: Sequence[str],
 ) -> None:
     """Keep the workers serving until a signal says to stop. Raises StartError."""
-    await Supervisor(config, resources, doors, arguments).serve()
+    await Supervisor(config, resources, peer_sockets, arguments).serve()
 
 
-def open_door() -> socket.socket:
-    """Listen on a unix socket of a name that the kernel makes up, in no directory."""
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def listen_for_peers() -> socket.socket:
+    """Listen on a unix socket of a name that the kernel makes up, in no directory.
+
+    There the other workers connect to one. Raises StartError.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        door.setblocking(False)
-        door.bind("")
-        door.listen(_BACKLOG)
+        listener.setblocking(False)
+        listener.bind("")
+        listener.listen(_PEER_BACKLOG)
     except OSError as error:
-        door.close()
+        listener.close()
         raise StartError(f"no unix socket for the workers: {error.strerror or error}") from error
-    return door
+    return listener
 
 
 class Supervisor:
-    """The one process that the workers have in common."""
+    """The parent process of the workers."""
 
     def __init__(
         self,
         config: Config,
         resources: StartupResources,
-        doors: Sequence[socket.socket],
+        peer_sockets: Sequence[socket.socket],
         arguments: Sequence[str],
+        receive: Receive = receive_signals,
     ) -> None:
+        """`receive` sends the events to act on; the workers are started with `arguments`."""
         self._config = config
         self._resources = resources
-        self._doors = doors
+        self._peer_sockets = peer_sockets
+        self._receive = receive
         self._worker_key = secrets.token_bytes(32)
         self._rate_limit = resources.rate_limit
-        self._pool = WorkerPool(
+        checker, certificates = resources.own_checker, resources.certificates
+        self._pool = pool = WorkerPool(
             len(resources.shared), arguments, self._handover, config.limits.drain_time
         )
-        self._pages = SupervisorPages(
-            *(config, resources.metrics, resources.own_checker, resources.certificates),
-            *(self._pool, self._pool.lives),
-        )
+        self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
         self._certificates = self._admission = None
-        if resources.certificates is not None:
-            self._certificates = SupervisorCertificates(resources.certificates, self._pool)
-        if resources.own_checker is not None:
-            self._admission = SupervisorAdmission(resources.own_checker, self._pool)
+        if certificates is not None:
+            self._certificates = SupervisorCertificates(certificates, pool)
+        if checker is not None:
+            self._admission = SupervisorAdmission(checker, pool)
         self._failed = False
-        self._check_at_list, self._checks = trio.open_memory_channel[None](1)
+        self._reload_list, self._list_reloads = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
         Resolver().install()
         pool = self._pool
-        to_parent, events = trio.open_memory_channel[Event](_EVENTS)
+        to_serve, events = trio.open_memory_channel[Event](_EVENTS)
         async with opened(self._resources.admission), trio.open_nursery() as nursery:
-            await nursery.start(hear_signals, to_parent)
+            await nursery.start(self._receive, to_serve)
             self._start_services(nursery)
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
-            nursery.start_soon(self._begin, to_parent)
+            nursery.start_soon(self._wait_for_start, to_serve)
             async for event in events:
                 if event is Event.STOP:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
-            # Who comes now is refused at once, unless systemd keeps the sockets.
+            # New clients are refused from now on, unless systemd keeps the sockets.
             for sockets in self._resources.shared:
                 for sock in sockets.all:
                     sock.close()
@@ -136,60 +142,58 @@ class Supervisor:
             raise StartError("not all workers have started; the lines above say why")
         logger.info("stopped")
 
-    async def _begin(self, to_parent: trio.MemorySendChannel[Event]) -> None:
-        """Say what is served once it is; where a worker does not even start, stop."""
+    async def _wait_for_start(self, to_serve: trio.MemorySendChannel[Event]) -> None:
+        """Announce what is served once it is; where a worker does not even start, stop."""
         pool = self._pool
         for slot in pool.slots:
-            await slot.begun.wait()
+            await slot.started.wait()
         if pool.stopping:
             return
-        if not all(slot.serves for slot in pool.slots):
+        if not all(slot.has_served for slot in pool.slots):
             self._failed = True
-            await to_parent.send(Event.STOP)
+            await to_serve.send(Event.STOP)
             return
         announce(self._config, self._resources)
         logger.info("workers share the work", workers=pool.size)
 
     def _start_services(self, nursery: trio.Nursery) -> None:
         if self._certificates is not None:
-            tell = partial(announce_node, self._config, self._resources)
-            nursery.start_soon(self._certificates.run, tell)
+            announce_new = partial(announce_node, self._config, self._resources)
+            nursery.start_soon(self._certificates.run, announce_new)
         if self._admission is not None:
-            nursery.start_soon(self._admission.keep, self._checks)
+            nursery.start_soon(self._admission.keep, self._list_reloads)
 
     def _handlers(self) -> dict[str, Handler]:
-        """Return what every worker may ask."""
-        parts = [part for part in (self._certificates, self._admission) if part is not None]
-        return {
-            name: each for part in (self._pages, *parts) for name, each in part.handlers.items()
-        }
+        """Return what every worker may call."""
+        handlers = dict(self._pages.handlers)
+        for part in (self._certificates, self._admission):
+            if part is not None:
+                handlers |= part.handlers
+        return handlers
 
     def _handover(self, index: int) -> Handover:
         """Return what a worker gets that starts now."""
-        sockets = self._resources.shared[index]
-        main, plain, stun = (
-            [sock.fileno() for sock in group]
-            for group in (sockets.main, sockets.plain, sockets.stun)
-        )
+        resources, certificates = self._resources, self._certificates
+        sockets = resources.shared[index]
         return Handover(
             code=this_code(),
             index=index,
             workers=self._pool.size,
-            node_key=bytes(self._resources.private_key),
-            mesh_key=self._resources.mesh.key,
+            node_key=bytes(resources.private_key),
+            mesh_key=resources.mesh.key,
             worker_key=self._worker_key,
-            main=main,
-            plain=plain,
-            stun=stun,
-            door=self._doors[index].fileno(),
-            doors=[door.getsockname() for door in self._doors],
+            main=[sock.fileno() for sock in sockets.main],
+            plain=[sock.fileno() for sock in sockets.plain],
+            stun=[sock.fileno() for sock in sockets.stun],
+            peer_socket=self._peer_sockets[index].fileno(),
+            peer_addresses=[listener.getsockname() for listener in self._peer_sockets],
             rate_limit=self._rate_limit,
             is_gated=self._admission is not None,
-            certificates=None if self._certificates is None else self._certificates.handover(),
+            certificates=None if certificates is None else certificates.handover(),
         )
 
     def _reload(self, nursery: trio.Nursery) -> None:
-        """Look at all files again."""
+        """Read all files again, and have the workers do so."""
 
         def apply(limit: RateConfig) -> None:
             self._rate_limit = limit
@@ -199,5 +203,5 @@ class Supervisor:
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
         with contextlib.suppress(trio.WouldBlock):
-            self._check_at_list.send_nowait(None)
+            self._reload_list.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

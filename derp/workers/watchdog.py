@@ -1,11 +1,11 @@
-"""Tells when a worker hangs: it gives no answer, though it could have given one.
+"""Detects a worker that hangs: its event loop answers no ping, though it could.
 
-All clients of a worker that hangs wait for its end, and all clients of one that is ended have to
-reconnect. So only what is the worker's own fault is counted as its silence:
+Clients of a worker that hangs wait for its end; clients of one that is killed have to reconnect.
+So only silence by the worker's own fault counts:
 
-- A worker that is ready to run may wait for a CPU. Of its time, only that on a CPU counts.
-- The supervisor that counts may not have run itself: the machine was suspended, the container
-  paused, the CPU taken away. A look that comes late counts for nothing.
+- A worker that is ready to run may wait for a CPU. Of that time, only what it had of one counts.
+- The supervisor may not have run itself: the machine was suspended, the container paused, the CPU
+  taken away. An interval between two samples that was too long does not count.
 """
 
 import os
@@ -19,12 +19,12 @@ import trio
 from derp.errors import ControlLost
 
 HUNG_AFTER: Final = 5.0
-"""Seconds of silence after which a worker hangs. To wait a second too long costs its clients that
-second; to end a worker that is only busy costs them all a login, when there is no time for that.
-So it is longer than the longest turns of an event loop: thousands of clients that leave at once.
-What falsely trips it all the same is said in docs/scaling.md."""
+"""Seconds of silence after which a worker counts as hung. Waiting too long costs its clients
+seconds; killing a worker that is only busy costs each of them a login, at a busy time. So it is
+longer than the longest turns of an event loop, as when thousands of clients leave at once.
+docs/scaling.md says what trips it nevertheless."""
 PING_EVERY: Final = 0.5
-"""Seconds from an answer to the next ping, and between two looks at the worker."""
+"""Seconds from an answer to the next ping, and between two samples of the worker's activity."""
 
 _CLOCK_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds: the unit of the times in /proc/PID/stat."""
@@ -32,43 +32,43 @@ _CLOCK_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 @attrs.frozen
 class Activity:
-    """What a process has done so far, and does now."""
+    """A sample of what a process does."""
 
     ready: bool = False
     """Whether it runs, or waits for a CPU."""
     cpu: float = 0.0
-    """Seconds of CPU time that it has had."""
+    """Seconds of CPU time since its start."""
 
 
 class Silence:
-    """For how long a worker has been silent, as far as that is its own fault."""
+    """How long a worker has been silent by its own fault."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def end(self) -> None:
-        """Note that it has answered."""
+    def reset(self) -> None:
+        """Start again from zero: the worker has answered."""
         self.seconds = 0.0
 
-    def last(self, elapsed: float, before: Activity, after: Activity) -> None:
-        """Note that it has not answered from one look to the next, `elapsed` seconds later."""
+    def add(self, elapsed: float, before: Activity, after: Activity) -> None:
+        """Add `elapsed` seconds without an answer, between two samples, as far as they count."""
         if elapsed >= 2 * PING_EVERY:
             return
         on_cpu = after.cpu - before.cpu
         self.seconds += min(on_cpu, PING_EVERY) if after.ready else PING_EVERY
 
 
-async def until_hung(ping: Callable[[], Awaitable[object]], look: Callable[[], Activity]) -> None:
-    """Return once a worker hangs. `ping` is answered by it, or raises ControlLost."""
+async def until_hung(ping: Callable[[], Awaitable[object]], sample: Callable[[], Activity]) -> None:
+    """Return once a worker hangs. `ping` waits for its answer, or raises ControlLost."""
     silence = Silence()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_ping, ping, silence)
-        before = look()
+        before = sample()
         while silence.seconds < HUNG_AFTER:
             began = trio.current_time()
             await trio.sleep(PING_EVERY)
-            after = look()
-            silence.last(trio.current_time() - began, before, after)
+            after = sample()
+            silence.add(trio.current_time() - began, before, after)
             before = after
         nursery.cancel_scope.cancel()
 
@@ -77,19 +77,19 @@ async def _ping(ping: Callable[[], Awaitable[object]], silence: Silence) -> None
     while True:
         try:
             await ping()
-            silence.end()
+            silence.reset()
         except ControlLost:
             pass
         await trio.sleep(PING_EVERY)
 
 
 def activity(pid: int, proc: Path = Path("/proc")) -> Activity:
-    """Look at the thread of a process that its event loop runs in."""
+    """Sample the main thread of a process, in which its event loop runs."""
     try:
         text = (proc / str(pid) / "task" / str(pid) / "stat").read_text("ascii", "replace")
-        # Behind the name, which may hold anything; proc_pid_stat(5): state, utime, stime.
+        # Behind the name, which may contain anything; proc_pid_stat(5): state, utime, stime.
         words = text.rpartition(")")[2].split()
         return Activity(words[0] == "R", (int(words[11]) + int(words[12])) * _CLOCK_TICK)
     except (OSError, ValueError, IndexError):
-        # It has ended, which is noticed elsewhere, or /proc is not there.
+        # The process has ended, or there is no /proc.
         return Activity()

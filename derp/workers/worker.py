@@ -1,8 +1,7 @@
 """A worker: a relay in all but what its supervisor does for all of them.
 
-It is told what to do on its control connection, and by nothing else: signals that a terminal or a
-service manager sends to the whole group are for the supervisor. When that connection ends, it stops
-as if it had been told to.
+It obeys its control connection and nothing else: signals that a terminal or a service manager sends
+to the whole group are for the supervisor. The end of that connection means stop.
 """
 
 import contextlib
@@ -11,7 +10,6 @@ import socket
 import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 import attrs
 import trio
@@ -23,27 +21,21 @@ from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
-from derp.http.routes import StatusSource
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.run import (
-    Event,
-    Events,
-    Role,
-    RunningRelay,
-    calm_garbage_collector,
-    serve,
-    started,
-)
+from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.run import serve
+from derp.service.running import RunningRelay
 from derp.service.startup import StartupResources
+from derp.service.status import Pages
 from derp.session import serverinfo
 from derp.workers import links
 from derp.workers.admission import Removals, WorkerAdmission
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.handover import Handover, adopt, this_code
+from derp.workers.pages import WorkerPages, worker_handlers
 from derp.workers.rpc import RPC, Json, receive_first
-from derp.workers.workerpages import make_pages
 
 
 def take_control(words: Sequence[str]) -> socket.socket:
@@ -62,34 +54,25 @@ def run(control: socket.socket, config: Config) -> None:
     except ControlLost as error:
         raise StartError(f"worker: {error}") from error
     if (theirs := message.get("code")) != this_code():
-        # As after an update under a running relay: what they tell each other may have changed.
+        # As after an update under a running relay: the messages may have changed.
         raise StartError(
             f"worker: this is {this_code()}, and its supervisor {theirs}; restart derper"
         )
     handover = Handover.from_json(message)
-    with started(worker=handover.index), contextlib.ExitStack() as stack:
+    with logging_started(worker=handover.index), contextlib.ExitStack() as stack:
         worker = _prepare(config, handover, RPC(control), stack)
-        calm_garbage_collector()
-        trio.run(serve, config, worker.resources, partial(WorkerRole, worker))
-
-
-@attrs.frozen
-class Worker:
-    """What a worker has before it serves."""
-
-    handover: Handover
-    control: RPC
-    resources: StartupResources
-    certificates: WorkerCertificates | None
+        tune_garbage_collector()
+        trio.run(serve, config, worker.resources, worker)
 
 
 def _prepare(
     config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
-) -> Worker:
-    """Get ready with what the supervisor has prepared; `stack` closes the sockets. Blocks."""
+) -> "Worker":
+    """Prepare what the supervisor has not; `stack` closes the sockets. Blocks."""
     raise_limit()
     sockets = handover.sockets()
-    for sock in sockets.all:
+    peer_socket = adopt(handover.peer_socket)
+    for sock in (*sockets.all, peer_socket):
         stack.enter_context(sock)
     private_key = PrivateKey(handover.node_key)
     certificates = None
@@ -110,78 +93,72 @@ def _prepare(
         sockets=sockets,
         debug_key=debug_key,
     )
-    return Worker(handover, control, resources, certificates)
+    return Worker(handover, control, resources, certificates, peer_socket)
 
 
-class WorkerRole(Role):
-    """What a worker does beside serving."""
+@attrs.define(eq=False)
+class Worker:
+    """The role of one of several processes, and what it has before it serves."""
 
-    def __init__(self, worker: Worker) -> None:
-        super().__init__()
-        self.workers = worker.handover.workers
-        self.tells_of_limits = worker.handover.index == 0
-        self._worker = worker
-        self._control = worker.control
-        self._begun = trio.Event()
+    handover: Handover
+    control: RPC
+    resources: StartupResources
+    certificates: WorkerCertificates | None
+    peer_socket: socket.socket
+    """Where the other workers connect to this one."""
+    _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
 
-    async def hear(
-        self, events: Events, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Answer the supervisor until it has gone, which is a reason to stop."""
+    @property
+    def processes(self) -> int:
+        """How many processes serve clients."""
+        return self.handover.workers
 
-        async def stop(_: Json) -> None:
-            await events.send(Event.STOP)
+    @property
+    def is_first(self) -> bool:
+        """Whether this process logs what holds for all of them."""
+        return self.handover.index == 0
 
-        self._control.handlers["worker.stop"] = stop
-        task_status.started()
-        # The other handlers are there from `start` on.
-        await self._begun.wait()
-        await self._control.run()
-        await events.send(Event.STOP)
-
-    def make_status_source(self, running: RunningRelay) -> StatusSource:
-        """Make pages that show the whole relay."""
-        certificates = running.resources.certificates
-        challenges = None
-        if certificates is not None and running.config.serve_acme:
-            challenges = certificates.contexts.http_challenges
-        pages = make_pages(
-            *(running.config, running.state, running.stats, running.names),
-            *(challenges, running.links, self._control.call),
-        )
-        self._control.handlers.update(pages.handlers)
-        return pages.site
-
-    def start(self, running: RunningRelay, services: trio.Nursery) -> None:
-        """Mesh with the other workers, and do what the supervisor says."""
-        state, connections = running.state, running.connections
-        handover, certificates = self._worker.handover, self._worker.certificates
-        told, asked = self._control.in_order, self._control.handlers
+    async def start(self, relay: RunningRelay) -> Pages:
+        """Mesh with the other workers, and answer the supervisor; show the whole relay."""
+        state, handover = relay.state, self.handover
         state.be_worker(handover.index, handover.worker_key)
 
         async def set_rate_limit(body: Json) -> None:
-            serverinfo.apply(state, services, RateConfig(*body))
+            serverinfo.apply(state, relay.services, RateConfig(*body))
 
-        async def say_so(_: Json) -> None:
-            """Answer whether this process is well."""
+        async def stop(_: Json) -> None:
+            self._stop.set()
 
-        told["worker.rate_limit"] = set_rate_limit
-        asked["worker.well"] = say_so
-        if certificates is not None:
-            told.update(certificates.handlers)
-            services.start_soon(certificates.run)
+        async def ping(_: Json) -> None:
+            """Answer that the event loop turns."""
+
+        self.control.in_order["worker.rate_limit"] = set_rate_limit
+        self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
+        self.control.handlers |= worker_handlers(relay)
+        if self.certificates is not None:
+            self.control.in_order |= self.certificates.handlers
+            relay.services.start_soon(self.certificates.run)
         if state.admission is not None:
-            again = running.config.verification.recheck_every
-            dismissals = Removals(state, state.admission, again, handover.workers)
-            told.update(dismissals.handlers)
-            services.start_soon(dismissals.run)
+            every = relay.config.verification.recheck_every
+            removals = Removals(state, state.admission, every, handover.workers)
+            self.control.in_order |= removals.handlers
+            relay.services.start_soon(removals.run)
         # As long as there are clients, packets go from worker to worker.
-        connections.start_soon(links.accept_workers, adopt(handover.door), state, connections)
-        for keeper in links.keepers(state, handover.doors, handover.index):
-            connections.start_soon(keeper.run)
-        self._begun.set()
+        relay.connections.start_soon(
+            links.accept_workers, self.peer_socket, state, relay.connections
+        )
+        for keeper in links.keepers(state, handover.peer_addresses, handover.index):
+            relay.connections.start_soon(keeper.run)
+        # Last: from then on handlers are called.
+        relay.root.start_soon(self._obey)
+        return WorkerPages(self.control.call)
 
-    async def serving(self, _: RunningRelay) -> None:
-        """Tell the supervisor that all is served."""
+    async def until_stop(self, _: RunningRelay) -> None:
+        """Inform the supervisor that all is served, and return once it says stop, or has gone."""
         with contextlib.suppress(ControlLost):
-            await self._control.call("worker.ready")
+            await self.control.call("worker.ready")
+        await self._stop.wait()
+
+    async def _obey(self) -> None:
+        await self.control.run()
+        self._stop.set()

@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, str, str]]
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stand in for the supervisor, and keep what it was asked to serve."""
     configs: list[Config] = []
-    monkeypatch.setitem(sys.modules, "derp.service.run", SimpleNamespace(run=configs.append))
+    monkeypatch.setitem(sys.modules, "derp.service.standalone", SimpleNamespace(run=configs.append))
     for flag in flag_table({}, root=True):
         if flag.variable:
             monkeypatch.delenv(flag.variable, raising=False)
@@ -152,7 +152,7 @@ def test_what_the_machine_refuses_is_one_line_and_code_1(run: Run, monkeypatch: 
     def refuse(config: Config) -> None:
         raise StartError("can't listen on :1: in use")
 
-    monkeypatch.setitem(sys.modules, "derp.service.run", SimpleNamespace(run=refuse))
+    monkeypatch.setitem(sys.modules, "derp.service.standalone", SimpleNamespace(run=refuse))
     assert run("-dev") == (1, "", "derper: can't listen on :1: in use\n")
 
 
@@ -227,11 +227,9 @@ def test_help_loads_neither_trio_nor_tls(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_relay_loads_no_commands(tmp_path: Path):
-    code = (
-        "import sys; from derp.cli import main; from derp.service import run; print(*sys.modules)"
-    )
+    code = "import sys, derp.cli.main, derp.service.standalone; print(*sys.modules)"
     loaded = python("-c", code, cwd=tmp_path).stdout.split()
-    assert "derp.service.run" in loaded
+    assert "derp.service.standalone" in loaded
     assert "derp.cli.probe" not in loaded
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from derp.config import environment
 from derp.errors import UsageError
-from derp.service.run import started
+from derp.service.interpreter import logging_started
 
 QUEUE_DEPTH = "TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH"
 
@@ -25,7 +25,7 @@ def test_debug_logs(environ: dict[str, str], debug: bool) -> None:
 @pytest.mark.parametrize(("value", "level"), [("true", logging.DEBUG), ("", logging.INFO)])
 def test_debug_logs_are_in_the_log(value: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DERP_DEBUG_LOGS", value)
-    with started():
+    with logging_started():
         assert logging.getLogger("derper").getEffectiveLevel() == level
 
 

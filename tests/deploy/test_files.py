@@ -9,7 +9,7 @@ from derp.cli import healthcheck, main
 from derp.config import flag_table
 from derp.config.checks import TAILSCALED_SOCKET
 from derp.service.drain import FLUSH_SECONDS
-from derp.workers.pool import CLOSING
+from derp.workers.pool import STOP_TIMEOUT
 from tests.deploy.files import (
     COMPOSE,
     DEPLOY,
@@ -71,7 +71,7 @@ def test_stopping_is_given_longer_than_the_drain():
     (podman,) = re.findall(r"--stop-timeout=(\d+)", *unit(QUADLET)["Container.PodmanArgs"])  # type: ignore[call-overload]
     grace = compose()["services.derper.stop_grace_period"]
     for text in (*service, podman, *grace):
-        assert seconds(text) >= max(2 * FLUSH_SECONDS, CLOSING)
+        assert seconds(text) >= max(2 * FLUSH_SECONDS, STOP_TIMEOUT)
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)

@@ -1,9 +1,9 @@
 import json
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +19,8 @@ from derp.http.message import (
     Upgrade,
     parse_request,
 )
-from derp.http.routes import Awaited, StatusSource, clean_path, route, route_plain
-from tests.http.sites import make_status_source
+from derp.http.routes import StatusSource, clean_path, route, route_plain
+from tests.http.sites import make_status_source, returning
 
 Header = tuple[bytes, bytes]
 
@@ -43,6 +43,12 @@ def request(
 
 
 def response(answer: Answer) -> Response:
+    if isinstance(answer, Later):
+
+        async def wait() -> Response:
+            return answer.show(await answer.ask())
+
+        return trio.run(wait)
     assert isinstance(answer, Response)
     return answer
 
@@ -268,7 +274,7 @@ class TestDebug:
         asked = request("/debug/check", remote=LOCAL)
         answer = response(route(make_status_source(), asked))
         assert (answer.status, answer.body) == (200, b"derp.Server ConsistencyCheck okay")
-        broken = make_status_source(problems=lambda: ["one", "two"])
+        broken = make_status_source(problems=returning(["one", "two"]))
         answer = response(route(broken, asked))
         assert (answer.status, answer.body) == (500, b"one\ntwo\n")
 
@@ -278,33 +284,20 @@ class TestDebug:
         assert answer.chunks is site.traffic
 
     @pytest.mark.parametrize(
-        ("page", "name", "found"),
+        ("page", "name"),
         [
-            ("/debug/", "facts", [("Version", "<1>")]),
-            ("/debug/varz", "varz", "x 1\n"),
-            ("/debug/vars", "expvars", "{}\n"),
-            ("/debug/check", "problems", ["one", "two"]),
-            ("/debug/check", "problems", []),
+            ("/debug/", "rows"),
+            ("/debug/varz", "varz"),
+            ("/debug/vars", "expvars"),
+            ("/debug/check", "problems"),
         ],
     )
-    def test_what_has_to_be_waited_for_makes_the_same_page(
-        self, page: str, name: str, found: Any
+    def test_nobody_is_asked_before_the_front_end_waits(
+        self, site: StatusSource, page: str, name: str
     ) -> None:
-        asked = 0
-
-        async def ask() -> Any:
-            nonlocal asked
-            asked += 1
-            return found
-
-        site = make_status_source(**{name: Awaited(ask)})
         answer = route(site, request(page, remote=LOCAL))
         assert isinstance(answer, Later)
-        assert asked == 0
-        assert answer.ask is ask
-        at_once = make_status_source(**{name: lambda: found})
-        assert answer.show(found) == route(at_once, request(page, remote=LOCAL))
-        assert response(route(site, request(page))).status == 403
+        assert answer.ask is getattr(site, name)
 
     def test_unknown(self, site: StatusSource) -> None:
         assert response(route(site, request("/debug/pprof/", remote=LOCAL))).status == 404

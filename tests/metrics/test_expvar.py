@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from derp.metrics import Certificate, DropReason, Metrics, render, render_expvar
-from tests.metrics.test_varz import GAUGES, Bootstrap, Stun, values
+from tests.metrics.test_varz import GAUGES, values
 
 LEFT_OUT = {"go_sync_mutex_wait_seconds", "go_version", "memstats"}
 """What only a Go runtime has."""
@@ -19,8 +19,7 @@ BETTER = {"derp_bytes_dropped", "derp_packets_dropped"}
 
 
 def text(metrics: Metrics | None = None, **changes: Any) -> str:
-    gauges = attrs.evolve(GAUGES, **changes)
-    return render_expvar(metrics or Metrics(), gauges, Stun(), Bootstrap())
+    return render_expvar(metrics or Metrics(), attrs.evolve(GAUGES, **changes))
 
 
 def page(metrics: Metrics | None = None, **changes: Any) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def test_no_number_of_the_other_page_is_missing() -> None:
     certificate = attrs.evolve(certificate, failure="no")
     changes = {"certificates": [certificate], "workers": 2, "worker_restarts": 1}
     gauges = attrs.evolve(GAUGES, **changes)
-    shown = values(render(metrics, gauges, Stun(), Bootstrap()))
+    shown = values(render(metrics, gauges))
     # The version is text here.
     del shown['version{version="0.1.0",binary="derper"}']
     assert sorted(map(float, numbers(page(metrics, **changes)))) == sorted(shown.values())

@@ -23,27 +23,6 @@ OURS = {
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?")
 
 
-@attrs.frozen
-class Stun:
-    not_stun: int = 0
-    read_error: int = 0
-    success: int = 0
-    write_error: int = 0
-    ipv4: int = 0
-    ipv6: int = 0
-
-
-@attrs.frozen
-class Bootstrap:
-    requests: int = 0
-    published_hits: int = 0
-    published_misses: int = 0
-    unpublished_hits: int = 0
-    unpublished_misses: int = 0
-    unpublished_percent_misses: int = 0
-    queried_domains: int = 0
-
-
 PROCESS = Process(
     open_fds=12,
     max_fds=20000,
@@ -62,25 +41,35 @@ GAUGES = Gauges(
     uptime=43.9,
     tasks=9,
     process=PROCESS,
+    current_connections=11,
+    current_home_connections=12,
+    current_notideal_connections=13,
+    pending_connections=14,
+    pending_bytes=15,
     clients_total=5,
     clients_local=3,
     clients_remote=2,
     watchers=1,
-    dup_client_keys=1,
-    dup_client_conns=2,
+    current_dup_client_keys=1,
+    current_dup_client_conns=2,
     total_dup_client_conns=7,
+    multiforwarder_created=16,
+    multiforwarder_deleted=17,
+    packet_forwarder_delete_other_value=18,
     serves_tls=True,
-    rate_limit_bytes_per_second=1000000,
-    rate_limit_burst_bytes=2000000,
+    rate_limit_per_client_bytes_per_second=1000000,
+    rate_limit_per_client_burst_bytes=2000000,
     memory_at_start=9000000,
     queue_bytes=123456,
     queue_limit_bytes=67108864,
 )
 
 
-def page(metrics=None, stun=None, bootstrap=None, **changes):
-    gauges = attrs.evolve(GAUGES, **changes)
-    return render(metrics or Metrics(), gauges, stun or Stun(), bootstrap or Bootstrap())
+RATE_LIMIT = ("rate_limit_per_client_bytes_per_second", "rate_limit_per_client_burst_bytes")
+
+
+def page(metrics=None, **changes):
+    return render(metrics or Metrics(), attrs.evolve(GAUGES, **changes))
 
 
 def offered(text):
@@ -172,7 +161,8 @@ def test_without_tls_there_is_no_tls_listener():
 
 
 def test_without_rate_config_there_are_no_rate_limits():
-    missing = set(offered(page())) - set(offered(page(rate_limit_bytes_per_second=None)))
+    none = dict.fromkeys(RATE_LIMIT)
+    missing = set(offered(page())) - set(offered(page(**none)))
     assert {name for name, _, _ in missing} == {
         "derp_rate_limit_per_client_burst_bytes",
         "derp_rate_limit_per_client_bytes_per_second",
@@ -181,7 +171,7 @@ def test_without_rate_config_there_are_no_rate_limits():
 
 
 def test_a_rate_config_without_a_limit_shows_zero():
-    text = page(rate_limit_bytes_per_second=0, rate_limit_burst_bytes=0)
+    text = page(**dict.fromkeys(RATE_LIMIT, 0))
     assert "\nderp_rate_limit_per_client_bytes_per_second 0\n" in text
 
 
@@ -209,19 +199,25 @@ def test_each_plain_counter_is_shown_under_its_own_name():
         "packets_received_other": 'derp_packets_received_kind{kind="other"}',
         "tls_accepted_connections": "tls_listener_accepted_connections",
         "tls_rejected_connections": "tls_listener_rejected_connections",
-        "pending_bytes": "derper_pending_bytes",
-        "pending_connections": "derper_pending_connections",
     }
     plain = [field.name for field in attrs.fields(Metrics) if field.type is int]
     metrics = Metrics(**{name: 1000 + n for n, name in enumerate(plain)})
     shown = values(page(metrics))
-    assert len(plain) > 25
+    assert len(plain) > 20
     for n, name in enumerate(plain):
         assert shown[elsewhere.get(name, f"derp_{name}")] == 1000 + n
 
 
 def test_each_gauge_is_shown_under_its_own_name():
     shown = values(page())
+    assert shown["derp_current_connections"] == 11
+    assert shown["derp_current_home_connections"] == 12
+    assert shown["derp_current_notideal_connections"] == 13
+    assert shown["derper_pending_connections"] == 14
+    assert shown["derper_pending_bytes"] == 15
+    assert shown["derp_multiforwarder_created"] == 16
+    assert shown["derp_multiforwarder_deleted"] == 17
+    assert shown["derp_packet_forwarder_delete_other_value"] == 18
     assert shown["derp_clients_total"] == 5
     assert shown["derp_clients_local"] == 3
     assert shown["derp_clients_remote"] == 2
@@ -275,24 +271,23 @@ def test_other_counters_are_shown_under_their_labels():
 
 
 def test_what_others_count_is_shown_under_the_go_derpers_labels():
-    stun = Stun(
-        not_stun=1,
-        read_error=2,
-        success=3,
-        write_error=4,
-        ipv4=5,
-        ipv6=6,
+    shown = values(
+        page(
+            stun_not_stun=1,
+            stun_read_error=2,
+            stun_success=3,
+            stun_write_error=4,
+            stun_ipv4=5,
+            stun_ipv6=6,
+            bootstrap_dns_requests=1,
+            bootstrap_dns_published_hits=2,
+            bootstrap_dns_published_misses=3,
+            bootstrap_dns_unpublished_hits=4,
+            bootstrap_dns_unpublished_misses=5,
+            bootstrap_dns_unpublished_percent_misses=6,
+            bootstrap_dns_queried_domains=7,
+        )
     )
-    bootstrap = Bootstrap(
-        requests=1,
-        published_hits=2,
-        published_misses=3,
-        unpublished_hits=4,
-        unpublished_misses=5,
-        unpublished_percent_misses=6,
-        queried_domains=7,
-    )
-    shown = values(page(stun=stun, bootstrap=bootstrap))
     assert shown['stun_requests{disposition="not_stun"}'] == 1
     assert shown['stun_requests{disposition="read_error"}'] == 2
     assert shown['stun_requests{disposition="success"}'] == 3
@@ -338,9 +333,7 @@ def test_certificates_are_told_apart_by_their_first_name() -> None:
     two = attrs.evolve(two, failure='said "no"')
     gauges = attrs.evolve(GAUGES, certificates=[one, two])
     lines = [
-        line
-        for line in render(Metrics(), gauges, Stun(), Bootstrap()).splitlines()
-        if "derper_certificate_" in line
+        line for line in render(Metrics(), gauges).splitlines() if "derper_certificate_" in line
     ]
     assert lines[:6] == [
         "# TYPE derper_certificate_expiry_seconds gauge",

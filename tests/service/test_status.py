@@ -10,14 +10,14 @@ import trio
 import trio.testing
 
 from derp.config.checks import Address
-from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
-from derp.service.status import StatusView, Traffic, make_status_source, traffic_lines
+from derp.service.status import StandalonePages
+from derp.service.traffic import Traffic, traffic, traffic_lines
 from derp.wire.trains import Train
-from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
 from tests.relays import Relay, running, with_mesh_key
+from tests.service.resources import running_relay
 from tests.support.config import make_config
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -39,36 +39,40 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
         yield relay
 
 
-def varz(relay: Relay) -> dict[str, float]:
-    site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
-    found = re.findall(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", site.varz(), re.MULTILINE)
+def pages(relay: Relay) -> StandalonePages:
+    return StandalonePages(running_relay(CONFIG, relay.state))
+
+
+async def varz(relay: Relay) -> dict[str, float]:
+    text = await pages(relay).varz()
+    found = re.findall(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in found}
 
 
-def gauges(relay: Relay) -> tuple[float, ...]:
-    values = varz(relay)
+async def gauges(relay: Relay) -> tuple[float, ...]:
+    values = await varz(relay)
     return tuple(values[f"derp_clients_{which}"] for which in ("local", "remote", "total"))
 
 
 async def test_clients_here_and_elsewhere_are_counted(autojump_clock: Clock, relay: Relay) -> None:
     one, two = Link(), Link()
-    assert gauges(relay) == (0, 0, 0)
+    assert await gauges(relay) == (0, 0, 0)
     client = await relay.login()
     await relay.login(key=client.private)
     await relay.mesh_login()
-    assert gauges(relay) == (2, 0, 2)
+    assert await gauges(relay) == (2, 0, 2)
     relay.hub.add_forwarder(A, one)
     relay.hub.add_forwarder(A, two)
     relay.hub.add_forwarder(B, two)
-    assert gauges(relay) == (2, 2, 4)
+    assert await gauges(relay) == (2, 2, 4)
     # A client that is here is not counted once more where another relay has it, too.
     relay.hub.add_forwarder(client.key, one)
-    assert gauges(relay) == (2, 2, 4)
+    assert await gauges(relay) == (2, 2, 4)
     relay.hub.remove_forwarder(A, one)
     relay.hub.remove_forwarder(B, one)
     relay.hub.remove_forwarder(B, two)
-    assert gauges(relay) == (2, 1, 3)
-    values = varz(relay)
+    assert await gauges(relay) == (2, 1, 3)
+    values = await varz(relay)
     assert values["derp_multiforwarder_created"] == 1
     assert values["derp_multiforwarder_deleted"] == 1
     assert values["derp_packet_forwarder_delete_other_value"] == 1
@@ -86,7 +90,7 @@ async def test_all_keys_are_gathered_once_for_a_page(
         return 7
 
     monkeypatch.setattr(Hub, "known", property(known))
-    assert gauges(relay) == (0, 7, 7)
+    assert await gauges(relay) == (0, 7, 7)
     assert gathered == 1
 
 
@@ -96,35 +100,33 @@ async def test_what_waits_for_slow_clients_is_shown(autojump_clock: Clock) -> No
 
 
 async def shows_what_waits(relay: Relay) -> None:
-    site = make_status_source(CONFIG, relay.state, Stats(), BootstrapDNS(), None)
-    assert varz(relay)["derper_queue_limit_bytes"] == 8 << 20
-    assert varz(relay)["derper_queue_bytes"] == 0
+    assert (await varz(relay))["derper_queue_limit_bytes"] == 8 << 20
+    assert (await varz(relay))["derper_queue_bytes"] == 0
     slow, sender = await relay.login(capacity=100), await relay.login()
     for _ in range(3):
         await sender.end.send(frame(SEND, slow.key + bytes(60_000)) * 10)
         await sender.ping()
     held = relay.state.memory.held
-    assert varz(relay)["derper_queue_bytes"] == held > 1 << 20
-    facts = site.facts()
-    assert isinstance(facts, list)
-    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB") in facts
+    assert (await varz(relay))["derper_queue_bytes"] == held > 1 << 20
+    rows = await pages(relay).rows()
+    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB") in rows
 
 
 async def test_watchers_and_what_they_are_told_are_counted(
     autojump_clock: Clock, relay: Relay
 ) -> None:
     watcher = await relay.mesh_login()
-    assert varz(relay)["derp_watchers"] == 0
+    assert (await varz(relay))["derp_watchers"] == 0
     await watcher.send(WATCH)
     await watcher.receive()
     await relay.login()
-    values = varz(relay)
+    values = await varz(relay)
     assert values["derp_watchers"] == 1
     assert values["derp_mesh_update_batch_size_count"] == 2
     assert values["derp_mesh_update_loop_count_sum"] == 2
     await watcher.end.aclose()
     await relay.end_of(watcher)
-    assert varz(relay)["derp_watchers"] == 0
+    assert (await varz(relay))["derp_watchers"] == 0
 
 
 async def test_forwarded_packets_are_counted_in_and_out(
@@ -139,7 +141,7 @@ async def test_forwarded_packets_are_counted_in_and_out(
     await peer.end.send(frame(FORWARD, A + B + b"lost"))
     await peer.end.send(frame(FORWARD, A + C + disco()))
     await peer.receive()
-    values = varz(relay)
+    values = await varz(relay)
     assert values["derp_packets_forwarded_out"] == 2
     assert values["derp_packets_forwarded_in"] == 5
     assert values["derp_packets_received"] == 2
@@ -149,8 +151,14 @@ async def test_forwarded_packets_are_counted_in_and_out(
         assert values[f"derp_packets_dropped{label}"] == 1
 
 
-class Looks:
-    """Gives what it is set to, and waits for nobody."""
+async def test_tasks_are_counted_for_each_page(autojump_clock: Clock, relay: Relay) -> None:
+    before = (await varz(relay))["goroutines"]
+    await relay.login()
+    assert (await varz(relay))["goroutines"] > before
+
+
+class Samples:
+    """Returns what it is set to, and waits for nobody."""
 
     def __init__(self) -> None:
         self.now: list[Traffic] = []
@@ -160,14 +168,14 @@ class Looks:
 
 
 async def test_traffic_of_those_who_had_some(autojump_clock: Clock) -> None:
-    looks = Looks()
+    samples = Samples()
     shown = []
     one, two = Traffic("1", A, 5, 6, 7), Traffic("2", B, 0, 0, 0)
     # The third has the first one's key, and its bytes at that.
     three = Traffic("3", A, 5, 6, 0)
     changed = two._replace(received=1)
-    async with contextlib.aclosing(traffic_lines(looks)) as chunks:
-        for looks.now in ([], [one, two], [one, two], [one, changed, three], [], [one]):
+    async with contextlib.aclosing(traffic_lines(samples)) as chunks:
+        for samples.now in ([], [one, two], [one, two], [one, changed, three], [], [one]):
             shown.append(await anext(chunks))
     assert trio.current_time() == 10
     assert [chunk.count(b"\n") for chunk in shown] == [1, 2, 1, 3, 1, 2]
@@ -186,13 +194,14 @@ async def test_connections_of_a_key_are_told_apart(autojump_clock: Clock, relay:
     other = await relay.login()
     await client.send_packet(other.key, b"x")
     await other.receive_packet()
-    view = StatusView(CONFIG, relay.state, Stats(), BootstrapDNS())
-    found = view.traffic()
+    found = traffic(relay.state)
     assert len({each.connection for each in found}) == 3
     assert [each.key for each in found] == [client.key, client.key, other.key]
     assert [each.unique_senders for each in found] == [0, 0, 1]
-    assert found == view.traffic()
+    assert found == traffic(relay.state)
     # A later connection may be found in the place of one that has ended.
     next(iter(relay.hub.members)).connected_at += 1
-    assert {each.connection for each in view.traffic()} > {each.connection for each in found[1:]}
-    assert view.traffic()[0].connection != found[0].connection
+    assert {each.connection for each in traffic(relay.state)} > {
+        each.connection for each in found[1:]
+    }
+    assert traffic(relay.state)[0].connection != found[0].connection

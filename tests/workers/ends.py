@@ -6,10 +6,9 @@ from collections.abc import Mapping
 import trio
 
 from derp.errors import ControlLost
-from derp.workers.asking import Call
-from derp.workers.rpc import Handler, Json
+from derp.workers.rpc import Call, Handler, Json
 
-ANSWER_WITHIN = 3.0
+ANSWER_TIMEOUT = 3.0
 """As that of the pool."""
 
 
@@ -33,7 +32,7 @@ class Line:
         return through_json(await self.handlers[what](through_json(body)))
 
 
-class Crew:
+class Pool:
     """From the supervisor to its workers, of whom some may be late, or not there."""
 
     def __init__(self, *workers: Mapping[str, Handler] | None) -> None:
@@ -55,7 +54,7 @@ class Crew:
                 await trio.sleep(60.0)
             answers[index] = through_json(await handlers[what](through_json(body)))
 
-        with trio.move_on_after(ANSWER_WITHIN):
+        with trio.move_on_after(ANSWER_TIMEOUT):
             async with trio.open_nursery() as nursery:
                 for index, handlers in enumerate(self.workers):
                     if handlers is not None:

@@ -1,14 +1,13 @@
-"""Shares to add up, of any figures."""
+"""Snapshots to merge, of any figures."""
 
 from typing import Any
 
 import attrs
 from hypothesis import strategies as st
 
-from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Histogram, Metrics, Process
-from derp.workers.snapshot import Snapshot, counters
-from stun.server import Stats
+from derp.metrics.figures import figures, total
+from derp.service.status import Snapshot
 
 PROCESS = Process(
     open_fds=12,
@@ -24,6 +23,8 @@ PROCESS = Process(
 )
 
 COUNTS = st.integers(0, 2**40)
+COUNTED = [name for name, figure in figures(Gauges).items() if figure.merge is total]
+"""The gauges that are added up."""
 LABELS = st.sampled_from(["1.2", "1.3", "10ms", "closed", "inf", "allowed"])
 
 
@@ -38,12 +39,8 @@ def gauges(**changes: Any) -> Gauges:
         "clients_local": 3,
         "clients_remote": 2,
         "watchers": 1,
-        "dup_client_keys": 0,
-        "dup_client_conns": 0,
         "total_dup_client_conns": 4,
         "serves_tls": True,
-        "rate_limit_bytes_per_second": None,
-        "rate_limit_burst_bytes": 0,
         "memory_at_start": 900,
         "queue_bytes": 3 << 20,
         "queue_limit_bytes": 32 << 20,
@@ -57,8 +54,6 @@ def snapshot(metrics: Metrics | None = None, **changes: Any) -> Snapshot:
         "taken": 1.5,
         "metrics": metrics or Metrics(),
         "gauges": gauges(),
-        "stun": Stats(),
-        "names": BootstrapDNS(),
     }
     return Snapshot(**(fields | changes))
 
@@ -96,7 +91,7 @@ def any_metrics(draw: st.DrawFn) -> Metrics:
 
 
 @st.composite
-def any_share(draw: st.DrawFn) -> Snapshot:
+def any_snapshot(draw: st.DrawFn) -> Snapshot:
     local, remote = draw(COUNTS), draw(COUNTS)
     repeated = draw(st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(2, 9)))
     processes = st.builds(
@@ -112,23 +107,17 @@ def any_share(draw: st.DrawFn) -> Snapshot:
         taken=draw(st.floats(0, 1e9)),
         metrics=draw(any_metrics()),
         gauges=gauges(
-            tasks=draw(COUNTS),
+            **{name: draw(COUNTS) for name in COUNTED if name != "clients_local"},
             process=draw(st.none() | processes),
             clients_total=local + remote,
             clients_local=local,
             clients_remote=remote,
-            watchers=draw(COUNTS),
-            dup_client_keys=len(repeated),
-            dup_client_conns=sum(repeated.values()),
-            total_dup_client_conns=draw(COUNTS),
+            current_dup_client_keys=len(repeated),
+            current_dup_client_conns=sum(repeated.values()),
             serves_tls=draw(st.booleans()),
-            rate_limit_bytes_per_second=draw(st.none() | COUNTS),
-            rate_limit_burst_bytes=draw(COUNTS),
-            memory_at_start=draw(COUNTS),
+            rate_limit_per_client_bytes_per_second=draw(st.none() | COUNTS),
+            rate_limit_per_client_burst_bytes=draw(st.none() | COUNTS),
         ),
-        stun=Stats(**{field.name: draw(COUNTS) for field in counters(Stats)}),
-        names=BootstrapDNS(**{field.name: draw(COUNTS) for field in counters(BootstrapDNS)}),
-        members=draw(COUNTS),
         repeated=repeated,
         links=draw(st.lists(st.tuples(st.text(), st.text()), max_size=3)),
     )

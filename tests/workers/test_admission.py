@@ -22,7 +22,7 @@ from derp.workers import admission as workers_admission
 from derp.workers.admission import KEYS_AT_ONCE, Removals, SupervisorAdmission, WorkerAdmission
 from tests.peers import Peer
 from tests.relays import Relay, running
-from tests.workers.ends import Crew, Line, lost_call
+from tests.workers.ends import Line, Pool, lost_call
 
 Clock = trio.testing.MockClock
 QUESTION = Question(bytes(range(32)), "192.0.2.1")
@@ -64,7 +64,7 @@ class Cluster:
         self.metrics = Metrics()
         tailscaled, urls = (None, [self.source]) if by_url else (self.source, [])
         self.admission = Checker(self.metrics, allowlist=listing, tailscaled=tailscaled, urls=urls)
-        self.pool = Crew(None, None)
+        self.pool = Pool(None, None)
         self.shared = SupervisorAdmission(self.admission, self.pool)
         self.wake, self._woken = trio.open_memory_channel[None](1)
         self.lines = [Line(self.shared.handlers) for _ in range(2)]
@@ -145,7 +145,7 @@ async def test_a_verdict_comes_as_it_was_given(verdict: Verdict) -> None:
             assert question == QUESTION
             return verdict
 
-    shared = SupervisorAdmission(Given(), Crew())  # type: ignore[arg-type]
+    shared = SupervisorAdmission(Given(), Pool())  # type: ignore[arg-type]
     remote = WorkerAdmission(Line(shared.handlers).call)
     assert await remote.admit(QUESTION) == verdict
     assert await remote.recheck(QUESTION) == verdict
@@ -302,7 +302,7 @@ async def test_a_worker_that_is_gone_is_not_told_for_ever(
 
 
 async def test_a_long_list_is_told_in_pieces(autojump_clock: Clock) -> None:
-    pool = Crew({"admission.removed": nothing})
+    pool = Pool({"admission.removed": nothing})
     keys = {number.to_bytes(32) for number in range(2 * KEYS_AT_ONCE + 1)}
     await SupervisorAdmission(Checker(Metrics()), pool)._notify_removed(keys)
     bodies = [body for _, body in pool.said]

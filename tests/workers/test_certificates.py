@@ -26,7 +26,7 @@ from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
 from derp.workers.certificates import SupervisorCertificates, WorkerCertificates, follow
-from tests.workers.ends import ANSWER_WITHIN, Crew, Line, through_json
+from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, through_json
 
 Clock = trio.testing.MockClock
 NOW = datetime.now(UTC)
@@ -42,7 +42,7 @@ class Relay:
         file = certificate_file(certdir, NAME)
         certificate = CertificateSpec((NAME,), PairFiles(file, file), ACME)
         self.plan = Plan((certificate,), OnDemand(certdir, ACME, (), public_only=False))
-        self.pool = Crew(None, None)
+        self.pool = Pool(None, None)
         self.certificates = make_certificates(self.plan, load(self.plan, NOW), METACERT)
         self.shared = SupervisorCertificates(self.certificates, self.pool)
         self.line = Line(self.shared.handlers)
@@ -183,7 +183,7 @@ async def test_a_late_worker_holds_no_order_up(
     relay.pool.late = {1}
     challenge = a_challenge(kind)
     await relay.shared.show(challenge)
-    assert trio.current_time() == ANSWER_WITHIN
+    assert trio.current_time() == ANSWER_TIMEOUT
     assert answers(one, kind)
     assert not answers(two, kind)
     relay.pool.late = set()

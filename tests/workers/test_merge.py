@@ -7,18 +7,16 @@ import attrs
 import pytest
 from hypothesis import given, settings
 
-from derp.http.bootstrap_dns import BootstrapDNS
 from derp.metrics import DropReason, Gauges, Metrics, Process, render
-from derp.workers.merge import GAUGES, merge, retired
-from derp.workers.snapshot import Snapshot, counters
-from stun.server import Stats
-from tests.workers.snapshots import PROCESS, any_share, gauges, snapshot
+from derp.service.status import Snapshot
+from derp.workers.merge import final, merge
+from tests.workers.snapshots import COUNTED, PROCESS, any_snapshot, gauges, snapshot
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 
 
 def page(shown: Snapshot) -> str:
-    return render(shown.metrics, shown.gauges, shown.stun, shown.names)
+    return render(shown.metrics, shown.gauges)
 
 
 def values(shown: Snapshot) -> dict[str, float]:
@@ -58,27 +56,25 @@ def a_metrics(number: int) -> Metrics:
     return metrics
 
 
-@given(any_share())
+@given(any_snapshot())
 def test_of_one_it_is_the_same(one: Snapshot) -> None:
     whole = merge([one])
     assert page(whole) == page(one)
-    assert whole.members == one.members
     assert list(whole.links) == list(one.links)
 
 
 def full(one: Snapshot) -> Snapshot:
-    """Have a share show all that depends on something else; the network's figures are not added."""
+    """Show all that depends on something else; the network's figures are not added."""
     one.metrics.admission_verdicts.setdefault("allowed", 0)
     process = attrs.evolve(
         one.gauges.process or PROCESS, received_bytes=None, transmitted_bytes=None
     )
-    rest = gauges(serves_tls=True, rate_limit_bytes_per_second=1)
-    return attrs.evolve(
-        one, gauges=attrs.evolve(rest, process=process, uptime=0.0, total_dup_client_conns=one.pid)
-    )
+    counted = {name: getattr(one.gauges, name) for name in COUNTED}
+    limit = {"rate_limit_per_client_bytes_per_second": 1}
+    return attrs.evolve(one, gauges=gauges(**counted, **limit, process=process, uptime=0.0))
 
 
-FULL = any_share().map(full)
+FULL = any_snapshot().map(full)
 
 
 def added(one: dict[str, float], two: dict[str, float]) -> dict[str, Any]:
@@ -111,54 +107,27 @@ def test_every_counter_is_added() -> None:
             assert value.bounds == getattr(Metrics(), field.name).bounds
 
 
-def test_a_figure_without_a_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = Metrics()
-    odd.got_ping = 0.5  # type: ignore[assignment]
-    with pytest.raises(TypeError, match=r"0\.5"):
-        merge([snapshot(odd)])
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [(kind, field.name) for kind in (Stats, BootstrapDNS) for field in counters(kind)],
-)
-def test_what_others_count_is_added(kind: Any, name: str) -> None:
-    which = "stun" if kind is Stats else "names"
-    whole = merge([snapshot(**{which: kind(**{name: number})}) for number in (2, 3)])
-    assert getattr(whole, which) == kind(**{name: 5})
-
-
-def test_a_name_is_no_counter() -> None:
-    assert len(counters(Stats)) == 6
-    assert len(counters(BootstrapDNS)) == 7
-
-
-ADDED = {
-    *("tasks", "clients_local", "watchers", "total_dup_client_conns", "memory_at_start"),
-    *("queue_bytes", "queue_limit_bytes"),
-}
-OF_THE_FIRST = {
-    *("version", "started", "uptime", "serves_tls", "certificates", "workers", "worker_restarts"),
-}
 BY_OTHER_RULES = {
-    *("process", "clients_total", "clients_remote", "dup_client_keys", "dup_client_conns"),
-    *("rate_limit_bytes_per_second", "rate_limit_burst_bytes"),
+    *("version", "started", "uptime", "serves_tls", "certificates", "workers", "worker_restarts"),
+    *("process", "clients_total", "clients_remote"),
+    *("current_dup_client_keys", "current_dup_client_conns"),
+    *("rate_limit_per_client_bytes_per_second", "rate_limit_per_client_burst_bytes"),
 }
 
 
-def test_every_gauge_has_a_rule() -> None:
-    """Whoever adds one says here, and in `merge`, what it is for several processes."""
+def test_all_other_gauges_are_added() -> None:
     names = {field.name for field in attrs.fields(Gauges)}
-    assert names == ADDED | OF_THE_FIRST | BY_OTHER_RULES
-    odd: dict[str, Any] = {
-        field.name: f"the first {field.name}" for field in attrs.fields(Gauges)
-    } | dict.fromkeys(ADDED, 2)
-    plain = {name: getattr(gauges(), name) for name in BY_OTHER_RULES}
-    two = gauges(**dict.fromkeys(ADDED, 3), workers=99, worker_restarts=99, serves_tls=False)
-    whole = merge([snapshot(gauges=Gauges(**(odd | plain))), snapshot(gauges=two)]).gauges
-    assert {getattr(whole, name) for name in ADDED} == {5}
-    for name in OF_THE_FIRST:
-        assert getattr(whole, name) == f"the first {name}"
+    assert set(COUNTED) == names - BY_OTHER_RULES
+    two = [snapshot(gauges=gauges(**dict.fromkeys(COUNTED, number))) for number in (2, 3)]
+    whole = merge(two).gauges
+    assert {getattr(whole, name) for name in COUNTED} == {5}
+
+
+def test_the_first_stands_for_the_relay() -> None:
+    names = ("version", "started", "uptime", "serves_tls", "certificates")
+    odd: dict[str, Any] = {name: f"the first {name}" for name in (*names, "workers")}
+    whole = merge([snapshot(gauges=gauges(**odd)), snapshot(gauges=gauges(workers=9))]).gauges
+    assert {name: getattr(whole, name) for name in odd} == odd
 
 
 def clients(*found: tuple[int, int]) -> tuple[int, int, int]:
@@ -186,7 +155,10 @@ def test_a_key_at_two_workers_is_connected_twice() -> None:
             snapshot(repeated={C: 1}),
         ]
     )
-    assert (whole.gauges.dup_client_keys, whole.gauges.dup_client_conns) == (2, 4)
+    assert (
+        whole.gauges.current_dup_client_keys,
+        whole.gauges.current_dup_client_conns,
+    ) == (2, 4)
 
 
 def test_what_processes_take_is_added() -> None:
@@ -223,53 +195,65 @@ def test_processes_of_which_nothing_is_known() -> None:
     assert merge([none, none]).gauges.process is None
 
 
-def test_the_limit_is_that_of_one_who_has_it() -> None:
+def test_the_limit_is_that_of_the_first_that_has_one() -> None:
+    limit = {"rate_limit_per_client_bytes_per_second": 5, "rate_limit_per_client_burst_bytes": 6}
     whole = merge(
         [
             snapshot(),
-            snapshot(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
-            snapshot(gauges=gauges(rate_limit_bytes_per_second=5, rate_limit_burst_bytes=6)),
+            snapshot(gauges=gauges(**limit)),
+            snapshot(gauges=gauges(**limit)),
         ]
     ).gauges
-    assert (whole.rate_limit_bytes_per_second, whole.rate_limit_burst_bytes) == (5, 6)
+    assert {name: getattr(whole, name) for name in limit} == limit
 
 
 @pytest.mark.slow
 @given(FULL, FULL)
 @settings(max_examples=30)
 def test_no_counter_falls_when_a_process_ends(first: Snapshot, ends: Snapshot) -> None:
-    assert counted(merge([first], [retired(ends)])) == pytest.approx(counted(merge([first, ends])))
+    assert counted(merge([first], [final(ends)])) == pytest.approx(counted(merge([first, ends])))
 
 
 def test_what_is_a_gauge_on_the_page_ends_with_its_process() -> None:
-    kinds = dict(re.findall(r"^# TYPE derp(?:er)?_(\S+) (\S+)$", page(snapshot()), re.MULTILINE))
-    kinds["tls_active"] = kinds["tls_active_version"]
-    names = {field.name for field in attrs.fields(Metrics)}
-    assert {name for name in names if kinds.get(name) == "gauge"} == GAUGES
+    """And all else stays, but for what is declared so."""
+    busy = snapshot(
+        a_metrics(3),
+        gauges=gauges(**dict.fromkeys(COUNTED, 3), rate_limit_per_client_bytes_per_second=3),
+    )
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page(busy), re.MULTILINE))
+    before, after = values(busy), values(final(busy))
+    ended = {name for name in before if after.get(name, 0) != before[name]}
+    shown = {name: kinds.get(name.partition("{")[0]) for name in before}
+    of_no_type = {
+        "derp_average_queue_duration_ms",
+        "derp_rate_limit_per_client_bytes_per_second",
+        "derp_rate_limit_per_client_waited",
+    }
+    of_the_first = {"process_start_time_seconds", "process_virtual_memory_max_bytes"}
+    gauge_names = {name for name, kind in shown.items() if kind == "gauge"}
+    assert ended == {name for name in gauge_names if before[name]} - of_the_first | of_no_type
 
 
 def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
-    ends = snapshot(a_metrics(3), members=7, repeated={A: 2}, links=[("a", "b")])
-    whole = merge([snapshot(a_metrics(2))], [retired(ends)])
-    for name in GAUGES:
-        value = getattr(whole.metrics, name)
-        assert value == 2 or set(value.values()) == {2}, name
+    ends = snapshot(a_metrics(3), repeated={A: 2}, links=[("a", "b")])
+    whole = merge([snapshot(a_metrics(2))], [final(ends)])
+    assert set(whole.metrics.tls_active.values()) == {2}
     assert whole.metrics.accepts == 5
     assert whole.metrics.average_queue_duration_ms == pytest.approx(2)
     assert whole.metrics.packets_dropped[DropReason.QUEUE_HEAD, True] == 5
     assert whole.gauges == gauges(
         total_dup_client_conns=8, process=attrs.evolve(PROCESS, cpu_seconds=2.5)
     )
-    assert (whole.members, whole.links) == (0, [])
-    # The one that was there goes on as it is.
-    assert ends.metrics.current_connections == 3
+    assert whole.links == []
+    # The snapshot itself is as it was.
+    assert set(ends.metrics.tls_active.values()) == {3}
 
 
 @pytest.mark.slow
 @given(FULL, FULL)
 @settings(max_examples=30)
 def test_those_that_have_ended_may_be_kept_together(one: Snapshot, two: Snapshot) -> None:
-    together = retired(merge([retired(one), retired(two)]))
+    together = merge([final(one), final(two)])
     assert counted(merge([snapshot()], [together])) == pytest.approx(
-        counted(merge([snapshot()], [retired(one), retired(two)]))
+        counted(merge([snapshot()], [final(one), final(two)]))
     )

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,17 +24,17 @@ from derp.http.routes import StatusSource, route
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.relay.hub import Hub
-from derp.service.status import StatusView
+from derp.service.status import capture, make_status_source
 from derp.session.state import RelayState
-from derp.workers.merge import merge
-from derp.workers.pages import SupervisorPages, WorkerStatus
-from derp.workers.rpc import Handler, Json
-from derp.workers.snapshot import dump, load
-from derp.workers.workerpages import make_pages, take
+from derp.workers.merge import dump, load, merge
+from derp.workers.pages import SupervisorPages, WorkerPages, worker_handlers
+from derp.workers.pool import WorkerStatus
+from derp.workers.rpc import Call, Handler, Json
 from stun.server import Stats
 from tests.relays import Relay, running, with_mesh_key
+from tests.service.resources import resources, running_relay
 from tests.support.config import make_config
-from tests.workers.snapshots import PROCESS, snapshot
+from tests.workers.snapshots import PROCESS, gauges, snapshot
 
 CONFIG = make_config(dev=True, a=Address("127.0.0.1", 0), hostname="derp.example")
 A, B = (bytes([n]) * 32 for n in (1, 2))
@@ -47,29 +48,28 @@ def values(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-class Crew:
-    """Workers that say what they are set to; what is None does not answer."""
+class Pool:
+    """Workers that answer as they are set to; what is None does not answer."""
 
     def __init__(self, *handlers: dict[str, Handler] | None) -> None:
         self.handlers = list(handlers)
-        self.lives = [WorkerStatus(100 + number, 0, alive=True) for number in range(len(handlers))]
+        self.status = [WorkerStatus(100 + number, 0, alive=True) for number in range(len(handlers))]
 
-    @property
-    def size(self) -> int:
-        return len(self.handlers)
+    def statuses(self) -> list[WorkerStatus]:
+        return self.status
 
     async def each(self, what: str, body: Json = None) -> dict[int, Json]:
         await trio.lowlevel.checkpoint()
         return {
             number: json.loads(json.dumps(await handlers[what](body)))
             for number, handlers in enumerate(self.handlers)
-            if handlers is not None and self.lives[number].alive
+            if handlers is not None and self.status[number].alive
         }
 
     def says(self, number: int, **changes: Any) -> None:
         """Have a worker say that; what it says is newer each time."""
         self.said = getattr(self, "said", 0.0) + 1
-        fields = {"pid": self.lives[number].pid, "taken": self.said} | changes
+        fields = {"pid": self.status[number].pid, "taken": self.said} | changes
         self.handlers[number] = {"pages.snapshot": answering(dump(snapshot(**fields)))}
 
     def finds(self, number: int, *problems: str) -> None:
@@ -77,10 +77,10 @@ class Crew:
         self.handlers[number] = {"pages.check": answering(problems)}
 
     def dies(self, number: int, pid: int | None = None) -> None:
-        self.lives[number] = WorkerStatus(pid, self.lives[number].restarts, alive=False)
+        self.status[number] = WorkerStatus(pid, self.status[number].restarts, alive=False)
 
     def restarts(self, number: int, pid: int) -> None:
-        self.lives[number] = WorkerStatus(pid, self.lives[number].restarts + 1, alive=True)
+        self.status[number] = WorkerStatus(pid, self.status[number].restarts + 1, alive=True)
 
 
 def answering(answer: Json) -> Handler:
@@ -90,9 +90,9 @@ def answering(answer: Json) -> Handler:
     return handler
 
 
-def make(pool: Crew, **changes: Any) -> SupervisorPages:
-    fields: dict[str, Any] = {"metrics": Metrics(), "admission": None, "certificates": None}
-    return SupervisorPages(CONFIG, **(fields | changes), pool=pool, lives=lambda: pool.lives)
+def make(pool: Pool, **changes: Any) -> SupervisorPages:
+    fields: dict[str, Any] = {"metrics": Metrics(), "checker": None, "certificates": None}
+    return SupervisorPages(CONFIG, **(fields | changes), pool=cast("Any", pool))
 
 
 async def varz(pages: SupervisorPages) -> dict[str, float]:
@@ -105,9 +105,9 @@ async def ask(pages: SupervisorPages, what: str) -> Any:
 
 class TestVarz:
     async def test_two_workers_are_added_up(self) -> None:
-        pool = Crew(None, None)
+        pool = Pool(None, None)
         pool.says(0, metrics=Metrics(packets_sent=2))
-        pool.says(1, metrics=Metrics(packets_sent=3), stun=Stats(success=4))
+        pool.says(1, metrics=Metrics(packets_sent=3), gauges=gauges(stun_success=4))
         found = await varz(make(pool))
         assert found["derp_packets_sent"] == 5
         assert found['stun_requests{disposition="success"}'] == 4
@@ -125,7 +125,7 @@ class TestVarz:
         metrics = Metrics()
         metrics.admission_verdict("refused")
         metrics.admission("url", "ok")
-        pool = Crew(None)
+        pool = Pool(None)
         pool.says(0, metrics=Metrics())
         certificates = cast("Certificates", SimpleNamespace(statuses=[]))
         pages = make(pool, metrics=metrics, certificates=certificates)
@@ -137,18 +137,18 @@ class TestVarz:
         assert (await varz(pages))['derper_certificate_failures{name="derp.example"}'] == 2
 
     async def test_without_any_worker_there_is_a_page(self) -> None:
-        pool = Crew(None)
+        pool = Pool(None)
         found = await varz(make(pool))
         assert found["derp_packets_sent"] == 0
         pool.dies(0)
         assert (await varz(make(pool)))["derper_workers"] == 0
 
     async def test_a_worker_that_ends_takes_no_count_with_it(self) -> None:
-        pool = Crew(None, None)
+        pool = Pool(None, None)
         pages = make(pool)
-        current = {"current_connections": 7}
-        pool.says(0, metrics=Metrics(accepts=1, **current))
-        pool.says(1, metrics=Metrics(accepts=10, **current))
+        current = {"gauges": gauges(current_connections=7)}
+        pool.says(0, metrics=Metrics(accepts=1), **current)
+        pool.says(1, metrics=Metrics(accepts=10), **current)
 
         async def figures() -> tuple[float, ...]:
             found = await varz(pages)
@@ -163,16 +163,16 @@ class TestVarz:
         pool.restarts(1, 201)
         pool.handlers[1] = None
         assert await figures() == (11, 7, 3)
-        pool.says(1, metrics=Metrics(accepts=100, **current))
+        pool.says(1, metrics=Metrics(accepts=100), **current)
         assert await figures() == (111, 14, 6)
         # Twice between two looks.
         pool.restarts(1, 202)
         pool.restarts(1, 203)
-        pool.says(1, metrics=Metrics(accepts=1000, **current))
+        pool.says(1, metrics=Metrics(accepts=1000), **current)
         assert await figures() == (1111, 14, 6)
         for pid in range(300, 310):
             pool.restarts(1, pid)
-            pool.says(1, metrics=Metrics(accepts=10_000, **current))
+            pool.says(1, metrics=Metrics(accepts=10_000), **current)
             await figures()
         assert await figures() == (101_111, 14, 6)
         found = await varz(pages)
@@ -180,10 +180,10 @@ class TestVarz:
         assert found["derper_worker_restarts"] == 13
 
     async def test_a_worker_that_is_late_is_taken_for_what_it_was(self) -> None:
-        pool = Crew(None, None)
+        pool = Pool(None, None)
         pages = make(pool)
         pool.says(0)
-        pool.says(1, metrics=Metrics(accepts=10, current_connections=7))
+        pool.says(1, metrics=Metrics(accepts=10), gauges=gauges(current_connections=7))
         before = await varz(pages)
         pool.handlers[1] = None
         after = await varz(pages)
@@ -192,7 +192,7 @@ class TestVarz:
 
     async def test_an_answer_that_others_have_overtaken_changes_nothing(self) -> None:
         """Several may ask at once; one's answers may wait for a worker that is slow."""
-        pool = Crew(None)
+        pool = Pool(None)
         pages = make(pool)
         pool.says(0, metrics=Metrics(accepts=5), taken=10.0)
         await varz(pages)
@@ -210,53 +210,54 @@ def status() -> Status:
     return Status(certificate, None, failures=2, failed_at=5.0, failure="said no")
 
 
-def admission() -> Checker:
+def checker() -> Checker:
     made = Checker(Metrics())
     made.troubles["url"] = "refused"
     return made
 
 
-class TestFacts:
+class TestRows:
     async def test_of_the_relay_and_each_worker(self) -> None:
-        pool = Crew(None, None, None, None)
-        pool.says(0, members=3, links=[("Mesh link to b", "none: not tried yet")])
-        pool.says(1, members=4)
+        pool = Pool(None, None, None, None)
+        links = [("Mesh link to b", "none: not tried yet")]
+        pool.says(0, gauges=gauges(current_connections=3), links=links)
+        pool.says(1, gauges=gauges(current_connections=4))
         pool.restarts(2, 300)
         pool.restarts(2, 300)
         pool.dies(2)
         certificates = cast("Certificates", SimpleNamespace(statuses=[status()]))
-        pages = make(pool, admission=admission(), certificates=certificates)
-        found = await ask(pages, "facts")
-        facts = dict(found)
-        assert len(facts) == len(found)
-        assert facts["TLS hostname"] == "derp.example"
-        assert facts["Clients"] == "7"
+        pages = make(pool, checker=checker(), certificates=certificates)
+        found = await ask(pages, "rows")
+        rows = dict(found)
+        assert len(rows) == len(found)
+        assert rows["TLS hostname"] == "derp.example"
+        assert rows["Clients"] == "7"
         # Two of the four have answered.
-        assert facts["Queues"] == "6.0 of 64.0 MiB"
-        assert facts["Uptime"] == "0 s"
-        assert facts["Worker 0"] == "3 clients, process 100, restarts: 0"
-        assert facts["Worker 1"] == "4 clients, process 101, restarts: 0"
-        assert facts["Worker 2"] == "is being restarted, restarts: 2"
-        assert facts["Worker 3"] == "does not answer, restarts: 0"
-        assert facts["Mesh link to b from worker 0"] == "none: not tried yet"
-        assert facts["Certificate"] == "derp.example"
-        assert facts["Last failure"].endswith("said no")
-        assert facts["Can't ask url"] == "refused"
+        assert rows["Queues"] == "6.0 of 64.0 MiB"
+        assert rows["Uptime"] == "0 s"
+        assert rows["Worker 0"] == "3 clients, process 100, restarts: 0"
+        assert rows["Worker 1"] == "4 clients, process 101, restarts: 0"
+        assert rows["Worker 2"] == "is being restarted, restarts: 2"
+        assert rows["Worker 3"] == "does not answer, restarts: 0"
+        assert rows["Mesh link to b from worker 0"] == "none: not tried yet"
+        assert rows["Certificate"] == "derp.example"
+        assert rows["Last failure"].endswith("said no")
+        assert rows["Can't ask url"] == "refused"
 
 
 class TestProblems:
     async def test_none(self) -> None:
-        pool = Crew(None, None)
+        pool = Pool(None, None)
         pool.finds(0)
         pool.finds(1)
         assert await ask(make(pool), "problems") == []
 
     async def test_each_says_whose_it_is(self) -> None:
-        pool = Crew(None, None, None, None)
+        pool = Pool(None, None, None, None)
         pool.finds(0, "one", "two")
         pool.finds(1)
         pool.dies(2)
-        assert await ask(make(pool, admission=admission()), "problems") == [
+        assert await ask(make(pool, checker=checker()), "problems") == [
             "worker 0: one",
             "worker 0: two",
             "worker 2: is being restarted",
@@ -268,7 +269,7 @@ class TestProblems:
 async def test_traffic_of_all_workers_tells_their_connections_apart() -> None:
     row = ["7f 1.5", A.hex(), 1, 2, 3]
     both = {"pages.traffic": answering([row])}
-    assert await ask(make(Crew(both, both, None)), "traffic") == [
+    assert await ask(make(Pool(both, both, None)), "traffic") == [
         ["0 7f 1.5", A.hex(), 1, 2, 3],
         ["1 7f 1.5", A.hex(), 1, 2, 3],
     ]
@@ -280,7 +281,7 @@ class Whole:
 
     relays: list[Relay]
     sites: list[StatusSource]
-    pool: Crew
+    pool: Pool
 
     async def page(self, path: str, *, worker: int) -> str:
         """Ask a worker for a page."""
@@ -298,24 +299,20 @@ def request(path: str, remote: str = "127.0.0.1") -> Request:
 async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
     async with AsyncExitStack() as stack:
         relays = [await stack.enter_async_context(running(with_mesh_key)) for _ in range(2)]
-        pool = Crew(None, None)
-        pool.lives = [WorkerStatus(os.getpid(), 0, alive=True)] * 2
+        pool = Pool(None, None)
+        pool.status = [WorkerStatus(os.getpid(), 0, alive=True)] * 2
         pages = make(pool)
 
-        async def call(what: str) -> Json:
-            return json.loads(json.dumps(await pages.handlers[what](None)))
+        async def call(what: str, body: Json) -> Json:
+            return json.loads(json.dumps(await pages.handlers[what](body)))
 
-        sites = []
         for number, relay in enumerate(relays):
-            made = worker(relay.state, call)
-            pool.handlers[number] = dict(made.handlers)
-            sites.append(made.site)
-        yield Whole(relays, sites, pool)
+            pool.handlers[number] = worker_handlers(running_relay(CONFIG, relay.state))
+        yield Whole(relays, [source(relay.state, call) for relay in relays], pool)
 
 
-def worker(state: RelayState, call: Callable[[str], Awaitable[Json]], **changes: Any) -> Any:
-    fields: dict[str, Any] = {"challenges": None, "links": ()}
-    return make_pages(CONFIG, state, Stats(), BootstrapDNS(), **(fields | changes), call=call)
+def source(state: RelayState, call: Call) -> StatusSource:
+    return make_status_source(running_relay(CONFIG, state), WorkerPages(call))
 
 
 class TestWorker:
@@ -358,13 +355,13 @@ class TestWorker:
         assert {row[1] for row in rows} == {one.key.hex(), two.key.hex()}
 
     async def test_lines_of_traffic(self) -> None:
-        async def call(what: str) -> Json:
+        async def call(what: str, _: Json) -> Json:
             assert what == "pages.traffic"
             return [["0 1", A.hex(), 1, 2, 3], ["1 1", B.hex(), 0, 0, 0]]
 
         async with (
             running() as relay,
-            aclosing(worker(relay.state, call).site.traffic()) as chunks,
+            aclosing(source(relay.state, call).traffic()) as chunks,
         ):
             [line, _] = (await anext(chunks)).split(b"\n", 1)
         key = f"nodekey:{A.hex()}"
@@ -378,13 +375,13 @@ class TestWorker:
             assert answer.status == 403
 
     async def test_the_rest_is_that_of_a_relay(self) -> None:
-        async def call(_: str) -> Json:
+        async def call(_: str, __: Json) -> Json:
             raise ControlLost("gone")
 
         async with running() as relay:
-            site = worker(relay.state, call, challenges={"a": "b"}).site
+            site = source(relay.state, call)
             assert site.public_key == relay.state.public_key
-            assert (site.hostname, site.challenges) == ("derp.example", {"a": "b"})
+            assert (site.hostname, site.challenges) == ("derp.example", None)
             answer = route(site, request("/derp/probe", remote="192.0.2.7"))
             assert isinstance(answer, Response)
             assert answer.status == 200
@@ -395,21 +392,37 @@ class TestWorker:
                     await anext(chunks)
 
 
-async def test_a_share_of_a_real_process(autojump_clock: Clock) -> None:
+async def test_challenges_are_shown_where_certificates_are_ordered() -> None:
+    challenges = {"a": "b"}
+    contexts = SimpleNamespace(http_challenges=challenges)
+    prepared = resources(certificates=cast("Certificates", SimpleNamespace(contexts=contexts)))
+    pages = WorkerPages(cast("Call", None))
+    async with running() as relay:
+        for mode, expected in (("letsencrypt", challenges), ("manual", None)):
+            config = make_config(
+                hostname="derp.example", certmode=mode, certdir=Path("/c"), dev=True
+            )
+            made = running_relay(config, relay.state, resources=prepared)
+            assert make_status_source(made, pages).challenges is expected
+
+
+async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:
     async with running(with_mesh_key) as relay:
         client = await relay.login()
         await relay.login(key=client.private)
         link = Keeper(relay.state, "b.example", cast("Any", None))
         names = BootstrapDNS(requests=2)
-        view = StatusView(CONFIG, relay.state, Stats(success=1), names, links=[link])
-        found = load(json.loads(json.dumps(dump(take(view)))))
-        assert (found.pid, found.members) == (os.getpid(), 2)
+        process = running_relay(
+            CONFIG, relay.state, stats=Stats(success=1), names=names, links=[link]
+        )
+        found = load(json.loads(json.dumps(dump(capture(process)))))
+        assert found.pid == os.getpid()
         assert found.repeated == {client.key: 2}
-        assert found.metrics.current_connections == 2
-        assert found.gauges.dup_client_conns == 2
-        assert found.links == (("Mesh link to b.example", "none: not tried yet"),)
-        assert (found.stun.success, found.names.requests) == (1, 2)
-        assert take(view).taken > found.taken
+        assert found.gauges.current_connections == 2
+        assert found.gauges.current_dup_client_conns == 2
+        assert found.links == [("Mesh link to b.example", "none: not tried yet")]
+        assert (found.gauges.stun_success, found.gauges.bootstrap_dns_requests) == (1, 2)
+        assert capture(process).taken > found.taken
 
 
 def with_workers(state: RelayState) -> None:
@@ -431,7 +444,7 @@ async def test_keys_that_another_worker_has_as_well_are_repeated(
         for key in (once.key, twice.key, B):
             relay.hub.add_claim(key, link, claim)
         assert (once.key in relay.hub.passive) is (claim == NEWER)
-        found = take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS()))
+        found = capture(running_relay(CONFIG, relay.state))
         assert found.repeated == {once.key: 1, twice.key: 2}
         for key in (once.key, twice.key, B):
             relay.hub.remove_claim(key, link)
@@ -446,25 +459,20 @@ async def test_a_connection_at_each_of_two_workers_makes_one_key_of_two_connecti
         link = cast("Any", object())
         one.hub.add_claim(client.key, link, NEWER)
         other.hub.add_claim(client.key, link, 1)
-        snapshots = [
-            take(StatusView(CONFIG, relay.state, Stats(), BootstrapDNS())) for relay in (one, other)
-        ]
-        gauges = merge(snapshots).gauges
-        assert (gauges.dup_client_keys, gauges.dup_client_conns) == (1, 2)
+        whole = merge([capture(running_relay(CONFIG, relay.state)) for relay in (one, other)])
+        found = whole.gauges
+        assert (found.current_dup_client_keys, found.current_dup_client_conns) == (1, 2)
         for relay in (one, other):
             relay.hub.remove_claim(client.key, link)
 
 
-async def test_what_is_counted_costs_no_check(
+async def test_a_snapshot_costs_no_check(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def call(_: str) -> Json:
-        raise ControlLost("gone")
-
     async with running() as relay:
         checks: list[Hub[Any, Any, Any]] = []
         monkeypatch.setattr(Hub, "check", lambda hub: checks.append(hub) or ["wrong"])
-        handlers = worker(relay.state, call).handlers
+        handlers = worker_handlers(running_relay(CONFIG, relay.state))
         await handlers["pages.snapshot"](None)
         assert checks == []
         assert await handlers["pages.check"](None) == ["wrong"]

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from derp.files.ratelimit import NO_LIMIT
-from derp.workers import pool as crews
+from derp.workers import pool as pools
 from derp.workers import watchdog
 from derp.workers.handover import Handover
 from derp.workers.pool import WorkerPool
@@ -32,9 +32,9 @@ async def main():
     async def say(_):
         return what
 
-    control.handlers |= {"worker.stop": stop, "say": say, "worker.well": say}
+    control.handlers |= {"worker.stop": stop, "say": say, "worker.ping": say}
     if "mute" in what:
-        del control.handlers["worker.well"]
+        del control.handlers["worker.ping"]
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(control.run)
@@ -57,8 +57,8 @@ def handover(index: int) -> Handover:
         main=(),
         plain=(),
         stun=(),
-        door=2,
-        doors=(),
+        peer_socket=2,
+        peer_addresses=(),
         rate_limit=NO_LIMIT,
         is_gated=False,
         certificates=None,
@@ -68,7 +68,7 @@ def handover(index: int) -> Handover:
 def pool(
     monkeypatch: pytest.MonkeyPatch, program: Sequence[str], *arguments: str, size: int = 1
 ) -> WorkerPool:
-    monkeypatch.setattr(crews, "_PROGRAM", program)
+    monkeypatch.setattr(pools, "_PROGRAM", program)
     return WorkerPool(size, arguments, handover)
 
 
@@ -93,13 +93,13 @@ async def test_each_is_asked_and_all_stop(monkeypatch: pytest.MonkeyPatch) -> No
         for slot in made.slots:
             nursery.start_soon(made.keep, slot, {})
         for slot in made.slots:
-            await slot.begun.wait()
+            await slot.started.wait()
         expected = {index: [index, "-a", ":1"] for index in range(3)}
         assert await made.each("say") == expected
-        assert all(life.alive and life.pid for life in made.lives())
+        assert all(status.alive and status.pid for status in made.statuses())
         await made.stop()
     assert await made.each("say") == {}
-    assert not any(life.alive or life.restarts for life in made.lives())
+    assert not any(status.alive or status.restarts for status in made.statuses())
 
 
 async def test_one_that_never_serves_is_not_started_anew(
@@ -109,8 +109,8 @@ async def test_one_that_never_serves_is_not_started_anew(
     made = pool(monkeypatch, ("false",))
     await made.keep(made.slots[0], {})
     assert reasons(caplog, "a worker did not start") == ["exit code 1"]
-    assert not made.slots[0].serves
-    assert made.slots[0].begun.is_set()
+    assert not made.slots[0].has_served
+    assert made.slots[0].started.is_set()
 
 
 async def test_a_program_that_is_not_there(
@@ -125,7 +125,7 @@ async def test_a_program_that_is_not_there(
 async def test_one_that_ends_again_and_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crews, "FIRST", 0.001)
+    monkeypatch.setattr(pools, "FIRST_DELAY", 0.001)
     made = pool(monkeypatch, SPEAKS, "brief")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.keep, made.slots[0], {})
@@ -137,8 +137,8 @@ async def test_one_that_ends_again_and_again(
 async def test_a_stop_while_one_waits_to_be_started_anew(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crews, "FIRST", 3600.0)
-    monkeypatch.setattr(crews, "LONGEST", 3600.0)
+    monkeypatch.setattr(pools, "FIRST_DELAY", 3600.0)
+    monkeypatch.setattr(pools, "LONGEST_DELAY", 3600.0)
     made = pool(monkeypatch, SPEAKS, "brief")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.keep, made.slots[0], {})
@@ -151,7 +151,7 @@ async def test_a_stop_while_one_waits_to_be_started_anew(
 async def test_one_that_does_not_stop_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crews, "CLOSING", 0.2)
+    monkeypatch.setattr(pools, "STOP_TIMEOUT", 0.2)
     made = pool(monkeypatch, SLEEPS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.keep, made.slots[0], {})
@@ -164,7 +164,7 @@ async def test_a_drain_is_waited_for(autojump_clock: MockClock) -> None:
     class Unending:
         def kill(self) -> None:
             killed.append(trio.current_time() - start)
-            slot.gone.set()
+            slot.ended.set()
 
     killed: list[float] = []
     made = WorkerPool(1, (), handover, drain_time=60.0)
@@ -172,13 +172,13 @@ async def test_a_drain_is_waited_for(autojump_clock: MockClock) -> None:
     slot.process = cast("trio.Process", Unending())
     start = trio.current_time()
     await made.stop()
-    assert killed == [crews.CLOSING + 60.0]
+    assert killed == [pools.STOP_TIMEOUT + 60.0]
 
 
 async def test_one_that_does_not_come_to_serve(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(crews, "STARTING", 0.1)
+    monkeypatch.setattr(pools, "START_TIMEOUT", 0.1)
     made = pool(monkeypatch, SLEEPS)
     await made.keep(made.slots[0], {})
     assert reasons(caplog, "a worker did not start") == ["it hung"]
@@ -197,7 +197,7 @@ async def test_one_that_answers_no_longer_is_started_anew(
     assert reasons(caplog, "a worker ended, and is started anew")[0] == "it hung"
 
 
-async def test_the_end_of_the_crew_leaves_workers_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_the_pool_leaves_workers_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a fault ends the supervisor, they lose their connection first, and may drain."""
     made = pool(monkeypatch, SPEAKS)
     ended: list[int | None] = []
@@ -210,7 +210,7 @@ async def test_the_end_of_the_crew_leaves_workers_time(monkeypatch: pytest.Monke
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep)
-        await made.slots[0].begun.wait()
+        await made.slots[0].started.wait()
         process = made.slots[0].process
         assert process is not None
         nursery.cancel_scope.cancel()

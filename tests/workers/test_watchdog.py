@@ -19,11 +19,11 @@ Clock = trio.testing.MockClock
 
 
 class Worker:
-    """One that answers pings while it is not `stuck`, and uses `snapshot` of a CPU."""
+    """One that answers pings while it is not `stuck`, and uses `share` of a CPU."""
 
-    def __init__(self, *, ready: bool = False, snapshot: float = 0.0) -> None:
+    def __init__(self, *, ready: bool = False, share: float = 0.0) -> None:
         self.ready = ready
-        self.snapshot = snapshot
+        self.share = share
         self.pings = 0
         self.freed = trio.Event()
         self.freed.set()
@@ -39,7 +39,7 @@ class Worker:
         await self.freed.wait()
 
     def look(self) -> Activity:
-        return Activity(self.ready, self.snapshot * trio.current_time())
+        return Activity(self.ready, self.share * trio.current_time())
 
     async def lasts(self, seconds: float) -> float | None:
         """Return after how many seconds it hangs; None where it does not so soon."""
@@ -84,14 +84,14 @@ async def test_one_that_can_not_be_asked_hangs(autojump_clock: Clock) -> None:
 
 
 async def test_one_that_spins_hangs(autojump_clock: Clock) -> None:
-    worker = Worker(ready=True, snapshot=1.0)
+    worker = Worker(ready=True, share=1.0)
     worker.stick()
     assert await worker.lasts(3600) == HUNG_AFTER
 
 
 async def test_a_turn_that_ends_before_the_bound(autojump_clock: Clock) -> None:
     """As often as it may be: a long garbage collection, very many clients that leave at once."""
-    worker = Worker(ready=True, snapshot=1.0)
+    worker = Worker(ready=True, share=1.0)
 
     async def work() -> None:
         while True:
@@ -109,10 +109,10 @@ async def test_a_turn_that_ends_before_the_bound(autojump_clock: Clock) -> None:
 @pytest.mark.parametrize("others", [1, 3, 9])
 async def test_one_that_waits_for_a_cpu(autojump_clock: Clock, others: int) -> None:
     """Only the time that it is given counts; where it is given none, it may be well."""
-    worker = Worker(ready=True, snapshot=1 / (1 + others))
+    worker = Worker(ready=True, share=1 / (1 + others))
     worker.stick()
     assert await worker.lasts(3600) == pytest.approx(HUNG_AFTER * (1 + others), abs=PING_EVERY)
-    worker.snapshot = 0.0
+    worker.share = 0.0
     assert await worker.lasts(3600) is None
 
 

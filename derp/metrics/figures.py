@@ -1,0 +1,174 @@
+"""How the pages' figures are declared: each is one field, and what it is lies in its metadata.
+
+    queue_bytes: int = gauge("gauge_derper_queue_bytes")
+
+All else is a loop over such fields: what the pages show (`derp.metrics.variables`), and what
+several processes are together (`merge`, `final`). Sans-I/O.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
+
+
+class Histogram:
+    """How often each whole number was observed.
+
+    Counts are kept by the number itself and are put into buckets only when rendered. Where a
+    call is too dear, the two lines of `observe` may stand in its place.
+    """
+
+    __slots__ = ("bounds", "counts", "limit", "sum")
+
+    def __init__(self, *bounds: int) -> None:
+        self.bounds = bounds
+        self.limit = bounds[-1]
+        self.counts = [0] * (self.limit + 2)
+        self.sum = 0
+
+    def observe(self, value: int) -> None:
+        """Count `value`, at least 0; the last cell is for all that exceed the last bound."""
+        self.counts[value if value <= self.limit else -1] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return the buckets as Prometheus has them: (upper bound, observations up to it)."""
+        buckets = [(str(bound), sum(self.counts[: bound + 1])) for bound in self.bounds]
+        return [*buckets, ("+Inf", sum(self.counts))]
+
+
+@attrs.frozen
+class Untyped:
+    """A number without a Prometheus type (Go: expvar.Func)."""
+
+    value: float
+
+
+@attrs.frozen
+class Labelled:
+    """Numbers told apart by labels (Go: metrics.LabelMap; metrics.MultiLabelMap)."""
+
+    labels: tuple[str, ...]
+    numbers: Mapping[tuple[str, ...], float]
+    """By the values of the labels."""
+    kind: str = ""
+    """The Prometheus type, where the name does not say it; empty for none."""
+
+
+Variable: TypeAlias = "float | str | Untyped | Labelled | Histogram | Variables"
+"""A number is a counter, unless its name says otherwise; text has no place in Prometheus."""
+Variables: TypeAlias = Mapping[str, Variable]
+"""Of one level of the tree, in any order."""
+
+
+def total(values: Sequence[Any]) -> Any:
+    """Add numbers, counts by label, or histograms of the same bounds."""
+    if isinstance(values[0], Histogram):
+        histogram = Histogram(*values[0].bounds)
+        histogram.counts = [sum(cells) for cells in zip(*(v.counts for v in values), strict=True)]
+        histogram.sum = sum(each.sum for each in values)
+        return histogram
+    if isinstance(values[0], dict):
+        counts: dict[Any, int] = {}
+        for each in values:
+            for label, count in each.items():
+                counts[label] = counts.get(label, 0) + count
+        return counts
+    return sum(values)
+
+
+def first(values: Sequence[Any]) -> Any:
+    """Return the first process's value, which stands for all."""
+    return values[0]
+
+
+def first_set(values: Sequence[Any]) -> Any:
+    """Return the value of the first process that has one."""
+    return next((value for value in values if value is not None), None)
+
+
+def unchanged(value: Any) -> Any:
+    """Return `value` as it is."""
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Figure:
+    """What is declared of a figure."""
+
+    name: str
+    """Of the variable; a dot behind the name of each level, "{}" for that of the field, and empty
+    for what is not shown by itself."""
+    also: str = ""
+    """Another name that it is shown under; empty for none."""
+    show: Callable[[Any], Variable] = unchanged
+    """Makes the variable of the value."""
+    needs: str = ""
+    """The figure without which this one is not shown."""
+    merge: Callable[[Sequence[Any]], Any] | None = total
+    """Makes one value of those of several processes; None where more than they decides."""
+    final: Callable[[Any], Any] = unchanged
+    """Makes of the last value what counts after the end of the process."""
+
+
+_METADATA: Final = "figure"
+
+
+def figure(*, default: Any = attrs.NOTHING, factory: Any = None, **declared: Any) -> Any:
+    """Make the field of a figure: its value at the start, and what Figure says."""
+    metadata = {_METADATA: Figure(**declared)}
+    return attrs.field(default=default, factory=factory, metadata=metadata)
+
+
+def counter(name: str = "derp.{}", *, default: Any = 0, **declared: Any) -> Any:
+    """Make a field that only grows, is added up, and stays when its process ends."""
+    default = attrs.NOTHING if "factory" in declared else default
+    return figure(name=name, default=default, **declared)
+
+
+def gauge(name: str = "derp.gauge_{}", *, default: Any = 0, **declared: Any) -> Any:
+    """Make a field that is added up, and is `default` again when its process ends."""
+    return figure(name=name, default=default, **{"final": lambda _: default, **declared})
+
+
+def figures(kind: type[attrs.AttrsInstance]) -> dict[str, Figure]:
+    """Return what the fields of a class declare, by their names."""
+    found: dict[str, Figure] = {}
+    for field in attrs.fields(kind):
+        if (declared := field.metadata.get(_METADATA)) is not None:
+            found[field.name] = attrs.evolve(declared, name=declared.name.format(field.name))
+    return found
+
+
+def labelled(*labels: str, kind: str = "") -> Callable[[Mapping[Any, float]], Labelled]:
+    """Show counts by the values of `labels`; a bool among those says whether it is disco."""
+
+    def text(key: Any) -> tuple[str, ...]:
+        parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+        return tuple({True: "disco", False: "other"}.get(part, part) for part in parts)
+
+    return lambda counts: Labelled(labels, {text(key): n for key, n in counts.items()}, kind)
+
+
+def part(label: str, value: str) -> Callable[[float], Labelled]:
+    """Show a number under one value of a label; the other fields of that name have the rest."""
+    return lambda number: Labelled((label,), {(value,): number})
+
+
+def merge(parts: Sequence[T]) -> T:
+    """Return what `parts`, at least one, are together; figures without a rule are not set."""
+    kind = type(parts[0])
+    rules = {name: each.merge for name, each in figures(kind).items() if each.merge is not None}
+    return kind(
+        **{name: rule([getattr(each, name) for each in parts]) for name, rule in rules.items()}
+    )
+
+
+def final(ended: T) -> T:
+    """Return what is left of a process that has ended."""
+    kind = type(ended)
+    fields = figures(kind).items()
+    return kind(**{name: figure.final(getattr(ended, name)) for name, figure in fields})

@@ -1,0 +1,50 @@
+"""The relay of one process while it serves, as what runs beside the clients knows it."""
+
+import time
+
+import attrs
+import trio
+
+from derp.config import Config
+from derp.http.bootstrap_dns import BootstrapDNS
+from derp.mesh.keeper import Keeper
+from derp.metrics import process
+from derp.service.startup import StartupResources
+from derp.session.state import RelayState
+from stun.server import Stats
+
+
+@attrs.frozen
+class Age:
+    """When the process started, and how much memory it took then."""
+
+    started: float = attrs.field(init=False, factory=time.time)
+    """Unix time, in seconds."""
+    memory: int = attrs.field(init=False, factory=process.resident_bytes)
+    """Bytes in use then."""
+    _clock_then: float = attrs.field(init=False, factory=trio.current_time)
+
+    @property
+    def seconds(self) -> float:
+        """The time since then, by a clock that nobody sets."""
+        return trio.current_time() - self._clock_then
+
+
+@attrs.frozen(kw_only=True)
+class RunningRelay:
+    """A relay that serves. Its nurseries end in the order services, connections, root."""
+
+    config: Config
+    resources: StartupResources
+    state: RelayState
+    root: trio.Nursery
+    """Owns what runs to the end of the process."""
+    connections: trio.Nursery
+    """Owns what ends when all clients have left."""
+    services: trio.Nursery
+    """Owns what ends when the relay is told to stop."""
+    stats: Stats = attrs.field(factory=Stats)
+    names: BootstrapDNS = attrs.field(factory=BootstrapDNS)
+    links: list[Keeper] = attrs.field(factory=list)
+    """Those to other machines."""
+    age: Age = attrs.field(factory=Age)

@@ -1,0 +1,72 @@
+"""The relay as one process: obeys signals, and does itself what workers leave to a supervisor."""
+
+import contextlib
+from functools import partial
+from typing import Final
+
+import trio
+
+from derp.config import Config
+from derp.service.announce import announce, announce_node
+from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.reload import reload_rate_limit
+from derp.service.run import serve
+from derp.service.running import RunningRelay
+from derp.service.signals import Event, Receive, receive_signals
+from derp.service.startup import prepare
+from derp.service.status import Pages, StandalonePages
+from derp.session import recheck, serverinfo
+
+_EVENTS: Final = 8
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError where this machine can't."""
+    with logging_started(), contextlib.ExitStack() as stack:
+        resources = prepare(config, stack)
+        tune_garbage_collector()
+        trio.run(serve, config, resources, Standalone())
+
+
+class Standalone:
+    """The role of the only process."""
+
+    processes = 1
+    is_first = True
+
+    def __init__(self, receive: Receive = receive_signals) -> None:
+        """`receive` sends the events that the relay is to act on."""
+        self._receive = receive
+        self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
+        self._reload_list, self._list_reloads = trio.open_memory_channel[None](1)
+
+    async def start(self, relay: RunningRelay) -> Pages:
+        """Receive signals, and keep the certificates and the answers of admission up to date."""
+        config, resources = relay.config, relay.resources
+        # To the end of the process, so that a second signal does not cut the drain short.
+        await relay.root.start(self._receive, self._to_relay)
+        if resources.certificates is not None:
+            announce_new = partial(announce_node, config, resources)
+            relay.services.start_soon(resources.certificates.run, announce_new)
+        if (checker := resources.own_checker) is not None:
+            every = config.verification.recheck_every
+            relay.services.start_soon(recheck.keep, relay.state, checker, every, self._list_reloads)
+        return StandalonePages(relay)
+
+    async def until_stop(self, relay: RunningRelay) -> None:
+        """Announce that all is served; reload at each SIGHUP, and return at SIGTERM or SIGINT."""
+        announce(relay.config, relay.resources)
+        async for event in self._events:
+            if event is Event.STOP:
+                return
+            self._reload(relay)
+
+    def _reload(self, relay: RunningRelay) -> None:
+        """Read all files again."""
+        if relay.resources.certificates is not None:
+            relay.resources.certificates.wake()
+        with contextlib.suppress(trio.WouldBlock):
+            self._reload_list.send_nowait(None)
+        # On its own, so that a file that can't be read to its end delays no stop.
+        apply = partial(serverinfo.apply, relay.state, relay.services)
+        relay.services.start_soon(reload_rate_limit, relay.config, apply)
