@@ -13,10 +13,11 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tests.interop.rawderp import (
+from tests.interop.rawderp import PATIENCE, Key, SilentError, Wire, client_info
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
+from tests.support.derp import (
     KEEP_ALIVE,
     MAGIC,
-    PATIENCE,
     PING,
     PONG,
     RECV_PACKET,
@@ -25,14 +26,9 @@ from tests.interop.rawderp import (
     SERVER_INFO,
     SERVER_KEY,
     UPGRADE,
-    Key,
-    SilentError,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
 
 MESH_KEY = bytes(range(1, 33))
 WRONG_KEY = bytes(range(33, 65))

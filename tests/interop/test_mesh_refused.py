@@ -15,8 +15,9 @@ from tests.interop.mesh import (
     varz,
     wait_until_meshed,
 )
-from tests.interop.rawderp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS, EndedError, Key
+from tests.interop.rawderp import EndedError, Key
 from tests.interop.relay import TestCA
+from tests.support.derp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS
 
 DISCO = bytes.fromhex("5453f09f92ac") + bytes(100)
 

@@ -24,8 +24,9 @@ from tests.interop.mesh import (
     varz,
     wait_until_meshed,
 )
-from tests.interop.rawderp import PEER_GONE, Key
+from tests.interop.rawderp import Key
 from tests.interop.relay import Relay, TestCA, environment
+from tests.support.derp import PEER_GONE
 
 SIZES = (0, 1, 100, 1400, 20_000, 65_536)
 
