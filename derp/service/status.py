@@ -1,6 +1,5 @@
 """What the pages show of the running server: metrics, consistency, traffic."""
 
-import functools
 import json
 import platform
 import struct
@@ -180,7 +179,6 @@ def make_status_source(
     )
 
 
-@functools.cache
 def tasks() -> int:
     """Return how many Trio tasks there are in this process."""
     return trio.lowlevel.current_statistics().tasks_living

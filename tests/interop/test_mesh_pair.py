@@ -15,7 +15,6 @@ from tests.interop.mesh import (
     mesh,
     pass_packet,
     reach_each_other,
-    until,
     until_quiet,
     varz,
     wait_until_meshed,
@@ -30,6 +29,7 @@ from tests.support.derp import (
     PEER_GONE,
     WATCH_CONNS,
 )
+from tests.support.waiting import until
 
 DISCO = bytes.fromhex("5453f09f92ac")
 GONE, NOT_HERE = b"\x00", b"\x01"

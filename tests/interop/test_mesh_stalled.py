@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.mesh import MESH_KEY, Client, Clients, all_running, mesh, until, varz
+from tests.interop.mesh import MESH_KEY, Client, Clients, all_running, mesh, varz
 from tests.interop.rawderp import PATIENCE, Key, SilentError, Wire
 from tests.interop.relay import Relay, TestCA
 from tests.support.derp import (
@@ -27,6 +27,7 @@ from tests.support.derp import (
     WATCH_CONNS,
     frame,
 )
+from tests.support.waiting import until
 
 SMALL = 4096
 """Bytes that the kernel of who is stalled takes, about."""

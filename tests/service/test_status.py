@@ -13,7 +13,7 @@ from derp.config.checks import Address
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
-from derp.service.status import StatusView, Traffic, make_status_source, traffic_lines
+from derp.service.status import StatusView, Traffic, make_status_source, tasks, traffic_lines
 from derp.wire.trains import Train
 from stun.server import Stats
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
@@ -196,3 +196,12 @@ async def test_connections_of_a_key_are_told_apart(autojump_clock: Clock, relay:
     next(iter(relay.hub.members)).connected_at += 1
     assert {each.connection for each in view.traffic()} > {each.connection for each in found[1:]}
     assert view.traffic()[0].connection != found[0].connection
+
+
+async def test_tasks_are_counted_afresh() -> None:
+    before = tasks()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await trio.testing.wait_all_tasks_blocked()
+        assert tasks() == before + 1
+        nursery.cancel_scope.cancel()

@@ -10,14 +10,15 @@ from tests.support.derp import UPGRADE, upgrade_request
 class StreamEnd:
     """A Trio stream."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, patience: float = PATIENCE) -> None:
         self._stream = stream
+        self._patience = patience
 
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
     async def receive(self) -> bytes:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(self._patience):
             return bytes(await self._stream.receive_some(1 << 16))
 
 
