@@ -1,53 +1,49 @@
 """A DERP client for tests, over any end of a Transport; it shares no code with the server."""
 
-import json
-import struct
 from typing import Any
 
 import nacl.public
 
-from tests.memory_transport import MemoryTransport
-
-SEND, RECV, KEEP_ALIVE, PREFERRED, GONE, PING, PONG, RESTARTING = (
-    0x04,
-    0x05,
-    0x06,
-    0x07,
-    0x08,
-    0x12,
-    0x13,
-    0x15,
+from tests.support import derp
+from tests.support.derp import (  # noqa: F401 -- for those who have a Peer
+    KEEP_ALIVE,
+    MAGIC,
+    PING,
+    PONG,
+    RESTARTING,
+    SERVER_INFO,
+    SERVER_KEY,
+    Node,
+    frame,
 )
-PRESENT, FORWARD, WATCH, CLOSE = 0x09, 0x0A, 0x10, 0x11
+
+SEND, RECV = derp.SEND_PACKET, derp.RECV_PACKET
+PREFERRED, GONE, PRESENT = derp.NOTE_PREFERRED, derp.PEER_GONE, derp.PEER_PRESENT
+FORWARD, WATCH, CLOSE = derp.FORWARD_PACKET, derp.WATCH_CONNS, derp.CLOSE_PEER
 
 
-class Peer:
-    """One end of a DERP connection; `log_in` comes first."""
+class Peer(Node):
+    """One end of a DERP connection; `log_in` comes first.
 
-    def __init__(self, end: MemoryTransport, key: nacl.public.PrivateKey | None = None) -> None:
+    `end` is a MemoryTransport, or has the same `send` and `receive` (tests/support/ends.py).
+    """
+
+    def __init__(self, end: Any, key: nacl.public.PrivateKey | None = None) -> None:
+        super().__init__(key)
         self.end = end
-        self.private = key or nacl.public.PrivateKey.generate()
-        self.key = bytes(self.private.public_key)
         self.server_key = b""
         self.server_info: dict[str, Any] = {}
-        self._received = b""
-
-    def client_info(self, server_key: bytes, **info: object) -> bytes:
-        box = nacl.public.Box(self.private, nacl.public.PublicKey(server_key))
-        sealed = bytes(box.encrypt(json.dumps({"version": 2, **info}).encode()))
-        return frame(0x02, self.key + sealed)
 
     async def log_in(self, behind: bytes = b"", **info: object) -> "Peer":
         """Log in, sending `behind` together with the client info."""
         kind, payload = await self.receive()
-        assert kind == 0x01
-        assert payload[:8] == bytes.fromhex("44455250f09f9491")
+        assert kind == SERVER_KEY
+        assert payload[:8] == MAGIC
         self.server_key = payload[8:]
         await self.end.send(self.client_info(self.server_key, **info) + behind)
         kind, payload = await self.receive()
-        assert kind == 0x03
-        box = nacl.public.Box(self.private, nacl.public.PublicKey(self.server_key))
-        self.server_info = json.loads(box.decrypt(payload))
+        assert kind == SERVER_INFO
+        self.server_info = self.open_server_info(self.server_key, payload)
         return self
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -58,14 +54,12 @@ class Peer:
 
     async def receive(self) -> tuple[int, bytes]:
         """Return the type and the payload of the next frame; EOFError at the end."""
-        while len(self._received) < 5 or len(self._received) < 5 + self._length:
+        while (found := self.frames.next()) is None:
             data = await self.end.receive()
             if not data:
                 raise EOFError
-            self._received += data
-        kind, length = self._received[0], self._length
-        payload, self._received = self._received[5 : 5 + length], self._received[5 + length :]
-        return kind, payload
+            self.frames.feed(bytes(data))
+        return found
 
     async def receive_packet(self) -> tuple[bytes, bytes]:
         """Return source and packet of the next frame, which has to be a packet."""
@@ -77,16 +71,6 @@ class Peer:
         """Wait until the server has acted on all that was sent; nothing else may come meanwhile."""
         await self.send(PING, data)
         assert await self.receive() == (PONG, data)
-
-    @property
-    def _length(self) -> int:
-        (length,) = struct.unpack(">I", self._received[1:5])
-        assert isinstance(length, int)
-        return length
-
-
-def frame(kind: int, payload: bytes) -> bytes:
-    return struct.pack(">BI", kind, len(payload)) + payload
 
 
 def disco(size: int = 100) -> bytes:

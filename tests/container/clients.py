@@ -13,17 +13,9 @@ from typing import Any
 import attrs
 
 from tests.container.podman import HTTPS, Container, Dock, placed
-from tests.interop.rawderp import (
-    SERVER_INFO,
-    SERVER_KEY,
-    UPGRADE,
-    EndedError,
-    Key,
-    Wire,
-    client_info,
-    upgrade_request,
-)
+from tests.interop.rawderp import EndedError, Key, Wire, client_info
 from tests.interop.relay import die_with_parent, environment
+from tests.support.derp import SERVER_INFO, SERVER_KEY, UPGRADE, upgrade_request
 
 PATIENCE = 30
 

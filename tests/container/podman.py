@@ -26,8 +26,8 @@ import attrs
 
 from tests.interop.issuing import Shaken, shake
 from tests.interop.netns import Namespace
-from tests.interop.pebble import until
 from tests.interop.relay import environment, free_port
+from tests.support.waiting import until
 
 PREFIX = "derper-test-"
 BASE = "base"

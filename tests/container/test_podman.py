@@ -11,7 +11,7 @@ import pytest
 from tests.container import images
 from tests.container import podman as containers
 from tests.container.podman import NoPodmanError, Podman, PodmanError
-from tests.interop.pebble import until
+from tests.support.waiting import until
 
 SCRIPT = """#!/bin/sh
 while [ "$1" = --runtime ]; do shift 2; done

@@ -13,9 +13,9 @@ from tests.container.contents import SELF_SIGNED, certificate, key_file
 from tests.container.podman import HTTP, HTTPS, STUN, Container, Dock, File
 from tests.interop.issuing import UNRECOGNIZED_NAME
 from tests.interop.oracle import KNOWN, oracle, whois_of
-from tests.interop.pebble import until
 from tests.interop.rawderp import Key
 from tests.interop.relay import REPO, TestCA, free_port
+from tests.support.waiting import until
 
 NAME = "derp.example.com"
 USER = 65532

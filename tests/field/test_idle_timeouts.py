@@ -13,17 +13,9 @@ import pytest
 from derp.session.timers import KEEP_ALIVE as KEEP_ALIVE_EVERY
 from derp.session.timers import KEEP_ALIVE_JITTER, TICK
 from tests.field.proxies import KINDS, Kind, Proxy, running, usual_idle
-from tests.interop.rawderp import (
-    KEEP_ALIVE,
-    SERVER_INFO,
-    SERVER_KEY,
-    UPGRADE,
-    Key,
-    Wire,
-    client_info,
-    upgrade_request,
-)
+from tests.interop.rawderp import Key, Wire, client_info
 from tests.interop.relay import Relay, TestCA
+from tests.support.derp import KEEP_ALIVE, SERVER_INFO, SERVER_KEY, UPGRADE, upgrade_request
 
 SLOT = 1.0
 """Seconds: the timers' wheel rounds up to whole ones."""

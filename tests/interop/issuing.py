@@ -9,9 +9,10 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 
-from tests.interop.pebble import Pebble, until
+from tests.interop.pebble import Pebble
 from tests.interop.rawderp import PATIENCE, SERVER
 from tests.interop.relay import Relay, chain_sent, write_key_file
+from tests.support.waiting import until
 
 INTERNAL_ERROR = "TLSV1_ALERT_INTERNAL_ERROR"
 ACCOUNT_KEY = "acme_account+key"

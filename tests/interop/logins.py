@@ -6,25 +6,20 @@ import ssl
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.interop.rawderp import (
+from tests.interop.rawderp import SERVER, EndedError, Key, SilentError, Wire, client_info
+from tests.interop.relay import Relay
+from tests.support.derp import (
     KEEP_ALIVE,
     MAGIC,
     PEER_GONE,
     RECV_PACKET,
     SEND_PACKET,
-    SERVER,
     SERVER_INFO,
     SERVER_KEY,
     UPGRADE,
-    EndedError,
-    Key,
-    SilentError,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay
 
 ADMITTED, REFUSED, UNDECIDED = "admitted", "refused", "undecided"
 

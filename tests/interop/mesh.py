@@ -8,15 +8,15 @@ import struct
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from tests.interop.rawderp import (
+from tests.interop.rawderp import PATIENCE, Key, SilentError, Wire, client_info
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
+from tests.support.derp import (
     KEEP_ALIVE,
     MAGIC,
-    PATIENCE,
     PING,
     PONG,
     RECV_PACKET,
@@ -25,31 +25,16 @@ from tests.interop.rawderp import (
     SERVER_INFO,
     SERVER_KEY,
     UPGRADE,
-    Key,
-    SilentError,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
+from tests.support.waiting import until
 
 MESH_KEY = bytes(range(1, 33))
 WRONG_KEY = bytes(range(33, 65))
 
 MESH_PATIENCE = 25.0
 """Seconds until relays are meshed: the Go derper waits for 5 before it dials once more."""
-
-T = TypeVar("T")
-
-
-def until(what: str, look: Callable[[], T], patience: float = MESH_PATIENCE) -> T:
-    """Look until what is seen is true, or the like; return it."""
-    deadline = time.monotonic() + patience
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not so after {patience:.0f} s: {what}"
-        time.sleep(0.02)
-    return seen
 
 
 def reach_each_other(derpcheck: Path, ca: TestCA, relays: Sequence[Relay]) -> None:

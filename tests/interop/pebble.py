@@ -13,11 +13,9 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 import trustme
@@ -25,23 +23,13 @@ import trustme
 from tests.interop.netns import Namespace
 from tests.interop.relay import die_with_parent, environment, free_port
 from tests.interop.tailnet import background
+from tests.support.waiting import until
 
 TIMEOUT = 30
 DAY = 24 * 60 * 60
 
 PROFILES = {"shortlived": 6 * DAY} | {f"classic-{number}": 90 * DAY for number in range(20)}
 """Validity in seconds. Of an order that names no profile, pebble takes one at random."""
-
-T = TypeVar("T")
-
-
-def until(what: str, attempt: Callable[[], T], patience: float = TIMEOUT) -> T:
-    """Try until something true comes back, and return that."""
-    deadline = time.monotonic() + patience
-    while not (got := attempt()):
-        assert time.monotonic() < deadline, f"not so after {patience} s: {what}"
-        time.sleep(0.05)
-    return got
 
 
 def ask(sock: socket.socket, path: str, body: Mapping[str, object] | None = None) -> bytes:

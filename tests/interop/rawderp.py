@@ -1,7 +1,7 @@
 """A DERP client of a few lines, to play exchanges frame by frame.
 
-It shares no code with the relay: frames and boxes are made here, from the protocol's description,
-with PyNaCl. It sends whatever it is told to, right or wrong, and reads what comes.
+It sends whatever it is told to, right or wrong, and reads what comes, over blocking sockets; what
+needs no I/O is tests/support/derp.py.
 """
 
 import hashlib
@@ -9,31 +9,12 @@ import json
 import os
 import socket
 import ssl
-import struct
 import time
 
 import attrs
 from nacl.bindings import crypto_box, crypto_box_open, crypto_scalarmult_base
 
-MAGIC = "DERP🔑".encode()
-NONCE_LENGTH = 24
-
-SERVER_KEY = 0x01
-CLIENT_INFO = 0x02
-SERVER_INFO = 0x03
-SEND_PACKET = 0x04
-RECV_PACKET = 0x05
-KEEP_ALIVE = 0x06
-NOTE_PREFERRED = 0x07
-PEER_GONE = 0x08
-PEER_PRESENT = 0x09
-FORWARD_PACKET = 0x0A
-WATCH_CONNS = 0x10
-CLOSE_PEER = 0x11
-PING = 0x12
-PONG = 0x13
-HEALTH = 0x14
-RESTARTING = 0x15
+from tests.support.derp import CLIENT_INFO, NONCE_LENGTH, Frames, frame
 
 PATIENCE = 10.0
 """Seconds to wait for what should come at once."""
@@ -74,25 +55,12 @@ class Key:
 SERVER = Key.named("the relay")
 
 
-def frame(kind: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">BI", kind, len(payload)) + payload
-
-
 def client_info(
     key: Key, info: bytes | dict[str, object], server: bytes, nonce: bytes | None = None
 ) -> bytes:
     """The frame a client logs in with."""
     message = info if isinstance(info, bytes) else json.dumps(info).encode()
     return frame(CLIENT_INFO, key.public + key.seal(server, message, nonce))
-
-
-def upgrade_request(*headers: str, path: str = "/derp", host: str = "localhost") -> bytes:
-    """What derphttp sends, or with other headers than those."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-UPGRADE = ("Upgrade: DERP", "Connection: Upgrade")
 
 
 @attrs.frozen
@@ -111,7 +79,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.buffer = b""
+        self.frames = Frames()
         self.transcript_in = b""
         """Everything that came, above TLS."""
 
@@ -126,6 +94,15 @@ class Wire:
                 sock.close()
                 raise
         return cls(sock)
+
+    @property
+    def buffer(self) -> bytes:
+        """What has come and was not taken."""
+        return self.frames.buffer
+
+    @buffer.setter
+    def buffer(self, left: bytes) -> None:
+        self.frames.buffer = left
 
     def close(self) -> None:
         self.sock.close()
@@ -154,7 +131,7 @@ class Wire:
             raise EndedError from None
         if not data:
             raise EndedError
-        self.buffer += data
+        self.frames.feed(data)
         self.transcript_in += data
 
     def take(self, count: int, patience: float = PATIENCE) -> bytes:
@@ -184,8 +161,10 @@ class Wire:
 
     def take_frame(self, patience: float = PATIENCE) -> tuple[int, bytes]:
         """The next frame, as type and payload."""
-        kind, length = struct.unpack(">BI", self.take(5, patience))
-        return kind, self.take(length, patience)
+        deadline = time.monotonic() + patience
+        while (found := self.frames.next()) is None:
+            self.more(deadline)
+        return found
 
     def take_response(self, patience: float = PATIENCE) -> Response:
         """The head of an HTTP response."""

@@ -1,19 +1,26 @@
 """Exchanges about single frames after login: sizes, unknown kinds, and what is not permitted."""
 
-from tests.interop import rawderp
-from tests.interop.rawderp import (
+from tests.interop.rawderp import SERVER, Key, client_info
+from tests.interop.stage import Stage, scenario
+from tests.support.derp import (
     CLOSE_PEER,
     FORWARD_PACKET,
+    HEALTH,
+    KEEP_ALIVE,
+    MAGIC,
     NOTE_PREFERRED,
+    PEER_GONE,
+    PEER_PRESENT,
     PING,
+    PONG,
+    RECV_PACKET,
+    RESTARTING,
     SEND_PACKET,
-    SERVER,
+    SERVER_INFO,
+    SERVER_KEY,
     WATCH_CONNS,
-    Key,
-    client_info,
     frame,
 )
-from tests.interop.stage import Stage, scenario
 
 
 @scenario("ping: of any size")
@@ -64,15 +71,15 @@ def unknown_frames(stage: Stage) -> None:
 def server_frames(stage: Stage) -> None:
     alice = stage.login("alice")
     for kind, payload in (
-        (rawderp.SERVER_KEY, rawderp.MAGIC + SERVER.public),
-        (rawderp.SERVER_INFO, bytes(50)),
-        (rawderp.RECV_PACKET, alice.key.public + b"forged"),
-        (rawderp.KEEP_ALIVE, b""),
-        (rawderp.PEER_GONE, alice.key.public + b"\x00"),
-        (rawderp.PEER_PRESENT, alice.key.public),
-        (rawderp.PONG, b"12345678"),
-        (rawderp.HEALTH, b"ill"),
-        (rawderp.RESTARTING, bytes(8)),
+        (SERVER_KEY, MAGIC + SERVER.public),
+        (SERVER_INFO, bytes(50)),
+        (RECV_PACKET, alice.key.public + b"forged"),
+        (KEEP_ALIVE, b""),
+        (PEER_GONE, alice.key.public + b"\x00"),
+        (PEER_PRESENT, alice.key.public),
+        (PONG, b"12345678"),
+        (HEALTH, b"ill"),
+        (RESTARTING, bytes(8)),
     ):
         alice.frame(kind, payload)
         alice.settle()

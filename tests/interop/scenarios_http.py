@@ -2,16 +2,9 @@
 
 import re
 
-from tests.interop.rawderp import (
-    PATIENCE,
-    PING,
-    SERVER,
-    UPGRADE,
-    client_info,
-    frame,
-    upgrade_request,
-)
+from tests.interop.rawderp import PATIENCE, SERVER, client_info
 from tests.interop.stage import Difference, Peer, Stage, scenario
+from tests.support.derp import PING, UPGRADE, frame, upgrade_request
 
 FAST = (*UPGRADE, "Derp-Fast-Start: 1")
 

@@ -4,21 +4,18 @@ import socket
 
 from nacl.bindings import crypto_box
 
-from tests.interop import rawderp
-from tests.interop.rawderp import (
+from tests.interop.rawderp import SERVER, EndedError, Key, SilentError, client_info
+from tests.interop.stage import Difference, Peer, Stage, scenario
+from tests.support.derp import (
     CLIENT_INFO,
+    KEEP_ALIVE,
     PING,
     SEND_PACKET,
-    SERVER,
     UPGRADE,
-    EndedError,
-    Key,
-    SilentError,
-    client_info,
+    WATCH_CONNS,
     frame,
     upgrade_request,
 )
-from tests.interop.stage import Difference, Peer, Stage, scenario
 
 FAST = (*UPGRADE, "Derp-Fast-Start: 1")
 
@@ -266,8 +263,8 @@ def other_first_frame(stage: Stage) -> None:
         frame(PING, b"8 bytes."),
         frame(SEND_PACKET, Key.named("bob").public + b"hello"),
         frame(0x77, b"new"),
-        frame(rawderp.KEEP_ALIVE),
-        frame(rawderp.WATCH_CONNS),
+        frame(KEEP_ALIVE),
+        frame(WATCH_CONNS),
     ):
         alice = greeted(stage)
         alice.send(first + client_info(alice.key, b"{}", SERVER.public))

@@ -3,8 +3,9 @@
 import selectors
 import time
 
-from tests.interop.rawderp import PING, SEND_PACKET, SERVER, Key, frame
+from tests.interop.rawderp import SERVER, Key
 from tests.interop.stage import Peer, Stage, scenario, until_received, wait_until_gone
+from tests.support.derp import PING, SEND_PACKET, frame
 
 DISCO = "TS💬".encode()
 DISCO_LENGTH = len(DISCO) + 32 + 24

@@ -4,8 +4,9 @@ import contextlib
 import socket
 import ssl
 
-from tests.interop.rawderp import PATIENCE, Wire, upgrade_request
+from tests.interop.rawderp import PATIENCE, Wire
 from tests.interop.stage import Difference, Peer, Stage, scenario
+from tests.support.derp import upgrade_request
 
 
 def handshake(stage: Stage, title: str, context: ssl.SSLContext, name: str | None) -> None:

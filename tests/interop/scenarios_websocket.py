@@ -5,9 +5,9 @@ import contextlib
 import hashlib
 import struct
 
-from tests.interop import rawderp
-from tests.interop.rawderp import PING, SEND_PACKET, SERVER, EndedError, Wire, client_info, frame
+from tests.interop.rawderp import SERVER, EndedError, Wire, client_info
 from tests.interop.stage import Difference, Peer, Stage, scenario
+from tests.support.derp import PING, SEND_PACKET, frame, upgrade_request
 
 CONTINUATION, TEXT, BINARY, CLOSE, WS_PING, WS_PONG = 0, 1, 2, 8, 9, 10
 FIN = 0x80
@@ -100,7 +100,7 @@ class WebSocketWire(Wire):
 def opened(stage: Stage, name: str, *, tls: bool = False) -> Peer:
     """A websocket, before the login."""
     peer = stage.connect(name, tls=tls)
-    peer.send(rawderp.upgrade_request(*ASK))
+    peer.send(upgrade_request(*ASK))
     response = peer.wire.take_response()
     assert response.status == 101
     peer.wire = WebSocketWire(peer.wire)
@@ -122,7 +122,7 @@ def socket_of(peer: Peer) -> WebSocketWire:
 def handshake(stage: Stage) -> None:
     for tls in (False, True):
         alice = stage.connect("alice", tls=tls)
-        alice.send(rawderp.upgrade_request(*ASK))
+        alice.send(upgrade_request(*ASK))
         alice.response()
         accept = hashlib.sha1(NONCE.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
         assert base64.b64encode(accept.digest()).decode() in stage.transcript[-1]
@@ -171,7 +171,7 @@ def handshake_scenario(name: str, headers: tuple[str, ...]) -> None:
     @scenario(f"websocket handshake: {name}", HANDSHAKE_DIFFERS.get(name))
     def play(stage: Stage) -> None:
         alice = stage.connect("alice")
-        alice.send(rawderp.upgrade_request(*headers))
+        alice.send(upgrade_request(*headers))
         alice.response()
         if "101" in stage.transcript[-1]:
             alice.wire = WebSocketWire(alice.wire)
@@ -189,7 +189,7 @@ for _name, _headers in HANDSHAKES.items():
 @scenario("websocket handshake: another method")
 def handshake_post(stage: Stage) -> None:
     alice = stage.connect("alice")
-    request = rawderp.upgrade_request(*asked(("Content-Length", "0")))
+    request = upgrade_request(*asked(("Content-Length", "0")))
     alice.send(request.replace(b"GET", b"POST", 1))
     alice.response()
 

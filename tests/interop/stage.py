@@ -18,24 +18,19 @@ import attrs
 from nacl.exceptions import CryptoError
 
 from tests.interop import rawderp
-from tests.interop.rawderp import (
+from tests.interop.rawderp import PATIENCE, SERVER, EndedError, Key, SilentError, Wire, client_info
+from tests.support import derp
+from tests.support.derp import (
     KEEP_ALIVE,
     MAGIC,
-    PATIENCE,
     PEER_GONE,
     PING,
     PONG,
     RECV_PACKET,
     SEND_PACKET,
-    SERVER,
     SERVER_INFO,
     SERVER_KEY,
     UPGRADE,
-    EndedError,
-    Key,
-    SilentError,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
@@ -195,16 +190,16 @@ class Peer:
 
     def describe(self, kind: int, payload: bytes) -> str:
         match kind:
-            case rawderp.SERVER_KEY:
+            case derp.SERVER_KEY:
                 extra = payload[len(MAGIC) + 32 :]
                 return f"ServerKey {who(payload[len(MAGIC) :][:32])} extra={extra.hex()!r}"
-            case rawderp.SERVER_INFO:
+            case derp.SERVER_INFO:
                 return f"ServerInfo {self.opened(payload)}"
-            case rawderp.RECV_PACKET:
+            case derp.RECV_PACKET:
                 return f"packet from {who(payload[:32])}: {brief(payload[32:])}"
-            case rawderp.PEER_GONE:
+            case derp.PEER_GONE:
                 return f"{who(payload[:32])} is gone, reason {payload[32:].hex()}"
-            case rawderp.PONG:
+            case derp.PONG:
                 return f"pong {payload.hex()}"
         return f"frame {kind:#04x}: {brief(payload)}"
 

@@ -19,8 +19,9 @@ from tests.interop.issuing import (
     shake,
     shake_with,
 )
-from tests.interop.pebble import Pebble, until
+from tests.interop.pebble import Pebble
 from tests.interop.relay import Relay, running
+from tests.support.waiting import until
 
 HERE, ALSO_HERE, ELSEWHERE = "127.0.0.21", "127.0.0.22", "127.0.0.29"
 

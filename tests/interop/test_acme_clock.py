@@ -14,8 +14,9 @@ import pytest
 
 from tests.interop.golang import HERE
 from tests.interop.issuing import INTERNAL_ERROR, acme_relay, hang_up, issued, shake_with
-from tests.interop.pebble import Pebble, until
+from tests.interop.pebble import Pebble
 from tests.interop.relay import running
+from tests.support.waiting import until
 
 HOUR = 60 * 60
 

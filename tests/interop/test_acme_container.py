@@ -10,8 +10,9 @@ import pytest
 
 from tests.interop.issuing import INTERNAL_ERROR, shake
 from tests.interop.netns import Namespace, skip_unless_possible
-from tests.interop.pebble import Pebble, pebble, until
+from tests.interop.pebble import Pebble, pebble
 from tests.interop.relay import Relay, environment, running
+from tests.support.waiting import until
 
 HOSTNAME = "derp.example.org"
 

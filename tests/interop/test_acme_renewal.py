@@ -13,22 +13,19 @@ from typing import Self
 import pytest
 
 from tests.interop.issuing import acme_relay, forget_account, hang_up, issued, renewed, shake_with
-from tests.interop.pebble import Pebble, until
-from tests.interop.rawderp import (
+from tests.interop.pebble import Pebble
+from tests.interop.rawderp import PATIENCE, SERVER, Key, Wire, client_info
+from tests.interop.relay import Relay, running
+from tests.support.derp import (
     KEEP_ALIVE,
-    PATIENCE,
     RECV_PACKET,
     SEND_PACKET,
-    SERVER,
     SERVER_INFO,
     UPGRADE,
-    Key,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay, running
+from tests.support.waiting import until
 
 RATE = 1000
 """Packets a second."""

@@ -15,8 +15,9 @@ from tests.interop.issuing import (
     shake_with,
 )
 from tests.interop.pebble import Pebble, pebble
-from tests.interop.rawderp import Wire, upgrade_request
+from tests.interop.rawderp import Wire
 from tests.interop.relay import Relay, running
+from tests.support.derp import upgrade_request
 
 WHIMS = {
     "WFE_NONCEREJECT": "50",  # percent

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.interop.rawderp import KEEP_ALIVE
 from tests.interop.watch_keepalive import CLIENTS
+from tests.support.derp import KEEP_ALIVE
 
 
 @pytest.mark.patient

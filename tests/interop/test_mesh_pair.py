@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop import rawderp
 from tests.interop.mesh import (
     MESH_KEY,
     Client,
@@ -16,21 +15,21 @@ from tests.interop.mesh import (
     mesh,
     pass_packet,
     reach_each_other,
-    until,
     until_quiet,
     varz,
     wait_until_meshed,
     weather_a_storm,
 )
-from tests.interop.rawderp import (
+from tests.interop.rawderp import EndedError, Key
+from tests.interop.relay import Relay, TestCA
+from tests.support import derp
+from tests.support.derp import (
     CLOSE_PEER,
     FORWARD_PACKET,
     PEER_GONE,
     WATCH_CONNS,
-    EndedError,
-    Key,
 )
-from tests.interop.relay import Relay, TestCA
+from tests.support.waiting import until
 
 DISCO = bytes.fromhex("5453f09f92ac")
 GONE, NOT_HERE = b"\x00", b"\x01"
@@ -163,14 +162,14 @@ class Story:
     def _describe(self, kind: int, payload: bytes) -> str:
         who = self._names.get(payload[:32], "another relay")
         match kind:
-            case rawderp.PEER_PRESENT:
+            case derp.PEER_PRESENT:
                 host = str(ipaddress.IPv6Address(payload[32:48]).ipv4_mapped)
                 address = host, int.from_bytes(payload[48:50])
                 where = self._addresses.get(address, "elsewhere")
                 return f"{who} is present at {where}, {payload[50:].hex()}"
-            case rawderp.PEER_GONE:
+            case derp.PEER_GONE:
                 return f"{who} is gone, {payload[32:].hex()}"
-            case rawderp.RECV_PACKET:
+            case derp.RECV_PACKET:
                 return f"packet of {who}: {payload[32:]!r}"
         return f"frame of type {kind:#x}"
 

@@ -11,12 +11,13 @@ from tests.interop.mesh import (
     all_running,
     mesh,
     reach,
-    until,
     varz,
     wait_until_meshed,
 )
-from tests.interop.rawderp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS, EndedError, Key
+from tests.interop.rawderp import EndedError, Key
 from tests.interop.relay import TestCA
+from tests.support.derp import FORWARD_PACKET, PEER_GONE, WATCH_CONNS
+from tests.support.waiting import until
 
 DISCO = bytes.fromhex("5453f09f92ac") + bytes(100)
 

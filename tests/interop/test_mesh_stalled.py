@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.mesh import MESH_KEY, Client, Clients, all_running, mesh, until, varz
-from tests.interop.rawderp import (
+from tests.interop.mesh import MESH_KEY, Client, Clients, all_running, mesh, varz
+from tests.interop.rawderp import PATIENCE, Key, SilentError, Wire
+from tests.interop.relay import Relay, TestCA
+from tests.support.derp import (
     CLIENT_INFO,
     FORWARD_PACKET,
     MAGIC,
-    PATIENCE,
     PEER_GONE,
     PEER_PRESENT,
     PING,
@@ -24,12 +25,9 @@ from tests.interop.rawderp import (
     SERVER_INFO,
     SERVER_KEY,
     WATCH_CONNS,
-    Key,
-    SilentError,
-    Wire,
     frame,
 )
-from tests.interop.relay import Relay, TestCA
+from tests.support.waiting import until
 
 SMALL = 4096
 """Bytes that the kernel of who is stalled takes, about."""

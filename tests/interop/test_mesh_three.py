@@ -20,12 +20,13 @@ from tests.interop.mesh import (
     pass_packet,
     reach,
     reach_each_other,
-    until,
     varz,
     wait_until_meshed,
 )
-from tests.interop.rawderp import PEER_GONE, Key
+from tests.interop.rawderp import Key
 from tests.interop.relay import Relay, TestCA, environment
+from tests.support.derp import PEER_GONE
+from tests.support.waiting import until
 
 SIZES = (0, 1, 100, 1400, 20_000, 65_536)
 

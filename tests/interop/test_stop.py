@@ -11,21 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.rawderp import (
+from tests.interop.rawderp import SERVER, EndedError, Key, Wire, client_info
+from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
+from tests.support.derp import (
     RECV_PACKET,
     RESTARTING,
     SEND_PACKET,
-    SERVER,
     SERVER_INFO,
     UPGRADE,
-    EndedError,
-    Key,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
 
 LARGEST = 65536
 BURST = LARGEST + 32

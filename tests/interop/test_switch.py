@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.rawderp import MAGIC, SERVER_KEY, UPGRADE, Wire, upgrade_request
+from tests.interop.rawderp import Wire
 from tests.interop.relay import Relay, certificate_chain, running
+from tests.support.derp import MAGIC, SERVER_KEY, UPGRADE, upgrade_request
 
 
 def public_key(relay: Relay) -> bytes:

@@ -16,9 +16,10 @@ import pytest
 from tests.interop.logins import ADMITTED, REFUSED, log_in, verdict, verdicts, wait_for_end
 from tests.interop.oracle import ALLOW, REFUSE, Oracle, oracle, url_of
 from tests.interop.oracle_process import Steps
-from tests.interop.rawderp import RECV_PACKET, SEND_PACKET, SERVER, Key, Wire, frame
+from tests.interop.rawderp import SERVER, Key, Wire
 from tests.interop.relay import Relay, running, write_key_file
 from tests.interop.said import BY_URL, ELSEWHERE
+from tests.support.derp import RECV_PACKET, SEND_PACKET, frame
 
 CROWD = 500
 IN_TIME = 15.0

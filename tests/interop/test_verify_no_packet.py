@@ -9,7 +9,11 @@ import pytest
 
 from tests.interop.logins import DEADLINE, REFUSED, dial, hello, log_in, pass_packet, verdict_of
 from tests.interop.oracle import REFUSE, Oracle, oracle, url_of
-from tests.interop.rawderp import (
+from tests.interop.rawderp import SERVER, EndedError, Key, Wire, client_info
+from tests.interop.relay import Relay, TestCA, running, write_key_file
+from tests.interop.scenarios_websocket import ASK, WebSocketWire, message
+from tests.interop.tailnet import eventually
+from tests.support.derp import (
     CLOSE_PEER,
     FORWARD_PACKET,
     KEEP_ALIVE,
@@ -18,20 +22,12 @@ from tests.interop.rawderp import (
     PING,
     PONG,
     SEND_PACKET,
-    SERVER,
     SERVER_KEY,
     UPGRADE,
     WATCH_CONNS,
-    EndedError,
-    Key,
-    Wire,
-    client_info,
     frame,
     upgrade_request,
 )
-from tests.interop.relay import Relay, TestCA, running, write_key_file
-from tests.interop.scenarios_websocket import ASK, WebSocketWire, message
-from tests.interop.tailnet import eventually
 
 ALICE, BOB = Key.named("alice, who is in"), Key.named("bob, who is in")
 INTRUDER = Key.named("one who is out")

@@ -25,7 +25,7 @@ from tests.interop.logins import (
     wait_for_end,
 )
 from tests.interop.netns import skip_unless_possible
-from tests.interop.rawderp import SERVER, Key, Wire, upgrade_request
+from tests.interop.rawderp import SERVER, Key, Wire
 from tests.interop.relay import Relay, TestCA, running, write_key_file
 from tests.interop.tailnet import (
     REGION,
@@ -36,6 +36,7 @@ from tests.interop.tailnet import (
     tailnet_through,
     tailscales_control,
 )
+from tests.support.derp import upgrade_request
 
 MEMBERS = [Key.named(f"member {number}") for number in range(20)]
 

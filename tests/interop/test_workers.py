@@ -6,17 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.interop.issuing import acme_relay, issued, renewed, shake_with
-from tests.interop.mesh import (
-    Clients,
-    all_running,
-    mesh,
-    reach_each_other,
-    until,
-    varz,
-    weather_a_storm,
-)
+from tests.interop.mesh import Clients, all_running, mesh, reach_each_other, varz, weather_a_storm
 from tests.interop.pebble import Pebble
 from tests.interop.relay import Relay, TestCA, free_port, running
+from tests.support.waiting import until
 
 WORKERS = 2
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.golang import HERE
-from tests.interop.rawderp import MAGIC, NONCE_LENGTH, Key
+from tests.interop.rawderp import Key
+from tests.support.derp import MAGIC, NONCE_LENGTH
 
 FOLDER = HERE / "vectors"
 

@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.interop.rawderp import PATIENCE, SERVER, Key, Wire, client_info, upgrade_request
+from tests.interop.rawderp import PATIENCE, SERVER, Key, Wire, client_info
 from tests.interop.relay import Relay, running, write_key_file
+from tests.support.derp import upgrade_request
 
 CLIENTS = 8
 LONGEST = 80.0

@@ -7,10 +7,8 @@ import nacl.public
 import trio
 
 from tests.memory_transport import PATIENCE, MemoryTransport, memory_pair
-from tests.peers import Peer, frame
-
-GONE, PRESENT, FORWARD, WATCH, PING, PONG, RESTARTING = 0x08, 0x09, 0x0A, 0x10, 0x12, 0x13, 0x15
-MAGIC = bytes.fromhex("44455250f09f9491")
+from tests.peers import FORWARD, GONE, PING, PONG, PRESENT, RESTARTING, WATCH, Peer, frame
+from tests.support.derp import MAGIC
 
 
 def present(key: bytes) -> bytes:
@@ -54,7 +52,7 @@ class Call(Peer):
 
     @property
     def box(self) -> nacl.public.Box:
-        return nacl.public.Box(self.private, nacl.public.PublicKey(self.caller))
+        return self.box_for(self.caller)
 
     async def forwarded(self) -> tuple[bytes, bytes, bytes]:
         """Return source, destination and packet of the next frame."""

@@ -25,39 +25,9 @@ from stun.message import build_binding_request, parse_binding_response
 from tests.patience import PATIENCE
 from tests.peers import PONG, RESTARTING, Peer
 from tests.process import derper, insecure
-
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
-
+from tests.support.ends import StreamEnd, WebSocketEnd, upgrade
 
 Connect = Callable[..., Awaitable[Peer]]
-
-
-class StreamEnd:
-    """A Trio stream with the two methods that a Peer needs."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def receive(self) -> bytes:
-        return bytes(await self._stream.receive_some(1 << 16))
-
-
-class WebSocketEnd:
-    """A websocket with the two methods that a Peer needs."""
-
-    def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
-        self._websocket = websocket
-
-    async def send(self, data: bytes) -> None:
-        await self._websocket.send_message(data)
-
-    async def receive(self) -> bytes:
-        message = await self._websocket.get_message()
-        assert isinstance(message, bytes)
-        return message
 
 
 @pytest.fixture
@@ -69,12 +39,8 @@ async def upgraded() -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
             tcp = await trio.open_tcp_stream("127.0.0.1", port)
             streams.push_async_callback(trio.aclose_forcefully, tcp)
             stream = trio.SSLStream(tcp, context) if context else tcp
-            await stream.send_all(UPGRADE)
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n"):
-                answer += await stream.receive_some(1)
-            assert answer.startswith(b"HTTP/1.1 101 ")
-            return Peer(StreamEnd(stream))  # type: ignore[arg-type]
+            assert (await upgrade(stream)).startswith(b"HTTP/1.1 101 ")
+            return Peer(StreamEnd(stream))
 
         yield connect
 

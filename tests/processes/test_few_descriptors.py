@@ -16,9 +16,9 @@ from derp.net.descriptors import reserve
 from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.process import Derper, derper
+from tests.support.derp import UPGRADE, upgrade_request
 
 LIMIT = 100
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
 
 
 class SocketEnd:
@@ -35,7 +35,7 @@ class SocketEnd:
 
 
 async def client(sock: socket.socket) -> Peer:
-    sock.sendall(UPGRADE)
+    sock.sendall(upgrade_request(*UPGRADE))
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += sock.recv(1)

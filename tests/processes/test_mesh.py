@@ -16,23 +16,10 @@ import trustme
 from tests.patience import PATIENCE
 from tests.peers import GONE, Peer, disco
 from tests.process import Derper, derper, insecure
+from tests.support.ends import StreamEnd, upgrade
+from tests.support.waiting import until_async
 
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
 KEY, OTHER_KEY = "0123456789abcdef" * 4, "fedcba9876543210" * 4
-
-
-class StreamEnd:
-    """A Trio stream with the two methods that a Peer needs."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def receive(self) -> bytes:
-        with trio.fail_after(PATIENCE):
-            return bytes(await self._stream.receive_some(1 << 16))
 
 
 class Region:
@@ -78,12 +65,8 @@ class Region:
         tcp = await trio.open_tcp_stream("127.0.0.1", relay.port("HTTPS"))
         self._streams.push_async_callback(trio.aclose_forcefully, tcp)
         stream = trio.SSLStream(tcp, insecure(), server_hostname="localhost")
-        await stream.send_all(UPGRADE)
-        answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += await stream.receive_some(1)
-        end = StreamEnd(stream)
-        return await Peer(end, peer.private if peer else None).log_in()  # type: ignore[arg-type]
+        await upgrade(stream)
+        return await Peer(StreamEnd(stream), peer.private if peer else None).log_in()
 
     async def close(self) -> None:
         await self._streams.aclose()
@@ -113,11 +96,9 @@ def varz(relay: Derper) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
-async def until(relay: Derper, name: str, value: str) -> None:
-    """Ask for a metric until it has that value; the test's own patience ends it."""
-    with trio.fail_after(PATIENCE):
-        while varz(relay)[name] != value:
-            await trio.lowlevel.checkpoint()
+async def until_metric(relay: Derper, name: str, value: str) -> None:
+    """Ask for a metric until it has that value."""
+    await until_async(f"{name} is {value}", lambda: varz(relay)[name] == value)
 
 
 async def test_clients_of_two_relays_meet(region: Region) -> None:
@@ -133,8 +114,8 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         second.wait_for("msg=meshed")
         alice, bob = await region.client(first), await region.client(second)
         # Each relay is a client of the other one.
-        await until(first, "derp_clients_remote", "2")
-        await until(second, "derp_clients_remote", "2")
+        await until_metric(first, "derp_clients_remote", "2")
+        await until_metric(second, "derp_clients_remote", "2")
         page = pages(first, "/debug/")
         assert re.search(rf"localhost:{two}/127.0.0.1.*2 clients there, key \[\S+\], 127", page)
         assert re.search(rf"localhost:{one}/127.0.0.1.*none: it is this relay itself", page)
@@ -158,7 +139,7 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         with region.relay("two", one, port=two) as second_again:
             second_again.wait_for("msg=meshed")
             bob = await region.client(second_again, bob)
-            await until(first, "derp_clients_remote", "2")
+            await until_metric(first, "derp_clients_remote", "2")
             await alice.send_packet(bob.key, b"are you there?")
             assert await bob.receive_packet() == (alice.key, b"are you there?")
             # And then stops in good order.

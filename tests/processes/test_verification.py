@@ -19,14 +19,13 @@ from derp.wire.keys import node_public_text
 from tests.patience import PATIENCE
 from tests.peers import Peer
 from tests.process import Derper, derper
-
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
+from tests.support.derp import UPGRADE, upgrade_request
 
 
 def login(port: int, key: nacl.public.PrivateKey) -> bool:
     """Log in with plain HTTP; return whether the relay let us in."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
-        sock.sendall(UPGRADE)
+        sock.sendall(upgrade_request(*UPGRADE))
         received = b""
         while b"\r\n\r\n" not in received:
             received += sock.recv(4096)
@@ -163,7 +162,7 @@ def test_a_list_is_read_while_look_ups_hang(
         port = relay.port("HTTP")
         for _ in range(100):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
-            sock.sendall(UPGRADE)
+            sock.sendall(upgrade_request(*UPGRADE))
             received = b""
             while len(received.partition(b"\r\n\r\n")[2]) < 45:
                 received += sock.recv(4096)

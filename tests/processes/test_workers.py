@@ -7,9 +7,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -22,23 +21,10 @@ from stun.message import build_binding_request
 from tests.patience import PATIENCE
 from tests.peers import RESTARTING, Peer
 from tests.process import Derper, derper, insecure
+from tests.support.ends import StreamEnd, upgrade
+from tests.support.waiting import until, until_async
 
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
 CONSISTENT = "derp.Server ConsistencyCheck okay"
-
-
-class StreamEnd:
-    """A Trio stream with the two methods that a Peer needs."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
-    async def receive(self) -> bytes:
-        with trio.fail_after(PATIENCE):
-            return bytes(await self._stream.receive_some(1 << 16))
 
 
 class Clients:
@@ -52,14 +38,8 @@ class Clients:
         stream = await trio.open_tcp_stream("127.0.0.1", relay.port("HTTP"))
         self.streams.push_async_callback(trio.aclose_forcefully, stream)
         local = stream.socket.getsockname()[1]
-        with trio.fail_after(PATIENCE):
-            await stream.send_all(UPGRADE)
-            answer = b""
-            while not answer.endswith(b"\r\n\r\n"):
-                data = await stream.receive_some(1)
-                assert data, "the relay has closed the connection"
-                answer += data
-        peer = Peer(StreamEnd(stream), like.private if like else None)  # type: ignore[arg-type]
+        await upgrade(stream)
+        peer = Peer(StreamEnd(stream), like.private if like else None)
         await peer.log_in()
         joined = relay.wait_for(rf"msg=joined remote=127.0.0.1:{local} .*worker=(\d)")
         return peer, int(joined[1])
@@ -93,13 +73,6 @@ def relay(tmp_path: Path, every_join_is_logged: None) -> Iterator[Derper]:
         yield running
 
 
-def eventually(look: Callable[[], bool]) -> None:
-    """Look until what is wanted is there; the patience ends that."""
-    deadline = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < deadline
-
-
 async def meet(one: Peer, other: Peer) -> None:
     """Send a packet until it arrives: a worker hears of another's clients after a moment."""
     with trio.fail_after(PATIENCE):
@@ -128,10 +101,8 @@ def varz(relay: Derper) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
-async def until(relay: Derper, name: str, value: str) -> None:
-    with trio.fail_after(PATIENCE):
-        while varz(relay)[name] != value:
-            await trio.lowlevel.checkpoint()
+async def until_metric(relay: Derper, name: str, value: str) -> None:
+    await until_async(f"{name} is {value}", lambda: varz(relay)[name] == value)
 
 
 def children(relay: Derper) -> dict[int, int]:
@@ -264,7 +235,7 @@ async def test_a_rate_limit_is_for_all_workers(tmp_path: Path, clients: Clients)
         file.write_text("{}")
         relay.signal(signal.SIGHUP)
         relay.wait_for("rate limit applied")
-        await until(relay, "derp_rate_limit_per_client_bytes_per_second", "0")
+        await until_metric(relay, "derp_rate_limit_per_client_bytes_per_second", "0")
         for worker in (0, 1):
             peer = await clients.join_at(relay, worker)
             assert "TokenBucketBytesPerSecond" not in peer.server_info
@@ -317,7 +288,7 @@ def test_a_new_certificate_is_served_by_both(tmp_path: Path) -> None:
         second = issue()
         relay.signal(signal.SIGHUP)
         relay.wait_for("new certificate")
-        eventually(lambda: served(relay) == {second})
+        until("the second certificate", lambda: served(relay) == {second})
         certificate.write_text("no certificate")
         relay.signal(signal.SIGHUP)
         relay.wait_for("the old certificate stays in force")
@@ -326,7 +297,7 @@ def test_a_new_certificate_is_served_by_both(tmp_path: Path) -> None:
         os.kill(children(relay)[1], signal.SIGKILL)
         relay.wait_for("started anew")
         relay.signal(signal.SIGHUP)
-        eventually(lambda: served(relay) == {third})
+        until("the third certificate", lambda: served(relay) == {third})
         assert relay.stop() == 0
         for line in ("new certificate", "the old certificate stays in force"):
             assert sum(f'msg="{line}"' in each for each in relay.log) in {1, 2}

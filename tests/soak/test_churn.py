@@ -4,6 +4,7 @@ Run by `nox -s soak`; the time can be changed with DERPER_SOAK_SECONDS. The rela
 its own; what it holds is read from its metrics and from /proc.
 """
 
+import math
 import os
 import random
 import re
@@ -13,48 +14,40 @@ import struct
 import urllib.request
 from pathlib import Path
 
-import attrs
-import nacl.public
 import trio
 
 from tests.patience import PATIENCE
+from tests.peers import RECV, Peer
 from tests.process import Derper, derper, insecure
+from tests.support.derp import FAST_START, UPGRADE, upgrade_request
+from tests.support.ends import StreamEnd
 
 CLIENTS = 1000
 KILLS_A_SECOND = 10
 SECONDS = float(os.environ.get("DERPER_SOAK_SECONDS", "60"))
 LOGINS_AT_ONCE = 20
 CONNECTIONS = "derp_current_connections"
-UPGRADE = b"GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nDerp-Fast-Start: 1\r\n\r\n"
 
 
-@attrs.define(eq=False)
-class Client:
+class Client(Peer):
     """A logged-in client that counts and checks what it receives."""
 
-    stream: trio.SSLStream[trio.SocketStream]
-    key: bytes
-    received: int = 0
-
-    async def send(self, to: bytes, packet: bytes) -> None:
-        await self.stream.send_all(struct.pack(">BI", 4, 32 + len(packet)) + to + packet)
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        super().__init__(StreamEnd(stream, math.inf))
+        self.stream = stream
+        self.received = 0
 
     async def read(self) -> None:
         """Read until this client is killed; every packet must be what its sender made."""
-        data = b""
         while True:
             try:
-                more = await self.stream.receive_some(1 << 16)
+                kind, payload = await self.receive()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
-            assert more, "the relay has closed a connection"
-            data += more
-            while len(data) >= 5 and len(data) >= 5 + (length := int.from_bytes(data[1:5])):
-                kind, payload, data = data[0], data[5 : 5 + length], data[5 + length :]
-                if kind == 5:
-                    source, packet = payload[:32], payload[32:]
-                    assert packet == source * (len(packet) // 32)
-                    self.received += 1
+            if kind == RECV:
+                source, packet = payload[:32], payload[32:]
+                assert packet == source * (len(packet) // 32)
+                self.received += 1
 
 
 class Crowd:
@@ -63,21 +56,18 @@ class Crowd:
     def __init__(self, relay: Derper, server_key: bytes, nursery: trio.Nursery) -> None:
         self.port = relay.port("HTTPS")
         self.context = insecure()
-        self.server_key = nacl.public.PublicKey(server_key)
+        self.server_key = server_key
         self.nursery = nursery
         self.clients: list[Client] = []
         self._limit = trio.CapacityLimiter(LOGINS_AT_ONCE)
 
     async def add(self) -> None:
         async with self._limit:
-            private = nacl.public.PrivateKey.generate()
             tcp = await trio.open_tcp_stream("127.0.0.1", self.port)
             stream = trio.SSLStream(tcp, self.context)
-            key = bytes(private.public_key)
-            sealed = bytes(nacl.public.Box(private, self.server_key).encrypt(b'{"version":2}'))
-            info = struct.pack(">BI", 2, 32 + len(sealed)) + key + sealed
-            await stream.send_all(UPGRADE + info)
-            client = Client(stream, key)
+            client = Client(stream)
+            request = upgrade_request(*UPGRADE, FAST_START)
+            await stream.send_all(request + client.client_info(self.server_key))
             self.clients.append(client)
             self.nursery.start_soon(client.read)
 
@@ -166,7 +156,7 @@ async def test_a_minute_of_churn_leaves_nothing_behind(tmp_path: Path) -> None:
                         busy.start_soon(crowd.add)
                     chosen = chance.sample(crowd.clients, 400)
                     for one, other in zip(chosen[::2], chosen[1::2], strict=True):
-                        busy.start_soon(one.send, other.key, one.key * chance.randrange(40))
+                        busy.start_soon(one.send_packet, other.key, one.key * chance.randrange(40))
                     await trio.sleep_until(start + second)
                 memory.append(resident())
                 if second % 5 == 0:
