@@ -250,8 +250,8 @@ def lint(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run what a developer runs on each save: style, the direction of imports, the quick tests.
 
-    Quick is what neither starts a process nor takes half a second, of its own and with ten examples
-    of hypothesis's. Whatever does is marked slow; one that is not marked fails here, so the choice
+    Quick is what neither starts a process nor takes a quarter of a second, with ten examples of
+    hypothesis's. Whatever does is marked slow; one that is not marked fails here, so the choice
     keeps itself. `-s quick -- tests/wire` runs a part.
     """
     _install(session, "lint", "test", editable=True)

@@ -168,6 +168,11 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+def told(listed: Listed, before: int) -> list[str]:
+    """Return what the log says of an old list that stays, but for the first times."""
+    return re.findall(f"{STAYS}.*", listed.relay.log)[before:]
+
+
 def check_broken(
     listed: Listed, fresh: Iterator[Key], spoil: Callable[[Path], object], said: str
 ) -> None:
@@ -176,11 +181,11 @@ def check_broken(
     spoil(listed.path)
     listed.look()
     # What was broken before may be told once more meanwhile.
+    where = f"-verify-client-file '{listed.path}'"
     until(
-        f"the relay says {said}",
-        lambda: any(said in why for why in re.findall(f"{STAYS}.*", listed.relay.log)[before:]),
+        f"told of {said}",
+        lambda: [line for line in told(listed, before) if said in line and where in line],
     )
-    assert f"-verify-client-file '{listed.path}'" in why
     assert verdict(listed.relay, next(fresh)) == ADMITTED
     assert verdict(listed.relay, Key.named(f"stranger {before}")) == REFUSED
     if listed.path.is_dir():
