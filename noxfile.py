@@ -109,13 +109,21 @@ def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]]
 CORES = len(os.sched_getaffinity(0))
 UNIT = ("-n", f"{2 * CORES}", "--dist", "worksteal")
 """Of four tests that run, about two wait: for processes, for time to pass."""
-PROGRAMS = ("-n", f"{CORES + 3}", "--dist", "loadgroup", "--no-loadscope-reorder")
+PROGRAMS = ("-n", f"{CORES + 2}", "--dist", "loadgroup", "--no-loadscope-reorder")
 """These wait most of the time; tests/conftest.py says which share a process, and which go first."""
 
 
 def _install(session: nox.Session, *groups: str, editable: bool = False) -> None:
+    """Install the relay and what else is wanted; `editable`, once for each pyproject.toml."""
     packages = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
-    session.install(*(["-e", "."] if editable else ["."]), *packages)
+    if not editable:
+        session.install(".", *packages)
+        return
+    stamp = Path(session.virtualenv.location) / "installed-for"
+    wanted = (ROOT / "pyproject.toml").read_text()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.install("-e", ".", *packages)
+        stamp.write_text(wanted)
 
 
 def _environment(**variables: str) -> dict[str, str]:
