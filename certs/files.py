@@ -18,7 +18,7 @@ import attrs
 
 from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
-from certs.ownership import swapped_by
+from certs.ownership import swap_warning
 from certs.pair import Pair, make_pair
 
 NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
@@ -49,9 +49,9 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     a warning, too; a key that every user can change is an error.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
-    whose = " and ".join(map(repr, names))
-    chain_pem, _ = _read(files.certificate, f"the certificate of {whose}, in PEM", files.flag)
-    key_pem, mode = _read(files.key, f"the private key of {whose}, in PEM", files.flag)
+    quoted = " and ".join(map(repr, names))
+    chain_pem, _ = _read(files.certificate, f"the certificate of {quoted}, in PEM", files.flag)
+    key_pem, mode = _read(files.key, f"the private key of {quoted}, in PEM", files.flag)
     if mode & stat.S_IWOTH:
         raise CertificateFileError(
             f"{files.key}: every user can change this private key "
@@ -69,7 +69,7 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     found = (
         _date_warning(pair, files.certificate, now),
         _mode_warning(files.key, mode),
-        *map(swapped_by, dict.fromkeys((files.certificate, files.key))),
+        *map(swap_warning, dict.fromkeys((files.certificate, files.key))),
     )
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 

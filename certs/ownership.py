@@ -15,12 +15,12 @@ logger = logging.getLogger("derper.files")
 _warned: set[str] = set()
 
 
-def swapped_by(file: Path) -> str | None:
+def swap_warning(file: Path) -> str | None:
     """Return one line: who could swap a file, and how to prevent it; None if nobody could.
 
     Blocks. A path that can't be examined counts as safe: reading the file reports the error.
     """
-    for path in _way_to(file):
+    for path in _paths_to(file):
         try:
             found = path.stat()
         except (OSError, ValueError):
@@ -32,17 +32,17 @@ def swapped_by(file: Path) -> str | None:
 
 
 def warn_if_swappable(file: Path) -> None:
-    """Log what `swapped_by` returns, each text only once. Blocks.
+    """Log what `swap_warning` returns, each text only once. Blocks.
 
     No error: in containers, files of the host often belong to users that are unknown there.
     """
-    warning = swapped_by(file)
+    warning = swap_warning(file)
     if warning is not None and warning not in _warned:
         _warned.add(warning)
         logger.warning(warning)
 
 
-def _way_to(file: Path) -> Iterator[Path]:
+def _paths_to(file: Path) -> Iterator[Path]:
     """Yield the file and the directories on its path, with links and without."""
     real = Path(os.path.realpath(file))
     yield from dict.fromkeys((real, *real.parents, *file.absolute().parents))

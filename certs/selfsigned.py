@@ -70,10 +70,10 @@ def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> No
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
     Each file is written whole, the key first: the certificate might be published without it, and
-    never served. The files before are kept as `kept_aside`. Raises CertificateFileError.
+    never served. The files before are kept as `previous_files`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
-    aside = kept_aside(files)
+    aside = previous_files(files)
     with _writing(files):
         files.certificate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, old, mode in (
@@ -86,7 +86,7 @@ def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> No
         write_whole(files.certificate, certificate_pem, mode=0o644)
 
 
-def kept_aside(files: PairFiles) -> PairFiles:
+def previous_files(files: PairFiles) -> PairFiles:
     """Return the files of the previous pair: the same names with ".old" appended."""
     certificate, key = files.certificate, files.key
     return PairFiles(
@@ -94,9 +94,9 @@ def kept_aside(files: PairFiles) -> PairFiles:
     )
 
 
-def put_back(files: PairFiles) -> None:
+def restore_previous(files: PairFiles) -> None:
     """Restore the previous pair. Raises CertificateFileError."""
-    aside = kept_aside(files)
+    aside = previous_files(files)
     with _writing(files):
         write_whole(files.key, aside.key.read_bytes(), mode=0o600)
         write_whole(files.certificate, aside.certificate.read_bytes(), mode=0o644)
@@ -115,7 +115,7 @@ def _writing(files: PairFiles) -> Iterator[None]:
         ) from error
 
 
-def is_made_here(pair: Pair, address: IPAddress) -> bool:
+def is_generated(pair: Pair, address: IPAddress) -> bool:
     """Return whether this module or the Go derper has made `pair` for `address`.
 
     Such a pair is self-signed, has the address as its only name, and is valid for a year. Any other

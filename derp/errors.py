@@ -73,7 +73,7 @@ class ConnectionEnd(DerperError):
 
     reason: ClassVar[str] = "ended"
 
-    def without_frames(self) -> Self:
+    def without_traceback(self) -> Self:
         """Return this error without its traceback and its cause, which has one, too.
 
         They refer to the frame that caught it, and that to the error: a cycle, which would keep a

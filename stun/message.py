@@ -201,8 +201,8 @@ def build_binding_request(transaction_id: bytes) -> bytes:
     `transaction_id` is 12 bytes, which should be random.
     """
     software = SOFTWARE.pack(TAILSCALE_SOFTWARE, transaction_id)
-    unsigned = _message(BINDING_REQUEST, transaction_id, software, room=FINGERPRINT_LENGTH)
-    return unsigned + FINGERPRINT.pack(fingerprint(unsigned), transaction_id)
+    covered = _message(BINDING_REQUEST, transaction_id, software, room=FINGERPRINT_LENGTH)
+    return covered + FINGERPRINT.pack(fingerprint(covered), transaction_id)
 
 
 def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:

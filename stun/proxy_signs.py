@@ -35,7 +35,7 @@ PAUSE: Final = 90.0
 """Seconds without a request after which a port may be another client's: docker-proxy and
 rootlesskit keep one as long (UDPConnTrackTimeout)."""
 
-_ROOM: Final = 16
+_MAX_SENDERS: Final = 16
 """Senders that are followed at once; there may be thousands, and two are enough."""
 
 _UP: Final = 0x0001
@@ -106,7 +106,7 @@ class Watch:
 
     def _follow(self, port: bytes, now: float) -> None:
         self._senders.pop(port, None)
-        if len(self._senders) == _ROOM:
+        if len(self._senders) == _MAX_SENDERS:
             gone = next((at for at, each in self._senders.items() if now - each.last > PAUSE), None)
             if gone is None:
                 return

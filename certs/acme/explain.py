@@ -79,7 +79,7 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         RecursionError,
     ) as error:
         # Before OSError: all errors of requests are OSErrors, and some are ValueErrors, too.
-        raise nonsense(network) from error
+        raise malformed_answer(network) from error
     except OSError as error:
         raise _unreachable(network, error) from error
 
@@ -91,7 +91,7 @@ def refusal(network: Network, error: messages.Error, cures: Cures | None = None)
         cure, failure = _LATER, Failure.TRANSIENT
     else:
         cure, failure = {**_CURES, **(cures or {})}.get(code, _UNKNOWN), Failure.REFUSED
-    return IssueError(f"{_says(network.host, error)}; {cure}", failure, network.retry_after)
+    return IssueError(f"{_quote(network.host, error)}; {cure}", failure, network.retry_after)
 
 
 def failed_validation(
@@ -102,7 +102,7 @@ def failed_validation(
     if error is None:
         text, cure = f"{network.host} could not validate {name} by {kind}", reachable
     else:
-        text = f"{_says(network.host, error)} when it tried {kind} with {name}"
+        text = f"{_quote(network.host, error)} when it tried {kind} with {name}"
         match problem_type(error):
             case "unauthorized":
                 cure = reachable
@@ -125,13 +125,13 @@ def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def _says(host: str, error: messages.Error) -> str:
+def _quote(host: str, error: messages.Error) -> str:
     details = [error.detail, *(part.detail for part in error.subproblems or ())]
     said = printable(" ".join(str(detail) for detail in details if detail))
     return f"{host} says {said!r} ({printable(problem_type(error), 50)})"
 
 
-def nonsense(network: Network) -> IssueError:
+def malformed_answer(network: Network) -> IssueError:
     """Return the IssueError for an answer that violates RFC 8555."""
     slow_down = network.status == HTTPStatus.TOO_MANY_REQUESTS
     if network.status >= 400:

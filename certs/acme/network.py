@@ -118,19 +118,19 @@ class _Adapter(HTTPAdapter):
         super().__init__()
         self._host = host
         self._roots = roots
-        self._start = now
-        self._started = time.monotonic()
+        self._start_wall = now
+        self._start_monotonic = time.monotonic()
         self._timeout = timeout
         self.status = 0
         self.retry_after: float | None = None
 
     @property
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=time.monotonic() - self._started)
+        return self._start_wall + timedelta(seconds=time.monotonic() - self._start_monotonic)
 
     def time_left(self) -> float:
         """Return the seconds left, more than 0. Raises IssueError."""
-        left = self._started + self._timeout - time.monotonic()
+        left = self._start_monotonic + self._timeout - time.monotonic()
         if left <= 0:
             raise self.time_is_up()
         return left
@@ -158,14 +158,14 @@ class _Adapter(HTTPAdapter):
         return response
 
     def _check(self, response: requests.Response) -> None:
-        their_now = parse_http_date(response.headers.get("Date", ""))
+        server_now = parse_http_date(response.headers.get("Date", ""))
         self.status = response.status_code
         self.retry_after = parse_retry_after(
-            response.headers.get("Retry-After", ""), their_now or self.now
+            response.headers.get("Retry-After", ""), server_now or self.now
         )
-        if their_now is not None and abs(their_now - self.now) > CLOCK_TOLERANCE:
+        if server_now is not None and abs(server_now - self.now) > CLOCK_TOLERANCE:
             raise IssueError(
-                f"{self._host} says that it is {their_now:%Y-%m-%d %H:%M} UTC, this machine's "
+                f"{self._host} says that it is {server_now:%Y-%m-%d %H:%M} UTC, this machine's "
                 f"clock says {self.now:%Y-%m-%d %H:%M}; set the clock"
             )
         if response.is_redirect:

@@ -57,7 +57,7 @@ def wait_after(failure: Failure, failures_before: int, random01: float) -> float
     return seconds * (1 - _JITTER + 2 * _JITTER * random01)
 
 
-def wait_asked_for(retry_after: float | None) -> float:
+def bounded_retry_after(retry_after: float | None) -> float:
     """Return the least seconds to wait by a Retry-After, a day at most; 0 for None."""
     return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
 

@@ -13,9 +13,9 @@ import trio
 
 from certs.errors import CertificateError
 from certs.hostname import IPAddress
-from certs.manual import is_refused, put_right
+from certs.manual import is_refused, replace_refused
 from certs.pair import Pair
-from certs.selfsigned import is_made_here
+from certs.selfsigned import is_generated
 from certs.tasks.clock import WallClock, wall_clock
 from certs.tasks.report import logger
 from certs.tasks.status import Status
@@ -28,7 +28,7 @@ RETRY_EVERY: Final = 3600.0
 """Seconds between attempts to write."""
 
 
-async def keep(
+async def replace_when_expired(
     address: IPAddress,
     status: Status,
     check_now: trio.MemorySendChannel[None],
@@ -40,7 +40,7 @@ async def keep(
     while True:
         pair = status.pair
         wait = CHECK_EVERY
-        if pair is not None and is_made_here(pair, address):
+        if pair is not None and is_generated(pair, address):
             left = pair.not_after - now()
             if is_refused(pair, address, now()):
                 if not await _replace(address, pair, status, check_now, announce, now):
@@ -66,7 +66,7 @@ async def _replace(
 ) -> bool:
     """Replace the pair in the files, and wait until it is served; return whether it is."""
     changed = status.changed
-    replace = partial(put_right, status.certificate.files, address, old, now())
+    replace = partial(replace_refused, status.certificate.files, address, old, now())
     try:
         notice = await trio.to_thread.run_sync(replace, abandon_on_cancel=True)
     except CertificateError as error:

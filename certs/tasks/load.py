@@ -25,11 +25,11 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     Makes a self-signed pair where one is missing. Raises CertificateError for files of the
     operator's that can't be served, and for a configuration by which nothing can be obtained.
     """
-    orders = _orders(plan)
-    if orders:
+    authorities = _authorities(plan)
+    if authorities:
         # Now, because it takes a while: no packet moves meanwhile.
         import certs.tasks.renewal  # noqa: F401, PLC0415
-    for authority, certdir in orders:
+    for authority, certdir in authorities:
         check(authority)
         _check_directory(certdir)
         for file in (certdir / ACCOUNT_FILE, authority.ca_bundle):
@@ -71,16 +71,16 @@ def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | 
     return read_pair(certificate.files, certificate.names, now)
 
 
-def _orders(plan: Plan) -> set[tuple[Authority, Path]]:
+def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
     """Return the authorities to order from, each with the directory for its certificates."""
-    orders = {
+    authorities = {
         (certificate.acme.authority, certificate.files.certificate.parent)
         for certificate in plan.certificates
         if certificate.acme is not None
     }
     if plan.on_demand is not None:
-        orders.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
-    return orders
+        authorities.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
+    return authorities
 
 
 def _check_directory(certdir: Path) -> None:

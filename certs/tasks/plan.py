@@ -41,7 +41,7 @@ class CertificateSpec:
         return " ".join(self.names)
 
 
-def by_acme(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
+def acme_certificate(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
     """Return the specification of a certificate that is ordered, in its one file."""
     file = certificate_file(certdir, names[0])
     return CertificateSpec(names, PairFiles(file, file), acme)
@@ -67,7 +67,7 @@ class OnDemand:
             return None
         if not address.is_global and (self.public_only or self.named):
             return None
-        return by_acme(self.certdir, (str(address),), self.acme)
+        return acme_certificate(self.certdir, (str(address),), self.acme)
 
 
 @attrs.frozen

@@ -19,8 +19,8 @@ import trio
 
 from certs.acme.ari import ASK_AGAIN, RenewalInfo
 from certs.acme.challenge import Challenge, Kind
-from certs.acme.order import Request, obtain, renewal_info
-from certs.acme.schedule import renew_at, wait_after, wait_asked_for
+from certs.acme.order import OrderRequest, obtain, renewal_info
+from certs.acme.schedule import bounded_retry_after, renew_at, wait_after
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
@@ -55,7 +55,7 @@ class Renewal:
     ) -> None:
         certificate = status.certificate
         certdir = certificate.files.certificate.parent
-        self._request = Request(certdir, certificate.names, acme.authority, acme.profile)
+        self._request = OrderRequest(certdir, certificate.names, acme.authority, acme.profile)
         self._authority = urlsplit(acme.authority.directory).hostname
         self._challenges = deque(acme.challenges)
         self._status = status
@@ -210,7 +210,7 @@ class Renewal:
         self._failures += 1
         self._next_try = now + wait
         if error.retry_after is not None:
-            self._retry_not_before = now + wait_asked_for(error.retry_after)
+            self._retry_not_before = now + bounded_retry_after(error.retry_after)
         self._status.failed(str(error), next_try=max(self._next_try, self._retry_not_before) - now)
 
 

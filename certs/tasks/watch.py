@@ -19,7 +19,7 @@ CHECK_EVERY: Final = 5.0
 """Seconds between checks of the files; a change is served after one to two of them."""
 
 MakeContext = Callable[[Pair], ssl.SSLContext]
-Named = tuple[tuple[str, ...], ssl.SSLContext]
+NamedContext = tuple[tuple[str, ...], ssl.SSLContext]
 """The names of a certificate, and the context that serves it."""
 
 
@@ -28,7 +28,7 @@ async def watch(
     make_context: MakeContext,
     status: Status,
     wake: trio.MemoryReceiveChannel[None],
-    to_listeners: trio.MemorySendChannel[Named],
+    to_listeners: trio.MemorySendChannel[NamedContext],
 ) -> None:
     """Check the files every CHECK_EVERY seconds, and at once when `wake` sends."""
     async with to_listeners:
@@ -68,7 +68,7 @@ def _check(
 
 
 async def install(
-    contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named], presenter: Presenter
+    contexts: Contexts, arriving: trio.MemoryReceiveChannel[NamedContext], presenter: Presenter
 ) -> None:
     """Serve each new certificate on the connections accepted from then on."""
     async for names, context in arriving:

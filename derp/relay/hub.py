@@ -205,7 +205,7 @@ class Hub(Generic[M, L, S]):
             return set()
         return self._peer_gone_watchers.pop(key, set())
 
-    def connections(self, key: bytes) -> list[M]:
+    def clients(self, key: bytes) -> list[M]:
         """Return the clients of this worker that have a key."""
         if (duplicates := self.duplicates.get(key)) is not None:
             return list(duplicates.members)

@@ -110,7 +110,7 @@ class WorkerCertificates:
             _CHECK: self._check,
         }
         for message in part["challenges"]:
-            if (challenge := _challenge(message)) is not None:
+            if (challenge := _from_json(message)) is not None:
                 self._shown[message["id"]] = challenge
                 self.certificates.contexts.show(challenge, _context(challenge))
 
@@ -121,7 +121,7 @@ class WorkerCertificates:
             nursery.start_soon(self._forwarded.forward)
 
     async def _show(self, body: Json) -> Json:
-        challenge = _challenge(body)
+        challenge = _from_json(body)
         if challenge is None:
             return
         number: int = body["id"]
@@ -175,7 +175,7 @@ def _to_json(challenge: Challenge) -> dict[str, Json]:
     return {"server_name": challenge.server_name, "chain": chain, "key": key}
 
 
-def _challenge(message: Json) -> Challenge | None:
+def _from_json(message: Json) -> Challenge | None:
     """Return the challenge in `message`; log, and return None, where it can't be answered."""
     if "token" in message:
         return HTTP01(message["token"], message["body"])
