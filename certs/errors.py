@@ -66,7 +66,7 @@ class WrongHostnameError(CertificateError):
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and every exception that led to it, the innermost last.
 
-    Those in a group, as of several addresses that were tried side by side, are among them.
+    The members of groups are included, as of several addresses that were tried side by side.
     """
     yield error
     if isinstance(error, BaseExceptionGroup):

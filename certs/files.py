@@ -122,9 +122,9 @@ def _link(temporary: Path, file: Path) -> bool:
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a regular file for reading. Raises OSError, with an errno of NOT_REGULAR for others.
+    """Open a regular file for reading, without waiting for a pipe's writer.
 
-    A pipe is not waited for.
+    Raises OSError, for other kinds of file with an errno in NOT_REGULAR.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -137,10 +137,7 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def exists(file: Path) -> bool:
-    """Return whether anything has that name, even a broken link.
-
-    Raises CertificateFileError where that is unknown.
-    """
+    """Return whether `file` or a broken link is there. Raises CertificateFileError if unknown."""
     try:
         file.lstat()
     except FileNotFoundError:
@@ -154,7 +151,7 @@ def exists(file: Path) -> bool:
 
 
 def _read(file: Path, content: str, flag: str) -> tuple[bytes, int]:
-    """Return what is in a file, and its mode."""
+    """Return a file's content and its mode; `content` says what is wanted, for messages."""
     try:
         with open_regular(file) as stream:
             return stream.read(), os.fstat(stream.fileno()).st_mode

@@ -42,7 +42,7 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
 
 
 def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Return whether `pair` was made here and is outside its dates, so that clients refuse it."""
+    """Return whether `pair` was generated and is outside its dates, so that clients refuse it."""
     current = pair.not_before <= now <= pair.not_after
     return not current and is_generated(pair, address)
 
@@ -51,7 +51,7 @@ def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datet
     """Replace a self-signed pair that clients refuse; return a message for the operator.
 
     An expired pair is replaced by a new one. A pair that is not valid yet was made when the clock
-    was wrong: if its predecessor is there and valid, that is put back, and with it the pin that
+    was wrong: if its predecessor is there and valid, it is restored, and with it the pin that
     clients know. Returns None if nothing was done. Raises CertificateError.
     """
     if not is_refused(pair, address, now):

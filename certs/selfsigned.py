@@ -1,8 +1,7 @@
 """A self-signed certificate for a relay that is reached by IP address alone.
 
-Clients know it by its pin in the DERP map. So the pair is made once, when there is none, and kept:
-a new one locks out every client that has the old pin. It is replaced only once it has expired, when
-clients refuse it anyway.
+Clients know it by its pin in the DERP map: a new pair locks out every client that has the old pin.
+So it is made only when there is none, or when it has expired and clients refuse it anyway.
 """
 
 import contextlib
@@ -69,8 +68,8 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
 def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
-    Each file is written whole, the key first: the certificate might be published without it, and
-    never served. The files before are kept as `previous_files`. Raises CertificateFileError.
+    Each file is written whole, the key first: a certificate without its key might be published, but
+    never served. The replaced files are kept as `previous_files`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
     aside = previous_files(files)
@@ -119,7 +118,7 @@ def is_generated(pair: Pair, address: IPAddress) -> bool:
     """Return whether this module or the Go derper has made `pair` for `address`.
 
     Such a pair is self-signed, has the address as its only name, and is valid for a year. Any other
-    is the operator's, and is not replaced.
+    pair is the operator's, and is not replaced.
     """
     leaf = x509.load_der_x509_certificate(pair.chain_der[0])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])

@@ -16,7 +16,7 @@ from certs.acme.network import Network
 from certs.errors import Failure, IssueError, causes
 
 DETAIL_LIMIT: Final = 300
-"""Most characters of a text from the authority."""
+"""Most characters of an authority's text that are shown."""
 
 Cures = Mapping[str, str]
 """Hints for the operator, by the ACME problem type (RFC 8555, 6.7)."""
@@ -62,8 +62,8 @@ _REACHABLE: Final = {
 def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
     """Turn every exception of the library into an IssueError.
 
-    Use it only around calls of the library and reads of its results: an answer that violates RFC
-    8555 makes these raise TypeError and the like. `cures` override the usual hints.
+    Use it only around calls of the library and reads of its results: a response that violates
+    RFC 8555 makes these raise TypeError and the like. `cures` override the usual hints.
     """
     try:
         yield
@@ -85,7 +85,7 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
 
 
 def refusal(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
-    """Return the IssueError for a problem document in the answer to a request."""
+    """Return the IssueError for a problem document in a response."""
     code = problem_type(error)
     if code in _TRANSIENT_TYPES or (network.status >= 500 and code != "rateLimited"):
         cure, failure = _LATER, Failure.TRANSIENT
@@ -132,7 +132,7 @@ def _quote(host: str, error: messages.Error) -> str:
 
 
 def malformed_answer(network: Network) -> IssueError:
-    """Return the IssueError for an answer that violates RFC 8555."""
+    """Return the IssueError for a response that violates RFC 8555."""
     slow_down = network.status == HTTPStatus.TOO_MANY_REQUESTS
     if network.status >= 400:
         text = f"{network.host} answers with HTTP status {network.status}"

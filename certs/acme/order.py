@@ -1,4 +1,4 @@
-"""Orders a certificate and writes its file; asks the authority when to renew.
+"""Order a certificate and write its file; ask the authority when to renew it.
 
 Both functions block, for `timeout` seconds at most: call them in a thread.
 """

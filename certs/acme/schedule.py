@@ -74,7 +74,7 @@ def parse_http_date(value: str) -> datetime | None:
 def parse_retry_after(value: str, now: datetime) -> float | None:
     """Parse a Retry-After (RFC 9110, 10.2.3) to seconds, never negative; None if it is malformed.
 
-    It has seconds or an HTTP date; `now` is the time by the sender's clock.
+    `value` has seconds or an HTTP date; `now` is the time by the sender's clock.
     """
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,10}", value):

@@ -1,7 +1,6 @@
-"""Warns daily of a self-signed certificate that expires soon, and replaces an expired one.
+"""Warn daily of a self-signed certificate that expires soon, and replace an expired one.
 
-Clients know it by its pin: a new one locks them out until the DERP map has the new pin. So it is
-kept until it expires, when clients refuse it anyway.
+It is not replaced earlier, since a new one locks clients out until the DERP map has its pin.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ CHECK_EVERY: Final = 60.0
 WARN_WITHIN: Final = timedelta(days=30)
 WARN_EVERY: Final = timedelta(days=1)
 RETRY_EVERY: Final = 3600.0
-"""Seconds between attempts to write."""
+"""Seconds between attempts to write the files."""
 
 
 async def replace_when_expired(

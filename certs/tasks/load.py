@@ -23,11 +23,11 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     """Return the certificates of the process that renews them, with the pairs in the files. Blocks.
 
     Makes a self-signed pair where one is missing. Raises CertificateError for files of the
-    operator's that can't be served, and for a configuration by which nothing can be obtained.
+    operator's that can't be served, and for a configuration by which ACME can obtain nothing.
     """
     authorities = _authorities(plan)
     if authorities:
-        # Now, because it takes a while: no packet moves meanwhile.
+        # Imported before the relay serves: it takes a while, in which no packet moves.
         import certs.tasks.renewal  # noqa: F401, PLC0415
     for authority, certdir in authorities:
         check(authority)
@@ -42,10 +42,10 @@ def load(plan: Plan, now: datetime) -> list[Status]:
 
 
 def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> list[Status]:
-    """Return the certificates of a process that renews none, on demand for `addresses`. Blocks.
+    """Return the certificates of a process that renews none, also for `addresses`. Blocks.
 
-    A pair that can't be read is logged and awaited: the process that renews may still serve what
-    the files no longer hold.
+    A pair that can't be read is logged and awaited: the process that renews may still serve a pair
+    that the files no longer hold.
     """
     certificates = list(plan.certificates)
     if plan.on_demand is not None:
@@ -84,7 +84,7 @@ def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
 
 
 def _check_directory(certdir: Path) -> None:
-    """Raise CertificateFileError if `certdir` is no directory; other faults may pass."""
+    """Raise CertificateFileError if `certdir` is no directory; other faults may be temporary."""
     if exists(certdir) and not certdir.is_dir():
         raise CertificateFileError(f"-certdir {certdir}: not a directory; want one, or a new name")
 

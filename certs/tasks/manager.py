@@ -26,7 +26,7 @@ AnyContexts = TypeVar("AnyContexts", bound=Contexts)
 Announce = Callable[[Pair], None]
 """Called with a new self-signed pair, whose pin clients need."""
 Renew = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
-"""Renews a certificate; sends to have its files checked."""
+"""Renews a certificate; sends on the channel to have its files checked."""
 
 
 class Certificates(Generic[AnyContexts]):
@@ -62,7 +62,7 @@ class Certificates(Generic[AnyContexts]):
     async def run(self, announce: Announce, presenter: Presenter | None = None) -> NoReturn:
         """Serve what is new in the files, and renew all certificates.
 
-        `presenter` is where clients are answered, by default in this process.
+        `presenter` stands for the processes that answer clients, by default this one.
         """
         presenter = LocalPresenter(self.contexts) if presenter is None else presenter
         await self._run(presenter, partial(self._renew, announce, presenter))

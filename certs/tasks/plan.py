@@ -14,13 +14,13 @@ from certs.hostname import IPAddress
 
 @attrs.frozen(kw_only=True)
 class ByACME:
-    """How a certificate is ordered."""
+    """The way to order a certificate by ACME."""
 
     authority: Authority
     profile: str
     """One of the authority's profiles; "" for its default."""
     challenges: Sequence[Kind]
-    """ "tls-alpn-01" and "http-01", or one of them; the most promising first."""
+    """One or both of "tls-alpn-01" and "http-01", the most promising first."""
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class CertificateSpec:
     """DNS names and IP addresses; the first one names the certificate."""
     files: PairFiles
     acme: ByACME | None = None
-    """None if it does not come by ACME."""
+    """None for a certificate that is not ordered by ACME."""
     is_operators: bool = False
     """Whether only the operator writes the files."""
 

@@ -1,9 +1,9 @@
-"""Renews one certificate by ACME: orders it when there is none, and before it expires.
+"""Renew one certificate by ACME: order it when there is none, and before it expires.
 
 `certs.acme.schedule` computes when it is due, from what the authority suggests (RFC 9773) or from
 the certificate's life. The wall clock may be set at any time, so the time is compared again every
-CHECK_EVERY seconds at least. Waits after failures go by Trio's clock, which nobody sets. SIGHUP
-ends every wait, except one that the authority has asked for (Retry-After).
+CHECK_EVERY seconds at least. Waits after failures go by Trio's monotonic clock.
+SIGHUP ends every wait, except one that the authority has asked for (Retry-After).
 """
 
 import contextlib
@@ -109,7 +109,7 @@ class Renewal:
         return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
 
     async def _refresh_pair(self) -> None:
-        """Ask for renewal information on the pair in force, where there is none or it is old."""
+        """Ask for renewal information on the pair in force, unless what is known is recent."""
         now = trio.current_time()
         pair = self._status.pair
         if pair is not self._pair:
@@ -130,7 +130,7 @@ class Renewal:
             names = self._status.certificate.text
             logger.info("not known when to renew", names=names, reason=str(error))
         except Exception:
-            # As in _try.
+            # A bug here must not end the relay either; see _try.
             logger.exception("asking when to renew was ended by a bug")
         else:
             again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
@@ -176,7 +176,7 @@ class Renewal:
             self._next_try = trio.current_time() + min(BETWEEN_ORDERS, life / 10)
 
     async def _order(self, challenge: Kind, before: Pair | None) -> bool:
-        """Return whether a certificate was ordered: another process may have been faster."""
+        """Order a certificate; return False if another process was faster."""
         replacing = self._status.unservable_leaf if before is None else before.chain_der[0]
         order = partial(
             obtain,

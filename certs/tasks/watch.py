@@ -1,4 +1,4 @@
-"""Serves what is new in the files of a certificate, without a restart."""
+"""Serve what is new in the files of a certificate, without a restart."""
 
 import ssl
 from collections.abc import Callable
@@ -30,7 +30,7 @@ async def watch(
     wake: trio.MemoryReceiveChannel[None],
     to_listeners: trio.MemorySendChannel[NamedContext],
 ) -> None:
-    """Check the files every CHECK_EVERY seconds, and at once when `wake` sends."""
+    """Check the files every CHECK_EVERY seconds, and at once when `wake` receives."""
     async with to_listeners:
         while True:
             at_once = await woken_within(CHECK_EVERY, wake)
