@@ -1,7 +1,7 @@
 """Many binding requests at once, turned into their responses in place.
 
-The system returns many datagrams a call (`stun.mmsg`), and what a relay gets is nearly always the
-same 40 bytes with another transaction ID. So a batch is a table in one buffer, a datagram a row,
+The system returns many datagrams a call (`stun.mmsg`), and a relay's requests are nearly all the
+same 40 bytes but for the transaction ID. So a batch is a table in one buffer, a datagram a row,
 and its columns are checked and rewritten with a few operations on whole columns (memoryview slices
 with a stride) instead of a few on each row. A datagram begins at byte 4 of its row, so that columns
 of 8 bytes are aligned:
@@ -19,7 +19,7 @@ The sender's address comes as the system's `sockaddr`, in a second table:
 
 Cookie and transaction ID are at the same offset in a response as in any valid request. So a request
 of another form needs only a check of its own by `stun.message`, and is rewritten alike.
-`stun.message` also defines the right answer; this module only computes it faster.
+`stun.message` defines the right response; this module only computes it faster.
 """
 
 import sys
@@ -72,9 +72,8 @@ class Family:
     stun_number: int
     address_length: int
     sockaddr_length: int
-    """Of a `sockaddr`."""
     sockaddr_row: int
-    """The distance between two of them in the table; a multiple of 8."""
+    """The distance between two `sockaddr`s in their table; a multiple of 8."""
 
     @property
     def response_length(self) -> int:
@@ -120,8 +119,8 @@ class Batch:
     def answer(self, lengths: list[int]) -> list[bool]:
         """Turn the first rows into responses; return for each whether it is one.
 
-        `lengths` are the datagrams' own, however much of them is in the table. A response has
-        `family.response_length` bytes, and goes to the address in `sockaddrs`.
+        `lengths` are those of the whole datagrams, of which the table may hold only a part. A
+        response has `family.response_length` bytes, and goes to the address in `sockaddrs`.
         """
         count = len(lengths)
         if self._all_look_like_client_requests(lengths):
@@ -135,7 +134,7 @@ class Batch:
         return answered
 
     def _all_look_like_client_requests(self, lengths: list[int]) -> bool:
-        """Return whether all rows have the form of 40 bytes; the fingerprints are not checked."""
+        """Return whether all rows have the usual 40 bytes; the fingerprints are not checked."""
         count = len(lengths)
         return lengths.count(CLIENT_REQUEST_LENGTH) == count and all(
             column[:count] == expected[:count] for column, expected in self._expected
@@ -198,8 +197,7 @@ def _xored(
     rows: memoryview, sockaddrs: memoryview, family: Family
 ) -> list[tuple[Width, memoryview, memoryview, memoryview]]:
     """List the columns of a response that are the XOR of two others: width, column, these two."""
-    # XORs the system's number of the family to STUN's (0 and its code), and the port with the
-    # cookie.
+    # Turns the system's number of the family into STUN's, and XORs the port with the cookie.
     number = int.from_bytes(family.linux_number.to_bytes(2, sys.byteorder), "big")
     first = _same(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
     sockaddr_row = family.sockaddr_row
