@@ -24,7 +24,7 @@ def next_claim(now: int, known: int, worker: int) -> int:
 
 
 class Claims(Generic[S]):
-    """For each key that other workers claim, the links to them."""
+    """The links to the workers that claim each key."""
 
     def __init__(self) -> None:
         self.best: dict[bytes, S] = {}
@@ -41,7 +41,7 @@ class Claims(Generic[S]):
         return self._claims.get(key, 0)
 
     def add(self, key: bytes, link: S, claim: int) -> None:
-        """Record a claim of the worker to which `link` leads, maybe a new one to the same key."""
+        """Record a claim of the worker behind `link`, maybe a new one to the same key."""
         best = self.best.get(key)
         if best is None or (best is link and key not in self._several):
             self.best[key] = link
@@ -52,7 +52,7 @@ class Claims(Generic[S]):
         self._choose(key, several)
 
     def remove(self, key: bytes, link: S) -> bool:
-        """Remove its claim; return whether that was the last one."""
+        """Remove the claim of the worker behind `link`; return whether it was the key's last."""
         if (several := self._several.get(key)) is None:
             if self.best.get(key) is not link:
                 return False

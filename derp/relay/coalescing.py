@@ -6,8 +6,8 @@ each packet. That delays a packet by up to COALESCE_TIME, in streams only that f
 that time; a client that sends little, or waits for answers, is read at once.
 
 Whether it pays is found by trying: two peers who answer each other packet by packet look like a
-stream, but nothing gathers. After a try that did not pay the next one is put off, twice as long
-each time.
+stream, but nothing gathers. After a try that did not pay, the next one waits, twice as long each
+time.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,19 @@ COALESCE_TIME: Final = 0.001
 SMALL_READ: Final = 16 << 10
 """Bytes up to which a read is small, so that coalescing may pay."""
 MANY_READS: Final = 40
-"""Small reads that call for a try..."""
 WITHIN: Final = 0.02
-"""...where they came within so many seconds."""
+"""MANY_READS small reads WITHIN so many seconds call for a try."""
 PLENTY: Final = 256 << 10
 """Bytes in one read above which coalescing is needless."""
 MAX_MISSES: Final = 4
-"""Reads in a row without a joined packet after which the try has not paid."""
+"""Reads in a row without a joined packet after which a try has not paid."""
 FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 10.0
 """Seconds."""
 
 
 class ReadCoalescing:
-    """Decides for one connection, by its reads."""
+    """The decision for one connection, by its reads."""
 
     __slots__ = ("_backoff", "_coalescing", "_misses", "_not_before", "_reads", "_since")
 

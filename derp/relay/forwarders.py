@@ -10,7 +10,7 @@ F = TypeVar("F")
 
 
 class Forwarders(Generic[F]):
-    """For each key that other relays report, the links to them."""
+    """The links to the relays that report each key."""
 
     def __init__(self) -> None:
         self.best: dict[bytes, F] = {}

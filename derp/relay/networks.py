@@ -28,9 +28,9 @@ def network_of(host: str) -> str:
 
 
 def site_of(network: str) -> str:
-    """Return the site of a network of `network_of`: its /48 of IPv6, the same of IPv4.
+    """Return the site of a network of `network_of`: the /48 of an IPv6 one, an IPv4 one itself.
 
-    The owner of a /64 of IPv6 often has others beside it (RFC 6177).
+    The owner of a /64 often has others beside it (RFC 6177).
     """
     if ":" not in network:
         return network
