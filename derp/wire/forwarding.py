@@ -3,9 +3,9 @@
     SendPacket / RecvPacket   type 1, length 4, key 32,                    packet
     ForwardPacket             type 1, length 4, source 32, destination 32, packet
 
-The reason for this file is speed. The two differ in length, so a train (derp.wire.trains) can't be
-rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client to
-client, consecutive frames stay together: one look-up, one write.
+The reason for this file is speed. The frames differ in length, so a train (derp.wire.trains) can't
+be rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client
+to client, consecutive frames stay together: one look-up, one write.
 
 Invariants: only whole frames are touched; the frames of a train have one source and one
 destination, and are all disco packets or all not.

@@ -19,10 +19,10 @@ _length_at: Final = struct.Struct(">3xH").unpack_from
 
 
 def whole_records(buffer: bytes | bytearray, start: int, end: int, most: int) -> tuple[int, int]:
-    """Return where the last of at most `most` whole records ends, and how many they are.
+    """Find at most `most` whole records in `buffer[start:end]`; return their end and number.
 
-    They are in `buffer[start:end]`. What is longer than any record counts as a whole one that ends
-    at `end`: OpenSSL refuses it without waiting for more.
+    What is longer than any record counts as a whole one that ends at `end`: OpenSSL refuses it
+    without waiting for more.
     """
     records = 0
     offset = start

@@ -1,4 +1,4 @@
-"""Trains of packets, found in the bytes of a client and rewritten in place.
+"""Trains of packets, found in a client's bytes and rewritten in place.
 
 The reason for this file is speed. A SendPacket frame (type, length, destination, packet) and the
 RecvPacket frame that it becomes (type, length, source, packet) have the same length. So nothing is
