@@ -61,7 +61,7 @@ class ByAddress:
 
 
 class ServerContexts:
-    """All contexts of a server; sets those that `engine` serves."""
+    """All contexts of a server; it sets the ones that `engine` serves."""
 
     def __init__(self, engine: TLSEngine, by_address: ByAddress | None = None) -> None:
         self.engine = engine
@@ -126,7 +126,7 @@ def make_certificates(
 
 
 def make_contexts(plan: Plan, request: RequestCertificate) -> ServerContexts:
-    """Return the contexts of a server with this plan; `request` is asked where it is on demand."""
+    """Return the contexts for `plan`; `request` is called for certificates on demand."""
     by_address = None if plan.on_demand is None else ByAddress(plan.on_demand.named, request)
     return ServerContexts(TLSEngine(_default(plan)), by_address)
 
