@@ -13,6 +13,5 @@
 
     tasks/        the Trio tasks that serve certificates and renew them
 
-Nothing here imports `derp`. Outside tasks/ the caller passes the time, and runs what touches files
-or the network in a thread.
+Nothing here imports `derp`. Outside tasks/ calls block, and the caller passes the time.
 """

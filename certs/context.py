@@ -76,8 +76,7 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
     """Return a server context that serves `pair` as the answer to a TLS-ALPN-01 challenge.
 
     RFC 8737, 3: `pair` without a metacert, and ALPN "acme-tls/1". The caller checks that the
-    ClientHello offers this protocol alone and names the domain of the challenge. Raises as
-    `make_context` does.
+    ClientHello offers it alone and names the domain of the challenge. Raises as `make_context`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -127,8 +126,7 @@ def _file_with(content: bytes) -> Iterator[str]:
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
     """Return the path of a file in memory, or None where there can't be one.
 
-    There is none outside Linux, nor where /proc is not mounted, or is closed to this process (as
-    for a program file with capabilities).
+    There is none outside Linux, nor where /proc is missing or closed (program with capabilities).
     """
     if not hasattr(os, "memfd_create"):
         return None

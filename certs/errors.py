@@ -7,8 +7,7 @@
     ├── UnusablePairError      no certificate and key that TLS can use
     └── WrongHostnameError     the certificate is for other names
 
-A message is one line: the file, what is wrong with it, and how to mend it. It never holds any part
-of a key.
+A message is one line: the file, what is wrong, and how to mend it. It holds no part of a key.
 """
 
 import enum
@@ -37,8 +36,7 @@ class Failure(enum.Enum):
     VALIDATION = enum.auto()
     """REFUSED because a name could not be validated: the other challenge type may work."""
     SPENT = enum.auto()
-    """An order was spent, and perhaps a certificate issued; authorities allow few a week: wait a
-    day."""
+    """An order, and perhaps one of a week's few certificates, was spent: wait a day."""
     BUSY = enum.auto()
     """Another order is under way in this directory: no failure, retry in some seconds."""
 

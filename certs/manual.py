@@ -1,7 +1,6 @@
 """-certmode=manual: the operator's files, or a self-signed pair for an IP address.
 
-Matches NewManualCertManager of Go's cmd/derper. The functions that touch files block: call them
-in a thread.
+Matches NewManualCertManager of Go's cmd/derper. Functions that touch files block.
 """
 
 from datetime import datetime

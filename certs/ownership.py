@@ -1,7 +1,7 @@
 """Which users, besides root and the relay's own, could replace a trusted file.
 
 They are the users who own the file or a directory on its path, or may write to it; in a sticky
-directory such as /tmp they can replace only their own files. OpenSSH: StrictModes.
+directory such as /tmp they can replace only their own files. OpenSSH calls this StrictModes.
 """
 
 import logging

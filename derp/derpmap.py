@@ -109,8 +109,8 @@ class Node:
 def pin_for(pair: Pair) -> str | None:
     """Return the pin of the relay's certificate; None where clients verify it without a pin.
 
-    These are one that an authority issued, since the next one has another pin, and one with more
-    certificates in its chain: a client that has a pin refuses a second certificate.
+    These are an authority's, since the next one has another pin, and one with more certificates in
+    its chain: a client that has a pin refuses a second certificate.
     """
     return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
 
@@ -167,8 +167,7 @@ def make_node(
 def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
     """Return the address of STUN for clients, if it is not that of the relay.
 
-    None, too, if `host` is private and the relay's address is not: there is NAT, and the public
-    address of STUN is not known.
+    None, too, if `host` is private and the relay's address is not: NAT hides STUN's public address.
     """
     address, own = parse_ip(host or config.stun.addr), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:

@@ -1,7 +1,7 @@
 """The certificates in -certdir, one file for each, and the lock under which they are renewed.
 
 The format is that of Go's autocert: the private key ("EC PRIVATE KEY"), then the chain, leaf first.
-The line of text before the key, which PEM readers skip, names the authority.
+A line before the key, which PEM readers skip, names the authority.
 
     ACME directory: https://acme-v02.api.letsencrypt.org/directory
     -----BEGIN EC PRIVATE KEY-----

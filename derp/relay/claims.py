@@ -6,8 +6,7 @@ worker knows. Of several workers that claim a key, packets for it go to the one 
 claim, in whatever order the claims arrive.
 
 Two workers may claim a key at the same nanosecond, or both exceed the same claim of a third. So the
-low bits of a claim are the worker's number: no two workers ever have the same claim, and all agree
-on which is the highest.
+low bits of a claim are the worker's number: no two claims are equal, and all agree on the highest.
 """
 
 from typing import Final, Generic, TypeVar

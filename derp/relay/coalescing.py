@@ -6,8 +6,7 @@ each packet. That delays a packet by up to COALESCE_TIME, in streams only that f
 that time; a client that sends little, or waits for answers, is read at once.
 
 Whether it pays is found by trying: two peers who answer each other packet by packet look like a
-stream, but nothing gathers. After a try that did not pay, the next one waits, twice as long each
-time.
+stream, but nothing gathers. After a try that did not pay the next waits, twice as long each time.
 """
 
 from collections.abc import Callable

@@ -187,8 +187,7 @@ class Hub(Generic[M, L, S]):
     def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
         """Remove a link from all of `keys`; return those that are `watched`.
 
-        `note_peer_gone`, to be called for each of them, is slow for many; a key that is reachable
-        again by then is not gone.
+        Call `note_peer_gone` for each (slow for many); a key reachable again by then is not gone.
         """
         return self.watched(key for key in keys if self._remove_forwarder(key, link))
 
@@ -221,8 +220,7 @@ class Hub(Generic[M, L, S]):
     def note_activity(self, member: M, now: int = 0) -> bool:
         """Note that a client whose `duplicate` is set has sent something (Go: noteClientActivity).
 
-        `now` is as for `join`. Returns whether the client claimed its key again, of which the
-        other workers are to be told.
+        `now` is as for `join`. Returns whether it claimed its key again: then tell other workers.
         """
         key = member.key
         if (duplicates := self.duplicates.get(key)) is not None:

@@ -1,7 +1,6 @@
 """Networks of IP addresses: the prefix that most likely has one owner.
 
-An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as sockets for both families have it, counts as the
-IPv4 address.
+An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as of dual-stack sockets, counts as the IPv4 one.
 """
 
 from collections.abc import Iterable

@@ -23,8 +23,7 @@ the memory without holding EVICTION_RATIO connections each (248, where MEMORY is
 all of these opened anew every GRACE seconds.
 
 LOOPBACK and trusted networks have no limits of their own, as many clients come from there through
-a proxy. Their connections count in the memory, of which a part is reserved for LOOPBACK, so that
-health checks are answered even then.
+a proxy. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
 """
 
 import math

@@ -1,14 +1,12 @@
 """One bound on the memory of all queues, and which releases some when it is exceeded.
 
-Each queue has a bound of its own, and a thousand of them would hold a gigabyte. So there is one
-bound for all, and excess is taken from the longest queue first: a peer that reads what it is sent
-never has the longest one.
+Each queue has a bound of its own, and a thousand would hold a gigabyte. So there is one for all,
+and the longest queue releases first: a peer that reads what it is sent never has the longest.
 
 Memory is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't be
 taken back: control frames, and what was handed to a transport, since a TLS record is sent whole or
 the connection is over. It may be three quarters of the bound; queued packets have the rest. The
-more is committed, the less each peer is handed at once; beyond that, the peer with most committed
-is disconnected.
+more is committed, the less each peer is handed at once; at last the peer with most is disconnected.
 
 This module knows nothing of how packets are queued (derp.relay.sendqueue) nor of clients
 (derp.session.sender): each is a `Holder`, which accounts by `add` and frees memory in `release`.

@@ -3,8 +3,7 @@
 The Go derper queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
 lane is bounded by bytes and by the age of its oldest entry: a fast receiver loses nothing, a slow
 one gets fresh packets instead of a long queue of stale ones. Whole frames are dropped, from the
-head. The lanes are in strict priority: control frames, presence (for mesh peers), disco packets,
-all others.
+head. Lanes by strict priority: control, presence (for mesh peers), disco, all others.
 
 A send queue exists only while something waits; an idle client has none. Its lanes count in the
 memory of all queues (derp.relay.queuememory), where the longest one releases first.
@@ -170,8 +169,7 @@ class SendQueue:
         self._disco = Lane(DISCO_LANE_BYTES, on_drop, budget)
         self._packets = Lane(LANE_BYTES, on_drop, budget)
         self.presence: PresenceQueue | None = None
-        """The presence that a watcher is still to be told; set by the caller, which also bounds it:
-        nothing of it may be dropped."""
+        """What a watcher is still to be told; set and bounded by the caller: never dropped."""
 
     def put_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Queue a control frame; return False where too many wait, unless it `must` be queued."""

@@ -25,11 +25,9 @@ from typing import Final, NamedTuple
 MAX_CONTROL: Final = 125
 """Bytes of the longest payload of a control frame."""
 MAX_FRAMES: Final = 1024
-"""Frames unpacked at a time: a frame costs about the same however short it is, and one read may
-hold 20,000 of them."""
+"""Frames unpacked at a time: each costs about the same however short; a read may hold 20,000."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
-"""Bytes of the longest message sent: with its header it fills a TLS record. Go's websocket client
-closes the connection at 32 KiB."""
+"""Most bytes of a message sent: with its header it fills a TLS record (Go's client: 32 KiB)."""
 
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70

@@ -56,8 +56,7 @@ class SupervisorCertificates:
     def handover(self) -> Json:
         """Return what `follow` takes in a worker that starts now.
 
-        From the same moment on the pool's `each` must reach that worker, or it would miss a
-        challenge that is shown in between.
+        From then on the pool's `each` must reach that worker, or it would miss challenges.
         """
         return {"addresses": self._addresses(), "challenges": list(self._shown.values())}
 
