@@ -127,10 +127,7 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client may not use the relay, or may no longer.
-
-    `authoritative` is False if no source could be asked.
-    """
+    """The client may not use the relay, or no source could be asked (not `authoritative`)."""
 
     reason = "not_admitted"
 

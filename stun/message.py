@@ -185,10 +185,7 @@ FINGERPRINT = Attribute(0x8028, "FINGERPRINT", _pack_u32, _unpack_u32)
 
 
 def build_binding_request(transaction_id: bytes) -> bytes:
-    """Build the 40 bytes that a Tailscale client sends (Go: stun.Request).
-
-    `transaction_id` is 12 bytes, which should be random.
-    """
+    """Build a Tailscale client's request; the ID is 12 random bytes (Go: stun.Request)."""
     software = SOFTWARE.pack(TAILSCALE_SOFTWARE, transaction_id)
     covered = _message(BINDING_REQUEST, transaction_id, software, room=FINGERPRINT_LENGTH)
     return covered + FINGERPRINT.pack(fingerprint(covered), transaction_id)

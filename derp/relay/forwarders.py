@@ -39,10 +39,7 @@ class Forwarders(Generic[F]):
             self.created += 1
 
     def remove(self, key: bytes, link: F) -> bool:
-        """Remove a link to `key` (Go: RemovePacketForwarder).
-
-        Returns whether it was the last one.
-        """
+        """Remove a link to `key`; return whether it was the last (Go: RemovePacketForwarder)."""
         best = self.best.get(key)
         if best is None:
             return False

@@ -123,10 +123,7 @@ class Holder:
         raise NotImplementedError
 
     def add(self, size: int) -> None:
-        """Account for `size` more bytes, less where it is negative.
-
-        After an increase the caller calls `enforce` of the budget.
-        """
+        """Account for `size` more bytes, or less; after an increase call `budget.enforce`."""
         self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:

@@ -176,10 +176,7 @@ class Unpacker:
         return stop - known if stop else end
 
     def _begin(self, data: memoryview | bytes, offset: int, end: int) -> int:
-        """Parse a header and, of a control frame, the payload too; return where they end.
-
-        Returns 0 where they are incomplete.
-        """
+        """Parse a header, and a control frame's payload; return their end, 0 if incomplete."""
         if end - offset < 2:
             return 0
         first, second = data[offset], data[offset + 1]
