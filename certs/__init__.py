@@ -1,7 +1,7 @@
 """Certificates, from the order to the ssl.SSLContext of the listener.
 
     metacert      the extra certificate that saves DERP clients a round trip
-    pair          a certificate chain and its key, checked: what every source of them makes
+    pair          a certificate chain and its key, checked, from whatever source
     hostname      IP address or DNS name; file names; whether a certificate covers a name
     files         reads and writes the files of a pair
     ownership     which other users could replace a trusted file
@@ -13,6 +13,5 @@
 
     tasks/        the Trio tasks that serve certificates and renew them
 
-Nothing here imports `derp`. Outside tasks/ the caller passes the time, and runs what touches files
-or the network in a thread.
+Nothing here imports `derp`. Outside tasks/ calls block, and the caller passes the time.
 """

@@ -1,4 +1,4 @@
-"""Whether files have changed, and whether the pair in them may be served.
+"""Detection of changed files, and of whether the pair in them may be served.
 
 Files change in many ways: certbot turns a symlink, Kubernetes swaps a directory, a script copies
 one file after the other, another relay renews a shared certificate. So the check is by stat of what
@@ -18,7 +18,7 @@ _State = tuple[tuple[int, ...], ...]
 
 
 class ChangeDetector:
-    """Detects that files have changed and then stayed the same. Its methods block."""
+    """A detector of files that have changed and then stayed the same. Its methods block."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
@@ -39,7 +39,7 @@ class ChangeDetector:
     def still_changing(self, *, at_once: bool) -> bool:
         """Return whether the files have changed since `check` returned True.
 
-        An error in what was read then does not count. With `at_once` it does.
+        If so, an error found in them does not count yet; with `at_once` every error counts.
         """
         if at_once or self._state() == self._read:
             return False
@@ -51,7 +51,7 @@ class ChangeDetector:
 
 
 class PairChanges:
-    """Detects a new pair for `names` in files. `check` blocks."""
+    """A detector of a new pair for `names` in files. `check` blocks."""
 
     def __init__(self, files: PairFiles, names: Sequence[str]) -> None:
         self.files = files

@@ -62,8 +62,8 @@ def make_waiting_context(
     """Return a server context that answers every ClientHello with `alert`.
 
     `alert` is one of ssl.ALERT_DESCRIPTION_*; Go's TLS answers internal_error where it gets no
-    certificate. As with `make_context`, some handshakes end before: without TLS 1.2 the client gets
-    protocol_version; for a malformed server name, an alert of OpenSSL's or the `ssl` module's.
+    certificate. As with `make_context`, some handshakes end earlier: without TLS 1.2 by
+    protocol_version; with a malformed server name, by an alert of OpenSSL's or the `ssl` module's.
     """
     context = WaitingContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -76,8 +76,7 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
     """Return a server context that serves `pair` as the answer to a TLS-ALPN-01 challenge.
 
     RFC 8737, 3: `pair` without a metacert, and ALPN "acme-tls/1". The caller checks that the
-    ClientHello offers this protocol alone and names the domain of the challenge. Raises as
-    `make_context` does.
+    ClientHello offers it alone and names the domain of the challenge. Raises as `make_context`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -127,8 +126,7 @@ def _file_with(content: bytes) -> Iterator[str]:
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
     """Return the path of a file in memory, or None where there can't be one.
 
-    There is none outside Linux, and where /proc is not mounted or closed to this process (as for a
-    program file with capabilities).
+    There is none outside Linux, nor where /proc is missing or closed (program with capabilities).
     """
     if not hasattr(os, "memfd_create"):
         return None

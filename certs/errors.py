@@ -7,8 +7,7 @@
     ├── UnusablePairError      no certificate and key that TLS can use
     └── WrongHostnameError     the certificate is for other names
 
-A message is one line: the file, what is wrong with it, and how to mend it. It never holds any part
-of a key.
+A message is one line: the file, what is wrong, and how to mend it. It holds no part of a key.
 """
 
 import enum
@@ -37,8 +36,7 @@ class Failure(enum.Enum):
     VALIDATION = enum.auto()
     """REFUSED because a name could not be validated: the other challenge type may work."""
     SPENT = enum.auto()
-    """An order was spent, and perhaps a certificate issued; authorities allow few a week: wait a
-    day."""
+    """An order, and perhaps one of a week's few certificates, was spent: wait a day."""
     BUSY = enum.auto()
     """Another order is under way in this directory: no failure, retry in some seconds."""
 
@@ -66,7 +64,7 @@ class WrongHostnameError(CertificateError):
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and every exception that led to it, the innermost last.
 
-    Those in a group, as of several addresses that were tried side by side, are among them.
+    The members of groups are included, as of several addresses that were tried side by side.
     """
     yield error
     if isinstance(error, BaseExceptionGroup):

@@ -18,7 +18,7 @@ import attrs
 
 from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
-from certs.ownership import swapped_by
+from certs.ownership import swap_warning
 from certs.pair import Pair, make_pair
 
 NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
@@ -49,9 +49,9 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     a warning, too; a key that every user can change is an error.
     Raises CertificateFileError, UnusablePairError or WrongHostnameError.
     """
-    whose = " and ".join(map(repr, names))
-    chain_pem, _ = _read(files.certificate, f"the certificate of {whose}, in PEM", files.flag)
-    key_pem, mode = _read(files.key, f"the private key of {whose}, in PEM", files.flag)
+    quoted = " and ".join(map(repr, names))
+    chain_pem, _ = _read(files.certificate, f"the certificate of {quoted}, in PEM", files.flag)
+    key_pem, mode = _read(files.key, f"the private key of {quoted}, in PEM", files.flag)
     if mode & stat.S_IWOTH:
         raise CertificateFileError(
             f"{files.key}: every user can change this private key "
@@ -69,7 +69,7 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     found = (
         _date_warning(pair, files.certificate, now),
         _mode_warning(files.key, mode),
-        *map(swapped_by, dict.fromkeys((files.certificate, files.key))),
+        *map(swap_warning, dict.fromkeys((files.certificate, files.key))),
     )
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
 
@@ -122,9 +122,9 @@ def _link(temporary: Path, file: Path) -> bool:
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Open a regular file for reading. Raises OSError, with an errno of NOT_REGULAR for others.
+    """Open a regular file for reading, without waiting for a pipe's writer.
 
-    A pipe is not waited for.
+    Raises OSError, for other kinds of file with an errno in NOT_REGULAR.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
@@ -137,10 +137,7 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def exists(file: Path) -> bool:
-    """Return whether anything has that name, even a broken link.
-
-    Raises CertificateFileError where that is unknown.
-    """
+    """Return whether `file` or a broken link is there. Raises CertificateFileError if unknown."""
     try:
         file.lstat()
     except FileNotFoundError:
@@ -154,7 +151,7 @@ def exists(file: Path) -> bool:
 
 
 def _read(file: Path, content: str, flag: str) -> tuple[bytes, int]:
-    """Return what is in a file, and its mode."""
+    """Return a file's content and its mode; `content` says what is wanted, for messages."""
     try:
         with open_regular(file) as stream:
             return stream.read(), os.fstat(stream.fileno()).st_mode

@@ -1,7 +1,6 @@
 """-certmode=manual: the operator's files, or a self-signed pair for an IP address.
 
-Matches NewManualCertManager of Go's cmd/derper. The functions that touch files block: call them
-in a thread.
+Matches NewManualCertManager of Go's cmd/derper. Functions that touch files block.
 """
 
 from datetime import datetime
@@ -12,15 +11,15 @@ from certs.errors import CertificateError, CertificateFileError
 from certs.files import PairFiles, exists, read_pair
 from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
-from certs.selfsigned import is_made_here, kept_aside, put_back, write_self_signed
+from certs.selfsigned import is_generated, previous_files, restore_previous, write_self_signed
 
 
 def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
     """Return the pair for `hostname`.
 
     `now` is timezone-aware. With `make`, a self-signed pair for an IP address is made if there is
-    none, and replaced as in `put_right`; other files are never written. Raises CertificateError; if
-    only one of the two files exists, the message names the other.
+    none, and replaced as in `replace_refused`; other files are never written. Raises
+    CertificateError; if only one of the two files exists, the message names the other.
     """
     address = parse_ip(hostname) if make else None
     if address is not None:
@@ -34,7 +33,7 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
                 f"put the other half back, or remove {present[0]} to have a new pair made"
             )
     pair = read_pair(files, [hostname], now)
-    notice = None if address is None else put_right(files, address, pair, now)
+    notice = None if address is None else replace_refused(files, address, pair, now)
     if notice is None:
         return pair
     pair = read_pair(files, [hostname], now)
@@ -42,16 +41,16 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
 
 
 def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Return whether `pair` was made here and is outside its dates, so that clients refuse it."""
+    """Return whether `pair` was generated and is outside its dates, so that clients refuse it."""
     current = pair.not_before <= now <= pair.not_after
-    return not current and is_made_here(pair, address)
+    return not current and is_generated(pair, address)
 
 
-def put_right(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
+def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
     """Replace a self-signed pair that clients refuse; return a message for the operator.
 
     An expired pair is replaced by a new one. A pair that is not valid yet was made when the clock
-    was wrong: if its predecessor is there and valid, that is put back, and with it the pin that
+    was wrong: if its predecessor is there and valid, it is restored, and with it the pin that
     clients know. Returns None if nothing was done. Raises CertificateError.
     """
     if not is_refused(pair, address, now):
@@ -65,12 +64,12 @@ def put_right(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -
             f"until its node in the DERP map has the new CertName {new.pin}"
         )
     try:
-        before = read_pair(kept_aside(files), [str(address)], now)
+        before = read_pair(previous_files(files), [str(address)], now)
     except CertificateError:
         return None
     if is_refused(before, address, now):
         return None
-    put_back(files)
+    restore_previous(files)
     return (
         f"{files.certificate}: the self-signed certificate, made when the clock was wrong, is not "
         f"valid before {pair.not_before:%Y-%m-%d %H:%M} UTC; the one before it, with CertName "

@@ -5,8 +5,7 @@ derp/derphttp, under TLS 1.3 only) knows the key and the protocol version before
 first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its signature: the
 NaCl boxes of the login prove the key.
 
-It is encoded by hand because certificate builders enforce X.520's limit of 64 characters for a
-common name, and this one has 71.
+It is encoded by hand: builders enforce X.520's 64 characters for a common name, and this has 71.
 
     Certificate ::= SEQUENCE {                               RFC 5280, 4.1
         SEQUENCE {
@@ -39,8 +38,7 @@ CLOCK_SKEW = timedelta(days=30)
 
 LIFETIME = timedelta(days=3650)
 """Go's metacert expires 30 days after the start of the process and is never renewed. Tailscale's
-clients ignore the date, but other programs that check the whole chain may not; ten years outlive
-any process."""
+clients ignore the date, but other programs may check it; ten years outlive any process."""
 
 _OID_ED25519 = bytes.fromhex("06032b6570")  # 1.3.101.112
 _OID_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3

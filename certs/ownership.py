@@ -1,7 +1,7 @@
 """Which users, besides root and the relay's own, could replace a trusted file.
 
-Those who own the file or a directory on its path, or may write to it; in a sticky directory, as
-/tmp is, users can replace only their own files. OpenSSH calls this check StrictModes.
+They are the users who own the file or a directory on its path, or may write to it; in a sticky
+directory such as /tmp they can replace only their own files. OpenSSH calls this StrictModes.
 """
 
 import logging
@@ -15,12 +15,12 @@ logger = logging.getLogger("derper.files")
 _warned: set[str] = set()
 
 
-def swapped_by(file: Path) -> str | None:
-    """Return one line: who could swap a file, and how to prevent it; None if nobody could.
+def swap_warning(file: Path) -> str | None:
+    """Return a line on who could replace a file and how to prevent it; None if nobody could.
 
     Blocks. A path that can't be examined counts as safe: reading the file reports the error.
     """
-    for path in _way_to(file):
+    for path in _paths_to(file):
         try:
             found = path.stat()
         except (OSError, ValueError):
@@ -32,18 +32,18 @@ def swapped_by(file: Path) -> str | None:
 
 
 def warn_if_swappable(file: Path) -> None:
-    """Log what `swapped_by` returns, each text only once. Blocks.
+    """Log what `swap_warning` returns, each text only once. Blocks.
 
-    No error: in containers, files of the host often belong to users that are unknown there.
+    It is no error: in containers, files of the host often belong to users unknown there.
     """
-    warning = swapped_by(file)
+    warning = swap_warning(file)
     if warning is not None and warning not in _warned:
         _warned.add(warning)
         logger.warning(warning)
 
 
-def _way_to(file: Path) -> Iterator[Path]:
-    """Yield the file and the directories on its path, with links and without."""
+def _paths_to(file: Path) -> Iterator[Path]:
+    """Yield the file and the directories on its path, with symbolic links and resolved."""
     real = Path(os.path.realpath(file))
     yield from dict.fromkeys((real, *real.parents, *file.absolute().parents))
 

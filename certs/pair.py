@@ -1,7 +1,6 @@
 """A certificate chain with its private key.
 
-`make_pair` is the one way to make a Pair, so in every Pair the key fits the leaf, and clients can
-use both.
+`make_pair` makes every Pair: its key fits its leaf, and clients can use both.
 """
 
 import hashlib

@@ -1,8 +1,7 @@
 """A self-signed certificate for a relay that is reached by IP address alone.
 
-Clients know it by its pin in the DERP map. So the pair is made once, when there is none, and kept:
-a new one locks out every client that has the old pin. It is replaced only once it has expired, when
-clients refuse it anyway.
+Clients know it by its pin in the DERP map: a new pair locks out every client that has the old pin.
+So it is made only when there is none, or when it has expired and clients refuse it anyway.
 """
 
 import contextlib
@@ -69,11 +68,11 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
 def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
-    Each file is written whole, the key first: the certificate might be published without it, and
-    never served. The files before are kept as `kept_aside`. Raises CertificateFileError.
+    Each file is written whole, the key first: a certificate without its key might be published, but
+    never served. The replaced files are kept as `previous_files`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
-    aside = kept_aside(files)
+    aside = previous_files(files)
     with _writing(files):
         files.certificate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, old, mode in (
@@ -86,7 +85,7 @@ def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> No
         write_whole(files.certificate, certificate_pem, mode=0o644)
 
 
-def kept_aside(files: PairFiles) -> PairFiles:
+def previous_files(files: PairFiles) -> PairFiles:
     """Return the files of the previous pair: the same names with ".old" appended."""
     certificate, key = files.certificate, files.key
     return PairFiles(
@@ -94,9 +93,9 @@ def kept_aside(files: PairFiles) -> PairFiles:
     )
 
 
-def put_back(files: PairFiles) -> None:
+def restore_previous(files: PairFiles) -> None:
     """Restore the previous pair. Raises CertificateFileError."""
-    aside = kept_aside(files)
+    aside = previous_files(files)
     with _writing(files):
         write_whole(files.key, aside.key.read_bytes(), mode=0o600)
         write_whole(files.certificate, aside.certificate.read_bytes(), mode=0o644)
@@ -115,11 +114,11 @@ def _writing(files: PairFiles) -> Iterator[None]:
         ) from error
 
 
-def is_made_here(pair: Pair, address: IPAddress) -> bool:
+def is_generated(pair: Pair, address: IPAddress) -> bool:
     """Return whether this module or the Go derper has made `pair` for `address`.
 
     Such a pair is self-signed, has the address as its only name, and is valid for a year. Any other
-    is the operator's, and is not replaced.
+    pair is the operator's, and is not replaced.
     """
     leaf = x509.load_der_x509_certificate(pair.chain_der[0])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])

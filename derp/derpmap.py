@@ -27,21 +27,21 @@ _NAME_LENGTH: Final = 80
 
 
 def region_id(value: int) -> int:
-    """Check the number of a region. Raises ValueError."""
+    """Return the number of a region, checked. Raises ValueError."""
     if value not in REGION_IDS:
         raise ValueError("want 900 to 999, which no relay of Tailscale's has")
     return value
 
 
 def region_code(value: str) -> str:
-    """Check the short name of a region, which clients show. Raises ValueError."""
+    """Return the short name of a region, which clients show, checked. Raises ValueError."""
     if not _CODE.fullmatch(value):
         raise ValueError("want a short name such as fra, of letters, digits and hyphens")
     return value
 
 
 def region_name(value: str) -> str:
-    """Check the long name of a region. Raises ValueError."""
+    """Return the long name of a region, checked. Raises ValueError."""
     if not value.strip() or not value.isprintable() or len(value) > _NAME_LENGTH:
         raise ValueError(f"want a name such as Frankfurt, of at most {_NAME_LENGTH} characters")
     return value
@@ -66,7 +66,7 @@ class Node:
     """Where it answers STUN, if that is elsewhere."""
 
     def nodes(self, region: int = USUAL_REGION_ID) -> list[Fields]:
-        """Return the region's nodes: two where STUN is elsewhere.
+        """Return the region's nodes: two where STUN has another address.
 
         The STUN node comes first: clients probe the first one more often, and in distant regions
         only that one (Go: netcheck.makeProbePlan).
@@ -109,8 +109,8 @@ class Node:
 def pin_for(pair: Pair) -> str | None:
     """Return the pin of the relay's certificate; None where clients verify it without a pin.
 
-    That is where an authority issued it, since the next one has another pin, and where the chain
-    has more certificates: a client that has a pin refuses a second certificate.
+    These are an authority's, since the next one has another pin, and one with more certificates in
+    its chain: a client that has a pin refuses a second certificate.
     """
     return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
 
@@ -118,8 +118,8 @@ def pin_for(pair: Pair) -> str | None:
 def chain_warning(config: Config, pair: Pair) -> str | None:
     """Return a warning about an authority's certificate for an address without intermediates.
 
-    The Go derper announces one with its pin. For a DNS name there is no warning: it can't be known
-    whether intermediates are missing or not needed.
+    The Go derper announces such a certificate with its pin. For a DNS name there is no warning: it
+    can't be known whether intermediates are missing or not needed.
     """
     if not config.tls.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
         return None
@@ -140,9 +140,9 @@ def make_node(
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    The ports are those that clients use, if not those of `config`; `stun_host` is where it answers
-    STUN. If `config` serves HTTP only, a proxy has to serve HTTPS, which clients need, and the node
-    has port 443. Raises UsageError if the relay serves neither DERP nor STUN.
+    The ports, and the host that answers STUN, are those that clients use, if not those of `config`.
+    If `config` serves HTTP only, a proxy has to serve HTTPS, which clients need, and the node has
+    port 443. Raises UsageError if the relay serves neither DERP nor STUN.
     """
     if derp_port is None:
         address = config.listening.address
@@ -167,8 +167,7 @@ def make_node(
 def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
     """Return the address of STUN for clients, if it is not that of the relay.
 
-    If that of `host` is private and the relay's is not, there is NAT, and the public address of
-    STUN is not known here.
+    None, too, if `host` is private and the relay's address is not: NAT hides STUN's public address.
     """
     address, own = parse_ip(host or config.stun.addr), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
@@ -189,14 +188,14 @@ def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]
 
 
 def as_json(region: dict[str, Any]) -> str:
-    """Write the member of a tailnet's policy file, without the braces around it."""
+    """Return the member of a tailnet's policy file, without the braces around it."""
     derp_map = {"derpMap": {"Regions": {str(region["RegionID"]): region}}}
     lines = json.dumps(derp_map, indent=2, ensure_ascii=False).splitlines()
     return "".join(f"{line.removeprefix('  ')}\n" for line in lines[1:-1])
 
 
 def as_yaml(region: dict[str, Any]) -> str:
-    """Write a whole file for headscale's derp.paths."""
+    """Return a whole file for headscale's derp.paths."""
     lines = ["regions:", f"  {region['RegionID']}:"]
     for name, value in region.items():
         if name != "Nodes":
@@ -211,5 +210,5 @@ def as_yaml(region: dict[str, Any]) -> str:
 
 
 def _scalar(value: str | float) -> str:
-    """Write a value of YAML. A string of JSON without control characters is one (YAML 1.2, 7.3)."""
+    """Return a value in YAML, which JSON without control characters is, too (YAML 1.2, 7.3)."""
     return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,7 @@
 
     DerperError
     ├── UsageError          a flag or variable is wrong; exit code 2, nothing bound or written
-    ├── StartError          this machine can't serve that (port in use, unreadable key); exit code 1
+    ├── StartError          this machine can't serve so (port in use, unreadable key); exit code 1
     ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
     ├── NoLink              there is no link to another relay for now; it is tried again
     ├── ControlLost         another process of this relay could not be asked
@@ -22,6 +22,7 @@
         ├── ClosedByMesh        a mesh peer asked for it
         ├── WatcherTooSlow      too many presence frames wait for a mesh peer
         ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
+        ├── RelayStopping       the relay ends its connections at a stop
         ├── QueueMemoryFull     too much is queued for all peers, and most of it for this one
         └── InternalFault       a bug
 
@@ -73,11 +74,11 @@ class ConnectionEnd(DerperError):
 
     reason: ClassVar[str] = "ended"
 
-    def without_frames(self) -> Self:
-        """Return this error without its traceback and its cause, which has one, too.
+    def without_traceback(self) -> Self:
+        """Return this error without its traceback, and without its cause, which has one, too.
 
-        They refer to the frame that caught it, and that to the error: a cycle, which would keep a
-        connection's memory until the garbage collector runs.
+        A traceback refers to the stack frame that caught the error, and the frame to the error: a
+        cycle, which would keep a connection's memory until the garbage collector runs.
         """
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
@@ -126,10 +127,7 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client may not use the relay, or may no longer.
-
-    `authoritative` is False if no source could be asked.
-    """
+    """The client may not use the relay, or no source could be asked (not `authoritative`)."""
 
     reason = "not_admitted"
 

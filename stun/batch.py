@@ -1,7 +1,7 @@
 """Many binding requests at once, turned into their responses in place.
 
-The system returns many datagrams a call (`stun.mmsg`), and what a relay gets is nearly always the
-same 40 bytes with another transaction ID. So a batch is a table in one buffer, a datagram a row,
+The system returns many datagrams a call (`stun.mmsg`), and a relay's requests are nearly all the
+same 40 bytes but for the transaction ID. So a batch is a table in one buffer, a datagram a row,
 and its columns are checked and rewritten with a few operations on whole columns (memoryview slices
 with a stride) instead of a few on each row. A datagram begins at byte 4 of its row, so that columns
 of 8 bytes are aligned:
@@ -19,7 +19,7 @@ The sender's address comes as the system's `sockaddr`, in a second table:
 
 Cookie and transaction ID are at the same offset in a response as in any valid request. So a request
 of another form needs only a check of its own by `stun.message`, and is rewritten alike.
-`stun.message` also defines the right answer; this module only computes it faster.
+`stun.message` defines the right response; this module only computes it faster.
 """
 
 import sys
@@ -46,7 +46,7 @@ from stun.message import (
     parse_binding_request,
 )
 
-Kind = Literal["I", "Q"]
+Width = Literal["I", "Q"]
 """The width of a column: 4 or 8 bytes, as `memoryview.cast` names them."""
 
 CAPACITY: Final = 128
@@ -68,13 +68,12 @@ STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
 class Family:
     """An address family: its numbers in Linux and STUN, and its lengths."""
 
-    number: int
-    code: int
+    linux_number: int
+    stun_number: int
     address_length: int
     sockaddr_length: int
-    """Of a `sockaddr`."""
     sockaddr_row: int
-    """The distance between two of them in the table; a multiple of 8."""
+    """The distance between two `sockaddr`s in their table; a multiple of 8."""
 
     @property
     def response_length(self) -> int:
@@ -82,8 +81,12 @@ class Family:
         return HEADER_LENGTH + 8 + self.address_length
 
 
-IPV4: Final = Family(number=2, code=1, address_length=4, sockaddr_length=16, sockaddr_row=16)
-IPV6: Final = Family(number=10, code=2, address_length=16, sockaddr_length=28, sockaddr_row=32)
+IPV4: Final = Family(
+    linux_number=2, stun_number=1, address_length=4, sockaddr_length=16, sockaddr_row=16
+)
+IPV6: Final = Family(
+    linux_number=10, stun_number=2, address_length=16, sockaddr_length=28, sockaddr_row=32
+)
 
 
 class Batch:
@@ -102,8 +105,8 @@ class Batch:
         self._expected = _expected(rows)
         self._constant = _constant(rows, family)
         self._xored = _xored(rows, sockaddrs, family)
-        signed = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
-        self._signed = [rows[at : at + signed] for at in range(HEAD_AT, len(rows), ROW)]
+        covered = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
+        self._covered = [rows[at : at + covered] for at in range(HEAD_AT, len(rows), ROW)]
         self._fingerprint = _column(rows, ROW, 40, "I")
         self._fingerprint_xor = _same(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
 
@@ -116,8 +119,8 @@ class Batch:
     def answer(self, lengths: list[int]) -> list[bool]:
         """Turn the first rows into responses; return for each whether it is one.
 
-        `lengths` are the datagrams' own, however much of them is in the table. A response has
-        `family.response_length` bytes, and goes to the address in `sockaddrs`.
+        `lengths` are those of the whole datagrams, of which the table may hold only a part. A
+        response has `family.response_length` bytes, and goes to the address in `sockaddrs`.
         """
         count = len(lengths)
         if self._all_look_like_client_requests(lengths):
@@ -126,19 +129,19 @@ class Batch:
             answered = [self._is_request(row, length) for row, length in enumerate(lengths)]
         for column, value in self._constant:
             column[:count] = value[:count]
-        for kind, column, open_value, mask in self._xored:
-            column[:count] = _xor(open_value[:count], mask[:count], kind)
+        for width, column, open_value, mask in self._xored:
+            column[:count] = _xor(open_value[:count], mask[:count], width)
         return answered
 
     def _all_look_like_client_requests(self, lengths: list[int]) -> bool:
-        """Return whether all rows have the form of 40 bytes; the fingerprints are not checked."""
+        """Return whether all rows have the usual 40 bytes; the fingerprints are not checked."""
         count = len(lengths)
         return lengths.count(CLIENT_REQUEST_LENGTH) == count and all(
             column[:count] == expected[:count] for column, expected in self._expected
         )
 
     def _fingerprints_are_right(self, count: int) -> list[bool]:
-        crcs = memoryview(pack(f">{count}I", *map(crc32, self._signed[:count]))).cast("I")
+        crcs = memoryview(pack(f">{count}I", *map(crc32, self._covered[:count]))).cast("I")
         sent = _xor(self._fingerprint[:count], self._fingerprint_xor[:count], "I")
         return [True] * count if sent == crcs else [*map(eq, sent, crcs)]
 
@@ -192,14 +195,13 @@ def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memory
 
 def _xored(
     rows: memoryview, sockaddrs: memoryview, family: Family
-) -> list[tuple[Kind, memoryview, memoryview, memoryview]]:
-    """List the columns of a response that are the XOR of two others: kind, column, these two."""
-    # XORs the system's number of the family to STUN's (0 and its code), and the port with the
-    # cookie.
-    number = int.from_bytes(family.number.to_bytes(2, sys.byteorder), "big")
-    first = _same(pack(">H", number ^ family.code) + MAGIC_COOKIE[:2], "I")
+) -> list[tuple[Width, memoryview, memoryview, memoryview]]:
+    """List the columns of a response that are the XOR of two others: width, column, these two."""
+    # Turns the system's number of the family into STUN's, and XORs the port with the cookie.
+    number = int.from_bytes(family.linux_number.to_bytes(2, sys.byteorder), "big")
+    first = _same(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
     sockaddr_row = family.sockaddr_row
-    xored: list[tuple[Kind, memoryview, memoryview, memoryview]] = [
+    xored: list[tuple[Width, memoryview, memoryview, memoryview]] = [
         ("I", _column(rows, ROW, 28, "I"), _column(sockaddrs, sockaddr_row, 0, "I"), first)
     ]
     if family is IPV4:
@@ -213,17 +215,17 @@ def _xored(
     return xored
 
 
-def _column(table: memoryview, row: int, at: int, kind: Kind) -> memoryview:
+def _column(table: memoryview, row: int, at: int, width: Width) -> memoryview:
     """Return the column of 4 ("I") or 8 ("Q") bytes at byte `at` of each row."""
-    size = 4 if kind == "I" else 8
-    return table.cast(kind)[at // size :: row // size]
+    size = 4 if width == "I" else 8
+    return table.cast(width)[at // size :: row // size]
 
 
-def _same(value: bytes, kind: Kind) -> memoryview:
+def _same(value: bytes, width: Width) -> memoryview:
     """Return a column with the same value in every row."""
-    return memoryview(value * CAPACITY).cast(kind)
+    return memoryview(value * CAPACITY).cast(width)
 
 
-def _xor(left: memoryview, right: memoryview, kind: Kind) -> memoryview:
+def _xor(left: memoryview, right: memoryview, width: Width) -> memoryview:
     number = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
-    return memoryview(number.to_bytes(left.nbytes, "little")).cast(kind)
+    return memoryview(number.to_bytes(left.nbytes, "little")).cast(width)

@@ -1,7 +1,7 @@
 """STUN messages (RFC 8489), as far as Tailscale clients use them. Sans-I/O.
 
 A client asks "from which address do you see me?" with a binding request, and the success response
-has that in one XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
+says it in an XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
 
     2  type: 0x0001 binding request, 0x0101 binding success response
     2  length of what follows the header
@@ -18,17 +18,6 @@ requests with its two attributes are answered, so that the responder is of no us
 for amplification (a response has 32 bytes for IPv4 and 44 for IPv6):
 
     0001 0014 2112a442 <transaction ID>  8022 0008 "tailnode"  8028 0004 <CRC-32>
-
-Errors:
-
-    StunError
-    ├── NotStunError            no STUN header
-    ├── NotBindingRequestError  STUN, but of another type
-    ├── NotSuccessResponseError STUN, but of another type
-    ├── MalformedAttributeError an attribute is cut short, or its value has a wrong form
-    ├── WrongSoftwareError      a binding request that no Tailscale client sent
-    ├── WrongFingerprintError   the fingerprint is missing, not last, or wrong
-    └── NoAddressError          a success response without an address
 """
 
 from collections.abc import Callable, Iterator
@@ -67,15 +56,15 @@ class StunError(Exception):
 
 
 class NotStunError(StunError):
-    """It has no STUN header."""
+    """A datagram has no STUN header."""
 
 
 class NotBindingRequestError(StunError):
-    """It is a STUN message other than a binding request."""
+    """A STUN message is no binding request."""
 
 
 class NotSuccessResponseError(StunError):
-    """It is a STUN message other than a binding success response."""
+    """A STUN message is no binding success response."""
 
 
 class MalformedAttributeError(StunError):
@@ -196,19 +185,16 @@ FINGERPRINT = Attribute(0x8028, "FINGERPRINT", _pack_u32, _unpack_u32)
 
 
 def build_binding_request(transaction_id: bytes) -> bytes:
-    """Build the 40 bytes that a Tailscale client sends (Go: stun.Request).
-
-    `transaction_id` is 12 bytes, which should be random.
-    """
+    """Build a Tailscale client's request; the ID is 12 random bytes (Go: stun.Request)."""
     software = SOFTWARE.pack(TAILSCALE_SOFTWARE, transaction_id)
-    unsigned = _message(BINDING_REQUEST, transaction_id, software, room=FINGERPRINT_LENGTH)
-    return unsigned + FINGERPRINT.pack(fingerprint(unsigned), transaction_id)
+    covered = _message(BINDING_REQUEST, transaction_id, software, room=FINGERPRINT_LENGTH)
+    return covered + FINGERPRINT.pack(fingerprint(covered), transaction_id)
 
 
 def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:
     """Parse a success response; return its transaction ID and address (Go: stun.ParseResponse).
 
-    XOR-MAPPED-ADDRESS goes before MAPPED-ADDRESS, of several the last counts, and an IPv4-mapped
+    XOR-MAPPED-ADDRESS goes before MAPPED-ADDRESS, the last of several counts, and an IPv4-mapped
     address is returned as IPv4. Bytes beyond the length in the header are ignored. Raises
     NotStunError, NotSuccessResponseError, MalformedAttributeError or NoAddressError.
     """
@@ -238,7 +224,7 @@ def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:
 def parse_binding_request(data: bytes) -> bytes:
     """Check a Tailscale client's binding request; return its transaction ID, 12 bytes.
 
-    It must carry SOFTWARE "tailnode", and end with the right FINGERPRINT. As in Go's
+    The request must have SOFTWARE "tailnode", and end with the right FINGERPRINT. As in Go's
     stun.ParseBindingRequest, the length in the header is ignored, and so are other attributes.
     Raises NotStunError, NotBindingRequestError, MalformedAttributeError, WrongSoftwareError or
     WrongFingerprintError.
@@ -266,7 +252,7 @@ def parse_binding_request(data: bytes) -> bytes:
 
 
 def is_client_request(data: bytes) -> bool:
-    """Return whether these are the 40 bytes that Tailscale clients send, the fingerprint right.
+    """Return whether `data` is what Tailscale clients send: 40 bytes with the right fingerprint.
 
     Other forms may be valid too: this is the fast path of `parse_binding_request`.
     """

@@ -2,17 +2,17 @@
 
 Python's `socket` has only calls for one datagram, which make objects of the address and the
 ancillary data and parse them again to send; that costs more than the kernel's own work. Here the
-kernel writes into the batch's buffers, and each response is sent from them, to the address and from
-the address that the request left there. The structures are built once:
+kernel writes into the batch's buffers, and sends each response from them, with the addresses that
+its request left there. The structures are built once:
 
     mmsghdr[row] ─┬─ name ─────► sockaddrs[row]  the sender's
                   ├─ iov ──────► rows[row]       and, to receive, overflow[row]
                   ├─ control ──► controls[row]   a cmsghdr with in_pktinfo or in6_pktinfo
                   └─ length      of the datagram, also where it did not fit
 
-A socket on a wildcard address must answer from the address that was asked, or the client, and its
-NAT, won't accept the answer. With IP_PKTINFO or IPV6_RECVPKTINFO the system reports that address,
-in the structure that it also takes to send:
+A socket on a wildcard address must respond from the address that the request was sent to, or the
+client and its NAT won't accept the response. With IP_PKTINFO or IPV6_RECVPKTINFO the system reports
+that address, in the structure that it also takes to send:
 
     in_pktinfo   4 interface, 4 local address to answer from, 4 destination in the packet
     in6_pktinfo  16 address, 4 interface
@@ -74,7 +74,7 @@ _INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
 
 
 def ask_for_destination(sock: socket.socket) -> None:
-    """Have each datagram come with its destination address. To be called before bind."""
+    """Have each datagram that arrives from now on come with its destination address."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
@@ -118,7 +118,7 @@ class BatchSocket:
             self._iovs[2 * row] = _IOVec(head, HEAD)
             self._iovs[2 * row + 1] = _IOVec(overflow + row * OVERFLOW, OVERFLOW)
             self._response_iovs[row] = _IOVec(head, batch.family.response_length)
-            # To send, without padding: the kernel copies so much without allocating.
+            # Without padding to send: the kernel copies that much without allocating.
             unpadded = socket.CMSG_LEN(info) if info else 0
             for headers, iovs, iov_count, control_length in (
                 (self._incoming, self._iovs, 2, control),
@@ -157,7 +157,7 @@ class BatchSocket:
     def send(self, first: int, stop: int) -> int:
         """Send the responses in the rows from `first` to before `stop`; return how many were sent.
 
-        If that is not all, then calling again with the first that was not raises the reason:
+        If not all were, a call that begins with the first unsent row raises the reason:
         BlockingIOError if the socket is full, and other OSErrors as sendmsg(2) does.
         """
         at_first = self._outgoing_at + first * _MMSGHDR

@@ -1,4 +1,4 @@
-"""Observes the senders on a socket, until it is clear whether a proxy hides the clients' addresses.
+"""A detector of proxies that hide the clients' addresses, from the senders on a socket.
 
 The signs are defined in `stun.proxy_signs`. On most machines the first request from another host
 ends the observation, so that it costs nothing afterwards.
@@ -25,14 +25,14 @@ logger = logging.getLogger("derper.stun")
 
 
 class ProxyDetector:
-    """Observes one socket."""
+    """The detector for one socket."""
 
     def __init__(self) -> None:
         self._watch: Watch | None = None
         self._description = ""
 
     async def observe(self, address: bytes, port: bytes) -> bool:
-        """Record a request that was answered; return whether to be called again.
+        """Record a request that was answered; return whether further ones matter.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if all clients are
         seen at one address that is not theirs.
@@ -58,9 +58,9 @@ class ProxyDetector:
 
 
 def choose_watch(address: bytes) -> tuple[Watch, str] | None:
-    """Choose by the first sender which address to watch; return that and its description. Blocks.
+    """Choose the address to watch by the first sender's; return its Watch and description. Blocks.
 
-    None where nothing can be learned: it is a client's own address, and this is no container.
+    None where nothing can be learned: a client's own address, seen outside a container.
     """
     if _is_own(address):
         return Watch(address), "an address of this machine itself"

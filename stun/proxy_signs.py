@@ -4,11 +4,11 @@ Docker's userland proxy, the port forwarders of rootless containers, and load ba
 keep sources send a datagram on as their own. The response then has the address of that machine, and
 the client, which tells it to its peers, can't be reached directly.
 
-To a relay behind one, requests come from the default gateway (the bridge of a container) or from an
-address of the machine itself (rootlesskit sends from within the container). So do those of programs
-on this machine, and a relay may have no other clients yet. The ports tell them apart, since a proxy
-has one for each client: a machine's own tailscaled is one sender, and a check of a relay asks once
-or for seconds, from another port each time. So only two senders that last are a sign of a proxy,
+Behind such a proxy, all requests come from the default gateway (the bridge of a container) or from
+an address of the machine itself (rootlesskit sends from within the container). So do those of this
+machine's programs, and a relay may have no other clients yet. The ports tell them apart, since a
+proxy has one for each client: a machine's own tailscaled is one sender, and a check of a relay asks
+once or for seconds, from another port each time. So only two lasting senders are a sign of a proxy,
 and any other address is a sign against it, for good; but not in a container, where Docker sends
 IPv6 through its proxy and IPv4 not.
 
@@ -26,22 +26,22 @@ from typing import Final
 import attrs
 
 SENDERS: Final = 2
-"""So many senders that last are a sign of a proxy."""
+"""The number of lasting senders that is a sign of a proxy."""
 REQUESTS: Final = 4
 SPREAD: Final = 30.0
-"""A sender lasts that has sent so many requests, over so many seconds. A client that is in use asks
+"""A sender lasts that has sent REQUESTS requests over SPREAD seconds. A client in use sends one
 every 20 to 26 s (Go: magicsock.Conn.scheduleReSTUN)."""
 PAUSE: Final = 90.0
 """Seconds without a request after which a port may be another client's: docker-proxy and
 rootlesskit keep one as long (UDPConnTrackTimeout)."""
 
-_ROOM: Final = 16
-"""Senders that are followed at once; there may be thousands, and two are enough."""
+_MAX_SENDERS: Final = 16
+"""Most senders that are followed at once: there may be thousands, and SENDERS are enough."""
 
+# Flags of a route, from linux/route.h and linux/ipv6_route.h.
 _UP: Final = 0x0001
 _GATEWAY: Final = 0x0002
 _REJECT: Final = 0x0200
-# Flags of a route, from linux/route.h and linux/ipv6_route.h.
 
 _IPV4_DEFAULT: Final = re.compile(
     rb"^\S+\t0{8}\t([0-9A-F]{8})\t([0-9A-F]{4,8})\t(?:[-0-9]+\t){3}0{8}\t", re.MULTILINE
@@ -69,7 +69,7 @@ class _Sender:
     requests: int = 1
 
     def lasts(self, now: float) -> bool:
-        """Return whether it has asked for long, and still does."""
+        """Return whether the sender has asked for long, and still does."""
         return (
             self.requests >= REQUESTS
             and self.last - self.first >= SPREAD
@@ -79,7 +79,7 @@ class _Sender:
 
 @attrs.define
 class Watch:
-    """Follows the senders at one address: that of the gateway, or of the machine itself."""
+    """The senders at one address, that of the gateway or of the machine itself."""
 
     address: bytes
     beside_others: bool = False
@@ -87,7 +87,7 @@ class Watch:
     _senders: dict[bytes, _Sender] = attrs.field(init=False, factory=dict)
 
     def observe(self, address: bytes, port: bytes, now: float) -> Finding:
-        """Record a request; `now` is in seconds, of any clock. Not to be called after a sign.
+        """Record a request; `now` is in seconds of any clock. To be called while UNSURE.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet.
         """
@@ -106,7 +106,7 @@ class Watch:
 
     def _follow(self, port: bytes, now: float) -> None:
         self._senders.pop(port, None)
-        if len(self._senders) == _ROOM:
+        if len(self._senders) == _MAX_SENDERS:
             gone = next((at for at, each in self._senders.items() if now - each.last > PAUSE), None)
             if gone is None:
                 return

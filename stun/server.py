@@ -1,8 +1,7 @@
 """The STUN responder: UDP sockets, and a task for each that answers requests.
 
 The task receives a batch, answers it, and lets the other tasks run. No datagram and no error of the
-network ends it. The first sender of each batch is passed to a ProxyDetector, as long as that wants
-any.
+network ends it. The first sender of each batch is passed to a ProxyDetector while that needs more.
 """
 
 import contextlib
@@ -65,7 +64,7 @@ class Stats:
 def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Open the UDP sockets to serve on; may block on a name look-up. Raises OSError.
 
-    "" is every address, and so are "0.0.0.0" and "::", as in Go; a name is all of its addresses.
+    "" stands for every address, as do "0.0.0.0" and "::" (as in Go); a name for all of its own.
     IPv6 is left out where the machine has none. Each family has its own socket, so that an IPv4
     client is answered an IPv4 address. Port 0 picks a free port, the same for all.
     """
@@ -88,7 +87,7 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, _Address]
         ]
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-    except ValueError as error:  # which a name raises that DNS can't even be asked for
+    except ValueError as error:  # a name that does not fit a DNS query
         raise OSError(errno.EINVAL, f"{host!r} is neither an address nor a name") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 

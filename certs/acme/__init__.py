@@ -12,6 +12,5 @@
     schedule      sans-I/O: when to renew, how long to wait after a failure
 
 order, issue, network and explain import the library, which takes time and memory: import `order`
-only where certificates come by ACME. It blocks; nothing here imports `derp` or waits for another
-task.
+only where certificates come by ACME. Everything here blocks.
 """

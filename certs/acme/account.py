@@ -26,7 +26,7 @@ _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
 
 def account_key(certdir: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the account key in `certdir`, which is made if there is none.
+    """Return the account key in `certdir`; make one if there is none.
 
     Raises IssueError for a key that is damaged, of another kind, or open to every user. Such a key
     is not replaced: a new key is a new account, which is the operator's decision.

@@ -24,10 +24,10 @@ class RenewalInfo:
 
 
 def certificate_id(leaf_der: bytes) -> str | None:
-    """Return the identifier of a certificate for renewal information; None if it can have none.
+    """Return the identifier of a certificate for renewal information, or None.
 
     It is base64url(key identifier of the authority) "." base64url(serial number as in DER),
-    without padding (RFC 9773, 4.1).
+    without padding (RFC 9773, 4.1). None without key identifier, or with a serial below 0.
     """
     leaf = x509.load_der_x509_certificate(leaf_der)
     try:
@@ -45,9 +45,9 @@ def certificate_id(leaf_der: bytes) -> str | None:
 
 
 def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
-    """Return the RenewalInfo for an object of JSON (RFC 9773, 4.2).
+    """Return the RenewalInfo in a decoded JSON object (RFC 9773, 4.2).
 
-    `retry_after` is from the answer's header, in seconds. Raises ValueError, TypeError or
+    `retry_after` is from the response's header, in seconds. Raises ValueError, TypeError or
     LookupError for anything else, such as a window that ends before it starts.
     """
     window = answer["suggestedWindow"]
@@ -59,7 +59,7 @@ def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
 
 
 def _timestamp(text: str) -> datetime:
-    """RFC 3339."""
+    """Parse an RFC 3339 timestamp. Raises ValueError."""
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         raise ValueError("a timestamp without a time zone")

@@ -28,7 +28,7 @@ class Authority:
     directory: str
     """The URL of its directory (RFC 8555, 7.1.1)."""
     ca_bundle: Path | None = None
-    """A file in PEM with the only roots for its own TLS certificate; None for the public roots."""
+    """PEM file with the only roots trusted for the server's TLS; None for the public roots."""
     email: str = ""
     """The contact of the account; "" for none."""
     external_account: ExternalAccount | None = None

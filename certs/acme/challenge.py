@@ -1,8 +1,7 @@
 """Answers to ACME challenges, by which an authority validates names.
 
 http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
-Both answers hold the key authorization: the challenge's token, a dot, and the thumbprint of the
-account key.
+Both answers hold the key authorization: token, dot, thumbprint of the account key.
 """
 
 import hashlib

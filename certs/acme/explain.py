@@ -16,7 +16,7 @@ from certs.acme.network import Network
 from certs.errors import Failure, IssueError, causes
 
 DETAIL_LIMIT: Final = 300
-"""Most characters of a text from the authority."""
+"""Most characters of an authority's text that are shown."""
 
 Cures = Mapping[str, str]
 """Hints for the operator, by the ACME problem type (RFC 8555, 6.7)."""
@@ -62,8 +62,8 @@ _REACHABLE: Final = {
 def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
     """Turn every exception of the library into an IssueError.
 
-    Use it only around calls of the library and reads of its results: an answer that violates RFC
-    8555 makes these raise TypeError and the like. `cures` override the usual hints.
+    Use it only around calls of the library and reads of its results: a response that violates
+    RFC 8555 makes these raise TypeError and the like. `cures` override the usual hints.
     """
     try:
         yield
@@ -79,19 +79,19 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         RecursionError,
     ) as error:
         # Before OSError: all errors of requests are OSErrors, and some are ValueErrors, too.
-        raise nonsense(network) from error
+        raise malformed_answer(network) from error
     except OSError as error:
         raise _unreachable(network, error) from error
 
 
 def refusal(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
-    """Return the IssueError for a problem document in the answer to a request."""
+    """Return the IssueError for a problem document in a response."""
     code = problem_type(error)
     if code in _TRANSIENT_TYPES or (network.status >= 500 and code != "rateLimited"):
         cure, failure = _LATER, Failure.TRANSIENT
     else:
         cure, failure = {**_CURES, **(cures or {})}.get(code, _UNKNOWN), Failure.REFUSED
-    return IssueError(f"{_says(network.host, error)}; {cure}", failure, network.retry_after)
+    return IssueError(f"{_quote(network.host, error)}; {cure}", failure, network.retry_after)
 
 
 def failed_validation(
@@ -102,7 +102,7 @@ def failed_validation(
     if error is None:
         text, cure = f"{network.host} could not validate {name} by {kind}", reachable
     else:
-        text = f"{_says(network.host, error)} when it tried {kind} with {name}"
+        text = f"{_quote(network.host, error)} when it tried {kind} with {name}"
         match problem_type(error):
             case "unauthorized":
                 cure = reachable
@@ -125,14 +125,14 @@ def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def _says(host: str, error: messages.Error) -> str:
+def _quote(host: str, error: messages.Error) -> str:
     details = [error.detail, *(part.detail for part in error.subproblems or ())]
     said = printable(" ".join(str(detail) for detail in details if detail))
     return f"{host} says {said!r} ({printable(problem_type(error), 50)})"
 
 
-def nonsense(network: Network) -> IssueError:
-    """Return the IssueError for an answer that violates RFC 8555."""
+def malformed_answer(network: Network) -> IssueError:
+    """Return the IssueError for a response that violates RFC 8555."""
     slow_down = network.status == HTTPStatus.TOO_MANY_REQUESTS
     if network.status >= 400:
         text = f"{network.host} answers with HTTP status {network.status}"

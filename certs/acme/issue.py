@@ -47,7 +47,7 @@ class _Offer:
 
 
 class Issuer:
-    """A session with an authority by one account key. Every method raises IssueError."""
+    """A session with an authority, with one account key. Every method raises IssueError."""
 
     def __init__(self, network: Network, authority: Authority, key: JWKEC) -> None:
         self._network = network
@@ -123,8 +123,8 @@ class Issuer:
     ) -> None:
         """Validate `names` by challenges of one kind.
 
-        All answers are presented before the authority is asked to validate, and until the last name
-        is decided. After Failure.VALIDATION, another kind may work.
+        All answers are presented from before the first name is validated until the last is decided.
+        After Failure.VALIDATION, another kind may work.
         """
         with explained(self._network):
             offers = [
@@ -170,7 +170,7 @@ class Issuer:
         return _Offer(name, authorization, challenge, token)
 
     def _key_authorization(self, token: str) -> str:
-        """RFC 8555, 8.1."""
+        """Return the key authorization (RFC 8555, 8.1)."""
         return f"{token}.{b64encode(self._key.thumbprint()).decode('ascii')}"
 
     def _await_validation(self, offer: _Offer, kind: Kind) -> None:
@@ -189,8 +189,8 @@ class Issuer:
     def fetch(self, order: messages.OrderResource) -> str:
         """Finalize the order, and return the chain in PEM.
 
-        After the finalize request a new order may cost another certificate. So failures from then
-        on are retried while there is time, with growing pauses, and raised as Failure.SPENT.
+        After the finalize request a new order may cost another certificate. So later failures are
+        retried with growing pauses while there is time, and then raised as Failure.SPENT.
         """
         spent, pause = False, 0.1
         while True:
@@ -232,7 +232,7 @@ class Issuer:
         return _spent(error) if spent and error.failure is Failure.TRANSIENT else error
 
     def _read(self, url: str) -> requests.Response:
-        """POST-as-GET (RFC 8555, 6.3)."""
+        """Read a resource by POST-as-GET (RFC 8555, 6.3)."""
         return self._network.post(url, None, new_nonce_url=self._client.directory["newNonce"])
 
 

@@ -1,6 +1,6 @@
 """HTTP requests to an authority: certbot's network client, with limits.
 
-No answer can take for ever or fill the memory, and no step of the clock disturbs an order.
+No response can take for ever or fill the memory, and no step of the clock disturbs an order.
 """
 
 import time
@@ -21,15 +21,15 @@ from certs.acme.schedule import parse_http_date, parse_retry_after
 from certs.errors import CertificateFileError, IssueError
 
 REQUEST_TIMEOUT: Final = 30
-"""Seconds to wait for a connection, and then for each piece of an answer."""
+"""Seconds to wait for a connection, and then for each piece of a response."""
 
 BODY_LIMIT: Final = 1 << 20
-"""Most bytes of an answer, decompressed; a certificate chain has some thousands."""
+"""Most bytes of a response, decompressed; a certificate chain has some thousands."""
 
 CLOCK_TOLERANCE: Final = timedelta(days=1)
 
 POLL_EVERY: Final = 1.0
-"""Seconds, without a Retry-After."""
+"""Seconds between polls without a Retry-After."""
 
 _NONCE_TRIES: Final = 5
 """Calls of the library, each of which tries twice."""
@@ -42,8 +42,8 @@ class Network(ClientNetwork):
     """A ClientNetwork for all requests of one order, which together take `timeout` seconds at most.
 
     `now` is the current time by the local clock. Raises IssueError for an unusable CA bundle, and
-    from any request when the time is up, when the answer is too long or a redirection, and when the
-    authority's clock differs from the local one by more than a day.
+    from any request when the time is up, when the response is too long or a redirection, and when
+    the authority's clock differs from the local one by more than a day.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Network(ClientNetwork):
 
     @property
     def status(self) -> int:
-        """The HTTP status of the last answer, 0 before the first one."""
+        """The HTTP status of the last response, 0 before the first one."""
         return self._adapter.status
 
     @property
     def retry_after(self) -> float | None:
-        """The Retry-After of the last answer, in seconds."""
+        """The Retry-After of the last response, in seconds."""
         return self._adapter.retry_after
 
     @property
@@ -72,7 +72,7 @@ class Network(ClientNetwork):
         return self._adapter.now
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Post as the library does, but retry more rejected nonces (RFC 8555, 6.5)."""
+        """Post as the library does, but retry rejected nonces more often (RFC 8555, 6.5)."""
         for _ in range(_NONCE_TRIES - 1):
             try:
                 return super().post(*args, **kwargs)
@@ -82,7 +82,7 @@ class Network(ClientNetwork):
         return super().post(*args, **kwargs)
 
     def pause(self, least: float = 0.1) -> None:
-        """Wait for the Retry-After of the last answer, and for `least` seconds at least.
+        """Wait for the Retry-After of the last response, and for `least` seconds at least.
 
         Raises IssueError if the time is up first.
         """
@@ -118,19 +118,19 @@ class _Adapter(HTTPAdapter):
         super().__init__()
         self._host = host
         self._roots = roots
-        self._start = now
-        self._started = time.monotonic()
+        self._start_wall = now
+        self._start_monotonic = time.monotonic()
         self._timeout = timeout
         self.status = 0
         self.retry_after: float | None = None
 
     @property
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=time.monotonic() - self._started)
+        return self._start_wall + timedelta(seconds=time.monotonic() - self._start_monotonic)
 
     def time_left(self) -> float:
-        """Return the seconds left, more than 0. Raises IssueError."""
-        left = self._started + self._timeout - time.monotonic()
+        """Return the seconds left. Raises IssueError if there are none."""
+        left = self._start_monotonic + self._timeout - time.monotonic()
         if left <= 0:
             raise self.time_is_up()
         return left
@@ -158,14 +158,14 @@ class _Adapter(HTTPAdapter):
         return response
 
     def _check(self, response: requests.Response) -> None:
-        their_now = parse_http_date(response.headers.get("Date", ""))
+        server_now = parse_http_date(response.headers.get("Date", ""))
         self.status = response.status_code
         self.retry_after = parse_retry_after(
-            response.headers.get("Retry-After", ""), their_now or self.now
+            response.headers.get("Retry-After", ""), server_now or self.now
         )
-        if their_now is not None and abs(their_now - self.now) > CLOCK_TOLERANCE:
+        if server_now is not None and abs(server_now - self.now) > CLOCK_TOLERANCE:
             raise IssueError(
-                f"{self._host} says that it is {their_now:%Y-%m-%d %H:%M} UTC, this machine's "
+                f"{self._host} says that it is {server_now:%Y-%m-%d %H:%M} UTC, this machine's "
                 f"clock says {self.now:%Y-%m-%d %H:%M}; set the clock"
             )
         if response.is_redirect:
@@ -175,7 +175,7 @@ class _Adapter(HTTPAdapter):
             )
 
     def check_size(self, size: int) -> None:
-        """Raise IssueError if an answer is too long, or takes too long."""
+        """Raise IssueError if a response is too long, or takes too long."""
         if size > BODY_LIMIT:
             raise IssueError(
                 f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
@@ -185,7 +185,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Bounded:
-    """The body of an answer, with the interface of urllib3's that `requests` reads."""
+    """The bounded body of a response, with the part of urllib3's interface that `requests` uses."""
 
     def __init__(self, raw: Any, adapter: _Adapter) -> None:
         self._raw = raw

@@ -1,4 +1,4 @@
-"""Orders a certificate and writes its file; asks the authority when to renew.
+"""Order a certificate and write its file; ask the authority when to renew it.
 
 Both functions block, for `timeout` seconds at most: call them in a thread.
 """
@@ -37,7 +37,7 @@ def _plain_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class Request:
+class OrderRequest:
     """A certificate to order."""
 
     certdir: Path
@@ -49,7 +49,7 @@ class Request:
 
 
 def obtain(
-    request: Request,
+    request: OrderRequest,
     kind: Kind,
     present: Present,
     now: datetime,
@@ -86,7 +86,7 @@ def obtain(
 
 
 def renewal_info(
-    request: Request, pair: Pair, now: datetime, *, timeout: float = 60
+    request: OrderRequest, pair: Pair, now: datetime, *, timeout: float = 60
 ) -> RenewalInfo | None:
     """Ask the authority when it would like `pair` renewed (RFC 9773).
 
@@ -114,7 +114,7 @@ def renewal_info(
 
 
 @contextlib.contextmanager
-def _with_names(request: Request, what: str = "no certificate for") -> Iterator[None]:
+def _with_names(request: OrderRequest, what: str = "no certificate for") -> Iterator[None]:
     """Begin the message of an IssueError with the names, unless it is Failure.BUSY."""
     try:
         yield
@@ -148,7 +148,7 @@ def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> b
 
 
 def _checked(
-    chain_pem: str, key: ec.EllipticCurvePrivateKey, request: Request, now: datetime, host: str
+    chain_pem: str, key: ec.EllipticCurvePrivateKey, request: OrderRequest, now: datetime, host: str
 ) -> Pair:
     """Return the issued chain as a Pair, checked to be for all names and current."""
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -57,7 +57,7 @@ def wait_after(failure: Failure, failures_before: int, random01: float) -> float
     return seconds * (1 - _JITTER + 2 * _JITTER * random01)
 
 
-def wait_asked_for(retry_after: float | None) -> float:
+def bounded_retry_after(retry_after: float | None) -> float:
     """Return the least seconds to wait by a Retry-After, a day at most; 0 for None."""
     return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
 
@@ -74,7 +74,7 @@ def parse_http_date(value: str) -> datetime | None:
 def parse_retry_after(value: str, now: datetime) -> float | None:
     """Parse a Retry-After (RFC 9110, 10.2.3) to seconds, never negative; None if it is malformed.
 
-    It has seconds or an HTTP date; `now` is the time by the sender's clock.
+    `value` has seconds or an HTTP date; `now` is the time by the sender's clock.
     """
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,10}", value):

@@ -1,7 +1,7 @@
 """The certificates in -certdir, one file for each, and the lock under which they are renewed.
 
 The format is that of Go's autocert: the private key ("EC PRIVATE KEY"), then the chain, leaf first.
-The line of text before the key, which PEM readers skip, names the authority.
+A line before the key, which PEM readers skip, names the authority.
 
     ACME directory: https://acme-v02.api.letsencrypt.org/directory
     -----BEGIN EC PRIVATE KEY-----
@@ -45,10 +45,7 @@ def plain_name(name: str) -> str:
 
 
 def certificate_file(certdir: Path, name: str) -> Path:
-    """Return the file for a certificate whose first name is `name`.
-
-    The file is called by that name; an IPv6 address has dots for its colons.
-    """
+    """Return the file of the certificate for `name`; an IPv6 address gets dots for its colons."""
     return certdir / file_stem(plain_name(name).replace(":", "."))
 
 
@@ -164,7 +161,7 @@ def _mount(path: Path) -> str | None:
 
 
 def _real(file: Path) -> Path:
-    """Return the path without links."""
+    """Return the path with its symbolic links resolved."""
     return Path(os.path.realpath(file))
 
 

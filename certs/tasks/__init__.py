@@ -12,13 +12,12 @@
     renewal        orders by ACME when a certificate is due
     expiry         warns of a self-signed certificate that ends soon, and replaces an expired one
     requests       certificates on demand, for the addresses that clients connect to
-    presenter      interfaces to the listeners: contexts, challenges; those of this process
+    presenter      interfaces to the listeners: contexts and challenge answers
     status         the pair in force, and how often it was replaced
     report         the log
     clock          the time of day, as a parameter; waits that can be cut short
 
-Renewal only writes files, so it makes no difference who renews: this process, another process of
-the relay, another relay with the same -certdir, certbot, or the operator. Established connections
-keep their certificate. A pair that can't be served is logged and counted, and the one in force
-stays.
+Renewal only writes files, so anything may renew: this process, another process of the relay,
+another relay with the same -certdir, certbot, or the operator. Established connections keep their
+certificate. A pair that can't be served is logged and counted, and the one in force stays.
 """

@@ -1,7 +1,6 @@
-"""Warns daily of a self-signed certificate that expires soon, and replaces an expired one.
+"""Warn daily of a self-signed certificate that expires soon, and replace an expired one.
 
-Clients know it by its pin: a new one locks them out until the DERP map has the new pin. So it is
-kept until it expires, when clients refuse it anyway.
+It is not replaced earlier, since a new one locks clients out until the DERP map has its pin.
 """
 
 from collections.abc import Callable
@@ -13,9 +12,9 @@ import trio
 
 from certs.errors import CertificateError
 from certs.hostname import IPAddress
-from certs.manual import is_refused, put_right
+from certs.manual import is_refused, replace_refused
 from certs.pair import Pair
-from certs.selfsigned import is_made_here
+from certs.selfsigned import is_generated
 from certs.tasks.clock import WallClock, wall_clock
 from certs.tasks.report import logger
 from certs.tasks.status import Status
@@ -25,10 +24,10 @@ CHECK_EVERY: Final = 60.0
 WARN_WITHIN: Final = timedelta(days=30)
 WARN_EVERY: Final = timedelta(days=1)
 RETRY_EVERY: Final = 3600.0
-"""Seconds between attempts to write."""
+"""Seconds between attempts to write the files."""
 
 
-async def keep(
+async def replace_when_expired(
     address: IPAddress,
     status: Status,
     check_now: trio.MemorySendChannel[None],
@@ -40,7 +39,7 @@ async def keep(
     while True:
         pair = status.pair
         wait = CHECK_EVERY
-        if pair is not None and is_made_here(pair, address):
+        if pair is not None and is_generated(pair, address):
             left = pair.not_after - now()
             if is_refused(pair, address, now()):
                 if not await _replace(address, pair, status, check_now, announce, now):
@@ -66,7 +65,7 @@ async def _replace(
 ) -> bool:
     """Replace the pair in the files, and wait until it is served; return whether it is."""
     changed = status.changed
-    replace = partial(put_right, status.certificate.files, address, old, now())
+    replace = partial(replace_refused, status.certificate.files, address, old, now())
     try:
         notice = await trio.to_thread.run_sync(replace, abandon_on_cancel=True)
     except CertificateError as error:

@@ -23,13 +23,13 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     """Return the certificates of the process that renews them, with the pairs in the files. Blocks.
 
     Makes a self-signed pair where one is missing. Raises CertificateError for files of the
-    operator's that can't be served, and for a configuration by which nothing can be obtained.
+    operator's that can't be served, and for a configuration by which ACME can obtain nothing.
     """
-    orders = _orders(plan)
-    if orders:
-        # Now, because it takes a while: no packet moves meanwhile.
+    authorities = _authorities(plan)
+    if authorities:
+        # Imported before the relay serves: it takes a while, in which no packet moves.
         import certs.tasks.renewal  # noqa: F401, PLC0415
-    for authority, certdir in orders:
+    for authority, certdir in authorities:
         check(authority)
         _check_directory(certdir)
         for file in (certdir / ACCOUNT_FILE, authority.ca_bundle):
@@ -42,10 +42,10 @@ def load(plan: Plan, now: datetime) -> list[Status]:
 
 
 def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> list[Status]:
-    """Return the certificates of a process that renews none, on demand for `addresses`. Blocks.
+    """Return the certificates of a process that renews none, also for `addresses`. Blocks.
 
-    A pair that can't be read is logged and awaited: the process that renews may still serve what
-    the files no longer hold.
+    A pair that can't be read is logged and awaited: the process that renews may still serve a pair
+    that the files no longer hold.
     """
     certificates = list(plan.certificates)
     if plan.on_demand is not None:
@@ -71,20 +71,20 @@ def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | 
     return read_pair(certificate.files, certificate.names, now)
 
 
-def _orders(plan: Plan) -> set[tuple[Authority, Path]]:
+def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
     """Return the authorities to order from, each with the directory for its certificates."""
-    orders = {
+    authorities = {
         (certificate.acme.authority, certificate.files.certificate.parent)
         for certificate in plan.certificates
         if certificate.acme is not None
     }
     if plan.on_demand is not None:
-        orders.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
-    return orders
+        authorities.add((plan.on_demand.acme.authority, plan.on_demand.certdir))
+    return authorities
 
 
 def _check_directory(certdir: Path) -> None:
-    """Raise CertificateFileError if `certdir` is no directory; other faults may pass."""
+    """Raise CertificateFileError if `certdir` is no directory; other faults may be temporary."""
     if exists(certdir) and not certdir.is_dir():
         raise CertificateFileError(f"-certdir {certdir}: not a directory; want one, or a new name")
 

@@ -19,14 +19,14 @@ from certs.tasks.presenter import Contexts, LocalPresenter, Presenter
 from certs.tasks.report import RENEWS, Reporter
 from certs.tasks.requests import Requests
 from certs.tasks.status import Status
-from certs.tasks.watch import Named, install, watch
+from certs.tasks.watch import NamedContext, install, watch
 
 AnyContexts = TypeVar("AnyContexts", bound=Contexts)
 
 Announce = Callable[[Pair], None]
 """Called with a new self-signed pair, whose pin clients need."""
-Keep = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
-"""Renews a certificate; sends to have its files checked."""
+Renew = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
+"""Renews a certificate; sends on the channel to have its files checked."""
 
 
 class Certificates(Generic[AnyContexts]):
@@ -62,7 +62,7 @@ class Certificates(Generic[AnyContexts]):
     async def run(self, announce: Announce, presenter: Presenter | None = None) -> NoReturn:
         """Serve what is new in the files, and renew all certificates.
 
-        `presenter` is where clients are answered, by default in this process.
+        `presenter` stands for the processes that answer clients, by default this one.
         """
         presenter = LocalPresenter(self.contexts) if presenter is None else presenter
         await self._run(presenter, partial(self._renew, announce, presenter))
@@ -71,14 +71,14 @@ class Certificates(Generic[AnyContexts]):
         """Serve what is new in the files, which another process renews."""
         await self._run(LocalPresenter(self.contexts), None)
 
-    async def _run(self, presenter: Presenter, keep: Keep | None) -> NoReturn:
-        to_listeners, arriving = trio.open_memory_channel[Named](1)
+    async def _run(self, presenter: Presenter, renew: Renew | None) -> NoReturn:
+        to_listeners, arriving = trio.open_memory_channel[NamedContext](1)
         async with trio.open_nursery() as nursery:
 
             def start(status: Status) -> None:
                 check_now = self._watch(nursery, status, to_listeners)
-                if keep is not None:
-                    nursery.start_soon(keep, status, check_now)
+                if renew is not None:
+                    nursery.start_soon(renew, status, check_now)
 
             nursery.start_soon(install, self.contexts, arriving, presenter)
             for status in self.statuses:
@@ -104,7 +104,7 @@ class Certificates(Generic[AnyContexts]):
             _, wakes = self._open_wake()
             await Renewal(certificate.acme, status, presenter, check_now).run(wakes)
         elif address is not None and not certificate.is_operators:
-            await expiry.keep(address, status, check_now, announce)
+            await expiry.replace_when_expired(address, status, check_now, announce)
 
     def _serve(self, status: Status) -> None:
         """Serve the pair that was in the files at the start, if there was one."""
@@ -124,7 +124,10 @@ class Certificates(Generic[AnyContexts]):
         return make_context(pair, self._metacert_der, certificate.names[0])
 
     def _watch(
-        self, nursery: trio.Nursery, status: Status, to_listeners: trio.MemorySendChannel[Named]
+        self,
+        nursery: trio.Nursery,
+        status: Status,
+        to_listeners: trio.MemorySendChannel[NamedContext],
     ) -> trio.MemorySendChannel[None]:
         """Start to watch the files of a certificate; return the channel that has them checked."""
         certificate = status.certificate

@@ -14,13 +14,13 @@ from certs.hostname import IPAddress
 
 @attrs.frozen(kw_only=True)
 class ByACME:
-    """How a certificate is ordered."""
+    """The way to order a certificate by ACME."""
 
     authority: Authority
     profile: str
     """One of the authority's profiles; "" for its default."""
     challenges: Sequence[Kind]
-    """ "tls-alpn-01" and "http-01", or one of them; the most promising first."""
+    """One or both of "tls-alpn-01" and "http-01", the most promising first."""
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class CertificateSpec:
     """DNS names and IP addresses; the first one names the certificate."""
     files: PairFiles
     acme: ByACME | None = None
-    """None if it does not come by ACME."""
+    """None for a certificate that is not ordered by ACME."""
     is_operators: bool = False
     """Whether only the operator writes the files."""
 
@@ -41,7 +41,7 @@ class CertificateSpec:
         return " ".join(self.names)
 
 
-def by_acme(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
+def acme_certificate(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
     """Return the specification of a certificate that is ordered, in its one file."""
     file = certificate_file(certdir, names[0])
     return CertificateSpec(names, PairFiles(file, file), acme)
@@ -67,7 +67,7 @@ class OnDemand:
             return None
         if not address.is_global and (self.public_only or self.named):
             return None
-        return by_acme(self.certdir, (str(address),), self.acme)
+        return acme_certificate(self.certdir, (str(address),), self.acme)
 
 
 @attrs.frozen

@@ -1,9 +1,9 @@
-"""Renews one certificate by ACME: orders it when there is none, and before it expires.
+"""Renew one certificate by ACME: order it when there is none, and before it expires.
 
 `certs.acme.schedule` computes when it is due, from what the authority suggests (RFC 9773) or from
 the certificate's life. The wall clock may be set at any time, so the time is compared again every
-CHECK_EVERY seconds at least. Waits after failures go by Trio's clock, which nobody sets. SIGHUP
-ends every wait, except one that the authority has asked for (Retry-After).
+CHECK_EVERY seconds at least. Waits after failures go by Trio's monotonic clock.
+SIGHUP ends every wait, except one that the authority has asked for (Retry-After).
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import trio
 
 from certs.acme.ari import ASK_AGAIN, RenewalInfo
 from certs.acme.challenge import Challenge, Kind
-from certs.acme.order import Request, obtain, renewal_info
-from certs.acme.schedule import renew_at, wait_after, wait_asked_for
+from certs.acme.order import OrderRequest, obtain, renewal_info
+from certs.acme.schedule import bounded_retry_after, renew_at, wait_after
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
@@ -55,7 +55,7 @@ class Renewal:
     ) -> None:
         certificate = status.certificate
         certdir = certificate.files.certificate.parent
-        self._request = Request(certdir, certificate.names, acme.authority, acme.profile)
+        self._request = OrderRequest(certdir, certificate.names, acme.authority, acme.profile)
         self._authority = urlsplit(acme.authority.directory).hostname
         self._challenges = deque(acme.challenges)
         self._status = status
@@ -109,7 +109,7 @@ class Renewal:
         return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
 
     async def _refresh_pair(self) -> None:
-        """Ask for renewal information on the pair in force, where there is none or it is old."""
+        """Ask for renewal information on the pair in force, unless what is known is recent."""
         now = trio.current_time()
         pair = self._status.pair
         if pair is not self._pair:
@@ -130,7 +130,7 @@ class Renewal:
             names = self._status.certificate.text
             logger.info("not known when to renew", names=names, reason=str(error))
         except Exception:
-            # As in _try.
+            # A bug here must not end the relay either; see _try.
             logger.exception("asking when to renew was ended by a bug")
         else:
             again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
@@ -176,7 +176,7 @@ class Renewal:
             self._next_try = trio.current_time() + min(BETWEEN_ORDERS, life / 10)
 
     async def _order(self, challenge: Kind, before: Pair | None) -> bool:
-        """Return whether a certificate was ordered: another process may have been faster."""
+        """Order a certificate; return False if another process was faster."""
         replacing = self._status.unservable_leaf if before is None else before.chain_der[0]
         order = partial(
             obtain,
@@ -210,7 +210,7 @@ class Renewal:
         self._failures += 1
         self._next_try = now + wait
         if error.retry_after is not None:
-            self._retry_not_before = now + wait_asked_for(error.retry_after)
+            self._retry_not_before = now + bounded_retry_after(error.retry_after)
         self._status.failed(str(error), next_try=max(self._next_try, self._retry_not_before) - now)
 
 

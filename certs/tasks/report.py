@@ -1,4 +1,4 @@
-"""What is logged of certificates: constant messages, with fields as the record's `fields`."""
+"""The log of certificates: constant messages, with fields as the record's `fields`."""
 
 import logging
 from collections.abc import MutableMapping
@@ -27,10 +27,10 @@ logger: Final = _WithFields(logging.getLogger("derper.certificates"))
 
 @attrs.frozen
 class Reporter:
-    """Logs what happens to certificates."""
+    """The log of what happens to certificates."""
 
     follows: bool = False
-    """Whether another process renews them, and logs for the relay: here only at debug level."""
+    """Whether another process renews them and logs for the relay: most is at debug level here."""
 
     def unservable(self, certificate: CertificateSpec, error: CertificateError) -> None:
         """Log that the pair in the files can't be served; raise `error` if none will replace it."""

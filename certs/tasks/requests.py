@@ -13,7 +13,7 @@ from certs.tasks.status import Status
 MAX_ON_DEMAND: Final = 32
 """Most certificates on demand: a machine may have a whole network of addresses."""
 MAX_WAITING: Final = 8
-"""Most addresses that wait to be passed on; clients that come back request the others again."""
+"""Most addresses that wait to be passed on; for others, clients that return request again."""
 
 Ask = Callable[[IPAddress], Awaitable[bool]]
 """Requests a certificate from the process that renews; returns whether there will be one."""
@@ -25,7 +25,7 @@ class Requests:
     def __init__(self, on_demand: OnDemand | None, statuses: Iterable[Status]) -> None:
         """Begin with the addresses of `statuses`."""
         self.addresses: set[IPAddress] = set()
-        """Those that have a certificate or get one, the named ones among them."""
+        """Addresses that have a certificate or get one, the named ones included."""
         self._on_demand = on_demand
         self._send, self.accepted = trio.open_memory_channel[CertificateSpec](MAX_ON_DEMAND)
         if on_demand is not None:

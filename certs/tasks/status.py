@@ -1,4 +1,4 @@
-"""The pair in force of one certificate, and how it came to be."""
+"""The state of one certificate: the pair in force, how often it was replaced, the last failure."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Serves what is new in the files of a certificate, without a restart."""
+"""Serve what is new in the files of a certificate, without a restart."""
 
 import ssl
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CHECK_EVERY: Final = 5.0
 """Seconds between checks of the files; a change is served after one to two of them."""
 
 MakeContext = Callable[[Pair], ssl.SSLContext]
-Named = tuple[tuple[str, ...], ssl.SSLContext]
+NamedContext = tuple[tuple[str, ...], ssl.SSLContext]
 """The names of a certificate, and the context that serves it."""
 
 
@@ -28,9 +28,9 @@ async def watch(
     make_context: MakeContext,
     status: Status,
     wake: trio.MemoryReceiveChannel[None],
-    to_listeners: trio.MemorySendChannel[Named],
+    to_listeners: trio.MemorySendChannel[NamedContext],
 ) -> None:
-    """Check the files every CHECK_EVERY seconds, and at once when `wake` sends."""
+    """Check the files every CHECK_EVERY seconds, and at once when `wake` receives."""
     async with to_listeners:
         while True:
             at_once = await woken_within(CHECK_EVERY, wake)
@@ -68,7 +68,7 @@ def _check(
 
 
 async def install(
-    contexts: Contexts, arriving: trio.MemoryReceiveChannel[Named], presenter: Presenter
+    contexts: Contexts, arriving: trio.MemoryReceiveChannel[NamedContext], presenter: Presenter
 ) -> None:
     """Serve each new certificate on the connections accepted from then on."""
     async for names, context in arriving:

@@ -9,7 +9,7 @@ from certs.acme.authority import GOOGLE, LETS_ENCRYPT, Authority, ExternalAccoun
 from certs.acme.challenge import Kind
 from certs.files import PairFiles, pair_files
 from certs.hostname import parse_ip
-from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan, by_acme
+from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan, acme_certificate
 from derp.config import Config
 from derp.config.field import ConfigError
 
@@ -45,9 +45,9 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
     named = tuple(dict.fromkeys((*own, *config.acme.ip_addresses)))
     certificates = []
     if address is None:
-        certificates.append(by_acme(certdir, (config.tls.hostname,), acme))
+        certificates.append(acme_certificate(certdir, (config.tls.hostname,), acme))
     if named:
-        certificates.append(by_acme(certdir, tuple(map(str, named)), short_lived))
+        certificates.append(acme_certificate(certdir, tuple(map(str, named)), short_lived))
     on_demand = None
     if config.acme.ip_certs:
         on_demand = OnDemand(certdir, short_lived, named, public_only=not config.acme.directory)

@@ -6,8 +6,7 @@ worker knows. Of several workers that claim a key, packets for it go to the one 
 claim, in whatever order the claims arrive.
 
 Two workers may claim a key at the same nanosecond, or both exceed the same claim of a third. So the
-low bits of a claim are the worker's number: no two workers ever have the same claim, and all agree
-on which is the highest.
+low bits of a claim are the worker's number: no two claims are equal, and all agree on the highest.
 """
 
 from typing import Final, Generic, TypeVar
@@ -24,7 +23,7 @@ def next_claim(now: int, known: int, worker: int) -> int:
 
 
 class Claims(Generic[S]):
-    """For each key that other workers claim, the links to them."""
+    """The links to the workers that claim each key."""
 
     def __init__(self) -> None:
         self.best: dict[bytes, S] = {}
@@ -41,7 +40,7 @@ class Claims(Generic[S]):
         return self._claims.get(key, 0)
 
     def add(self, key: bytes, link: S, claim: int) -> None:
-        """Record a claim of the worker to which `link` leads, maybe a new one to the same key."""
+        """Record a claim of the worker behind `link`, maybe a new one to the same key."""
         best = self.best.get(key)
         if best is None or (best is link and key not in self._several):
             self.best[key] = link
@@ -52,7 +51,7 @@ class Claims(Generic[S]):
         self._choose(key, several)
 
     def remove(self, key: bytes, link: S) -> bool:
-        """Remove its claim; return whether that was the last one."""
+        """Remove the claim of the worker behind `link`; return whether it was the key's last."""
         if (several := self._several.get(key)) is None:
             if self.best.get(key) is not link:
                 return False

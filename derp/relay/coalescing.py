@@ -6,8 +6,7 @@ each packet. That delays a packet by up to COALESCE_TIME, in streams only that f
 that time; a client that sends little, or waits for answers, is read at once.
 
 Whether it pays is found by trying: two peers who answer each other packet by packet look like a
-stream, but nothing gathers. After a try that did not pay the next one is put off, twice as long
-each time.
+stream, but nothing gathers. After a try that did not pay the next waits, twice as long each time.
 """
 
 from collections.abc import Callable
@@ -18,22 +17,21 @@ COALESCE_TIME: Final = 0.001
 SMALL_READ: Final = 16 << 10
 """Bytes up to which a read is small, so that coalescing may pay."""
 MANY_READS: Final = 40
-"""Small reads that call for a try..."""
 WITHIN: Final = 0.02
-"""...where they came within so many seconds."""
+"""MANY_READS small reads WITHIN so many seconds call for a try."""
 PLENTY: Final = 256 << 10
 """Bytes in one read above which coalescing is needless."""
 MAX_MISSES: Final = 4
-"""Reads in a row without a joined packet after which the try has not paid."""
-FIRST_PUT_OFF: Final = 0.1
-MAX_PUT_OFF: Final = 10.0
+"""Reads in a row without a joined packet after which a try has not paid."""
+FIRST_BACKOFF: Final = 0.1
+MAX_BACKOFF: Final = 10.0
 """Seconds."""
 
 
 class ReadCoalescing:
-    """Decides for one connection, by its reads."""
+    """The decision for one connection, by its reads."""
 
-    __slots__ = ("_coalescing", "_misses", "_not_before", "_put_off", "_reads", "_since")
+    __slots__ = ("_backoff", "_coalescing", "_misses", "_not_before", "_reads", "_since")
 
     def __init__(self) -> None:
         self._coalescing = False
@@ -41,7 +39,7 @@ class ReadCoalescing:
         self._reads = 0
         self._since = 0.0
         self._not_before = 0.0
-        self._put_off = FIRST_PUT_OFF
+        self._backoff = FIRST_BACKOFF
 
     def note_read(self, joined: int, size: int, clock: Callable[[], float]) -> bool:
         """Record a read of `size` bytes; return whether to coalesce the next one.
@@ -69,13 +67,13 @@ class ReadCoalescing:
             self._misses = 0
             self._reads += 1
             if self._reads == MANY_READS:
-                self._put_off = FIRST_PUT_OFF
+                self._backoff = FIRST_BACKOFF
         else:
             self._misses += 1
         given_up = self._misses == MAX_MISSES
         if given_up:
-            self._not_before = clock() + self._put_off
-            self._put_off = min(self._put_off * 2, MAX_PUT_OFF)
+            self._not_before = clock() + self._backoff
+            self._backoff = min(self._backoff * 2, MAX_BACKOFF)
         if given_up or size > PLENTY:
             self._coalescing = False
             self._reads = 0

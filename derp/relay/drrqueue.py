@@ -1,7 +1,7 @@
 """What waits for a link to another relay, fairly by sender (deficit round robin).
 
 A client's send queue (derp.relay.sendqueue) may drop from its head: it holds packets for one
-client, and a flood of them hurts nobody else. A link carries the packets of all clients. So here
+client, and a flood of them hurts no other. A link carries the packets of all clients. So here
 each sender is a flow with lanes of its own: the link takes from them in turn, as many bytes from
 each, and excess is dropped from the sender that has most queued. In the memory bound for all peers
 together (derp.relay.queuememory), a link is as long as its longest flow: many senders of a little
@@ -21,7 +21,7 @@ LINK_BYTES: Final = 4 << 20
 """Most bytes that are held for a link: a tenth of a second of 320 Mbit/s."""
 LINK_DISCO_BYTES: Final = 256 << 10
 DISCO_SHARE: Final = 4
-"""Disco packets get one in so many bytes before all others."""
+"""One in so many bytes is for disco packets before all others."""
 QUANTUM: Final = 4 << 10
 """Bytes that a sender's deficit grows by in each round."""
 FLOW_COST: Final = 1000
@@ -53,7 +53,7 @@ class FlowLanes(Holder):
         self._lanes: dict[bytes, _Flow] = {}
         self._limit = limit
         self._on_drop = on_drop
-        # What the lanes hold: which sender has most queued.
+        # The memory of the lanes, to find the sender that has most queued.
         self._flow_memory: MemoryBudget[_Flow] = MemoryBudget()
 
     def put(self, entry: Entry) -> None:
@@ -98,7 +98,7 @@ class FlowLanes(Holder):
         self._settle()
 
     def expire(self, now: float, most: int) -> int:
-        """Drop trains that have waited too long, `most` of them; return how many."""
+        """Drop at most `most` trains that have waited too long; return how many."""
         dropped = 0
         for lane in list(self._lanes.values()):
             dropped += lane.expire(now, most - dropped)
@@ -115,7 +115,7 @@ class FlowLanes(Holder):
         self._settle()
 
     def _settle(self) -> None:
-        """Account for what is held by now."""
+        """Account for the bytes held by now."""
         change = self._flow_memory.held + FLOW_COST * len(self._lanes) - self.held
         self.budget.held += change
         self.held += change
@@ -145,7 +145,7 @@ class DRRQueue(SendQueue):
         lanes.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
-        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any.
+        """Take about `limit` bytes of fresh frames to send next; at least a frame, if any.
 
         Returns the pieces in order, and the (whole) entries among them for the metrics.
         """
@@ -164,7 +164,7 @@ class DRRQueue(SendQueue):
         return pieces, entries
 
     def expire(self, now: float, most: int) -> int:
-        """Drop trains that have waited too long, `most` of them; return how many."""
+        """Drop at most `most` trains that have waited too long; return how many."""
         dropped = self._disco_flows.expire(now, most)
         return dropped + self._flows.expire(now, most - dropped)
 

@@ -1,8 +1,8 @@
-"""Several clients that logged in with one key, and which of them is active: gets its packets.
+"""The clients that logged in with one key; the active one gets its packets.
 
 The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): first the newest
-client, afterwards the one that sent last, whatever it sent. Nobody is disabled. When the active one
-leaves, the one that was active or sent most recently takes over; of several silent ones the oldest.
+client, afterwards the one that sent last, whatever it sent. No client is disabled. When the active
+one leaves, the one that was active or sent most recently takes over; of silent ones the oldest.
 """
 
 from typing import Generic, TypeVar
@@ -13,8 +13,8 @@ M = TypeVar("M")
 class DuplicateSet(Generic[M]):
     """Two or more clients of one key.
 
-    `recent` holds those that have sent or been active, the most recent last. The Go derper keeps a
-    history that grows with every change; only the last mention of each client matters.
+    `recent` holds the clients that have sent or been active, the most recent last. (The Go derper
+    keeps a history that grows with every change; only the last mention of a client matters.)
     """
 
     __slots__ = ("active", "members", "recent")

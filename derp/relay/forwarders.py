@@ -10,7 +10,7 @@ F = TypeVar("F")
 
 
 class Forwarders(Generic[F]):
-    """For each key that other relays report, the links to them."""
+    """The links to the relays that report each key."""
 
     def __init__(self) -> None:
         self.best: dict[bytes, F] = {}
@@ -39,10 +39,7 @@ class Forwarders(Generic[F]):
             self.created += 1
 
     def remove(self, key: bytes, link: F) -> bool:
-        """Remove a link to `key` (Go: RemovePacketForwarder).
-
-        Returns whether it was the last one.
-        """
+        """Remove a link to `key`; return whether it was the last (Go: RemovePacketForwarder)."""
         best = self.best.get(key)
         if best is None:
             return False

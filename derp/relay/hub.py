@@ -1,4 +1,4 @@
-"""Which clients are connected: by key, with duplicates, and who is told of a key that is gone.
+"""The clients that are connected, by key, and which of them are told of a key that is gone.
 
 A key that is connected to another relay of the mesh is known by the link that leads there, and so
 is one at another worker of this relay. Where a key is connected to several workers, the last writer
@@ -17,8 +17,8 @@ from derp.relay.duplicates import DuplicateSet
 from derp.relay.forwarders import Forwarders
 
 RECLAIM_EVERY: Final = 250_000_000
-"""Nanoseconds, at least, between two times that a passive client claims its key again by sending:
-of two that send all the time, the workers would tell each other of nothing else."""
+"""Least nanoseconds between two claims of a passive client that sends: if two of one key send all
+the time, their workers would tell each other of nothing else."""
 
 
 class Member(Protocol):
@@ -27,7 +27,7 @@ class Member(Protocol):
     key: bytes
     """The 32-byte key that it logged in with."""
     duplicate: bool
-    """Set by the hub: whether its key is connected elsewhere, too; its activity is noted then."""
+    """Set by the hub: whether its key is connected elsewhere, too, so that activity is noted."""
     saw_src: set[bytes]
     """Set by the hub: the keys whose packets it was sent (Go: sawSrc)."""
 
@@ -87,7 +87,7 @@ class Hub(Generic[M, L, S]):
             self._claim(key, now)
 
     def leave(self, member: M) -> set[M]:
-        """Remove a client; return those to be told that its key is gone (Go: unregisterClient)."""
+        """Remove a client; return those to tell that its key is gone (Go: unregisterClient)."""
         key = member.key
         del self.members[member]
         for source in member.saw_src:
@@ -128,12 +128,12 @@ class Hub(Generic[M, L, S]):
         return self._claims.get(key, 0)
 
     def add_claim(self, key: bytes, link: S, claim: int) -> None:
-        """Record a claim of the worker to which `link` leads."""
+        """Record a claim of the worker behind `link`."""
         self.other_workers.add(key, link, claim)
         self._apply_claims(key)
 
     def remove_claim(self, key: bytes, link: S) -> set[M]:
-        """Remove its claim; return the clients to be told that `key` is gone."""
+        """Remove the claim behind `link`; return the clients to tell that `key` is gone."""
         last = self.other_workers.remove(key, link)
         self._apply_claims(key)
         return self.note_peer_gone(key) if last else set()
@@ -141,7 +141,7 @@ class Hub(Generic[M, L, S]):
     def remove_claims(self, keys: Iterable[bytes], link: S) -> list[bytes]:
         """Remove the claims behind `link`; return the keys that are not at this relay any more.
 
-        Whom to tell of these, `watched` and `note_peer_gone` say.
+        `watched` and `note_peer_gone` return the clients to tell of these.
         """
         lost = []
         for key in keys:
@@ -187,8 +187,7 @@ class Hub(Generic[M, L, S]):
     def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
         """Remove a link from all of `keys`; return those that are `watched`.
 
-        To call `note_peer_gone` for them is slow where they are many; a key that is reachable again
-        by then is not gone.
+        Call `note_peer_gone` for each (slow for many); a key reachable again by then is not gone.
         """
         return self.watched(key for key in keys if self._remove_forwarder(key, link))
 
@@ -205,8 +204,8 @@ class Hub(Generic[M, L, S]):
             return set()
         return self._peer_gone_watchers.pop(key, set())
 
-    def connections(self, key: bytes) -> list[M]:
-        """Return the clients of this worker that have a key."""
+    def clients(self, key: bytes) -> list[M]:
+        """Return the clients of this worker that logged in with a key."""
         if (duplicates := self.duplicates.get(key)) is not None:
             return list(duplicates.members)
         member = self.local(key)
@@ -221,8 +220,7 @@ class Hub(Generic[M, L, S]):
     def note_activity(self, member: M, now: int = 0) -> bool:
         """Note that a client whose `duplicate` is set has sent something (Go: noteClientActivity).
 
-        `now` is as for `join`. Returns whether it claimed its key again, so that the other workers
-        are to be told.
+        `now` is as for `join`. Returns whether it claimed its key again: then tell other workers.
         """
         key = member.key
         if (duplicates := self.duplicates.get(key)) is not None:
@@ -241,8 +239,8 @@ class Hub(Generic[M, L, S]):
     def note_send_from(self, source: bytes, member: M) -> None:
         """Note that `member` was first sent a packet from `source` (Go: noteSendFromSrc).
 
-        To be called when `source not in member.saw_src`. A client is told only once that a key is
-        gone, however often that comes back, as by the Go derper.
+        To be called when `source not in member.saw_src`. As by the Go derper, a client is told
+        only once that a key is gone, however often the key comes back.
         """
         member.saw_src.add(source)
         self._peer_gone_watchers.setdefault(source, set()).add(member)

@@ -1,7 +1,6 @@
 """Networks of IP addresses: the prefix that most likely has one owner.
 
-An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as sockets for both families have it, counts as the
-IPv4 address.
+An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as of dual-stack sockets, counts as the IPv4 one.
 """
 
 from collections.abc import Iterable
@@ -28,9 +27,9 @@ def network_of(host: str) -> str:
 
 
 def site_of(network: str) -> str:
-    """Return the site of a network of `network_of`: its /48 of IPv6, the same of IPv4.
+    """Return the site of a network of `network_of`: the /48 of an IPv6 one, an IPv4 one itself.
 
-    The owner of a /64 of IPv6 often has others beside it (RFC 6177).
+    The owner of a /64 often has others beside it (RFC 6177).
     """
     if ":" not in network:
         return network

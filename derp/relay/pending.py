@@ -15,16 +15,15 @@ Where that is used up, or the process has no descriptor left, one is evicted for
 3. or the oldest of all; either only if it is GRACE seconds old. A login takes less, so that many
    clients at once, as after a restart, don't evict each other.
 
-Otherwise the newcomer is refused. A pending connection that wants more memory than there is, is
-ended itself: no ordinary login needs more than it was given at first.
+Otherwise the newcomer is refused. A pending connection that needs more memory than there is,
+is ended itself: no ordinary login needs more than COST.
 
-So an attacker with few sites never keeps out those of others. He needs so many that each need not
-hold EVICTION_RATIO connections to use up the memory (248, where MEMORY is the limit), and has to
-open all of their connections anew every GRACE seconds.
+So an attacker with few sites never keeps out other sites. That takes so many sites that they use up
+the memory without holding EVICTION_RATIO connections each (248, where MEMORY is the limit), and
+all of these opened anew every GRACE seconds.
 
-LOOPBACK and trusted networks have no limits of their own, as many clients come from there by a
-proxy. Their connections count in the memory, of which a part is reserved for LOOPBACK: so a health
-check is answered even then.
+LOOPBACK and trusted networks have no limits of their own, as many clients come from there through
+a proxy. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
 """
 
 import math
@@ -50,7 +49,7 @@ MAX_SCANNED: Final = 8
 BURST_SECONDS: Final = 2.0
 MAX_IDLE: Final = 4096
 """Networks without a pending connection that are remembered, the latest ones; each only until its
-bucket is full again. With fewer, nobody gets around the rate by being forgotten early."""
+bucket is full again. Nobody who has fewer networks evades the rate by being forgotten early."""
 
 
 class Pending:
@@ -64,9 +63,9 @@ class Pending:
         self.connections: PendingConnections | None = connections
         self.network = network
         self.since = now
-        """When it was accepted, or has shown its key."""
+        """When it was accepted, or when the check of its key is to end."""
         self.limit = limit
-        """Bytes that all may hold together for this one to get more."""
+        """Bytes that all connections may hold together when this one needs more."""
         self.held = COST
         self.end: ConnectionEnd | None = None
         """Why it was evicted."""
@@ -78,7 +77,7 @@ class Pending:
     def hold(self, size: int) -> None:
         """Count `size` bytes that are kept from or for the peer.
 
-        Raises NoRoom where that is too much, and what has ended the connection if it was evicted.
+        Raises NoRoom where that is too much, and `end` if the connection was evicted.
         """
         if self.connections is not None:
             self.connections.hold(self, COST + max(0, size - SPARE))
@@ -86,25 +85,25 @@ class Pending:
             raise self.end
 
     def wait_for_verdict(self, until: float) -> None:
-        """Keep the connection, whose key is being checked, from being the oldest until then."""
+        """Keep the connection from being the oldest until `until`: its key is being checked."""
         if self.connections is not None:
             self.connections.renew(self, until)
 
     def log_in(self) -> None:
-        """Stop counting it, since it has logged in. Raises what has ended it if it was evicted."""
+        """Stop counting the connection: it has logged in. Raises `end` if it was evicted."""
         if self.end is not None:
             raise self.end
         self.done()
 
     def done(self) -> None:
-        """Stop counting it. May be called more than once."""
+        """Stop counting the connection. May be called more than once."""
         if self.connections is not None:
             self.connections.leave(self)
             self.connections = self.network = self.abort = self.cancel = None
 
 
 def _oldest(connections: dict[Pending, None], now: float) -> Pending:
-    """Return the first that waits for no verdict, if there is one among the first few."""
+    """Return the first of MAX_SCANNED that waits for no verdict, else the last of these."""
     for _ in range(MAX_SCANNED):
         oldest = next(iter(connections))
         if oldest.since <= now:
@@ -125,7 +124,7 @@ class _Network:
         self.pending: dict[Pending, None] = {}
         """The oldest first."""
         self.site: Site[Pending] | None = None
-        """As long as it has a pending connection."""
+        """None without a pending connection."""
         self.used = -math.inf
 
 
@@ -226,7 +225,7 @@ class PendingConnections:
         return False
 
     def hold(self, pending: Pending, held: int) -> None:
-        """Count so many bytes for a connection from now on. Raises NoRoom."""
+        """Count `held` bytes for a connection from now on. Raises NoRoom."""
         change = held - pending.held
         if change > 0 and self.held + change > pending.limit:
             raise NoRoom("there is no more memory for connections that have not logged in")

@@ -1,7 +1,7 @@
 """The keys whose presence a watcher is still to be told, in order.
 
-A watcher gets the present, no history. So a key is queued, not a frame, and its frame is built when
-it is taken: a dump of all clients costs nothing until the watcher takes it, a piece at a time.
+A watcher is told the state, not its history. So a key is queued, not a frame, and its frame is
+built when taken: a dump of all clients costs nothing until the watcher takes it, piece by piece.
 
 What must never happen here: a key that changed after its frame was taken, and is not queued again.
 """
@@ -28,7 +28,7 @@ class PresenceQueue:
         self._waiting: set[bytes] = set()
 
     def put(self, keys: Collection[bytes]) -> None:
-        """Queue keys that have changed, each different; a queued one keeps its place."""
+        """Queue keys that have changed, each given once; a queued one keeps its place."""
         if not self._waiting:
             # A dump: to build a set is faster than to grow one.
             self._waiting = set(keys)
@@ -40,7 +40,7 @@ class PresenceQueue:
     def take(self, limit: int) -> list[bytes]:
         """Take frames of about `limit` bytes, at most MAX_FRAMES_TAKEN; at least one, if any.
 
-        Takes time in proportion to those it returns, however many wait.
+        This takes time in proportion to the frames returned, however many wait.
         """
         frames: list[bytes] = []
         size = 0

@@ -1,21 +1,19 @@
-"""One bound on the memory of all queues, and who releases some when it is exceeded.
+"""One bound on the memory of all queues, and which releases some when it is exceeded.
 
-Each queue has a bound of its own, and a thousand of them would hold a gigabyte. So there is one
-bound for all, and excess is taken from the longest queue first: a peer that reads what it is sent
-never has the longest one.
+Each queue has a bound of its own, and a thousand would hold a gigabyte. So there is one for all,
+and the longest queue releases first: a peer that reads what it is sent never has the longest.
 
 Memory is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't be
 taken back: control frames, and what was handed to a transport, since a TLS record is sent whole or
 the connection is over. It may be three quarters of the bound; queued packets have the rest. The
-more is committed, the less each peer is handed at once; beyond that, the peer with most committed
-is disconnected.
+more is committed, the less each peer is handed at once; at last the peer with most is disconnected.
 
-This knows nothing of how packets are queued (derp.relay.sendqueue) nor of clients
+This module knows nothing of how packets are queued (derp.relay.sendqueue) nor of clients
 (derp.session.sender): each is a `Holder`, which accounts by `add` and frees memory in `release`.
 
 How it works: holders are ranked by size, with four ranks for each doubling from UNIT on. So every
-change takes the same time however many there are, and the longest is known to a quarter, or to a
-UNIT. To release takes time in proportion to the frames dropped, each of which was put once.
+change takes the same time however many there are, and the longest is known to within a quarter or
+a UNIT. To release takes time in proportion to the frames dropped, each of which was put once.
 
 What must never happen here: a `MemoryBudget` above its limit while a releasable holder has
 anything; a holder that ends and leaves bytes in the account.
@@ -28,8 +26,8 @@ UNLIMITED: Final = 1 << 60
 MIN_WRITE: Final = 4 << 10
 """Bytes that a peer may be handed at once however much is committed."""
 WRITES: Final = 32
-"""Above that, a peer is handed one in so many of the bytes that are free in the first quarter of
-what may be committed: the rest is for MIN_WRITE for each of many peers."""
+"""A peer is handed one in so many of the bytes free in the first quarter of what may be committed,
+or MIN_WRITE: the other quarters are for MIN_WRITE for each of many peers."""
 
 UNIT: Final = 4 << 10
 """Bytes by which the longest may exceed the holder that releases, where a quarter is less."""
@@ -45,7 +43,7 @@ def rank_of(size: int) -> int:
 
 
 def least_of(rank: int) -> int:
-    """Return the smallest size that has a rank."""
+    """Return the smallest size of a rank."""
     if rank < 2:
         return rank
     doublings, step = divmod(rank - 1, _STEPS)
@@ -121,14 +119,11 @@ class Holder:
         self.least, self.below = 0, 1 if releasable else UNLIMITED
 
     def release(self, at_least: int) -> None:
-        """Release `at_least` so many bytes, or at least some, and account for them."""
+        """Release `at_least` bytes, or else some, and account for them."""
         raise NotImplementedError
 
     def add(self, size: int) -> None:
-        """Account for `size` more bytes, less where it is negative.
-
-        After an increase the caller calls `enforce` of the budget.
-        """
+        """Account for `size` more bytes, or less; after an increase call `budget.enforce`."""
         self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:

@@ -3,8 +3,7 @@
 The Go derper queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
 lane is bounded by bytes and by the age of its oldest entry: a fast receiver loses nothing, a slow
 one gets fresh packets instead of a long queue of stale ones. Whole frames are dropped, from the
-head. The lanes are in strict priority: control frames, presence (for mesh peers), disco packets,
-all others.
+head. Lanes by strict priority: control, presence (for mesh peers), disco, all others.
 
 A send queue exists only while something waits; an idle client has none. Its lanes count in the
 memory of all queues (derp.relay.queuememory), where the longest one releases first.
@@ -67,7 +66,7 @@ class Entry:
             packets += 1
         self.packets -= packets
         if 2 * position > len(self.data):
-            # Little memory is kept for frames that are gone, and little is copied.
+            # So little memory is kept for dropped frames, and little is copied.
             self.data = self.data[position:]
             self.offset = 0
         else:
@@ -87,7 +86,7 @@ class Lane(Holder):
         self._on_drop = on_drop
 
     def put(self, entry: Entry) -> None:
-        """Append a train, then drop from the head what is too much or too old."""
+        """Append a train, then drop the excess and what is too old from the head."""
         entries, limit, budget = self.entries, self._limit, self.budget
         entries.append(entry)
         size = len(entry.data) + ENTRY_COST
@@ -95,7 +94,7 @@ class Lane(Holder):
         self.held += size
         if entry.since - entries[0].since > MAX_WAIT:
             self.expire(entry.since)
-        # Frames that are gone do not count.
+        # Dropped frames do not count.
         while self.held > limit and (excess := self.held - entries[0].offset - limit) > 0:
             self.drop_head(excess)
         # Only now, so that a full lane does not change its rank twice.
@@ -105,7 +104,7 @@ class Lane(Holder):
             budget.enforce()
 
     def release(self, at_least: int) -> None:
-        """Drop frames from the head until so many bytes are free; see Holder."""
+        """Drop frames from the head until `at_least` bytes are free; see Holder."""
         enough = self.held - at_least
         while self.entries and (excess := self.held - enough) > 0:
             head = self.entries[0]
@@ -137,7 +136,7 @@ class Lane(Holder):
         return packets, size
 
     def expire(self, now: float, most: int | None = None) -> int:
-        """Drop trains that have waited longer than MAX_WAIT, `most` of them; return how many."""
+        """Drop at most `most` trains that have waited longer than MAX_WAIT; return how many."""
         dropped = 0
         while dropped != most and self.entries and now - self.entries[0].since > MAX_WAIT:
             self._drop_entry(self._on_drop)
@@ -158,7 +157,7 @@ class Lane(Holder):
 class SendQueue:
     """Everything that waits for one peer. `on_drop` is called for drops from a head.
 
-    The packets count in `budget`. The account of control frames is kept by whoever puts them.
+    The packets count in `budget`. For control frames the caller keeps account.
     """
 
     __slots__ = ("_control", "_control_size", "_disco", "_packets", "presence")
@@ -170,8 +169,7 @@ class SendQueue:
         self._disco = Lane(DISCO_LANE_BYTES, on_drop, budget)
         self._packets = Lane(LANE_BYTES, on_drop, budget)
         self.presence: PresenceQueue | None = None
-        """The presence that a watcher is still to be told; set by whoever has some. Nothing of it
-        may be dropped: whoever puts it bounds it."""
+        """What a watcher is still to be told; set and bounded by the caller: never dropped."""
 
     def put_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Queue a control frame; return False where too many wait, unless it `must` be queued."""
@@ -197,7 +195,7 @@ class SendQueue:
         lane.put(Entry(train, packets, source, now, disco=disco))
 
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
-        """Take about `limit` bytes to send next, fresh ones only; at least a frame, if any.
+        """Take about `limit` bytes of fresh frames to send next; at least a frame, if any.
 
         Returns the pieces in order, and the (whole) entries among them for the metrics.
         """
@@ -227,7 +225,7 @@ class SendQueue:
         return pieces, entries
 
     def expire(self, now: float, most: int) -> int:
-        """Drop trains that have waited too long, `most` of them; return how many."""
+        """Drop at most `most` trains that have waited too long; return how many."""
         dropped = self._disco.expire(now, most)
         return dropped + self._packets.expire(now, most - dropped)
 

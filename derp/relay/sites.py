@@ -1,7 +1,4 @@
-"""The sites of pending connections, ranked by the memory that these hold.
-
-A site is a /48 of IPv6, since the owner of one /64 often has others; of IPv4 it is the network.
-"""
+"""The sites of pending connections (`networks.site_of`), ranked by the memory that these hold."""
 
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -22,11 +19,11 @@ class Site(Generic[C]):
 
 
 class Sites(Generic[C]):
-    """All sites that have pending connections, of `memory` bytes at most."""
+    """All sites that have pending connections, of `memory` bytes together at most."""
 
     def __init__(self, memory: int) -> None:
         self._sites: dict[str, Site[C]] = {}
-        # By the bit length of the bytes held: so the largest are known to a half, without a search.
+        # By the bit length of the bytes held: the largest are known, to a half, without a search.
         self._by_size: list[dict[Site[C], None]] = [{} for _ in range(memory.bit_length() + 1)]
 
     def get(self, name: str) -> Site[C] | None:

@@ -125,10 +125,10 @@ class Acceptor:
         try:
             await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
-            end = error.without_frames()
+            end = error.without_traceback()
             if pending.end is not None:
                 # It was closed for others, for the reason there.
-                end = pending.end.without_frames()
+                end = pending.end.without_traceback()
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
             end = InternalFault(repr(error))

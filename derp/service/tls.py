@@ -20,14 +20,14 @@ from derp.net.address import Endpoint
 from derp.net.tlsengine import TLSEngine
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
-OnDemand = Callable[[IPAddress], bool]
+RequestCertificate = Callable[[IPAddress], bool]
 """Requests a certificate for one of the server's addresses; returns whether one may come."""
 
 
 class ByAddress:
     """The contexts of a server that has certificates for its IP addresses."""
 
-    def __init__(self, named: Iterable[IPAddress], request: OnDemand) -> None:
+    def __init__(self, named: Iterable[IPAddress], request: RequestCertificate) -> None:
         self.contexts: dict[IPAddress, ssl.SSLContext] = {}
         self._named = tuple(named)
         self._request = request
@@ -61,7 +61,7 @@ class ByAddress:
 
 
 class ServerContexts:
-    """All contexts of a server; sets those that `engine` serves."""
+    """All contexts of a server; it sets the ones that `engine` serves."""
 
     def __init__(self, engine: TLSEngine, by_address: ByAddress | None = None) -> None:
         self.engine = engine
@@ -125,8 +125,8 @@ def make_certificates(
     return Certificates(statuses, make_contexts(plan, requests.add), requests, metacert_der)
 
 
-def make_contexts(plan: Plan, request: OnDemand) -> ServerContexts:
-    """Return the contexts of a server with this plan; `request` is asked where it is on demand."""
+def make_contexts(plan: Plan, request: RequestCertificate) -> ServerContexts:
+    """Return the contexts for `plan`; `request` is called for certificates on demand."""
     by_address = None if plan.on_demand is None else ByAddress(plan.on_demand.named, request)
     return ServerContexts(TLSEngine(_default(plan)), by_address)
 

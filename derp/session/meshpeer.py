@@ -64,7 +64,7 @@ class MeshPeer(Client):
         self._close_here(key)
 
     def _close_here(self, key: bytes) -> None:
-        clients, by = self.hub.connections(key), short_key(self.key)
+        clients, by = self.hub.clients(key), short_key(self.key)
         logger.info(
             "a mesh peer closes a client", peer=by, client=short_key(key), connections=len(clients)
         )

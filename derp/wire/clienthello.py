@@ -3,7 +3,7 @@
 The first bytes of a connection are records (RFC 8446, 5.1), which hold the message in fragments:
 
     byte 0      22, a handshake record
-    1-2         version, 3 and something
+    1-2         version, 3 and any minor number
     3-4         length of the fragment, 1 to 16384, big-endian as all of this
     then        the fragment: the message, or as much of it as fits
 
@@ -21,11 +21,11 @@ The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
     server_name, type 0   (RFC 6066, 3)    2 + n: one entry, of type 0 and 2 + n bytes of host name
     ALPN, type 16         (RFC 7301, 3.1)  2 + n: protocols of 1 + n bytes each
 
-Nothing is refused here: OpenSSL is fed all of it, and refuses in its own words. Only two questions
-are answered: which context to use, and whether all of the message is there, since OpenSSL allocates
-a ClientHello's announced length as soon as it is announced. Bytes that can't be parsed are no
-error: they are a hello that asks for nothing, UNREADABLE, known as soon as OpenSSL could know it.
-Nothing is waited for that OpenSSL would not wait for, and no more than MAX_FLIGHT bytes.
+Nothing is refused here: OpenSSL is fed all of it, and refuses with alerts of its own. This module
+only tells which context to use, and whether all of the message is there, since OpenSSL allocates a
+ClientHello's announced length at once. Bytes that can't be parsed are no error, but a hello that
+asks for nothing: UNREADABLE, known as soon as OpenSSL could know it. No bytes are waited for that
+OpenSSL would not wait for, and no more than MAX_FLIGHT.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ def is_server_hello(flight: bytes) -> bool:
 
 
 class HelloReader:
-    """Reads the ClientHello of one connection, in linear time however its bytes come."""
+    """The parser of one connection's ClientHello, linear in time however its bytes come."""
 
     __slots__ = ("_message", "_offset", "_records", "flight")
 
@@ -112,9 +112,9 @@ class HelloReader:
         self._offset = 0
         """Where in the flight the first incomplete record begins."""
         self._message = bytearray()
-        """The fragments of the records before that, ..."""
+        """The fragments of the records before that."""
         self._records = 0
-        """... and the number of these."""
+        """The number of these records."""
 
     def feed(self, piece: bytes | bytearray | memoryview) -> ClientHello | None:
         """Take the next bytes of a connection; return the ClientHello once complete, else None.

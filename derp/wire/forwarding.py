@@ -3,9 +3,9 @@
     SendPacket / RecvPacket   type 1, length 4, key 32,                    packet
     ForwardPacket             type 1, length 4, source 32, destination 32, packet
 
-The reason for this file is speed. The two differ in length, so a train (derp.wire.trains) can't be
-rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client to
-client, consecutive frames stay together: one look-up, one write.
+The reason for this file is speed. The frames differ in length, so a train (derp.wire.trains) can't
+be rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client
+to client, consecutive frames stay together: one look-up, one write.
 
 Invariants: only whole frames are touched; the frames of a train have one source and one
 destination, and are all disco packets or all not.
@@ -30,7 +30,7 @@ _RECV: Final = int(FrameType.RECV_PACKET)
 _FORWARD: Final = int(FrameType.FORWARD_PACKET)
 _MIN_LENGTH: Final = 2 * KEY_LENGTH
 _MAX_LENGTH: Final = 2 * KEY_LENGTH + MAX_PACKET_SIZE
-_MIN_DISCO_LENGTH: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
+_MIN_DISCO_PAYLOAD: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
 
 Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 
@@ -38,13 +38,13 @@ Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
 def forward_frames(train: Train, packets: int, destination: bytes) -> bytes:
     """Turn `packets` RecvPacket frames of one source into ForwardPacket frames to `destination`."""
     pieces: list[bytes | memoryview] = []
-    position = before = 0
+    position = previous = 0
     header = b""
     keys = bytes(train[HEADER_LENGTH:PACKET_OVERHEAD]) + destination
     for _ in range(packets):
         length: int = HEADER.unpack_from(train, position)[1]
-        if length != before:
-            before = length
+        if length != previous:
+            previous = length
             header = HEADER.pack(_FORWARD, length + KEY_LENGTH) + keys
         stop = position + HEADER_LENGTH + length
         pieces += (header, train[position + PACKET_OVERHEAD : stop])
@@ -100,6 +100,6 @@ def next_forwarded(
 
 
 def _is_disco(buffer: bytes | bytearray, position: int, length: int) -> bool:
-    return length >= _MIN_DISCO_LENGTH and buffer.startswith(
+    return length >= _MIN_DISCO_PAYLOAD and buffer.startswith(
         DISCO_MAGIC, position + FORWARD_OVERHEAD
     )

@@ -85,11 +85,11 @@ class PresentFlags(enum.IntFlag):
     """The last byte of a PeerPresent frame (Go: derp.PeerPresentFlags)."""
 
     REGULAR = 1 << 0
-    """None of the others."""
+    """Set where no other flag is."""
     MESH_PEER = 1 << 1
     PROBER = 1 << 2
     NOT_IDEAL = 1 << 3
-    """It is not on the node of the region that is ideal for it."""
+    """The peer is not on the region's node that is ideal for it."""
 
 
 # The payload lengths that a server accepts from a logged-in client, as Go's handleFrame* do.

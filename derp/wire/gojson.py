@@ -42,8 +42,8 @@ def read_pairs(
 ) -> list[tuple[str, object]]:
     """Return each field of the object in `data` that is one of `names`, in order, null included.
 
-    Names are returned as they are in `names`. `first` is to read the first value only (Go:
-    json.Decoder); otherwise nothing may follow it (Go: json.Unmarshal). null is an object without
+    Names are returned as they are in `names`. With `first`, only the first value is read (Go:
+    json.Decoder); else nothing may follow it (Go: json.Unmarshal). null is an object without
     fields. Raises JSONFormError.
     """
     text = data.decode("utf-8", "replace")

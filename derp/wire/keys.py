@@ -26,7 +26,7 @@ _PRIVATE_PREFIX = "privkey:"
 
 
 class KeyFormatError(ValueError):
-    """A text, or bytes, are no key. The message never repeats them."""
+    """The text or bytes are no key. The message never repeats them."""
 
 
 def short_key(key: bytes) -> str:

@@ -1,7 +1,7 @@
 """The frames that another relay sends over a link, as far as the link acts on them.
 
-Those are few and short: presence, pings, and restarts. All others are skipped without being kept,
-packets too: they come only where a client sends them to this relay's own key. A frame too short or
+Few are acted on, and short ones: presence, pings, restarts. All others are skipped unkept, packets
+too: they come only where a client sends them to this relay's own key. A frame too short or
 too long for its type is skipped as well, and counted (Go: Client.recvTimeout drops short ones): it
 is no reason to lose a link.
 
@@ -49,13 +49,13 @@ def with_claim(present: bytes, claim: int) -> bytes:
 
 
 def split_claim(payload: bytes) -> tuple[bytes, int]:
-    """Split the payload of such a frame: the frame without the claim, and the claim."""
+    """Split a payload of `with_claim`; return the frame without the claim, and the claim."""
     present, claim = payload[:PEER_PRESENT_LENGTH], payload[PEER_PRESENT_LENGTH:][:_CLAIM_LENGTH]
     return frame(FrameType.PEER_PRESENT, present), int.from_bytes(claim, "big")
 
 
 class LinkFrames:
-    """Parses a stream of bytes, however it is cut up."""
+    """The parser of a link's bytes, however they are cut up."""
 
     __slots__ = ("_skip", "_tail", "malformed")
 

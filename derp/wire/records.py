@@ -4,8 +4,7 @@
     1-2         version
     3-4         length of what follows, big-endian
 
-OpenSSL processes record after record until it finds data in one. To bound how many it processes at
-a time, they have to be counted first.
+OpenSSL processes records until it finds data in one. To bound how many, they are counted first.
 """
 
 import struct
@@ -19,10 +18,9 @@ _length_at: Final = struct.Struct(">3xH").unpack_from
 
 
 def whole_records(buffer: bytes | bytearray, start: int, end: int, most: int) -> tuple[int, int]:
-    """Return where the last of at most `most` whole records ends, and how many they are.
+    """Find at most `most` whole records in `buffer[start:end]`; return their end and number.
 
-    They are in `buffer[start:end]`. What is longer than any record counts as a whole one that ends
-    at `end`: OpenSSL refuses it without waiting for more.
+    One longer than MAX_RECORD counts as whole, up to `end`: OpenSSL refuses it without waiting.
     """
     records = 0
     offset = start

@@ -1,4 +1,4 @@
-"""Trains of packets, found in the bytes of a client and rewritten in place.
+"""Trains of packets, found in a client's bytes and rewritten in place.
 
 The reason for this file is speed. A SendPacket frame (type, length, destination, packet) and the
 RecvPacket frame that it becomes (type, length, source, packet) have the same length. So nothing is
@@ -63,7 +63,7 @@ _SEND: Final = int(FrameType.SEND_PACKET)
 _RECV: Final = bytes((FrameType.RECV_PACKET,))
 _MIN_LENGTH: Final = KEY_LENGTH
 _MAX_LENGTH: Final = KEY_LENGTH + MAX_PACKET_SIZE
-_MIN_DISCO_FRAME: Final = KEY_LENGTH + MIN_DISCO_LENGTH
+_MIN_DISCO_PAYLOAD: Final = KEY_LENGTH + MIN_DISCO_LENGTH
 
 Train = bytes | memoryview
 """Consecutive RecvPacket frames of one source for one destination."""
@@ -107,14 +107,14 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
 
     header = bytes(buffer[start : start + PACKET_OVERHEAD])
     destination = header[HEADER_LENGTH:]
-    disco = length >= _MIN_DISCO_FRAME and buffer.startswith(DISCO_MAGIC, start + PACKET_OVERHEAD)
+    disco = length >= _MIN_DISCO_PAYLOAD and buffer.startswith(DISCO_MAGIC, start + PACKET_OVERHEAD)
     limit = end if end - start <= most else start + most
     position = start
     packets = 0
     while True:
         # Frames of one size follow each other; all that differs is the packet.
         rewritten = _RECV + header[1:HEADER_LENGTH] + source
-        may_be_disco = length >= _MIN_DISCO_FRAME
+        may_be_disco = length >= _MIN_DISCO_PAYLOAD
         while True:
             buffer[position : position + PACKET_OVERHEAD] = rewritten
             packets += 1
@@ -140,7 +140,7 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
         if header[HEADER_LENGTH:] != destination:
             break
         if disco is not (
-            length >= _MIN_DISCO_FRAME
+            length >= _MIN_DISCO_PAYLOAD
             and buffer.startswith(DISCO_MAGIC, position + PACKET_OVERHEAD)
         ):
             break

@@ -14,8 +14,8 @@ the bytes of frames into the bytes of their payloads in place, as far as they ha
 no more of a connection than the beginning of a frame header or of a control frame.
 
 Speed: a mask takes XOR, which Python has for integers only. To convert bytes to integers and back
-is dearer a byte than to look up each fourth byte in a table for one byte of the mask, which costs
-somewhat more at the beginning. So tables are used where a frame is long.
+costs more a byte than to look up each fourth byte in a table for one byte of the mask, but less at
+the beginning. So tables are used where a frame is long.
 """
 
 import enum
@@ -25,11 +25,9 @@ from typing import Final, NamedTuple
 MAX_CONTROL: Final = 125
 """Bytes of the longest payload of a control frame."""
 MAX_FRAMES: Final = 1024
-"""Frames unpacked at a time: a frame costs about the same however short it is, and one read may
-hold 20,000 of them."""
+"""Frames unpacked at a time: each costs about the same however short; a read may hold 20,000."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
-"""Bytes of the longest message sent: with its header it fills a TLS record. Go's websocket client
-closes the connection at 32 KiB."""
+"""Most bytes of a message sent: with its header it fills a TLS record (Go's client: 32 KiB)."""
 
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
@@ -60,7 +58,7 @@ class Opcode(enum.IntEnum):
 
 
 class CloseCode(enum.IntEnum):
-    """Why a websocket is closed, as far as this sends it (RFC 6455, 7.4.1)."""
+    """The close codes that are sent here (RFC 6455, 7.4.1)."""
 
     NORMAL = 1000
     PROTOCOL_ERROR = 1002
@@ -76,7 +74,7 @@ _OPCODES: Final = frozenset(map(int, Opcode))
 
 
 class Ending(NamedTuple):
-    """The end of what is read, and the payload of the Close frame that answers it."""
+    """The end of a websocket, and the payload of the Close frame that answers it."""
 
     payload: bytes
     complaint: str
@@ -84,7 +82,7 @@ class Ending(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """The content of a piece of a stream of frames."""
+    """What was unpacked from one read."""
 
     size: int
     """Bytes of payload."""
@@ -101,7 +99,7 @@ class _Ended(Exception):
 
 
 class Unpacker:
-    """Unpacks one client's frames."""
+    """The unpacker of one client's frames."""
 
     __slots__ = ("_fragmented", "_left", "_mask", "_ping", "_tail")
 
@@ -171,17 +169,14 @@ class Unpacker:
     def _resume(self, view: memoryview, end: int) -> int:
         """Go on with what was kept; return where in `view` that ends."""
         known = len(self._tail)
-        # This has room for any header, and for any control frame.
+        # _MAX_KEPT has room for any header, and for any control frame.
         kept = self._tail + bytes(view[: min(end, _MAX_KEPT - known)])
         stop = self._begin(kept, 0, len(kept))
         self._tail = b"" if stop else kept
         return stop - known if stop else end
 
     def _begin(self, data: memoryview | bytes, offset: int, end: int) -> int:
-        """Parse a header and, of a control frame, the payload too; return where they end.
-
-        Returns 0 where they are incomplete.
-        """
+        """Parse a header, and a control frame's payload; return their end, 0 if incomplete."""
         if end - offset < 2:
             return 0
         first, second = data[offset], data[offset + 1]

@@ -41,7 +41,7 @@ logger = log.get("certificates")
 
 
 class SupervisorCertificates:
-    """The supervisor's part: the Presenter of its certificates, which asks the workers.
+    """The supervisor's side: the Presenter of its certificates, which asks the workers.
 
     `handlers` are for the control connection of each worker.
     """
@@ -56,8 +56,7 @@ class SupervisorCertificates:
     def handover(self) -> Json:
         """Return what `follow` takes in a worker that starts now.
 
-        The pool's `each` must reach that worker from the same moment on: a challenge that is shown
-        in between would be missed.
+        From then on the pool's `each` must reach that worker, or it would miss challenges.
         """
         return {"addresses": self._addresses(), "challenges": list(self._shown.values())}
 
@@ -95,10 +94,13 @@ class SupervisorCertificates:
 
 
 class WorkerCertificates:
-    """A worker's part. `handlers` are for its control connection."""
+    """A worker's side. `handlers` are for its control connection."""
 
     def __init__(
-        self, certificates: Certificates[ServerContexts], forwarded: ForwardedRequests, part: Json
+        self,
+        certificates: Certificates[ServerContexts],
+        forwarded: ForwardedRequests,
+        handover: Json,
     ) -> None:
         """Answer the challenges that the supervisor shows. Blocks."""
         self.certificates = certificates
@@ -109,8 +111,8 @@ class WorkerCertificates:
             _HIDE: self._hide,
             _CHECK: self._check,
         }
-        for message in part["challenges"]:
-            if (challenge := _challenge(message)) is not None:
+        for message in handover["challenges"]:
+            if (challenge := _from_json(message)) is not None:
                 self._shown[message["id"]] = challenge
                 self.certificates.contexts.show(challenge, _context(challenge))
 
@@ -121,14 +123,14 @@ class WorkerCertificates:
             nursery.start_soon(self._forwarded.forward)
 
     async def _show(self, body: Json) -> Json:
-        challenge = _challenge(body)
+        challenge = _from_json(body)
         if challenge is None:
             return
         number: int = body["id"]
         self._shown[number] = challenge
         context = await trio.to_thread.run_sync(_context, challenge)
         if number in self._shown:
-            # Otherwise an order that did not wait for this worker has hidden it meanwhile.
+            # Otherwise an order that did not wait for this worker has ended meanwhile.
             self.certificates.contexts.show(challenge, context)
 
     async def _hide(self, body: Json) -> Json:
@@ -143,11 +145,11 @@ class WorkerCertificates:
 
 
 def follow(
-    plan: Plan, part: Json, metacert_der: bytes, now: datetime, call: Call
+    plan: Plan, handover: Json, metacert_der: bytes, now: datetime, call: Call
 ) -> WorkerCertificates:
     """Read and serve the certificates that the supervisor renews. Blocks.
 
-    `part` is from SupervisorCertificates.handover, `call` asks the supervisor. A certificate that
+    `handover` is that of SupervisorCertificates; `call` asks the supervisor. A certificate that
     can't be served is logged, and does not end the worker.
     """
 
@@ -158,12 +160,12 @@ def follow(
             logger.debug("not asked for a certificate", address=str(address), reason=str(error))
             return False
 
-    statuses = load_followed(plan, parse_ips(part["addresses"]), now)
+    statuses = load_followed(plan, parse_ips(handover["addresses"]), now)
     requests = Requests(plan.on_demand, statuses)
     forwarded = ForwardedRequests(requests, ask)
     contexts = make_contexts(plan, forwarded.add)
     certificates = Certificates(statuses, contexts, requests, metacert_der, FOLLOWS)
-    return WorkerCertificates(certificates, forwarded, part)
+    return WorkerCertificates(certificates, forwarded, handover)
 
 
 def _to_json(challenge: Challenge) -> dict[str, Json]:
@@ -175,7 +177,7 @@ def _to_json(challenge: Challenge) -> dict[str, Json]:
     return {"server_name": challenge.server_name, "chain": chain, "key": key}
 
 
-def _challenge(message: Json) -> Challenge | None:
+def _from_json(message: Json) -> Challenge | None:
     """Return the challenge in `message`; log, and return None, where it can't be answered."""
     if "token" in message:
         return HTTP01(message["token"], message["body"])
@@ -189,7 +191,7 @@ def _challenge(message: Json) -> Challenge | None:
 
 
 def _context(challenge: Challenge) -> ssl.SSLContext | None:
-    """Return the context that answers by TLS; None for HTTP-01, or if there can't be one."""
+    """Return the context that answers TLS-ALPN-01; None for HTTP-01, or if there can't be one."""
     if isinstance(challenge, HTTP01):
         return None
     try:

@@ -94,7 +94,7 @@ class WorkerPeer(MeshPeer):
         watch(state.presence.worker_watchers, self)
 
     def _close(self, state: RelayState, key: bytes) -> None:  # noqa: ARG002 -- not to other workers
-        if self.hub.connections(key):
+        if self.hub.clients(key):
             self._close_here(key)
 
     def _count_updates(self, changes: int) -> None:
@@ -261,7 +261,7 @@ async def _connection(state: RelayState, sock: socket.socket) -> None:
     try:
         await serve_worker(state, transport)
     except ConnectionEnd as error:
-        end = error.without_frames()
+        end = error.without_traceback()
     except Exception:
         # A bug must end this connection only, and must be logged.
         logger.exception("a worker's connection was ended by a bug")

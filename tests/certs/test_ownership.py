@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certs.ownership import swapped_by
+from certs.ownership import swap_warning
 
 Chown = Callable[..., None]
 
@@ -48,12 +48,12 @@ def file(tmp_path: Path) -> Path:
 def test_what_is_root_s_or_ours_is_trusted(file: Path, chown: Chown, uid: int) -> None:
     chown(file, uid)
     chown(file.parent, uid)
-    assert swapped_by(file) is None
+    assert swap_warning(file) is None
 
 
 def test_a_file_of_another_user(file: Path, chown: Chown) -> None:
     chown(file, 1000)
-    assert swapped_by(file) == (
+    assert swap_warning(file) == (
         f"{file}: the user with ID 1000 owns it, and so could swap it; run: chown 10 {file}"
     )
 
@@ -62,7 +62,7 @@ def test_a_file_of_another_user(file: Path, chown: Chown) -> None:
 def test_a_directory_of_another_user(file: Path, chown: Chown, up: int) -> None:
     directory = file.parents[up - 1]
     chown(directory, 1000)
-    warning = swapped_by(file)
+    warning = swap_warning(file)
     assert warning is not None
     assert f"ID 1000 owns {directory}, and" in warning
     assert warning.endswith(f"run: chown 10 {directory}")
@@ -71,7 +71,7 @@ def test_a_directory_of_another_user(file: Path, chown: Chown, up: int) -> None:
 @pytest.mark.parametrize("mode", [0o602, 0o666])
 def test_a_file_that_every_user_can_write_to(file: Path, mode: int) -> None:
     file.chmod(mode)
-    warning = swapped_by(file)
+    warning = swap_warning(file)
     assert warning is not None
     assert "every user can write to it, and" in warning
     assert warning.endswith(f"run: chmod go-w {file}")
@@ -79,21 +79,21 @@ def test_a_file_that_every_user_can_write_to(file: Path, mode: int) -> None:
 
 def test_a_directory_that_every_user_can_write_to(file: Path) -> None:
     file.parent.chmod(0o777)
-    assert f"every user can write to {file.parent}, and" in (swapped_by(file) or "")
+    assert f"every user can write to {file.parent}, and" in (swap_warning(file) or "")
 
 
 def test_in_a_sticky_directory_only_ones_own_can_be_replaced(file: Path, chown: Chown) -> None:
     file.parent.chmod(0o1777)
-    assert swapped_by(file) is None
+    assert swap_warning(file) is None
     chown(file, 1000)
-    assert swapped_by(file) is not None
+    assert swap_warning(file) is not None
 
 
 @pytest.mark.parametrize(("gid", "trusted"), [(0, True), (20, True), (30, True), (40, False)])
 def test_groups(file: Path, chown: Chown, gid: int, trusted: bool) -> None:
     chown(file, 0, gid)
     file.chmod(0o660)
-    warning = swapped_by(file)
+    warning = swap_warning(file)
     assert (warning is None) is trusted
     assert trusted or f"the group with ID {gid} can write to it" in (warning or "")
 
@@ -101,7 +101,7 @@ def test_groups(file: Path, chown: Chown, gid: int, trusted: bool) -> None:
 def test_what_a_group_can_only_read_is_trusted(file: Path, chown: Chown) -> None:
     chown(file, 0, 40)
     file.chmod(0o640)
-    assert swapped_by(file) is None
+    assert swap_warning(file) is None
 
 
 def test_links_are_looked_at_from_both_ends(file: Path, tmp_path: Path, chown: Chown) -> None:
@@ -110,27 +110,27 @@ def test_links_are_looked_at_from_both_ends(file: Path, tmp_path: Path, chown: C
     links.mkdir()
     link = links / "key"
     link.symlink_to(file)
-    assert swapped_by(link) is None
+    assert swap_warning(link) is None
     chown(links, 1000)
-    assert f"ID 1000 owns {links}," in (swapped_by(link) or "")
+    assert f"ID 1000 owns {links}," in (swap_warning(link) or "")
     chown(links, 0)
     chown(file.parent, 1000)
-    assert f"ID 1000 owns {file.parent}," in (swapped_by(link) or "")
+    assert f"ID 1000 owns {file.parent}," in (swap_warning(link) or "")
 
 
 def test_what_is_not_there_yet(file: Path, chown: Chown) -> None:
     missing = file.parent / "none" / "key"
-    assert swapped_by(missing) is None
+    assert swap_warning(missing) is None
     chown(file.parent, 1000)
-    assert f"ID 1000 owns {file.parent}," in (swapped_by(missing) or "")
+    assert f"ID 1000 owns {file.parent}," in (swap_warning(missing) or "")
 
 
 def test_a_path_that_can_t_be_one() -> None:
-    assert swapped_by(Path("/dev/fd/none")) is None
+    assert swap_warning(Path("/dev/fd/none")) is None
 
 
 def test_a_relative_path(file: Path, chown: Chown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
-    assert swapped_by(Path("key")) is None
+    assert swap_warning(Path("key")) is None
     chown(file, 1000)
-    assert f"ID 1000 owns {file}," in (swapped_by(Path("key")) or "")
+    assert f"ID 1000 owns {file}," in (swap_warning(Path("key")) or "")

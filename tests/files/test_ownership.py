@@ -27,11 +27,11 @@ NOW = datetime.now(UTC)
 def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody could swap any file; and nothing has been said about that so far."""
 
-    def swapped_by(file: Path) -> str:
+    def swap_warning(file: Path) -> str:
         return f"{file}: could be swapped"
 
-    monkeypatch.setattr(ownership, "swapped_by", swapped_by)
-    monkeypatch.setattr("certs.files.swapped_by", swapped_by)
+    monkeypatch.setattr(ownership, "swap_warning", swap_warning)
+    monkeypatch.setattr("certs.files.swap_warning", swap_warning)
     monkeypatch.setattr(ownership, "_warned", set())
 
 
@@ -128,7 +128,7 @@ def test_other_things_are_logged_as_they_come_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = iter(["a: could be swapped", None, "b: could be swapped", "a: could be swapped"])
-    monkeypatch.setattr(ownership, "swapped_by", lambda _: next(reasons))
+    monkeypatch.setattr(ownership, "swap_warning", lambda _: next(reasons))
     for _ in range(4):
         ownership.warn_if_swappable(tmp_path)
     assert warned(caplog) == ["a", "b"]

@@ -2,10 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.relay.coalescing import (
-    FIRST_PUT_OFF,
+    FIRST_BACKOFF,
     MANY_READS,
+    MAX_BACKOFF,
     MAX_MISSES,
-    MAX_PUT_OFF,
     PLENTY,
     SMALL_READ,
     WITHIN,
@@ -70,7 +70,7 @@ def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
         stream.read()
     start = stream.now
     assert stream.reads_until_a_try(1_000_000) is not None
-    assert stream.now - start < FIRST_PUT_OFF * 1.2
+    assert stream.now - start < FIRST_BACKOFF * 1.2
 
 
 def test_it_ends_where_there_is_plenty_and_comes_back_at_once() -> None:
@@ -83,13 +83,13 @@ def test_it_ends_where_there_is_plenty_and_comes_back_at_once() -> None:
 def test_who_waits_for_answers_is_left_alone_ever_longer() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    put_off = FIRST_PUT_OFF
+    backoff = FIRST_BACKOFF
     for _ in range(10):
         assert [stream.read() for _ in range(MAX_MISSES)] == [True] * (MAX_MISSES - 1) + [False]
         start = stream.now
         assert stream.reads_until_a_try(1_000_000) is not None
-        assert put_off <= stream.now - start <= put_off + 2 * MANY_READS * 1e-4
-        put_off = min(2 * put_off, MAX_PUT_OFF)
+        assert backoff <= stream.now - start <= backoff + 2 * MANY_READS * 1e-4
+        backoff = min(2 * backoff, MAX_BACKOFF)
 
 
 def test_a_single_read_without_company_is_no_miss_yet() -> None:

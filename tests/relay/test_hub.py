@@ -180,11 +180,11 @@ def test_all_connections_of_a_key_are_listed() -> None:
     for member in (first, second, other):
         hub.join(member)
     hub.add_forwarder(C, "there")
-    assert hub.connections(A) == [first, second]
-    assert hub.connections(B) == [other]
-    assert hub.connections(C) == []
+    assert hub.clients(A) == [first, second]
+    assert hub.clients(B) == [other]
+    assert hub.clients(C) == []
     hub.leave(second)
-    assert hub.connections(A) == [first]
+    assert hub.clients(A) == [first]
 
 
 def test_the_check_looks_at_the_links_too() -> None:

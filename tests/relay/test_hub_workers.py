@@ -38,7 +38,7 @@ def test_a_key_that_logs_in_at_another_worker_yields(hub: WorkerHub) -> None:
     assert hub.other_workers.best == {A: "other"}
     assert hub.local(A) is old
     assert old.duplicate
-    assert hub.connections(A) == [old]
+    assert hub.clients(A) == [old]
     assert hub.known == 1
     assert hub.is_here(A)
     assert hub.check() == []
@@ -224,7 +224,7 @@ def test_the_keys_there_are(hub: WorkerHub) -> None:
 def test_a_single_worker_claims_nothing(hub: WorkerHub) -> None:
     for key in (A, A, B):
         hub.join(Member(key))
-    hub.note_activity(hub.connections(A)[0])
+    hub.note_activity(hub.clients(A)[0])
     assert not hub._claims
     assert hub.check() == []
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stun.proxy_signs import (
-    _ROOM,
+    _MAX_SENDERS,
     PAUSE,
     REQUESTS,
     SPREAD,
@@ -101,18 +101,18 @@ def test_another_address_ends_it() -> None:
 
 def test_some_of_many_are_followed() -> None:
     """A busy relay: more senders than there is room for, none of which is slow."""
-    ports = 50 * _ROOM
+    ports = 50 * _MAX_SENDERS
     requests = [request for port in range(ports) for request in sender(port, port * 0.02, 6, 23.0)]
     watch = Watch(GATEWAY)
     findings = set()
     for now, port in sorted(requests):
         findings.add(watch.observe(GATEWAY, port.to_bytes(2, "big"), now))
-        assert len(watch._senders) <= _ROOM
+        assert len(watch._senders) <= _MAX_SENDERS
     assert Finding.PROXIED in findings
 
 
 def test_room_is_made_for_those_who_last() -> None:
-    checks = [(number * 0.1, 10_000 + number) for number in range(_ROOM)]
+    checks = [(number * 0.1, 10_000 + number) for number in range(_MAX_SENDERS)]
     later = PAUSE + 2
     requests = sender(1, later, REQUESTS, STEP) + sender(2, later, REQUESTS, STEP)
     assert seen(checks + requests)[-1] is Finding.PROXIED

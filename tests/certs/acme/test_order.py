@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from certs.acme.authority import Authority
 from certs.acme.challenge import HTTP01, TLSALPN01
-from certs.acme.order import Request, obtain, renewal_info
+from certs.acme.order import OrderRequest, obtain, renewal_info
 from certs.acme.store import certificate_file, locked, read_usable
 from certs.errors import Failure, IssueError
 
@@ -41,7 +41,7 @@ def order(fake, certdir, up, clock):
     def order(*names, kind="http-01", now=None, timeout=60.0, replacing=None, **request):
         request = {"authority": fake.authority} | request
         now = now or datetime.now(UTC)
-        wanted = Request(certdir, names or (HOST,), **request)
+        wanted = OrderRequest(certdir, names or (HOST,), **request)
         ordered = obtain(wanted, kind, present, now, timeout=timeout, replacing=replacing)
         assert ordered is ("/finalize" in fake.asked)
         return read_usable(certdir, wanted.names, now)
@@ -812,7 +812,7 @@ def ask(fake, order, certdir, now):
     pair = order()
 
     def ask(now=now):
-        return renewal_info(Request(certdir, (HOST,), fake.authority), pair, now)
+        return renewal_info(OrderRequest(certdir, (HOST,), fake.authority), pair, now)
 
     fake.asked.clear()
     return ask

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certs.acme.schedule import (
+    bounded_retry_after,
     parse_http_date,
     parse_retry_after,
     renew_at,
     wait_after,
-    wait_asked_for,
 )
 from certs.errors import Failure
 
@@ -79,7 +79,7 @@ def test_jitter_is_a_fifth():
     assert wait_after(Failure.REFUSED, 0, 0.0) == 96
     assert wait_after(Failure.REFUSED, 0, 1.0) == pytest.approx(144)
     assert wait_after(Failure.SPENT, 0, 0.0) == pytest.approx(0.8 * 86400)
-    assert max(wait_after(Failure.SPENT, 0, 0.0), wait_asked_for(86400.0)) == 86400
+    assert max(wait_after(Failure.SPENT, 0, 0.0), bounded_retry_after(86400.0)) == 86400
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_jitter_is_a_fifth():
     [(0.0, 5), (3.0, 5), (7.5, 7.5), (86400.0, 86400), (1e9, 86400), (float("inf"), 86400)],
 )
 def test_never_before_retry_after_but_within_a_day(retry_after, expected):
-    wait = max(wait_after(Failure.TRANSIENT, 0, 0.5), wait_asked_for(retry_after))
+    wait = max(wait_after(Failure.TRANSIENT, 0, 0.5), bounded_retry_after(retry_after))
     assert wait == expected
 
 
@@ -98,7 +98,7 @@ def test_never_before_retry_after_but_within_a_day(retry_after, expected):
     chances,
 )
 def test_every_wait_has_an_end(failure, before, retry_after, chance):
-    wait = max(wait_after(failure, before, chance), wait_asked_for(retry_after))
+    wait = max(wait_after(failure, before, chance), bounded_retry_after(retry_after))
     assert 4 <= wait <= 1.2 * 86400
 
 

@@ -36,7 +36,12 @@ class Kept:
         look, looks = trio.open_memory_channel[None](1)
         nursery.start_soon(self._watch, looks)
         nursery.start_soon(
-            expiry.keep, ADDRESS, self.status, look, self.announced.append, self.time
+            expiry.replace_when_expired,
+            ADDRESS,
+            self.status,
+            look,
+            self.announced.append,
+            self.time,
         )
 
     async def _watch(self, looks: trio.MemoryReceiveChannel[None]) -> None:

@@ -68,7 +68,7 @@ class Task:
         self.contexts = Contexts()
         self.refuse: CertificateError | None = None
         self.wake, woken = trio.open_memory_channel[None](1)
-        send, receive = trio.open_memory_channel[watch.Named](1)
+        send, receive = trio.open_memory_channel[watch.NamedContext](1)
         nursery.start_soon(
             watch.watch,
             self.source,  # type: ignore[arg-type]
