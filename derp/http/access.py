@@ -91,26 +91,26 @@ class DebugAccess:
 
     def refusal(self, request: Request) -> str:
         """Return why `request` may not see the debug pages, and what helps; empty if it may."""
-        if self._is_shown_key(request):
+        if self._has_key(request):
             return ""
         if not self._is_trusted(request.remote):
             return (
                 "debug pages are for loopback and the tailnet; "
                 "-debug-allow-ip, -debug-trusted-cidrs and -debug-key-file open them to others"
             )
-        if sign := self._named_proxy(request.remote) or proxy_sign(request):
+        if sign := self._trusted_proxy(request.remote) or proxy_sign(request):
             return (
                 f"debug pages are not for who comes through a proxy ({sign}): "
                 f"ask the relay itself, or use -debug-key-file"
             )
-        if not self._is_named_by(request.host):
+        if not self._is_own_host(request.host):
             return (
                 "debug pages are for who asks the relay by IP address, localhost or -hostname, "
                 "and this Host is none of them: do so, or use -debug-key-file"
             )
         return ""
 
-    def _is_shown_key(self, request: Request) -> bool:
+    def _has_key(self, request: Request) -> bool:
         """Return whether `request` is a GET whose first `debugkey` is the key."""
         key = self.key()
         if not key or request.method != "GET" or "debugkey" not in request.query:
@@ -119,7 +119,7 @@ class DebugAccess:
         shown = next((value for name, value in fields if name == "debugkey"), "")
         return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
 
-    def _named_proxy(self, remote: str) -> str:
+    def _trusted_proxy(self, remote: str) -> str:
         address = _remote(remote)
         named = address is not None and any(address in network for network in self.proxies)
         return "-trusted-proxies" if named else ""
@@ -131,7 +131,7 @@ class DebugAccess:
         known = address.is_loopback or is_tailscale(address)
         return known or any(address in network for network in self.networks)
 
-    def _is_named_by(self, host: str) -> bool:
+    def _is_own_host(self, host: str) -> bool:
         """Return whether `host`, maybe with a port, is an address, localhost or one of `names`."""
         if host.startswith("["):
             host = host[1:].partition("]")[0]

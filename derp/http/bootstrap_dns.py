@@ -106,7 +106,7 @@ class BootstrapDNS:
         self._published[name] = record
         self._published_json = _to_json(self._published)
 
-    def hold(self, name: str, record: Record) -> None:
+    def add_unpublished(self, name: str, record: Record) -> None:
         """Add or replace an unpublished name."""
         self._unpublished[name] = record
 

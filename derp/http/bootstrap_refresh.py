@@ -27,7 +27,7 @@ INTERVAL = 600.0
 TIMEOUT = 60.0
 """Seconds that a round may take."""
 
-SIDE_BY_SIDE = 8
+CONCURRENCY = 8
 """Names looked up at the same time."""
 
 
@@ -71,30 +71,30 @@ class Refresher:
 
     async def refresh(self) -> None:
         """Look all names up once, within TIMEOUT; each is served as soon as it is known."""
-        limiter = trio.CapacityLimiter(SIDE_BY_SIDE)
+        limiter = trio.CapacityLimiter(CONCURRENCY)
         with trio.move_on_after(TIMEOUT) as scope:
             async with trio.open_nursery() as nursery:
                 for name in self.published:
-                    nursery.start_soon(self._publish, name, limiter)
+                    nursery.start_soon(self._update_published, name, limiter)
                 for name in self.unpublished:
-                    nursery.start_soon(self._hold, name, limiter)
+                    nursery.start_soon(self._update_unpublished, name, limiter)
         if scope.cancelled_caught:
             logger.warning("some names could not be looked up in time", seconds=TIMEOUT)
 
-    async def _publish(self, name: Name, limiter: trio.CapacityLimiter) -> None:
+    async def _update_published(self, name: Name, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
             addresses = await self._addresses_of(name.name)
         if addresses:
             self.directory.publish(name.name, Record(addresses))
 
-    async def _hold(self, name: Name, limiter: trio.CapacityLimiter) -> None:
+    async def _update_unpublished(self, name: Name, limiter: trio.CapacityLimiter) -> None:
         known = self.directory.unpublished.get(name.name, Record((), 0.0))
         share = 1.0
         async with limiter:
             addresses = await self._addresses_of(name.name) or known.addresses
             if name.percent_name:
                 share = await self._share_of(name.percent_name, known.share)
-        self.directory.hold(name.name, Record(addresses, share))
+        self.directory.add_unpublished(name.name, Record(addresses, share))
 
     async def _addresses_of(self, name: str) -> tuple[str, ...]:
         try:

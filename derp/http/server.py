@@ -47,8 +47,8 @@ _PLAIN_TEXT = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
 )
-_OUR_FAULT = Response(500, (("Connection", "close"),))
-_OUR_FAULT_RAW = (
+_INTERNAL_ERROR = Response(500, (("Connection", "close"),))
+_INTERNAL_ERROR_RAW = (
     b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
@@ -154,7 +154,7 @@ class _FrontEnd:
             request = await reader.read_head()
             if request is None:
                 return None
-            answer = self._ask(request)
+            answer = self._answer(request)
             if not isinstance(answer, Upgrade) and not await reader.discard_body(request):
                 self._last = True
             return request, answer
@@ -166,12 +166,12 @@ class _FrontEnd:
             raise HTTPFailed(f"no request within {deadlines.request:g} s")
         return None
 
-    def _ask(self, request: Request) -> Answer:
+    def _answer(self, request: Request) -> Answer:
         try:
             return self._route(request)
         except Exception:
             logger.exception("a page failed", **_fields(request))
-            return _OUR_FAULT
+            return _INTERNAL_ERROR
 
     async def _wait_for(self, request: Request, later: Later[Any]) -> Response:
         seconds = self._deadlines.later
@@ -183,7 +183,7 @@ class _FrontEnd:
             reason = str(lost)
         except Exception:
             logger.exception("a page failed", **_fields(request))
-            return _OUR_FAULT
+            return _INTERNAL_ERROR
         logger.warning("a page could not be had", reason=reason, **_fields(request))
         return Response(503, _PLAIN_TEXT, f"this page could not be had: {reason}\n".encode())
 
@@ -211,7 +211,7 @@ class _FrontEnd:
             parts.append(self._conn.send(h11.EndOfMessage()))
         except h11.LocalProtocolError:
             logger.exception("an answer is no HTTP", status=response.status)
-            return _OUR_FAULT_RAW
+            return _INTERNAL_ERROR_RAW
         return b"".join(filter(None, parts))
 
     async def _stream(self, request: Request, stream: Stream) -> None:

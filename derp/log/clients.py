@@ -4,7 +4,7 @@ Joins and leaves are logged one by one: few of one client and of one network in 
 and in all as many as a rate allows. The rest are counted, and each kind's count is logged once at
 the end of the window. Time is passed in, in seconds of any monotonic clock.
 
-    if events.admit("joined", client, network, now):
+    if events.should_log("joined", client, network, now):
         logger.info("joined", client=client, ...)
 
     for summary in events.due(now):         # from a timer, about once a second
@@ -39,7 +39,7 @@ class ClientSummary:
 
 
 @attrs.define
-class _Rest:
+class _Unlogged:
     count: int = 0
     clients: set[str] = attrs.field(factory=set)
     networks: set[str] = attrs.field(factory=set)
@@ -58,14 +58,14 @@ class ClientEvents:
         """When the window began; None before the first event."""
         self._logged: Counter[tuple[str, str]] = Counter()
         """Lines of this window: by event and client, and by event and network."""
-        self._rest: dict[str, _Rest] = {}
+        self._unlogged: dict[str, _Unlogged] = {}
 
-    def admit(self, event: str, client: str, network: str | None, now: float) -> bool:
+    def should_log(self, event: str, client: str, network: str | None, now: float) -> bool:
         """Return whether to log this event by itself; if not, it is counted.
 
         `network` is None for an address that many clients share, as behind a proxy.
         """
-        if self._start is None or (now - self._start >= WINDOW and not self._rest):
+        if self._start is None or (now - self._start >= WINDOW and not self._unlogged):
             self._begin(now)
         of_client, of_network = (event, client), (event, network or "")
         logged = self._logged
@@ -74,9 +74,9 @@ class ClientEvents:
             if network is not None:
                 logged[of_network] += 1
             return True
-        rest = self._rest.setdefault(event, _Rest())
-        rest.count += 1
-        for found, name in ((rest.clients, client), (rest.networks, network)):
+        unlogged = self._unlogged.setdefault(event, _Unlogged())
+        unlogged.count += 1
+        for found, name in ((unlogged.clients, client), (unlogged.networks, network)):
             if name is not None and len(found) < MAX_SOURCES:
                 found.add(name)
         return False
@@ -92,7 +92,7 @@ class ClientEvents:
         start = now if self._start is None else self._start
         summaries = [
             ClientSummary(event, rest.count, now - start, len(rest.clients), len(rest.networks))
-            for event, rest in self._rest.items()
+            for event, rest in self._unlogged.items()
         ]
         self._begin(None)
         return summaries
@@ -100,4 +100,4 @@ class ClientEvents:
     def _begin(self, now: float | None) -> None:
         self._start = now
         self._logged.clear()
-        self._rest.clear()
+        self._unlogged.clear()

@@ -4,7 +4,7 @@ Of each kind of event the first few in a window of time are logged one by one; t
 and the count is logged once at the end of the window. Nothing is lost: the lines and the summaries
 are all events. Time is passed in, in seconds of any monotonic clock.
 
-    if coalescer.admit(end.reason, now, prefix):
+    if coalescer.should_log(end.reason, now, prefix):
         logger.info("refused", reason=end.reason, remote=...)
 
     for summary in coalescer.due(now):      # from a timer, about once a second
@@ -55,7 +55,7 @@ class Coalescer:
         self._most = most
         self._windows: dict[str, _Window] = {}
 
-    def admit(self, key: str, now: float, source: str | None = None) -> bool:
+    def should_log(self, key: str, now: float, source: str | None = None) -> bool:
         """Return whether to log this event by itself; if not, it is counted.
 
         A window begins with its first event. One with counted events ends only when `due` returns

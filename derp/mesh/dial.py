@@ -62,7 +62,7 @@ async def dial(
         raise
 
 
-class before:  # noqa: N801 -- in use it is like a function
+class fail_at:  # noqa: N801 -- in use it is like a function
     """Raise `late` if the block is not done by `deadline`.
 
     This is no generator: under Python 3.13 an exception thrown into one stays in a cycle with it.
@@ -93,7 +93,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
     late = NoLink(
         f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
     )
-    with before(deadline, late):
+    with fail_at(deadline, late):
         try:
             # Bytes, since older Trios have no underscores in host names that are text.
             stream = await trio.open_tcp_stream(host.encode("ascii"), port)
@@ -112,7 +112,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
 
 
 async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadline: float) -> None:
-    with before(deadline, NoLink("it does not answer the TLS handshake")):
+    with fail_at(deadline, NoLink("it does not answer the TLS handshake")):
         try:
             await transport.handshake()
         except (TLSFailed, PeerVanished) as error:
@@ -145,7 +145,7 @@ async def _upgrade(
         ("Upgrade", "DERP"),
         ("Connection", "Upgrade"),
     ]
-    with before(deadline, NoLink("it does not answer the HTTP request")):
+    with fail_at(deadline, NoLink("it does not answer the HTTP request")):
         try:
             transport.write(httpclient.request(connection, "GET", "/derp", headers))
             await transport.flush()

@@ -13,20 +13,20 @@ import trio
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, NoLink
 from derp.mesh.handshake import log_in
-from derp.mesh.link import Link, forget_frames
+from derp.mesh.link import Link, drop_tracebacks
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
 from derp.session.state import RelayState
 from derp.wire.keys import short_key
 
-LASTED: Final = 10.0
+STABLE_AFTER: Final = 10.0
 """Seconds after which a link counts as stable, so that the relay is dialled again soon."""
-SOON: Final = 0.2
-LATE: Final = 5.0
+MIN_REDIAL: Final = 0.2
+MAX_REDIAL: Final = 5.0
 """Seconds, at least and at most, until a relay is dialled again that has announced a restart:
 earlier versions announce a moment that suits many clients."""
 
-RESTARTS: Final = "it restarts"
+RESTARTING: Final = "it restarts"
 """The reason where the other relay has said so."""
 
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
@@ -68,11 +68,11 @@ class Keeper:
         It is apart from `run` so that nothing of an ended link is kept for that time.
         """
         try:
-            found = await self._find()
+            found = await self._open()
             return None if found is None else await self._serve(*found)
         except NoLink as failure:
             self._log_failure(failure)
-            forget_frames(failure)
+            drop_tracebacks(failure)
         except Exception as error:
             # A bug must end this link only, and must be logged.
             self.trouble = str(InternalFault(repr(error)))
@@ -94,7 +94,7 @@ class Keeper:
         self.state.reachable.forget(self._reachable)
         self._reachable = trio.Event() if key is None else self.state.reachable.expect(key)
 
-    async def _find(self) -> tuple[Link, bytes] | None:
+    async def _open(self) -> tuple[Link, bytes] | None:
         """Dial and log in; return the link, and what has come for it. Raises NoLink.
 
         Returns None where the other relay has this one's key.
@@ -133,26 +133,26 @@ class Keeper:
             await link.serve(received)
         except ConnectionEnd as end:
             reason = f"{end.reason}: {end}"
-            forget_frames(end)
+            drop_tracebacks(end)
         finally:
             self.link = None
             link.transport.close()
             # The send queue refers to the link: a cycle.
             link.send_queue = None
         if link.restarts_in is not None:
-            reason = RESTARTS
+            reason = RESTARTING
         seconds = trio.current_time() - began
         fields = {"clients": len(link.present), "seconds": round(seconds)}
         self._log_loss(reason, fields)
         link.present.clear()
         self.trouble = reason
-        if seconds < LASTED:
+        if seconds < STABLE_AFTER:
             return self.backoff.next()
         self.backoff.reset()
         self._expect(link.key)
         if link.restarts_in is None:
             return self.backoff.next()
-        return max(SOON, min(link.restarts_in, LATE))
+        return max(MIN_REDIAL, min(link.restarts_in, MAX_REDIAL))
 
     def _log_link(self, link: Link) -> None:
         remote = str(link.transport.remote)

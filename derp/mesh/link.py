@@ -40,7 +40,7 @@ READ_SIZE: Final = 32 << 10
 """Bytes read at a time, so that a relay with many clients leaves other tasks their turn."""
 MAX_CLIENTS: Final = 1 << 20
 """Keys that one relay may have: more than any relay has."""
-CLIENTS_AT_ONCE: Final = 100
+CLIENTS_PER_TURN: Final = 100
 """Clients that are sent PeerGone, at least, before other tasks have their turn."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
@@ -49,7 +49,7 @@ _PING: Final = int(FrameType.PING)
 _RESTARTING: Final = int(FrameType.RESTARTING)
 
 
-def forget_frames(error: BaseException) -> None:
+def drop_tracebacks(error: BaseException) -> None:
     """Cut off the frames in which an exception and its causes were raised.
 
     They refer to the link, which keeps the exception: a cycle, which would keep all that the link
@@ -94,7 +94,7 @@ class Link(Sender):
 
     def end(self, error: ConnectionEnd) -> None:
         """End the link from another task; its own task then raises `error`."""
-        forget_frames(error)
+        drop_tracebacks(error)
         super().end(error)
 
     async def serve(self, received: bytes) -> None:
@@ -135,7 +135,7 @@ class Link(Sender):
             for member in members:
                 member.peer_disconnected(key)
             told += len(members)
-            if told >= CLIENTS_AT_ONCE:
+            if told >= CLIENTS_PER_TURN:
                 told = 0
                 await trio.lowlevel.checkpoint()
 

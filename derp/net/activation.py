@@ -24,7 +24,7 @@ from derp.errors import StartError
 from derp.net.address import WILDCARDS, host_port
 
 FIRST_DESCRIPTOR: Final = 3
-_MOST: Final = 64
+_MAX: Final = 64
 _PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
 _WILDCARDS: Final = WILDCARDS | {"*"}
 _UNIT: Final = "in the unit derper.socket"
@@ -83,8 +83,8 @@ def inherited(
     environ.pop("LISTEN_FDNAMES", None)
     if meant_for != str(pid):
         return Inherited([])
-    if not re.fullmatch(r"[0-9]{1,2}", count_text) or int(count_text) > _MOST:
-        raise StartError(f"LISTEN_FDS={count_text[:20]}: want the number of sockets, up to {_MOST}")
+    if not re.fullmatch(r"[0-9]{1,2}", count_text) or int(count_text) > _MAX:
+        raise StartError(f"LISTEN_FDS={count_text[:20]}: want the number of sockets, up to {_MAX}")
     with contextlib.ExitStack() as undo:
         descriptors = range(first, first + int(count_text))
         sockets = [undo.enter_context(_adopt(descriptor)) for descriptor in descriptors]

@@ -36,7 +36,7 @@ from derp.metrics import process
 
 FEW_CLIENTS: Final = 10_000
 """With fewer than so many to come, their number is logged at the start."""
-MOST_RESERVED: Final = 64
+MAX_RESERVE: Final = 64
 RECOVERY_SECONDS: Final = 10.0
 """Seconds without a failure after which accepting is well again; also between two counts."""
 OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -60,10 +60,10 @@ def raise_limit() -> None:
 
 def reserve(limit: int) -> int:
     """Return how many descriptors of `limit` are kept from clients."""
-    return max(1, min(MOST_RESERVED, limit // 25))
+    return max(1, min(MAX_RESERVE, limit // 25))
 
 
-def marks(limit: int) -> Sequence[int]:
+def thresholds(limit: int) -> Sequence[int]:
     """Return the numbers of open descriptors, the newest included, from which a warning is due."""
     return math.ceil(limit * 0.80), math.ceil(limit * 0.95), limit - reserve(limit) + 1
 
@@ -77,9 +77,9 @@ class Descriptors:
     limit: Callable[[], int] = process.max_fds
     refused: int = attrs.field(init=False, default=0)
     """Connections closed at once since the last time below the limit."""
-    _logged_marks: int = attrs.field(init=False, default=0)
-    """How many of the marks have been reached and logged."""
-    _failed: float | None = attrs.field(init=False, default=None)
+    _thresholds_logged: int = attrs.field(init=False, default=0)
+    """How many of the thresholds have been reached and logged."""
+    _failed_at: float | None = attrs.field(init=False, default=None)
     """When accept failed last; None once it is well again."""
     _recount_at: float = attrs.field(init=False, default=-math.inf)
     _quiet_below: int = attrs.field(init=False, default=0)
@@ -104,19 +104,19 @@ class Descriptors:
             return True
         self._end_failure(now)
         limit, opened = self.limit(), number + 1
-        reached = bisect_right(marks(limit), opened)
-        if reached > self._logged_marks:
-            self._logged_marks = reached
+        reached = bisect_right(thresholds(limit), opened)
+        if reached > self._thresholds_logged:
+            self._thresholds_logged = reached
             self._warn(opened, limit)
-        elif reached < self._logged_marks and now >= self._recount_at:
+        elif reached < self._thresholds_logged and now >= self._recount_at:
             self._recount_at = now + RECOVERY_SECONDS
             self._recount(limit)
-        watchful = self._logged_marks or self._failed is not None
-        self._quiet_below = 0 if watchful else marks(limit)[0] - 1
+        watchful = self._thresholds_logged or self._failed_at is not None
+        self._quiet_below = 0 if watchful else thresholds(limit)[0] - 1
         return reached < _FULL or (from_here and opened <= limit - reserve(limit) // 2)
 
     def _warn(self, opened: int, limit: int) -> None:
-        full = self._logged_marks == _FULL
+        full = self._thresholds_logged == _FULL
         message = "no room for more clients" if full else "room for clients gets scarce"
         logger.warning(message, open=opened, limit=limit, cure=_RAISE_LIMIT)
 
@@ -126,23 +126,23 @@ class Descriptors:
             opened = self.count()
         except OSError:
             return
-        near = bisect_right(marks(limit), opened + limit // 10)
+        near = bisect_right(thresholds(limit), opened + limit // 10)
         if near < _FULL and self.refused:
             logger.info(
                 "there is room for clients again", open=opened, limit=limit, refused=self.refused
             )
             self.refused = 0
-        self._logged_marks = min(self._logged_marks, near)
+        self._thresholds_logged = min(self._thresholds_logged, near)
 
     def failed(self, error: OSError, now: float) -> None:
         """Log that accept failed for want of descriptors or memory."""
-        if self._failed is None:
+        if self._failed_at is None:
             hint = _HINTS.get(error.errno or 0, "the system is short of memory")
             logger.error("can't accept connections", reason=error.strerror, cure=hint)
-        self._failed = now
+        self._failed_at = now
         self._quiet_below = 0
 
     def _end_failure(self, now: float) -> None:
-        if self._failed is not None and now - self._failed >= RECOVERY_SECONDS:
-            self._failed = None
+        if self._failed_at is not None and now - self._failed_at >= RECOVERY_SECONDS:
+            self._failed_at = None
             logger.info("connections are accepted again")

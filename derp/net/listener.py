@@ -19,7 +19,7 @@ NOTSENT_LOWAT: Final = 16 << 10
 """Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in a send queue,
 where it can be dropped when it is too old."""
 
-_ACCEPTS_A_TURN: Final = 16
+_ACCEPTS_PER_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
 
 
@@ -72,7 +72,7 @@ def take_over(listener: socket.socket, options: TCPOptions) -> None:
     listener.listen(BACKLOG)
 
 
-def join(sock: socket.socket) -> socket.socket:
+def bind_reuseport(sock: socket.socket) -> socket.socket:
     """Bind another socket to the address of a bound one, to share its load (SO_REUSEPORT).
 
     The first one was bound without it, so that a port in use by another program was refused. Raises
@@ -174,7 +174,7 @@ async def accept_forever(
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(_ACCEPTS_A_TURN):
+        for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):

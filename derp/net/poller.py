@@ -15,7 +15,7 @@ socket is readable, one that another task waits for through Trio: STUN's, the li
 pre-login scheduler's epoll. All else may be that late: timers, signals, results of threads.
 
 Load from many clients at once does not keep others waiting: a round of steps is over after
-MAX_ROUND seconds, and only HANG_UPS_A_TURN hang-ups are handled in one turn of the event loop,
+MAX_ROUND seconds, and only HANG_UPS_PER_TURN hang-ups are handled in one turn of the event loop,
 since an end costs as much as several packets. The epoll returns ready sockets round-robin, so that
 none is starved.
 
@@ -45,7 +45,7 @@ SPINS: Final = 8
 poller polls this often before it sleeps: to put a processor to sleep and wake it takes longer."""
 MAX_ROUND: Final = 0.005
 """Seconds after which Trio's other tasks run, though more sockets are readable."""
-HANG_UPS_A_TURN: Final = 32
+HANG_UPS_PER_TURN: Final = 32
 """Hang-ups (sockets closed by their peers) handled in one turn of the event loop."""
 _EVENTS: Final = 32
 """Sockets to read from before the next look at the clock."""
@@ -92,7 +92,7 @@ class Poller:
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
-        self._hang_ups_left = HANG_UPS_A_TURN
+        self._hang_ups_left = HANG_UPS_PER_TURN
         # In the epoll above only while busy-polling: else it would wake the poller for nothing.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
@@ -157,7 +157,7 @@ class Poller:
 
     async def run(self) -> NoReturn:
         """Call the steps of readable sockets, for ever."""
-        recent = 0.0
+        recent_until = 0.0
         try:
             while True:
                 if self._hung_up:
@@ -167,9 +167,9 @@ class Poller:
                 now = time.perf_counter()
                 self._handle_hang_ups()
                 # After a packet that comes alone, the next one is not worth busy-polling for.
-                if self._serve_all(now + MAX_ROUND) and now < recent:
+                if self._serve_all(now + MAX_ROUND) and now < recent_until:
                     self._busy_poll(now + BUSY_POLL_TIME)
-                recent = time.perf_counter() + BUSY_POLL_TIME
+                recent_until = time.perf_counter() + BUSY_POLL_TIME
         finally:
             self._epoll.close()
             self._urgent.close()
@@ -191,7 +191,7 @@ class Poller:
 
     def _handle_hang_ups(self) -> None:
         """Call the steps of a few sockets whose peers have hung up."""
-        for fd in list(itertools.islice(self._hung_up, HANG_UPS_A_TURN)):
+        for fd in list(itertools.islice(self._hung_up, HANG_UPS_PER_TURN)):
             # An earlier step may have ended it.
             if fd in self._hung_up:
                 self._serve([(fd, _READABLE)])
@@ -200,7 +200,7 @@ class Poller:
                 with contextlib.suppress(OSError):
                     self._epoll.register(fd, _WATCHED)
                     del self._hung_up[fd]
-        self._hang_ups_left = 0 if self._hung_up else HANG_UPS_A_TURN
+        self._hang_ups_left = 0 if self._hung_up else HANG_UPS_PER_TURN
 
     def _busy_poll(self, leave_at: float) -> None:
         poll = self._epoll.poll

@@ -43,7 +43,7 @@ FEED_SIZE: Final = 64 << 10
 """Most bytes of ciphertext that OpenSSL is fed at a time, ..."""
 FEED_RECORDS: Final = 64
 """... and most records."""
-FEEDS_A_TURN: Final = 16
+FEEDS_PER_TURN: Final = 16
 """How often it is fed before other connections run."""
 
 MAX_BUFFERED: Final = 1 << 20
@@ -191,7 +191,7 @@ class TLSTransport(TCPTransport):
         engine = self._engine
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
         space = len(view)
-        feeds = FEEDS_A_TURN
+        feeds = FEEDS_PER_TURN
         records = empty = 0
         while total < space:
             start = offset

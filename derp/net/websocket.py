@@ -37,14 +37,14 @@ HANDSHAKE_TIMEOUT: Final = 10
 class WebSocketTransport:
     """A Transport over an accepted websocket. It owns the Transport below.
 
-    `behind` is what was received after the request.
+    `leftover` is what was received after the request.
     """
 
     __slots__ = (
-        "_behind",
         "_below",
         "_closed",
         "_ending",
+        "_leftover",
         "_pong",
         "_unpacker",
         "local",
@@ -52,13 +52,13 @@ class WebSocketTransport:
         "tls_version",
     )
 
-    def __init__(self, below: Transport, behind: bytes) -> None:
+    def __init__(self, below: Transport, leftover: bytes) -> None:
         self.remote: Endpoint = below.remote
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
         # Frames that were read and not unpacked.
-        self._behind = behind
+        self._leftover = leftover
         self._unpacker = Unpacker()
         # The end that follows the data returned last.
         self._ending: Ending | None = None
@@ -80,7 +80,7 @@ class WebSocketTransport:
 
     @property
     def _has_more(self) -> bool:
-        return bool(self._behind) or self._ending is not None
+        return bool(self._leftover) or self._ending is not None
 
     @property
     def more(self) -> bool:
@@ -106,8 +106,8 @@ class WebSocketTransport:
         """
         if self._ending is not None:
             return self._end(self._ending)
-        if self._behind:
-            piece, self._behind = self._behind[: len(view)], self._behind[len(view) :]
+        if self._leftover:
+            piece, self._leftover = self._leftover[: len(view)], self._leftover[len(view) :]
             received = len(piece)
             view[:received] = piece
         else:
@@ -116,9 +116,9 @@ class WebSocketTransport:
                 if received and self._unpacker.in_frame:
                     raise PeerVanished("the connection was closed in the middle of a message")
                 return received
-        count, bytes_written, ping, ending = self._unpacker.unpack(view, received)
-        if bytes_written < received and ending is None:
-            self._behind = bytes(view[bytes_written:received]) + self._behind
+        count, consumed, ping, ending = self._unpacker.unpack(view, received)
+        if consumed < received and ending is None:
+            self._leftover = bytes(view[consumed:received]) + self._leftover
         if ping is not None:
             self._answer(ping)
         if ending is not None:
@@ -142,7 +142,7 @@ class WebSocketTransport:
     @property
     def held(self) -> int:
         """Bytes that are kept, in either direction."""
-        return len(self._behind) + self._below.held
+        return len(self._leftover) + self._below.held
 
     @property
     def bytes_written(self) -> int:
@@ -234,10 +234,10 @@ class _HandshakeStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSocketTransport:
+async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSocketTransport:
     """Answer the websocket handshake whose HTTP request was read already.
 
-    `request` is the request's head, `behind` what was received after it. Any origin is accepted,
+    `request` is the request's head, `leftover` what was received after it. Any origin is accepted,
     and nothing is compressed: WireGuard's packets can't be. Raises HTTPFailed where it is no valid
     handshake, or not done within HANDSHAKE_TIMEOUT.
     """
@@ -260,7 +260,7 @@ async def accept(transport: Transport, request: bytes, behind: bytes) -> WebSock
         failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure
-    return WebSocketTransport(transport, behind)
+    return WebSocketTransport(transport, leftover)
 
 
 async def _open_handshake(nursery: trio.Nursery, stream: _HandshakeStream) -> None:

@@ -90,7 +90,7 @@ class Acceptor:
     crowded: Coalescer = attrs.field(factory=crowd_lines)
     tries: Tries = attrs.field(factory=try_lines)
 
-    def admit(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
+    def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start the task of a new connection, or close it where there are too many of them.
 
         `full`: there is no descriptor for it unless another connection is closed. Returns whether
@@ -132,7 +132,7 @@ class Acceptor:
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
             end = InternalFault(repr(error))
-            if self._is_worth_a_line("bug", remote):
+            if self._should_log("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
             pending.done()
@@ -150,14 +150,16 @@ class Acceptor:
         self.state.metrics.ended(end)
         if "client" in fields:
             reason = "closed" if end is None else f"{end.reason}: {end}"
-            is_worth_a_line = self.state.is_worth_a_line("left", fields["client"], remote.host)
-            (logger.info if is_worth_a_line else logger.debug)("left", **fields, reason=reason)
+            should_log = self.state.should_log("left", fields["client"], remote.host)
+            (logger.info if should_log else logger.debug)("left", **fields, reason=reason)
         elif end is not None and type(end) in CROWDED:
-            if self.crowded.admit(f"{end.reason} {network_of(remote.host)}", trio.current_time()):
+            if self.crowded.should_log(
+                f"{end.reason} {network_of(remote.host)}", trio.current_time()
+            ):
                 logger.info("refused", **fields, reason=f"{end.reason}: {end}")
         elif end is not None:
             tries, has_line = self._note_try(end, remote)
-            if has_line or self._is_worth_a_line(end.reason, remote):
+            if has_line or self._should_log(end.reason, remote):
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
@@ -171,8 +173,8 @@ class Acceptor:
             return None, False
         return self.tries.note(remote.host, network, trio.current_time())
 
-    def _is_worth_a_line(self, reason: str, remote: Endpoint) -> bool:
-        return self.refusals.admit(reason, trio.current_time(), network_of(remote.host))
+    def _should_log(self, reason: str, remote: Endpoint) -> bool:
+        return self.refusals.should_log(reason, trio.current_time(), network_of(remote.host))
 
     async def _serve(
         self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending

@@ -143,7 +143,7 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         descriptors.log_if_few_fit()
     for acceptor, listeners in ((main, resources.sockets.main), (plain, resources.sockets.plain)):
         for listener in listeners:
-            relay.services.start_soon(accept_forever, listener, acceptor.admit, descriptors)
+            relay.services.start_soon(accept_forever, listener, acceptor.accept, descriptors)
     for sock in resources.sockets.all:
         state.poller.add_urgent(sock.fileno())
     state.poller.add_urgent(state.prelogin.fileno())

@@ -10,7 +10,7 @@ import attrs
 from derp.config import Config
 from derp.errors import StartError
 from derp.net import activation
-from derp.net.listener import TCPOptions, endpoint, join, open_listeners, take_over
+from derp.net.listener import TCPOptions, bind_reuseport, endpoint, open_listeners, take_over
 from stun import server as stun_server
 
 
@@ -105,7 +105,7 @@ def _joined(
         if sock in alone:
             return sock
         try:
-            joined = stack.enter_context(join(sock))
+            joined = stack.enter_context(bind_reuseport(sock))
             if joined.type == socket.SOCK_STREAM:
                 take_over(joined, options)
             else:

@@ -23,7 +23,7 @@ from derp.wire.trains import Train
 # Peer-gone answers to packets for an absent client (Go: peerGoneLim).
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
-UPDATES_BEHIND: Final = 4096
+UPDATE_SLACK: Final = 4096
 """Changes that may wait for a watcher besides two for each client. A watcher with more is
 disconnected: when it connects again, it is told only of those who are connected then."""
 
@@ -177,7 +177,7 @@ class Client(Sender):
             self.send_control(frame)
             return
         updates = self.queue_updates((key,))
-        most = 2 * (len(self.hub.active) + len(self.hub.other_workers.best)) + UPDATES_BEHIND
+        most = 2 * (len(self.hub.active) + len(self.hub.other_workers.best)) + UPDATE_SLACK
         if len(updates) > most:
             self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 

@@ -20,7 +20,7 @@ from derp.session.state import RelayState
 UNVERIFIED_EVERY: Final = 2.0
 """Seconds between attempts to ask about clients that were admitted while that was impossible."""
 
-SIDE_BY_SIDE: Final = 16
+CONCURRENCY: Final = 16
 """Questions at a time about connected clients, for all processes of a relay."""
 
 
@@ -42,7 +42,7 @@ async def keep(
 
 
 async def recheck_forever(
-    state: RelayState, admission: Admission, every: float, side_by_side: int = SIDE_BY_SIDE
+    state: RelayState, admission: Admission, every: float, concurrency: int = CONCURRENCY
 ) -> NoReturn:
     """Ask about all clients that are connected, at intervals of `every` seconds."""
     next_round = trio.current_time() + every
@@ -50,11 +50,11 @@ async def recheck_forever(
         await trio.sleep_until(next_round)
         next_round = max(next_round, trio.current_time()) + every
         keys = state.hub.keys(local=True)
-        await recheck(state, admission, keys, side_by_side=side_by_side)
+        await recheck(state, admission, keys, concurrency=concurrency)
 
 
 async def recheck_unverified(
-    state: RelayState, admission: Admission, side_by_side: int = SIDE_BY_SIDE
+    state: RelayState, admission: Admission, concurrency: int = CONCURRENCY
 ) -> NoReturn:
     """Ask about clients that were admitted while that was impossible, as soon as it is possible."""
     while True:
@@ -65,7 +65,7 @@ async def recheck_unverified(
         # about.
         random.shuffle(keys)
         for some in (keys[:1], keys[1:]):
-            await recheck(state, admission, some, side_by_side=side_by_side)
+            await recheck(state, admission, some, concurrency=concurrency)
             if state.unverified.issuperset(keys[:1]):
                 break
 
@@ -76,7 +76,7 @@ async def recheck(
     keys: Iterable[bytes],
     *,
     strict: bool = False,
-    side_by_side: int = SIDE_BY_SIDE,
+    concurrency: int = CONCURRENCY,
 ) -> None:
     """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
 
@@ -104,7 +104,7 @@ async def recheck(
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(side_by_side):
+        for _ in range(concurrency):
             nursery.start_soon(ask_in_turn)
 
 

@@ -85,7 +85,7 @@ class Sender(Holder):
     """A peer that frames can be sent to. As a Holder it holds what can't be dropped."""
 
     __slots__ = (
-        "_handed",
+        "_sending_size",
         "ending",
         "key",
         "metrics",
@@ -113,7 +113,7 @@ class Sender(Holder):
         self.progress: tuple[int, float] = (0, now)
         """Bytes that the peer had taken, and when: for the task that looks for stuck peers."""
         # Bytes that sending takes now: the transport's, and those of BUSY_COST.
-        self._handed = 0
+        self._sending_size = 0
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Send or queue a frame that is no packet; return whether it was not dropped.
@@ -155,7 +155,7 @@ class Sender(Holder):
         """End the connection; see Holder."""
         if self.send_queue is not None:
             self.send_queue.drop_control()
-        self._handed = 0
+        self._sending_size = 0
         self.add(-self.held)
         self.end(QueueMemoryFull(f"{self.tasks.memory.limit} bytes are too few for all peers"))
 
@@ -191,14 +191,14 @@ class Sender(Holder):
             logger.exception("sending was ended by a bug", client=short_key(self.key))
             self.end(InternalFault(repr(error)))
         finally:
-            self._handed = 0
+            self._sending_size = 0
             self._account()
             self.tasks.ended(self)
 
     def _account(self) -> None:
         """Account for what is held and can't be dropped."""
         control = 0 if self.send_queue is None else self.send_queue.control_held
-        self.tasks.memory.commit(self, self._handed + control)
+        self.tasks.memory.commit(self, self._sending_size + control)
 
     def _count_sent(self, entries: list[Entry], now: float) -> None:
         """Count trains that were queued and have been written."""
@@ -227,7 +227,7 @@ class Sender(Holder):
         self.send_queue = send_queue = self._make_send_queue()
         self.progress = (self.transport.bytes_written, trio.current_time())
         self.tasks.start(self, send_queue)
-        self._handed = BUSY_COST + max(written, self.transport.buffered)
+        self._sending_size = BUSY_COST + max(written, self.transport.buffered)
         self._account()
         return send_queue
 
@@ -240,7 +240,7 @@ class Sender(Holder):
                 self._drop(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
             raise
         # What the socket did not take is kept whole, until its last byte is sent.
-        self._handed = BUSY_COST + (len(data) if self.transport.buffered else 0)
+        self._sending_size = BUSY_COST + (len(data) if self.transport.buffered else 0)
         self.metrics.buffered_write_frames.observe(
             len(pieces) - len(entries) + sum(entry.packets for entry in entries)
         )

@@ -57,8 +57,8 @@ async def serve(
     try:
         state.presence.joined(client)
         client.send_control(login.welcome(NO_LIMIT if can_mesh else state.rate_limit))
-        is_worth_a_line = state.is_worth_a_line("joined", fields["client"], transport.remote.host)
-        (logger.info if is_worth_a_line else logger.debug)("joined", **fields)
+        should_log = state.should_log("joined", fields["client"], transport.remote.host)
+        (logger.info if should_log else logger.debug)("joined", **fields)
         rest = login.rest
         # What follows is long: keep nothing of the login for it.
         del leftover, login
@@ -90,8 +90,8 @@ def _join(
 
 def _leave(state: RelayState, client: Client) -> None:
     state.timers.discard(client)
-    told = state.hub.leave(client)
+    notified = state.hub.leave(client)
     state.presence.left(client)
     client.discard_queue()
-    for other in told:
+    for other in notified:
         other.peer_disconnected(client.key)

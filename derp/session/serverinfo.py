@@ -14,7 +14,7 @@ from derp.files.ratelimit import RateConfig
 from derp.session.state import RelayState
 from derp.wire import login
 
-CLIENTS_A_TURN: Final = 16
+CLIENTS_PER_TURN: Final = 16
 """Clients told in one turn of the event loop: each takes a multiplication on Curve25519."""
 
 
@@ -37,7 +37,7 @@ def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
 async def _tell(state: RelayState, limit: RateConfig) -> None:
     """Tell all clients of a limit, unless another one comes meanwhile."""
     for number, client in enumerate([*state.hub.members]):
-        if number % CLIENTS_A_TURN == 0:
+        if number % CLIENTS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
             if state.rate_limit is not limit:
                 return

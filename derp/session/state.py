@@ -97,7 +97,7 @@ class RelayState:
         self.buffer = bytearray(_BUFFER_SIZE)
         self.view = memoryview(self.buffer)
 
-    def be_worker(self, number: int, worker_key: bytes) -> None:
+    def become_worker(self, number: int, worker_key: bytes) -> None:
         """Become one of several workers, before any client is connected. Numbers are unique."""
         self.hub.worker = number
         self.worker_key = worker_key
@@ -121,10 +121,10 @@ class RelayState:
             return None
         return TokenBucket(limit.bytes_per_second, limit.burst, now)
 
-    def is_worth_a_line(self, event: str, client: str, host: str) -> bool:
+    def should_log(self, event: str, client: str, host: str) -> bool:
         """Return whether to log that a client has "joined" or "left"; else it is counted."""
         network = self.pending.network_of(host)
-        return self.client_events.admit(event, client, network, trio.current_time())
+        return self.client_events.should_log(event, client, network, trio.current_time())
 
 
 def _is_same(secret: bytes | None, shown: bytes | None) -> bool:

@@ -34,11 +34,11 @@ ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 TICK: Final = 0.5
 """Seconds between two looks at the clock."""
-AT_ONCE: Final = 1000
+CHECKS_PER_TURN: Final = 1000
 """Peers checked, and trains dropped, before other tasks have their turn: about a millisecond."""
 END_COST: Final = 100
 """How many of these one disconnection counts for."""
-CLIENTS_AT_ONCE: Final = 100
+CLIENTS_PER_TURN: Final = 100
 """Clients sent a keep-alive, or sampled, before other tasks have their turn."""
 
 
@@ -80,12 +80,12 @@ class Timers:
             for number, client in enumerate(self.keep_alives.due(now), 1):
                 self.add_keep_alive(client, now)
                 client.send_control(frames.KEEP_ALIVE)
-                if not number % CLIENTS_AT_ONCE:
+                if not number % CLIENTS_PER_TURN:
                     await trio.lowlevel.checkpoint()
             for number, client in enumerate(self.round_trips.due(now), 1):
                 self.round_trips.set(client, now + ROUND_TRIP_EVERY)
                 sample_round_trip(client)
-                if not number % CLIENTS_AT_ONCE:
+                if not number % CLIENTS_PER_TURN:
                     await trio.lowlevel.checkpoint()
 
     async def check_queues(self, now: float) -> None:
@@ -93,15 +93,15 @@ class Timers:
         done, sending = 0, self.send_tasks.sending
         for sender in list(sending):
             while sender in sending:
-                if done >= AT_ONCE:
+                if done >= CHECKS_PER_TURN:
                     done = 0
                     await trio.lowlevel.checkpoint()
                     continue
                 if end_if_stuck(sender, now):
                     done += END_COST
                 queue = sender.send_queue
-                done += 1 + (queue.expire(now, max(1, AT_ONCE - done)) if queue else 0)
-                if done < AT_ONCE:
+                done += 1 + (queue.expire(now, max(1, CHECKS_PER_TURN - done)) if queue else 0)
+                if done < CHECKS_PER_TURN:
                     break
 
 

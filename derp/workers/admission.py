@@ -136,7 +136,7 @@ class Removals:
         self._state = state
         self._admission = admission
         self._every = every
-        self._side_by_side = max(1, recheck.SIDE_BY_SIDE // workers)
+        self._concurrency = max(1, recheck.CONCURRENCY // workers)
         self._to_run, self._changes = trio.open_memory_channel[Sequence[bytes]](_CHANGES)
         self.handlers: dict[str, Handler] = {_REMOVED: self._removed}
 
@@ -147,16 +147,16 @@ class Removals:
             self._state,
             self._admission,
             strict=True,
-            side_by_side=self._side_by_side,
+            concurrency=self._concurrency,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                recheck.recheck_unverified, self._state, self._admission, self._side_by_side
+                recheck.recheck_unverified, self._state, self._admission, self._concurrency
             )
             if self._every:
                 nursery.start_soon(
                     recheck.recheck_forever,
-                    *(self._state, self._admission, self._every, self._side_by_side),
+                    *(self._state, self._admission, self._every, self._concurrency),
                 )
             async for keys in self._changes:
                 # In a task of its own: sources may be slow, and the list may change meanwhile.

@@ -28,7 +28,7 @@ import trio
 from derp import log
 from derp.errors import ConnectionEnd, LoginRefused, NoLink
 from derp.mesh.handshake import log_in
-from derp.mesh.keeper import RESTARTS, Keeper
+from derp.mesh.keeper import RESTARTING, Keeper
 from derp.mesh.link import Link
 from derp.metrics import DropReason
 from derp.net.address import Endpoint
@@ -186,7 +186,7 @@ class WorkerKeeper(Keeper):
 
     def _log_loss(self, reason: str, fields: dict[str, int]) -> None:
         # A worker that has not announced its end has died, or is in trouble.
-        if reason != RESTARTS and not self.state.stopping:
+        if reason != RESTARTING and not self.state.stopping:
             logger.warning("link lost", other=self.name, reason=reason, **fields)
 
 

@@ -121,7 +121,7 @@ class Worker:
     async def start(self, relay: RunningRelay) -> Pages:
         """Mesh with the other workers, and answer the supervisor; show the whole relay."""
         state, handover = relay.state, self.handover
-        state.be_worker(handover.index, handover.worker_key)
+        state.become_worker(handover.index, handover.worker_key)
 
         async def set_rate_limit(body: Json) -> None:
             serverinfo.apply(state, relay.services, RateConfig(*body))

@@ -107,8 +107,8 @@ def test_published() -> None:
 def test_unpublished_is_told_by_name_only() -> None:
     directory = BootstrapDNS()
     directory.publish("a", Record(("192.0.2.1",)))
-    directory.hold("secret", Record(("192.0.2.9",)))
-    directory.hold("unknown-yet", Record(()))
+    directory.add_unpublished("secret", Record(("192.0.2.9",)))
+    directory.add_unpublished("unknown-yet", Record(()))
     assert json.loads(directory.answer("", REMOTE)) == {"a": ["192.0.2.1"]}
     assert json.loads(directory.answer("q=%73ecret", REMOTE)) == {"secret": ["192.0.2.9"]}
     assert json.loads(directory.answer("q=unknown-yet", REMOTE)) == {"a": ["192.0.2.1"]}
@@ -122,7 +122,7 @@ def test_unpublished_is_told_by_name_only() -> None:
 
 def test_unpublished_to_nobody() -> None:
     directory = BootstrapDNS()
-    directory.hold("secret", Record(("192.0.2.9",), share=0.0))
+    directory.add_unpublished("secret", Record(("192.0.2.9",), share=0.0))
     assert json.loads(directory.answer("q=secret", REMOTE)) == {}
     assert counts(directory) == {
         "requests": 1,

@@ -17,8 +17,8 @@ import trio.testing
 
 from derp.http.bootstrap_dns import BootstrapDNS, Name, Record
 from derp.http.bootstrap_refresh import (
+    CONCURRENCY,
     INTERVAL,
-    SIDE_BY_SIDE,
     TIMEOUT,
     Refresher,
     look_up_addresses,
@@ -116,7 +116,7 @@ async def test_failure_keeps_what_was_known(
 
 async def test_unpublished_name_not_found_keeps_what_was_known() -> None:
     directory = BootstrapDNS()
-    directory.hold("a", Record(("192.0.2.1",), 0.3))
+    directory.add_unpublished("a", Record(("192.0.2.1",), 0.3))
     fake = FakeDNS({"a": NO_SUCH_NAME}, {"p": ["70"]})
     await fake.refresher(directory, unpublished=[Name("a", "p")]).refresh()
     assert directory.unpublished == {"a": Record(("192.0.2.1",), 0.7)}
@@ -124,7 +124,7 @@ async def test_unpublished_name_not_found_keeps_what_was_known() -> None:
 
 async def test_failed_percentage_keeps_what_was_known(caplog: pytest.LogCaptureFixture) -> None:
     directory = BootstrapDNS()
-    directory.hold("a", Record(("192.0.2.1",), 0.3))
+    directory.add_unpublished("a", Record(("192.0.2.1",), 0.3))
     fake = FakeDNS(
         {"a": ("192.0.2.9",), "b": ("192.0.2.2",)},
         {"p": dns.exception.Timeout(), "q": OSError("no network")},
@@ -152,11 +152,11 @@ async def test_slow_names_hold_nothing_up(
 
 
 async def test_side_by_side_with_a_bound(autojump_clock: trio.testing.MockClock) -> None:
-    names = [Name(f"n{number}") for number in range(4 * SIDE_BY_SIDE)]
+    names = [Name(f"n{number}") for number in range(4 * CONCURRENCY)]
     fake = FakeDNS({name.name: ("192.0.2.1",) for name in names}, seconds=1.0)
     directory = BootstrapDNS()
     await fake.refresher(directory, published=names).refresh()
-    assert fake.most == SIDE_BY_SIDE
+    assert fake.most == CONCURRENCY
     assert trio.current_time() == pytest.approx(4)
     assert len(directory.published) == len(names)
 

@@ -423,7 +423,7 @@ class TestChallenge:
 
 
 def test_bootstrap_dns(site: StatusSource) -> None:
-    site.bootstrap_dns.hold("secret", Record(("192.0.2.9",)))
+    site.bootstrap_dns.add_unpublished("secret", Record(("192.0.2.9",)))
     answer = response(route(site, request("/bootstrap-dns?q=secret")))
     assert answer.body == b'{\n\t"secret": [\n\t\t"192.0.2.9"\n\t]\n}'
     assert ("Connection", "close") in answer.headers

@@ -18,7 +18,7 @@ def events() -> ClientEvents:
 
 
 def burst(events: ClientEvents, count: int, client: str, network: str | None, now: float) -> int:
-    return sum(events.admit("joined", client, network, now) for _ in range(count))
+    return sum(events.should_log("joined", client, network, now) for _ in range(count))
 
 
 def test_of_one_client_a_few_are_logged(events: ClientEvents) -> None:
@@ -45,7 +45,7 @@ def test_those_by_a_proxy_are_not_taken_for_one_network(events: ClientEvents) ->
 
 def test_leaves_are_apart_from_joins(events: ClientEvents) -> None:
     assert burst(events, 10, "[alice]", HOME, 0) == PER_CLIENT
-    left = sum(events.admit("left", "[alice]", HOME, 5) for _ in range(10))
+    left = sum(events.should_log("left", "[alice]", HOME, 5) for _ in range(10))
     assert left == PER_CLIENT
     assert {summary.event: summary.count for summary in events.due(WINDOW)} == {
         "joined": 10 - PER_CLIENT,
@@ -68,7 +68,9 @@ def test_in_all_there_are_no_more_lines_than_allowed() -> None:
         now = float(second)
         for n in range(20):
             name = str(20 * second + n)
-            lines += events.admit("joined", name, name, now) + events.admit("left", name, name, now)
+            lines += events.should_log("joined", name, name, now) + events.should_log(
+                "left", name, name, now
+            )
         lines += len(events.due(now))
         assert len(events._logged) < 2 * (EVENT_LINES_BURST + EVENT_LINES * WINDOW) + 2
     assert lines <= EVENT_LINES_BURST + EVENT_LINES * 3600 + 2 * 60
@@ -97,7 +99,7 @@ def test_nothing_is_lost_or_counted_twice(
     for event, client, network, pause, look in happening:
         now += pause
         happened[event] += 1
-        told[event] += events.admit(event, client, network, now)
+        told[event] += events.should_log(event, client, network, now)
         if look:
             told.update({summary.event: summary.count for summary in events.due(now)})
     told.update({summary.event: summary.count for summary in events.drain(now)})

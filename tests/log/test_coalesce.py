@@ -15,12 +15,12 @@ EVENTS = st.lists(
 
 
 def burst(coalescer, key, count, now, source=None):
-    return sum(coalescer.admit(key, now, source) for _ in range(count))
+    return sum(coalescer.should_log(key, now, source) for _ in range(count))
 
 
 def test_the_first_few_are_logged_and_the_rest_summed_up():
     coalescer = Coalescer(limit=5, window=60)
-    assert [coalescer.admit("tls_failed", now) for now in range(7)] == [True] * 5 + [False] * 2
+    assert [coalescer.should_log("tls_failed", now) for now in range(7)] == [True] * 5 + [False] * 2
     assert coalescer.due(59.9) == []
     assert coalescer.due(60) == [Summary("tls_failed", 2, 60, 0)]
     assert coalescer.due(61) == []
@@ -67,20 +67,20 @@ def test_keys_have_windows_of_their_own():
 def test_sources_are_counted_once():
     coalescer = Coalescer(limit=1, window=60)
     for source in ("10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.1.0/24", None):
-        coalescer.admit("tls_failed", 0, source)
+        coalescer.should_log("tls_failed", 0, source)
     assert coalescer.due(60) == [Summary("tls_failed", 4, 60, 2)]
 
 
 def test_many_sources_are_not_remembered():
     coalescer = Coalescer(limit=0, window=60)
     for n in range(MAX_SOURCES * 3):
-        coalescer.admit("tls_failed", 0, str(n))
+        coalescer.should_log("tls_failed", 0, str(n))
     assert coalescer.drain(1) == [Summary("tls_failed", MAX_SOURCES * 3, 1, MAX_SOURCES)]
 
 
 def test_invented_keys_share_what_room_is_left():
     coalescer = Coalescer(limit=1, window=60)
-    logged = sum(coalescer.admit(f"key {n}", 0) for n in range(10000))
+    logged = sum(coalescer.should_log(f"key {n}", 0) for n in range(10000))
     assert logged == MAX_KEYS + 1
     assert coalescer.drain(1) == [Summary(OTHER, 10000 - logged, 1, 0)]
 
@@ -88,7 +88,7 @@ def test_invented_keys_share_what_room_is_left():
 def test_keys_find_room_again_when_windows_are_over():
     coalescer = Coalescer(limit=1, window=60)
     for n in range(MAX_KEYS):
-        coalescer.admit(f"key {n}", 0)
+        coalescer.should_log(f"key {n}", 0)
     coalescer.due(60)
     burst(coalescer, "tls_failed", 2, now=60)
     assert coalescer.drain(61) == [Summary("tls_failed", 1, 1, 0)]
@@ -108,7 +108,7 @@ def test_nothing_is_lost_or_counted_twice(events, limit):
     for key, pause, look in events:
         now += pause
         happened[key] += 1
-        told[key] += coalescer.admit(key, now)
+        told[key] += coalescer.should_log(key, now)
         if look:
             told.update({summary.key: summary.count for summary in coalescer.due(now)})
     told.update({summary.key: summary.count for summary in coalescer.drain(now)})
@@ -122,7 +122,7 @@ def test_never_more_than_the_limit_in_a_window_that_is_looked_at(pauses, limit):
     for pause in pauses:
         now += pause
         coalescer.due(now)
-        if coalescer.admit("tls_failed", now):
+        if coalescer.should_log("tls_failed", now):
             logged.append(now)
     # Two windows that follow each other may each have let their few through.
     for start in logged:

@@ -69,7 +69,7 @@ async def test_workers_show_each_other_another_secret(
 
     async with trio.open_nursery() as nursery:
         state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
-        state.be_worker(0, secret)
+        state.become_worker(0, secret)
         nursery.start_soon(script)
         found = await log_in(state, here, b"", worker_key=secret if worker else None)
     assert found == (call.key, frame(PONG, bytes(8)))
@@ -85,7 +85,7 @@ async def test_a_relay_with_another_key_is_no_worker(
     async with trio.open_nursery() as nursery:
         private = nacl.public.PrivateKey.generate()
         state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
-        state.be_worker(0, bytes(range(32)))
+        state.become_worker(0, bytes(range(32)))
         with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
             await log_in(state, here, b"", worker_key=bytes(range(32)))
     assert not call.end._inbox

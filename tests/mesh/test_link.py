@@ -261,7 +261,7 @@ async def test_a_relay_that_stops_removes_all_keys_and_tells_nobody(
 async def test_telling_many_that_a_link_is_lost_leaves_other_tasks_their_turn(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "CLIENTS_AT_ONCE", 10)
+    monkeypatch.setattr(link_module, "CLIENTS_PER_TURN", 10)
     keys = [bytes([n]) * 32 for n in range(100)]
     seen: dict[int, int] = {}
     async with running() as relay, trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from derp.net.descriptors import RECOVERY_SECONDS, Descriptors, marks, reserve
+from derp.net.descriptors import RECOVERY_SECONDS, Descriptors, reserve, thresholds
 
 
 class Limits:
@@ -70,7 +70,7 @@ def test_the_reserve(limit: int, reserved: int) -> None:
 
 @pytest.mark.parametrize("limit", [*range(1, 300), 1024, 4096, 20_000, 2**20, 2**30])
 def test_the_marks_are_in_order(limit: int) -> None:
-    first, second, full = marks(limit)
+    first, second, full = thresholds(limit)
     assert first <= second <= full <= limit
 
 

@@ -14,7 +14,7 @@ import trio.testing
 from derp.errors import PeerVanished, ProtocolViolation
 from derp.net import poller as poller_module
 from derp.net.address import Endpoint
-from derp.net.poller import HANG_UPS_A_TURN, Poller
+from derp.net.poller import HANG_UPS_PER_TURN, Poller
 from derp.net.tcp import TCPTransport
 from tests.patience import PATIENCE
 
@@ -329,9 +329,9 @@ async def hang_up_at_once(poller: Poller, sockets: Sockets, number: int) -> list
 
 
 async def test_few_of_those_who_hang_up_end_in_one_turn(poller: Poller, sockets: Sockets) -> None:
-    ended = await hang_up_at_once(poller, sockets, 10 * HANG_UPS_A_TURN)
+    ended = await hang_up_at_once(poller, sockets, 10 * HANG_UPS_PER_TURN)
     # Two turns of the poller may fall into one of another task.
-    assert max(after - before for before, after in pairwise(ended)) <= 2 * HANG_UPS_A_TURN
+    assert max(after - before for before, after in pairwise(ended)) <= 2 * HANG_UPS_PER_TURN
     assert len(ended) < 100
 
 
@@ -343,7 +343,7 @@ async def test_one_who_hangs_up_alone_does_not_wait(poller: Poller, sockets: Soc
 async def test_who_waits_to_be_ended_may_be_ended_by_others(
     poller: Poller, sockets: Sockets
 ) -> None:
-    lents = [Lent(poller, sockets) for _ in range(3 * HANG_UPS_A_TURN)]
+    lents = [Lent(poller, sockets) for _ in range(3 * HANG_UPS_PER_TURN)]
     async with trio.open_nursery() as nursery:
         for lent in lents:
             nursery.start_soon(lent.task)

@@ -19,7 +19,7 @@ from derp.net.budgets import (
     FREE_READS,
     ReadBudget,
 )
-from derp.net.tls import FEED_RECORDS, FEEDS_A_TURN, TLSTransport
+from derp.net.tls import FEED_RECORDS, FEEDS_PER_TURN, TLSTransport
 from derp.net.tlsengine import TLSEngine
 from tests.net.records import ALERT, APPLICATION_DATA, RecordWriter
 from tests.net.tls_peer import (
@@ -117,7 +117,7 @@ async def test_a_turn_has_few_records_of_data(
     engine: TLSEngine, client_context: ssl.SSLContext, sockets: Sockets, tmp_path: Path
 ) -> None:
     transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
-    most = FEED_RECORDS * FEEDS_A_TURN
+    most = FEED_RECORDS * FEEDS_PER_TURN
     data = random.Random(1).randbytes(3 * most + 100)
     sent = b"".join(writer.record(APPLICATION_DATA, bytes((byte,))) for byte in data)
     view = memoryview(bytearray(1 << 20))

@@ -54,7 +54,7 @@ async def test_an_ended_connection_is_gone_without_the_garbage_collector(
                 client = socket.create_connection(listener.getsockname())
                 accepted, address = listener.accept()
             accepted.setblocking(False)
-            acceptor.admit(accepted, endpoint(address))
+            acceptor.accept(accepted, endpoint(address))
             info = Peer(memory_pair()[0]).client_info(state.public_key)
             client.sendall(REQUEST + info)
             with trio.fail_after(PATIENCE):

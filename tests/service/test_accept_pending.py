@@ -76,7 +76,7 @@ class Front:
         accepted, address = self.listener.accept()
         accepted.setblocking(False)
         self.numbers.append(accepted.fileno())
-        self.acceptor.admit(accepted, Endpoint(host, endpoint(address).port), full=full)
+        self.acceptor.accept(accepted, Endpoint(host, endpoint(address).port), full=full)
         self.clients.append(client)
         client.setblocking(False)
         return client

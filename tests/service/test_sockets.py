@@ -127,7 +127,7 @@ def test_a_socket_that_can_t_be_shared(stack: Open, monkeypatch: pytest.MonkeyPa
     def refuse(_: socket.socket) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(sockets, "join", refuse)
+    monkeypatch.setattr(sockets, "bind_reuseport", refuse)
     with pytest.raises(StartError, match=r"can't share 127\.0\.0\.1:\d+ between workers: Too many"):
         sockets.open_all(config("127.0.0.1"), stack, processes=2)
 

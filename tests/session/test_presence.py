@@ -12,7 +12,7 @@ import trio.testing
 from derp.errors import WatcherTooSlow, WriteTimeout
 from derp.net.address import Endpoint
 from derp.relay.presencequeue import MAX_FRAMES_TAKEN
-from derp.session.client import UPDATES_BEHIND, Client
+from derp.session.client import UPDATE_SLACK, Client
 from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, MemoryTransport
 from tests.peers import FORWARD, GONE, PRESENT, WATCH, Peer, disco, frame
@@ -448,7 +448,7 @@ async def test_a_watcher_that_is_too_far_behind_is_ended(
     watcher, _ = await watching(relay, 1, capacity=10)
     other, _ = await watching(relay, 2)
     (slow, _) = relay.state.presence.watchers
-    most = 2 * len(relay.hub.active) + UPDATES_BEHIND
+    most = 2 * len(relay.hub.active) + UPDATE_SLACK
     for number in range(most):
         slow.update(number.to_bytes(32), b"")
         # Who comes and goes again and again counts once.

@@ -205,7 +205,7 @@ async def test_connected_clients_stay_while_the_source_cannot_be_asked(
 
 
 async def test_clients_are_rechecked_concurrently(autojump_clock: Clock, guarded: Guarded) -> None:
-    members = [await guarded.member() for _ in range(2 * recheck.SIDE_BY_SIDE)]
+    members = [await guarded.member() for _ in range(2 * recheck.CONCURRENCY)]
     guarded.source.takes = 1.0
     guarded.source.known.clear()
     start = trio.current_time()

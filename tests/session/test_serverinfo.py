@@ -77,7 +77,7 @@ async def test_mesh_peers_have_no_limit(autojump_clock: Clock) -> None:
 async def test_a_later_limit_ends_the_telling(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverinfo, "CLIENTS_A_TURN", 1)
+    monkeypatch.setattr(serverinfo, "CLIENTS_PER_TURN", 1)
     async with running() as relay:
         peers = [await relay.login() for _ in range(5)]
         async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ async def test_a_later_limit_ends_the_telling(
 async def test_others_have_their_turn_meanwhile(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverinfo, "CLIENTS_A_TURN", 2)
+    monkeypatch.setattr(serverinfo, "CLIENTS_PER_TURN", 2)
     turns = 0
     async with running() as relay:
         for _ in range(10):

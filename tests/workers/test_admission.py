@@ -224,17 +224,17 @@ async def test_all_workers_ask_again_about_their_clients(autojump_clock: Clock) 
 async def test_together_workers_ask_no_more_side_by_side_than_one(autojump_clock: Clock) -> None:
     async with Cluster().run(every=300.0) as cluster:
         for relay in cluster.relays:
-            for _ in range(recheck.SIDE_BY_SIDE):
+            for _ in range(recheck.CONCURRENCY):
                 await relay.login(key=cluster.key())
         cluster.source.takes, cluster.source.most = 1.0, 0
         await trio.sleep_until(350.0)
-        assert 1 < cluster.source.most <= recheck.SIDE_BY_SIDE
-        assert len(cluster.source.asked) == 4 * recheck.SIDE_BY_SIDE
+        assert 1 < cluster.source.most <= recheck.CONCURRENCY
+        assert len(cluster.source.asked) == 4 * recheck.CONCURRENCY
 
 
 async def test_more_workers_than_questions_leave_one_to_each(autojump_clock: Clock) -> None:
     async with running() as relay:
-        assert Removals(relay.state, WorkerAdmission(lost_call()), 0, 40)._side_by_side == 1
+        assert Removals(relay.state, WorkerAdmission(lost_call()), 0, 40)._concurrency == 1
 
 
 @pytest.fixture

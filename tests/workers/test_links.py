@@ -14,7 +14,7 @@ from derp.errors import ClosedByMesh, LoginRefused, NotPermitted
 from derp.mesh.link import IDLE_TIMEOUT
 from derp.metrics import DropReason, Metrics
 from derp.net.address import Endpoint
-from derp.session.client import UPDATES_BEHIND
+from derp.session.client import UPDATE_SLACK
 from derp.wire.trains import Train
 from tests.memory_transport import CLIENT, memory_pair
 from tests.peers import (
@@ -385,7 +385,7 @@ async def test_the_bound_on_a_watchers_updates_grows_with_all_clients(
         (slow,) = here.state.presence.watchers
         watcher.end.peer.capacity = watcher.end.capacity = 0
         slow.send_control(b"more than fits")
-        for number in range(UPDATES_BEHIND + 22):
+        for number in range(UPDATE_SLACK + 22):
             slow.update(number.to_bytes(32, "big"), b"")
         assert slow.ending is None
         slow.update(b"\xff" * 32, b"")

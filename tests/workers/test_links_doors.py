@@ -51,7 +51,7 @@ class House:
     ) -> AsyncIterator[tuple[Relay, list[Keeper]]]:
         async with trio.open_nursery() as nursery:
             state = RelayState(self.private, nursery, write_timeout=2.0)
-            state.be_worker(number, worker_key)
+            state.become_worker(number, worker_key)
             nursery.start_soon(state.timers.run)
             nursery.start_soon(state.poller.run)
             async with trio.open_nursery() as connections:

@@ -426,7 +426,7 @@ async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:
 
 
 def with_workers(state: RelayState) -> None:
-    state.be_worker(0, bytes(32))
+    state.become_worker(0, bytes(32))
 
 
 NEWER = 2**95

@@ -88,7 +88,7 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
         state.private_key = private
         state.public_key = bytes(private.public_key)
         state.mesh_key = MESH_KEY
-        state.be_worker(number, WORKER_KEY)
+        state.become_worker(number, WORKER_KEY)
         state.shared_clock = lambda: int(trio.current_time() * 1e9) + 1
 
     async with contextlib.AsyncExitStack() as stack:
