@@ -1,11 +1,11 @@
-"""The h11 front end: everything that is not DERP frames.
+"""The HTTP front end, on h11: all that comes before DERP frames, and the pages.
 
 server             one connection's HTTP, from its first byte to its end or its handoff
 requestreader      reads the requests of one connection
 message            requests and answers                                        (sans-I/O)
-routes             which path gets which answer                                (sans-I/O)
+routes             the answer to each path                                     (sans-I/O)
 pages              the HTML pages                                              (sans-I/O)
 access             who may see /debug/                                         (sans-I/O)
 bootstrap_dns      /bootstrap-dns: addresses of a few names                    (sans-I/O)
-bootstrap_refresh  the task that looks these up
+bootstrap_refresh  the task that looks these names up
 """

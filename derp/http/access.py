@@ -1,10 +1,9 @@
 """Who may see /debug/. Sans-I/O.
 
-Loopback, Tailscale's own addresses and those that the operator configures, as in
-tsweb.AllowDebugAccess. Through a proxy on this machine every request comes from loopback, and so
-does one by a stranger's page in a browser on this machine, by DNS rebinding: a sign of a proxy
-refuses access, and so does a Host that is no name of the relay. The operator's key gives access in
-any case.
+As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
+requests through a proxy on this machine come from loopback, and so do those by DNS rebinding, from
+a stranger's page in a browser here. So a sign of a proxy refuses access, as does a Host that isn't
+the relay's. The operator's key gives access in any case.
 """
 
 import hmac
@@ -19,7 +18,7 @@ from derp.http.message import Request
 
 _CGNAT: Final = ipaddress.IPv4Network("100.64.0.0/10")
 _CHROMEOS: Final = ipaddress.IPv4Network("100.115.92.0/23")
-"""The part of the CGNAT range that ChromeOS uses inside of one machine; no tailnet has it."""
+"""The part of the CGNAT range that ChromeOS uses inside a machine; no tailnet has it."""
 _TAILSCALE_ULA: Final = ipaddress.IPv6Network("fd7a:115c:a1e0::/48")
 
 _PROXY_HEADERS: Final = frozenset(
@@ -66,7 +65,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def is_tailscale(address: IPAddress) -> bool:
-    """Return whether Tailscale assigns such addresses (tsaddr.IsTailscaleIP)."""
+    """Return whether an address is in Tailscale's ranges (Go: tsaddr.IsTailscaleIP)."""
     if isinstance(address, ipaddress.IPv4Address):
         return address in _CGNAT and address not in _CHROMEOS
     return address in _TAILSCALE_ULA
@@ -74,16 +73,16 @@ def is_tailscale(address: IPAddress) -> bool:
 
 @attrs.frozen
 class DebugAccess:
-    """The rules of one relay."""
+    """The access rules of one relay."""
 
     names: frozenset[str] = frozenset()
-    """The names of the relay, in lower case, beside its addresses and localhost."""
+    """The relay's names, in lower case, besides its addresses and localhost."""
     networks: Sequence[IPNetwork] = ()
-    """Addresses with access beside loopback and the tailnet."""
+    """Addresses with access besides loopback and the tailnet."""
     proxies: Sequence[IPNetwork] = ()
-    """Addresses of the operator's proxies, some of which may leave no sign."""
+    """Addresses of the operator's proxies, which may leave no sign."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
-    """Returns the key that gives access, as of now; empty for none."""
+    """Returns the current key that gives access; empty for none."""
 
     def allows(self, request: Request) -> bool:
         """Return whether `request` may see the debug pages."""
@@ -142,11 +141,11 @@ class DebugAccess:
 
 
 def proxy_sign(request: Request) -> str:
-    """Return the sign that `request` has come through a proxy; empty where there is none.
+    """Return the sign that `request` has come through a proxy; empty for none.
 
-    A header that proxies add is a sign whatever its value. nginx adds none by default, but asks in
-    HTTP/1.0, which nothing else does, or, configured for websockets as in its guide, for an upgrade
-    to nothing.
+    A proxy's header is a sign whatever its value. nginx adds none by default, but requests by
+    HTTP/1.0, which nothing else does, or, configured for websockets as in its guide, sends
+    Connection: upgrade without Upgrade.
     """
     for name, _ in request.headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
@@ -160,7 +159,7 @@ def proxy_sign(request: Request) -> str:
 
 
 def _remote(text: str) -> IPAddress | None:
-    """Parse a peer's address; an IPv4-mapped IPv6 address is the IPv4 one."""
+    """Parse a peer's address; an IPv4-mapped IPv6 address becomes IPv4."""
     address = _parse(text)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped

@@ -4,9 +4,9 @@
     GET /bootstrap-dns?q=NAME       NAME alone if it is unpublished and this client is in its share,
                                     else as without q
 
-The answer is a JSON object of name → list of addresses. Unpublished names are returned only to
-clients that ask for them; a TXT record may limit one to a percentage of clients.
-`bootstrap_refresh` looks the names up, and puts the results into the `BootstrapDNS` of this file.
+The answer is a JSON object of name → list of addresses. Unpublished names go only to clients that
+ask for them; a TXT record may limit one to a percentage of clients. `bootstrap_refresh` looks the
+names up and fills a `BootstrapDNS`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 MAX_QUERIED = 500
-"""Names asked for that are remembered."""
+"""Queried names that are remembered."""
 
 MAX_NAME = 253
 """Characters in a DNS name (RFC 1035, 2.3.4, as text)."""
@@ -30,17 +30,14 @@ _PERCENT = re.compile(r"100|[0-9]{1,2}")
 
 @attrs.frozen
 class Name:
-    """A name to serve; `percent_name`, if not empty, has the TXT record with its percentage."""
+    """A name to serve; `percent_name`, if not empty, has a TXT record with its percentage."""
 
     name: str
     percent_name: str = ""
 
 
 def parse_names(text: str) -> tuple[Name, ...]:
-    """Parse -bootstrap-dns-names: `NAME[/TXTNAME],…`; empty text is no names.
-
-    Raises ValueError with the part that can't be a DNS name.
-    """
+    """Parse -bootstrap-dns-names, `NAME[/TXTNAME],…`. Raises ValueError with the part at fault."""
     names = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, slash, percent_name = part.partition("/")
@@ -51,7 +48,7 @@ def parse_names(text: str) -> tuple[Name, ...]:
 
 
 def _is_dns_name(name: str) -> bool:
-    # Laxer than derp.net.address.is_dns_name: any name that can be looked up.
+    # Any name that can be looked up; derp.net.address.is_dns_name is stricter.
     try:
         ascii_name = name.removesuffix(".").encode("idna")
     except UnicodeError:
@@ -71,20 +68,17 @@ class Record:
 
 @attrs.define
 class BootstrapDNS:
-    """The known names, the answers made of them, and the counters.
-
-    The counters have the Go derper's names, less their `counter_bootstrap_dns_`.
-    """
+    """The records, and the counters, named as in Go, less the prefix `counter_bootstrap_dns_`."""
 
     requests: int = 0
     published_hits: int = 0
     published_misses: int = 0
     unpublished_hits: int = 0
-    """Including clients that were then not in the share."""
+    """Including those of clients outside the share."""
     unpublished_misses: int = 0
     unpublished_percent_misses: int = 0
     queried_domains: int = 0
-    """Distinct names asked for; starts again after MAX_QUERIED."""
+    """Distinct names queried; starts over after MAX_QUERIED."""
 
     _published: dict[str, Record] = attrs.field(factory=dict, init=False)
     _unpublished: dict[str, Record] = attrs.field(factory=dict, init=False)
@@ -98,7 +92,7 @@ class BootstrapDNS:
 
     @property
     def unpublished(self) -> Mapping[str, Record]:
-        """The names that only clients get which ask for them."""
+        """The names that a client gets only by asking for them."""
         return self._unpublished
 
     def publish(self, name: str, record: Record) -> None:
@@ -111,7 +105,7 @@ class BootstrapDNS:
         self._unpublished[name] = record
 
     def answer(self, query: str, remote: str) -> bytes:
-        """Return the JSON for a URL's `query` part, asked by the IP address `remote`."""
+        """Return the JSON for a URL's `query`, from the IP address `remote`."""
         self.requests += 1
         fields = parse_qsl(query, keep_blank_values=True)
         name = next((value for key, value in fields if key == "q"), "")
@@ -141,10 +135,10 @@ class BootstrapDNS:
 
 
 def in_share(remote: str, share: float) -> bool:
-    """Return whether the client at `remote` belongs to the `share` (0 to 1) that gets a name.
+    """Return whether the client at `remote` is in the `share` (0 to 1) that gets a name.
 
-    A hash of the address decides, so that a client gets the same answer each time, and one that is
-    in at 10 % is still in at 20 %.
+    A hash of the address decides: the answer is the same each time, and a larger share includes a
+    smaller one.
     """
     if share >= 1:
         return True
@@ -157,10 +151,7 @@ def in_share(remote: str, share: float) -> bool:
 
 
 def parse_percent(texts: list[str]) -> float:
-    """Return the share (0 to 1) in TXT strings of "0" to "100"; 0 if there is none.
-
-    The last valid one wins, as in resolveList of the Go derper.
-    """
+    """Return the share (0 to 1) of the last valid text, "0" to "100"; else 0 (Go: resolveList)."""
     share = 0.0
     for text in texts:
         if _PERCENT.fullmatch(text):
@@ -169,6 +160,6 @@ def parse_percent(texts: list[str]) -> float:
 
 
 def _to_json(records: Mapping[str, Record]) -> bytes:
-    """Format as Go's json.MarshalIndent does: names in order, indented by tabs."""
+    """Format as Go's json.MarshalIndent: sorted by name, indented by tabs."""
     table = {name: list(record.addresses) for name, record in records.items()}
     return json.dumps(table, indent="\t", sort_keys=True).encode()

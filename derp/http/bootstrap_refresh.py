@@ -1,8 +1,8 @@
-"""The task that looks up the names of /bootstrap-dns, now and every ten minutes.
+"""The task that looks up the names of /bootstrap-dns, at once and every INTERVAL.
 
-Addresses come from getaddrinfo, as for every other program on this machine. Percentages come from
-TXT records, which takes a DNS library. A name that can't be looked up keeps its last result, and a
-log line says why; but a TXT record that does not exist, or holds no percentage, means 0 %.
+Addresses come from getaddrinfo, percentages from TXT records. A name that can't be looked up keeps
+its last result, and a log line says why; but a TXT record that is missing, or has no percentage,
+means 0 %.
 """
 
 import random
@@ -22,28 +22,28 @@ from derp.http.bootstrap_dns import BootstrapDNS, Name, Record, parse_percent
 logger = log.get("bootstrap-dns")
 
 INTERVAL = 600.0
-"""Seconds between two rounds."""
+"""Seconds between two refreshes."""
 
 TIMEOUT = 60.0
-"""Seconds that a round may take."""
+"""Seconds that a refresh may take."""
 
 CONCURRENCY = 8
-"""Names looked up at the same time."""
+"""Names looked up concurrently."""
 
 
 async def look_up_addresses(name: str) -> tuple[str, ...]:
-    """Return the addresses of `name`. Raises OSError, or UnicodeError for what is no name."""
+    """Return the addresses of `name`. Raises OSError, and UnicodeError for an invalid name."""
     infos = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(sockaddr[0]).partition("%")[0] for *_, sockaddr in infos))
 
 
 async def look_up_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> list[str]:
-    """Return the strings of the TXT records of `name`; an empty list if it has none.
+    """Return the strings of the TXT records of `name`, if any.
 
     Raises dns.exception.DNSException where no server answers.
     """
     if resolver is None:
-        # This reads /etc/resolv.conf.
+        # In a thread, since it reads /etc/resolv.conf.
         resolver = await trio.to_thread.run_sync(dns.asyncresolver.Resolver)
     backend = dns.asyncbackend.get_backend("trio")
     try:
@@ -64,7 +64,7 @@ class Refresher:
     txt: Callable[[str], Awaitable[list[str]]] = look_up_txt
 
     async def run(self) -> None:
-        """Refresh at once and then every INTERVAL; return at once if there is no name."""
+        """Refresh at once and every INTERVAL; return at once without names."""
         while self.published or self.unpublished:
             await self.refresh()
             await trio.sleep(INTERVAL)
@@ -102,7 +102,7 @@ class Refresher:
         except (OSError, UnicodeError) as error:
             logger.warning("name not looked up", name=name, reason=str(error))
             return ()
-        # Shuffled: clients try the first one first, and should not all be alike.
+        # Shuffled, since clients try the first address first.
         return tuple(random.sample(addresses, len(addresses)))
 
     async def _share_of(self, name: str, known: float) -> float:

@@ -1,12 +1,12 @@
 """Requests and answers, as the front end and the router exchange them. Sans-I/O.
 
-h11 has checked a request against the grammar of RFC 9112; `parse_request` adds the rules that h11
-leaves to its users. The router returns one of four answers:
+h11 checks a request against the grammar of RFC 9112; `parse_request` adds the rules that h11 leaves
+to its users. The router returns one of four answers:
 
-    Response    sent, and the connection goes on
-    Later       a Response, once what it shows has been awaited
-    Stream      chunks that are sent as they are known, until the client disconnects
-    Upgrade     the connection stops being HTTP; the server turns it into a Handoff
+    Response    a whole answer
+    Later       a Response whose content has to be awaited
+    Stream      chunks, sent as they come, until the client disconnects
+    Upgrade     the connection leaves HTTP: the server returns a Handoff
 """
 
 import re
@@ -17,9 +17,9 @@ import attrs
 
 from derp.errors import HTTPFailed
 
-# The characters that Go's httpguts.ValidHostHeader accepts; no more of RFC 3986 is checked, since
-# Go clients send an IPv6 address from a DERP map without brackets. Quotes, angle brackets, slashes,
-# "@" and everything unprintable are refused, so that a Host may go into a Location header.
+# The characters that Go's httpguts.ValidHostHeader accepts. RFC 3986 is not checked further, since
+# Go clients send an IPv6 address from a DERP map without brackets. Without quotes, angle brackets,
+# slashes, "@" and unprintable characters, a Host may go into a Location header.
 _HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 
 class BadRequest(HTTPFailed):
-    """The request can't be served, nor the connection kept; `status` is the answer.
+    """A request that can't be served; the answer is `status`, and the connection ends.
 
-    The message contains nothing that the peer sent: it goes to the peer and into the log.
+    The message goes to the peer and into the log; it contains nothing that the peer sent.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -40,11 +40,11 @@ class BadRequest(HTTPFailed):
 
 @attrs.frozen
 class Request:
-    """One request's head.
+    """A request's head.
 
-    `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` is
-    without its question mark. `host` is the target's, where the target is a whole URL, else the
-    Host header's, else empty. `remote` is the peer's IP address.
+    `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` has no
+    question mark. `host` is that of the target, if that is a whole URL, else of the Host header,
+    else empty. `remote` is the peer's IP address.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Request:
     host: str
     version: str
     headers: Sequence[tuple[bytes, bytes]]
-    """Names in lower case, values without outer blanks, in the order sent."""
+    """Names in lower case, values stripped, in the order sent."""
     remote: str
 
     def header(self, name: bytes) -> str:
@@ -86,8 +86,8 @@ def parse_request(
 ) -> Request:
     """Make a Request of the parts that h11 parsed.
 
-    Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for a target or Host without a
-    meaning or a body whose end is ambiguous, 417 for an expectation other than 100-continue.
+    Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for an invalid target or Host, or
+    a body whose end is ambiguous, 417 for an expectation other than 100-continue.
     """
     if not version.startswith(b"1."):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
@@ -100,7 +100,7 @@ def parse_request(
     if not _HOST.fullmatch(host) or not _HOST.fullmatch(authority):
         raise BadRequest(400, "the Host header names no host")
     if b"transfer-encoding" in names and (version == b"1.0" or b"content-length" in names):
-        # A proxy may read another length of the body than h11 does (RFC 9112, 6.1 and 6.3).
+        # Request smuggling: a proxy may take another body length (RFC 9112, 6.1 and 6.3).
         raise BadRequest(400, "Transfer-Encoding goes neither with Content-Length nor HTTP/1.0")
     expected = _first(headers, b"expect")
     if expected and expected.lower() != "100-continue":
@@ -156,8 +156,7 @@ class Response:
 class Later(Generic[T]):
     """A Response whose content has to be awaited.
 
-    The server waits for a limited time only. Where `ask` raises ControlLost, or takes longer, the
-    answer is 503.
+    If `ask` raises ControlLost, or takes longer than Deadlines.later, the answer is 503.
     """
 
     ask: Callable[[], Awaitable[T]]
@@ -166,11 +165,10 @@ class Later(Generic[T]):
 
 @attrs.frozen
 class Stream:
-    """An answer with status 200 whose body is what `chunks` yields, until it ends.
+    """An answer with status 200 whose body is what `chunks` yields.
 
-    A client's disconnect is noticed when something is written to it, so `chunks` has to yield
-    something every few seconds, if only a line feed. Where it raises ControlLost, the body is left
-    without its end.
+    A disconnect is noticed by a write only, so `chunks` has to yield something every few seconds,
+    if only a line feed. If it raises ControlLost, the body is left without its end.
     """
 
     headers: Sequence[tuple[str, str]]
@@ -179,7 +177,7 @@ class Stream:
 
 @attrs.frozen
 class Upgrade:
-    """The connection leaves HTTP; `answer` (maybe empty) is sent first."""
+    """An answer by which the connection leaves HTTP; `answer` (maybe empty) is sent first."""
 
     websocket: bool
     fast_start: bool
@@ -194,8 +192,7 @@ Answer = Response | Later[Any] | Stream | Upgrade
 class Handoff:
     """A connection that has left HTTP.
 
-    Any 101 answer has been sent. With `websocket`, none has: the websocket library makes it from
-    `head`. `leftover` is the first part of what follows, DERP or websocket frames.
+    Any 101 answer has been sent, except with `websocket`: that library makes it from `head`.
     """
 
     websocket: bool
@@ -203,6 +200,6 @@ class Handoff:
     ideal_node: str
     """The Ideal-Node header: the node of this region that is the client's first choice."""
     head: bytes
-    """The request's head as received, with the empty line that ends it."""
+    """The request's head as received, with its final empty line."""
     leftover: bytes
-    """What was received after the head."""
+    """Bytes received after the head: DERP or websocket frames."""

@@ -41,7 +41,7 @@ _DEBUG_PAGES = (
 
 
 def home(*, derp: bool, debug: bool) -> bytes:
-    """Return the home page: `derp` as in -derp, `debug` whether the reader may see /debug/."""
+    """Return the home page; `derp` as in -derp, `debug`: whether the client may see /debug/."""
     notes = ""
     if not derp:
         notes += "<p>Relaying is <b>disabled</b> here.</p>\n"

@@ -1,11 +1,11 @@
 """The requests of one connection, read by h11 within limits.
 
     a head                    16 KiB and 100 lines, else 431
-    a body                    64 KiB, thrown away (no page wants one), else 413
-    pieces of either          a ReadBudget, else 400
+    a body                    64 KiB, discarded (no page wants one), else 413
+    reads                     a ReadBudget for each request, else 400
 
-Each read asks for no more than completes a head of 16 KiB. So h11's limit is exact however the
-bytes come in, and of a fast-starting client's frames most stay in the transport.
+A read never goes beyond a head of 16 KiB. So h11's limit is exact however the bytes come in, and
+most of a fast-starting client's frames stay in the transport.
 """
 
 import h11
@@ -28,7 +28,7 @@ _COMPLAINTS = {
 
 
 class RequestReader:
-    """Feeds `conn` from `transport`; `pending` counts the bytes that are kept."""
+    """A reader that feeds `conn` from `transport`; `pending` counts the bytes kept."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class RequestReader:
         self._scratch = scratch
         self._pending = pending
         self.head: list[bytes] = []
-        """What has come in since the end of the request before, up to this one's body."""
+        """What was received since the end of the request before, up to this one's body."""
         self.method = b""
-        """Of the request being answered; empty until its head has been parsed."""
+        """The current request's method; empty until its head has been parsed."""
         self._budget = ReadBudget()
 
     def begin(self) -> None:
-        """Begin with the next request."""
+        """Begin the next request."""
         self.method = b""
         rest, _ = self._conn.trailing_data
         self.head = [rest] if rest else []
@@ -57,7 +57,7 @@ class RequestReader:
     async def read_head(self) -> Request | None:
         """Read a request's head; None if the peer has closed the connection before it."""
         lines = self._count_lines(0, self.head)
-        # Where nothing has come, h11 is not asked: a login is measured in microseconds.
+        # h11 is slow, so it's called only if something was received.
         while not self.head or not isinstance(event := self._next_event(), h11.Request):
             data = await self.receive()
             self.head += data
@@ -73,8 +73,8 @@ class RequestReader:
         return parse_request(event.method, event.target, event.http_version, headers, remote)
 
     def _count_lines(self, lines: int, pieces: list[bytes]) -> int:
-        """Add the lines in `pieces`, the last of the head, to those before; return the sum."""
-        # h11 takes long for each field, and a field may have three bytes.
+        """Add the lines in `pieces`, the newest of the head, to `lines`; return the sum."""
+        # h11 takes long for each field, even one of three bytes.
         lines += sum(piece.count(b"\n") for piece in pieces)
         if lines > MAX_LINES:
             head = b"".join(self.head).partition(b"\r\n\r\n")[0]
@@ -83,11 +83,11 @@ class RequestReader:
         return lines
 
     async def discard_body(self, request: Request) -> bool:
-        """Read the body and throw it away; return whether another request may follow."""
+        """Read and discard the body; return whether another request may follow."""
         if request.has_body and self._conn.they_are_waiting_for_100_continue:
-            # No page wants a body: the final answer is sent instead of the 100.
+            # The final answer is sent instead of the 100.
             return False
-        # As on the wire; the next request may follow at once.
+        # Bytes as on the wire; the next request may follow at once.
         allowed = MAX_BODY + MAX_HEAD if request.content_length <= MAX_BODY else -1
         while True:
             if allowed < 0:
@@ -96,7 +96,7 @@ class RequestReader:
             if isinstance(event, h11.EndOfMessage):
                 return True
             if isinstance(event, h11.Data):
-                # A chunk of one byte costs h11 as much as one of a kilobyte.
+                # A chunk of one byte costs as much as one of a kilobyte.
                 self.spend(len(event.data))
             else:
                 data = await self.receive()
@@ -108,12 +108,12 @@ class RequestReader:
         try:
             return self._conn.next_event()
         except h11.RemoteProtocolError as error:
-            # h11's own message quotes the peer, and depends on how the bytes were cut up.
+            # h11's own message quotes the peer, and depends on how the bytes were split.
             status = error.error_status_hint
             raise BadRequest(status, _COMPLAINTS.get(status, _COMPLAINTS[400])) from error
 
     async def receive(self) -> list[bytes]:
-        """Read once and feed h11; return the bytes in a list, or an empty list at the end."""
+        """Read once and feed h11; return the bytes in a list, which is empty at the end."""
         buffered, _ = self._conn.trailing_data
         view = self._scratch[: MAX_HEAD + 1 - len(buffered)]
         count = 0
@@ -122,7 +122,7 @@ class RequestReader:
             count = self._transport.read_into(view)
             self.spend(max(count, 0))
             if self._pending is not None:
-                # What h11 has is in `head`, too.
+                # Twice, since h11 has a copy of what is in `head`.
                 self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
         if count < 0:
             return []
@@ -131,6 +131,6 @@ class RequestReader:
         return [data]
 
     def spend(self, received: int) -> None:
-        """Count a read of `received` bytes. Raises BadRequest beyond the budget."""
+        """Count a read of `received` bytes. Raises BadRequest if it exceeds the budget."""
         if not self._budget.spend(received):
             raise BadRequest(400, "the request comes in too many pieces")

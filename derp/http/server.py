@@ -6,13 +6,14 @@ deadlines:
     waiting for a request     `idle` seconds from the end of the one before
     a request, head and body  `request` seconds from its first byte (the first request: from the
                               start of the connection), else 408
-    making an answer          `later` seconds, where it has to be waited for, else 503
-    taking an answer          `write` seconds, for each chunk of a stream
+    awaiting a `Later`        `later` seconds, else 503
+    sending an answer         `write` seconds, for each chunk of a stream
+    lingering                 `linger` seconds
 
-A peer that breaks a rule is answered with a status code, and HTTPFailed is raised. Before that, and
-wherever an answer was sent before all of the request was read, what the peer still sends is read
-for a moment: closing a socket with unread bytes makes the kernel send a reset, and a reset can take
-the answer away from the peer.
+A peer that breaks a rule is answered with a status code, and HTTPFailed is raised. After an answer
+that was sent before the whole request was read, the server lingers, that is, reads on for a moment:
+closing a socket with unread bytes makes the kernel send a reset, by which the peer may lose the
+answer.
 """
 
 import contextlib
@@ -55,9 +56,9 @@ _INTERNAL_ERROR_RAW = (
 
 @attrs.frozen
 class Deadlines:
-    """The deadlines, in seconds; the Go derper has 30 s for each of its own.
+    """The deadlines, in seconds; the Go derper's are 30 s each.
 
-    `later` is shorter, so that a page which can't be rendered in time still says why.
+    `later` is shorter, so that the answer can still say why.
     """
 
     idle: float = 30.0
@@ -80,10 +81,9 @@ async def serve(
     """Answer requests until the connection ends or leaves HTTP.
 
     `route` is called for each request; what it raises is logged and answered with a bare 500.
-    `scratch` may be shared by all connections. `pending` counts the bytes that are kept. Returns
-    None when the peer is done, or idle for too long between requests; the caller closes the
-    transport. Raises HTTPFailed for a peer that breaks a rule or a deadline, and what the transport
-    and `pending` raise.
+    `scratch` may be shared by all connections. `pending` counts the bytes kept. Returns None when
+    the peer is done, or idle for too long between requests; the caller closes the transport. Raises
+    HTTPFailed if the peer breaks a rule or a deadline, and what the transport and `pending` raise.
     """
     front = _FrontEnd(transport, route, scratch, deadlines, pending)
     try:
@@ -109,7 +109,7 @@ class _FrontEnd:
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._reader = RequestReader(transport, self._conn, scratch, pending)
         self._last = False
-        """Whether no request can follow this one, whatever h11 says."""
+        """Whether no request may follow this one, whatever h11 says."""
 
     async def run(self) -> Handoff | None:
         exchange = await self._next_request(is_first=True)
@@ -135,7 +135,7 @@ class _FrontEnd:
         return None
 
     async def refuse(self, refusal: BadRequest) -> None:
-        """Send the refusal, as far as the peer reads it."""
+        """Send the refusal, and linger."""
         self._last = True
         answer = Response(refusal.status, _PLAIN_TEXT, f"{refusal}\n".encode())
         with contextlib.suppress(ConnectionEnd):  # the refusal itself is what to report
@@ -158,7 +158,7 @@ class _FrontEnd:
             if not isinstance(answer, Upgrade) and not await reader.discard_body(request):
                 self._last = True
             return request, answer
-        # Many connections may get here at the same time.
+        # Many connections may time out at once.
         await self._transport.wait_turn()
         if reader.head:
             raise BadRequest(408, f"no whole request within {deadlines.request:g} s")
@@ -227,7 +227,7 @@ class _FrontEnd:
                     logger.warning("a stream ended", reason=str(lost), **_fields(request))
                     return
                 except Exception:
-                    # Left without its end, so that the client sees that something is missing.
+                    # Without an end, so that the client sees that something is missing.
                     logger.exception("a stream failed", **_fields(request))
                     return
         await self._write(self._conn.send(h11.EndOfMessage()))

@@ -5,17 +5,16 @@
     logger = log.get("client")
     logger.info("joined", client=short_key(key), remote=str(endpoint))
 
-The message is a constant, but where scripts wait for the Go derper's words; what varies is a field,
-and a field that is None is left out. Names are `derper` and `derper.*` in the standard `logging`,
-so that its filters, handlers and pytest's `caplog` see the events too, with the fields as the
-attribute `fields` of the record.
+The message is a constant, except where scripts wait for the Go derper's words; what varies is a
+field, and a field that is None is left out. Loggers are `derper` and `derper.*` of the standard
+`logging`, so that its filters and handlers and pytest's `caplog` see the events, with the fields as
+the record's attribute `fields`.
 
-At a terminal a line is formatted for people, elsewhere it is logfmt (`formats`). Nothing that a
+At a terminal a line is formatted for people, elsewhere as logfmt (`formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key is logged. The event loop never waits for a reader of stderr (`output`). Events that
-strangers can cause at will are summed up (`coalesce`), but for the lines by which addresses are
-banned (`tries`), and so are those that clients can cause (`clients`). `logger` is the interface for
-other modules.
+strangers can cause at will are summed up (`coalesce`), except for the lines by which addresses are
+banned (`tries`), and so are joins and leaves of clients (`clients`). Other modules use `logger`.
 """
 
 from derp.log.clients import ClientEvents, ClientSummary

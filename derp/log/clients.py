@@ -1,8 +1,8 @@
 """Bounds on the log lines that clients can cause by connecting and disconnecting.
 
-Joins and leaves are logged one by one: few of one client and of one network in a window of time,
-and in all as many as a rate allows. The rest are counted, and each kind's count is logged once at
-the end of the window. Time is passed in, in seconds of any monotonic clock.
+Joins and leaves are logged one by one: a few of each client and of each network in a window of
+time, and in all as many as a rate allows. The rest are counted, and each kind's count is logged at
+the end of the window. Times are in seconds of any monotonic clock.
 
     if events.should_log("joined", client, network, now):
         logger.info("joined", client=client, ...)
@@ -35,7 +35,7 @@ class ClientSummary:
     """From the first event of the window, logged or not, to the summary."""
     clients: int
     networks: int
-    """How many different ones; MAX_SOURCES means as many or more."""
+    """Distinct networks, as `clients` has distinct clients; MAX_SOURCES means as many or more."""
 
 
 @attrs.define
@@ -46,10 +46,10 @@ class _Unlogged:
 
 
 class ClientEvents:
-    """Decides which joins and leaves are logged, and counts the others.
+    """The joins and leaves of a window: decides which are logged, and counts the others.
 
-    `allow` returns whether there may be another line at a time. Memory is bounded by the lines that
-    it allows in a window.
+    `allow` returns whether the rate has room for a line at a time. The lines that it allows in a
+    window bound the memory.
     """
 
     def __init__(self, allow: Callable[[float], bool]) -> None:
@@ -57,11 +57,11 @@ class ClientEvents:
         self._start: float | None = None
         """When the window began; None before the first event."""
         self._logged: Counter[tuple[str, str]] = Counter()
-        """Lines of this window: by event and client, and by event and network."""
+        """Lines in this window by event and client, and by event and network."""
         self._unlogged: dict[str, _Unlogged] = {}
 
     def should_log(self, event: str, client: str, network: str | None, now: float) -> bool:
-        """Return whether to log this event by itself; if not, it is counted.
+        """Return whether to log this event by itself; if not, count it.
 
         `network` is None for an address that many clients share, as behind a proxy.
         """
@@ -82,13 +82,13 @@ class ClientEvents:
         return False
 
     def due(self, now: float) -> list[ClientSummary]:
-        """End the window if its time is over; return its counts."""
+        """End the window if it is over; return its counts."""
         if self._start is None or now - self._start < WINDOW:
             return []
         return self.drain(now)
 
     def drain(self, now: float) -> list[ClientSummary]:
-        """End the window, for the last summaries before the server stops."""
+        """End the window; return its counts: the last before the relay stops."""
         start = now if self._start is None else self._start
         summaries = [
             ClientSummary(event, rest.count, now - start, len(rest.clients), len(rest.networks))

@@ -1,8 +1,7 @@
 """Bounds on the log lines that strangers can cause at will.
 
 Of each kind of event the first few in a window of time are logged one by one; the rest are counted,
-and the count is logged once at the end of the window. Nothing is lost: the lines and the summaries
-are all events. Time is passed in, in seconds of any monotonic clock.
+and the count is logged at the end of the window. Times are in seconds of any monotonic clock.
 
     if coalescer.should_log(end.reason, now, prefix):
         logger.info("refused", reason=end.reason, remote=...)
@@ -31,7 +30,7 @@ class Summary:
     seconds: float
     """From the first event of the window, logged or not, to the summary."""
     sources: int
-    """How many distinct sources they came from; MAX_SOURCES means as many or more."""
+    """Distinct sources of the events; MAX_SOURCES means as many or more."""
 
 
 @attrs.define
@@ -43,10 +42,10 @@ class _Window:
 
 
 class Coalescer:
-    """Admits `limit` events of each key in any `window` seconds, and counts the others.
+    """Windows of `window` seconds by key: `limit` events are logged, the others counted.
 
-    It remembers no more than `most` keys, whatever a scanner sends, with MAX_SOURCES sources each;
-    all further keys are treated as one, OTHER.
+    No more than `most` keys are remembered, with MAX_SOURCES sources each; further keys are treated
+    as one, OTHER.
     """
 
     def __init__(self, limit: int = 5, window: float = 60.0, most: int = MAX_KEYS) -> None:
@@ -56,10 +55,10 @@ class Coalescer:
         self._windows: dict[str, _Window] = {}
 
     def should_log(self, key: str, now: float, source: str | None = None) -> bool:
-        """Return whether to log this event by itself; if not, it is counted.
+        """Return whether to log this event by itself; if not, count it.
 
         A window begins with its first event. One with counted events ends only when `due` returns
-        them, however late that is; so a summary is never lost.
+        them, however late that is, so that no summary is lost.
         """
         window = self._window(key, now)
         if window.admitted < self._limit:
@@ -71,12 +70,12 @@ class Coalescer:
         return False
 
     def due(self, now: float) -> list[Summary]:
-        """End the windows whose time is over; return their counts."""
+        """End the windows that are over; return their counts."""
         over = [key for key, window in self._windows.items() if self._is_over(window, now)]
         return self._end(over, now)
 
     def drain(self, now: float) -> list[Summary]:
-        """End all windows, for the last summaries before the server stops."""
+        """End all windows; return their counts: the last before the relay stops."""
         return self._end(list(self._windows), now)
 
     def _window(self, key: str, now: float) -> _Window:

@@ -1,13 +1,12 @@
-r"""The format of a log line: for a terminal, or logfmt for programs that collect logs.
+r"""The formats of a log line: for a terminal, and logfmt for programs that collect logs.
 
 Logfmt is space-separated `key=value`, beginning with time (UTC), level and msg:
 
     time=2026-11-23T07:31:02.123Z level=info msg="client joined" client=[AbCdE]
 
-A value is written as it is if it is not empty and has none of space, `"`, `=`, `\` and nothing
-unprintable; else it is a JSON string. What is unprintable (by str.isprintable: control, format and
-bidirectional characters, line separators, lone surrogates) is always escaped, at a terminal too.
-Both end without a newline.
+A value is written as it is if it is printable, not empty, and has none of space, `"`, `=` and `\`;
+else it is a JSON string. What is unprintable (by str.isprintable: control, format and bidirectional
+characters, line separators, lone surrogates) is escaped in both formats. Both have no newline.
 """
 
 import json
@@ -39,7 +38,7 @@ _LEVEL_COLOURS: Final = {
 
 
 class Logfmt(logging.Formatter):
-    """One line an event, for programs."""
+    """One line per event, for programs."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -91,7 +90,7 @@ def redacted(text: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return `value` as logfmt has it."""
+    """Return `value` quoted as logfmt needs it."""
     if value and value.isprintable() and not _NEEDS_QUOTES.search(value):
         return value
     escaped = printable(value, also='"')
@@ -109,7 +108,7 @@ def printable(text: str, also: str = "") -> str:
 
 
 def _escape(char: str) -> str:
-    # DEL is the one control character that JSON lets stand.
+    # DEL is the only control character that JSON doesn't escape.
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
 
 
@@ -117,7 +116,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
     except (TypeError, ValueError, LookupError, OverflowError):
-        # The arguments of a library's call do not fit its message.
+        # A library's arguments do not fit its message.
         message = f"{record.msg} {record.args}"
     return _shortened(redacted(message))
 

@@ -5,7 +5,7 @@ import sys
 
 
 class Logger:
-    """Events of one part of the server; each call is one line."""
+    """A logger of one part of the relay; each call is one line."""
 
     __slots__ = ("_logger",)
 
@@ -13,7 +13,7 @@ class Logger:
         self._logger = logger
 
     def debug(self, message: str, /, **fields: object) -> None:
-        """Log what is of use when looking for a fault."""
+        """Log what helps to find a fault."""
         self._log(logging.DEBUG, message, fields)
 
     def info(self, message: str, /, **fields: object) -> None:
@@ -25,11 +25,11 @@ class Logger:
         self._log(logging.WARNING, message, fields)
 
     def error(self, message: str, /, **fields: object) -> None:
-        """Log what keeps the server, or a part of it, from working."""
+        """Log what keeps the relay, or a part of it, from working."""
         self._log(logging.ERROR, message, fields)
 
     def exception(self, message: str, /, **fields: object) -> None:
-        """Log a bug of this program, with the traceback of the exception being handled."""
+        """Log a bug, with the traceback of the exception being handled."""
         self._log(logging.ERROR, message, fields, traceback=True)
 
     def _log(
@@ -41,8 +41,7 @@ class Logger:
         traceback: bool = False,
     ) -> None:
         if self._logger.isEnabledFor(level):
-            # Not by `Logger.log`: it spends half of its time on the caller's line, which no format
-            # shows.
+            # `logging.Logger.log` is slow: it looks up the caller's line, which no format shows.
             record = logging.LogRecord(
                 self._logger.name,
                 level,

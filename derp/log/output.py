@@ -1,10 +1,9 @@
 """The output of log lines: to stderr, through a bounded queue and one thread.
 
-The reader of stderr may stop reading (a paused terminal, a stuck collector), and a write would then
-wait for it. So lines are formatted by the caller and put into a queue; a thread writes them, and
-alone waits. A line that finds the queue full, or that can't be written, is counted, and after the
-next one that is written a line says how many were lost. A broken stderr loses lines and nothing
-else.
+A write blocks while the reader of stderr doesn't read (a paused terminal, a stuck collector). So
+the caller formats lines and puts them into a queue, and only a thread that writes them waits. Lines
+that find the queue full, or can't be written, are counted; after the next one that is written, a
+line says how many were lost. A broken stderr has no other effect.
 """
 
 import contextlib
@@ -23,17 +22,17 @@ QUEUE_LIMIT: Final = 2000
 """Most lines in the queue."""
 
 STOP_TIMEOUT: Final = 2.0
-"""Seconds for writing the last lines at the end."""
+"""Seconds for writing the last lines."""
 
 _BATCH: Final = 200
 """Most lines in one write."""
 
 _BATCH_SECONDS: Final = 0.02
-"""Seconds to wait for more lines: to wake the thread for each costs more than to write it."""
+"""Seconds to wait for more lines: waking the thread costs more than writing one."""
 
 
 class Output:
-    """The output that `start` made; a context manager that stops it at the end."""
+    """The output that `start` made; as a context manager it stops at the end."""
 
     def __init__(self, handler: "_Handler") -> None:
         self._handler = handler
@@ -55,9 +54,9 @@ def start(
 ) -> Output:
     """Begin to write events to stderr (or `fd`, which stays the caller's).
 
-    `also`: fields of each line, for one of several processes that write to the same stderr. `level`
-    is for our own events; libraries' are written from WARNING on. Colours need a terminal, and an
-    environment without NO_COLOR (https://no-color.org).
+    `also`: further fields of each line, where several processes write to one stderr. `level` is for
+    the relay's events; libraries' are written from WARNING on. Colours need a terminal, and no
+    NO_COLOR in the environment (https://no-color.org).
     """
     fd = _duplicate(_stderr() if fd is None else fd)
     formatter: logging.Formatter = Logfmt()
@@ -67,26 +66,26 @@ def start(
     handler = _Handler(fd, formatter, also or {})
     logging.getLogger("derper").setLevel(level)
     logging.getLogger().addHandler(handler)
-    # What no format shows need not be looked up for each line.
+    # No format shows these.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return Output(handler)
 
 
 class Writer:
-    """A thread that writes lines to a descriptor, which it owns, and the queue before it.
+    """A thread that writes lines to a descriptor, which it owns, and its queue.
 
-    `lost` makes the line that says how many lines were lost.
+    `lost` returns the line that says how many lines were lost.
     """
 
     def __init__(self, fd: int, lost: Callable[[int], str], limit: int = QUEUE_LIMIT) -> None:
         self._fd = fd
         self._lost_line = lost
         self._limit = limit
-        # Unlike Queue, SimpleQueue may be put into from a destructor in the midst of a put.
+        # Unlike Queue.put, SimpleQueue.put is reentrant, as for a destructor that logs.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._refused = 0  # counted by `put`, ...
-        self._reported = 0  # ... and how many of these the thread has reported,
-        self._unwritten = 0  # counted by the thread alone
+        self._refused = 0  # lost since the queue was full: counted by `put`
+        self._reported = 0  # of these, reported by the thread
+        self._unwritten = 0  # lost in a failed write, and not reported
         self._torn = False
         self._stopping = threading.Event()
         # A daemon, since a thread that waits for stderr must not keep the process alive.
@@ -117,7 +116,7 @@ class Writer:
         os.close(self._fd)
 
     def _take(self) -> tuple[list[str], bool]:
-        """Wait for a line, and take those behind it; False with the last ones."""
+        """Wait for lines, and take them; return False with the last ones."""
         lines = []
         with contextlib.suppress(queue.Empty):
             line = self._queue.get()
@@ -145,7 +144,7 @@ class Writer:
             while rest:
                 try:
                     rest = rest[os.write(self._fd, rest) :]
-                except BlockingIOError:  # somebody who shares the descriptor made it so
+                except BlockingIOError:  # another process has made the shared description so
                     self._wait_writable()
                 else:
                     self._torn = True
@@ -162,9 +161,9 @@ class Writer:
 
 
 def _portions(lines: list[str]) -> Iterator[list[str]]:
-    """Divide lines into pieces that a pipe takes whole (POSIX: PIPE_BUF).
+    """Divide lines into portions that a pipe takes atomically (POSIX: PIPE_BUF).
 
-    So lines of several processes are not mixed; a longer line is a piece of its own.
+    So lines of several processes are not mixed; a longer line is a portion of its own.
     """
     portion: list[str] = []
     size = 0
@@ -180,7 +179,7 @@ def _portions(lines: list[str]) -> Iterator[list[str]]:
 
 
 class _Handler(logging.Handler):
-    """Formats in the caller's thread, so that the writing thread gets nothing but text."""
+    """A handler that formats in the caller's thread, so that the writer's gets only text."""
 
     def __init__(self, fd: int, formatter: logging.Formatter, also: Mapping[str, object]) -> None:
         super().__init__()
@@ -207,10 +206,9 @@ def _stderr() -> int | None:
 
 
 def _duplicate(fd: int | None) -> int:
-    """Return a duplicate of `fd`, or a descriptor of /dev/null if that is closed.
+    """Return a duplicate of `fd`, or a descriptor of /dev/null if `fd` is closed.
 
-    Were `fd` closed later, its number might become that of a client's socket; the duplicate's may
-    not.
+    Were `fd` closed later, a client's socket might get its number, but not the duplicate's.
     """
     if fd is not None:
         with contextlib.suppress(OSError):

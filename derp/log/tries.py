@@ -1,10 +1,10 @@
 """Log lines about addresses that are refused again and again, for programs that ban (fail2ban).
 
-fail2ban counts the lines of one address. So an address that comes back is logged again, however
-many others are refused meanwhile. An address has a few lines in a window of time, and so has its
-network; in all there are as many as two rates allow, one for addresses refused for the first time,
-and one for those that come back: many that come once leave room for one that comes often. Time is
-passed in, in seconds of any monotonic clock.
+fail2ban counts the lines of each address. So an address that comes back is logged again, however
+many others are refused meanwhile. Each address and each network has a few lines in a window of
+time. In all there are as many as two rates allow, one for first refusals and one for later ones:
+many addresses that come once leave room for one that comes often. Times are in seconds of any
+monotonic clock.
 
     number, has_line = tries.note(host, network, now)
 """
@@ -20,7 +20,7 @@ PER_ADDRESS: Final = 10
 PER_NETWORK: Final = 30
 """Lines in a window."""
 MAX_REMEMBERED: Final = 4096
-"""Addresses, and networks, that are remembered: those whose windows began last."""
+"""Addresses, and networks, that are remembered: the latest windows of each."""
 
 
 @attrs.define
@@ -31,10 +31,10 @@ class _Window:
 
 
 class Tries:
-    """Counts refusals by address, and decides which are logged one by one.
+    """The refusals by address: counts them, and decides which are logged one by one.
 
-    `allow_first` and `allow_again` return whether there may be another line at a time: of an
-    address refused for the first time in its window, and of one that comes back.
+    `allow_first` and `allow_again` return whether their rate has room for a line at a time: for the
+    first refusal of an address in its window, and for a later one.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Tries:
         self._networks: dict[str, _Window] = {}
 
     def note(self, address: str, network: str, now: float) -> tuple[int, bool]:
-        """Count a refusal; return the number in the address's window, and whether to log it."""
+        """Count a refusal; return its number in the address's window, and whether to log it."""
         of_address = _window(self._addresses, address, now)
         of_network = _window(self._networks, network, now)
         of_address.tries += 1

@@ -1,9 +1,9 @@
-"""From an entry of -mesh-with to a connection that speaks DERP: name, TCP, TLS, HTTP upgrade.
+"""Dialling another relay: name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with.
 
-Matches connect and dialURL of Go's derphttp.Client: always HTTPS, verified against the system's
-roots (SSL_CERT_FILE and SSL_CERT_DIR name others) and against the host's name, also where another
-host is connected to; no proxy. The upgrade goes without fast start, so that it passes proxies in
-front of the other relay: links are dialled so seldom that one more round trip does not matter.
+Matches connect and dialURL of Go's derphttp.Client: no proxy, and always HTTPS, verified by the
+system's roots (SSL_CERT_FILE and SSL_CERT_DIR name others) for the entry's host, even if another
+host is connected to. The upgrade has no fast start, so that it passes proxies in front of the other
+relay: links are dialled too seldom for a round trip to matter.
 """
 
 import os
@@ -26,7 +26,7 @@ from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport, receive
 
 TIMEOUT: Final = 10.0
-"""Seconds for all of it (Go: Client.connect)."""
+"""Seconds for the whole of `dial` (Go: Client.connect)."""
 MAX_HEAD: Final = 16 << 10
 """Bytes of the answer to the upgrade."""
 
@@ -34,16 +34,16 @@ _UPGRADED: Final = 101
 
 
 def make_context() -> ssl.SSLContext:
-    """Make the context of all links, which verifies. Blocks: it reads the system's roots."""
+    """Make the verifying context of all links. Blocks: it reads the system's roots."""
     return ssl.create_default_context()
 
 
 async def dial(
     relay: MeshRelay, engine: TLSEngine, options: TCPOptions, scratch: memoryview
 ) -> tuple[Transport, bytes]:
-    """Connect and upgrade; return the transport, and the bytes after the upgrade's answer.
+    """Connect and upgrade; return the transport, and the bytes after the 101 answer.
 
-    `scratch` is a shared buffer, used between awaits only. Raises NoLink.
+    `scratch` is a shared buffer, not used across an await. Raises NoLink.
     """
     deadline = trio.current_time() + TIMEOUT
     sock = await _connect(relay, deadline)
@@ -62,10 +62,10 @@ async def dial(
         raise
 
 
-class fail_at:  # noqa: N801 -- in use it is like a function
-    """Raise `late` if the block is not done by `deadline`.
+class fail_at:  # noqa: N801 -- named like trio.fail_at
+    """Raise `late` if the block is not done by `deadline`; else like trio.fail_at.
 
-    This is no generator: under Python 3.13 an exception thrown into one stays in a cycle with it.
+    It is no generator: under Python 3.13 an exception thrown into one stays in a cycle with it.
     """
 
     def __init__(self, deadline: float, late: NoLink) -> None:
@@ -88,14 +88,14 @@ class fail_at:  # noqa: N801 -- in use it is like a function
 
 
 async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
-    """Look the name up and try its addresses, concurrently if they are slow."""
+    """Look the name up and try its addresses (Happy Eyeballs, RFC 8305)."""
     host, port = relay.dial_host or relay.host, relay.port
     late = NoLink(
         f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
     )
     with fail_at(deadline, late):
         try:
-            # Bytes, since older Trios have no underscores in host names that are text.
+            # Bytes, since older Trios refuse underscores in host names of type str.
             stream = await trio.open_tcp_stream(host.encode("ascii"), port)
         except socket.gaierror as error:
             why = (error.strerror or "unknown").lower()
@@ -137,7 +137,7 @@ def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
 async def _upgrade(
     transport: Transport, relay: MeshRelay, scratch: memoryview, deadline: float
 ) -> bytes:
-    """Ask for the upgrade to DERP; return the bytes after the answer."""
+    """Ask for the upgrade to DERP; return the bytes after the 101 answer."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     headers = [
         ("Host", relay.authority),

@@ -1,14 +1,14 @@
-"""The login at another relay: its key, our proof, the mesh key, and the request to watch.
+"""The login at another relay, with the mesh key, and the request to watch.
 
     ServerKey  ◄──
                ──► ClientInfo (with the mesh key), WatchConns, Ping
     ServerInfo ◄──
-    anything   ◄──   a PeerPresent or the Pong
+    any frame  ◄──   PeerPresent or Pong
 
-All three frames go at once, as the Go client sends them (derp.Client, WatchConnectionChanges). A
-relay that does not know the mesh key takes this relay for a client, and closes the connection at
-WatchConns, if not at ClientInfo. The ping makes a relay without clients answer, too: so when there
-is something to read behind the login, the other relay has accepted it.
+The three frames go at once, as the Go client sends them (derp.Client, WatchConnectionChanges). A
+relay with another mesh key takes this relay for a client, and closes the connection at WatchConns,
+if not at ClientInfo. The ping makes even a relay without clients answer: so a frame after
+ServerInfo shows that the other relay lets this one watch.
 """
 
 from typing import Final
@@ -37,7 +37,7 @@ from derp.wire.login import (
 )
 
 TIMEOUT: Final = 10.0
-"""Seconds for all of it."""
+"""Seconds for the whole login."""
 MAX_GREETING: Final = 1 << 10
 """The longest ServerKey payload (Go: recvServerKey)."""
 MAX_SERVER_INFO: Final = 64 << 10
@@ -53,11 +53,10 @@ async def log_in(
     *,
     worker_key: bytes | None = None,
 ) -> tuple[bytes, bytes] | None:
-    """Log in; return the other relay's key, and what has come for the link.
+    """Log in; return the other relay's key, and the bytes received after the login.
 
-    `received` has come already. Returns None where the other relay is this one itself. With
-    `worker_key` it has to be: another worker of it, which is shown that in place of the mesh key.
-    Raises NoLink.
+    `received` has come already. Returns None where the other relay has this one's own key. With
+    `worker_key`, shown in place of the mesh key, it must have: it is another worker. Raises NoLink.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with fail_at(trio.current_time() + TIMEOUT, late):
@@ -102,7 +101,7 @@ async def _log_in(
 
 
 class _Frames:
-    """Reads the frames of the login, each of which has to be of the expected type."""
+    """A reader of the frames of the login, each of an expected type."""
 
     def __init__(self, transport: Transport, scratch: memoryview, received: bytes) -> None:
         self.transport = transport
@@ -110,7 +109,7 @@ class _Frames:
         self._received = received
 
     async def next(self, wanted: FrameType, longest: int) -> bytes:
-        """Return the payload of the next frame. Raises ConnectionEnd."""
+        """Return the payload of the next frame, of type `wanted`. Raises ConnectionEnd."""
         await self._receive(HEADER_LENGTH)
         kind, length = HEADER.unpack_from(self._received)
         if kind != wanted:
@@ -123,7 +122,7 @@ class _Frames:
         return payload
 
     async def rest(self) -> bytes:
-        """Wait for bytes after those frames, and return them. Raises ConnectionEnd."""
+        """Wait for bytes after the frames read, and return them. Raises ConnectionEnd."""
         await self._receive(1)
         return self._received
 

@@ -1,7 +1,6 @@
 """One task for each entry of -mesh-with, or other worker: dial, log in, serve the link; repeat.
 
-Each change of state is one line in the log, with its cause and a hint; a failure that repeats is
-logged once.
+Each change of state is one log line, with its cause and cure; a repeated failure is logged once.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,17 +19,17 @@ from derp.session.state import RelayState
 from derp.wire.keys import short_key
 
 STABLE_AFTER: Final = 10.0
-"""Seconds after which a link counts as stable, so that the relay is dialled again soon."""
+"""Seconds after which a link counts as stable, so that the backoff starts over at its end."""
 MIN_REDIAL: Final = 0.2
 MAX_REDIAL: Final = 5.0
-"""Seconds, at least and at most, until a relay is dialled again that has announced a restart:
-earlier versions announce a moment that suits many clients."""
+"""Bounds, in seconds, on the wait that a relay announces with a restart: earlier versions announce
+one that suits many clients."""
 
 RESTARTING: Final = "it restarts"
-"""The reason where the other relay has said so."""
+"""The reason for the end of a link whose relay has announced a restart."""
 
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
-"""Returns a transport on which DERP is spoken, and what has come on it already. Raises NoLink."""
+"""Returns a transport on which DERP is spoken, and bytes received on it. Raises NoLink."""
 
 logger = log.get("mesh")
 
@@ -45,11 +44,11 @@ class Keeper:
     connect: Connect
     backoff: Backoff = attrs.field(factory=Backoff)
     link: Link | None = attrs.field(init=False, default=None)
-    """The link, while there is one."""
+    """The link, while it is up."""
     trouble: str = attrs.field(init=False, default="")
-    """Why there is none, if that is known."""
+    """Why the link is down, if that is known."""
     _reachable: trio.Event = attrs.field(init=False, factory=trio.Event)
-    """Set when the relay that is lost has logged in here."""
+    """Set when the lost relay has logged in here."""
 
     async def run(self) -> None:
         """Keep the link until cancelled, or until this relay stops.
@@ -63,9 +62,9 @@ class Keeper:
             await self._wait(wait)
 
     async def _try(self) -> float | None:
-        """Make a link and serve it to its end; return how long to wait then, None for ever.
+        """Make a link and serve it to its end; return seconds to wait then, None for ever.
 
-        It is apart from `run` so that nothing of an ended link is kept for that time.
+        Apart from `run`, so that nothing of an ended link is kept during the wait.
         """
         try:
             found = await self._open()
@@ -80,24 +79,24 @@ class Keeper:
         return self.backoff.next()
 
     async def _wait(self, seconds: float) -> None:
-        """Wait so long, or until the relay that is lost logs in here.
+        """Wait `seconds`, or until the lost relay logs in here.
 
-        That cuts a wait short once for each link that was stable: two relays with trouble must not
-        wake each other for ever.
+        A login cuts one wait short per stable link, lest two relays in trouble wake each other for
+        ever.
         """
         with trio.move_on_after(seconds):
             await self._reachable.wait()
             self._expect(None)
 
     def _expect(self, key: bytes | None) -> None:
-        """Have `_reachable` set when the relay with this key logs in here; None is no relay."""
+        """Have `_reachable` set when the relay with this key logs in here; None for no relay."""
         self.state.reachable.forget(self._reachable)
         self._reachable = trio.Event() if key is None else self.state.reachable.expect(key)
 
     async def _open(self) -> tuple[Link, bytes] | None:
-        """Dial and log in; return the link, and what has come for it. Raises NoLink.
+        """Dial and log in; return the link, and bytes received on it.
 
-        Returns None where the other relay has this one's key.
+        Returns None where the other relay has this one's key. Raises NoLink.
         """
         transport, received = await self.connect()
         try:
@@ -119,10 +118,9 @@ class Keeper:
         return Link(self.state, transport, key, now=trio.current_time())
 
     async def _serve(self, link: Link, received: bytes) -> float:
-        """Serve a link to its end.
+        """Serve a link to its end; return the seconds to wait then.
 
-        Returns how long to wait then: as the other relay has announced, unless the link was so
-        short that the relay may be in trouble.
+        These are as the other relay has announced, unless the link was not stable.
         """
         began = trio.current_time()
         self._expect(None)
@@ -137,7 +135,7 @@ class Keeper:
         finally:
             self.link = None
             link.transport.close()
-            # The send queue refers to the link: a cycle.
+            # Break a cycle: the send queue refers to the link.
             link.send_queue = None
         if link.restarts_in is not None:
             reason = RESTARTING
@@ -169,7 +167,7 @@ class Keeper:
             message = "this relay itself is in -mesh-with"
             logger.info(message, relay=self.name, address=str(remote))
             return
-        # This relay by another address, as behind NAT, or another machine with a copied key file.
+        # This relay at another address, as behind NAT, or another machine with a copied key file.
         self.trouble = "it has this relay's own key"
         logger.warning(
             "what has this relay's own key is taken for itself",

@@ -1,12 +1,11 @@
-"""One link to another relay: it brings the keys that are connected there, and takes their packets.
+"""One link to another relay: learns which keys are connected there, and forwards packets to them.
 
-How it works: `forward` is called by the reader of a local client, on the packet path, and writes
-through or queues as for a client (derp.session.sender). What comes in is next to nothing, and is
-read by the poller like what idle clients send. The keys that the other relay has are added to the
-hub, and removed when it says so, or when the link ends in whatever way.
+How it works: a local client's reader calls `forward`, on the packet path, which writes through or
+queues as for a client (derp.session.sender). Little is received, so the poller reads it as for idle
+clients. The other relay's keys are added to the hub, and removed when it says so, or the link ends.
 
-What must never happen here: an await in `forward`, since the train lies in the shared read buffer,
-or an exception from it; a key that outlives the link in the hub.
+Invariants: no await in `forward`, since the train lies in the shared read buffer, and no exception
+from it; no key outlives the link in the hub.
 """
 
 from functools import partial
@@ -37,11 +36,11 @@ IDLE_TIMEOUT: Final = 120.0
 """Seconds without a byte after which the other relay counts as gone (Go: Client.Recv); it sends a
 keep-alive at least every 65 s."""
 READ_SIZE: Final = 32 << 10
-"""Bytes read at a time, so that a relay with many clients leaves other tasks their turn."""
+"""Bytes read at a time, so that other tasks run while a relay tells of many clients."""
 MAX_CLIENTS: Final = 1 << 20
-"""Keys that one relay may have: more than any relay has."""
+"""Keys that one relay may tell of: more than any has."""
 CLIENTS_PER_TURN: Final = 100
-"""Clients that are sent PeerGone, at least, before other tasks have their turn."""
+"""Clients that are sent PeerGone, at least, before other tasks run."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
 _PEER_GONE: Final = int(FrameType.PEER_GONE)
@@ -50,16 +49,16 @@ _RESTARTING: Final = int(FrameType.RESTARTING)
 
 
 def drop_tracebacks(error: BaseException) -> None:
-    """Cut off the frames in which an exception and its causes were raised.
+    """Drop an exception's traceback and causes.
 
-    They refer to the link, which keeps the exception: a cycle, which would keep all that the link
-    has until the garbage collector runs.
+    Their stack frames refer to the link, which keeps the exception: a cycle, which would keep the
+    link's memory until the garbage collector runs.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 class Link(Sender):
-    """A connection on which this relay is logged in at another one, and watches."""
+    """A connection by which this relay is logged in at another one, and watches."""
 
     __slots__ = ("_ended", "_frames", "_idle_scope", "present", "restarts_in", "state")
 
@@ -69,7 +68,7 @@ class Link(Sender):
         self.present: set[bytes] = set()
         """The keys that are connected there; kept when the link ends."""
         self.restarts_in: float | None = None
-        """Seconds after which it wants to be dialled again, if it has announced a restart."""
+        """Seconds until the other relay, if it has announced a restart, wants to be dialled."""
         self._frames = LinkFrames()
         self._idle_scope = trio.CancelScope()
         self._ended = False
@@ -98,10 +97,10 @@ class Link(Sender):
         super().end(error)
 
     async def serve(self, received: bytes) -> None:
-        """Read who comes and goes until the other relay closes the link.
+        """Read presence until the other relay closes the link.
 
-        `received` is what has come already. Raises a ConnectionEnd where the link does not end in
-        good order. Closing the transport is left to the caller.
+        `received` is what has come already. Raises a ConnectionEnd unless the link ends in good
+        order. The caller closes the transport.
         """
         poller = self.state.poller
         poller.busy_tasks += 1
@@ -121,11 +120,11 @@ class Link(Sender):
                 poller.busy_tasks -= 1
 
     def _remove_all(self) -> list[bytes]:
-        """Remove all keys; return those whose packets local clients may have got."""
+        """Remove all keys; return those from which local clients may have got packets."""
         return self.state.hub.remove_link(self.present, self)
 
     async def _send_peer_gone(self, lost: list[bytes]) -> None:
-        """Send PeerGone to the clients that got packets from these keys, unless all are leaving."""
+        """Send PeerGone to clients that got packets from these keys, unless the relay stops."""
         state, told = self.state, 0
         await trio.lowlevel.checkpoint_if_cancelled()
         for key in lost:
@@ -149,7 +148,7 @@ class Link(Sender):
             raise PeerVanished(f"nothing came for {IDLE_TIMEOUT:.0f} s")
 
     def _step(self) -> bool:
-        """Read once and act on it; return whether `serve` has to take over: see `read_through`."""
+        """Read once and act on it; return whether `serve` has to take over (read_through)."""
         received = self.transport.read_into(self.state.view[:READ_SIZE])
         if received < 0:
             if self._frames.in_frame:
@@ -171,7 +170,7 @@ class Link(Sender):
                 if kind == _PEER_PRESENT:
                     self._add(payload)
                 elif kind == _PEER_GONE:
-                    # Whatever the reason: it does not have the client (Go: RunWatchConnectionLoop).
+                    # Whatever the reason: the client isn't there (Go: RunWatchConnectionLoop).
                     key = payload[:KEY_LENGTH]
                     self.present.discard(key)
                     self._remove(key)
@@ -185,7 +184,7 @@ class Link(Sender):
                 self.send_pongs(pongs)
 
     def _add(self, payload: bytes) -> None:
-        """Add the key of a PeerPresent frame; there is one for each connection of a client."""
+        """Add the key of a PeerPresent frame, of which each connection of a client has one."""
         key = payload[:KEY_LENGTH]
         if self._add_present(key):
             self.state.hub.add_forwarder(key, self)
@@ -207,8 +206,8 @@ class Link(Sender):
         return DRRQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
 
     def _count_sent(self, entries: list[Entry], now: float) -> None:
-        """Count nothing: packets that are forwarded are counted where they are routed."""
+        """Count nothing: forwarded packets are counted in Client.route."""
 
     def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
-        """Count packets: a ForwardPacket frame has one key more than an Entry subtracts."""
+        """Count dropped packets; a ForwardPacket frame has one key more than an Entry subtracts."""
         super()._drop(reason, disco, packets, payload - packets * KEY_LENGTH)

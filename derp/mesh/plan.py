@@ -1,4 +1,4 @@
-"""The relays with which this one is meshed: from the configuration to the tasks."""
+"""The mesh as configured: what is read at the start, and the keepers of the links."""
 
 import os
 import ssl
@@ -20,12 +20,12 @@ logger = log.get("mesh")
 
 @attrs.frozen
 class Plan:
-    """What was read at the start."""
+    """The mesh key and TLS context, read at the start."""
 
     key: bytes | None = attrs.field(repr=False)
-    """The 32 bytes that mesh peers show; None where there are none."""
+    """The 32 bytes that mesh peers show; None without a mesh key."""
     context: ssl.SSLContext | None
-    """Verifies other relays; None where none is dialled."""
+    """The context that verifies other relays; None if none is dialled."""
 
 
 def make_plan(config: Config) -> Plan:
@@ -37,7 +37,7 @@ def make_plan(config: Config) -> Plan:
 
 
 def join_plan(config: Config, key: bytes | None) -> Plan:
-    """Return the plan with a mesh key that has been read. Blocks for the root certificates."""
+    """Return the plan with the given mesh key. Blocks: it reads the root certificates."""
     return Plan(key, make_context() if config.mesh.relays else None)
 
 

@@ -1,13 +1,13 @@
-"""Listening sockets that systemd holds and passes to each process of a service (sd_listen_fds(3)).
+"""Socket activation: listening sockets that systemd holds and passes on (sd_listen_fds(3)).
 
-They stay open from one process to the next: clients that connect while the relay restarts wait in
-the kernel's queue, and are not refused. The protocol is two variables, LISTEN_PID (ours) and
-LISTEN_FDS (the number), and descriptors from 3 on.
+They stay open from one process to the next: clients that connect during a restart wait in the
+kernel's queue, and are not refused. The protocol is two variables, LISTEN_PID (this process) and
+LISTEN_FDS (the number of sockets), and descriptors from 3 on.
 
 A socket is matched with the configuration: TCP by the port of -a or -http-port, and by the address
-of -a if it has one; UDP by the port of -stun-port, and by -stun-addr if given. One that matches
-nothing is an error. So is a socket for IPv6 that takes IPv4 too: the addresses that STUN tells its
-clients would have a form that they don't know.
+of -a if it has one; UDP by the port of -stun-port, and by -stun-addr if given. A socket that
+matches nothing is an error; so is one for IPv6 that takes IPv4 too, since STUN would answer with
+IPv4-mapped addresses, which its clients don't know.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ _UNIT: Final = "in the unit derper.socket"
 
 @attrs.define
 class Inherited:
-    """The sockets that were passed and are not taken yet."""
+    """The passed sockets that have not been taken."""
 
     sockets: list[socket.socket]
 
     def take(self, kind: socket.SocketKind, host: str, port: int) -> Sequence[socket.socket]:
         """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`.
 
-        If `host` is an IP address other than a wildcard, they are bound to that as well.
+        If `host` is an IP address and no wildcard, only those bound to that.
         """
         wanted = None if host in _WILDCARDS else parse_ip(host)
         taken = [
@@ -74,9 +74,9 @@ class Inherited:
 def inherited(
     environ: MutableMapping[str, str], pid: int, first: int = FIRST_DESCRIPTOR
 ) -> Inherited:
-    """Return the sockets passed to the process `pid`, non-blocking; usually there are none.
+    """Return the sockets passed to the process `pid`, non-blocking.
 
-    The variables are removed, so that no child process takes them for its own. Raises StartError.
+    The variables are removed, so that no child process sees them. Raises StartError.
     """
     meant_for = environ.pop("LISTEN_PID", "")
     count_text = environ.pop("LISTEN_FDS", "")

@@ -6,15 +6,12 @@ from typing import Final
 
 FIRST: Final = 1.0
 LONGEST: Final = 30.0
-"""Seconds, at most. Each wait is between three quarters of its length and all of it, so that relays
-which lost each other at the same moment don't dial at the same moments."""
+"""Seconds. Each wait is up to a quarter shorter, at random, so that relays which lost each other at
+the same moment don't dial at the same moments."""
 
 
 class Backoff:
-    """Waits of 1, 2, 4 … 30 s, less some jitter. The Go derper waits 5 s each time.
-
-    `first` and `longest` are in seconds.
-    """
+    """Waits that double from `first` to `longest` seconds (Go: always 5 s)."""
 
     def __init__(
         self,

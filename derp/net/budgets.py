@@ -1,4 +1,4 @@
-"""Budgets for what a peer may send that brings no data; data earns them back. Sans-I/O."""
+"""Budgets for reads and TLS records that bring little or no data. Sans-I/O."""
 
 from typing import Final
 
@@ -8,16 +8,15 @@ BYTES_FOR_READ: Final = 128
 
 FREE_EMPTY_RECORDS: Final = 32
 DATA_FOR_EMPTY_RECORD: Final = 16 << 10
-"""Bytes of data that pay for one more record without data: a thousandth of what libraries encrypt
-with one key."""
+"""Bytes of data that pay for one more empty record: TLS libraries change keys a thousand times less
+often."""
 
 
 class ReadBudget:
-    """The reads that a message before login may take: FREE_READS, and more in proportion to it.
+    """The reads that a message before login may take: FREE_READS, and more with its size.
 
-    To wake a task for a byte costs as much as for a kilobyte. A client's messages before its
-    packets come in a few segments; a bad path loses or delays segments, but does not make them
-    smaller.
+    Waking a task for a byte costs as much as for a kilobyte. Honest messages come in a few
+    segments: a bad path loses or delays segments, but doesn't make them smaller.
     """
 
     __slots__ = ("_bytes",)
@@ -32,9 +31,9 @@ class ReadBudget:
 
 
 class RecordBudget:
-    """The TLS records without data that a connection may send: a few, and more with its data.
+    """The empty TLS records that a connection may send: FREE_EMPTY_RECORDS, and more with its data.
 
-    A connection needs one from its first record without data until it is `unneeded` again.
+    It is needed from the first empty record until it is `unneeded`.
     """
 
     __slots__ = ("_credit",)
@@ -43,10 +42,7 @@ class RecordBudget:
         self._credit = FREE_EMPTY_RECORDS * DATA_FOR_EMPTY_RECORD
 
     def spend(self, data: int, empty: int) -> bool:
-        """Count what was decrypted: bytes of data, and the number of records without any.
-
-        Returns whether the connection may go on.
-        """
+        """Count decrypted bytes and empty records; return whether the connection may go on."""
         credit = self._credit + data - empty * DATA_FOR_EMPTY_RECORD
         self._credit = min(credit, FREE_EMPTY_RECORDS * DATA_FOR_EMPTY_RECORD)
         return credit >= 0

@@ -1,24 +1,24 @@
-"""The process's limit of open files: warnings as it comes near, and connections refused at it.
+"""The process's limit on open files: warnings as it comes near, and connections refused at it.
 
 Each client takes a descriptor. The kernel assigns the lowest free number, and RLIMIT_NOFILE limits
-these numbers; so the number of a socket just accepted tells how many are open, at least, and
+these numbers; so the number of a socket just accepted is a lower bound on how many are open, and
 nothing has to be counted:
 
     80 % of the limit     a warning
     95 %                  another
-    all but a reserve     a last one; the newcomer takes the descriptor of a connection that has not
-                          logged in (`derp.relay.pending`), or is closed at once: its client learns
-                          so now, not after a handshake's timeout, and tries again or elsewhere
+    all but a reserve     a last one; a pending connection is closed for the new one
+                          (`derp.relay.pending`), or the new one at once: its client need not wait
+                          for a handshake's timeout to try again or elsewhere
 
-The reserve is a twenty-fifth of the limit, 64 at most. It is for the relay's own files, name
-look-ups and questions about clients. Half of it is open to connections from this machine, so that
-an operator can read /debug/ even then.
+The reserve, a twenty-fifth of the limit and 64 at most, is for the relay's own files, name look-ups
+and admission. Connections from this machine may use half of it, so that an operator can still read
+/debug/.
 
 Each warning comes once, and again only after the number of open descriptors has fallen by a tenth
-of the limit. The limit is read anew when it matters, so that `prlimit` helps a running relay.
+of the limit. The limit is read when it matters, so that `prlimit` helps a running relay.
 
-Where accept fails all the same (the reserve is used up, or the system has no more), the relay
-serves its clients, tries again a little later, and logs that once, and once when it is over.
+If accept fails all the same (the reserve is used up, or the system has no more), the relay serves
+its clients and tries again a little later; the beginning and the end of that are logged.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from derp import log
 from derp.metrics import process
 
 FEW_CLIENTS: Final = 10_000
-"""With fewer than so many to come, their number is logged at the start."""
+"""If fewer than this fit, their number is logged at the start."""
 MAX_RESERVE: Final = 64
 RECOVERY_SECONDS: Final = 10.0
-"""Seconds without a failure after which accepting is well again; also between two counts."""
+"""Seconds without a failure of accept after which it works again; also between two counts."""
 OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _FULL: Final = 3
@@ -59,31 +59,31 @@ def raise_limit() -> None:
 
 
 def reserve(limit: int) -> int:
-    """Return how many descriptors of `limit` are kept from clients."""
+    """Return how many descriptors of `limit` are not for clients."""
     return max(1, min(MAX_RESERVE, limit // 25))
 
 
 def thresholds(limit: int) -> Sequence[int]:
-    """Return the numbers of open descriptors, the newest included, from which a warning is due."""
+    """Return the numbers of open descriptors from which warnings are due, in rising order."""
     return math.ceil(limit * 0.80), math.ceil(limit * 0.95), limit - reserve(limit) + 1
 
 
 @attrs.define(eq=False)
 class Descriptors:
-    """The limit as all listeners of a process share it, and what has been logged about it."""
+    """The state of the limit, shared by all listeners of a process."""
 
     count: Callable[[], int] = process.count_fds
-    """Returns the number of open descriptors. Raises OSError where that is unknown."""
+    """Returns the number of open descriptors. Raises OSError if that is unknown."""
     limit: Callable[[], int] = process.max_fds
     refused: int = attrs.field(init=False, default=0)
-    """Connections closed at once since the last time below the limit."""
+    """Connections closed at once since the number was last below the limit."""
     _thresholds_logged: int = attrs.field(init=False, default=0)
-    """How many of the thresholds have been reached and logged."""
+    """The number of thresholds that were reached and logged."""
     _failed_at: float | None = attrs.field(init=False, default=None)
-    """When accept failed last; None once it is well again."""
+    """When accept failed last; None once it works again."""
     _recount_at: float = attrs.field(init=False, default=-math.inf)
     _quiet_below: int = attrs.field(init=False, default=0)
-    """No warning is due for descriptors with a smaller number."""
+    """Descriptors with a smaller number need no check."""
 
     def log_if_few_fit(self) -> None:
         """Log how many clients fit, if they are few."""
@@ -98,7 +98,7 @@ class Descriptors:
     def has_room(self, number: int, now: float, *, from_here: bool = False) -> bool:
         """Return whether a connection just accepted, with the descriptor `number`, may stay.
 
-        `from_here` is for connections from this machine, which may use half of the reserve.
+        `from_here`: it is from this machine, so that it may use half of the reserve.
         """
         if number < self._quiet_below:
             return True
@@ -121,7 +121,7 @@ class Descriptors:
         logger.warning(message, open=opened, limit=limit, cure=_RAISE_LIMIT)
 
     def _recount(self, limit: int) -> None:
-        """Count the open descriptors; where enough were closed, make their warnings due again."""
+        """Count the open descriptors; if enough were closed, make warnings due again."""
         try:
             opened = self.count()
         except OSError:

@@ -1,8 +1,8 @@
-"""An HTTP/1.1 client: h11 on Trio streams, with connections kept for the next request.
+"""An HTTP/1.1 client: h11 on Trio streams, with idle connections kept for the next request.
 
-`request` and `response_head` are its sans-I/O part. Redirects and time limits are the caller's. The
-proxies of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY are used, except to this machine itself
-(Go: http.ProxyFromEnvironment).
+`request` and `response_head` are sans-I/O. Redirects and deadlines are left to the caller. Proxies
+are those of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, with none to this machine itself (Go:
+http.ProxyFromEnvironment).
 """
 
 import base64
@@ -29,7 +29,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 _UPGRADED: Final = 101
 _RECEIVE_SIZE: Final = 64 << 10
 _SAFE: Final = "/?%:@!$&'()*+,;=~"
-"""What a request's target may hold beside letters, digits and -._"""
+"""Characters that stand unescaped in a request's target, besides letters, digits and -._"""
 
 Headers = Sequence[tuple[str, str]]
 Head = h11.Response | h11.InformationalResponse
@@ -45,7 +45,7 @@ def request(
 
 
 def response_head(connection: h11.Connection) -> Head | None:
-    """Return the final response's head, or that of status 101; None while it has not all arrived.
+    """Return the final response's head, or that of a 101; None until all of it has arrived.
 
     Raises h11.RemoteProtocolError.
     """
@@ -57,20 +57,20 @@ def response_head(connection: h11.Connection) -> Head | None:
 
 @attrs.frozen
 class URL:
-    """An absolute URL of HTTP."""
+    """An absolute http or https URL."""
 
     text: str = attrs.field(repr=False)
-    """With what may be secret: user, password and query."""
+    """As given: user, password and query may be secret."""
     scheme: str
     host: str
     """In lower case, without brackets."""
     port: int
     path: str
-    """Decoded, for people to read."""
+    """Decoded, for logs."""
     target: str = attrs.field(repr=False)
-    """Path and query, as a request has them."""
+    """The request target: path and query (RFC 9112, 3.2.1)."""
     authorization: str = attrs.field(repr=False)
-    """Basic, of the user and the password in the URL; empty without."""
+    """Basic credentials from the URL's user and password; empty without."""
 
     @classmethod
     def parse(cls, text: str) -> "URL":
@@ -90,7 +90,7 @@ class URL:
 
     @property
     def authority(self) -> str:
-        """Host and port, the port only if it is not that of the scheme."""
+        """Host, and the port unless it is the scheme's default."""
         text = host_port(self.host, self.port)
         return text if self.port != _PORTS[self.scheme] else text.removesuffix(f":{self.port}")
 
@@ -100,12 +100,12 @@ class URL:
         return self.scheme, self.host, self.port
 
     def join(self, reference: str) -> "URL":
-        """Return the URL that a Location header stands for. Raises ValueError."""
+        """Resolve a reference, as of a Location header. Raises ValueError."""
         return URL.parse(urljoin(self.text, reference))
 
 
 def environment_proxies() -> dict[str, URL]:
-    """Return the proxies of the environment by scheme, or "all". Raises ValueError."""
+    """Return the environment's proxies by scheme or "all". Raises ValueError."""
     return {
         scheme: URL.parse(text if "://" in text else f"http://{text}")
         for scheme, text in getproxies().items()
@@ -121,7 +121,7 @@ class Connection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
 
     async def send(self, method: str, target: str, headers: Headers, body: bytes = b"") -> Head:
-        """Send a request, and return the head of its response. Raises ExchangeFailed."""
+        """Send a request; return its response's head. Raises ExchangeFailed."""
         try:
             if self._h11.our_state is h11.DONE:
                 self._h11.start_next_cycle()
@@ -148,7 +148,7 @@ class Connection:
         self._h11.receive_data(bytes(data))
 
     def is_reusable(self) -> bool:
-        """Tell whether all of the response has arrived, so that another request may be sent."""
+        """Return whether the whole response has arrived, so that another request may be sent."""
         try:
             while isinstance(self._h11.next_event(), h11.Data):
                 pass
@@ -162,7 +162,7 @@ class Connection:
 
 
 class Client:
-    """Connections to any servers; close them with `close`."""
+    """A pool of connections to any servers; `close` closes them."""
 
     def __init__(self, context: ssl.SSLContext, proxies: dict[str, URL]) -> None:
         self._context = context
@@ -172,10 +172,10 @@ class Client:
     async def send(
         self, method: str, url: URL, headers: Headers, body: bytes = b""
     ) -> tuple[Head, Connection]:
-        """Send on an idle connection, on the next if that turns out dead, or on a new one.
+        """Send a request on an idle connection, on the next if that is dead, or on a new one.
 
-        Returns the connection to read the response from, and to give to `finish`. Raises
-        ConnectFailed, ExchangeFailed, and ValueError for what can't be sent.
+        Returns the response's head, and the connection to read the body from and to pass to
+        `finish`. Raises ConnectFailed, ExchangeFailed, and ValueError for what can't be sent.
         """
         target, headers, proxy = url.target, [("Host", url.authority), *headers], self._proxy(url)
         if proxy is not None and url.scheme == "http":
@@ -192,7 +192,7 @@ class Client:
                     raise
 
     async def finish(self, url: URL, connection: Connection) -> None:
-        """Keep a connection for the next request, or close it."""
+        """Keep a connection for the next request if it's reusable, or close it."""
         if connection.is_reusable():
             self._idle.append((url.origin, trio.current_time() + IDLE_SECONDS, connection))
             if len(self._idle) > IDLE_CONNECTIONS:
@@ -221,7 +221,7 @@ class Client:
     async def _connect(self, url: URL, proxy: URL | None) -> Connection:
         first = proxy or url
         try:
-            # Bytes, since older Trios have no underscores in host names that are text.
+            # Bytes, since older Trios refuse underscores in host names of type str.
             host = first.host.encode("ascii")
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, first.port)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Listening sockets, and the loop that accepts from one."""
+"""Listening sockets, and the accept loop."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
 NOTSENT_LOWAT: Final = 16 << 10
-"""Bytes that the kernel queues for a peer beyond what is in flight: the rest waits in a send queue,
-where it can be dropped when it is too old."""
+"""Unsent bytes that the kernel queues for a peer: the rest waits in a send queue, where it can be
+dropped."""
 
 _ACCEPTS_PER_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
@@ -25,12 +25,12 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """Socket options of connections: accepted ones inherit them from their listener. In seconds."""
+    """Socket options, which accepted connections inherit from their listener; in seconds."""
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
     user_timeout: float = 15.0
-    """How long sent data may stay unacknowledged; 0 leaves the system's own."""
+    """How long sent data may stay unacknowledged; 0 is the system's default."""
 
     def apply(self, sock: socket.socket) -> None:
         """Set the options on a socket. Raises OSError."""
@@ -47,9 +47,10 @@ class TCPOptions:
 
 
 def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:
-    """Listen on an address; "" means every address, IPv4 and IPv6. May block on a name look-up.
+    """Listen on an address, or on all, IPv4 and IPv6, for a wildcard.
 
-    Port 0 picks a free port, the same for both families. Raises StartError.
+    Port 0 picks a free port, the same for both families. May block on a name look-up. Raises
+    StartError.
     """
     listeners: list[socket.socket] = []
     try:
@@ -73,10 +74,10 @@ def take_over(listener: socket.socket, options: TCPOptions) -> None:
 
 
 def bind_reuseport(sock: socket.socket) -> socket.socket:
-    """Bind another socket to the address of a bound one, to share its load (SO_REUSEPORT).
+    """Return a new socket bound to the address of `sock`, to share its load (SO_REUSEPORT).
 
-    The first one was bound without it, so that a port in use by another program was refused. Raises
-    OSError, as where `sock` is another user's.
+    `sock` was bound without that option, so that a port in use by another program was an error.
+    Raises OSError, as where `sock` is another user's.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     joined = socket.socket(sock.family, sock.type)
@@ -96,7 +97,7 @@ def bind_reuseport(sock: socket.socket) -> socket.socket:
 def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
     if host not in WILDCARDS:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name may be listed more than once.
+        # getaddrinfo may return an address twice.
         return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [
         (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what no address means
@@ -154,12 +155,12 @@ def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
 
 
 class Handle(Protocol):
-    """Takes a new connection."""
+    """A handler of new connections."""
 
     def __call__(self, sock: socket.socket, remote: Endpoint, /, *, full: bool) -> bool:
         """Take the connection or close it; return whether it was taken.
 
-        `full`: the process is at its limit of descriptors, so another connection has to end for it.
+        `full`: the process is at its limit of descriptors, so another connection has to be closed.
         """
 
 
@@ -168,9 +169,9 @@ async def accept_forever(
     handle: "Handle",
     descriptors: Descriptors,
 ) -> NoReturn:
-    """Call `handle` with each accepted, non-blocking socket and its peer's address.
+    """Call `handle` with each accepted socket, made non-blocking, and its peer's address.
 
-    When accepting fails for want of descriptors or memory, wait a moment, and go on.
+    After a failure for want of descriptors or memory, wait a moment and go on.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
@@ -181,7 +182,7 @@ async def accept_forever(
                 break
             except OSError as error:
                 if error.errno not in OUT_OF_RESOURCES:
-                    # The kernel passes on network errors of the new connection; it is gone.
+                    # A network error of the new connection, which is gone (accept(2)).
                     continue
                 descriptors.failed(error, trio.current_time())
                 await trio.sleep(_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""Why an HTTP exchange failed: the operating system's errors, from under the library's."""
+"""The operating system's errors that caused a library's exception."""
 
 from collections.abc import Iterator
 
@@ -6,5 +6,5 @@ from certs.errors import causes
 
 
 def os_errors(error: BaseException) -> Iterator[OSError]:
-    """Yield every OSError that led to `error`, the innermost last; TLS errors are among them."""
+    """Yield every OSError among the causes of `error`, TLS errors included, the innermost last."""
     return (cause for cause in causes(error) if isinstance(cause, OSError))

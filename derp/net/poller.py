@@ -1,27 +1,25 @@
 """One task that reads for all idle clients, past Trio's scheduler.
 
 Why: the common load of a relay is many clients that send a packet now and then, and most of what
-such a packet costs is waking up. To wake a Trio task takes an epoll_ctl to arm it, a turn of the
+such a packet costs is waking up. Waking a Trio task takes an epoll_ctl to arm it, a turn of the
 scheduler, and a dozen coroutine frames, gone cold since that client's last packet. So a client's
 task registers its socket with the poller and sleeps. The poller calls the client's `step` whenever
 the socket is readable, and wakes the task when `step` asks for it: to wait for something else, or
-since the connection is over. A client that sends much keeps its own task busy instead.
+since the connection has ended. A client that sends much keeps its own task running instead.
 
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
 like any task. Once packets come in quick succession it *busy-polls*: it waits in its own epoll, and
-Trio's other tasks run after BUSY_POLL_TIME, POLL_TIMEOUT and the steps in progress. Meanwhile
-nothing else runs. So it busy-polls only while `busy_tasks` is 0, and stops at once when an *urgent*
-socket is readable, one that another task waits for through Trio: STUN's, the listeners', and the
-pre-login scheduler's epoll. All else may be that late: timers, signals, results of threads.
+nothing else runs for BUSY_POLL_TIME + POLL_TIMEOUT + the steps in progress, at most. So it does so
+only while `busy_tasks` is 0, and stops at once when an *urgent* socket is readable, one that
+another task waits for through Trio: STUN's, the listeners', the pre-login scheduler's epoll.
+Timers, signals and results of threads may be that late.
 
-Load from many clients at once does not keep others waiting: a round of steps is over after
-MAX_ROUND seconds, and only HANG_UPS_PER_TURN hang-ups are handled in one turn of the event loop,
-since an end costs as much as several packets. The epoll returns ready sockets round-robin, so that
-none is starved.
+Load from many clients at once doesn't starve others: a round of steps ends after MAX_ROUND seconds,
+only HANG_UPS_PER_TURN hang-ups are handled per turn of the event loop, since each costs as much as
+several packets, and the epoll returns ready sockets round-robin.
 
-What must never happen here: a `step` that waits; an exception of a `step` that reaches anything but
-the task of its connection, or ends `run`, and with it the relay; a socket that is closed while it
-is registered.
+Invariants: no `step` waits; an exception of a `step` reaches only its connection's task, and does
+not end `run`, and with it the relay; no socket is closed while it is registered.
 """
 
 import contextlib
@@ -35,25 +33,25 @@ from typing import Any, Final, NoReturn
 import trio
 
 POLL_TIMEOUT: Final = 0.01
-"""Seconds to wait for the next packet while busy-polling. A wait of a millisecond would cost as
-much as the packet: the kernel has to program its timer for whatever is due before its next tick."""
+"""Seconds to wait for the next packet while busy-polling. A wait of a millisecond costs as much as
+the packet: the kernel has to program its timer for what is due before its next tick."""
 BUSY_POLL_TIME: Final = 0.01
 """Seconds after which Trio's other tasks run, and after which a packet is no longer recent."""
 SPIN_BELOW: Final = 50e-6
 SPINS: Final = 8
-"""After a wait shorter than SPIN_BELOW seconds, as between two peers who answer each other, the
-poller polls this often before it sleeps: to put a processor to sleep and wake it takes longer."""
+"""After a wait shorter than SPIN_BELOW seconds, as between two peers that answer each other, the
+poller polls this often before it sleeps: a processor's sleep and wake-up take longer."""
 MAX_ROUND: Final = 0.005
-"""Seconds after which Trio's other tasks run, though more sockets are readable."""
+"""Seconds of steps after which Trio's other tasks run, though more sockets are readable."""
 HANG_UPS_PER_TURN: Final = 32
-"""Hang-ups (sockets closed by their peers) handled in one turn of the event loop."""
+"""Hang-ups (sockets closed by their peers) handled per turn of the event loop."""
 _EVENTS: Final = 32
-"""Sockets to read from before the next look at the clock."""
+"""Sockets to read from between two looks at the clock."""
 _READABLE: Final = select.EPOLLIN
 _WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 Step = Callable[[], bool]
-"""Reads once and acts on it; returns whether its task has to run: see Transport.read_through."""
+"""Reads once and acts on it; returns whether its task has to run (Transport.read_through)."""
 
 
 class Registration:
@@ -86,26 +84,26 @@ class Poller:
 
     def __init__(self) -> None:
         self.busy_tasks = 0
-        """Running tasks for which it must not busy-poll: those of clients that are not registered,
-        and those that send what is queued. Counted by whoever starts one."""
+        """Running tasks that forbid busy-polling: clients' that are not registered, and send tasks.
+        The code that starts one counts it."""
         self._epoll = select.epoll()
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
         self._hang_ups_left = HANG_UPS_PER_TURN
-        # In the epoll above only while busy-polling: else it would wake the poller for nothing.
+        # It is in `_epoll` only while busy-polling, or it would wake the poller for nothing.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
 
     def add_urgent(self, fd: int) -> None:
         """Stop busy-polling as soon as `fd` is readable, since a task waits for it through Trio."""
-        # Without memory for the watch, that task may only be a little late.
+        # Where the kernel has no memory for another watch, that task is a little late.
         with contextlib.suppress(OSError):
             self._urgent.register(fd, select.EPOLLIN)
             self._urgent_fds.add(fd)
 
     def drop_urgent(self, fd: int) -> None:
-        """Undo `add_urgent`, before `fd` is closed; `register` does so, too."""
+        """Undo `add_urgent`, before `fd` is closed; `register` does so too."""
         if fd in self._urgent_fds:
             self._urgent_fds.remove(fd)
             self._urgent.unregister(fd)
@@ -115,9 +113,8 @@ class Poller:
     ) -> None:
         """Have `step` called whenever `fd` is readable, until it returns True or raises.
 
-        `on_registration` is called with the Registration, and with None at its end. Where the
-        kernel has no memory for another watch, the task itself waits, and takes one step. Raises
-        what `step` raises.
+        `on_registration` gets the Registration, and None at its end. Where the kernel has no memory
+        for another watch, the task itself waits, and calls `step` once. Raises what `step` raises.
         """
         self.drop_urgent(fd)
         try:
@@ -166,7 +163,7 @@ class Poller:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = time.perf_counter()
                 self._handle_hang_ups()
-                # After a packet that comes alone, the next one is not worth busy-polling for.
+                # One packet alone is not worth busy-polling for the next.
                 if self._serve_all(now + MAX_ROUND) and now < recent_until:
                     self._busy_poll(now + BUSY_POLL_TIME)
                 recent_until = time.perf_counter() + BUSY_POLL_TIME
@@ -192,7 +189,7 @@ class Poller:
     def _handle_hang_ups(self) -> None:
         """Call the steps of a few sockets whose peers have hung up."""
         for fd in list(itertools.islice(self._hung_up, HANG_UPS_PER_TURN)):
-            # An earlier step may have ended it.
+            # An earlier step may have ended the connection.
             if fd in self._hung_up:
                 self._serve([(fd, _READABLE)])
             if fd in self._hung_up:

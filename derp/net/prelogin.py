@@ -1,15 +1,14 @@
-"""The scheduler of connections before login: only a few of them run in one turn of the event loop.
+"""The scheduler of connections before login: only a few of them run per turn of the event loop.
 
-Why: the next step of a connection before login (a part of the TLS handshake, a page, the login, the
-end) takes up to a millisecond, and Trio runs every runnable task in one turn. However many
-strangers connect, send or leave at once, a client's packet would wait for all of them. Here it
-waits for WAKES_PER_TURN of them, and the others wait in the order of their arrival.
+Why: the next step of such a connection (a part of the TLS handshake, a page, the login, the end)
+takes up to a millisecond, and Trio runs every runnable task in one turn: a client's packet would
+wait for all strangers that connect, send or leave at that moment. Here it waits for WAKES_PER_TURN
+of them, and the others wait in the order of their arrival.
 
-How it works: an epoll of its own, which Trio sees as one descriptor. In each turn it is asked for a
-few of the readable sockets. A socket is armed for one event at a time.
+How it works: the scheduler has an epoll of its own, which Trio sees as one descriptor. In each turn
+it asks that for a few readable sockets. A socket is armed for one event at a time.
 
-What must never happen here: a socket that is closed, or registered with the poller, without
-`forget`.
+Invariant: `forget` comes before a socket is closed, or registered with the poller.
 """
 
 import select
@@ -19,7 +18,7 @@ from typing import Any, Final, NoReturn
 import trio
 
 WAKES_PER_TURN: Final = 8
-"""Connections that are woken in one turn."""
+"""Connections woken per turn."""
 
 
 class PreLoginScheduler:
@@ -40,7 +39,7 @@ class PreLoginScheduler:
     async def wait_readable(self, fd: int) -> None:
         """Wait until `fd` is readable, and then for a turn; or until `forget(fd)`.
 
-        Where the kernel has no memory for another watch, Trio waits.
+        Where the kernel has no memory for another watch, wait through Trio.
         """
         try:
             self._arm(fd)
@@ -65,7 +64,7 @@ class PreLoginScheduler:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     async def wait_turn(self) -> None:
-        """Let others run first, between two pieces of work that need no waiting."""
+        """Wait for a turn: let other tasks run between two pieces of work."""
         task = trio.lowlevel.current_task()
         self._ready[task] = None
         if self._sleep_scope is not None:
@@ -78,7 +77,7 @@ class PreLoginScheduler:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def forget(self, fd: int) -> None:
-        """Remove a socket that is still open; the task that waits for it is woken."""
+        """Remove a socket that is still open, and wake the task that waits for it."""
         if fd not in self._waiting:
             return
         task = self._waiting.pop(fd)

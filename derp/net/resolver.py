@@ -1,9 +1,8 @@
 """Name look-ups, in threads of their own.
 
-Where a name server hangs, a look-up takes a thread for as long as the C library waits, though the
-task that asked has long given up. Among Trio's threads for blocking calls, it would keep lists and
-certificates from being read. Equal look-ups in progress are one: each name takes one thread,
-however many tasks ask.
+Where a name server hangs, a look-up keeps its thread for as long as the C library waits, though the
+task that asked has given up. Of Trio's own threads it would leave none for reading allow-lists and
+certificates. Concurrent look-ups of one name share a thread.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ import attrs
 import trio
 
 MAX_THREADS: Final = 16
-"""Look-ups at a time; others wait."""
+"""Concurrent look-ups; others wait."""
 
 _Args = tuple[object, ...]
 _Found = list[Any]
@@ -31,7 +30,7 @@ class _LookUp:
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Asks the C library, as Trio does by default."""
+    """A resolver that asks the C library, as Trio does by default."""
 
     def __init__(self, look_up: Callable[..., _Found] = socket.getaddrinfo) -> None:
         self._look_up = look_up
@@ -40,7 +39,7 @@ class Resolver(trio.abc.HostnameResolver):
         self._threads = 0
 
     def install(self) -> None:
-        """Make trio.socket.getaddrinfo, and what is built on it, use this resolver in this run."""
+        """Make trio.socket.getaddrinfo use this resolver, in this run of Trio."""
         trio.socket.set_custom_hostname_resolver(self)
 
     async def getaddrinfo(
@@ -52,7 +51,7 @@ class Resolver(trio.abc.HostnameResolver):
         proto: int = 0,
         flags: int = 0,
     ) -> _Found:
-        """Look a name up. Raises what socket.getaddrinfo does."""
+        """Look up a name. Raises what socket.getaddrinfo does."""
         args = (host, port, family, type, proto, flags)
         look_up = self._look_ups.get(args)
         if look_up is None:
@@ -67,12 +66,12 @@ class Resolver(trio.abc.HostnameResolver):
             if not look_up.waiters and args in self._waiting:
                 del self._waiting[args], self._look_ups[args]
         if isinstance(look_up.found, Exception):
-            # A copy each: an error that is raised collects a traceback.
+            # A copy for each task, since a raised error collects a traceback.
             raise copy.copy(look_up.found)
         return list(look_up.found)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        """Raise NotImplementedError: nothing here looks up the name of an address."""
+        """Raise NotImplementedError: the relay does no reverse look-ups."""
         raise NotImplementedError
 
     def _start(self) -> None:

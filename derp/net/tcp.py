@@ -1,10 +1,9 @@
 """A plain TCP connection as a Transport; the TLS one is built on it.
 
-How it works: the socket is the standard library's, non-blocking, and Trio is asked only to wait for
-it. A read that did not fill the buffer has emptied the socket, so the next thing to do is wait; one
-that did fill it is followed by a checkpoint instead, or a peer that never stops sending would keep
-every other task from running. A write goes straight to the socket; what that does not take is kept,
-and `flush` sends it once the socket is writable again.
+How it works: the socket is the standard library's, non-blocking; Trio only waits for it. A read
+that didn't fill the buffer has emptied the socket, so the task waits; one that did fill it is
+followed by a checkpoint instead, or a peer that never stops sending would starve other tasks. A
+write goes straight to the socket; `flush` sends the rest once the socket is writable again.
 """
 
 import contextlib
@@ -20,9 +19,9 @@ from derp.net.prelogin import PreLoginScheduler
 from derp.relay.coalescing import COALESCE_TIME
 
 RECEIVE_SIZE = 128 << 10
-"""Most bytes read at a time: it bounds how long one peer's step takes."""
+"""Most bytes read at a time: bounds the time of one peer's step."""
 _RECEIVE_BUFFER = 1 << 20
-"""Bytes of receive buffer that a socket should have while its reads are coalesced."""
+"""Bytes of receive buffer for a socket whose reads are coalesced."""
 
 
 class TCPTransport:
@@ -93,8 +92,8 @@ class TCPTransport:
         """Wait COALESCE_TIME seconds; see Transport."""
         if not self._has_receive_buffer:
             self._has_receive_buffer = True
-            # A low-water mark makes the kernel give the socket a buffer of twice that size, and go
-            # on adapting it to the path; SO_RCVBUF would fix it. Then the mark goes back to one
+            # SO_RCVLOWAT makes the kernel give the socket a buffer of twice that size, which it
+            # still adapts to the path; SO_RCVBUF would fix the size. Then the mark goes back to one
             # byte. Where the first call fails there is nothing to undo.
             with contextlib.suppress(OSError):
                 for mark in (_RECEIVE_BUFFER // 2, 1):
@@ -138,12 +137,12 @@ class TCPTransport:
 
     @property
     def buffered(self) -> int:
-        """Bytes that `write` has kept."""
+        """Bytes that the socket has yet to take; see Transport."""
         return len(self._buffered)
 
     @property
     def held(self) -> int:
-        """Bytes that are kept, in either direction."""
+        """Bytes held in either direction; see Transport."""
         return len(self._buffered)
 
     async def flush(self) -> None:
@@ -155,8 +154,8 @@ class TCPTransport:
         self._buffered = b""
 
     def _open_fd(self) -> int:
-        # Trio must not see a closed socket: the descriptor of each is -1, and two tasks that wait
-        # for the same descriptor are an error.
+        # Trio must not see closed sockets: each one's descriptor is -1, and two tasks that wait for
+        # one descriptor are an error.
         if (fd := self._socket.fileno()) == -1:
             raise PeerVanished("the connection was closed")
         return fd

@@ -1,4 +1,4 @@
-"""The fields that are read of Linux's `struct tcp_info` (linux/tcp.h).
+"""Fields of Linux's `struct tcp_info` (linux/tcp.h).
 
 Both functions raise struct.error where the struct is too short to have the field.
 """

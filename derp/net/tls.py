@@ -1,25 +1,23 @@
 """TLS as a Transport: OpenSSL between memory buffers, many records at a time.
 
-Why not trio.SSLStream: it moves one TLS record a call, and a relay's load is thousands of small
+Why not trio.SSLStream: it moves one TLS record per call, and a relay's load is thousands of small
 records. Here a read takes everything that the socket holds, up to RECEIVE_SIZE, and decrypts all of
 it into the caller's buffer; a write encrypts a whole train of packets and sends it at once.
 
-How it works, and what must never happen here:
+How it works, with the invariants:
 
-- All connections share one pair of MemoryBIOs and one buffer for ciphertext, kept in a TLSEngine:
-  that keeps an idle connection small, an SSL object and nothing else. It is sound because every
-  method below runs from its first use of a BIO to its last without an await, and leaves both BIOs
-  empty: what OpenSSL has not consumed is taken out again, and its output (alerts, key updates) is
-  sent, at an end and after an error, too. Never put an await between a use of `engine.incoming` or
-  `engine.outgoing` and the end of its method, and never call their `write_eof`, which would end
-  every connection. What is received lies in the one buffer until the next await, when any other
-  connection may overwrite it.
-- After the handshake OpenSSL is fed whole records only; the beginning of another is kept here. So
-  the number that it processes is known: no more than FEED_RECORDS at a time, since a record that
-  changes the keys costs as much as ten of data. Where one of them has no data, the rest waits until
-  other connections have run. How many such records are allowed depends on the data that comes with
-  them (RecordBudget).
-- A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
+- All connections share one pair of MemoryBIOs and one buffer for ciphertext, in a TLSEngine, so
+  that an idle connection is an SSL object and nothing else. Every method below runs from its first
+  use of a BIO to its last without an await, and leaves both BIOs empty, also at an end and after an
+  error: what OpenSSL has not consumed is taken out again, and its output (alerts, key updates) is
+  sent. Never put an await between a use of `engine.incoming` or `engine.outgoing` and the end of
+  the method, and never call their `write_eof`, which would end every connection. What is received
+  lies in the shared buffer until the next await, after which other connections may overwrite it.
+- After the handshake OpenSSL is fed whole records only; a partial one is kept here. So the number
+  of records fed is known: no more than FEED_RECORDS at a time, since a KeyUpdate costs as much as
+  ten records of data. If one of them is empty (without data), the rest waits until other
+  connections have run. RecordBudget bounds the empty ones, in proportion to the data.
+- A connection has no SSL object before its ClientHello has come. If that is not in one piece, or
   the context depends on it (`TLSEngine.choose`), a HelloReader keeps the bytes until it is whole;
   then OpenSSL is fed all of them.
 """
@@ -40,29 +38,25 @@ from derp.wire.clienthello import is_server_hello
 from derp.wire.records import MAX_RECORD, whole_records
 
 FEED_SIZE: Final = 64 << 10
-"""Most bytes of ciphertext that OpenSSL is fed at a time, ..."""
 FEED_RECORDS: Final = 64
-"""... and most records."""
+"""Most bytes and most records of ciphertext that OpenSSL is fed at a time."""
 FEEDS_PER_TURN: Final = 16
-"""How often it is fed before other connections run."""
+"""How often OpenSSL is fed before other connections run."""
 
 MAX_BUFFERED: Final = 1 << 20
-"""Bytes that may be buffered for a peer that makes OpenSSL answer, and does not read."""
+"""Bytes that may be buffered for a peer that makes OpenSSL answer and does not read."""
 _WRONG_NAME: Final = "the client asked for another server name, or for none"
 
 ReadInto = Callable[[int, memoryview], int]
 HANDSHAKE_READ: Final = 16 << 10
-"""Most bytes read at a time during the handshake: what comes behind it is kept here."""
+"""Most bytes read at a time during the handshake: what follows it is kept."""
 HELLO_MEMORY: Final = 192 << 10
-"""Bytes that OpenSSL may allocate for a ClientHello that it waits for, whatever has come of it: for
-one after a HelloRetryRequest, or one that can't be read. No less than a HelloReader may take."""
+"""Bytes that OpenSSL may allocate for a ClientHello that it waits for, whatever has come of it: one
+after a HelloRetryRequest, or that can't be read. No less than a HelloReader may take."""
 
 
 class TLSTransport(TCPTransport):
-    """The server's end of a TLS connection over a connected, non-blocking socket.
-
-    `handshake` comes first; afterwards it is a Transport.
-    """
+    """The server's end of a TLS connection; it is a Transport after `handshake`."""
 
     __slots__ = (
         "_budget",
@@ -85,21 +79,20 @@ class TLSTransport(TCPTransport):
         # Made by `handshake`, and used only after that.
         self._ssl: ssl.SSLObject
         self._read: ReadInto
-        # Ciphertext that OpenSSL was not fed yet, and whether some of it can be decrypted without
-        # more.
+        # Ciphertext that OpenSSL was not fed yet, and whether it may hold a whole record.
         self._pending_ciphertext = b""
         self._more_to_decrypt = False
-        # None as long as each record has data.
+        # None while no record was empty.
         self._budget: RecordBudget | None = None
-        # Whether nothing more is read, and the failure that is the cause, if any.
+        # Whether reading has ended, and the failure that ended it, if any.
         self._ended = False
         self._failure: TLSFailed | None = None
 
     async def handshake(self, hold: Hold = lambda _: None) -> None:
         """Do the TLS handshake. The caller sets the deadline.
 
-        `hold` is called with the number of bytes kept until the handshake is over. Raises TLSFailed
-        or PeerVanished, and what `hold` raises.
+        `hold` is called with the number of bytes kept during the handshake. Raises TLSFailed,
+        PeerVanished, and what `hold` raises.
         """
         budget = ReadBudget()
         ciphertext = await self._start(hold, budget)
@@ -114,7 +107,7 @@ class TLSTransport(TCPTransport):
         await self.flush()
 
     async def _start(self, hold: Hold, budget: ReadBudget) -> Piece:
-        """Make the SSL object; return what to feed it first, valid until the next await."""
+        """Make the SSL object; return its first ciphertext, valid until the next await."""
         engine = self._engine
         receive = partial(self._receive_ciphertext, budget)
         context, ciphertext = await engine.receive_hello(receive, self.local, hold)
@@ -122,7 +115,7 @@ class TLSTransport(TCPTransport):
         return ciphertext
 
     async def _receive_ciphertext(self, budget: ReadBudget) -> memoryview:
-        """Wait for ciphertext; return what has come, valid until the next await."""
+        """Wait for ciphertext; return it, valid until the next await."""
         ciphertext = self._engine.space[:HANDSHAKE_READ]
         while True:
             await self.wait_readable()
@@ -135,7 +128,7 @@ class TLSTransport(TCPTransport):
                 return ciphertext[:received]
 
     def _handshake_step(self, ciphertext: Piece) -> bytes | None:
-        """Feed the handshake; return OpenSSL's output, which is sent; None once it is complete."""
+        """Feed the handshake; send and return OpenSSL's output; return None once it is complete."""
         self._engine.incoming.write(ciphertext)
         try:
             self._ssl.do_handshake()
@@ -143,10 +136,10 @@ class TLSTransport(TCPTransport):
             return self._flush_bio()
         except ssl.SSLError as error:
             raise self._fail(error) from error
-        # What came behind the handshake is the peer's first request.
+        # What follows the handshake is the peer's first request.
         self._pending_ciphertext = self._drain_incoming()
         self._more_to_decrypt = self.more = bool(self._pending_ciphertext)
-        # `SSLObject.read` costs a call more for each record; no public way avoids that.
+        # `SSLObject.read` costs one more call per record; no public way avoids that.
         self._read = cast("ReadInto", getattr(self._ssl, "_sslobj", self._ssl).read)
         self._flush_bio()
         return None
@@ -170,13 +163,13 @@ class TLSTransport(TCPTransport):
         return self._decrypt(start, MAX_RECORD + received, view, 0)
 
     def _decrypt_held(self, view: memoryview) -> int:
-        """Go on where the last read stopped."""
+        """Decrypt what the last read left."""
         if self._ended:
             return self._end(0, self._failure)
         self.more = False
         end = len(self._pending_ciphertext)
         self._engine.ciphertext[:end] = self._pending_ciphertext
-        # There may not have been space for all of a record.
+        # OpenSSL has the rest of a record for which there was no space.
         total = self._read(len(view), view) if self._ssl.pending() else 0
         return self._decrypt(0, end, view, total)
 
@@ -185,8 +178,8 @@ class TLSTransport(TCPTransport):
     ) -> int:
         """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the new total.
 
-        Returns -1 at an end with nothing before it. Kept for later: a record that is not whole,
-        what there is no space for, and what is more than one turn may have.
+        Returns -1 at an end with nothing before it. Keeps a partial record, what there is no space
+        for, and what exceeds FEEDS_PER_TURN.
         """
         engine = self._engine
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
@@ -208,12 +201,12 @@ class TLSTransport(TCPTransport):
                         return self._end(total)
                     total += count
                     records -= 1
-                    # Where there is space left, all of a record has been read. Without this check,
-                    # each read would end in a costly SSLWantReadError.
+                    # While there is space, each read takes a whole record. Without this check, the
+                    # last read would end in a costly SSLWantReadError.
                     if not records or total == space:
                         break
             except ssl.SSLWantReadError:
-                # So many had no data in them.
+                # As many records as are left were empty.
                 empty = records
                 records = feeds = 0
             except ssl.SSLError as error:
@@ -243,9 +236,9 @@ class TLSTransport(TCPTransport):
         return total
 
     def _end(self, total: int, failure: TLSFailed | None = None) -> int:
-        """Stop reading: each later call finds the same end again, a failure or close_notify.
+        """End reading, by a failure or close_notify; each later call ends the same way.
 
-        Returns how much data came before it, -1 for none. Raises the failure where there was none.
+        Returns the bytes of data before the end, or -1. Raises the failure if there was no data.
         """
         self._drain_incoming()
         with contextlib.suppress(PeerVanished):
@@ -266,7 +259,7 @@ class TLSTransport(TCPTransport):
 
     @property
     def held(self) -> int:
-        """Bytes that are kept, in either direction."""
+        """Bytes held in either direction; see Transport."""
         return len(self._buffered) + len(self._pending_ciphertext)
 
     def close(self) -> None:
@@ -286,7 +279,7 @@ class TLSTransport(TCPTransport):
         return incoming.read() if incoming.pending else b""
 
     def _flush_bio(self) -> bytes:
-        """Send OpenSSL's output, after what is buffered already; return it."""
+        """Send OpenSSL's output, after what is buffered; return it."""
         ciphertext = self._engine.outgoing.read()
         if self._buffered:
             self._buffered = bytes(self._buffered) + ciphertext
@@ -299,7 +292,7 @@ class TLSTransport(TCPTransport):
     def _fail(self, error: ssl.SSLError) -> TLSFailed:
         """Empty the shared BIOs, send the alert, and return the exception to raise."""
         self._drain_incoming()
-        # Where the peer has left before its alert, the reason is still the TLS error.
+        # The TLS error is the reason even if the peer has left before the alert.
         with contextlib.suppress(PeerVanished):
             self._flush_bio()
         if error.reason == "CALLBACK_FAILED":

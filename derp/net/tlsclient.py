@@ -11,7 +11,7 @@ from derp.net.tlsengine import Hold, Piece, TLSEngine
 class TLSClientTransport(TLSTransport):
     """The client's end, which verifies the server's certificate by the engine's context.
 
-    `hostname` is what the certificate has to be for: a name, or an IP address without brackets.
+    `hostname` has to be in the certificate: a name, or an IP address without brackets.
     """
 
     __slots__ = ("_hostname",)

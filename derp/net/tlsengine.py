@@ -1,4 +1,4 @@
-"""What the TLS connections of a process share: a context, two BIOs and a buffer."""
+"""The context, BIOs and buffer that the TLS connections of a process share."""
 
 import ssl
 from collections.abc import Awaitable, Callable
@@ -16,13 +16,12 @@ Choose = Callable[[ClientHello, Endpoint], ssl.SSLContext]
 
 
 class TLSEngine:
-    """The context of new connections, and the buffers through which all of them go.
+    """The context of new connections, and the buffers of all.
 
-    The server's ends and the client's ends need one each, as their contexts differ.
-
-    `context` serves every connection, unless `choose` is set: then that returns each one's. It has
-    an answer for every ClientHello, for UNREADABLE too, which OpenSSL may yet be able to read. Both
-    may be replaced at any time; a connection takes its context once its ClientHello is whole.
+    Server's ends and client's ends need an engine each, since their contexts differ. `choose`, if
+    set, returns the context of each connection in place of `context`, for every ClientHello, also
+    for UNREADABLE, which OpenSSL may yet read. Both may be replaced at any time; a connection takes
+    its context once its ClientHello is whole.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -30,7 +29,7 @@ class TLSEngine:
         self.choose: Choose | None = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        # Ciphertext: a full read fits into `space`, and what is left of the read before it lies
+        # Ciphertext: a full read fits into `space`; a partial record of the read before it lies
         # right before that.
         self.buffer = bytearray(MAX_RECORD + RECEIVE_SIZE)
         self.ciphertext = memoryview(self.buffer)
@@ -41,14 +40,14 @@ class TLSEngine:
     ) -> tuple[ssl.SSLContext, Piece]:
         """Receive a whole ClientHello; return the context that answers it, and the bytes received.
 
-        These, and those that `receive` returns, are valid until the next await.
+        Like those that `receive` returns, the bytes are valid until the next await.
         """
         ciphertext = await receive()
         if self.choose is None and is_whole(ciphertext):
             return self.context, ciphertext
         reader = HelloReader()
         while (hello := reader.feed(ciphertext)) is None:
-            # The fragments are kept twice.
+            # The reader keeps each fragment twice.
             hold(2 * len(reader.flight))
             ciphertext = await receive()
         hold(2 * len(reader.flight))

@@ -1,7 +1,7 @@
-"""OpenSSL's words for what went wrong in a TLS handshake.
+"""OpenSSL's numbers and names of failures of a TLS handshake.
 
-The numbers are those of `SSLCertVerificationError.verify_code` (X509_V_ERR_* of x509_vfy.h), the
-names those of `SSLError.reason`.
+Numbers are of `SSLCertVerificationError.verify_code` (X509_V_ERR_* of x509_vfy.h), names of
+`SSLError.reason`.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ CERT_HAS_EXPIRED: Final = 10
 UNTRUSTED: Final = frozenset({18, 19, 20, 21})
 """Self-signed, by itself or in the chain; no issuer found; no signature that can be verified."""
 NAME_MISMATCHES: Final = frozenset({62, 64})
-"""Of a host name, and of an IP address."""
+"""For a host name, and for an IP address."""
 
 UNRECOGNIZED_NAME: Final = "TLSV1_UNRECOGNIZED_NAME"
 """The alert of a derper that is asked for a name which is not its own."""

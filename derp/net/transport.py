@@ -1,9 +1,9 @@
 """The interface of a byte stream to one peer: TLS, plain TCP or websocket.
 
-Reading is split in two, so that one scratch buffer serves every connection: `wait_readable` waits
-and holds no buffer; `read_into` then copies into a buffer that the caller owns until its next
-await. Writing never waits: `write` hands over bytes at once and keeps what the socket did not take.
-A caller that finds `buffered` non-zero afterwards has some task await `flush`.
+Reading is split in two, so that one buffer serves every connection: `wait_readable` waits and holds
+no buffer; `read_into` then copies into a buffer that the caller owns until its next await. Writing
+never waits: `write` buffers what the socket did not take. A caller that finds `buffered` non-zero
+afterwards has some task await `flush`.
 """
 
 from typing import Protocol
@@ -24,31 +24,30 @@ class Transport(Protocol):
         """Wait until `read_into` may have data. Always a checkpoint."""
 
     async def wait_turn(self) -> None:
-        """Let others run first: for work that strangers cause without waiting. A checkpoint."""
+        """Let other tasks run first, before work that strangers cause. Always a checkpoint."""
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; return the bytes copied, -1 at the end of the stream.
 
-        0 means that nothing whole has arrived yet (half a TLS record): wait again. Raises
-        PeerVanished or TLSFailed.
+        0 means that nothing whole has arrived (half a TLS record): wait again. Raises PeerVanished
+        or TLSFailed.
         """
 
     @property
     def more(self) -> bool:
-        """Whether there may be more to read without waiting; others should run first."""
+        """Whether there may be more to read without waiting; other tasks should run first."""
 
     async def read_through(self, poller: Poller, step: Step) -> None:
         """Wait for data and call `step`, again and again, until it returns True.
 
-        `step` calls `read_into` once, acts on what it got, and never waits. It returns True where
-        the task itself has to go on: to wait for something else, or since the stream has ended.
-        This may return before, after any step, so the caller calls it in a loop. The poller calls
-        the steps where it can. A checkpoint, unless it raises. Raises what `step` raises, and
-        PeerVanished.
+        `step` calls `read_into` once, acts on what it got, and never waits. It returns True if the
+        task itself has to go on: to wait for something else, or since the stream has ended. The
+        poller calls the steps where it can. This may return after any step, so the caller calls it
+        in a loop. A checkpoint, unless it raises. Raises what `step` raises, and PeerVanished.
         """
 
     async def coalesce_reads(self) -> None:
-        """Wait COALESCE_TIME seconds, though there may be data, so that a read finds more of it."""
+        """Wait COALESCE_TIME seconds, even if there is data, so that one read finds more of it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping a copy of what the socket does not take. Raises PeerVanished.
@@ -58,11 +57,11 @@ class Transport(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes (as on the wire, encrypted) that `write` has kept."""
+        """Bytes (as on the wire, encrypted) that `write` has kept for the socket to take."""
 
     @property
     def held(self) -> int:
-        """Bytes that are kept in either direction: buffered, or received and not read."""
+        """Bytes held in either direction: buffered, or received and not read."""
 
     @property
     def bytes_written(self) -> int:
@@ -75,14 +74,13 @@ class Transport(Protocol):
         """Close at once; every task that waits on the transport gets PeerVanished."""
 
     def close(self) -> None:
-        """Close, after the protocol's closing message as far as the socket takes it at once."""
+        """Send the protocol's closing message if the socket takes it at once, then close."""
 
 
 async def receive(transport: Transport, scratch: memoryview) -> bytes:
-    """Wait for bytes; return a copy of what has come, as far as `scratch` holds it.
+    """Wait for bytes; return a copy of what fits `scratch`, empty at the end of the stream.
 
-    Empty at the end of the stream. For handshakes, before the packets come. Raises PeerVanished or
-    TLSFailed.
+    For handshakes, not for packets. Raises PeerVanished or TLSFailed.
     """
     received = 0
     while not received:

@@ -1,19 +1,15 @@
 """A websocket as a Transport: DERP inside binary messages, whose boundaries mean nothing.
 
-How it works: trio-websocket answers the opening handshake and is dropped then; its own reader costs
-a packet more than everything else in the relay, and a task and a nursery for each client. From
-there on frames are read and written here, on top of the Transport below, without waiting and
-without a buffer of our own: what has arrived is read into the caller's view, and each frame's
-payload is unmasked there and moved up to the one before it (`derp.wire.websocket`), so that many
-small messages become one train of DERP frames. Between two reads a client keeps the beginning of a
-header, and nothing else, unless it sends tiny frames by the thousand: then others run in between,
-and the rest waits.
+How it works: trio-websocket answers the opening handshake and nothing more: its reader costs a
+packet more than everything else in the relay, and a task and a nursery per client. After that,
+frames are read and written here, on the Transport below, without waiting and without a buffer: what
+has arrived is read into the caller's view, and each frame's payload is unmasked there and moved up
+to the one before it (`derp.wire.websocket`), so that many small messages become one train of DERP
+frames. Between two reads only the beginning of a header is kept, unless a client sends tiny frames
+by the thousand: then other tasks run in between, and the rest waits.
 
-What must never happen here:
-
-- an await in `read_into` or `write`: the caller's buffer is shared by all clients;
-- anything written after a Close frame;
-- a pong kept beside another: a peer may ping and never read.
+Invariants: no await in `read_into` or `write`, since all clients share the caller's buffer; nothing
+is written after a Close frame; at most one pong is kept, since a peer may ping and never read.
 """
 
 import contextlib
@@ -35,9 +31,9 @@ HANDSHAKE_TIMEOUT: Final = 10
 
 
 class WebSocketTransport:
-    """A Transport over an accepted websocket. It owns the Transport below.
+    """A Transport over an accepted websocket; it owns the Transport below.
 
-    `leftover` is what was received after the request.
+    `leftover`: bytes received after the request.
     """
 
     __slots__ = (
@@ -57,12 +53,12 @@ class WebSocketTransport:
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
-        # Frames that were read and not unpacked.
+        # Bytes of frames that were read and not unpacked.
         self._leftover = leftover
         self._unpacker = Unpacker()
-        # The end that follows the data returned last.
+        # The end of the stream, if it follows the data returned last.
         self._ending: Ending | None = None
-        # A pong that waits until nothing is buffered; a newer one replaces it.
+        # The pong that waits until nothing is buffered; a newer one replaces it.
         self._pong = b""
         # Whether a Close frame was sent, after which nothing may be.
         self._closed = False
@@ -102,7 +98,7 @@ class WebSocketTransport:
     def read_into(self, view: memoryview) -> int:
         """Copy the payload of what has arrived into `view`; see Transport.
 
-        Raises HTTPFailed where the peer breaks a rule of websockets.
+        Raises HTTPFailed where the peer breaks a rule of RFC 6455.
         """
         if self._ending is not None:
             return self._end(self._ending)
@@ -122,7 +118,7 @@ class WebSocketTransport:
         if ping is not None:
             self._answer(ping)
         if ending is not None:
-            # The answers to the data before it are sent first.
+            # Answers to the data before the end are sent first.
             self._ending = ending
             if not count:
                 return self._end(ending)
@@ -136,12 +132,12 @@ class WebSocketTransport:
 
     @property
     def buffered(self) -> int:
-        """Bytes that `write` has kept."""
+        """Bytes that the socket has yet to take; see Transport."""
         return self._below.buffered
 
     @property
     def held(self) -> int:
-        """Bytes that are kept, in either direction."""
+        """Bytes held in either direction; see Transport."""
         return len(self._leftover) + self._below.held
 
     @property
@@ -170,15 +166,12 @@ class WebSocketTransport:
         self._below.close()
 
     def _answer(self, ping: bytes) -> None:
-        """Send a pong, at once or after what is buffered.
-
-        What the socket does not take of it is sent with the next write.
-        """
+        """Send a pong, at once or after what is buffered; the next write sends any rest."""
         pong = control(Opcode.PONG, ping)
         if self._below.buffered:
             self._pong = pong
         else:
-            # The peer has gone: the next read raises that, after the data that came before.
+            # If the peer has gone, a later read raises that, after the data that came before.
             with contextlib.suppress(PeerVanished):
                 self._below.write(pong)
 
@@ -198,7 +191,7 @@ class WebSocketTransport:
 
 
 class _HandshakeStream(trio.abc.Stream):
-    """The connection as trio-websocket sees it: a request, then silence, and a way to answer."""
+    """The stream that trio-websocket gets: it receives the request and then nothing more."""
 
     def __init__(self, transport: Transport, request: bytes) -> None:
         self.transport = transport
@@ -237,9 +230,9 @@ class _HandshakeStream(trio.abc.Stream):
 async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSocketTransport:
     """Answer the websocket handshake whose HTTP request was read already.
 
-    `request` is the request's head, `leftover` what was received after it. Any origin is accepted,
-    and nothing is compressed: WireGuard's packets can't be. Raises HTTPFailed where it is no valid
-    handshake, or not done within HANDSHAKE_TIMEOUT.
+    `request` is the request's head, `leftover` what was received after it. Any origin is accepted.
+    Nothing is compressed: WireGuard's packets can't be. Raises HTTPFailed for an invalid handshake,
+    or one not done within HANDSHAKE_TIMEOUT.
     """
     stream = _HandshakeStream(transport, request)
     # A nursery would wrap what is raised in it into an exception group.
@@ -253,10 +246,10 @@ async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSo
                     failure = HTTPFailed(f"no websocket handshake within {HANDSHAKE_TIMEOUT} s")
             except ConnectionEnd as error:
                 failure = error
-            # trio-websocket's own task waits for the stream to go on, and has nothing to undo.
+            # trio-websocket's own task waits for more of the stream, and has nothing to undo.
             nursery.cancel_scope.cancel()
     except* (UnicodeError, ProtocolError):
-        # From that task: a header that wsproto can't decode.
+        # From that task, for a header that wsproto can't decode.
         failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure

@@ -2,11 +2,11 @@
 
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
-Each connection has one task, and that task is the only place where its end becomes one log line
-and one count. Refusals (ends before login) are coalesced, so that a scanner can't fill a disk,
-except for a few lines of each address, so that it can be banned; of joins and leaves of clients
-only some are logged, as any client can cause them. Until its login a connection is pending, and may
-be closed for others (`derp.relay.pending`).
+Each connection has one task, the only place where its end becomes one log line and one count.
+Refusals (ends before login) are coalesced, so that a scanner can't fill a disk, except for a few
+lines per address, so that it can be banned; since clients cause joins and leaves, only some are
+logged. Until its login a connection is pending, and may be closed to make room for others
+(`derp.relay.pending`).
 """
 
 import contextlib
@@ -51,14 +51,14 @@ TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
-"""Ends for lack of room. In a window, each network has one line for each of them, ..."""
+"""Ends for lack of room: in a window, each network has one log line for each of them."""
 CROWDED_NETWORKS: Final = 16
-"""... but no more networks than this."""
+"""Networks that have such lines in a window, at most."""
 
 TRY_LINES: Final = 0.5
-"""Lines a second about addresses that are refused for the first time, and as many about others."""
+"""Log lines a second about first refusals of an address, and as many about later ones."""
 TRY_LINES_BURST: Final = 30
-"""Lines at once, for each of the two."""
+"""Log lines in a burst, for each of the two."""
 
 logger = log.get("connection")
 
@@ -69,14 +69,14 @@ def crowd_lines() -> Coalescer:
 
 
 def try_lines(processes: int = 1) -> Tries:
-    """Make the bound on lines about refused addresses, for one of so many processes."""
+    """Make the bound on log lines about refused addresses, for one of `processes`."""
     rate, burst = TRY_LINES / processes, max(3, TRY_LINES_BURST // processes)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
 
 @attrs.define(eq=False)
 class Acceptor:
-    """Accepts connections on one port, and owns what they have in common."""
+    """Accepts the connections of one port."""
 
     state: RelayState
     nursery: trio.Nursery
@@ -85,16 +85,15 @@ class Acceptor:
     engine: TLSEngine | None
     """None for plain HTTP."""
     limit: TokenBucket | None
-    """New connections a second; None where they are not limited."""
+    """Limits new connections; None for no limit."""
     refusals: Coalescer
     crowded: Coalescer = attrs.field(factory=crowd_lines)
     tries: Tries = attrs.field(factory=try_lines)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
-        """Start the task of a new connection, or close it where there are too many of them.
+        """Start the task of a new connection, or close it if there are too many.
 
-        `full`: there is no descriptor for it unless another connection is closed. Returns whether
-        it was admitted.
+        `full`: another connection has to be closed for it. Returns whether it stays. See Handle.
         """
         state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
@@ -108,8 +107,8 @@ class Acceptor:
             self._report(end, remote, {"remote": str(remote)})
             return False
         if full:
-            # Its descriptor is of the reserve; that of the connection that was closed is not, and
-            # may already be in use again.
+            # Its descriptor is of the reserve: swap it for the one that the closed connection had,
+            # unless that is in use again.
             with contextlib.suppress(OSError):
                 reserved, sock = sock, sock.dup()
                 reserved.close()
@@ -127,7 +126,7 @@ class Acceptor:
         except ConnectionEnd as error:
             end = error.without_traceback()
             if pending.end is not None:
-                # It was closed for others, for the reason there.
+                # It was closed to make room: that is the reason.
                 end = pending.end.without_traceback()
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
@@ -140,7 +139,7 @@ class Acceptor:
         self._report(end, remote, fields)
 
     def _abort(self, sock: socket.socket) -> None:
-        """Close a pending connection, and wake its task if that waits for the socket."""
+        """Close a pending connection's socket, and wake the task if it waits for that."""
         if (fd := sock.fileno()) >= 0:
             self.state.prelogin.forget(fd)
         trio.lowlevel.notify_closing(sock)
@@ -163,10 +162,10 @@ class Acceptor:
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
-        """Return which try of the address this was, and whether to log it for that.
+        """Return which try of the address this was, and whether `tries` has it logged.
 
-        The number is None where the refusal says nothing about the address: others come from there
-        by a proxy, or the peer is not the cause.
+        The number is None where the refusal says nothing about the address: it is a proxy's, or the
+        peer is not the cause.
         """
         network = self.state.pending.network_of(remote.host)
         if network is None or not _is_caused_by_peer(end):
@@ -179,7 +178,7 @@ class Acceptor:
     async def _serve(
         self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
     ) -> None:
-        """Shake hands, where the port has TLS, and serve what is inside."""
+        """Do the TLS handshake, if the port has TLS, and serve HTTP and DERP inside."""
         try:
             local = endpoint(sock.getsockname())
         except OSError as error:
@@ -204,7 +203,7 @@ class Acceptor:
     async def _serve_http(
         self, transport: Transport, fields: dict[str, Any], pending: Pending
     ) -> None:
-        """Answer HTTP requests; after an upgrade, hand the connection off to a DERP session."""
+        """Answer HTTP requests; after an upgrade, serve a DERP session."""
         state = self.state
         metrics, version = state.metrics, transport.tls_version
 
@@ -235,7 +234,7 @@ class Acceptor:
             session = serve.serve(
                 state, inside, leftover, fields, not_ideal=not_ideal, pending=pending
             )
-            # A session is long: keep nothing of the request for it.
+            # A session is long: keep nothing of the request.
             del route, handoff, leftover
             try:
                 await session

@@ -1,7 +1,7 @@
-"""A logged-in client: what others hand to it, what it is told of them, where its packets go.
+"""A logged-in client: routes its packets, delivers others' packets and presence to it.
 
-What must never happen here: an await in `route` or `deliver`, since the train lies in the shared
-read buffer; an exception that reaches the sender because its receiver has failed.
+Invariants: no await in `route` or `deliver`, since the train lies in the shared read buffer; a
+receiver's failure raises nothing in the task of the sender.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,8 +24,8 @@ from derp.wire.trains import Train
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
 UPDATE_SLACK: Final = 4096
-"""Changes that may wait for a watcher besides two for each client. A watcher with more is
-disconnected: when it connects again, it is told only of those who are connected then."""
+"""A watcher is disconnected when more changes wait for it than this and two for each client: when
+it connects again, it is told only of the clients that are connected then."""
 
 
 class Forwarder(Protocol):
@@ -46,10 +46,10 @@ class WorkerForwarder(Forwarder, Protocol):
 
     @property
     def frames(self) -> Mapping[bytes, bytes]:
-        """The PeerPresent frame of each key that is connected there."""
+        """The PeerPresent frame of each key that is connected to that worker."""
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
-        """Send or queue a frame that is no packet; return whether it was not dropped."""
+        """Send or queue a frame other than a packet; return whether it was sent or queued."""
 
 
 class Client(Sender):
@@ -68,7 +68,7 @@ class Client(Sender):
     )
 
     can_mesh: ClassVar = False
-    """Whether it has shown the mesh key: then it is trusted, and not limited."""
+    """Whether the client has shown the mesh key: then it is trusted, and not limited."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Client(Sender):
         self.preferred = False
         self.connected_at = now
         self.bucket = bucket
-        """Limits what it may send; None where there is no limit."""
+        """Limits what the client sends; None for no limit."""
         self.duplicate = False
         self.saw_src: set[bytes] = set()
         self._peer_gone_bucket: TokenBucket | None = None
@@ -103,10 +103,10 @@ class Client(Sender):
         disco: bool,
         forwarded: bool,
     ) -> None:
-        """Hand a train that came from this client to its destination, or drop it.
+        """Hand a train from this client to its destination, or drop it.
 
-        The destination is connected here, or to another worker of this relay, or to another relay;
-        but what a relay has `forwarded` goes to no third one. The rest is as for `deliver`.
+        The destination is connected here, to another worker of this relay, or to another relay; a
+        train that a relay has `forwarded` goes to no third one. For the rest see `deliver`.
         """
         hub, metrics = self.hub, self.metrics
         if forwarded:
@@ -160,18 +160,18 @@ class Client(Sender):
     def peer_disconnected(self, key: bytes) -> None:
         """Send PeerGone for a client whose packets were delivered to this one.
 
-        It is never sent twice, so it must not be dropped; `saw_src` bounds how often it is due.
+        PeerGone is sent once, so it must not be dropped; `saw_src` bounds how many there are.
         """
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
             self.metrics.peer_gone_disconnected_frames += 1
 
     def presence(self) -> bytes:
-        """Build the frame that tells a watcher of this client."""
+        """Return the PeerPresent frame of this client."""
         remote = self.transport.remote
         return peer_present(self.key, remote.host, remote.port, self.flags)
 
     def update(self, key: bytes, frame: bytes) -> None:
-        """Tell a watcher that a client has come or gone: by `frame`, or by what is true later."""
+        """Tell this watcher of a client by `frame`; while busy, by what is true at the time."""
         if self.send_queue is None:
             self._count_updates(1)
             self.send_control(frame)
@@ -182,12 +182,12 @@ class Client(Sender):
             self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
 
     def update_all(self) -> None:
-        """Tell a watcher of every client that is connected."""
+        """Tell this watcher of every client that is connected."""
         self.queue_updates(self.hub.keys(local=False))
 
     def queue_updates(self, keys: Collection[bytes]) -> PresenceQueue:
-        """Queue what a watcher is to be told of `keys`, which differ; it is never dropped."""
-        # An empty send queue is false, but not None: something is unsent below it.
+        """Queue the presence of `keys`, which are distinct, for this watcher; never dropped."""
+        # An empty send queue is false, but not None: the transport still has bytes to send.
         send_queue = self._start_sending(0) if self.send_queue is None else self.send_queue
         if send_queue.presence is None:
             send_queue.presence = PresenceQueue(self._frame_of)
@@ -195,7 +195,7 @@ class Client(Sender):
         return send_queue.presence
 
     def _frame_of(self, key: bytes) -> bytes:
-        """Build the frame that tells a watcher whether a key is connected now."""
+        """Return the frame that says whether a key is connected now."""
         if (client := self.hub.active.get(key)) is not None:
             return client.presence()
         if (worker := self.hub.other_workers.best.get(key)) is not None:
@@ -203,7 +203,7 @@ class Client(Sender):
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
     def _answer_not_here(self, key: bytes, packets: int, now: float) -> None:
-        """Send PeerGone for so many disco packets to an absent client, within the rate limit."""
+        """Send PeerGone for each disco packet to an absent client, within the rate limit."""
         if self._peer_gone_bucket is None:
             self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
         for _ in range(packets):

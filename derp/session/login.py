@@ -1,10 +1,10 @@
-"""The login of a client: greeting, its proof of its key, admission.
+"""The login of a client: greeting, proof of the client's key, admission.
 
     ServerKey  ──►
                ◄──  ClientInfo
     ServerInfo ──►
 
-A fast-starting client sends ClientInfo with its HTTP request; both answers then go in one piece.
+A fast-starting client sends ClientInfo with its HTTP request; the relay then answers in one piece.
 """
 
 from typing import Final
@@ -25,10 +25,10 @@ from derp.wire.keys import node_public_text
 from derp.wire.login import ClientInfo, client_info_size, open_client_info, seal_server_info
 
 LOGIN_TIMEOUT: Final = 10.0
-"""Seconds from the handoff to a complete client info (Go: Server.accept)."""
+"""Seconds from the handoff to a whole ClientInfo (Go: Server.accept)."""
 
 VERDICT_WAIT: Final = 7.0
-"""Seconds for which a client that waits for a verdict is not closed for others, unless its network
+"""Seconds for which a client that waits for a verdict isn't closed to make room, unless its network
 has by far the most connections."""
 
 
@@ -41,11 +41,11 @@ class Login:
     greeting: bytes
     """The ServerKey frame, if it has not been sent."""
     rest: bytearray
-    """What it has sent after the login."""
+    """What the client has sent after ClientInfo."""
     _box: Box
 
     def welcome(self, limit: RateConfig = NO_LIMIT) -> bytes:
-        """Build what answers the login: ServerInfo with a rate limit, behind any greeting."""
+        """Return the answer to the login: any greeting, and ServerInfo with the rate limit."""
         info = seal_server_info(self._box, limit.bytes_per_second, limit.announced_burst)
         return self.greeting + info
 
@@ -53,10 +53,9 @@ class Login:
 async def log_in(
     state: RelayState, transport: Transport, leftover: bytes, pending: Pending | None = None
 ) -> Login | None:
-    """Greet a client and read its proof of its key; return None if it leaves without a byte of it.
+    """Greet a client and read its ClientInfo; return None if it leaves before, as health checks do.
 
-    Health checks do, which only look whether DERP is served. `leftover` is what it has sent
-    already. Raises PeerVanished and LoginRefused.
+    `leftover` is what the client has sent already. Raises PeerVanished and LoginRefused.
     """
     greeting = server_key(state.public_key)
     size = client_info_size(leftover)
@@ -90,9 +89,9 @@ async def log_in(
 async def admit(
     state: RelayState, transport: Transport, key: bytes, pending: Pending | None
 ) -> None:
-    """Return if the client may use the relay (Go: verifyClient); otherwise raise NotAdmitted.
+    """Return if the client may use the relay (Go: verifyClient).
 
-    Raises PeerVanished where `pending` is closed for others meanwhile.
+    Raises NotAdmitted if not, and PeerVanished where `pending` is closed to make room meanwhile.
     """
     if state.admission is None:
         return
@@ -101,7 +100,7 @@ async def admit(
             pending.cancel = scope.cancel
             pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
         verdict = await state.admission.admit(Question(key, transport.remote.host))
-        # Many clients may have waited for this one answer.
+        # Many clients may have waited for the same answer.
         await transport.wait_turn()
     if scope.cancelled_caught:
         raise PeerVanished("the connection was closed before the answer")

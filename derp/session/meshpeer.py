@@ -1,7 +1,7 @@
-"""A client that has shown the mesh key: another relay, or somebody's monitoring.
+"""A client that has shown the mesh key: another relay, or a monitor.
 
-Beyond what other clients send it may send packets that it forwards, watch who is connected, and
-close clients' connections. A packet that it forwards is for a client of this relay, or dropped.
+Unlike other clients it may forward packets, watch which clients are connected, and close their
+connections. A packet that it forwards is dropped unless it is for a client of this relay.
 """
 
 from typing import ClassVar, Final
@@ -32,10 +32,10 @@ class MeshPeer(Client):
     def act(
         self, state: RelayState, kind: Kind, start: int, stop: int, end: int
     ) -> tuple[int, int]:
-        """Act on the frame at `start`, of a type that takes the mesh key.
+        """Act on the frame `state.buffer[start:stop]`, of a type that takes the mesh key.
 
-        It ends at `stop`, and lies in the shared read buffer. ForwardPacket frames up to `end` that
-        follow it may be included. Returns where the frames end, and how many packets they were.
+        ForwardPacket frames that follow it, up to `end`, may be included. Returns where the last
+        frame ends, and the number of packets.
         """
         if kind is _FORWARD_PACKET:
             most = min(state.memory.write_size, MAX_TRAIN)
@@ -45,7 +45,7 @@ class MeshPeer(Client):
             self.route(train, packets, payload, source, destination, disco, True)
             return stop, packets
         if kind is _WATCH_CONNS:
-            # Relays watch as soon as they run.
+            # A relay that watches is running, so it can be dialled.
             state.reachable.logged_in(self.key)
             self._watch(state)
         else:
@@ -53,7 +53,7 @@ class MeshPeer(Client):
         return stop, 0
 
     def _watch(self, state: RelayState) -> None:
-        # This relay itself, if it has dialled itself, finds that out and leaves.
+        # A relay that has dialled itself finds that out, and leaves.
         if self.key != state.public_key:
             watch(state.presence.watchers, self)
 

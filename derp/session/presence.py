@@ -1,10 +1,10 @@
-"""Who is told which clients are connected: all at first, then every change.
+"""Presence as watchers are told it: all connected clients at first, then every change.
 
-Matches addWatcher and broadcastPeerStateChangeLocked. A watcher that is busy is told of a key only
-what is true once it takes that, not each change that led there.
+Matches addWatcher and broadcastPeerStateChangeLocked, but a busy watcher is told only the last
+state of each key, not every change.
 
-Where a relay has several workers, each tells the others of its own clients only, with its claim to
-each key, and its watchers of all workers' clients.
+With several workers, each tells the others of its own clients only, with its claim to each key, and
+its watchers of all workers' clients.
 """
 
 from collections.abc import Collection
@@ -20,9 +20,9 @@ class Presence:
 
     def __init__(self, hub: ClientHub, metrics: Metrics) -> None:
         self.watchers: dict[Client, None] = {}
-        """The mesh peers that are told who is connected to this relay."""
+        """The mesh peers that are told of all clients of this relay."""
         self.worker_watchers: dict[Client, None] = {}
-        """The other workers, each of which is told who is connected to this worker."""
+        """The other workers, which are told of this worker's clients."""
         self._hub = hub
         self._metrics = metrics
 
@@ -34,7 +34,7 @@ class Presence:
             self._tell_workers(client)
 
     def note_activity(self, client: Client, now: int) -> None:
-        """Note that a client whose `duplicate` is set has sent something; `now` as for Hub.join."""
+        """Note that a duplicate has sent something; `now` as for Hub.join."""
         if self._hub.note_activity(client, now):
             self._tell_workers(client)
 
@@ -63,9 +63,9 @@ class Presence:
             self._metrics.peer_gone_disconnected_frames += len(self.watchers)
 
     def tell_all_gone(self, keys: Collection[bytes]) -> None:
-        """Tell the watchers that clients have left, all at once and perhaps many.
+        """Tell the watchers that clients, perhaps many, have left.
 
-        One that is connected again when a watcher takes that is told of as such.
+        By the time that a busy watcher is told, some may be connected again: then it is told so.
         """
         if not keys:
             return
@@ -82,7 +82,7 @@ class Presence:
 
 
 def watch(watchers: dict[Client, None], watcher: Client) -> None:
-    """Tell a watcher who is connected, and make it one of `watchers`, if it is not."""
+    """Add a watcher to `watchers`, unless it is there, and tell it which clients are connected."""
     if watcher not in watchers:
         watchers[watcher] = None
         watcher.update_all()

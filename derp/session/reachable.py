@@ -1,14 +1,14 @@
-"""Which lost relays can be reached again: those that have logged in here."""
+"""Wakes a task that waits to dial a lost relay, when that relay has logged in here."""
 
 import trio
 
 
 class Reachable:
-    """Wakes tasks that wait to dial a relay again, as soon as it has logged in here."""
+    """The events that are set when relays log in here."""
 
     def __init__(self) -> None:
         self.awaited: dict[trio.Event, bytes] = {}
-        """The key of the relay for which each event stands."""
+        """The relay's key, by event."""
 
     def expect(self, key: bytes) -> trio.Event:
         """Return an event that is set when the relay with this key logs in, until `forget`."""
@@ -17,7 +17,7 @@ class Reachable:
         return event
 
     def forget(self, event: trio.Event) -> None:
-        """Leave an event as it is, whoever logs in."""
+        """Stop setting an event."""
         self.awaited.pop(event, None)
 
     def logged_in(self, key: bytes) -> None:

@@ -1,12 +1,12 @@
 """The receiving half of a logged-in client: reads its frames and acts on them.
 
-How it works: a `step` reads once and acts on every whole frame; the bytes of a frame that is cut
-off are kept until the next step. While the client is idle, the poller calls `step`, and the
-client's own task sleeps. The task takes over where a step ends with something to wait for: a
-rate limit, packets that may follow (derp.relay.coalescing), other tasks' turn.
+How it works: a `step` reads once and acts on every whole frame; the bytes of a partial frame are
+kept until the next step. While the client is idle, the poller calls `step`, and the client's own
+task sleeps. The task takes over where a step ends with something to wait for: a rate limit, packets
+that may follow (derp.relay.coalescing), other tasks' turn.
 
-What must never happen here: an await between `read_into` and the end of `_act`, since what was
-read lies in the buffer that all connections share.
+Invariant: no await between `read_into` and the end of `_act`, since what was read lies in the
+buffer that all connections share.
 """
 
 from typing import Final
@@ -28,14 +28,14 @@ LIMITED_READ: Final = 16 << 10
 """Bytes read at a time from a client with a rate limit, so that it is paused often and briefly."""
 TRAINS_PER_READ: Final = 64
 """Trains that one read should hold at most: each costs about as much whatever its size, and other
-clients wait meanwhile. Where it held more, the next read is smaller."""
+clients wait meanwhile. After a read that held more, the next one is smaller."""
 MIN_READ: Final = 4 << 10
 MAX_FRAMES: Final = 512
-"""Trains and other frames acted on before other tasks have their turn: one read may hold 26,000
-frames of five bytes."""
+"""Trains and other frames acted on before other tasks run: a read may hold thousands of frames of
+five bytes."""
 
 _LIMIT_CHECK: Final = 1.0
-"""Seconds between two looks at whether a client that is paused still has to be."""
+"""Seconds between checks whether a paused client was ended or its limit changed."""
 
 _NOTE_PREFERRED: Final = Kind.NOTE_PREFERRED
 _PING: Final = Kind.PING
@@ -62,17 +62,17 @@ class Reader:
 
     def __init__(self, state: RelayState, client: Client) -> None:
         self.ended = False
-        """Whether the client has closed the connection, in good order."""
+        """Whether the client has closed the connection between two frames."""
         self._state = state
         self._client = client
         self._mesh_peer = client if isinstance(client, MeshPeer) else None
         self._transport = client.transport
-        # The beginning of a frame whose rest has not come, and bytes of a frame still to skip; or,
-        # where `_tail_is_due`, what is behind MAX_FRAMES.
+        # The beginning of a partial frame, or, where `_tail_is_due`, what follows MAX_FRAMES; and
+        # the bytes of an ignored frame that are still to come.
         self._tail = b""
         self._skip = 0
         self._tail_is_due = False
-        # The most bytes to read next (0: all that fit), and what to wait for before.
+        # The most bytes to read next (0: all that fit), and what to wait for before that.
         self._read_limit = 0
         self._coalescer = ReadCoalescing()
         self._coalescing = False
@@ -83,8 +83,8 @@ class Reader:
     async def run(self, leftover: bytearray) -> None:
         """Read frames and act on them until the client closes the connection.
 
-        `leftover` is what came with the login; it is emptied, so that nothing keeps it. Raises a
-        ConnectionEnd where the client does not leave in good order.
+        `leftover` is what came with the login; it is cleared, to free the memory. Raises a
+        ConnectionEnd unless the client closes the connection between two frames.
         """
         size = len(leftover)
         self._state.buffer[:size] = leftover
@@ -114,7 +114,7 @@ class Reader:
             poller.busy_tasks -= 1
 
     async def _wait_for_limit(self, seconds: float) -> None:
-        """Sleep, unless the connection is ended, or its limit changed, meanwhile."""
+        """Sleep until the limit allows more, is changed, or the connection is ended (raises)."""
         self._state.metrics.rate_limit_per_client_waited += 1
         client, bucket = self._client, self._client.bucket
         wake = trio.current_time() + seconds
@@ -124,10 +124,7 @@ class Reader:
                 raise client.ending
 
     def step(self) -> bool:
-        """Read once and act on it, without waiting; return whether `run` has to take over.
-
-        See Transport.read_through.
-        """
+        """Read once and act on it; return whether `run` takes over. See Transport.read_through."""
         state, transport, client = self._state, self._transport, self._client
         room = self._read_limit if client.bucket is None else LIMITED_READ
         view = state.view
@@ -154,10 +151,10 @@ class Reader:
         return self._coalescing
 
     def _act(self, received: int) -> int:  # noqa: PLR0912, PLR0915 -- one loop over kinds of frames
-        """Act on the tail, and on the bytes received, which lie behind it in the shared buffer.
+        """Act on the tail, and on the bytes received, which follow it in the shared buffer.
 
-        Returns how many packets were joined to the one before them. Raises ProtocolViolation or
-        NotPermitted.
+        Returns how many packets joined the train of the one before them, less the other frames.
+        Raises ProtocolViolation or NotPermitted.
         """
         state, client, mesh_peer = self._state, self._client, self._mesh_peer
         buffer, view, metrics, key = state.buffer, state.view, state.metrics, client.key
@@ -207,7 +204,7 @@ class Reader:
             if pongs:
                 client.send_pongs(pongs)
         if start > end:
-            # A frame to skip reaches behind what has come.
+            # An ignored frame ends beyond what has come.
             self._skip = start - end
         self._tail = bytes(view[start:end]) if start < end else b""
         self._tail_is_due = found == MAX_FRAMES and start < end

@@ -1,7 +1,6 @@
-"""Admission asked again about clients that are connected.
+"""The recheck: admission asked again about connected clients.
 
-Admission is decided at login. What has changed since, in the list or at tailscaled and the URLs,
-takes effect on connected clients here.
+It makes changes in the allow-list, at tailscaled and at the URLs take effect on them.
 """
 
 import random
@@ -18,19 +17,18 @@ from derp.errors import NotAdmitted
 from derp.session.state import RelayState
 
 UNVERIFIED_EVERY: Final = 2.0
-"""Seconds between attempts to ask about clients that were admitted while that was impossible."""
+"""Seconds between attempts to ask about clients admitted while the sources couldn't be asked."""
 
 CONCURRENCY: Final = 16
-"""Questions at a time about connected clients, for all processes of a relay."""
+"""Concurrent questions about connected clients, for all processes of a relay together."""
 
 
 async def keep(
     state: RelayState, admission: Checker, every: float, wake: trio.MemoryReceiveChannel[None]
 ) -> None:
-    """End clients that are no longer admitted; `wake` says to look at the list at once.
+    """End clients that are no longer admitted; `wake` has the allow-list read at once.
 
-    `every` is the number of seconds from the start of one round of questions to the next; 0 is
-    never.
+    `every`: seconds from the start of one round of questions to that of the next; 0 is never.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
@@ -44,7 +42,7 @@ async def keep(
 async def recheck_forever(
     state: RelayState, admission: Admission, every: float, concurrency: int = CONCURRENCY
 ) -> NoReturn:
-    """Ask about all clients that are connected, at intervals of `every` seconds."""
+    """Ask about all connected clients every `every` seconds."""
     next_round = trio.current_time() + every
     while True:
         await trio.sleep_until(next_round)
@@ -56,13 +54,13 @@ async def recheck_forever(
 async def recheck_unverified(
     state: RelayState, admission: Admission, concurrency: int = CONCURRENCY
 ) -> NoReturn:
-    """Ask about clients that were admitted while that was impossible, as soon as it is possible."""
+    """Ask about clients admitted while the sources couldn't be asked, as soon as they can."""
     while True:
         await trio.sleep(UNVERIFIED_EVERY)
         keys = [key for key in state.unverified if state.hub.local(key) is not None]
         state.unverified.intersection_update(keys)
-        # The first one decides whether to go on: at random, in case only this one can't be asked
-        # about.
+        # The answer for the first key decides whether to go on; shuffled, in case it's the only
+        # one that the sources have no answer for.
         random.shuffle(keys)
         for some in (keys[:1], keys[1:]):
             await recheck(state, admission, some, concurrency=concurrency)
@@ -80,8 +78,8 @@ async def recheck(
 ) -> None:
     """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
 
-    Where the source can't be asked, they stay, so that a restart of tailscaled ends no client. With
-    `strict` they are ended: the list that admitted them does so no longer.
+    Where a source can't be asked, its clients stay, so that a restart of tailscaled ends none; with
+    `strict` they are ended: the allow-list that admitted them does so no longer.
     """
     wanted = set(keys)
     questions = iter(
@@ -100,7 +98,7 @@ async def recheck(
                     state.unverified.discard(question.key)
                 if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
-            # Where the list alone decides there is no wait, and there may be thousands of keys.
+            # There may be thousands of keys, and the allow-list answers without a wait.
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
@@ -109,7 +107,7 @@ async def recheck(
 
 
 def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
-    """End the clients that are connected with a key."""
+    """End the clients of a key."""
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
     for member in [member for member in state.hub.members if member.key == key]:
         if member.ending is None and not member.can_mesh:

@@ -1,20 +1,16 @@
-"""The sending half of a peer, which other tasks call when they have something for it.
+"""The sending half of a client (derp.session.client) or a link (derp.mesh.link): of a *peer*.
 
-How it works: a frame for an idle peer is written through at once, by the task that has it; that
-saves a switch of tasks, and a copy. What the socket does not take makes the peer busy: from then on
-frames go to a send queue, and a task of its own sends what is queued, a piece at a time, until
-nothing is left. An idle peer has neither.
+How it works: a frame for an idle peer is written through at once, by the task that has the frame;
+that saves a task switch and a copy. A peer is busy once its socket doesn't take all bytes: then it
+has a send queue, and a task that sends what is queued, a piece at a time, until nothing is left.
 
-All that is held for busy peers is bounded in sum (derp.relay.queuememory): packets are accounted
-for by the send queue, and here what can't be dropped. Where it is too much, the peer that holds
-most is disconnected; but no trusted peer, of which there are few.
+The memory of all busy peers together is bounded (derp.relay.queuememory): the send queue accounts
+for packets, this file for what can't be dropped. Beyond the bound the peer that holds most is
+disconnected, unless it is trusted; there are few of those.
 
-What must never happen here: an await in `send_control`, since its callers have a train in the
-shared read buffer; a frame written behind half of another; an exception that leaves the sending
-task and so ends the whole relay.
-
-A `Client` (derp.session.client) sends to a client, a `Link` (derp.mesh.link) to another relay or
-worker.
+Invariants: no await in `send_control`, since its callers have a train in the shared read buffer; no
+frame is written after half of another; no exception leaves the send task, which would end the
+relay.
 """
 
 from functools import partial
@@ -33,42 +29,41 @@ from derp.relay.sendqueue import Entry, SendQueue
 from derp.wire.keys import short_key
 
 PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
-"""Seconds for which a trusted peer may take nothing (Go: privilegedWriteTimeout)."""
+"""Seconds for which a trusted peer may take no byte (Go: privilegedWriteTimeout)."""
 MIN_SEND: Final = 8 << 10
 MAX_SEND: Final = 256 << 10
-"""Bytes that the sending task encrypts at a time. What is encrypted can't be dropped any more, so
-a peer that takes little at a time is given little; one that takes all is given more next time."""
+"""Bytes that the send task encrypts at a time. They can't be dropped any more, so the size halves
+when the socket doesn't take all of them, and doubles when it does."""
 MAX_PONGS: Final = 64
-"""Pings answered in one read; more are ignored, as the Go derper ignores pings that come too
-fast."""
+"""Pings answered per read; the rest are ignored, as the Go derper does with pings too fast."""
 BUSY_COST: Final = 6 << 10
-"""Bytes that the send queue and the task of a busy peer take, with nothing in them."""
+"""Bytes that a busy peer's task and empty send queue take."""
 
 logger = log.get("client")
 
 
 @attrs.define(eq=False)
 class SendTasks:
-    """The tasks that send what is queued, one for each busy peer, and what they have in common."""
+    """The send tasks, one for each busy peer, and what they share."""
 
     nursery: trio.Nursery
     poller: Poller
     memory: QueueMemory
     metrics: Metrics
     write_timeout: float
-    """Seconds for which a client may take nothing; 0 is for ever."""
+    """Seconds for which a client may take no byte; 0 is for ever."""
     sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
     """The busy peers."""
     _idle: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def start(self, sender: "Sender", send_queue: SendQueue) -> None:
-        """Start the task of a peer that has become busy."""
+        """Start the send task of a peer that has become busy."""
         self.sending[sender] = None
         self.poller.busy_tasks += 1
         self.nursery.start_soon(sender.send_queued, send_queue)
 
     def ended(self, sender: "Sender") -> None:
-        """Note that the task of a peer has ended."""
+        """Note that a peer's send task has ended."""
         del self.sending[sender]
         self.poller.busy_tasks -= 1
         if not self.sending:
@@ -82,7 +77,7 @@ class SendTasks:
 
 
 class Sender(Holder):
-    """A peer that frames can be sent to. As a Holder it holds what can't be dropped."""
+    """A peer that frames are sent to; as a Holder, what holds its bytes that can't be dropped."""
 
     __slots__ = (
         "_sending_size",
@@ -106,19 +101,19 @@ class Sender(Holder):
         self.key = key
         """The peer's, 32 bytes."""
         self.write_timeout = PRIVILEGED_WRITE_TIMEOUT if trusted else tasks.write_timeout
-        """Seconds for which the peer may take nothing; 0 is for ever."""
+        """Seconds for which the peer may take no byte; 0 is for ever."""
         self.send_queue: SendQueue | None = None
         self.ending: ConnectionEnd | None = None
-        """Set once another task has ended this connection."""
+        """Why another task has ended this connection, if one has."""
         self.progress: tuple[int, float] = (0, now)
-        """Bytes that the peer had taken, and when: for the task that looks for stuck peers."""
-        # Bytes that sending takes now: the transport's, and those of BUSY_COST.
+        """Bytes that the peer had taken, and when: derp.session.timers finds stuck peers by it."""
+        # Bytes that the send task accounts for: BUSY_COST, and what the transport has buffered.
         self._sending_size = 0
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
-        """Send or queue a frame that is no packet; return whether it was not dropped.
+        """Send or queue a frame other than a packet; return whether it was sent or queued.
 
-        With `must` it is queued whatever waits already.
+        `must`: queue it even where the lane is full.
         """
         if self.send_queue is not None:
             queued = self.send_queue.put_control(frame, must=must)
@@ -134,7 +129,7 @@ class Sender(Holder):
         return True
 
     def send_pongs(self, pongs: list[bytes]) -> None:
-        """Answer the pings of one read, as far as MAX_PONGS allows."""
+        """Answer the pings of one read, MAX_PONGS at most."""
         answers = pongs[:MAX_PONGS]
         sent = self.send_control(b"".join(answers))
         self._count_pings(len(pongs), len(answers) if sent else 0)
@@ -160,17 +155,16 @@ class Sender(Holder):
         self.end(QueueMemoryFull(f"{self.tasks.memory.limit} bytes are too few for all peers"))
 
     async def send_queued(self, send_queue: SendQueue) -> None:
-        """Send until nothing is queued, or until the connection has ended: the peer's send task.
+        """Send until nothing is queued, or the connection has ended: the peer's send task.
 
-        If it is cancelled, something remains unsent: then the send queue stays, so that nothing is
-        ever written behind half a frame.
+        When cancelled it keeps the send queue, so that nothing is written after half a frame.
         """
         transport, memory = self.transport, self.tasks.memory
         size = MIN_SEND
         try:
             while True:
                 if send_queue.presence:
-                    # They may be many, and a socket that takes all of them is never waited for.
+                    # Changes may be many, and `flush` does not wait while the socket takes all.
                     await trio.lowlevel.checkpoint()
                 await transport.flush()
                 waiting = len(send_queue.presence or ())
@@ -196,34 +190,34 @@ class Sender(Holder):
             self.tasks.ended(self)
 
     def _account(self) -> None:
-        """Account for what is held and can't be dropped."""
+        """Commit the memory of what can't be dropped."""
         control = 0 if self.send_queue is None else self.send_queue.control_held
         self.tasks.memory.commit(self, self._sending_size + control)
 
     def _count_sent(self, entries: list[Entry], now: float) -> None:
-        """Count trains that were queued and have been written."""
+        """Count queued trains that have been written."""
         raise NotImplementedError
 
     def _count_updates(self, changes: int) -> None:
-        """Count changes of presence that were written together."""
+        """Count presence changes that were written together."""
 
     def _count_pings(self, received: int, answered: int) -> None:
         """Count the pings of one read."""
 
     def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
-        """Count packets that were queued and will not be sent; `payload` as an Entry has it."""
+        """Count dropped packets; `payload` as in Entry."""
         self.metrics.drop(reason, disco, packets, payload)
 
     def _write_error(self) -> DropReason:
-        """Return the reason for dropping what can't be written."""
+        """Return why packets that can't be written are dropped."""
         return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
 
     def _make_send_queue(self) -> SendQueue:
-        """Make the queue in which frames wait while the peer is busy."""
+        """Make the queue of a peer that becomes busy."""
         return SendQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
 
     def _start_sending(self, written: int) -> SendQueue:
-        """Make the peer busy: the transport has kept some of the `written` bytes, or all."""
+        """Make the peer busy: the transport has buffered some of the `written` bytes."""
         self.send_queue = send_queue = self._make_send_queue()
         self.progress = (self.transport.bytes_written, trio.current_time())
         self.tasks.start(self, send_queue)
@@ -239,7 +233,7 @@ class Sender(Holder):
             for entry in entries:
                 self._drop(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
             raise
-        # What the socket did not take is kept whole, until its last byte is sent.
+        # The transport keeps the whole object until its last byte is sent.
         self._sending_size = BUSY_COST + (len(data) if self.transport.buffered else 0)
         self.metrics.buffered_write_frames.observe(
             len(pieces) - len(entries) + sum(entry.packets for entry in entries)

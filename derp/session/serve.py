@@ -1,8 +1,7 @@
-"""One DERP client's whole life: log in, join, serve, leave.
+"""One DERP client's life: log in, join, serve, leave.
 
-The task of a connection runs this after the front end has handed the connection off. What the
-client sends is in `derp.session.reader`; what is sent to it in `derp.session.client`, since mostly
-it is other clients that have something for this one.
+The connection task runs this after the handoff. It receives by `derp.session.reader`; mostly other
+clients' tasks send, by `derp.session.client`.
 """
 
 from typing import Any
@@ -33,17 +32,17 @@ async def serve(
     not_ideal: bool,
     pending: Pending | None = None,
 ) -> None:
-    """Serve one client until it leaves, if it logs in at all.
+    """Serve one client from its login until it leaves.
 
-    `leftover` is what it has sent already, at most 64 KiB. `fields` is what the log says of the
-    connection; the client's key joins it at login. `pending` stands for the connection until then.
-    Raises a ConnectionEnd where the client does not leave in good order.
+    `leftover` is what the client has sent already, at most 64 KiB. `fields` are the log's for this
+    connection; the client's key is added at login. `pending` is the connection before login.
+    Raises a ConnectionEnd unless the client closes the connection in good order.
     """
     state.metrics.accepts += 1
     login = await log_in(state, transport, leftover, pending)
     if login is None:
         return
-    # A mesh peer is trusted, and often no node of the tailnet.
+    # A mesh peer is trusted, and often not a node of the tailnet.
     can_mesh = state.is_mesh_key(login.info.mesh_key)
     if not can_mesh:
         await admit(state, transport, login.key, pending)
@@ -60,7 +59,7 @@ async def serve(
         should_log = state.should_log("joined", fields["client"], transport.remote.host)
         (logger.info if should_log else logger.debug)("joined", **fields)
         rest = login.rest
-        # What follows is long: keep nothing of the login for it.
+        # A session is long: keep nothing of the login.
         del leftover, login
         await Reader(state, client).run(rest)
     finally:

@@ -1,8 +1,7 @@
-"""The rate limit: put in force, and told to the clients that are connected, whenever it changes.
+"""The rate limit's changes: put in force, and told to the connected clients in ServerInfo.
 
-Tailscale's client drops what exceeds the limit that it was told last, silently. So clients have to
-be told of each change: otherwise a raised limit would have no effect, and a lifted one would stay
-in force until the client reconnects.
+Tailscale's client silently drops what exceeds the limit that it was told last: without this, a
+raised or lifted limit would have no effect until the client reconnects.
 """
 
 from typing import Final
@@ -15,11 +14,11 @@ from derp.session.state import RelayState
 from derp.wire import login
 
 CLIENTS_PER_TURN: Final = 16
-"""Clients told in one turn of the event loop: each takes a multiplication on Curve25519."""
+"""Clients told per turn of the event loop: each takes a Curve25519 multiplication."""
 
 
 def set_limit(state: RelayState, limit: RateConfig) -> None:
-    """Put a limit in force for every client, now (Go: UpdateRateLimits)."""
+    """Put a limit in force for every client (Go: UpdateRateLimits)."""
     state.rate_limit = limit
     now = trio.current_time()
     for client in state.hub.members:
@@ -27,7 +26,7 @@ def set_limit(state: RelayState, limit: RateConfig) -> None:
 
 
 def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
-    """Put a limit in force, and start a task that tells the clients, if it differs from the old."""
+    """Put a limit in force and, if it differs from the old one, start a task that tells clients."""
     differs = limit != state.rate_limit
     set_limit(state, limit)
     if differs:
@@ -44,5 +43,5 @@ async def _tell(state: RelayState, limit: RateConfig) -> None:
         if client in state.hub.members and not client.can_mesh:
             box = Box(state.private_key, PublicKey(client.key))
             info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
-            # The operator bounds how many there are.
+            # Not dropped: only the operator causes these frames.
             client.send_control(info, must=True)

@@ -1,4 +1,4 @@
-"""What all connections of one relay share. Only the event loop touches it; there are no locks."""
+"""The state that all connections of a process share, used by the event loop only."""
 
 import hmac
 import time
@@ -28,11 +28,11 @@ from derp.session.timers import Timers
 from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
 
 EVENT_LINES: Final = 2.0
-"""Lines a second about clients that come and go, in the long run."""
+"""Log lines a second about joins and leaves of clients, in the long run."""
 EVENT_LINES_BURST: Final = 1000
-"""Lines about them at once: all clients of most relays come at a restart."""
+"""Log lines about them in a burst: after a restart all clients come at once."""
 
-# A frame's tail, a full read, and what OpenSSL may hold of a record from before.
+# A partial frame, a full read, and what OpenSSL may hold of a record from before.
 _BUFFER_SIZE: Final = FORWARD_OVERHEAD + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
 
 
@@ -42,37 +42,37 @@ def _client_events() -> log.ClientEvents:
 
 @attrs.define(eq=False)
 class RelayState:
-    """One relay, or one worker of it: its keys, who is connected, what is counted.
+    """The state of one relay, or of one of its workers: keys, clients, metrics.
 
-    `buffer` is what is read into. It belongs to whichever task runs, from the end of one await to
-    the beginning of its next; nothing in it outlives that.
+    `buffer` is the shared read buffer; `view` is a view of it. It belongs to the running task, from
+    the end of one await to the beginning of the next; nothing in it outlives that.
     """
 
     private_key: PrivateKey = attrs.field(repr=False)
     nursery: trio.Nursery = attrs.field(repr=False, on_setattr=attrs.setters.frozen)
-    """Owns the tasks that send what is queued."""
+    """Owns the send tasks."""
     write_timeout: float = attrs.field(on_setattr=attrs.setters.frozen)
-    """Seconds for which a client may take nothing; 0 is for ever."""
+    """Seconds for which a client may take no byte; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
     admission: Admission | None = attrs.field(default=None, repr=False)
     """Decides who may log in; None where everybody may."""
     metrics: Metrics = attrs.field(factory=Metrics, on_setattr=attrs.setters.frozen)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
-    """The 32 bytes that mesh peers show to be trusted; None where there are none."""
+    """The 32 bytes that mesh peers show to be trusted; None without a mesh."""
     memory: QueueMemory = attrs.field(
         factory=QueueMemory, repr=False, on_setattr=attrs.setters.frozen
     )
-    """Bounds all that waits for clients and links."""
+    """Bounds all send queues together."""
     pending: PendingConnections = attrs.field(factory=PendingConnections, repr=False)
-    """The connections that have not logged in."""
+    """The connections before their logins."""
     shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
-    """Nanoseconds, by a clock that is the same for all workers."""
+    """Returns nanoseconds of a clock that all workers share."""
     worker_key: bytes | None = attrs.field(init=False, default=None, repr=False)
-    """The 32 bytes that the workers of one relay show each other; None where there is one."""
+    """The 32 bytes that the workers of one relay show each other; None without other workers."""
     stopping: bool = attrs.field(init=False, default=False)
-    """Whether the relay has been told to stop: then it dials no relay, and all clients leave."""
+    """Whether the relay is stopping: then it dials no relay, and all clients leave."""
     unverified: set[bytes] = attrs.field(init=False, factory=set, repr=False)
-    """Keys admitted while admission could not be asked; some of them may have left."""
+    """Keys admitted while the sources couldn't be asked; their clients may have left."""
     public_key: bytes = attrs.field(init=False)
     hub: ClientHub = attrs.field(init=False, factory=Hub)
     worker_links: dict[WorkerForwarder, None] = attrs.field(init=False, factory=dict)
@@ -98,7 +98,7 @@ class RelayState:
         self.view = memoryview(self.buffer)
 
     def become_worker(self, number: int, worker_key: bytes) -> None:
-        """Become one of several workers, before any client is connected. Numbers are unique."""
+        """Become worker `number` of several, before any client is connected."""
         self.hub.worker = number
         self.worker_key = worker_key
 
@@ -107,7 +107,7 @@ class RelayState:
         return _is_same(self.mesh_key, shown)
 
     def is_worker_key(self, shown: bytes | None) -> bool:
-        """Return whether another process has shown the secret of this relay's workers."""
+        """Return whether a peer has shown the worker key: another worker of this relay."""
         return _is_same(self.worker_key, shown)
 
     def claim_time(self) -> int:
@@ -115,14 +115,14 @@ class RelayState:
         return 0 if self.worker_key is None else self.shared_clock()
 
     def make_bucket(self, now: float) -> TokenBucket | None:
-        """Make a client's bucket for what it may send; None where there is no limit."""
+        """Make a client's bucket for what it sends; None for no limit."""
         limit = self.rate_limit
         if not limit.bytes_per_second:
             return None
         return TokenBucket(limit.bytes_per_second, limit.burst, now)
 
     def should_log(self, event: str, client: str, host: str) -> bool:
-        """Return whether to log that a client has "joined" or "left"; else it is counted."""
+        """Return whether to log that a client has "joined" or "left"; if not, count it."""
         network = self.pending.network_of(host)
         return self.client_events.should_log(event, client, network, trio.current_time())
 

@@ -1,7 +1,7 @@
-"""The one task that acts on time for all clients: keep-alives, queues, round-trip times.
+"""The timers of all clients, in one task: keep-alives, send queues, round-trip times.
 
-What waits too long in a queue is dropped when something is put in or taken out. Where a peer hardly
-takes anything, and nothing comes for it any longer, that is done here.
+A send queue drops what has waited too long when it is used; one that isn't used any more is made to
+do so here.
 """
 
 import random
@@ -22,29 +22,28 @@ from derp.wire import frames
 KEEP_ALIVE: Final = 40.0
 """Seconds between keep-alives, at least (Go: derp.KeepAlive, 60).
 
-With jitter and the timers' own lateness a client gets a frame from the relay every 47 s: before a
-proxy ends a connection on which nothing moves. That is, by default, HAProxy as Debian sets it up
-after 50 s; nginx, Apache httpd and AWS's application load balancer after 60 s; Cloudflare after 100
-s; load balancers of Azure and AWS (network), Envoy, and NAT of providers after minutes; Caddy and
-Traefik never. Not much sooner, as each keep-alive wakes the radio of a phone. Google's HTTP load
-balancers end an upgraded connection after 30 s whatever moves on it.
+With jitter and lateness a client gets a frame at least every 47 s, before proxies end an idle
+connection. By default HAProxy as Debian sets it up does after 50 s; nginx, Apache httpd and AWS's
+application load balancer after 60 s; Cloudflare after 100 s; load balancers of Azure and AWS
+(network), Envoy, and providers' NAT after minutes; Caddy and Traefik never. Google's HTTP load
+balancers end an upgraded connection after 30 s in any case. Each keep-alive wakes a phone's radio.
 """
 KEEP_ALIVE_JITTER: Final = 5.0
 ROUND_TRIP_EVERY: Final = 10.0
 """Seconds between samples of a client's round-trip time (Go: startStatsLoop)."""
 TICK: Final = 0.5
-"""Seconds between two looks at the clock."""
+"""Seconds between two runs of the timers."""
 CHECKS_PER_TURN: Final = 1000
-"""Peers checked, and trains dropped, before other tasks have their turn: about a millisecond."""
+"""Peers checked and trains dropped before other tasks run: about a millisecond."""
 END_COST: Final = 100
-"""How many of these one disconnection counts for."""
+"""Checks that one disconnection counts as."""
 CLIENTS_PER_TURN: Final = 100
-"""Clients sent a keep-alive, or sampled, before other tasks have their turn."""
+"""Clients sent a keep-alive, or sampled, before other tasks run."""
 
 
 @attrs.define(eq=False)
 class Timers:
-    """The timers of all clients, and of the peers with something queued."""
+    """The timers of all clients and busy peers."""
 
     send_tasks: SendTasks
     keep_alives: TimerWheel[Client] = attrs.field(init=False, factory=TimerWheel)
@@ -69,7 +68,7 @@ class Timers:
         self.round_trips.discard(client)
 
     async def run(self) -> NoReturn:
-        """Do what is due, for ever."""
+        """Run the timers, for ever."""
         start = trio.current_time()
         ticks = 0
         while True:
@@ -106,10 +105,7 @@ class Timers:
 
 
 def end_if_stuck(sender: Sender, now: float) -> bool:
-    """Disconnect a peer that has taken nothing for longer than its write timeout.
-
-    Returns whether it was disconnected.
-    """
+    """Disconnect a peer that took no byte for its write timeout; return whether that was so."""
     timeout = sender.write_timeout
     taken, since = sender.progress
     if sender.transport.bytes_written != taken:
@@ -122,7 +118,7 @@ def end_if_stuck(sender: Sender, now: float) -> bool:
 
 
 def sample_round_trip(client: Client) -> None:
-    """Count the kernel's estimate of the round-trip time of a connection that is TCP."""
+    """Count the kernel's estimate of a client's round-trip time, if it has plain TCP or TLS."""
     metrics, transport = client.metrics, client.transport
     try:
         info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""

@@ -1,16 +1,15 @@
-"""Workers of one relay mesh with each other over unix sockets, by the code that meshes relays.
+"""Links between the workers of one relay, over unix sockets, by the code that meshes relays.
 
-Each worker dials every other one, at its own listening socket; the supervisor keeps that open, so
-that a dialler waits while a worker is being restarted. What is spoken is plain DERP. Beyond
-derp.mesh, this is different between workers:
+Each worker dials every other one at its listening socket, which the supervisor keeps open, so that
+a dialler waits while a worker restarts. The protocol is plain DERP. Differences from derp.mesh:
 
-- A worker peer has to be a process of the same user, and to show the secret that the supervisor
-  has made for this run in place of the mesh key. Nobody becomes one by a public port.
-- All have one key, and none takes another for itself.
+- A worker peer is a process of the same user, and shows the worker key, a secret that the
+  supervisor makes at each start, in place of the mesh key. No public port leads here.
+- All have the same node key, and none takes another for itself.
 - A worker tells the others only of its own clients, with its claim to each (derp.relay.claims),
-  and delivers what comes from there to its own clients only: a packet makes one hop at most.
-- Its watchers are told of all workers' clients. So a link keeps the PeerPresent frames.
-- No hop between workers is counted, and no worker is one of another's clients: from outside,
+  and delivers the others' packets to its own clients only: a packet makes one hop at most.
+- Watchers are told of all workers' clients, so a link keeps the PeerPresent frames.
+- No hop between workers is counted, and no worker peer is a member of the hub: from outside,
   several workers look like one relay.
 """
 
@@ -51,7 +50,7 @@ LONGEST: Final = 1.0
 
 _RETRY_SECONDS: Final = 1.0
 _CREDENTIALS: Final = struct.Struct("3i")
-"""Of SO_PEERCRED: process, user and group (Linux: `struct ucred`)."""
+"""SO_PEERCRED: process, user and group id (Linux: `struct ucred`)."""
 
 logger = log.get("workers")
 
@@ -59,8 +58,8 @@ logger = log.get("workers")
 class WorkerPeer(MeshPeer):
     """Another worker that is logged in here; it is no member of the hub.
 
-    What it forwards is for clients of this worker only, also for those whose keys have yielded, and
-    is counted as if it had been sent to this worker in the first place.
+    It forwards packets to clients of this worker only, passive ones included, and they are counted
+    as if their senders had been connected here.
     """
 
     __slots__ = ()
@@ -82,7 +81,7 @@ class WorkerPeer(MeshPeer):
             self.metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)
 
     def update_all(self) -> None:
-        """Tell it of every client that is connected to this worker."""
+        """Tell this worker peer of every client of this worker."""
         self.queue_updates(self.hub.keys(local=True))
 
     def _frame_of(self, key: bytes) -> bytes:
@@ -98,17 +97,16 @@ class WorkerPeer(MeshPeer):
             self._close_here(key)
 
     def _count_updates(self, changes: int) -> None:
-        """Count nothing: a single worker would have no such peer."""
+        """Count nothing: without workers there would be no such peer."""
 
     def _count_pings(self, received: int, answered: int) -> None:
         """Count nothing."""
 
 
 async def serve_worker(state: RelayState, transport: Transport) -> None:
-    """Serve another worker of this relay.
+    """Serve another worker of this relay, whose connection never comes from a public port.
 
-    What comes by a public port must never get here. Raises a ConnectionEnd where the worker does
-    not leave in good order.
+    Raises a ConnectionEnd unless the worker leaves in good order.
     """
     found = await login.log_in(state, transport, b"")
     if found is None:
@@ -117,7 +115,7 @@ async def serve_worker(state: RelayState, transport: Transport) -> None:
         raise LoginRefused("it is no worker of this relay")
     now = trio.current_time()
     peer = WorkerPeer(state.send_tasks, state.hub, transport, found.key, now=now)
-    # Without them an idle link would not last.
+    # The link at the other end times out without them.
     state.timers.add_keep_alive(peer, now)
     try:
         peer.send_control(found.welcome())
@@ -129,7 +127,7 @@ async def serve_worker(state: RelayState, transport: Transport) -> None:
 
 
 class WorkerLink(Link):
-    """A connection on which this worker is logged in at another one, and watches."""
+    """A connection by which this worker is logged in at another one, and watches."""
 
     __slots__ = ("frames",)
 
@@ -139,7 +137,7 @@ class WorkerLink(Link):
         """The PeerPresent frame of each key in `present`."""
 
     async def serve(self, received: bytes) -> None:
-        """Read who comes and goes until the other worker ends; see Link."""
+        """Read presence until the other worker closes the link; see Link."""
         self.state.worker_links[self] = None
         await super().serve(received)
 
@@ -153,7 +151,7 @@ class WorkerLink(Link):
         return state.hub.watched(lost)
 
     def _add(self, payload: bytes) -> None:
-        """Add the key of a PeerPresent frame: it has joined, or has sent something there."""
+        """Add the key and claim of a PeerPresent frame: its client has joined or sent something."""
         key = payload[:KEY_LENGTH]
         frame, claim = split_claim(payload)
         self._add_present(key)
@@ -173,7 +171,7 @@ class WorkerLink(Link):
 
 @attrs.define(eq=False)
 class WorkerKeeper(Keeper):
-    """Keeps the link to another worker."""
+    """The task that keeps one link to another worker."""
 
     async def _log_in(self, transport: Transport, received: bytes) -> tuple[bytes, bytes] | None:
         return await log_in(self.state, transport, received, worker_key=self.state.worker_key)
@@ -185,7 +183,7 @@ class WorkerKeeper(Keeper):
         logger.debug("meshed", other=self.name, address=str(link.transport.remote))
 
     def _log_loss(self, reason: str, fields: dict[str, int]) -> None:
-        # A worker that has not announced its end has died, or is in trouble.
+        # A worker that hasn't announced a restart has died, or is in trouble.
         if reason != RESTARTING and not self.state.stopping:
             logger.warning("link lost", other=self.name, reason=reason, **fields)
 
@@ -208,7 +206,7 @@ def keepers(state: RelayState, addresses: Sequence[bytes], own: int) -> list[Kee
 
 
 async def dial_worker(address: bytes, number: int) -> tuple[Transport, bytes]:
-    """Connect to a worker; return the transport, and b"". Raises NoLink."""
+    """Connect to a worker; return the transport, and no received bytes. Raises NoLink."""
     await trio.lowlevel.checkpoint()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -224,17 +222,14 @@ async def dial_worker(address: bytes, number: int) -> tuple[Transport, bytes]:
 async def accept_workers(
     listener: socket.socket, state: RelayState, nursery: trio.Nursery
 ) -> NoReturn:
-    """Accept the other workers' connections on a listening socket, which stays open.
-
-    `nursery` owns their tasks.
-    """
+    """Accept the other workers' connections; `nursery` owns their tasks, `listener` stays open."""
     listener.setblocking(False)
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
             sock, _ = listener.accept()
         except OSError as error:
-            # Any other error is that the dialler has gone.
+            # Any other error means that the dialler has gone.
             if error.errno in OUT_OF_RESOURCES:
                 logger.error("can't let a worker in", reason=error.strerror)  # noqa: TRY400
                 await trio.sleep(_RETRY_SECONDS)
