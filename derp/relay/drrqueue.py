@@ -8,8 +8,8 @@ together (derp.relay.queuememory), a link is as long as its longest flow: many s
 have no long queue. Disco packets go first, as for clients, but only for a part of what is sent,
 since any packet may look like one.
 
-What must never happen here: half a frame dropped or sent, a drop without `on_drop`, reordered
-packets of one sender and kind, bytes that are held and not accounted for.
+Invariants: only whole frames are dropped or sent; each drop calls `on_drop`; packets of one sender
+and kind keep their order; all bytes that are held are accounted for.
 """
 
 from typing import Any, Final

@@ -3,7 +3,7 @@
 A watcher is told the state, not its history. So a key is queued, not a frame, and its frame is
 built when taken: a dump of all clients costs nothing until the watcher takes it, piece by piece.
 
-What must never happen here: a key that changed after its frame was taken, and is not queued again.
+Invariant: a key that changes after its frame was taken is queued again.
 """
 
 from collections import deque

@@ -15,8 +15,8 @@ How it works: holders are ranked by size, with four ranks for each doubling from
 change takes the same time however many there are, and the longest is known to within a quarter or
 a UNIT. To release takes time in proportion to the frames dropped, each of which was put once.
 
-What must never happen here: a `MemoryBudget` above its limit while a releasable holder has
-anything; a holder that ends and leaves bytes in the account.
+Invariants: a `MemoryBudget` is above its limit only if no releasable holder has anything; a holder
+that has ended has no bytes in the account.
 """
 
 from typing import Any, Final, Generic, TypeVar

@@ -8,8 +8,8 @@ head. Lanes by strict priority: control, presence (for mesh peers), disco, all o
 A send queue exists only while something waits; an idle client has none. Its lanes count in the
 memory of all queues (derp.relay.queuememory), where the longest one releases first.
 
-What must never happen here: half a frame dropped, a drop without `on_drop`, reordered packets of
-one sender and kind, bytes that are held and not accounted for.
+Invariants: only whole frames are dropped; each drop calls `on_drop`; packets of one sender and kind
+keep their order; all bytes that are held are accounted for.
 """
 
 from collections import deque

@@ -35,7 +35,7 @@ MAX_SEND: Final = 256 << 10
 """Bytes that the send task encrypts at a time. They can't be dropped any more, so the size halves
 when the socket doesn't take all of them, and doubles when it does."""
 MAX_PONGS: Final = 64
-"""Pings answered per read; the rest are ignored, as the Go derper does with pings too fast."""
+"""Pings answered per read; the rest are ignored, as the Go derper does with too frequent ones."""
 BUSY_COST: Final = 6 << 10
 """Bytes that a busy peer's task and empty send queue take."""
 
