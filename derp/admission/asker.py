@@ -33,13 +33,13 @@ class Asker:
             "no answer in time, among many others; is it slow, or are we attacked?",
         )
 
-    async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+    async def ask(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Return the source's verdict, asking it in turn.
 
         NO_ROOM is the only outcome that other questions can cause. Returns by `deadline`, or later
         if the source was asked before it.
         """
-        turn = _Waiting(question.network, deadline, urgent)
+        turn = _Waiting(question.network, deadline, priority)
         self._limiter.add(turn)
         self._call_next()
         try:

@@ -147,7 +147,7 @@ class Checker:
 
     async def recheck(self, question: Question) -> Verdict:
         """Return a new verdict on a client that is connected, and replace the cached one."""
-        return await self._ask_uncached(question, urgent=True)
+        return await self._ask_uncached(question, priority=True)
 
     def recently_admitted(self, key: bytes) -> bool:
         """Return whether the last authoritative verdict on a key, if still known, was ALLOWED."""
@@ -163,7 +163,7 @@ class Checker:
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
             nobody = Question(bytes(32), "127.0.0.1")
-            await self._ask(self.tailscaled, nobody, deadline, urgent=True)
+            await self._ask(self.tailscaled, nobody, deadline, priority=True)
 
     async def _ask_once(self, question: Question) -> Verdict:
         """Ask, or wait for the verdict on an equal question that is in flight."""
@@ -172,14 +172,14 @@ class Checker:
             if other.verdict is not None:
                 return other.verdict
         return await self._ask_uncached(
-            question, urgent=self._cache.recently_admitted(question.key)
+            question, priority=self._cache.recently_admitted(question.key)
         )
 
-    async def _ask_uncached(self, question: Question, *, urgent: bool) -> Verdict:
+    async def _ask_uncached(self, question: Question, *, priority: bool) -> Verdict:
         """Ask, whatever is cached or in flight."""
         self._in_flight[question] = this = _InFlight()
         try:
-            this.verdict = await self._ask_sources(question, urgent=urgent)
+            this.verdict = await self._ask_sources(question, priority=priority)
         finally:
             # Not cached if a later question or a changed list has overtaken it.
             if self._in_flight.get(question) is this:
@@ -199,23 +199,23 @@ class Checker:
         self._metrics.admission(verdict.source, verdict.outcome.value)
         return verdict
 
-    async def _ask_sources(self, question: Question, *, urgent: bool) -> Verdict:
+    async def _ask_sources(self, question: Question, *, priority: bool) -> Verdict:
         verdict = self._check_list(question)
         if verdict is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT
         if self.tailscaled is not None:
-            verdict = await self._ask(self.tailscaled, question, deadline, urgent=urgent)
+            verdict = await self._ask(self.tailscaled, question, deadline, priority=priority)
             if not verdict.admitted or not self.urls:
                 return verdict
-        return await self._ask_urls(question, deadline, urgent=urgent)
+        return await self._ask_urls(question, deadline, priority=priority)
 
-    async def _ask_urls(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+    async def _ask_urls(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Ask all URLs side by side; the first that allows the client is enough."""
         verdicts: list[Verdict] = []
 
         async def ask(source: Source) -> None:
-            verdict = await self._ask(source, question, deadline, urgent=urgent)
+            verdict = await self._ask(source, question, deadline, priority=priority)
             verdicts.append(verdict)
             if verdict.admitted:
                 nursery.cancel_scope.cancel()
@@ -228,11 +228,11 @@ class Checker:
         return attrs.evolve(verdict, failed_open=True) if opens else verdict
 
     async def _ask(
-        self, source: Source, question: Question, deadline: float, *, urgent: bool
+        self, source: Source, question: Question, deadline: float, *, priority: bool
     ) -> Verdict:
         """Ask a source in turn, and count its verdict."""
         state = self._states[source]
-        verdict = await state.asker.ask(question, deadline, urgent=urgent)
+        verdict = await state.asker.ask(question, deadline, priority=priority)
         self._metrics.admission(source.name, verdict.outcome.value)
         if verdict.authoritative:
             self.troubles.pop(source.name, None)

@@ -11,7 +11,7 @@ question that the source had to itself tells the two apart:
 After a concurrent failure, and after STALE seconds without an answer, questions are asked one at a
 time until one is answered. From then on up to `limit` are asked concurrently: 1 at first, one more
 with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
-source is given about QUICK seconds of work. Urgent turns come first, and may exceed the limit by
+source is given about QUICK seconds of work. Priority turns come first, and may exceed the limit by
 RESERVED; all others wait in a queue that is fair to networks.
 
 A source may still work on abandoned questions. So before one is asked alone, there is a pause of as
@@ -66,7 +66,7 @@ class Turn:
     network: str
     deadline: float
     """When the caller stops waiting for it to be asked; a question in flight may go on."""
-    urgent: bool = False
+    priority: bool = False
     begins: float = math.inf
     """When the question in flight was asked, or is to be asked after a pause."""
     alone: bool = False
@@ -85,7 +85,7 @@ class Limiter(Generic[T]):
         self.limit = 1
         self.in_flight: set[T] = set()
         self._failed = FairQueue[T]()
-        self._urgent = FairQueue[T]()
+        self._priority = FairQueue[T]()
         self._others = FairQueue[T]()
         self._too_late: set[T] = set()
         self._one_at_a_time = True
@@ -119,7 +119,7 @@ class Limiter(Generic[T]):
             limit, reserved = 1, 0
         for queue, room in (
             (self._failed, limit),
-            (self._urgent, limit + reserved),
+            (self._priority, limit + reserved),
             (self._others, limit),
         ):
             while queue and len(self.in_flight) < room:
@@ -165,7 +165,7 @@ class Limiter(Generic[T]):
 
     def take_waiting(self) -> list[T]:
         """Remove and return all queued turns."""
-        queues = (self._failed, self._urgent, self._others)
+        queues = (self._failed, self._priority, self._others)
         waiting = [turn for queue in queues for turn in queue.clear()]
         waiting += self._too_late
         self._too_late.clear()
@@ -174,10 +174,10 @@ class Limiter(Generic[T]):
     def _queue_of(self, turn: T) -> FairQueue[T]:
         if turn.failed:
             return self._failed
-        return self._urgent if turn.urgent else self._others
+        return self._priority if turn.priority else self._others
 
     def _reserved(self) -> int:
-        """Return how far urgent turns may exceed the limit: QUICK seconds of work, one by one."""
+        """Return how far priority turns may exceed the limit: QUICK seconds of work, one by one."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
     def _soonest(self, now: float) -> float:
