@@ -169,7 +169,7 @@ def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
 
     None, too, if `host` is private and the relay's address is not: NAT hides STUN's public address.
     """
-    address, own = parse_ip(host or config.stun.addr), parse_ip(config.tls.hostname)
+    address, own = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
         return None
     if address in {own, parse_ip(config.listening.address.host)}:

@@ -6,7 +6,7 @@
 
 One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
 comment. A file with anything else in it, or with no key, is refused as a whole: half a list would
-lock out the clients in the other half, and a mistyped key would be noticed late.
+lock out the other clients, and a mistyped key would be noticed late.
 """
 
 import re
@@ -28,7 +28,7 @@ _FLAG: Final = "-verify-client-file"
 
 
 class ListFormError(ValueError):
-    """The text is not a list; the message gives the line's number, and repeats nothing of it."""
+    """The text is not a list; the message gives the number of the line, and quotes nothing."""
 
 
 def parse(text: str) -> dict[bytes, str]:
@@ -97,9 +97,9 @@ class AllowList:
     def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
         """Return the new list if the file has changed, else None. Blocks.
 
-        A changed file is read when two successive calls have found it in the same state, so that
-        no half-written file is; with `at_once` it is read as it is. Raises ReloadError, once for
-        each state of the file.
+        A changed file is read when two successive calls have found it in the same state, as the
+        first may find it half written; with `at_once` it is read at the first. Raises ReloadError,
+        once for each state of the file.
         """
         if not self._change.check(at_once=at_once):
             return None

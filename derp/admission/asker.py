@@ -1,4 +1,4 @@
-"""Asks one source: as many questions side by side as `limiter` lets it, the others in a queue."""
+"""The asker of one source: as many questions at a time as `limiter` allows, the others queued."""
 
 import math
 
@@ -17,7 +17,7 @@ class _Waiting(Turn):
     """Set when its question is to be asked, or when it has a verdict."""
     asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     recalled: bool = False
-    """Whether it is back in the queue, and the verdict that is being asked for is dropped."""
+    """Whether it was queued again while its question was asked: that verdict is dropped."""
     verdict: Verdict | None = None
 
 
@@ -33,13 +33,13 @@ class Asker:
             "no answer in time, among many others; is it slow, or are we attacked?",
         )
 
-    async def ask(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+    async def ask(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Return the source's verdict, asking it in turn.
 
-        Other questions, however many, cause no outcome other than NO_ROOM. Returns by `deadline`,
-        or later if the source was asked before it.
+        NO_ROOM is the only outcome that other questions can cause. Returns by `deadline`, or later
+        if the source was asked before it.
         """
-        turn = _Waiting(question.network, deadline, urgent)
+        turn = _Waiting(question.network, deadline, priority)
         self._limiter.add(turn)
         self._call_next()
         try:

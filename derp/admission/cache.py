@@ -1,7 +1,7 @@
 """Verdicts of the last seconds, so that a client that reconnects causes no question. Sans-I/O.
 
-Admitted clients are kept apart from all others: unknown clients, who can log in with any number of
-keys, evict only each other. Time is passed in, in seconds of a monotonic clock.
+ALLOWED ones are kept apart: unknown clients, who can log in with any number of keys, evict only
+each other. Times are seconds of a monotonic clock.
 """
 
 from typing import Final, TypeVar
@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 class VerdictCache:
-    """The verdicts of the last `seconds`; of none where that is 0."""
+    """The verdicts of the last `seconds`; 0 to keep none."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -56,7 +56,7 @@ class VerdictCache:
             _insert(cached, question, (now + seconds, verdict))
 
     def recently_admitted(self, key: bytes) -> bool:
-        """Tell whether the last authoritative verdict on a key, if still known, was ALLOWED."""
+        """Return whether the last authoritative verdict on a key, if still known, was ALLOWED."""
         return key in self._recently_admitted
 
     def clear(self) -> None:
@@ -70,7 +70,7 @@ class VerdictCache:
         if admitted:
             _insert(self._recently_admitted, key, None)
         elif was_admitted:
-            # Linear in the cache, but an unknown client never gets here.
+            # Linear in the cache, but never for an unknown client.
             for question in [question for question in self._admitted if question.key == key]:
                 del self._admitted[question]
 

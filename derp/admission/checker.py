@@ -1,20 +1,18 @@
-"""The checker: decides who may use the relay, by asking its sources in order.
+"""The checker, which decides who may use the relay by asking its sources in order.
 
     a key in the file is admitted
-    otherwise tailscaled must know it        (where it is asked at all)
-    and one of the URLs must allow it        (where there are any)
+    any other must be known to tailscaled         (where that is asked)
+    and allowed by one of the URLs                (where there are any)
 
-Where there is only the file, it refuses every other key. A tailscaled that can't be asked refuses.
-URLs that can't be asked admit, as those of the Go derper do, unless -verify-client-url-fail-open is
-false.
+With the file alone, every other key is refused. A tailscaled that can't be asked refuses; URLs that
+can't be asked admit, as in the Go derper, unless -verify-client-url-fail-open is false.
 
-Unknown clients cannot make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
-outcome fails open, and `limiter` returns one only for a question that the source had to itself;
-a client whose question is not answered among many others gets NO_ROOM, which refuses (see
-`_PRECEDENCE`).
+Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
+outcome fails open, and `limiter` returns one only for a question that the source had to itself. A
+question that is not answered among many others is NO_ROOM, which refuses (see `_PRECEDENCE`).
 
-Connections that come with the same question at the same time share one verdict. Of two questions
-about the same client the later one counts.
+Equal questions asked at the same time share one verdict. Of two questions about the same client the
+later one counts.
 """
 
 import time
@@ -40,11 +38,10 @@ NEW_TROUBLE_EVERY: Final = 10.0
 """Seconds between log lines about different trouble with a source."""
 
 _PRECEDENCE: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
-"""Which outcome counts of those of several URLs: the first of these.
+"""Of the outcomes of several URLs, the first in this order counts.
 
-NO_ROOM comes before UNAVAILABLE. Unknown clients can fill the queue of a URL that works; they must
-not be admitted because another URL is down at the same time. REFUSED comes last: a URL that is down
-may be the one that would have allowed the client.
+NO_ROOM comes before UNAVAILABLE: unknown clients who fill the queue of one URL must not be admitted
+because another is down. REFUSED comes last: a URL that is down may be the one that would allow.
 """
 
 _ADMITTED_UNASKED: Final = "can't ask who belongs, so clients are admitted"
@@ -78,7 +75,7 @@ class Refused:
 
 @attrs.define(eq=False)
 class _InFlight:
-    """A question that is being asked; connections with an equal one wait for `done`."""
+    """A question that is being asked; the tasks with an equal question wait for `done`."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
     verdict: Verdict | None = None
@@ -96,7 +93,7 @@ class _SourceState:
 
 
 class Checker:
-    """Decides who may use the relay; an Admission."""
+    """An Admission that asks the sources itself."""
 
     def __init__(
         self,
@@ -108,7 +105,7 @@ class Checker:
         fail_open: bool = True,
         remember: float = 30.0,
     ) -> None:
-        """Set `fail_open` to admit clients while no URL can be asked, `remember` to seconds."""
+        """Admit clients while no URL can be asked if `fail_open`; cache for `remember` seconds."""
         self.allowlist = allowlist
         self.tailscaled = tailscaled
         self.urls = tuple(urls)
@@ -131,7 +128,7 @@ class Checker:
 
         With `without_asking`, a client is refused if neither list nor cache decide on it.
         """
-        # The list is free to ask, so a key that has just been added to it need not wait.
+        # First, as it costs nothing, and a key may just have been added to it.
         verdict = self._check_list(question)
         cached = False
         if verdict is None:
@@ -150,10 +147,10 @@ class Checker:
 
     async def recheck(self, question: Question) -> Verdict:
         """Return a new verdict on a client that is connected, and replace the cached one."""
-        return await self._ask_uncached(question, urgent=True)
+        return await self._ask_uncached(question, priority=True)
 
     def recently_admitted(self, key: bytes) -> bool:
-        """Tell whether the last authoritative verdict on a key, if still known, was ALLOWED."""
+        """Return whether the last authoritative verdict on a key, if still known, was ALLOWED."""
         return self._cache.recently_admitted(key)
 
     def forget(self) -> None:
@@ -162,11 +159,11 @@ class Checker:
         self._in_flight.clear()
 
     async def probe(self) -> None:
-        """Ask tailscaled about no client, so that the log says at start if it can't be asked."""
+        """Ask tailscaled about nobody's key, so that the log says at start if it can't be asked."""
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
             nobody = Question(bytes(32), "127.0.0.1")
-            await self._ask(self.tailscaled, nobody, deadline, urgent=True)
+            await self._ask(self.tailscaled, nobody, deadline, priority=True)
 
     async def _ask_once(self, question: Question) -> Verdict:
         """Ask, or wait for the verdict on an equal question that is in flight."""
@@ -175,14 +172,14 @@ class Checker:
             if other.verdict is not None:
                 return other.verdict
         return await self._ask_uncached(
-            question, urgent=self._cache.recently_admitted(question.key)
+            question, priority=self._cache.recently_admitted(question.key)
         )
 
-    async def _ask_uncached(self, question: Question, *, urgent: bool) -> Verdict:
+    async def _ask_uncached(self, question: Question, *, priority: bool) -> Verdict:
         """Ask, whatever is cached or in flight."""
         self._in_flight[question] = this = _InFlight()
         try:
-            this.verdict = await self._ask_sources(question, urgent=urgent)
+            this.verdict = await self._ask_sources(question, priority=priority)
         finally:
             # Not cached if a later question or a changed list has overtaken it.
             if self._in_flight.get(question) is this:
@@ -202,23 +199,23 @@ class Checker:
         self._metrics.admission(verdict.source, verdict.outcome.value)
         return verdict
 
-    async def _ask_sources(self, question: Question, *, urgent: bool) -> Verdict:
+    async def _ask_sources(self, question: Question, *, priority: bool) -> Verdict:
         verdict = self._check_list(question)
         if verdict is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT
         if self.tailscaled is not None:
-            verdict = await self._ask(self.tailscaled, question, deadline, urgent=urgent)
+            verdict = await self._ask(self.tailscaled, question, deadline, priority=priority)
             if not verdict.admitted or not self.urls:
                 return verdict
-        return await self._ask_urls(question, deadline, urgent=urgent)
+        return await self._ask_urls(question, deadline, priority=priority)
 
-    async def _ask_urls(self, question: Question, deadline: float, *, urgent: bool) -> Verdict:
+    async def _ask_urls(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Ask all URLs side by side; the first that allows the client is enough."""
         verdicts: list[Verdict] = []
 
         async def ask(source: Source) -> None:
-            verdict = await self._ask(source, question, deadline, urgent=urgent)
+            verdict = await self._ask(source, question, deadline, priority=priority)
             verdicts.append(verdict)
             if verdict.admitted:
                 nursery.cancel_scope.cancel()
@@ -231,11 +228,11 @@ class Checker:
         return attrs.evolve(verdict, failed_open=True) if opens else verdict
 
     async def _ask(
-        self, source: Source, question: Question, deadline: float, *, urgent: bool
+        self, source: Source, question: Question, deadline: float, *, priority: bool
     ) -> Verdict:
         """Ask a source in turn, and count its verdict."""
         state = self._states[source]
-        verdict = await state.asker.ask(question, deadline, urgent=urgent)
+        verdict = await state.asker.ask(question, deadline, priority=priority)
         self._metrics.admission(source.name, verdict.outcome.value)
         if verdict.authoritative:
             self.troubles.pop(source.name, None)

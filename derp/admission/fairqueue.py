@@ -1,7 +1,7 @@
 """A queue in which no network can keep the others waiting. Sans-I/O.
 
-Round robin over the networks, first in, first out within each. A new item waits for one item of
-each network in the queue, however many items those networks have.
+Round robin over the networks, first in, first out within each: a new item of a new network waits
+for one item of each other, however many items those have.
 """
 
 from collections import OrderedDict

@@ -1,9 +1,9 @@
-"""How many questions a source is asked concurrently, and what it means if one fails. Sans-I/O.
+"""How many questions go to a source concurrently, and what a failure of one means. Sans-I/O.
 
 A source that does not answer is down or overloaded, and unknown clients can overload it. Only a
 question that the source had to itself tells the two apart:
 
-    alone           no connection, or no answer in time     down; all that wait fail with it
+    alone           no connection, or no answer in time     down; all queued fail with it
     concurrent      no answer, but others were answered     overloaded; the outcome is not known
                     no answer, and none was answered        all are asked again
                     no connection, or malformed             asked again
@@ -11,13 +11,13 @@ question that the source had to itself tells the two apart:
 After a concurrent failure, and after STALE seconds without an answer, questions are asked one at a
 time until one is answered. From then on up to `limit` are asked concurrently: 1 at first, one more
 with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
-source is given about QUICK seconds of work. Urgent turns come first, and may exceed the limit by
+source is given about QUICK seconds of work. Priority turns come first, and may exceed the limit by
 RESERVED; all others wait in a queue that is fair to networks.
 
 A source may still work on abandoned questions. So before one is asked alone, there is a pause of as
-long as they may take one after another. If some take hundreds of times as long as others, that is
-not known: a crowd may then make a source look down that works on all of them at once, for half a
-second each. Time is passed in, in seconds of a monotonic clock.
+long as they may take one after another, by an estimate: where some take hundreds of times as long
+as others, it is too short, and a crowd may make a source that still works on them look down. Times
+are seconds of a monotonic clock.
 """
 
 import enum
@@ -33,11 +33,11 @@ MAX_LIMIT: Final = 16
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0
-"""Seconds that a quick answer takes at most, unless a question alone takes longer."""
+"""Seconds that a quick answer takes at most, ..."""
 SLOWER: Final = 1.5
-"""How many times as long as alone a quick answer then takes at most."""
+"""... or so many times what a question alone takes, if that is more."""
 AMPLE: Final = 2.0
-"""How many times as long as both an answer takes before it counts as LATE."""
+"""A concurrent question is LATE after so many times QUICK, or what one alone takes, if more."""
 WORK: Final = 0.25
 """Seconds of work for an abandoned question, unless a question alone takes longer."""
 MAX_PAUSE: Final = 15.0
@@ -66,11 +66,11 @@ class Turn:
     network: str
     deadline: float
     """When the caller stops waiting for it to be asked; a question in flight may go on."""
-    urgent: bool = False
+    priority: bool = False
     begins: float = math.inf
-    """When the question in flight is asked, or was: seldom later than now."""
+    """When the question in flight was asked, or is to be asked after a pause."""
     alone: bool = False
-    """Whether no other has been in flight since then."""
+    """Whether no other has been in flight since `begins`."""
     failed: bool = False
     """Whether it is queued again after a concurrent failure other than LATE."""
 
@@ -85,7 +85,7 @@ class Limiter(Generic[T]):
         self.limit = 1
         self.in_flight: set[T] = set()
         self._failed = FairQueue[T]()
-        self._urgent = FairQueue[T]()
+        self._priority = FairQueue[T]()
         self._others = FairQueue[T]()
         self._too_late: set[T] = set()
         self._one_at_a_time = True
@@ -119,7 +119,7 @@ class Limiter(Generic[T]):
             limit, reserved = 1, 0
         for queue, room in (
             (self._failed, limit),
-            (self._urgent, limit + reserved),
+            (self._priority, limit + reserved),
             (self._others, limit),
         ):
             while queue and len(self.in_flight) < room:
@@ -127,7 +127,7 @@ class Limiter(Generic[T]):
                 if begins + self.timeout <= turn.deadline:
                     self._begin(turn, begins)
                     return turn
-                # It stays among those that fail with the source if that is down.
+                # It still fails with the others if the source is down.
                 self._too_late.add(turn)
         return None
 
@@ -165,7 +165,7 @@ class Limiter(Generic[T]):
 
     def take_waiting(self) -> list[T]:
         """Remove and return all queued turns."""
-        queues = (self._failed, self._urgent, self._others)
+        queues = (self._failed, self._priority, self._others)
         waiting = [turn for queue in queues for turn in queue.clear()]
         waiting += self._too_late
         self._too_late.clear()
@@ -174,10 +174,10 @@ class Limiter(Generic[T]):
     def _queue_of(self, turn: T) -> FairQueue[T]:
         if turn.failed:
             return self._failed
-        return self._urgent if turn.urgent else self._others
+        return self._priority if turn.priority else self._others
 
     def _reserved(self) -> int:
-        """Return how far urgent turns may exceed the limit, for a source with one worker."""
+        """Return how far priority turns may exceed the limit: QUICK seconds of work, one by one."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
     def _soonest(self, now: float) -> float:
@@ -192,8 +192,7 @@ class Limiter(Generic[T]):
 
     def _abandon(self, turn: T, now: float) -> None:
         self.in_flight.discard(turn)
-        if turn.begins > now:
-            # It was not asked yet.
+        if turn.begins > now:  # not asked yet
             return
         self._abandoned_at = now
         if not self._is_down:
@@ -217,7 +216,7 @@ class Limiter(Generic[T]):
             self.limit = min(self.limit + 1, MAX_LIMIT)
 
     def _shrink(self, turn: T, now: float) -> None:
-        """Lower the limit, but only once for all questions asked before that."""
+        """Lower the limit, but only once for all questions asked before it was lowered."""
         if turn.begins >= self._shrunk_at:
             self._shrunk_at = now
             self.limit = max(1, self.limit * 3 // 4)

@@ -18,13 +18,13 @@ LOOK_EVERY: Final = 5.0
 logger = log.get("admit")
 
 Removed = Callable[[set[bytes]], Awaitable[object]]
-"""Rechecks the connected clients whose keys a changed list no longer has."""
+"""The recheck of connected clients whose keys a changed list no longer has."""
 
 
 async def keep_checker(
     checker: Checker, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> None:
-    """Probe the sources once, then keep the checker's list that of the file.
+    """Probe tailscaled once, and keep the checker's list up to date with its file.
 
     A message on `wake` has the file read at once.
     """
@@ -37,7 +37,7 @@ async def keep_checker(
 async def watch_list(
     checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
-    """Put a changed list in force: read every LOOK_EVERY seconds, and at once on `wake`."""
+    """Put a changed list in force: look every LOOK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
         while True:
             look = partial(allowlist.look, at_once=await woken_within(LOOK_EVERY, wake))

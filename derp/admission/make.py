@@ -1,4 +1,4 @@
-"""The checker, made from the configuration, and what is logged about it at start."""
+"""Making the checker from the configuration, and logging at start whom it admits."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ logger = log.get("admit")
 
 
 def make_checker(config: Config, metrics: Metrics) -> Checker | None:
-    """Make the checker; None where any client may use the relay. Blocks.
+    """Return the checker; None where any client may use the relay. Blocks.
 
     Raises StartError where the list or the CA bundle can't be read.
     """
@@ -30,7 +30,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     if config.verification.tailscaled:
         from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads h11 and urllib
 
-        # Whatever listens at the path is believed. The socket itself is open to every user.
+        # What listens at the path is believed. The socket itself is open to every user.
         warn_if_swappable(config.verification.tailscaled_socket.parent)
         tailscaled = Tailscaled(config.verification.tailscaled_socket)
     urls = []

@@ -1,4 +1,4 @@
-"""The question whether a client may use the relay, and what answers it with a verdict. Sans-I/O."""
+"""The question whether a client may use the relay, and the verdict on it. Sans-I/O."""
 
 import enum
 from typing import Final, Protocol
@@ -22,19 +22,19 @@ class Question:
 
     @property
     def network(self) -> str:
-        """The network that the address most likely shares with others of the same owner."""
+        """The /24 or /64 of the address, which most likely has one owner."""
         return network_of(self.address)
 
 
 class Outcome(enum.Enum):
-    """What came of asking a source; the values are labels of metrics."""
+    """The result of asking a source; the values are labels of metrics."""
 
     ALLOWED = "allowed"
     REFUSED = "refused"
     UNKNOWN = "unknown"
     """The source closed the connection on this question, or its response is malformed."""
     UNREACHABLE = "unreachable"
-    """There was no connection to the source, so there would be none for any other question."""
+    """There was no connection to the source, nor would there be for any other question."""
     LATE = "late"
     """The source did not respond within ANSWER_TIMEOUT."""
     NO_ROOM = "no_room"
@@ -42,18 +42,18 @@ class Outcome(enum.Enum):
 
 
 UNAVAILABLE: Final = (Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN)
-"""The source failed to answer. A URL may fail open on these (`checker` says why on no others)."""
+"""The source failed to answer. A URL may fail open on these only (`checker` says why)."""
 
 
 @attrs.frozen
 class Verdict:
-    """What one source, or the relay itself, says of a client."""
+    """What a source, or the relay itself, says of a client."""
 
     outcome: Outcome
     source: str
     """The name of the source that was asked."""
     reason: str = ""
-    """One line for the log: why not, or why the source can't be asked and what to do about it."""
+    """One line for the log: why it refuses, or why it can't be asked and what to do about it."""
     failed_open: bool = False
     """Whether the client is admitted although the source is UNAVAILABLE."""
 
@@ -69,7 +69,7 @@ class Verdict:
 
     @property
     def cacheable(self) -> bool:
-        """Whether it still holds a moment later; a refusal for want of an answer does not."""
+        """Whether it still holds a moment later: not if it refuses for want of an answer."""
         return self.authoritative or self.failed_open
 
 
@@ -78,19 +78,18 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in logs and metrics."""
+        """The source's name in logs and metrics."""
 
     async def ask(self, question: Question) -> Verdict:
-        """Return its verdict, within a time that the source itself bounds.
+        """Return the verdict, within a time that the source itself bounds.
 
-        A failure outside the relay, such as a broken network or a malformed response, is a verdict
-        too, and is not raised.
+        A failure outside the relay, such as a malformed response, is a verdict and not raised.
         """
         ...
 
 
 class Admission(Protocol):
-    """Decides who may use the relay: a Checker in this process, or a proxy of one in another."""
+    """The interface to admission: a Checker, or a proxy of one in another process."""
 
     async def admit(self, question: Question) -> Verdict:
         """Return the verdict on a client that logs in, from the cache where it has one."""

@@ -1,11 +1,11 @@
 """The tailscaled of the relay's machine, which knows the keys of its tailnet.
 
-Its LocalAPI is HTTP/1.1 over a unix socket. The socket is opened anew for each request, because a
-tailscaled that is restarted makes a new one.
+Its LocalAPI is HTTP/1.1 over a unix socket, opened anew for each request, because a tailscaled that
+is restarted makes a new one.
 
     whois?addr=nodekey:HEX    200  a node of the tailnet, most often the machine itself too
-                              404  no such node; then, as some versions leave out the machine:
-    status?peers=false             is it the machine's own key? Is tailscaled connected at all?
+                              404  no such node; as some versions leave out the machine, then:
+    status?peers=false             the machine's own key; whether tailscaled is connected
 
     whois?addr=nodekey:HEX    400  "invalid 'addr' parameter": tailscaled before 1.70; then
     status                         the keys of all nodes
@@ -49,11 +49,11 @@ _NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailsca
 
 
 class _TroubleError(Exception):
-    """Why tailscaled can't be asked, and what to do about it."""
+    """tailscaled can't be asked; the message says why, and what to do about it."""
 
 
 class Tailscaled:
-    """The source that is tailscaled. The process needs to be allowed to open its socket."""
+    """tailscaled as a source. The process must be allowed to open its socket."""
 
     name: Final = "tailscaled"
 

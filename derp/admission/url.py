@@ -3,14 +3,13 @@
     POST URL                                       200
     {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
 
-Headscale's /verify is one. As with the Go derper, redirects are followed, and a server that can't
-be asked is told apart from one whose response is wrong: any failure up to the end of the response's
-head is UNREACHABLE, LATE or UNKNOWN, which fails open unless the operator says otherwise; any later
-one is REFUSED.
+Headscale's /verify is one. As with the Go derper, redirects are followed, and any failure up to the
+end of the response's head is UNREACHABLE, LATE or UNKNOWN, which fails open unless the operator
+says otherwise; any later one is REFUSED.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
-The Authorization header and the private root certificates are ours, and so is that a response
-nested some hundred levels deep is refused.
+Ours are the Authorization header, the private root certificates, and refusing a response that is
+nested too deep for Python's parser.
 """
 
 import json
@@ -53,7 +52,7 @@ class _Request:
 
 
 class AdmissionURL:
-    """The source that is an admission URL; `async with` closes its connections at the end."""
+    """An admission URL as a source; `async with` closes its connections at the end."""
 
     def __init__(
         self,
@@ -160,21 +159,21 @@ class AdmissionURL:
         return _Request("GET" if status in _CHANGES_TO_GET else request.method, url, authorization)
 
     def _subject(self, requests: list[_Request]) -> str:
-        """Return who was asked last, as the subject of a sentence, without what may be secret."""
+        """Return the server asked last, as a sentence's subject, without what may be secret."""
         if len(requests) == 1:
             return self._url.authority
         last = requests[-1]
         shown = f"{last.url.scheme}://{last.url.authority}{last.url.path}"
         if len(shown) > SHOWN_LENGTH:
             shown = f"{shown[:SHOWN_LENGTH]}…"
-        # A status of 301, 302 or 303 makes a GET of a POST, which most servers don't answer.
+        # The method, as a POST may have become a GET, which most servers don't answer.
         return f"{self._url.authority} redirects to {last.method} {shown}, which"
 
     def _failure(self, requests: list[_Request], error: Exception) -> Verdict:
         """Return the verdict for a server that can't be asked."""
         who, causes = self._subject(requests), list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
-        # What a redirect leads to may depend on the question.
+        # Another question may be redirected to a server that works.
         is_down = isinstance(error, ConnectFailed) and len(requests) == 1
         outcome = Outcome.UNREACHABLE if is_down else Outcome.UNKNOWN
         for cause in causes:
@@ -191,7 +190,7 @@ class AdmissionURL:
         return Verdict(Outcome.NO_ROOM if is_ours else outcome, self.name, reason)
 
     async def _read(self, who: str, status: int, connection: Connection) -> Verdict:
-        """Return the verdict that a response has in its body."""
+        """Return the verdict in a response's body."""
         if status != _OK:
             return self._refused(who, f"answers with HTTP status {status}")
         allow = read_allow(await _beginning(connection))
@@ -213,7 +212,7 @@ async def _beginning(connection: Connection) -> bytes:
         while len(body) < BODY_LIMIT and (piece := await connection.read()):
             piece = piece[: BODY_LIMIT - len(body)]
             body += piece
-            if brackets.close_in(piece):
+            if brackets.feed(piece):
                 break
     except ExchangeFailed:
         pass  # What has arrived counts, and half an object is none.
@@ -221,15 +220,15 @@ async def _beginning(connection: Connection) -> bytes:
 
 
 class _Brackets:
-    """Finds the end of a JSON object or array that comes in pieces."""
+    """The brackets of a JSON object or array that comes in pieces."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = False
         self._escaped = False
 
-    def close_in(self, piece: bytes) -> bool:
-        """Whether the outermost one closes in the next piece of text."""
+    def feed(self, piece: bytes) -> bool:
+        """Read the next piece of text, and return whether the outermost bracket closes in it."""
         for char in piece:
             if self._escaped:
                 self._escaped = False
@@ -249,7 +248,7 @@ class _Brackets:
 def read_allow(body: bytes) -> bool | None:
     """Return the field Allow of the first JSON value, as encoding/json's Decoder reads it.
 
-    None is for a body that holds no such value, or not all of it.
+    Returns None where the body has no such value, or not all of it.
     """
     allow = False
     try:

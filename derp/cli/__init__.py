@@ -3,9 +3,9 @@
     main           flags and environment to a Config; exit codes
     healthcheck    ask the running relay whether it serves     (procfs: the flags of a process)
     derpmap        print the relay's entry for a DERP map       (mapcheck: as clients check it)
-    probe          what both ask: TCP, TLS, the upgrade to DERP, STUN
+    probe          the probes of both: TCP, TLS, the upgrade to DERP, STUN
     command_flags  a command's flags, beside all those of the relay
 
-A command takes the relay's own flags and variables. So where the relay has them from its
-environment, as in a container, a command needs none. The relay imports none of the commands.
+A command takes the relay's own flags and variables: where the environment has them, as in a
+container, it needs no flags. The relay imports none of the commands.
 """

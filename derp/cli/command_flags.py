@@ -30,9 +30,9 @@ class Arguments:
     """The parsed arguments of a command."""
 
     config: Config
-    """That of the relay."""
+    """The relay's."""
     settings: Mapping[str, Setting]
-    """By a flag's name, the command's own flags among them."""
+    """By the flag's name, those of the command's own flags among them."""
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
 
     Writes warnings to stderr, but not those about a running relay. Raises UsageError.
     """
-    # As for root, because a command needs no key file, and so no -c.
+    # For root -c has a default: a command needs no key file.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:

@@ -1,8 +1,8 @@
-"""The command `derper derpmap`: prints the relay's entry for a DERP map.
+"""The command `derper derpmap`, which prints the relay's entry for a DERP map.
 
-It is made of the configuration and the certificate. Flags give what the relay can't know: ports
-that are published under other numbers. The pin of a self-signed certificate is read from its file,
-which only the relay creates.
+The entry is made of the configuration and the certificate; flags name published ports, which the
+relay can't know. The pin of a self-signed certificate is read from its file, which only the relay
+creates.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The command `derper healthcheck`: tells whether the relay on this machine serves its clients.
+"""The command `derper healthcheck`, which asks whether the relay on this machine serves clients.
 
 It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It connects to the
 address of -a, or to loopback if that is a wildcard, and asks for the -hostname. The certificate's
-name and issuer are not checked, but an expired certificate is unhealthy, because clients refuse it.
+name and issuer are not checked, but its dates are, as clients refuse an expired one.
 """
 
 import sys
@@ -52,10 +52,10 @@ class Healthy:
 
     where: Endpoint
     tls: str | None
-    """The version, as `ssl` names it; None without TLS."""
+    """The version of TLS, as `ssl` names it; None without TLS."""
     expires: datetime | None
     key: bytes | None
-    """The relay's; None where it relays nothing."""
+    """The relay's node key; None where it relays nothing."""
     stun: Endpoint | None
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Healthy:
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Ask; print one line and return the exit code. Raises UsageError."""
+    """Probe the relay, print one line, and return the exit code. Raises UsageError."""
     arguments = command_flags.parse(argv, environ, ())
     if arguments is None:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, ()))
@@ -106,7 +106,7 @@ def _cure(failure: Failure, config: Config) -> str:
 
 
 async def examine(config: Config) -> Healthy:
-    """Ask the relay that is run with `config`, for TIMEOUT seconds at most. Raises Failure."""
+    """Probe the relay that runs with `config`, for TIMEOUT seconds at most. Raises Failure."""
     deadline = trio.current_time() + TIMEOUT
     host = await _address(config.listening.address.host, f"-a {config.listening.address}", deadline)
     where = Endpoint(host, config.listening.address.port)
@@ -122,14 +122,14 @@ async def examine(config: Config) -> Healthy:
         if config.general.derp:
             key = await probe.upgrade(stream, where, config.tls.hostname, deadline)
         else:
-            await probe.probe(stream, where, config.tls.hostname, deadline)
+            await probe.pages(stream, where, config.tls.hostname, deadline)
         await probe.close(stream, deadline)
     finally:
         tcp.socket.close()
     stun = None
     if config.stun.enabled:
-        if config.stun.addr:
-            given = f"-stun-addr {config.stun.addr}"
+        if config.stun.host:
+            given = f"-stun-addr {config.stun.host}"
             host = await _address(config.stun_host, given, deadline)
         stun = Endpoint(host, config.stun.port)
         await probe.stun(stun, deadline)
@@ -137,7 +137,7 @@ async def examine(config: Config) -> Healthy:
 
 
 async def _address(host: str, given: str, deadline: float) -> str:
-    """Return where to ask for what is served on `host`, which was `given`. Raises NotReached."""
+    """Return the address at which `host`, which was `given`, is probed. Raises NotReached."""
     if host in WILDCARDS:
         return _LOOPBACK
     with trio.move_on_at(deadline):
@@ -150,7 +150,7 @@ async def _address(host: str, given: str, deadline: float) -> str:
 
 
 def _expiry(leaf: bytes | None, now: datetime) -> datetime:
-    """Return when the certificate ends. Raises Unhealthy where it is of no use now."""
+    """Return when the certificate expires. Raises Unhealthy where it is not valid now."""
     if leaf is None:
         raise Unhealthy("the relay shows no certificate; look into its log")
     certificate = x509.load_der_x509_certificate(leaf)

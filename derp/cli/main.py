@@ -1,4 +1,4 @@
-"""The command `derper`: from arguments and environment to a running relay, or an exit code.
+"""The command `derper`, from arguments and environment to a running relay, or an exit code.
 
 A word before the flags is a command, such as `derper healthcheck`.
 
@@ -34,9 +34,8 @@ commands take the same flags and variables; -h after a command explains it.\
 def script() -> NoReturn:
     """Run `main`, and end the process with its exit code.
 
-    An ACME order may go on in its thread after the relay has stopped, until the authority answers.
-    Python's finalization would take down OpenSSL under that thread, which crashes; so it is skipped
-    while there is another thread.
+    Python's finalization is skipped while there is another thread. An ACME order may go on in one
+    until the authority answers, and would crash once OpenSSL has been taken down under it.
     """
     if os.getpid() == 1:
         # A container's first process is not ended by a signal that it does not handle. SIGTERM may
@@ -84,7 +83,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return healthcheck.main(argv[1:], environ)
     control = None
     if command == "worker":
-        # Only a supervisor starts one. Signals that a terminal or a service manager sends to all
+        # A supervisor started it. Signals that a terminal or a service manager sends to all
         # processes are for the supervisor.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)

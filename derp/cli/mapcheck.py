@@ -1,7 +1,7 @@
 """What clients would find wrong with a relay's entry in a DERP map, seen from this machine.
 
-Each address of the name is probed, because clients may use any of them. An address that this
-machine has no route to is skipped, if there are others.
+Each address of the name is probed, because clients may use any; one that this machine has no route
+to is skipped, if there are others.
 """
 
 import ipaddress
@@ -41,7 +41,7 @@ async def problems(node: Node) -> list[str]:
             if failure.no_route:
                 without_route.append(f"{failure}; check from a machine that has a way there")
             else:
-                found[address] = [f"{failure}; {_open('TCP', node.derp_port)}"]
+                found[address] = [f"{failure}; {_how_to_open('TCP', node.derp_port)}"]
 
     stun_problems: list[str] = []
 
@@ -105,11 +105,11 @@ async def _ask_stun(node: Node, address: str) -> list[str]:
     try:
         await probe.stun(Endpoint(address, node.stun_port), trio.current_time() + TIMEOUT)
     except NoSTUN as failure:
-        return [f"{failure}; {_open('UDP', node.stun_port)}"]
+        return [f"{failure}; {_how_to_open('UDP', node.stun_port)}"]
     return []
 
 
-def _open(protocol: str, port: int | None) -> str:
+def _how_to_open(protocol: str, port: int | None) -> str:
     return (
         f"start the relay, and open {protocol} {port} to it in firewalls and to its container "
         f"(from behind the same NAT, check from elsewhere)"
@@ -154,9 +154,9 @@ async def _ask_over_tls(
 
 
 def _verifying_context() -> ssl.SSLContext:
-    """Return a context that trusts this machine's roots, and Mozilla's unless others are named.
+    """Return a context that trusts this machine's roots, or those that SSL_CERT_FILE names.
 
-    Slim containers have no roots, and SSL_CERT_FILE may name the operator's own.
+    Unless that is set, Mozilla's are added, because slim containers have no roots.
     """
     context = ssl.create_default_context()
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):

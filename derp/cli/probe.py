@@ -1,8 +1,8 @@
 """Probes of a relay, as its clients see it: TCP, TLS, the upgrade to DERP, STUN.
 
 Each probe takes a deadline in Trio's time, and raises a Failure that says in a few words what came
-instead of the answer. What to do about it is left to the caller: that depends on whether the relay
-is on this machine.
+instead of the answer. The caller adds the cure, which depends on whether the relay is on this
+machine.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from stun.message import StunError, build_binding_request, parse_binding_response
 
 STUN_AGAIN: Final = 0.5
-"""Seconds until a STUN request counts as lost, and is sent once more."""
+"""Seconds until a STUN request counts as lost, and another is sent."""
 
 _GREETING_LENGTH: Final = HEADER_LENGTH + len(MAGIC) + KEY_LENGTH
 _NO_ROUTE: Final = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -40,7 +40,7 @@ class NotReached(Failure):
     def __init__(self, message: str, *, no_route: bool = False) -> None:
         super().__init__(message)
         self.no_route = no_route
-        """This machine has no route to the address, so the relay was not probed."""
+        """Whether this machine has no route to the address, so that the relay was not probed."""
 
 
 class NoTLS(Failure):
@@ -53,7 +53,7 @@ class NoTLS(Failure):
 
     @property
     def reason(self) -> str:
-        """OpenSSL's name for it."""
+        """OpenSSL's name for the error; empty for none."""
         return "" if self.error is None else self.error.reason or ""
 
 
@@ -68,7 +68,7 @@ class NoSTUN(Failure):
 async def connect(where: Endpoint, deadline: float) -> trio.SocketStream:
     """Open a TCP connection to an IP address. Raises NotReached."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    with _before(deadline, lambda: NotReached(f"TCP {where} does not answer")):
+    with _fail_at(deadline, lambda: NotReached(f"TCP {where} does not answer")):
         try:
             sock = trio.socket.socket(family, socket.SOCK_STREAM)
             try:
@@ -87,7 +87,7 @@ async def handshake(
 ) -> "trio.SSLStream[trio.SocketStream]":
     """Agree on TLS, asking for the server name `name`. Raises NoTLS."""
     tls = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
-    with _before(deadline, lambda: NoTLS(f"{where} does not answer the TLS handshake")):
+    with _fail_at(deadline, lambda: NoTLS(f"{where} does not answer the TLS handshake")):
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as error:
@@ -130,7 +130,7 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
     return greeting.removeprefix(MAGIC)
 
 
-async def probe(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
+async def pages(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
     """Ask a relay with -derp=false whether it serves its pages. Raises NoDERP."""
     request = _request("/derp/probe", host, [("Connection", "close")])
     received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
@@ -144,7 +144,7 @@ async def stun(where: Endpoint, deadline: float) -> None:
     """Send a STUN binding request, and check the response. Raises NoSTUN."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     transaction = os.urandom(12)
-    with _before(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
+    with _fail_at(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
         try:
             with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
                 await sock.connect((where.host, where.port))
@@ -169,7 +169,7 @@ async def close(stream: trio.abc.Stream, deadline: float) -> None:
 
 
 @contextlib.contextmanager
-def _before(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
+def _fail_at(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
     with trio.move_on_at(deadline) as scope:
         yield
     if scope.cancelled_caught:
@@ -181,7 +181,7 @@ async def _exchange(
 ) -> bytes:
     """Send an HTTP request; return `enough` bytes of what comes back, or all if that is less."""
     received = b""
-    with _before(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
+    with _fail_at(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
         try:
             await stream.send_all(request)
             while len(received) < enough and not _is_whole_line(received):

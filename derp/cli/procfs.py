@@ -15,8 +15,8 @@ _WORKER: Final = "worker"
 def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
     """Return the flags that the process was given.
 
-    The process may be another program that runs derper: only the flags behind derper's name count.
-    Without that name in the command line there are none. Raises UsageError if there is no process.
+    The process may be another program that runs derper: only what follows derper's name counts, and
+    nothing where it is not there. Raises UsageError if there is no process.
     """
     try:
         line = (proc / str(pid) / "cmdline").read_bytes()

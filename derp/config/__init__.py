@@ -1,20 +1,19 @@
 """The configuration: one frozen `Config`, validated when it is constructed.
 
-Each field of its parts is one flag, with everything about it: name, environment variable, default,
-help and the check that its value must pass. Rules between fields are methods of the part, or of
-Config. No other code checks a configured value again.
+Each field of its parts is one flag: name, environment variable, default, help, and the check of its
+value. Rules between fields are methods of the part, or of Config. No other code checks a value.
 
     general, listening, certificates, verification, mesh, pages, limits     the parts
     certplan       the certificates that a configuration asks for
-    field          how a field says that it is a flag, or a part
-    checks         what a value may be: one check for each sort of value
-    memorysize     how much memory something may take
+    field          fields that are flags, and parts that have them
+    checks         one check for each sort of value
+    memorysize     an amount of memory: bytes, or a share of what there is
     goflags        flags in the syntax of Go's package flag     (strconv: numbers as Go reads them)
     refused        flags of the Go derper that this program refuses
     environment    variables that stand for no flag
 
 Names, defaults and value syntax are those of the Go derper (cmd/derper), the variables those of
-derper-docker. Nothing here touches the network or the file system.
+derper-docker. Nothing here does I/O.
 """
 
 from collections.abc import Mapping
@@ -45,8 +44,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 class Config:
     """Everything the operator decides; the parts are in the order of the help.
 
-    Durations are seconds. Any combination that can be constructed can be served, as far as that can
-    be known without looking at the machine; everything else raises ConfigError.
+    Durations are seconds. Raises ConfigError for what can't be served on any machine.
     """
 
     general: General = part("General", General)
@@ -93,9 +91,9 @@ class Config:
     @property
     def stun_host(self) -> str:
         """Where STUN is answered: an IP address, a name, or the empty host for all interfaces."""
-        if not self.stun.addr:
+        if not self.stun.host:
             return self.listening.address.host
-        return "" if self.stun.addr == checks.ANY_HOST else self.stun.addr
+        return "" if self.stun.host == checks.ANY_HOST else self.stun.host
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Config":
@@ -132,9 +130,9 @@ class Config:
 
 
 def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
-    """Return every flag of the Go derper, with the defaults that it has for this user.
+    """Return every flag, with the defaults that the Go derper has for this user.
 
-    `root` is whether root runs the program: only then -c has a default.
+    -c has a default only for `root`.
     """
     home = environ.get("HOME", "")
     defaults = {
@@ -161,7 +159,7 @@ def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
 
 
 def _default_certdir(environ: Mapping[str, str]) -> str:
-    """Return the user's cache directory; empty if there is none. Matches tsweb.DefaultCertDir."""
+    """Return a directory in the user's cache; empty without one. Matches tsweb.DefaultCertDir."""
     cache = environ.get("XDG_CACHE_HOME", "")
     if cache and not Path(cache).is_absolute():
         return ""

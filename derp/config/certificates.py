@@ -17,7 +17,7 @@ from derp.net.address import is_ip
 
 DEFAULT_HOSTNAME: Final = "derp.tailscale.com"
 PLACEHOLDER_HOSTNAME: Final = "your-hostname.com"
-"""That of derper-docker."""
+"""The default of derper-docker."""
 ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 
@@ -53,7 +53,7 @@ class TLS:
         placeholder="DIR",
         usage="Where certificates are kept.",
     )
-    """Never None where `serve_tls`, unless there is a `certificate`."""
+    """None only where there is a `certificate`, or no HTTPS."""
     certificate: Path | None = option(
         "tls-cert",
         FILE,
@@ -109,7 +109,7 @@ class ACME:
         placeholder="URL",
         usage="The directory of another ACME server, such as ZeroSSL's or one of your own.",
     )
-    """Empty for the authority of the `mode`."""
+    """Empty for the authority of `TLS.mode`."""
     ca_bundle: Path | None = option(
         "acme-ca-bundle",
         FILE,

@@ -37,7 +37,7 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
     if config.listening.http_port < 0:
         challenges.remove("http-01")
     elif config.listening.address.port == 443:
-        # Clients need the port of this one anyway; that of the other may be closed.
+        # Clients need port 443 anyway; port 80 may be closed.
         challenges.reverse()
     acme = ByACME(authority=authority, profile="", challenges=challenges)
     short_lived = attrs.evolve(acme, profile=SHORT_LIVED)
@@ -55,12 +55,12 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
 
 
 def _authority(config: Config) -> Authority:
-    usual = GOOGLE if config.tls.mode == "gcp" else LETS_ENCRYPT
+    default = GOOGLE if config.tls.mode == "gcp" else LETS_ENCRYPT
     external = None
     if config.acme.eab_kid:
         external = ExternalAccount(config.acme.eab_kid, config.acme.eab_key)
     return Authority(
-        directory=config.acme.directory or usual,
+        directory=config.acme.directory or default,
         ca_bundle=config.acme.ca_bundle,
         email=config.acme.email,
         external_account=external,

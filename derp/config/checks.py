@@ -1,9 +1,8 @@
-"""What a configured value may be: one check for each sort of value.
+"""One check for each sort of configured value.
 
-A check takes the value as a flag gives it, or as code gives it, and returns it in the form that
-the rest of the program uses. It raises ValueError, whose message says what would be right and
-begins with "want". Forms and ranges are those of the Go derper; a value that the Go derper takes
-although it can't work is refused here.
+A check takes the value from a flag or from code, and returns it in the form that the rest of the
+program uses. It raises ValueError, whose message begins with "want" and says what would be right.
+Forms and ranges are those of the Go derper, without the values that it takes and that can't work.
 """
 
 import base64
@@ -48,7 +47,7 @@ _NAMED_PORTS: Final = {"http": 80, "https": 443}
 def listen_address(value: str | Address) -> Address:
     """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
 
-    The port may be `http` or `https`. A name is kept, to be looked up when it is bound.
+    The port may be `http` or `https`. A name is looked up later, when it is bound.
     """
     want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
     if isinstance(value, Address):
@@ -124,7 +123,7 @@ def header_value(value: str) -> str:
 
 
 def certificate_mode(value: str) -> str:
-    """Check where certificates come from."""
+    """Check the source of certificates: `manual`, `letsencrypt` or `gcp`."""
     if value not in {"manual", "letsencrypt", "gcp"}:
         raise ValueError("want manual, letsencrypt or gcp")
     return value
@@ -231,7 +230,7 @@ def _network(text: str) -> Network:
     raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
 
 
-MOST_WORKERS: Final = 256
+MAX_WORKERS: Final = 256
 ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
 
 
@@ -257,12 +256,12 @@ def count_or_unlimited(value: int) -> int:
 
 
 def worker_count(value: str | int) -> int:
-    """Check a number of processes; 0 for `auto`."""
+    """Check a number of processes, or `auto`, which is returned as 0."""
     if value == "auto":
         return 0
     text = str(value)
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:
-        raise ValueError(f"want a number from 1 to {MOST_WORKERS}, or auto for one per core")
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_WORKERS:
+        raise ValueError(f"want a number from 1 to {MAX_WORKERS}, or auto for one per core")
     return int(text)
 
 
@@ -278,7 +277,7 @@ def duration_up_to(limit: float, limit_text: str) -> Callable[[float], float]:
 
 
 def repeat_interval(value: float) -> float:
-    """Check the seconds between repetitions; 0 for never."""
+    """Check an interval in seconds; 0 for never."""
     if value != 0 and not 0.1 <= value < math.inf:
         raise ValueError("want 0 for never, or at least 100ms")
     return float(value)

@@ -1,7 +1,7 @@
 """Variables of the Go derper that stand for no flag (Go: package envknob).
 
-One has a meaning here. The others have none, because this relay works differently there; a warning
-at start says so. Those of the debug pages are flags (pages).
+DEBUG_LOGS is read. The others have no effect, and a warning at start says why. The variables of the
+debug pages belong to flags (pages).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from derp.config.strconv import BOOLS, parse_bool, shown
 from derp.errors import UsageError
 
 DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
-"""A bool: log at level debug, too."""
+"""A bool: whether to log at level debug, too."""
 
 _WITHOUT_EFFECT: Final = {
     "DERP_PROBER_DEBUG_LOGS": "no client has a line in the log for each of its frames",
@@ -37,6 +37,6 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, and has no effect here: {why}"
         for name, why in _WITHOUT_EFFECT.items()
-        # Turned off, it asks for nothing.
+        # A false one asks for nothing.
         if environ.get(name) and BOOLS.get(environ[name], True)
     ]

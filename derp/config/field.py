@@ -1,4 +1,4 @@
-"""Fields of the configuration: one that is a flag, and one that is a part with such fields."""
+"""Fields of the configuration: flags, and parts that have flags."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -31,8 +31,7 @@ def option(
 ) -> T:
     """Return the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
 
-    The field's annotation has to be the type that `check` returns, and `check` has to take the
-    values of `kind`.
+    The field's annotation has to be the type that `check` returns.
     """
 
     def convert(value: V) -> T:

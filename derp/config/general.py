@@ -1,4 +1,4 @@
-"""The part of the configuration that says what the relay is."""
+"""The part of the configuration that says whether packets are relayed, and with which key."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from derp.config.goflags import BOOL, FILE
 
 @attrs.frozen(kw_only=True)
 class General:
-    """Its key, and whether it relays at all."""
+    """The relay's key, and whether it relays packets."""
 
     dev: bool = option(
         "dev",

@@ -1,9 +1,8 @@
 """Flags in the syntax of Go's flag package, each with an environment variable beside it.
 
-A table of `Flag` lists the flags; `parse` turns arguments and environment into one `Setting` for
-each of them, and `help_text` turns the same table into what -h prints. A setting remembers how it
-was given, so that a later error can quote what the operator typed: `--stun-port=0x10000`,
-`DERP_STUN_PORT=x`.
+`parse` turns a table of `Flag`, arguments and environment into one `Setting` for each flag;
+`help_text` turns the table into what -h prints. A setting remembers how it was given, so that a
+later error can quote what the operator typed: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
 after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
@@ -31,9 +30,9 @@ class Kind(Generic[V_co]):
     """The sort of value that a flag takes."""
 
     placeholder: str
-    """Stands for a value in the help."""
+    """What stands for a value in the help."""
     read: Callable[[str], V_co]
-    """Parses a value; raises ValueError whose message begins with "want"."""
+    """The parser of a value; raises ValueError, whose message begins with "want"."""
 
 
 BOOL = Kind("", parse_bool)
@@ -47,7 +46,7 @@ FILE = Kind("FILE", str)
 
 @attrs.frozen(kw_only=True)
 class Flag:
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
     kind: Kind[Value]
@@ -59,17 +58,17 @@ class Flag:
     variable: str = ""
     """The environment variable of the flag; empty if there is none."""
     other_variable: str = ""
-    """Read where `variable` is not set: Tailscale's name for it."""
+    """Tailscale's name of the variable, read where `variable` is not set."""
     placeholder: str = ""
-    """Replaces that of the kind, in the help."""
+    """In place of the kind's placeholder; empty for that."""
     default_words: str = ""
-    """Replaces the default, in the help."""
+    """In place of the default, in the help; empty for that."""
     want: str = ""
-    """Replaces the message of the kind's parser, in an error."""
+    """In place of the message of the kind's parser; empty for that."""
     repeatable: bool = False
     """Whether each occurrence counts: their values are put together with spaces between them."""
     never_empty: bool = False
-    """Whether an empty value is an error, such as that of a shell variable that is not set."""
+    """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
     """Whether its value must not appear in a message."""
     refusal: str = ""
@@ -88,7 +87,7 @@ class Setting:
     flag: Flag
     value: Value
     source: str
-    """What the operator wrote to name it: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
+    """What the operator named: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
     given: str
     """The same with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
 
@@ -104,7 +103,7 @@ class Parsed:
     settings: Mapping[str, Setting]
     """One for each flag of the table, by the flag's name."""
     help: bool
-    """-h or -help was among the arguments; those after it were not read."""
+    """Whether -h or -help was among the arguments; those after it were not read."""
     warnings: Sequence[str] = ()
     """What the operator should know, a line each, though it is not an error."""
 

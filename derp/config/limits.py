@@ -1,7 +1,7 @@
-"""The part of the configuration that bounds what the relay takes, and what one network may take.
+"""The part of the configuration that bounds what all clients, or those of one network, may use.
 
 The limits on a network and -queue-memory, -workers and -drain-time are ours, the others those of
-the Go derper. Networks are /24 of IPv4 and /64 of IPv6; see derp/relay/pending.py.
+the Go derper. Networks are /24 of IPv4 and /64 of IPv6 (derp.relay.networks).
 """
 
 import math
@@ -18,7 +18,7 @@ from derp.relay.networks import Network
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much is accepted, kept and shared out; 0 is no limit on a network."""
+    """Limits on connections, traffic and memory, and the number of processes."""
 
     per_network_accept_limit: int = option(
         "per-network-accept-limit",

@@ -38,12 +38,12 @@ class Listening:
         want=checks.port_want(-1),
         usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
     )
-    """-1 for none. Of no account unless `serve_tls`."""
+    """-1 for none. Ignored unless `serve_tls`."""
 
 
 @attrs.frozen(kw_only=True)
 class STUN:
-    """Where STUN is answered, if it is."""
+    """Whether and where STUN is answered."""
 
     enabled: bool = option(
         "stun",
@@ -53,7 +53,7 @@ class STUN:
         variable="DERP_STUN",
         usage="Answer STUN.",
     )
-    addr: str = option(
+    host: str = option(
         "stun-addr",
         STRING,
         checks.listen_host,
@@ -61,7 +61,7 @@ class STUN:
         placeholder="HOST",
         usage="IP address for STUN if it is not that of -a, without a port; * for all.",
     )
-    """Without brackets; empty for that of -a. See `stun_host`."""
+    """Without brackets; empty for the host of -a. See `stun_host`."""
     port: int = option(
         "stun-port",
         INT,
@@ -76,7 +76,7 @@ class STUN:
 
 @attrs.frozen(kw_only=True)
 class TCP:
-    """When a TCP connection to a client ends; seconds."""
+    """When a client is given up, in seconds."""
 
     keepalive_time: float = option(
         "tcp-keepalive-time",

@@ -1,4 +1,4 @@
-"""How much memory something may take: in bytes, or as a share of what there is."""
+"""An amount of memory: in bytes, or as a share of what there is."""
 
 import re
 from typing import Final
@@ -11,22 +11,21 @@ _SIZE: Final = re.compile(r"(?P<number>[0-9]{1,18})(?P<unit>|KiB|MiB|GiB|%)")
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANT: Final = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
 
-LEAST: Final = 1 << 20
-"""Least bytes: below them, one slow client would cause drops for others."""
+MIN_SIZE: Final = 1 << 20
+"""Bytes; with less, one slow client would cause drops for others."""
 
 
 @attrs.frozen
 class MemorySize:
     """A bound in bytes and a share of the memory; the smaller of the two counts."""
 
-    most: int
-    """Bytes."""
+    max_bytes: int
     percent: int
     """Of the memory that there is."""
 
     def of(self, memory: int) -> int:
-        """Return the size in bytes where there are `memory` bytes; at least LEAST."""
-        return max(min(self.most, memory * self.percent // 100), LEAST)
+        """Return the size in bytes where there are `memory` bytes; at least MIN_SIZE."""
+        return max(min(self.max_bytes, memory * self.percent // 100), MIN_SIZE)
 
 
 AUTO: Final = MemorySize(64 << 20, 10)
@@ -47,6 +46,6 @@ def memory_size(value: str | MemorySize) -> MemorySize:
             raise ValueError(_WANT)
         return MemorySize(UNLIMITED, number)
     size = number * _UNITS[unit]
-    if 0 < size < LEAST:
+    if 0 < size < MIN_SIZE:
         raise ValueError(_WANT)
     return MemorySize(min(size, UNLIMITED) or UNLIMITED, 100)

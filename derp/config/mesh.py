@@ -1,8 +1,7 @@
-"""The part of the configuration that says with which other relays this one is meshed.
+"""The part of the configuration that names the other relays of the mesh, and the file of its key.
 
 -mesh-psk-file and -mesh-with are those of the Go derper (startMesh and defaultMeshPSKFile of
-cmd/derper); the variables are ours. KeyFile.AUTO is resolved in derp/files/meshkey.py, as nothing
-here touches the file system.
+cmd/derper); the variables are ours. derp/files/meshkey.py resolves KeyFile.AUTO.
 """
 
 import enum
@@ -25,7 +24,7 @@ class KeyFile(enum.Enum):
     """A key file that is not named by its path."""
 
     AUTO = "auto"
-    """The first of the usual files that exists, if any does (Go: defaultMeshPSKFile)."""
+    """The first of the default files that exists, if any does (Go: defaultMeshPSKFile)."""
 
 
 HTTPS_PORT: Final = 443

@@ -1,7 +1,7 @@
 """The part of the configuration that says what the pages are, and who may see /debug/.
 
-The flags of Pages are those of the Go derper, those of Debug are ours, and their other variables
-those of Go's tsweb (AllowDebugAccess).
+The flags of Pages are the Go derper's, those of Debug ours; each `other_variable` is one of Go's
+tsweb (AllowDebugAccess).
 """
 
 from pathlib import Path

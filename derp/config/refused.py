@@ -1,7 +1,6 @@
 """Flags and variables of the Go derper that this version knows and refuses.
 
-Their defaults may be given, because they change nothing. Any other value is an error and is not
-ignored. The error does not repeat the value, as some are secret.
+Any value but the default is an error, which does not repeat the value, as some are secret.
 """
 
 from typing import Final

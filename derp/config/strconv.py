@@ -53,7 +53,7 @@ _INFINITY = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 def parse_float(text: str) -> float:
     """Read a number as strconv.ParseFloat does, hexadecimal ones apart. Raises ValueError.
 
-    Takes `Inf` and `Infinity` in any case with a sign before them. NaN is refused.
+    `Inf` and `Infinity` are taken in any case, with or without a sign. NaN is refused.
     """
     if _INFINITY.fullmatch(text):
         return float(text)
@@ -85,8 +85,8 @@ _FRACTION_DIGITS = 18  # as many as can still change a nanosecond
 def parse_duration(text: str) -> int:
     """Read a duration as time.ParseDuration does, and return nanoseconds. Raises ValueError.
 
-    One or more numbers, each with its unit (h, m, s, ms, us, ns), with a sign before them all or
-    none; or just 0.
+    That is one or more numbers, each with its unit (h, m, s, ms, us, ns), or just 0; a sign may
+    stand before the first.
     """
     rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     if rest == "0":

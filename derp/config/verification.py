@@ -1,7 +1,7 @@
 """The part of the configuration that says who may use the relay.
 
--verify-clients, -socket, -verify-client-url and -verify-client-url-fail-open are those of the Go
-derper (Server.verifyClient), the others are ours.
+-verify-clients, -socket, -verify-client-url and -verify-client-url-fail-open are the Go derper's
+(Server.verifyClient), the others ours.
 """
 
 import math
@@ -16,7 +16,7 @@ from derp.config.goflags import BOOL, DURATION, FILE, STRING
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """Which clients are admitted; without any of it, all are."""
+    """Which clients are admitted; by default, all."""
 
     tailscaled: bool = option(
         "verify-clients",

@@ -4,5 +4,5 @@ nodekey        the private key of the relay
 meshkey        the key that the relays of a region share
 debugkey       the key that opens /debug/ from anywhere
 ratelimit      the file of -rate-config
-secret         how a small file with a secret is read
+secret         reading a small file with a secret
 """

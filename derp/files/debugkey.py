@@ -1,7 +1,7 @@
 """The key of -debug-key-file, and the access to /debug/ with and without it.
 
 The Go derper reads the file for each request that shows a key (allowDebugAccessWithKey of tsweb).
-Here it is read every few seconds, so that no request makes the relay read files.
+Here it is read every LOOK_EVERY seconds: no request makes the relay read files.
 """
 
 import ipaddress
@@ -27,7 +27,7 @@ logger = log.get("http")
 
 @attrs.define
 class DebugKey:
-    """The key, as it was when the file was read last."""
+    """The key that the file had when it was read last."""
 
     path: Path | None
     value: bytes = attrs.field(init=False, default=b"", repr=False)

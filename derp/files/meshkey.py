@@ -1,8 +1,8 @@
 """The mesh key: a secret that the relays of a region share to trust each other.
 
-A file holds it in 64 hex digits of either case, with white space around them or none, as
-`openssl rand -hex 32` prints them. In development mode the variable TAILSCALE_DERPER_MESH_KEY may
-hold it instead. Matches cmd/derper, and ParseDERPMesh of Go's types/key.
+A file holds it in 64 hex digits of either case, with or without white space around them. In
+development mode the variable TAILSCALE_DERPER_MESH_KEY may hold it instead. Matches cmd/derper, and
+ParseDERPMesh of Go's types/key.
 """
 
 import re
@@ -19,8 +19,8 @@ from derp.files.secret import read_secret
 
 VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
 
-_USUAL: Final = "/home/derp/keys/derp-mesh.key"
-_USUAL_AT_HOME: Final = "keys/derp-mesh.key"
+_DEFAULT: Final = "/home/derp/keys/derp-mesh.key"
+_DEFAULT_AT_HOME: Final = "keys/derp-mesh.key"
 _DIGITS: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _MAX_SIZE: Final = 4096
 _WANT: Final = "want 64 hex digits, as openssl rand -hex 32 prints them, the same for all relays"
@@ -50,8 +50,8 @@ def parse(text: str) -> bytes:
 def load(config: Config, environ: Mapping[str, str]) -> bytes | None:
     """Return the mesh key, 32 bytes; None where there is none. Blocks.
 
-    Raises StartError for a file that can't be used, and UsageError for a variable that can't be
-    used, or for -mesh-with without a key.
+    Raises StartError for a file that can't be used, UsageError for such a variable, or for
+    -mesh-with without a key.
     """
     if not config.general.derp:
         return None
@@ -78,17 +78,17 @@ def _from_variable(environ: Mapping[str, str]) -> bytes | None:
 
 
 def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
-    """Return the file that was named, or the usual one that exists (Go: defaultMeshPSKFile).
+    """Return the file that was named, or the first default one that exists.
 
-    In development mode the usual files are not searched, as in Go.
+    In development mode there is no default, as in Go (defaultMeshPSKFile).
     """
     if config.mesh.key_file is not KeyFile.AUTO:
         return config.mesh.key_file
     if config.general.dev:
         return None
     home = environ.get("HOME", "")
-    usual = [Path(_USUAL), *([Path(home, _USUAL_AT_HOME)] if home else [])]
-    return next((path for path in usual if _exists(path)), None)
+    defaults = [Path(_DEFAULT), *([Path(home, _DEFAULT_AT_HOME)] if home else [])]
+    return next((path for path in defaults if _exists(path)), None)
 
 
 def _exists(path: Path) -> bool:

@@ -20,7 +20,7 @@ MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
 """Bytes; with a smaller burst the largest SendPacket frame, key and packet, could never pass."""
 
 ANNOUNCED_SECONDS: Final = 0.25
-"""About the longest round trip between two nodes."""
+"""About the longest round-trip time between two nodes."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"
 _BURST: Final = "PerClientRateBurstBytes"
@@ -40,8 +40,8 @@ class RateConfig:
     def announced_burst(self) -> int:
         """The burst that ServerInfo announces, in bytes: the rate for ANNOUNCED_SECONDS, or more.
 
-        A client drops packets beyond it, where the relay only delays them. With a smaller one, TCP
-        between the nodes does not reach the rate.
+        A client drops packets beyond it, where the relay only delays them: with less, TCP between
+        the nodes does not reach the rate.
         """
         return max(self.burst, int(self.bytes_per_second * ANNOUNCED_SECONDS))
 

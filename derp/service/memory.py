@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from derp.config.memorysize import LEAST, MemorySize
+from derp.config.memorysize import MIN_SIZE, MemorySize
 from derp.relay.queuememory import UNLIMITED
 
 _PROC: Final = Path("/proc")
@@ -15,7 +15,7 @@ _LIMITS: Final = ("memory.max", "memory.high", "memory.limit_in_bytes")
 
 def queue_limit(size: MemorySize, processes: int) -> int:
     """Return how many bytes one of so many processes may queue."""
-    return max(size.of(memory()) // processes, LEAST)
+    return max(size.of(memory()) // processes, MIN_SIZE)
 
 
 def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:

@@ -66,7 +66,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
         # The unit's address counts, where it is another than that of -a.
-        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.addr, port))
+        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.host, port))
         alone.extend(taken)
         for sock in taken:
             stun_server.prepare(sock)

@@ -1,4 +1,4 @@
-"""The one checker of a relay with workers: it runs in the supervisor, and decides for all of them.
+"""Admission with workers: the one checker runs in the supervisor, and decides for all of them.
 
     worker                               supervisor
     WorkerAdmission ── admit ──────► SupervisorAdmission ──► Checker ──► tailscaled, URLs, cache
@@ -6,7 +6,7 @@
     Removals ◄──────── removed ───── keys that a changed list no longer has
 
 A question is {"key": HEX, "address": IP}; a verdict has the fields of Verdict. Each worker rechecks
-its own clients; all workers together ask no more side by side than one process would.
+its own clients; all workers together recheck no more at a time than one process would.
 """
 
 from collections import Counter
@@ -30,13 +30,12 @@ from derp.workers.rpc import Call, Handler, Json
 MAX_WAITING: Final = 4096
 """Questions that may wait in the supervisor; one is not cancelled when its client disconnects.
 
-A network with few of them may add up to half as many more, and recently admitted clients up to
-twice as many in all.
+One of a network with fewer than FEW still waits behind up to half as many more, and one of a
+recently admitted client behind up to twice as many.
 """
 FEW: Final = 32
-"""Questions of one network that are few."""
 KEYS_AT_ONCE: Final = 1000
-"""Most keys in one message: a list may have 200,000."""
+"""Most keys in one message."""
 NOTIFY_TRIES: Final = 3
 _CHANGES: Final = 16
 
@@ -76,7 +75,7 @@ class SupervisorAdmission:
                 del self._by_network[network]
 
     def _limit(self, key: bytes, network: str) -> int:
-        """Return how many questions may wait for this one to wait, too."""
+        """Return the number of waiting questions from which on this one is not asked."""
         if self._checker.recently_admitted(key):
             return 2 * MAX_WAITING
         if self._by_network[network] < FEW:
@@ -102,7 +101,7 @@ class SupervisorAdmission:
 
 
 class WorkerAdmission:
-    """A worker's Admission: asks the supervisor, and refuses where that can't be asked."""
+    """A worker's Admission, a proxy of the supervisor's; it refuses where that can't be asked."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -129,10 +128,10 @@ class WorkerAdmission:
 
 
 class Removals:
-    """Rechecks the clients of one worker. `handlers` are for its control connection."""
+    """The rechecks of one worker's clients. `handlers` are for its control connection."""
 
     def __init__(self, state: RelayState, admission: Admission, every: float, workers: int) -> None:
-        """Take `every` as `recheck.keep` does; `workers` is how many workers there are."""
+        """Recheck all clients every so many seconds, 0 for never, as one of so many workers."""
         self._state = state
         self._admission = admission
         self._every = every

@@ -56,16 +56,16 @@ class Door:
         self.asker = Asker(server)
         self.told: list[Told] = []
 
-    async def ask(self, question: Question, *, urgent: bool = False) -> Told:
+    async def ask(self, question: Question, *, priority: bool = False) -> Told:
         asked = trio.current_time()
-        answer = await self.asker.ask(question, asked + IN_TIME, urgent=urgent)
+        answer = await self.asker.ask(question, asked + IN_TIME, priority=priority)
         told = Told(question, answer.outcome, asked, trio.current_time())
         self.told.append(told)
         return told
 
-    async def come(self, at: float, question: Question, urgent: bool = False) -> None:
+    async def come(self, at: float, question: Question, priority: bool = False) -> None:
         await trio.sleep_until(at)
-        await self.ask(question, urgent=urgent)
+        await self.ask(question, priority=priority)
 
     def crowd(self, nursery: trio.Nursery, size: int, network: int = 0, start: int = 0) -> None:
         for number in range(start, start + size):
@@ -252,13 +252,13 @@ async def test_a_server_that_answers_late_but_all_at_once_is_no_outage(
         for number in range(3000):
             nursery.start_soon(door.come, number / 100, stranger(number))
         await trio.sleep(20.0)
-        told = await door.ask(MEMBER, urgent=True)
+        told = await door.ask(MEMBER, priority=True)
         assert (told.outcome, told.took) == (Outcome.REFUSED, 4.0)
     assert not {*UNAVAILABLE} & set(door.outcomes())
     assert door.outcomes()[Outcome.REFUSED] >= 50
 
 
-async def test_who_is_urgent_is_not_behind_a_crowd(autojump_clock: Clock) -> None:
+async def test_priority_is_not_behind_a_crowd(autojump_clock: Clock) -> None:
     door = Door(Server(0.06, Parallel(1)))
     async with trio.open_nursery() as nursery:
         for number in range(3000):
@@ -266,7 +266,7 @@ async def test_who_is_urgent_is_not_behind_a_crowd(autojump_clock: Clock) -> Non
         await trio.sleep(5.0)
         for number in range(50):
             await trio.sleep(0.1)
-            told = await door.ask(attrs.evolve(MEMBER, address="10.0.0.1"), urgent=True)
+            told = await door.ask(attrs.evolve(MEMBER, address="10.0.0.1"), priority=True)
             assert told.outcome is Outcome.REFUSED
             assert told.took <= 2.0, number
 
@@ -361,7 +361,7 @@ async def test_one_that_is_recalled_before_it_comes_to_ask(autojump_clock: Clock
 
         async def ask(question: Question, asker: Asker = asker) -> None:
             deadline = trio.current_time() + IN_TIME
-            answer = await asker.ask(question, deadline, urgent=False)
+            answer = await asker.ask(question, deadline, priority=False)
             outcomes[question] = answer.outcome  # noqa: B023 -- read before the next round
 
         await ask(MEMBER)

@@ -17,8 +17,8 @@ class Played:
         self.now = 100.0
         self.crowd(size)
 
-    def crowd(self, size: int, network: str = "crowd", *, urgent: bool = False) -> list[Turn]:
-        turns = [Turn(network, self.now + 1000.0, urgent) for _ in range(size)]
+    def crowd(self, size: int, network: str = "crowd", *, priority: bool = False) -> list[Turn]:
+        turns = [Turn(network, self.now + 1000.0, priority) for _ in range(size)]
         for turn in turns:
             self.limiter.add(turn)
         return turns
@@ -180,7 +180,7 @@ def test_what_fails_beside_others_is_the_next_that_is_asked_alone(
     played: Played, outcome: Outcome
 ) -> None:
     failed, *others = played.answered(12)
-    played.crowd(10, "urgent", urgent=True)
+    played.crowd(10, "priority", priority=True)
     assert played.end(failed, outcome) is Fate.AGAIN
     for turn in others:
         assert played.begin() == []
@@ -272,20 +272,20 @@ def test_a_source_that_is_down_gets_no_such_time(played: Played) -> None:
         played.limiter.remove(turn, played.now)
 
 
-def test_who_is_urgent_comes_first_and_has_room_of_its_own(played: Played) -> None:
+def test_priority_comes_first_and_has_room_of_its_own(played: Played) -> None:
     in_flight = played.answered(12)
-    urgent = played.crowd(2 * RESERVED, urgent=True)
-    assert played.begin() == urgent[:RESERVED]
+    priority = played.crowd(2 * RESERVED, priority=True)
+    assert played.begin() == priority[:RESERVED]
     played.end(in_flight[0], NO, 0.01)
-    assert urgent[RESERVED] in played.begin()
+    assert priority[RESERVED] in played.begin()
 
 
 def test_room_of_its_own_is_no_more_than_what_one_worker_does_in_a_second(played: Played) -> None:
     (first,) = played.begin()
     played.end(first, NO, 0.4)
     strangers = played.begin()
-    urgent = played.crowd(10, urgent=True)
-    assert (len(strangers), played.begin()) == (2, urgent[:2])
+    priority = played.crowd(10, priority=True)
+    assert (len(strangers), played.begin()) == (2, priority[:2])
 
 
 def test_a_newcomer_is_not_behind_all_of_a_crowd(played: Played) -> None:

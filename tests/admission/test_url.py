@@ -192,7 +192,7 @@ def test_the_end_of_an_object_in_pieces(text: bytes) -> None:
     for size in range(1, len(text) + 1):
         brackets = _Brackets()
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        ends = [brackets.close_in(piece) for piece in pieces]
+        ends = [brackets.feed(piece) for piece in pieces]
         assert ends == [False] * (len(pieces) - 1) + [True]
 
 

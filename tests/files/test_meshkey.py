@@ -30,10 +30,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the usual file of the Go derper somewhere else."""
-    path = tmp_path / "usual" / "derp-mesh.key"
-    monkeypatch.setattr(meshkey, "_USUAL", str(path))
+def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the default file of the Go derper somewhere else."""
+    path = tmp_path / "default" / "derp-mesh.key"
+    monkeypatch.setattr(meshkey, "_DEFAULT", str(path))
     path.parent.mkdir()
     return path
 
@@ -185,23 +185,23 @@ def test_no_key_at_all(tmp_path: Path):
     assert load(config(None), {"HOME": str(tmp_path)}) is None
 
 
-def test_the_usual_files(usual: Path, tmp_path: Path):
+def test_the_default_files(default: Path, tmp_path: Path):
     environ = {"HOME": str(tmp_path)}
     write(tmp_path / "keys" / "derp-mesh.key", OTHER)
     assert load(config(), environ) == bytes.fromhex(OTHER)
     assert load(config(), {}) is None
-    write(usual, DIGITS)
+    write(default, DIGITS)
     assert load(config(), environ) == KEY
     assert load(config(None), environ) is None
 
 
-def test_a_usual_file_that_is_broken(usual: Path):
-    write(usual, "x")
-    with pytest.raises(StartError, match=rf"^-mesh-psk-file '{usual}': not a mesh key; "):
+def test_a_default_file_that_is_broken(default: Path):
+    write(default, "x")
+    with pytest.raises(StartError, match=rf"^-mesh-psk-file '{default}': not a mesh key; "):
         load(config(), {})
 
 
-def test_a_usual_directory_that_is_closed_to_us(usual: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_default_directory_that_is_closed_to_us(default: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -222,9 +222,9 @@ def test_without_relaying_none_is_read(path: Path):
 # --- the variable ---
 
 
-def test_the_variable_counts_in_development_mode_only(usual: Path):
+def test_the_variable_counts_in_development_mode_only(default: Path):
     environ = {"TAILSCALE_DERPER_MESH_KEY": f"{OTHER}\n"}
-    write(usual, DIGITS)
+    write(default, DIGITS)
     assert load(dev(), environ) == bytes.fromhex(OTHER)
     assert load(config(), environ) == KEY
     assert load(dev(), {}) is None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from derp.config.checks import MOST_WORKERS
+from derp.config.checks import MAX_WORKERS
 from derp.relay.claims import WORKER_BITS, next_claim
 from derp.relay.hub import RECLAIM_EVERY, Hub
 
@@ -64,11 +64,11 @@ def test_of_those_that_claim_a_key_at_the_same_time_one_has_it(workers: int) -> 
 
 
 def test_the_numbers_of_all_workers_fit_into_a_claim() -> None:
-    claims = {next_claim(7, 0, worker) for worker in range(MOST_WORKERS)}
-    assert len(claims) == MOST_WORKERS == 1 << WORKER_BITS
+    claims = {next_claim(7, 0, worker) for worker in range(MAX_WORKERS)}
+    assert len(claims) == MAX_WORKERS == 1 << WORKER_BITS
     for claim in claims:
         assert claim < next_claim(8, 0, 0)
-        assert all(next_claim(7, claim, worker) > claim for worker in range(MOST_WORKERS))
+        assert all(next_claim(7, claim, worker) > claim for worker in range(MAX_WORKERS))
 
 
 class WorkersMachine(RuleBasedStateMachine):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from derp.config.memorysize import LEAST, memory_size
+from derp.config.memorysize import MIN_SIZE, memory_size
 from derp.relay.queuememory import UNLIMITED
 from derp.service import memory as module
 from derp.service.memory import memory, queue_limit
@@ -115,11 +115,11 @@ def test_sizes(text: str, of_a_gib: int) -> None:
 def test_auto_is_a_tenth_of_little_and_never_next_to_nothing() -> None:
     assert memory_size("auto").of(256 * MIB) == 256 * MIB // 10
     assert memory_size("auto").of(UNLIMITED) == 64 * MIB
-    assert memory_size("auto").of(MIB) == memory_size("1%").of(MIB) == LEAST
+    assert memory_size("auto").of(MIB) == memory_size("1%").of(MIB) == MIN_SIZE
 
 
 def test_each_worker_has_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "memory", lambda: GIB)
     assert queue_limit(memory_size("auto"), 1) == 64 * MIB
     assert queue_limit(memory_size("auto"), 4) == 16 * MIB
-    assert queue_limit(memory_size("16MiB"), 64) == LEAST
+    assert queue_limit(memory_size("16MiB"), 64) == MIN_SIZE
