@@ -1,4 +1,4 @@
-"""Which path gets which answer. Pure.
+"""Which path gets which answer. Sans-I/O.
 
 Paths, status codes and headers are those of cmd/derper, derpserver.Handler and tsweb:
 
@@ -11,9 +11,10 @@ Paths, status codes and headers are those of cmd/derper, derpserver.Handler and 
     /debug/                     for loopback and tailnet: index, vars, varz, check, traffic
     anything else               the home page
 
-A path is cleaned first: `//`, `/./` and `/../` give a 307 to the path without, as Go's ServeMux
-does, so that no path has two names. On the plain port beside TLS, `route_plain` redirects all but
-/generate_204, /debug and, with certificates by ACME, /.well-known/acme-challenge/ to https.
+A path is cleaned first: one with `//`, `/./` or `/../` is redirected by a 307 to the path without,
+as by Go's ServeMux, so that no path has two names. On the plain port beside TLS, `route_plain`
+redirects all but /generate_204, /debug and, with certificates by ACME, /.well-known/acme-challenge/
+to https.
 """
 
 import base64
@@ -50,7 +51,7 @@ _BROWSER_HEADERS = (
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
-# What monitors look for: the Go derper's words, without a newline as there.
+# The Go derper's texts, for which monitors look; without a newline, as there.
 _CONSISTENT = "derp.Server ConsistencyCheck okay"
 _BOGUS_METHOD = "bogus probe method"
 
@@ -63,9 +64,9 @@ class StatusSource:
     public_key: bytes
     """The server's node key, 32 bytes."""
     derp: bool = True
-    """As in -derp: whether /derp leads anywhere."""
+    """As in -derp: whether /derp is served."""
     home: str = ""
-    """As in -home: empty for a page of ours, "blank", or a URL to redirect to."""
+    """As in -home: empty for our own page, "blank", or a URL to redirect to."""
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     rows: Callable[[], Awaitable[Sequence[tuple[str, str]]]]
     """Names and values for the top of /debug/."""
@@ -76,7 +77,7 @@ class StatusSource:
     problems: Callable[[], Awaitable[Sequence[str]]]
     """What is inconsistent, a line each; empty if all is well."""
     traffic: Callable[[], AsyncGenerator[bytes, None]]
-    """JSON lines of clients with traffic, endless; see `Stream` for what it has to keep to."""
+    """Yields JSON lines of clients with traffic, for ever; see `Stream` for its duties."""
     challenges: Mapping[str, str] | None = None
     """Answers to HTTP-01 challenges by their tokens, as of now; None without ACME."""
     debug_access: DebugAccess = attrs.field(factory=DebugAccess)
@@ -138,7 +139,7 @@ def route_plain(site: StatusSource, request: Request) -> Answer:
 
 
 def _acme_challenge(challenges: Mapping[str, str], token: str) -> Answer:
-    """Answer an ACME server that asks whether the name is ours (RFC 8555, 8.3)."""
+    """Answer an ACME server that validates a name of ours (RFC 8555, 8.3)."""
     body = challenges.get(token)
     if body is None:
         return _text(404, "no such challenge")
@@ -164,12 +165,12 @@ def _derp(site: StatusSource, request: Request) -> Answer:
         return _text(404, "derp server disabled")
     kind = request.header(b"upgrade").lower()
     if kind not in {"derp", "websocket"}:
-        # RFC 9110, 15.5.22: such an answer has to say to what.
+        # RFC 9110, 15.5.22: such an answer has to name the protocol.
         headers = (("Upgrade", "DERP"), ("Connection", "Upgrade"))
         return _text(426, "DERP requires connection upgrade", *headers)
     if request.has_body:
         return _text(400, "an upgrade has no body")
-    # The oldest clients say websocket and mean DERP; only the subprotocol tells.
+    # The oldest clients send websocket and mean DERP; only the subprotocol tells.
     websocket = kind == "websocket" and "derp" in request.header(b"sec-websocket-protocol")
     if websocket:
         refusal = _websocket_refusal(request)
@@ -186,7 +187,7 @@ def _derp(site: StatusSource, request: Request) -> Answer:
 
 
 def _websocket_refusal(request: Request) -> Response | None:
-    """Hold a handshake against RFC 6455, 4.2.1; return what to answer if it is none."""
+    """Check a handshake against RFC 6455, 4.2.1; return the refusal, or None."""
     connection = {token.lower() for token in request.tokens(b"connection")}
     if request.version == "1.0" or "upgrade" not in connection:
         headers = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
@@ -222,7 +223,7 @@ def _generate_204(_site: StatusSource, request: Request) -> Answer:
 
 
 def _bootstrap_dns(site: StatusSource, request: Request) -> Answer:
-    # Each client asks once and from far away: an open connection would be kept for nothing.
+    # Each client asks once and from far away: a kept connection would be of no use.
     headers = (*_BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
     return Response(200, headers, site.bootstrap_dns.answer(request.query, request.remote))
 
@@ -310,7 +311,7 @@ def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
 
 
 def _redirect(request: Request, status: int, location: str, *headers: tuple[str, str]) -> Response:
-    """Redirect to `location`, in which whatever a URL may not hold is escaped.
+    """Redirect to `location`, in which any character that a URL may not have is escaped.
 
     A backslash above all: browsers take it for a slash, and two of them at the start for a host.
     """

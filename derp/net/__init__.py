@@ -1,8 +1,9 @@
 """Sockets: the transports that carry DERP and HTTP.
 
 address        hosts, ports and IP addresses in text                           (sans-I/O)
-transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
-tlsengine      what all TLS connections share; tlsclient is the client's end of one
+transport      the interface of a byte stream to one peer
+tcp, tls, websocket   its implementations; tlsclient is the client's end of tls
+tlsengine      what all TLS connections of a process share
 budgets        bounds on reads and TLS records that bring no data               (sans-I/O)
 poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
