@@ -6,22 +6,18 @@ it into the caller's buffer; a write encrypts a whole train of packets and sends
 
 How it works, and what must never happen here:
 
-- All connections share one pair of MemoryBIOs and one buffer for ciphertext, kept in a TLSEngine:
-  that keeps an idle connection small, an SSL object and nothing else. It is sound because every
-  method below runs from its first use of a BIO to its last without an await, and leaves both BIOs
-  empty: what OpenSSL has not consumed is taken out again, and its output (alerts, key updates) is
-  sent, at an end and after an error, too. Never put an await between a use of `engine.incoming` or
-  `engine.outgoing` and the end of its method, and never call their `write_eof`, which would end
-  every connection. What is received lies in the one buffer until the next await, when any other
-  connection may overwrite it.
+- All connections share the MemoryBIOs and the buffer of a TLSEngine: so an idle connection is an
+  SSL object and nothing else. It is sound because every method below runs from its first use of a
+  BIO to its last without an await, and leaves both BIOs empty: what OpenSSL has not consumed is
+  taken out again, and its output (alerts, key updates) is sent, at an end and after an error, too.
+  Never put an await in between, and never call a BIO's `write_eof`, which would end every
+  connection. What is received is in the buffer until the next await, when any other connection may
+  overwrite it.
 - After the handshake OpenSSL is fed whole records only; the beginning of another is kept here. So
   the number that it processes is known: no more than FEED_RECORDS at a time, since a record that
   changes the keys costs as much as ten of data. Where one of them has no data, the rest waits until
-  other connections have run. How many such records are allowed depends on the data that comes with
-  them (RecordBudget).
-- A connection has no SSL object before its ClientHello has come. Where that is not in one piece, or
-  the context depends on it (`TLSEngine.choose`), a HelloReader keeps the bytes until it is whole;
-  then OpenSSL is fed all of them.
+  other connections have run; a RecordBudget bounds such records.
+- A connection has no SSL object before its whole ClientHello is known (TLSEngine.receive_hello).
 """
 
 import contextlib
@@ -54,8 +50,8 @@ ReadInto = Callable[[int, memoryview], int]
 HANDSHAKE_READ: Final = 16 << 10
 """Most bytes read at a time during the handshake: what comes behind it is kept here."""
 HELLO_MEMORY: Final = 192 << 10
-"""Bytes that OpenSSL may allocate for a ClientHello that it waits for, whatever has come of it: for
-one after a HelloRetryRequest, or one that can't be read. No less than a HelloReader may take."""
+"""Bytes that OpenSSL may allocate for a ClientHello that it waits for: one after a
+HelloRetryRequest, or one that can't be read. No less than a HelloReader may keep."""
 
 
 class TLSTransport(TCPTransport):
@@ -85,8 +81,7 @@ class TLSTransport(TCPTransport):
         # Made by `handshake`, and used only after that.
         self._ssl: ssl.SSLObject
         self._read: ReadInto
-        # Ciphertext that OpenSSL was not fed yet, and whether some of it can be decrypted without
-        # more.
+        # Ciphertext that OpenSSL was not fed yet; whether some can be decrypted without more.
         self._pending_ciphertext = b""
         self._more_to_decrypt = False
         # None as long as each record has data.
@@ -96,10 +91,9 @@ class TLSTransport(TCPTransport):
         self._failure: TLSFailed | None = None
 
     async def handshake(self, hold: Hold = lambda _: None) -> None:
-        """Do the TLS handshake. The caller sets the deadline.
+        """Do the TLS handshake; `hold` is as in TLSEngine. The caller sets the deadline.
 
-        `hold` is called with the number of bytes kept until the handshake is over. Raises TLSFailed
-        or PeerVanished, and what `hold` raises.
+        Raises TLSFailed or PeerVanished, and what `hold` raises.
         """
         budget = ReadBudget()
         ciphertext = await self._start(hold, budget)
@@ -183,10 +177,9 @@ class TLSTransport(TCPTransport):
     def _decrypt(  # noqa: C901, PLR0912 -- one loop, few calls: this is the hot path
         self, offset: int, end: int, view: memoryview, total: int
     ) -> int:
-        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the new total.
+        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the total, -1 for an end.
 
-        Returns -1 at an end with nothing before it. Kept for later: a record that is not whole,
-        what there is no space for, and what is more than one turn may have.
+        Kept for later: a record that is not whole, what finds no space, and what exceeds a turn.
         """
         engine = self._engine
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
@@ -208,8 +201,8 @@ class TLSTransport(TCPTransport):
                         return self._end(total)
                     total += count
                     records -= 1
-                    # Where there is space left, all of a record has been read. Without this check,
-                    # each read would end in a costly SSLWantReadError.
+                    # With space left, a record has been read in full. Without this check, each read
+                    # would end in a costly SSLWantReadError.
                     if not records or total == space:
                         break
             except ssl.SSLWantReadError:
@@ -245,7 +238,7 @@ class TLSTransport(TCPTransport):
     def _end(self, total: int, failure: TLSFailed | None = None) -> int:
         """Stop reading: each later call finds the same end again, a failure or close_notify.
 
-        Returns how much data came before it, -1 for none. Raises the failure where there was none.
+        Returns the data before it, -1 for none. Raises the failure where there was none.
         """
         self._drain_incoming()
         with contextlib.suppress(PeerVanished):
