@@ -14,8 +14,8 @@ on sends packets addressed by key; the relay hands each to the connection that l
     config         every flag: name, variable, default, check
     http           the h11 front end (server does I/O; the rest is sans-I/O)
     net            listening, the limit on open files; transports: TCP, TLS, websocket; the poller,
-                   which reads for idle clients; the lobby, where connections wait before login
-    relay          sans-I/O: who is connected, what waits for them, what may wait
+                   which reads for idle clients; the scheduler of connections before login
+    relay          sans-I/O: who is connected, what is queued, what is dropped
     metrics        counters under the Go derper's names, and their page
     wire           sans-I/O: keys, frames, logins, trains of packets, websocket frames
     log            one event a line, never in the event loop's way

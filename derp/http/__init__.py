@@ -4,6 +4,7 @@ server             one connection's HTTP, from its first byte to its end or its 
 requestreader      reads the requests of one connection
 message            requests and answers                                        (sans-I/O)
 routes             the answer to each path                                     (sans-I/O)
+    statussource       what the answers depend on                                  (sans-I/O)
 pages              the HTML pages                                              (sans-I/O)
 access             who may see /debug/                                         (sans-I/O)
 bootstrap_dns      /bootstrap-dns: addresses of a few names                    (sans-I/O)

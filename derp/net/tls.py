@@ -89,7 +89,7 @@ class TLSTransport(TCPTransport):
         self._failure: TLSFailed | None = None
 
     async def handshake(self, hold: Hold = lambda _: None) -> None:
-        """Do the TLS handshake. The caller sets the deadline.
+        """Do the TLS handshake; `hold` is as in TLSEngine. The caller sets the deadline.
 
         `hold` is called with the number of bytes kept during the handshake. Raises TLSFailed,
         PeerVanished, and what `hold` raises.
@@ -176,7 +176,7 @@ class TLSTransport(TCPTransport):
     def _decrypt(  # noqa: C901, PLR0912 -- one loop, few calls: this is the hot path
         self, offset: int, end: int, view: memoryview, total: int
     ) -> int:
-        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the new total.
+        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the total, -1 for an end.
 
         Returns -1 at an end with nothing before it. Keeps a partial record, what there is no space
         for, and what exceeds FEEDS_PER_TURN.

@@ -292,10 +292,7 @@ class Hub(Generic[M, L, S]):
                 problems.append("a key has yielded to a worker that had it before")
         if any(self.other_workers.claim(key) == claim for key, claim in self._claims.items()):
             problems.append("another worker has the same claim to a key")
-        if (
-            (self._claims.keys() | self._reclaimed.keys())
-            - self.active.keys()
-            - self.passive.keys()
-        ):
+        claimed = self._claims.keys() | self._reclaimed.keys()
+        if claimed - self.active.keys() - self.passive.keys():
             problems.append("a key is claimed that is not connected")
         return problems

@@ -11,7 +11,7 @@ import trio
 
 import derp
 from certs.tasks.status import Status
-from derp.http.routes import StatusSource
+from derp.http.statussource import StatusSource
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
 from derp.service.debugrows import (
     StatusRow,

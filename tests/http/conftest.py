@@ -1,6 +1,6 @@
 import pytest
 
-from derp.http.routes import StatusSource
+from derp.http.statussource import StatusSource
 from tests.http.sites import make_status_source
 
 

@@ -2,7 +2,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from derp.http.access import DebugAccess
-from derp.http.routes import StatusSource
+from derp.http.statussource import StatusSource
 
 
 async def no_traffic() -> AsyncGenerator[bytes, None]:

@@ -22,8 +22,9 @@ import pytest
 
 from derp.errors import HTTPFailed
 from derp.http.bootstrap_dns import Record
-from derp.http.routes import StatusSource, route, route_plain
+from derp.http.routes import route, route_plain
 from derp.http.server import serve
+from derp.http.statussource import StatusSource
 from derp.net.address import Endpoint
 from tests.http.sites import make_status_source
 from tests.memory_transport import memory_pair

@@ -19,7 +19,8 @@ from derp.http.message import (
     Upgrade,
     parse_request,
 )
-from derp.http.routes import StatusSource, clean_path, route, route_plain
+from derp.http.routes import clean_path, route, route_plain
+from derp.http.statussource import StatusSource
 from tests.http.sites import make_status_source, returning
 
 Header = tuple[bytes, bytes]

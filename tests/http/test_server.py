@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
 from derp.http.message import Answer, BadRequest, Handoff, Later, Request, Response, Stream
 from derp.http.requestreader import MAX_BODY, MAX_HEAD
-from derp.http.routes import StatusSource, route
+from derp.http.routes import route
 from derp.http.server import Deadlines, serve
+from derp.http.statussource import StatusSource
 from derp.net.address import Endpoint
 from tests.http.sites import make_status_source
 from tests.memory_transport import MemoryTransport, memory_pair

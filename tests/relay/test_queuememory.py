@@ -135,7 +135,7 @@ def test_thousands_of_slow_peers_have_room_for_a_piece_each() -> None:
 # --- with real queues ---
 
 
-def run_of(kind: FrameType, source: bytes, lengths: list[int]) -> bytes:
+def train_of(kind: FrameType, source: bytes, lengths: list[int]) -> bytes:
     key = source + (bytes(KEY_LENGTH) if kind == FrameType.FORWARD_PACKET else b"")
     return b"".join(
         HEADER.pack(kind, len(key) + length) + key + bytes(length) for length in lengths
@@ -150,8 +150,8 @@ def lanes_of(box: SendQueue) -> list[Lane]:
 
 def truth(box: SendQueue) -> int:
     """What it holds, found by looking at all of it."""
-    runs = sum(len(entry.data) + ENTRY_COST for lane in lanes_of(box) for entry in lane.entries)
-    return runs + FLOW_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
+    trains = sum(len(entry.data) + ENTRY_COST for lane in lanes_of(box) for entry in lane.entries)
+    return trains + FLOW_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
 
 
 class Queues(RuleBasedStateMachine):
@@ -188,9 +188,11 @@ class Queues(RuleBasedStateMachine):
     def put(self, number: int, source: int, lengths: list[int], times: int, disco: bool) -> None:
         box, key = self.boxes[number], bytes((source,)) * KEY_LENGTH
         is_link = isinstance(box, DRRQueue)
-        run = run_of(FrameType.FORWARD_PACKET if is_link else FrameType.RECV_PACKET, key, lengths)
+        train = train_of(
+            FrameType.FORWARD_PACKET if is_link else FrameType.RECV_PACKET, key, lengths
+        )
         for _ in range(times):
-            box.put(run, len(lengths), key, self.now, disco=disco)
+            box.put(train, len(lengths), key, self.now, disco=disco)
             self.put_in += len(lengths)
             self.put_bytes += sum(lengths) + is_link * KEY_LENGTH * len(lengths)
 
@@ -274,10 +276,10 @@ def flooded(
         return on_drop
 
     boxes = [SendQueue(counting(number), memory.queued) for number in range(count)]
-    run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400])
+    train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400])
     for box in boxes:
-        for _ in range(each // (len(run) + ENTRY_COST)):
-            box.put(run, 1, bytes(KEY_LENGTH), 0.0, disco=False)
+        for _ in range(each // (len(train) + ENTRY_COST)):
+            box.put(train, 1, bytes(KEY_LENGTH), 0.0, disco=False)
     return boxes, drops
 
 
@@ -299,16 +301,16 @@ def test_a_link_is_as_long_as_its_longest_lane() -> None:
     box = DRRQueue(lambda disco, packets, payload: lost.append(disco), memory.queued)
     for number in range(100):
         source = number.to_bytes(KEY_LENGTH)
-        run = run_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
-        box.put(run, 5, source, 0.0, disco=False)
+        train = train_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
+        box.put(train, 5, source, 0.0, disco=False)
     assert box._flows.held > 500_000
     flooded(64, memory)
     assert not lost
     # One that floods the link itself is the one that pays.
     source = bytes((1,)) * KEY_LENGTH
-    run = run_of(FrameType.FORWARD_PACKET, source, [1000])
+    train = train_of(FrameType.FORWARD_PACKET, source, [1000])
     for _ in range(1000):
-        box.put(run, 1, source, 0.0, disco=False)
+        box.put(train, 1, source, 0.0, disco=False)
     assert len(lost) > 900
     assert sum(len(lane.entries) == 1 for lane in lanes_of(box)) == 100
     assert memory.held <= 4 << 20
@@ -319,10 +321,10 @@ def test_who_takes_what_is_sent_loses_nothing_to_those_who_do_not() -> None:
     flooded(64, memory)
     lost: list[int] = []
     honest = SendQueue(lambda disco, packets, payload: lost.append(packets), memory.queued)
-    run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400] * 8)
+    train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [1400] * 8)
     for _ in range(500):
-        honest.put(run, 8, bytes(KEY_LENGTH), 0.0, disco=False)
-        honest.put(run, 8, bytes(KEY_LENGTH), 0.0, disco=False)
+        honest.put(train, 8, bytes(KEY_LENGTH), 0.0, disco=False)
+        honest.put(train, 8, bytes(KEY_LENGTH), 0.0, disco=False)
         assert sum(entry.packets for entry in honest.take(1 << 20, 0.0)[1]) == 16
     assert not lost
 
@@ -333,10 +335,10 @@ def test_a_long_run_pays_by_halves(kind: type[Lane] | type[FlowLanes]) -> None:
     dropped: list[int] = []
     budget: MemoryBudget[Holder] = MemoryBudget(200_000)
     lane = kind(UNLIMITED, lambda disco, packets, payload: dropped.append(packets), budget)
-    run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [963] * 128)
-    assert len(run) == 128_000
+    train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [963] * 128)
+    assert len(train) == 128_000
     for _ in range(2):
-        lane.put(Entry(run, 128, bytes(KEY_LENGTH), 0.0, disco=False))
+        lane.put(Entry(train, 128, bytes(KEY_LENGTH), 0.0, disco=False))
     assert sum(dropped) == 65
     assert budget.held < 200_000
 
@@ -345,8 +347,8 @@ def test_frames_of_a_cut_run_are_whole() -> None:
     budget: MemoryBudget[Holder] = MemoryBudget()
     lane = Lane(UNLIMITED, lambda *_: None, budget)
     lengths = [100, 2000, 30, 700, 1400, 5]
-    run = run_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), lengths)
-    lane.put(Entry(run, len(lengths), bytes(KEY_LENGTH), 0.0, disco=False))
+    train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), lengths)
+    lane.put(Entry(train, len(lengths), bytes(KEY_LENGTH), 0.0, disco=False))
     for left in range(len(lengths) - 1, 0, -1):
         lane.drop_head(1)
         (entry,) = lane.entries
@@ -357,5 +359,5 @@ def test_frames_of_a_cut_run_are_whole() -> None:
             data = data[HEADER_LENGTH + length :]
         assert found == lengths[-left:]
         assert budget.held == len(entry.data) + ENTRY_COST
-    assert lane.take_frames(1).data == run[-HEADER_LENGTH - KEY_LENGTH - 5 :]
+    assert lane.take_frames(1).data == train[-HEADER_LENGTH - KEY_LENGTH - 5 :]
     assert budget.held == 0

@@ -25,7 +25,7 @@ class Drops(list[tuple[bool, int, int]]):
         self.append((disco, packets, payload))
 
 
-def run_of(*packets: bytes) -> bytes:
+def train_of(*packets: bytes) -> bytes:
     return b"".join(recv_packet(SOURCE, packet) for packet in packets)
 
 
@@ -45,17 +45,17 @@ def packets_in(train: bytes) -> list[bytes]:
 def test_control_comes_first_then_disco_then_the_rest() -> None:
     box = SendQueue(Drops())
     assert not box
-    box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(b"packet"), 1, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"disco"), 1, SOURCE, 0.0, disco=True)
     box.put_control(b"control")
     assert box
-    assert take_all(box) == b"control" + run_of(b"disco") + run_of(b"packet")
+    assert take_all(box) == b"control" + train_of(b"disco") + train_of(b"packet")
     assert not box
 
 
 def test_a_take_is_limited_but_never_empty_handed() -> None:
     box = SendQueue(Drops())
-    first, second = run_of(b"a" * 1000), run_of(b"b" * 1000)
+    first, second = train_of(b"a" * 1000), train_of(b"b" * 1000)
     box.put(first, 1, SOURCE, 0.0, disco=False)
     box.put(second, 1, SOURCE, 0.0, disco=False)
     pieces, entries = box.take(10, 0.0)
@@ -67,10 +67,10 @@ def test_a_take_is_limited_but_never_empty_handed() -> None:
 def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    size = len(run_of(bytes(1400)))
+    size = len(train_of(bytes(1400)))
     fits = LANE_BYTES // (size + ENTRY_COST)
     for number in range(fits + 3):
-        box.put(run_of(number.to_bytes(4) + bytes(1396)), 1, SOURCE, 0.0, disco=False)
+        box.put(train_of(number.to_bytes(4) + bytes(1396)), 1, SOURCE, 0.0, disco=False)
     assert drops == [(False, 1, 1400)] * 3
     left = packets_in(take_all(box))
     assert [int.from_bytes(packet[:4]) for packet in left] == list(range(3, fits + 3))
@@ -79,12 +79,12 @@ def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
 def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    frame = len(run_of(bytes(1000)))
-    box.put(run_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
+    frame = len(train_of(bytes(1000)))
+    box.put(train_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
     filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37 - 2 * ENTRY_COST)
-    box.put(run_of(filler), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(filler), 1, SOURCE, 0.0, disco=True)
     assert drops == []
-    box.put(run_of(b"x"), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(b"x"), 1, SOURCE, 0.0, disco=True)
     assert drops == [(True, 1, 1000)]
     assert packets_in(take_all(box)) == [bytes(1000)] * 4 + [filler, b"x"]
 
@@ -92,7 +92,7 @@ def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
 def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    box.put(run_of(*([bytes(30_000)] * 4)), 4, SOURCE, 0.0, disco=True)
+    box.put(train_of(*([bytes(30_000)] * 4)), 4, SOURCE, 0.0, disco=True)
     assert drops == [(True, 2, 60_000)]
     assert len(packets_in(take_all(box))) == 2
 
@@ -100,8 +100,8 @@ def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
 def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"fresh"), 1, SOURCE, 0.12, disco=False)
+    box.put(train_of(b"old"), 1, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"fresh"), 1, SOURCE, 0.12, disco=False)
     assert packets_in(take_all(box, 0.1 + MAX_WAIT)) == [b"fresh"]
     assert drops == [(False, 1, 3)]
 
@@ -109,8 +109,8 @@ def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
 def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    box.put(run_of(b"old"), 1, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"new"), 1, SOURCE, 2 * MAX_WAIT, disco=False)
+    box.put(train_of(b"old"), 1, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"new"), 1, SOURCE, 2 * MAX_WAIT, disco=False)
     assert drops == [(False, 1, 3)]
 
 
@@ -118,15 +118,15 @@ def test_what_has_waited_too_long_is_dropped_though_nobody_puts_or_takes() -> No
     drops = Drops()
     box = SendQueue(drops)
     for _ in range(10):
-        box.put(run_of(b"old", b"too"), 2, SOURCE, 0.0, disco=False)
-        box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
-    box.put(run_of(b"new"), 1, SOURCE, MAX_WAIT, disco=False)
+        box.put(train_of(b"old", b"too"), 2, SOURCE, 0.0, disco=False)
+        box.put(train_of(b"disco"), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(b"new"), 1, SOURCE, MAX_WAIT, disco=False)
     box.put_control(b"control")
     assert box.expire(MAX_WAIT, 100) == 0
     # No more at a time than asked for.
     assert [box.expire(1.5 * MAX_WAIT, 7) for _ in range(4)] == [7, 7, 6, 0]
     assert sorted(drops) == [(False, 2, 6)] * 10 + [(True, 1, 5)] * 10
-    assert take_all(box, 1.5 * MAX_WAIT) == b"control" + run_of(b"new")
+    assert take_all(box, 1.5 * MAX_WAIT) == b"control" + train_of(b"new")
 
 
 def test_control_frames_are_bounded_by_bytes() -> None:
@@ -147,8 +147,8 @@ def test_clearing_tells_of_every_packet() -> None:
     head, gone = Drops(), Drops()
     box = SendQueue(head)
     box.put_control(b"control")
-    box.put(run_of(b"a", b"bc"), 2, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"d"), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(b"a", b"bc"), 2, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"d"), 1, SOURCE, 0.0, disco=True)
     box.clear(gone)
     assert sorted(gone) == [(False, 2, 3), (True, 1, 1)]
     assert head == []
@@ -164,11 +164,11 @@ def tell(box: SendQueue, *frames: bytes) -> None:
 
 def test_updates_come_behind_control_and_before_packets() -> None:
     box = SendQueue(Drops())
-    box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
-    box.put(run_of(b"disco"), 1, SOURCE, 0.0, disco=True)
+    box.put(train_of(b"packet"), 1, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"disco"), 1, SOURCE, 0.0, disco=True)
     tell(box, b"one", b"two")
     box.put_control(b"control")
-    assert take_all(box) == b"control" + b"one" + b"two" + run_of(b"disco") + run_of(b"packet")
+    assert take_all(box) == b"control" + b"one" + b"two" + train_of(b"disco") + train_of(b"packet")
     assert not box
     assert box.take(100, 0.0) == ([], [])
 
@@ -180,7 +180,7 @@ def test_no_update_is_ever_dropped() -> None:
     for number, update in enumerate(updates):
         tell(box, update)
         # All else may be dropped meanwhile, or is too much.
-        box.put(run_of(bytes(40_000)), 1, SOURCE, number, disco=False)
+        box.put(train_of(bytes(40_000)), 1, SOURCE, number, disco=False)
         box.put_control(bytes(1000))
     assert drops
     taken = []
@@ -205,7 +205,7 @@ def test_a_take_of_updates_is_limited_by_whole_frames() -> None:
     assert box.take(11, 0.0)[0] == [b"\1" * 10, b"\2" * 10]
     box.put_control(b"enough")
     assert box.take(6, 0.0)[0] == [b"enough"]
-    box.put(run_of(b"packet"), 1, SOURCE, 0.0, disco=False)
+    box.put(train_of(b"packet"), 1, SOURCE, 0.0, disco=False)
     assert box.take(15, 0.0)[0] == [b"\3" * 10, b"\4" * 10]
     assert packets_in(take_all(box)) == [b"packet"]
 
@@ -260,7 +260,7 @@ def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, .
                 number += 1
             put += len(train)
             waiting[disco].extend(train)
-            box.put(run_of(*train), len(train), SOURCE, now, disco=disco)
+            box.put(train_of(*train), len(train), SOURCE, now, disco=disco)
         else:
             _, limit, elapsed = action
             now += elapsed

@@ -1,4 +1,4 @@
-"""The run scanner against a slow and obvious one, over any frames and any split."""
+"""The train scanner against a slow and obvious one, over any frames and any split."""
 
 import itertools
 import struct
@@ -66,7 +66,7 @@ def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object,
                 assert stop == start
                 break
             if packets:
-                events += unpack_run(bytes(buffer[start:stop]), destination, what, packets)
+                events += unpack_train(bytes(buffer[start:stop]), destination, what, packets)
             elif what == trains.UNKNOWN:
                 events.append(("unknown", buffer[start]))
                 skip = max(0, stop - end)
@@ -78,7 +78,7 @@ def scanned(chunks: list[bytes], mesh: bool = False) -> tuple[list[tuple[object,
     return events, False
 
 
-def unpack_run(
+def unpack_train(
     train: bytes, destination: bytes, what: trains.Kind, packets: int
 ) -> list[tuple[object, ...]]:
     found = []

@@ -20,7 +20,8 @@ from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.message import Later, Request, Response, Stream, parse_request
-from derp.http.routes import StatusSource, route
+from derp.http.routes import route
+from derp.http.statussource import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.relay.hub import Hub
