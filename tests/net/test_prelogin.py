@@ -1,4 +1,4 @@
-"""The lobby over real sockets: many who can go on at once, and few that do."""
+"""The scheduler over real sockets: many who can go on at once, and few that do."""
 
 import errno
 import select
