@@ -33,7 +33,7 @@ def out(train: memoryview, packets: int) -> bytes:
 
 
 def into(frames: memoryview, packets: int) -> bytes:
-    """Do as the reader of a mesh peer does, which looks for the next run until there is none."""
+    """Do as the reader of a mesh peer does, which looks for the next train until there is none."""
     found = []
     start, end = 0, len(frames)
     buffer = frames.obj

@@ -1,8 +1,8 @@
 """Time the pieces of the hot path one by one, so that a regression has an address.
 
 The pieces, each in a file of its own beside this one:
-  scanner     derp.wire.trains: from the bytes of a client to runs of packets
-  forwarding  derp.wire.forwarding: runs on their way to and from another relay
+  scanner     derp.wire.trains: from the bytes of a client to trains of packets
+  forwarding  derp.wire.forwarding: trains on their way to and from another relay
   sendqueue   derp.relay.sendqueue: what waits for a slow client, and what is dropped there
   tls         derp.net.tls: decrypting, encrypting, shaking hands
 

@@ -1,4 +1,4 @@
-"""The run scanner: what one read of a client's bytes costs until all runs in it are found.
+"""The train scanner: what one read of a client's bytes costs until all trains in it are found.
 
 It rewrites the bytes where they lie, so each scan gets a fresh copy, made beforehand.
 """
@@ -17,14 +17,14 @@ DISCO_LENGTH = 124
 """Bytes of the pings that clients send."""
 
 Found = tuple[int, bytes, int]
-"""What a run is, its destination, its packets."""
+"""What a train is, its destination, its packets."""
 
 
 def measure(sent: bytes, became: bytes, wanted: list[Found], batch: int, loops: int) -> float:
     """Time scanning `sent`, in which `wanted` is to be found, and which is to become `became`."""
     buffers = [bytearray(sent) for _ in range(batch)]
     found = [(what, key, packets) for what, _stop, key, packets in scan(buffers[0])]
-    assert found == wanted, "other runs are found than there are"
+    assert found == wanted, "other trains are found than there are"
     assert buffers[0] == became, "the packets were not rewritten as they should be"
 
     watch = Stopwatch()
@@ -39,7 +39,7 @@ def measure(sent: bytes, became: bytes, wanted: list[Found], batch: int, loops: 
 
 
 def scan(buffer: bytearray) -> list[trains.Scan]:
-    """Find all runs, as a client's reader does."""
+    """Find all trains, as a client's reader does."""
     found = []
     start, end = 0, len(buffer)
     while True:

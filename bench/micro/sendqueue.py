@@ -14,11 +14,11 @@ FRAME = PACKET_OVERHEAD + 1400
 MANY = 1000
 """Clients that are slow at once."""
 LONG = (128 << 10) // FRAME
-"""Packets in a run that fills a read."""
+"""Packets in a train that fills a read."""
 ALL = 2 * LANE_BYTES
 NOW = 0.0
 
-Run = tuple[bytes, int]
+Train = tuple[bytes, int]
 """Frames, and how many."""
 
 
@@ -33,8 +33,8 @@ class Drops:
         self.size += payload + packets * PACKET_OVERHEAD
 
 
-def make_runs(count: int, packets: int) -> list[Run]:
-    """Make `count` runs of `packets` each; no two packets are the same."""
+def make_trains(count: int, packets: int) -> list[Train]:
+    """Make `count` trains of `packets` each; no two packets are the same."""
     return [
         (b"".join(numbered_frame(train * packets + n) for n in range(packets)), packets)
         for train in range(count)
@@ -45,19 +45,19 @@ def numbered_frame(number: int) -> bytes:
     return frame(FrameType.RECV_PACKET, SOURCE + number.to_bytes(4) * 350)
 
 
-def put(send_queue: SendQueue, runs: list[Run]) -> None:
-    for data, packets in runs:
+def put(send_queue: SendQueue, trains: list[Train]) -> None:
+    for data, packets in trains:
         send_queue.put(data, packets, SOURCE, NOW, disco=False)
 
 
 def put_and_take(count: int, packets: int, loops: int) -> float:
-    """Time queueing some runs and taking them all at once."""
-    runs = make_runs(count, packets)
+    """Time queueing some trains and taking them all at once."""
+    trains = make_trains(count, packets)
     drops = Drops()
     send_queue = SendQueue(drops)
-    put(send_queue, runs)
+    put(send_queue, trains)
     pieces, entries = send_queue.take(MAX_SEND, NOW)
-    assert pieces == [data for data, _packets in runs], "not what was put is taken"
+    assert pieces == [data for data, _packets in trains], "not what was put is taken"
     assert sum(entry.packets for entry in entries) == count * packets, "wrong number of packets"
     assert not send_queue, "not everything is taken"
     assert not drops.packets, "packets are dropped"
@@ -65,16 +65,16 @@ def put_and_take(count: int, packets: int, loops: int) -> float:
     watch = Stopwatch()
     watch.start()
     for _ in range(loops):
-        put(send_queue, runs)
+        put(send_queue, trains)
         send_queue.take(MAX_SEND, NOW)
     watch.stop()
     return watch.seconds
 
 
 def put_at_limit(packets: int, loops: int) -> float:
-    """Time queueing one packet where the send queue is full of runs of `packets`."""
-    filling = make_runs(LANE_BYTES // (packets * FRAME + ENTRY_COST), packets)
-    new = make_runs(256, 1)
+    """Time queueing one packet where the send queue is full of trains of `packets`."""
+    filling = make_trains(LANE_BYTES // (packets * FRAME + ENTRY_COST), packets)
+    new = make_trains(256, 1)
     for size in (1, 2, len(new)):
         check_at_limit(filling, new[:size])
 
@@ -82,33 +82,33 @@ def put_at_limit(packets: int, loops: int) -> float:
     for size in batches(loops, len(new)):
         send_queue = SendQueue(Drops())
         put(send_queue, filling)
-        runs = new[:size]
+        trains = new[:size]
         watch.start()
-        put(send_queue, runs)
+        put(send_queue, trains)
         watch.stop()
     return watch.seconds
 
 
 def put_where_others_pay(packets: int, loops: int) -> float:
     """Time queueing one packet where so many queues hold as much as all together may."""
-    filling, new = make_runs(8, packets), make_runs(256, 1)
+    filling, new = make_trains(8, packets), make_trains(256, 1)
     watch = Stopwatch()
     for size in batches(loops, len(new)):
         drops = Drops()
         budget: MemoryBudget[Any] = MemoryBudget()
-        outboxes = [SendQueue(drops, budget) for _ in range(MANY)]
-        for send_queue in outboxes:
+        queues = [SendQueue(drops, budget) for _ in range(MANY)]
+        for send_queue in queues:
             put(send_queue, filling)
         budget.limit = budget.held
         watch.start()
-        put(outboxes[0], new[:size])
+        put(queues[0], new[:size])
         watch.stop()
         assert budget.held <= budget.limit, "more is held than there may be"
         assert drops.packets >= size, f"{drops.packets} packets are dropped, not {size} or more"
     return watch.seconds
 
 
-def check_at_limit(filling: list[Run], new: list[Run]) -> None:
+def check_at_limit(filling: list[Train], new: list[Train]) -> None:
     drops = Drops()
     send_queue = SendQueue(drops)
     put(send_queue, filling)
@@ -126,8 +126,8 @@ def check_at_limit(filling: list[Run], new: list[Run]) -> None:
 
 BENCHMARKS = {
     "put and take 100 packets": functools.partial(put_and_take, 100, 1),
-    "put and take a run of 128 KiB": functools.partial(put_and_take, 1, LONG),
+    "put and take a train of 128 KiB": functools.partial(put_and_take, 1, LONG),
     "put a packet, drop a packet": functools.partial(put_at_limit, 1),
-    "put a packet, drop from a run": functools.partial(put_at_limit, LONG),
+    "put a packet, drop from a train": functools.partial(put_at_limit, LONG),
     "put a packet, the longest of 1000 pays": functools.partial(put_where_others_pay, 1),
 }

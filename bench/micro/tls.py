@@ -187,6 +187,6 @@ BENCHMARKS = {
     "read 1 record of 1400 bytes": functools.partial(read, 1, 32),
     "read 90 records of 1400 bytes": functools.partial(read, 90, 1),
     "write 1 packet of 1400 bytes": functools.partial(write, PACKET, 32),
-    "write a run of 128 KiB": functools.partial(write, RUN, 1),
+    "write a train of 128 KiB": functools.partial(write, RUN, 1),
     "handshake": handshake,
 }

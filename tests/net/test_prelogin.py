@@ -1,4 +1,4 @@
-"""The scheduler over real sockets: many who can go on at once, and few that do."""
+"""The pre-login scheduler over real sockets: many runnable tasks, and few that run."""
 
 import errno
 import select
