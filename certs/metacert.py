@@ -1,6 +1,6 @@
 """The metacert: the certificate through which a DERP client learns the relay's public key.
 
-It is the last in the chain of every TLS handshake. A client that finds it (Go: parseMetaCert in
+It is the last in the chain of every TLS handshake with a client. A client that finds it (Go: parseMetaCert in
 derp/derphttp, under TLS 1.3 only) knows the key and the protocol version before it sends its
 first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its signature: the
 NaCl boxes of the login prove the key.

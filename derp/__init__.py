@@ -12,7 +12,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     files          what is kept on disk, in the Go derper's forms
     derpmap        the relay's entry for a DERP map
     config         every flag: name, variable, default, check
-    http           the h11 front end (server does I/O; the rest is sans-I/O)
+    http           the h11 front end (what decides is sans-I/O)
     net            listening, the limit on open files; transports: TCP, TLS, websocket; the poller,
                    which reads for idle clients; the scheduler of connections before login
     relay          sans-I/O: who is connected, what is queued, what is dropped
@@ -21,8 +21,9 @@ on sends packets addressed by key; the relay hands each to the connection that l
     log            one event a line, never in the event loop's way
     errors         every error, in one tree
 
-A packet:  net.poller ► session.reader ► net.tls ► wire.trains ► relay.hub ► session.client ►
-net.tls ► socket
+A packet:  net.poller ► session.reader ► net.tls ► wire.trains ► session.client (route: relay.hub)
+► session.client (deliver) ► net.tls ► socket; or, for a key at another worker or relay,
+► mesh.link ► wire.forwarding ► socket
 
 Imports point down this list; `stun` and `certs`, beside this package, import nothing of it. Code
 that is sans-I/O knows no clock. `lint-imports` holds both.

@@ -26,8 +26,9 @@
         ├── QueueMemoryFull     too much is queued for all peers, and most of it for this one
         └── InternalFault       a bug
 
-A message is one line, says what was expected, and never holds a private key. Only the connection's
-task catches a ConnectionEnd: it makes one log line and one count of it, under the class's `reason`.
+A message is one line, says what was expected, and never holds a private key. An error that
+ends a connection reaches its task, which makes one log line and one count of it, under the class's
+`reason`.
 """
 
 from typing import ClassVar, Self

@@ -36,8 +36,9 @@ class Asker:
     async def ask(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Return the source's verdict, asking it in turn.
 
-        NO_ROOM is the only outcome that other questions can cause. Returns by `deadline`, or later
-        if the source was asked before it.
+        Other questions can cause NO_ROOM by their number; and that the source is down, where one
+        that was asked alone has found it so. Returns by `deadline`, or later if the source was
+        asked before it.
         """
         turn = _Waiting(question.network, deadline, priority)
         self._limiter.add(turn)
@@ -69,6 +70,7 @@ class Asker:
             return
         now = trio.current_time()
         outcome = Outcome.LATE if turn.asking.cancelled_caught else verdict.outcome
+        # Where the limiter has queued the turn again (Fate.AGAIN), `ask` waits for its next call.
         match limiter.ended(turn, outcome, now):
             case Fate.FINAL:
                 turn.verdict = verdict

@@ -7,7 +7,7 @@ the end of the window. Times are in seconds of any monotonic clock.
     if events.should_log("joined", client, network, now):
         logger.info("joined", client=client, ...)
 
-    for summary in events.due(now):         # from a timer, about once a second
+    for summary in events.due(now):         # from a timer
         logger.info(f"{summary.event} more", connections=summary.count, ...)
 """
 

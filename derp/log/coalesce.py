@@ -6,7 +6,7 @@ and the count is logged at the end of the window. Times are in seconds of any mo
     if coalescer.should_log(end.reason, now, prefix):
         logger.info("refused", reason=end.reason, remote=...)
 
-    for summary in coalescer.due(now):      # from a timer, about once a second
+    for summary in coalescer.due(now):      # from a timer
         logger.info("refused more", reason=summary.key, count=summary.count, ...)
 """
 

@@ -1,7 +1,7 @@
 """Which other worker of this relay has a key: last writer wins.
 
-Each worker claims the keys of its clients, with a number that grows whenever a key logs in or sends
-something: nanoseconds of a clock that all workers share, but always more than any claim that the
+Each worker claims the keys of its clients, with a number that grows when a key logs in, or a passive
+client sends something: nanoseconds of a clock that all workers share, but always more than any claim that the
 worker knows. Of several workers that claim a key, packets for it go to the one with the highest
 claim, in whatever order the claims arrive.
 

@@ -14,5 +14,5 @@ status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
-drain          the end: no new client, and a Restarting frame to those that are connected
+drain          the end: no new connection, and a Restarting frame to each client
 """

@@ -2,7 +2,8 @@
 
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
-Each connection has one task, the only place where its end becomes one log line and one count.
+The error that ends a connection becomes one log line and one count here and nowhere else. A
+connection that a stop cancels has neither.
 Refusals (ends before login) are coalesced, so that a scanner can't fill a disk, except for a few
 lines per address, so that it can be banned; since clients cause joins and leaves, only some are
 logged. Until its login a connection is pending, and may be closed to make room for others

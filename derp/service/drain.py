@@ -1,8 +1,8 @@
 """The end of a relay: its sockets are closed, and its clients informed and disconnected.
 
 Tailscale's clients ignore a Restarting frame, and reconnect when their connection ends. So with
-`-drain-time` connections are ended one by one over that time, in random order. Without it all are
-ended at once, as soon as what is queued has been sent.
+`-drain-time` connections are ended one by one over that time, in random order. Without it the
+caller ends all at once, after what is queued has been sent.
 """
 
 import random
@@ -21,12 +21,12 @@ FLUSH_SECONDS: Final = 3.0
 """How long a drain waits, at its end, until what is queued has been sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
-"""Clients are told to reconnect at a random moment within the first; where they are many, within
-the second for each of them, which is what a login may take."""
+"""Clients are told to reconnect at a random moment within the first, or within the second times
+their number where that is more: what their logins may take."""
 RELAYS_RECONNECT_MS: Final = 1000
-"""Mesh peers and other workers are few, and clients of other relays are reached through them."""
+"""Mesh peers and other workers are few, and their clients are reached through them."""
 TRY_FOR_MS: Final = 10_000
-"""For how long clients are told to try."""
+"""How much longer than that clients are told to try."""
 
 logger = log.get("server")
 

@@ -8,8 +8,8 @@
     queued)       a relay)                  └── what the role adds
 
 The three nurseries are nested in the order in which they end: to stop, the services are cancelled
-first, so that nobody new gets in; the clients are told, and what is queued for them is sent, with
-a bound; then the connections are cancelled, and last the root.
+first, so that no new connection is accepted; each client gets a Restarting frame and what is
+queued for it, within a bound; then the connections are cancelled, and last the root.
 """
 
 import math

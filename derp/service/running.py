@@ -40,7 +40,7 @@ class RunningRelay:
     root: trio.Nursery
     """Owns what runs to the end of the process."""
     connections: trio.Nursery
-    """Owns what ends when all clients have left."""
+    """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
     """Owns what ends when the relay is told to stop."""
     stats: Stats = attrs.field(factory=Stats)

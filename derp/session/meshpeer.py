@@ -1,7 +1,10 @@
 """A client that has shown the mesh key: another relay, or a monitor.
 
 Unlike other clients it may forward packets, watch which clients are connected, and close their
-connections. A packet that it forwards is dropped unless it is for a client of this relay.
+connections. A packet that it forwards is dropped unless it is for a client of this relay. Another
+worker of this relay is one, too, with a `route` of its own (`derp.workers.links.WorkerPeer`).
+
+Invariant: no await between a read and the end of `act`; the frames lie in the shared buffer.
 """
 
 from typing import ClassVar, Final

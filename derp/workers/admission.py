@@ -1,7 +1,7 @@
 """Admission with workers: the one checker runs in the supervisor, and decides for all of them.
 
     worker                               supervisor
-    WorkerAdmission ── admit ──────► SupervisorAdmission ──► Checker ──► tailscaled, URLs, cache
+    WorkerAdmission ── admit ──────► SupervisorAdmission ──► Checker ──► list, tailscaled, URLs
                     ── recheck ────►
     Removals ◄──────── removed ───── keys that a changed list no longer has
 

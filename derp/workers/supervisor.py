@@ -132,7 +132,7 @@ class Supervisor:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
-            # New clients are refused from now on, unless systemd keeps the sockets.
+            # The workers close theirs: then the kernel refuses, unless systemd keeps the sockets.
             for sockets in self._resources.shared:
                 for sock in sockets.all:
                     sock.close()
