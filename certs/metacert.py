@@ -1,9 +1,9 @@
 """The metacert: the certificate through which a DERP client learns the relay's public key.
 
-It is the last in the chain of every TLS handshake with a client. A client that finds it (Go: parseMetaCert in
-derp/derphttp, under TLS 1.3 only) knows the key and the protocol version before it sends its
-first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its signature: the
-NaCl boxes of the login prove the key.
+It is the last in the chain of every TLS handshake with a client. A client that finds it (Go:
+parseMetaCert in derp/derphttp, under TLS 1.3 only) knows the key and the protocol version before it
+sends its first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its
+signature: the NaCl boxes of the login prove the key.
 
 It is encoded by hand: builders enforce X.520's 64 characters for a common name, and this has 71.
 

@@ -1,9 +1,9 @@
 """Which other worker of this relay has a key: last writer wins.
 
-Each worker claims the keys of its clients, with a number that grows when a key logs in, or a passive
-client sends something: nanoseconds of a clock that all workers share, but always more than any claim that the
-worker knows. Of several workers that claim a key, packets for it go to the one with the highest
-claim, in whatever order the claims arrive.
+Each worker claims the keys of its clients, with a number that grows when a key logs in, or a
+passive client sends something: nanoseconds of a clock that all workers share, but always more than
+any claim that the worker knows. Of several workers that claim a key, packets for it go to the one
+with the highest claim, in whatever order the claims arrive.
 
 Two workers may claim a key at the same nanosecond, or both exceed the same claim of a third. So the
 low bits of a claim are the worker's number: no two claims are equal, and all agree on the highest.
