@@ -36,3 +36,12 @@ class General:
         default="true",
         usage="Relay packets. Without it, only STUN and the pages are served.",
     )
+    poller: bool = option(
+        "poller",
+        BOOL,
+        bool,
+        default="true",
+        variable="DERP_POLLER",
+        usage="One task reads for all idle clients. false has each client's own task wait for its "
+        "socket, which costs more with many clients.",
+    )

@@ -34,12 +34,14 @@ _BATCH_SECONDS: Final = 0.02
 class Output:
     """The output that `start` made; as a context manager it stops at the end."""
 
-    def __init__(self, handler: "_Handler") -> None:
+    def __init__(self, handler: "_Handler", level_before: int) -> None:
         self._handler = handler
+        self._level_before = level_before
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> bool:
         """Write the queued lines, for `timeout` seconds at most; return whether that sufficed."""
         logging.getLogger().removeHandler(self._handler)
+        logging.getLogger("derper").setLevel(self._level_before)
         return self._handler.writer.stop(timeout)
 
     def __enter__(self) -> Self:
@@ -64,11 +66,13 @@ def start(
         no_colour = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         formatter = Terminal(colour=not no_colour)
     handler = _Handler(fd, formatter, also or {})
-    logging.getLogger("derper").setLevel(level)
+    events = logging.getLogger("derper")
+    output = Output(handler, events.level)
+    events.setLevel(level)
     logging.getLogger().addHandler(handler)
     # No format shows these.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    return Output(handler)
+    return output
 
 
 class Writer:

@@ -83,7 +83,10 @@ class TCPTransport:
         if self.scheduler is not None:
             self.scheduler.forget(self._open_fd())
             self.scheduler = None
-        await poller.register(self._open_fd(), step, self._on_registration)
+        try:
+            await poller.register(self._open_fd(), step, self._on_registration)
+        except trio.ClosedResourceError as error:
+            raise PeerVanished("the connection was closed") from error
 
     def _on_registration(self, registration: Registration | None) -> None:
         self._registration = registration

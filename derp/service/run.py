@@ -29,6 +29,7 @@ from derp.mesh import plan as mesh_plan
 from derp.metrics import process
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
+from derp.net.poller import Poller
 from derp.net.resolver import Resolver
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
@@ -79,6 +80,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
             mesh_key=resources.mesh.key,
             pending=_pending_connections(config, role.processes),
             memory=QueueMemory(queue_limit(config.limits.queue_memory, role.processes)),
+            poller=Poller(is_on=config.general.poller),
         )
         root.start_soon(state.poller.run)
         root.start_soon(state.prelogin.run)

@@ -77,7 +77,7 @@ class RelayState:
     hub: ClientHub = attrs.field(init=False, factory=Hub)
     worker_links: dict[WorkerForwarder, None] = attrs.field(init=False, factory=dict)
     """The links to other workers."""
-    poller: Poller = attrs.field(init=False, factory=Poller, repr=False)
+    poller: Poller = attrs.field(factory=Poller, repr=False, on_setattr=attrs.setters.frozen)
     prelogin: PreLoginScheduler = attrs.field(init=False, factory=PreLoginScheduler, repr=False)
     reachable: Reachable = attrs.field(init=False, factory=Reachable, repr=False)
     client_events: log.ClientEvents = attrs.field(init=False, factory=_client_events, repr=False)

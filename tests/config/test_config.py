@@ -787,7 +787,7 @@ def test_every_flag_is_known():
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
-        *{"workers", "drain-time", "queue-memory"},
+        *{"workers", "drain-time", "queue-memory", "poller"},
         *{"mesh-psk-file", "mesh-with"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},

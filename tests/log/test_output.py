@@ -157,6 +157,15 @@ def test_stopping_twice_does_no_harm(pipe):
     assert output.stop()
 
 
+def test_after_the_stop_the_level_is_what_it_was(pipe):
+    _, writer = pipe
+    events = logging.getLogger("derper")
+    before = events.level
+    with log.start(logging.CRITICAL, fd=writer.fileno()):
+        assert events.level == logging.CRITICAL
+    assert events.level == before
+
+
 def test_after_the_stop_nothing_is_written(pipe):
     reader, writer = pipe
     log.start(fd=writer.fileno()).stop()

@@ -83,6 +83,25 @@ class Other:
             await trio.lowlevel.checkpoint()
 
 
+async def test_switched_off_it_leaves_reading_to_the_task(sockets: Sockets) -> None:
+    poller = Poller(is_on=False)
+    lent = Lent(poller, sockets)
+    for piece in (b"one", b"two", b"mine"):
+        await lent.client.send_all(piece)
+        with trio.fail_after(PATIENCE):
+            await lent.transport.read_through(poller, lent.step)
+    assert lent.received == b"onetwomine"
+
+
+async def test_switched_off_a_connection_that_is_ended_is_no_bug(sockets: Sockets) -> None:
+    lent = Lent(Poller(is_on=False), sockets)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        lent.transport.abort()
+    assert isinstance(lent.error, PeerVanished)
+
+
 async def test_it_reads_for_many_that_sleep(poller: Poller, sockets: Sockets) -> None:
     lents = [Lent(poller, sockets) for _ in range(20)]
     async with trio.open_nursery() as nursery:

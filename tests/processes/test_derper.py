@@ -101,6 +101,21 @@ def test_the_log_says_where_it_serves_in_the_go_derpers_words(tmp_path: Path, tl
             relay.wait_for(r'msg="serving on 127\.0\.0\.1:0" what=HTTP address=')
 
 
+async def test_without_the_poller_clients_are_served_alike(
+    tmp_path: Path, upgraded: Connect
+) -> None:
+    with derper(tmp_path, "-poller=false") as relay:
+        a, b = [await (await upgraded(relay.port("HTTPS"), insecure())).log_in() for _ in range(2)]
+        for packet in (b"", b"hello", bytes(65536)):
+            await a.send_packet(b.key, packet)
+            assert await b.receive_packet() == (a.key, packet)
+            await b.send_packet(a.key, packet)
+            assert await a.receive_packet() == (b.key, packet)
+        relay.signal(signal.SIGTERM)
+        assert (await a.receive())[0] == RESTARTING
+        assert relay.wait() == 0
+
+
 async def test_stun_answers(tmp_path: Path) -> None:
     with derper(tmp_path) as relay:
         client = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
