@@ -33,10 +33,10 @@ def make_plan(config: Config) -> Plan:
 
     Raises StartError and UsageError.
     """
-    return join_plan(config, meshkey.load(config, os.environ))
+    return plan_with_key(config, meshkey.load(config, os.environ))
 
 
-def join_plan(config: Config, key: bytes | None) -> Plan:
+def plan_with_key(config: Config, key: bytes | None) -> Plan:
     """Return the plan with the given mesh key. Blocks: it reads the root certificates."""
     return Plan(key, make_context() if config.mesh.relays else None)
 

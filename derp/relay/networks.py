@@ -10,7 +10,8 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-"""Addresses of this machine's reverse proxies and health checks; not all of 127.0.0.0/8."""
+"""Addresses of this machine's reverse proxies and health checks. Other users of 127.0.0.0/8 count
+like strangers."""
 
 _IPV6_HOST_BITS: Final = 64
 _IPV6_SITE_BITS: Final = 80

@@ -88,7 +88,7 @@ def _prepare(
         rate_limit=handover.rate_limit,
         metrics=Metrics(),
         admission=WorkerAdmission(control.call) if handover.is_gated else None,
-        mesh=mesh_plan.join_plan(config, handover.mesh_key),
+        mesh=mesh_plan.plan_with_key(config, handover.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,
