@@ -8,6 +8,7 @@ process that started it is gone.
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -53,15 +54,16 @@ PORTS = range(20_000, 32_000)
 SLICES = 8
 SLICE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % SLICES
 """Which of PORTS are ours, where several processes run tests side by side."""
+_ports = itertools.cycle(random.sample(PORTS[SLICE::SLICES], len(PORTS[SLICE::SLICES])))
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that nobody used a moment ago, at any address of IPv4."""
-    while True:
-        port = random.choice(PORTS[SLICE::SLICES])
+    """A port that nobody uses, at any address of IPv4; another one each time, by and large."""
+    for port in _ports:
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port
+    raise AssertionError
 
 
 def write_key_file(path: Path, private: bytes) -> None:
