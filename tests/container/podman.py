@@ -146,7 +146,12 @@ class Podman:
 
     def containers(self) -> list[str]:
         """The names of all containers, those in which a build works among them."""
-        return self.do("ps", "--all", "--external", "--format", "{{.Names}}").split()
+        listing = ("ps", "--all", "--external", "--format", "{{.Names}}")
+        for _ in range(9):
+            # It fails where a container goes between its listing and its description.
+            with contextlib.suppress(PodmanError):
+                return self.do(*listing).split()
+        return self.do(*listing).split()
 
     def remove_leftovers(self) -> None:
         """Remove what belongs to tests that were killed. Raises PodmanError."""
