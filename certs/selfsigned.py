@@ -1,7 +1,8 @@
 """A self-signed certificate for a relay that is reached by IP address alone.
 
-Clients know it by its pin in the DERP map: a new pair locks out every client that has the old pin.
-So it is made only when there is none, or when it has expired and clients refuse it anyway.
+Clients know it by its pin in the DERP map: a new one locks out every client that has the old pin.
+So a pair (certificate and key) is made only where there is none, or where the old one has expired
+and clients refuse it anyway.
 """
 
 import contextlib
@@ -20,14 +21,15 @@ from certs.hostname import IPAddress
 from certs.pair import Pair
 
 LIFETIME = timedelta(days=365)
-"""macOS refuses certificates that are valid for much longer."""
+"""A year: macOS refuses certificates that are valid for much longer."""
 
 CLOCK_SKEW = timedelta(days=1)
-"""How far a client's clock may be behind; a part of the lifetime."""
+"""How far a client's clock may be behind: notBefore is so long before now; LIFETIME starts
+there."""
 
 
 def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
-    """Return a new certificate for `address` and its P-256 key, both in PEM ("EC PRIVATE KEY").
+    """Return a new certificate for `address`, and its P-256 key ("EC PRIVATE KEY"); both in PEM.
 
     `now` is timezone-aware. Extensions as in createSelfSignedIPCert of Go's cmd/derper.
     """
@@ -68,19 +70,20 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
 def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
-    Each file is written whole, the key first: a certificate without its key might be published, but
-    never served. The replaced files are kept as `previous_files`. Raises CertificateFileError.
+    Each file is written whole, the key first, so that no certificate is on disk, and perhaps
+    pinned, whose key was not saved. The replaced files are kept under the names of
+    `previous_files`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
-    aside = previous_files(files)
+    previous = previous_files(files)
     with _writing(files):
         files.certificate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file, old, mode in (
-            (files.key, aside.key, 0o600),
-            (files.certificate, aside.certificate, 0o644),
+        for file, kept, mode in (
+            (files.key, previous.key, 0o600),
+            (files.certificate, previous.certificate, 0o644),
         ):
             if file.exists():
-                write_whole(old, file.read_bytes(), mode=mode)
+                write_whole(kept, file.read_bytes(), mode=mode)
         write_whole(files.key, key_pem, mode=0o600)
         write_whole(files.certificate, certificate_pem, mode=0o644)
 
@@ -95,10 +98,10 @@ def previous_files(files: PairFiles) -> PairFiles:
 
 def restore_previous(files: PairFiles) -> None:
     """Restore the previous pair. Raises CertificateFileError."""
-    aside = previous_files(files)
+    previous = previous_files(files)
     with _writing(files):
-        write_whole(files.key, aside.key.read_bytes(), mode=0o600)
-        write_whole(files.certificate, aside.certificate.read_bytes(), mode=0o644)
+        write_whole(files.key, previous.key.read_bytes(), mode=0o600)
+        write_whole(files.certificate, previous.certificate.read_bytes(), mode=0o644)
 
 
 @contextlib.contextmanager
@@ -115,10 +118,10 @@ def _writing(files: PairFiles) -> Iterator[None]:
 
 
 def is_generated(pair: Pair, address: IPAddress) -> bool:
-    """Return whether this module or the Go derper has made `pair` for `address`.
+    """Return whether `pair` looks as if this module or the Go derper had made it for `address`.
 
-    Such a pair is self-signed, has the address as its only name, and is valid for a year. Any other
-    pair is the operator's, and is not replaced.
+    Such a pair is self-signed, has the address as its only name and common name, and is valid for a
+    year. Any other pair is the operator's, and is not replaced.
     """
     leaf = x509.load_der_x509_certificate(pair.chain_der[0])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])

@@ -15,7 +15,7 @@ GOOGLE: Final = "https://dv.acme-v02.api.pki.goog/directory"
 
 @attrs.frozen
 class ExternalAccount:
-    """An account outside ACME, for External Account Binding (RFC 8555, 7.3.4)."""
+    """An account with the CA outside ACME, for External Account Binding (RFC 8555, 7.3.4)."""
 
     kid: str
     hmac_key: bytes = attrs.field(repr=False)
@@ -23,7 +23,7 @@ class ExternalAccount:
 
 @attrs.frozen
 class Authority:
-    """An ACME server, and what to register there."""
+    """An ACME server, and the account to register there."""
 
     directory: str
     """The URL of its directory (RFC 8555, 7.1.1)."""

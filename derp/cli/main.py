@@ -89,7 +89,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             signal.signal(number, signal.SIG_IGN)
         from derp.workers import worker  # noqa: PLC0415
 
-        control, argv = worker.take_control(argv[1:2]), argv[2:]
+        control, argv = worker.adopt_control_socket(argv[1:2]), argv[2:]
     table = flag_table(environ, root=os.getuid() == 0)
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:

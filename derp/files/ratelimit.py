@@ -1,8 +1,8 @@
-"""The file of -rate-config: how many bytes a second each client may send.
+"""The file of -rate-config: how many bytes a second each client but mesh peers may send.
 
     {"PerClientRateLimitBytesPerSec": 125000, "PerClientRateBurstBytes": 1000000}
 
-Both are whole numbers of 64 bits; without the first, or with 0, there is no limit. Matches
+Both are unsigned 64-bit integers. If the first is missing or 0, there is no limit. Matches
 RateConfig, LoadRateConfig and UpdateRateLimits of the Go derper's derpserver.
 """
 
@@ -17,10 +17,10 @@ from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 from derp.wire.gojson import JSONFormError, read_fields
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
-"""Bytes; with a smaller burst the largest SendPacket frame, key and packet, could never pass."""
+"""Bytes of the largest SendPacket frame, key and packet: with less it could never pass."""
 
 ANNOUNCED_SECONDS: Final = 0.25
-"""About the longest round-trip time between two nodes."""
+"""About the longest round-trip time between two clients."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"
 _BURST: Final = "PerClientRateBurstBytes"
@@ -41,7 +41,7 @@ class RateConfig:
         """The burst that ServerInfo announces, in bytes: the rate for ANNOUNCED_SECONDS, or more.
 
         A client drops packets beyond it, where the relay only delays them: with less, TCP between
-        the nodes does not reach the rate.
+        two clients does not reach the rate.
         """
         return max(self.burst, int(self.bytes_per_second * ANNOUNCED_SECONDS))
 

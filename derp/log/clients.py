@@ -1,8 +1,8 @@
 """Bounds on the log lines that clients can cause by connecting and disconnecting.
 
-Joins and leaves are logged one by one: a few of each client and of each network in a window of
-time, and in all as many as a rate allows. The rest are counted, and each kind's count is logged at
-the end of the window. Times are in seconds of any monotonic clock.
+Joins and leaves are logged one by one: in a window of time, up to PER_CLIENT of each client and
+PER_NETWORK of each network, and in all as many as a rate allows. The rest are counted, and each
+kind's count is logged at the end of the window. Times are in seconds of any monotonic clock.
 
     if events.should_log("joined", client, network, now):
         logger.info("joined", client=client, ...)
@@ -20,9 +20,10 @@ import attrs
 from derp.log.coalesce import MAX_SOURCES
 
 WINDOW: Final = 60.0
+"""Seconds."""
 PER_CLIENT: Final = 5
 PER_NETWORK: Final = 60
-"""Events of one kind in a window."""
+"""Lines of one kind in a window."""
 
 
 @attrs.frozen
@@ -32,10 +33,11 @@ class ClientSummary:
     event: str
     count: int
     seconds: float
-    """From the first event of the window, logged or not, to the summary."""
+    """Seconds from the first event of the window, logged or not, to the summary."""
     clients: int
+    """Distinct clients; MAX_SOURCES means as many or more."""
     networks: int
-    """Distinct networks, as `clients` has distinct clients; MAX_SOURCES means as many or more."""
+    """Distinct networks, likewise."""
 
 
 @attrs.define
@@ -48,14 +50,14 @@ class _Unlogged:
 class ClientEvents:
     """The joins and leaves of a window: decides which are logged, and counts the others.
 
-    `allow` returns whether the rate has room for a line at a time. The lines that it allows in a
-    window bound the memory.
+    `allow(now)` returns whether the rate has room for one more line. As it bounds the lines in a
+    window, it bounds what is remembered of them.
     """
 
     def __init__(self, allow: Callable[[float], bool]) -> None:
         self._allow = allow
         self._start: float | None = None
-        """When the window began; None before the first event."""
+        """The time of the window's first event; None before it."""
         self._logged: Counter[tuple[str, str]] = Counter()
         """Lines in this window by event and client, and by event and network."""
         self._unlogged: dict[str, _Unlogged] = {}
@@ -88,7 +90,7 @@ class ClientEvents:
         return self.drain(now)
 
     def drain(self, now: float) -> list[ClientSummary]:
-        """End the window; return its counts: the last before the relay stops."""
+        """End the window, over or not, as before a stop; return its counts."""
         start = now if self._start is None else self._start
         summaries = [
             ClientSummary(event, rest.count, now - start, len(rest.clients), len(rest.networks))

@@ -1,14 +1,14 @@
 """Links to the other relays of a region: each relay dials all others, and each link is one way.
 
     plan           reads the mesh key and root certificates, and makes the keepers
-    keeper         one task for each entry of -mesh-with: dial, log in, serve; repeat
+    keeper         one task for each entry of -mesh-with, or other worker: dial, log in, serve; repeat
     dial           name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with
     handshake      the login at another relay, with the mesh key, and the request to watch
     link           one link: learns which keys are connected there, and forwards packets to them
 
-A relay that has dialled this one is a client here, with more rights: see derp.session.meshpeer and
-derp.session.presence. A link adds the other relay's keys to the hub (derp.relay.forwarders) until
-it ends. A packet whose destination is not connected here goes to `forward` of the hub's link for
-the key, if any. `forward` never waits: what a slow relay does not take is dropped like a slow
-client's packets.
+A relay that has dialled this one is a mesh peer here: see derp.session.meshpeer and
+derp.session.presence. A link adds the keys of the other relay's clients to the hub
+(derp.relay.forwarders) until it ends. A packet whose destination is not connected here goes to
+`forward` of the hub's link for the key, if any. `forward` never waits: what a slow relay does not
+take waits in a DRR queue (derp.relay.drrqueue), and too much of it is dropped.
 """

@@ -1,7 +1,7 @@
 """What the kernel knows about this process, from /proc and getrlimit.
 
-The same figures from the same sources as the process collector of Prometheus' Go client, which
-the Go derper has on its page. Procfs never waits for a device, so the event loop may call this.
+The figures of the process collector of Prometheus' Go client, which are on /debug/varz of the Go
+derper, and the boot time. Procfs never waits for a device, so the event loop may call this.
 """
 
 import os
@@ -18,13 +18,13 @@ def read() -> Process | None:
     """Return the figures of this moment, or None where there is no /proc."""
     try:
         stat = _PROC.joinpath("self/stat").read_text(encoding="utf-8", errors="replace")
-        booted = boot_time(_PROC.joinpath("stat").read_text(encoding="ascii"))
+        booted = parse_boot_time(_PROC.joinpath("stat").read_text(encoding="ascii"))
         open_fds = count_fds()
     except OSError:
         return None
-    user, system, started, virtual, resident = stat_numbers(stat)
+    user, system, started, virtual, resident = parse_stat(stat)
     ticks_a_second = os.sysconf("SC_CLK_TCK")
-    received, transmitted = _octets()
+    received, transmitted = _read_octets()
     return Process(
         open_fds=open_fds,
         max_fds=max_fds(),
@@ -58,7 +58,7 @@ def max_fds() -> int:
     return _limit(resource.RLIMIT_NOFILE)
 
 
-def stat_numbers(text: str) -> tuple[int, int, int, int, int]:
+def parse_stat(text: str) -> tuple[int, int, int, int, int]:
     """Parse utime, stime, starttime (ticks), vsize (bytes) and rss (pages) in /proc/PID/stat.
 
     They are the fields 14, 15, 22, 23 and 24 of proc(5). Field 2, the program's name, is in
@@ -68,8 +68,8 @@ def stat_numbers(text: str) -> tuple[int, int, int, int, int]:
     return int(fields[11]), int(fields[12]), int(fields[19]), int(fields[20]), int(fields[21])
 
 
-def boot_time(text: str) -> int:
-    """Parse the `btime` line, in Unix seconds, of /proc/stat; return 0 without one."""
+def parse_boot_time(text: str) -> int:
+    """Parse the boot time, in Unix seconds, from `btime` of /proc/stat; return 0 without one."""
     for line in text.splitlines():
         name, _, value = line.partition(" ")
         if name == "btime":
@@ -77,7 +77,7 @@ def boot_time(text: str) -> int:
     return 0
 
 
-def octets(text: str) -> tuple[int, int] | None:
+def parse_octets(text: str) -> tuple[int, int] | None:
     """Parse InOctets and OutOctets in /proc/PID/net/netstat; return None without them.
 
     Each group is two lines, `IpExt:` with the names and `IpExt:` with the values.
@@ -92,12 +92,12 @@ def octets(text: str) -> tuple[int, int] | None:
         return None
 
 
-def _octets() -> tuple[int | None, int | None]:
+def _read_octets() -> tuple[int | None, int | None]:
     try:
         text = _PROC.joinpath("self/net/netstat").read_text(encoding="ascii")
     except OSError:
         return None, None  # some container runtimes have no such file
-    return octets(text) or (None, None)
+    return parse_octets(text) or (None, None)
 
 
 def _limit(which: int) -> int:

@@ -1,8 +1,8 @@
 """The clients that logged in with one key; the active one gets its packets.
 
 The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): first the newest
-client, afterwards the one that sent last, whatever it sent. No client is disabled. When the active
-one leaves, the one that was active or sent most recently takes over; of silent ones the oldest.
+client, afterwards the one that sent last, whatever it sent. No client is ever disabled (Go:
+isDisabled). When the active one leaves, the last of `recent` takes over; without one, the oldest.
 """
 
 from typing import Generic, TypeVar
@@ -11,10 +11,10 @@ M = TypeVar("M")
 
 
 class DuplicateSet(Generic[M]):
-    """Two or more clients of one key.
+    """The clients of one key: at least two, until the last `remove`.
 
-    `recent` holds the clients that have sent or been active, the most recent last. (The Go derper
-    keeps a history that grows with every change; only the last mention of a client matters.)
+    `recent` (Go: sendHistory) holds the clients that have sent, the first one and those from the
+    third on, the most recent last. The second one enters when it sends.
     """
 
     __slots__ = ("active", "members", "recent")

@@ -12,8 +12,8 @@ from derp import log
 from derp.config import environment
 
 _GC_THRESHOLDS: Final = (5_000, 4, 500)
-"""For gc.set_threshold. The youngest generation has 5,000 objects and the middle one 20,000, whose
-collection takes some 8 ms; the oldest is collected after ten million allocations."""
+"""For gc.set_threshold, which counts containers allocated and not freed: the youngest generation is
+collected at 5,000 of them, the middle one at some 20,000, the oldest at ten million at least."""
 
 logger = log.get("server")
 
@@ -44,6 +44,6 @@ def tune_garbage_collector() -> None:
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     error = unraisable.exc_value
     if isinstance(error, UnicodeDecodeError):
-        # From `ssl`, for a server name that is not ASCII. The handshake itself fails in good order.
+        # From `ssl`, for a server name that is not ASCII; the handshake fails as any other.
         return
     logger.warning("ignored", reason=repr(error), where=unraisable.err_msg)

@@ -57,7 +57,7 @@ class Role(Protocol):
 
     @property
     def is_first(self) -> bool:
-        """Whether this process logs what holds for all of them."""
+        """Whether this process logs what holds for all processes."""
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Start what the role adds to serving, and obey from now on; return what /debug/ shows."""

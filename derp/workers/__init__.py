@@ -4,7 +4,7 @@
     pool           the worker processes: started, called, stopped, restarted
     watchdog       when a worker hangs
     handover       what a worker gets when it starts
-    worker         a relay in all but what its supervisor does for it
+    worker         a process that serves clients
     rpc            calls between supervisor and worker, each with an answer
     links          packets go from worker to worker without the supervisor, as in a mesh
 

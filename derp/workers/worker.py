@@ -1,4 +1,4 @@
-"""A worker: a relay in all but what its supervisor does for all of them.
+"""A worker: a process that serves clients; its supervisor does what a relay does once.
 
 It obeys its control connection and nothing else: signals that a terminal or a service manager sends
 to the whole group are for the supervisor. The end of that connection means stop.
@@ -38,8 +38,11 @@ from derp.workers.pages import WorkerPages, worker_handlers
 from derp.workers.rpc import RPC, Json, receive_first
 
 
-def take_control(words: Sequence[str]) -> socket.socket:
-    """Return the control connection that the word behind `worker` names. Raises UsageError."""
+def adopt_control_socket(words: Sequence[str]) -> socket.socket:
+    """Return the socket of the control connection, whose descriptor is the argument after `worker`.
+
+    Raises UsageError.
+    """
     with contextlib.suppress(OSError, ValueError, OverflowError):
         number = int("".join(words))
         if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -54,7 +57,7 @@ def run(control: socket.socket, config: Config) -> None:
     except ControlLost as error:
         raise StartError(f"worker: {error}") from error
     if (theirs := message.get("code")) != this_code():
-        # As after an update under a running relay: the messages may have changed.
+        # The files were updated while the relay ran: the messages may have changed.
         raise StartError(
             f"worker: this is {this_code()}, and its supervisor {theirs}; restart derper"
         )
@@ -68,7 +71,7 @@ def run(control: socket.socket, config: Config) -> None:
 def _prepare(
     config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
 ) -> "Worker":
-    """Prepare what the supervisor has not; `stack` closes the sockets. Blocks."""
+    """Return the worker, with what it prepares for itself; `stack` closes its sockets. Blocks."""
     raise_limit()
     sockets = handover.sockets()
     peer_socket = adopt(handover.peer_socket)
@@ -98,28 +101,28 @@ def _prepare(
 
 @attrs.define(eq=False)
 class Worker:
-    """The role of one of several processes, and what it has before it serves."""
+    """The Role of a worker (derp.service.run), and what was prepared for it."""
 
     handover: Handover
     control: RPC
     resources: StartupResources
     certificates: WorkerCertificates | None
     peer_socket: socket.socket
-    """Where the other workers connect to this one."""
+    """The listening socket that the other workers connect to."""
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
     def processes(self) -> int:
-        """How many processes serve clients."""
+        """The number of processes that serve clients."""
         return self.handover.workers
 
     @property
     def is_first(self) -> bool:
-        """Whether this process logs what holds for all of them."""
+        """Whether this process logs what holds for all workers."""
         return self.handover.index == 0
 
     async def start(self, relay: RunningRelay) -> Pages:
-        """Mesh with the other workers, and answer the supervisor; show the whole relay."""
+        """Link to the other workers, and answer the supervisor; return the pages of the relay."""
         state, handover = relay.state, self.handover
         state.become_worker(handover.index, handover.worker_key)
 
@@ -143,7 +146,7 @@ class Worker:
             removals = Removals(state, state.admission, every, handover.workers)
             self.control.in_order |= removals.handlers
             relay.services.start_soon(removals.run)
-        # As long as there are clients, packets go from worker to worker.
+        # In `connections`, not `services`: packets go from worker to worker until the drain ends.
         relay.connections.start_soon(
             links.accept_workers, self.peer_socket, state, relay.connections
         )
@@ -154,7 +157,7 @@ class Worker:
         return WorkerPages(self.control.call)
 
     async def until_stop(self, _: RunningRelay) -> None:
-        """Inform the supervisor that all is served, and return once it says stop, or has gone."""
+        """Tell the supervisor that this worker serves; return when it says stop, or ends."""
         with contextlib.suppress(ControlLost):
             await self.control.call("worker.ready")
         await self._stop.wait()

@@ -18,12 +18,14 @@ STAT = (
 
 @pytest.mark.parametrize("name", ["derper", "a b", ") S 1 (", "))((", ""])
 def test_stat_numbers_whatever_the_program_is_called(name):
-    assert process.stat_numbers(STAT.format(name=name)) == (125, 50, 78919, 1762172928, 4564)
+    assert process.parse_stat(STAT.format(name=name)) == (125, 50, 78919, 1762172928, 4564)
 
 
 def test_boot_time():
-    assert process.boot_time("cpu  1 2 3\nctxt 5\nbtime 1795418853\nprocesses 9\n") == 1795418853
-    assert process.boot_time("cpu  1 2 3\n") == 0
+    assert (
+        process.parse_boot_time("cpu  1 2 3\nctxt 5\nbtime 1795418853\nprocesses 9\n") == 1795418853
+    )
+    assert process.parse_boot_time("cpu  1 2 3\n") == 0
 
 
 @pytest.mark.parametrize(
@@ -37,12 +39,12 @@ def test_boot_time():
     ],
 )
 def test_octets(text, expected):
-    assert process.octets(text) == expected
+    assert process.parse_octets(text) == expected
 
 
 @given(st.text())
 def test_octets_of_any_text(text):
-    process.octets("IpExt: " + text)
+    process.parse_octets("IpExt: " + text)
 
 
 def test_this_process():
