@@ -1,7 +1,7 @@
 """Links to the other relays of a region: each relay dials all others, and each link is one way.
 
     plan           reads the mesh key and root certificates, and makes the keepers
-    keeper         one task for each entry of -mesh-with, or other worker: dial, log in, serve; repeat
+    keeper         one task for each relay, or other worker: dial, log in, serve; repeat
     dial           name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with
     handshake      the login at another relay, with the mesh key, and the request to watch
     link           one link: learns which keys are connected there, and forwards packets to them
