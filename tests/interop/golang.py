@@ -163,8 +163,10 @@ def build(module: Module = MAIN) -> dict[str, Path]:
         fresh = stamp.exists() and stamp.read_text() == now
         if not fresh or not all(path.exists() for path in binaries.values()):
             stamp.unlink(missing_ok=True)
+            packages = module.packages.values()
             done = subprocess.run(
-                [go, "build", *flags(module), "-o", f"{module.bin}/", *module.packages.values()],
+                # Other tests may run meanwhile, and some of them look at the clock.
+                ["nice", go, "build", *flags(module), "-o", f"{module.bin}/", *packages],
                 cwd=module.folder,
                 env=go_environment(),
                 stdout=subprocess.PIPE,
