@@ -13,7 +13,14 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tests.interop.rawderp import PATIENCE, Key, SilentError, Wire, client_info
-from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running
+from tests.interop.relay import (
+    START_TIMEOUT,
+    Relay,
+    TestCA,
+    die_with_parent,
+    environment,
+    running,
+)
 from tests.support.derp import (
     KEEP_ALIVE,
     MAGIC,
@@ -141,7 +148,7 @@ def wait_until_meshed(relays: Sequence[Relay]) -> None:
 def varz(relay: Relay) -> dict[str, float]:
     """The relay's metrics, by name and labels."""
     url = f"http://{relay.host}:{relay.http_port}/debug/varz"
-    with urllib.request.urlopen(url, timeout=PATIENCE) as page:
+    with urllib.request.urlopen(url, timeout=START_TIMEOUT) as page:
         lines = page.read().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if line.startswith("derp_"))
     return {name: float(value) for name, _, value in pairs}
