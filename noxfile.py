@@ -258,14 +258,14 @@ def lint(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run what a developer runs on each save: style, the direction of imports, the quick tests.
 
-    Quick is what neither starts a process nor takes a quarter of a second, with ten examples of
+    Quick is what neither starts a process nor takes a quarter of a second, with three examples of
     hypothesis's. Whatever does is marked slow; one that is not marked fails here, so the choice
     keeps itself. `-s quick -- tests/wire` runs a part.
     """
     _install(session, "lint", "test", editable=True)
     session.run("ruff", "check", "-q", ".")
     session.run("lint-imports", silent=True)
-    _pytest(session, "--quick", "--hypothesis-profile=brief", "-n", f"{CORES}", "-q")
+    _pytest(session, "--quick", "--hypothesis-profile=quick", "-n", f"{CORES}", "-q")
 
 
 @session(PYTHONS[-1], "a minute and a half")

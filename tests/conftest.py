@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 settings.register_profile("brief", max_examples=10, stateful_step_count=20)
+settings.register_profile("quick", max_examples=3, stateful_step_count=10)
 
 HERE = Path(__file__).parent
 LONGEST_FIRST = ("container", "soak", "interop", "field")
