@@ -123,10 +123,11 @@ class Supervisor:
         to_serve, events = trio.open_memory_channel[Event](_EVENTS)
         async with opened(self._resources.admission), trio.open_nursery() as nursery:
             await nursery.start(self._receive, to_serve)
-            self._start_services(nursery)
+            if self._admission is not None:
+                nursery.start_soon(self._admission.keep, self._list_reloads)
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
-            nursery.start_soon(self._wait_for_start, to_serve)
+            nursery.start_soon(self._wait_for_start, to_serve, nursery)
             async for event in events:
                 if event is Event.STOP:
                     break
@@ -142,8 +143,13 @@ class Supervisor:
             raise StartError("not all workers have started; the lines above say why")
         logger.info("stopped")
 
-    async def _wait_for_start(self, to_serve: trio.MemorySendChannel[Event]) -> None:
-        """Announce what is served once it is; where a worker does not even start, stop."""
+    async def _wait_for_start(
+        self, to_serve: trio.MemorySendChannel[Event], nursery: trio.Nursery
+    ) -> None:
+        """Announce what is served once it is; where a worker does not even start, stop.
+
+        No certificate is ordered before: a worker that starts would answer a challenge with 404.
+        """
         pool = self._pool
         for slot in pool.slots:
             await slot.started.wait()
@@ -155,13 +161,9 @@ class Supervisor:
             return
         announce(self._config, self._resources)
         logger.info("workers share the work", workers=pool.size)
-
-    def _start_services(self, nursery: trio.Nursery) -> None:
         if self._certificates is not None:
             announce_new = partial(announce_node, self._config, self._resources)
             nursery.start_soon(self._certificates.run, announce_new)
-        if self._admission is not None:
-            nursery.start_soon(self._admission.keep, self._list_reloads)
 
     def _handlers(self) -> dict[str, Handler]:
         """Return what every worker may call."""

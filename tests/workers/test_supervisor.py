@@ -128,6 +128,36 @@ async def test_two_workers_are_one_relay(
     assert caplog.messages.count("stopping") == caplog.messages.count("stopped") == 3
 
 
+class Orders:
+    """The supervisor's certificates, as far as their start goes."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+
+    async def run(self, _: object) -> None:
+        self.begun.set()
+        await trio.sleep_forever()
+
+
+async def test_no_certificate_is_ordered_before_all_workers_serve(
+    autojump_clock: MockClock,
+) -> None:
+    """One that starts would answer the authority's challenge with 404."""
+    supervisor = Supervisor(config(), resources(shared=(Sockets([], (), ()),) * 2), (), ())
+    supervisor._certificates = orders = Orders()  # type: ignore[assignment]
+    first, second = supervisor._pool.slots
+    to_serve, _ = trio.open_memory_channel[Event](1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor._wait_for_start, to_serve, nursery)
+        for slot in (first, second):
+            await trio.sleep(10)
+            assert not orders.begun.is_set()
+            slot.has_served = True
+            slot.started.set()
+        await orders.begun.wait()
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_reload_reaches_all_workers(
     mock_clock: MockClock,
     tmp_path: Path,
