@@ -17,7 +17,6 @@ from typing import Final
 
 import trio
 import trio_websocket
-from wsproto.utilities import ProtocolError
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.address import Endpoint
@@ -248,8 +247,8 @@ async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSo
                 failure = error
             # trio-websocket's own task waits for more of the stream, and has nothing to undo.
             nursery.cancel_scope.cancel()
-    except* (UnicodeError, ProtocolError):
-        # From that task, for a header that wsproto can't decode.
+    except* UnicodeError:
+        # From that task, for a header that is not ASCII.
         failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure
