@@ -82,7 +82,7 @@ class Node:
         return [stun, {**here, "STUNPort": -1}]
 
     def fields(self, region: int = USUAL_REGION_ID) -> Fields:
-        """Return the node under the names of the DERP map, in the order of tailcfg.DERPNode.
+        """Return the node's fields, with the names and in the order of tailcfg.DERPNode.
 
         Its Name has to be unique in the map, and so begins with the region's number.
         """
@@ -107,16 +107,16 @@ class Node:
 
 
 def pin_for(pair: Pair) -> str | None:
-    """Return the pin of the relay's certificate; None where clients verify it without a pin.
+    """Return the pin of the relay's certificate; None where a pin would not do.
 
-    These are an authority's, since the next one has another pin, and one with more certificates in
-    its chain: a client that has a pin refuses a second certificate.
+    It would not for an authority's certificate, since the renewed one has another pin, nor for a
+    chain of several certificates: a client that has a pin refuses a second one.
     """
     return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
 
 
 def chain_warning(config: Config, pair: Pair) -> str | None:
-    """Return a warning about an authority's certificate for an address without intermediates.
+    """Return a warning if an authority's certificate for an address comes without intermediates.
 
     The Go derper announces such a certificate with its pin. For a DNS name there is no warning: it
     can't be known whether intermediates are missing or not needed.
@@ -140,9 +140,9 @@ def make_node(
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    The ports, and the host that answers STUN, are those that clients use, if not those of `config`.
-    If `config` serves HTTP only, a proxy has to serve HTTPS, which clients need, and the node has
-    port 443. Raises UsageError if the relay serves neither DERP nor STUN.
+    Ports and `stun_host` are given where clients have to use others than those of `config`. If that
+    serves HTTP only, a proxy has to serve HTTPS, which clients need: on port 443, if none is given.
+    Raises UsageError if the relay serves neither DERP nor STUN, or a port is not known.
     """
     if derp_port is None:
         address = config.listening.address
@@ -167,7 +167,7 @@ def make_node(
 def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
     """Return the address of STUN for clients, if it is not that of the relay.
 
-    None, too, if `host` is private and the relay's address is not: NAT hides STUN's public address.
+    None, too, if it is private and the relay's is public or a name: NAT hides the public one.
     """
     address, own = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
@@ -210,5 +210,5 @@ def as_yaml(region: dict[str, Any]) -> str:
 
 
 def _scalar(value: str | float) -> str:
-    """Return a value in YAML, which JSON without control characters is, too (YAML 1.2, 7.3)."""
+    """Return a value as YAML: JSON without control characters is YAML, too (YAML 1.2, 7.3)."""
     return json.dumps(value, ensure_ascii=False)

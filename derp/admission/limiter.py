@@ -4,20 +4,20 @@ A source that does not answer is down or overloaded, and unknown clients can ove
 question that the source had to itself tells the two apart:
 
     alone           no connection, or no answer in time     down; all queued fail with it
-    concurrent      no answer, but others were answered     overloaded; the outcome is not known
+    concurrent      no answer, but others were answered     overloaded; this turn ends, unanswered
                     no answer, and none was answered        all are asked again
                     no connection, or malformed             asked again
 
-After a concurrent failure, and after STALE seconds without an answer, questions are asked one at a
-time until one is answered. From then on up to `limit` are asked concurrently: 1 at first, one more
+After these failures, and after STALE seconds without an answer, questions are asked one at a time
+until one asked alone is answered. Then up to `limit` are asked concurrently: 1 at first, one more
 with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
-source is given about QUICK seconds of work. Priority turns come first, and may exceed the limit by
-RESERVED; all others wait in a queue that is fair to networks.
+source is given about QUICK seconds of work. Turns that failed concurrently come first, then
+priority turns, which may exceed the limit by RESERVED at most. Each queue is fair to networks.
 
-A source may still work on abandoned questions. So before one is asked alone, there is a pause of as
-long as they may take one after another, by an estimate: where some take hundreds of times as long
-as others, it is too short, and a crowd may make a source that still works on them look down. Times
-are seconds of a monotonic clock.
+A source may still work on abandoned questions. So before a question is asked alone, there is a
+pause, for as long as the abandoned ones are estimated to take one after another. The estimate is
+too short where some take hundreds of times as long as others: then a source that still works on
+those of a crowd may look down. Times are seconds of a monotonic clock.
 """
 
 import enum
@@ -37,11 +37,11 @@ QUICK: Final = 1.0
 SLOWER: Final = 1.5
 """... or so many times what a question alone takes, if that is more."""
 AMPLE: Final = 2.0
-"""A concurrent question is LATE after so many times QUICK, or what one alone takes, if more."""
+"""A concurrent question is LATE after so many times QUICK or, if more, what one alone takes."""
 WORK: Final = 0.25
-"""Seconds of work for an abandoned question, unless a question alone takes longer."""
+"""Seconds that an abandoned question is taken to need, unless a question alone takes longer."""
 MAX_PAUSE: Final = 15.0
-"""Most seconds of pause for abandoned questions."""
+"""Seconds of the longest pause for abandoned questions."""
 
 
 class Fate(enum.Enum):
@@ -52,7 +52,7 @@ class Fate(enum.Enum):
     DOWN = enum.auto()
     """The outcome counts, also for all turns that wait."""
     OVERLOADED = enum.auto()
-    """The outcome is not known."""
+    """The turn ends without an answer; others have got one."""
     AGAIN = enum.auto()
     """The turn is queued again."""
     ALL_AGAIN = enum.auto()
@@ -91,7 +91,7 @@ class Limiter(Generic[T]):
         self._one_at_a_time = True
         self._is_down = False
         self._answered_at = self._shrunk_at = self._abandoned_at = self._busy_until = -math.inf
-        # The source is taken for slow until it has answered alone.
+        # The source is taken for slow until it has answered a question that was asked alone.
         self._alone_took = ANSWER_TIMEOUT / AMPLE
 
     @property
@@ -127,7 +127,7 @@ class Limiter(Generic[T]):
                 if begins + self.timeout <= turn.deadline:
                     self._begin(turn, begins)
                     return turn
-                # It still fails with the others if the source is down.
+                # The turn is not asked any more, but fails with the others if the source is down.
                 self._too_late.add(turn)
         return None
 

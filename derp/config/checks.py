@@ -2,7 +2,7 @@
 
 A check takes the value from a flag or from code, and returns it in the form that the rest of the
 program uses. It raises ValueError, whose message begins with "want" and says what would be right.
-Forms and ranges are those of the Go derper, without the values that it takes and that can't work.
+Forms and ranges are the Go derper's, less those values that it accepts although they can't work.
 """
 
 import base64
@@ -108,7 +108,7 @@ def socket_path(value: str | Path) -> Path:
 
 
 def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Check a list of URLs, in text with spaces between them."""
+    """Check a list of URLs; in a string, spaces separate them."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
     if not all(_is_url(url) and ",http" not in url for url in found):
         raise ValueError("want a URL that begins with http:// or https://")
@@ -123,7 +123,7 @@ def header_value(value: str) -> str:
 
 
 def certificate_mode(value: str) -> str:
-    """Check the source of certificates: `manual`, `letsencrypt` or `gcp`."""
+    """Check where certificates come from: `manual`, `letsencrypt` or `gcp`."""
     if value not in {"manual", "letsencrypt", "gcp"}:
         raise ValueError("want manual, letsencrypt or gcp")
     return value
@@ -144,7 +144,7 @@ def directory_url(value: str) -> str:
 
 
 def email_address(value: str) -> str:
-    """Check an email address for notices; empty for none."""
+    """Check the email address to which an ACME server sends notices; empty for none."""
     if value and not re.fullmatch(r"[^\s@,<>:?]+@[^\s@,<>:?]+", value):
         raise ValueError("want one email address, such as ops@example.com")
     return value
@@ -170,7 +170,7 @@ def mac_key(value: str | bytes) -> bytes:
 
 
 def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
-    """Check a list of IP addresses, in text with commas between them."""
+    """Check a list of IP addresses; in a string, commas separate them."""
     if not isinstance(value, str):
         return tuple(value)
     found = [parse_ip(part.strip()) for part in value.split(",")] if value else []
@@ -181,7 +181,7 @@ def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
 
 
 def home_page(value: str) -> str:
-    """Check what the root path serves: empty, `blank`, or a URL fit for a Location header."""
+    """Check what / serves: empty for the built-in page, `blank`, or a URL to redirect to."""
     want = "want blank, or a URL that begins with http:// or https://"
     if value in {"", "blank"}:
         return value
@@ -201,7 +201,7 @@ def _is_url(text: str) -> bool:
 
 
 def bootstrap_names(value: str | Iterable[Name]) -> tuple[Name, ...]:
-    """Check a list of `name` or `name/txt-name`, in text with commas between them."""
+    """Check a list of `name` or `name/txt-name`; in a string, commas separate them."""
     if not isinstance(value, str):
         return tuple(value)
     try:
@@ -214,7 +214,7 @@ _PREFIX: Final = re.compile(r"[0-9A-Fa-f:.]+/[0-9]{1,3}", re.ASCII)
 
 
 def network_list(value: str | Iterable[Network]) -> tuple[Network, ...]:
-    """Check a list of networks, `address/bits`, in text with commas between them."""
+    """Check a list of IP prefixes, `address/bits`; in a string, commas separate them."""
     if not isinstance(value, str):
         return tuple(value)
     entries = [entry for part in value.split(",") if (entry := part.strip())]
@@ -235,28 +235,28 @@ ACCEPT_LIMIT_WANT: Final = "want a number above 0, or +Inf for no limit"
 
 
 def accept_limit(value: float) -> float:
-    """Check a number of connections a second; infinite for no limit."""
+    """Check a number of new connections a second; infinite for no limit."""
     if not value > 0:
         raise ValueError(ACCEPT_LIMIT_WANT)
     return float(value)
 
 
 def accept_burst(value: int) -> int:
-    """Check a number of connections at once."""
+    """Check a number of new connections at once, the burst of a token bucket."""
     if value < 0:
         raise ValueError("want a whole number, 0 or more")
     return value
 
 
 def count_or_unlimited(value: int) -> int:
-    """Check a limit; 0 for none."""
+    """Check a limit; 0 for no limit."""
     if value < 0:
         raise ValueError("want a whole number, or 0 for no limit")
     return value
 
 
 def worker_count(value: str | int) -> int:
-    """Check a number of processes, or `auto`, which is returned as 0."""
+    """Check a number of workers, or `auto`, which is returned as 0."""
     if value == "auto":
         return 0
     text = str(value)

@@ -51,7 +51,7 @@ _INFINITY = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 
 
 def parse_float(text: str) -> float:
-    """Read a number as strconv.ParseFloat does, hexadecimal ones apart. Raises ValueError.
+    """Read a number as strconv.ParseFloat does, but no hexadecimal one. Raises ValueError.
 
     `Inf` and `Infinity` are taken in any case, with or without a sign. NaN is refused.
     """

@@ -41,7 +41,7 @@ _DEBUG_PAGES = (
 
 
 def home(*, derp: bool, debug: bool) -> bytes:
-    """Return the home page; `derp` as in -derp, `debug`: whether the client may see /debug/."""
+    """Return the home page; `derp` as in -derp, `debug`: whether the request may see /debug/."""
     notes = ""
     if not derp:
         notes += "<p>Relaying is <b>disabled</b> here.</p>\n"
@@ -59,6 +59,6 @@ def debug_index(rows: Iterable[tuple[str, str]]) -> bytes:
     return _DEBUG.format(items="".join(items)).encode()
 
 
-def redirect(location: str) -> bytes:
-    """Return a link, for browsers that do not follow redirects."""
+def redirect_body(location: str) -> bytes:
+    """Return the body of a redirect: a link, for what does not follow it by itself."""
     return f'See <a href="{escape(location)}">{escape(location)}</a>.\n'.encode()

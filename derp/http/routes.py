@@ -273,4 +273,6 @@ def _redirect(request: Request, status: int, location: str, *headers: tuple[str,
     location = quote(location, safe=_URL_SAFE)
     if request.method not in {"GET", "HEAD"}:
         return Response(status, (*headers, ("Location", location)))
-    return Response(status, (*headers, ("Location", location), _HTML), pages.redirect(location))
+    return Response(
+        status, (*headers, ("Location", location), _HTML), pages.redirect_body(location)
+    )

@@ -7,8 +7,8 @@
     link           one link: learns which keys are connected there, and forwards packets to them
 
 A relay that has dialled this one is a mesh peer here: see derp.session.meshpeer and
-derp.session.presence. A link adds the keys of the other relay's clients to the hub
-(derp.relay.forwarders) until it ends. A packet whose destination is not connected here goes to
-`forward` of the hub's link for the key, if any. `forward` never waits: what a slow relay does not
+derp.session.presence. While a link lasts, the keys of the other relay's clients are in the hub
+(derp.relay.forwarders). A packet whose destination is not connected here goes to `forward` of the
+link that the hub has for its key, if any. `forward` never waits: what a slow relay does not
 take waits in a DRR queue (derp.relay.drrqueue), and too much of it is dropped.
 """

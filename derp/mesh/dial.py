@@ -1,9 +1,9 @@
 """Dialling another relay: name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with.
 
-Matches connect and dialURL of Go's derphttp.Client: no proxy, and always HTTPS, verified by the
-system's roots (SSL_CERT_FILE and SSL_CERT_DIR name others) for the entry's host, even if another
-host is connected to. The upgrade has no fast start, so that it passes proxies in front of the other
-relay: links are dialled too seldom for a round trip to matter.
+Matches connect and dialURL of Go's derphttp.Client: no proxy, and always HTTPS. The certificate is
+verified by the system's roots (SSL_CERT_FILE and SSL_CERT_DIR name others), and for the entry's
+host, even if another is dialled. The upgrade has no fast start, so that it passes proxies in front
+of the other relay: links are dialled too seldom for a round trip to matter.
 """
 
 import os
@@ -28,7 +28,7 @@ from derp.net.transport import Transport, receive
 TIMEOUT: Final = 10.0
 """Seconds for the whole of `dial` (Go: Client.connect)."""
 MAX_HEAD: Final = 16 << 10
-"""Bytes of the answer to the upgrade."""
+"""Bytes that the head of the answer to the upgrade may have."""
 
 _UPGRADED: Final = 101
 
@@ -62,10 +62,10 @@ async def dial(
         raise
 
 
-class fail_at:  # noqa: N801 -- named like trio.fail_at
+class NoLinkAt:
     """Raise `late` if the block is not done by `deadline`; else like trio.fail_at.
 
-    It is no generator: under Python 3.13 an exception thrown into one stays in a cycle with it.
+    Not by contextlib: Python 3.13 leaves a generator and what is thrown into it in a cycle.
     """
 
     def __init__(self, deadline: float, late: NoLink) -> None:
@@ -93,7 +93,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
     late = NoLink(
         f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
     )
-    with fail_at(deadline, late):
+    with NoLinkAt(deadline, late):
         try:
             # Bytes, since older Trios refuse underscores in host names of type str.
             stream = await trio.open_tcp_stream(host.encode("ascii"), port)
@@ -112,7 +112,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
 
 
 async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadline: float) -> None:
-    with fail_at(deadline, NoLink("it does not answer the TLS handshake")):
+    with NoLinkAt(deadline, NoLink("it does not answer the TLS handshake")):
         try:
             await transport.handshake()
         except (TLSFailed, PeerVanished) as error:
@@ -145,7 +145,7 @@ async def _upgrade(
         ("Upgrade", "DERP"),
         ("Connection", "Upgrade"),
     ]
-    with fail_at(deadline, NoLink("it does not answer the HTTP request")):
+    with NoLinkAt(deadline, NoLink("it does not answer the HTTP request")):
         try:
             transport.write(httpclient.request(connection, "GET", "/derp", headers))
             await transport.flush()

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from derp.errors import ConnectionEnd, LoginRefused, NoLink, PeerVanished
-from derp.mesh.dial import fail_at
+from derp.mesh.dial import NoLinkAt
 from derp.net.transport import Transport, receive
 from derp.session.state import RelayState
 from derp.wire.frames import (
@@ -59,7 +59,7 @@ async def log_in(
     `worker_key`, shown in place of the mesh key, it must have: it is another worker. Raises NoLink.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
-    with fail_at(trio.current_time() + TIMEOUT, late):
+    with NoLinkAt(trio.current_time() + TIMEOUT, late):
         try:
             frames = _Frames(transport, state.view, received)
             return await _log_in(state, frames, worker_key)

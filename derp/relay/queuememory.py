@@ -1,6 +1,6 @@
-"""One bound on the memory of all queues, and which releases some when it is exceeded.
+"""One bound on the memory of all queues, and the choice of what is released above it.
 
-Each queue has a bound of its own, and a thousand would hold a gigabyte. So there is one for all,
+Each queue has a bound of its own, but a thousand can hold a gigabyte. So there is one for all,
 and the longest queue releases first: a peer that reads what it is sent never has the longest.
 
 Memory is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't be
@@ -8,12 +8,12 @@ taken back: control frames, and what was handed to a transport, since a TLS reco
 the connection is over. It may be three quarters of the bound; queued packets have the rest. The
 more is committed, the less each peer is handed at once; at last the peer with most is disconnected.
 
-This module knows nothing of how packets are queued (derp.relay.sendqueue) nor of clients
-(derp.session.sender): each is a `Holder`, which accounts by `add` and frees memory in `release`.
+This module knows nothing of lanes (derp.relay.sendqueue) nor of peers (derp.session.sender): both
+are `Holder`s, which account by `add` and free memory in `release`.
 
-How it works: holders are ranked by size, with four ranks for each doubling from UNIT on. So every
-change takes the same time however many there are, and the longest is known to within a quarter or
-a UNIT. To release takes time in proportion to the frames dropped, each of which was put once.
+How it works: holders are ranked by size: one rank for each UNIT, and from 4 UNITs on four for each
+doubling. So every change takes the same time however many holders there are, and the longest is
+known to within a quarter or a UNIT. To release takes time in proportion to the frames dropped.
 
 Invariants: a `MemoryBudget` is above its limit only if no releasable holder has anything; a holder
 that has ended has no bytes in the account.
@@ -24,13 +24,13 @@ from typing import Any, Final, Generic, TypeVar
 UNLIMITED: Final = 1 << 60
 """Bytes; more than any machine has."""
 MIN_WRITE: Final = 4 << 10
-"""Bytes that a peer may be handed at once however much is committed."""
+"""Bytes that a peer may be handed at once, however much is committed."""
 WRITES: Final = 32
-"""A peer is handed one in so many of the bytes free in the first quarter of what may be committed,
-or MIN_WRITE: the other quarters are for MIN_WRITE for each of many peers."""
+"""One part in so many of what is free in the first quarter of the committed limit is handed to a
+peer at once, and at least MIN_WRITE: the other quarters are for many peers with no more."""
 
 UNIT: Final = 4 << 10
-"""Bytes by which the longest may exceed the holder that releases, where a quarter is less."""
+"""Bytes by which the longest may exceed the holder that releases; or a quarter, if more."""
 
 _STEPS: Final = 4
 
@@ -63,12 +63,12 @@ class MemoryBudget(Generic[H]):
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
-        """Bytes; negative where committed memory has taken all of it."""
+        """Bytes; of queued memory: negative where more than the whole bound is committed."""
         self.held = 0
         """Bytes."""
         # By rank, the releasable holders that have anything.
         self._ranks: dict[int, dict[H, None]] = {}
-        # All ranks above are empty.
+        # All ranks above this one are empty.
         self._highest = 0
 
     def enforce(self) -> None:
@@ -110,7 +110,7 @@ class Holder:
     __slots__ = ("below", "budget", "held", "least", "rank")
 
     def __init__(self, budget: MemoryBudget[Any], *, releasable: bool = True) -> None:
-        """Hold nothing yet. If not `releasable`, count, and never be asked to release."""
+        """Hold nothing yet. If not `releasable`, its bytes count, but it need never release any."""
         self.budget = budget
         self.held = 0
         """Bytes."""
@@ -119,11 +119,11 @@ class Holder:
         self.least, self.below = 0, 1 if releasable else UNLIMITED
 
     def release(self, at_least: int) -> None:
-        """Release `at_least` bytes, or else some, and account for them."""
+        """Release and account for `at_least` bytes if possible, else fewer, but not none."""
         raise NotImplementedError
 
     def add(self, size: int) -> None:
-        """Account for `size` more bytes, or less; after an increase call `budget.enforce`."""
+        """Account for `size` more bytes, or fewer; after an increase, call `budget.enforce`."""
         self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:

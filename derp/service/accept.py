@@ -2,12 +2,11 @@
 
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
-The error that ends a connection becomes one log line and one count here and nowhere else. A
-connection that a stop cancels has neither.
-Refusals (ends before login) are coalesced, so that a scanner can't fill a disk, except for a few
-lines per address, so that it can be banned; since clients cause joins and leaves, only some are
-logged. Until its login a connection is pending, and may be closed to make room for others
-(`derp.relay.pending`).
+The error that ends a connection is counted once, and logged at most once, here and nowhere else. A
+connection that a stop cancels has neither. Refusals (errors before login) are coalesced, so that a
+scanner can't fill a disk; a few for each address have their own lines, so that the address can be
+banned. Of logins and their ends only some are logged, since clients cause them at will. Until its
+login a connection is pending, and may be closed to make room for others (`derp.relay.pending`).
 """
 
 import contextlib
@@ -52,20 +51,20 @@ TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
-"""Ends for lack of room: in a window, each network has one log line for each of them."""
+"""Errors for lack of room: in a Coalescer's window, each network has one log line for each."""
 CROWDED_NETWORKS: Final = 16
 """Networks that have such lines in a window, at most."""
 
 TRY_LINES: Final = 0.5
 """Log lines a second about first refusals of an address, and as many about later ones."""
 TRY_LINES_BURST: Final = 30
-"""Log lines in a burst, for each of the two."""
+"""Log lines in a burst, for each of these two rates."""
 
 logger = log.get("connection")
 
 
 def crowd_lines() -> Coalescer:
-    """Make the coalescer of ends for lack of room."""
+    """Make the coalescer of the errors in CROWDED."""
     return Coalescer(limit=1, most=CROWDED_NETWORKS)
 
 
@@ -77,7 +76,7 @@ def try_lines(processes: int = 1) -> Tries:
 
 @attrs.define(eq=False)
 class Acceptor:
-    """Accepts the connections of one port."""
+    """The acceptor of one port's connections."""
 
     state: RelayState
     nursery: trio.Nursery
@@ -94,7 +93,7 @@ class Acceptor:
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start the task of a new connection, or close it if there are too many.
 
-        `full`: another connection has to be closed for it. Returns whether it stays. See Handle.
+        `full`: another has to be closed for it. Returns whether the new one was taken. See Handle.
         """
         state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
@@ -140,7 +139,7 @@ class Acceptor:
         self._report(end, remote, fields)
 
     def _abort(self, sock: socket.socket) -> None:
-        """Close a pending connection's socket, and wake the task if it waits for that."""
+        """Close a pending connection's socket, and wake its task if that waits for the socket."""
         if (fd := sock.fileno()) >= 0:
             self.state.prelogin.forget(fd)
         trio.lowlevel.notify_closing(sock)
@@ -163,10 +162,10 @@ class Acceptor:
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
-        """Return which try of the address this was, and whether `tries` has it logged.
+        """Return which try of the address this was, and whether `tries` wants it logged.
 
-        The number is None where the refusal says nothing about the address: it is a proxy's, or the
-        peer is not the cause.
+        The number is None where the refusal says nothing about the address: because that is a
+        proxy's, or because the peer did not cause the refusal.
         """
         network = self.state.pending.network_of(remote.host)
         if network is None or not _is_caused_by_peer(end):

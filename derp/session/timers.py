@@ -1,4 +1,4 @@
-"""The timers of all clients, in one task: keep-alives, send queues, round-trip times.
+"""The timers in one task: keep-alives, send queues, stuck peers, round-trip times.
 
 A send queue drops what has waited too long when it is used; one that isn't used any more is made to
 do so here.
@@ -23,7 +23,7 @@ KEEP_ALIVE: Final = 40.0
 """Seconds between keep-alives, at least (Go: derp.KeepAlive, 60).
 
 With jitter and lateness a client gets a frame at least every 47 s, before proxies end an idle
-connection. By default HAProxy as Debian sets it up does after 50 s; nginx, Apache httpd and AWS's
+connection. By default Debian's HAProxy ends one after 50 s; nginx, Apache httpd and AWS's
 application load balancer after 60 s; Cloudflare after 100 s; load balancers of Azure and AWS
 (network), Envoy, and providers' NAT after minutes; Caddy and Traefik never. Google's HTTP load
 balancers end an upgraded connection after 30 s in any case. Each keep-alive wakes a phone's radio.
@@ -105,7 +105,7 @@ class Timers:
 
 
 def end_if_stuck(sender: Sender, now: float) -> bool:
-    """Disconnect a peer that took no byte for its write timeout; return whether that was so."""
+    """Disconnect a peer if it took no byte for its write timeout; return whether it was stuck."""
     timeout = sender.write_timeout
     taken, since = sender.progress
     if sender.transport.bytes_written != taken:
@@ -118,7 +118,7 @@ def end_if_stuck(sender: Sender, now: float) -> bool:
 
 
 def sample_round_trip(client: Client) -> None:
-    """Count the kernel's estimate of a client's round-trip time, if it has plain TCP or TLS."""
+    """Count the kernel's estimate of a client's round-trip time, if it uses no websocket."""
     metrics, transport = client.metrics, client.transport
     try:
         info = transport.tcp_info() if isinstance(transport, TCPTransport) else b""

@@ -13,9 +13,9 @@ DERP is a stream: where a message ends means nothing. So no message is assembled
 the bytes of frames into the bytes of their payloads in place, as far as they have come, and keeps
 no more of a connection than the beginning of a frame header or of a control frame.
 
-Speed: a mask takes XOR, which Python has for integers only. To convert bytes to integers and back
-costs more a byte than to look up each fourth byte in a table for one byte of the mask, but less at
-the beginning. So tables are used where a frame is long.
+Speed: unmasking takes XOR, which Python has for integers only. Conversion both ways costs more
+for each byte than bytes.translate with a table for each of the mask's four bytes, which has
+the larger fixed cost. So tables are used where a frame is long.
 """
 
 import enum
@@ -27,7 +27,7 @@ MAX_CONTROL: Final = 125
 MAX_FRAMES: Final = 1024
 """Frames unpacked at a time: each costs about the same however short; a read may hold 20,000."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
-"""Most bytes of a message sent: with its header it fills a TLS record (Go's client: 32 KiB)."""
+"""Bytes of the longest message sent; its header and it fill a TLS record (Go's client: 32 KiB)."""
 
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
@@ -87,7 +87,7 @@ class Unpacked(NamedTuple):
     size: int
     """Bytes of payload."""
     consumed: int
-    """Bytes of frames: after MAX_FRAMES the rest is to be passed again."""
+    """Bytes of frames: after MAX_FRAMES, `unpack` has to be called again with the rest."""
     ping: bytes | None
     """The payload of the last ping: no other needs an answer (RFC 6455, 5.5.3)."""
     ending: Ending | None
@@ -167,7 +167,7 @@ class Unpacker:
         return Unpacked(filled, offset, self._ping, ending)
 
     def _resume(self, view: memoryview, end: int) -> int:
-        """Go on with what was kept; return where in `view` that ends."""
+        """Go on with `_tail`; return where in `view` the header or control frame ends, or `end`."""
         known = len(self._tail)
         # _MAX_KEPT has room for any header, and for any control frame.
         kept = self._tail + bytes(view[: min(end, _MAX_KEPT - known)])

@@ -93,7 +93,7 @@ class SupervisorAdmission:
 
     async def _notify(self, keys: Sequence[str]) -> None:
         for _ in range(NOTIFY_TRIES):
-            answers = await self._pool.each(_REMOVED, keys)
+            answers = await self._pool.call_all(_REMOVED, keys)
             if len(answers) >= self._pool.size:
                 return
         # A worker that is being restarted has no clients yet.

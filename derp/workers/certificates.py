@@ -56,7 +56,7 @@ class SupervisorCertificates:
     def handover(self) -> Json:
         """Return what `follow` takes in a worker that starts now.
 
-        From then on the pool's `each` must reach that worker, or it would miss challenges.
+        From then on the pool's `call_all` must reach that worker, or it would miss challenges.
         """
         return {"addresses": self._addresses(), "challenges": list(self._shown.values())}
 
@@ -73,17 +73,17 @@ class SupervisorCertificates:
         """Have all workers answer `challenge`; a late worker does not hold up the order."""
         self._last_id += 1
         self._shown[challenge] = message = {"id": self._last_id, **_to_json(challenge)}
-        await self._pool.each(_SHOW, message)
+        await self._pool.call_all(_SHOW, message)
 
     async def hide(self, challenge: Challenge) -> None:
         """Have all workers stop answering `challenge`."""
         message = self._shown.pop(challenge, None)
         if message is not None:
-            await self._pool.each(_HIDE, message["id"])
+            await self._pool.call_all(_HIDE, message["id"])
 
     async def renewed(self) -> None:
         """Have all workers check the files."""
-        await self._pool.each(_CHECK, self._addresses())
+        await self._pool.call_all(_CHECK, self._addresses())
 
     async def _requested(self, body: Json) -> Json:
         address = parse_ip(body)

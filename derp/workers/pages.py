@@ -90,8 +90,8 @@ def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
 class SupervisorPages:
     """What the supervisor answers to the workers: `handlers`.
 
-    `each` of the pool has to return well before a worker's call to the supervisor times out: else
-    a worker that is stuck is not named, and takes all pages away.
+    `call_all` of the pool has to return well before a worker's call to the supervisor times out:
+    else a worker that is stuck is not named, and takes all pages away.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SupervisorPages:
         return render_expvar(relay.metrics, relay.gauges)
 
     async def _problems(self, _: Json) -> Json:
-        answers = await self._pool.each(_CHECK)
+        answers = await self._pool.call_all(_CHECK)
         problems = []
         for number, status in enumerate(self._pool.statuses()):
             found = _problems_of(status, answers.get(number))
@@ -148,7 +148,7 @@ class SupervisorPages:
         return [*problems, *admission_problems(self._checker)]
 
     async def _traffic(self, _: Json) -> Json:
-        answers = await self._pool.each(_TRAFFIC)
+        answers = await self._pool.call_all(_TRAFFIC)
         return [
             # Several workers may use the same name for a connection.
             [f"{number} {connection}", *rest]
@@ -171,7 +171,7 @@ class SupervisorPages:
 
     async def _ask(self) -> dict[int, Snapshot]:
         """Ask all workers; return the snapshots of those that answered."""
-        answers = await self._pool.each(_SNAPSHOT)
+        answers = await self._pool.call_all(_SNAPSHOT)
         snapshots = {number: load(answer) for number, answer in answers.items()}
         for number, snapshot in snapshots.items():
             last = self._last.get(number)

@@ -28,7 +28,7 @@ from derp.workers.handover import Handover
 from derp.workers.rpc import RPC, Handler, Json, send_first
 
 ANSWER_TIMEOUT: Final = 3.0
-"""Seconds until a worker counts as silent; less than a worker waits for the supervisor's answer."""
+"""Seconds for which `call_all` waits; less than a worker waits for the supervisor's answer."""
 STABLE_AFTER: Final = 10.0
 """Seconds after which a worker that ends is restarted at once."""
 FIRST_DELAY: Final = 0.1
@@ -37,10 +37,10 @@ LONGEST_DELAY: Final = 5.0
 START_TIMEOUT: Final = 60.0
 """Seconds from the start of a worker until it serves."""
 STOP_TIMEOUT: Final = 8.0
-"""Seconds from "stop", or the end of the control connection, to the end of the process: some more
-than a drain takes where all connections are ended at once."""
+"""Seconds from worker.stop, or the end of the control connection, to the end of the process, not
+counting `drain_time`: some more than a drain takes that ends all connections at once."""
 
-# Not from the working directory, whatever lies there under the same name.
+# -P: or else a `derp` in the working directory would be run.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "derp")
 
 logger = log.get("workers")
@@ -108,7 +108,7 @@ class WorkerPool:
             WorkerStatus(slot.pid, slot.restarts, slot.control is not None) for slot in self.slots
         ]
 
-    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
+    async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
         """Call all workers concurrently; return the answers that came in time, by index.
 
         It takes ANSWER_TIMEOUT seconds at most.
@@ -129,7 +129,7 @@ class WorkerPool:
         return answers
 
     async def keep(self, slot: Slot, handlers: Mapping[str, Handler]) -> None:
-        """Keep a worker running until the pool stops, or until its first process never served."""
+        """Keep a worker running until the pool stops, or a process ends before any has served."""
         backoff = Backoff(first=FIRST_DELAY, longest=LONGEST_DELAY)
         try:
             while True:
@@ -163,7 +163,7 @@ class WorkerPool:
         """Tell all to drain and end; kill those that take longer than a drain and STOP_TIMEOUT."""
         self._stopping.set()
         with trio.move_on_after(self._stop_timeout):
-            await self.each("worker.stop")
+            await self.call_all("worker.stop")
             for slot in self.slots:
                 await slot.ended.wait()
         for slot in self.slots:
@@ -178,7 +178,7 @@ class WorkerPool:
             ours, theirs = socket.socketpair()
         except OSError as error:
             return _not_started(error)
-        # Before the handover is made: a call that is made after that waits for the process to run.
+        # Set before the handover is made: calls made in between wait until the process runs.
         slot.control = control = RPC(ours)
         slot.hung = False
         serves = trio.Event()
@@ -192,7 +192,7 @@ class WorkerPool:
         try:
             with theirs:
                 handover = self._handover(slot.index)
-                # Before the process is started, which may end without reading it.
+                # Sent before the process is started, which may end without reading it.
                 send_first(ours, handover.to_json())
                 slot.process = process = await trio.lowlevel.open_process(
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
@@ -209,7 +209,7 @@ class WorkerPool:
             return _not_started(error)
         finally:
             slot.control = None
-            # Without it, a worker drains and ends.
+            # Without a control connection, a worker drains and ends.
             ours.close()
             if slot.process is not None:
                 await _wait_for_end(slot.process, self._stop_timeout)
@@ -219,7 +219,7 @@ class WorkerPool:
     async def _serve_control(
         self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
-        """Carry calls until the worker closes its end; kill it if it does not end after that."""
+        """Carry calls until the worker closes the connection; kill it if it runs on after that."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_if_hung, slot, control, process, serves)
             await control.run()
@@ -242,7 +242,7 @@ class WorkerPool:
 
 
 async def _wait_for_end(process: trio.Process, seconds: float) -> None:
-    """Wait for the end of a process without control connection; kill it after so many seconds."""
+    """Wait for the end of a process without control connection; kill it after `seconds`."""
     with trio.CancelScope(shield=True):
         with trio.move_on_after(seconds):
             await process.wait()
@@ -252,7 +252,7 @@ async def _wait_for_end(process: trio.Process, seconds: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment, with the path of this code where it is not installed."""
+    """Return our environment; unless this code is installed, its path is in PYTHONPATH."""
     home = str(Path(derp.__file__).resolve().parents[1])
     if home in site.getsitepackages():
         return dict(os.environ)

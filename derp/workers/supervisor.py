@@ -200,7 +200,7 @@ class Supervisor:
         def apply(limit: RateConfig) -> None:
             self._rate_limit = limit
             body = [limit.bytes_per_second, limit.burst]
-            nursery.start_soon(self._pool.each, "worker.rate_limit", body)
+            nursery.start_soon(self._pool.call_all, "worker.rate_limit", body)
 
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)

@@ -55,6 +55,6 @@ def test_debug_index_escapes_facts() -> None:
 
 
 def test_redirect_escapes() -> None:
-    page = pages.redirect("/a\"><script>'&")
+    page = pages.redirect_body("/a\"><script>'&")
     assert links(page) == ["/a\"><script>'&"]
     assert b"<script>" not in page

@@ -44,7 +44,7 @@ class Pool:
     def size(self) -> int:
         return len(self.workers)
 
-    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
+    async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
         self.said.append((what, through_json(body)))
         answers: dict[int, Json] = {}
 

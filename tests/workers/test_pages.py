@@ -59,7 +59,7 @@ class Pool:
     def statuses(self) -> list[WorkerStatus]:
         return self.status
 
-    async def each(self, what: str, body: Json = None) -> dict[int, Json]:
+    async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
         await trio.lowlevel.checkpoint()
         return {
             number: json.loads(json.dumps(await handlers[what](body)))
@@ -352,7 +352,9 @@ class TestWorker:
         # Over memory no bytes are known, so that there is nothing to show yet.
         async with aclosing(answer.chunks()) as chunks:
             assert await anext(chunks) == b"\n"
-        rows = [row for found in (await whole.pool.each("pages.traffic")).values() for row in found]
+        rows = [
+            row for found in (await whole.pool.call_all("pages.traffic")).values() for row in found
+        ]
         assert {row[1] for row in rows} == {one.key.hex(), two.key.hex()}
 
     async def test_lines_of_traffic(self) -> None:

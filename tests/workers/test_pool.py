@@ -95,10 +95,10 @@ async def test_each_is_asked_and_all_stop(monkeypatch: pytest.MonkeyPatch) -> No
         for slot in made.slots:
             await slot.started.wait()
         expected = {index: [index, "-a", ":1"] for index in range(3)}
-        assert await made.each("say") == expected
+        assert await made.call_all("say") == expected
         assert all(status.alive and status.pid for status in made.statuses())
         await made.stop()
-    assert await made.each("say") == {}
+    assert await made.call_all("say") == {}
     assert not any(status.alive or status.restarts for status in made.statuses())
 
 
