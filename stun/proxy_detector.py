@@ -1,4 +1,4 @@
-"""A detector of proxies that hide the clients' addresses, from the senders on a socket.
+"""A detector of proxies that hide the clients' addresses: it looks at a socket's senders.
 
 The signs are defined in `stun.proxy_signs`. On most machines the first request from another host
 ends the observation, so that it costs nothing afterwards.
@@ -17,7 +17,7 @@ from stun.proxy_signs import Finding, Watch, ipv4_gateways, ipv6_gateways, is_lo
 
 PROC_NET: Final = Path("/proc/net")
 CONTAINERS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
-"""The marks of Docker and Podman in each container."""
+"""Files that Docker and Podman put into each container."""
 _DISCARD: Final = 9
 """A port for looking up a route; nothing is sent there."""
 
@@ -34,8 +34,8 @@ class ProxyDetector:
     async def observe(self, address: bytes, port: bytes) -> bool:
         """Record a request that was answered; return whether further ones matter.
 
-        `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if all clients are
-        seen at one address that is not theirs.
+        `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if several
+        clients are seen at one address that is not theirs.
         """
         if is_loopback(address):
             return True
@@ -58,9 +58,9 @@ class ProxyDetector:
 
 
 def choose_watch(address: bytes) -> tuple[Watch, str] | None:
-    """Choose the address to watch by the first sender's; return its Watch and description. Blocks.
+    """Choose the Watch by the first sender's address; return it and its description. Blocks.
 
-    None where nothing can be learned: a client's own address, seen outside a container.
+    None if it is another host's own, unless in a container that has a default gateway.
     """
     if _is_own(address):
         return Watch(address), "an address of this machine itself"
@@ -80,9 +80,9 @@ def choose_watch(address: bytes) -> tuple[Watch, str] | None:
 
 
 def _is_own(address: bytes) -> bool:
-    """Return whether an address is one of this machine: the route to it begins there.
+    """Return whether an address is this machine's own: the route to it has itself as the source.
 
-    Nothing is sent. bind would not tell where net.ipv4.ip_nonlocal_bind is set.
+    Nothing is sent. bind would accept any address where net.ipv4.ip_nonlocal_bind is set.
     """
     target = ip_address(address)
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6

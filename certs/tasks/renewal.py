@@ -1,9 +1,9 @@
 """Renew one certificate by ACME: order it when there is none, and before it expires.
 
-`certs.acme.schedule` computes when it is due, from what the authority suggests (RFC 9773) or from
-the certificate's life. The wall clock may be set at any time, so the time is compared again every
+`certs.acme.schedule` computes when an order is due, from what the authority suggests (RFC 9773) or
+from the certificate's life. The wall clock may be set at any time, so it is compared again every
 CHECK_EVERY seconds at least. Waits after failures go by Trio's monotonic clock.
-SIGHUP ends every wait, except one that the authority has asked for (Retry-After).
+SIGHUP ends every wait between orders, except one that the authority has asked for (Retry-After).
 """
 
 import contextlib
@@ -39,7 +39,7 @@ IN_FORCE_TIMEOUT: Final = 60.0
 ASK_AGAIN_AFTER_FAILURE: Final = 3600.0
 """Seconds until an authority that could not be asked is asked again."""
 BETWEEN_ORDERS: Final = 3600.0
-"""Least seconds from one certificate to the next order, whatever the authority suggests."""
+"""Least seconds from one certificate to the next order; a tenth of its life, if that is less."""
 
 
 class Renewal:
@@ -66,8 +66,8 @@ class Renewal:
         self._next_try = 0.0
         self._retry_not_before = 0.0
         self._is_busy = False
-        # For the pair in force: when to ask the authority about it, what the authority said, and
-        # where in the suggested window to renew, in [0, 1).
+        # The pair in force, whether another authority issued it, when to ask for renewal
+        # information on it, the last answer, and where in its window to renew, in [0, 1).
         self._pair: Pair | None = None
         self._other_authority = False
         self._ask_at = 0.0
@@ -76,8 +76,8 @@ class Renewal:
 
     async def run(self, wake: trio.MemoryReceiveChannel[None]) -> NoReturn:
         """Order whenever a certificate is due; `wake` ends a wait."""
-        # Only at the start, so that two relays with one -certdir and different authorities don't
-        # replace each other's certificate for ever.
+        # Compared only at the start, so that two relays with one -certdir and different authorities
+        # don't replace each other's certificate for ever.
         self._pair = self._status.pair
         if self._pair is not None:
             self._other_authority = await trio.to_thread.run_sync(
@@ -137,7 +137,7 @@ class Renewal:
         self._ask_at = now + again
 
     def _is_by_other_authority(self) -> bool:
-        """Return whether the file is from another authority than the configured one. Blocks."""
+        """Return whether the certificate file is by another authority than configured. Blocks."""
         directory = issued_by(self._status.certificate.files.certificate)
         return directory not in {None, self._request.authority.directory}
 
@@ -205,7 +205,7 @@ class Renewal:
         if error.failure is Failure.VALIDATION and len(self._challenges) > 1:
             self._challenges.rotate(-1)
             if not self._failures:
-                # The other challenge may reach this server.
+                # The authority may reach this server by the other challenge.
                 wait = 0.0
         self._failures += 1
         self._next_try = now + wait

@@ -32,15 +32,15 @@ class Arguments:
     config: Config
     """The relay's."""
     settings: Mapping[str, Setting]
-    """By the flag's name, those of the command's own flags among them."""
+    """The settings of all flags, by name: the command's own, and the relay's."""
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
-    """Read `argv` (without the command's name) and the variables; None where help is wanted.
+    """Read `argv` (without the command's name) and the variables; return None for -h.
 
     Writes warnings to stderr, but not those about a running relay. Raises UsageError.
     """
-    # For root -c has a default: a command needs no key file.
+    # As for root, where -c has a default: a command needs no key file.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:

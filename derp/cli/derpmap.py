@@ -1,8 +1,8 @@
 """The command `derper derpmap`, which prints the relay's entry for a DERP map.
 
-The entry is made of the configuration and the certificate; flags name published ports, which the
-relay can't know. The pin of a self-signed certificate is read from its file, which only the relay
-creates.
+The entry is made of the configuration and the certificate; the command's own flags give the region,
+and the published ports, which the relay can't know. The pin of a self-signed certificate is read
+from the certificate's file, which only the relay creates.
 """
 
 import sys
@@ -101,7 +101,7 @@ _OWN: Final = (
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Print the entry, check it with -check, and return the exit code.
+    """Print the entry, check it if -check is given, and return the exit code.
 
     Raises UsageError, and StartError where the certificate can't be read.
     """
@@ -151,7 +151,7 @@ def _format(value: str) -> Any:
 
 
 def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
-    """Return the port in a flag; None if there is none. Raises UsageError."""
+    """Return the port that a flag gives; None if it gives none. Raises UsageError."""
     if not setting.value:
         return None
     if not served:
@@ -164,7 +164,7 @@ def _warn(line: str) -> None:
 
 
 def _pin(config: Config) -> str | None:
-    """Return the pin of the relay's certificate; None where an authority vouches for it.
+    """Return the pin of the relay's certificate; None where a pin would not do.
 
     Raises StartError.
     """

@@ -1,7 +1,7 @@
 """Variables of the Go derper that stand for no flag (Go: package envknob).
 
-DEBUG_LOGS is read. The others have no effect, and a warning at start says why. The variables of the
-debug pages belong to flags (pages).
+DERP_DEBUG_LOGS is read. The others have no effect, and a warning at start says why. The variables
+of the debug pages belong to flags (derp.config.pages).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from derp.config.strconv import BOOLS, parse_bool, shown
 from derp.errors import UsageError
 
 DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
-"""A bool: whether to log at level debug, too."""
+"""The variable, a bool, that says whether to log at level debug, too."""
 
 _WITHOUT_EFFECT: Final = {
     "DERP_PROBER_DEBUG_LOGS": "no client has a line in the log for each of its frames",
@@ -24,7 +24,7 @@ _WITHOUT_EFFECT: Final = {
 
 
 def debug_logs(environ: Mapping[str, str]) -> bool:
-    """Return the value of DEBUG_LOGS. Raises UsageError if it is not a bool."""
+    """Return the value of DERP_DEBUG_LOGS. Raises UsageError if it is not a bool."""
     text = environ.get(DEBUG_LOGS, "")
     try:
         return bool(text) and parse_bool(text)
@@ -37,6 +37,6 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, and has no effect here: {why}"
         for name, why in _WITHOUT_EFFECT.items()
-        # A false one asks for nothing.
+        # A variable that is false asks for nothing.
         if environ.get(name) and BOOLS.get(environ[name], True)
     ]

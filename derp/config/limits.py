@@ -1,7 +1,7 @@
 """The part of the configuration that bounds what all clients, or those of one network, may use.
 
-The limits on a network and -queue-memory, -workers and -drain-time are ours, the others those of
-the Go derper. Networks are /24 of IPv4 and /64 of IPv6 (derp.relay.networks).
+The limits on a network, -trusted-proxies, -queue-memory, -workers and -drain-time are ours, the
+others the Go derper's. What is limited is a /24 of IPv4 or a /64 of IPv6 (derp.relay.networks).
 """
 
 import math
@@ -18,7 +18,7 @@ from derp.relay.networks import Network
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Limits on connections, traffic and memory, and the number of processes."""
+    """Limits on connections, traffic and memory, the number of processes, and the drain time."""
 
     per_network_accept_limit: int = option(
         "per-network-accept-limit",
@@ -109,7 +109,7 @@ class Limits:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Check the rule between fields. Raises ConfigError."""
+        """Check the rule that joins burst and limit. Raises ConfigError."""
         if self.accept_burst == 0 and math.isfinite(self.accept_limit):
             want = "with -accept-connection-limit nothing would be accepted; want 1 or more"
             raise ConfigError("accept-connection-burst", self.accept_burst, want)

@@ -1,8 +1,8 @@
-"""What is kept on disk, in the Go derper's formats.
+"""The files that a relay keeps or reads, in the Go derper's formats.
 
 nodekey        the relay's private node key
-meshkey        the key that the relays of a region share
+meshkey        the mesh key, which the relays of a region share
 debugkey       the key that opens /debug/ from anywhere
-ratelimit      the file of -rate-config
-secret         reads a small file that holds a secret
+ratelimit      the file of -rate-config: how much a client may send
+secret         reading a small file that holds a secret
 """

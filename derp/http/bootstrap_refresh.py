@@ -55,7 +55,7 @@ async def look_up_txt(name: str, resolver: dns.asyncresolver.Resolver | None = N
 
 @attrs.define
 class Refresher:
-    """Keeps `directory` up to date; `run` is its task."""
+    """The state of the task `run`, which keeps `directory` up to date."""
 
     directory: BootstrapDNS
     published: Sequence[Name]

@@ -2,11 +2,11 @@
 
 Why: the next step of such a connection (a part of the TLS handshake, a page, the login, the end)
 takes up to a millisecond, and Trio runs every runnable task in one turn: a client's packet would
-wait for all strangers that connect, send or leave at that moment. Here it waits for WAKES_PER_TURN
-of them, and the others wait in the order of their arrival.
+wait for all strangers that connect, send or leave at that moment. Here it waits for at most
+WAKES_PER_TURN of them; the other strangers wait in the order in which they became ready.
 
 How it works: the scheduler has an epoll of its own, which Trio sees as one descriptor. In each turn
-it asks that for a few readable sockets. A socket is armed for one event at a time.
+it asks this epoll for a few readable sockets. A socket is armed for one event at a time.
 
 Invariant: `forget` comes before a socket is closed, or registered with the poller.
 """
@@ -18,17 +18,17 @@ from typing import Any, Final, NoReturn
 import trio
 
 WAKES_PER_TURN: Final = 8
-"""Connections woken per turn."""
+"""Most connections that are woken per turn of the event loop."""
 
 
 class PreLoginScheduler:
-    """Wakes the tasks that wait in it, a few at a time, while `run` runs."""
+    """A scheduler of tasks: `run` wakes those that wait in it, a few per turn of the event loop."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         # The sockets in the epoll, each with the task that waits for it, if any.
         self._waiting: dict[int, trio.lowlevel.Task | None] = {}
-        # Runnable tasks, the first to be woken first.
+        # Tasks that may go on but are not yet woken, the first to be woken first.
         self._ready: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
         self._sleep_scope: trio.CancelScope | None = None
 
@@ -37,9 +37,9 @@ class PreLoginScheduler:
         return self._epoll.fileno()
 
     async def wait_readable(self, fd: int) -> None:
-        """Wait until `fd` is readable, and then for a turn; or until `forget(fd)`.
+        """Wait until `fd` is readable, and then as `wait_turn`; or until `forget(fd)`.
 
-        Where the kernel has no memory for another watch, wait through Trio.
+        Where the kernel has no memory for another watch, wait through Trio, whatever `forget` does.
         """
         try:
             self._arm(fd)
@@ -64,7 +64,7 @@ class PreLoginScheduler:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
 
     async def wait_turn(self) -> None:
-        """Wait for a turn: let other tasks run between two pieces of work."""
+        """Wait to be woken by `run`: let other tasks run between two pieces of work."""
         task = trio.lowlevel.current_task()
         self._ready[task] = None
         if self._sleep_scope is not None:

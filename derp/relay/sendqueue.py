@@ -1,15 +1,15 @@
-"""What waits for a peer that does not take its packets at once.
+"""What waits for a peer (a client, or another relay) that does not take its packets at once.
 
-The Go derper queues 32 packets a client and drops the oldest of them; any burst is lost. Here a
+The Go derper queues 32 packets a client and drops the oldest of them; long bursts are lost. Here a
 lane is bounded by bytes and by the age of its oldest entry: a fast receiver loses nothing, a slow
 one gets fresh packets instead of a long queue of stale ones. Whole frames are dropped, from the
-head. Lanes by strict priority: control, presence (for mesh peers), disco, all others.
+head. The lanes have strict priority: control, presence (for watchers), disco, all others.
 
-A send queue exists only while something waits; an idle client has none. Its lanes count in the
-memory of all queues (derp.relay.queuememory), where the longest one releases first.
+A send queue exists only while something waits. Its packet lanes count in the memory of all queues
+(derp.relay.queuememory), where the longest lane releases first.
 
-Invariants: only whole frames are dropped; each drop calls `on_drop`; packets of one sender and kind
-keep their order; all bytes that are held are accounted for.
+Invariants: only whole frames are dropped; each drop of packets calls `on_drop`; packets of one
+sender and kind keep their order; all bytes that are held are accounted for.
 """
 
 from collections import deque
@@ -21,9 +21,9 @@ from derp.relay.queuememory import Holder, MemoryBudget
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
 LANE_BYTES: Final = 1 << 20
-"""Most bytes of frames in the packet lane."""
+"""Most bytes in the lane for other packets, with ENTRY_COST for each entry."""
 DISCO_LANE_BYTES: Final = 64 << 10
-"""Most bytes of frames in the disco lane."""
+"""Most bytes in the disco lane, counted in the same way."""
 ENTRY_COST: Final = 150
 """Bytes that an entry counts for besides its frames."""
 CONTROL_BYTES: Final = 64 << 10
@@ -66,7 +66,7 @@ class Entry:
             packets += 1
         self.packets -= packets
         if 2 * position > len(self.data):
-            # So little memory is kept for dropped frames, and little is copied.
+            # In this way, little memory is kept for dropped frames, and little is copied.
             self.data = self.data[position:]
             self.offset = 0
         else:
@@ -75,7 +75,7 @@ class Entry:
 
 
 class Lane(Holder):
-    """One priority: trains in the order of their arrival; `held` is their memory."""
+    """A lane of packets: trains in the order of their arrival; `held` is their memory."""
 
     __slots__ = ("_limit", "_on_drop", "entries")
 
@@ -112,13 +112,13 @@ class Lane(Holder):
             self.drop_head(max(excess, len(head.data) // 2 + 1 - head.offset))
 
     def drop_head(self, at_least: int) -> None:
-        """Drop frames of the oldest train, until `at_least` bytes are gone or all of it."""
+        """Drop frames of the oldest train, until `at_least` bytes or the whole train are gone."""
         head = self.entries[0]
         packets, size = self._cut(head, at_least)
         self._on_drop(head.disco, packets, size - packets * PACKET_OVERHEAD)
 
     def take_frames(self, at_least: int) -> Entry:
-        """Take frames of the oldest train, until they are `at_least` bytes or all of it."""
+        """Take frames of the oldest train, until they are `at_least` bytes or the whole train."""
         head = self.entries[0]
         data, start = head.data, head.offset
         packets, size = self._cut(head, at_least)
@@ -144,7 +144,7 @@ class Lane(Holder):
         return dropped
 
     def clear(self, on_drop: OnDrop) -> None:
-        """Drop everything."""
+        """Drop all trains, calling `on_drop` for each."""
         while self.entries:
             self._drop_entry(on_drop)
 
@@ -155,7 +155,7 @@ class Lane(Holder):
 
 
 class SendQueue:
-    """Everything that waits for one peer. `on_drop` is called for drops from a head.
+    """Everything that waits for one peer. `on_drop` is called for packets dropped from a head.
 
     The packets count in `budget`. For control frames the caller keeps account.
     """
@@ -197,7 +197,7 @@ class SendQueue:
     def take(self, limit: int, now: float) -> tuple[list[bytes | memoryview], list[Entry]]:
         """Take about `limit` bytes of fresh frames to send next; at least a frame, if any.
 
-        Returns the pieces in order, and the (whole) entries among them for the metrics.
+        Returns the pieces in order, and for the metrics the entries that some of them came from.
         """
         pieces: list[bytes | memoryview] = []
         entries: list[Entry] = []

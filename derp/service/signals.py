@@ -19,7 +19,7 @@ async def receive_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Turn signals into events; they are handled from `task_status.started` on."""
+    """Turn signals into events. No signal is missed from `task_status.started` on."""
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     with trio.open_signal_receiver(*handled) as signals:
         task_status.started()
