@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from derp.errors import UsageError
+from derp.net.oserrors import reason
 
 _PROGRAM: Final = "derper"
 _MODULE: Final = ["-m", "derp"]
@@ -21,7 +22,7 @@ def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
     try:
         line = (proc / str(pid) / "cmdline").read_bytes()
     except OSError as error:
-        raise UsageError(f"-of {pid}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"-of {pid}: {reason(error)}") from error
     return flags_in([word.decode("utf-8", "surrogateescape") for word in line.split(b"\0")[:-1]])
 
 

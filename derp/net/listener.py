@@ -12,6 +12,7 @@ import trio
 from derp.errors import StartError
 from derp.net.address import WILDCARDS, Endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
+from derp.net.oserrors import reason
 from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
@@ -146,7 +147,7 @@ def _explain(error: Exception, port: int) -> str:
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have that address"
-    return (error.strerror or str(error)).lower()
+    return reason(error)
 
 
 def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:

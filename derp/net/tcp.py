@@ -14,6 +14,7 @@ import trio
 
 from derp.errors import PeerVanished
 from derp.net.address import Endpoint
+from derp.net.oserrors import reason
 from derp.net.poller import Poller, Registration, Step
 from derp.net.prelogin import PreLoginScheduler
 from derp.relay.coalescing import COALESCE_TIME
@@ -117,7 +118,7 @@ class TCPTransport:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            raise PeerVanished(_explain(error)) from error
+            raise PeerVanished(reason(error)) from error
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping a copy of what the socket does not take; see Transport."""
@@ -134,7 +135,7 @@ class TCPTransport:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            raise PeerVanished(_explain(error)) from error
+            raise PeerVanished(reason(error)) from error
         self.bytes_written += sent
         return sent
 
@@ -187,7 +188,3 @@ class TCPTransport:
     def tcp_info(self) -> bytes:
         """Return the kernel's `struct tcp_info` of this connection (Linux). Raises OSError."""
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-
-
-def _explain(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

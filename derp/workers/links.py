@@ -33,6 +33,7 @@ from derp.metrics import DropReason
 from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.descriptors import OUT_OF_RESOURCES
+from derp.net.oserrors import reason
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Transport
 from derp.session import login
@@ -214,8 +215,7 @@ async def dial_worker(address: bytes, number: int) -> tuple[Transport, bytes]:
         sock.connect(address)
     except OSError as error:
         sock.close()
-        reason = (error.strerror or str(error)).lower()
-        raise NoLink(f"its door is closed: {reason}") from error
+        raise NoLink(f"its door is closed: {reason(error)}") from error
     return TCPTransport(sock, Endpoint("worker", number), Endpoint("worker", 0)), b""
 
 

@@ -23,6 +23,7 @@ import derp
 from derp import log
 from derp.errors import ControlLost
 from derp.net.backoff import Backoff
+from derp.net.oserrors import reason
 from derp.workers import watchdog
 from derp.workers.handover import Handover
 from derp.workers.rpc import RPC, Handler, Json, send_first
@@ -261,7 +262,7 @@ def _environment() -> dict[str, str]:
 
 
 def _not_started(error: OSError) -> str:
-    return f"it can't be started ({(error.strerror or str(error)).lower()})"
+    return f"it can't be started ({reason(error)})"
 
 
 def _describe_exit(code: int | None) -> str:
