@@ -114,18 +114,16 @@ class Poller:
 
     async def register(
         self, fd: int, step: Step, on_registration: Callable[[Registration | None], None]
-    ) -> None:
+    ) -> bool:
         """Have `step` called whenever `fd` is readable, until it returns True or raises.
 
-        `on_registration` gets the Registration, and None at its end. Where the poller is off, or
-        the kernel has no memory for another watch, the task itself waits, and calls `step` once.
-        Raises what `step` raises.
+        `on_registration` gets the Registration, and None at its end. Raises what `step` raises.
+        Returns False at once, and calls nothing, where the poller is off, or the kernel has no
+        memory for another watch: the task itself has to wait then.
         """
         self.drop_urgent(fd)
         if not self._watch(fd):
-            await trio.lowlevel.wait_readable(fd)
-            step()
-            return
+            return False
         self._registrations[fd] = registration = Registration(self, fd, step)
         self.busy_tasks -= 1
         on_registration(registration)
@@ -145,6 +143,7 @@ class Poller:
             finally:
                 # Its traceback holds this frame: a cycle would keep the whole connection.
                 del failure
+        return True
 
     def _watch(self, fd: int) -> bool:
         with contextlib.suppress(OSError):

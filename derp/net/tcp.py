@@ -84,10 +84,9 @@ class TCPTransport:
         if self.scheduler is not None:
             self.scheduler.forget(self._open_fd())
             self.scheduler = None
-        try:
-            await poller.register(self._open_fd(), step, self._on_registration)
-        except trio.ClosedResourceError as error:
-            raise PeerVanished("the connection was closed") from error
+        if not await poller.register(self._open_fd(), step, self._on_registration):
+            await self._wait(trio.lowlevel.wait_readable)
+            step()
 
     def _on_registration(self, registration: Registration | None) -> None:
         self._registration = registration
