@@ -53,7 +53,7 @@ class Role(Protocol):
 
     @property
     def processes(self) -> int:
-        """How many processes serve clients."""
+        """The number of processes that serve clients."""
 
     @property
     def is_first(self) -> bool:
@@ -119,7 +119,7 @@ def _start_services(relay: RunningRelay) -> None:
     services.start_soon(Refresher(relay.names, names, unpublished).run)
     relay.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
     for keeper in relay.links:
-        # As long as there are clients, packets are forwarded.
+        # In `connections`, not `services`: packets are forwarded until the drain ends.
         relay.connections.start_soon(keeper.run)
 
 
