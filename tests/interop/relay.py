@@ -59,11 +59,11 @@ _ports = itertools.cycle(random.sample(PORTS[SLICE::SLICES], len(PORTS[SLICE::SL
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A port that nobody uses, at any address of IPv4; another one each time, by and large."""
-    for port in _ports:
+    while True:
+        port = next(_ports)
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port
-    raise AssertionError
 
 
 def write_key_file(path: Path, private: bytes) -> None:
