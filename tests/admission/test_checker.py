@@ -291,6 +291,7 @@ async def test_who_was_in_lately_comes_before_a_crowd(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_who_is_connected_comes_before_a_crowd(autojump_clock: Clock, make: Make) -> None:
     source = Source("url", NO, takes=1.0)
     checker = make(urls=[source])

@@ -210,6 +210,7 @@ async def test_a_socket_that_may_not_be_opened(
     assert "permission denied; run derper as a user who may" in answer.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [
@@ -232,6 +233,7 @@ async def test_slow_is_given_up_and_nothing_stays_open(
         await server.left.wait()
 
 
+@pytest.mark.slow
 async def test_both_requests_share_one_deadline(
     start_unix: StartUnix, path: Path, question: Question
 ) -> None:

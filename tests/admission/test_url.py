@@ -276,6 +276,7 @@ async def test_trouble_after_the_head_is_a_refusal(
         await server.left.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [
@@ -322,6 +323,7 @@ async def test_trouble_before_the_end_of_the_head_is_unknown(
         await server.left.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [(Hang(),), (b"HTTP/1.1 200 OK\r\n", Hang())])
 async def test_no_answer_in_time_is_late(
     start_tcp: StartTCP, question: Question, said: Answer

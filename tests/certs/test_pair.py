@@ -220,6 +220,7 @@ def nothing_but_unusable(chain_pem, key_pem):
             assert isinstance(pair, Pair)
 
 
+@pytest.mark.slow
 @given(chain_pem=st.binary(), key_pem=st.binary())
 @example(b"-----BEGIN CERTIFICATE-----", b"-----BEGIN PRIVATE KEY-----")
 @example(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", b"")

@@ -404,6 +404,7 @@ def test_each_trouble_is_known_by_somebodys_words() -> None:
     assert strange == []
 
 
+@pytest.mark.slow
 def test_the_warning_about_hidden_sources_is_quoted_as_it_is() -> None:
     text = " ".join(whole(ENGLISH).split())
     quoted = re.search(r"`(STUN requests of .*?)172\.17\.0\.1, \u2026`", text)

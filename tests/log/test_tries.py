@@ -52,6 +52,7 @@ def test_many_that_come_once_leave_room_for_one_that_comes_back() -> None:
     assert [note(tries, "192.0.2.1", now) for now in (2, 3)] == [(2, True), (3, True)]
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded(tries: Tries) -> None:
     for n in range(2 * MAX_REMEMBERED):
         note(tries, f"10.{n // 250}.{n % 250}.1", 0)

@@ -102,6 +102,7 @@ async def test_switched_off_a_connection_that_is_ended_is_no_bug(sockets: Socket
     assert isinstance(lent.error, PeerVanished)
 
 
+@pytest.mark.slow
 async def test_it_reads_for_many_that_sleep(poller: Poller, sockets: Sockets) -> None:
     lents = [Lent(poller, sockets) for _ in range(20)]
     async with trio.open_nursery() as nursery:
@@ -221,6 +222,7 @@ async def stream(lent: Lent, moments: int) -> None:
             await lent.changed.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy_tasks", [0, 1])
 async def test_it_stays_only_while_nobody_else_waits(
     sockets: Sockets, busy_tasks: int, monkeypatch: pytest.MonkeyPatch

@@ -121,6 +121,7 @@ def test_nothing_is_lost_that_is_not_counted(steps):
         assert all(payload in expected for payload in packets)  # in order, none twice
 
 
+@pytest.mark.slow
 def test_it_is_bounded():
     for disco, limit in ((False, LINK_BYTES), (True, LINK_DISCO_BYTES)):
         drops = Drops()

@@ -250,6 +250,7 @@ class TestHolding:
 
 
 class TestTable:
+    @pytest.mark.slow
     def test_many_networks_are_not_remembered(self) -> None:
         connections = PendingConnections(rate=1)
         for n in range(3 * MAX_IDLE):

@@ -332,6 +332,7 @@ async def test_what_a_head_holds_counts() -> None:
         assert front.state.pending.held > COST + 30_000 - SPARE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"G", b"garbage\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"])
 async def test_few_of_those_who_leave_at_once_go_in_one_turn(
     sent: bytes, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def test_the_limit_of_an_answer(connect, fake):
     assert complaint(connect()).startswith("sent an answer of more than 1024 KiB; ")
 
 
+@pytest.mark.slow
 def test_compression_does_not_get_around_it(connect, fake):
     fake.say("/dir", 200, gzip.compress(b"a" * (1 << 26)), Content_Encoding="gzip")
     assert complaint(connect()).startswith("sent an answer of more than 1024 KiB; ")
