@@ -13,6 +13,7 @@ from derp.config.field import ConfigError
 from derp.config.memorysize import memory_size
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
+from tests.support import derperdocker
 from tests.support.config import make_config
 
 HOME = {"HOME": "/home/derp"}
@@ -325,23 +326,9 @@ def test_key_file_from_variable():
     assert configure("-dev", environ=by_variable).general.key_file is None
 
 
-# What derper-docker's image sets, and the flags it makes of that.
-DOCKER = {
-    "DERP_DOMAIN": "your-hostname.com",
-    "DERP_CERT_MODE": "letsencrypt",
-    "DERP_CERT_DIR": "/app/certs",
-    "DERP_ADDR": ":443",
-    "DERP_STUN": "true",
-    "DERP_STUN_PORT": "3478",
-    "DERP_HTTP_PORT": "80",
-    "DERP_VERIFY_CLIENTS": "false",
-    "DERP_VERIFY_CLIENT_URL": "",
-}
-
-
 def test_derper_docker():
     own = {"DERP_DOMAIN": "derp.example.com", "DERP_CERT_MODE": "manual"}
-    by_variables = configure(environ=DOCKER | own, root=True)
+    by_variables = configure(environ=derperdocker.ENVIRONMENT | own, root=True)
     by_flags = configure(
         *("--hostname=derp.example.com", "--certmode=manual", "--certdir=/app/certs", "--a=:443"),
         *("--stun=true", "--stun-port=3478", "--http-port=80", "--verify-clients=false"),
@@ -350,9 +337,9 @@ def test_derper_docker():
     )
     assert by_variables == by_flags
     assert by_variables.serve_tls
-    behind_a_proxy = configure(environ=DOCKER | {"DERP_ADDR": ":8080"}, root=True)
+    behind_a_proxy = configure(environ=derperdocker.ENVIRONMENT | {"DERP_ADDR": ":8080"}, root=True)
     assert not behind_a_proxy.serve_tls
-    assert usage_error(root=True, **(DOCKER | {"DERP_CERT_MODE": "manual"})) == (
+    assert usage_error(root=True, **(derperdocker.ENVIRONMENT | {"DERP_CERT_MODE": "manual"})) == (
         "DERP_DOMAIN=your-hostname.com: that is a placeholder; "
         "want the DNS name or the IP address of this server"
     )

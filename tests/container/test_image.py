@@ -7,6 +7,7 @@ import pytest
 
 from tests.container import images
 from tests.container.podman import Dock, Podman, new_name
+from tests.support import derperdocker
 
 NANOSECONDS = 1_000_000_000
 MOUNTED = {"/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
@@ -14,17 +15,6 @@ MOUNTED = {"/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"}
 NAMED_BY_CHANCE = {"Id", "Digest", "RepoTags", "RepoDigests", "NamesHistory"}
 """Of the image's configuration. Docker's format, which has the health check, has room for the ID of
 the container in which the last step ran, and podman writes it there."""
-OF_DERPER_DOCKER = {
-    "DERP_DOMAIN": "your-hostname.com",
-    "DERP_CERT_MODE": "letsencrypt",
-    "DERP_CERT_DIR": "/app/certs",
-    "DERP_ADDR": ":443",
-    "DERP_STUN": "true",
-    "DERP_STUN_PORT": "3478",
-    "DERP_HTTP_PORT": "80",
-    "DERP_VERIFY_CLIENTS": "false",
-    "DERP_VERIFY_CLIENT_URL": "",
-}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +37,7 @@ def test_what_it_says_of_itself(said: dict[str, Any]) -> None:
 
 def test_variables_of_derper_docker(said: dict[str, Any]) -> None:
     variables = dict(line.split("=", 1) for line in said["Config"]["Env"])
-    assert {k: v for k, v in variables.items() if k.startswith("DERP_")} == OF_DERPER_DOCKER
+    assert {k: v for k, v in variables.items() if k.startswith("DERP_")} == derperdocker.ENVIRONMENT
 
 
 def test_health_check(said: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ Names, addresses and tokens are made up; what a shell or systemd makes of a line
 
 import attrs
 
+from tests.support import derperdocker
+
 
 @attrs.frozen
 class Setup:
@@ -30,16 +32,9 @@ DERPER_DOCKER = (
     "--verify-clients=$DERP_VERIFY_CLIENTS --verify-client-url=$DERP_VERIFY_CLIENT_URL"
 )
 """fredliang44/derper-docker, and what has grown from it."""
-DERPER_DOCKER_ENV = {
+DERPER_DOCKER_ENV = derperdocker.ENVIRONMENT | {
     "DERP_DOMAIN": "derp.example.com",
     "DERP_CERT_MODE": "manual",
-    "DERP_CERT_DIR": "/app/certs",
-    "DERP_ADDR": ":443",
-    "DERP_STUN": "true",
-    "DERP_STUN_PORT": "3478",
-    "DERP_HTTP_PORT": "80",
-    "DERP_VERIFY_CLIENTS": "false",
-    "DERP_VERIFY_CLIENT_URL": "",
 }
 
 IP_DERPER = (

@@ -12,22 +12,10 @@ from tests.interop.issuing import INTERNAL_ERROR, shake
 from tests.interop.netns import Namespace, skip_unless_possible
 from tests.interop.pebble import Pebble, pebble
 from tests.interop.relay import Relay, environment, running
+from tests.support import derperdocker
 from tests.support.waiting import until
 
 HOSTNAME = "derp.example.org"
-
-DEFAULTS = {
-    "DERP_DOMAIN": "your-hostname.com",
-    "DERP_CERT_MODE": "letsencrypt",
-    "DERP_CERT_DIR": "/app/certs",
-    "DERP_ADDR": ":443",
-    "DERP_STUN": "true",
-    "DERP_STUN_PORT": "3478",
-    "DERP_HTTP_PORT": "80",
-    "DERP_VERIFY_CLIENTS": "false",
-    "DERP_VERIFY_CLIENT_URL": "",
-}
-"""As the image sets them. A user has to give DERP_DOMAIN, and mounts what DERP_CERT_DIR names."""
 
 
 class Container(Relay):
@@ -72,7 +60,7 @@ def test_the_defaults_serve_the_first_client(
     own += ['mount -t tmpfs tmpfs /var/lib; exec "$@"', "sh"]
     relay = Container(
         *("container", under_test, tmp_path),
-        env=environment(**(DEFAULTS | mine)),
+        env=environment(**(derperdocker.ENVIRONMENT | mine)),
         prefix=[*space.prefix, *own],
         port=443,
     )

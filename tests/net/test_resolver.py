@@ -3,7 +3,8 @@
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from derp.net.resolver import MAX_THREADS, Resolver
+from tests.support.waiting import until_async
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 
@@ -41,10 +43,7 @@ def server() -> Iterator[NameServer]:
     server.answer()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(60):
-        while not condition():  # noqa: ASYNC110 -- a thread makes it true
-            await trio.sleep(0.001)
+until = partial(until_async, "the look-ups are as wanted")
 
 
 def crowd(nursery: trio.Nursery, name: str = "url.test", size: int = 200) -> None:
@@ -52,6 +51,7 @@ def crowd(nursery: trio.Nursery, name: str = "url.test", size: int = 200) -> Non
         nursery.start_soon(trio.socket.getaddrinfo, name, 80)
 
 
+@pytest.mark.slow
 async def test_no_look_up_takes_a_thread_that_files_need(server: NameServer) -> None:
     Resolver(server.look_up).install()
     async with trio.open_nursery() as nursery:

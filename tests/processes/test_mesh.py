@@ -4,7 +4,6 @@ import contextlib
 import re
 import signal
 import socket
-import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
@@ -13,11 +12,10 @@ import pytest
 import trio
 import trustme
 
-from tests.patience import PATIENCE
 from tests.peers import GONE, Peer, disco
 from tests.process import Derper, derper, insecure
+from tests.processes.pages import page, until_metric, varz
 from tests.support.ends import StreamEnd, upgrade
-from tests.support.waiting import until_async
 
 KEY, OTHER_KEY = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 
@@ -85,22 +83,6 @@ async def region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     await found.close()
 
 
-def pages(relay: Derper, path: str) -> str:
-    url = f"https://localhost:{relay.port('HTTPS')}{path}"
-    with urllib.request.urlopen(url, context=insecure(), timeout=PATIENCE) as answer:
-        return str(answer.read().decode())
-
-
-def varz(relay: Derper) -> dict[str, str]:
-    lines = pages(relay, "/debug/varz").splitlines()
-    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-
-
-async def until_metric(relay: Derper, name: str, value: str) -> None:
-    """Ask for a metric until it has that value."""
-    await until_async(f"{name} is {value}", lambda: varz(relay)[name] == value)
-
-
 async def test_clients_of_two_relays_meet(region: Region) -> None:
     one, two = region.reserve(), region.reserve()
     with (
@@ -114,11 +96,11 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         second.wait_for("msg=meshed")
         alice, bob = await region.client(first), await region.client(second)
         # Each relay is a client of the other one.
-        await until_metric(first, "derp_clients_remote", "2")
-        await until_metric(second, "derp_clients_remote", "2")
-        page = pages(first, "/debug/")
-        assert re.search(rf"localhost:{two}/127.0.0.1.*2 clients there, key \[\S+\], 127", page)
-        assert re.search(rf"localhost:{one}/127.0.0.1.*none: it is this relay itself", page)
+        await until_metric(first, "derp_clients_remote", "2", tls=True)
+        await until_metric(second, "derp_clients_remote", "2", tls=True)
+        shown = page(first, "/debug/", tls=True)
+        assert re.search(rf"localhost:{two}/127.0.0.1.*2 clients there, key \[\S+\], 127", shown)
+        assert re.search(rf"localhost:{one}/127.0.0.1.*none: it is this relay itself", shown)
         for size in (0, 1400, 65536):
             packet = bytes(range(256)) * 256
             await alice.send_packet(bob.key, packet[:size])
@@ -127,9 +109,9 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
             assert await alice.receive_packet() == (bob.key, packet[:size])
         await bob.send_packet(alice.key, disco())
         assert await alice.receive_packet() == (bob.key, disco())
-        assert varz(first)["derp_packets_forwarded_out"] == "3"
-        assert varz(first)["derp_packets_forwarded_in"] == "4"
-        assert varz(first)["derp_watchers"] == "1"
+        assert varz(first, tls=True)["derp_packets_forwarded_out"] == "3"
+        assert varz(first, tls=True)["derp_packets_forwarded_in"] == "4"
+        assert varz(first, tls=True)["derp_watchers"] == "1"
 
         # One relay is killed, and comes back.
         second.signal(signal.SIGKILL)
@@ -139,7 +121,7 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         with region.relay("two", one, port=two) as second_again:
             second_again.wait_for("msg=meshed")
             bob = await region.client(second_again, bob)
-            await until_metric(first, "derp_clients_remote", "2")
+            await until_metric(first, "derp_clients_remote", "2", tls=True)
             await alice.send_packet(bob.key, b"are you there?")
             assert await bob.receive_packet() == (alice.key, b"are you there?")
             # And then stops in good order.
@@ -155,7 +137,7 @@ async def test_nobody_is_dialled_while_what_is_queued_is_sent(region: Region) ->
         # More than there is room for on the way, so that something is queued.
         while not any(
             name.startswith("derp_packets_dropped") and count != "0"
-            for name, count in varz(first).items()
+            for name, count in varz(first, tls=True).items()
         ):
             for _ in range(50):
                 await alice.send_packet(stalled.key, bytes(65536))

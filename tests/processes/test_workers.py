@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -21,8 +20,9 @@ from stun.message import build_binding_request
 from tests.patience import PATIENCE
 from tests.peers import RESTARTING, Peer
 from tests.process import Derper, derper, insecure
+from tests.processes.pages import page, until_metric, varz
 from tests.support.ends import StreamEnd, upgrade
-from tests.support.waiting import until, until_async
+from tests.support.waiting import until
 
 CONSISTENT = "derp.Server ConsistencyCheck okay"
 
@@ -88,21 +88,6 @@ async def ended(peer: Peer) -> None:
     with suppress(EOFError, trio.BrokenResourceError):
         while True:
             await peer.receive()
-
-
-def page(relay: Derper, path: str) -> str:
-    url = f"http://127.0.0.1:{relay.port('HTTP')}{path}"
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        return str(answer.read().decode())
-
-
-def varz(relay: Derper) -> dict[str, str]:
-    lines = page(relay, "/debug/varz").splitlines()
-    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-
-
-async def until_metric(relay: Derper, name: str, value: str) -> None:
-    await until_async(f"{name} is {value}", lambda: varz(relay)[name] == value)
 
 
 def children(relay: Derper) -> dict[int, int]:

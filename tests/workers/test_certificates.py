@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from certs.acme.authority import Authority
 from certs.acme.challenge import Challenge, Kind, make_challenge
 from certs.acme.store import certificate_file
-from certs.errors import CertificateFileError, IssueError
+from certs.errors import CertificateFileError
 from certs.files import PairFiles
 from certs.metacert import make_metacert
-from certs.tasks import renewal
 from certs.tasks.load import load
 from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
 from derp.net.address import Endpoint
@@ -26,6 +24,7 @@ from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
 from derp.workers.certificates import SupervisorCertificates, WorkerCertificates, follow
+from tests.support.authority import issuer, refuse_orders
 from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, through_json
 
 Clock = trio.testing.MockClock
@@ -82,30 +81,13 @@ async def relay(
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[str], None]:
-    authority = trustme.CA()
-
-    def put(name: str) -> None:
-        issued = authority.issue_cert(name)
-        file = certificate_file(tmp_path, name)
-        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        file.write_bytes(issued.private_key_pem.bytes() + chain)
-        file.chmod(0o600)
-
-    return put
+    return issuer(tmp_path)
 
 
 @pytest.fixture
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The names that an authority, which issues nothing, is asked for."""
-    asked: list[tuple[str, ...]] = []
-
-    def obtain(request: Any, *_: object, **__: object) -> None:
-        asked.append(request.names)
-        raise IssueError("not today")
-
-    monkeypatch.setattr(renewal, "obtain", obtain)
-    monkeypatch.setattr(renewal, "renewal_info", lambda *_: None)
-    return asked
+    return refuse_orders(monkeypatch)
 
 
 def a_challenge(kind: Kind, name: str = NAME) -> Challenge:

@@ -1,7 +1,8 @@
 """The processes of a pool, which here are other programs: how they are started, kept and ended."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from derp.workers import pool as pools
 from derp.workers import watchdog
 from derp.workers.handover import Handover
 from derp.workers.pool import WorkerPool
+from tests.support.waiting import until_async
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("patience")]
 
@@ -76,10 +78,7 @@ SPEAKS = (sys.executable, "-c", WORKER)
 SLEEPS = ("sh", "-c", "exec sleep 60", "sh")
 
 
-async def until(look: Callable[[], object]) -> None:
-    """Look until it is so: processes that are waited for give no events."""
-    while not look():
-        await trio.lowlevel.checkpoint()
+until = partial(until_async, "the workers are as wanted")
 
 
 def reasons(caplog: pytest.LogCaptureFixture, message: str) -> list[str]:

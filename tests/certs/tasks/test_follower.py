@@ -10,7 +10,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from certs.acme.authority import Authority
 from certs.acme.store import certificate_file
@@ -28,6 +27,7 @@ from certs.tasks.status import Status
 from derp.net.address import Endpoint
 from derp.service.tls import make_contexts
 from derp.wire.clienthello import ClientHello
+from tests.support.authority import issuer
 
 NOW = datetime.now(UTC)
 METACERT = make_metacert(bytes(32), NOW)
@@ -92,16 +92,7 @@ def other() -> Other:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[[str], None]:
-    authority = trustme.CA()
-
-    def put(name: str) -> None:
-        issued = authority.issue_cert(name)
-        file = certificate_file(tmp_path, name)
-        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        file.write_bytes(issued.private_key_pem.bytes() + chain)
-        file.chmod(0o600)
-
-    return put
+    return issuer(tmp_path)
 
 
 @pytest.fixture
