@@ -146,22 +146,27 @@ class Podman:
 
     def containers(self) -> list[str]:
         """The names of all containers, those in which a build works among them."""
-        listing = ("ps", "--all", "--external", "--format", "{{.Names}}")
+        return self._listed("ps", "--all", "--external", "--format", "{{.Names}}")
+
+    def _listed(self, *listing: str) -> list[str]:
         for _ in range(9):
-            # It fails where a container goes between its listing and its description.
+            # It fails where one goes between its listing and its description.
             with contextlib.suppress(PodmanError):
                 return self.do(*listing).split()
         return self.do(*listing).split()
 
     def remove_leftovers(self) -> None:
-        """Remove what belongs to tests that were killed. Raises PodmanError."""
-        volumes = self.do("volume", "ls", "--format", "{{.Name}}").split()
-        tags = self.do("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-        for kind, names in (
-            ("container", self.containers()),
-            ("volume", volumes),
-            ("image", tags),
+        """Remove what belongs to tests that were killed; say what could not be removed."""
+        for kind, listing in (
+            ("container", ("ps", "--all", "--external", "--format", "{{.Names}}")),
+            ("volume", ("volume", "ls", "--format", "{{.Name}}")),
+            ("image", ("images", "--format", "{{.Repository}}:{{.Tag}}")),
         ):
+            try:
+                names = self._listed(*listing)
+            except PodmanError as error:
+                print(f"COULD NOT LIST what tests left that were killed: {error}")
+                continue
             for name in names:
                 pid = re.match(rf"(?:localhost/)?{PREFIX}(\d+)-", name)
                 if pid and not Path(f"/proc/{pid[1]}").exists():
