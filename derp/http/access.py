@@ -1,9 +1,9 @@
 """Who may see /debug/. Sans-I/O.
 
 As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
-requests through a proxy on this machine come from loopback, and so do those by DNS rebinding, from
-a stranger's page in a browser here. So a sign of a proxy refuses access, as does a Host that isn't
-the relay's. The operator's key gives access in any case.
+requests through a proxy on this machine come from loopback, and so do those that a stranger's web
+page makes by DNS rebinding in a browser on it. So a sign of a proxy refuses access, as does a Host
+that isn't the relay's. The operator's key gives access in any case.
 """
 
 import hmac
@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl
 
 import attrs
 
+from certs.hostname import IPAddress, parse_ip
 from derp.http.message import Request
+from derp.net.address import is_ip
 
 _CGNAT: Final = ipaddress.IPv4Network("100.64.0.0/10")
 _CHROMEOS: Final = ipaddress.IPv4Network("100.115.92.0/23")
@@ -60,7 +62,6 @@ _PROXY_PREFIXES: Final = (
 """Headers that proxies, load balancers and CDNs add: squid, nginx, Apache, Envoy, Traefik, Varnish,
 those of Amazon, Azure, Cloudflare, Fastly, Fly and Google."""
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -80,7 +81,7 @@ class DebugAccess:
     networks: Sequence[IPNetwork] = ()
     """Addresses with access besides loopback and the tailnet."""
     proxies: Sequence[IPNetwork] = ()
-    """Addresses of the operator's proxies, which may leave no sign."""
+    """Addresses of the operator's proxies, whose requests may bear no sign."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
     """Returns the current key that gives access; empty for none."""
 
@@ -99,13 +100,13 @@ class DebugAccess:
             )
         if sign := self._trusted_proxy(request.remote) or proxy_sign(request):
             return (
-                f"debug pages are not for who comes through a proxy ({sign}): "
+                f"debug pages are not served through a proxy ({sign}): "
                 f"ask the relay itself, or use -debug-key-file"
             )
         if not self._is_own_host(request.host):
             return (
-                "debug pages are for who asks the relay by IP address, localhost or -hostname, "
-                "and this Host is none of them: do so, or use -debug-key-file"
+                "debug pages are served under an IP address, localhost or -hostname, and this Host "
+                "is none of them: ask under one of them, or use -debug-key-file"
             )
         return ""
 
@@ -119,12 +120,12 @@ class DebugAccess:
         return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
 
     def _trusted_proxy(self, remote: str) -> str:
-        address = _remote(remote)
+        address = parse_ip(remote)
         named = address is not None and any(address in network for network in self.proxies)
         return "-trusted-proxies" if named else ""
 
     def _is_trusted(self, remote: str) -> bool:
-        address = _remote(remote)
+        address = parse_ip(remote)
         if address is None:
             return False
         known = address.is_loopback or is_tailscale(address)
@@ -137,15 +138,14 @@ class DebugAccess:
         elif host.count(":") == 1:
             host = host.partition(":")[0]
         name = host.lower().removesuffix(".")
-        return name == "localhost" or name in self.names or _parse(name) is not None
+        return name == "localhost" or name in self.names or is_ip(name)
 
 
 def proxy_sign(request: Request) -> str:
     """Return the sign that `request` has come through a proxy; empty for none.
 
-    A proxy's header is a sign whatever its value. nginx adds none by default, but requests by
-    HTTP/1.0, which nothing else does, or, configured for websockets as in its guide, sends
-    Connection: upgrade without Upgrade.
+    Any value of a proxy's header is a sign. nginx adds no header by default, but it alone uses
+    HTTP/1.0, or, with its guide's websocket settings, sends Connection: upgrade without Upgrade.
     """
     for name, _ in request.headers:
         if name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIXES):
@@ -156,18 +156,3 @@ def proxy_sign(request: Request) -> str:
     if "upgrade" in connection and not request.header(b"upgrade"):
         return "Connection: upgrade"
     return ""
-
-
-def _remote(text: str) -> IPAddress | None:
-    """Parse a peer's address; an IPv4-mapped IPv6 address becomes IPv4."""
-    address = _parse(text)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _parse(text: str) -> IPAddress | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

@@ -19,8 +19,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 MAX_QUERIED = 500
-"""Queried names that are remembered."""
-
+"""Queried names that are kept, to count distinct ones."""
 MAX_NAME = 253
 """Characters in a DNS name (RFC 1035, 2.3.4, as text)."""
 
@@ -30,7 +29,7 @@ _PERCENT = re.compile(r"100|[0-9]{1,2}")
 
 @attrs.frozen
 class Name:
-    """A name to serve; `percent_name`, if not empty, has a TXT record with its percentage."""
+    """A name to serve; the TXT record of `percent_name`, if not empty, has its percentage."""
 
     name: str
     percent_name: str = ""

@@ -23,10 +23,8 @@ logger = log.get("bootstrap-dns")
 
 INTERVAL = 600.0
 """Seconds between two refreshes."""
-
 TIMEOUT = 60.0
 """Seconds that a refresh may take."""
-
 CONCURRENCY = 8
 """Names looked up concurrently."""
 
@@ -79,7 +77,7 @@ class Refresher:
                 for name in self.unpublished:
                     nursery.start_soon(self._update_unpublished, name, limiter)
         if scope.cancelled_caught:
-            logger.warning("some names could not be looked up in time", seconds=TIMEOUT)
+            logger.warning("name look-ups took too long", seconds=TIMEOUT)
 
     async def _update_published(self, name: Name, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
@@ -100,7 +98,7 @@ class Refresher:
         try:
             addresses = await self.addresses(name)
         except (OSError, UnicodeError) as error:
-            logger.warning("name not looked up", name=name, reason=str(error))
+            logger.warning("name look-up failed", name=name, reason=str(error))
             return ()
         # Shuffled, since clients try the first address first.
         return tuple(random.sample(addresses, len(addresses)))
@@ -109,5 +107,5 @@ class Refresher:
         try:
             return parse_percent(await self.txt(name))
         except (OSError, dns.exception.DNSException) as error:
-            logger.warning("percentage not looked up", name=name, reason=str(error))
+            logger.warning("percentage look-up failed", name=name, reason=str(error))
             return known

@@ -43,8 +43,8 @@ class Request:
     """A request's head.
 
     `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` has no
-    question mark. `host` is that of the target, if that is a whole URL, else of the Host header,
-    else empty. `remote` is the peer's IP address.
+    question mark. `host` is from the target if that is a URL, else from the Host header, or empty.
+    `remote` is the peer's IP address.
     """
 
     method: str
@@ -84,13 +84,13 @@ def parse_request(
     headers: Sequence[tuple[bytes, bytes]],
     remote: str,
 ) -> Request:
-    """Make a Request of the parts that h11 parsed.
+    """Make a Request from the parts that h11 parsed.
 
     Raises BadRequest: 505 for a version other than HTTP/1.x, 400 for an invalid target or Host, or
     a body whose end is ambiguous, 417 for an expectation other than 100-continue.
     """
     if not version.startswith(b"1."):
-        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     text = target.decode("latin-1")
     authority, path, query = _split_target(method, text)
     host = _first(headers, b"host")
@@ -192,7 +192,7 @@ Answer = Response | Later[Any] | Stream | Upgrade
 class Handoff:
     """A connection that has left HTTP.
 
-    Any 101 answer has been sent, except with `websocket`: that library makes it from `head`.
+    Any 101 answer has been sent, except with `websocket`: trio-websocket makes it from `head`.
     """
 
     websocket: bool

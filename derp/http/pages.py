@@ -41,7 +41,7 @@ _DEBUG_PAGES = (
 
 
 def home(*, derp: bool, debug: bool) -> bytes:
-    """Return the home page; `derp` as in -derp, `debug`: whether the request may see /debug/."""
+    """Return the home page; `derp` is as in -derp, `debug` is whether /debug/ may be seen."""
     notes = ""
     if not derp:
         notes += "<p>Relaying is <b>disabled</b> here.</p>\n"
@@ -60,5 +60,5 @@ def debug_index(rows: Iterable[tuple[str, str]]) -> bytes:
 
 
 def redirect_body(location: str) -> bytes:
-    """Return the body of a redirect: a link, for what does not follow it by itself."""
+    """Return the body of a redirect: a link, for clients that don't follow redirects."""
     return f'See <a href="{escape(location)}">{escape(location)}</a>.\n'.encode()

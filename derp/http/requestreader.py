@@ -1,7 +1,7 @@
 """The requests of one connection, read by h11 within limits.
 
     a head                    16 KiB and 100 lines, else 431
-    a body                    64 KiB, discarded (no page wants one), else 413
+    a body                    64 KiB, discarded (no page needs one), else 413
     reads                     a ReadBudget for each request, else 400
 
 A read never goes beyond a head of 16 KiB. So h11's limit is exact however the bytes come in, and
@@ -23,7 +23,7 @@ MAX_BODY = 64 * 1024
 _COMPLAINTS = {
     400: "not a well-formed HTTP/1.1 request",
     431: f"the request's head is larger than {MAX_HEAD // 1024} KiB",
-    501: "chunked is the only transfer coding known here",
+    501: "chunked is the only transfer coding supported",
 }
 
 
@@ -42,7 +42,7 @@ class RequestReader:
         self._scratch = scratch
         self._pending = pending
         self.head: list[bytes] = []
-        """What was received since the end of the request before, up to this one's body."""
+        """What was received since the end of the previous request, up to this one's body."""
         self.method = b""
         """The current request's method; empty until its head has been parsed."""
         self._budget = ReadBudget()
@@ -55,7 +55,7 @@ class RequestReader:
         self._budget = ReadBudget()
 
     async def read_head(self) -> Request | None:
-        """Read a request's head; None if the peer has closed the connection before it."""
+        """Read a request's head; return None if the peer closed the connection before it."""
         lines = self._count_lines(0, self.head)
         # h11 is slow, so it's called only if something was received.
         while not self.head or not isinstance(event := self._next_event(), h11.Request):
@@ -73,8 +73,8 @@ class RequestReader:
         return parse_request(event.method, event.target, event.http_version, headers, remote)
 
     def _count_lines(self, lines: int, pieces: list[bytes]) -> int:
-        """Add the lines in `pieces`, the newest of the head, to `lines`; return the sum."""
-        # h11 takes long for each field, even one of three bytes.
+        """Return `lines` plus the lines in `pieces`, the newest of the head. Raises BadRequest."""
+        # Bounded, since h11 takes long for each field, even one of three bytes.
         lines += sum(piece.count(b"\n") for piece in pieces)
         if lines > MAX_LINES:
             head = b"".join(self.head).partition(b"\r\n\r\n")[0]

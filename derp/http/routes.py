@@ -44,6 +44,8 @@ _BROWSER_HEADERS = (
 )
 """The headers of tsweb.AddBrowserHeaders."""
 
+_PROMETHEUS = "text/plain;version=0.0.4;charset=utf-8"
+_JSON = "application/json; charset=utf-8"
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
@@ -52,7 +54,7 @@ _CONSISTENT = "derp.Server ConsistencyCheck okay"
 _BOGUS_METHOD = "bogus probe method"
 
 
-def route(site: StatusSource, request: Request) -> Answer:
+def route(relay: StatusSource, request: Request) -> Answer:
     """Answer `request` on the main port."""
     path = request.path
     if request.method == "CONNECT":
@@ -68,29 +70,26 @@ def route(site: StatusSource, request: Request) -> Answer:
         path = "/".join(
             segment if "%2f" in segment.lower() else unquote(segment) for segment in path.split("/")
         )
-    handler = _HANDLERS.get(path)
-    if handler is not None:
-        return handler(site, request)
     if path.startswith("/debug/"):
-        return _debug(_debug_unknown, site, request)
-    return _home(site, request)
+        return _debug(relay, request, path)
+    return _HANDLERS.get(path, _home)(relay, request)
 
 
-def route_plain(site: StatusSource, request: Request) -> Answer:
+def route_plain(relay: StatusSource, request: Request) -> Answer:
     """Answer `request` on the plain port beside TLS (tsweb.Port80Handler)."""
     path = request.path
     if request.method == "CONNECT" or path == "*" or clean_path(path) != path:
-        return route(site, request)
+        return route(relay, request)
     if path == "/generate_204" or path.startswith("/debug"):
-        return route(site, request)
-    if site.challenges is not None and path.startswith(_ACME_CHALLENGE):
-        return _acme_challenge(site.challenges, path.removeprefix(_ACME_CHALLENGE))
+        return route(relay, request)
+    if relay.challenges is not None and path.startswith(_ACME_CHALLENGE):
+        return _acme_challenge(relay.challenges, path.removeprefix(_ACME_CHALLENGE))
     if request.method not in {"GET", "HEAD"}:
         return _text(400, "Use HTTPS")
-    if path == "/" and not request.query and site.debug_access.allows(request):
+    if path == "/" and not request.query and relay.debug_access.allows(request):
         path = "/debug/"
     query = f"?{request.query}" if request.query else ""
-    return _redirect(request, 302, f"https://{request.host or site.hostname}{path}{query}")
+    return _redirect(request, 302, f"https://{request.host or relay.hostname}{path}{query}")
 
 
 def _acme_challenge(challenges: Mapping[str, str], token: str) -> Answer:
@@ -115,8 +114,8 @@ def clean_path(path: str) -> str:
     return f"/{'/'.join(kept)}{slash}"
 
 
-def _derp(site: StatusSource, request: Request) -> Answer:
-    if not site.derp:
+def _derp(relay: StatusSource, request: Request) -> Answer:
+    if not relay.derp:
         return _text(404, "derp server disabled")
     kind = request.header(b"upgrade").lower()
     if kind not in {"derp", "websocket"}:
@@ -127,17 +126,15 @@ def _derp(site: StatusSource, request: Request) -> Answer:
         return _text(400, "an upgrade has no body")
     # The oldest clients say websocket and mean DERP; the subprotocol tells.
     websocket = kind == "websocket" and "derp" in request.header(b"sec-websocket-protocol")
-    if websocket:
-        refusal = _websocket_refusal(request)
-        if refusal is not None:
-            return refusal
+    if websocket and (refusal := _websocket_refusal(request)) is not None:
+        return refusal
     fast_start = not websocket and request.header(b"derp-fast-start") == "1"
     ideal_node = request.header(b"ideal-node")
     return Upgrade(
         websocket=websocket,
         fast_start=fast_start,
         ideal_node=ideal_node if ideal_node.isprintable() else "",
-        answer=b"" if websocket or fast_start else site.upgrade_answer,
+        answer=b"" if websocket or fast_start else relay.upgrade_answer,
     )
 
 
@@ -163,13 +160,13 @@ def _websocket_refusal(request: Request) -> Response | None:
     return None
 
 
-def _probe(_site: StatusSource, request: Request) -> Answer:
+def _probe(_relay: StatusSource, request: Request) -> Answer:
     if request.method not in {"GET", "HEAD"}:
         return _text(405, _BOGUS_METHOD, ("Allow", "GET, HEAD"))
     return Response(200, (("Access-Control-Allow-Origin", "*"),))
 
 
-def _generate_204(_site: StatusSource, request: Request) -> Answer:
+def _generate_204(_relay: StatusSource, request: Request) -> Answer:
     headers = [("Cache-Control", "no-cache, no-store, must-revalidate, no-transform, max-age=0")]
     challenge = request.header(b"x-tailscale-challenge")
     if challenge and len(challenge) <= 64 and _CHALLENGE.issuperset(challenge):
@@ -177,53 +174,31 @@ def _generate_204(_site: StatusSource, request: Request) -> Answer:
     return Response(204, headers)
 
 
-def _bootstrap_dns(site: StatusSource, request: Request) -> Answer:
-    # Each client asks once: an open connection would be kept for nothing.
+def _bootstrap_dns(relay: StatusSource, request: Request) -> Answer:
+    # Each client asks once, so that an open connection is of no use.
     headers = (*_BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
-    return Response(200, headers, site.bootstrap_dns.answer(request.query, request.remote))
+    return Response(200, headers, relay.bootstrap_dns.answer(request.query, request.remote))
 
 
-def _robots(_site: StatusSource, _request: Request) -> Answer:
+def _robots(_relay: StatusSource, _request: Request) -> Answer:
     return Response(200, (*_BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
 
 
-def _home(site: StatusSource, request: Request) -> Answer:
-    if site.home not in {"", "blank"}:
-        return _redirect(request, 302, site.home, *_BROWSER_HEADERS)
+def _home(relay: StatusSource, request: Request) -> Answer:
+    if relay.home not in {"", "blank"}:
+        return _redirect(request, 302, relay.home, *_BROWSER_HEADERS)
     body = b""
-    if not site.home:
-        body = pages.home(derp=site.derp, debug=site.debug_access.allows(request))
+    if not relay.home:
+        body = pages.home(derp=relay.derp, debug=relay.debug_access.allows(request))
     return Response(200, (*_BROWSER_HEADERS, _HTML), body)
-
-
-def _debug_index(site: StatusSource) -> Answer:
-    return Later(site.rows, _show_rows)
-
-
-def _debug_varz(site: StatusSource) -> Answer:
-    return Later(site.varz, _show_varz)
-
-
-def _debug_vars(site: StatusSource) -> Answer:
-    return Later(site.expvars, _show_vars)
-
-
-def _debug_check(site: StatusSource) -> Answer:
-    return Later(site.problems, _show_problems)
 
 
 def _show_rows(rows: Sequence[tuple[str, str]]) -> Response:
     return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(rows))
 
 
-def _show_varz(text: str) -> Response:
-    content_type = ("Content-Type", "text/plain;version=0.0.4;charset=utf-8")
-    return Response(200, (*_BROWSER_HEADERS, content_type), text.encode())
-
-
-def _show_vars(text: str) -> Response:
-    content_type = ("Content-Type", "application/json; charset=utf-8")
-    return Response(200, (*_BROWSER_HEADERS, content_type), text.encode())
+def _show_text(content_type: str, text: str) -> Response:
+    return Response(200, (*_BROWSER_HEADERS, ("Content-Type", content_type)), text.encode())
 
 
 def _show_problems(problems: Sequence[str]) -> Response:
@@ -231,18 +206,20 @@ def _show_problems(problems: Sequence[str]) -> Response:
     return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body.encode())
 
 
-def _debug_traffic(site: StatusSource) -> Answer:
-    return Stream((*_BROWSER_HEADERS, _TEXT), site.traffic)
+_DEBUG_PAGES: dict[str, Callable[[StatusSource], Answer]] = {
+    "/debug/": lambda relay: Later(relay.rows, _show_rows),
+    "/debug/varz": lambda relay: Later(relay.varz, partial(_show_text, _PROMETHEUS)),
+    "/debug/vars": lambda relay: Later(relay.expvars, partial(_show_text, _JSON)),
+    "/debug/check": lambda relay: Later(relay.problems, _show_problems),
+    "/debug/traffic": lambda relay: Stream((*_BROWSER_HEADERS, _TEXT), relay.traffic),
+}
 
 
-def _debug_unknown(_site: StatusSource) -> Answer:
-    return _text(404, "no such page")
-
-
-def _debug(page: Callable[[StatusSource], Answer], site: StatusSource, request: Request) -> Answer:
-    if refusal := site.debug_access.refusal(request):
+def _debug(relay: StatusSource, request: Request, path: str) -> Answer:
+    if refusal := relay.debug_access.refusal(request):
         return _text(403, refusal)
-    return page(site)
+    page = _DEBUG_PAGES.get(path)
+    return page(relay) if page is not None else _text(404, "no such page")
 
 
 _HANDLERS: dict[str, Callable[[StatusSource, Request], Answer]] = {
@@ -252,11 +229,6 @@ _HANDLERS: dict[str, Callable[[StatusSource, Request], Answer]] = {
     "/generate_204": _generate_204,
     "/bootstrap-dns": _bootstrap_dns,
     "/robots.txt": _robots,
-    "/debug/": partial(_debug, _debug_index),
-    "/debug/varz": partial(_debug, _debug_varz),
-    "/debug/vars": partial(_debug, _debug_vars),
-    "/debug/check": partial(_debug, _debug_check),
-    "/debug/traffic": partial(_debug, _debug_traffic),
 }
 
 
@@ -268,7 +240,7 @@ def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
 def _redirect(request: Request, status: int, location: str, *headers: tuple[str, str]) -> Response:
     """Redirect to `location`, in which characters that a URL may not have are escaped.
 
-    Above all a backslash, which browsers take for a slash, and two at the start for a host.
+    Above all backslashes: browsers take them for slashes, and two at the start for a host's.
     """
     location = quote(location, safe=_URL_SAFE)
     if request.method not in {"GET", "HEAD"}:

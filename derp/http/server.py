@@ -3,7 +3,7 @@
 h11 holds the protocol's state; this file moves bytes between it and the transport, and keeps the
 deadlines:
 
-    waiting for a request     `idle` seconds from the end of the one before
+    waiting for a request     `idle` seconds from the end of the previous one
     a request, head and body  `request` seconds from its first byte (the first request: from the
                               start of the connection), else 408
     awaiting a `Later`        `later` seconds, else 503
@@ -12,8 +12,7 @@ deadlines:
 
 A peer that breaks a rule is answered with a status code, and HTTPFailed is raised. After an answer
 that was sent before the whole request was read, the server lingers, that is, reads on for a moment:
-closing a socket with unread bytes makes the kernel send a reset, by which the peer may lose the
-answer.
+closing a socket with unread bytes sends a reset, by which the peer may lose the answer.
 """
 
 import contextlib
@@ -56,10 +55,7 @@ _INTERNAL_ERROR_RAW = (
 
 @attrs.frozen
 class Deadlines:
-    """The deadlines, in seconds; the Go derper's are 30 s each.
-
-    `later` is shorter, so that the answer can still say why.
-    """
+    """Seconds; the Go derper's are 30 each. `later` is shorter, so that the answer can say why."""
 
     idle: float = 30.0
     request: float = 30.0
@@ -116,7 +112,7 @@ class _FrontEnd:
         while exchange is not None:
             request, answer = exchange
             if isinstance(answer, Upgrade):
-                return await self._hand_over(answer)
+                return await self._hand_off(answer)
             if isinstance(answer, Stream):
                 await self._stream(request, answer)
             else:
@@ -143,7 +139,7 @@ class _FrontEnd:
             await self._linger()
 
     async def _next_request(self, *, is_first: bool) -> tuple[Request, Answer] | None:
-        """Read a request and route it; None if the peer is done."""
+        """Read a request and route it; return None if the peer is done."""
         deadlines, reader = self._deadlines, self._reader
         reader.begin()
         with trio.move_on_after(deadlines.request if is_first else deadlines.idle) as scope:
@@ -184,10 +180,10 @@ class _FrontEnd:
         except Exception:
             logger.exception("a page failed", **_fields(request))
             return _INTERNAL_ERROR
-        logger.warning("a page could not be had", reason=reason, **_fields(request))
-        return Response(503, _PLAIN_TEXT, f"this page could not be had: {reason}\n".encode())
+        logger.warning("a page is unavailable", reason=reason, **_fields(request))
+        return Response(503, _PLAIN_TEXT, f"this page is unavailable: {reason}\n".encode())
 
-    async def _hand_over(self, upgrade: Upgrade) -> Handoff:
+    async def _hand_off(self, upgrade: Upgrade) -> Handoff:
         if upgrade.answer:
             await self._write(upgrade.answer)
         leftover, _ = self._conn.trailing_data
@@ -210,7 +206,7 @@ class _FrontEnd:
                 parts.append(self._conn.send(h11.Data(data=response.body)))
             parts.append(self._conn.send(h11.EndOfMessage()))
         except h11.LocalProtocolError:
-            logger.exception("an answer is no HTTP", status=response.status)
+            logger.exception("an answer is not valid HTTP", status=response.status)
             return _INTERNAL_ERROR_RAW
         return b"".join(filter(None, parts))
 
@@ -227,7 +223,7 @@ class _FrontEnd:
                     logger.warning("a stream ended", reason=str(lost), **_fields(request))
                     return
                 except Exception:
-                    # Without an end, so that the client sees that something is missing.
+                    # No EndOfMessage, so that the client sees that something is missing.
                     logger.exception("a stream failed", **_fields(request))
                     return
         await self._write(self._conn.send(h11.EndOfMessage()))

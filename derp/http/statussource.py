@@ -1,4 +1,4 @@
-"""What the answers of the router depend on. Sans-I/O."""
+"""What the router needs to know of the relay. Sans-I/O."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from derp.http.bootstrap_dns import BootstrapDNS
 
 @attrs.frozen(kw_only=True)
 class StatusSource:
-    """What the answers depend on. The callables are called for each request, as in `Later`."""
+    """What the answers depend on. The callables are called anew for each request."""
 
     hostname: str
     public_key: bytes

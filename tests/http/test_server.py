@@ -649,7 +649,7 @@ class TestLater:
             await play(visited, [PROBE + LAST_PROBE.replace(b"GET", b"HEAD")]), "GET", "HEAD"
         )
         assert answer.status_code == 503
-        assert body == b"this page could not be had: no answer within 15 s\n"
+        assert body == b"this page is unavailable: no answer within 15 s\n"
         assert none == b""
         assert trio.current_time() == pytest.approx(30)
         assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
@@ -670,7 +670,7 @@ class TestLater:
         visited = visit(later(gone))
         [(answer, body), _] = parse(await play(visited, [PROBE + LAST_PROBE]), "GET", "GET")
         assert answer.status_code == 503
-        assert body == b"this page could not be had: the other process has ended\n"
+        assert body == b"this page is unavailable: the other process has ended\n"
         assert caplog.records[0].exc_info is None
         assert visited.result is None
 
