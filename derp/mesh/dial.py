@@ -33,11 +33,6 @@ MAX_HEAD: Final = 16 << 10
 _UPGRADED: Final = 101
 
 
-def make_context() -> ssl.SSLContext:
-    """Make the verifying context of all links. Blocks: it reads the system's roots."""
-    return ssl.create_default_context()
-
-
 async def dial(
     relay: MeshRelay, engine: TLSEngine, options: TCPOptions, scratch: memoryview
 ) -> tuple[Transport, bytes]:
@@ -65,7 +60,7 @@ async def dial(
 class NoLinkAt:
     """Raise `late` if the block is not done by `deadline`; else like trio.fail_at.
 
-    Not by contextlib: Python 3.13 leaves a generator and what is thrown into it in a cycle.
+    Not made by contextlib: Python 3.13 leaves its generator and the exception in a cycle.
     """
 
     def __init__(self, deadline: float, late: NoLink) -> None:
@@ -88,7 +83,7 @@ class NoLinkAt:
 
 
 async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
-    """Look the name up and try its addresses (Happy Eyeballs, RFC 8305)."""
+    """Look the host up and try its addresses (Happy Eyeballs, RFC 8305). Raises NoLink."""
     host, port = relay.dial_host or relay.host, relay.port
     late = NoLink(
         f"TCP {host} port {port} does not answer", "does the relay run, and is the port open?"
@@ -126,18 +121,18 @@ def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
         elsewhere = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
         return f"name it as its certificate does: -mesh-with {elsewhere}"
     if code == tlserrors.CERT_HAS_EXPIRED:
-        return "have its certificate renewed, or this machine's clock set"
+        return "renew its certificate, or set this machine's clock"
     if code is not None:
-        return "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
+        return "if your own authority signed its certificate, name the root in SSL_CERT_FILE"
     if reason == tlserrors.INTERNAL_ERROR:
-        return "it has no certificate yet; look into its log"
+        return "it has no certificate yet; see its log"
     return "does it serve HTTPS on that port?"
 
 
 async def _upgrade(
     transport: Transport, relay: MeshRelay, scratch: memoryview, deadline: float
 ) -> bytes:
-    """Ask for the upgrade to DERP; return the bytes after the 101 answer."""
+    """Upgrade to DERP; return the bytes after the 101 answer. Raises NoLink."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     headers = [
         ("Host", relay.authority),

@@ -5,9 +5,9 @@
     ServerInfo ◄──
     any frame  ◄──   PeerPresent or Pong
 
-The three frames go at once, as the Go client sends them (derp.Client, WatchConnectionChanges). A
+The three frames are sent at once, in the Go client's order (derp.Client, WatchConnectionChanges). A
 relay with another mesh key takes this relay for a client, and closes the connection at WatchConns,
-if not at ClientInfo. The ping makes even a relay without clients answer: so a frame after
+if not at ClientInfo. The ping makes even a relay without clients answer: so any frame after
 ServerInfo shows that the other relay lets this one watch.
 """
 
@@ -55,8 +55,8 @@ async def log_in(
 ) -> tuple[bytes, bytes] | None:
     """Log in; return the other relay's key, and the bytes received after the login.
 
-    `received` has come already. Returns None where the other relay has this one's own key. With
-    `worker_key`, shown in place of the mesh key, it must have: it is another worker. Raises NoLink.
+    `received`: bytes received already. Returns None if the other relay has this one's own key; but
+    a worker, to which `worker_key` is sent for a mesh key, has to have it. Raises NoLink.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with NoLinkAt(trio.current_time() + TIMEOUT, late):
@@ -81,7 +81,7 @@ async def _log_in(
     if worker_key is None and is_own:
         return None
     if worker_key is not None and not is_own:
-        raise LoginRefused("the greeting is none of a worker of this relay")
+        raise LoginRefused("the greeting is not that of a worker of this relay")
     box = client_box(state.private_key, key)
     shown = state.mesh_key if worker_key is None else worker_key
     info = ClientInfo(version=PROTOCOL_VERSION, can_ack_pings=True, mesh_key=shown)
@@ -97,11 +97,11 @@ async def _log_in(
     try:
         return key, await frames.rest()
     except ConnectionEnd as error:
-        raise NoLink(f"it refuses to tell who is connected: {error}", _SAME_KEY) from error
+        raise NoLink(f"it refuses to be watched: {error}", _SAME_KEY) from error
 
 
 class _Frames:
-    """A reader of the frames of the login, each of an expected type."""
+    """A reader of the login's frames, each of an expected type."""
 
     def __init__(self, transport: Transport, scratch: memoryview, received: bytes) -> None:
         self.transport = transport
@@ -122,7 +122,7 @@ class _Frames:
         return payload
 
     async def rest(self) -> bytes:
-        """Wait for bytes after the frames read, and return them. Raises ConnectionEnd."""
+        """Wait for bytes after the frames read; return them. Raises ConnectionEnd."""
         await self._receive(1)
         return self._received
 

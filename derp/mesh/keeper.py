@@ -1,4 +1,4 @@
-"""One task for each entry of -mesh-with, or other worker: dial, log in, serve the link; repeat.
+"""A task for each entry of -mesh-with, and each other worker: dial, log in, serve; repeat.
 
 Each change of state is one log line, with its cause and cure; a repeated failure is logged once.
 """
@@ -19,17 +19,17 @@ from derp.session.state import RelayState
 from derp.wire.keys import short_key
 
 STABLE_AFTER: Final = 10.0
-"""Seconds after which a link counts as stable, so that the backoff starts over at its end."""
+"""Seconds after which a link is stable: the backoff starts over at its end."""
 MIN_REDIAL: Final = 0.2
 MAX_REDIAL: Final = 5.0
 """Bounds, in seconds, on the wait that a relay announces with a restart: earlier versions announce
-one that suits many clients."""
+one that is meant for many clients."""
 
 RESTARTING: Final = "it restarts"
 """The reason for the end of a link whose relay has announced a restart."""
 
 Connect = Callable[[], Awaitable[tuple[Transport, bytes]]]
-"""Returns a transport on which DERP is spoken, and bytes received on it. Raises NoLink."""
+"""Returns a transport upgraded to DERP, and the bytes already received. Raises NoLink."""
 
 logger = log.get("mesh")
 
@@ -40,7 +40,7 @@ class Keeper:
 
     state: RelayState
     name: str
-    """What the operator calls the other relay."""
+    """The other relay in logs: its entry of -mesh-with, or the worker."""
     connect: Connect
     backoff: Backoff = attrs.field(factory=Backoff)
     link: Link | None = attrs.field(init=False, default=None)
@@ -48,21 +48,15 @@ class Keeper:
     trouble: str = attrs.field(init=False, default="")
     """Why the link is down, if that is known."""
     _reachable: trio.Event = attrs.field(init=False, factory=trio.Event)
-    """Set when the lost relay has logged in here."""
+    """Set when the relay of the lost link logs in here."""
 
     async def run(self) -> None:
-        """Keep the link until cancelled, or until this relay stops.
-
-        Returns at once where the other relay has this one's key.
-        """
-        while not self.state.stopping:
-            wait = await self._try()
-            if wait is None:
-                break
+        """Keep the link until this relay stops, or finds that the other has its own key."""
+        while not self.state.stopping and (wait := await self._try()) is not None:
             await self._wait(wait)
 
     async def _try(self) -> float | None:
-        """Make a link and serve it to its end; return seconds to wait then, None for ever.
+        """Make and serve one link; return the seconds to wait for the next, or None for no more.
 
         Apart from `run`, so that nothing of an ended link is kept during the wait.
         """
@@ -79,10 +73,9 @@ class Keeper:
         return self.backoff.next()
 
     async def _wait(self, seconds: float) -> None:
-        """Wait `seconds`, or until the lost relay logs in here.
+        """Wait `seconds`, or until the other relay logs in here.
 
-        A login cuts one wait short per stable link, lest two relays in trouble wake each other for
-        ever.
+        A login cuts one wait per stable link short, lest two relays wake each other for ever.
         """
         with trio.move_on_after(seconds):
             await self._reachable.wait()
@@ -94,9 +87,9 @@ class Keeper:
         self._reachable = trio.Event() if key is None else self.state.reachable.expect(key)
 
     async def _open(self) -> tuple[Link, bytes] | None:
-        """Dial and log in; return the link, and bytes received on it.
+        """Dial and log in; return the link, and bytes received on it. Raises NoLink.
 
-        Returns None where the other relay has this one's key. Raises NoLink.
+        Returns None if the other relay has this one's key.
         """
         transport, received = await self.connect()
         try:
@@ -118,9 +111,9 @@ class Keeper:
         return Link(self.state, transport, key, now=trio.current_time())
 
     async def _serve(self, link: Link, received: bytes) -> float:
-        """Serve a link to its end; return the seconds to wait then.
+        """Serve a link to its end; return the seconds to wait for the next.
 
-        These are as the other relay has announced, unless the link was not stable.
+        If the link was stable, these may be as the other relay has announced.
         """
         began = trio.current_time()
         self._expect(None)
@@ -160,7 +153,7 @@ class Keeper:
         logger.warning("mesh link lost", relay=self.name, reason=reason, **fields)
 
     def _log_own_key(self, transport: Transport) -> None:
-        """Log that this relay has dialled itself, or a relay with a copy of its key."""
+        """Log that this relay has dialled itself, or another with a copy of its key."""
         remote = transport.remote
         if remote.host == transport.local.host:
             self.trouble = "it is this relay itself"
@@ -170,10 +163,10 @@ class Keeper:
         # This relay at another address, as behind NAT, or another machine with a copied key file.
         self.trouble = "it has this relay's own key"
         logger.warning(
-            "what has this relay's own key is taken for itself",
+            "the other relay has this relay's own key",
             relay=self.name,
             address=str(remote),
-            cure="if it is another machine, give each a -c key file of its own, and restart both",
+            cure="if it is another machine, give each its own -c key file, and restart both",
         )
 
     def _log_failure(self, failure: NoLink) -> None:

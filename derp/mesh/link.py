@@ -2,7 +2,7 @@
 
 How it works: a local client's reader calls `forward`, on the packet path, which writes through or
 queues as for a client (derp.session.sender). Little is received, so the poller reads it as for idle
-clients. The other relay's keys are added to the hub, and removed when it says so, or the link ends.
+clients. The keys connected there are in the hub until their PeerGone, or the link's end.
 
 Invariants: no await in `forward`, since the train lies in the shared read buffer, and no exception
 from it; no key outlives the link in the hub.
@@ -36,11 +36,11 @@ IDLE_TIMEOUT: Final = 120.0
 """Seconds without a byte after which the other relay counts as gone (Go: Client.Recv); it sends a
 keep-alive at least every 65 s."""
 READ_SIZE: Final = 32 << 10
-"""Bytes read at a time, so that other tasks run while a relay tells of many clients."""
+"""Bytes read at a time, so that other tasks run while a relay announces many clients."""
 MAX_CLIENTS: Final = 1 << 20
-"""Keys that one relay may tell of: more than any has."""
+"""Keys that one relay may announce: more than any has."""
 CLIENTS_PER_TURN: Final = 100
-"""Clients that are sent PeerGone, at least, before other tasks run."""
+"""Clients that are sent PeerGone before other tasks run; more for one key."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
 _PEER_GONE: Final = int(FrameType.PEER_GONE)
@@ -51,7 +51,7 @@ _RESTARTING: Final = int(FrameType.RESTARTING)
 def drop_tracebacks(error: BaseException) -> None:
     """Drop an exception's traceback and causes.
 
-    Their stack frames refer to the link, which keeps the exception: a cycle, which would keep the
+    Their stack frames refer to the link, which refers to the exception: such a cycle would keep the
     link's memory until the garbage collector runs.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -66,9 +66,9 @@ class Link(Sender):
         super().__init__(state.send_tasks, transport, key, now=now, trusted=True)
         self.state = state
         self.present: set[bytes] = set()
-        """The keys that are connected there; kept when the link ends."""
+        """The keys that are connected there; not cleared at the link's end."""
         self.restarts_in: float | None = None
-        """Seconds until the other relay, if it has announced a restart, wants to be dialled."""
+        """Seconds after which to dial again, once the other relay has announced a restart."""
         self._frames = LinkFrames()
         self._idle_scope = trio.CancelScope()
         self._ended = False
@@ -97,17 +97,16 @@ class Link(Sender):
         super().end(error)
 
     async def serve(self, received: bytes) -> None:
-        """Read presence until the other relay closes the link.
+        """Read presence, first from `received`, until the other relay closes the link.
 
-        `received` is what has come already. Raises a ConnectionEnd unless the link ends in good
-        order. The caller closes the transport.
+        The caller closes the transport. Raises a ConnectionEnd for any other end.
         """
         poller = self.state.poller
         poller.busy_tasks += 1
         try:
             await self._read(received)
         except PeerVanished:
-            # The task that ended the link from outside knows the reason.
+            # The task that called `end` knows the reason.
             if self.ending is not None:
                 raise self.ending from None
             raise
@@ -120,12 +119,12 @@ class Link(Sender):
                 poller.busy_tasks -= 1
 
     def _remove_all(self) -> list[bytes]:
-        """Remove all keys; return those from which local clients may have got packets."""
+        """Remove all keys; return those whose packets local clients may have got."""
         return self.state.hub.remove_link(self.present, self)
 
     async def _send_peer_gone(self, lost: list[bytes]) -> None:
         """Send PeerGone to clients that got packets from these keys, unless the relay stops."""
-        state, told = self.state, 0
+        state, sent = self.state, 0
         await trio.lowlevel.checkpoint_if_cancelled()
         for key in lost:
             if state.stopping:
@@ -133,9 +132,9 @@ class Link(Sender):
             members = state.hub.note_peer_gone(key)
             for member in members:
                 member.peer_disconnected(key)
-            told += len(members)
-            if told >= CLIENTS_PER_TURN:
-                told = 0
+            sent += len(members)
+            if sent >= CLIENTS_PER_TURN:
+                sent = 0
                 await trio.lowlevel.checkpoint()
 
     async def _read(self, received: bytes) -> None:
@@ -148,7 +147,7 @@ class Link(Sender):
             raise PeerVanished(f"nothing came for {IDLE_TIMEOUT:.0f} s")
 
     def _step(self) -> bool:
-        """Read once and act on it; return whether `serve` has to take over (read_through)."""
+        """Read once and act on the frames; return as a Step does."""
         received = self.transport.read_into(self.state.view[:READ_SIZE])
         if received < 0:
             if self._frames.in_frame:
@@ -170,7 +169,7 @@ class Link(Sender):
                 if kind == _PEER_PRESENT:
                     self._add(payload)
                 elif kind == _PEER_GONE:
-                    # Whatever the reason: the client isn't there (Go: RunWatchConnectionLoop).
+                    # For any reason, as in Go's RunWatchConnectionLoop.
                     key = payload[:KEY_LENGTH]
                     self.present.discard(key)
                     self._remove(key)
@@ -184,7 +183,7 @@ class Link(Sender):
                 self.send_pongs(pongs)
 
     def _add(self, payload: bytes) -> None:
-        """Add the key of a PeerPresent frame, of which each connection of a client has one."""
+        """Add the key of a PeerPresent frame: one is sent for each connection of a client."""
         key = payload[:KEY_LENGTH]
         if self._add_present(key):
             self.state.hub.add_forwarder(key, self)
@@ -194,7 +193,7 @@ class Link(Sender):
         if key in self.present:
             return False
         if len(self.present) >= MAX_CLIENTS:
-            raise ProtocolViolation(f"it tells of more than {MAX_CLIENTS} clients")
+            raise ProtocolViolation(f"it announces more than {MAX_CLIENTS} clients")
         self.present.add(key)
         return True
 

@@ -1,4 +1,4 @@
-"""The mesh as configured: what is read at the start, and the keepers of the links."""
+"""The configured mesh: the key and certificates read at the start, and the links' keepers."""
 
 import os
 import ssl
@@ -9,7 +9,7 @@ import attrs
 from derp import log
 from derp.config import Config
 from derp.files import meshkey
-from derp.mesh.dial import dial, make_context
+from derp.mesh.dial import dial
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
 from derp.net.tlsengine import TLSEngine
@@ -23,33 +23,30 @@ class Plan:
     """The mesh key and TLS context, read at the start."""
 
     key: bytes | None = attrs.field(repr=False)
-    """The 32 bytes that mesh peers show; None without a mesh key."""
+    """The mesh key, 32 bytes; None without one."""
     context: ssl.SSLContext | None
-    """The context that verifies other relays; None if none is dialled."""
+    """The context that verifies other relays; None if no relay is dialled."""
 
 
 def make_plan(config: Config) -> Plan:
-    """Read the mesh key and the system's root certificates. Blocks.
-
-    Raises StartError and UsageError.
-    """
+    """Read the mesh key and the root certificates. Blocks. Raises StartError and UsageError."""
     return plan_with_key(config, meshkey.load(config, os.environ))
 
 
 def plan_with_key(config: Config, key: bytes | None) -> Plan:
-    """Return the plan with the given mesh key. Blocks: it reads the root certificates."""
-    return Plan(key, make_context() if config.mesh.relays else None)
+    """Read the root certificates, for a process that gets the mesh key from another. Blocks."""
+    return Plan(key, ssl.create_default_context() if config.mesh.relays else None)
 
 
 def announce(config: Config, plan: Plan) -> None:
-    """Log that there is a mesh key, and which relays are dialled."""
+    """Log which relays are dialled, if there is a mesh key."""
     if plan.key is not None:
         dialled = " ".join(map(str, config.mesh.relays)) or "none"
-        logger.info("whoever has the mesh key is trusted", relays_dialled=dialled)
+        logger.info("peers with the mesh key are trusted", relays_dialled=dialled)
 
 
 def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) -> list[Keeper]:
-    """Make the keepers of the links, one for each relay in the configuration."""
+    """Make the keepers of the links, one for each entry of -mesh-with."""
     if plan.context is None:
         return []
     engine = TLSEngine(plan.context)

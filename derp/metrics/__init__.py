@@ -1,12 +1,12 @@
 """What the relay counts, and the pages that show it.
 
-figures     how a figure is declared: name, and what it is for several processes
+figures     how a figure is declared: its names, and the rule for several processes
 counters    numbers that the relay's tasks count up
-gauges      what others know at one moment
-variables   both as the tree of names that the Go derper has
-varz        that as its /debug/varz has it, so that a dashboard made for it keeps working
-expvar      the same for its /debug/vars
-process     what the kernel knows about this process; does I/O, and is not imported here
+gauges      values that other parts of the relay hold, at one moment
+variables   counters and gauges as a tree with the Go derper's names
+varz        the tree as the text of /debug/varz, for dashboards made for the Go derper
+expvar      the tree as the JSON of /debug/vars
+process     the kernel's figures of this process; does I/O, and is not imported here
 """
 
 from derp.metrics.counters import DropReason, Metrics

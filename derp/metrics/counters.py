@@ -8,6 +8,7 @@ without their `derp_`.
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import attrs
@@ -16,23 +17,18 @@ from derp.errors import ConnectionEnd
 from derp.metrics.figures import Histogram, Untyped, counter, gauge, labelled, part
 
 QUEUE_TIME_WEIGHT: Final = 0.1
-"""What the newest packet weighs in average_queue_duration_ms."""
+"""The weight of the newest packet in average_queue_duration_ms."""
 
 ORDERLY_END: Final = "closed"
-"""The label of connections that the peer closed as the protocol has it."""
+"""The label of connections that the peer closed in good order."""
 
 _TLS_LABELS: Final = {"TLSv1": "1.0", "TLSv1.1": "1.1", "TLSv1.2": "1.2", "TLSv1.3": "1.3"}
 
-_RTT_LABELS: Final = (
-    (0.010, "10ms"),
-    (0.020, "20ms"),
-    (0.050, "50ms"),
-    (0.100, "100ms"),
-    (0.150, "150ms"),
-    (0.250, "250ms"),
-    (0.500, "500ms"),
-)
-
+_RTT_BOUNDS: Final = (10, 20, 50, 100, 150, 250, 500)
+"""Milliseconds."""
+_FRAMES_PER_FLUSH: Final = partial(Histogram, *range(11), 15, 20, 25, 50, 100)
+_PEERS_PER_BATCH: Final = partial(Histogram, 0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_BATCHES_PER_UPDATE: Final = partial(Histogram, 0, 1, 2, 5, 10, 20, 50, 100)
 
 _RECEIVED_KIND: Final = "derp.counter_packets_received_kind"
 _BY_REASON: Final = labelled("reason", "kind", kind="counter")
@@ -44,13 +40,13 @@ class DropReason(enum.StrEnum):
     UNKNOWN_DEST = "unknown_dest"
     """No client has the destination key."""
     UNKNOWN_DEST_ON_FWD = "unknown_dest_on_fwd"
-    """A mesh peer forwarded it here, and no client has the destination key."""
+    """A mesh peer forwarded the packet, and no client has the destination key."""
     GONE_DISCONNECTED = "gone_disconnected"
     """The destination left while the packet waited for it."""
     QUEUE_HEAD = "queue_head"
-    """The destination's queue was full, and this was its oldest packet."""
+    """The destination's queue was full, and the packet was its oldest."""
     QUEUE_TAIL = "queue_tail"
-    """The destination's queue was full, and this packet found no room."""
+    """The destination's queue was full, and the packet found no room."""
     WRITE_ERROR = "write_error"
     """Writing to the destination failed."""
     DUP_CLIENT = "dup_client"
@@ -65,18 +61,6 @@ def _no_ends() -> dict[str, int]:
     return dict.fromkeys((ORDERLY_END, *(end.reason for end in ConnectionEnd.__subclasses__())), 0)
 
 
-def _frames_per_flush() -> Histogram:
-    return Histogram(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 50, 100)
-
-
-def _peers_per_batch() -> Histogram:
-    return Histogram(0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-
-
-def _batches_per_update() -> Histogram:
-    return Histogram(0, 1, 2, 5, 10, 20, 50, 100)
-
-
 @attrs.define(eq=False, kw_only=True)
 class Metrics:
     """All counters of one process, at zero when made. Bytes are those of packets' payloads."""
@@ -89,7 +73,7 @@ class Metrics:
     bytes_sent: int = counter()
     packets_forwarded_in: int = counter()
     packets_forwarded_out: int = counter()
-    buffered_write_frames: Histogram = counter("derp.counter_{}", factory=_frames_per_flush)
+    buffered_write_frames: Histogram = counter("derp.counter_{}", factory=_FRAMES_PER_FLUSH)
     """Frames handed to the kernel at once."""
     average_queue_duration_ms: float = gauge("derp.{}", default=0.0, show=Untyped, merge=None)
     """A moving average over delivered packets; see `queued`."""
@@ -110,9 +94,9 @@ class Metrics:
     websocket_accepts: int = counter("derp_websocket_accepts")
     sclient_write_timeouts: int = counter()
 
-    mesh_update_batch_size: Histogram = counter("derp.counter_{}", factory=_peers_per_batch)
+    mesh_update_batch_size: Histogram = counter("derp.counter_{}", factory=_PEERS_PER_BATCH)
     """Peer changes that a mesh peer was sent at once."""
-    mesh_update_loop_count: Histogram = counter("derp.counter_{}", factory=_batches_per_update)
+    mesh_update_loop_count: Histogram = counter("derp.counter_{}", factory=_BATCHES_PER_UPDATE)
     """Batches that one update of a mesh peer took."""
 
     tls_accepted_connections: int = counter(
@@ -132,14 +116,14 @@ class Metrics:
         show=labelled("version"),
         final=lambda counts: dict.fromkeys(counts, 0),
     )
-    """Those of `tls_requests` that are not over yet; a DERP connection is one."""
+    """HTTP requests over TLS that have not ended, by TLS version; a DERP connection is one."""
 
     tcp_rtt: dict[str, int] = counter("derp.counter_{}", factory=dict, show=labelled("le"))
     """Round-trip times of clients' connections by label; see `round_trip`."""
     packets_dropped: dict[tuple[DropReason, bool], int] = counter(
         "derp_packets_dropped", factory=_no_drops, show=_BY_REASON
     )
-    """By reason and whether they were disco packets."""
+    """By reason, and whether they are disco packets."""
     bytes_dropped: dict[tuple[DropReason, bool], int] = counter(
         "derp_bytes_dropped", factory=_no_drops, show=_BY_REASON
     )
@@ -153,11 +137,11 @@ class Metrics:
         show=labelled("source", "outcome"),
         needs="admission_verdicts",
     )
-    """Answers to whether a client belongs, by source and outcome."""
+    """Answers of the sources of admission, by source and outcome."""
     admission_verdicts: dict[str, int] = counter(
         "counter_derper_{}", factory=dict, show=labelled("verdict"), needs="admission_verdicts"
     )
-    """Outcomes of logins where clients are checked."""
+    """The checker's verdicts on logins."""
 
     def drop(self, reason: DropReason, disco: bool, packets: int, nbytes: int) -> None:
         """Count packets that will not be delivered."""
@@ -166,7 +150,7 @@ class Metrics:
         self.bytes_dropped[key] += nbytes
 
     def mesh_updates(self, changes: int) -> None:
-        """Count connects and disconnects of which a mesh peer is informed at once."""
+        """Count connects and disconnects that a mesh peer is sent at once."""
         self.mesh_update_batch_size.observe(changes)
         self.mesh_update_loop_count.observe(1)
 
@@ -178,7 +162,7 @@ class Metrics:
 
     def round_trip(self, seconds: float) -> None:
         """Count the kernel's estimate for one connection (Go: startStatsLoop, every 10 s)."""
-        label = next((label for bound, label in _RTT_LABELS if seconds <= bound), "inf")
+        label = next((f"{bound}ms" for bound in _RTT_BOUNDS if seconds <= bound / 1000), "inf")
         self._count(self.tcp_rtt, label)
 
     def no_round_trip(self, *, tcp: bool) -> None:
@@ -190,18 +174,15 @@ class Metrics:
         self._count(self.connection_ends, ORDERLY_END if end is None else end.reason)
 
     def admission(self, source: str, outcome: str) -> None:
-        """Count one answer to whether a client belongs."""
+        """Count one answer of a source of admission."""
         self.admissions[source, outcome] = self.admissions.get((source, outcome), 0) + 1
 
     def admission_verdict(self, verdict: str) -> None:
-        """Count the outcome of one login where clients are checked."""
+        """Count the checker's verdict on one login."""
         self._count(self.admission_verdicts, verdict)
 
     def tls_request(self, tls_version: str | None) -> None:
-        """Count one HTTP request.
-
-        `tls_version` is as `ssl` names it ("TLSv1.3"); None, without TLS, counts nothing.
-        """
+        """Count one HTTP request, if it came over TLS (`tls_version` as in Transport)."""
         if tls_version is not None:
             self._count(self.tls_requests, _TLS_LABELS.get(tls_version, "unknown"))
 

@@ -1,7 +1,6 @@
 """The text of /debug/vars: JSON as Go's package expvar writes it. Sans-I/O.
 
-An object with a line for each variable. The command line is shown without its arguments, which may
-hold secrets.
+An object with a line for each variable. The command line's arguments, maybe secret, are left out.
 """
 
 import json
@@ -37,7 +36,7 @@ def _json(variable: Variable) -> Any:
 
 
 def _by_label(numbers: Mapping[tuple[str, ...], float]) -> dict[str, Any]:
-    """Make an object of the numbers under one label, of objects where there are more labels."""
+    """Return an object of numbers by the label's value, nested if there are more labels."""
     found: dict[str, Any] = {}
     for labels, number in sorted(numbers.items()):
         level = found

@@ -1,9 +1,9 @@
-"""How the pages' figures are declared: each is one field, and what it is lies in its metadata.
+"""The declaration of figures: each is an attrs field, with a Figure in its metadata. Sans-I/O.
 
     queue_bytes: int = gauge("gauge_derper_queue_bytes")
 
-All else is a loop over such fields: what the pages show (`derp.metrics.variables`), and what
-several processes are together (`merge`, `final`). Sans-I/O.
+Loops over these fields show them on the pages (`derp.metrics.variables`), and make one object of
+those of several processes (`merge`, `final`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ T = TypeVar("T", bound=attrs.AttrsInstance)
 class Histogram:
     """How often each whole number was observed.
 
-    Counts are kept by the number itself and are put into buckets only when rendered. Where a
-    call is too dear, the two lines of `observe` may stand in its place.
+    Counts are kept by number, and put into buckets only when rendered. The hot path may inline the
+    two lines of `observe`.
     """
 
     __slots__ = ("bounds", "counts", "limit", "sum")
@@ -59,9 +59,9 @@ class Labelled:
 
 
 Variable: TypeAlias = "float | str | Untyped | Labelled | Histogram | Variables"
-"""A number is a counter, unless its name says otherwise; text has no place in Prometheus."""
+"""A number is a counter, unless its name says otherwise; Prometheus is not shown text."""
 Variables: TypeAlias = Mapping[str, Variable]
-"""Of one level of the tree, in any order."""
+"""One level of the tree: variables by name, in any order."""
 
 
 def total(values: Sequence[Any]) -> Any:
@@ -97,28 +97,28 @@ def unchanged(value: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """What is declared of a figure."""
+    """The declaration of one figure."""
 
     name: str
-    """Of the variable; a dot behind the name of each level, "{}" for that of the field, and empty
-    for what is not shown by itself."""
+    """The variable's path in the tree, with dots; "{}" stands for the field's name. Empty for a
+    figure that is not shown by itself."""
     also: str = ""
-    """Another name that it is shown under; empty for none."""
+    """Another such path; empty for none."""
     show: Callable[[Any], Variable] = unchanged
-    """Makes the variable of the value."""
+    """Returns the variable for a value."""
     needs: str = ""
     """The figure without which this one is not shown."""
     merge: Callable[[Sequence[Any]], Any] | None = total
-    """Makes one value of those of several processes; None where more than they decides."""
+    """Returns one value for those of several processes; None if they are not enough for it."""
     final: Callable[[Any], Any] = unchanged
-    """Makes of the last value what counts after the end of the process."""
+    """Returns what stays of the last value after the end of the process."""
 
 
 _METADATA: Final = "figure"
 
 
 def figure(*, default: Any = attrs.NOTHING, factory: Any = None, **declared: Any) -> Any:
-    """Make the field of a figure: its value at the start, and what Figure says."""
+    """Make a figure's field, with its value at the start and the fields of Figure."""
     metadata = {_METADATA: Figure(**declared)}
     return attrs.field(default=default, factory=factory, metadata=metadata)
 
@@ -135,7 +135,7 @@ def gauge(name: str = "derp.gauge_{}", *, default: Any = 0, **declared: Any) -> 
 
 
 def figures(kind: type[attrs.AttrsInstance]) -> dict[str, Figure]:
-    """Return what the fields of a class declare, by their names."""
+    """Return the figures that a class declares, by field name, with full variable names."""
     found: dict[str, Figure] = {}
     for field in attrs.fields(kind):
         if (declared := field.metadata.get(_METADATA)) is not None:
@@ -144,7 +144,7 @@ def figures(kind: type[attrs.AttrsInstance]) -> dict[str, Figure]:
 
 
 def labelled(*labels: str, kind: str = "") -> Callable[[Mapping[Any, float]], Labelled]:
-    """Show counts by the values of `labels`; a bool among those says whether it is disco."""
+    """Show counts by the values of `labels`; the value of a bool is "disco" or "other"."""
 
     def text(key: Any) -> tuple[str, ...]:
         parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
@@ -154,12 +154,12 @@ def labelled(*labels: str, kind: str = "") -> Callable[[Mapping[Any, float]], La
 
 
 def part(label: str, value: str) -> Callable[[float], Labelled]:
-    """Show a number under one value of a label; the other fields of that name have the rest."""
+    """Show a number under one value of a label; other fields of the same name have other values."""
     return lambda number: Labelled((label,), {(value,): number})
 
 
 def merge(parts: Sequence[T]) -> T:
-    """Return what `parts`, at least one, are together; figures without a rule are not set."""
+    """Return one object for `parts`, at least one; figures without a `merge` keep their default."""
     kind = type(parts[0])
     rules = {name: each.merge for name, each in figures(kind).items() if each.merge is not None}
     return kind(
@@ -168,7 +168,7 @@ def merge(parts: Sequence[T]) -> T:
 
 
 def final(ended: T) -> T:
-    """Return what is left of a process that has ended."""
+    """Return the figures that stay of a process that has ended."""
     kind = type(ended)
     fields = figures(kind).items()
     return kind(**{name: figure.final(getattr(ended, name)) for name, figure in fields})

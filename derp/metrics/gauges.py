@@ -1,4 +1,4 @@
-"""What the pages show beside the counters: what others than these own, at one moment. Sans-I/O."""
+"""What the pages show beside the counters: values of one moment, with other owners. Sans-I/O."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -18,7 +18,7 @@ from derp.metrics.figures import (
 )
 
 UNLIMITED: Final = 2**64 - 1
-"""How a resource limit of "unlimited" is shown."""
+"""The value for a resource limit of "unlimited"."""
 
 _STUN_REQUESTS: Final = "stun.counter_requests"
 _STUN_FAMILY: Final = "stun.counter_addrfamily"
@@ -39,7 +39,7 @@ class Process:
     received_bytes: int | None = figure(
         name="counter_process_network_receive_bytes_total", merge=first
     )
-    """By all processes that share the network namespace; None where that is not known."""
+    """By all processes of the network namespace; None if unknown."""
     transmitted_bytes: int | None = figure(
         name="counter_process_network_transmit_bytes_total", merge=first
     )
@@ -47,20 +47,20 @@ class Process:
 
 @attrs.frozen(kw_only=True)
 class Certificate:
-    """A certificate that is to be served. Times are Unix times in seconds, 0 for never."""
+    """A certificate to serve. Times are Unix times in seconds, 0 for never."""
 
     name: str
     """The first of its names."""
     not_after: int = figure(name="gauge_derper_certificate_expiry_seconds")
-    """0 while there is none."""
+    """0 while there is no certificate."""
     replaced: int = figure(name="counter_derper_certificate_replaced")
     """How often it was replaced since the start, and when last."""
     replaced_at: int = figure(name="gauge_derper_certificate_last_replaced_seconds")
     failures: int = figure(name="counter_derper_certificate_failures")
-    """How often another could not be served, and when last."""
+    """How often a replacement failed, and when last."""
     failed_at: int = figure(name="gauge_derper_certificate_last_failure_seconds")
     failure: str = ""
-    """Why, the last time."""
+    """Why a replacement failed last; empty for never."""
 
 
 def _merge_processes(processes: Sequence[Process | None]) -> Process | None:
@@ -74,7 +74,7 @@ def _final_process(process: Process | None) -> Process | None:
 
 @attrs.frozen(kw_only=True)
 class Gauges:
-    """What others than the counters own."""
+    """The values of one moment."""
 
     version: str = figure(name="version", also="derp.version", merge=first)
     started: float = figure(
@@ -82,7 +82,7 @@ class Gauges:
     )
     """Unix time of the start, in seconds."""
     uptime: float = figure(name="counter_uptime_sec", show=int, merge=first)
-    """Seconds since then, by a clock that nobody sets."""
+    """Seconds since the start, by the monotonic clock."""
     tasks: int = gauge("gauge_goroutines")
     """Trio tasks."""
     process: Process | None = figure(
@@ -94,9 +94,9 @@ class Gauges:
     """Logged-in clients."""
     current_home_connections: int = gauge()
     current_notideal_connections: int = gauge()
-    """Clients that said they would rather be on another node of the region."""
+    """Clients that would prefer another node of the region (Ideal-Node)."""
     pending_connections: int = gauge("gauge_derper_{}")
-    """Connections that have not logged in, and the bytes that they count for."""
+    """Connections that have not logged in, and the bytes held for them."""
     pending_bytes: int = gauge("gauge_derper_{}")
 
     clients_total: int = gauge(merge=max)
@@ -110,7 +110,7 @@ class Gauges:
     current_dup_client_conns: int = gauge(merge=None)
     total_dup_client_conns: int = counter("derp.counter_{}")
     multiforwarder_created: int = counter()
-    """Keys that came to be reachable through a second mesh peer."""
+    """Keys that became reachable through a second mesh peer."""
     multiforwarder_deleted: int = counter()
     packet_forwarder_delete_other_value: int = counter()
     """Forwarders taken back by a mesh peer that was not the one in use."""
@@ -128,14 +128,13 @@ class Gauges:
     memory_at_start: int = gauge("derp.gauge_memstats_sys0")
     """Bytes of memory in use at the start of the process."""
     queue_bytes: int = gauge("gauge_derper_{}")
-    """Held for clients and relays that are slow to take it."""
+    """Bytes in send queues, and their limit."""
     queue_limit_bytes: int = gauge("gauge_derper_{}")
-    """The most that may be."""
 
     workers: int | None = figure(name="gauge_derper_{}", default=None, merge=first)
-    """How many workers live; None where this process is the only one."""
+    """Live workers; None if this process is the only one."""
     worker_restarts: int = figure(name="counter_derper_{}", default=0, merge=first, needs="workers")
-    """How often one has been restarted."""
+    """Restarts of workers."""
 
     stun_not_stun: int = counter(_STUN_REQUESTS, show=part("disposition", "not_stun"))
     """See stun.server.Stats."""

@@ -1,7 +1,7 @@
-"""What the kernel knows about this process, from /proc and getrlimit.
+"""The kernel's figures of this process, from /proc and getrlimit.
 
-The figures of the process collector of Prometheus' Go client, which are on /debug/varz of the Go
-derper, and the boot time. Procfs never waits for a device, so the event loop may call this.
+The same figures as Prometheus' Go client shows on the Go derper's /debug/varz, and the boot time.
+Procfs never waits for a device, so the event loop may call this.
 """
 
 import os
@@ -48,8 +48,7 @@ def resident_bytes() -> int:
 def count_fds() -> int:
     """Return how many file descriptors are open. Raises OSError where there is no /proc."""
     directory = "/proc/self/fd"
-    # Since Linux 6.2 the size is the number. A listing takes long where many are open, and needs a
-    # descriptor itself.
+    # The size is the number, since Linux 6.2. A listing is slow, and needs a descriptor itself.
     return os.stat(directory).st_size or len(os.listdir(directory)) - 1  # noqa: PTH116, PTH208
 
 

@@ -1,10 +1,9 @@
 """All figures as a tree of names and values, as the Go derper has them in package expvar. Sans-I/O.
 
-A name that begins with `counter_` or `gauge_` says its Prometheus type by that. Names and types are
-those of cmd/derper with tsweb/varz, so that an existing dashboard need not know which program it
-looks at. Left out is what only a Go runtime has: go_*, memstats. Of our own are
-derp_connection_ends, by the reason that the log names, derper_admission*, derper_certificate_*,
-derper_pending_*, derper_queue_*, and with several workers derper_worker*.
+The prefix `counter_` or `gauge_` of a name is its Prometheus type. Names and types are those of
+cmd/derper with tsweb/varz, for existing dashboards, without those of a Go runtime: go_*, memstats.
+This relay adds derp_connection_ends, by the reason in the log, derper_admission*,
+derper_certificate_*, derper_pending_*, derper_queue_*, and with several workers derper_worker*.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from derp.metrics.gauges import Certificate, Gauges, Process
 
 
 def variables(metrics: Metrics, gauges: Gauges) -> Variables:
-    """Return the tree of what has a value, and all that it needs."""
+    """Return the tree of the figures that have a value, and those that they need."""
     tree: dict[str, Any] = {}
     parts: list[Metrics | Gauges | Process] = [metrics, gauges]
     if gauges.process is not None:
@@ -35,7 +34,7 @@ def variables(metrics: Metrics, gauges: Gauges) -> Variables:
 
 
 def _is_there(needed: str, metrics: Metrics, gauges: Gauges) -> bool:
-    """Whether what needs a figure is shown: not without the figure, or any count in it."""
+    """Return whether the figure `needed` is set: not None, False or {}; True if none is needed."""
     if not needed:
         return True
     value = getattr(gauges if hasattr(gauges, needed) else metrics, needed)

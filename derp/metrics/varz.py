@@ -1,22 +1,21 @@
 """The text of /debug/varz: Prometheus' exposition format, as the Go derper writes it. Sans-I/O.
 
-What has no TYPE line there (Prometheus then calls the metric untyped) has none here either, and a
-label that was never counted (a TLS version nobody speaks) is absent. The order is the Go derper's:
-what Prometheus' collector has comes first, then all others by name, those of a level of the tree
-by the name that says their type as well.
+Metrics have a TYPE line where the Go derper's have one, and labels that were never counted (as of
+a TLS version) are absent. The order is the Go derper's: first the metrics of Prometheus' collector,
+then all others by name without type; but within a level of the tree by name with type.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
 from derp.metrics.counters import Metrics
-from derp.metrics.figures import Histogram, Labelled, Untyped, Variable, Variables
+from derp.metrics.figures import Histogram, Labelled, Untyped, Variable
 from derp.metrics.gauges import Gauges
 from derp.metrics.variables import variables
 
 _PREFIXES: Final = ("counter", "gauge")
 _COLLECTOR: Final = ("counter_process_", "gauge_process_")
-"""What Prometheus' collector has in the Go derper, and not expvar."""
+"""Metrics that in the Go derper are Prometheus' collector's, not expvar's."""
 
 
 def render(metrics: Metrics, gauges: Gauges) -> str:
@@ -27,13 +26,13 @@ def render(metrics: Metrics, gauges: Gauges) -> str:
 
 
 def _typed(name: str) -> tuple[str, str]:
-    """Return the type that a name says, or an empty one, and the name without it."""
+    """Split a name into its type, maybe empty, and the rest."""
     prefix, _, rest = name.partition("_")
     return (prefix, rest) if prefix in _PREFIXES else ("", name)
 
 
 def _lines(before: str, name: str, variable: Variable) -> Iterator[str]:
-    """Yield what is shown of a variable of the level that `before` is the beginning of."""
+    """Yield the lines of a variable, of the level whose names begin with `before`."""
     kind, rest = _typed(name)
     name = before + rest
     match variable:
@@ -50,12 +49,8 @@ def _lines(before: str, name: str, variable: Variable) -> Iterator[str]:
             yield f"# TYPE {name} {kind or 'counter'}"
             yield f"{name} {variable}"
         case _:
-            yield from _level(f"{name}_", variable)
-
-
-def _level(before: str, level: Variables) -> Iterator[str]:
-    for name in sorted(level):
-        yield from _lines(before, name, level[name])
+            for inner in sorted(variable):
+                yield from _lines(f"{name}_", inner, variable[inner])
 
 
 def _labelled(name: str, kind: str, family: Labelled) -> Iterator[str]:

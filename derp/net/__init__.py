@@ -2,7 +2,7 @@
 
 address        hosts, ports and IP addresses in text                           (sans-I/O)
 transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
-tlsengine      the context and buffers of all TLS connections; tlsclient is a client's end
+tlsengine      the context and buffers that TLS connections share; tls and tlsclient use them
 budgets        bounds on reads and TLS records that bring no data               (sans-I/O)
 poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
@@ -13,6 +13,6 @@ httpclient     HTTP/1.1 to other servers, with h11
 resolver       name look-ups, in threads of their own
 backoff        exponential backoff                                             (sans-I/O)
 tcpinfo        struct tcp_info
-oserrors       the OSErrors that caused a library's exception
-tlserrors      OpenSSL's numbers and names of handshake failures
+oserrors       the operating system's errors, in words and as causes
+tlserrors      OpenSSL's numbers and names for handshake failures
 """

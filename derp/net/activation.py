@@ -1,7 +1,7 @@
 """Socket activation: listening sockets that systemd holds and passes on (sd_listen_fds(3)).
 
-They stay open from one process to the next: clients that connect during a restart wait in the
-kernel's queue, and are not refused. The protocol is two variables, LISTEN_PID (this process) and
+The sockets outlive the process: clients that connect during a restart wait in the kernel's queue,
+and are not refused. The protocol is two variables, LISTEN_PID (this process) and
 LISTEN_FDS (the number of sockets), and descriptors from 3 on.
 
 A socket is matched with the configuration: TCP by the port of -a or -http-port, and by the address
@@ -37,9 +37,9 @@ class Inherited:
     sockets: list[socket.socket]
 
     def take(self, kind: socket.SocketKind, host: str, port: int) -> Sequence[socket.socket]:
-        """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to `port`.
+        """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) bound to `port`, and to `host`.
 
-        If `host` is an IP address and no wildcard, only those bound to that.
+        A host that is a wildcard, or no IP address, stands for every address.
         """
         wanted = None if host in _WILDCARDS else parse_ip(host)
         taken = [
@@ -60,23 +60,22 @@ class Inherited:
 
     def refuse_rest(self) -> None:
         """Close the sockets that were not taken. Raises StartError if there were any."""
-        if not self.sockets:
-            return
-        first = _name(self.sockets[0])
-        self.close()
-        raise StartError(
-            f"systemd hands over a socket on {first}, which nothing here serves; "
-            f"want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
-            f"-stun-port, {_UNIT}"
-        )
+        if self.sockets:
+            first = _name(self.sockets[0])
+            self.close()
+            raise StartError(
+                f"systemd passes a socket on {first}, which nothing here serves; "
+                f"want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
+                f"-stun-port, {_UNIT}"
+            )
 
 
 def inherited(
     environ: MutableMapping[str, str], pid: int, first: int = FIRST_DESCRIPTOR
 ) -> Inherited:
-    """Return the sockets passed to the process `pid`, non-blocking.
+    """Return the sockets passed to the process `pid`, non-blocking. Raises StartError.
 
-    The variables are removed, so that no child process sees them. Raises StartError.
+    The variables are removed, so that no child process sees them.
     """
     meant_for = environ.pop("LISTEN_PID", "")
     count_text = environ.pop("LISTEN_FDS", "")
@@ -98,18 +97,18 @@ def _adopt(descriptor: int) -> socket.socket:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
         raise StartError(
-            f"systemd hands over the descriptor {descriptor}, which is no socket ({error.strerror})"
+            f"systemd passes the descriptor {descriptor}, which is no socket ({error.strerror})"
         ) from error
     sock.setblocking(False)
     if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.proto not in _PROTOCOLS:
         sock.close()
-        raise StartError(f"systemd hands over a socket that is not TCP or UDP; want none {_UNIT}")
+        raise StartError(f"systemd passes a socket that is not TCP or UDP; want none {_UNIT}")
     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
         name = _name(sock)
         sock.close()
-        raise StartError(f"systemd hands over a connection on {name}; want Accept=no {_UNIT}")
+        raise StartError(f"systemd passes a connection on {name}; want Accept=no {_UNIT}")
     if (
         sock.family == socket.AF_INET6
         and sock.getsockname()[0] == "::"
@@ -118,7 +117,7 @@ def _adopt(descriptor: int) -> socket.socket:
         name = _name(sock)
         sock.close()
         raise StartError(
-            f"systemd hands over a socket on {name} that takes IPv4 as well; want "
+            f"systemd passes a socket on {name} that takes IPv4 as well; want "
             f"BindIPv6Only=ipv6-only, and a line for 0.0.0.0 beside that for [::], {_UNIT}"
         )
     return sock

@@ -40,7 +40,7 @@ def is_ip(text: str) -> bool:
 def is_dns_name(text: str) -> bool:
     """Return whether `text` is a DNS name in ASCII without a final dot.
 
-    The last label may not be a number: that is a mistyped IP address.
+    A name whose last label is a number is none, but a mistyped IP address.
     """
     labels = text.split(".")
     return (

@@ -33,7 +33,7 @@ class ReadBudget:
 class RecordBudget:
     """The empty TLS records that a connection may send: FREE_EMPTY_RECORDS, and more with its data.
 
-    It is needed from the first empty record until it is `unneeded`.
+    Made for the first empty record; dropped once `unneeded`.
     """
 
     __slots__ = ("_credit",)

@@ -7,18 +7,17 @@ nothing has to be counted:
     80 % of the limit     a warning
     95 %                  another
     all but a reserve     a last one; a pending connection is closed for the new one
-                          (`derp.relay.pending`), or the new one at once: its client need not wait
-                          for a handshake's timeout to try again or elsewhere
+                          (`derp.relay.pending`), or the new one at once, so that its client need
+                          not wait for a timeout before it tries again or elsewhere
 
 The reserve, a twenty-fifth of the limit and 64 at most, is for the relay's own files, name look-ups
-and admission. Connections from this machine may use half of it, so that an operator can still read
-/debug/.
+and admission; connections from this machine may use half of it, for an operator to read /debug/.
 
 Each warning comes once, and again only after the number of open descriptors has fallen by a tenth
 of the limit. The limit is read when it matters, so that `prlimit` helps a running relay.
 
 If accept fails all the same (the reserve is used up, or the system has no more), the relay serves
-its clients and tries again a little later; the beginning and the end of that are logged.
+its clients and soon tries again; the first failure and the recovery are logged.
 """
 
 import contextlib
@@ -35,10 +34,10 @@ from derp import log
 from derp.metrics import process
 
 FEW_CLIENTS: Final = 10_000
-"""If fewer than this fit, their number is logged at the start."""
+"""If room is for fewer clients than this, their number is logged at the start."""
 MAX_RESERVE: Final = 64
 RECOVERY_SECONDS: Final = 10.0
-"""Seconds without a failure of accept after which it works again; also between two counts."""
+"""Seconds without a failure after which accept counts as recovered; also between two counts."""
 OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _FULL: Final = 3
@@ -76,9 +75,9 @@ class Descriptors:
     """Returns the number of open descriptors. Raises OSError if that is unknown."""
     limit: Callable[[], int] = process.max_fds
     refused: int = attrs.field(init=False, default=0)
-    """Connections closed at once since the number was last below the limit."""
+    """Connections closed at once since there was last room."""
     _thresholds_logged: int = attrs.field(init=False, default=0)
-    """The number of thresholds that were reached and logged."""
+    """How many thresholds were reached and logged."""
     _failed_at: float | None = attrs.field(init=False, default=None)
     """When accept failed last; None once it works again."""
     _recount_at: float = attrs.field(init=False, default=-math.inf)
@@ -98,7 +97,7 @@ class Descriptors:
     def has_room(self, number: int, now: float, *, from_here: bool = False) -> bool:
         """Return whether a connection just accepted, with the descriptor `number`, may stay.
 
-        `from_here`: it is from this machine, so that it may use half of the reserve.
+        `from_here`: whether it is from this machine, and may use half of the reserve.
         """
         if number < self._quiet_below:
             return True

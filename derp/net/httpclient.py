@@ -1,7 +1,7 @@
 """An HTTP/1.1 client: h11 on Trio streams, with idle connections kept for the next request.
 
 `request` and `response_head` are sans-I/O. Redirects and deadlines are left to the caller. Proxies
-are those of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, with none to this machine itself (Go:
+are as in HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, but for this machine itself none (Go:
 http.ProxyFromEnvironment).
 """
 
@@ -45,7 +45,7 @@ def request(
 
 
 def response_head(connection: h11.Connection) -> Head | None:
-    """Return the final response's head, or that of a 101; None until all of it has arrived.
+    """Return the head of a final response or a 101, or None until all of it has arrived.
 
     Raises h11.RemoteProtocolError.
     """
@@ -70,7 +70,7 @@ class URL:
     target: str = attrs.field(repr=False)
     """The request target: path and query (RFC 9112, 3.2.1)."""
     authorization: str = attrs.field(repr=False)
-    """Basic credentials from the URL's user and password; empty without."""
+    """The Authorization header, of the URL's user and password; empty without."""
 
     @classmethod
     def parse(cls, text: str) -> "URL":
@@ -144,7 +144,7 @@ class Connection:
     async def _receive(self) -> None:
         data = await self._stream.receive_some(_RECEIVE_SIZE)
         if not data and self._h11.their_state is h11.SEND_RESPONSE:
-            raise ExchangeFailed("Server disconnected without sending a response.")
+            raise ExchangeFailed("the server closed the connection without a response")
         self._h11.receive_data(bytes(data))
 
     def is_reusable(self) -> bool:
@@ -172,7 +172,7 @@ class Client:
     async def send(
         self, method: str, url: URL, headers: Headers, body: bytes = b""
     ) -> tuple[Head, Connection]:
-        """Send a request on an idle connection, on the next if that is dead, or on a new one.
+        """Send a request on an idle connection, on another if it turns out dead, or on a new one.
 
         Returns the response's head, and the connection to read the body from and to pass to
         `finish`. Raises ConnectFailed, ExchangeFailed, and ValueError for what can't be sent.

@@ -17,8 +17,7 @@ from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
 NOTSENT_LOWAT: Final = 16 << 10
-"""Unsent bytes that the kernel queues for a peer: the rest waits in a send queue, where it can be
-dropped."""
+"""Unsent bytes that the kernel queues for a peer; more waits in a send queue, which can drop it."""
 
 _ACCEPTS_PER_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
@@ -26,7 +25,7 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """Socket options, which accepted connections inherit from their listener; in seconds."""
+    """Options of a listener, in seconds; accepted connections inherit them."""
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
@@ -48,10 +47,9 @@ class TCPOptions:
 
 
 def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:
-    """Listen on an address, or on all, IPv4 and IPv6, for a wildcard.
+    """Listen on the addresses of `host`; a wildcard is all, IPv4 and IPv6. Raises StartError.
 
-    Port 0 picks a free port, the same for both families. May block on a name look-up. Raises
-    StartError.
+    Port 0 picks a free port, the same for both families. May block on a name look-up.
     """
     listeners: list[socket.socket] = []
     try:
@@ -68,7 +66,7 @@ def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.soc
 
 
 def take_over(listener: socket.socket, options: TCPOptions) -> None:
-    """Prepare a socket on which another process listens already. Raises OSError."""
+    """Prepare a socket that another process made and listens on. Raises OSError."""
     listener.setblocking(False)
     options.apply(listener)
     listener.listen(BACKLOG)
@@ -101,7 +99,7 @@ def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tup
         # getaddrinfo may return an address twice.
         return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [
-        (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what no address means
+        (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what a wildcard means
     ]
     if _has_ipv6():
         addresses.append((socket.AF_INET6, ("::", port)))
@@ -137,7 +135,7 @@ def _listen(
 
 def _explain(error: Exception, port: int) -> str:
     if not isinstance(error, OSError):
-        return "no address has that form"
+        return "that is not a valid address"
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
     if error.errno == errno.EACCES and port < 1024:
@@ -166,9 +164,7 @@ class Handle(Protocol):
 
 
 async def accept_forever(
-    listener: socket.socket,
-    handle: "Handle",
-    descriptors: Descriptors,
+    listener: socket.socket, handle: Handle, descriptors: Descriptors
 ) -> NoReturn:
     """Call `handle` with each accepted socket, made non-blocking, and its peer's address.
 

@@ -1,4 +1,4 @@
-"""The operating system's errors: in words, and those that caused a library's exception."""
+"""The operating system's errors: in words, and as causes of other exceptions."""
 
 from collections.abc import Iterator
 
@@ -11,5 +11,5 @@ def os_errors(error: BaseException) -> Iterator[OSError]:
 
 
 def reason(error: OSError) -> str:
-    """Return the system's text for an error, in lower case, to stand within a line."""
+    """Return the system's text for an error, in lower case."""
     return (error.strerror or str(error)).lower()

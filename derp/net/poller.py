@@ -39,7 +39,7 @@ POLL_TIMEOUT: Final = 0.01
 """Seconds to wait for the next packet while busy-polling. A wait of a millisecond costs as much as
 the packet: the kernel has to program its timer for what is due before its next tick."""
 BUSY_POLL_TIME: Final = 0.01
-"""Seconds after which Trio's other tasks run, and after which a packet is no longer recent."""
+"""Seconds of busy-polling before Trio's other tasks run; also how long a packet is recent."""
 SPIN_BELOW: Final = 50e-6
 SPINS: Final = 8
 """After a wait shorter than SPIN_BELOW seconds, as between two peers that answer each other, the
@@ -54,7 +54,7 @@ _READABLE: Final = select.EPOLLIN
 _WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 Step = Callable[[], bool]
-"""Reads once and acts on it; returns whether its task has to run (Transport.read_through)."""
+"""Reads once and acts on the data; returns whether its task has to run (Transport.read_through)."""
 
 
 class Registration:
@@ -83,19 +83,19 @@ class Registration:
 
 
 class Poller:
-    """Reads from the registered sockets, while `run` runs."""
+    """A reader of the registered sockets, while `run` runs."""
 
     def __init__(self, *, is_on: bool = True) -> None:
         self._is_on = is_on
         self.busy_tasks = 0
-        """Running tasks that forbid busy-polling: clients' that are not registered, and send tasks.
-        The code that starts one counts it."""
+        """Running tasks that forbid busy-polling: send tasks, and those of clients that are not
+        registered. The code that starts one counts it."""
         self._epoll = select.epoll()
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
         self._hang_ups_left = HANG_UPS_PER_TURN
-        # It is in `_epoll` only while busy-polling, or it would wake the poller for nothing.
+        # The urgent sockets; in `_epoll` only while busy-polling, or it would wake the poller.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
 
@@ -181,10 +181,7 @@ class Poller:
             self._urgent.close()
 
     def _serve_all(self, leave_at: float) -> bool:
-        """Call one step for each readable socket before Trio's other tasks run, if time allows.
-
-        Returns whether to busy-poll for more.
-        """
+        """Call one step for each readable socket until `leave_at`; return whether to busy-poll."""
         left = len(self._registrations) + 1
         events = self._epoll.poll(0, _EVENTS)
         idle = self._serve(events)
@@ -230,7 +227,7 @@ class Poller:
             self._epoll.unregister(self._urgent)
 
     def _serve(self, events: list[tuple[int, int]]) -> bool:
-        """Call the steps of `events`; return whether to busy-poll for more."""
+        """Call the steps of `events`; return whether to busy-poll."""
         registrations = self._registrations
         woken = False
         for fd, event in events:

@@ -2,8 +2,8 @@
 
 Why: the next step of such a connection (a part of the TLS handshake, a page, the login, the end)
 takes up to a millisecond, and Trio runs every runnable task in one turn: a client's packet would
-wait for all strangers that connect, send or leave at that moment. Here it waits for at most
-WAKES_PER_TURN of them; the other strangers wait in the order in which they became ready.
+wait for all of them that are ready at that moment. Here it waits for at most WAKES_PER_TURN; the
+others wait in the order in which they became ready.
 
 How it works: the scheduler has an epoll of its own, which Trio sees as one descriptor. In each turn
 it asks this epoll for a few readable sockets. A socket is armed for one event at a time.
@@ -22,7 +22,7 @@ WAKES_PER_TURN: Final = 8
 
 
 class PreLoginScheduler:
-    """A scheduler of tasks: `run` wakes those that wait in it, a few per turn of the event loop."""
+    """A scheduler of tasks that wait in it: `run` wakes a few per turn of the event loop."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -37,9 +37,9 @@ class PreLoginScheduler:
         return self._epoll.fileno()
 
     async def wait_readable(self, fd: int) -> None:
-        """Wait until `fd` is readable, and then as `wait_turn`; or until `forget(fd)`.
+        """Wait until `fd` is readable, and then as in `wait_turn`; or until `forget(fd)`.
 
-        Where the kernel has no memory for another watch, wait through Trio, whatever `forget` does.
+        Where the kernel has no memory for another watch, wait through Trio, and not for `forget`.
         """
         try:
             self._arm(fd)

@@ -1,8 +1,8 @@
 """Name look-ups, in threads of their own.
 
-Where a name server hangs, a look-up keeps its thread for as long as the C library waits, though the
-task that asked has given up. Of Trio's own threads it would leave none for reading allow-lists and
-certificates. Concurrent look-ups of one name share a thread.
+Where a name server hangs, a look-up keeps its thread for as long as the C library waits, even after
+the task that asked has given up. So look-ups could take all of Trio's own threads from allow-lists
+and certificates. Concurrent look-ups of one name share a thread.
 """
 
 import contextlib

@@ -62,11 +62,7 @@ class TCPTransport:
         elif self.scheduler is None:
             await self._wait(trio.lowlevel.wait_readable)
         else:
-            fd = self._open_fd()
-            try:
-                await self.scheduler.wait_readable(fd)
-            except (trio.ClosedResourceError, OSError) as error:
-                raise PeerVanished("the connection was closed") from error
+            await self._wait(self.scheduler.wait_readable)
 
     async def wait_turn(self) -> None:
         """Let others run first; see Transport."""
@@ -96,8 +92,7 @@ class TCPTransport:
         if not self._has_receive_buffer:
             self._has_receive_buffer = True
             # SO_RCVLOWAT makes the kernel give the socket a buffer of twice that size, which it
-            # still adapts to the path; SO_RCVBUF would fix the size. Then the mark goes back to one
-            # byte. Where the first call fails there is nothing to undo.
+            # still adapts to the path (SO_RCVBUF would fix it); then the mark is one byte again.
             with contextlib.suppress(OSError):
                 for mark in (_RECEIVE_BUFFER // 2, 1):
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
@@ -163,10 +158,10 @@ class TCPTransport:
             raise PeerVanished("the connection was closed")
         return fd
 
-    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
-        self._open_fd()
+    async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
+        fd = self._open_fd()
         try:
-            await wait(self._socket)
+            await wait(fd)
         except (trio.ClosedResourceError, OSError) as error:
             raise PeerVanished("the connection was closed") from error
 

@@ -11,15 +11,15 @@ How it works, with the invariants:
   use of a BIO to its last without an await, and leaves both BIOs empty, also at an end and after an
   error: what OpenSSL has not consumed is taken out again, and its output (alerts, key updates) is
   sent. Never put an await between a use of `engine.incoming` or `engine.outgoing` and the end of
-  the method, and never call their `write_eof`, which would end every connection. What is received
-  lies in the shared buffer until the next await, after which other connections may overwrite it.
+  the method, and never call their `write_eof`, which would end every connection. Data received
+  lies in the shared buffer until the next await; then other connections may overwrite it.
 - After the handshake OpenSSL is fed whole records only; a partial one is kept here. So the number
   of records fed is known: no more than FEED_RECORDS at a time, since a KeyUpdate costs as much as
   ten records of data. If one of them is empty (without data), the rest waits until other
   connections have run. RecordBudget bounds the empty ones, in proportion to the data.
-- A connection has no SSL object before its ClientHello has come. If that is not in one piece, or
-  the context depends on it (`TLSEngine.choose`), a HelloReader keeps the bytes until it is whole;
-  then OpenSSL is fed all of them.
+- A connection has no SSL object before its ClientHello has come. If the ClientHello is in pieces,
+  or the context depends on it (`TLSEngine.choose`), a HelloReader keeps it until it is whole; then
+  OpenSSL is fed all of it.
 """
 
 import contextlib
@@ -51,8 +51,8 @@ ReadInto = Callable[[int, memoryview], int]
 HANDSHAKE_READ: Final = 16 << 10
 """Most bytes read at a time during the handshake: what follows it is kept."""
 HELLO_MEMORY: Final = 192 << 10
-"""Bytes that OpenSSL may allocate for a ClientHello that it waits for, whatever has come of it: one
-after a HelloRetryRequest, or that can't be read. No less than a HelloReader may take."""
+"""Bytes that OpenSSL may allocate at once for a ClientHello that it reads itself: one after a
+HelloRetryRequest, or an unreadable one. No less than a HelloReader may take."""
 
 
 class TLSTransport(TCPTransport):
@@ -89,10 +89,10 @@ class TLSTransport(TCPTransport):
         self._failure: TLSFailed | None = None
 
     async def handshake(self, hold: Hold = lambda _: None) -> None:
-        """Do the TLS handshake; `hold` is as in TLSEngine. The caller sets the deadline.
+        """Do the TLS handshake; the caller sets the deadline.
 
-        `hold` is called with the number of bytes kept during the handshake. Raises TLSFailed,
-        PeerVanished, and what `hold` raises.
+        `hold` is called with the bytes kept so far (see Hold). Raises TLSFailed, PeerVanished, and
+        what `hold` raises.
         """
         budget = ReadBudget()
         ciphertext = await self._start(hold, budget)
@@ -176,10 +176,10 @@ class TLSTransport(TCPTransport):
     def _decrypt(  # noqa: C901, PLR0912 -- one loop, few calls: this is the hot path
         self, offset: int, end: int, view: memoryview, total: int
     ) -> int:
-        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the total, -1 for an end.
+        """Decrypt `ciphertext[offset:end]` into `view[total:]`; return the new total.
 
-        Returns -1 at an end with nothing before it. Keeps a partial record, what there is no space
-        for, and what exceeds FEEDS_PER_TURN.
+        Returns -1 at the end of the stream, if no data comes before it. Keeps a partial record, and
+        what exceeds the space or FEEDS_PER_TURN.
         """
         engine = self._engine
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
@@ -206,7 +206,7 @@ class TLSTransport(TCPTransport):
                     if not records or total == space:
                         break
             except ssl.SSLWantReadError:
-                # As many records as are left were empty.
+                # The records left to count were empty.
                 empty = records
                 records = feeds = 0
             except ssl.SSLError as error:
@@ -236,9 +236,9 @@ class TLSTransport(TCPTransport):
         return total
 
     def _end(self, total: int, failure: TLSFailed | None = None) -> int:
-        """End reading, by a failure or close_notify; each later call ends the same way.
+        """End reading, by a failure or close_notify; each later read ends the same way.
 
-        Returns the bytes of data before the end, or -1. Raises the failure if there was no data.
+        Returns `total`, the bytes of data before the end, or -1. Raises the failure if it is 0.
         """
         self._drain_incoming()
         with contextlib.suppress(PeerVanished):
@@ -279,7 +279,7 @@ class TLSTransport(TCPTransport):
         return incoming.read() if incoming.pending else b""
 
     def _flush_bio(self) -> bytes:
-        """Send OpenSSL's output, after what is buffered; return it."""
+        """Send OpenSSL's output, or buffer it; return it."""
         ciphertext = self._engine.outgoing.read()
         if self._buffered:
             self._buffered = bytes(self._buffered) + ciphertext

@@ -19,9 +19,8 @@ class TLSEngine:
     """The context of new connections, and the buffers of all.
 
     Server's ends and client's ends need an engine each, since their contexts differ. `choose`, if
-    set, returns the context of each connection in place of `context`, for every ClientHello, also
-    for UNREADABLE, which OpenSSL may yet read. Both may be replaced at any time; a connection takes
-    its context once its ClientHello is whole.
+    set, is called instead for each ClientHello, also for UNREADABLE, which OpenSSL may yet read.
+    Both may be replaced at any time; a connection takes its context once its ClientHello is whole.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -29,8 +28,7 @@ class TLSEngine:
         self.choose: Choose | None = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        # Ciphertext: a full read fits into `space`; a partial record of the read before it lies
-        # right before that.
+        # A read of ciphertext goes into `space`; a partial record of the last one lies before it.
         self.buffer = bytearray(MAX_RECORD + RECEIVE_SIZE)
         self.ciphertext = memoryview(self.buffer)
         self.space = self.ciphertext[MAX_RECORD:]
@@ -40,7 +38,7 @@ class TLSEngine:
     ) -> tuple[ssl.SSLContext, Piece]:
         """Receive a whole ClientHello; return the context that answers it, and the bytes received.
 
-        Like those that `receive` returns, the bytes are valid until the next await.
+        The bytes are valid until the next await, like those of `receive`.
         """
         ciphertext = await receive()
         if self.choose is None and is_whole(ciphertext):

@@ -1,4 +1,4 @@
-"""OpenSSL's numbers and names of failures of a TLS handshake.
+"""OpenSSL's numbers and names for handshake failures.
 
 Numbers are of `SSLCertVerificationError.verify_code` (X509_V_ERR_* of x509_vfy.h), names of
 `SSLError.reason`.

@@ -3,7 +3,7 @@
 Reading is split in two, so that one buffer serves every connection: `wait_readable` waits and holds
 no buffer; `read_into` then copies into a buffer that the caller owns until its next await. Writing
 never waits: `write` buffers what the socket did not take. A caller that finds `buffered` non-zero
-afterwards has some task await `flush`.
+after it has a task await `flush`.
 """
 
 from typing import Protocol
@@ -29,8 +29,8 @@ class Transport(Protocol):
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; return the bytes copied, -1 at the end of the stream.
 
-        0 means that nothing whole has arrived (half a TLS record): wait again. Raises PeerVanished
-        or TLSFailed.
+        0 means that nothing whole has arrived (half a TLS record): wait again. Raises PeerVanished,
+        TLSFailed or HTTPFailed.
         """
 
     @property
@@ -42,8 +42,8 @@ class Transport(Protocol):
 
         `step` calls `read_into` once, acts on what it got, and never waits. It returns True if the
         task itself has to go on: to wait for something else, or since the stream has ended. The
-        poller calls the steps where it can. This may return after any step, so the caller calls it
-        in a loop. A checkpoint, unless it raises. Raises what `step` raises, and PeerVanished.
+        poller calls it where it can. `read_through` may return after any step, so it is called in a
+        loop. A checkpoint, unless it raises. Raises what `step` raises, and PeerVanished.
         """
 
     async def coalesce_reads(self) -> None:
@@ -65,7 +65,7 @@ class Transport(Protocol):
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that the socket has taken so far; it grows as long as the peer reads."""
+        """Bytes that the socket has taken so far; more as long as the peer reads."""
 
     async def flush(self) -> None:
         """Wait until nothing is buffered. Raises PeerVanished."""

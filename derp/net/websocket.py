@@ -1,12 +1,12 @@
 """A websocket as a Transport: DERP inside binary messages, whose boundaries mean nothing.
 
-How it works: trio-websocket answers the opening handshake and nothing more: its reader costs a
-packet more than everything else in the relay, and a task and a nursery per client. After that,
-frames are read and written here, on the Transport below, without waiting and without a buffer: what
-has arrived is read into the caller's view, and each frame's payload is unmasked there and moved up
-to the one before it (`derp.wire.websocket`), so that many small messages become one train of DERP
-frames. Between two reads only the beginning of a header is kept, unless a client sends tiny frames
-by the thousand: then other tasks run in between, and the rest waits.
+How it works: trio-websocket answers the opening handshake and nothing more: its reader would cost
+more per packet than all else in the relay, and a task and a nursery per client. After that, frames
+are read and written here, on the Transport below, without waiting and without a buffer: data is
+read into the caller's view, and each frame's payload is unmasked there and moved up to the one
+before it (`derp.wire.websocket`), so that many small messages become one train of DERP frames.
+Between two reads only the beginning of a header is kept, unless a client sends tiny frames by the
+thousand: then other tasks run in between, and the rest waits.
 
 Invariants: no await in `read_into` or `write`, since all clients share the caller's buffer; nothing
 is written after a Close frame; at most one pong is kept, since a peer may ping and never read.
@@ -52,7 +52,7 @@ class WebSocketTransport:
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
-        # Bytes of frames that were read and not unpacked.
+        # Bytes read and not unpacked.
         self._leftover = leftover
         self._unpacker = Unpacker()
         # The end of the stream, if it follows the data returned last.
@@ -97,7 +97,7 @@ class WebSocketTransport:
     def read_into(self, view: memoryview) -> int:
         """Copy the payload of what has arrived into `view`; see Transport.
 
-        Raises HTTPFailed where the peer breaks a rule of RFC 6455.
+        Raises HTTPFailed if the peer breaks a rule of RFC 6455.
         """
         if self._ending is not None:
             return self._end(self._ending)
@@ -165,7 +165,7 @@ class WebSocketTransport:
         self._below.close()
 
     def _answer(self, ping: bytes) -> None:
-        """Send a pong, at once or after what is buffered; the next write sends any rest."""
+        """Send a pong, at once or after what is buffered."""
         pong = control(Opcode.PONG, ping)
         if self._below.buffered:
             self._pong = pong
@@ -208,7 +208,6 @@ class _HandshakeStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send everything."""
         try:
             self.transport.write(data)
             await self.transport.flush()
@@ -217,11 +216,9 @@ class _HandshakeStream(trio.abc.Stream):
             raise trio.BrokenResourceError from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until what was written has been sent."""
         await self.transport.flush()
 
     async def aclose(self) -> None:
-        """Close the transport below."""
         self.transport.close()
         await trio.lowlevel.checkpoint()
 
@@ -229,12 +226,12 @@ class _HandshakeStream(trio.abc.Stream):
 async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSocketTransport:
     """Answer the websocket handshake whose HTTP request was read already.
 
-    `request` is the request's head, `leftover` what was received after it. Any origin is accepted.
+    `request` is the request's head, `leftover` the bytes received after it. Any origin is accepted.
     Nothing is compressed: WireGuard's packets can't be. Raises HTTPFailed for an invalid handshake,
     or one not done within HANDSHAKE_TIMEOUT.
     """
     stream = _HandshakeStream(transport, request)
-    # A nursery would wrap what is raised in it into an exception group.
+    # Raised after the nursery, which would wrap it in an exception group.
     failure: ConnectionEnd | None = None
     try:
         async with trio.open_nursery() as nursery:

@@ -141,7 +141,7 @@ def parse_server_key(payload: bytes) -> bytes:
     What later versions add is ignored. Raises LoginRefused.
     """
     if len(payload) < len(MAGIC) + KEY_LENGTH or not payload.startswith(MAGIC):
-        raise LoginRefused("the greeting is none of a DERP server")
+        raise LoginRefused("the greeting is not that of a DERP server")
     return payload[len(MAGIC) : len(MAGIC) + KEY_LENGTH]
 
 

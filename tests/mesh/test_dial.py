@@ -293,7 +293,7 @@ async def test_an_authority_that_is_not_known(engine: TLSEngine) -> None:
     assert message == (
         "TLS fails: certificate verify failed: unable to get local issuer certificate"
     )
-    assert cure == "if an authority of your own vouches for it, name its root in SSL_CERT_FILE"
+    assert cure == "if your own authority signed its certificate, name the root in SSL_CERT_FILE"
 
 
 async def test_a_certificate_that_has_expired(authority: trustme.CA, engine: TLSEngine) -> None:
@@ -301,14 +301,14 @@ async def test_a_certificate_that_has_expired(authority: trustme.CA, engine: TLS
     async with listening(tls(authority.issue_cert(NAME, not_after=past), hang_up)) as port:
         message, cure = await failure(at(port), engine)
     assert message == "TLS fails: certificate verify failed: certificate has expired"
-    assert cure == "have its certificate renewed, or this machine's clock set"
+    assert cure == "renew its certificate, or set this machine's clock"
 
 
 @pytest.mark.parametrize(
     ("alert", "reason", "cure"),
     [
         (112, "unrecognized name", "name it as its certificate does: -mesh-with NAME:{}/127.0.0.1"),
-        (80, "internal error", "it has no certificate yet; look into its log"),
+        (80, "internal error", "it has no certificate yet; see its log"),
         (40, "handshake failure", "does it serve HTTPS on that port?"),
     ],
 )

@@ -86,7 +86,7 @@ async def test_a_relay_with_another_key_is_no_worker(
         private = nacl.public.PrivateKey.generate()
         state = RelayState(private, nursery, 2.0, mesh_key=MESH_KEY)
         state.become_worker(0, bytes(range(32)))
-        with pytest.raises(NoLink, match="the greeting is none of a worker of this relay"):
+        with pytest.raises(NoLink, match="the greeting is not that of a worker of this relay"):
             await log_in(state, here, b"", worker_key=bytes(range(32)))
     assert not call.end._inbox
 
@@ -172,8 +172,8 @@ def saying(data: bytes) -> Script:
             "it does not greet: frame of type 0x48, expected ",
             A_RELAY,
         ),
-        (saying(frame(0x01, MAGIC)), "the greeting is none of a DERP server", A_RELAY),
-        (saying(frame(0x01, bytes(40))), "the greeting is none of a DERP server", A_RELAY),
+        (saying(frame(0x01, MAGIC)), "the greeting is not that of a DERP server", A_RELAY),
+        (saying(frame(0x01, bytes(40))), "the greeting is not that of a DERP server", A_RELAY),
         (
             saying(b"\x01\x00\x00\x04\x01"),
             "it does not greet: SERVER_KEY frame of 1025 bytes",
@@ -222,7 +222,7 @@ async def let_in(call: Call) -> None:
             A_RELAY,
         ),
         ([saying(frame(0x06, b""))], "frame of type 0x06, expected SERVER_INFO", A_RELAY),
-        ([let_in, hang_up], "it refuses to tell who is connected: the connection was ", SAME_KEY),
+        ([let_in, hang_up], "it refuses to be watched: the connection was ", SAME_KEY),
         ([let_in, reset], "it refuses ", SAME_KEY),
         ([let_in, silent], "no DERP login within 10 s", None),
     ],

@@ -325,13 +325,13 @@ async def test_a_wrong_mesh_key(autojump_clock: Clock, log: Log) -> None:
             await call.send(0x03, bytes(call.box.encrypt(b'{"version":2}')))
             call.hang_up()
         await wait_all_tasks_blocked()
-        reason = "it refuses to tell who is connected: the connection was closed"
+        reason = "it refuses to be watched: the connection was closed"
         assert log.lines() == [("can't mesh", {"reason": reason, "cure": SAME_KEY})]
 
 
 ITSELF = "this relay itself is in -mesh-with"
-COPY = "what has this relay's own key is taken for itself"
-CURE = "if it is another machine, give each a -c key file of its own, and restart both"
+COPY = "the other relay has this relay's own key"
+CURE = "if it is another machine, give each its own -c key file, and restart both"
 
 
 @pytest.mark.parametrize(

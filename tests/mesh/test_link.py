@@ -146,7 +146,7 @@ async def test_more_clients_than_any_relay_has(
         await other.tell(present(X), present(Y), present(X))
         await other.there.end.send(present(Z))
         await other.ended.wait()
-        assert str(other.end) == "it tells of more than 2 clients"
+        assert str(other.end) == "it announces more than 2 clients"
 
 
 # --- packets ---

@@ -152,7 +152,7 @@ def test_what_fits_nothing(handed: list[socket.socket]):
     with pytest.raises(StartError) as caught:
         found.refuse_rest()
     assert str(caught.value) == (
-        f"systemd hands over a socket on UDP 127.0.0.1:{port(handed[0])}, which nothing here "
+        f"systemd passes a socket on UDP 127.0.0.1:{port(handed[0])}, which nothing here "
         f"serves; want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
         f"-stun-port, in the unit derper.socket"
     )

@@ -129,7 +129,7 @@ def test_what_is_handed_over_and_not_served(
         assert relay.wait() == 1
         (line,) = relay.log
     assert line == (
-        f"derper: systemd hands over a socket on UDP 127.0.0.1:{udp.getsockname()[1]}, which "
+        f"derper: systemd passes a socket on UDP 127.0.0.1:{udp.getsockname()[1]}, which "
         f"nothing here serves; want the addresses of -a and -stun-addr, and the ports of -a, "
         f"-http-port and -stun-port, in the unit derper.socket"
     )

@@ -90,7 +90,7 @@ async def test_clients_of_two_relays_meet(region: Region) -> None:
         region.relay("two", one, port=two) as second,
     ):
         listed = f"localhost:{two}/127.0.0.1 localhost:{one}/127.0.0.1"
-        first.wait_for(f'"whoever has the mesh key is trusted" relays_dialled="{listed}"')
+        first.wait_for(f'"peers with the mesh key are trusted" relays_dialled="{listed}"')
         first.wait_for(f"msg=meshed relay=localhost:{two}/127.0.0.1 key=.* address=127.0.0.1:{two}")
         first.wait_for(f'"this relay itself is in -mesh-with" relay=localhost:{one}/127.0.0.1')
         second.wait_for("msg=meshed")
@@ -155,7 +155,7 @@ async def test_another_mesh_key(region: Region) -> None:
         port = first.port("HTTPS")
         with region.relay("two", port, key=OTHER_KEY) as second:
             line = second.wait_for('msg="can\'t mesh".*').string
-            assert 'reason="it refuses to tell who is connected: ' in line
+            assert 'reason="it refuses to be watched: ' in line
             assert 'cure="is the mesh key the same on both relays?"' in line
             first.wait_for("msg=left .*not_permitted: WATCH_CONNS frame from a client without ")
             alice = await region.client(second)

@@ -111,7 +111,7 @@ def test_systemd_may_hold_a_socket_for_stun_on_another_address(
 def test_a_socket_of_systemds_for_stun_on_a_wrong_address(
     note_send_from: Inherited, stack: Open
 ) -> None:
-    with pytest.raises(StartError, match=r"hands over a socket on UDP 127\.0\.0\.2:\d+, which"):
+    with pytest.raises(StartError, match=r"passes a socket on UDP 127\.0\.0\.2:\d+, which"):
         sockets.open_all(asked_for(note_send_from, "127.0.0.3"), stack)
 
 

@@ -53,7 +53,7 @@ def test_a_server_key():
     "payload", [b"", MAGIC, MAGIC + SERVER_KEY[1:], b"X" + MAGIC[1:] + SERVER_KEY, SERVER_KEY * 2]
 )
 def test_what_is_no_server_key(payload: bytes):
-    with pytest.raises(LoginRefused, match=r"^the greeting is none of a DERP server$"):
+    with pytest.raises(LoginRefused, match=r"^the greeting is not that of a DERP server$"):
         login.parse_server_key(payload)
 
 

@@ -258,7 +258,7 @@ async def test_a_process_that_is_no_worker_is_not_shown_the_secret(house: House)
             other = bytes(nacl.public.PrivateKey.generate().public_key)
             sock.send(b"\x01\0\0\0\x28" + bytes.fromhex("44455250f09f9491") + other)
             await until(lambda: keeper.trouble != "")
-            assert keeper.trouble == "the greeting is none of a worker of this relay"
+            assert keeper.trouble == "the greeting is not that of a worker of this relay"
             assert sock.recv(1000) == b""
 
 
