@@ -279,7 +279,7 @@ class TLSTransport(TCPTransport):
         return incoming.read() if incoming.pending else b""
 
     def _flush_bio(self) -> bytes:
-        """Send OpenSSL's output, or buffer it; return it."""
+        """Send OpenSSL's output, after what is buffered; return the output."""
         ciphertext = self._engine.outgoing.read()
         if self._buffered:
             self._buffered = bytes(self._buffered) + ciphertext

@@ -2,8 +2,8 @@
 
 Reading is split in two, so that one buffer serves every connection: `wait_readable` waits and holds
 no buffer; `read_into` then copies into a buffer that the caller owns until its next await. Writing
-never waits: `write` buffers what the socket did not take. A caller that finds `buffered` non-zero
-after it has a task await `flush`.
+never waits: `write` buffers what the socket did not take. A caller that then finds `buffered`
+non-zero makes a task await `flush`.
 """
 
 from typing import Protocol
