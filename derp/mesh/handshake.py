@@ -55,8 +55,8 @@ async def log_in(
 ) -> tuple[bytes, bytes] | None:
     """Log in; return the other relay's key, and the bytes received after the login.
 
-    `received`: bytes received already. Returns None if the other relay has this one's own key; but
-    a worker, to which `worker_key` is sent for a mesh key, has to have it. Raises NoLink.
+    `received`: bytes received already. Returns None if the other relay's key is this one's. Raises
+    NoLink; with `worker_key`, sent as the mesh key to another worker, also if the keys differ.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with NoLinkAt(trio.current_time() + TIMEOUT, late):

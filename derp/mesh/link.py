@@ -40,7 +40,7 @@ READ_SIZE: Final = 32 << 10
 MAX_CLIENTS: Final = 1 << 20
 """Keys that one relay may announce: more than any has."""
 CLIENTS_PER_TURN: Final = 100
-"""Clients that are sent PeerGone before other tasks run; more for one key."""
+"""Fewest clients that are sent PeerGone before other tasks run; one key is never split."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
 _PEER_GONE: Final = int(FrameType.PEER_GONE)

@@ -57,10 +57,10 @@ class Certificate:
     """How often it was replaced since the start, and when last."""
     replaced_at: int = figure(name="gauge_derper_certificate_last_replaced_seconds")
     failures: int = figure(name="counter_derper_certificate_failures")
-    """How often a replacement failed, and when last."""
+    """How often no new one could be served, and when last."""
     failed_at: int = figure(name="gauge_derper_certificate_last_failure_seconds")
     failure: str = ""
-    """Why a replacement failed last; empty for never."""
+    """Why, the last time; empty for never."""
 
 
 def _merge_processes(processes: Sequence[Process | None]) -> Process | None:
@@ -96,7 +96,7 @@ class Gauges:
     current_notideal_connections: int = gauge()
     """Clients that would prefer another node of the region (Ideal-Node)."""
     pending_connections: int = gauge("gauge_derper_{}")
-    """Connections that have not logged in, and the bytes held for them."""
+    """Connections that have not logged in, and the bytes counted for them."""
     pending_bytes: int = gauge("gauge_derper_{}")
 
     clients_total: int = gauge(merge=max)

@@ -17,7 +17,7 @@ from derp.metrics.gauges import Certificate, Gauges, Process
 
 
 def variables(metrics: Metrics, gauges: Gauges) -> Variables:
-    """Return the tree of the figures that have a value, and those that they need."""
+    """Return the tree of the figures that have a value, unless one that they need has none."""
     tree: dict[str, Any] = {}
     parts: list[Metrics | Gauges | Process] = [metrics, gauges]
     if gauges.process is not None:
