@@ -172,14 +172,14 @@ def saying(data: bytes) -> Script:
             "it does not greet: frame of type 0x48, expected ",
             A_RELAY,
         ),
-        (saying(frame(0x01, MAGIC)), "the greeting is none of a DERP server", A_RELAY),
-        (saying(frame(0x01, bytes(40))), "the greeting is none of a DERP server", A_RELAY),
+        (saying(frame(0x01, MAGIC)), "the greeting is not that of a DERP server", A_RELAY),
+        (saying(frame(0x01, bytes(40))), "the greeting is not that of a DERP server", A_RELAY),
         (
             saying(b"\x01\x00\x00\x04\x01"),
             "it does not greet: SERVER_KEY frame of 1025 bytes",
             A_RELAY,
         ),
-        (saying(frame(0x01, MAGIC + bytes(32))), "the server's key is none", A_RELAY),
+        (saying(frame(0x01, MAGIC + bytes(32))), "the server's key is no public key", A_RELAY),
         (saying(b"\x01\x00"), "no DERP login within 10 s", None),
     ],
 )

@@ -53,13 +53,13 @@ def test_a_server_key():
     "payload", [b"", MAGIC, MAGIC + SERVER_KEY[1:], b"X" + MAGIC[1:] + SERVER_KEY, SERVER_KEY * 2]
 )
 def test_what_is_no_server_key(payload: bytes):
-    with pytest.raises(LoginRefused, match=r"^the greeting is none of a DERP server$"):
+    with pytest.raises(LoginRefused, match=r"^the greeting is not that of a DERP server$"):
         login.parse_server_key(payload)
 
 
 @pytest.mark.parametrize("key", [bytes(32), b"\1" + bytes(31)])
 def test_a_server_key_of_low_order(key: bytes):
-    with pytest.raises(LoginRefused, match=r"^the server's key is none$"):
+    with pytest.raises(LoginRefused, match=r"^the server's key is no public key$"):
         login.client_box(CLIENT, key)
 
 
