@@ -85,7 +85,7 @@ class Link(Sender):
         try:
             self.transport.write(frames)
         except ConnectionEnd as error:
-            self.metrics.drop(self._write_error(), disco, packets, payload)
+            self.metrics.drop(self._drop_reason(), disco, packets, payload)
             self.end(error)
             return
         if self.transport.buffered:

@@ -9,9 +9,9 @@ drrqueue       what waits for a link, fairly by sender
 presencequeue  the keys whose presence a watcher is still to be told
 queuememory    one bound for all queues
 pending        connections before login: limits for each network, and for all together
-sites          which site's pending connections hold how much memory
-networks       the network that an address counts for
-tokenbucket    rates: of a client's packets, of answers, of accepted connections
+sites          the sites of pending connections, by the memory that they hold
+networks       the network of an IP address
+tokenbucket    rates: of a client's bytes, of peer-gone answers, of accepted connections
 coalescing     when to let packets gather before the next read
 timerwheel     one timer for many members
 """

@@ -1,12 +1,9 @@
 """Which other worker of this relay has a key: last writer wins.
 
-Each worker claims the keys of its clients, with a number that grows when a key logs in, or a
-passive client sends something: nanoseconds of a clock that all workers share, but always more than
-any claim that the worker knows. Of several workers that claim a key, packets for it go to the one
-with the highest claim, in whatever order the claims arrive.
-
-Two workers may claim a key at the same nanosecond, or both exceed the same claim of a third. So the
-low bits of a claim are the worker's number: no two claims are equal, and all agree on the highest.
+Each worker claims the keys of its clients. A claim is a number, made when a client logs in or a
+passive one sends: nanoseconds of a clock that all workers share, but more than any claim to the key
+that the worker knows. Packets for a key go to the worker with the highest claim, in whatever order
+the claims arrive. The low bits are the worker's number, so that no two workers' claims are equal.
 """
 
 from typing import Final, Generic, TypeVar
@@ -32,15 +29,12 @@ class Claims(Generic[S]):
         self._claims: dict[bytes, int] = {}
         self._several: dict[bytes, dict[S, int]] = {}
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self.best
-
     def claim(self, key: bytes) -> int:
         """Return the highest claim to a key, 0 if there is none."""
         return self._claims.get(key, 0)
 
     def add(self, key: bytes, link: S, claim: int) -> None:
-        """Record a claim of the worker behind `link`, maybe a new one to the same key."""
+        """Record the claim of the worker behind `link`, in place of its earlier one."""
         best = self.best.get(key)
         if best is None or (best is link and key not in self._several):
             self.best[key] = link

@@ -1,8 +1,7 @@
 """The clients that logged in with one key; the active one gets its packets.
 
-The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): first the newest
-client, afterwards the one that sent last, whatever it sent. No client is ever disabled (Go:
-isDisabled). When the active one leaves, the last of `recent` takes over; without one, the oldest.
+The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): at first the
+newest client, afterwards the one that sent last, whatever it sent. None is disabled (isDisabled).
 """
 
 from typing import Generic, TypeVar
@@ -13,8 +12,8 @@ M = TypeVar("M")
 class DuplicateSet(Generic[M]):
     """The clients of one key: at least two, until the last `remove`.
 
-    `recent` (Go: sendHistory) holds the clients that have sent, the first one and those from the
-    third on, the most recent last. The second one enters when it sends.
+    `recent` (Go: sendHistory) holds, the latest last, the first client and those from the third on
+    as if they had sent, and the second once it sends.
     """
 
     __slots__ = ("active", "members", "recent")
@@ -27,17 +26,16 @@ class DuplicateSet(Generic[M]):
     def add(self, member: M) -> None:
         """Add a new client, as the active one."""
         self.members[member] = None
-        self.recent[member] = None
-        self.active = member
+        self.note_activity(member)
 
     def note_activity(self, member: M) -> None:
-        """Make the client that has sent something the active one."""
+        """Make a client that has sent something the active one."""
         self.recent.pop(member, None)
         self.recent[member] = None
         self.active = member
 
     def remove(self, member: M) -> None:
-        """Remove a client; where it was active, another takes over."""
+        """Remove a client; from the active one the last of `recent` takes over, else the oldest."""
         del self.members[member]
         self.recent.pop(member, None)
         if self.active is member:

@@ -1,7 +1,7 @@
 """The link to another relay through which a key that is not connected here is reached.
 
-Usually there is one link, or none. While a client moves, two relays may report it: then its packets
-go on through the first link until that reports it gone (Go: multiForwarder).
+While a client moves, two relays may report its key: then packets for it take the first link until
+that relay reports it gone (Go: multiForwarder).
 """
 
 from typing import Generic, TypeVar
@@ -20,12 +20,9 @@ class Forwarders(Generic[F]):
         self.deleted = 0
         """How often a key with several links was left with one."""
         self.delete_other = 0
-        """How often a link removed a key that another one leads to."""
+        """How often a link was removed from a key that only another one leads to."""
         # The links of keys that have more than one, oldest first.
         self._several: dict[bytes, dict[F, None]] = {}
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self.best
 
     def add(self, key: bytes, link: F) -> None:
         """Add a link to `key` (Go: AddPacketForwarder)."""

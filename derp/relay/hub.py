@@ -1,10 +1,9 @@
-"""The clients that are connected, by key, and which of them are told of a key that is gone.
+"""The connected clients by key, and which of them to tell that a key is gone.
 
-A key that is connected to another relay of the mesh is known by the link that leads there, and so
-is one at another worker of this relay. Where a key is connected to several workers, the last writer
-is active, as among duplicates at one worker: this worker's client is *passive* while another
-worker's claim to the key is higher (derp.relay.claims). It is marked as a duplicate, so that its
-activity is noted, and claims the key again.
+For a key at another relay of the mesh, or at another worker of this one, the hub has the link that
+leads there. Where a key is connected to several workers, the last writer is active, as among
+duplicates: this worker's client is *passive* while another worker's claim is higher
+(derp.relay.claims). It is marked as a duplicate, so that it claims the key again when it sends.
 
 The hub sends nothing: its methods return the clients to tell, and the caller tells them.
 """
@@ -18,16 +17,16 @@ from derp.relay.forwarders import Forwarders
 
 RECLAIM_EVERY: Final = 250_000_000
 """Least nanoseconds between two claims of a passive client that sends: if two of one key send all
-the time, their workers would tell each other of nothing else."""
+the time, their workers would send each other little else."""
 
 
 class Member(Protocol):
-    """What the hub needs of a client; it is compared by identity."""
+    """What the hub needs of a client; compared by identity."""
 
     key: bytes
-    """The 32-byte key that it logged in with."""
+    """32 bytes."""
     duplicate: bool
-    """Set by the hub: whether its key is connected elsewhere, too, so that activity is noted."""
+    """Set by the hub: whether its key is connected elsewhere, too, so that activity counts."""
     saw_src: set[bytes]
     """Set by the hub: the keys whose packets it was sent (Go: sawSrc)."""
 
@@ -40,26 +39,23 @@ S = TypeVar("S")
 class Hub(Generic[M, L, S]):
     """Every client of this worker, and every key that a link leads to.
 
-    A client of this worker goes before any link, unless it is passive; another worker of this relay
-    goes before other relays.
+    For a key, an active client goes before another worker, and that before another relay.
     """
 
     def __init__(self) -> None:
         self.worker = 0
-        """The number of this worker; no other worker of this relay has it."""
+        """The number of this worker, unique in this relay."""
         self.active: dict[bytes, M] = {}
         """The client that gets a key's packets. Read directly on the packet path."""
         self.passive: dict[bytes, M] = {}
-        """The same for keys that are active at another worker: packets come from there only."""
+        """The same for keys active at another worker: packets come from there only."""
         self.members: dict[M, None] = {}
         self.duplicates: dict[bytes, DuplicateSet[M]] = {}
         self.duplicate_logins = 0
         """How many clients have ever joined while their key was connected."""
         self.forwarders: Forwarders[L] = Forwarders()
-        """The links to other relays."""
         self.other_workers: Claims[S] = Claims()
-        """The links to other workers of this relay."""
-        # This worker's claims, and when a key was claimed again; both only with several workers.
+        # With several workers: this one's claims, and when a passive client last claimed its key.
         self._claims: dict[bytes, int] = {}
         self._reclaimed: dict[bytes, int] = {}
         self._peer_gone_watchers: dict[bytes, set[M]] = {}
@@ -79,7 +75,7 @@ class Hub(Generic[M, L, S]):
         if key in self.duplicates:
             member.duplicate = True
             self.duplicate_logins += 1
-        elif key in self.other_workers:
+        elif key in self.other_workers.best:
             self.duplicate_logins += 1
         self.passive.pop(key, None)
         self.active[key] = member
@@ -87,7 +83,7 @@ class Hub(Generic[M, L, S]):
             self._claim(key, now)
 
     def leave(self, member: M) -> set[M]:
-        """Remove a client; return those to tell that its key is gone (Go: unregisterClient)."""
+        """Remove a client; return whom to tell that its key is gone (Go: unregisterClient)."""
         key = member.key
         del self.members[member]
         for source in member.saw_src:
@@ -96,17 +92,17 @@ class Hub(Generic[M, L, S]):
                 if not watching:
                     del self._peer_gone_watchers[source]
 
-        holder = self.passive if key in self.passive else self.active
+        by_key = self.passive if key in self.passive else self.active
         if (duplicates := self.duplicates.get(key)) is None:
-            del holder[key]
+            del by_key[key]
             self._claims.pop(key, None)
             self._reclaimed.pop(key, None)
             return self.note_peer_gone(key)
         duplicates.remove(member)
-        holder[key] = duplicates.active
+        by_key[key] = duplicates.active
         if len(duplicates.members) == 1:
             del self.duplicates[key]
-            duplicates.active.duplicate = holder is self.passive
+            duplicates.active.duplicate = by_key is self.passive
         return set()
 
     def local(self, key: bytes) -> M | None:
@@ -115,11 +111,11 @@ class Hub(Generic[M, L, S]):
         return self.passive.get(key) if found is None else found
 
     def is_here(self, key: bytes) -> bool:
-        """Return whether a key is connected to this relay, at whatever worker."""
+        """Return whether a key is connected to this relay, at any of its workers."""
         return key in self.active or key in self.other_workers.best
 
     def keys(self, *, local: bool) -> Collection[bytes]:
-        """Return the keys that are connected to this worker, or to any of this relay."""
+        """Return the keys connected to this relay; if `local`, to this worker."""
         more = self.passive if local else self.other_workers.best
         return self.active.keys() | more.keys() if more else self.active.keys()
 
@@ -128,7 +124,7 @@ class Hub(Generic[M, L, S]):
         return self._claims.get(key, 0)
 
     def add_claim(self, key: bytes, link: S, claim: int) -> None:
-        """Record a claim of the worker behind `link`."""
+        """Record the claim of the worker behind `link`."""
         self.other_workers.add(key, link, claim)
         self._apply_claims(key)
 
@@ -139,7 +135,7 @@ class Hub(Generic[M, L, S]):
         return self.note_peer_gone(key) if last else set()
 
     def remove_claims(self, keys: Iterable[bytes], link: S) -> list[bytes]:
-        """Remove the claims behind `link`; return the keys that are not at this relay any more.
+        """Remove the claims behind `link`; return the keys no longer connected to this relay.
 
         `watched` and `note_peer_gone` return the clients to tell of these.
         """
@@ -152,7 +148,7 @@ class Hub(Generic[M, L, S]):
         return lost
 
     def watched(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Return those of `keys` for which `note_peer_gone` may return any client."""
+        """Return the `keys` for which `note_peer_gone` may return a client."""
         return [key for key in keys if key in self._peer_gone_watchers]
 
     def _claim(self, key: bytes, now: int) -> None:
@@ -181,26 +177,23 @@ class Hub(Generic[M, L, S]):
         self.forwarders.add(key, link)
 
     def remove_forwarder(self, key: bytes, link: L) -> set[M]:
-        """Remove a link; return the clients to be told that `key` is gone."""
+        """Remove a link; return the clients to tell that `key` is gone."""
         return self.note_peer_gone(key) if self._remove_forwarder(key, link) else set()
 
     def remove_link(self, keys: Iterable[bytes], link: L) -> list[bytes]:
-        """Remove a link from all of `keys`; return those that are `watched`.
-
-        Call `note_peer_gone` for each (slow for many); a key reachable again by then is not gone.
-        """
+        """Remove a link from all `keys`; return those to call `note_peer_gone` for."""
         return self.watched(key for key in keys if self._remove_forwarder(key, link))
 
     def _remove_forwarder(self, key: bytes, link: L) -> bool:
         """Remove a link; return whether it was the last one to `key`."""
-        if key not in self.forwarders and self.is_here(key):
+        if key not in self.forwarders.best and self.is_here(key):
             # In the Go derper a client that is connected here takes the place of a link.
             self.forwarders.delete_other += 1
         return self.forwarders.remove(key, link)
 
     def note_peer_gone(self, key: bytes) -> set[M]:
-        """Return the clients to be told that `key` is gone; none if it is still reachable."""
-        if self.is_here(key) or key in self.forwarders:
+        """Return the clients to tell that `key` is gone; none if it is still reachable."""
+        if self.is_here(key) or key in self.forwarders.best:
             return set()
         return self._peer_gone_watchers.pop(key, set())
 
@@ -212,15 +205,15 @@ class Hub(Generic[M, L, S]):
         return [] if member is None else [member]
 
     @property
-    def known(self) -> int:
-        """How many keys are connected, to this relay or to another of the mesh."""
+    def key_count(self) -> int:
+        """The number of keys connected to this relay or another of the mesh."""
         here = self.active.keys() | self.other_workers.best.keys()
         return len(here | self.forwarders.best.keys())
 
     def note_activity(self, member: M, now: int = 0) -> bool:
         """Note that a client whose `duplicate` is set has sent something (Go: noteClientActivity).
 
-        `now` is as for `join`. Returns whether it claimed its key again: then tell other workers.
+        `now` as for `join`. Returns whether it claimed its key again: then tell the other workers.
         """
         key = member.key
         if (duplicates := self.duplicates.get(key)) is not None:
@@ -237,10 +230,10 @@ class Hub(Generic[M, L, S]):
         return True
 
     def note_send_from(self, source: bytes, member: M) -> None:
-        """Note that `member` was first sent a packet from `source` (Go: noteSendFromSrc).
+        """Note that `member` was sent a packet from `source` (Go: noteSendFromSrc).
 
-        To be called when `source not in member.saw_src`. As by the Go derper, a client is told
-        only once that a key is gone, however often the key comes back.
+        Call it if `source not in member.saw_src`, which stays set: as in the Go derper, a client is
+        told only once that a key is gone, however often it comes back.
         """
         member.saw_src.add(source)
         self._peer_gone_watchers.setdefault(source, set()).add(member)
@@ -251,11 +244,11 @@ class Hub(Generic[M, L, S]):
         keys: dict[bytes, int] = {}
         for member in self.members:
             keys[member.key] = keys.get(member.key, 0) + 1
-        held = self.active | self.passive
-        if keys.keys() != held.keys():
-            difference = len(keys.keys() ^ held.keys())
+        reached = self.active | self.passive
+        if keys.keys() != reached.keys():
+            difference = len(keys.keys() ^ reached.keys())
             problems.append(f"{difference} keys are connected or active, but not both")
-        if inactive := sum(member not in self.members for member in held.values()):
+        if inactive := sum(member not in self.members for member in reached.values()):
             problems.append(f"{inactive} active connections have left")
         problems += self._check_passive()
         if {key for key, count in keys.items() if count > 1} != self.duplicates.keys():
@@ -265,8 +258,8 @@ class Hub(Generic[M, L, S]):
                 problems.append("a set of duplicates has lost or kept a connection")
             if self.local(key) is not duplicates.active:
                 problems.append("a set of duplicates disagrees on who is active")
-        heard = self.duplicates.keys() | self.passive.keys()
-        if wrong := sum(member.duplicate is not (member.key in heard) for member in self.members):
+        noted = self.duplicates.keys() | self.passive.keys()
+        if wrong := sum(member.duplicate is not (member.key in noted) for member in self.members):
             problems.append(f"{wrong} connections are wrong about being duplicates")
         if not all(self._peer_gone_watchers.values()):
             problems.append("somebody's leaving would be told to nobody")
@@ -286,7 +279,7 @@ class Hub(Generic[M, L, S]):
         if any(map(self._is_claimed_elsewhere, shared)):
             problems.append("a key has not yielded to the worker that had it last")
         for key in self.passive:
-            if key not in self.other_workers:
+            if key not in self.other_workers.best:
                 problems.append("a key has yielded to nobody")
             elif not self._is_claimed_elsewhere(key):
                 problems.append("a key has yielded to a worker that had it before")

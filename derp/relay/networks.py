@@ -1,6 +1,6 @@
-"""Networks of IP addresses: the prefix that most likely has one owner.
+"""Networks of IP addresses: prefixes that most likely have one owner.
 
-An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), as of dual-stack sockets, counts as the IPv4 one.
+An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) counts as the IPv4 one.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,7 @@ from typing import Final
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-"""Addresses of this machine's reverse proxies and health checks. Other users of 127.0.0.0/8 count
-like strangers."""
+"""Addresses of this machine's reverse proxies and health checks; not all of 127.0.0.0/8."""
 
 _IPV6_HOST_BITS: Final = 64
 _IPV6_SITE_BITS: Final = 80
@@ -28,9 +27,9 @@ def network_of(host: str) -> str:
 
 
 def site_of(network: str) -> str:
-    """Return the site of a network of `network_of`: the /48 of an IPv6 one, an IPv4 one itself.
+    """Return the site of a result of `network_of`: an IPv6 network's /48, an IPv4 network itself.
 
-    The owner of a /64 often has others beside it (RFC 6177).
+    The owner of a /64 often has the /64s beside it (RFC 6177).
     """
     if ":" not in network:
         return network

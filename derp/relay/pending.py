@@ -1,12 +1,12 @@
 """Pending connections, which have not logged in: limits for each network, and for all together.
 
-Until its login a peer is unknown, and all that tells strangers apart is the network that they come
-from (`derp.relay.networks`). Of each network, these are limited:
+Before their login, strangers are told apart by their networks only (`derp.relay.networks`). Each
+network has limits on:
 
     new connections a second     a token bucket of BURST_SECONDS
-    pending connections          above it, the oldest is evicted for the newest
+    pending connections          above the limit, the oldest is evicted for the newest
 
-and of all together the memory: COST bytes for each connection, and what it has sent beyond SPARE.
+and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE.
 Where that is used up, or the process has no descriptor left, one is evicted for a newcomer:
 
 1. The oldest of the site (`derp.relay.sites`) that holds the most, if that is EVICTION_RATIO times
@@ -15,15 +15,14 @@ Where that is used up, or the process has no descriptor left, one is evicted for
 3. or the oldest of all; either only if it is GRACE seconds old. A login takes less, so that many
    clients at once, as after a restart, don't evict each other.
 
-Otherwise the newcomer is refused. A pending connection that needs more memory than there is,
-is ended itself: no ordinary login needs more than COST.
+Otherwise the newcomer is refused. A pending connection that needs more memory than there is, is
+ended itself: no ordinary login needs more than COST.
 
-So an attacker with few sites never keeps out other sites. That takes so many sites that they use up
-the memory without holding EVICTION_RATIO connections each (248, where MEMORY is the limit), and
-all of these opened anew every GRACE seconds.
+So an attacker needs as many sites as use up the memory with fewer than EVICTION_RATIO connections
+each (248 for MEMORY), and has to open all connections anew every GRACE seconds, to keep others out.
 
-LOOPBACK and trusted networks have no limits of their own, as many clients come from there through
-a proxy. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
+LOOPBACK and trusted networks have no limits of their own, as proxies connect from there for many
+clients. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
 """
 
 import math
@@ -38,9 +37,9 @@ from derp.relay.tokenbucket import TokenBucket
 MEMORY: Final = 128 << 20
 """Bytes that all pending connections may hold together."""
 COST: Final = 64 << 10
-"""Bytes that a connection counts for at first: its task, its TLS in the handshake, and SPARE."""
+"""Bytes that a connection counts for at first: its task, its TLS handshake, and SPARE."""
 SPARE: Final = 16 << 10
-"""Bytes of what a peer has sent that may be kept without its counting for more."""
+"""Bytes from the peer that may be kept at no further cost."""
 RESERVE: Final = 32
 """One part in so many of the memory is reserved for LOOPBACK."""
 EVICTION_RATIO: Final = 8
@@ -48,12 +47,12 @@ GRACE: Final = 2.0
 MAX_SCANNED: Final = 8
 BURST_SECONDS: Final = 2.0
 MAX_IDLE: Final = 4096
-"""Networks without a pending connection that are remembered, the latest ones; each only until its
-bucket is full again. Nobody who has fewer networks evades the rate by being forgotten early."""
+"""Most networks without a pending connection that are remembered, each until its bucket is full
+again. Only an attacker with more networks can evade the rate."""
 
 
 class Pending:
-    """One connection until it has logged in or ended; afterwards no more than a mark."""
+    """One connection until it has logged in or ended; afterwards it counts for nothing."""
 
     __slots__ = ("abort", "cancel", "connections", "end", "held", "limit", "network", "since")
 
@@ -63,31 +62,28 @@ class Pending:
         self.connections: PendingConnections | None = connections
         self.network = network
         self.since = now
-        """When it was accepted, or when the check of its key is to end."""
+        """When it was accepted, or until when it waits for a verdict."""
         self.limit = limit
-        """Bytes that all connections may hold together when this one needs more."""
+        """Bytes above which all together may not grow for this connection."""
         self.held = COST
         self.end: ConnectionEnd | None = None
         """Why it was evicted."""
         self.abort: Callable[[], None] | None = None
         """Closes the connection at once."""
         self.cancel: Callable[[], None] | None = None
-        """Cancels a wait for something else than the connection."""
+        """Cancels the wait for a verdict."""
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes that are kept from or for the peer.
-
-        Raises NoRoom where that is too much, and `end` if the connection was evicted.
-        """
+        """Count `size` bytes kept from or for the peer. Raises NoRoom, and `end` if evicted."""
         if self.connections is not None:
             self.connections.hold(self, COST + max(0, size - SPARE))
         elif self.end is not None:
             raise self.end
 
     def wait_for_verdict(self, until: float) -> None:
-        """Keep the connection from being the oldest until `until`: its key is being checked."""
+        """Spare the connection from eviction as the oldest until `until`."""
         if self.connections is not None:
-            self.connections.renew(self, until)
+            self.connections.make_newest(self, until)
 
     def log_in(self) -> None:
         """Stop counting the connection: it has logged in. Raises `end` if it was evicted."""
@@ -103,7 +99,7 @@ class Pending:
 
 
 def _oldest(connections: dict[Pending, None], now: float) -> Pending:
-    """Return the first of MAX_SCANNED that waits for no verdict, else the last of these."""
+    """Return the first that waits for no verdict; after MAX_SCANNED, the last scanned."""
     for _ in range(MAX_SCANNED):
         oldest = next(iter(connections))
         if oldest.since <= now:
@@ -131,15 +127,15 @@ class _Network:
 class PendingConnections:
     """All pending connections of a process.
 
-    `rate`: new connections a second from a network; `most`: pending ones from a network; 0 is no
-    limit. Times are in seconds of any monotonic clock.
+    `rate` (new connections a second) and `max_pending` are for each network; 0 is no limit. Times
+    are in seconds of any monotonic clock.
     """
 
     def __init__(
         self,
         *,
         rate: float = 0,
-        most: int = 0,
+        max_pending: int = 0,
         memory: int = MEMORY,
         trusted: Sequence[Network] = (),
     ) -> None:
@@ -149,7 +145,7 @@ class PendingConnections:
         self._burst = max(1.0, rate * BURST_SECONDS)
         # Seconds until a bucket is full again.
         self._refill = self._burst / rate if rate else 0.0
-        self._most = most
+        self._max_pending = max_pending
         self._memory = memory
         self._room = memory - memory // RESERVE
         self._trusted = trusted
@@ -164,7 +160,7 @@ class PendingConnections:
         return len(self._pending)
 
     def network_of(self, host: str) -> str | None:
-        """Return the network that an address counts for; None where it counts for none."""
+        """Return the network that an address counts for, if any."""
         if host in LOOPBACK or (self._trusted and is_in(host, self._trusted)):
             return None
         return network_of(host)
@@ -172,29 +168,26 @@ class PendingConnections:
     def admit(self, host: str, now: float, *, full: bool = False) -> Pending:
         """Admit a new connection, for which another may be evicted. The caller sets `abort`.
 
-        `full`: the process has no descriptor for it unless another one ends. Raises
-        TooManyConnections, TooManyPending and NoRoom.
+        `full`: the process has no descriptor left for it. Raises TooManyConnections,
+        TooManyPending and NoRoom.
         """
-        network = self._find(host, now)
+        network = self._network_at(host, now)
         if network is not None:
-            full = self._limit(network, now) and full
+            full = self._apply_limits(network, now) and full
         room = self._memory if host in LOOPBACK else self._room
         if full or self.held + COST > room:
             self._evict(self._victim(network, now), NoRoom("it had to make room for others"))
         pending = Pending(self, network, now, room)
         self._pending[pending] = None
         if network is not None:
-            self._enter(pending, network)
+            self._idle.pop(network, None)
+            if network.site is None:
+                network.site = self._sites.enter(site_of(network.name))
+            network.pending[pending] = network.site.pending[pending] = None
         self._count(network, COST)
         return pending
 
-    def _enter(self, pending: Pending, network: _Network) -> None:
-        self._idle.pop(network, None)
-        if network.site is None:
-            network.site = self._sites.enter(site_of(network.name))
-        network.pending[pending] = network.site.pending[pending] = None
-
-    def _find(self, host: str, now: float) -> _Network | None:
+    def _network_at(self, host: str, now: float) -> _Network | None:
         while self._idle and (oldest := next(iter(self._idle))).used + self._refill <= now:
             self._forget(oldest)
         name = self.network_of(host)
@@ -209,16 +202,16 @@ class PendingConnections:
             self._idle_from_now(network)
         return network
 
-    def _limit(self, network: _Network, now: float) -> bool:
-        """Apply the limits of one network; return whether nothing was evicted for it."""
+    def _apply_limits(self, network: _Network, now: float) -> bool:
+        """Apply a network's limits to a newcomer; return whether none was evicted for it."""
         if network.bucket is not None and not network.bucket.allow(now):
             raise TooManyConnections(
                 f"more than {self._rate:g} new connections a second from {network.name}"
             )
-        if not self._most or len(network.pending) < self._most:
+        if not self._max_pending or len(network.pending) < self._max_pending:
             return True
         oldest = _oldest(network.pending, now)
-        reason = f"{self._most} connections from {network.name} have not logged in"
+        reason = f"{self._max_pending} connections from {network.name} have not logged in"
         if now - oldest.since < GRACE:
             raise TooManyPending(reason)
         self._evict(oldest, TooManyPending(f"{reason}, and this was the oldest"))
@@ -232,19 +225,19 @@ class PendingConnections:
         pending.held = held
         self._count(pending.network, change)
 
-    def renew(self, pending: Pending, since: float) -> None:
+    def make_newest(self, pending: Pending, since: float) -> None:
         """Make a connection the newest, as if accepted at `since`."""
         pending.since = since
         network = pending.network
-        known = [self._pending]
+        by_age = [self._pending]
         if network is not None and network.site is not None:
-            known += [network.pending, network.site.pending]
-        for connections in known:
+            by_age += [network.pending, network.site.pending]
+        for connections in by_age:
             del connections[pending]
             connections[pending] = None
 
     def leave(self, pending: Pending) -> None:
-        """Stop counting a connection; to be called once."""
+        """Stop counting a connection. Call it once."""
         network = pending.network
         del self._pending[pending]
         self._count(network, -pending.held)
@@ -257,13 +250,13 @@ class PendingConnections:
     def _victim(self, network: _Network | None, now: float) -> Pending:
         """Return the connection to evict for a newcomer from `network`. Raises NoRoom."""
         site = None if network is None else self._sites.get(site_of(network.name))
-        mine = 0 if site is None else site.held
+        own = 0 if site is None else site.held
         largest = self._sites.largest()
-        hoarder = next(iter(largest), None)
-        if hoarder is not None and hoarder.held >= EVICTION_RATIO * (mine + COST):
-            return next(iter(hoarder.pending))
-        among = site.pending if site is not None and site in largest else self._pending
-        oldest = _oldest(among, now) if among else None
+        other = next(iter(largest), None)
+        if other is not None and other.held >= EVICTION_RATIO * (own + COST):
+            return next(iter(other.pending))
+        candidates = site.pending if site is not None and site in largest else self._pending
+        oldest = _oldest(candidates, now) if candidates else None
         if oldest is None or now - oldest.since < GRACE:
             raise NoRoom("there is no room for another connection that has not logged in")
         return oldest

@@ -1,7 +1,7 @@
 """The keys whose presence a watcher is still to be told, in order.
 
-A watcher is told the state, not its history. So a key is queued, not a frame, and its frame is
-built when taken: a dump of all clients costs nothing until the watcher takes it, piece by piece.
+A watcher is told the state, not its history. So keys are queued, and frames are built when taken: a
+dump of all clients costs nothing until the watcher takes it, piece by piece.
 
 Invariant: a key that changes after its frame was taken is queued again.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 MAX_FRAMES_TAKEN: Final = 256
-"""Most frames that are built at a time: all other clients wait meanwhile."""
+"""Most frames built at a time: all other clients wait meanwhile."""
 
 FrameOf = Callable[[bytes], bytes]
 """Called with a key; returns the frame that says whether it is connected."""
@@ -28,9 +28,9 @@ class PresenceQueue:
         self._waiting: set[bytes] = set()
 
     def put(self, keys: Collection[bytes]) -> None:
-        """Queue keys that have changed, each given once; a queued one keeps its place."""
+        """Queue distinct keys that have changed; a queued one keeps its place."""
         if not self._waiting:
-            # A dump: to build a set is faster than to grow one.
+            # For a dump, building a set is faster than growing one.
             self._waiting = set(keys)
         else:
             keys = [key for key in keys if key not in self._waiting]
@@ -40,7 +40,7 @@ class PresenceQueue:
     def take(self, limit: int) -> list[bytes]:
         """Take frames of about `limit` bytes, at most MAX_FRAMES_TAKEN; at least one, if any.
 
-        This takes time in proportion to the frames returned, however many wait.
+        The time is in proportion to the frames returned, however many wait.
         """
         frames: list[bytes] = []
         size = 0

@@ -3,17 +3,16 @@
 Each queue has a bound of its own, but a thousand can hold a gigabyte. So there is one for all,
 and the longest queue releases first: a peer that reads what it is sent never has the longest.
 
-Memory is of two kinds. *Queued* are packets: they can be dropped. *Committed* is what can't be
-taken back: control frames, and what was handed to a transport, since a TLS record is sent whole or
-the connection is over. It may be three quarters of the bound; queued packets have the rest. The
-more is committed, the less each peer is handed at once; at last the peer with most is disconnected.
+Memory is of two kinds. *Queued* packets can be dropped. *Committed* memory can't be taken back:
+control frames, and what was handed to a transport, since a TLS record is sent whole or the
+connection is over. Up to three quarters of the bound may be committed; queued packets have the
+rest. The more is committed, the less is written to each peer at once; above that limit, the peer
+with the most is disconnected.
 
-This module knows nothing of lanes (derp.relay.sendqueue) nor of peers (derp.session.sender): both
-are `Holder`s, which account by `add` and free memory in `release`.
-
-How it works: holders are ranked by size: one rank for each UNIT, and from 4 UNITs on four for each
-doubling. So every change takes the same time however many holders there are, and the longest is
-known to within a quarter or a UNIT. To release takes time in proportion to the frames dropped.
+Lanes (derp.relay.sendqueue) and peers (derp.session.sender) are `Holder`s, which account by `add`
+and free memory in `release`. Holders are ranked by size: one rank for each UNIT, and from 4 UNITs
+on four for each doubling. So a change takes the same time however many holders there are, and the
+longest is known to within a quarter or a UNIT. The time of a release is that of the frames dropped.
 
 Invariants: a `MemoryBudget` is above its limit only if no releasable holder has anything; a holder
 that has ended has no bytes in the account.
@@ -24,15 +23,16 @@ from typing import Any, Final, Generic, TypeVar
 UNLIMITED: Final = 1 << 60
 """Bytes; more than any machine has."""
 MIN_WRITE: Final = 4 << 10
-"""Bytes that a peer may be handed at once, however much is committed."""
+"""Bytes that may be written to a peer at once, however much is committed."""
 WRITES: Final = 32
-"""One part in so many of what is free in the first quarter of the committed limit is handed to a
-peer at once, and at least MIN_WRITE: the other quarters are for many peers with no more."""
+"""A write to a peer is at most one part in so many of what is free in the first quarter of the
+committed limit, or MIN_WRITE if more: the other quarters are for many such small writes."""
 
 UNIT: Final = 4 << 10
 """Bytes by which the longest may exceed the holder that releases; or a quarter, if more."""
 
 _STEPS: Final = 4
+"""Ranks for each doubling."""
 
 
 def rank_of(size: int) -> int:
@@ -63,27 +63,25 @@ class MemoryBudget(Generic[H]):
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
-        """Bytes; of queued memory: negative where more than the whole bound is committed."""
+        """Bytes; that of queued memory is negative if more than the whole bound is committed."""
         self.held = 0
-        """Bytes."""
-        # By rank, the releasable holders that have anything.
+        # The releasable holders of any bytes, by rank; all ranks above `_highest` are empty.
         self._ranks: dict[int, dict[H, None]] = {}
-        # All ranks above this one are empty.
         self._highest = 0
 
     def enforce(self) -> None:
-        """Have the longest holders release until the limit is kept, or none is left."""
+        """Have the longest holders release until the limit is kept, or none can release."""
         while (excess := self.held - self.limit) > 0 and (largest := self.largest()) is not None:
             largest.release(excess)
             if self.held - self.limit == excess:
-                # A bug in one queue must not keep the relay here for ever.
+                # A bug in one holder must not hang the relay.
                 break
 
     def largest(self) -> H | None:
         """Return a holder of the highest rank, the next to release; None if there is none."""
         while rank := self._highest:
             if members := self._ranks.get(rank):
-                # The first entry of a dict is slow to find after others before it were removed.
+                # Not the first one: finding it is slow once entries before it were removed.
                 largest, _ = members.popitem()
                 members[largest] = None
                 return largest
@@ -110,12 +108,12 @@ class Holder:
     __slots__ = ("below", "budget", "held", "least", "rank")
 
     def __init__(self, budget: MemoryBudget[Any], *, releasable: bool = True) -> None:
-        """Hold nothing yet. If not `releasable`, its bytes count, but it need never release any."""
+        """Hold nothing yet. If not `releasable`, its bytes count, but `release` is never called."""
         self.budget = budget
         self.held = 0
         """Bytes."""
         self.rank = 0
-        # The sizes of this rank: from `least` on, and below `below`.
+        # This rank is for sizes from `least` on that are below `below`.
         self.least, self.below = 0, 1 if releasable else UNLIMITED
 
     def release(self, at_least: int) -> None:
@@ -123,7 +121,7 @@ class Holder:
         raise NotImplementedError
 
     def add(self, size: int) -> None:
-        """Account for `size` more bytes, or fewer; after an increase, call `budget.enforce`."""
+        """Account for `size` more bytes (or less, if negative); after more, `budget.enforce`."""
         self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:
@@ -140,11 +138,11 @@ class QueueMemory:
         self.queued: MemoryBudget[Holder] = MemoryBudget(limit)
         self.committed: MemoryBudget[Holder] = MemoryBudget(limit // 4 * 3)
         self.write_size = self._write_size()
-        """Bytes that a peer should be handed at once, as memory is now."""
+        """Most bytes to write to a peer at once, as memory is now."""
 
     @property
     def held(self) -> int:
-        """Bytes that are held now."""
+        """Bytes, queued and committed."""
         return self.queued.held + self.committed.held
 
     def commit(self, holder: Holder, size: int) -> None:

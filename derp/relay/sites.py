@@ -1,4 +1,4 @@
-"""The sites of pending connections (`networks.site_of`), ranked by the memory that these hold."""
+"""The sites (`networks.site_of`) of pending connections, by the memory that these hold."""
 
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -19,25 +19,25 @@ class Site(Generic[C]):
 
 
 class Sites(Generic[C]):
-    """All sites that have pending connections, of `memory` bytes together at most."""
+    """The sites that have pending connections, which hold at most `memory` bytes together."""
 
     def __init__(self, memory: int) -> None:
         self._sites: dict[str, Site[C]] = {}
-        # By the bit length of the bytes held: the largest are known, to a half, without a search.
+        # By the bit length of `held`: the largest are known to within a factor of two.
         self._by_size: list[dict[Site[C], None]] = [{} for _ in range(memory.bit_length() + 1)]
 
     def get(self, name: str) -> Site[C] | None:
-        """Return the site of that name, if it has pending connections."""
+        """Return the site with this name, if it has pending connections."""
         return self._sites.get(name)
 
     def enter(self, name: str) -> Site[C]:
-        """Return the site of that name, for a connection that is added to it."""
+        """Return the site with this name, made if there is none; the caller adds a connection."""
         if (site := self._sites.get(name)) is None:
             site = self._sites[name] = Site(name)
         return site
 
     def count(self, site: Site[C], change: int) -> None:
-        """Add to the bytes that a site holds; one that holds none is forgotten."""
+        """Add `change` to the bytes that a site holds; forget it if it holds none."""
         before = site.held.bit_length()
         site.held += change
         after = site.held.bit_length()

@@ -11,7 +11,7 @@ M = TypeVar("M", bound=Hashable)
 
 
 class TimerWheel(Generic[M]):
-    """Members by the second in which each is due, at most one at a time."""
+    """Members by the second in which each is due; a member is due at one time only."""
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[M, None]] = {}
@@ -19,7 +19,7 @@ class TimerWheel(Generic[M]):
         self._next: int | None = None
 
     def set(self, member: M, due: float) -> None:
-        """Make a member due at `due` and at no other time."""
+        """Make a member due at `due` only, whatever was set before."""
         self.discard(member)
         slot = math.ceil(due)
         if self._next is not None:
@@ -28,7 +28,7 @@ class TimerWheel(Generic[M]):
         self._slot_of[member] = slot
 
     def discard(self, member: M) -> None:
-        """Remove a member."""
+        """Remove a member, if it is there."""
         slot = self._slot_of.pop(member, None)
         if slot is not None:
             members = self._slots[slot]

@@ -21,7 +21,7 @@ class TokenBucket:
         return True
 
     def reserve(self, tokens: float, now: float) -> float:
-        """Take tokens, on credit where they are missing; return the seconds to wait for them."""
+        """Take tokens, on credit if need be; return the seconds until the credit is repaid."""
         self._refill(now)
         self._tokens -= tokens
         return max(0.0, -self._tokens / self.rate)
@@ -29,6 +29,6 @@ class TokenBucket:
     def _refill(self, now: float) -> None:
         elapsed = max(0.0, now - self._last)
         self._last = max(now, self._last)
-        # An unlimited rate times no time would be NaN.
+        # 0 times an infinite rate would be NaN.
         if elapsed:
             self._tokens = min(self.burst, self._tokens + elapsed * self.rate)

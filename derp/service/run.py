@@ -168,6 +168,6 @@ def _pending_connections(config: Config, processes: int) -> PendingConnections:
         most = max(1, min(max(most // processes, min(most, 64)), process.max_fds() // 4))
     return PendingConnections(
         rate=config.limits.per_network_accept_limit / processes,
-        most=most,
+        max_pending=most,
         trusted=config.limits.trusted_proxies,
     )

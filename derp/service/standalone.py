@@ -50,7 +50,7 @@ class Standalone:
             relay.services.start_soon(resources.certificates.run, announce_new)
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
-            relay.services.start_soon(recheck.keep, relay.state, checker, every, self._list_reloads)
+            relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
         return StandalonePages(relay)
 
     async def until_stop(self, relay: RunningRelay) -> None:

@@ -121,7 +121,7 @@ def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
 def capture(relay: RunningRelay, statuses: Sequence[Status] = ()) -> Snapshot:
     """Return the figures of this process, and of the certificates that it is to show."""
     config, state, hub = relay.config, relay.state, relay.state.hub
-    known, members, local = hub.known, hub.members, len(hub.active)
+    known, members, local = hub.key_count, hub.members, len(hub.active)
     # Without a look at each client; of the two sets one is empty where there is one process.
     repeated = dict.fromkeys(
         [*hub.passive, *(hub.active.keys() & hub.other_workers.best.keys())], 1

@@ -7,9 +7,9 @@ meshpeer       a client that has shown the mesh key: it may forward, watch and d
 state          what all sessions of a process share
 presence       what watchers are told: which clients connect and disconnect
 timers         keep-alives, stale queues and round-trip times, for all clients at once
-reachable      wakes a dialler when the relay that it lost has logged in here
+reachable      wakes the dialler of a relay that has logged in here
 client         routes a client's packets, and delivers to it
 sender         the sending half of a client or a link: write through, or queue and send
-recheck        admission asked again about clients that are connected
-serverinfo     puts a rate limit in force, and tells clients
+recheck        admission, asked again about connected clients
+serverinfo     puts a rate limit in force, and tells the clients
 """

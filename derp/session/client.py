@@ -1,7 +1,7 @@
 """A logged-in client: routes its packets, delivers others' packets and presence to it.
 
-Invariants: no await in `route` or `deliver`, since the train lies in the shared read buffer; a
-receiver's failure raises nothing in the task of the sender.
+Invariants: no await in `route` or `deliver`, since the train lies in the shared read buffer; they
+raise nothing in the sender's task when the receiver fails.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,8 +24,8 @@ from derp.wire.trains import Train
 _PEER_GONE_RATE: Final = 1.0
 _PEER_GONE_BURST: Final = 3
 UPDATE_SLACK: Final = 4096
-"""A watcher is disconnected when more changes wait for it than this and two for each client: when
-it connects again, it is told only of the clients that are connected then."""
+"""A watcher is disconnected when more changes wait for it than this plus two for each client: on a
+new connection it is told only of the clients connected then."""
 
 
 class Forwarder(Protocol):
@@ -46,7 +46,7 @@ class WorkerForwarder(Forwarder, Protocol):
 
     @property
     def frames(self) -> Mapping[bytes, bytes]:
-        """The PeerPresent frame of each key that is connected to that worker."""
+        """The PeerPresent frame of each key connected to that worker."""
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Send or queue a frame other than a packet; return whether it was sent or queued."""
@@ -68,7 +68,7 @@ class Client(Sender):
     )
 
     can_mesh: ClassVar = False
-    """Whether the client has shown the mesh key: then it is trusted, and not limited."""
+    """Whether the client has shown the mesh key: then it is trusted and has no rate limit."""
 
     def __init__(
         self,
@@ -105,8 +105,8 @@ class Client(Sender):
     ) -> None:
         """Hand a train from this client to its destination, or drop it.
 
-        The destination is connected here, to another worker of this relay, or to another relay; a
-        train that a relay has `forwarded` goes to no third one. For the rest see `deliver`.
+        The destination is here, at another worker of this relay, or at another relay; a train
+        `forwarded` by a relay goes to no third one. Other parameters as for `deliver`.
         """
         hub, metrics = self.hub, self.metrics
         if forwarded:
@@ -140,13 +140,13 @@ class Client(Sender):
         try:
             self.transport.write(train)
         except ConnectionEnd as error:
-            self._drop(self._write_error(), disco, packets, payload)
+            self._drop(self._drop_reason(), disco, packets, payload)
             self.end(error)
             return
         metrics = self.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
-        # `observe`, without the call.
+        # Histogram.observe, inlined.
         observed = metrics.buffered_write_frames
         observed.counts[packets if packets <= observed.limit else -1] += 1
         observed.sum += packets
@@ -158,10 +158,8 @@ class Client(Sender):
             self._start_sending(len(train))
 
     def peer_disconnected(self, key: bytes) -> None:
-        """Send PeerGone for a client whose packets were delivered to this one.
-
-        PeerGone is sent once, so it must not be dropped; `saw_src` bounds how many there are.
-        """
+        """Send PeerGone for a client whose packets were delivered to this one."""
+        # Sent only once, so never dropped; `saw_src` bounds how many there are.
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
             self.metrics.peer_gone_disconnected_frames += 1
 
@@ -171,22 +169,22 @@ class Client(Sender):
         return peer_present(self.key, remote.host, remote.port, self.flags)
 
     def update(self, key: bytes, frame: bytes) -> None:
-        """Tell this watcher of a client by `frame`; while busy, by what is true at the time."""
+        """Send `frame`, the presence of `key`, to this watcher; if busy, queue the key instead."""
         if self.send_queue is None:
             self._count_updates(1)
             self.send_control(frame)
             return
         updates = self.queue_updates((key,))
-        most = 2 * (len(self.hub.active) + len(self.hub.other_workers.best)) + UPDATE_SLACK
-        if len(updates) > most:
-            self.end(WatcherTooSlow(f"more than {most} changes wait for it"))
+        limit = 2 * (len(self.hub.active) + len(self.hub.other_workers.best)) + UPDATE_SLACK
+        if len(updates) > limit:
+            self.end(WatcherTooSlow(f"more than {limit} changes wait for it"))
 
     def update_all(self) -> None:
         """Tell this watcher of every client that is connected."""
         self.queue_updates(self.hub.keys(local=False))
 
     def queue_updates(self, keys: Collection[bytes]) -> PresenceQueue:
-        """Queue the presence of `keys`, which are distinct, for this watcher; never dropped."""
+        """Queue the presence of distinct `keys` for this watcher; it is never dropped."""
         # An empty send queue is false, but not None: the transport still has bytes to send.
         send_queue = self._start_sending(0) if self.send_queue is None else self.send_queue
         if send_queue.presence is None:
@@ -195,7 +193,7 @@ class Client(Sender):
         return send_queue.presence
 
     def _frame_of(self, key: bytes) -> bytes:
-        """Return the frame that says whether a key is connected now."""
+        """Return PeerPresent or PeerGone for a key, as it is now."""
         if (client := self.hub.active.get(key)) is not None:
             return client.presence()
         if (worker := self.hub.other_workers.best.get(key)) is not None:
@@ -203,7 +201,7 @@ class Client(Sender):
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
     def _answer_not_here(self, key: bytes, packets: int, now: float) -> None:
-        """Send PeerGone for each disco packet to an absent client, within the rate limit."""
+        """Send a rate-limited PeerGone for each disco packet to an absent client."""
         if self._peer_gone_bucket is None:
             self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
         for _ in range(packets):

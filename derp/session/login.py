@@ -4,7 +4,7 @@
                ◄──  ClientInfo
     ServerInfo ──►
 
-A fast-starting client sends ClientInfo with its HTTP request; the relay then answers in one piece.
+A fast-starting client sends ClientInfo with its HTTP request; then both answers are one write.
 """
 
 from typing import Final
@@ -26,10 +26,8 @@ from derp.wire.login import ClientInfo, client_info_size, open_client_info, seal
 
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds from the handoff to a whole ClientInfo (Go: Server.accept)."""
-
 VERDICT_WAIT: Final = 7.0
-"""Seconds for which a client that waits for a verdict isn't closed to make room, unless its network
-has by far the most connections."""
+"""Seconds for which a client that waits for a verdict isn't evicted, unless its site holds most."""
 
 
 @attrs.frozen
@@ -39,13 +37,13 @@ class Login:
     key: bytes
     info: ClientInfo
     greeting: bytes
-    """The ServerKey frame, if it has not been sent."""
+    """The ServerKey frame; empty where it was sent already."""
     rest: bytearray
-    """What the client has sent after ClientInfo."""
+    """Bytes that followed ClientInfo."""
     _box: Box
 
     def welcome(self, limit: RateConfig = NO_LIMIT) -> bytes:
-        """Return the answer to the login: any greeting, and ServerInfo with the rate limit."""
+        """Return the answer to the login: `greeting`, and ServerInfo with the rate limit."""
         info = seal_server_info(self._box, limit.bytes_per_second, limit.announced_burst)
         return self.greeting + info
 
@@ -53,9 +51,9 @@ class Login:
 async def log_in(
     state: RelayState, transport: Transport, leftover: bytes, pending: Pending | None = None
 ) -> Login | None:
-    """Greet a client and read its ClientInfo; return None if it leaves before, as health checks do.
+    """Greet a client and read its ClientInfo; return None if it leaves first, as health checks do.
 
-    `leftover` is what the client has sent already. Raises PeerVanished and LoginRefused.
+    `leftover`: what the client has sent already. Raises PeerVanished and LoginRefused.
     """
     greeting = server_key(state.public_key)
     size = client_info_size(leftover)
@@ -89,9 +87,9 @@ async def log_in(
 async def admit(
     state: RelayState, transport: Transport, key: bytes, pending: Pending | None
 ) -> None:
-    """Return if the client may use the relay (Go: verifyClient).
+    """Ask whether the client may use the relay (Go: verifyClient).
 
-    Raises NotAdmitted if not, and PeerVanished where `pending` is closed to make room meanwhile.
+    Raises NotAdmitted if it may not, and PeerVanished if it is evicted meanwhile.
     """
     if state.admission is None:
         return
@@ -100,13 +98,12 @@ async def admit(
             pending.cancel = scope.cancel
             pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
         verdict = await state.admission.admit(Question(key, transport.remote.host))
-        # Many clients may have waited for the same answer.
+        # Many clients may have waited for the same verdict.
         await transport.wait_turn()
     if scope.cancelled_caught:
-        raise PeerVanished("the connection was closed before the answer")
+        raise PeerVanished("the connection was closed before the verdict")
     if not verdict.admitted:
-        whose = node_public_text(key)
-        reason = f"{whose} is refused by {verdict.source}: {verdict.reason}"
+        reason = f"{node_public_text(key)} is refused by {verdict.source}: {verdict.reason}"
         raise NotAdmitted(reason, authoritative=verdict.authoritative)
     if not verdict.authoritative:
         state.unverified.add(key)

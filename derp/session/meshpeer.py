@@ -1,8 +1,7 @@
 """A client that has shown the mesh key: another relay, or a monitor.
 
 Unlike other clients it may forward packets, watch which clients are connected, and close their
-connections. A packet that it forwards is dropped unless it is for a client of this relay. Another
-worker of this relay is one, too, with a `route` of its own (`derp.workers.links.WorkerPeer`).
+connections. Another worker of this relay is a mesh peer, too (`derp.workers.links.WorkerPeer`).
 
 Invariant: no await between a read and the end of `act`; the frames lie in the shared buffer.
 """
@@ -26,7 +25,7 @@ logger = log.get("mesh")
 
 
 class MeshPeer(Client):
-    """A client that is trusted."""
+    """A client that has shown the mesh key."""
 
     __slots__ = ()
 
@@ -35,20 +34,20 @@ class MeshPeer(Client):
     def act(
         self, state: RelayState, kind: Kind, start: int, stop: int, end: int
     ) -> tuple[int, int]:
-        """Act on the frame `state.buffer[start:stop]`, of a type that takes the mesh key.
+        """Act on the frame `state.buffer[start:stop]`, of a type that needs the mesh key.
 
-        ForwardPacket frames that follow it, up to `end`, may be included. Returns where the last
-        frame ends, and the number of packets.
+        Further ForwardPacket frames, up to `end`, may be included. Returns where the last frame
+        ends, and the number of packets.
         """
         if kind is _FORWARD_PACKET:
-            most = min(state.memory.write_size, MAX_TRAIN)
-            found = next_forwarded(state.buffer, start, end, most)
+            max_train = min(state.memory.write_size, MAX_TRAIN)
+            found = next_forwarded(state.buffer, start, end, max_train)
             stop, source, destination, packets, train, disco = found
             payload = len(train) - packets * PACKET_OVERHEAD
             self.route(train, packets, payload, source, destination, disco, True)
             return stop, packets
         if kind is _WATCH_CONNS:
-            # A relay that watches is running, so it can be dialled.
+            # A relay that watches is up, so it can be dialled.
             state.reachable.logged_in(self.key)
             self._watch(state)
         else:
@@ -56,7 +55,7 @@ class MeshPeer(Client):
         return stop, 0
 
     def _watch(self, state: RelayState) -> None:
-        # A relay that has dialled itself finds that out, and leaves.
+        # A relay that has dialled itself will notice and leave.
         if self.key != state.public_key:
             watch(state.presence.watchers, self)
 

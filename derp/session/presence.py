@@ -1,10 +1,8 @@
 """Presence as watchers are told it: all connected clients at first, then every change.
 
 Matches addWatcher and broadcastPeerStateChangeLocked, but a busy watcher is told only the last
-state of each key, not every change.
-
-With several workers, each tells the others of its own clients only, with its claim to each key, and
-its watchers of all workers' clients.
+state of each key. Each worker tells its watchers of all workers' clients, and the other workers of
+its own clients and its claims to their keys.
 """
 
 from collections.abc import Collection
@@ -20,9 +18,9 @@ class Presence:
 
     def __init__(self, hub: ClientHub, metrics: Metrics) -> None:
         self.watchers: dict[Client, None] = {}
-        """The mesh peers that are told of all clients of this relay."""
+        """The mesh peers to tell of all clients of this relay."""
         self.worker_watchers: dict[Client, None] = {}
-        """The other workers, which are told of this worker's clients."""
+        """The worker peers to tell of this worker's clients."""
         self._hub = hub
         self._metrics = metrics
 
@@ -63,10 +61,7 @@ class Presence:
             self._metrics.peer_gone_disconnected_frames += len(self.watchers)
 
     def tell_all_gone(self, keys: Collection[bytes]) -> None:
-        """Tell the watchers that clients, perhaps many, have left.
-
-        By the time that a busy watcher is told, some may be connected again: then it is told so.
-        """
+        """Tell the watchers that keys, perhaps many, are gone, unless connected again by then."""
         if not keys:
             return
         for watcher in self.watchers:
@@ -82,7 +77,7 @@ class Presence:
 
 
 def watch(watchers: dict[Client, None], watcher: Client) -> None:
-    """Add a watcher to `watchers`, unless it is there, and tell it which clients are connected."""
+    """Add a new watcher to `watchers`, and tell it which clients are connected."""
     if watcher not in watchers:
         watchers[watcher] = None
         watcher.update_all()

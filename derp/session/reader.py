@@ -3,10 +3,9 @@
 How it works: a `step` reads once and acts on every whole frame; the bytes of a partial frame are
 kept until the next step. While the client is idle, the poller calls `step`, and the client's own
 task sleeps. The task takes over where a step ends with something to wait for: a rate limit, packets
-that may follow (derp.relay.coalescing), other tasks' turn.
+that may follow (derp.relay.coalescing), the turn of other tasks.
 
-Invariant: no await between `read_into` and the end of `_act`, since what was read lies in the
-buffer that all connections share.
+Invariant: no await between `read_into` and the end of `_act`: the bytes lie in the shared buffer.
 """
 
 from typing import Final
@@ -23,16 +22,15 @@ from derp.wire.frames import HEADER_LENGTH, PACKET_OVERHEAD
 from derp.wire.trains import DISCO, INCOMPLETE, UNKNOWN, Kind
 
 HOME_MOVE_AFTER: Final = 5.0
-"""Seconds after which a change of home is a move, and not a part of connecting."""
+"""Seconds from login after which a change of home is a move, not a part of connecting."""
 LIMITED_READ: Final = 16 << 10
 """Bytes read at a time from a client with a rate limit, so that it is paused often and briefly."""
 TRAINS_PER_READ: Final = 64
-"""Trains that one read should hold at most: each costs about as much whatever its size, and other
-clients wait meanwhile. After a read that held more, the next one is smaller."""
+"""Trains that one read should hold at most, as each costs about the same whatever its size. After a
+read that held more, the next one is smaller."""
 MIN_READ: Final = 4 << 10
 MAX_FRAMES: Final = 512
-"""Trains and other frames acted on before other tasks run: a read may hold thousands of frames of
-five bytes."""
+"""Trains and other frames acted on before other tasks run: a read may hold thousands."""
 
 _LIMIT_CHECK: Final = 1.0
 """Seconds between checks whether a paused client was ended or its limit changed."""
@@ -42,7 +40,7 @@ _PING: Final = Kind.PING
 
 
 class Reader:
-    """Reads one client's frames."""
+    """The reader of one client's frames."""
 
     __slots__ = (
         "_burst",
@@ -67,12 +65,12 @@ class Reader:
         self._client = client
         self._mesh_peer = client if isinstance(client, MeshPeer) else None
         self._transport = client.transport
-        # The beginning of a partial frame, or, where `_tail_is_due`, what follows MAX_FRAMES; and
-        # the bytes of an ignored frame that are still to come.
+        # The beginning of a partial frame, or, if `_tail_is_due`, what follows MAX_FRAMES; and how
+        # many bytes of an unknown frame are still to come.
         self._tail = b""
         self._skip = 0
         self._tail_is_due = False
-        # The most bytes to read next (0: all that fit), and what to wait for before that.
+        # Most bytes to read next (0: all that fit), and what to wait for first.
         self._read_limit = 0
         self._coalescer = ReadCoalescing()
         self._coalescing = False
@@ -83,7 +81,7 @@ class Reader:
     async def run(self, leftover: bytearray) -> None:
         """Read frames and act on them until the client closes the connection.
 
-        `leftover` is what came with the login; it is cleared, to free the memory. Raises a
+        `leftover`: what followed the login; it is cleared, to free the memory. Raises a
         ConnectionEnd unless the client closes the connection between two frames.
         """
         size = len(leftover)
@@ -114,7 +112,7 @@ class Reader:
             poller.busy_tasks -= 1
 
     async def _wait_for_limit(self, seconds: float) -> None:
-        """Sleep until the limit allows more, is changed, or the connection is ended (raises)."""
+        """Sleep until the limit allows more or changes; raise the connection's end, if any."""
         self._state.metrics.rate_limit_per_client_waited += 1
         client, bucket = self._client, self._client.bucket
         wake = trio.current_time() + seconds
@@ -124,7 +122,7 @@ class Reader:
                 raise client.ending
 
     def step(self) -> bool:
-        """Read once and act on it; return whether `run` takes over. See Transport.read_through."""
+        """Read once and act; return whether `run` takes over. See Transport.read_through."""
         state, transport, client = self._state, self._transport, self._client
         room = self._read_limit if client.bucket is None else LIMITED_READ
         view = state.view
@@ -151,14 +149,14 @@ class Reader:
         return self._coalescing
 
     def _act(self, received: int) -> int:  # noqa: PLR0912, PLR0915 -- one loop over kinds of frames
-        """Act on the tail, and on the bytes received, which follow it in the shared buffer.
+        """Act on the tail and the `received` bytes that follow it in the shared buffer.
 
         Returns how many packets joined the train of the one before them, less the other frames.
         Raises ProtocolViolation or NotPermitted.
         """
         state, client, mesh_peer = self._state, self._client, self._mesh_peer
         buffer, view, metrics, key = state.buffer, state.view, state.metrics, client.key
-        mesh, most = mesh_peer is not None, min(state.memory.write_size, trains.MAX_TRAIN)
+        mesh, max_train = mesh_peer is not None, min(state.memory.write_size, trains.MAX_TRAIN)
         start, end = 0, received
         if tail := self._tail:
             end += len(tail)
@@ -171,7 +169,7 @@ class Reader:
         try:
             while start < end and found < MAX_FRAMES:
                 kind, stop, destination, packets = trains.next_train(
-                    buffer, start, end, key, mesh, most
+                    buffer, start, end, key, mesh, max_train
                 )
                 if kind is INCOMPLETE:
                     break
@@ -204,7 +202,7 @@ class Reader:
             if pongs:
                 client.send_pongs(pongs)
         if start > end:
-            # An ignored frame ends beyond what has come.
+            # An unknown frame ends beyond what was received.
             self._skip = start - end
         self._tail = bytes(view[start:end]) if start < end else b""
         self._tail_is_due = found == MAX_FRAMES and start < end

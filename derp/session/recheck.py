@@ -1,7 +1,4 @@
-"""The recheck: admission asked again about connected clients.
-
-It makes changes in the allow-list, at tailscaled and at the URLs take effect on them.
-"""
+"""The recheck: admission asked again about connected clients, for changes at the sources."""
 
 import random
 from collections.abc import Iterable
@@ -18,15 +15,14 @@ from derp.session.state import RelayState
 
 UNVERIFIED_EVERY: Final = 2.0
 """Seconds between attempts to ask about clients admitted while the sources couldn't be asked."""
-
 CONCURRENCY: Final = 16
 """Concurrent questions about connected clients, for all processes of a relay together."""
 
 
-async def keep(
+async def run(
     state: RelayState, admission: Checker, every: float, wake: trio.MemoryReceiveChannel[None]
 ) -> None:
-    """End clients that are no longer admitted; `wake` has the allow-list read at once.
+    """Keep ending clients that are no longer admitted; a message on `wake` reloads the allow-list.
 
     `every`: seconds from the start of one round of questions to that of the next; 0 is never.
     """
@@ -54,13 +50,13 @@ async def recheck_forever(
 async def recheck_unverified(
     state: RelayState, admission: Admission, concurrency: int = CONCURRENCY
 ) -> NoReturn:
-    """Ask about clients admitted while the sources couldn't be asked, as soon as they can."""
+    """Ask about clients admitted while the sources couldn't be asked, as soon as they can be."""
     while True:
         await trio.sleep(UNVERIFIED_EVERY)
         keys = [key for key in state.unverified if state.hub.local(key) is not None]
         state.unverified.intersection_update(keys)
-        # The answer for the first key decides whether to go on; shuffled, in case it's the only
-        # one that the sources have no answer for.
+        # The first verdict decides whether to go on; shuffled, as the sources may have no answer
+        # for just one key.
         random.shuffle(keys)
         for some in (keys[:1], keys[1:]):
             await recheck(state, admission, some, concurrency=concurrency)
@@ -78,8 +74,8 @@ async def recheck(
 ) -> None:
     """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
 
-    Where a source can't be asked, its clients stay, so that a restart of tailscaled ends none; with
-    `strict` they are ended: the allow-list that admitted them does so no longer.
+    Where a source can't be asked, its clients stay, so that a restart of tailscaled ends none;
+    `strict` ends them: they are off the allow-list that admitted them.
     """
     wanted = set(keys)
     questions = iter(
@@ -98,7 +94,7 @@ async def recheck(
                     state.unverified.discard(question.key)
                 if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
-            # There may be thousands of keys, and the allow-list answers without a wait.
+            # There may be thousands of keys, and the allow-list answers without waiting.
             await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
@@ -107,7 +103,6 @@ async def recheck(
 
 
 def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
-    """End the clients of a key."""
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
     for member in [member for member in state.hub.members if member.key == key]:
         if member.ending is None and not member.can_mesh:

@@ -1,16 +1,15 @@
-"""The sending half of a client (derp.session.client) or a link (derp.mesh.link): of a *peer*.
+"""The sending half of a *peer*: a client (derp.session.client) or a link (derp.mesh.link).
 
 How it works: a frame for an idle peer is written through at once, by the task that has the frame;
 that saves a task switch and a copy. A peer is busy once its socket doesn't take all bytes: then it
 has a send queue, and a task that sends what is queued, a piece at a time, until nothing is left.
 
 The memory of all busy peers together is bounded (derp.relay.queuememory): the send queue accounts
-for packets, this file for what can't be dropped. Beyond the bound the peer that holds most is
-disconnected, unless it is trusted; there are few of those.
+for packets, this file for what can't be dropped. Above the bound, the untrusted peer that holds
+most is disconnected.
 
 Invariants: no await in `send_control`, since its callers have a train in the shared read buffer; no
-frame is written after half of another; no exception leaves the send task, which would end the
-relay.
+frame is written after half of another; no exception leaves the send task and so ends the relay.
 """
 
 from functools import partial
@@ -32,12 +31,12 @@ PRIVILEGED_WRITE_TIMEOUT: Final = 30.0
 """Seconds for which a trusted peer may take no byte (Go: privilegedWriteTimeout)."""
 MIN_SEND: Final = 8 << 10
 MAX_SEND: Final = 256 << 10
-"""Bytes that the send task encrypts at a time. They can't be dropped any more, so the size halves
-when the socket doesn't take all of them, and doubles when it does."""
+"""Bytes that the send task encrypts at a time, and can't drop afterwards: half as many when the
+socket doesn't take all of them, twice as many when it does."""
 MAX_PONGS: Final = 64
 """Pings answered per read; the rest are ignored, as the Go derper does with too frequent ones."""
 BUSY_COST: Final = 6 << 10
-"""Bytes that a busy peer's task and empty send queue take."""
+"""Bytes of a busy peer's task and empty send queue."""
 
 logger = log.get("client")
 
@@ -51,7 +50,7 @@ class SendTasks:
     memory: QueueMemory
     metrics: Metrics
     write_timeout: float
-    """Seconds for which a client may take no byte; 0 is for ever."""
+    """Seconds, for clients; see Sender."""
     sending: "dict[Sender, None]" = attrs.field(init=False, factory=dict)
     """The busy peers."""
     _idle: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -77,7 +76,7 @@ class SendTasks:
 
 
 class Sender(Holder):
-    """A peer that frames are sent to; as a Holder, what holds its bytes that can't be dropped."""
+    """A peer to send frames to; the Holder of its bytes that can't be dropped."""
 
     __slots__ = (
         "_sending_size",
@@ -99,21 +98,21 @@ class Sender(Holder):
         self.metrics = tasks.metrics
         self.transport = transport
         self.key = key
-        """The peer's, 32 bytes."""
+        """The peer's node key, 32 bytes."""
         self.write_timeout = PRIVILEGED_WRITE_TIMEOUT if trusted else tasks.write_timeout
         """Seconds for which the peer may take no byte; 0 is for ever."""
         self.send_queue: SendQueue | None = None
         self.ending: ConnectionEnd | None = None
         """Why another task has ended this connection, if one has."""
         self.progress: tuple[int, float] = (0, now)
-        """Bytes that the peer had taken, and when: derp.session.timers finds stuck peers by it."""
+        """Bytes that the peer had taken, and when, for derp.session.timers to find stuck peers."""
         # Bytes that the send task accounts for: BUSY_COST, and what the transport has buffered.
         self._sending_size = 0
 
     def send_control(self, frame: bytes, *, must: bool = False) -> bool:
         """Send or queue a frame other than a packet; return whether it was sent or queued.
 
-        `must`: queue it even where the lane is full.
+        `must`: queue it even where the control lane is full.
         """
         if self.send_queue is not None:
             queued = self.send_queue.put_control(frame, must=must)
@@ -141,7 +140,7 @@ class Sender(Holder):
             self.transport.abort()
 
     def discard_queue(self) -> None:
-        """Drop what is queued, now that the peer has left."""
+        """Drop what is queued for a peer that has left."""
         if self.send_queue is not None:
             self.send_queue.clear(partial(self._drop, DropReason.GONE_DISCONNECTED))
             self._account()
@@ -157,7 +156,7 @@ class Sender(Holder):
     async def send_queued(self, send_queue: SendQueue) -> None:
         """Send until nothing is queued, or the connection has ended: the peer's send task.
 
-        When cancelled it keeps the send queue, so that nothing is written after half a frame.
+        If cancelled, it leaves the send queue, so that nothing is written after half a frame.
         """
         transport, memory = self.transport, self.tasks.memory
         size = MIN_SEND
@@ -181,7 +180,7 @@ class Sender(Holder):
         except ConnectionEnd as error:
             self.end(error)
         except Exception as error:
-            # A bug must end this connection only, and must be logged.
+            # A bug must be logged, and end this connection only.
             logger.exception("sending was ended by a bug", client=short_key(self.key))
             self.end(InternalFault(repr(error)))
         finally:
@@ -208,8 +207,8 @@ class Sender(Holder):
         """Count dropped packets; `payload` as in Entry."""
         self.metrics.drop(reason, disco, packets, payload)
 
-    def _write_error(self) -> DropReason:
-        """Return why packets that can't be written are dropped."""
+    def _drop_reason(self) -> DropReason:
+        """Return the reason for drops of packets that can't be written."""
         return DropReason.GONE_DISCONNECTED if self.ending else DropReason.WRITE_ERROR
 
     def _make_send_queue(self) -> SendQueue:

@@ -1,7 +1,7 @@
 """One DERP client's life: log in, join, serve, leave.
 
-The connection task runs this after the handoff. It receives by `derp.session.reader`; mostly other
-clients' tasks send, by `derp.session.client`.
+The connection task runs `serve` after the handoff, and receives (`derp.session.reader`). Sending
+(`derp.session.client`) is done mostly by other clients' tasks.
 """
 
 from typing import Any
@@ -34,9 +34,9 @@ async def serve(
 ) -> None:
     """Serve one client from its login until it leaves.
 
-    `leftover` is what the client has sent already, at most 64 KiB. `fields` are the log's for this
-    connection; the client's key is added at login. `pending` is the connection before login.
-    Raises a ConnectionEnd unless the client closes the connection in good order.
+    `leftover`: what the client has sent already, at most 64 KiB. `fields`: those of this
+    connection's log lines; login adds the client's key. Raises a ConnectionEnd unless the client
+    closes the connection between two frames, or before its login.
     """
     state.metrics.accepts += 1
     login = await log_in(state, transport, leftover, pending)
@@ -59,7 +59,7 @@ async def serve(
         should_log = state.should_log("joined", fields["client"], transport.remote.host)
         (logger.info if should_log else logger.debug)("joined", **fields)
         rest = login.rest
-        # A session is long: keep nothing of the login.
+        # Nothing of the login stays in memory for the long session.
         del leftover, login
         await Reader(state, client).run(rest)
     finally:
@@ -76,11 +76,10 @@ def _join(
         flags |= PresentFlags.NOT_IDEAL
     if can_mesh:
         flags |= PresentFlags.MESH_PEER
-    client = (MeshPeer if can_mesh else Client)(
-        *(state.send_tasks, state.hub, transport, login.key),
-        now=now,
-        flags=flags or PresentFlags.REGULAR,
-        bucket=None if can_mesh else state.make_bucket(now),
+    flags = flags or PresentFlags.REGULAR
+    make_client, bucket = (MeshPeer, None) if can_mesh else (Client, state.make_bucket(now))
+    client = make_client(
+        state.send_tasks, state.hub, transport, login.key, now=now, flags=flags, bucket=bucket
     )
     state.hub.join(client, state.claim_time())
     state.timers.add(client, now)

@@ -1,7 +1,7 @@
-"""The rate limit's changes: put in force, and told to the connected clients in ServerInfo.
+"""Changes of the rate limit: put in force, and told to connected clients in ServerInfo.
 
-Tailscale's client silently drops what exceeds the limit that it was told last: without this, a
-raised or lifted limit would have no effect until the client reconnects.
+Tailscale's client silently drops what exceeds the limit it was told last: untold, a raised limit
+would have no effect until the client reconnects.
 """
 
 from typing import Final
@@ -26,7 +26,7 @@ def set_limit(state: RelayState, limit: RateConfig) -> None:
 
 
 def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
-    """Put a limit in force and, if it differs from the old one, start a task that tells clients."""
+    """Put a limit in force; if it differs from the old one, start a task that tells clients."""
     differs = limit != state.rate_limit
     set_limit(state, limit)
     if differs:
@@ -43,5 +43,5 @@ async def _tell(state: RelayState, limit: RateConfig) -> None:
         if client in state.hub.members and not client.can_mesh:
             box = Box(state.private_key, PublicKey(client.key))
             info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
-            # Not dropped: only the operator causes these frames.
+            # Never dropped: only the operator causes these frames.
             client.send_control(info, must=True)

@@ -28,24 +28,20 @@ from derp.session.timers import Timers
 from derp.wire.frames import FORWARD_OVERHEAD, MAX_PACKET_SIZE
 
 EVENT_LINES: Final = 2.0
-"""Log lines a second about joins and leaves of clients, in the long run."""
+"""Log lines a second about clients that joined or left, in the long run."""
 EVENT_LINES_BURST: Final = 1000
-"""Log lines about them in a burst: after a restart all clients come at once."""
+"""Such log lines in a burst: after a restart, all clients come at once."""
 
-# A partial frame, a full read, and what OpenSSL may hold of a record from before.
+# A partial frame, a full read, and what OpenSSL may hold of an earlier record.
 _BUFFER_SIZE: Final = FORWARD_OVERHEAD + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 << 10)
-
-
-def _client_events() -> log.ClientEvents:
-    return log.ClientEvents(TokenBucket(EVENT_LINES, EVENT_LINES_BURST, 0.0).allow)
 
 
 @attrs.define(eq=False)
 class RelayState:
     """The state of one relay, or of one of its workers: keys, clients, metrics.
 
-    `buffer` is the shared read buffer; `view` is a view of it. It belongs to the running task, from
-    the end of one await to the beginning of the next; nothing in it outlives that.
+    `buffer` is the shared read buffer, and `view` a view of it. It belongs to the running task from
+    one await to the next; nothing in it outlives that.
     """
 
     private_key: PrivateKey = attrs.field(repr=False)
@@ -55,32 +51,29 @@ class RelayState:
     """Seconds for which a client may take no byte; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
     admission: Admission | None = attrs.field(default=None, repr=False)
-    """Decides who may log in; None where everybody may."""
+    """Decides which clients may log in; None where all may."""
     metrics: Metrics = attrs.field(factory=Metrics, on_setattr=attrs.setters.frozen)
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
-    """The 32 bytes that mesh peers show to be trusted; None without a mesh."""
+    """The 32 bytes that mesh peers show; None without a mesh."""
     memory: QueueMemory = attrs.field(
         factory=QueueMemory, repr=False, on_setattr=attrs.setters.frozen
     )
-    """Bounds all send queues together."""
     pending: PendingConnections = attrs.field(factory=PendingConnections, repr=False)
-    """The connections before their logins."""
     shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
     """Returns nanoseconds of a clock that all workers share."""
     worker_key: bytes | None = attrs.field(init=False, default=None, repr=False)
     """The 32 bytes that the workers of one relay show each other; None without other workers."""
     stopping: bool = attrs.field(init=False, default=False)
-    """Whether the relay is stopping: then it dials no relay, and all clients leave."""
+    """Whether the relay is stopping: then it dials no other relay, and ends all clients."""
     unverified: set[bytes] = attrs.field(init=False, factory=set, repr=False)
-    """Keys admitted while the sources couldn't be asked; their clients may have left."""
+    """Keys admitted while the sources couldn't be asked, of clients that may have left."""
     public_key: bytes = attrs.field(init=False)
     hub: ClientHub = attrs.field(init=False, factory=Hub)
     worker_links: dict[WorkerForwarder, None] = attrs.field(init=False, factory=dict)
-    """The links to other workers."""
     poller: Poller = attrs.field(factory=Poller, repr=False, on_setattr=attrs.setters.frozen)
     prelogin: PreLoginScheduler = attrs.field(init=False, factory=PreLoginScheduler, repr=False)
     reachable: Reachable = attrs.field(init=False, factory=Reachable, repr=False)
-    client_events: log.ClientEvents = attrs.field(init=False, factory=_client_events, repr=False)
+    client_events: log.ClientEvents = attrs.field(init=False, repr=False)
     send_tasks: SendTasks = attrs.field(init=False, repr=False)
     timers: Timers = attrs.field(init=False, repr=False)
     presence: Presence = attrs.field(init=False, repr=False)
@@ -94,11 +87,13 @@ class RelayState:
         )
         self.timers = Timers(self.send_tasks)
         self.presence = Presence(self.hub, self.metrics)
+        event_lines = TokenBucket(EVENT_LINES, EVENT_LINES_BURST, 0.0)
+        self.client_events = log.ClientEvents(event_lines.allow)
         self.buffer = bytearray(_BUFFER_SIZE)
         self.view = memoryview(self.buffer)
 
     def become_worker(self, number: int, worker_key: bytes) -> None:
-        """Become worker `number` of several, before any client is connected."""
+        """Become worker `number` of several. Call it before any client is connected."""
         self.hub.worker = number
         self.worker_key = worker_key
 
@@ -107,7 +102,7 @@ class RelayState:
         return _is_same(self.mesh_key, shown)
 
     def is_worker_key(self, shown: bytes | None) -> bool:
-        """Return whether a peer has shown the worker key: another worker of this relay."""
+        """Return whether a peer has shown the worker key."""
         return _is_same(self.worker_key, shown)
 
     def claim_time(self) -> int:
@@ -115,7 +110,7 @@ class RelayState:
         return 0 if self.worker_key is None else self.shared_clock()
 
     def make_bucket(self, now: float) -> TokenBucket | None:
-        """Make a client's bucket for what it sends; None for no limit."""
+        """Make the bucket that limits what a client sends; None for no limit."""
         limit = self.rate_limit
         if not limit.bytes_per_second:
             return None

@@ -1,7 +1,6 @@
 """The timers in one task: keep-alives, send queues, stuck peers, round-trip times.
 
-A send queue drops what has waited too long when it is used; one that isn't used any more is made to
-do so here.
+A send queue drops stale packets when it is used; here, all send queues drop theirs.
 """
 
 import random
@@ -23,10 +22,10 @@ KEEP_ALIVE: Final = 40.0
 """Seconds between keep-alives, at least (Go: derp.KeepAlive, 60).
 
 With jitter and lateness a client gets a frame at least every 47 s, before proxies end an idle
-connection. By default Debian's HAProxy ends one after 50 s; nginx, Apache httpd and AWS's
-application load balancer after 60 s; Cloudflare after 100 s; load balancers of Azure and AWS
-(network), Envoy, and providers' NAT after minutes; Caddy and Traefik never. Google's HTTP load
-balancers end an upgraded connection after 30 s in any case. Each keep-alive wakes a phone's radio.
+connection: by default Debian's HAProxy after 50 s; nginx, Apache httpd and AWS's application load
+balancer after 60 s; Cloudflare after 100 s; other load balancers, Envoy, and providers' NAT after
+minutes. Google's HTTP load balancers end an upgraded connection after 30 s in any case. Each
+keep-alive wakes a phone's radio.
 """
 KEEP_ALIVE_JITTER: Final = 5.0
 ROUND_TRIP_EVERY: Final = 10.0
@@ -36,7 +35,7 @@ TICK: Final = 0.5
 CHECKS_PER_TURN: Final = 1000
 """Peers checked and trains dropped before other tasks run: about a millisecond."""
 END_COST: Final = 100
-"""Checks that one disconnection counts as."""
+"""Checks that a disconnection costs as much as."""
 CLIENTS_PER_TURN: Final = 100
 """Clients sent a keep-alive, or sampled, before other tasks run."""
 
@@ -58,7 +57,7 @@ class Timers:
             client.metrics.no_round_trip(tcp=False)
 
     def add_keep_alive(self, client: Client, now: float) -> None:
-        """Schedule a client's next keep-alive, and no round-trip samples."""
+        """Schedule a client's next keep-alive only."""
         jitter = random.uniform(0, KEEP_ALIVE_JITTER)  # noqa: S311 -- spreads load, hides nothing
         self.keep_alives.set(client, now + KEEP_ALIVE + jitter)
 
@@ -88,7 +87,7 @@ class Timers:
                     await trio.lowlevel.checkpoint()
 
     async def check_queues(self, now: float) -> None:
-        """Drop what has waited too long, and disconnect the peers that are stuck."""
+        """Drop packets that have waited too long, and disconnect stuck peers."""
         done, sending = 0, self.send_tasks.sending
         for sender in list(sending):
             while sender in sending:

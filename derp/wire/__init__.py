@@ -5,7 +5,7 @@ frames         DERP frames: types, limits, and those that a server sends
 login          ClientInfo and ServerInfo in NaCl boxes
 gojson         JSON objects, read as Go's encoding/json reads them
 trains         trains of SendPacket frames, rewritten in place to RecvPacket frames
-forwarding     the same to and from ForwardPacket frames, for other relays
+forwarding     trains of ForwardPacket frames, to and from other relays
 linkframes     what another relay sends over a link
 clienthello    the server name and the protocols in a TLS ClientHello
 records        where TLS records end

@@ -4,7 +4,7 @@ The first bytes of a connection are records (RFC 8446, 5.1), which hold the mess
 
     byte 0      22, a handshake record
     1-2         version, 3 and any minor number
-    3-4         length of the fragment, 1 to 16384, big-endian as all of this
+    3-4         length of the fragment, 1 to 16384; all numbers are big-endian
     then        the fragment: the message, or as much of it as fits
 
 The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
@@ -21,11 +21,10 @@ The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
     server_name, type 0   (RFC 6066, 3)    2 + n: one entry, of type 0 and 2 + n bytes of host name
     ALPN, type 16         (RFC 7301, 3.1)  2 + n: protocols of 1 + n bytes each
 
-Nothing is refused here: OpenSSL is fed all of it, and refuses with alerts of its own. This module
-only tells which context to use, and whether all of the message is there, since OpenSSL allocates a
-ClientHello's announced length at once. Bytes that can't be parsed are no error, but a hello that
-asks for nothing: UNREADABLE, known as soon as OpenSSL could know it. No bytes are waited for that
-OpenSSL would not wait for, and no more than MAX_FLIGHT.
+Nothing is refused here: OpenSSL gets all bytes, and refuses with its own alerts. This module only
+tells which context to use, and when the message is whole, since OpenSSL allocates a ClientHello's
+announced length at once. Bytes that can't be parsed are a hello that asks for nothing, UNREADABLE,
+known as soon as OpenSSL could know it: it waits for no bytes that OpenSSL would not wait for.
 """
 
 import hashlib
@@ -35,10 +34,10 @@ from typing import Final
 import attrs
 
 MAX_FLIGHT: Final = 80 << 10
-"""Most bytes waited for: a ClientHello of 64 KiB, the longest that Go's TLS accepts, with its
-records. OpenSSL accepts one of 128 KiB; beyond MAX_FLIGHT it is UNREADABLE."""
+"""Most bytes waited for; beyond, a ClientHello is UNREADABLE. There is room for 64 KiB in records,
+the longest that Go's TLS accepts (OpenSSL: 128 KiB)."""
 MAX_RECORDS: Final = 128
-"""Most records waited for: beyond that it is UNREADABLE, too."""
+"""Most records waited for; beyond, a ClientHello is UNREADABLE."""
 
 _HANDSHAKE: Final = 22
 _MAJOR_VERSION: Final = 3
@@ -64,7 +63,7 @@ class ClientHello:
     """What a client asks for."""
 
     server_name: str | None
-    """As it was sent, ASCII, and not validated. None where there is none."""
+    """As sent: ASCII, not validated."""
     alpn: tuple[bytes, ...]
     """The protocols offered, in order of preference."""
 
@@ -74,7 +73,7 @@ UNREADABLE: Final = ClientHello(None, ())
 
 
 def is_whole(piece: bytes | bytearray | memoryview) -> bool:
-    """Return whether the first bytes of a connection hold a ClientHello in one record, as usual."""
+    """Return whether a connection's first bytes hold a whole ClientHello in one record."""
     if len(piece) < _RECORD.size + _MESSAGE_HEADER_LENGTH:
         return False
     kind, major, _minor, length = _RECORD.unpack_from(piece)
@@ -102,25 +101,21 @@ def is_server_hello(flight: bytes) -> bool:
 
 
 class HelloReader:
-    """The parser of one connection's ClientHello, linear in time however its bytes come."""
+    """The parser of one connection's ClientHello, in linear time however its bytes are split."""
 
     __slots__ = ("_message", "_offset", "_records", "flight")
 
     def __init__(self) -> None:
         self.flight = bytearray()
-        """All bytes that were fed, for OpenSSL."""
+        """All bytes fed, for OpenSSL."""
         self._offset = 0
         """Where in the flight the first incomplete record begins."""
         self._message = bytearray()
-        """The fragments of the records before that."""
+        """The fragments of the `_records` before it."""
         self._records = 0
-        """The number of these records."""
 
     def feed(self, piece: bytes | bytearray | memoryview) -> ClientHello | None:
-        """Take the next bytes of a connection; return the ClientHello once complete, else None.
-
-        After a ClientHello nothing more may be fed.
-        """
+        """Take a connection's next bytes; return its ClientHello, once, when it is whole."""
         self.flight += piece
         try:
             return self._read()
@@ -139,9 +134,7 @@ class HelloReader:
             message += flight[start : start + length]
             self._offset = start + length
             self._records += 1
-            if self._records > MAX_RECORDS:
-                raise _Unreadable
-            if message[0] != _CLIENT_HELLO:
+            if self._records > MAX_RECORDS or message[0] != _CLIENT_HELLO:
                 raise _Unreadable
             if len(message) < _MESSAGE_HEADER_LENGTH:
                 continue

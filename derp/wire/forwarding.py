@@ -1,11 +1,10 @@
-"""ForwardPacket frames, built and parsed: packets on their way through a second relay.
+"""Trains of ForwardPacket frames, built and parsed: packets that take a second relay.
 
     SendPacket / RecvPacket   type 1, length 4, key 32,                    packet
     ForwardPacket             type 1, length 4, source 32, destination 32, packet
 
-The reason for this file is speed. The frames differ in length, so a train (derp.wire.trains) can't
-be rewritten in place: it is copied once, in one `join`, frame by frame. As on the way from client
-to client, consecutive frames stay together: one look-up, one write.
+The frames differ in length, so a train (derp.wire.trains) can't be rewritten in place: it is copied
+once, in one `join`. As between clients, consecutive frames stay together: one look-up, one write.
 
 Invariants: only whole frames are touched; the frames of a train have one source and one
 destination, and are all disco packets or all not.
@@ -53,18 +52,18 @@ def forward_frames(train: Train, packets: int, destination: bytes) -> bytes:
 
 
 def next_forwarded(
-    buffer: bytes | bytearray, start: int, end: int, most: int = MAX_TRAIN
+    buffer: bytes | bytearray, start: int, end: int, max_size: int = MAX_TRAIN
 ) -> Forwarded:
     """Turn the train of whole ForwardPacket frames at `start` into RecvPacket frames.
 
     Returns `(stop, source, destination, packets, train, disco)`: `train` replaces
-    `buffer[start:stop]`. `most` is as for trains.next_train.
+    `buffer[start:stop]`. `max_size` as for trains.next_train.
     """
     view = memoryview(buffer)
     header = bytes(view[start : start + FORWARD_OVERHEAD])
     keys = header[HEADER_LENGTH:]
     source, destination = keys[:KEY_LENGTH], keys[KEY_LENGTH:]
-    limit = end if end - start <= most else start + most
+    limit = end if end - start <= max_size else start + max_size
     length: int = HEADER.unpack_from(header)[1]
     disco = _is_disco(buffer, start, length)
     pieces: list[bytes | memoryview] = []

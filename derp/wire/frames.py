@@ -1,7 +1,7 @@
-"""DERP frames: their types, limits, and the bytes of those that a server sends.
+"""DERP frames: their types, limits, and how those that a server sends are built.
 
-Every frame is 1 byte of type, 4 bytes of payload length (big-endian), then the payload. The layouts
-are those of Go's `derp/derp.go`, protocol version 2.
+A frame is 1 byte of type, 4 bytes of payload length (big-endian), and the payload, as in Go's
+`derp/derp.go`, protocol version 2.
 """
 
 import enum
@@ -21,16 +21,15 @@ KEY_LENGTH = 32
 NONCE_LENGTH = 24
 PING_LENGTH = 8
 MAX_PACKET_SIZE = 64 << 10
-"""The most bytes of a packet, without its keys and header."""
+"""Bytes, without keys and header."""
 
 PACKET_OVERHEAD = HEADER_LENGTH + KEY_LENGTH
-"""Bytes of a SendPacket or RecvPacket frame that are not the packet: both have the same."""
-
+"""Bytes of a SendPacket or RecvPacket frame that are not the packet."""
 FORWARD_OVERHEAD = HEADER_LENGTH + 2 * KEY_LENGTH
 """Bytes of a ForwardPacket frame that are not the packet."""
 
 MAX_CLIENT_INFO = 256 << 10
-"""The longest ClientInfo payload that a server reads (Go: `recvClientKey`)."""
+"""Bytes of the longest ClientInfo payload that a server reads (Go: recvClientKey)."""
 
 DISCO_MAGIC = "TS💬".encode()
 """6 bytes at the start of every disco packet."""
@@ -41,7 +40,7 @@ class FrameType(enum.IntEnum):
     """The first byte of a frame; each member says what the payload is."""
 
     SERVER_KEY = 0x01
-    """8 bytes MAGIC, 32 bytes server key, anything later versions add."""
+    """8 bytes MAGIC, 32 bytes server key, and what later versions may add."""
     CLIENT_INFO = 0x02
     """32 bytes client key, 24 bytes nonce, NaCl box of JSON."""
     SERVER_INFO = 0x03
@@ -89,10 +88,10 @@ class PresentFlags(enum.IntFlag):
     MESH_PEER = 1 << 1
     PROBER = 1 << 2
     NOT_IDEAL = 1 << 3
-    """The peer is not on the region's node that is ideal for it."""
+    """The peer is not at the region's node that is ideal for it."""
 
 
-# The payload lengths that a server accepts from a logged-in client, as Go's handleFrame* do.
+# The payload lengths accepted from a logged-in client, as by Go's handleFrame*.
 _ACCEPTED = {
     FrameType.NOTE_PREFERRED: range(1, 2),
     FrameType.PING: range(8, 1001),
@@ -107,18 +106,16 @@ _MESH_ONLY = frozenset({FrameType.FORWARD_PACKET, FrameType.WATCH_CONNS, FrameTy
 def check_header(kind: int, length: int, *, mesh: bool = False) -> bool:
     """Return whether a logged-in client may send the frame with this header (Go: sclient.run).
 
-    `mesh`: the client has shown the mesh key. Returns False for a type that a server does not know
-    and skips, however long. Raises ProtocolViolation for a length that the type can't have,
-    NotPermitted for a frame that takes the mesh key.
+    `mesh`: the client has shown the mesh key. Returns False for an unknown type, to be skipped,
+    however long. Raises ProtocolViolation for a length that the type can't have, and NotPermitted
+    for a frame that needs the mesh key.
     """
     accepted = _ACCEPTED.get(kind)  # type: ignore[call-overload]
     if accepted is None:
         return False
     name = FrameType(kind).name
     if length not in accepted:
-        wanted = (
-            f"{accepted.start}" if len(accepted) == 1 else f"{accepted.start} to {accepted[-1]}"
-        )
+        wanted = f"{accepted[0]} to {accepted[-1]}" if len(accepted) > 1 else f"{accepted[0]}"
         raise ProtocolViolation(f"{name} frame of {length} bytes, expected {wanted}")
     if kind in _MESH_ONLY and not mesh:
         raise NotPermitted(f"{name} frame from a client without the mesh key")
@@ -135,7 +132,7 @@ WATCH_CONNS = frame(FrameType.WATCH_CONNS)
 
 
 def server_key(public_key: bytes) -> bytes:
-    """Build the server's greeting, a ServerKey frame."""
+    """Build a ServerKey frame, the greeting."""
     return frame(FrameType.SERVER_KEY, MAGIC + public_key)
 
 
@@ -146,7 +143,7 @@ def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
 
 _PRESENT: Final = struct.Struct(">32s16sHB")
 PEER_PRESENT_LENGTH: Final = _PRESENT.size
-"""Bytes of a PeerPresent payload, as it is built here."""
+"""Bytes of a PeerPresent payload as built here."""
 
 
 def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
@@ -157,10 +154,10 @@ def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes
 
 
 def pong(data: bytes) -> bytes:
-    """Build the answer to a ping whose first 8 bytes are `data`."""
+    """Build the Pong frame for a ping whose first 8 bytes are `data`."""
     return frame(FrameType.PONG, data)
 
 
 def restarting(reconnect_in_ms: int, try_for_ms: int) -> bytes:
-    """Build a Restarting frame, with the advice of its two times in milliseconds."""
+    """Build a Restarting frame; see FrameType."""
     return frame(FrameType.RESTARTING, struct.pack(">II", reconnect_in_ms, try_for_ms))

@@ -11,7 +11,7 @@ from typing import Final
 
 
 class JSONFormError(ValueError):
-    """The text is not the JSON that it should be. The message repeats nothing of it."""
+    """The text is not the JSON that it should be. The message quotes none of it."""
 
 
 class NotAnObject(JSONFormError):
@@ -30,7 +30,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_ref
 
 
 def read_fields(data: bytes, names: Iterable[str]) -> dict[str, object]:
-    """Return the values of those of `names` that the object in `data` has.
+    """Return the values, other than null, that the object in `data` has for `names`.
 
     Numbers without fraction and exponent are int, all others float. Raises JSONFormError.
     """
@@ -40,11 +40,11 @@ def read_fields(data: bytes, names: Iterable[str]) -> dict[str, object]:
 def read_pairs(
     data: bytes, names: Iterable[str], *, first: bool = False
 ) -> list[tuple[str, object]]:
-    """Return each field of the object in `data` that is one of `names`, in order, null included.
+    """Return, in order, each field of the object in `data` that is one of `names`, null included.
 
-    Names are returned as they are in `names`. With `first`, only the first value is read (Go:
-    json.Decoder); else nothing may follow it (Go: json.Unmarshal). null is an object without
-    fields. Raises JSONFormError.
+    Names are spelled as in `names`. With `first`, only the first value is read (Go: json.Decoder);
+    else nothing may follow it (Go: json.Unmarshal). null is an object without fields. Raises
+    JSONFormError.
     """
     text = data.decode("utf-8", "replace")
     try:
@@ -62,4 +62,4 @@ def read_pairs(
     if not isinstance(value, _Pairs):
         raise NotAnObject("not a JSON object")
     by_folded = {name.casefold(): name for name in names}
-    return [(by_folded[key.casefold()], one) for key, one in value if key.casefold() in by_folded]
+    return [(by_folded[key.casefold()], item) for key, item in value if key.casefold() in by_folded]

@@ -1,12 +1,10 @@
 """Node keys: the Curve25519 keys that name every client, and the relay itself.
 
-A key has two text forms. Typed text has the kind of key in front (`nodekey:` or `privkey:`, then 64
-hex digits) and is used in the key file, the admission request and by tailscaled; untyped text is
-the 64 digits alone. Logs use a third, short form that is not parsed: "[AbCdE]".
+The text form of a key is its kind (`nodekey:` or `privkey:`) and 64 hex digits, as in the key file,
+admission requests and tailscaled. Logs use a short form that is not parsed: "[AbCdE]".
 
-Public keys pass through the relay millions of times, as dictionary keys and slices of frames, so
-they are plain `bytes`, 32 long, and the functions here work on those. The private key is a class
-whose value no repr, log line or traceback shows.
+Public keys are dictionary keys and slices of frames on the packet path, so they are plain `bytes`,
+32 long. The private key is a class whose value no repr, log line or traceback shows.
 
 Matches Go's types/key (NodePublic, NodePrivate).
 """
@@ -26,7 +24,7 @@ _PRIVATE_PREFIX = "privkey:"
 
 
 class KeyFormatError(ValueError):
-    """The text or bytes are no key. The message never repeats them."""
+    """The text or bytes are no key. The message never quotes them."""
 
 
 def short_key(key: bytes) -> str:
@@ -53,13 +51,12 @@ def parse_node_public(text: str) -> bytes:
 class NodePrivate:
     """A private node key and its public key.
 
-    `str`, `repr` and `format` return the short form of the public key. Two instances are equal only
-    if they are the same object, so that no comparison takes time that depends on the key.
+    `str`, `repr` and `format` show the short form of the public key. Instances are compared by
+    identity, so that no comparison takes time that depends on the key.
     """
 
     raw: bytes
-    """The 32 bytes, as they were generated or read. Secret."""
-
+    """The 32 bytes as generated or read. Secret."""
     public: bytes = attrs.field(init=False)
     """The public key, 32 bytes."""
 

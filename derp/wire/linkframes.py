@@ -1,9 +1,8 @@
-"""The frames that another relay sends over a link, as far as the link acts on them.
+"""The frames from another relay over a link, as far as the link acts on them.
 
-Few are acted on, and short ones: presence, pings, restarts. All others are skipped unkept, packets
-too: they come only where a client sends them to this relay's own key. A frame too short or
-too long for its type is skipped as well, and counted (Go: Client.recvTimeout drops short ones): it
-is no reason to lose a link.
+Only presence, pings and restarts are acted on. Other frames are skipped and not kept; packets come
+only if a client sends them to this relay's own key. A frame too short or too long for its type is
+skipped and counted (Go: Client.recvTimeout drops short ones), as no reason to lose a link.
 
 Between workers of one relay a PeerPresent frame ends with the sender's claim to the key
 (derp.relay.claims): 12 bytes, big-endian.
@@ -24,13 +23,12 @@ from derp.wire.frames import (
 )
 
 MAX_FRAME: Final = 1 << 20
-"""The longest payload that is skipped (Go: Client.recvTimeout)."""
+"""Bytes of the longest payload that is skipped (Go: Client.recvTimeout)."""
 MAX_KEPT: Final = 1000
-"""The longest payload of a frame that is acted on: room for what later versions may add."""
+"""Bytes of the longest payload that is acted on: room for what later versions may add."""
 
 _RESTARTING_LENGTH: Final = 8
 _CLAIM_LENGTH: Final = 12
-_NEVER: Final = range(0)
 _KEPT: Final = {
     int(kind): range(shortest, MAX_KEPT + 1)
     for kind, shortest in (
@@ -49,20 +47,20 @@ def with_claim(present: bytes, claim: int) -> bytes:
 
 
 def split_claim(payload: bytes) -> tuple[bytes, int]:
-    """Split a payload of `with_claim`; return the frame without the claim, and the claim."""
+    """Split the payload of a frame of `with_claim`; return the plain frame, and the claim."""
     present, claim = payload[:PEER_PRESENT_LENGTH], payload[PEER_PRESENT_LENGTH:][:_CLAIM_LENGTH]
     return frame(FrameType.PEER_PRESENT, present), int.from_bytes(claim, "big")
 
 
 class LinkFrames:
-    """The parser of a link's bytes, however they are cut up."""
+    """The parser of a link's bytes, however they are split."""
 
     __slots__ = ("_skip", "_tail", "malformed")
 
     def __init__(self) -> None:
         self.malformed = 0
-        """Frames skipped so far for their length, though their type is acted on."""
-        # The beginning of an incomplete frame, and bytes of a frame still to skip.
+        """The number of frames skipped for their length, though their type is acted on."""
+        # The beginning of an incomplete frame, and how many bytes of a frame are still to skip.
         self._tail = b""
         self._skip = 0
 
@@ -72,9 +70,9 @@ class LinkFrames:
         return bool(self._tail or self._skip)
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
-        """Yield (type, payload) of each frame that `data` completes; to be exhausted.
+        """Yield (type, payload) of each frame that `data` completes; the caller must exhaust it.
 
-        Raises ProtocolViolation after the last frame that is well-formed.
+        Raises ProtocolViolation after the last well-formed frame.
         """
         skipped = min(self._skip, len(data))
         self._skip -= skipped
@@ -83,7 +81,7 @@ class LinkFrames:
         while len(received) - position >= HEADER_LENGTH:
             kind, length = HEADER.unpack_from(received, position)
             stop = position + HEADER_LENGTH + length
-            if length not in _KEPT.get(kind, _NEVER):
+            if length not in _KEPT.get(kind, ()):
                 if length > MAX_FRAME:
                     raise ProtocolViolation(
                         f"frame of {length} bytes, expected {MAX_FRAME} or less"

@@ -1,13 +1,14 @@
 """The login: the client proves its key with a NaCl box of JSON, the server answers with another.
 
-The client's ClientInfo payload is 32 bytes public key, 24 bytes nonce and a crypto_box from that
-key to the server's. The server's ServerInfo payload is 24 bytes nonce and a crypto_box back. Both
-boxes share one precomputed secret, so a login costs one X25519.
+A ClientInfo payload is 32 bytes public key, 24 bytes nonce and a crypto_box from that key to the
+server's; a ServerInfo payload is 24 bytes nonce and a crypto_box back. Both boxes share one
+precomputed secret, so a login costs one X25519.
 
-The server's half comes first below. The client's is for a relay that logs in at another one.
+The server's half comes first. The client's half is for a relay that logs in at another one.
 """
 
 import json
+import re
 from typing import Any
 
 import attrs
@@ -28,7 +29,7 @@ from derp.wire.frames import (
     frame,
 )
 
-_MESH_KEY_LENGTH = 32
+_MESH_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @attrs.frozen
@@ -44,10 +45,10 @@ class ClientInfo:
 
 
 def client_info_size(head: bytes | bytearray | memoryview) -> int | None:
-    """Return the size in bytes of the ClientInfo frame that `head` begins.
+    """Return the size in bytes of the ClientInfo frame that begins with `head`.
 
-    None for fewer than 5 bytes. Raises LoginRefused where it is no ClientInfo frame, or one too
-    short or too long to be accepted from a stranger.
+    None for fewer than 5 bytes. Raises LoginRefused for another frame, and for one too short or too
+    long to accept from a stranger.
     """
     if len(head) < HEADER_LENGTH:
         return None
@@ -64,8 +65,7 @@ def client_info_size(head: bytes | bytearray | memoryview) -> int | None:
 def open_client_info(server_key: PrivateKey, payload: bytes) -> tuple[bytes, ClientInfo, Box]:
     """Open a ClientInfo payload (Go: recvClientKey).
 
-    Returns the client's 32-byte key, its info, and the Box that seals the answer. Raises
-    LoginRefused where the box doesn't open or holds no client info.
+    Returns the client's 32-byte key, its info, and the Box for the answer. Raises LoginRefused.
     """
     client_key = payload[:KEY_LENGTH]
     try:
@@ -79,7 +79,7 @@ def open_client_info(server_key: PrivateKey, payload: bytes) -> tuple[bytes, Cli
 def seal_server_info(
     box: Box, bytes_per_second: int = 0, burst: int = 0, nonce: bytes | None = None
 ) -> bytes:
-    """Build the ServerInfo frame; fields of the token bucket that are 0 are left out."""
+    """Build a ServerInfo frame; a rate of 0 bytes a second, no limit, is left out."""
     info = {"version": PROTOCOL_VERSION}
     if bytes_per_second:
         info["TokenBucketBytesPerSecond"] = bytes_per_second
@@ -89,10 +89,9 @@ def seal_server_info(
 
 
 def parse_client_info(message: bytes) -> ClientInfo:
-    """Parse the JSON of a client info as Go's encoding/json does.
+    """Parse the JSON of a client info as Go's encoding/json does. Raises LoginRefused.
 
-    A malformed mesh key refuses the login, even an empty one or null; a well-formed one that is
-    wrong does not. Raises LoginRefused.
+    A malformed mesh key is refused, even an empty one or null; a well-formed but wrong one is not.
     """
     fields: dict[str, Any] = {}
     try:
@@ -123,15 +122,10 @@ _FIELDS: dict[str, tuple[str, type]] = {
 
 
 def _mesh_key(value: object) -> bytes | None:
-    """Decode 64 hexadecimal digits; all zeros are no key (Go: DERPMesh.UnmarshalJSON)."""
-    if not isinstance(value, str) or len(value) != 2 * _MESH_KEY_LENGTH:
+    """Decode 64 hex digits; all zeros are no key (Go: DERPMesh.UnmarshalJSON)."""
+    if not isinstance(value, str) or not _MESH_KEY.fullmatch(value):
         raise LoginRefused("client info has a malformed mesh key")
-    try:
-        key = bytes.fromhex(value)
-    except ValueError as error:
-        raise LoginRefused("client info has a malformed mesh key") from error
-    if len(key) != _MESH_KEY_LENGTH:
-        raise LoginRefused("client info has a malformed mesh key")
+    key = bytes.fromhex(value)
     return key if any(key) else None
 
 
@@ -146,11 +140,11 @@ def parse_server_key(payload: bytes) -> bytes:
 
 
 def client_box(private_key: PrivateKey, server_key: bytes) -> Box:
-    """Return the Box between a client and the server that greeted it. Raises LoginRefused."""
+    """Return the Box between a client and the server that it logs in to. Raises LoginRefused."""
     try:
         return Box(private_key, PublicKey(server_key))
     except (nacl.exceptions.CryptoError, nacl.exceptions.RuntimeError) as error:
-        raise LoginRefused("the server's key is none") from error
+        raise LoginRefused("the server's key is no public key") from error
 
 
 def seal_client_info(
@@ -169,10 +163,7 @@ def seal_client_info(
 
 
 def check_server_info(box: Box, payload: bytes) -> None:
-    """Check that a ServerInfo payload is from the owner of the server's key. Raises LoginRefused.
-
-    Its content is advice for clients that send packets.
-    """
+    """Check that a ServerInfo payload is sealed by the server's key. Raises LoginRefused."""
     try:
         box.decrypt(payload)
     except (nacl.exceptions.CryptoError, ValueError) as error:

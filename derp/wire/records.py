@@ -4,7 +4,7 @@
     1-2         version
     3-4         length of what follows, big-endian
 
-OpenSSL processes records until it finds data in one. To bound how many, they are counted first.
+OpenSSL processes records until one has data. To bound their number, they are counted first.
 """
 
 import struct
@@ -20,7 +20,7 @@ _length_at: Final = struct.Struct(">3xH").unpack_from
 def whole_records(buffer: bytes | bytearray, start: int, end: int, most: int) -> tuple[int, int]:
     """Find at most `most` whole records in `buffer[start:end]`; return their end and number.
 
-    One longer than MAX_RECORD counts as whole, up to `end`: OpenSSL refuses it without waiting.
+    A record longer than MAX_RECORD counts as whole up to `end`: OpenSSL refuses it without waiting.
     """
     records = 0
     offset = start

@@ -1,16 +1,15 @@
 """Trains of packets, found in a client's bytes and rewritten in place.
 
-The reason for this file is speed. A SendPacket frame (type, length, destination, packet) and the
-RecvPacket frame that it becomes (type, length, source, packet) have the same length. So nothing is
-taken apart: the type byte and the key are overwritten in the read buffer, and consecutive frames
-for one destination are handed on as one slice, a *train*: one look-up, one queue entry, one TLS
-write, one send, however many packets.
+For speed: a SendPacket frame (type, length, destination, packet) and the RecvPacket frame that it
+becomes (type, length, source, packet) have the same length. So only the type byte and the key are
+overwritten in the read buffer, and consecutive frames for one destination are handed on as one
+slice, a *train*: one look-up, one queue entry, one TLS write, one send, however many packets.
 
 Invariants:
 
-- Only whole frames are rewritten. The bytes of an incomplete frame stay as they came.
+- Only whole frames are rewritten; an incomplete one stays as it came.
 - The frames of a train have one destination, and are all disco packets or all not.
-- A frame that breaks a rule ends the train before it: what came before is still delivered.
+- A frame that breaks a rule ends the train before it, which is still delivered.
 """
 
 import enum
@@ -31,7 +30,7 @@ from derp.wire.frames import (
 
 
 class Kind(enum.Enum):
-    """What `next_train` finds: a train, or another frame that a client may send."""
+    """What `next_train` finds: a train, or another frame."""
 
     INCOMPLETE = enum.auto()
     """The buffer ends before the frame does."""
@@ -54,7 +53,7 @@ DISCO: Final = Kind.DISCO
 UNKNOWN: Final = Kind.UNKNOWN
 
 MAX_TRAIN: Final = 128 << 10
-"""Most bytes of a train: it bounds what one write encrypts."""
+"""Most bytes of a train, and so of what one write encrypts."""
 
 _CONTROL: Final = {
     int(FrameType[kind.name]): kind for kind in Kind if kind.name in FrameType.__members__
@@ -77,7 +76,7 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     end: int,
     source: bytes,
     mesh: bool = False,
-    most: int = MAX_TRAIN,
+    max_size: int = MAX_TRAIN,
 ) -> Scan:
     """Find what begins at `start`, and rewrite packets to come from `source`.
 
@@ -88,9 +87,9 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     - `(INCOMPLETE, start, b"", 0)`: more bytes are needed;
     - `(another Kind, stop, b"", 0)`: one whole frame of that type in `buffer[start:stop]`.
 
-    `mesh`: the client has shown the mesh key, and may send the frames that take it. `most`: bytes
-    after which a train ends although more would fit; it has one frame in any case. Raises
-    ProtocolViolation or NotPermitted as soon as a header breaks a rule.
+    `mesh`: the client has shown the mesh key, and may send the frames that need it. `max_size`:
+    most bytes of a train of more than one frame. Raises ProtocolViolation or NotPermitted as soon
+    as a header breaks a rule.
     """
     if end - start < HEADER_LENGTH:
         return INCOMPLETE, start, b"", 0
@@ -108,7 +107,7 @@ def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path
     header = bytes(buffer[start : start + PACKET_OVERHEAD])
     destination = header[HEADER_LENGTH:]
     disco = length >= _MIN_DISCO_PAYLOAD and buffer.startswith(DISCO_MAGIC, start + PACKET_OVERHEAD)
-    limit = end if end - start <= most else start + most
+    limit = end if end - start <= max_size else start + max_size
     position = start
     packets = 0
     while True:

@@ -1,4 +1,4 @@
-"""Websocket frames (RFC 6455, section 5), the server's side of them.
+"""The server's side of websocket frames (RFC 6455, section 5).
 
     byte 0      0x80 FIN, 0x70 reserved (0 here), 0x0F opcode
     byte 1      0x80 masked, 0x7F length: itself, or 126, or 127
@@ -10,12 +10,12 @@ A client's frames are masked, a server's are not. A message is one frame, or a f
 continuations, the last of them with FIN. Control frames (close, ping, pong) may come between.
 
 DERP is a stream: where a message ends means nothing. So no message is assembled: an Unpacker turns
-the bytes of frames into the bytes of their payloads in place, as far as they have come, and keeps
-no more of a connection than the beginning of a frame header or of a control frame.
+frames into their payloads in place, as far as they have come, and keeps no more than the beginning
+of a frame header or of a control frame.
 
-Speed: unmasking takes XOR, which Python has for integers only. Conversion both ways costs more
-for each byte than bytes.translate with a table for each of the mask's four bytes, which has
-the larger fixed cost. So tables are used where a frame is long.
+Speed: unmasking takes XOR, which Python has for integers only. Converting both ways costs more for
+each byte than bytes.translate with a table for each byte of the mask, which has the larger fixed
+cost. So tables are used for long payloads.
 """
 
 import enum
@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 MAX_CONTROL: Final = 125
 """Bytes of the longest payload of a control frame."""
 MAX_FRAMES: Final = 1024
-"""Frames unpacked at a time: each costs about the same however short; a read may hold 20,000."""
+"""Frames unpacked at a time: each costs about the same however short."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
 """Bytes of the longest message sent; its header and it fill a TLS record (Go's client: 32 KiB)."""
 
@@ -39,7 +39,7 @@ _LONG_HEADER = struct.Struct(">HH4s")
 _LONG_BINARY: Final = 0x82FE
 """The first two bytes of a whole, masked, binary message of 126 to 65535 bytes."""
 _LONG_HEADER_LENGTH: Final = 8
-# Header, mask and payload of the longest control frame: no header is longer.
+# Header, mask and payload of the longest control frame; no header alone is longer.
 _MAX_KEPT: Final = 2 + 4 + MAX_CONTROL
 
 _TABLES: Final = tuple(bytes(i ^ mask for i in range(256)) for mask in range(256))
@@ -47,7 +47,7 @@ _USE_TABLES_FROM: Final = 200
 
 
 class Opcode(enum.IntEnum):
-    """The type of a frame, the low four bits of its first byte; from 8 on control frames."""
+    """The type of a frame, the low four bits of its first byte; control frames from 8 on."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -58,7 +58,7 @@ class Opcode(enum.IntEnum):
 
 
 class CloseCode(enum.IntEnum):
-    """The close codes that are sent here (RFC 6455, 7.4.1)."""
+    """The close codes that the relay sends (RFC 6455, 7.4.1)."""
 
     NORMAL = 1000
     PROTOCOL_ERROR = 1002
@@ -78,7 +78,7 @@ class Ending(NamedTuple):
 
     payload: bytes
     complaint: str
-    """The rule that the peer has broken; empty where it has closed the websocket itself."""
+    """What the peer did against the rules; empty where it closed the websocket."""
 
 
 class Unpacked(NamedTuple):
@@ -87,7 +87,7 @@ class Unpacked(NamedTuple):
     size: int
     """Bytes of payload."""
     consumed: int
-    """Bytes of frames: after MAX_FRAMES, `unpack` has to be called again with the rest."""
+    """Bytes of frames; after MAX_FRAMES, call `unpack` again with the rest."""
     ping: bytes | None
     """The payload of the last ping: no other needs an answer (RFC 6455, 5.5.3)."""
     ending: Ending | None
@@ -107,7 +107,7 @@ class Unpacker:
         self._left = 0
         """Bytes of a data frame still to come."""
         self._mask = b""
-        """Their mask, rotated so that its first byte is for the first of them."""
+        """The mask of `_left`, rotated so that its first byte is for the first of them."""
         self._tail = b""
         """The beginning of a header or of a control frame."""
         self._fragmented = False
@@ -122,7 +122,7 @@ class Unpacker:
     def unpack(self, view: memoryview, end: int) -> Unpacked:
         """Unpack `view[:end]`, and leave the payload of data frames in `view[:size]`.
 
-        After an ending the rest is ignored, and nothing more may be unpacked.
+        After an ending the rest is ignored; do not call again.
         """
         offset = filled = frames = 0
         ending = None
@@ -169,7 +169,6 @@ class Unpacker:
     def _resume(self, view: memoryview, end: int) -> int:
         """Go on with `_tail`; return where in `view` the header or control frame ends, or `end`."""
         known = len(self._tail)
-        # _MAX_KEPT has room for any header, and for any control frame.
         kept = self._tail + bytes(view[: min(end, _MAX_KEPT - known)])
         stop = self._begin(kept, 0, len(kept))
         self._tail = b"" if stop else kept
@@ -190,7 +189,7 @@ class Unpacker:
                 return 0
             length = int.from_bytes(data[offset : offset + width], "big")
             if not least <= length < 1 << 63:
-                raise _violation("gives a frame's length in a form that is not its own")
+                raise _violation("encodes a frame's length in a wrong form")
             offset += width
         if end - offset < 4:
             return 0
@@ -256,7 +255,7 @@ def messages(data: bytes | bytearray | memoryview) -> bytes:
 
 
 def control(opcode: Opcode, payload: bytes) -> bytes:
-    """Build a control frame; its payload has at most MAX_CONTROL bytes."""
+    """Build a control frame with a payload of at most MAX_CONTROL bytes."""
     return _header(opcode, len(payload)) + payload
 
 
@@ -277,7 +276,7 @@ def _violation(complaint: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> _E
 
 def _closed_by_peer(payload: bytes) -> _Ended:
     """Parse the payload of a Close frame: nothing, or a code of 2 bytes and a reason in UTF-8."""
-    if payload and not _may_be_sent(payload[:2]):
+    if payload and not _is_valid_code(payload[:2]):
         return _violation("closes with a code that must not be sent")
     try:
         payload[2:].decode()
@@ -286,8 +285,8 @@ def _closed_by_peer(payload: bytes) -> _Ended:
     return _Ended(Ending(payload, ""))
 
 
-def _may_be_sent(code: bytes) -> bool:
-    """Return whether a code is of RFC 6455, 7.4, or registered; not 1004 to 1006, nor 1015."""
+def _is_valid_code(code: bytes) -> bool:
+    """Return whether an endpoint may send a close code (RFC 6455, 7.4)."""
     number = int.from_bytes(code, "big")
     return len(code) == 2 and (
         1000 <= number <= 1003 or 1007 <= number <= 1014 or 3000 <= number <= 4999

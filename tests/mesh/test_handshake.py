@@ -179,7 +179,7 @@ def saying(data: bytes) -> Script:
             "it does not greet: SERVER_KEY frame of 1025 bytes",
             A_RELAY,
         ),
-        (saying(frame(0x01, MAGIC + bytes(32))), "the server's key is none", A_RELAY),
+        (saying(frame(0x01, MAGIC + bytes(32))), "the server's key is no public key", A_RELAY),
         (saying(b"\x01\x00"), "no DERP login within 10 s", None),
     ],
 )

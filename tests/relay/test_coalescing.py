@@ -3,12 +3,12 @@ from hypothesis import strategies as st
 
 from derp.relay.coalescing import (
     FIRST_BACKOFF,
-    MANY_READS,
+    LARGE_READ,
     MAX_BACKOFF,
     MAX_MISSES,
-    PLENTY,
     SMALL_READ,
-    WITHIN,
+    STREAM_READS,
+    STREAM_TIME,
     ReadCoalescing,
 )
 
@@ -31,12 +31,12 @@ class Stream:
 def test_a_fast_stream_of_small_reads_gathers() -> None:
     stream = Stream()
     # The first count has no beginning.
-    assert stream.reads_until_a_try(1000) == 2 * MANY_READS
+    assert stream.reads_until_a_try(1000) == 2 * STREAM_READS
     assert all(stream.read(joined=4, size=7000, after=5e-4) for _ in range(1000))
 
 
 def test_a_slow_stream_does_not() -> None:
-    assert Stream().reads_until_a_try(10_000, after=WITHIN / MANY_READS * 1.01) is None
+    assert Stream().reads_until_a_try(10_000, after=STREAM_TIME / STREAM_READS * 1.01) is None
 
 
 def test_large_reads_do_not() -> None:
@@ -64,7 +64,7 @@ def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
         for _ in range(MAX_MISSES):
             stream.read()
     assert stream.reads_until_a_try(1_000_000) is not None
-    for _ in range(MANY_READS):
+    for _ in range(STREAM_READS):
         assert stream.read(joined=4, size=7000)
     for _ in range(MAX_MISSES):
         stream.read()
@@ -76,8 +76,8 @@ def test_what_has_paid_for_a_while_is_tried_again_soon() -> None:
 def test_it_ends_where_there_is_plenty_and_comes_back_at_once() -> None:
     stream = Stream()
     stream.reads_until_a_try(1000)
-    assert not stream.read(joined=99, size=PLENTY + 1)
-    assert stream.reads_until_a_try(1000) == MANY_READS
+    assert not stream.read(joined=99, size=LARGE_READ + 1)
+    assert stream.reads_until_a_try(1000) == STREAM_READS
 
 
 def test_who_waits_for_answers_is_left_alone_ever_longer() -> None:
@@ -88,7 +88,7 @@ def test_who_waits_for_answers_is_left_alone_ever_longer() -> None:
         assert [stream.read() for _ in range(MAX_MISSES)] == [True] * (MAX_MISSES - 1) + [False]
         start = stream.now
         assert stream.reads_until_a_try(1_000_000) is not None
-        assert backoff <= stream.now - start <= backoff + 2 * MANY_READS * 1e-4
+        assert backoff <= stream.now - start <= backoff + 2 * STREAM_READS * 1e-4
         backoff = min(2 * backoff, MAX_BACKOFF)
 
 
@@ -108,4 +108,4 @@ def test_it_never_gathers_after_a_plentiful_read(
     stream.reads_until_a_try(1000)
     for joined, size, after in reads:
         gathered = stream.read(joined, size, after)
-        assert not (gathered and size > PLENTY)
+        assert not (gathered and size > LARGE_READ)

@@ -166,12 +166,12 @@ def test_who_has_left_is_not_told_of_a_key_elsewhere() -> None:
 
 def test_a_key_that_is_connected_here_and_there_is_known_once() -> None:
     hub: Hub[Member, object, object] = Hub()
-    assert hub.known == 0
+    assert hub.key_count == 0
     hub.join(Member(A))
     hub.add_forwarder(A, "one")
     hub.add_forwarder(A, "two")
     hub.add_forwarder(B, "one")
-    assert hub.known == 2
+    assert hub.key_count == 2
 
 
 def test_all_connections_of_a_key_are_listed() -> None:
@@ -341,7 +341,7 @@ class HubMachine(RuleBasedStateMachine):
         reachable = {key: links[0] for key, links in self.links.items() if links}
         assert self.hub.forwarders.best == reachable
         assert self.hub.forwarders.delete_other == self.delete_other
-        assert self.hub.known == len(reachable.keys() | {m.key for m in self.connected})
+        assert self.hub.key_count == len(reachable.keys() | {m.key for m in self.connected})
         for member in self.connected:
             assert member.duplicate is (len(self.of(member.key)) > 1)
 
@@ -363,8 +363,8 @@ def test_after_everybody_has_left_nothing_remains(keys: list[bytes], there: set[
             hub.note_send_from(source.key, target)
     for member in members:
         hub.leave(member)
-    assert hub.known == len(there)
+    assert hub.key_count == len(there)
     for key in there:
         hub.remove_forwarder(key, "there")
     assert (hub.active, hub.members, hub.duplicates, hub._peer_gone_watchers) == ({}, {}, {}, {})
-    assert hub.known == 0
+    assert hub.key_count == 0

@@ -39,7 +39,7 @@ def test_a_key_that_logs_in_at_another_worker_yields(hub: WorkerHub) -> None:
     assert hub.local(A) is old
     assert old.duplicate
     assert hub.clients(A) == [old]
-    assert hub.known == 1
+    assert hub.key_count == 1
     assert hub.is_here(A)
     assert hub.check() == []
 
@@ -188,7 +188,7 @@ def test_who_is_at_another_relay_is_not_gone_but_not_in_this_relay(hub: WorkerHu
     hub.note_send_from(A, receiver)
     hub.add_claim(A, "worker", at(10))
     hub.add_forwarder(A, "relay")
-    assert hub.known == 2
+    assert hub.key_count == 2
     assert hub.remove_claim(A, "worker") == set()
     assert not hub.is_here(A)
     assert hub.remove_forwarder(A, "relay") == {receiver}

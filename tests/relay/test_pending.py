@@ -86,7 +86,7 @@ class TestRate:
 
 class TestMost:
     def test_those_who_have_just_come_are_not_driven_out(self) -> None:
-        connections = PendingConnections(most=3)
+        connections = PendingConnections(max_pending=3)
         admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
         with pytest.raises(TooManyPending, match=r"^3 connections from 192\.0\.2\.0/24 have"):
             connections.admit(ATTACKER, GRACE / 2)
@@ -94,7 +94,7 @@ class TestMost:
         assert [pending.end for pending in admitted] == [None] * 3
 
     def test_later_the_oldest_makes_room(self) -> None:
-        connections = PendingConnections(most=3)
+        connections = PendingConnections(max_pending=3)
         aborted = []
         admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
         admitted[0].abort = lambda: aborted.append(0)
@@ -106,13 +106,13 @@ class TestMost:
         assert len(connections) == 3
 
     def test_who_has_logged_in_counts_no_longer(self) -> None:
-        connections = PendingConnections(most=3)
+        connections = PendingConnections(max_pending=3)
         for _ in range(10):
             connections.admit(ATTACKER, 0).log_in()
         assert len(connections) == 0
 
     def test_room_made_for_the_network_is_room_enough(self) -> None:
-        connections = PendingConnections(most=1)
+        connections = PendingConnections(max_pending=1)
         other = connections.admit(OTHER, 0)
         connections.admit(ATTACKER, 0)
         connections.admit(ATTACKER, GRACE, full=True)
@@ -139,7 +139,7 @@ class TestRoom:
         assert all(pending.end is None for pending in held[60:])
 
     def test_many_networks_of_one_site_are_one(self) -> None:
-        connections = PendingConnections(memory=room_for(100), most=2)
+        connections = PendingConnections(memory=room_for(100), max_pending=2)
         held = [connections.admit(f"2001:db8:7:{n:x}::1", 0) for n in range(100)]
         connections.admit("2001:db8:8::1", 0)
         assert isinstance(held[0].end, NoRoom)
@@ -190,7 +190,7 @@ class TestRoom:
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.1.2.3", "::ffff:10.1.2.3"])
     def test_the_trusted_have_no_limits_but_the_memory(self, host: str) -> None:
-        connections = PendingConnections(rate=1, most=1, trusted=[ip_network("10.0.0.0/8")])
+        connections = PendingConnections(rate=1, max_pending=1, trusted=[ip_network("10.0.0.0/8")])
         admitted = fill(connections, host)
         assert len(admitted) >= (MEMORY - MEMORY // RESERVE) // COST
         assert connections.network_of(host) is None
@@ -229,7 +229,7 @@ class TestHolding:
         held[0].hold(SPARE + COST)
 
     def test_who_was_ended_hears_so_with_the_next_step(self) -> None:
-        connections = PendingConnections(most=1)
+        connections = PendingConnections(max_pending=1)
         pending = connections.admit(ATTACKER, 0)
         second = connections.admit(ATTACKER, GRACE)
         for step in (lambda: pending.hold(1), pending.log_in):
@@ -258,7 +258,7 @@ class TestTable:
         assert len(connections._networks) == len(connections._idle) == MAX_IDLE
 
     def test_idle_networks_are_forgotten(self) -> None:
-        connections = PendingConnections(rate=1, most=5)
+        connections = PendingConnections(rate=1, max_pending=5)
         for n in range(100):
             connections.admit(f"203.0.{n}.1", 0).done()
         connections.admit(OTHER, BURST_SECONDS)
@@ -290,7 +290,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.connections = PendingConnections(
-            rate=20, most=8, memory=20 * COST, trusted=[ip_network("10.0.0.0/8")]
+            rate=20, max_pending=8, memory=20 * COST, trusted=[ip_network("10.0.0.0/8")]
         )
         self.admitted: list[Pending] = []
         self.now = 0.0

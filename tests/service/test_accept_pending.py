@@ -187,7 +187,7 @@ async def test_a_connection_that_is_ended_for_another(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, begun: bool
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with running(PendingConnections(most=1)) as front:
+    async with running(PendingConnections(max_pending=1)) as front:
         first = front.connect()
         await wait_all_tasks_blocked()
         if begun:
@@ -231,7 +231,7 @@ async def at_the_gate(front: Front) -> Gate:
 async def test_one_that_waits_for_the_gate_is_ended_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with running(PendingConnections(most=1)) as front:
+    async with running(PendingConnections(max_pending=1)) as front:
         admission = await at_the_gate(front)
         await trio.sleep(GRACE)
         # It has shown its key, and waits for others.
@@ -248,7 +248,7 @@ async def test_one_that_waits_for_the_gate_is_ended_too(
 async def test_one_that_waits_for_the_gate_makes_room_after_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with running(PendingConnections(most=2)) as front:
+    async with running(PendingConnections(max_pending=2)) as front:
         admission = await at_the_gate(front)
         idle = front.connect()
         await trio.sleep(GRACE)

@@ -178,12 +178,12 @@ async def test_a_reload_reads_all_files_again(
 ) -> None:
     list_reloads = 0
 
-    async def keep(_: RelayState, __: Checker, every: float, wake: Any) -> None:
+    async def run(_: RelayState, __: Checker, every: float, wake: Any) -> None:
         nonlocal list_reloads
         async for _ in wake:
             list_reloads += 1
 
-    monkeypatch.setattr(recheck, "keep", keep)
+    monkeypatch.setattr(recheck, "run", run)
     rates, certificates = tmp_path / "rates", Certificates()
     parts = {"certificates": certificates, "admission": Checker(Metrics())}
     async with process(config(rate_config=rates), **parts) as relay:

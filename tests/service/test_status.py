@@ -84,12 +84,12 @@ async def test_all_keys_are_gathered_once_for_a_page(
     """Nothing else runs meanwhile, and there may be many."""
     gathered = 0
 
-    def known(hub: object) -> int:
+    def key_count(hub: object) -> int:
         nonlocal gathered
         gathered += 1
         return 7
 
-    monkeypatch.setattr(Hub, "known", property(known))
+    monkeypatch.setattr(Hub, "key_count", property(key_count))
     assert await gauges(relay) == (0, 7, 7)
     assert gathered == 1
 

@@ -118,7 +118,7 @@ async def test_what_a_worker_is_told_is_not_counted(autojump_clock: Clock) -> No
             await relay.login()
         await settle()
         for relay in found.relays:
-            assert relay.hub.known == 40
+            assert relay.hub.key_count == 40
             assert sum(relay.metrics.mesh_update_batch_size.counts) == 0
 
 
@@ -337,7 +337,7 @@ async def test_a_worker_that_is_lost_takes_its_clients_along(autojump_clock: Clo
         assert await went(a) == gone[0].key
         await watcher.ping()
         await a.ping()
-        assert here.hub.known == 2
+        assert here.hub.key_count == 2
         # It is back.
         found.down.clear()
         assert {(await came(watcher))[0] for _ in range(601)} == {p.key for p in (*gone, moved)}
@@ -452,7 +452,7 @@ async def test_a_client_that_comes_back_at_another_worker_gets_its_packets_there
         await settle()
         await reaches_the_new_one()
         await watcher.ping()
-        assert [relay.hub.known for relay in found.relays] == [6, 6, 6]
+        assert [relay.hub.key_count for relay in found.relays] == [6, 6, 6]
         await new.end.aclose()
         assert await went(watcher) == old.key
 
@@ -829,7 +829,7 @@ async def test_after_a_storm_all_know_the_truth(autojump_clock: Clock) -> None:
         everybody |= {belief.watcher.key for belief in beliefs}
         for relay in found.relays:
             assert set(relay.hub.keys(local=False)) == everybody
-            assert relay.hub.known == len(everybody)
+            assert relay.hub.key_count == len(everybody)
         active = [key for relay in found.relays for key in relay.hub.active]
         assert sorted(active) == sorted(everybody)
         for belief in beliefs:

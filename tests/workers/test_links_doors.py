@@ -92,14 +92,14 @@ async def test_packets_between_workers(house: House) -> None:
     async with house.worker(0) as (here, (keeper,)), house.worker(1) as (there, _):
         assert keeper.name == "worker 1"
         a, b = await here.login(), await there.login()
-        await until(lambda: here.hub.known == there.hub.known == 2)
+        await until(lambda: here.hub.key_count == there.hub.key_count == 2)
         assert isinstance(keeper.link, links.WorkerLink)
         assert isinstance(keeper.link.transport, TCPTransport)
         assert str(keeper.link.transport.remote) == "worker:1"
         await exchange(a, b)
         await exchange(b, a)
         await a.end.aclose()
-        await until(lambda: there.hub.known == 1)
+        await until(lambda: there.hub.key_count == 1)
         assert (await b.receive())[1][:32] == a.key
 
 
@@ -108,7 +108,7 @@ async def test_a_stream_between_workers_arrives(house: House) -> None:
     count, size = 400, 30_000
     async with house.worker(0) as (here, _), house.worker(1) as (there, _):
         a, b = await here.login(capacity=1 << 22), await there.login(capacity=1 << 25)
-        await until(lambda: here.hub.known == there.hub.known == 2)
+        await until(lambda: here.hub.key_count == there.hub.key_count == 2)
         received = 0
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
@@ -133,11 +133,11 @@ async def test_a_dialler_waits_while_a_worker_is_restarted(house: House) -> None
         a = await here.login()
         async with house.worker(1) as (there, _):
             await there.login()
-            await until(lambda: here.hub.known == 2)
-        await until(lambda: here.hub.known == 1)
+            await until(lambda: here.hub.key_count == 2)
+        await until(lambda: here.hub.key_count == 1)
         async with house.worker(1) as (there, _):
             b = await there.login()
-            await until(lambda: here.hub.known == there.hub.known == 2)
+            await until(lambda: here.hub.key_count == there.hub.key_count == 2)
             await exchange(a, b)
         assert keeper.trouble in {"", "closed"} or "reset" in keeper.trouble
 
@@ -207,7 +207,7 @@ async def test_garbage_on_the_workers_socket_does_no_harm(house: House, said: by
             knocking.connect(house.addresses[0])
             knocking.send(said)
         a, b = await here.login(), await there.login()
-        await until(lambda: here.hub.known == there.hub.known == 2)
+        await until(lambda: here.hub.key_count == there.hub.key_count == 2)
         await exchange(a, b)
         assert here.metrics.accepts == 1
         assert not any(here.metrics.connection_ends.values())
@@ -270,5 +270,5 @@ async def test_an_ended_connection_is_no_error(house: House) -> None:
         await until(lambda: not here.state.presence.worker_watchers)
         await until(lambda: bool(here.state.presence.worker_watchers))
         a, b = await here.login(), await there.login()
-        await until(lambda: here.hub.known == there.hub.known == 2)
+        await until(lambda: here.hub.key_count == there.hub.key_count == 2)
         await exchange(b, a)
