@@ -1,10 +1,9 @@
 """Many binding requests at once, turned into their responses in place.
 
-The system returns many datagrams a call (`stun.mmsg`), and a relay's requests are nearly all the
-same 40 bytes but for the transaction ID. So a batch is a table in one buffer, a datagram a row,
-and its columns are checked and rewritten with a few operations on whole columns (memoryview slices
-with a stride) instead of a few on each row. A datagram begins at byte 4 of its row, so that columns
-of 8 bytes are aligned:
+`stun.mmsg` receives many datagrams a call, and a relay's requests are nearly all the same 40 bytes
+but for the transaction ID. So a batch is a table in one buffer with a datagram in each row, and is
+checked and rewritten with a few operations on whole columns (memoryview slices with a stride). A
+datagram begins at byte 4 of its row, so that columns of 8 bytes are aligned:
 
     4             8        12              24             28        32              40        44
     type, length  cookie   transaction ID  SOFTWARE, 8    tailnode            FINGER-   CRC-32
@@ -17,9 +16,9 @@ The sender's address comes as the system's `sockaddr`, in a second table:
     sockaddr_in   2 family, 2 port, 4 address, 8 not used
     sockaddr_in6  2 family, 2 port, 4 flow, 16 address, 4 scope
 
-Cookie and transaction ID are at the same offset in a response as in any valid request. So a request
-of another form needs only a check of its own by `stun.message`, and is rewritten alike.
-`stun.message` defines the right response; this module only computes it faster.
+Cookie and transaction ID are at the same offset in a response as in any valid request. So requests
+of other forms are rewritten alike, once `stun.message` has checked each. That module defines the
+right response; this one only computes it faster.
 """
 
 import sys
@@ -50,18 +49,18 @@ Width = Literal["I", "Q"]
 """The width of a column: 4 or 8 bytes, as `memoryview.cast` names them."""
 
 CAPACITY: Final = 128
-"""Datagrams in one batch: they are answered without letting other tasks run."""
+"""Most datagrams in one batch. They are answered without letting other tasks run."""
 
-ROW: Final = 48
-"""The distance between rows, in bytes."""
+STRIDE: Final = 48
+"""Bytes from one row to the next."""
 
-HEAD_AT: Final = 4
-HEAD: Final = ROW - HEAD_AT
-"""Where in a row a datagram begins, and how much of it fits there."""
+DATAGRAM_AT: Final = 4
+ROW_CAPACITY: Final = STRIDE - DATAGRAM_AT
+"""The offset of a datagram in its row, and how many of its bytes fit there."""
 
 OVERFLOW: Final = 1456
-"""Bytes of space for the rest of a longer datagram. A request that is longer still is not answered:
-STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
+"""Bytes for the rest of a longer datagram. Requests that are longer still are not answered: STUN
+over UDP keeps within a packet (RFC 8489 section 6.1)."""
 
 
 @attrs.frozen
@@ -72,8 +71,8 @@ class Family:
     stun_number: int
     address_length: int
     sockaddr_length: int
-    sockaddr_row: int
-    """The distance between two `sockaddr`s in their table; a multiple of 8."""
+    sockaddr_stride: int
+    """Bytes from one `sockaddr` to the next in their table; a multiple of 8."""
 
     @property
     def response_length(self) -> int:
@@ -82,33 +81,34 @@ class Family:
 
 
 IPV4: Final = Family(
-    linux_number=2, stun_number=1, address_length=4, sockaddr_length=16, sockaddr_row=16
+    linux_number=2, stun_number=1, address_length=4, sockaddr_length=16, sockaddr_stride=16
 )
 IPV6: Final = Family(
-    linux_number=10, stun_number=2, address_length=16, sockaddr_length=28, sockaddr_row=32
+    linux_number=10, stun_number=2, address_length=16, sockaddr_length=28, sockaddr_stride=32
 )
 
 
 class Batch:
     """A table of up to CAPACITY requests of one address family.
 
-    IPv6 senders count as such: an IPv4-mapped one doesn't reach a socket that is IPV6_V6ONLY. The
-    receiver fills `rows`, `overflow` and `sockaddrs`, and then calls `answer`.
+    No sender is IPv4-mapped, as IPv6 sockets are IPV6_V6ONLY. The receiver fills `rows`, `overflow`
+    and `sockaddrs`, and then calls `answer`.
     """
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.rows = bytearray(CAPACITY * ROW)
+        self.rows = bytearray(CAPACITY * STRIDE)
         self.overflow = bytearray(CAPACITY * OVERFLOW)
-        self.sockaddrs = bytearray(CAPACITY * family.sockaddr_row)
+        self.sockaddrs = bytearray(CAPACITY * family.sockaddr_stride)
         rows, sockaddrs = memoryview(self.rows), memoryview(self.sockaddrs)
-        self._expected = _expected(rows)
-        self._constant = _constant(rows, family)
-        self._xored = _xored(rows, sockaddrs, family)
+        self._expected = _expected_columns(rows)
+        self._constant = _constant_columns(rows, family)
+        self._xored = _xored_columns(rows, sockaddrs, family)
         covered = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
-        self._covered = [rows[at : at + covered] for at in range(HEAD_AT, len(rows), ROW)]
-        self._fingerprint = _column(rows, ROW, 40, "I")
-        self._fingerprint_xor = _same(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
+        starts = range(DATAGRAM_AT, len(rows), STRIDE)
+        self._covered = [rows[at : at + covered] for at in starts]
+        self._fingerprint = _column(rows, STRIDE, 40, "I")
+        self._fingerprint_xor = _repeated(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
 
     def first_sender(self) -> tuple[bytes, bytes]:
         """Return address and port of the first row's sender, as in the packet."""
@@ -117,9 +117,9 @@ class Batch:
         return bytes(sockaddrs[at : at + self.family.address_length]), bytes(sockaddrs[2:4])
 
     def answer(self, lengths: list[int]) -> list[bool]:
-        """Turn the first rows into responses; return for each whether it is one.
+        """Turn the first rows into responses; return for each row whether it has one.
 
-        `lengths` are those of the whole datagrams, of which the table may hold only a part. A
+        `lengths` has the full length of each datagram, of which the table may hold only a part. A
         response has `family.response_length` bytes, and goes to the address in `sockaddrs`.
         """
         count = len(lengths)
@@ -129,8 +129,8 @@ class Batch:
             answered = [self._is_request(row, length) for row, length in enumerate(lengths)]
         for column, value in self._constant:
             column[:count] = value[:count]
-        for width, column, open_value, mask in self._xored:
-            column[:count] = _xor(open_value[:count], mask[:count], width)
+        for width, column, left, right in self._xored:
+            column[:count] = _xor(left[:count], right[:count], width)
         return answered
 
     def _all_look_like_client_requests(self, lengths: list[int]) -> bool:
@@ -146,12 +146,12 @@ class Batch:
         return [True] * count if sent == crcs else [*map(eq, sent, crcs)]
 
     def _is_request(self, row: int, length: int) -> bool:
-        if length > HEAD + OVERFLOW:
+        if length > ROW_CAPACITY + OVERFLOW:
             return False
-        head, rest = row * ROW + HEAD_AT, row * OVERFLOW
-        data = bytes(self.rows[head : head + min(length, HEAD)])
-        if length > HEAD:
-            data += self.overflow[rest : rest + length - HEAD]
+        head, rest = row * STRIDE + DATAGRAM_AT, row * OVERFLOW
+        data = bytes(self.rows[head : head + min(length, ROW_CAPACITY)])
+        if length > ROW_CAPACITY:
+            data += self.overflow[rest : rest + length - ROW_CAPACITY]
         try:
             parse_binding_request(data)
         except StunError:
@@ -160,7 +160,7 @@ class Batch:
 
 
 def answered_ranges(answered: list[bool]) -> Iterator[tuple[int, int]]:
-    """Yield first and last + 1 of each range of rows that have a response."""
+    """Yield each range of rows that have a response: the first, and the last + 1."""
     if False not in answered:
         yield 0, len(answered)
         return
@@ -172,56 +172,61 @@ def answered_ranges(answered: list[bool]) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def _expected(rows: memoryview) -> list[tuple[memoryview, memoryview]]:
+def _expected_columns(rows: memoryview) -> list[tuple[memoryview, memoryview]]:
     """Pair columns with their values in a client's request."""
     head, tail = CLIENT_REQUEST_HEAD, CLIENT_REQUEST_TAIL
     return [
-        (_column(rows, ROW, 4, "I"), _same(head[:4], "I")),
-        (_column(rows, ROW, 8, "I"), _same(head[4:], "I")),
-        (_column(rows, ROW, 24, "Q"), _same(tail[:8], "Q")),
-        (_column(rows, ROW, 32, "Q"), _same(tail[8:], "Q")),
+        (_column(rows, STRIDE, 4, "I"), _repeated(head[:4], "I")),
+        (_column(rows, STRIDE, 8, "I"), _repeated(head[4:], "I")),
+        (_column(rows, STRIDE, 24, "Q"), _repeated(tail[:8], "Q")),
+        (_column(rows, STRIDE, 32, "Q"), _repeated(tail[8:], "Q")),
     ]
 
 
-def _constant(rows: memoryview, family: Family) -> list[tuple[memoryview, memoryview]]:
+def _constant_columns(rows: memoryview, family: Family) -> list[tuple[memoryview, memoryview]]:
     """Pair columns with their values in every response."""
     length = family.response_length - HEADER_LENGTH
     attribute = XOR_MAPPED_ADDRESS.number
     return [
-        (_column(rows, ROW, 4, "I"), _same(pack(">HH", BINDING_SUCCESS, length), "I")),
-        (_column(rows, ROW, 24, "I"), _same(pack(">HH", attribute, length - 4), "I")),
+        (_column(rows, STRIDE, 4, "I"), _repeated(pack(">HH", BINDING_SUCCESS, length), "I")),
+        (_column(rows, STRIDE, 24, "I"), _repeated(pack(">HH", attribute, length - 4), "I")),
     ]
 
 
-def _xored(
+def _xored_columns(
     rows: memoryview, sockaddrs: memoryview, family: Family
 ) -> list[tuple[Width, memoryview, memoryview, memoryview]]:
-    """List the columns of a response that are the XOR of two others: width, column, these two."""
-    # Turns the system's number of the family into STUN's, and XORs the port with the cookie.
+    """List the columns of a response that are the XOR of two others: width, column, operands."""
+    # `first` turns Linux's number of the family into STUN's, and XORs the port with the cookie.
     number = int.from_bytes(family.linux_number.to_bytes(2, sys.byteorder), "big")
-    first = _same(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
-    sockaddr_row = family.sockaddr_row
+    first = _repeated(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
+    sockaddr_stride = family.sockaddr_stride
     xored: list[tuple[Width, memoryview, memoryview, memoryview]] = [
-        ("I", _column(rows, ROW, 28, "I"), _column(sockaddrs, sockaddr_row, 0, "I"), first)
+        (
+            "I",
+            _column(rows, STRIDE, 28, "I"),
+            _column(sockaddrs, sockaddr_stride, 0, "I"),
+            first,
+        )
     ]
     if family is IPV4:
-        address, cookie = _column(sockaddrs, sockaddr_row, 4, "I"), _same(MAGIC_COOKIE, "I")
-        xored.append(("I", _column(rows, ROW, 32, "I"), address, cookie))
+        address, cookie = _column(sockaddrs, sockaddr_stride, 4, "I"), _repeated(MAGIC_COOKIE, "I")
+        xored.append(("I", _column(rows, STRIDE, 32, "I"), address, cookie))
     else:
         for at in (0, 8):
-            address = _column(sockaddrs, sockaddr_row, 8 + at, "Q")
-            cookie_and_id = _column(rows, ROW, 8 + at, "Q")
-            xored.append(("Q", _column(rows, ROW, 32 + at, "Q"), address, cookie_and_id))
+            address = _column(sockaddrs, sockaddr_stride, 8 + at, "Q")
+            cookie_and_id = _column(rows, STRIDE, 8 + at, "Q")
+            xored.append(("Q", _column(rows, STRIDE, 32 + at, "Q"), address, cookie_and_id))
     return xored
 
 
-def _column(table: memoryview, row: int, at: int, width: Width) -> memoryview:
+def _column(table: memoryview, stride: int, at: int, width: Width) -> memoryview:
     """Return the column of 4 ("I") or 8 ("Q") bytes at byte `at` of each row."""
     size = 4 if width == "I" else 8
-    return table.cast(width)[at // size :: row // size]
+    return table.cast(width)[at // size :: stride // size]
 
 
-def _same(value: bytes, width: Width) -> memoryview:
+def _repeated(value: bytes, width: Width) -> memoryview:
     """Return a column with the same value in every row."""
     return memoryview(value * CAPACITY).cast(width)
 

@@ -1,7 +1,7 @@
 """STUN messages (RFC 8489), as far as Tailscale clients use them. Sans-I/O.
 
 A client asks "from which address do you see me?" with a binding request, and the success response
-says it in an XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
+has it in XOR-MAPPED-ADDRESS. A message is a header of 20 bytes and attributes:
 
     2  type: 0x0001 binding request, 0x0101 binding success response
     2  length of what follows the header
@@ -72,7 +72,7 @@ class MalformedAttributeError(StunError):
 
 
 class WrongSoftwareError(StunError):
-    """A binding request is not marked as a Tailscale client's."""
+    """A binding request has no SOFTWARE "tailnode"."""
 
 
 class WrongFingerprintError(StunError):
@@ -91,9 +91,7 @@ class MappedAddress:
     port: int
 
 
-# Values of attributes. The transaction ID matters to XOR-MAPPED-ADDRESS only.
-
-
+# Attribute values are packed and unpacked below; only XOR-MAPPED-ADDRESS uses the transaction ID.
 def _pack_address(value: MappedAddress, _transaction_id: bytes) -> bytes:
     family = 1 if value.address.version == 4 else 2
     return bytes((0, family)) + value.port.to_bytes(2, "big") + value.address.packed
@@ -120,7 +118,7 @@ def _unpack_xor_address(value: bytes, transaction_id: bytes) -> MappedAddress:
 def _xor_address(value: bytes, transaction_id: bytes) -> bytes:
     """XOR the port with half the cookie, and the address with cookie and transaction ID."""
     pad = b"\x00\x00" + MAGIC_COOKIE[:2] + MAGIC_COOKIE + transaction_id
-    # Bytes beyond the 20 of an IPv6 address are never used.
+    # A longer value is cut to the 20 bytes of an IPv6 address; the rest is never used.
     return bytes(a ^ b for a, b in zip(value, pad, strict=False))
 
 
@@ -129,11 +127,7 @@ def _unmap(address: IPAddress) -> IPAddress:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-def _pack_bytes(value: bytes, _transaction_id: bytes) -> bytes:
-    return value
-
-
-def _unpack_bytes(value: bytes, _transaction_id: bytes) -> bytes:
+def _unchanged(value: bytes, _transaction_id: bytes) -> bytes:
     return value
 
 
@@ -149,7 +143,7 @@ def _unpack_u32(value: bytes, _transaction_id: bytes) -> int:
 
 @attrs.frozen
 class Attribute(Generic[T]):
-    """One row of the table of attributes: its number, and how its value is packed and unpacked."""
+    """A type of attribute: its number and name, and how its value is packed and unpacked."""
 
     number: int
     name: str
@@ -170,18 +164,12 @@ class Attribute(Generic[T]):
             raise MalformedAttributeError(f"{self.name}: {error}") from None
 
 
-# The table of attributes (RFC 8489 section 14). 0x8020 is what servers of RFC 3489bis drafts
-# sent as XOR-MAPPED-ADDRESS, and some still do.
+# RFC 8489 section 14. Servers of RFC 3489bis drafts use 0x8020 for XOR-MAPPED-ADDRESS.
 MAPPED_ADDRESS = Attribute(0x0001, "MAPPED-ADDRESS", _pack_address, _unpack_address)
 XOR_MAPPED_ADDRESS = Attribute(0x0020, "XOR-MAPPED-ADDRESS", _pack_xor_address, _unpack_xor_address)
-XOR_MAPPED_ADDRESS_DRAFT = Attribute(
-    0x8020, "XOR-MAPPED-ADDRESS", _pack_xor_address, _unpack_xor_address
-)
-SOFTWARE = Attribute(0x8022, "SOFTWARE", _pack_bytes, _unpack_bytes)
+XOR_MAPPED_ADDRESS_DRAFT = attrs.evolve(XOR_MAPPED_ADDRESS, number=0x8020)
+SOFTWARE = Attribute(0x8022, "SOFTWARE", _unchanged, _unchanged)
 FINGERPRINT = Attribute(0x8028, "FINGERPRINT", _pack_u32, _unpack_u32)
-
-
-# A client's side
 
 
 def build_binding_request(transaction_id: bytes) -> bytes:
@@ -194,9 +182,9 @@ def build_binding_request(transaction_id: bytes) -> bytes:
 def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:
     """Parse a success response; return its transaction ID and address (Go: stun.ParseResponse).
 
-    XOR-MAPPED-ADDRESS goes before MAPPED-ADDRESS, the last of several counts, and an IPv4-mapped
-    address is returned as IPv4. Bytes beyond the length in the header are ignored. Raises
-    NotStunError, NotSuccessResponseError, MalformedAttributeError or NoAddressError.
+    XOR-MAPPED-ADDRESS is preferred to MAPPED-ADDRESS, the last of several is used, and an
+    IPv4-mapped address is returned as IPv4. Bytes beyond the length in the header are ignored.
+    Raises NotStunError, NotSuccessResponseError, MalformedAttributeError or NoAddressError.
     """
     message_type, length, transaction_id = _parse_header(data)
     if message_type != BINDING_SUCCESS:
@@ -216,9 +204,6 @@ def parse_binding_response(data: bytes) -> tuple[bytes, MappedAddress]:
     if address is None:
         raise NoAddressError("neither XOR-MAPPED-ADDRESS nor MAPPED-ADDRESS is there")
     return transaction_id, address
-
-
-# The server's side
 
 
 def parse_binding_request(data: bytes) -> bytes:
@@ -254,7 +239,7 @@ def parse_binding_request(data: bytes) -> bytes:
 def is_client_request(data: bytes) -> bool:
     """Return whether `data` is what Tailscale clients send: 40 bytes with the right fingerprint.
 
-    Other forms may be valid too: this is the fast path of `parse_binding_request`.
+    This is the fast path of `parse_binding_request`, which also takes other valid forms.
     """
     return (
         len(data) == CLIENT_REQUEST_LENGTH
@@ -275,16 +260,13 @@ def build_binding_response(transaction_id: bytes, address: IPAddress, port: int)
     )
 
 
-# What both sides share
-
-
 def fingerprint(data: bytes) -> int:
     """Compute FINGERPRINT's value over the message before it (RFC 8489 section 14.7)."""
     return crc32(data) ^ FINGERPRINT_XOR
 
 
 def _message(message_type: int, transaction_id: bytes, body: bytes, room: int = 0) -> bytes:
-    """Put the header before `body`; `room` is the length of attributes to be added later."""
+    """Put the header before `body`; `room` is the length of attributes to be appended."""
     length = len(body) + room
     return _HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id) + body
 
@@ -293,10 +275,6 @@ def _parse_header(data: bytes) -> tuple[int, int, bytes]:
     """Parse message type, length and transaction ID. Raises NotStunError."""
     if len(data) < HEADER_LENGTH:
         raise NotStunError(f"{len(data)} bytes are shorter than a STUN header")
-    message_type: int
-    length: int
-    cookie: bytes
-    transaction_id: bytes
     message_type, length, cookie, transaction_id = _HEADER.unpack_from(data)
     if message_type > 0x3FFF or cookie != MAGIC_COOKIE:
         raise NotStunError(f"{data[:8].hex()} begins no STUN message")

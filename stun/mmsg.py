@@ -1,24 +1,23 @@
 """Linux's recvmmsg and sendmmsg: a whole `Batch` of datagrams by one system call each.
 
-Python's `socket` has only calls for one datagram, which make objects of the address and the
-ancillary data and parse them again to send; that costs more than the kernel's own work. Here the
-kernel writes into the batch's buffers, and sends each response from them, with the addresses that
-its request left there. The structures are built once:
+The calls of Python's `socket` are for one datagram, and make objects of its address and ancillary
+data, which costs more than the kernel's own work. Here the kernel writes into the batch's buffers,
+and sends each response from them, with the addresses of its request. The structures are built once:
 
     mmsghdr[row] ─┬─ name ─────► sockaddrs[row]  the sender's
                   ├─ iov ──────► rows[row]       and, to receive, overflow[row]
                   ├─ control ──► controls[row]   a cmsghdr with in_pktinfo or in6_pktinfo
-                  └─ length      of the datagram, also where it did not fit
+                  └─ length      of the datagram, also if it did not fit
 
 A socket on a wildcard address must respond from the address that the request was sent to, or the
-client and its NAT won't accept the response. With IP_PKTINFO or IPV6_RECVPKTINFO the system reports
-that address, in the structure that it also takes to send:
+client and its NAT won't accept the response. With IP_PKTINFO or IPV6_RECVPKTINFO the kernel reports
+that address, in the structure that sendmmsg takes it from:
 
     in_pktinfo   4 interface, 4 local address to answer from, 4 destination in the packet
     in6_pktinfo  16 address, 4 interface
 
-The interface is set to 0 to send: the routing table decides how the response leaves, which need not
-be the way that the request came. (A link-local peer's interface is in its sockaddr.)
+The interface is set to 0 to send, so that the routing table alone decides how the response leaves.
+(A link-local peer's interface is in its sockaddr.)
 """
 
 import ctypes
@@ -26,20 +25,14 @@ import os
 import socket
 from typing import Final
 
-from stun.batch import CAPACITY, HEAD, HEAD_AT, OVERFLOW, ROW, Batch
+from stun.batch import CAPACITY, DATAGRAM_AT, OVERFLOW, ROW_CAPACITY, STRIDE, Batch
 
 IP_PKTINFO: Final = 8
 """From linux/in.h; Python's socket module has it only from 3.14 on."""
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _recvmmsg: Final = _LIBC.recvmmsg
-_recvmmsg.argtypes = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_uint,
-    ctypes.c_int,
-    ctypes.c_void_p,
-)
+_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
 _sendmmsg: Final = _LIBC.sendmmsg
 _sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
@@ -74,17 +67,14 @@ _INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
 
 
 def ask_for_destination(sock: socket.socket) -> None:
-    """Have each datagram that arrives from now on come with its destination address."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    """Have the kernel report the destination of each datagram that arrives from now on."""
+    sock.setsockopt(*_destination_option(sock), 1)
 
 
-def _asks_for_destination(sock: socket.socket) -> bool:
+def _destination_option(sock: socket.socket) -> tuple[int, int]:
     if sock.family == socket.AF_INET6:
-        return bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO))
-    return bool(sock.getsockopt(socket.IPPROTO_IP, IP_PKTINFO))
+        return socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO
+    return socket.IPPROTO_IP, IP_PKTINFO
 
 
 class BatchSocket:
@@ -95,7 +85,7 @@ class BatchSocket:
 
     def __init__(self, sock: socket.socket, batch: Batch) -> None:
         ipv6 = sock.family == socket.AF_INET6
-        info = (20 if ipv6 else 12) if _asks_for_destination(sock) else 0
+        info = (20 if ipv6 else 12) if sock.getsockopt(*_destination_option(sock)) else 0
         control = socket.CMSG_SPACE(info) if info else 0
         self._sock = sock
         self._controls = bytearray(CAPACITY * control)
@@ -109,30 +99,30 @@ class BatchSocket:
         self._response_iovs = (_IOVec * CAPACITY)()
         self._incoming = (_MMsgHdr * CAPACITY)()
         self._outgoing = (_MMsgHdr * CAPACITY)()
-        sockaddr_row = batch.family.sockaddr_row
+        sockaddr_stride = batch.family.sockaddr_stride
         rows, overflow, sockaddrs, controls = map(
             _address, (batch.rows, batch.overflow, batch.sockaddrs, self._controls)
         )
         for row in range(CAPACITY):
-            head = rows + row * ROW + HEAD_AT
-            self._iovs[2 * row] = _IOVec(head, HEAD)
+            head = rows + row * STRIDE + DATAGRAM_AT
+            self._iovs[2 * row] = _IOVec(head, ROW_CAPACITY)
             self._iovs[2 * row + 1] = _IOVec(overflow + row * OVERFLOW, OVERFLOW)
             self._response_iovs[row] = _IOVec(head, batch.family.response_length)
-            # Without padding to send: the kernel copies that much without allocating.
+            # Without padding, the kernel has room for it on its stack.
             unpadded = socket.CMSG_LEN(info) if info else 0
             for headers, iovs, iov_count, control_length in (
                 (self._incoming, self._iovs, 2, control),
                 (self._outgoing, self._response_iovs, 1, unpadded),
             ):
                 headers[row].header = _MsgHdr(
-                    name=sockaddrs + row * sockaddr_row,
+                    name=sockaddrs + row * sockaddr_stride,
                     name_length=batch.family.sockaddr_length,
                     iov=ctypes.addressof(iovs) + row * iov_count * _IOVEC,
                     iov_count=iov_count,
                     control=controls + row * control if control else None,
                     control_length=control_length,
                 )
-        self._batch = batch  # which the structures point into
+        self._batch = batch  # kept alive: the structures point into its buffers
         self._incoming_at = ctypes.addressof(self._incoming)
         self._outgoing_at = ctypes.addressof(self._outgoing)
         self._incoming_bytes = memoryview(self._incoming).cast("B")
@@ -145,7 +135,7 @@ class BatchSocket:
 
         Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) does.
         """
-        # The kernel has overwritten the lengths of the buffers.
+        # Restore the buffer lengths, which the kernel has overwritten.
         self._incoming_bytes[:] = self._incoming_fresh
         count = _recvmmsg(self._sock.fileno(), self._incoming_at, CAPACITY, _RECEIVE_FLAGS, None)
         if count < 0:
@@ -155,10 +145,10 @@ class BatchSocket:
         return self._lengths[:count].tolist()
 
     def send(self, first: int, stop: int) -> int:
-        """Send the responses in the rows from `first` to before `stop`; return how many were sent.
+        """Send the responses in the rows from `first` to `stop` - 1; return how many were sent.
 
-        If not all were, a call that begins with the first unsent row raises the reason:
-        BlockingIOError if the socket is full, and other OSErrors as sendmsg(2) does.
+        Raises OSError if the first can't be sent: BlockingIOError for a full socket, others as
+        sendmsg(2) does. If a later one can't, a call that begins with its row raises.
         """
         at_first = self._outgoing_at + first * _MMSGHDR
         sent: int = _sendmmsg(self._sock.fileno(), at_first, stop - first, socket.MSG_DONTWAIT)

@@ -1,7 +1,6 @@
-"""A detector of proxies that hide the clients' addresses: it looks at a socket's senders.
+"""A detector of proxies that hide the clients' addresses, by the signs in `stun.proxy_signs`.
 
-The signs are defined in `stun.proxy_signs`. On most machines the first request from another host
-ends the observation, so that it costs nothing afterwards.
+On most machines the first request from another host ends the observation: it costs no more.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ from typing import Final
 
 import trio
 
-from stun.proxy_signs import Finding, Watch, ipv4_gateways, ipv6_gateways, is_loopback
+from stun.proxy_signs import Finding, Observation, ipv4_gateways, ipv6_gateways, is_loopback
 
 PROC_NET: Final = Path("/proc/net")
 CONTAINERS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -28,42 +27,42 @@ class ProxyDetector:
     """The detector for one socket."""
 
     def __init__(self) -> None:
-        self._watch: Watch | None = None
+        self._observation: Observation | None = None
         self._description = ""
 
     async def observe(self, address: bytes, port: bytes) -> bool:
-        """Record a request that was answered; return whether further ones matter.
+        """Record an answered request; return whether to go on with further ones.
 
-        `address` has 4 or 16 bytes, `port` 2, as in the packet. Warns, once, if several
-        clients are seen at one address that is not theirs.
+        `address` has 4 or 16 bytes, `port` 2, as in the packet. Logs a warning for PROXIED.
         """
         if is_loopback(address):
             return True
-        if self._watch is None:
-            begun = await trio.to_thread.run_sync(choose_watch, address, abandon_on_cancel=True)
-            if begun is None:
+        if self._observation is None:
+            chosen = await trio.to_thread.run_sync(
+                choose_observation, address, abandon_on_cancel=True
+            )
+            if chosen is None:
                 return False
-            self._watch, self._description = begun
-        finding = self._watch.observe(address, port, trio.current_time())
+            self._observation, self._description = chosen
+        finding = self._observation.observe(address, port, trio.current_time())
         if finding is Finding.PROXIED:
             logger.warning(
-                "STUN requests of different clients come from %s, %s: what passes them on "
-                "hides where they come from, so that clients are told this address and can't be "
-                "reached directly; run the container in the host's network, or rootless with "
-                "pasta (README: behind NAT)",
-                ip_address(self._watch.address),
+                "STUN requests of different clients come from %s, %s: a proxy hides the clients' "
+                "addresses, so that their peers can't reach them directly; run the container in "
+                "the host's network, or rootless with pasta (README: behind NAT)",
+                ip_address(self._observation.address),
                 self._description,
             )
         return finding is Finding.UNSURE
 
 
-def choose_watch(address: bytes) -> tuple[Watch, str] | None:
+def choose_observation(address: bytes) -> tuple[Observation, str] | None:
     """Choose the Watch by the first sender's address; return it and its description. Blocks.
 
     None if it is another host's own, unless in a container that has a default gateway.
     """
     if _is_own(address):
-        return Watch(address), "an address of this machine itself"
+        return Observation(address), "an address of this machine itself"
     name, read = ("route", ipv4_gateways) if len(address) == 4 else ("ipv6_route", ipv6_gateways)
     table = b""
     with contextlib.suppress(OSError):
@@ -76,7 +75,7 @@ def choose_watch(address: bytes) -> tuple[Watch, str] | None:
         watched = min(gateways)
     else:
         return None
-    return Watch(watched, beside_others=in_container), "the default gateway of this machine"
+    return Observation(watched, ignores_others=in_container), "the default gateway of this machine"
 
 
 def _is_own(address: bytes) -> bool:

@@ -1,21 +1,21 @@
-"""Whether the requests of all clients come through a proxy that hides their addresses.
+"""Signs of a proxy through which all clients' requests come, and which hides their addresses.
 
 Docker's userland proxy, the port forwarders of rootless containers, and load balancers that do not
-keep sources send a datagram on as their own. The response then has the address of that machine, and
-the client, which tells it to its peers, can't be reached directly.
+keep source addresses send a datagram on as their own. The response then has the proxy's address,
+and a client that tells it to its peers can't be reached directly.
 
 Behind such a proxy, all requests come from the default gateway (the bridge of a container) or from
-an address of the machine itself (rootlesskit sends from within the container). So do those of this
-machine's programs, and a relay may have no other clients yet. The ports tell them apart, since a
-proxy has one for each client: a machine's own tailscaled is one sender, and a check of a relay asks
-once or for seconds, from another port each time. So only two lasting senders are a sign of a proxy,
-and any other address is a sign against it, for good; but not in a container, where Docker sends
-IPv6 through its proxy and IPv4 not.
+an address of the machine itself (rootlesskit sends from within the container). The requests of this
+machine's own programs come from there, too, and may be the only ones. Ports tell clients apart: a
+proxy has one for each client, the machine's own tailscaled has one, and a health check asks once or
+for seconds, from another port each time. So two lasting senders are a sign of a proxy, and any
+other address is a lasting sign against one; but not in a container, where Docker sends only IPv6
+through its proxy.
 
     172.17.0.1:41641  ·  ·  ·  ·  ·      the tailscaled of this machine
-    172.17.0.1:50001  ·                  a check
+    172.17.0.1:50001  ·                  a health check
     172.17.0.1:50107     ·               another one
-    172.17.0.1:38112  ·  ·  ·  ·         a client, and so not the only one
+    172.17.0.1:38112  ·  ·  ·  ·         a second lasting sender: a client
 """
 
 import enum
@@ -25,18 +25,18 @@ from typing import Final
 
 import attrs
 
-SENDERS: Final = 2
-"""The number of lasting senders that is a sign of a proxy."""
-REQUESTS: Final = 4
-SPREAD: Final = 30.0
-"""A sender lasts that has sent REQUESTS requests over SPREAD seconds. A client in use sends one
+MIN_SENDERS: Final = 2
+"""Lasting senders that are a sign of a proxy."""
+MIN_REQUESTS: Final = 4
+MIN_DURATION: Final = 30.0
+"""A lasting sender has sent this many requests over this many seconds. A client in use sends one
 every 20 to 26 s (Go: magicsock.Conn.scheduleReSTUN)."""
-PAUSE: Final = 90.0
-"""Seconds without a request after which a port may be another client's: docker-proxy and
-rootlesskit keep one as long (UDPConnTrackTimeout)."""
+MAX_PAUSE: Final = 90.0
+"""Seconds without a request after which docker-proxy and rootlesskit may give a client's port to
+another (UDPConnTrackTimeout)."""
 
 _MAX_SENDERS: Final = 16
-"""Most senders that are followed at once: there may be thousands, and SENDERS are enough."""
+"""Most senders recorded at once, of the thousands that there may be."""
 
 # Flags of a route, from linux/route.h and linux/ipv6_route.h.
 _UP: Final = 0x0001
@@ -53,13 +53,13 @@ _IPV6_DEFAULT: Final = re.compile(
 
 
 class Finding(enum.Enum):
-    """What is known about the senders so far."""
+    """The finding so far."""
 
     UNSURE = enum.auto()
     DIRECT = enum.auto()
-    """At least one client is seen at its own address."""
+    """At least one request came from another host's own address."""
     PROXIED = enum.auto()
-    """Several clients are seen at the watched address."""
+    """Several clients share the observed address."""
 
 
 @attrs.define
@@ -69,45 +69,47 @@ class _Sender:
     requests: int = 1
 
     def lasts(self, now: float) -> bool:
-        """Return whether the sender has asked for long, and still does."""
+        """Return whether this is a lasting sender, and still active."""
         return (
-            self.requests >= REQUESTS
-            and self.last - self.first >= SPREAD
-            and now - self.last <= PAUSE
+            self.requests >= MIN_REQUESTS
+            and self.last - self.first >= MIN_DURATION
+            and now - self.last <= MAX_PAUSE
         )
 
 
 @attrs.define
-class Watch:
-    """The senders at one address, that of the gateway or of the machine itself."""
+class Observation:
+    """An observation of the senders at one address: the gateway's, or the machine's own."""
 
     address: bytes
-    beside_others: bool = False
-    """Whether senders at other addresses are no sign against a proxy."""
+    ignores_others: bool = False
+    """Whether requests from other addresses are no sign against a proxy."""
     _senders: dict[bytes, _Sender] = attrs.field(init=False, factory=dict)
 
     def observe(self, address: bytes, port: bytes, now: float) -> Finding:
-        """Record a request; `now` is in seconds of any clock. To be called while UNSURE.
+        """Record a request; `now` is in seconds of any clock. Call it only while UNSURE.
 
         `address` has 4 or 16 bytes, `port` 2, as in the packet.
         """
         if address != self.address:
-            return Finding.UNSURE if self.beside_others else Finding.DIRECT
+            return Finding.UNSURE if self.ignores_others else Finding.DIRECT
         sender = self._senders.get(port)
-        if sender is None or now - sender.last > PAUSE:
-            self._follow(port, now)
+        if sender is None or now - sender.last > MAX_PAUSE:
+            self._add(port, now)
             return Finding.UNSURE
         sender.last = now
         sender.requests += 1
         if not sender.lasts(now):
             return Finding.UNSURE
         lasting = sum(each.lasts(now) for each in self._senders.values())
-        return Finding.PROXIED if lasting >= SENDERS else Finding.UNSURE
+        return Finding.PROXIED if lasting >= MIN_SENDERS else Finding.UNSURE
 
-    def _follow(self, port: bytes, now: float) -> None:
+    def _add(self, port: bytes, now: float) -> None:
         self._senders.pop(port, None)
         if len(self._senders) == _MAX_SENDERS:
-            gone = next((at for at, each in self._senders.items() if now - each.last > PAUSE), None)
+            gone = next(
+                (at for at, each in self._senders.items() if now - each.last > MAX_PAUSE), None
+            )
             if gone is None:
                 return
             del self._senders[gone]
@@ -115,7 +117,7 @@ class Watch:
 
 
 def is_loopback(address: bytes) -> bool:
-    """Return whether an address of 4 or 16 bytes is a loopback one: 127.0.0.0/8, or ::1."""
+    """Return whether an address of 4 or 16 bytes is in 127.0.0.0/8 or is ::1."""
     return address[0] == 127 if len(address) == 4 else address == b"\0" * 15 + b"\1"
 
 
@@ -130,7 +132,7 @@ def ipv4_gateways(table: bytes) -> set[bytes]:
     return {
         bytes.fromhex(address.decode())[:: -1 if sys.byteorder == "little" else 1]
         for address, flags in _IPV4_DEFAULT.findall(table)
-        if _leads_out(flags)
+        if _is_usable(flags)
     }
 
 
@@ -146,9 +148,9 @@ def ipv6_gateways(table: bytes) -> set[bytes]:
     return {
         bytes.fromhex(address.decode())
         for address, flags in _IPV6_DEFAULT.findall(table)
-        if _leads_out(flags)
+        if _is_usable(flags)
     }
 
 
-def _leads_out(flags: bytes) -> bool:
+def _is_usable(flags: bytes) -> bool:
     return int(flags, 16) & (_UP | _GATEWAY | _REJECT) == _UP | _GATEWAY

@@ -1,7 +1,7 @@
 """The STUN responder: UDP sockets, and a task for each that answers requests.
 
 The task receives a batch, answers it, and lets the other tasks run. No datagram and no error of the
-network ends it. The first sender of each batch is passed to a ProxyDetector while that needs more.
+network ends it. A ProxyDetector gets the first sender of each batch until it has a finding.
 """
 
 import contextlib
@@ -52,11 +52,11 @@ class Stats:
     # counter_requests, by disposition
     read_error: int = 0
     not_stun: int = 0
-    """Everything that is not answered because of its content."""
+    """Datagrams that are not answered because of their content."""
     write_error: int = 0
     success: int = 0
 
-    # counter_addrfamily: of valid requests
+    # counter_addrfamily, of valid requests
     ipv4: int = 0
     ipv6: int = 0
 
@@ -64,16 +64,16 @@ class Stats:
 def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Open the UDP sockets to serve on; may block on a name look-up. Raises OSError.
 
-    "" stands for every address, as do "0.0.0.0" and "::" (as in Go); a name for all of its own.
+    "" stands for every address, as do "0.0.0.0" and "::" (as in Go); a name, for all its addresses.
     IPv6 is left out where the machine has none. Each family has its own socket, so that an IPv4
-    client is answered an IPv4 address. Port 0 picks a free port, the same for all.
+    client gets an IPv4 address. Port 0 picks a free port, the same for all sockets.
     """
     addresses = _resolve(host, port)
     for _ in range(_PORT_TRIES if port == 0 else 0):
         try:
             return _open_all(addresses)
         except OSError as error:
-            # The port that the first family got may be in use in the other.
+            # The port picked for one family may be in use in the other.
             if error.errno != errno.EADDRINUSE:
                 raise
     return _open_all(addresses)
@@ -137,7 +137,7 @@ def prepare(sock: socket.socket) -> None:
 async def serve(sock: socket.socket, stats: Stats) -> Never:
     """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
-    The caller closes the socket after this has ended.
+    The caller closes the socket afterwards.
     """
     batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
     batch_socket = BatchSocket(sock, batch)
@@ -191,7 +191,7 @@ def _send(batch_socket: BatchSocket, first: int, stop: int, stats: Stats) -> Non
         try:
             sent = batch_socket.send(first, stop)
         except OSError:
-            # What can't be sent is lost, as UDP may lose it anyway: the client asks again.
+            # The response is lost, as UDP may lose any: the client asks again.
             stats.write_error += 1
             first += 1
         else:

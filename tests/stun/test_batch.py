@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from stun import message
 from stun.batch import (
     CAPACITY,
-    HEAD,
-    HEAD_AT,
+    DATAGRAM_AT,
     IPV4,
     IPV6,
     OVERFLOW,
-    ROW,
+    ROW_CAPACITY,
+    STRIDE,
     Batch,
     Family,
     answered_ranges,
@@ -27,7 +27,7 @@ from stun.batch import (
 BATCHES = {4: Batch(IPV4), 6: Batch(IPV6)}
 """Kept from example to example, so that what an earlier batch left is there to be found."""
 
-LONGEST = HEAD + OVERFLOW
+LONGEST = ROW_CAPACITY + OVERFLOW
 
 
 @attrs.frozen
@@ -56,15 +56,19 @@ class Datagram:
 def receive(batch: Batch, datagrams: list[Datagram]) -> list[bytes | None]:
     """Put datagrams into a batch as the kernel does; return the responses."""
     for row, datagram in enumerate(datagrams):
-        at, rest, name = row * ROW + HEAD_AT, row * OVERFLOW, row * batch.family.sockaddr_row
-        head, tail = datagram.data[:HEAD], datagram.data[HEAD:LONGEST]
+        at, rest, name = (
+            row * STRIDE + DATAGRAM_AT,
+            row * OVERFLOW,
+            row * batch.family.sockaddr_stride,
+        )
+        head, tail = datagram.data[:ROW_CAPACITY], datagram.data[ROW_CAPACITY:LONGEST]
         batch.rows[at : at + len(head)] = head
         batch.overflow[rest : rest + len(tail)] = tail
         batch.sockaddrs[name : name + len(datagram.name)] = datagram.name
     answered = batch.answer([len(datagram.data) for datagram in datagrams])
     length = batch.family.response_length
     return [
-        bytes(batch.rows[row * ROW + HEAD_AT :][:length]) if yes else None
+        bytes(batch.rows[row * STRIDE + DATAGRAM_AT :][:length]) if yes else None
         for row, yes in enumerate(answered)
     ]
 
@@ -149,8 +153,8 @@ def test_one_wrong_fingerprint_is_found_in_a_full_batch(row: int) -> None:
 @pytest.mark.parametrize(
     ("padding", "answered"),
     [
-        pytest.param(HEAD - 44, True, id="just a row"),
-        pytest.param(HEAD - 40, True, id="a little more than a row"),
+        pytest.param(ROW_CAPACITY - 44, True, id="just a row"),
+        pytest.param(ROW_CAPACITY - 40, True, id="a little more than a row"),
         pytest.param(LONGEST - 44, True, id="all that fits"),
         pytest.param(LONGEST - 40, False, id="more than fits"),
     ],
@@ -164,7 +168,7 @@ def test_long_requests_are_answered_up_to_a_limit(padding: int, *, answered: boo
 
 def test_what_does_not_fit_is_not_read_from_the_next_row() -> None:
     data = request(bytes(12), attribute(LONGEST - 40))
-    end_lies_there = bytes(HEAD) + data[LONGEST:]
+    end_lies_there = bytes(ROW_CAPACITY) + data[LONGEST:]
     datagrams = [Datagram(each, IPv4Address("192.0.2.1"), 1) for each in (data, end_lies_there)]
     assert receive(Batch(IPV4), datagrams) == [None, None]
 
@@ -174,7 +178,7 @@ def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
     whole = Datagram(request(bytes(12)), IPv4Address("192.0.2.1"), 1)
     assert receive(batch, [whole]) == [whole.response]
     for length in range(40):
-        batch.rows[HEAD_AT : HEAD_AT + 40] = whole.data
+        batch.rows[DATAGRAM_AT : DATAGRAM_AT + 40] = whole.data
         assert receive(batch, [attrs.evolve(whole, data=whole.data[:length])]) == [None]
 
 

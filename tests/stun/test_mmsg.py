@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stun.batch import CAPACITY, HEAD, HEAD_AT, IPV4, OVERFLOW, ROW, Batch
+from stun.batch import CAPACITY, DATAGRAM_AT, IPV4, OVERFLOW, ROW_CAPACITY, STRIDE, Batch
 from stun.mmsg import BatchSocket, ask_for_destination
 
 LOCALHOST = "127.0.0.1"
@@ -39,9 +39,12 @@ def test_receives_into_the_rows_and_what_is_longer_behind(
     for datagram in (short, long, empty):
         client.send(datagram)
     assert batch_socket.receive() == [5, 1024, 0]
-    assert batch.rows[HEAD_AT : HEAD_AT + 5] == short
-    row, rest = ROW + HEAD_AT, OVERFLOW
-    assert batch.rows[row : row + HEAD] + batch.overflow[rest : rest + 1024 - HEAD] == long
+    assert batch.rows[DATAGRAM_AT : DATAGRAM_AT + 5] == short
+    row, rest = STRIDE + DATAGRAM_AT, OVERFLOW
+    assert (
+        batch.rows[row : row + ROW_CAPACITY] + batch.overflow[rest : rest + 1024 - ROW_CAPACITY]
+        == long
+    )
     port = client.getsockname()[1].to_bytes(2, "big")
     for at in range(3):
         assert batch.sockaddrs[at * 16 + 2 :][:6] == port + socket.inet_aton(LOCALHOST)
@@ -51,9 +54,9 @@ def test_tells_the_whole_length_of_what_does_not_fit(
     server: socket.socket, client: socket.socket
 ) -> None:
     batch_socket = BatchSocket(server, Batch(IPV4))
-    for length in (HEAD + OVERFLOW, HEAD + OVERFLOW + 1, 65507):
+    for length in (ROW_CAPACITY + OVERFLOW, ROW_CAPACITY + OVERFLOW + 1, 65507):
         client.send(bytes(length))
-    assert batch_socket.receive() == [HEAD + OVERFLOW, HEAD + OVERFLOW + 1, 65507]
+    assert batch_socket.receive() == [ROW_CAPACITY + OVERFLOW, ROW_CAPACITY + OVERFLOW + 1, 65507]
 
 
 def test_receives_whatever_lengths_the_kernel_left_before(
@@ -85,8 +88,8 @@ def test_sends_the_rows_that_are_named(server: socket.socket, client: socket.soc
         client.send(b"x")
     assert len(batch_socket.receive()) == 4
     for row in range(4):
-        batch.rows[row * ROW + HEAD_AT :][:32] = bytes(32)
-        batch.rows[row * ROW + HEAD_AT] = row
+        batch.rows[row * STRIDE + DATAGRAM_AT :][:32] = bytes(32)
+        batch.rows[row * STRIDE + DATAGRAM_AT] = row
     assert batch_socket.send(1, 3) == 2
     assert [client.recv(100) for _ in range(2)] == [bytes((row,)) + bytes(31) for row in (1, 2)]
 

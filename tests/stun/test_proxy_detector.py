@@ -10,8 +10,8 @@ import pytest
 from trio.testing import MockClock
 
 from stun import proxy_detector
-from stun.proxy_detector import ProxyDetector, choose_watch
-from stun.proxy_signs import REQUESTS, SPREAD, Watch
+from stun.proxy_detector import ProxyDetector, choose_observation
+from stun.proxy_signs import MIN_DURATION, MIN_REQUESTS, Observation
 from tests.stun.routes import IPV4_HEAD, ipv4_route, ipv6_route
 
 GATEWAY, GATEWAY6 = "203.0.113.1", "2001:db8:ffff::1"
@@ -33,10 +33,10 @@ def _container(_routes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def whose(address: str) -> str | None:
-    found = choose_watch(ip_address(address).packed)
+    found = choose_observation(ip_address(address).packed)
     if found is None:
         return None
-    assert found[0] == Watch(ip_address(address).packed)
+    assert found[0] == Observation(ip_address(address).packed)
     return found[1]
 
 
@@ -82,9 +82,9 @@ async def observe(looker: ProxyDetector, address: str, port: int) -> bool:
 
 async def two_clients(looker: ProxyDetector, address: str, clock: MockClock) -> list[bool]:
     found = []
-    for _ in range(REQUESTS):
+    for _ in range(MIN_REQUESTS):
         found += [await observe(looker, address, port) for port in (41641, 50001)]
-        clock.jump(SPREAD / (REQUESTS - 1))
+        clock.jump(MIN_DURATION / (MIN_REQUESTS - 1))
     return found
 
 
@@ -94,7 +94,7 @@ async def test_clients_behind_the_gateway_are_warned_of_once(
     mock_clock: MockClock, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
     found = await two_clients(ProxyDetector(), address, mock_clock)
-    assert found == [True] * (2 * REQUESTS - 1) + [False]
+    assert found == [True] * (2 * MIN_REQUESTS - 1) + [False]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("derper.stun", logging.WARNING)
     said = record.getMessage()
@@ -151,11 +151,11 @@ async def test_an_address_is_looked_up_once_and_in_a_thread(
 ) -> None:
     asked = []
 
-    def choose_watch(address: bytes) -> tuple[Watch, str]:
+    def choose_observation(address: bytes) -> tuple[Observation, str]:
         asked.append((address, threading.current_thread() is threading.main_thread()))
-        return Watch(address), OWN
+        return Observation(address), OWN
 
-    monkeypatch.setattr(proxy_detector, "choose_watch", choose_watch)
+    monkeypatch.setattr(proxy_detector, "choose_observation", choose_observation)
     looker = ProxyDetector()
     for _ in range(3):
         assert await observe(looker, GATEWAY, 1)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from stun.proxy_signs import (
     _MAX_SENDERS,
-    PAUSE,
-    REQUESTS,
-    SPREAD,
+    MAX_PAUSE,
+    MIN_DURATION,
+    MIN_REQUESTS,
     Finding,
-    Watch,
+    Observation,
     ipv4_gateways,
     ipv6_gateways,
     is_loopback,
@@ -22,14 +22,16 @@ from stun.proxy_signs import (
 from tests.stun.routes import IPV4_HEAD, ipv4_route, ipv6_route
 
 GATEWAY = bytes((172, 17, 0, 1))
-STEP = SPREAD / (REQUESTS - 1)
+STEP = MIN_DURATION / (MIN_REQUESTS - 1)
 """Seconds between the requests of a sender that lasts as soon as one can."""
 
 
 def seen(requests: Iterable[tuple[float, int]]) -> list[Finding]:
     """Show requests, by time and port; return what was found after each."""
-    watch = Watch(GATEWAY)
-    return [watch.observe(GATEWAY, port.to_bytes(2, "big"), now) for now, port in sorted(requests)]
+    observation = Observation(GATEWAY)
+    return [
+        observation.observe(GATEWAY, port.to_bytes(2, "big"), now) for now, port in sorted(requests)
+    ]
 
 
 def sender(port: int, start: float, count: int, every: float) -> list[tuple[float, int]]:
@@ -37,9 +39,9 @@ def sender(port: int, start: float, count: int, every: float) -> list[tuple[floa
 
 
 def test_two_senders_that_last_are_a_sign() -> None:
-    requests = sender(1, 0.0, REQUESTS, STEP) + sender(2, 1.0, REQUESTS, STEP)
+    requests = sender(1, 0.0, MIN_REQUESTS, STEP) + sender(2, 1.0, MIN_REQUESTS, STEP)
     findings = seen(requests)
-    assert findings == [Finding.UNSURE] * (2 * REQUESTS - 1) + [Finding.PROXIED]
+    assert findings == [Finding.UNSURE] * (2 * MIN_REQUESTS - 1) + [Finding.PROXIED]
 
 
 def test_clients_as_tailscale_has_them() -> None:
@@ -68,53 +70,53 @@ def test_checks_that_get_no_answer_are_none() -> None:
 
 
 def test_requests_in_a_short_time_are_none() -> None:
-    short = (SPREAD - 1) / 100
+    short = (MIN_DURATION - 1) / 100
     requests = sender(1, 0.0, 100, short) + sender(2, 0.0, 100, short)
     assert set(seen(requests)) == {Finding.UNSURE}
 
 
 def test_few_requests_are_none() -> None:
-    few, every = REQUESTS - 1, PAUSE - 1
+    few, every = MIN_REQUESTS - 1, MAX_PAUSE - 1
     assert set(seen(sender(1, 0.0, few, every) + sender(2, 1.0, few, every))) == {Finding.UNSURE}
 
 
 def test_a_port_that_rested_may_be_somebody_elses() -> None:
-    requests = sender(1, 0.0, 50, PAUSE + 1) + sender(2, 1.0, 50, PAUSE + 1)
+    requests = sender(1, 0.0, 50, MAX_PAUSE + 1) + sender(2, 1.0, 50, MAX_PAUSE + 1)
     assert set(seen(requests)) == {Finding.UNSURE}
 
 
 def test_senders_that_last_after_each_other_are_none() -> None:
-    long = REQUESTS * STEP
+    long = MIN_REQUESTS * STEP
     after = [
         request
         for number in range(20)
-        for request in sender(number, number * (long + PAUSE + 1), REQUESTS, STEP)
+        for request in sender(number, number * (long + MAX_PAUSE + 1), MIN_REQUESTS, STEP)
     ]
     assert set(seen(after)) == {Finding.UNSURE}
 
 
 def test_another_address_ends_it() -> None:
-    watch = Watch(GATEWAY)
-    assert watch.observe(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
-    assert watch.observe(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
+    observation = Observation(GATEWAY)
+    assert observation.observe(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
+    assert observation.observe(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
 
 
 def test_some_of_many_are_followed() -> None:
     """A busy relay: more senders than there is room for, none of which is slow."""
     ports = 50 * _MAX_SENDERS
     requests = [request for port in range(ports) for request in sender(port, port * 0.02, 6, 23.0)]
-    watch = Watch(GATEWAY)
+    observation = Observation(GATEWAY)
     findings = set()
     for now, port in sorted(requests):
-        findings.add(watch.observe(GATEWAY, port.to_bytes(2, "big"), now))
-        assert len(watch._senders) <= _MAX_SENDERS
+        findings.add(observation.observe(GATEWAY, port.to_bytes(2, "big"), now))
+        assert len(observation._senders) <= _MAX_SENDERS
     assert Finding.PROXIED in findings
 
 
 def test_room_is_made_for_those_who_last() -> None:
     checks = [(number * 0.1, 10_000 + number) for number in range(_MAX_SENDERS)]
-    later = PAUSE + 2
-    requests = sender(1, later, REQUESTS, STEP) + sender(2, later, REQUESTS, STEP)
+    later = MAX_PAUSE + 2
+    requests = sender(1, later, MIN_REQUESTS, STEP) + sender(2, later, MIN_REQUESTS, STEP)
     assert seen(checks + requests)[-1] is Finding.PROXIED
 
 
@@ -129,7 +131,7 @@ def test_a_sign_takes_what_it_says(requests: list[tuple[float, int]]) -> None:
         lasting = 0
         for port in {port for _, port in until}:
             times = [now for now, each in until if each == port]
-            lasting += len(times) >= REQUESTS and times[-1] - times[0] >= SPREAD
+            lasting += len(times) >= MIN_REQUESTS and times[-1] - times[0] >= MIN_DURATION
         assert lasting >= 2
 
 

@@ -21,7 +21,7 @@ from stun import message, proxy_detector, server
 from stun.batch import CAPACITY, Batch
 from stun.message import MappedAddress
 from stun.mmsg import BatchSocket
-from stun.proxy_signs import REQUESTS, SPREAD
+from stun.proxy_signs import MIN_DURATION, MIN_REQUESTS
 from stun.server import Stats, open_sockets, serve
 from tests.stun.routes import ipv4_route
 
@@ -381,21 +381,21 @@ async def test_warns_of_what_hides_the_clients(
         await one.sock.send(b"no request")
         while not stats.not_stun:
             await trio.lowlevel.checkpoint()
-        for _ in range(REQUESTS):
+        for _ in range(MIN_REQUESTS):
             assert not caplog.records
             for client in (one, other):
                 await client.ask()
-            mock_clock.jump(SPREAD / (REQUESTS - 1))
+            mock_clock.jump(MIN_DURATION / (MIN_REQUESTS - 1))
         # What was said is said behind the answer.
         await trio.testing.wait_all_tasks_blocked()
         (record,) = caplog.records
         assert f" come from {gateway}, the default gateway" in record.getMessage()
         for _ in range(5):
             await one.ask()
-            mock_clock.jump(SPREAD)
+            mock_clock.jump(MIN_DURATION)
     assert len(caplog.records) == 1
-    assert len(looked_at) == 2 * REQUESTS
-    assert stats == Stats(success=2 * REQUESTS + 5, ipv4=2 * REQUESTS + 5, not_stun=1)
+    assert len(looked_at) == 2 * MIN_REQUESTS
+    assert stats == Stats(success=2 * MIN_REQUESTS + 5, ipv4=2 * MIN_REQUESTS + 5, not_stun=1)
 
 
 # Opening
