@@ -1,9 +1,9 @@
-"""Detection of changed files, and of whether the pair in them may be served.
+"""Detectors of changed files, and of a new pair in them that may be served.
 
-Files change in many ways: certbot turns a symlink, Kubernetes swaps a directory, a script copies
-one file after the other, another relay renews a shared certificate. So the check is by stat of what
-the paths lead to, and a change is read only once it has lasted from one check to the next: by then
-a copy is complete. A pair that can't be served is reported once, and the one in force stays.
+Files change in many ways: certbot retargets a symlink, Kubernetes replaces a directory, a script
+copies one file after the other, another relay renews a shared certificate. So checks compare stat
+results of the link targets, and changed files are read once two checks in a row find the same: by
+then a copy is complete. A pair that can't be served is reported once, and the old one stays.
 """
 
 from collections.abc import Sequence
@@ -18,32 +18,31 @@ _State = tuple[tuple[int, ...], ...]
 
 
 class ChangeDetector:
-    """A detector of files that have changed and then stayed the same. Its methods block."""
+    """A detector of files that have changed and then settled. Its methods block."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
-        # The state in which the files were read last, and that at the last check.
-        self._read: _State | None = None
-        self._found: _State | None = None
+        self._last_read: _State | None = None
+        self._last_checked: _State | None = None
 
     def check(self, *, at_once: bool) -> bool:
-        """Return whether to read the files now; with `at_once` always."""
+        """Return whether to read the files now: always with `at_once`."""
         state = self._state()
-        settled = state == self._found
-        self._found = state
-        if not at_once and (state == self._read or not settled):
+        settled = state == self._last_checked
+        self._last_checked = state
+        if not at_once and (state == self._last_read or not settled):
             return False
-        self._read = state
+        self._last_read = state
         return True
 
     def still_changing(self, *, at_once: bool) -> bool:
         """Return whether the files have changed since `check` returned True.
 
-        If so, an error found in them does not count yet; with `at_once` every error counts.
+        If so, an error found in them does not count yet. With `at_once`, every error counts.
         """
-        if at_once or self._state() == self._read:
+        if at_once or self._state() == self._last_read:
             return False
-        self._read = None
+        self._last_read = None
         return True
 
     def _state(self) -> _State:
@@ -59,7 +58,7 @@ class PairChanges:
         self._detector = ChangeDetector((files.certificate, files.key))
 
     def check(self, now: datetime, current: Pair | None, *, at_once: bool = False) -> Pair | None:
-        """Return the pair to serve in place of `current`; None if there is none, or not yet.
+        """Return the pair to serve in place of `current`, or None.
 
         `at_once` reads the files even if they have not changed. `now` is timezone-aware. Raises
         CertificateError for a pair that can't be served, once for each state of the files; without

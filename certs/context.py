@@ -1,11 +1,11 @@
-"""The ssl.SSLContexts that connections are answered with.
+"""The ssl.SSLContexts for the relay's connections.
 
     make_context            serves the host's certificate, with the metacert
     make_waiting_context    refuses every client while there is no certificate
     make_challenge_context  answers a TLS-ALPN-01 challenge of a certificate authority
 
-Contexts do what the Go derper does, but accept clients that Go's TLS refuses without need. A
-context never changes: a renewed certificate gets a new one, for new connections.
+Contexts match the Go derper, but accept clients that Go's TLS refuses without need. A context never
+changes: a renewed certificate gets a new one, for new connections.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
     """Return a server context that serves `pair` for `hostname`, to be used with `wrap_bio`.
 
     - TLS 1.2 and 1.3. The chain is the leaf, its intermediates, and last the metacert.
-    - ALPN picks "http/1.1" where offered. A client that offers only others goes on without ALPN
-      (Go ends its handshake); one that offers none goes on, too.
-    - A client that asks for another name than `hostname`, or for none, gets the alert
-      unrecognized_name. Where `hostname` is an IP address, no name is asked for or refused.
+    - ALPN selects "http/1.1" if offered. Any other client goes on without ALPN (Go ends the
+      handshake of one that offers only other protocols).
+    - A server name other than `hostname`, or none, gets the alert unrecognized_name. If `hostname`
+      is an IP address, every server name is accepted.
     - The client's order of ciphers decides: it knows whether it has AES in hardware.
     - No session tickets, renegotiation or compression: a DERP connection lives for days, so
       resumption gains nothing and its state would cost memory.
 
-    A ClientHello whose server name is not ASCII never reaches the check: the `ssl` module ends
-    that handshake with an SSLError, and reports a UnicodeDecodeError to sys.unraisablehook.
+    For a server name that is not ASCII, the `ssl` module ends the handshake with an SSLError, and
+    reports a UnicodeDecodeError to sys.unraisablehook.
 
-    The key never touches a disk where the system has memory files. Raises UnusablePairError for
-    what OpenSSL does not take: a key or a signature that its security level calls too weak; and
-    CertificateFileError where neither a memory file nor a temporary file can be made.
+    The key is not written to a disk if the system has memory files. Raises UnusablePairError for a
+    key or signature that OpenSSL's security level calls too weak; CertificateFileError if neither a
+    memory file nor a temporary file can be made.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -53,7 +53,7 @@ class WaitingContext(ssl.SSLContext):
     """A server context without a certificate."""
 
     refusal: str
-    """The reason, for the log."""
+    """The reason why there is none, for the log."""
 
 
 def make_waiting_context(
@@ -61,9 +61,9 @@ def make_waiting_context(
 ) -> WaitingContext:
     """Return a server context that answers every ClientHello with `alert`.
 
-    `alert` is one of ssl.ALERT_DESCRIPTION_*; Go's TLS answers internal_error where it gets no
-    certificate. As with `make_context`, some handshakes end earlier: without TLS 1.2 by
-    protocol_version; with a malformed server name, by an alert of OpenSSL's or the `ssl` module's.
+    `alert` is one of ssl.ALERT_DESCRIPTION_*; Go's TLS sends internal_error without a certificate.
+    Some handshakes end earlier, as with `make_context`: those of clients without TLS 1.2 by
+    protocol_version, those with a malformed server name by another alert.
     """
     context = WaitingContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -76,7 +76,7 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
     """Return a server context that serves `pair` as the answer to a TLS-ALPN-01 challenge.
 
     RFC 8737, 3: `pair` without a metacert, and ALPN "acme-tls/1". The caller checks that the
-    ClientHello offers it alone and names the domain of the challenge. Raises as `make_context`.
+    ClientHello offers only this, for the challenge's server name. Raises as `make_context` does.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
@@ -124,9 +124,9 @@ def _file_with(content: bytes) -> Iterator[str]:
 
 
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
-    """Return the path of a file in memory, or None where there can't be one.
+    """Return the path of a file in memory; None outside Linux, or without access to /proc.
 
-    There is none outside Linux, nor where /proc is missing or closed (program with capabilities).
+    A program with capabilities has no access.
     """
     if not hasattr(os, "memfd_create"):
         return None

@@ -1,11 +1,4 @@
-"""The errors of this package, in one tree.
-
-    CertificateError
-    ├── CertificateFileError   a file is missing, unreadable, or writable by others
-    ├── OutOfDateError         a new certificate has expired, or is not valid yet
-    ├── IssueError             an ACME order failed; says when to try again
-    ├── UnusablePairError      no certificate and key that TLS can use
-    └── WrongHostnameError     the certificate is for other names
+"""The errors of this package: CertificateError and its subclasses.
 
 A message is one line: the file, what is wrong, and how to mend it. It holds no part of a key.
 """
@@ -19,11 +12,11 @@ class CertificateError(Exception):
 
 
 class CertificateFileError(CertificateError):
-    """A file can't be read, written or trusted."""
+    """A file is missing, can't be read or written, or is writable by others."""
 
 
 class OutOfDateError(CertificateError):
-    """The new certificate has expired, or is not valid yet."""
+    """A new certificate has expired, or is not valid yet."""
 
 
 class Failure(enum.Enum):
@@ -34,15 +27,15 @@ class Failure(enum.Enum):
     REFUSED = enum.auto()
     """The authority refused: wait long."""
     VALIDATION = enum.auto()
-    """REFUSED because a name could not be validated: the other challenge type may work."""
+    """A name could not be validated: the other challenge type may work, else wait long."""
     SPENT = enum.auto()
     """An order, and perhaps one of a week's few certificates, was spent: wait a day."""
     BUSY = enum.auto()
-    """Another order is under way in this directory: no failure, retry in some seconds."""
+    """Another order is under way in this -certdir: no failure, retry in some seconds."""
 
 
 class IssueError(CertificateError):
-    """The authority issued no certificate, or the certificate could not be stored."""
+    """An ACME order failed: no certificate was issued, or it could not be stored."""
 
     def __init__(
         self, message: str, failure: Failure = Failure.TRANSIENT, retry_after: float | None = None
@@ -54,17 +47,17 @@ class IssueError(CertificateError):
 
 
 class UnusablePairError(CertificateError):
-    """No certificate chain and private key that belong together."""
+    """TLS can't use the certificate chain and private key, or they don't belong together."""
 
 
 class WrongHostnameError(CertificateError):
-    """The certificate does not cover the names to serve."""
+    """A certificate does not cover the names to serve."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and every exception that led to it, the innermost last.
 
-    The members of groups are included, as of several addresses that were tried side by side.
+    Members of groups are included: several addresses may have been tried side by side.
     """
     yield error
     if isinstance(error, BaseExceptionGroup):

@@ -1,6 +1,6 @@
-"""The files of a pair: the chain and its key, in two files or in one.
+"""The files of a pair: chain and key, in two files or in one.
 
-In -certdir they are `<hostname>.crt` and `<hostname>.key`; by ACME they are one file, as in Go's
+In -certdir they are `<hostname>.crt` and `<hostname>.key`, or with ACME one file, as in Go's
 autocert; -tls-cert and -tls-key name others.
 """
 
@@ -27,12 +27,12 @@ _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLI
 
 @attrs.frozen
 class PairFiles:
-    """The paths of a pair; both may be the same file."""
+    """The paths of a pair, which may be the same."""
 
     certificate: Path
     key: Path
     flag: str = "-certdir"
-    """The flag that sets them, for messages."""
+    """The flag that sets the paths, for messages."""
 
 
 def pair_files(certdir: Path, hostname: str) -> PairFiles:
@@ -44,10 +44,10 @@ def pair_files(certdir: Path, hostname: str) -> PairFiles:
 def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     """Read and check the pair for all of `names`, DNS names and IP addresses.
 
-    A pair outside its dates is returned with a warning, as in Go: the clock of a machine that has
-    just started may be wrong. A key that every user can read, or files that others could swap, are
-    a warning, too; a key that every user can change is an error.
-    Raises CertificateFileError, UnusablePairError or WrongHostnameError.
+    A pair outside its dates has a warning only, as in Go: the clock of a machine that has just
+    started may be wrong. So has a key that every user can read, or a file that others could swap; a
+    key that every user can change is an error. Raises CertificateFileError, UnusablePairError or
+    WrongHostnameError.
     """
     quoted = " and ".join(map(repr, names))
     chain_pem, _ = _read(files.certificate, f"the certificate of {quoted}, in PEM", files.flag)
@@ -75,11 +75,11 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
 
 
 def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) -> bool:
-    """Write a file in one step that survives a crash: whole or not at all. Raises OSError.
+    """Write a file whole or not at all, even in a crash; return whether it was. Raises OSError.
 
     Without `replace`, an existing file stays, and False is returned.
     """
-    # A short name, so that the file system takes it if it takes that of `file`.
+    # The prefix is short, so that any file system that takes the name of `file` takes this one.
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -87,7 +87,11 @@ def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) 
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        written = _rename(Path(temporary), file) if replace else _link(Path(temporary), file)
+        written = True
+        if replace:
+            Path(temporary).replace(file)
+        else:
+            written = _link(Path(temporary), file)
     finally:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
@@ -99,11 +103,6 @@ def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) 
     return written
 
 
-def _rename(temporary: Path, file: Path) -> bool:
-    temporary.replace(file)
-    return True
-
-
 def _link(temporary: Path, file: Path) -> bool:
     """Give a temporary file the name `file` unless that is taken; return whether it was free."""
     try:
@@ -113,8 +112,8 @@ def _link(temporary: Path, file: Path) -> bool:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        # Some network file systems have no hard links. There, of two processes that make the file
-        # in the same instant, the second may replace the file of the first.
+        # Some network file systems have no hard links. If two processes make the file there in the
+        # same instant, the second may replace the file of the first.
         if file.is_symlink() or file.exists():
             return False
         temporary.rename(file)
@@ -137,7 +136,7 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def exists(file: Path) -> bool:
-    """Return whether `file` or a broken link is there. Raises CertificateFileError if unknown."""
+    """Return whether a file or a broken link is there. Raises CertificateFileError if unknown."""
     try:
         file.lstat()
     except FileNotFoundError:
@@ -151,7 +150,7 @@ def exists(file: Path) -> bool:
 
 
 def _read(file: Path, content: str, flag: str) -> tuple[bytes, int]:
-    """Return a file's content and its mode; `content` says what is wanted, for messages."""
+    """Return a file's content and its mode; `content` describes what is expected, for messages."""
     try:
         with open_regular(file) as stream:
             return stream.read(), os.fstat(stream.fileno()).st_mode

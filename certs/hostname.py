@@ -8,7 +8,7 @@ IPAddress = IPv4Address | IPv6Address
 
 
 def parse_ip(hostname: str) -> IPAddress | None:
-    """Return the address that `hostname` spells, or None for a DNS name.
+    """Parse an IP address; return None for a DNS name.
 
     As Go's net.ParseIP: no zone, no brackets; an IPv4-mapped IPv6 address is the IPv4 one.
     """

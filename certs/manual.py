@@ -18,8 +18,7 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
     """Return the pair for `hostname`.
 
     `now` is timezone-aware. With `make`, a self-signed pair for an IP address is made if there is
-    none, and replaced as in `replace_refused`; other files are never written. Raises
-    CertificateError; if only one of the two files exists, the message names the other.
+    no file, and replaced by `replace_refused`. Raises CertificateError.
     """
     address = parse_ip(hostname) if make else None
     if address is not None:
@@ -30,7 +29,7 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
             missing = files.key if present == [files.certificate] else files.certificate
             raise CertificateFileError(
                 f"{missing}: no such file, though {present[0].name} is there; "
-                f"put the other half back, or remove {present[0]} to have a new pair made"
+                f"put it back, or remove {present[0]} to have a new pair made"
             )
     pair = read_pair(files, [hostname], now)
     notice = None if address is None else replace_refused(files, address, pair, now)

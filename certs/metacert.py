@@ -5,7 +5,7 @@ parseMetaCert in derp/derphttp, under TLS 1.3 only) knows the key and the protoc
 sends its first byte, and skips the round trip of the HTTP upgrade. Clients don't verify its
 signature: the NaCl boxes of the login prove the key.
 
-It is encoded by hand: builders enforce X.520's 64 characters for a common name, and this has 71.
+It is encoded by hand: x509 builders enforce X.520's 64 characters for a common name; this has 71.
 
     Certificate ::= SEQUENCE {                               RFC 5280, 4.1
         SEQUENCE {

@@ -1,7 +1,7 @@
-"""Which users, besides root and the relay's own, could replace a trusted file.
+"""Other users than root and the relay's own who could swap a trusted file for another.
 
-They are the users who own the file or a directory on its path, or may write to it; in a sticky
-directory such as /tmp they can replace only their own files. OpenSSH calls this StrictModes.
+They own the file or a directory on its path, or may write to one of these; in a sticky directory
+such as /tmp users can swap only their own files. OpenSSH's StrictModes is a check of the same kind.
 """
 
 import logging
@@ -16,7 +16,7 @@ _warned: set[str] = set()
 
 
 def swap_warning(file: Path) -> str | None:
-    """Return a line on who could replace a file and how to prevent it; None if nobody could.
+    """Return a line on who could swap a file and how to prevent it; None if no other user could.
 
     Blocks. A path that can't be examined counts as safe: reading the file reports the error.
     """
@@ -32,9 +32,9 @@ def swap_warning(file: Path) -> str | None:
 
 
 def warn_if_swappable(file: Path) -> None:
-    """Log what `swap_warning` returns, each text only once. Blocks.
+    """Log the warning of `swap_warning`, each text only once. Blocks.
 
-    It is no error: in containers, files of the host often belong to users unknown there.
+    It is not an error: in a container, the host's files often belong to users unknown there.
     """
     warning = swap_warning(file)
     if warning is not None and warning not in _warned:
@@ -43,7 +43,7 @@ def warn_if_swappable(file: Path) -> None:
 
 
 def _paths_to(file: Path) -> Iterator[Path]:
-    """Yield the file and the directories on its path, with symbolic links and resolved."""
+    """Yield the file and the directories on its path, as given and with links resolved."""
     real = Path(os.path.realpath(file))
     yield from dict.fromkeys((real, *real.parents, *file.absolute().parents))
 

@@ -1,7 +1,4 @@
-"""A certificate chain with its private key.
-
-`make_pair` makes every Pair: its key fits its leaf, and clients can use both.
-"""
+"""A certificate chain with its private key. `make_pair` checks both, and makes every Pair."""
 
 import hashlib
 from datetime import datetime
@@ -33,7 +30,7 @@ class Pair:
     """A chain, its key, and the fields of the leaf."""
 
     chain_der: tuple[bytes, ...]
-    """Leaf first, then the intermediates in the order of the file; without the metacert."""
+    """The leaf, then the intermediates in the order of the file; without the metacert."""
     key_pem: bytes = attrs.field(repr=False)
     """PKCS #8, unencrypted."""
     not_before: datetime
@@ -44,7 +41,7 @@ class Pair:
     """The subject alternative names; an IPv4-mapped address is given as the IPv4 one."""
     self_signed: bool
     warnings: tuple[str, ...] = ()
-    """For the operator, a line each; the pair can be served nevertheless."""
+    """Lines for the operator on faults with which the pair can be served."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,10 +64,10 @@ def cert_pin(der: bytes) -> str:
 
 
 def make_pair(chain_pem: bytes, key_pem: bytes, *, chain_from: str, key_from: str) -> Pair:
-    """Check a PEM chain and the PEM of its key, and return them as a Pair.
+    """Check a chain and its key, both in PEM, and return them as a Pair.
 
-    PEM blocks of other types are skipped. `chain_from` and `key_from` are the sources of the PEM,
-    for messages. Raises UnusablePairError.
+    The key must fit the leaf, and be of a kind that clients can use. PEM blocks of other types are
+    skipped. `chain_from` and `key_from` name the sources, for messages. Raises UnusablePairError.
     """
     chain = _parse_chain(chain_pem, chain_from)
     leaf = chain[0]

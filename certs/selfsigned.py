@@ -1,8 +1,7 @@
 """A self-signed certificate for a relay that is reached by IP address alone.
 
-Clients know it by its pin in the DERP map: a new one locks out every client that has the old pin.
-So a pair (certificate and key) is made only where there is none, or where the old one has expired
-and clients refuse it anyway.
+Clients know the certificate by its pin in the DERP map, and a new one locks them out until they get
+its pin. So a pair is made only if there is none, or if clients refuse the old one as expired.
 """
 
 import contextlib
@@ -21,11 +20,10 @@ from certs.hostname import IPAddress
 from certs.pair import Pair
 
 LIFETIME = timedelta(days=365)
-"""A year: macOS refuses certificates that are valid for much longer."""
+"""The time from notBefore to notAfter. macOS refuses certificates with a much longer one."""
 
 CLOCK_SKEW = timedelta(days=1)
-"""How far a client's clock may be behind: notBefore is so long before now; LIFETIME starts
-there."""
+"""The time from notBefore to now: a client's clock may be behind by this much."""
 
 
 def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
@@ -70,9 +68,8 @@ def make_self_signed(address: IPAddress, now: datetime) -> tuple[bytes, bytes]:
 def write_self_signed(files: PairFiles, address: IPAddress, now: datetime) -> None:
     """Make a pair and write it to two files in one directory, which is made (0700) if absent.
 
-    Each file is written whole, the key first, so that no certificate is on disk, and perhaps
-    pinned, whose key was not saved. The replaced files are kept under the names of
-    `previous_files`. Raises CertificateFileError.
+    The key is written first, so that no certificate is on disk, and perhaps pinned, without its
+    key. The replaced files are kept as `previous_files`. Raises CertificateFileError.
     """
     certificate_pem, key_pem = make_self_signed(address, now)
     previous = previous_files(files)
@@ -118,10 +115,10 @@ def _writing(files: PairFiles) -> Iterator[None]:
 
 
 def is_generated(pair: Pair, address: IPAddress) -> bool:
-    """Return whether `pair` looks as if this module or the Go derper had made it for `address`.
+    """Return whether `pair` looks like one that this module or the Go derper made for `address`.
 
-    Such a pair is self-signed, has the address as its only name and common name, and is valid for a
-    year. Any other pair is the operator's, and is not replaced.
+    Such a pair is self-signed, has the address as its only name and as common name, and is valid
+    for a year. Any other pair is the operator's.
     """
     leaf = x509.load_der_x509_certificate(pair.chain_der[0])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])

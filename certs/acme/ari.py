@@ -9,8 +9,8 @@ from cryptography import x509
 
 ASK_AGAIN: Final = 6 * 3600.0
 """Seconds until the next request, without a Retry-After (RFC 9773, 4.3.3)."""
-_SOONEST: Final = 60.0
-_LATEST: Final = 86400.0
+_MIN_WAIT: Final = 60.0
+_MAX_WAIT: Final = 86400.0
 
 
 @attrs.frozen
@@ -55,7 +55,7 @@ def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
     if end < start:
         raise ValueError("the window ends before it starts")
     wait = ASK_AGAIN if retry_after is None else retry_after
-    return RenewalInfo((start, end), ask_again_in=min(max(wait, _SOONEST), _LATEST))
+    return RenewalInfo((start, end), ask_again_in=min(max(wait, _MIN_WAIT), _MAX_WAIT))
 
 
 def _timestamp(text: str) -> datetime:

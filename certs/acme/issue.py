@@ -57,7 +57,7 @@ class Issuer:
             directory = ClientV2.get_directory(authority.directory, network)
             self._client = ClientV2(directory, network)
 
-    def log_in(self) -> None:
+    def ensure_account(self) -> None:
         """Look up the account of the key, or register it.
 
         An external account is sent only to register: some authorities accept its key only once.
@@ -134,9 +134,9 @@ class Issuer:
             ]
         with contextlib.ExitStack() as answers:
             for offer in offers:
-                authorization_text = self._key_authorization(offer.token)
+                key_authorization = self._key_authorization(offer.token)
                 answer = make_challenge(
-                    kind, offer.name, offer.token, authorization_text, self._network.now
+                    kind, offer.name, offer.token, key_authorization, self._network.now
                 )
                 answers.enter_context(present(answer))
             with explained(self._network):
@@ -211,7 +211,7 @@ class Issuer:
                 last_error = error
             else:
                 if order.body.status == messages.STATUS_INVALID:
-                    raise self._given_up(order, spent=spent)
+                    raise self._invalid(order, spent=spent)
             if spent and (last_error or order.body.status != messages.STATUS_PROCESSING):
                 pause = min(max(2 * pause, POLL_EVERY), _LONGEST_PAUSE)
             try:
@@ -221,7 +221,7 @@ class Issuer:
                     raise
                 raise _spent(last_error or error) from error
 
-    def _given_up(self, order: messages.OrderResource, *, spent: bool) -> IssueError:
+    def _invalid(self, order: messages.OrderResource, *, spent: bool) -> IssueError:
         if order.body.error is None:
             return IssueError(
                 f"{self._network.host} gave the order up and does not say why; "

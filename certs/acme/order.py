@@ -74,7 +74,7 @@ def obtain(
             key = JWKEC(key=account_key(request.certdir))
             with _network(request.authority, key, now, timeout) as network:
                 issuer = Issuer(network, request.authority, key)
-                issuer.log_in()
+                issuer.ensure_account()
                 new_key = ec.generate_private_key(ec.SECP256R1())
                 order = issuer.order(_signing_request(request.names, new_key), request.profile)
                 issuer.validate(order, request.names, kind, present)

@@ -32,7 +32,7 @@ from certs.pair import Pair
 
 LOCK_NAME: Final = ".acme.lock"
 
-_ISSUER: Final = b"ACME directory: "
+_DIRECTORY_PREFIX: Final = b"ACME directory: "
 _PROBE_SIZE: Final = 16384
 """Bytes for an account key and a certificate, twice while they are replaced."""
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -56,9 +56,9 @@ def issued_by(file: Path) -> str | None:
             line = stream.readline(4096)
     except OSError:
         return None
-    if not (line.startswith(_ISSUER) and line.endswith(b"\n")):
+    if not (line.startswith(_DIRECTORY_PREFIX) and line.endswith(b"\n")):
         return None
-    return line.removeprefix(_ISSUER).decode(errors="replace").rstrip("\r\n")
+    return line.removeprefix(_DIRECTORY_PREFIX).decode(errors="replace").rstrip("\r\n")
 
 
 def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | None:
@@ -77,7 +77,7 @@ def write_certificate(
     """Write a new certificate to its file, whole. Raises IssueError (Failure.SPENT)."""
     file = _real(file)
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    issuer = _ISSUER + directory.encode() + b"\n"
+    issuer = _DIRECTORY_PREFIX + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")
     try:
         write_whole(file, issuer + key_pem + chain_pem, mode=0o600)

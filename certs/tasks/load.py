@@ -55,7 +55,7 @@ def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> 
 
 def _find(certificate: CertificateSpec, now: datetime, report: Reporter) -> Status:
     try:
-        pair = _read(certificate, now, make=not (certificate.is_operators or report.follows))
+        pair = _read(certificate, now, make=not (certificate.operator_managed or report.follows))
     except CertificateError as error:
         report.unservable(certificate, error)
         pair = None

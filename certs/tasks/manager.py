@@ -103,7 +103,7 @@ class Certificates(Generic[AnyContexts]):
 
             _, wakes = self._open_wake()
             await Renewal(certificate.acme, status, presenter, check_now).run(wakes)
-        elif address is not None and not certificate.is_operators:
+        elif address is not None and not certificate.operator_managed:
             await expiry.replace_when_expired(address, status, check_now, announce)
 
     def _serve(self, status: Status) -> None:

@@ -13,7 +13,7 @@ from certs.hostname import IPAddress
 
 
 @attrs.frozen(kw_only=True)
-class ByACME:
+class ACMEOptions:
     """The way to order a certificate by ACME."""
 
     authority: Authority
@@ -30,9 +30,9 @@ class CertificateSpec:
     names: tuple[str, ...]
     """DNS names and IP addresses; the first one names the certificate."""
     files: PairFiles
-    acme: ByACME | None = None
+    acme: ACMEOptions | None = None
     """None for a certificate that is not ordered by ACME."""
-    is_operators: bool = False
+    operator_managed: bool = False
     """Whether only the operator writes the files."""
 
     @property
@@ -41,7 +41,7 @@ class CertificateSpec:
         return " ".join(self.names)
 
 
-def acme_certificate(certdir: Path, names: tuple[str, ...], acme: ByACME) -> CertificateSpec:
+def acme_certificate(certdir: Path, names: tuple[str, ...], acme: ACMEOptions) -> CertificateSpec:
     """Return the specification of a certificate that is ordered, in its one file."""
     file = certificate_file(certdir, names[0])
     return CertificateSpec(names, PairFiles(file, file), acme)
@@ -52,7 +52,7 @@ class OnDemand:
     """Certificates for the addresses that clients connect to, each ordered on the first request."""
 
     certdir: Path
-    acme: ByACME
+    acme: ACMEOptions
     named: tuple[IPAddress, ...]
     """The addresses in -acme-ip-addresses, which have a certificate from the start."""
     public_only: bool

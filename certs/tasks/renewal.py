@@ -25,7 +25,7 @@ from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
 from certs.tasks.clock import WallClock, wall_clock, woken_within
-from certs.tasks.plan import ByACME
+from certs.tasks.plan import ACMEOptions
 from certs.tasks.presenter import Presenter
 from certs.tasks.report import logger
 from certs.tasks.status import Status
@@ -47,7 +47,7 @@ class Renewal:
 
     def __init__(
         self,
-        acme: ByACME,
+        acme: ACMEOptions,
         status: Status,
         presenter: Presenter,
         check_now: trio.MemorySendChannel[None],

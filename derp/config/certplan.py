@@ -9,7 +9,7 @@ from certs.acme.authority import GOOGLE, LETS_ENCRYPT, Authority, ExternalAccoun
 from certs.acme.challenge import Kind
 from certs.files import PairFiles, pair_files
 from certs.hostname import parse_ip
-from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan, acme_certificate
+from certs.tasks.plan import ACMEOptions, CertificateSpec, OnDemand, Plan, acme_certificate
 from derp.config import Config
 from derp.config.field import ConfigError
 
@@ -21,7 +21,7 @@ def make_plan(config: Config) -> Plan:
     """Return the plan for a configuration that serves HTTPS."""
     if config.tls.certificate is not None and config.tls.key is not None:
         files = PairFiles(config.tls.certificate, config.tls.key, "-tls-cert")
-        return Plan((CertificateSpec((config.tls.hostname,), files, is_operators=True),))
+        return Plan((CertificateSpec((config.tls.hostname,), files, operator_managed=True),))
     if config.tls.certdir is None:
         raise ConfigError("certdir", "", "want a directory for certificates")
     if not config.serve_acme:
@@ -39,7 +39,7 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
     elif config.listening.address.port == 443:
         # Clients need port 443 anyway; port 80 may be closed.
         challenges.reverse()
-    acme = ByACME(authority=authority, profile="", challenges=challenges)
+    acme = ACMEOptions(authority=authority, profile="", challenges=challenges)
     short_lived = attrs.evolve(acme, profile=SHORT_LIVED)
     own = () if address is None else (address,)
     named = tuple(dict.fromkeys((*own, *config.acme.ip_addresses)))

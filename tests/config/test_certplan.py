@@ -38,7 +38,7 @@ def test_manual_is_two_files_in_the_directory() -> None:
 def test_manual_is_the_operators_files() -> None:
     (certificate,) = plan(certmode="manual", tls_cert="/a", tls_key="/b", certdir="").certificates
     assert certificate.files == PairFiles(Path("/a"), Path("/b"), "-tls-cert")
-    assert certificate.is_operators
+    assert certificate.operator_managed
 
 
 def test_by_default_one_file_from_lets_encrypt() -> None:

@@ -18,7 +18,7 @@ from certs.errors import CertificateFileError
 from certs.files import PairFiles
 from certs.metacert import make_metacert
 from certs.tasks.load import load
-from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
+from certs.tasks.plan import ACMEOptions, CertificateSpec, OnDemand, Plan
 from derp.net.address import Endpoint
 from derp.service.tls import make_certificates
 from derp.wire.clienthello import ClientHello
@@ -30,7 +30,9 @@ from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, through_json
 Clock = trio.testing.MockClock
 NOW = datetime.now(UTC)
 METACERT = make_metacert(bytes(32), NOW)
-ACME = ByACME(authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"])
+ACME = ACMEOptions(
+    authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"]
+)
 NAME = "relay.example"
 
 

@@ -20,7 +20,7 @@ from certs.metacert import make_metacert
 from certs.tasks import watch
 from certs.tasks.load import load_followed
 from certs.tasks.manager import Certificates
-from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
+from certs.tasks.plan import ACMEOptions, CertificateSpec, OnDemand, Plan
 from certs.tasks.report import FOLLOWS
 from certs.tasks.requests import MAX_ON_DEMAND, MAX_WAITING, Ask, ForwardedRequests, Requests
 from certs.tasks.status import Status
@@ -31,7 +31,9 @@ from tests.support.authority import issuer
 
 NOW = datetime.now(UTC)
 METACERT = make_metacert(bytes(32), NOW)
-ACME = ByACME(authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"])
+ACME = ACMEOptions(
+    authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"]
+)
 NO_NAME = ClientHello(None, (b"http/1.1",))
 SEVEN, EIGHT = ip_address("127.0.0.7"), ip_address("127.0.0.8")
 
@@ -160,7 +162,7 @@ async def test_damaged_files_end_no_start_and_are_logged(
     tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture, *, operators: bool
 ) -> None:
     plan = self_signed(tmp_path)
-    plan = Plan((attrs.evolve(plan.certificates[0], is_operators=operators),))
+    plan = Plan((attrs.evolve(plan.certificates[0], operator_managed=operators),))
     plan.certificates[0].files.certificate.write_text("damaged")
     assert not answers(other.follow(plan))
     assert logged(caplog) == ["this process has no certificate to serve"]

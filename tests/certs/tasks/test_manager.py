@@ -25,7 +25,7 @@ from certs.tasks import load as load_module
 from certs.tasks import manager
 from certs.tasks.load import load
 from certs.tasks.manager import Certificates
-from certs.tasks.plan import ByACME, CertificateSpec, OnDemand, Plan
+from certs.tasks.plan import ACMEOptions, CertificateSpec, OnDemand, Plan
 from certs.tasks.requests import MAX_ON_DEMAND
 from derp.net.address import Endpoint
 from derp.service.tls import ServerContexts, make_certificates
@@ -35,7 +35,9 @@ from tests.support.waiting import until_async
 
 NOW = datetime.now(UTC)
 METACERT = make_metacert(bytes(32), NOW)
-ACME = ByACME(authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"])
+ACME = ACMEOptions(
+    authority=Authority("https://ca.example/dir"), profile="", challenges=["http-01"]
+)
 NO_NAME = ClientHello(None, (b"http/1.1",))
 
 
@@ -90,7 +92,7 @@ def test_a_name_without_files_ends_the_start(tmp_path: Path) -> None:
 
 def test_files_of_the_operators_are_never_made(tmp_path: Path) -> None:
     files = attrs.evolve(pair_files(tmp_path, "192.0.2.7"), flag="-tls-cert")
-    plan = Plan((CertificateSpec(("192.0.2.7",), files, is_operators=True),))
+    plan = Plan((CertificateSpec(("192.0.2.7",), files, operator_managed=True),))
     with pytest.raises(CertificateError, match="or point -tls-cert elsewhere"):
         start(plan)
     assert not list(tmp_path.iterdir())
@@ -102,7 +104,7 @@ async def test_expired_files_of_the_operators_are_never_replaced(
     files = pair_files(tmp_path, "192.0.2.7")
     load_manual(files, "192.0.2.7", NOW - timedelta(days=400))
     before = files.key.read_bytes()
-    certificates = start(Plan((CertificateSpec(("192.0.2.7",), files, is_operators=True),)))
+    certificates = start(Plan((CertificateSpec(("192.0.2.7",), files, operator_managed=True),)))
     nursery.start_soon(certificates.run, nothing)
     await trio.testing.wait_all_tasks_blocked(0.1)
     assert files.key.read_bytes() == before

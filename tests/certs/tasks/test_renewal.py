@@ -21,7 +21,7 @@ from certs.files import PairFiles
 from certs.pair import Pair
 from certs.tasks import renewal
 from certs.tasks.clock import wall_clock
-from certs.tasks.plan import ByACME, CertificateSpec
+from certs.tasks.plan import ACMEOptions, CertificateSpec
 from certs.tasks.presenter import LocalPresenter
 from certs.tasks.renewal import BETWEEN_ORDERS, Renewal
 from certs.tasks.status import Status
@@ -53,7 +53,7 @@ class World:
         self.is_served = True
         self.ordered = True
         file = certificate_file(tmp_path, "relay.example")
-        acme = ByACME(
+        acme = ACMEOptions(
             authority=Authority(DIRECTORY), profile="", challenges=["http-01", "tls-alpn-01"]
         )
         self.file = file
