@@ -12,7 +12,8 @@ import contextlib
 import os
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from certs.acme.challenge import ALPN_PROTOCOL
@@ -44,7 +45,7 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
     _harden(context)
     context.set_alpn_protocols(["http/1.1"])
     if parse_ip(hostname) is None:
-        context.sni_callback = _refuse_other_names(hostname)
+        context.sni_callback = partial(_refuse_other_names, hostname)
     _load(context, (*pair.chain_der, metacert_der), pair.key_pem, hostname)
     return context
 
@@ -86,14 +87,11 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
 
 
 def _refuse_other_names(
-    hostname: str,
-) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
-    def check(_tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-        if name is None or not same_name(name, hostname):
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-        return None
-
-    return check
+    hostname: str, _tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext
+) -> int | None:
+    if name is None or not same_name(name, hostname):
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    return None
 
 
 def _harden(context: ssl.SSLContext) -> None:
@@ -106,21 +104,15 @@ def _harden(context: ssl.SSLContext) -> None:
 def _load(context: ssl.SSLContext, chain_der: Iterable[bytes], key_pem: bytes, host: str) -> None:
     pem = "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode("ascii") + key_pem
     try:
-        with _file_with(pem) as path:
-            context.load_cert_chain(path)
+        with contextlib.ExitStack() as stack:
+            # `ssl` loads a key only from a file.
+            context.load_cert_chain(_memory_file(pem, stack) or _private_file(pem, stack))
     except ssl.SSLError as error:
         raise UnusablePairError(
             f"the certificate for {host!r} is not fit for TLS: OpenSSL says {error.reason}; "
             f"have one issued with SHA-256 signatures throughout, for a key of at least "
             f"2048 bits (RSA) or 256 (ECDSA)"
         ) from error
-
-
-@contextlib.contextmanager
-def _file_with(content: bytes) -> Iterator[str]:
-    """Yield the path of a file with `content`: `ssl` loads a key only from a file."""
-    with contextlib.ExitStack() as stack:
-        yield _memory_file(content, stack) or _private_file(content, stack)
 
 
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:

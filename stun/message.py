@@ -42,7 +42,6 @@ FINGERPRINT_XOR = 0x5354554E
 
 _HEADER = Struct(">HH4s12s")
 _ATTRIBUTE_HEADER = Struct(">HH")
-_U32 = Struct(">I")
 
 CLIENT_REQUEST_LENGTH = 40
 CLIENT_REQUEST_HEAD = b"\x00\x01\x00\x14" + MAGIC_COOKIE
@@ -132,7 +131,7 @@ def _unchanged(value: bytes, _transaction_id: bytes) -> bytes:
 
 
 def _pack_u32(value: int, _transaction_id: bytes) -> bytes:
-    return _U32.pack(value)
+    return value.to_bytes(4, "big")
 
 
 def _unpack_u32(value: bytes, _transaction_id: bytes) -> int:

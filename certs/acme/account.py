@@ -1,6 +1,6 @@
 """The ACME account key, one for all certificates of a -certdir.
 
-It is in `acme_account+key`, as for Go's autocert: PEM "EC PRIVATE KEY", P-256.
+Its file is that of Go's autocert, `acme_account+key`: PEM "EC PRIVATE KEY", P-256.
 """
 
 import os

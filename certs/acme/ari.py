@@ -1,4 +1,4 @@
-"""ACME Renewal Information (RFC 9773): when the authority suggests to renew a certificate."""
+"""ACME Renewal Information (RFC 9773): when the authority suggests renewing a certificate."""
 
 import base64
 from datetime import datetime
@@ -15,7 +15,7 @@ _MAX_WAIT: Final = 86400.0
 
 @attrs.frozen
 class RenewalInfo:
-    """The suggestion of the authority. Times are timezone-aware."""
+    """The authority's suggestion. Times are timezone-aware."""
 
     window: tuple[datetime, datetime]
     """Start and end of the time in which to renew; may be in the past, as before a revocation."""
@@ -24,22 +24,20 @@ class RenewalInfo:
 
 
 def certificate_id(leaf_der: bytes) -> str | None:
-    """Return the identifier of a certificate for renewal information, or None.
+    """Return a certificate's identifier for renewal information (RFC 9773, 4.1).
 
-    It is base64url(key identifier of the authority) "." base64url(serial number as in DER),
-    without padding (RFC 9773, 4.1). None without key identifier, or with a serial below 0.
+    It is base64url(authority key identifier) "." base64url(serial number as in DER), without
+    padding. None for a certificate without key identifier, or with a serial below 0.
     """
     leaf = x509.load_der_x509_certificate(leaf_der)
     try:
         authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         return None
-    if authority.key_identifier is None:
-        return None
     serial = leaf.serial_number
-    if serial < 0:
+    if authority.key_identifier is None or serial < 0:
         return None
-    # DER integers are signed: the top bit is free.
+    # DER integers are signed: the top bit must be 0.
     serial_bytes = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
     return f"{_base64url(authority.key_identifier)}.{_base64url(serial_bytes)}"
 
@@ -48,7 +46,7 @@ def parse_renewal_info(answer: Any, retry_after: float | None) -> RenewalInfo:
     """Return the RenewalInfo in a decoded JSON object (RFC 9773, 4.2).
 
     `retry_after` is from the response's header, in seconds. Raises ValueError, TypeError or
-    LookupError for anything else, such as a window that ends before it starts.
+    LookupError for a malformed object, such as one whose window ends before it starts.
     """
     window = answer["suggestedWindow"]
     start, end = (_timestamp(window[edge]) for edge in ("start", "end"))

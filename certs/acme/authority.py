@@ -23,22 +23,19 @@ class ExternalAccount:
 
 @attrs.frozen
 class Authority:
-    """An ACME server, and the account to register there."""
+    """An ACME server, and what to register an account there with."""
 
     directory: str
     """The URL of its directory (RFC 8555, 7.1.1)."""
     ca_bundle: Path | None = None
-    """PEM file with the only roots trusted for the server's TLS; None for the public roots."""
+    """A PEM file with the only roots trusted for the server's TLS; None for the public roots."""
     email: str = ""
     """The contact of the account; "" for none."""
     external_account: ExternalAccount | None = None
 
 
 def check(authority: Authority) -> None:
-    """Check that the CA bundle, if there is one, holds certificates. Raises CertificateFileError.
-
-    Reads the file; sends nothing to the authority.
-    """
+    """Check that the CA bundle, if any, holds certificates. Raises CertificateFileError. Blocks."""
     bundle = authority.ca_bundle
     if bundle is None:
         return

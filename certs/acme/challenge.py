@@ -1,4 +1,4 @@
-"""Answers to ACME challenges, by which an authority validates names.
+"""Answers to the ACME challenges by which an authority validates names.
 
 http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
 Both answers hold the key authorization: token, dot, thumbprint of the account key.
@@ -23,9 +23,9 @@ from certs.pair import Pair, make_pair
 Kind = Literal["http-01", "tls-alpn-01"]
 
 ALPN_PROTOCOL: Final = "acme-tls/1"
-"""The protocol that the answer selects (RFC 8737, 6.2)."""
+"""The ALPN protocol of TLS-ALPN-01 (RFC 8737, 6.2)."""
 ALPN_OFFER: Final = (ALPN_PROTOCOL.encode("ascii"),)
-"""The ALPN protocols in the ClientHello of a validating authority (RFC 8737, 3)."""
+"""The ALPN protocols in the ClientHello of an authority that validates (RFC 8737, 3)."""
 
 _ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _CLOCK_SKEW: Final = timedelta(days=1)
@@ -34,16 +34,15 @@ _LIFETIME: Final = timedelta(days=7)
 
 @attrs.frozen
 class HTTP01:
-    """`body` answers GET /.well-known/acme-challenge/`token` (application/octet-stream)."""
+    """The answer to GET /.well-known/acme-challenge/`token` (application/octet-stream)."""
 
     token: str
-    """In base64url."""
     body: str
 
 
 @attrs.frozen
 class TLSALPN01:
-    """`pair` answers a ClientHello for `server_name` whose one ALPN protocol is "acme-tls/1".
+    """The answer to a ClientHello for `server_name` whose one ALPN protocol is "acme-tls/1".
 
     For an IP address, `server_name` is its reverse name (RFC 8738, 6): "1.2.0.192.in-addr.arpa".
     """
@@ -55,7 +54,7 @@ class TLSALPN01:
 Challenge = HTTP01 | TLSALPN01
 
 Present = Callable[[Challenge], AbstractContextManager[None]]
-"""Answers a challenge while the context lasts; called in the thread that orders."""
+"""Answers a challenge while its context lasts. Called in the thread that orders."""
 
 
 def make_challenge(

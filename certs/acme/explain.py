@@ -1,4 +1,4 @@
-"""Errors from an authority, as one line that says what to do about them."""
+"""The errors of an order, as one line with a cure."""
 
 import contextlib
 import ssl
@@ -16,10 +16,10 @@ from certs.acme.network import Network
 from certs.errors import Failure, IssueError, causes
 
 DETAIL_LIMIT: Final = 300
-"""Most characters of an authority's text that are shown."""
+"""Most characters of an authority's text to show."""
 
 Cures = Mapping[str, str]
-"""Hints for the operator, by the ACME problem type (RFC 8555, 6.7)."""
+"""What the operator can do, by ACME problem type (RFC 8555, 6.7)."""
 
 EAB_FLAGS: Final = "-acme-eab-kid and -acme-eab-key"
 
@@ -38,13 +38,11 @@ _CURES: Final[Cures] = {
     "rejectedIdentifier": "use a name or address for which this authority issues certificates",
     "unauthorized": _ANOTHER_ACCOUNT,
     "unsupportedContact": "give -acme-email an address that the authority takes",
-    "unsupportedIdentifier": (
-        "use a name that this authority issues certificates for, or another -acme-directory"
-    ),
+    "unsupportedIdentifier": "use a name that this authority certifies, or another -acme-directory",
     "userActionRequired": "do what it asks for, then send the relay a SIGHUP",
 }
 _LATER: Final = "the relay tries again later"
-_UNKNOWN: Final = "see its documentation"
+_UNKNOWN: Final = "see the authority's documentation"
 _CHECK_URL: Final = "check that -acme-directory is the URL of an ACME server"
 
 _TRANSIENT_TYPES: Final = ("badNonce", "serverInternal")
@@ -60,10 +58,10 @@ _REACHABLE: Final = {
 
 @contextlib.contextmanager
 def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
-    """Turn every exception of the library into an IssueError.
+    """Turn every exception of the library into an IssueError; `cures` go before the usual ones.
 
     Use it only around calls of the library and reads of its results: a response that violates
-    RFC 8555 makes these raise TypeError and the like. `cures` override the usual hints.
+    RFC 8555 makes these raise TypeError and the like.
     """
     try:
         yield
@@ -78,7 +76,7 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         AttributeError,
         RecursionError,
     ) as error:
-        # Before OSError: all errors of requests are OSErrors, and some are ValueErrors, too.
+        # Before OSError: the errors of `requests` are all OSErrors, and some are ValueErrors, too.
         raise malformed_answer(network) from error
     except OSError as error:
         raise _unreachable(network, error) from error
@@ -138,7 +136,7 @@ def malformed_answer(network: Network) -> IssueError:
         text = f"{network.host} answers with HTTP status {network.status}"
         cure = _LATER if slow_down or network.status >= 500 else _CHECK_URL
     else:
-        text, cure = f"{network.host} answers with what is no ACME", _CHECK_URL
+        text, cure = f"{network.host} sends a response that is not ACME", _CHECK_URL
     failure = Failure.REFUSED if slow_down else Failure.TRANSIENT
     return IssueError(f"{text}; {cure}", failure, network.retry_after)
 

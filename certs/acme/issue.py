@@ -47,7 +47,7 @@ class _Offer:
 
 
 class Issuer:
-    """A session with an authority, with one account key. Every method raises IssueError."""
+    """A session with an authority under one account key. Every method raises IssueError."""
 
     def __init__(self, network: Network, authority: Authority, key: JWKEC) -> None:
         self._network = network
@@ -58,9 +58,9 @@ class Issuer:
             self._client = ClientV2(directory, network)
 
     def ensure_account(self) -> None:
-        """Look up the account of the key, or register it.
+        """Look up the account of the key, or register one.
 
-        An external account is sent only to register: some authorities accept its key only once.
+        The external account is sent only to register: some authorities accept its key only once.
         """
         empty = messages.RegistrationResource(body=messages.Registration(), uri=None)
         with explained(self._network):
@@ -79,13 +79,13 @@ class Issuer:
         external = self._authority.external_account
         if external is None and external_only:
             raise IssueError(
-                f"{self._network.host} takes only accounts that it knows already; "
-                f"give {EAB_FLAGS} what it issued for them",
+                f"{self._network.host} requires an external account; "
+                f"give {EAB_FLAGS} what it issued for that account",
                 Failure.REFUSED,
             )
         cures = {}
         if external is not None:
-            cure = f"give {EAB_FLAGS} what the authority issued for them; some take it only once"
+            cure = f"give {EAB_FLAGS} what the authority issued; some accept it only once"
             cures = dict.fromkeys(("unauthorized", "malformed", "externalAccountRequired"), cure)
         with explained(self._network, cures):
             binding = None
@@ -121,10 +121,9 @@ class Issuer:
     def validate(
         self, order: messages.OrderResource, names: Sequence[str], kind: Kind, present: Present
     ) -> None:
-        """Validate `names` by challenges of one kind.
+        """Validate `names` by challenges of one kind. After Failure.VALIDATION, another may work.
 
-        All answers are presented from before the first name is validated until the last is decided.
-        After Failure.VALIDATION, another kind may work.
+        All answers are presented from before the first validation to the end of the last.
         """
         with explained(self._network):
             offers = [
@@ -152,7 +151,7 @@ class Issuer:
     ) -> _Offer:
         name = plain_name(authorization.body.identifier.value)
         if name not in names:
-            raise ValueError("an authorization for what was not ordered")
+            raise ValueError("an authorization for a name that was not ordered")
         offered = {}
         for challenge in authorization.body.challenges:
             # The library does not know tls-alpn-01, but keeps unknown challenges.
@@ -189,8 +188,8 @@ class Issuer:
     def fetch(self, order: messages.OrderResource) -> str:
         """Finalize the order, and return the chain in PEM.
 
-        After the finalize request a new order may cost another certificate. So later failures are
-        retried with growing pauses while there is time, and then raised as Failure.SPENT.
+        The finalize request may use up a certificate. So failures after it are retried with growing
+        pauses while there is time, and then raised as Failure.SPENT.
         """
         spent, pause = False, 0.1
         while True:
@@ -224,7 +223,7 @@ class Issuer:
     def _invalid(self, order: messages.OrderResource, *, spent: bool) -> IssueError:
         if order.body.error is None:
             return IssueError(
-                f"{self._network.host} gave the order up and does not say why; "
+                f"{self._network.host} calls the order invalid and does not say why; "
                 f"the relay tries again later",
                 Failure.REFUSED,
             )

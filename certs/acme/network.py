@@ -1,6 +1,6 @@
 """HTTP requests to an authority: certbot's network client, with limits.
 
-No response can take for ever or fill the memory, and no step of the clock disturbs an order.
+A response is bounded in time and size, and a step of the clock does not disturb an order.
 """
 
 import time
@@ -24,12 +24,12 @@ REQUEST_TIMEOUT: Final = 30
 """Seconds to wait for a connection, and then for each piece of a response."""
 
 BODY_LIMIT: Final = 1 << 20
-"""Most bytes of a response, decompressed; a certificate chain has some thousands."""
+"""Most bytes of a decompressed response; a certificate chain has some thousands."""
 
 CLOCK_TOLERANCE: Final = timedelta(days=1)
 
 POLL_EVERY: Final = 1.0
-"""Seconds between polls without a Retry-After."""
+"""Seconds between polls if there is no Retry-After."""
 
 _NONCE_TRIES: Final = 5
 """Calls of the library, each of which tries twice."""
@@ -41,9 +41,9 @@ _USER_AGENT: Final = f"trio-derper {requests.utils.default_user_agent()}"
 class Network(ClientNetwork):
     """A ClientNetwork for all requests of one order, which together take `timeout` seconds at most.
 
-    `now` is the current time by the local clock. Raises IssueError for an unusable CA bundle, and
-    from any request when the time is up, when the response is too long or a redirection, and when
-    the authority's clock differs from the local one by more than a day.
+    `now` is by the local clock. Raises IssueError for an unusable CA bundle; requests raise it when
+    the time is up, for a redirection or too long a response, and if the authority's clock differs
+    from the local one by more than CLOCK_TOLERANCE.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Network(ClientNetwork):
 
     @property
     def now(self) -> datetime:
-        """The local time, unaffected by steps of the clock since the start."""
+        """The local time; steps of the clock since the start do not count."""
         return self._adapter.now
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
@@ -82,19 +82,18 @@ class Network(ClientNetwork):
         return super().post(*args, **kwargs)
 
     def pause(self, least: float = 0.1) -> None:
-        """Wait for the Retry-After of the last response, and for `least` seconds at least.
+        """Wait for the last response's Retry-After, and at least `least` seconds.
 
-        Raises IssueError if the time is up first.
+        Raises IssueError if the time would be up first.
         """
         seconds = max(POLL_EVERY if self.retry_after is None else self.retry_after, least)
-        left = self._adapter.time_left()
-        if seconds >= left:
+        if seconds >= self._adapter.time_left():
             raise self._adapter.time_is_up()
         time.sleep(seconds)
 
 
 def _host(url: str) -> str:
-    """Return the host and port in a URL, as far as it has them, without user and password."""
+    """Return the host and port in a URL, without user and password, for messages."""
     try:
         host = urlsplit(url).netloc
     except ValueError:
@@ -112,7 +111,7 @@ def _roots(authority: Authority) -> str | None:
 
 
 class _Adapter(HTTPAdapter):
-    """The transport of all requests of the session."""
+    """The transport of all requests of a session, with their limits."""
 
     def __init__(self, host: str, roots: str | None, now: datetime, timeout: float) -> None:
         super().__init__()
@@ -175,17 +174,17 @@ class _Adapter(HTTPAdapter):
             )
 
     def check_size(self, size: int) -> None:
-        """Raise IssueError if a response is too long, or takes too long."""
+        """Raise IssueError if a body is too long, or the time is up."""
         if size > BODY_LIMIT:
             raise IssueError(
-                f"{self._host} sent an answer of more than {BODY_LIMIT >> 10} KiB; "
+                f"{self._host} sent a response of more than {BODY_LIMIT >> 10} KiB; "
                 f"check that -acme-directory is the URL of an ACME server"
             )
         self.time_left()
 
 
 class _Bounded:
-    """The bounded body of a response, with the part of urllib3's interface that `requests` uses."""
+    """A bounded body of a response: the part of urllib3's HTTPResponse that `requests` uses."""
 
     def __init__(self, raw: Any, adapter: _Adapter) -> None:
         self._raw = raw

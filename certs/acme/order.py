@@ -1,4 +1,4 @@
-"""Order a certificate and write its file; ask the authority when to renew it.
+"""Orders of certificates, and requests for their renewal information.
 
 Both functions block, for `timeout` seconds at most: call them in a thread.
 """
@@ -42,7 +42,7 @@ class OrderRequest:
 
     certdir: Path
     names: tuple[str, ...] = attrs.field(converter=_plain_names)
-    """DNS names (A-labels) and IP addresses; the first names the file."""
+    """DNS names (A-labels) and IP addresses; the file is named for the first."""
     authority: Authority
     profile: str = ""
     """One of the authority's profiles, such as "shortlived"; "" for its default."""
@@ -57,12 +57,12 @@ def obtain(
     timeout: float,
     replacing: bytes | None = None,
 ) -> bool:
-    """Order a certificate with a new P-256 key, and write both to their file.
+    """Order a certificate with a new P-256 key, and write both to one file; return True.
 
-    `replacing` is the leaf (DER) to renew, None if there is no usable one. If by now the file has
-    another leaf for all names, nothing is ordered and False is returned; else True. `present`
-    presents the answers to challenges of this `kind`. `now` is timezone-aware; `timeout` is in
-    seconds, by the monotonic clock. The file system is probed first. Raises IssueError.
+    `replacing` is the leaf (DER) to renew, None without a usable one. If the file has another leaf
+    for all names by now, orders nothing and returns False. `present` presents the answers to
+    challenges of this `kind`. `now` is timezone-aware; `timeout` is in seconds, by the monotonic
+    clock. The file system is probed first. Raises IssueError.
     """
     file = store.certificate_file(request.certdir, request.names[0])
     with _with_names(request):
@@ -72,15 +72,15 @@ def obtain(
             if stored is not None and stored.chain_der[0] != replacing:
                 return False
             key = JWKEC(key=account_key(request.certdir))
-            with _network(request.authority, key, now, timeout) as network:
+            network = Network(request.authority, key, now, timeout)
+            with network.session:
                 issuer = Issuer(network, request.authority, key)
                 issuer.ensure_account()
                 new_key = ec.generate_private_key(ec.SECP256R1())
                 order = issuer.order(_signing_request(request.names, new_key), request.profile)
                 issuer.validate(order, request.names, kind, present)
                 chain_pem = issuer.fetch(order)
-                host = network.host
-            pair = _checked(chain_pem, new_key, request, now, host)
+            pair = _checked(chain_pem, new_key, request, now, network.host)
             store.write_certificate(file, request.authority.directory, new_key, pair.chain_der)
             return True
 
@@ -88,34 +88,38 @@ def obtain(
 def renewal_info(
     request: OrderRequest, pair: Pair, now: datetime, *, timeout: float = 60
 ) -> RenewalInfo | None:
-    """Ask the authority when it would like `pair` renewed (RFC 9773).
+    """Ask the authority when to renew `pair` (RFC 9773).
 
     Returns None if the authority has no such information, or the certificate has expired. `now` is
     timezone-aware; `timeout` is in seconds. Raises IssueError.
     """
-    name = certificate_id(pair.chain_der[0])
-    if name is None or now > pair.not_after:
+    identifier = certificate_id(pair.chain_der[0])
+    if identifier is None or now > pair.not_after:
         return None
-    with (
-        _with_names(request, "no renewal information for"),
-        _network(request.authority, None, now, timeout) as network,
-        explained(network),
-    ):
-        directory = ClientV2.get_directory(request.authority.directory, network)
-        if "renewalInfo" not in directory.to_partial_json():
+    with _with_names(request, "no renewal information for"):
+        network = Network(request.authority, None, now, timeout)
+        with network.session, explained(network):
+            return _fetch_renewal_info(network, request.authority, identifier)
+
+
+def _fetch_renewal_info(
+    network: Network, authority: Authority, identifier: str
+) -> RenewalInfo | None:
+    directory = ClientV2.get_directory(authority.directory, network)
+    if "renewalInfo" not in directory.to_partial_json():
+        return None
+    try:
+        answer = network.get(f"{directory['renewalInfo']}/{identifier}")
+    except (messages.Error, ClientError):
+        if network.status == HTTPStatus.NOT_FOUND:
             return None
-        try:
-            answer = network.get(f"{directory['renewalInfo']}/{name}")
-        except (messages.Error, ClientError):
-            if network.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
-        return parse_renewal_info(answer.json(), network.retry_after)
+        raise
+    return parse_renewal_info(answer.json(), network.retry_after)
 
 
 @contextlib.contextmanager
 def _with_names(request: OrderRequest, what: str = "no certificate for") -> Iterator[None]:
-    """Begin the message of an IssueError with the names, unless it is Failure.BUSY."""
+    """Put `what` and the names before the message of an IssueError, unless it is Failure.BUSY."""
     try:
         yield
     except IssueError as error:
@@ -123,17 +127,6 @@ def _with_names(request: OrderRequest, what: str = "no certificate for") -> Iter
             raise
         message = f"{what} {', '.join(request.names)}: {error}"
         raise IssueError(message, error.failure, error.retry_after) from error
-
-
-@contextlib.contextmanager
-def _network(
-    authority: Authority, key: JWKEC | None, now: datetime, timeout: float
-) -> Iterator[Network]:
-    network = Network(authority, key, now, timeout)
-    try:
-        yield network
-    finally:
-        network.session.close()
 
 
 def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -150,7 +143,7 @@ def _signing_request(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> b
 def _checked(
     chain_pem: str, key: ec.EllipticCurvePrivateKey, request: OrderRequest, now: datetime, host: str
 ) -> Pair:
-    """Return the issued chain as a Pair, checked to be for all names and current."""
+    """Return the issued chain as a Pair; check that it is for all names and has not expired."""
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         pair = make_pair(

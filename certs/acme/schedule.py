@@ -1,4 +1,4 @@
-"""When to renew, and how long to wait after a failure. Sans-I/O; time and chance are passed in."""
+"""The time of a renewal, and the wait after a failure. Sans-I/O; time and chance are passed in."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,13 +8,9 @@ from typing import Final
 from certs.errors import Failure
 
 RETRY_AFTER_LIMIT: Final = 86400.0
-"""Most seconds of a Retry-After that are honoured."""
+"""Most seconds that a Retry-After counts for."""
 
-_FIRST_WAIT: Final = {
-    Failure.TRANSIENT: 5.0,
-    Failure.REFUSED: 120.0,
-    Failure.VALIDATION: 120.0,
-}
+_FIRST_WAIT: Final = {Failure.TRANSIENT: 5.0, Failure.REFUSED: 120.0, Failure.VALIDATION: 120.0}
 _LONGEST_WAIT: Final = 3600.0
 _BUSY_WAIT: Final = 5.0
 _SPENT_WAIT: Final = 86400.0
@@ -29,9 +25,9 @@ def renew_at(
 ) -> datetime:
     """Return when to renew a certificate with these dates; a time in the past means now.
 
-    `window` is the authority's suggestion (RFC 9773, 4.2): the time is evenly distributed over it,
-    by `random01` in [0, 1), but leaves a tenth of the certificate's lifetime for failed attempts.
-    Without a window it is at two thirds of the lifetime.
+    `window` is the authority's suggestion (RFC 9773, 4.2), and `random01` in [0, 1) the place in
+    it; but the last tenth of the certificate's lifetime is left for further attempts. Without a
+    window, the time is at two thirds of the lifetime.
     """
     life = not_after - not_before
     if window is None:
@@ -43,10 +39,10 @@ def renew_at(
 def wait_after(failure: Failure, failures_before: int, random01: float) -> float:
     """Return the seconds from a failure to the next attempt.
 
-    `failures_before` counts the failures in a row before this one. The wait is 5 s after a
-    transient failure and 120 s after a refusal, doubled for each failure before, up to an hour;
-    always 5 s for BUSY, and a day for SPENT. `random01` in [0, 1) adds or takes up to a fifth, so
-    that relays which failed together don't retry together.
+    `failures_before` counts the failures in a row before this one. The wait is 5 s for TRANSIENT
+    and 120 s for REFUSED and VALIDATION, doubled for each failure before, up to an hour; always 5 s
+    for BUSY, and a day for SPENT. `random01` in [0, 1) adds or subtracts up to a fifth, so that
+    relays which failed together don't retry together.
     """
     if failure is Failure.BUSY:
         seconds = _BUSY_WAIT
@@ -58,7 +54,7 @@ def wait_after(failure: Failure, failures_before: int, random01: float) -> float
 
 
 def bounded_retry_after(retry_after: float | None) -> float:
-    """Return the least seconds to wait by a Retry-After, a day at most; 0 for None."""
+    """Return the seconds of a Retry-After, a day at most; 0 for None."""
     return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
 
 
@@ -72,9 +68,9 @@ def parse_http_date(value: str) -> datetime | None:
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:
-    """Parse a Retry-After (RFC 9110, 10.2.3) to seconds, never negative; None if it is malformed.
+    """Parse a Retry-After, which has seconds or an HTTP date (RFC 9110, 10.2.3).
 
-    `value` has seconds or an HTTP date; `now` is the time by the sender's clock.
+    Returns seconds, never negative; None if it is malformed. `now` is by the sender's clock.
     """
     value = value.strip()
     if re.fullmatch(r"[0-9]{1,10}", value):

@@ -1,7 +1,7 @@
-"""The certificates in -certdir, one file for each, and the lock under which they are renewed.
+"""The files of certificates in -certdir, and the lock for orders.
 
 The format is that of Go's autocert: the private key ("EC PRIVATE KEY"), then the chain, leaf first.
-A line before the key, which PEM readers skip, names the authority.
+A line before the key, which PEM readers skip, has the authority's directory URL.
 
     ACME directory: https://acme-v02.api.letsencrypt.org/directory
     -----BEGIN EC PRIVATE KEY-----
@@ -34,7 +34,7 @@ LOCK_NAME: Final = ".acme.lock"
 
 _DIRECTORY_PREFIX: Final = b"ACME directory: "
 _PROBE_SIZE: Final = 16384
-"""Bytes for an account key and a certificate, twice while they are replaced."""
+"""Bytes for an account key and a certificate, each with its successor."""
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -45,12 +45,12 @@ def plain_name(name: str) -> str:
 
 
 def certificate_file(certdir: Path, name: str) -> Path:
-    """Return the file of the certificate for `name`; an IPv6 address gets dots for its colons."""
+    """Return the file for `name`, in which an IPv6 address has dots in place of colons."""
     return certdir / file_stem(plain_name(name).replace(":", "."))
 
 
 def issued_by(file: Path) -> str | None:
-    """Return the ACME directory URL that `file` names, or None."""
+    """Return the ACME directory URL in `file`, or None."""
     try:
         with open_regular(file) as stream:
             line = stream.readline(4096)
@@ -62,7 +62,7 @@ def issued_by(file: Path) -> str | None:
 
 
 def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | None:
-    """Return the pair in the file for `names`; None if it is not for all of them, or expired."""
+    """Return the stored pair for `names`; None if it does not cover them all or has expired."""
     file = certificate_file(certdir, names[0])
     try:
         pair = read_pair(PairFiles(file, file), names, now)
@@ -74,8 +74,8 @@ def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | No
 def write_certificate(
     file: Path, directory: str, key: ec.EllipticCurvePrivateKey, chain_der: Sequence[bytes]
 ) -> None:
-    """Write a new certificate to its file, whole. Raises IssueError (Failure.SPENT)."""
-    file = _real(file)
+    """Write a new certificate to its file. Raises IssueError (Failure.SPENT)."""
+    file = Path(os.path.realpath(file))
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     issuer = _DIRECTORY_PREFIX + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")
@@ -90,13 +90,13 @@ def write_certificate(
 
 
 def probe(file: Path) -> None:
-    """Check that a certificate can be written to `file`, whether or not it exists.
+    """Check that a certificate can be written to `file`, which may exist. Raises IssueError.
 
-    Its directory is made (0700) if absent. Raises IssueError.
+    Its directory is made (0700) if absent.
     """
     with _probing(file.parent):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = _real(file)
+    file = Path(os.path.realpath(file))
     with (
         _probing(file.parent),
         tempfile.NamedTemporaryFile(dir=file.parent, prefix=".acme.probe.") as stream,
@@ -144,9 +144,9 @@ def _probe_replaceable(file: Path) -> None:
 
 
 def _mount(path: Path) -> str | None:
-    """Return the mount ID line of `path` on Linux; None if unknown.
+    """Return the line with the mount ID of `path`, None if unknown.
 
-    os.path.ismount compares devices: it misses a file of the same file system mounted over another,
+    os.path.ismount compares devices: it misses a file mounted over another of the same file system,
     and with overlayfs may take any file for a mount point.
     """
     try:
@@ -158,11 +158,6 @@ def _mount(path: Path) -> str | None:
     except OSError:
         return None
     return next((line for line in text.splitlines() if line.startswith("mnt_id:")), None)
-
-
-def _real(file: Path) -> Path:
-    """Return the path with its symbolic links resolved."""
-    return Path(os.path.realpath(file))
 
 
 def _cure(error: OSError, certdir: Path) -> str:
@@ -179,10 +174,9 @@ def _cure(error: OSError, certdir: Path) -> str:
 
 @contextlib.contextmanager
 def locked(certdir: Path) -> Iterator[None]:
-    """Hold the lock for orders in `certdir`, against other tasks and other processes.
+    """Hold the lock for orders in `certdir`, if its file system has locks.
 
-    Raises IssueError with Failure.BUSY if another holds it. On file systems without locks, none is
-    taken.
+    Raises IssueError, with Failure.BUSY if another task or process holds it.
     """
     file = certdir / LOCK_NAME
     try:

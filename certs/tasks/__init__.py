@@ -5,9 +5,9 @@
     renewal: order by ACME, in a thread          ► new file
     expiry: replace a self-signed certificate    ► new files
 
-    plan           which certificates to serve: names, files, how each is obtained
-    load           at start: the pairs that are in the files already
-    manager        Certificates: starts the tasks of each certificate
+    plan           the certificates to serve: names, files, how each is obtained
+    load           at start, the pairs that are in the files already
+    manager        starts the tasks of each certificate
     watch          serves a changed file without a restart
     renewal        orders by ACME when a certificate is due
     expiry         warns of a self-signed certificate that ends soon, and replaces an expired one
@@ -17,7 +17,7 @@
     report         the log
     clock          the time of day, as a parameter; waits that can be cut short
 
-Renewal only writes files, so anything may renew: this process, another process of the relay,
-another relay with the same -certdir, certbot, or the operator. Established connections keep their
-certificate. A pair that can't be served is logged and counted, and the one in force stays.
+Renewal only writes files, so others may renew, too: another process of the relay, another relay
+with the same -certdir, certbot, the operator. Established connections keep their certificate. A
+pair that can't be served is logged and counted, and the one in force stays.
 """

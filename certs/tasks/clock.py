@@ -14,7 +14,7 @@ def wall_clock() -> datetime:
 
 
 async def woken_within(seconds: float, wake: trio.MemoryReceiveChannel[None]) -> bool:
-    """Wait for `seconds`, or until `wake` receives; return whether it did."""
+    """Wait for `seconds`, or until `wake` receives; return whether `wake` did."""
     with trio.move_on_after(seconds):
         await wake.receive()
         return True

@@ -1,6 +1,6 @@
-"""Warn daily of a self-signed certificate that expires soon, and replace an expired one.
+"""The task that warns daily of a self-signed certificate that expires soon, and then replaces it.
 
-It is not replaced earlier, since a new one locks clients out until the DERP map has its pin.
+It replaces none earlier, since a new one locks clients out until the DERP map has its pin.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from certs.tasks.report import logger
 from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 60.0
-"""Seconds between comparisons with the time of day, which may be set at any time."""
+"""Seconds between comparisons with the time of day, as the clock may be set at any time."""
 WARN_WITHIN: Final = timedelta(days=30)
 WARN_EVERY: Final = timedelta(days=1)
 RETRY_EVERY: Final = 3600.0
@@ -34,7 +34,7 @@ async def replace_when_expired(
     announce: Callable[[Pair], None],
     now: WallClock = wall_clock,
 ) -> NoReturn:
-    """Warn before the pair expires; then replace it, and `announce` the new one."""
+    """Warn before the pair expires, replace it once it has, and `announce` the new one."""
     warned = None
     while True:
         pair = status.pair
@@ -63,7 +63,7 @@ async def _replace(
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
-    """Replace the pair in the files, and wait until it is served; return whether it is."""
+    """Replace the pair in the files; wait for the new one, and return whether it is served."""
     changed = status.changed
     replace = partial(replace_refused, status.certificate.files, address, old, now())
     try:

@@ -22,12 +22,12 @@ from certs.tasks.status import Status
 def load(plan: Plan, now: datetime) -> list[Status]:
     """Return the certificates of the process that renews them, with the pairs in the files. Blocks.
 
-    Makes a self-signed pair where one is missing. Raises CertificateError for files of the
-    operator's that can't be served, and for a configuration by which ACME can obtain nothing.
+    Makes a self-signed pair where one is missing. Raises CertificateError for a pair of the
+    operator's that can't be served, and for a configuration with which ACME can't work.
     """
     authorities = _authorities(plan)
     if authorities:
-        # Imported before the relay serves: it takes a while, in which no packet moves.
+        # Imported before the relay serves, since the import blocks the event loop for long.
         import certs.tasks.renewal  # noqa: F401, PLC0415
     for authority, certdir in authorities:
         check(authority)
@@ -44,8 +44,8 @@ def load(plan: Plan, now: datetime) -> list[Status]:
 def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> list[Status]:
     """Return the certificates of a process that renews none, also for `addresses`. Blocks.
 
-    A pair that can't be read is logged and awaited: the process that renews may still serve a pair
-    that the files no longer hold.
+    For an unreadable pair, an error is logged and the next one awaited: the process that renews may
+    go on with an earlier pair.
     """
     certificates = list(plan.certificates)
     if plan.on_demand is not None:
@@ -72,7 +72,7 @@ def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | 
 
 
 def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
-    """Return the authorities to order from, each with the directory for its certificates."""
+    """Return the authorities to order from, each with the -certdir of its certificates."""
     authorities = {
         (certificate.acme.authority, certificate.files.certificate.parent)
         for certificate in plan.certificates
@@ -86,11 +86,11 @@ def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
 def _check_directory(certdir: Path) -> None:
     """Raise CertificateFileError if `certdir` is no directory; other faults may be temporary."""
     if exists(certdir) and not certdir.is_dir():
-        raise CertificateFileError(f"-certdir {certdir}: not a directory; want one, or a new name")
+        raise CertificateFileError(f"-certdir {certdir}: not a directory; name one, or a new path")
 
 
 def _stored_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
-    """Return the certificates on demand of an earlier run that have not expired."""
+    """Return the current certificates on demand from an earlier run."""
     statuses = []
     try:
         files = sorted(on_demand.certdir.iterdir())

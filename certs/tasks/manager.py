@@ -26,7 +26,7 @@ AnyContexts = TypeVar("AnyContexts", bound=Contexts)
 Announce = Callable[[Pair], None]
 """Called with a new self-signed pair, whose pin clients need."""
 Renew = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
-"""Renews a certificate; sends on the channel to have its files checked."""
+"""Renews a certificate; the channel has its files checked."""
 
 
 class Certificates(Generic[AnyContexts]):
@@ -40,9 +40,9 @@ class Certificates(Generic[AnyContexts]):
         metacert_der: bytes,
         report: Reporter = RENEWS,
     ) -> None:
-        """Serve the pairs of `statuses`. Blocks. Raises CertificateError for what TLS refuses.
+        """Serve the pairs of `statuses`. Blocks. Raises CertificateError for a pair TLS can't use.
 
-        `report` is for certificates on demand.
+        `report` is the one of certificates on demand.
         """
         self.statuses = list(statuses)
         self.contexts = contexts
@@ -54,13 +54,13 @@ class Certificates(Generic[AnyContexts]):
             self._serve(status)
 
     def wake(self) -> None:
-        """Check all files, ask the authority and order what is due, at once."""
+        """Check all files, ask the authorities, and order what is due, at once."""
         for wake in self._wakes:
             with contextlib.suppress(trio.WouldBlock):
                 wake.send_nowait(None)
 
     async def run(self, announce: Announce, presenter: Presenter | None = None) -> NoReturn:
-        """Serve what is new in the files, and renew all certificates.
+        """Serve new pairs in the files, and renew all certificates.
 
         `presenter` stands for the processes that answer clients, by default this one.
         """
@@ -68,7 +68,7 @@ class Certificates(Generic[AnyContexts]):
         await self._run(presenter, partial(self._renew, announce, presenter))
 
     async def follow(self) -> NoReturn:
-        """Serve what is new in the files, which another process renews."""
+        """Serve new pairs in the files, which another process renews."""
         await self._run(LocalPresenter(self.contexts), None)
 
     async def _run(self, presenter: Presenter, renew: Renew | None) -> NoReturn:
@@ -95,7 +95,7 @@ class Certificates(Generic[AnyContexts]):
         status: Status,
         check_now: trio.MemorySendChannel[None],
     ) -> None:
-        """Renew a certificate by ACME, or one that is self-signed; leave the operator's alone."""
+        """Renew an ACME or self-signed certificate; leave the operator's alone."""
         certificate = status.certificate
         address = parse_ip(certificate.names[0])
         if certificate.acme is not None:
@@ -107,7 +107,7 @@ class Certificates(Generic[AnyContexts]):
             await expiry.replace_when_expired(address, status, check_now, announce)
 
     def _serve(self, status: Status) -> None:
-        """Serve the pair that was in the files at the start, if there was one."""
+        """Serve the pair that was in the files at the start, if any."""
         certificate, pair = status.certificate, status.pair
         if pair is None:
             return
@@ -129,7 +129,7 @@ class Certificates(Generic[AnyContexts]):
         status: Status,
         to_listeners: trio.MemorySendChannel[NamedContext],
     ) -> trio.MemorySendChannel[None]:
-        """Start to watch the files of a certificate; return the channel that has them checked."""
+        """Start watching a certificate's files; return the channel that has them checked."""
         certificate = status.certificate
         check_now, checks = self._open_wake()
         if status.pair is None:

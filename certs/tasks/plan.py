@@ -1,4 +1,4 @@
-"""Which certificates a relay serves: their names, their files, how each is obtained."""
+"""The certificates that a relay serves: their names, their files, how each is obtained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from certs.hostname import IPAddress
 
 @attrs.frozen(kw_only=True)
 class ACMEOptions:
-    """The way to order a certificate by ACME."""
+    """How to order a certificate by ACME."""
 
     authority: Authority
     profile: str
     """One of the authority's profiles; "" for its default."""
     challenges: Sequence[Kind]
-    """One or both of "tls-alpn-01" and "http-01", the most promising first."""
+    """One or both kinds, the one to try first at the head."""
 
 
 @attrs.frozen
@@ -28,10 +28,9 @@ class CertificateSpec:
     """A certificate to serve."""
 
     names: tuple[str, ...]
-    """DNS names and IP addresses; the first one names the certificate."""
+    """DNS names and IP addresses; the file is named for the first."""
     files: PairFiles
     acme: ACMEOptions | None = None
-    """None for a certificate that is not ordered by ACME."""
     operator_managed: bool = False
     """Whether only the operator writes the files."""
 
@@ -42,7 +41,7 @@ class CertificateSpec:
 
 
 def acme_certificate(certdir: Path, names: tuple[str, ...], acme: ACMEOptions) -> CertificateSpec:
-    """Return the specification of a certificate that is ordered, in its one file."""
+    """Return the specification of a certificate by ACME, which has one file."""
     file = certificate_file(certdir, names[0])
     return CertificateSpec(names, PairFiles(file, file), acme)
 

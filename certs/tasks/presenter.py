@@ -1,4 +1,4 @@
-"""Interfaces to the listeners: their TLS contexts, and the answers to ACME challenges."""
+"""The interfaces to the listeners: their TLS contexts, and their answers to ACME challenges."""
 
 import ssl
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class Presenter(Protocol):
         """Stop answering `challenge`."""
 
     async def renewed(self) -> None:
-        """Handle a new pair in the files of a certificate."""
+        """Have the processes serve a new pair in the files."""
 
 
 class LocalPresenter:

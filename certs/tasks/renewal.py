@@ -1,9 +1,9 @@
-"""Renew one certificate by ACME: order it when there is none, and before it expires.
+"""The task that obtains and renews one certificate by ACME.
 
-`certs.acme.schedule` computes when an order is due, from what the authority suggests (RFC 9773) or
-from the certificate's life. The wall clock may be set at any time, so it is compared again every
-CHECK_EVERY seconds at least. Waits after failures go by Trio's monotonic clock.
-SIGHUP ends every wait between orders, except one that the authority has asked for (Retry-After).
+`certs.acme.schedule` computes when an order is due, from the authority's suggestion (RFC 9773) or
+the certificate's lifetime. That time is compared with the wall clock at least every CHECK_EVERY
+seconds, since the clock may be set. Waits after failures go by Trio's monotonic clock. SIGHUP ends
+every wait between orders but that of a Retry-After.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ CHECK_EVERY: Final = 60.0
 ORDER_TIMEOUT: Final = 240.0
 """Seconds for an order, from its first request to the certificate."""
 IN_FORCE_TIMEOUT: Final = 60.0
-"""Seconds within which a new certificate must be served."""
+"""Seconds from a new certificate in the files until it must be served."""
 ASK_AGAIN_AFTER_FAILURE: Final = 3600.0
-"""Seconds until an authority that could not be asked is asked again."""
+"""Seconds until the next request for renewal information after one that failed."""
 BETWEEN_ORDERS: Final = 3600.0
-"""Least seconds from one certificate to the next order; a tenth of its life, if that is less."""
+"""Least seconds from a certificate to the next order; a tenth of its lifetime, if that is less."""
 
 
 class Renewal:
@@ -66,8 +66,8 @@ class Renewal:
         self._next_try = 0.0
         self._retry_not_before = 0.0
         self._is_busy = False
-        # The pair in force, whether another authority issued it, when to ask for renewal
-        # information on it, the last answer, and where in its window to renew, in [0, 1).
+        # The pair in force, whether another authority issued it, when to ask for its renewal
+        # information, the last such information, and where in its window to renew, in [0, 1).
         self._pair: Pair | None = None
         self._other_authority = False
         self._ask_at = 0.0
@@ -76,8 +76,8 @@ class Renewal:
 
     async def run(self, wake: trio.MemoryReceiveChannel[None]) -> NoReturn:
         """Order whenever a certificate is due; `wake` ends a wait."""
-        # Compared only at the start, so that two relays with one -certdir and different authorities
-        # don't replace each other's certificate for ever.
+        # The authority is compared only at the start, so that two relays with one -certdir and
+        # different authorities don't replace each other's certificate for ever.
         self._pair = self._status.pair
         if self._pair is not None:
             self._other_authority = await trio.to_thread.run_sync(
@@ -109,7 +109,7 @@ class Renewal:
         return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
 
     async def _refresh_pair(self) -> None:
-        """Ask for renewal information on the pair in force, unless what is known is recent."""
+        """Note a new pair, and ask for renewal information on the one in force when that is due."""
         now = trio.current_time()
         pair = self._status.pair
         if pair is not self._pair:
@@ -128,16 +128,16 @@ class Renewal:
             self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except IssueError as error:
             names = self._status.certificate.text
-            logger.info("not known when to renew", names=names, reason=str(error))
+            logger.info("can't ask when to renew", names=names, reason=str(error))
         except Exception:
-            # A bug here must not end the relay either; see _try.
+            # A bug here must not end the relay; see _try.
             logger.exception("asking when to renew was ended by a bug")
         else:
             again = ASK_AGAIN if self._suggested is None else self._suggested.ask_again_in
         self._ask_at = now + again
 
     def _is_by_other_authority(self) -> bool:
-        """Return whether the certificate file is by another authority than configured. Blocks."""
+        """Return whether the file names another authority than is configured. Blocks."""
         directory = issued_by(self._status.certificate.files.certificate)
         return directory not in {None, self._request.authority.directory}
 
@@ -146,7 +146,7 @@ class Renewal:
         names, challenge = self._status.certificate.text, self._challenges[0]
         if not self._is_busy:
             logger.info(
-                "asking for a certificate",
+                "ordering a certificate",
                 names=names,
                 authority=self._authority,
                 challenge=challenge,
@@ -169,7 +169,7 @@ class Renewal:
             await changed.wait()
         pair = self._status.pair
         if pair is None or pair is before:
-            message = "the certificate that was had can't be served"
+            message = "the new certificate can't be served"
             self._failed(IssueError(message, Failure.SPENT if ordered else Failure.REFUSED))
         elif ordered:
             life = (pair.not_after - pair.not_before) / timedelta(seconds=1)
@@ -189,7 +189,7 @@ class Renewal:
         )
         with trio.move_on_after(ORDER_TIMEOUT + 60.0):
             return await trio.to_thread.run_sync(order, abandon_on_cancel=True)
-        raise IssueError(f"{self._authority}: no end to the order was found in time")
+        raise IssueError(f"{self._authority}: the order did not end in time")
 
     def _failed(self, error: IssueError) -> None:
         now = trio.current_time()

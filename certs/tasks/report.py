@@ -27,7 +27,7 @@ logger: Final = _WithFields(logging.getLogger("derper.certificates"))
 
 @attrs.frozen
 class Reporter:
-    """The log of what happens to certificates."""
+    """The log of changes to certificates."""
 
     follows: bool = False
     """Whether another process renews them and logs for the relay: most is at debug level here."""
@@ -44,20 +44,20 @@ class Reporter:
             logger.warning(message, reason=str(error))
 
     def warnings(self, pair: Pair) -> None:
-        """Log what the operator should know about a pair that is served."""
+        """Log the warnings of a pair that is served."""
         if not self.follows:
             for warning in pair.warnings:
                 logger.warning(warning)
 
     def replaced(self, pair: Pair) -> None:
-        """Log that `pair` is served from now on."""
+        """Log a new pair, which is served from now on."""
         self.warnings(pair)
         log = logger.debug if self.follows else logger.info
         expires = f"{pair.not_after:%Y-%m-%dT%H:%MZ}"
         log("new certificate", names=" ".join(pair.names), expires=expires, pin=pair.pin)
 
     def unchanged(self, certificate: CertificateSpec) -> None:
-        """Log that the files, checked on request, hold nothing new."""
+        """Log that a check on request found no new pair in the files."""
         if not self.follows:
             logger.info("the certificate has not changed", names=certificate.text)
 

@@ -1,4 +1,4 @@
-"""Certificates on demand: requested by the clients that connect to an address without one."""
+"""Requests for certificates on demand, by clients that connect to an address without one."""
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,19 +13,19 @@ from certs.tasks.status import Status
 MAX_ON_DEMAND: Final = 32
 """Most certificates on demand: a machine may have a whole network of addresses."""
 MAX_WAITING: Final = 8
-"""Most addresses that wait to be passed on; for others, clients that return request again."""
+"""Most requests that wait to be passed on; those beyond are made again as clients return."""
 
 Ask = Callable[[IPAddress], Awaitable[bool]]
 """Requests a certificate from the process that renews; returns whether there will be one."""
 
 
 class Requests:
-    """The addresses for which certificates were requested."""
+    """The addresses that have a certificate or get one."""
 
     def __init__(self, on_demand: OnDemand | None, statuses: Iterable[Status]) -> None:
-        """Begin with the addresses of `statuses`."""
+        """Begin with the addresses that have certificates in `statuses`."""
         self.addresses: set[IPAddress] = set()
-        """Addresses that have a certificate or get one, the named ones included."""
+        """Also those that the operator has named."""
         self._on_demand = on_demand
         self._send, self.accepted = trio.open_memory_channel[CertificateSpec](MAX_ON_DEMAND)
         if on_demand is not None:
@@ -54,9 +54,9 @@ class Requests:
 
 
 class ForwardedRequests:
-    """Requests of this process's clients, decided by the process that renews.
+    """The requests of this process's clients, decided by the process that renews.
 
-    A ClientHello can't wait for the decision: until it is known, a certificate is assumed to come.
+    A ClientHello can't wait for the decision: until then, a certificate is assumed to come.
     """
 
     def __init__(self, requests: Requests, ask: Ask) -> None:
@@ -77,7 +77,7 @@ class ForwardedRequests:
         return True
 
     async def forward(self) -> NoReturn:
-        """Pass the requests on, one by one; serve what is granted once it is in the files."""
+        """Pass the requests on, one by one; serve a granted certificate once it is in the files."""
         while True:
             address = await self._receive.receive()
             try:

@@ -40,7 +40,7 @@ class Status:
         self.report.replaced(pair)
 
     def failed(self, reason: str, *, next_try: float | None = None) -> None:
-        """Record and log that no new pair was obtained, or can't be served; `next_try` in s."""
+        """Record and log a failure to obtain or to serve a new pair; `next_try` is in seconds."""
         self.failures += 1
         self.failed_at = time.time()
         self.failure = reason

@@ -1,4 +1,4 @@
-"""Serve what is new in the files of a certificate, without a restart."""
+"""The task that serves a new pair in the files of a certificate without a restart."""
 
 import ssl
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from certs.tasks.report import logger
 from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 5.0
-"""Seconds between checks of the files; a change is served after one to two of them."""
+"""Seconds between checks of the files; a new pair is served after one to two such periods."""
 
 MakeContext = Callable[[Pair], ssl.SSLContext]
 NamedContext = tuple[tuple[str, ...], ssl.SSLContext]
@@ -42,7 +42,7 @@ async def watch(
                 continue
             except Exception as error:
                 # A bug here must not end the relay, which has a certificate or may get one.
-                logger.exception("looking at a certificate was ended by a bug")
+                logger.exception("checking a certificate's files was ended by a bug")
                 status.failed(repr(error))
                 continue
             if found is None:

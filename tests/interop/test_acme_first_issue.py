@@ -38,7 +38,7 @@ def test_from_nothing_to_a_certificate_that_stays(
         with authority.held():
             for relay in relays:
                 stack.enter_context(running(relay))
-                relay.wait_for_log(rf'"asking for a certificate".*{relay.hostname}')
+                relay.wait_for_log(rf'"ordering a certificate".*{relay.hostname}')
                 assert shake_with(relay).alert == INTERNAL_ERROR
         first = [issued(relay, authority) for relay in relays]
         for relay, shaken in zip(relays, first, strict=True):

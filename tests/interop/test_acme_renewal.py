@@ -145,9 +145,9 @@ def test_two_relays_share_a_certdir(
         hang_up(one)
         # From here on the one has the lock, for it is in the midst of its order.
         asking = [third.accept()[0] for _ in range(VALIDATIONS)]
-        assert "asking for a certificate" not in two.log
+        assert "ordering a certificate" not in two.log
         hang_up(two)
-        two.wait_for_log("asking for a certificate")
+        two.wait_for_log("ordering a certificate")
         for each in asking:
             pass_on(each, (one.host, one.http_port))
         new = issued(one, authority, other_than=old.chain[0])

@@ -67,7 +67,7 @@ def served(port: int) -> bytes | None:
 
 def test_while_there_is_no_certificate(tmp_path: Path, silent: int) -> None:
     with derper(tmp_path, *by_acme(silent)) as relay:
-        relay.wait_for(f"asking for a certificate.*names={HOST}.*challenge=http-01")
+        relay.wait_for(f"ordering a certificate.*names={HOST}.*challenge=http-01")
         assert alert(relay.port("HTTPS"), HOST) == "TLSV1_ALERT_INTERNAL_ERROR"
         assert alert(relay.port("HTTPS"), None) == "TLSV1_ALERT_INTERNAL_ERROR"
         relay.wait_for(f"refused.*there is no certificate for {HOST} yet")
@@ -92,7 +92,7 @@ def test_an_authority_that_can_t_be_reached(tmp_path: Path, silent: int) -> None
         _, page = get(relay, "/debug/")
         assert "can&#x27;t be reached" in page or "can't be reached" in page
         relay.signal(signal.SIGHUP)
-        relay.wait_for("asking for a certificate")
+        relay.wait_for("ordering a certificate")
 
 
 def test_a_certificate_that_is_there_is_served_whatever_the_authority_does(

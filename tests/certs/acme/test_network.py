@@ -43,13 +43,13 @@ def test_the_limit_of_an_answer(connect, fake):
     fake.say("/dir", 200, b'"' + b"a" * ((1 << 20) - 2) + b'"')
     assert len(connect().get(fake.authority.directory).json()) == (1 << 20) - 2
     fake.say("/dir", 200, b'"' + b"a" * ((1 << 20) - 1) + b'"')
-    assert complaint(connect()).startswith("sent an answer of more than 1024 KiB; ")
+    assert complaint(connect()).startswith("sent a response of more than 1024 KiB; ")
 
 
 @pytest.mark.slow
 def test_compression_does_not_get_around_it(connect, fake):
     fake.say("/dir", 200, gzip.compress(b"a" * (1 << 26)), Content_Encoding="gzip")
-    assert complaint(connect()).startswith("sent an answer of more than 1024 KiB; ")
+    assert complaint(connect()).startswith("sent a response of more than 1024 KiB; ")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -211,7 +211,7 @@ def serve():
 def test_what_is_no_http(connect, serve, answer):
     network = connect(Authority(f"http://127.0.0.1:{serve(answer)}/dir"))
     message = complaint(network)
-    assert message.startswith(("can't be reached (", "answers with what is no ACME; "))
+    assert message.startswith(("can't be reached (", "sends a response that is not ACME; "))
 
 
 def test_no_answer_in_time(connect, monkeypatch):

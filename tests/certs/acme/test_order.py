@@ -184,15 +184,15 @@ def test_a_resource_without_a_url(complaint, fake, path, status):
         fake.say_once(path, 400, fake.problem("accountDoesNotExist"))
     fake.heard = lambda asked: asked == "/order" and fake.say(asked, 201, fake.order())
     fake.say(path, status, {"status": "valid"})
-    assert "answers with what is no ACME; " in complaint(failure=Failure.TRANSIENT)
+    assert "sends a response that is not ACME; " in complaint(failure=Failure.TRANSIENT)
 
 
 def test_an_external_account_is_required(complaint, fake):
     fake.meta["externalAccountRequired"] = True
     message = complaint(failure=Failure.REFUSED)
     assert message == (
-        f"{host(fake)} takes only accounts that it knows already; "
-        f"give -acme-eab-kid and -acme-eab-key what it issued for them"
+        f"{host(fake)} requires an external account; "
+        f"give -acme-eab-kid and -acme-eab-key what it issued for that account"
     )
 
 
@@ -232,8 +232,8 @@ def test_a_damaged_account_key(complaint, fake, certdir):
         ("invalidProfile", "an authority that has the profile 'short'"),
         ("userActionRequired", "do what it asks for"),
         ("unauthorized", "remove the account key"),
-        ("badCSR", "see its documentation"),
-        ("", "see its documentation"),
+        ("badCSR", "see the authority's documentation"),
+        ("", "see the authority's documentation"),
     ],
 )
 def test_an_order_that_is_refused(complaint, fake, code, cure):
@@ -367,7 +367,7 @@ def test_a_token_that_is_none(complaint, fake, up, kind, token):
         )
     )
     message = complaint(kind=kind, failure=Failure.TRANSIENT)
-    assert message.startswith(f"{host(fake)} answers with what is no ACME; ")
+    assert message.startswith(f"{host(fake)} sends a response that is not ACME; ")
     assert not up
 
 
@@ -386,7 +386,7 @@ def test_an_authorization_for_what_was_not_ordered(complaint, fake, up, identifi
     fake.heard = lambda path: (
         path == "/authz/0" and fake.say(path, 200, fake.authorization(identifier=identifier))
     )
-    assert "answers with what is no ACME" in complaint(failure=Failure.TRANSIENT)
+    assert "sends a response that is not ACME" in complaint(failure=Failure.TRANSIENT)
     assert not up
 
 
@@ -574,7 +574,7 @@ def test_the_authority_says_how_long_to_wait(complaint, fake, clock):
 def test_an_order_that_fails_without_a_word(complaint, fake):
     fake.issued = "invalid"
     message = complaint(failure=Failure.REFUSED)
-    assert message.startswith(f"{host(fake)} gave the order up and does not say why; ")
+    assert message.startswith(f"{host(fake)} calls the order invalid and does not say why; ")
 
 
 def test_an_order_that_fails_in_the_end(complaint, fake):
@@ -757,7 +757,7 @@ def test_nonces_that_are_always_rejected(complaint, fake):
 def test_a_nonce_that_is_none(complaint, fake, nonce):
     fake.say("/nonce", 200, Replay_Nonce=nonce)
     message = complaint(failure=Failure.TRANSIENT)
-    assert message.startswith(f"{host(fake)} answers with what is no ACME; ")
+    assert message.startswith(f"{host(fake)} sends a response that is not ACME; ")
 
 
 JSON = st.recursive(
@@ -859,5 +859,5 @@ def test_renewal_information_that_is_none(ask, fake, body):
     with pytest.raises(IssueError) as caught:
         ask()
     assert str(caught.value).startswith(
-        f"no renewal information for {HOST}: {host(fake)} answers with what is no ACME; "
+        f"no renewal information for {HOST}: {host(fake)} sends a response that is not ACME; "
     )

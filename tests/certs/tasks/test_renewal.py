@@ -288,7 +288,7 @@ async def test_another_process_at_it_is_no_failure(
     assert world.status.failures == 0
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
     lines = [record.getMessage() for record in caplog.records]
-    assert lines.count("waiting for another order") == lines.count("asking for a certificate") == 1
+    assert lines.count("waiting for another order") == lines.count("ordering a certificate") == 1
 
 
 async def test_a_pair_obtained_by_another_process_needs_no_order(
@@ -382,7 +382,7 @@ async def test_a_certificate_that_is_obtained_and_not_served_is_a_failure(
     world.is_served = False
     world.start(nursery)
     await trio.sleep(3 * DAY)
-    assert world.status.failure == "the certificate that was had can't be served"
+    assert world.status.failure == "the new certificate can't be served"
     assert 3 <= len(world.orders) <= 4
     world.ordered = False
     await trio.sleep(2 * DAY)
