@@ -202,12 +202,7 @@ def _xored_columns(
     first = _repeated(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
     sockaddr_stride = family.sockaddr_stride
     xored: list[tuple[Width, memoryview, memoryview, memoryview]] = [
-        (
-            "I",
-            _column(rows, STRIDE, 28, "I"),
-            _column(sockaddrs, sockaddr_stride, 0, "I"),
-            first,
-        )
+        ("I", _column(rows, STRIDE, 28, "I"), _column(sockaddrs, sockaddr_stride, 0, "I"), first)
     ]
     if family is IPV4:
         address, cookie = _column(sockaddrs, sockaddr_stride, 4, "I"), _repeated(MAGIC_COOKIE, "I")

@@ -38,14 +38,14 @@ def looks(source, now, count=3):
     return [source.look(now) for _ in range(count)]
 
 
-def test_what_has_not_changed_is_not_new(source, now):
+def test_unchanged_files_have_no_new_pair(source, now):
     before = source.current
     assert looks(source, now) == [None] * 3
     assert source.look(now, at_once=True) is None
     assert source.current is before
 
 
-def test_a_change_is_read_once_it_has_lasted_a_look(source, put, issue, now):
+def test_a_change_is_read_once_it_has_lasted_from_check_to_check(source, put, issue, now):
     looks(source, now)
     renewed = issue("relay.example")
     put(renewed)
@@ -169,7 +169,7 @@ def short_lived(tmp_path, now):
     return Source(tmp_path, "192.0.2.7", now)
 
 
-def test_a_new_one_that_has_expired_is_refused(short_lived, tmp_path, now):
+def test_a_new_pair_that_has_expired_is_refused(short_lived, tmp_path, now):
     looks(short_lived, now)
     before = short_lived.current
     chain, key = make_self_signed(ipaddress.ip_address("192.0.2.7"), now)
@@ -182,13 +182,13 @@ def test_a_new_one_that_has_expired_is_refused(short_lived, tmp_path, now):
     assert short_lived.current is before
 
 
-def test_the_one_in_force_may_expire(short_lived, now):
+def test_the_pair_in_force_may_expire(short_lived, now):
     later = now + timedelta(days=400)
     assert looks(short_lived, later) == [None] * 3
     assert short_lived.look(later, at_once=True) is None
 
 
-def test_a_change_while_it_is_read_is_looked_at_again(source, put, issue, now, monkeypatch):
+def test_a_change_during_the_read_is_read_again(source, put, issue, now, monkeypatch):
     looks(source, now)
     put(issue("other.example"))
     source.look(now)
@@ -215,14 +215,14 @@ def test_without_a_pair_in_force_absent_files_are_awaited_in_silence(tmp_path, p
     assert source.check(now, None) is not None
 
 
-def test_without_a_pair_in_force_an_expired_one_is_better_than_none(tmp_path, put, issued, now):
+def test_without_a_pair_in_force_an_expired_pair_is_served(tmp_path, put, issued, now):
     put(issued)
     source = PairChanges(pair_files(tmp_path, "relay.example"), ["relay.example"])
     pair = source.check(now + timedelta(days=9 * 365), None, at_once=True)
     assert pair is not None
 
 
-def test_a_new_one_that_is_not_valid_yet_is_refused_while_the_old_one_is(
+def test_a_new_pair_that_is_not_valid_yet_is_refused_while_the_old_one_is_valid(
     tmp_path, put, issued, issue, now
 ):
     put(issued)

@@ -6,6 +6,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_the_chain_is_leaf_intermediate_metacert(server, pair, client, version):
     assert chain_as_sent(handshake.client.tls) == [*pair.chain_der, METACERT]
 
 
-def test_and_so_it_is_on_the_wire(server, pair, client):
+def test_the_chain_on_the_wire_has_the_same_order(server, pair, client):
     client.maximum_version = TLS_1_2
     sent = list(chain_on_the_wire(Handshake(server, client).from_server))
     assert sent == [*pair.chain_der, METACERT]
@@ -179,7 +180,7 @@ def test_tls_1_1_is_refused(server, waiting):
     ],
 )
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
-def test_alpn_is_answered_where_it_can_be_and_never_in_the_way(server, offered, chosen, version):
+def test_alpn_is_answered_if_it_can_be_and_ends_no_handshake(server, offered, chosen, version):
     client = any_name(version)
     if offered:
         client.set_alpn_protocols(offered)
@@ -215,12 +216,12 @@ def test_no_session_is_resumed_and_no_ticket_is_sent(server, version):
 
 
 @pytest.mark.parametrize("name", [HOST, "RELAY.Example", "relay.example."])
-def test_the_host_is_found_under_its_name(server, name):
+def test_the_server_name_of_the_host_is_accepted(server, name):
     assert Handshake(server, any_name(), name).complete
 
 
 @pytest.mark.parametrize("hostname", ["Relay.Example", "relay.example."])
-def test_however_the_flag_spells_it(pair, hostname):
+def test_the_case_and_final_dot_of_the_flag_do_not_count(pair, hostname):
     assert Handshake(make_context(pair, METACERT, hostname), any_name()).complete
 
 
@@ -234,7 +235,7 @@ def test_another_name_or_none_gets_an_alert(server, name, version):
 
 
 @pytest.mark.parametrize("name", ["anything.example", "192.0.2.7", None])
-def test_under_an_address_any_name_will_do(tmp_path, now, name):
+def test_for_an_address_any_server_name_is_accepted(tmp_path, now, name):
     pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), any_name(), name).complete
 
@@ -266,7 +267,7 @@ WAITING = "there is no certificate yet"
         ([ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME], "TLSV1_UNRECOGNIZED_NAME"),
     ],
 )
-def test_without_a_certificate_everybody_gets_the_alert(name, version, options, reason):
+def test_without_a_certificate_every_client_gets_the_alert(name, version, options, reason):
     context = make_waiting_context(WAITING, *options)
     assert context.refusal == WAITING
     handshake = Handshake(context, any_name(version), name)
@@ -277,7 +278,7 @@ def test_without_a_certificate_everybody_gets_the_alert(name, version, options, 
 
 @pytest.mark.parametrize("ciphers", ["ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384"])
 @pytest.mark.parametrize("alpn", ["h2", "http/1.1", "acme-tls/1"])
-def test_whatever_they_offer(ciphers, alpn):
+def test_without_a_certificate_the_alert_comes_whatever_alpn_is_offered(ciphers, alpn):
     client = any_name(TLS_1_2)
     client.set_ciphers(ciphers)
     client.set_alpn_protocols([alpn])
@@ -325,7 +326,7 @@ def test_what_all_contexts_have_in_common(pair, make):
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x01\x00", b"", b"\0" * 99]
 )
-def test_what_is_not_tls_is_an_ssl_error(server, garbage):
+def test_bytes_that_are_not_tls_are_an_ssl_error(server, garbage):
     side = Side(server, server_side=True)
     side.incoming.write(garbage)
     side.incoming.write_eof()
@@ -403,13 +404,14 @@ HAMPER = [without_memory_files, with_memory_files_denied, with_memory_files_out_
 
 
 @pytest.mark.parametrize("hamper", HAMPER)
-def test_without_files_in_memory_it_is_in_a_private_one_for_a_moment(
+def test_without_memory_files_the_key_is_in_a_private_file_for_a_moment(
     pair, tmp_path, monkeypatch, hamper
 ):
     hamper(monkeypatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with context_module._file_with(b"key") as name:
-        path = Path(name)
+    with ExitStack() as stack:
+        assert context_module._memory_file(b"key", stack) is None
+        path = Path(context_module._private_file(b"key", stack))
         assert path.parent.parent == tmp_path
         assert path.read_bytes() == b"key"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -103,7 +103,7 @@ def test_contents_are_checked_under_the_names_of_the_files(tmp_path, put, issued
     assert message.startswith(f"{key_file}: no PEM; ")
 
 
-def test_a_certificate_for_others_is_refused_and_says_for_whom(tmp_path, put, issue, now):
+def test_a_certificate_for_other_names_is_refused_with_these_names(tmp_path, put, issue, now):
     put(issue("other.example", "192.0.2.7"), "relay.example")
     message = complaint(WrongHostnameError, tmp_path, "relay.example", now)
     assert "not for -hostname 'relay.example' but for 'other.example', '192.0.2.7';" in message

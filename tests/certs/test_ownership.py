@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("uid", [0, 10])
-def test_what_is_root_s_or_ours_is_trusted(file: Path, chown: Chown, uid: int) -> None:
+def test_files_of_root_and_the_relay_are_trusted(file: Path, chown: Chown, uid: int) -> None:
     chown(file, uid)
     chown(file.parent, uid)
     assert swap_warning(file) is None
@@ -82,7 +82,9 @@ def test_a_directory_that_every_user_can_write_to(file: Path) -> None:
     assert f"every user can write to {file.parent}, and" in (swap_warning(file) or "")
 
 
-def test_in_a_sticky_directory_only_ones_own_can_be_replaced(file: Path, chown: Chown) -> None:
+def test_in_a_sticky_directory_users_can_swap_only_their_own_files(
+    file: Path, chown: Chown
+) -> None:
     file.parent.chmod(0o1777)
     assert swap_warning(file) is None
     chown(file, 1000)
@@ -98,13 +100,15 @@ def test_groups(file: Path, chown: Chown, gid: int, trusted: bool) -> None:
     assert trusted or f"the group with ID {gid} can write to it" in (warning or "")
 
 
-def test_what_a_group_can_only_read_is_trusted(file: Path, chown: Chown) -> None:
+def test_a_file_that_a_group_can_only_read_is_trusted(file: Path, chown: Chown) -> None:
     chown(file, 0, 40)
     file.chmod(0o640)
     assert swap_warning(file) is None
 
 
-def test_links_are_looked_at_from_both_ends(file: Path, tmp_path: Path, chown: Chown) -> None:
+def test_the_paths_of_a_link_and_of_its_target_are_checked(
+    file: Path, tmp_path: Path, chown: Chown
+) -> None:
     """As of certbot and Kubernetes: who owns the link's directory can turn it elsewhere."""
     links = tmp_path / "live"
     links.mkdir()
@@ -118,14 +122,14 @@ def test_links_are_looked_at_from_both_ends(file: Path, tmp_path: Path, chown: C
     assert f"ID 1000 owns {file.parent}," in (swap_warning(link) or "")
 
 
-def test_what_is_not_there_yet(file: Path, chown: Chown) -> None:
+def test_a_missing_file(file: Path, chown: Chown) -> None:
     missing = file.parent / "none" / "key"
     assert swap_warning(missing) is None
     chown(file.parent, 1000)
     assert f"ID 1000 owns {file.parent}," in (swap_warning(missing) or "")
 
 
-def test_a_path_that_can_t_be_one() -> None:
+def test_a_path_that_can_t_be_examined() -> None:
     assert swap_warning(Path("/dev/fd/none")) is None
 
 

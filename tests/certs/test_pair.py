@@ -106,7 +106,7 @@ def test_the_pin_is_the_hash_of_the_leaf(issued):
     ],
     ids=["p256", "p256-sec1", "p384", "rsa", "rsa-pkcs1", "ed25519"],
 )
-def test_the_kinds_of_keys_that_clients_take(key, form, now):
+def test_kinds_of_keys_that_clients_can_use(key, form, now):
     pair = pair_of(self_signed_for(key, now), pem_of(key, form))
     assert pair.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----")
     assert pair.self_signed
@@ -122,7 +122,7 @@ def test_the_kinds_of_keys_that_clients_take(key, form, now):
     ],
     ids=["secp256k1", "ed448", "dsa"],
 )
-def test_the_kinds_that_they_do_not(key, now):
+def test_kinds_of_keys_that_clients_can_not_use(key, now):
     message = refusal(self_signed_for(key, now), pem_of(key))
     assert message.startswith("/c/h.key: clients can't use this kind of key; ")
 
@@ -139,7 +139,7 @@ def test_carriage_returns_are_no_harm(issued):
 
 
 @pytest.mark.parametrize("content", [b"", b"relay", b"\x30\x82\x01\x0a", b"\xff\xfe"])
-def test_what_is_not_pem(issued, content):
+def test_files_that_are_not_pem(issued, content):
     assert refusal(content, issued.key_pem).startswith("/c/h.crt: no PEM; ")
     assert refusal(issued.chain_pem, content).startswith("/c/h.key: no PEM; ")
 

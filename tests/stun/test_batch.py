@@ -166,14 +166,14 @@ def test_long_requests_are_answered_up_to_a_limit(padding: int, *, answered: boo
     assert response == datagram.response
 
 
-def test_what_does_not_fit_is_not_read_from_the_next_row() -> None:
+def test_the_end_of_a_long_request_is_not_read_from_the_next_row() -> None:
     data = request(bytes(12), attribute(LONGEST - 40))
     end_lies_there = bytes(ROW_CAPACITY) + data[LONGEST:]
     datagrams = [Datagram(each, IPv4Address("192.0.2.1"), 1) for each in (data, end_lies_there)]
     assert receive(Batch(IPV4), datagrams) == [None, None]
 
 
-def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
+def test_the_missing_end_of_a_request_is_not_read_from_an_earlier_one() -> None:
     batch = Batch(IPV4)
     whole = Datagram(request(bytes(12)), IPv4Address("192.0.2.1"), 1)
     assert receive(batch, [whole]) == [whole.response]
@@ -184,7 +184,7 @@ def test_what_follows_a_cut_request_is_not_read_from_an_earlier_one() -> None:
 
 @settings(deadline=None)
 @given(answered=st.lists(st.booleans()))
-def test_runs_are_the_answered_rows(answered: list[bool]) -> None:
+def test_ranges_are_the_answered_rows(answered: list[bool]) -> None:
     found = [*answered_ranges(answered)]
     rows = [row for first, stop in found for row in range(first, stop)]
     assert rows == [row for row, yes in enumerate(answered) if yes]

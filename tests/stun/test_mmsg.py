@@ -30,7 +30,7 @@ def client(server: socket.socket) -> Iterator[socket.socket]:
         yield sock
 
 
-def test_receives_into_the_rows_and_what_is_longer_behind(
+def test_receives_into_the_rows_and_the_rest_into_the_overflow(
     server: socket.socket, client: socket.socket
 ) -> None:
     batch = Batch(IPV4)
@@ -50,7 +50,7 @@ def test_receives_into_the_rows_and_what_is_longer_behind(
         assert batch.sockaddrs[at * 16 + 2 :][:6] == port + socket.inet_aton(LOCALHOST)
 
 
-def test_tells_the_whole_length_of_what_does_not_fit(
+def test_returns_the_full_length_of_a_datagram_that_does_not_fit(
     server: socket.socket, client: socket.socket
 ) -> None:
     batch_socket = BatchSocket(server, Batch(IPV4))
@@ -95,7 +95,7 @@ def test_sends_the_rows_that_are_named(server: socket.socket, client: socket.soc
 
 
 @pytest.mark.parametrize("port", [0, 9])
-def test_sends_up_to_the_row_that_does_not_go(
+def test_sends_up_to_the_row_that_can_not_be_sent(
     server: socket.socket, client: socket.socket, port: int
 ) -> None:
     batch = Batch(IPV4)

@@ -105,7 +105,9 @@ async def test_clients_behind_the_gateway_are_warned_of_once(
 
 
 @pytest.mark.usefixtures("_routes")
-async def test_an_address_of_others_ends_the_look(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_address_of_another_host_ends_the_observation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert not await observe(ProxyDetector(), "203.0.113.2", 1)
     looker = ProxyDetector()
     assert await observe(looker, GATEWAY, 1)
@@ -117,7 +119,7 @@ async def test_an_address_of_others_ends_the_look(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("direct", "gateway"), [("203.0.113.2", GATEWAY), ("2001:db8:ffff::2", GATEWAY6)]
 )
-async def test_in_a_container_the_gateway_is_watched_beside_others(
+async def test_in_a_container_the_gateway_is_observed_beside_other_hosts(
     mock_clock: MockClock, caplog: pytest.LogCaptureFixture, direct: str, gateway: str
 ) -> None:
     """As on Docker's bridge: its proxy passes on what comes over IPv6, and nothing else."""

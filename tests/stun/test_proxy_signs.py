@@ -1,4 +1,4 @@
-"""What is a sign of a forwarder, what is not, and which gateways Linux tells of."""
+"""The signs of a proxy, and the default gateways in the tables of Linux."""
 
 import sys
 from collections.abc import Iterable
@@ -38,54 +38,54 @@ def sender(port: int, start: float, count: int, every: float) -> list[tuple[floa
     return [(start + every * number, port) for number in range(count)]
 
 
-def test_two_senders_that_last_are_a_sign() -> None:
+def test_two_lasting_senders_are_a_sign() -> None:
     requests = sender(1, 0.0, MIN_REQUESTS, STEP) + sender(2, 1.0, MIN_REQUESTS, STEP)
     findings = seen(requests)
     assert findings == [Finding.UNSURE] * (2 * MIN_REQUESTS - 1) + [Finding.PROXIED]
 
 
-def test_clients_as_tailscale_has_them() -> None:
+def test_clients_with_the_timing_of_tailscale_are_a_sign() -> None:
     requests = [request for port in range(5) for request in sender(port, port * 7.0, 20, 23.0)]
     assert Finding.PROXIED in seen(requests)
 
 
-def test_one_sender_is_none() -> None:
+def test_one_sender_is_no_sign() -> None:
     """The tailscaled of this machine."""
     assert set(seen(sender(41641, 0.0, 10_000, 23.0))) == {Finding.UNSURE}
 
 
 @pytest.mark.parametrize("every", [1.0, 30.0, 60.0])
-def test_checks_are_none(every: float) -> None:
+def test_health_checks_are_no_sign(every: float) -> None:
     """Each asks from another port; beside them is the tailscaled of this machine."""
     checks = [(number * every, 10_000 + number) for number in range(2000)]
     own = sender(41641, 0.5, 1000, 23.0)
     assert set(seen(checks + own)) == {Finding.UNSURE}
 
 
-def test_checks_that_get_no_answer_are_none() -> None:
+def test_health_checks_without_a_response_are_no_sign() -> None:
     checks = [
         request for number in range(100) for request in sender(number, number * 30.0, 10, 0.5)
     ]
     assert set(seen(checks)) == {Finding.UNSURE}
 
 
-def test_requests_in_a_short_time_are_none() -> None:
+def test_requests_in_a_short_time_are_no_sign() -> None:
     short = (MIN_DURATION - 1) / 100
     requests = sender(1, 0.0, 100, short) + sender(2, 0.0, 100, short)
     assert set(seen(requests)) == {Finding.UNSURE}
 
 
-def test_few_requests_are_none() -> None:
+def test_few_requests_are_no_sign() -> None:
     few, every = MIN_REQUESTS - 1, MAX_PAUSE - 1
     assert set(seen(sender(1, 0.0, few, every) + sender(2, 1.0, few, every))) == {Finding.UNSURE}
 
 
-def test_a_port_that_rested_may_be_somebody_elses() -> None:
+def test_a_port_may_be_another_clients_after_a_pause() -> None:
     requests = sender(1, 0.0, 50, MAX_PAUSE + 1) + sender(2, 1.0, 50, MAX_PAUSE + 1)
     assert set(seen(requests)) == {Finding.UNSURE}
 
 
-def test_senders_that_last_after_each_other_are_none() -> None:
+def test_lasting_senders_one_after_the_other_are_no_sign() -> None:
     long = MIN_REQUESTS * STEP
     after = [
         request
@@ -95,13 +95,13 @@ def test_senders_that_last_after_each_other_are_none() -> None:
     assert set(seen(after)) == {Finding.UNSURE}
 
 
-def test_another_address_ends_it() -> None:
+def test_another_address_is_a_sign_against_a_proxy() -> None:
     observation = Observation(GATEWAY)
     assert observation.observe(GATEWAY, b"\0\1", 0.0) is Finding.UNSURE
     assert observation.observe(bytes((172, 17, 0, 2)), b"\0\1", 0.1) is Finding.DIRECT
 
 
-def test_some_of_many_are_followed() -> None:
+def test_some_of_many_senders_are_recorded() -> None:
     """A busy relay: more senders than there is room for, none of which is slow."""
     ports = 50 * _MAX_SENDERS
     requests = [request for port in range(ports) for request in sender(port, port * 0.02, 6, 23.0)]
@@ -113,7 +113,7 @@ def test_some_of_many_are_followed() -> None:
     assert Finding.PROXIED in findings
 
 
-def test_room_is_made_for_those_who_last() -> None:
+def test_senders_that_stopped_make_room() -> None:
     checks = [(number * 0.1, 10_000 + number) for number in range(_MAX_SENDERS)]
     later = MAX_PAUSE + 2
     requests = sender(1, later, MIN_REQUESTS, STEP) + sender(2, later, MIN_REQUESTS, STEP)
@@ -123,7 +123,7 @@ def test_room_is_made_for_those_who_last() -> None:
 @given(
     st.lists(st.tuples(st.floats(0, 1000), st.integers(1, 5)), max_size=60),
 )
-def test_a_sign_takes_what_it_says(requests: list[tuple[float, int]]) -> None:
+def test_a_sign_needs_enough_lasting_senders(requests: list[tuple[float, int]]) -> None:
     requests.sort()
     findings = seen(requests)
     if Finding.PROXIED in findings:
@@ -197,7 +197,7 @@ ipv4_addresses = st.ip_addresses(v=4).map(str)
 
 
 @given(st.lists(st.tuples(ipv4_addresses, ipv4_addresses), max_size=5))
-def test_only_the_default_gateways_are_told(routes: list[tuple[str, str]]) -> None:
+def test_only_default_gateways_are_returned(routes: list[tuple[str, str]]) -> None:
     table = IPV4_HEAD + b"".join(
         ipv4_route(gateway, to=to, mask=to) + ipv4_route(gateway) for to, gateway in routes
     )
@@ -235,7 +235,7 @@ def test_ipv6_gateways(lines: list[bytes], expected: set[str]) -> None:
 
 
 @given(st.binary())
-def test_any_bytes_tell_addresses_or_none(table: bytes) -> None:
+def test_any_bytes_parse_to_addresses_or_none(table: bytes) -> None:
     assert {len(address) for address in ipv4_gateways(table)} <= {4}
     assert {len(address) for address in ipv6_gateways(table)} <= {16}
 
@@ -244,7 +244,7 @@ good = ipv4_route("192.0.2.1") + ipv6_route("fd00::1")
 
 
 @given(st.integers(0, len(good) - 1), st.binary(max_size=3))
-def test_a_table_that_is_spoilt_tells_addresses_or_none(at: int, piece: bytes) -> None:
+def test_a_damaged_table_parses_to_addresses_or_none(at: int, piece: bytes) -> None:
     table = good[:at] + piece + good[at + len(piece) :]
     assert {len(address) for address in ipv4_gateways(table)} <= {4}
     assert {len(address) for address in ipv6_gateways(table)} <= {16}

@@ -123,7 +123,7 @@ async def test_one_socket_answers_several_addresses_in_one_batch() -> None:
             nursery.start_soon(ask, host)
 
 
-async def test_counts_what_was_answered() -> None:
+async def test_counts_answered_requests() -> None:
     stats = Stats()
     async with serving("127.0.0.1", stats) as port, client_of("127.0.0.1", port) as client:
         for _ in range(3):
@@ -186,7 +186,7 @@ def not_requests() -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(
     "datagram", [pytest.param(datagram, id=name) for name, datagram in not_requests()]
 )
-async def test_does_not_answer_what_is_no_request(datagram: bytes) -> None:
+async def test_does_not_answer_other_datagrams(datagram: bytes) -> None:
     stats = Stats()
     async with serving("127.0.0.1", stats) as port, client_of("127.0.0.1", port) as client:
         await client.sock.send(datagram)
@@ -209,7 +209,7 @@ async def test_answers_the_requests_in_a_flood_of_garbage() -> None:
     assert stats == Stats(not_stun=rounds * flood, success=rounds, ipv4=rounds)
 
 
-async def test_no_response_is_larger_than_what_it_answers() -> None:
+async def test_no_response_is_larger_than_its_request() -> None:
     async with serving("127.0.0.1") as port, client_of("127.0.0.1", port) as client:
         assert len(await client.ask()) < len(message.build_binding_request(bytes(12)))
 
@@ -220,7 +220,7 @@ async def test_no_response_is_larger_than_what_it_answers() -> None:
 @pytest.mark.parametrize(
     "number", [errno.ENETUNREACH, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.ENOBUFS]
 )
-async def test_counts_what_can_not_be_sent_and_goes_on(
+async def test_counts_a_response_that_can_not_be_sent_and_goes_on(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, refused = BatchSocket.send, []
@@ -259,7 +259,9 @@ async def test_a_request_from_port_0_is_not_answered(monkeypatch: pytest.MonkeyP
     assert stats == Stats(write_error=1, success=1, ipv4=2)
 
 
-async def test_sends_the_rest_when_only_some_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sends_the_rest_if_only_some_responses_were_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     send = BatchSocket.send
 
     def send_one(self: BatchSocket, first: int, stop: int) -> int:
@@ -287,7 +289,7 @@ async def serve_for(seconds: float, stats: Stats) -> None:
             await serve(sock, stats)
 
 
-async def test_pauses_after_an_unexpected_receive_error_and_says_so_once(
+async def test_pauses_after_an_unexpected_receive_error_and_logs_it_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     autojump_clock: trio.abc.Clock,
@@ -356,7 +358,7 @@ async def test_cancelling_leaves_the_socket_to_its_owner() -> None:
 # Who asks
 
 
-async def test_warns_of_what_hides_the_clients(
+async def test_warns_of_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     mock_clock: MockClock,

@@ -94,7 +94,7 @@ def test_other_spellings_of_a_time():
         answer(start="2030-03-03T00:00:00Z"),
     ],
 )
-def test_nonsense(nonsense):
+def test_malformed_answers(nonsense):
     with pytest.raises(NOT_UNDERSTOOD):
         parse_renewal_info(nonsense, None)
 

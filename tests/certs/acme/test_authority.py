@@ -95,7 +95,7 @@ def test_a_bundle_that_may_not_be_read(tmp_path, now, monkeypatch):
 @pytest.mark.parametrize(
     "module", ["account", "authority", "challenge", "ari", "schedule", "store"]
 )
-def test_what_does_not_import_the_library(module):
+def test_modules_that_do_not_import_the_library(module):
     heavy = "{'acme', 'josepy', 'requests'}"
     code = f"import certs.acme.{module}, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     root = Path(certs.__file__).parents[1]

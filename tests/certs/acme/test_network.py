@@ -39,7 +39,7 @@ def complaint(network, path="/dir"):
     return message.removeprefix(f"{network.host} ")
 
 
-def test_the_limit_of_an_answer(connect, fake):
+def test_the_size_limit_of_a_response(connect, fake):
     fake.say("/dir", 200, b'"' + b"a" * ((1 << 20) - 2) + b'"')
     assert len(connect().get(fake.authority.directory).json()) == (1 << 20) - 2
     fake.say("/dir", 200, b'"' + b"a" * ((1 << 20) - 1) + b'"')
@@ -47,7 +47,7 @@ def test_the_limit_of_an_answer(connect, fake):
 
 
 @pytest.mark.slow
-def test_compression_does_not_get_around_it(connect, fake):
+def test_the_size_limit_counts_decompressed_bytes(connect, fake):
     fake.say("/dir", 200, gzip.compress(b"a" * (1 << 26)), Content_Encoding="gzip")
     assert complaint(connect()).startswith("sent a response of more than 1024 KiB; ")
 
@@ -74,12 +74,12 @@ def test_a_clock_that_is_right_enough(connect, fake, now, days):
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Tue, 99 Jan 2030 00:00:00 GMT"])
-def test_a_date_that_is_none(connect, fake, date):
+def test_a_malformed_date(connect, fake, date):
     fake.say("/dir", 200, {}, Date=date)
     connect().get(fake.authority.directory)
 
 
-def test_our_clock_may_be_stepped_meanwhile(connect, fake, clock):
+def test_the_local_clock_may_be_stepped_during_an_order(connect, fake, clock):
     """Only the time passed counts, by a clock that nobody sets."""
     start = datetime(2030, 1, 1, tzinfo=UTC)
     network = connect(now=start, timeout=1e6)
@@ -99,7 +99,7 @@ def test_time_is_up(connect, fake, clock):
     assert len(fake.asked) == asked
 
 
-def test_time_is_up_while_an_answer_comes(connect, fake, clock):
+def test_time_is_up_while_a_response_arrives(connect, fake, clock):
     network = connect(timeout=90.0)
     fake.heard = lambda path: clock.sleep(90.0)
     assert complaint(network) == "was not done within 90 s; the relay tries again later"
@@ -143,7 +143,7 @@ def closed_port():
         return listener.getsockname()[1]
 
 
-def test_nobody_there(connect):
+def test_a_refused_connection(connect):
     network = connect(Authority(f"http://127.0.0.1:{closed_port()}/dir"))
     assert complaint(network) == (
         "can't be reached (Connection refused); the relay tries again later"
@@ -208,7 +208,7 @@ def serve():
         b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1000 + b"\r\n",
     ],
 )
-def test_what_is_no_http(connect, serve, answer):
+def test_a_response_that_is_not_http(connect, serve, answer):
     network = connect(Authority(f"http://127.0.0.1:{serve(answer)}/dir"))
     message = complaint(network)
     assert message.startswith(("can't be reached (", "sends a response that is not ACME; "))
@@ -248,7 +248,7 @@ def test_a_certificate_for_another_name(connect, serve, tls, authority, tmp_path
     assert message.startswith("has a certificate that can't be verified (Hostname mismatch")
 
 
-def test_no_tls_there(connect, fake):
+def test_a_server_without_tls(connect, fake):
     directory = fake.authority.directory.replace("http:", "https:")
     message = complaint(connect(Authority(directory)), directory)
     assert message.startswith("can't be reached (")

@@ -95,7 +95,7 @@ def test_several_names_and_a_profile(order, fake, up):
     assert [challenge.token[:7] for challenge in up] == ["token-0", "token-1", "token-2", "token-3"]
 
 
-def test_all_answers_are_up_until_the_last_is_judged(order, fake, up):
+def test_all_answers_are_presented_until_the_last_validation(order, fake, up):
     seen = {}
     fake.heard = lambda path: seen.setdefault(path, list(up.values()))
     order(HOST, "other.example")
@@ -117,7 +117,7 @@ def test_every_certificate_has_a_new_key(order):
     assert first.chain_der != second.chain_der
 
 
-def test_what_another_process_renewed_is_left_alone(order, fake):
+def test_a_certificate_renewed_by_another_process_is_kept(order, fake):
     ours = order()
     theirs = order(replacing=ours.chain_der[0])
     fake.asked.clear()
@@ -126,7 +126,7 @@ def test_what_another_process_renewed_is_left_alone(order, fake):
     assert fake.asked == []
 
 
-def test_what_is_of_no_use_is_replaced(order, certdir, now):
+def test_an_unusable_certificate_is_replaced(order, certdir, now):
     file = certificate_file(certdir, HOST)
     certdir.mkdir()
     file.write_bytes(b"hello")
@@ -135,7 +135,7 @@ def test_what_is_of_no_use_is_replaced(order, certdir, now):
     assert order() != first
 
 
-def test_a_name_that_is_valid_already_is_not_asked_about(order, fake, up):
+def test_a_name_that_is_valid_already_is_not_validated_again(order, fake, up):
     fake.heard = lambda path: setattr(fake, "validated", fake.validated or path == "/authz/0")
     order()
     assert not up
@@ -156,7 +156,7 @@ def test_an_account_is_registered_once(order, fake):
     assert fake.sent["/account"] == {"onlyReturnExisting": True, "contact": []}
 
 
-def test_an_external_account_is_named_to_register_only(order, fake):
+def test_an_external_account_is_sent_only_to_register(order, fake):
     fake.meta["externalAccountRequired"] = True
     pair = order(authority=fake.with_external_account())
     binding = fake.sent["/account"]["externalAccountBinding"]
@@ -165,7 +165,7 @@ def test_an_external_account_is_named_to_register_only(order, fake):
     assert fake.sent["/account"] == {"onlyReturnExisting": True, "contact": []}
 
 
-def test_a_look_for_the_account_may_be_refused_for_want_of_an_external_one(order, fake):
+def test_the_account_lookup_may_be_refused_without_an_external_account(order, fake):
     fake.registered = True
     fake.say_once("/account", 403, fake.problem("externalAccountRequired"))
     assert order(authority=fake.with_external_account())
@@ -245,7 +245,7 @@ def test_an_order_that_is_refused(complaint, fake, code, cure):
 
 @pytest.mark.parametrize("path", ["/account", "/order", "/authz/0", "/order/1"])
 @pytest.mark.parametrize("status", [500, 503])
-def test_trouble_of_the_authority(complaint, fake, path, status):
+def test_errors_of_the_authority_are_transient(complaint, fake, path, status):
     fake.say(path, status, b"<h1>sorry</h1>", Retry_After="17")
     assert complaint(failure=Failure.TRANSIENT) == (
         f"{host(fake)} answers with HTTP status {status}; the relay tries again later"
@@ -259,7 +259,7 @@ def test_trouble_of_the_authority(complaint, fake, path, status):
     complaint(failure=Failure.TRANSIENT)
 
 
-def test_a_rate_limit_in_no_words_of_acme(complaint, fake):
+def test_a_rate_limit_without_a_problem_document(complaint, fake):
     fake.say("/order", 429, b"slow down", Retry_After="3600")
     assert complaint(failure=Failure.REFUSED) == (
         f"{host(fake)} answers with HTTP status 429; the relay tries again later"
@@ -268,7 +268,7 @@ def test_a_rate_limit_in_no_words_of_acme(complaint, fake):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_rate_limit_says_when_to_come_back(complaint, fake, status):
+def test_a_rate_limit_has_a_retry_after(complaint, fake, status):
     now = datetime(2030, 1, 1, tzinfo=UTC)
     when = {"Date": "Tue, 01 Jan 2030 00:00:00 GMT", "Retry_After": "Tue, 01 Jan 2030 01:00:00 GMT"}
     fake.say("/dir", 200, fake.answer("/dir", None).body, Date=when["Date"])
@@ -279,7 +279,7 @@ def test_a_rate_limit_says_when_to_come_back(complaint, fake, status):
     assert complaint.retry_after == 3600
 
 
-def test_what_it_says_is_cut_and_made_printable(complaint, fake):
+def test_the_text_of_a_problem_is_cut_and_made_printable(complaint, fake):
     fake.refuse("/order", "malformed", "one\r\ntwo\x1b[31m\u202e " + "long " * 10000)
     message = complaint(failure=Failure.REFUSED)
     assert "one two?[31m? long long" in message
@@ -339,7 +339,7 @@ def test_one_name_of_two(complaint, fake):
 
 
 @pytest.mark.parametrize("status", ["invalid", "deactivated", "revoked"])
-def test_no_word_on_why(complaint, fake, status):
+def test_a_failed_validation_without_an_error(complaint, fake, status):
     judge(fake, status=status)
     message = complaint(failure=Failure.VALIDATION)
     assert message.startswith(f"{host(fake)} could not validate relay.example by http-01; make TCP")
@@ -359,7 +359,7 @@ def test_a_challenge_that_is_not_offered(complaint, fake, up):
 @pytest.mark.parametrize(
     "token", ["", "short", "../../../../etc/passwd", "x" * 20 + "\n", "x" * 513, 5, None]
 )
-def test_a_token_that_is_none(complaint, fake, up, kind, token):
+def test_a_malformed_token(complaint, fake, up, kind, token):
     fake.heard = lambda path: (
         path == "/authz/0"
         and fake.say(
@@ -382,7 +382,7 @@ def test_a_token_that_is_none(complaint, fake, up, kind, token):
         None,
     ],
 )
-def test_an_authorization_for_what_was_not_ordered(complaint, fake, up, identifier):
+def test_an_authorization_for_a_name_that_was_not_ordered(complaint, fake, up, identifier):
     fake.heard = lambda path: (
         path == "/authz/0" and fake.say(path, 200, fake.authorization(identifier=identifier))
     )
@@ -428,7 +428,7 @@ def once_polled(fake, tell):
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503])
-def test_trouble_with_the_request_is_waited_out(order, fake, clock, status):
+def test_errors_of_the_finalize_request_are_retried(order, fake, clock, status):
     fake.say_once("/finalize", status, b"<h1>sorry</h1>")
     fake.say_once("/finalize", 500, fake.problem("malformed"))
     fake.say_once("/finalize", status, fake.problem("malformed"))
@@ -441,7 +441,9 @@ def test_trouble_with_the_request_is_waited_out(order, fake, clock, status):
     ("path", "when", "slept"), [("/cert", once_asked, []), ("/order/1", once_polled, [1])]
 )
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-def test_trouble_after_it_is_waited_out(order, fake, clock, path, when, slept, status):
+def test_errors_after_the_finalize_request_are_retried(
+    order, fake, clock, path, when, slept, status
+):
     """Whatever it is: with the order spent, there is nothing to lose."""
 
     def refuse():
@@ -460,7 +462,7 @@ def test_trouble_after_it_is_waited_out(order, fake, clock, path, when, slept, s
     [("/finalize", once_asked, []), ("/cert", once_asked, []), ("/order/1", once_polled, [1])],
 )
 @pytest.mark.parametrize("status", [500, 503])
-def test_trouble_to_the_end(complaint, fake, clock, path, when, slept, status):
+def test_errors_until_the_time_is_up(complaint, fake, clock, path, when, slept, status):
     when(fake, lambda: fake.say(path, status, b"<h1>sorry</h1>"))
     assert complaint(timeout=100.0, failure=Failure.SPENT) == (
         f"{SPENT}{host(fake)} answers with HTTP status {status}; the relay tries again later"
@@ -469,14 +471,14 @@ def test_trouble_to_the_end(complaint, fake, clock, path, when, slept, status):
     assert fake.asked.count("/order") == 1
 
 
-def test_trouble_for_as_long_as_the_authority_says(order, fake, clock):
+def test_errors_with_a_retry_after(order, fake, clock):
     fake.say_once("/cert", 503, b"sorry", Retry_After="17")
     fake.say_once("/cert", 503, b"sorry", Retry_After="0")
     assert order()
     assert clock.slept == [17, 2]
 
 
-def test_trouble_for_longer_than_there_is_time(complaint, fake, clock):
+def test_errors_with_a_retry_after_beyond_the_time(complaint, fake, clock):
     fake.refuse("/cert", "rateLimited", "slow down", 429, Retry_After="60")
     assert complaint(timeout=60.0, failure=Failure.SPENT).startswith(
         f"{SPENT}{host(fake)} says 'slow down' (rateLimited); "
@@ -503,7 +505,7 @@ def test_an_authority_that_falls_silent(complaint, fake, monkeypatch, lost):
     assert fake.asked.count("/order") == 1
 
 
-def test_an_answer_that_is_lost(order, fake, monkeypatch):
+def test_a_response_that_is_lost(order, fake, monkeypatch):
     """The certificate is issued all the same, and found there."""
     send = HTTPAdapter.send
 
@@ -519,7 +521,7 @@ def test_an_answer_that_is_lost(order, fake, monkeypatch):
     assert fake.asked.count("/finalize") == 1
 
 
-def test_an_order_that_is_on_its_way_after_all(order, fake):
+def test_a_finalize_request_that_took_effect_in_spite_of_an_error(order, fake):
     """As when the answer to the first request for the certificate was lost."""
     fake.say_once("/finalize", 502, b"sorry")
     fake.say_once("/finalize", 403, fake.problem("orderNotReady"))
@@ -534,14 +536,14 @@ def test_a_certificate_that_is_refused(complaint, fake, code):
     assert fake.asked.count("/finalize") == 1
 
 
-def test_time_is_up_after_the_request(complaint, fake, clock):
+def test_time_is_up_after_the_finalize_request(complaint, fake, clock):
     once_asked(fake, lambda: clock.sleep(60.0))
     assert complaint(timeout=60.0, failure=Failure.SPENT) == (
         f"{SPENT}{host(fake)} was not done within 60 s; the relay tries again later"
     )
 
 
-def test_a_clock_that_goes_wrong_after_the_request(complaint, fake):
+def test_a_clock_that_goes_wrong_after_the_finalize_request(complaint, fake):
     fake.say("/cert", 200, Date="Tue, 01 Jan 2030 00:00:00 GMT")
     assert complaint(failure=Failure.SPENT).startswith(f"{SPENT}{host(fake)} says that it is 2030")
 
@@ -571,13 +573,13 @@ def test_the_authority_says_how_long_to_wait(complaint, fake, clock):
     assert complaint.retry_after == 7
 
 
-def test_an_order_that_fails_without_a_word(complaint, fake):
+def test_an_invalid_order_without_an_error(complaint, fake):
     fake.issued = "invalid"
     message = complaint(failure=Failure.REFUSED)
     assert message.startswith(f"{host(fake)} calls the order invalid and does not say why; ")
 
 
-def test_an_order_that_fails_in_the_end(complaint, fake):
+def test_an_invalid_order_with_an_error(complaint, fake):
     fake.heard = lambda path: (
         path == "/finalize"
         and fake.say(
@@ -588,7 +590,7 @@ def test_an_order_that_fails_in_the_end(complaint, fake):
     assert message.startswith(f"{host(fake)} says 'not for us' (caa); change the CAA records")
 
 
-def test_an_order_that_fails_by_a_fault_of_the_authority(complaint, fake):
+def test_an_order_that_is_invalid_by_a_fault_of_the_authority(complaint, fake):
     error = fake.problem("serverInternal", "no SCTs")
     once_asked(fake, lambda: fake.say("/finalize", 200, fake.order(status="invalid", error=error)))
     message = complaint(failure=Failure.SPENT)
@@ -613,7 +615,7 @@ def test_a_certificate_that_has_expired(complaint, fake):
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n", b"\xff"])
-def test_what_is_no_certificate(complaint, fake, body):
+def test_a_chain_that_is_no_certificate(complaint, fake, body):
     fake.say("/cert", 200, body)
     assert f"the chain from {host(fake)}: " in complaint(failure=Failure.SPENT)
 
@@ -643,7 +645,7 @@ def test_text_around_the_chain_is_not_stored(order, fake, certdir):
         ((os, "fsync"), errno.EROFS),
     ],
 )
-def test_nothing_is_asked_where_nothing_can_be_stored(
+def test_no_request_is_sent_if_nothing_can_be_stored(
     order, complaint, fake, certdir, monkeypatch, call, number
 ):
     order()  # so that there is an account key
@@ -658,7 +660,7 @@ def test_nothing_is_asked_where_nothing_can_be_stored(
     assert fake.asked == []
 
 
-def test_nothing_is_asked_where_the_file_can_not_be_replaced(order, fake, certdir):
+def test_no_request_is_sent_if_the_file_can_not_be_replaced(order, fake, certdir):
     file = certificate_file(certdir, HOST)
     file.mkdir(parents=True)
     with pytest.raises(IssueError, match=f"no certificate for {HOST}: {file}: not a regular file"):
@@ -666,7 +668,7 @@ def test_nothing_is_asked_where_the_file_can_not_be_replaced(order, fake, certdi
     assert fake.asked == []
 
 
-def test_nothing_is_asked_while_another_order_is_under_way(order, fake, certdir):
+def test_no_request_is_sent_while_another_order_is_under_way(order, fake, certdir):
     certdir.mkdir()
     with locked(certdir), pytest.raises(IssueError) as caught:
         order()
@@ -675,7 +677,7 @@ def test_nothing_is_asked_while_another_order_is_under_way(order, fake, certdir)
     assert fake.asked == []
 
 
-def test_a_bundle_that_is_none(complaint, fake, tmp_path):
+def test_a_bundle_without_a_certificate(complaint, fake, tmp_path):
     bundle = tmp_path / "ca.pem"
     authority = Authority(fake.authority.directory, bundle)
     message = complaint(authority=authority, failure=Failure.TRANSIENT)
@@ -713,7 +715,7 @@ NONSENSE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("status", [200, 400])
-def test_nonsense(order, fake, certdir, path, status):
+def test_malformed_responses(order, fake, certdir, path, status):
     for body in NONSENSE:
         fake.say(path, status, body, Location=f"{fake.url}/somewhere")
         certificate_file(certdir, HOST).unlink(missing_ok=True)
@@ -754,7 +756,7 @@ def test_nonces_that_are_always_rejected(complaint, fake):
 
 
 @pytest.mark.parametrize("nonce", [None, "x" * 5])
-def test_a_nonce_that_is_none(complaint, fake, nonce):
+def test_a_malformed_nonce(complaint, fake, nonce):
     fake.say("/nonce", 200, Replay_Nonce=nonce)
     message = complaint(failure=Failure.TRANSIENT)
     assert message.startswith(f"{host(fake)} sends a response that is not ACME; ")
@@ -835,12 +837,12 @@ def test_renewal_information(ask, fake):
     assert len(fake.asked) == 2
 
 
-def test_nothing_is_asked_about_a_certificate_that_has_expired(ask, fake, now):
+def test_no_renewal_information_is_requested_for_an_expired_certificate(ask, fake, now):
     assert ask(now + timedelta(days=91)) is None
     assert fake.asked == []
 
 
-def test_an_authority_without_it(ask, fake):
+def test_an_authority_without_renewal_information(ask, fake):
     body = fake.answer("/dir", None).body
     del body["renewalInfo"]
     fake.say("/dir", 200, body)
@@ -854,7 +856,7 @@ def test_an_authority_that_does_not_know_the_certificate(ask, fake):
 
 
 @pytest.mark.parametrize("body", [*NONSENSE, b'{"suggestedWindow": {"start": 5}}'])
-def test_renewal_information_that_is_none(ask, fake, body):
+def test_malformed_renewal_information(ask, fake, body):
     fake.heard = lambda path: "renewal" in path and fake.say(path, 200, body)
     with pytest.raises(IssueError) as caught:
         ask()

@@ -67,7 +67,7 @@ def stored(tmp_path, issued):
     return file, pair
 
 
-def test_what_is_written_is_read(tmp_path, stored, now):
+def test_a_written_certificate_is_read(tmp_path, stored, now):
     file, pair = stored
     assert file.stat().st_mode & 0o777 == 0o600
     assert read_usable(tmp_path, (HOST,), now) == pair
@@ -116,7 +116,7 @@ def test_a_pipe_says_no_issuer_and_is_not_waited_for(tmp_path):
     assert issued_by(tmp_path / HOST) is None
 
 
-def test_what_is_not_usable(tmp_path, stored, now):
+def test_unusable_certificates(tmp_path, stored, now):
     file, pair = stored
     assert read_usable(tmp_path, (HOST, "192.0.2.1"), now) is None
     assert read_usable(tmp_path, ("other.example",), now) is None
@@ -127,7 +127,7 @@ def test_what_is_not_usable(tmp_path, stored, now):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_a_certificate_that_cant_be_stored_was_paid_for(stored, monkeypatch, number):
+def test_a_certificate_that_cant_be_stored_is_spent(stored, monkeypatch, number):
     file, pair = stored
     before = file.read_bytes()
     key = load_pem_private_key(pair.key_pem, None)
@@ -158,7 +158,7 @@ def test_a_name_that_is_too_long(tmp_path):
     )
 
 
-def test_a_link_stays_and_what_it_leads_to_is_replaced(stored, now):
+def test_a_link_stays_and_its_target_is_replaced(stored, now):
     file, pair = stored
     volume = file.parent / "volume"
     volume.mkdir()
@@ -177,7 +177,7 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(stored, now):
         write_certificate(file, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
 
 
-def test_a_link_into_what_is_not_there(tmp_path):
+def test_a_link_into_a_missing_directory(tmp_path):
     file = tmp_path / HOST
     file.symlink_to("unmounted/kept")
     _, message = complaint(probe, file)
@@ -186,7 +186,7 @@ def test_a_link_into_what_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("link", [HOST, "directory", "pipe"])
-def test_a_link_to_what_can_not_be_replaced(tmp_path, link):
+def test_a_link_to_a_target_that_can_not_be_replaced(tmp_path, link):
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "pipe")
     file = tmp_path / HOST
@@ -256,12 +256,12 @@ def test_a_mount_point_in_place_of_the_file(tmp_path, other_file_system):
 
 
 @pytest.mark.slow
-def test_a_kernel_that_tells_nothing_of_mounts(stored, monkeypatch):
+def test_a_kernel_without_mount_ids(stored, monkeypatch):
     monkeypatch.setattr(Path, "read_text", failing(errno.ENOENT))
     probe(stored[0])
 
 
-def test_the_directory_is_made_for_us_alone(tmp_path):
+def test_the_directory_is_made_private(tmp_path):
     certdir = tmp_path / "a" / "b"
     probe(certdir / HOST)
     assert certdir.stat().st_mode & 0o777 == 0o700

@@ -67,7 +67,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "expires soon" in r.getMessage()]
 
 
-async def test_nothing_is_said_or_done_for_eleven_months(
+async def test_nothing_is_logged_or_replaced_for_eleven_months(
     autojump_clock: Clock, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     await trio.sleep(333 * DAY)
@@ -101,7 +101,7 @@ async def test_it_is_replaced_when_it_has_expired_and_not_before(
     assert len(kept.announced) == 1
 
 
-async def test_a_clock_that_is_set_is_noticed_at_the_next_look(
+async def test_a_clock_that_is_set_is_noticed_at_the_next_check(
     autojump_clock: Clock, kept: Kept
 ) -> None:
     await trio.sleep(DAY)
@@ -132,7 +132,7 @@ async def test_a_clock_that_is_set_back_changes_nothing(autojump_clock: Clock, k
     assert kept.announced == []
 
 
-async def test_one_of_the_operators_is_left_alone(
+async def test_a_pair_of_the_operators_is_left_alone(
     autojump_clock: Clock, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept.status.pair = attrs.evolve(kept.first, self_signed=False)

@@ -119,7 +119,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("plan", [self_signed, by_acme, on_demand])
-async def test_nothing_is_made(
+async def test_no_pair_is_made(
     tmp_path: Path, other: Other, plan: Callable[[Path], Plan], run: Callable[[Follower], None]
 ) -> None:
     following = other.follow(plan(tmp_path))
@@ -129,7 +129,7 @@ async def test_nothing_is_made(
     assert not list(await trio.Path(tmp_path).iterdir())
 
 
-async def test_what_is_there_is_served(
+async def test_a_pair_in_the_files_is_served(
     tmp_path: Path, other: Other, put: Callable[[str], None]
 ) -> None:
     put("relay.example")
@@ -168,7 +168,7 @@ async def test_damaged_files_end_no_start_and_are_logged(
     assert logged(caplog) == ["this process has no certificate to serve"]
 
 
-async def test_what_openssl_does_not_take_ends_no_start(
+async def test_a_pair_that_openssl_refuses_ends_no_start(
     tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = self_signed(tmp_path)
@@ -180,7 +180,7 @@ async def test_what_openssl_does_not_take_ends_no_start(
     assert logged(caplog) == ["this process has no certificate to serve"]
 
 
-async def test_woken_it_serves_what_is_new_and_logs_nothing(
+async def test_woken_it_serves_a_new_pair_and_logs_nothing(
     autojump_clock: trio.testing.MockClock,
     tmp_path: Path,
     other: Other,
@@ -204,7 +204,7 @@ async def test_woken_it_serves_what_is_new_and_logs_nothing(
     assert logged(caplog) == []
 
 
-async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
+async def test_an_address_is_requested_once_and_served_once_in_the_files(
     autojump_clock: trio.testing.MockClock,
     tmp_path: Path,
     other: Other,
@@ -230,7 +230,7 @@ async def test_an_address_is_asked_of_the_other_once_and_served_when_there(
     assert logged(caplog) == []
 
 
-async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
+async def test_a_refused_address_is_requested_again_when_clients_return(
     tmp_path: Path, other: Other, run: Callable[[Follower], None]
 ) -> None:
     following = other.follow(on_demand(tmp_path))
@@ -243,7 +243,7 @@ async def test_what_the_other_refuses_is_asked_again_when_clients_come_back(
     assert following.statuses == []
 
 
-async def test_those_that_another_worker_has_asked_for_are_followed(
+async def test_certificates_requested_by_another_worker_are_served(
     tmp_path: Path, other: Other, put: Callable[[str], None], run: Callable[[Follower], None]
 ) -> None:
     put("127.0.0.7")

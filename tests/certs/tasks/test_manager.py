@@ -110,7 +110,7 @@ async def test_expired_files_of_the_operators_are_never_replaced(
     assert files.key.read_bytes() == before
 
 
-def test_one_that_is_there_is_served_from_the_start(
+def test_a_stored_certificate_is_served_from_the_start(
     tmp_path: Path, put: Callable[[str], None]
 ) -> None:
     put("relay.example")
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_logged_and_ordered_anew(
     assert record.getMessage() == "a certificate can't be served and is ordered anew"
 
 
-def test_one_that_openssl_does_not_take_is_ordered_anew(
+def test_a_pair_that_openssl_refuses_is_ordered_anew(
     tmp_path: Path, put: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> ssl.SSLContext:
@@ -152,7 +152,7 @@ def test_one_that_openssl_does_not_take_is_ordered_anew(
         start(manual(tmp_path))
 
 
-async def test_what_is_written_is_served(
+async def test_a_pair_that_is_written_is_served(
     tmp_path: Path, put: Callable[[str], None], orders: list[object], nursery: trio.Nursery
 ) -> None:
     certificates = start(by_acme(tmp_path))
@@ -191,7 +191,7 @@ async def test_an_expired_self_signed_pair_is_replaced_while_it_runs(
     assert announced[0].pin != old.pin
 
 
-async def test_an_address_is_asked_for_when_a_client_connects_to_it(
+async def test_a_certificate_is_requested_when_a_client_connects_to_an_address(
     tmp_path: Path, orders: list[object], nursery: trio.Nursery
 ) -> None:
     certificates = start(on_demand(tmp_path))
@@ -206,7 +206,7 @@ async def test_an_address_is_asked_for_when_a_client_connects_to_it(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.7", "2001:db8::7"])
-def test_those_from_another_time_are_served_from_the_start(
+def test_certificates_of_an_earlier_run_are_served_from_the_start(
     tmp_path: Path, put: Callable[[str], None], address: str
 ) -> None:
     put(address)
@@ -220,7 +220,7 @@ def test_those_from_another_time_are_served_from_the_start(
     assert not hasattr(choose(NO_NAME, Endpoint(address, 443)), "refusal")
 
 
-def test_a_ca_bundle_that_is_none_ends_the_start(tmp_path: Path) -> None:
+def test_a_ca_bundle_without_certificates_ends_the_start(tmp_path: Path) -> None:
     (certificate,) = by_acme(tmp_path).certificates
     authority = Authority("https://ca.example/dir", ca_bundle=tmp_path / "absent.pem")
     acme = attrs.evolve(ACME, authority=authority)
@@ -230,7 +230,7 @@ def test_a_ca_bundle_that_is_none_ends_the_start(tmp_path: Path) -> None:
             start(plan)
 
 
-def test_a_certdir_that_is_none_ends_the_start(tmp_path: Path) -> None:
+def test_a_certdir_that_is_no_directory_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "certs").write_text("")
     for plan in (by_acme(tmp_path / "certs"), on_demand(tmp_path / "certs")):
         with pytest.raises(CertificateError, match=r"-certdir .*: not a directory"):
@@ -254,7 +254,7 @@ def test_a_certdir_that_can_t_be_entered_is_logged_and_tried_later(
     assert "can't be looked for (Permission denied)" in caplog.records[0].fields["reason"]  # type: ignore[attr-defined]
 
 
-async def test_one_that_appears_is_served_without_an_order(
+async def test_a_pair_that_appears_is_served_without_an_order(
     tmp_path: Path, put: Callable[[str], None], orders: list[object], nursery: trio.Nursery
 ) -> None:
     certificates = start(on_demand(tmp_path))

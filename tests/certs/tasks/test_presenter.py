@@ -56,7 +56,7 @@ async def elsewhere() -> Elsewhere:
     return Elsewhere()
 
 
-async def test_the_order_waits_until_the_answer_is_up(
+async def test_the_order_waits_until_the_answer_is_presented(
     elsewhere: Elsewhere, nursery: trio.Nursery
 ) -> None:
     ended = trio.Event()
@@ -74,14 +74,14 @@ async def test_the_order_waits_until_the_answer_is_up(
     assert elsewhere.log == [CHALLENGE, "validated", "hidden"]
 
 
-async def test_an_order_that_fails_leaves_no_answer_up(elsewhere: Elsewhere) -> None:
+async def test_an_order_that_fails_leaves_no_answer_presented(elsewhere: Elsewhere) -> None:
     elsewhere.may_answer.set()
     with pytest.raises(ValueError, match="no"):
         await trio.to_thread.run_sync(partial(elsewhere.order, ValueError("no")))
     assert elsewhere.log == [CHALLENGE, "validated", "hidden"]
 
 
-async def test_an_answer_that_can_t_be_put_up_ends_the_order(elsewhere: Elsewhere) -> None:
+async def test_an_answer_that_can_t_be_presented_ends_the_order(elsewhere: Elsewhere) -> None:
     elsewhere.may_answer.set()
     elsewhere.fails = True
     with pytest.raises(UnusablePairError):
@@ -89,7 +89,7 @@ async def test_an_answer_that_can_t_be_put_up_ends_the_order(elsewhere: Elsewher
     assert elsewhere.log == ["hidden"]
 
 
-async def test_an_order_that_is_given_up_leaves_no_answer_up(elsewhere: Elsewhere) -> None:
+async def test_an_order_that_is_cancelled_leaves_no_answer_presented(elsewhere: Elsewhere) -> None:
     async with trio.open_nursery() as nursery:
         order = partial(trio.to_thread.run_sync, elsewhere.order, abandon_on_cancel=True)
         nursery.start_soon(order)
@@ -101,7 +101,7 @@ async def test_an_order_that_is_given_up_leaves_no_answer_up(elsewhere: Elsewher
             await trio.sleep(0.01)
 
 
-async def test_here_the_engine_answers(a_pair: Callable[[], Pair]) -> None:
+async def test_the_contexts_of_this_process_answer(a_pair: Callable[[], Pair]) -> None:
     contexts = ServerContexts(TLSEngine(make_waiting_context("nothing yet")))
     here = LocalPresenter(contexts)
     http = make_challenge("http-01", "relay.example", "t", "t.thumb", datetime.now(UTC))

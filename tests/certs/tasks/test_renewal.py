@@ -141,7 +141,7 @@ async def test_without_a_certificate_it_orders_at_once(
     assert world.status.failures == 0
 
 
-async def test_with_one_it_renews_at_two_thirds_of_the_life(
+async def test_a_certificate_is_renewed_at_two_thirds_of_its_lifetime(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     first = world.status.pair = world.new_pair()
@@ -180,7 +180,7 @@ async def test_a_suggestion_that_changes_counts(
     assert len(world.orders) == 1
 
 
-async def test_asking_is_not_done_more_often_than_the_authority_wants(
+async def test_renewal_information_is_requested_no_sooner_than_the_authority_wants(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -213,7 +213,7 @@ async def test_an_authority_that_can_t_be_asked_is_asked_again_in_an_hour(
     assert len(world.orders) == 1
 
 
-async def test_failures_are_waited_out_longer_and_longer(
+async def test_waits_grow_with_each_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.answers = [IssueError("no way there")] * 12
@@ -230,7 +230,7 @@ async def test_failures_are_waited_out_longer_and_longer(
     assert lines.count("no certificate yet") == 12
 
 
-async def test_the_old_certificate_stays_meanwhile(
+async def test_the_old_certificate_stays_in_force_after_a_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = world.status.pair = world.new_pair()
@@ -276,7 +276,7 @@ async def test_the_challenge_that_worked_is_the_first_of_the_next_time(
     assert world.kinds == ["http-01", "tls-alpn-01", "tls-alpn-01"]
 
 
-async def test_another_process_at_it_is_no_failure(
+async def test_an_order_of_another_process_is_no_failure(
     autojump_clock: Clock, world: World, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -363,7 +363,7 @@ async def test_a_pair_that_tls_refuses_is_replaced(
     assert replacing == b"leaf"
 
 
-async def test_woken_it_asks_at_once_and_orders_nothing_that_is_not_due(
+async def test_woken_it_requests_renewal_information_and_orders_only_what_is_due(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()
@@ -390,7 +390,7 @@ async def test_a_certificate_that_is_obtained_and_not_served_is_a_failure(
 
 
 @pytest.mark.parametrize("error", [CertificateFileError("disk"), RuntimeError("bug")])
-async def test_an_unforeseen_error_ends_nothing(
+async def test_an_unexpected_error_does_not_end_the_task(
     autojump_clock: Clock,
     world: World,
     nursery: trio.Nursery,
@@ -406,7 +406,7 @@ async def test_an_unforeseen_error_ends_nothing(
     assert bool(bugs) == isinstance(error, RuntimeError)
 
 
-async def test_a_clock_that_is_set_forward_is_noticed_at_the_next_look(
+async def test_a_clock_that_is_set_forward_is_noticed_at_the_next_check(
     autojump_clock: Clock, world: World, nursery: trio.Nursery
 ) -> None:
     world.status.pair = world.new_pair()

@@ -59,7 +59,7 @@ def test_a_process_that_follows_logs_at_debug_level(
         assert [record.levelno for record in caplog.records] == levels
 
 
-def test_what_nobody_replaces_is_an_error_in_the_process_that_renews(
+def test_an_unservable_pair_is_raised_by_the_process_that_renews_and_logged_by_others(
     certificate: CertificateSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(CertificateError):
