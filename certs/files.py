@@ -143,7 +143,7 @@ def exists(file: Path) -> bool:
         return False
     except OSError as error:
         raise CertificateFileError(
-            f"{file}: can't be looked for ({error.strerror}); "
+            f"{file}: can't be examined ({error.strerror}); "
             f"point -certdir at a directory that the relay can enter"
         ) from error
     return True

@@ -127,7 +127,7 @@ def _probe_replaceable(file: Path) -> None:
         long = error.errno == errno.ENAMETOOLONG
         cure = "a file system that takes such names" if long else "another directory"
         raise IssueError(
-            f"{file}: can't be looked at ({error.strerror}), so no certificate is ordered for it; "
+            f"{file}: can't be examined ({error.strerror}), so no certificate is ordered for it; "
             f"point -certdir at {cure}"
         ) from error
     if not stat.S_ISREG(mode):

@@ -20,7 +20,7 @@ class ACMEOptions:
     profile: str
     """One of the authority's profiles; "" for its default."""
     challenges: Sequence[Kind]
-    """One or both kinds, the one to try first at the head."""
+    """One or both kinds, in the order to try them."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What led to an exception."""
+"""The exceptions that led to an error."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""Whose files are trusted, and whose are not."""
+"""Files that other users could swap, and files that they could not."""
 
 import os
 from collections.abc import Callable

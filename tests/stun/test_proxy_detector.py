@@ -1,4 +1,4 @@
-"""Whose an address is, and what is made of who asks."""
+"""The machine's own addresses, its gateways, and the warning of a proxy."""
 
 import logging
 import socket

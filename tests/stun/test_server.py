@@ -1,4 +1,4 @@
-"""The responder over loopback sockets, and what it does when the system says no."""
+"""The responder over loopback sockets, and after errors of the system."""
 
 import errno
 import itertools

@@ -153,7 +153,7 @@ def test_a_name_that_is_too_long(tmp_path):
     failure, message = complaint(probe, file)
     assert failure is Failure.TRANSIENT
     assert message == (
-        f"{file}: can't be looked at (File name too long), so no certificate is ordered for it; "
+        f"{file}: can't be examined (File name too long), so no certificate is ordered for it; "
         f"point -certdir at a file system that takes such names"
     )
 

@@ -251,7 +251,7 @@ def test_a_certdir_that_can_t_be_entered_is_logged_and_tried_later(
         patch.setattr(Path, "lstat", closed)
         statuses = load(plan, NOW)
     assert statuses[0].pair is None
-    assert "can't be looked for (Permission denied)" in caplog.records[0].fields["reason"]  # type: ignore[attr-defined]
+    assert "can't be examined (Permission denied)" in caplog.records[0].fields["reason"]  # type: ignore[attr-defined]
 
 
 async def test_a_pair_that_appears_is_served_without_an_order(

@@ -1,4 +1,4 @@
-"""What is logged looks as if derp.log had logged it; what is logged by which process."""
+"""Log lines with fields, and the level of each in either kind of process."""
 
 import logging
 from collections.abc import Callable
