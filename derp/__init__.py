@@ -3,22 +3,22 @@
 Each client opens TLS, upgrades one HTTP request to DERP, logs in with its node key, and from then
 on sends packets addressed by key; the relay hands each to the connection that logged in with it.
 
-    cli            what a person types: flags to a Config, exit codes; derpmap, healthcheck
-    workers        more than one process for one relay: who looks after them, and what they share
-    service        one process: what starts, serves and stops
+    cli            the command line: flags to a Config, exit codes; derpmap, healthcheck
+    workers        several processes for one relay: the supervisor, its workers, what they share
+    service        one process: its start, its tasks, its stop
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
-    admission      who may use the relay: a list, tailscaled and URLs are asked
-    files          what is kept on disk, in the Go derper's forms
+    admission      who may use the relay: asks a list, tailscaled and URLs
+    files          the keys and limits on disk, in the Go derper's formats
     derpmap        the relay's entry for a DERP map
     config         every flag: name, variable, default, check
-    http           the h11 front end (what decides is sans-I/O)
+    http           the h11 front end (its decisions are sans-I/O)
     net            listening, the limit on open files; transports: TCP, TLS, websocket; the poller,
                    which reads for idle clients; the scheduler of connections before login
     relay          sans-I/O: who is connected, what is queued, what is dropped
     metrics        counters under the Go derper's names, and their page
     wire           sans-I/O: keys, frames, logins, trains of packets, websocket frames
-    log            one event a line, never in the event loop's way
+    log            one line for each event; never blocks the event loop
     errors         every error, in one tree
 
 A packet:  net.poller ► session.reader ► net.tls ► wire.trains ► session.client (route: relay.hub)

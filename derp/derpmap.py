@@ -2,8 +2,8 @@
 
 `derper derpmap` prints it; a relay whose hostname is an address logs its node at start. A node has
 only the fields that differ from their defaults (Go: tailcfg.DERPNode). Tailscale's policy file
-holds the map as JSON under "derpMap"; headscale reads it from YAML files (derp.paths), in which the
-names of the fields are the same in lower case.
+holds the map as JSON under "derpMap"; headscale's YAML (derp.paths) has the field names in lower
+case.
 """
 
 import json
@@ -19,7 +19,7 @@ from derp.errors import UsageError
 
 REGION_IDS: Final = range(900, 1000)
 """Reserved for custom relays (Go: tailcfg.DERPRegion.RegionID)."""
-USUAL_REGION_ID: Final = 900
+DEFAULT_REGION_ID: Final = 900
 _HTTPS_PORT: Final = 443
 _STUN_PORT: Final = 3478
 _CODE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?")
@@ -27,21 +27,21 @@ _NAME_LENGTH: Final = 80
 
 
 def region_id(value: int) -> int:
-    """Return the number of a region, checked. Raises ValueError."""
+    """Check the number of a region. Raises ValueError."""
     if value not in REGION_IDS:
         raise ValueError("want 900 to 999, which no relay of Tailscale's has")
     return value
 
 
 def region_code(value: str) -> str:
-    """Return the short name of a region, which clients show, checked. Raises ValueError."""
+    """Check the short name of a region, which clients show. Raises ValueError."""
     if not _CODE.fullmatch(value):
         raise ValueError("want a short name such as fra, of letters, digits and hyphens")
     return value
 
 
 def region_name(value: str) -> str:
-    """Return the long name of a region, checked. Raises ValueError."""
+    """Check the long name of a region. Raises ValueError."""
     if not value.strip() or not value.isprintable() or len(value) > _NAME_LENGTH:
         raise ValueError(f"want a name such as Frankfurt, of at most {_NAME_LENGTH} characters")
     return value
@@ -53,44 +53,38 @@ Fields = dict[str, str | int | bool]
 
 @attrs.frozen
 class Node:
-    """A relay, as its clients reach it."""
+    """How clients reach a relay."""
 
     hostname: str
     pin: str | None
     """The `CertName` of a self-signed certificate; None for any other."""
     derp_port: int | None
-    """TCP, with TLS; None where it relays nothing."""
+    """TCP, with TLS; None if the relay serves no DERP."""
     stun_port: int | None
-    """UDP; None where it answers no STUN."""
+    """UDP; None if the relay answers no STUN."""
     stun_address: IPAddress | None = None
-    """Where it answers STUN, if that is elsewhere."""
+    """The address for STUN; None if it is that of `hostname`."""
 
-    def nodes(self, region: int = USUAL_REGION_ID) -> list[Fields]:
+    def nodes(self, region: int = DEFAULT_REGION_ID) -> list[Fields]:
         """Return the region's nodes: two where STUN has another address.
 
         The STUN node comes first: clients probe the first one more often, and in distant regions
         only that one (Go: netcheck.makeProbePlan).
         """
-        here = self.fields(region)
+        node = self.fields(region)
         if self.stun_address is None or self.stun_port is None:
-            return [here]
-        stun: Fields = {**here, "Name": f"{region}b", "IPv4": "none", "IPv6": "none"}
+            return [node]
+        stun: Fields = {**node, "Name": f"{region}b", "IPv4": "none", "IPv6": "none"}
         stun |= {f"IPv{self.stun_address.version}": str(self.stun_address), "STUNOnly": True}
         stun.pop("CertName", None)
         if self.derp_port is None:
             return [stun]
-        return [stun, {**here, "STUNPort": -1}]
+        return [stun, {**node, "STUNPort": -1}]
 
-    def fields(self, region: int = USUAL_REGION_ID) -> Fields:
-        """Return the node's fields, with the names and in the order of tailcfg.DERPNode.
-
-        Its Name has to be unique in the map, and so begins with the region's number.
-        """
-        found: Fields = {
-            "Name": f"{region}a",
-            "RegionID": region,
-            "HostName": self.hostname,
-        }
+    def fields(self, region: int = DEFAULT_REGION_ID) -> Fields:
+        """Return the node's fields, with the names and in the order of tailcfg.DERPNode."""
+        # A Name has to be unique in the whole map, so it begins with the region's number.
+        found: Fields = {"Name": f"{region}a", "RegionID": region, "HostName": self.hostname}
         if self.pin is not None:
             found["CertName"] = self.pin
         if (address := parse_ip(self.hostname)) is not None:
@@ -107,10 +101,10 @@ class Node:
 
 
 def pin_for(pair: Pair) -> str | None:
-    """Return the pin of the relay's certificate; None where a pin would not do.
+    """Return the pin of a self-signed certificate; None where clients need none or refuse one.
 
-    It would not for an authority's certificate, since the renewed one has another pin, nor for a
-    chain of several certificates: a client that has a pin refuses a second one.
+    An authority's certificate is verified by name, and has another pin once it is renewed. A client
+    with a pin refuses a chain of several certificates.
     """
     return pair.pin if pair.self_signed and len(pair.chain_der) == 1 else None
 
@@ -118,8 +112,8 @@ def pin_for(pair: Pair) -> str | None:
 def chain_warning(config: Config, pair: Pair) -> str | None:
     """Return a warning if an authority's certificate for an address comes without intermediates.
 
-    The Go derper announces such a certificate with its pin. For a DNS name there is no warning: it
-    can't be known whether intermediates are missing or not needed.
+    The Go derper announces such a certificate with its pin. For a DNS name there is no warning, as
+    the relay can't tell whether intermediates are missing or not needed.
     """
     if not config.tls.hostname_is_ip or pair.self_signed or len(pair.chain_der) > 1:
         return None
@@ -140,9 +134,9 @@ def make_node(
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    Ports and `stun_host` are given where clients have to use others than those of `config`. If that
-    serves HTTP only, a proxy has to serve HTTPS, which clients need: on port 443, if none is given.
-    Raises UsageError if the relay serves neither DERP nor STUN, or a port is not known.
+    Ports and `stun_host` replace those of `config` where clients have to use others. Where `config`
+    has HTTP only, a proxy has to serve HTTPS: on port 443 if `derp_port` is None. Raises UsageError
+    if the relay serves neither DERP nor STUN, or a port is not known.
     """
     if derp_port is None:
         address = config.listening.address
@@ -160,14 +154,15 @@ def make_node(
         pin=pin if config.general.derp else None,
         derp_port=derp_port if config.general.derp else None,
         stun_port=stun_port if config.stun.enabled else None,
-        stun_address=_stun_elsewhere(config, stun_host) if config.stun.enabled else None,
+        stun_address=_own_stun_address(config, stun_host) if config.stun.enabled else None,
     )
 
 
-def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
-    """Return the address of STUN for clients, if it is not that of the relay.
+def _own_stun_address(config: Config, host: str | None) -> IPAddress | None:
+    """Return the address of STUN for clients; None if it is that of the relay.
 
-    None, too, if it is private and the relay's is public or a name: NAT hides the public one.
+    None, too, if it is private and the relay's is public or a name: behind NAT, clients can't reach
+    a private address.
     """
     address, own = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
@@ -178,24 +173,20 @@ def _stun_elsewhere(config: Config, host: str | None) -> IPAddress | None:
 
 
 def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]:
-    """Return a region with one node, as the DERP map has it (Go: tailcfg.DERPRegion)."""
-    return {
-        "RegionID": number,
-        "RegionCode": code,
-        "RegionName": name,
-        "Nodes": node.nodes(number),
-    }
+    """Return a region with one relay, as the DERP map has it (Go: tailcfg.DERPRegion)."""
+    nodes = node.nodes(number)
+    return {"RegionID": number, "RegionCode": code, "RegionName": name, "Nodes": nodes}
 
 
 def as_json(region: dict[str, Any]) -> str:
-    """Return the member of a tailnet's policy file, without the braces around it."""
+    """Return the member "derpMap" of a tailnet's policy file, without braces around it."""
     derp_map = {"derpMap": {"Regions": {str(region["RegionID"]): region}}}
     lines = json.dumps(derp_map, indent=2, ensure_ascii=False).splitlines()
     return "".join(f"{line.removeprefix('  ')}\n" for line in lines[1:-1])
 
 
 def as_yaml(region: dict[str, Any]) -> str:
-    """Return a whole file for headscale's derp.paths."""
+    """Return the content of a file for headscale's derp.paths."""
     lines = ["regions:", f"  {region['RegionID']}:"]
     for name, value in region.items():
         if name != "Nodes":

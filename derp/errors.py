@@ -1,34 +1,7 @@
-"""Every error that this program raises on purpose, in one tree.
+"""Every error that this program raises on purpose: DerperError, and the classes below it.
 
-    DerperError
-    ├── UsageError          a flag or variable is wrong; exit code 2, nothing bound or written
-    ├── StartError          this machine can't serve so (port in use, unreadable key); exit code 1
-    ├── ReloadError         a file read again at SIGHUP can't be used; the old values stay
-    ├── NoLink              there is no link to another relay for now; it is tried again
-    ├── ControlLost         another process of this relay could not be asked
-    ├── ExchangeFailed      an HTTP server was asked, and gave no response
-    │   └── ConnectFailed       there is no connection to it
-    └── ConnectionEnd       why one connection ended, other than by the peer's orderly close
-        ├── TooManyConnections  of one network in a second
-        ├── TooManyPending      connections of one network that have not logged in
-        ├── NoRoom              no memory or descriptor for connections that have not logged in
-        ├── PeerVanished        reset, timed out, or closed in the middle of something
-        ├── TLSFailed           the TLS handshake failed
-        ├── HTTPFailed          not HTTP, too large, or too slow
-        ├── LoginRefused        the DERP login broke a rule or came too late
-        ├── NotAdmitted         the client may not use the relay, or no source could be asked
-        ├── ProtocolViolation   a frame broke a rule after login
-        ├── NotPermitted        a mesh-only frame from a client without the mesh key
-        ├── ClosedByMesh        a mesh peer asked for it
-        ├── WatcherTooSlow      too many presence frames wait for a mesh peer
-        ├── WriteTimeout        the peer stopped reading for longer than -tcp-write-timeout
-        ├── RelayStopping       the relay ends its connections at a stop
-        ├── QueueMemoryFull     too much is queued for all peers, and most of it for this one
-        └── InternalFault       a bug
-
-A message is one line, says what was expected, and never holds a private key. An error that
-ends a connection reaches its task, which makes one log line and one count of it, under the class's
-`reason`.
+A message is one line, says what was expected, and never holds a private key. A ConnectionEnd
+reaches the connection's task, which makes one log line and one count of it, under its `reason`.
 """
 
 from typing import ClassVar, Self
@@ -39,19 +12,19 @@ class DerperError(Exception):
 
 
 class UsageError(DerperError):
-    """A flag or an environment variable has a value that can't be used."""
+    """A flag or variable has a wrong value: exit code 2, and nothing is bound or written."""
 
 
 class StartError(DerperError):
-    """The configuration is well-formed, but this machine can't serve it."""
+    """This machine can't serve the configuration (port in use, unreadable key): exit code 1."""
 
 
 class ReloadError(DerperError):
-    """A file that was read again can't be used; what was in force stays in force."""
+    """A file that was read again, as at SIGHUP, can't be used: the old values stay in force."""
 
 
 class NoLink(DerperError):
-    """There is no link to another relay for now; `cure` is what to do about it, if known."""
+    """There is no link to another relay until the next try; `cure` says what to do, if known."""
 
     def __init__(self, reason: str, cure: str | None = None) -> None:
         super().__init__(reason)
@@ -63,7 +36,7 @@ class ControlLost(DerperError):
 
 
 class ExchangeFailed(DerperError):
-    """An HTTP server was asked, and its response did not come, or not all of it."""
+    """An HTTP server sent no response to a request, or only a part of one."""
 
 
 class ConnectFailed(ExchangeFailed):
@@ -71,12 +44,12 @@ class ConnectFailed(ExchangeFailed):
 
 
 class ConnectionEnd(DerperError):
-    """Why a connection ended; `reason` is its label in logs and metrics."""
+    """Why a connection ended other than by orderly close; `reason` labels it in logs and metrics."""
 
     reason: ClassVar[str] = "ended"
 
     def without_traceback(self) -> Self:
-        """Return this error without its traceback, and without its cause, which has one, too.
+        """Return this error without its traceback, its cause and its context.
 
         A traceback refers to the stack frame that caught the error, and the frame to the error: a
         cycle, which would keep a connection's memory until the garbage collector runs.
@@ -104,7 +77,7 @@ class NoRoom(ConnectionEnd):
 
 
 class PeerVanished(ConnectionEnd):
-    """The peer reset the connection, or closed it in the middle of something."""
+    """The peer reset the connection, timed out, or closed it in the middle of something."""
 
     reason = "peer_vanished"
 
@@ -116,7 +89,7 @@ class TLSFailed(ConnectionEnd):
 
 
 class HTTPFailed(ConnectionEnd):
-    """The peer does not speak HTTP/1, sent too much of it, or sent it too slowly."""
+    """The peer sent no HTTP/1, or a request that is too large or came too slowly."""
 
     reason = "http_failed"
 
@@ -128,7 +101,7 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client may not use the relay, or no source could be asked (not `authoritative`)."""
+    """The client may not use the relay, or (not `authoritative`) no source could be asked."""
 
     reason = "not_admitted"
 
@@ -156,7 +129,7 @@ class ClosedByMesh(ConnectionEnd):
 
 
 class WatcherTooSlow(ConnectionEnd):
-    """A mesh peer that watches reads presence frames more slowly than they come."""
+    """A watcher reads presence frames more slowly than they come."""
 
     reason = "watcher_too_slow"
 
@@ -174,7 +147,7 @@ class RelayStopping(ConnectionEnd):
 
 
 class QueueMemoryFull(ConnectionEnd):
-    """The queues exceed -queue-memory though packets were dropped, and most is for this peer."""
+    """The queues exceed -queue-memory even after drops, and this peer's is the largest."""
 
     reason = "queue_memory_full"
 

@@ -30,17 +30,16 @@ class Arguments:
     """The parsed arguments of a command."""
 
     config: Config
-    """The relay's."""
     settings: Mapping[str, Setting]
-    """The settings of all flags, by name: the command's own, and the relay's."""
+    """By the flag's name, of the command's own flags and the relay's."""
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
     """Read `argv` (without the command's name) and the variables; return None for -h.
 
-    Writes warnings to stderr, but not those about a running relay. Raises UsageError.
+    Writes warnings to stderr, but none about what -of adds. Raises UsageError.
     """
-    # As for root, where -c has a default: a command needs no key file.
+    # With root's default for -c, as a command reads no key file.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:

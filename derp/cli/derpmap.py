@@ -1,8 +1,8 @@
 """The command `derper derpmap`, which prints the relay's entry for a DERP map.
 
-The entry is made of the configuration and the certificate; the command's own flags give the region,
-and the published ports, which the relay can't know. The pin of a self-signed certificate is read
-from the certificate's file, which only the relay creates.
+The entry is made of the configuration and the certificate; the command's own flags give the region
+and the published ports. The pin of a self-signed certificate is read from the certificate's file,
+which only the relay creates.
 """
 
 import sys
@@ -21,7 +21,7 @@ from derp.cli import command_flags, mapcheck
 from derp.config import Config, checks
 from derp.config.certificates import DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME
 from derp.config.certplan import make_plan
-from derp.config.goflags import BOOL, INT, STRING, Flag, Kind, Setting
+from derp.config.goflags import BOOL, Flag, Kind, Setting
 from derp.config.strconv import parse_int
 from derp.errors import StartError
 
@@ -38,13 +38,20 @@ _port: Final = checks.port_from(1)
 _PORT: Final = Kind("PORT", lambda text: _port(parse_int(text)) if text else 0)
 """A port, or 0 for the relay's own."""
 _FORMATS: Final = {"json": derpmap.as_json, "yaml": derpmap.as_yaml}
+
+
+def _format(text: str) -> str:
+    if text not in _FORMATS:
+        raise ValueError("want json or yaml")
+    return text
+
+
 _OWN: Final = (
     Flag(
         name="format",
-        kind=STRING,
+        kind=Kind("json|yaml", _format),
         default="json",
         group=_GROUP,
-        placeholder="json|yaml",
         usage='json is "derpMap" for a policy file; yaml is a file for headscale\'s derp.paths.',
     ),
     Flag(
@@ -52,30 +59,28 @@ _OWN: Final = (
         kind=BOOL,
         default="false",
         group=_GROUP,
-        usage="See from here whether clients could use the entry: the name's addresses, TLS, "
-        "the certificate, DERP and STUN. Prints a line for each problem.",
+        usage="Check from this machine whether clients could use the entry: the name's addresses, "
+        "TLS, the certificate, DERP and STUN. Prints a line for each problem.",
     ),
     Flag(
         name="region-id",
-        kind=INT,
-        default=f"{derpmap.USUAL_REGION_ID}",
+        kind=Kind("N", lambda text: derpmap.region_id(parse_int(text))),
+        default=f"{derpmap.DEFAULT_REGION_ID}",
         group=_GROUP,
-        usage="Number of the region; 900 to 999 are for relays of one's own.",
+        usage="Number of the region; 900 to 999 are reserved for custom relays.",
     ),
     Flag(
         name="region-code",
-        kind=STRING,
+        kind=Kind("CODE", derpmap.region_code),
         default="custom",
         group=_GROUP,
-        placeholder="CODE",
         usage="Short name of the region, such as fra.",
     ),
     Flag(
         name="region-name",
-        kind=STRING,
+        kind=Kind("NAME", derpmap.region_name),
         default="Custom",
         group=_GROUP,
-        placeholder="NAME",
         usage="Name of the region, such as Frankfurt.",
     ),
     Flag(
@@ -112,23 +117,22 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     config, settings = arguments.config, arguments.settings
     if config.tls.hostname in {DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME}:
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
-    write = _value(settings["format"], _format)
-    number = _value(settings["region-id"], derpmap.region_id)
-    code = _value(settings["region-code"], derpmap.region_code)
-    name = _value(settings["region-name"], derpmap.region_name)
     derp_port = _public_port(settings["public-derp-port"], "derp", served=config.general.derp)
     stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun.enabled)
     node = derpmap.make_node(config, None, derp_port=derp_port, stun_port=stun_port)
     if config.general.derp and config.serve_tls:
         node = attrs.evolve(node, pin=_pin(config))
-    sys.stdout.write(write(derpmap.make_region(number, code, name, node)))
+    values: dict[str, Any] = {name: setting.value for name, setting in settings.items()}
+    names = values["region-code"], values["region-name"]
+    region = derpmap.make_region(values["region-id"], *names, node)
+    sys.stdout.write(_FORMATS[values["format"]](region))
     sys.stdout.flush()
     if config.general.derp and not config.serve_tls:
         _warn(
             f"-a {config.listening.address} is HTTP, and clients want HTTPS: "
             f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
-    if not settings["check"].value:
+    if not values["check"]:
         return 0
     found = trio.run(mapcheck.problems, node)
     for problem in found:
@@ -136,22 +140,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 1 if found else 0
 
 
-def _value(setting: Setting, read: Any) -> Any:
-    """Return the value of one of the command's own flags. Raises UsageError."""
-    try:
-        return read(setting.value)
-    except ValueError as error:
-        raise setting.wrong(str(error)) from None
-
-
-def _format(value: str) -> Any:
-    if value not in _FORMATS:
-        raise ValueError("want json or yaml")
-    return _FORMATS[value]
-
-
 def _public_port(setting: Setting, service: str, *, served: bool) -> int | None:
-    """Return the port that a flag gives; None if it gives none. Raises UsageError."""
+    """Return the port that a flag gives; None without the flag. Raises UsageError."""
     if not setting.value:
         return None
     if not served:
@@ -164,10 +154,7 @@ def _warn(line: str) -> None:
 
 
 def _pin(config: Config) -> str | None:
-    """Return the pin of the relay's certificate; None where a pin would not do.
-
-    Raises StartError.
-    """
+    """Return the certificate's pin, None if it gets none (derpmap.pin_for). Raises StartError."""
     if config.serve_acme:
         return None
     files = make_plan(config).certificates[0].files

@@ -21,7 +21,7 @@ from derp.net import tlserrors
 from derp.net.address import WILDCARDS, Endpoint
 
 TIMEOUT: Final = 4.5
-"""Seconds for all probes; with the start of the program that is less than 5."""
+"""Seconds for all probes: with the start of the program, below 5."""
 
 _LOOPBACK: Final = "127.0.0.1"
 
@@ -34,16 +34,17 @@ would, but does not log in. Prints one line; the exit code is 0 if all is well,
 """
 
 _SAME_FLAGS: Final = "give the health check the flags and variables of the relay"
+_LOG_AND_FLAGS: Final = f"look into the relay's log, and {_SAME_FLAGS}"
 _CURES: Final[dict[type[Failure], str]] = {
     NotReached: f"start the relay there, or {_SAME_FLAGS}",
-    NoTLS: f"look into the relay's log, and {_SAME_FLAGS}",
-    NoDERP: f"look into the relay's log, and {_SAME_FLAGS}",
-    NoSTUN: f"look into the relay's log, and {_SAME_FLAGS}: -stun=false if it answers none",
+    NoTLS: _LOG_AND_FLAGS,
+    NoDERP: _LOG_AND_FLAGS,
+    NoSTUN: f"{_LOG_AND_FLAGS}: -stun=false if it answers none",
 }
 
 
 class Unhealthy(Failure):
-    """The relay answers, but clients would refuse it; the message says what to do."""
+    """The relay answers, but clients would refuse it. The message has the cure."""
 
 
 @attrs.frozen
@@ -55,7 +56,7 @@ class Healthy:
     """The version of TLS, as `ssl` names it; None without TLS."""
     expires: datetime | None
     key: bytes | None
-    """The relay's node key; None where it relays nothing."""
+    """The relay's node key; None if it serves no DERP."""
     stun: Endpoint | None
 
     def __str__(self) -> str:
@@ -77,10 +78,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, ()))
         return 0
     config = arguments.config
+    want = "any free port; want the one that the relay has"
     if config.listening.address.port == 0:
-        raise arguments.settings["a"].wrong("any free port; want the one that the relay has")
+        raise arguments.settings["a"].wrong(want)
     if config.stun.enabled and config.stun.port == 0:
-        want = "any free port; want the one that the relay has"
         raise arguments.settings["stun-port"].wrong(want)
     try:
         healthy = trio.run(examine, config)
@@ -97,7 +98,7 @@ def _cure(failure: Failure, config: Config) -> str:
             authority = config.acme.directory or config.tls.mode
             return (
                 f": the certificate for {config.tls.hostname} from {authority} is awaited; "
-                f"if that lasts, the relay's log says what is in its way"
+                f"if that lasts, the relay's log says why"
             )
         if failure.reason == tlserrors.UNRECOGNIZED_NAME:
             return f": the relay is not {config.tls.hostname}; want its -hostname"
@@ -137,7 +138,7 @@ async def examine(config: Config) -> Healthy:
 
 
 async def _address(host: str, given: str, deadline: float) -> str:
-    """Return the address at which `host`, which was `given`, is probed. Raises NotReached."""
+    """Return the address to probe for `host`; errors quote the flag, `given`. Raises NotReached."""
     if host in WILDCARDS:
         return _LOOPBACK
     with trio.move_on_at(deadline):
@@ -150,7 +151,7 @@ async def _address(host: str, given: str, deadline: float) -> str:
 
 
 def _expiry(leaf: bytes | None, now: datetime) -> datetime:
-    """Return when the certificate expires. Raises Unhealthy where it is not valid now."""
+    """Return when the certificate expires. Raises Unhealthy if it is not valid now."""
     if leaf is None:
         raise Unhealthy("the relay shows no certificate; look into its log")
     certificate = x509.load_der_x509_certificate(leaf)

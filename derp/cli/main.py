@@ -1,7 +1,5 @@
 """The command `derper`, from arguments and environment to a running relay, or an exit code.
 
-A word before the flags is a command, such as `derper healthcheck`.
-
 Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
 nothing bound or written; 1 if this machine can't serve that configuration. 1 and 2 print one line.
 """
@@ -34,19 +32,18 @@ commands take the same flags and variables; -h after a command explains it.\
 def script() -> NoReturn:
     """Run `main`, and end the process with its exit code.
 
-    Python's finalization is skipped while there is another thread. An ACME order may go on in one
-    until the authority answers, and would crash once OpenSSL has been taken down under it.
+    Python's finalization is skipped while there is another thread: one that waits for an ACME
+    server would crash after the finalization of OpenSSL.
     """
     if os.getpid() == 1:
-        # A container's first process is not ended by a signal that it does not handle. SIGTERM may
-        # have been blocked by the parent until now.
+        # The kernel drops signals that process 1 does not handle. The parent may have blocked
+        # SIGTERM until now.
         signal.signal(signal.SIGTERM, _stop_at_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         code = main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the output has gone.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.stderr.flush()
@@ -72,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     command = argv[0] if argv else ""
-    # Imported late: the relay and -h need none of them.
+    # Imports inside the function keep -h, and each command, from loading what it does not need.
     if command == "derpmap":
         from derp.cli import derpmap  # noqa: PLC0415
 
@@ -83,8 +80,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return healthcheck.main(argv[1:], environ)
     control = None
     if command == "worker":
-        # A supervisor started it. Signals that a terminal or a service manager sends to all
-        # processes are for the supervisor.
+        # A terminal or a service manager signals all processes; only the supervisor reacts.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         from derp.workers import worker  # noqa: PLC0415
@@ -99,11 +95,9 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(f"{version_text()}\n")
         return 0
     config = Config.from_settings(parsed.settings)
-    environment.debug_logs(environ)  # an error now, not after the start
+    environment.debug_logs(environ)  # raises now, not after the start
     if control is None:
         _warn([*parsed.warnings, *environment.warnings(environ)])
-
-    # Imported late: they load Trio and TLS, which -h does not need.
     if control is not None:
         worker.run(control, config)
     elif config.limits.workers != 1:
@@ -118,7 +112,6 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _warn(warnings: Sequence[str]) -> None:
-    """Log warnings about flags and variables."""
     if warnings:
         with log.start():
             for warning in warnings:
@@ -126,11 +119,8 @@ def _warn(warnings: Sequence[str]) -> None:
 
 
 def version_text() -> str:
-    """Return the versions of this program, Python and OpenSSL, in one line.
-
-    The program's own comes first, as in the Go derper's.
-    """
-    import ssl  # noqa: PLC0415 - as above
+    """Return one line with the versions of this program (first, as in Go), Python and OpenSSL."""
+    import ssl  # noqa: PLC0415
 
     openssl = " ".join(ssl.OPENSSL_VERSION.split()[:2])
     return f"{derp.__version__} (trio-derper, Python {platform.python_version()}, {openssl})"

@@ -39,7 +39,7 @@ async def problems(node: Node) -> list[str]:
             found[address] = await _ask_address(node, address)
         except NotReached as failure:
             if failure.no_route:
-                without_route.append(f"{failure}; check from a machine that has a way there")
+                without_route.append(f"{failure}; check from a machine that has a route")
             else:
                 found[address] = [f"{failure}; {_how_to_open('TCP', node.derp_port)}"]
 
@@ -63,7 +63,7 @@ async def problems(node: Node) -> list[str]:
 
 
 async def _resolve(hostname: str) -> list[str] | str:
-    """Return the addresses, or what is wrong with the name."""
+    """Return the addresses of the name, or the problem with it."""
     if (address := parse_ip(hostname)) is not None:
         return [str(address)]
     with trio.move_on_after(TIMEOUT):
@@ -77,12 +77,12 @@ async def _resolve(hostname: str) -> list[str] | str:
 
 
 def _loopback_problem(hostname: str, addresses: list[str]) -> list[str]:
-    """Return a problem if only this machine resolves the name to loopback, as on Debian."""
+    """Return a problem if this machine resolves its own name to loopback, as Debian does."""
     if parse_ip(hostname) is not None or hostname == "localhost":
         return []
     return [
-        f"{hostname} is {address} on this machine, and so the check is not what clients see; "
-        f"take it out of /etc/hosts, or check from another machine"
+        f"{hostname} is {address} on this machine, so the check is not what clients see; "
+        f"remove it from /etc/hosts, or check from another machine"
         for address in addresses
         if ipaddress.ip_address(address).is_loopback
     ]
@@ -133,14 +133,14 @@ async def _ask_derp(node: Node, where: Endpoint) -> list[str]:
     except NoTLS as failure:
         found.append(_tls_problem(failure, node.hostname))
     except NoDERP as failure:
-        found.append(f"{failure}; if a proxy stands before the relay, it has to pass upgrades on")
+        found.append(f"{failure}; a proxy in front of the relay has to pass upgrades on")
     return found
 
 
 async def _ask_over_tls(
     node: Node, where: Endpoint, context: ssl.SSLContext, found: list[str]
 ) -> None:
-    """Connect and upgrade; add what is wrong with the pin to `found`. Raises Failure."""
+    """Connect and upgrade; add problems with the pin to `found`. Raises Failure."""
     deadline = trio.current_time() + TIMEOUT
     tcp = await probe.connect(where, deadline)
     try:
@@ -154,9 +154,9 @@ async def _ask_over_tls(
 
 
 def _verifying_context() -> ssl.SSLContext:
-    """Return a context that trusts this machine's roots, or those that SSL_CERT_FILE names.
+    """Return a context with the roots of SSL_CERT_FILE, or this machine's and Mozilla's.
 
-    Unless that is set, Mozilla's are added, because slim containers have no roots.
+    Slim containers have no roots of their own.
     """
     context = ssl.create_default_context()
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
@@ -182,7 +182,7 @@ def _tls_problem(failure: NoTLS, hostname: str) -> str:
         return f"{failure}: there is no certificate yet; the relay's log says why"
     if failure.reason == tlserrors.UNRECOGNIZED_NAME:
         return f"{failure}: the relay is not {hostname}; want its -hostname"
-    return f"{failure}; clients need HTTPS there, so see what it is that answers"
+    return f"{failure}; clients need HTTPS there, so find out what answers"
 
 
 def _pin_problems(leaf: bytes, pin: str) -> list[str]:
@@ -190,12 +190,12 @@ def _pin_problems(leaf: bytes, pin: str) -> list[str]:
     if served != pin:
         other = f"the relay serves the certificate {served}, not that of the files, {pin}"
         return [f"{other}; send it SIGHUP, or give the flags that it has"]
-    certificate = x509.load_der_x509_certificate(leaf)
-    now = datetime.now(UTC)
-    if now > certificate.not_valid_after_utc:
-        end = f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M}"
-        return [f"clients refuse the certificate (it expired on {end} UTC); renew it"]
-    if now < certificate.not_valid_before_utc:
-        begin = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
-        return [f"clients refuse the certificate (it begins on {begin} UTC); set the clock"]
-    return []
+    certificate, now = x509.load_der_x509_certificate(leaf), datetime.now(UTC)
+    end, begin = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if now > end:
+        why, cure = f"it expired on {end:%Y-%m-%d %H:%M} UTC", "renew it"
+    elif now < begin:
+        why, cure = f"it begins on {begin:%Y-%m-%d %H:%M} UTC", "set the clock"
+    else:
+        return []
+    return [f"clients refuse the certificate ({why}); {cure}"]

@@ -1,8 +1,7 @@
 """Probes of a relay, as its clients see it: TCP, TLS, the upgrade to DERP, STUN.
 
-Each probe takes a deadline in Trio's time, and raises a Failure that says in a few words what came
-instead of the answer. The caller adds the cure, which depends on whether the relay is on this
-machine.
+Each probe takes a deadline in Trio's time, and raises a Failure that says what came instead of the
+answer. The caller adds the cure, which depends on whether the relay is on this machine.
 """
 
 import contextlib
@@ -40,16 +39,16 @@ class NotReached(Failure):
     def __init__(self, message: str, *, no_route: bool = False) -> None:
         super().__init__(message)
         self.no_route = no_route
-        """Whether this machine has no route to the address, so that the relay was not probed."""
+        """Whether this machine has no route to the address, which says nothing about the relay."""
 
 
 class NoTLS(Failure):
-    """The handshake failed."""
+    """The TLS handshake failed."""
 
     def __init__(self, message: str, error: ssl.SSLError | None = None) -> None:
         super().__init__(message)
         self.error = error
-        """What OpenSSL says; None where nothing, or no TLS, came back."""
+        """OpenSSL's error; None if no TLS came back."""
 
     @property
     def reason(self) -> str:
@@ -85,7 +84,7 @@ async def connect(where: Endpoint, deadline: float) -> trio.SocketStream:
 async def handshake(
     stream: trio.SocketStream, where: Endpoint, context: ssl.SSLContext, name: str, deadline: float
 ) -> "trio.SSLStream[trio.SocketStream]":
-    """Agree on TLS, asking for the server name `name`. Raises NoTLS."""
+    """Do the TLS handshake, with the server name `name`. Raises NoTLS."""
     tls = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
     with _fail_at(deadline, lambda: NoTLS(f"{where} does not answer the TLS handshake")):
         try:
@@ -110,10 +109,9 @@ def insecure_context() -> ssl.SSLContext:
 
 
 async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> bytes:
-    """Upgrade to DERP by fast start; return the relay's key, 32 bytes. Raises NoDERP.
+    """Upgrade to DERP, without a login; return the relay's key, 32 bytes. Raises NoDERP.
 
-    There is no login. With fast start (Go: derphttp.Client.connect) the relay sends the ServerKey
-    frame without an HTTP response before it.
+    With fast start (Go: derphttp.Client.connect) the ServerKey frame replaces the response.
     """
     headers = [("Upgrade", "DERP"), ("Connection", "Upgrade"), ("Derp-Fast-Start", "1")]
     request = _request("/derp", host, headers)
@@ -131,11 +129,11 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
 
 
 async def pages(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
-    """Ask a relay with -derp=false whether it serves its pages. Raises NoDERP."""
+    """Check that a relay with -derp=false serves its pages. Raises NoDERP."""
     request = _request("/derp/probe", host, [("Connection", "close")])
     received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
     if not received.startswith(b"HTTP/"):
-        raise NoDERP(f"{where} answers a probe with no HTTP")
+        raise NoDERP(f"{where} answers a probe with something other than HTTP")
     if received.split()[1:2] != [b"200"]:
         raise NoDERP(f"{where} answers a probe with {_status(received)}")
 
@@ -157,9 +155,9 @@ async def stun(where: Endpoint, deadline: float) -> None:
         except OSError as error:
             raise NoSTUN(f"UDP {where}: {_words(error)}") from error
         except StunError as error:
-            raise NoSTUN(f"UDP {where} answers with something else than STUN: {error}") from error
+            raise NoSTUN(f"UDP {where} answers with something other than STUN: {error}") from error
     if answered != transaction:
-        raise NoSTUN(f"UDP {where} answers another STUN request than was asked")
+        raise NoSTUN(f"UDP {where} answers a STUN request that was not sent")
 
 
 async def close(stream: trio.abc.Stream, deadline: float) -> None:
@@ -179,14 +177,13 @@ def _fail_at(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
 async def _exchange(
     stream: trio.abc.Stream, where: Endpoint, request: bytes, enough: int, deadline: float
 ) -> bytes:
-    """Send an HTTP request; return `enough` bytes of what comes back, or all if that is less."""
+    """Send an HTTP request; return the status line, `enough` bytes, or all that comes."""
     received = b""
     with _fail_at(deadline, lambda: NoDERP(f"{where} does not answer the HTTP request")):
         try:
             await stream.send_all(request)
             while len(received) < enough and not _is_whole_line(received):
-                data = await stream.receive_some(4096)
-                if not data:
+                if not (data := await stream.receive_some(4096)):
                     break
                 received += data
         except trio.BrokenResourceError as error:
@@ -211,9 +208,7 @@ def _status(received: bytes) -> str:
 
 
 def _words(error: OSError) -> str:
-    if error.errno is None:
-        return str(error)
-    return os.strerror(error.errno).lower()
+    return str(error) if error.errno is None else os.strerror(error.errno).lower()
 
 
 def _openssl_words(error: ssl.SSLError) -> str:

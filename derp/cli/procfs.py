@@ -10,14 +10,13 @@ from derp.net.oserrors import reason
 _PROGRAM: Final = "derper"
 _MODULE: Final = ["-m", "derp"]
 _WORKER: Final = "worker"
-"""A worker's command line: this, a descriptor, and the flags of its supervisor."""
+"""The command of a worker; a descriptor and the flags of its supervisor come after it."""
 
 
 def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
-    """Return the flags that the process was given.
+    """Return the flags that the process was given. Raises UsageError if there is no process.
 
-    The process may be another program that runs derper: only what follows derper's name counts, and
-    nothing where it is not there. Raises UsageError if there is no process.
+    The process may be another program that runs derper: only what follows derper's name counts.
     """
     try:
         line = (proc / str(pid) / "cmdline").read_bytes()
@@ -27,10 +26,7 @@ def arguments_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
 
 
 def variables_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
-    """Return the environment of the process; empty if it can't be read.
-
-    Only root on the host and the process's own user can read it.
-    """
+    """Return the environment of the process; empty unless this user may read it."""
     try:
         block = (proc / str(pid) / "environ").read_bytes()
     except OSError:
@@ -40,10 +36,10 @@ def variables_of(pid: int, proc: Path = Path("/proc")) -> dict[str, str]:
 
 
 def flags_in(words: Sequence[str]) -> list[str]:
-    """Return the flags behind the last mention of the program in a command line."""
+    """Return the flags after the last mention of the program in a command line."""
     for position in range(len(words), 0, -1):
         named = words[position - 1].rpartition("/")[2] == _PROGRAM
         if named or list(words[position - 2 : position]) == _MODULE:
-            behind = list(words[position:])
-            return behind[2:] if behind[:1] == [_WORKER] else behind
+            flags = list(words[position:])
+            return flags[2:] if flags[:1] == [_WORKER] else flags
     return []

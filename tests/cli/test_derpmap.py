@@ -380,7 +380,7 @@ def test_all_that_is_wrong_is_told(tmp_path: Path, run: Run):
     lines = err.splitlines()
     assert code == 1
     assert "clients refuse the certificate" in lines[0]
-    assert "refuses the upgrade to DERP: HTTP/1.1 404 Not Found; if a proxy" in lines[1]
+    assert "refuses the upgrade to DERP: HTTP/1.1 404 Not Found; a proxy" in lines[1]
     assert "UDP 127.0.0.1:" in lines[2]
     assert "and open UDP" in lines[2]
     assert len(lines) == 3

@@ -131,7 +131,7 @@ async def test_the_pages_of_a_relay_that_relays_nothing(listen: Listen):
     await probed(saying(b"HTTP/1.1 200 OK\r\n\r\n"))
     with pytest.raises(NoDERP, match=r"answers a probe with HTTP/1\.1 503 Busy$"):
         await probed(saying(b"HTTP/1.1 503 Busy\r\n\r\n"))
-    with pytest.raises(NoDERP, match="answers a probe with no HTTP"):
+    with pytest.raises(NoDERP, match="answers a probe with something other than HTTP"):
         await probed(saying(b"200 200"))
 
 
@@ -223,8 +223,8 @@ async def test_a_lost_request_is_sent_again(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda request, peer: b"hello", "something else than STUN"),
-        (lambda request, peer: right(request, peer)[:-4], "something else than STUN"),
+        (lambda request, peer: b"hello", "something other than STUN"),
+        (lambda request, peer: right(request, peer)[:-4], "something other than STUN"),
     ],
 )
 async def test_wrong_answers_to_stun(
@@ -243,7 +243,7 @@ async def test_an_answer_to_another_request(asked: Asked, mock_clock: MockClock)
     def other(request: bytes, peer: tuple[str, int]) -> bytes:
         return build_binding_response(bytes(12), IPv4Address(peer[0]), peer[1])
 
-    with pytest.raises(NoSTUN, match="another STUN request"):
+    with pytest.raises(NoSTUN, match="STUN request that was not sent"):
         await asked(other)
 
 
