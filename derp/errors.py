@@ -44,7 +44,7 @@ class ConnectFailed(ExchangeFailed):
 
 
 class ConnectionEnd(DerperError):
-    """Why a connection ended other than by orderly close; `reason` labels it in logs and metrics."""
+    """Why a connection ended other than by orderly close; `reason` labels logs and metrics."""
 
     reason: ClassVar[str] = "ended"
 

@@ -4,9 +4,9 @@
     nodekey:0123…cdef   printer          # where the label is any text
     nodekey:4567…89ab
 
-One key a line, `nodekey:` and 64 hex digits; what follows it is a label for people. `#` begins a
-comment. A file with anything else in it, or with no key, is refused as a whole: half a list would
-lock out the other clients, and a mistyped key would be noticed late.
+One key a line, `nodekey:` and 64 hex digits, then any label; `#` begins a comment. A file with
+anything else in it, or with no key, is refused as a whole: half a list would refuse the other
+clients, and a mistyped key would be noticed late.
 """
 
 import re
@@ -28,7 +28,7 @@ _FLAG: Final = "-verify-client-file"
 
 
 class ListFormError(ValueError):
-    """The text is not a list; the message gives the number of the line, and quotes nothing."""
+    """A text is not a list; the message gives the number of the line, and quotes nothing."""
 
 
 def parse(text: str) -> dict[bytes, str]:
@@ -54,10 +54,7 @@ def parse(text: str) -> dict[bytes, str]:
 
 
 def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
-    """Read the list at `path`, and warn if other users could replace it. Blocks.
-
-    Raises `failure`.
-    """
+    """Read the list at `path`; warn if other users could replace it. Blocks. Raises `failure`."""
     try:
         with open_regular(path) as stream:
             data = stream.read(MAX_SIZE + 1)
@@ -73,13 +70,13 @@ def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, st
     except ListFormError as error:
         raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
     if not keys:
-        # More likely a full disk or a mistake than the wish to refuse all clients.
+        # More likely a full disk or a mistake than the intent to refuse all clients.
         raise failure(f"{_FLAG} {str(path)!r}: no key in it; want at least one node key")
     return keys
 
 
 class AllowList:
-    """The list in force: like a Source, but without I/O."""
+    """The list in force, a source without I/O."""
 
     name = "file"
 
@@ -97,9 +94,8 @@ class AllowList:
     def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
         """Return the new list if the file has changed, else None. Blocks.
 
-        A changed file is read when two successive calls have found it in the same state, as the
-        first may find it half written; with `at_once` it is read at the first. Raises ReloadError,
-        once for each state of the file.
+        A changed file may be half written, so it is read once two successive calls find the same
+        state, or without that if `at_once`. Raises ReloadError, once for each state of the file.
         """
         if not self._change.check(at_once=at_once):
             return None

@@ -14,10 +14,10 @@ class _Waiting(Turn):
     """The turn of a task that waits for a verdict."""
 
     called: trio.Event = attrs.field(factory=trio.Event)
-    """Set when its question is to be asked, or when it has a verdict."""
+    """Set when the task may ask its question, or when `verdict` is set."""
     asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     recalled: bool = False
-    """Whether it was queued again while its question was asked: that verdict is dropped."""
+    """Whether the turn was queued again while in flight, so that the outcome does not count."""
     verdict: Verdict | None = None
 
 
@@ -30,15 +30,15 @@ class Asker:
         self._not_in_time = Verdict(
             Outcome.NO_ROOM,
             source.name,
-            "no answer in time, among many others; is it slow, or are we attacked?",
+            "no answer in time to one of many questions; is it slow, or are we attacked?",
         )
 
     async def ask(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Return the source's verdict, asking it in turn.
 
-        Other questions can cause NO_ROOM by their number; and that the source is down, where one
-        that was asked alone has found it so. Returns by `deadline`, or later if the source was
-        asked before it.
+        The verdict is NO_ROOM if too many other questions wait, and that of another question if
+        that one has shown that the source is down. Returns by `deadline`, or within the source's
+        time if the question is in flight then.
         """
         turn = _Waiting(question.network, deadline, priority)
         self._limiter.add(turn)
@@ -58,7 +58,7 @@ class Asker:
             self._call_next()
 
     async def _ask(self, turn: _Waiting, question: Question) -> None:
-        """Ask the source, and apply the outcome to this turn and to the others."""
+        """Ask the source, and apply the outcome to all turns that it affects."""
         limiter, verdict = self._limiter, self._not_in_time
         turn.called, turn.asking, turn.recalled = trio.Event(), trio.CancelScope(), False
         if not turn.alone:
@@ -75,7 +75,7 @@ class Asker:
             case Fate.FINAL:
                 turn.verdict = verdict
                 if outcome is not Outcome.NO_ROOM:
-                    # The source works, so it gets all the time it has (ANSWER_TIMEOUT).
+                    # The source works, so the other questions get its whole ANSWER_TIMEOUT.
                     for each in limiter.in_flight:
                         each.asking.deadline = math.inf
             case Fate.DOWN:

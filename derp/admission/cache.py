@@ -1,7 +1,7 @@
 """Verdicts of the last seconds, so that a client that reconnects causes no question. Sans-I/O.
 
-ALLOWED ones are kept apart: unknown clients, who can log in with any number of keys, evict only
-each other. Times are seconds of a monotonic clock.
+Verdicts other than ALLOWED are kept apart: unknown clients, which can log in with any number of
+keys, evict only each other. Times are seconds of a monotonic clock.
 """
 
 from typing import Final, TypeVar
@@ -9,16 +9,16 @@ from typing import Final, TypeVar
 from derp.admission.model import Outcome, Question, Verdict
 
 MAX_ENTRIES: Final = 4096
-"""Most verdicts of each kind; the oldest is evicted first."""
+"""Bound on each kind of verdicts; the oldest is evicted first."""
 SHORT_TTL: Final = 10.0
-"""Seconds for which a verdict other than ALLOWED is kept at most: it may change soon."""
+"""Bound in seconds for a verdict other than ALLOWED, which may change soon."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
 class VerdictCache:
-    """The verdicts of the last `seconds`; 0 to keep none."""
+    """The verdicts of the last `seconds`; none with 0."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -40,8 +40,8 @@ class VerdictCache:
     def put(self, question: Question, verdict: Verdict, now: float) -> None:
         """Replace the verdict on a question.
 
-        A verdict that is not authoritative never replaces a cached one that is. An authoritative
-        refusal also removes what is cached on the same key at other addresses.
+        A verdict that is not authoritative never replaces one that is. An authoritative refusal
+        also removes the admissions of the same key at other addresses.
         """
         if not verdict.authoritative and (old := self.get(question, now)) and old.authoritative:
             return

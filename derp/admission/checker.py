@@ -1,15 +1,15 @@
 """The checker, which decides who may use the relay by asking its sources in order.
 
-    a key in the file is admitted
-    any other must be known to tailscaled         (where that is asked)
-    and allowed by one of the URLs                (where there are any)
+    a key in the list is admitted
+    any other must be known to tailscaled         (with -verify-clients)
+    and allowed by one of the URLs                (with -verify-client-url)
 
-With the file alone, every other key is refused. A tailscaled that can't be asked refuses; URLs that
+With a list alone, every other key is refused. A tailscaled that can't be asked refuses; URLs that
 can't be asked admit, as in the Go derper, unless -verify-client-url-fail-open is false.
 
 Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
-outcome fails open, and `limiter` returns one only for a question that the source had to itself. A
-question that is not answered among many others is NO_ROOM, which refuses (see `_PRECEDENCE`).
+outcome fails open, and `limiter` returns one only for a question that was asked alone. A question
+that many others kept from an answer is NO_ROOM, which refuses (see `_PRECEDENCE`).
 
 Equal questions asked at the same time share one verdict. Of two questions about the same client the
 later one counts.
@@ -40,12 +40,12 @@ NEW_TROUBLE_EVERY: Final = 10.0
 _PRECEDENCE: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
 """Of the outcomes of several URLs, the first in this order counts.
 
-NO_ROOM comes before UNAVAILABLE: unknown clients who fill the queue of one URL must not be admitted
-because another is down. REFUSED comes last: a URL that is down may be the one that would allow.
+NO_ROOM comes before UNAVAILABLE: unknown clients that fill one URL's queue must not be admitted
+because another URL is down. REFUSED comes last: a URL that is down might have allowed the client.
 """
 
-_ADMITTED_UNASKED: Final = "can't ask who belongs, so clients are admitted"
-_REFUSED_UNASKED: Final = "can't ask who belongs, so clients are refused"
+_ADMITTED_UNASKED: Final = "can't verify clients, so they are admitted"
+_REFUSED_UNASKED: Final = "can't verify clients, so they are refused"
 
 _QUEUE_FULL: Final = Verdict(
     Outcome.NO_ROOM,
@@ -75,20 +75,19 @@ class Refused:
 
 @attrs.define(eq=False)
 class _InFlight:
-    """A question that is being asked; the tasks with an equal question wait for `done`."""
+    """A question in flight; the tasks with an equal question wait for `done`."""
 
     done: trio.Event = attrs.field(factory=trio.Event)
     verdict: Verdict | None = None
-    """None after `done` if the task that asked was cancelled."""
+    """None until `done`, and after it if the asking task was cancelled."""
 
 
 @attrs.define(eq=False)
 class _SourceState:
-    """The asker of one source, and when trouble with the source was logged."""
+    """The asker of one source, and the last log line about trouble with the source."""
 
     asker: Asker
     logged: str = ""
-    """The trouble that was logged last."""
     logged_at: float = -TROUBLE_EVERY
 
 
@@ -126,9 +125,9 @@ class Checker:
     async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
         """Return the verdict on a client that logs in.
 
-        With `without_asking`, a client is refused if neither list nor cache decide on it.
+        With `without_asking`, refuses a client that neither list nor cache decide on.
         """
-        # First, as it costs nothing, and a key may just have been added to it.
+        # The list comes before the cache, as it is as cheap and may be newer.
         verdict = self._check_list(question)
         cached = False
         if verdict is None:
@@ -146,7 +145,7 @@ class Checker:
         return verdict
 
     async def recheck(self, question: Question) -> Verdict:
-        """Return a new verdict on a client that is connected, and replace the cached one."""
+        """Return a new verdict on a connected client, and replace the cached one."""
         return await self._ask_uncached(question, priority=True)
 
     def recently_admitted(self, key: bytes) -> bool:
@@ -154,16 +153,16 @@ class Checker:
         return self._cache.recently_admitted(key)
 
     def forget(self) -> None:
-        """Forget all verdicts, and don't cache those of questions in flight: the list changed."""
+        """Forget all verdicts, and don't cache those in flight: the list has changed."""
         self._cache.clear()
         self._in_flight.clear()
 
     async def probe(self) -> None:
-        """Ask tailscaled about nobody's key, so that the log says at start if it can't be asked."""
+        """Ask tailscaled about an invalid key, to log at start whether it can be asked."""
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
-            nobody = Question(bytes(32), "127.0.0.1")
-            await self._ask(self.tailscaled, nobody, deadline, priority=True)
+            question = Question(bytes(32), "127.0.0.1")
+            await self._ask(self.tailscaled, question, deadline, priority=True)
 
     async def _ask_once(self, question: Question) -> Verdict:
         """Ask, or wait for the verdict on an equal question that is in flight."""
@@ -171,17 +170,16 @@ class Checker:
             await other.done.wait()
             if other.verdict is not None:
                 return other.verdict
-        return await self._ask_uncached(
-            question, priority=self._cache.recently_admitted(question.key)
-        )
+        priority = self.recently_admitted(question.key)
+        return await self._ask_uncached(question, priority=priority)
 
     async def _ask_uncached(self, question: Question, *, priority: bool) -> Verdict:
-        """Ask, whatever is cached or in flight."""
+        """Ask in any case, and cache the verdict."""
         self._in_flight[question] = this = _InFlight()
         try:
             this.verdict = await self._ask_sources(question, priority=priority)
         finally:
-            # Not cached if a later question or a changed list has overtaken it.
+            # Not cached if a later question or a changed list has replaced it.
             if self._in_flight.get(question) is this:
                 del self._in_flight[question]
                 if this.verdict is not None:
@@ -211,7 +209,7 @@ class Checker:
         return await self._ask_urls(question, deadline, priority=priority)
 
     async def _ask_urls(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
-        """Ask all URLs side by side; the first that allows the client is enough."""
+        """Ask all URLs concurrently, until one allows the client."""
         verdicts: list[Verdict] = []
 
         async def ask(source: Source) -> None:

@@ -1,7 +1,7 @@
-"""A queue in which no network can keep the others waiting. Sans-I/O.
+"""A queue that is fair to networks. Sans-I/O.
 
-Round robin over the networks, first in, first out within each: a new item of a new network waits
-for one item of each other, however many items those have.
+Round robin over the networks, first in, first out within each: an item of a new network waits for
+one item of each other network, however many those have.
 """
 
 from collections import OrderedDict

@@ -1,10 +1,10 @@
-"""How many questions go to a source concurrently, and what a failure of one means. Sans-I/O.
+"""How many questions go to a source concurrently, and what the failure of one means. Sans-I/O.
 
 A source that does not answer is down or overloaded, and unknown clients can overload it. Only a
-question that the source had to itself tells the two apart:
+question that was asked alone tells which:
 
-    alone           no connection, or no answer in time     down; all queued fail with it
-    concurrent      no answer, but others were answered     overloaded; this turn ends, unanswered
+    alone           no connection, or no answer in time     down; all queued turns fail, too
+    concurrent      no answer, but others were answered     overloaded; this turn fails
                     no answer, and none was answered        all are asked again
                     no connection, or malformed             asked again
 
@@ -15,9 +15,9 @@ source is given about QUICK seconds of work. Turns that failed concurrently come
 priority turns, which may exceed the limit by RESERVED at most. Each queue is fair to networks.
 
 A source may still work on abandoned questions. So before a question is asked alone, there is a
-pause, for as long as the abandoned ones are estimated to take one after another. The estimate is
-too short where some take hundreds of times as long as others: then a source that still works on
-those of a crowd may look down. Times are seconds of a monotonic clock.
+pause, for as long as the abandoned ones are estimated to take one after another. Where some take
+hundreds of times as long as others, the estimate is too short, and an overloaded source may count
+as down. Times are seconds of a monotonic clock.
 """
 
 import enum
@@ -33,26 +33,25 @@ MAX_LIMIT: Final = 16
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0
-"""Seconds that a quick answer takes at most, ..."""
+"""An answer is quick within so many seconds, or within SLOWER times what one alone took."""
 SLOWER: Final = 1.5
-"""... or so many times what a question alone takes, if that is more."""
 AMPLE: Final = 2.0
-"""A concurrent question is LATE after so many times QUICK or, if more, what one alone takes."""
+"""A concurrent question is LATE after so many times QUICK, or what one alone took if longer."""
 WORK: Final = 0.25
-"""Seconds that an abandoned question is taken to need, unless a question alone takes longer."""
+"""Seconds of work for an abandoned question, or what one alone took if longer."""
 MAX_PAUSE: Final = 15.0
 """Seconds of the longest pause for abandoned questions."""
 
 
 class Fate(enum.Enum):
-    """What becomes of a turn after its question was asked."""
+    """What becomes of a turn that was in flight."""
 
     FINAL = enum.auto()
     """The outcome counts."""
     DOWN = enum.auto()
-    """The outcome counts, also for all turns that wait."""
+    """The outcome counts for this turn and for all that wait."""
     OVERLOADED = enum.auto()
-    """The turn ends without an answer; others have got one."""
+    """The turn fails, as others were answered meanwhile."""
     AGAIN = enum.auto()
     """The turn is queued again."""
     ALL_AGAIN = enum.auto()
@@ -61,16 +60,16 @@ class Fate(enum.Enum):
 
 @attrs.define(eq=False)
 class Turn:
-    """A question that waits to be asked, or is in flight."""
+    """One question, queued or in flight."""
 
     network: str
     deadline: float
-    """When the caller stops waiting for it to be asked; a question in flight may go on."""
+    """When a queued turn ends unasked; one in flight may go on."""
     priority: bool = False
     begins: float = math.inf
-    """When the question in flight was asked, or is to be asked after a pause."""
+    """When the question was asked, or is to be asked after a pause."""
     alone: bool = False
-    """Whether no other has been in flight since `begins`."""
+    """Whether no other turn has been in flight since `begins`."""
     failed: bool = False
     """Whether it is queued again after a concurrent failure other than LATE."""
 
@@ -91,7 +90,7 @@ class Limiter(Generic[T]):
         self._one_at_a_time = True
         self._is_down = False
         self._answered_at = self._shrunk_at = self._abandoned_at = self._busy_until = -math.inf
-        # The source is taken for slow until it has answered a question that was asked alone.
+        # The source counts as slow until it has answered a question that was asked alone.
         self._alone_took = ANSWER_TIMEOUT / AMPLE
 
     @property
@@ -127,7 +126,7 @@ class Limiter(Generic[T]):
                 if begins + self.timeout <= turn.deadline:
                     self._begin(turn, begins)
                     return turn
-                # The turn is not asked any more, but fails with the others if the source is down.
+                # Too late to ask. The turn still fails with the others if the source is down.
                 self._too_late.add(turn)
         return None
 
@@ -177,7 +176,7 @@ class Limiter(Generic[T]):
         return self._priority if turn.priority else self._others
 
     def _reserved(self) -> int:
-        """Return how far priority turns may exceed the limit: QUICK seconds of work, one by one."""
+        """Return how many priority turns may exceed the limit: at most QUICK seconds of work."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
     def _soonest(self, now: float) -> float:
@@ -216,7 +215,7 @@ class Limiter(Generic[T]):
             self.limit = min(self.limit + 1, MAX_LIMIT)
 
     def _shrink(self, turn: T, now: float) -> None:
-        """Lower the limit, but only once for all questions asked before it was lowered."""
+        """Lower the limit, once for all questions that were asked before."""
         if turn.begins >= self._shrunk_at:
             self._shrunk_at = now
             self.limit = max(1, self.limit * 3 // 4)

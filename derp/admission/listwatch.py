@@ -13,21 +13,18 @@ from derp.admission.checker import Checker
 from derp.errors import ReloadError
 
 LOOK_EVERY: Final = 5.0
-"""Seconds between checks of the file; a change is read after one to two of these."""
+"""Seconds between checks of the file; a change is read within two of them."""
 
 logger = log.get("admit")
 
 Removed = Callable[[set[bytes]], Awaitable[object]]
-"""The recheck of connected clients whose keys a changed list no longer has."""
+"""The recheck of connected clients, called with the keys that a new list no longer has."""
 
 
 async def keep_checker(
     checker: Checker, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> None:
-    """Probe tailscaled once, and keep the checker's list up to date with its file.
-
-    A message on `wake` has the file read at once.
-    """
+    """Probe tailscaled once, and run `watch_list` if there is a list."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(checker.probe)
         if checker.allowlist is not None:
@@ -37,7 +34,7 @@ async def keep_checker(
 async def watch_list(
     checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
-    """Put a changed list in force: look every LOOK_EVERY seconds, and at once on `wake`."""
+    """Read a changed list: check the file every LOOK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
         while True:
             look = partial(allowlist.look, at_once=await woken_within(LOOK_EVERY, wake))
@@ -54,5 +51,5 @@ async def watch_list(
             logger.info(
                 "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
             )
-            # In a task of its own, as sources may be slow and the file may change meanwhile.
+            # In a task of its own, as sources may be slow, and the file may change again.
             nursery.start_soon(removed, gone)

@@ -1,4 +1,4 @@
-"""Making the checker from the configuration, and logging at start whom it admits."""
+"""Construction of the checker, and the log lines at start about whom it admits."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -16,9 +16,9 @@ logger = log.get("admit")
 
 
 def make_checker(config: Config, metrics: Metrics) -> Checker | None:
-    """Return the checker; None where any client may use the relay. Blocks.
+    """Return the checker; None if any client may use the relay. Blocks.
 
-    Raises StartError where the list or the CA bundle can't be read.
+    Raises StartError if the list or the CA bundle can't be read.
     """
     if not config.verification.enabled:
         return None
@@ -30,7 +30,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     if config.verification.tailscaled:
         from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads h11 and urllib
 
-        # What listens at the path is believed. The socket itself is open to every user.
+        # Whatever listens at the path is trusted. Of the socket itself, any mode is normal.
         warn_if_swappable(config.verification.tailscaled_socket.parent)
         tailscaled = Tailscaled(config.verification.tailscaled_socket)
     urls = []
@@ -39,14 +39,8 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
 
         if config.verification.url_ca_bundle is not None:
             warn_if_swappable(config.verification.url_ca_bundle)
-        urls = [
-            AdmissionURL(
-                url,
-                config.verification.url_authorization,
-                config.verification.url_ca_bundle,
-            )
-            for url in config.verification.urls
-        ]
+        access = config.verification.url_authorization, config.verification.url_ca_bundle
+        urls = [AdmissionURL(url, *access) for url in config.verification.urls]
     return Checker(
         metrics,
         allowlist=allowlist,
@@ -59,7 +53,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
 
 @contextlib.asynccontextmanager
 async def opened(checker: Admission | None) -> AsyncIterator[None]:
-    """Close the connections to the URLs at the end of the block."""
+    """Context in which the URLs may be asked; closes the connections to them at its end."""
     async with contextlib.AsyncExitStack() as stack:
         for source in checker.urls if isinstance(checker, Checker) else ():
             if isinstance(source, contextlib.AbstractAsyncContextManager):

@@ -13,7 +13,7 @@ ANSWER_TIMEOUT: Final = 5.0
 
 @attrs.frozen
 class Question:
-    """Whether the client with this key, at this address, may use the relay."""
+    """The question whether the client with this key, at this address, may use the relay."""
 
     key: bytes
     """The client's public node key, 32 bytes."""
@@ -32,28 +32,28 @@ class Outcome(enum.Enum):
     ALLOWED = "allowed"
     REFUSED = "refused"
     UNKNOWN = "unknown"
-    """The source closed the connection on this question, or its response is malformed."""
+    """The source closed the connection without a response, or the response is malformed."""
     UNREACHABLE = "unreachable"
-    """There was no connection to the source, nor would there be for any other question."""
+    """There is no connection to the source, whatever the question."""
     LATE = "late"
     """The source did not respond within ANSWER_TIMEOUT."""
     NO_ROOM = "no_room"
-    """The relay did not ask: too many questions were waiting, or it had too few descriptors."""
+    """The relay could not ask: too many questions were waiting, or it had too few descriptors."""
 
 
 UNAVAILABLE: Final = (Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN)
-"""The source failed to answer. A URL may fail open on these only (`checker` says why)."""
+"""The outcomes on which a URL may fail open (`checker` says why)."""
 
 
 @attrs.frozen
 class Verdict:
-    """What a source, or the relay itself, says of a client."""
+    """The answer of a source, or of the relay itself, to a Question."""
 
     outcome: Outcome
     source: str
     """The name of the source that was asked."""
     reason: str = ""
-    """One line for the log: why it refuses, or why it can't be asked and what to do about it."""
+    """One line for the log: why the source refuses, or why it can't be asked, with the cure."""
     failed_open: bool = False
     """Whether the client is admitted although the source is UNAVAILABLE."""
 
@@ -69,12 +69,12 @@ class Verdict:
 
     @property
     def cacheable(self) -> bool:
-        """Whether it still holds a moment later: not if it refuses for want of an answer."""
+        """Whether to cache it: not a refusal for lack of an answer."""
         return self.authoritative or self.failed_open
 
 
 class Source(Protocol):
-    """Something that knows which clients may use the relay."""
+    """What the checker asks."""
 
     @property
     def name(self) -> str:
@@ -85,7 +85,6 @@ class Source(Protocol):
 
         A failure outside the relay, such as a malformed response, is a verdict and not raised.
         """
-        ...
 
 
 class Admission(Protocol):
@@ -93,8 +92,6 @@ class Admission(Protocol):
 
     async def admit(self, question: Question) -> Verdict:
         """Return the verdict on a client that logs in, from the cache where it has one."""
-        ...
 
     async def recheck(self, question: Question) -> Verdict:
-        """Return a new verdict on a client that is connected."""
-        ...
+        """Return a new verdict on a connected client."""

@@ -1,10 +1,10 @@
 """The tailscaled of the relay's machine, which knows the keys of its tailnet.
 
 Its LocalAPI is HTTP/1.1 over a unix socket, opened anew for each request, because a tailscaled that
-is restarted makes a new one.
+is restarted makes a new socket.
 
-    whois?addr=nodekey:HEX    200  a node of the tailnet, most often the machine itself too
-                              404  no such node; as some versions leave out the machine, then:
+    whois?addr=nodekey:HEX    200  a node of the tailnet; in most versions the machine itself, too
+                              404  no such node; in some versions the machine itself: then
     status?peers=false             the machine's own key; whether tailscaled is connected
 
     whois?addr=nodekey:HEX    400  "invalid 'addr' parameter": tailscaled before 1.70; then
@@ -48,12 +48,12 @@ _ALLOWED: Final = Verdict(Outcome.ALLOWED, "tailscaled")
 _NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailscaled")
 
 
-class _TroubleError(Exception):
-    """tailscaled can't be asked; the message says why, and what to do about it."""
+class _NoVerdict(Exception):
+    """The response of tailscaled has no verdict; the message says why, with the cure."""
 
 
 class Tailscaled:
-    """tailscaled as a source. The process must be allowed to open its socket."""
+    """tailscaled as a source; this process needs permission to open its socket."""
 
     name: Final = "tailscaled"
 
@@ -65,14 +65,14 @@ class Tailscaled:
         """Ask whether the client's key is that of a node in the tailnet."""
         reason = (
             f"tailscaled at -socket {self._socket} gave no answer within {self._timeout:g} s; "
-            "restart it if that goes on"
+            "restart it if that lasts"
         )
         outcome = Outcome.LATE
         with trio.move_on_after(self._timeout):
             try:
                 return await self._ask(question.key)
-            except _TroubleError as trouble:
-                outcome, reason = Outcome.UNKNOWN, str(trouble)
+            except _NoVerdict as error:
+                outcome, reason = Outcome.UNKNOWN, str(error)
             except OSError as error:
                 outcome, reason = Outcome.UNREACHABLE, await self._explain(error)
             except ExchangeFailed as error:
@@ -106,7 +106,7 @@ class Tailscaled:
         if isinstance(nodes, dict) and node in nodes:
             return _ALLOWED
         if isinstance(state, str) and state != "Running":
-            raise _TroubleError(
+            raise _NoVerdict(
                 f"tailscaled is not connected to its tailnet ({state!r:.40}); "
                 "run 'tailscale up', or wait if it has just been started"
             )
@@ -115,7 +115,7 @@ class Tailscaled:
     async def _get(self, path: str, limit: int) -> tuple[int, bytes]:
         """Return the status code and the body.
 
-        Raises OSError where there is no connection, ExchangeFailed, _TroubleError.
+        Raises OSError where there is no connection, ExchangeFailed, _NoVerdict.
         """
         connection = Connection(await trio.open_unix_socket(str(self._socket)))
         body = bytearray()
@@ -126,7 +126,7 @@ class Tailscaled:
         finally:
             await connection.close()
         if len(body) > limit:
-            raise _TroubleError(
+            raise _NoVerdict(
                 f"-socket {self._socket} answers with more than {limit >> 20} MiB; "
                 "check that it is the socket of tailscaled"
             )
@@ -139,19 +139,19 @@ class Tailscaled:
             value = None
         if isinstance(value, dict):
             return value
-        raise _TroubleError(
-            f"what -socket {self._socket} answers is no JSON object; "
+        raise _NoVerdict(
+            f"-socket {self._socket} answers with something other than a JSON object; "
             "check that it is the socket of tailscaled"
         )
 
-    def _bad_status(self, code: int) -> _TroubleError:
+    def _bad_status(self, code: int) -> _NoVerdict:
         cure = "check that it is the socket of tailscaled, and look at its log"
         if code == _FORBIDDEN:
             cure = "run derper as root, or as the user named with 'tailscale set --operator'"
-        return _TroubleError(f"-socket {self._socket} answers with HTTP status {code}; {cure}")
+        return _NoVerdict(f"-socket {self._socket} answers with HTTP status {code}; {cure}")
 
     async def _explain(self, error: OSError) -> str:
-        """Return what is wrong with the socket, and what to do about it."""
+        """Return the problem with the socket, with the cure."""
         where = f"-socket {self._socket}"
         causes = list(os_errors(error))
         code = causes[-1].errno
@@ -170,7 +170,7 @@ class Tailscaled:
 
 
 def _removed(socket: Path) -> str | None:
-    """Return what was removed although a bind mount keeps it, and what to do; None for nothing.
+    """Return the problem, with the cure, if only a bind mount keeps a removed socket; else None.
 
     systemd removes a unit's RuntimeDirectory when the unit stops, and makes another.
     """
@@ -179,7 +179,7 @@ def _removed(socket: Path) -> str | None:
         return (
             "the directory it was in has been removed, and a mount keeps what is left of it; "
             "restart the container, and set RuntimeDirectoryPreserve=yes in tailscaled.service, so "
-            "that a restart of tailscaled leaves the directory where it is"
+            "that a restart of tailscaled keeps the directory"
         )
     if _is_removed(path):
         return (

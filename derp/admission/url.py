@@ -1,21 +1,20 @@
-"""An admission URL: a control server that is asked, over HTTP, which clients it admits.
+"""An admission URL: a control server that says over HTTP which clients it admits.
 
     POST URL                                       200
     {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
 
 Headscale's /verify is one. As with the Go derper, redirects are followed, and any failure up to the
-end of the response's head is UNREACHABLE, LATE or UNKNOWN, which fails open unless the operator
-says otherwise; any later one is REFUSED.
+end of the response's head is UNREACHABLE, LATE or UNKNOWN, which may fail open; any later one is
+REFUSED.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
-Ours are the Authorization header, the private root certificates, and refusing a response that is
-nested too deep for Python's parser.
+Additions: the Authorization header, the private root certificates, and the refusal of a response
+that is nested too deep for Python's parser.
 """
 
 import json
 import ssl
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import attrs
@@ -33,7 +32,7 @@ from derp.wire.keys import node_public_text
 BODY_LIMIT: Final = 4 << 10
 """Bytes of a response's body that are read."""
 MAX_REQUESTS: Final = 10
-"""Requests for one question: the first, and those that redirects lead to."""
+"""Requests for one question: the first, and those after redirects."""
 SHOWN_LENGTH: Final = 200
 """Characters of a URL from a redirect that are logged."""
 
@@ -86,12 +85,7 @@ class AdmissionURL:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
     async def ask(self, question: Question) -> Verdict:
@@ -105,7 +99,7 @@ class AdmissionURL:
             try:
                 status, connection = await self._final_response(requests, body)
             except (ExchangeFailed, ValueError) as error:
-                # ValueError: a redirect to a URL that can't be asked.
+                # ValueError: a redirect to a malformed URL.
                 return self._failure(requests, error)
             try:
                 return await self._read(self._subject(requests), status, connection)
@@ -115,14 +109,14 @@ class AdmissionURL:
         if connection is None:
             reason = f"{who} gave no answer within {self._timeout:g} s"
             return Verdict(Outcome.LATE, self.name, reason)
-        return self._refused(who, "is so slow that its answer did not come to an end")
+        return self._refused(who, f"gave no whole answer within {self._timeout:g} s")
 
     async def _final_response(
         self, requests: list[_Request], body: bytes
     ) -> tuple[int, Connection]:
         """Return the status of the first response that is no redirect, and its connection.
 
-        `requests` holds the first request; those that redirects lead to are appended. Raises
+        `requests` holds the first request; those after redirects are appended. Raises
         ExchangeFailed, ValueError.
         """
         while True:
@@ -133,13 +127,12 @@ class AdmissionURL:
                 content = body
                 headers.append(("Content-Type", "application/json"))
                 headers.append(("Content-Length", f"{len(body)}"))
-            head, connection = await self._client.send(
-                request.method, request.url, headers, content
-            )
+            method, url = request.method, request.url
+            head, connection = await self._client.send(method, url, headers, content)
             location = dict(head.headers).get(b"location", b"").decode("utf-8", "replace")
             if head.status_code not in _REDIRECTS or not location:
                 return head.status_code, connection
-            await self._client.finish(request.url, connection)
+            await self._client.finish(url, connection)
             following = self._redirected(request, head.status_code, location)
             if len(requests) == MAX_REQUESTS:
                 raise ExchangeFailed(f"more than {MAX_REQUESTS - 1} redirects")
@@ -159,14 +152,14 @@ class AdmissionURL:
         return _Request("GET" if status in _CHANGES_TO_GET else request.method, url, authorization)
 
     def _subject(self, requests: list[_Request]) -> str:
-        """Return the server asked last, as a sentence's subject, without what may be secret."""
+        """Return the subject of a log line: the server asked last, without what may be secret."""
         if len(requests) == 1:
             return self._url.authority
         last = requests[-1]
         shown = f"{last.url.scheme}://{last.url.authority}{last.url.path}"
         if len(shown) > SHOWN_LENGTH:
             shown = f"{shown[:SHOWN_LENGTH]}…"
-        # The method, as a POST may have become a GET, which most servers don't answer.
+        # Most servers don't answer a GET, which a POST may have become.
         return f"{self._url.authority} redirects to {last.method} {shown}, which"
 
     def _failure(self, requests: list[_Request], error: Exception) -> Verdict:
@@ -182,8 +175,8 @@ class AdmissionURL:
                     outcome,
                     self.name,
                     f"{who} has a certificate that can't be verified "
-                    f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if it "
-                    f"is of an authority of your own",
+                    f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if "
+                    f"you have an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
         reason = f"{who} can't be asked ({strerror or str(error) or type(error).__name__})"
@@ -195,7 +188,7 @@ class AdmissionURL:
             return self._refused(who, f"answers with HTTP status {status}")
         allow = read_allow(await _beginning(connection))
         if allow is None:
-            return self._refused(who, 'answers with something else than {"Allow": true}')
+            return self._refused(who, 'answers with something other than {"Allow": true}')
         if not allow:
             return self._refused(who, "does not allow it")
         return Verdict(Outcome.ALLOWED, self.name)
@@ -228,7 +221,7 @@ class _Brackets:
         self._escaped = False
 
     def feed(self, piece: bytes) -> bool:
-        """Read the next piece of text, and return whether the outermost bracket closes in it."""
+        """Read the next piece, and return whether the outermost bracket closes in it."""
         for char in piece:
             if self._escaped:
                 self._escaped = False

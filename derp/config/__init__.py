@@ -1,13 +1,13 @@
 """The configuration: one frozen `Config`, validated when it is constructed.
 
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
-value. Rules between fields are methods of the part, or of Config. No other code checks a value.
+value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
     general, listening, certificates, verification, mesh, pages, limits     the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
     checks         one check for each sort of value
-    memorysize     an amount of memory: bytes, or a share of what there is
+    memorysize     an amount of memory: bytes, or a share of the machine's
     goflags        flags in the syntax of Go's package flag     (strconv: numbers as Go reads them)
     refused        flags of the Go derper that this program refuses
     environment    variables that stand for no flag
@@ -42,7 +42,7 @@ _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """Everything the operator decides; the parts are in the order of the help.
+    """Everything that an operator sets; the parts are in the order of the help.
 
     Durations are seconds. Raises ConfigError for what can't be served on any machine.
     """
@@ -97,10 +97,7 @@ class Config:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Config":
-        """Return the configuration with these values by flag; other flags have their defaults.
-
-        Raises ConfigError.
-        """
+        """Return the configuration with `values` by flag, else defaults. Raises ConfigError."""
         parts = {}
         for field in attrs.fields(cls):
             kind = field.metadata["part"]
@@ -111,10 +108,7 @@ class Config:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Setting]) -> "Config":
-        """Return the configuration of parsed flags and variables.
-
-        Raises UsageError, which quotes what the operator typed.
-        """
+        """Return the configuration of parsed flags and variables. Raises UsageError."""
         for setting in settings.values():
             flag = setting.flag
             if flag.refusal and setting.value != flag.default_value:
@@ -130,10 +124,7 @@ class Config:
 
 
 def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
-    """Return every flag, with the defaults that the Go derper has for this user.
-
-    -c has a default only for `root`.
-    """
+    """Return all flags, with the Go derper's defaults for this user: -c has one for `root` only."""
     home = environ.get("HOME", "")
     defaults = {
         "c": _ROOT_KEY_PATH if root else "",
@@ -160,12 +151,7 @@ def flag_table(environ: Mapping[str, str], *, root: bool) -> list[Flag]:
 
 def _default_certdir(environ: Mapping[str, str]) -> str:
     """Return a directory in the user's cache; empty without one. Matches tsweb.DefaultCertDir."""
-    cache = environ.get("XDG_CACHE_HOME", "")
-    if cache and not Path(cache).is_absolute():
+    cache, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
+    if not (Path(cache).is_absolute() if cache else home):
         return ""
-    if not cache:
-        home = environ.get("HOME", "")
-        if not home:
-            return ""
-        cache = f"{home}/.cache"
-    return str(Path(cache, "tailscale", "derper-certs"))
+    return str(Path(cache or f"{home}/.cache", "tailscale", "derper-certs"))

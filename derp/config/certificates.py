@@ -11,13 +11,13 @@ import attrs
 
 from certs.hostname import IPAddress, parse_ip
 from derp.config import checks
-from derp.config.field import ConfigError, option
-from derp.config.goflags import BOOL, FILE, STRING
+from derp.config.field import ConfigError, bool_option, file_option, option
+from derp.config.goflags import STRING
 from derp.net.address import is_ip
 
 DEFAULT_HOSTNAME: Final = "derp.tailscale.com"
 PLACEHOLDER_HOSTNAME: Final = "your-hostname.com"
-"""The default of derper-docker."""
+"""derper-docker's default."""
 ACME_MODES: Final = {"letsencrypt", "gcp"}
 
 
@@ -32,8 +32,8 @@ class TLS:
         default=DEFAULT_HOSTNAME,
         variable="DERP_DOMAIN",
         placeholder="NAME",
-        usage="The name that certificates are for. It may be an IP address, with -certmode manual "
-        "to be served with a self-signed certificate, or with -acme-ip-certs.",
+        usage="The name that certificates are for; or an IP address, with -acme-ip-certs, or with "
+        "-certmode manual for a self-signed certificate.",
     )
     mode: str = option(
         "certmode",
@@ -51,20 +51,16 @@ class TLS:
         checks.optional_path,
         variable="DERP_CERT_DIR",
         placeholder="DIR",
-        usage="Where certificates are kept.",
+        usage="The directory of certificates and their keys.",
     )
-    """None only where there is a `certificate`, or no HTTPS."""
-    certificate: Path | None = option(
+    """None only with `certificate`, or without HTTPS."""
+    certificate: Path | None = file_option(
         "tls-cert",
-        FILE,
-        checks.optional_path,
         variable="DERP_TLS_CERT",
         usage="With -certmode manual: the certificate chain, in place of NAME.crt.",
     )
-    key: Path | None = option(
+    key: Path | None = file_option(
         "tls-key",
-        FILE,
-        checks.optional_path,
         variable="DERP_TLS_KEY",
         usage="The key that belongs to -tls-cert; it may be the same file.",
     )
@@ -99,7 +95,7 @@ class ACME:
         checks.email_address,
         variable="DERP_ACME_EMAIL",
         placeholder="ADDRESS",
-        usage="Where the certificate authority may send notices; gcp wants one.",
+        usage="Email address for the certificate authority's notices; gcp requires one.",
     )
     directory: str = option(
         "acme-directory",
@@ -107,16 +103,13 @@ class ACME:
         checks.directory_url,
         variable="DERP_ACME_DIRECTORY",
         placeholder="URL",
-        usage="The directory of another ACME server, such as ZeroSSL's or one of your own.",
+        usage="Directory URL of another ACME server, such as ZeroSSL's or one of your own.",
     )
     """Empty for the authority of `TLS.mode`."""
-    ca_bundle: Path | None = option(
+    ca_bundle: Path | None = file_option(
         "acme-ca-bundle",
-        FILE,
-        checks.optional_path,
         variable="DERP_ACME_CA_BUNDLE",
-        usage="Certificates in PEM that vouch for the ACME server itself, "
-        "where the usual ones don't.",
+        usage="Root certificates in PEM for the ACME server itself, in place of the public ones.",
     )
     eab_kid: str = option(
         "acme-eab-kid",
@@ -124,7 +117,7 @@ class ACME:
         checks.account_key_id,
         variable="DERP_ACME_EAB_KID",
         placeholder="ID",
-        usage="Key ID for External Account Binding, which gcp, ZeroSSL and others want.",
+        usage="Key ID for External Account Binding, which gcp, ZeroSSL and others require.",
     )
     eab_key: bytes = option(
         "acme-eab-key",
@@ -135,10 +128,8 @@ class ACME:
         secret=True,
         usage="HMAC key for External Account Binding, in base64.",
     )
-    ip_certs: bool = option(
+    ip_certs: bool = bool_option(
         "acme-ip-certs",
-        BOOL,
-        bool,
         default="false",
         variable="DERP_ACME_IP_CERTS",
         usage="Get certificates for the server's IP addresses too, each when the first client "
@@ -151,14 +142,11 @@ class ACME:
         variable="DERP_ACME_IP_ADDRESSES",
         placeholder="LIST",
         usage="With -acme-ip-certs: the public addresses of a server behind NAT, "
-        "with commas between them. They share one certificate, had at start.",
+        "with commas between them. They share one certificate, obtained at start.",
     )
 
     def check(self, tls: TLS) -> None:
-        """Check the rules between fields, where HTTPS is served. Raises ConfigError.
-
-        Matches certProviderByCertMode of cmd/derper.
-        """
+        """Check the rules between fields, where HTTPS is served. Raises ConfigError."""
         if self.ip_certs and tls.mode != "letsencrypt":
             raise ConfigError("acme-ip-certs", "true", "want -certmode letsencrypt with it")
         if self.ip_addresses and not self.ip_certs:
@@ -200,7 +188,7 @@ class ACME:
         if tls.mode == "gcp" and not (kid and key and self.email):
             lacks = {"acme-eab-kid": kid, "acme-eab-key": key, "acme-email": self.email}
             flag = next(name for name, value in lacks.items() if not value)
-            raise ConfigError(flag, "", "want it: -certmode gcp goes with no account of less")
+            raise ConfigError(flag, "", "-certmode gcp needs this flag")
         if bool(kid) != bool(key):
             flag = "acme-eab-key" if kid else "acme-eab-kid"
             raise ConfigError(flag, "", "-acme-eab-kid and -acme-eab-key go together; want both")

@@ -18,7 +18,7 @@ SHORT_LIVED: Final = "shortlived"
 
 
 def make_plan(config: Config) -> Plan:
-    """Return the plan for a configuration that serves HTTPS."""
+    """Return the plan for a configuration with `serve_tls`. Raises ConfigError."""
     if config.tls.certificate is not None and config.tls.key is not None:
         files = PairFiles(config.tls.certificate, config.tls.key, "-tls-cert")
         return Plan((CertificateSpec((config.tls.hostname,), files, operator_managed=True),))
@@ -37,7 +37,7 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
     if config.listening.http_port < 0:
         challenges.remove("http-01")
     elif config.listening.address.port == 443:
-        # Clients need port 443 anyway; port 80 may be closed.
+        # Port 443 is open, as clients need it; port 80 may be closed.
         challenges.reverse()
     acme = ACMEOptions(authority=authority, profile="", challenges=challenges)
     short_lived = attrs.evolve(acme, profile=SHORT_LIVED)

@@ -2,7 +2,7 @@
 
 A check takes the value from a flag or from code, and returns it in the form that the rest of the
 program uses. It raises ValueError, whose message begins with "want" and says what would be right.
-Forms and ranges are the Go derper's, less those values that it accepts although they can't work.
+Forms and ranges are the Go derper's, without the values that it accepts but can't use.
 """
 
 import base64
@@ -47,7 +47,7 @@ _NAMED_PORTS: Final = {"http": 80, "https": 443}
 def listen_address(value: str | Address) -> Address:
     """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
 
-    The port may be `http` or `https`. A name is looked up later, when it is bound.
+    The port may be `http` or `https`. A name is resolved when it is bound.
     """
     want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
     if isinstance(value, Address):
@@ -72,7 +72,7 @@ ANY_HOST: Final = "*"
 def listen_host(value: str) -> str:
     """Check a host to listen on: an IP address, a name, ANY_HOST, or empty for that of -a."""
     host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    fits = is_ip(host) if host != value or ":" in host else is_dns_name(host) or is_ip(host)
+    fits = is_ip(host) or (host == value and is_dns_name(host))
     if not (fits or value in {"", ANY_HOST}):
         raise ValueError("want an IP address or a name without a port, or * for all addresses")
     return host
@@ -182,11 +182,8 @@ def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
 
 def home_page(value: str) -> str:
     """Check what / serves: empty for the built-in page, `blank`, or a URL to redirect to."""
-    want = "want blank, or a URL that begins with http:// or https://"
-    if value in {"", "blank"}:
-        return value
-    if not _is_url(value):
-        raise ValueError(want)
+    if value not in {"", "blank"} and not _is_url(value):
+        raise ValueError("want blank, or a URL that begins with http:// or https://")
     return value
 
 
@@ -256,7 +253,7 @@ def count_or_unlimited(value: int) -> int:
 
 
 def worker_count(value: str | int) -> int:
-    """Check a number of workers, or `auto`, which is returned as 0."""
+    """Check a number of workers; 0 for `auto`."""
     if value == "auto":
         return 0
     text = str(value)
@@ -266,7 +263,7 @@ def worker_count(value: str | int) -> int:
 
 
 def duration_up_to(limit: float, limit_text: str) -> Callable[[float], float]:
-    """Return a check for a duration in seconds from 0 to `limit`; `limit_text` is for messages."""
+    """Return a check for a duration from 0 to `limit` seconds, `limit_text` in messages."""
 
     def check(value: float) -> float:
         if not 0 <= value <= limit:

@@ -1,7 +1,7 @@
 """Variables of the Go derper that stand for no flag (Go: package envknob).
 
-DERP_DEBUG_LOGS is read. The others have no effect, and a warning at start says why. The variables
-of the debug pages belong to flags (derp.config.pages).
+DERP_DEBUG_LOGS is read. The others have no effect, and a warning at start says why. Those of the
+debug pages belong to flags (derp.config.pages).
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from derp.config.strconv import BOOLS, parse_bool, shown
 from derp.errors import UsageError
 
 DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
-"""The variable, a bool, that says whether to log at level debug, too."""
+"""A bool: whether to log at level debug, too."""
 
 _WITHOUT_EFFECT: Final = {
-    "DERP_PROBER_DEBUG_LOGS": "no client has a line in the log for each of its frames",
+    "DERP_PROBER_DEBUG_LOGS": "frames are not logged",
     "TS_DEBUG_VERBOSE_DROPS": "drops are counted (derp_packets_dropped), not logged one by one",
     "TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH": (
         "a client's queue is bounded in bytes and in age, not in packets"
@@ -37,6 +37,6 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, and has no effect here: {why}"
         for name, why in _WITHOUT_EFFECT.items()
-        # A variable that is false asks for nothing.
+        # What is set to false needs no warning.
         if environ.get(name) and BOOLS.get(environ[name], True)
     ]

@@ -1,11 +1,13 @@
 """Fields of the configuration: flags, and parts that have flags."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import attrs
 
-from derp.config.goflags import Flag, Kind, Value
+from derp.config import checks
+from derp.config.goflags import BOOL, FILE, Flag, Kind, Value
 from derp.config.strconv import shown
 from derp.errors import UsageError
 
@@ -14,10 +16,7 @@ T = TypeVar("T")
 
 
 class ConfigError(UsageError):
-    """A field can't have the value it was given.
-
-    The message gives the flag its plain name; `Config.from_settings` says what the operator typed.
-    """
+    """A wrong value, under the flag's plain name; `Config.from_settings` says what was typed."""
 
     def __init__(self, flag: str, value: object, want: str) -> None:
         super().__init__(f"-{flag} {shown(str(value))}: {want}")
@@ -29,10 +28,7 @@ class ConfigError(UsageError):
 def option(
     name: str, kind: Kind[V], check: Callable[[V], T], *, default: str = "", **more: Any
 ) -> T:
-    """Return the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError.
-
-    The field's annotation has to be the type that `check` returns.
-    """
+    """Return the field of flag `name`; `more` goes to Flag. A wrong value raises ConfigError."""
 
     def convert(value: V) -> T:
         try:
@@ -49,6 +45,16 @@ def option(
         metadata={"flag": flag},
     )
     return cast("T", field)
+
+
+def bool_option(name: str, *, default: str, **more: Any) -> bool:
+    """Return the field of a flag that is true or false."""
+    return option(name, BOOL, bool, default=default, **more)
+
+
+def file_option(name: str, **more: Any) -> Path | None:
+    """Return the field of a flag that takes a file's path; None for the empty string."""
+    return option(name, FILE, checks.optional_path, **more)
 
 
 def part(heading: str, kind: type[T]) -> T:

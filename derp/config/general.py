@@ -4,44 +4,34 @@ from pathlib import Path
 
 import attrs
 
-from derp.config import checks
-from derp.config.field import option
-from derp.config.goflags import BOOL, FILE
+from derp.config.field import bool_option, file_option
 
 
 @attrs.frozen(kw_only=True)
 class General:
     """The relay's key, and whether it relays packets."""
 
-    dev: bool = option(
+    dev: bool = bool_option(
         "dev",
-        BOOL,
-        bool,
         default="false",
-        usage="Development mode: a throw-away key, and :3340 in place of -a.",
+        usage="Development mode: a new key for each run, and :3340 in place of -a.",
     )
-    key_file: Path | None = option(
+    key_file: Path | None = file_option(
         "c",
-        FILE,
-        checks.optional_path,
         variable="DERP_KEY_FILE",
-        usage="Key file, in the JSON of the Go derper; made if it does not exist. "
+        usage="The relay's key, in the Go derper's JSON; created if it does not exist. "
         "Required unless run by root or with -dev.",
     )
     """None in development mode only."""
-    derp: bool = option(
+    derp: bool = bool_option(
         "derp",
-        BOOL,
-        bool,
         default="true",
         usage="Relay packets. Without it, only STUN and the pages are served.",
     )
-    poller: bool = option(
+    poller: bool = bool_option(
         "poller",
-        BOOL,
-        bool,
         default="true",
         variable="DERP_POLLER",
-        usage="One task reads for all idle clients. false has each client's own task wait for its "
-        "socket, which costs more with many clients.",
+        usage="Read for all idle clients in one task. With false each client's own task waits for "
+        "its socket, which costs more with many clients.",
     )

@@ -1,8 +1,8 @@
 """Flags in the syntax of Go's flag package, each with an environment variable beside it.
 
-`parse` turns a table of `Flag`, arguments and environment into one `Setting` for each flag;
-`help_text` turns the table into what -h prints. A setting remembers how it was given, so that a
-later error can quote what the operator typed: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
+`parse` turns a table of `Flag`, arguments and environment into one `Setting` for each flag, which
+keeps what the operator typed, for errors to quote: `--stun-port=0x10000`, `DERP_STUN_PORT=x`.
+`help_text` turns the table into what -h prints.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
 after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
@@ -54,19 +54,19 @@ class Flag:
     """As an operator would write it."""
     usage: str
     group: str = ""
-    """The heading in the help under which it stands."""
+    """Its heading in the help."""
     variable: str = ""
     """The environment variable of the flag; empty if there is none."""
     other_variable: str = ""
-    """Tailscale's name of the variable, read where `variable` is not set."""
+    """Tailscale's variable, read where `variable` is not set."""
     placeholder: str = ""
-    """In place of the kind's placeholder; empty for that."""
+    """In place of the kind's, unless empty."""
     default_words: str = ""
-    """In place of the default, in the help; empty for that."""
+    """In place of the default in the help, unless empty."""
     want: str = ""
-    """In place of the message of the kind's parser; empty for that."""
+    """In place of the message of the kind's parser, unless empty."""
     repeatable: bool = False
-    """Whether each occurrence counts: their values are put together with spaces between them."""
+    """Whether each occurrence counts: the value is those of all, joined by spaces."""
     never_empty: bool = False
     """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
@@ -82,7 +82,7 @@ class Flag:
 
 @attrs.frozen
 class Setting:
-    """The value in force of one flag, and where it came from."""
+    """The value of one flag, and where it came from."""
 
     flag: Flag
     value: Value
@@ -105,7 +105,7 @@ class Parsed:
     help: bool
     """Whether -h or -help was among the arguments; those after it were not read."""
     warnings: Sequence[str] = ()
-    """What the operator should know, a line each, though it is not an error."""
+    """Lines for the log."""
 
 
 def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
@@ -135,7 +135,7 @@ def _from_environment(
             return _read(flag, variable, "=", text)
         if text:
             warnings.append(
-                f"{variable}={text}: ignored, for Kubernetes sets it beside a Service of that "
+                f"{variable}={text}: ignored, as Kubernetes sets it for a Service of that "
                 f"name; {_default(flag).given} counts: give the flag, or enableServiceLinks: false"
             )
     return None
@@ -151,9 +151,9 @@ _SERVICE_LINK: Final = re.compile(r"(?:tcp|udp|sctp)://[!-~]+")
 
 
 def _is_service_link(variable: str, text: str) -> bool:
-    """Return whether Kubernetes set the variable of a port, for a Service whose name begins it.
+    """Return whether Kubernetes set the variable, for a Service.
 
-    Beside a Service `derp-stun`, DERP_STUN_PORT is udp://10.0.0.1:3478 in all other pods.
+    For a Service `derp-stun`, all other pods have DERP_STUN_PORT=udp://10.0.0.1:3478.
     """
     return variable.endswith("_PORT") and _SERVICE_LINK.fullmatch(text) is not None
 
@@ -174,12 +174,7 @@ def _parse_arguments(
         dashes = "--" if argument.startswith("--") else "-"
         name, equals, text = argument.removeprefix(dashes).partition("=")
         source = dashes + name
-        if (
-            argument in {"-", "--"}
-            or not argument.startswith("-")
-            or name.startswith("-")
-            or not name
-        ):
+        if not name or name.startswith("-") or not argument.startswith("-"):
             raise _not_a_flag(argument, argv[: position - 1], table)
         if name not in table:
             if name in {"h", "help"}:
@@ -204,14 +199,14 @@ def _parse_arguments(
     return False
 
 
-def _two_words(setting: Setting, word: str, behind: Sequence[str]) -> str:
-    """Return the warning about a bool with its value as the next word, which Go reads otherwise."""
+def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
+    """Return the warning about a bool before its value as the next argument, unlike in Go."""
     source = setting.source
     text = f"{setting.given}: read as {source}={word}, which is how to write it"
-    lost = list(behind) not in ([], ["--"])
+    lost = list(after) not in ([], ["--"])
     if lost or not setting.value:
         text += f"; the Go derper reads {source} alone, as true"
-    return f"{text}, and ignores the flags behind it, which count here" if lost else text
+    return f"{text}, and ignores the flags after it, which count here" if lost else text
 
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
@@ -260,14 +255,7 @@ def help_text(flags: Iterable[Flag], introduction: str) -> str:
         blocks.append("\n".join([f"{group}:", *(_help_entry(flag) for flag in members)]))
     refused = ", ".join(f"-{flag.name}" for flag in flags if flag.refusal)
     if refused:
-        names = textwrap.fill(
-            refused,
-            _WIDTH,
-            initial_indent="  ",
-            subsequent_indent="  ",
-            break_on_hyphens=False,
-        )
-        blocks.append(f"Known but not supported yet:\n{names}")
+        blocks.append(f"Known but not supported yet:\n{_filled(refused, '  ')}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -281,12 +269,10 @@ def _help_entry(flag: Flag) -> str:
         notes.append(f"variable {flag.variable}{also}")
     if notes:
         head += f"   ({', '.join(notes)})"
-    usage = textwrap.fill(
-        flag.usage,
-        _WIDTH,
-        initial_indent="      ",
-        subsequent_indent="      ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-    return f"{head}\n{usage}"
+    return f"{head}\n{_filled(flag.usage, '      ')}"
+
+
+def _filled(text: str, indent: str) -> str:
+    wrapper = textwrap.TextWrapper(_WIDTH, break_on_hyphens=False, break_long_words=False)
+    wrapper.initial_indent = wrapper.subsequent_indent = indent
+    return wrapper.fill(text)

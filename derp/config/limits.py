@@ -1,7 +1,7 @@
 """The part of the configuration that bounds what all clients, or those of one network, may use.
 
-The limits on a network, -trusted-proxies, -queue-memory, -workers and -drain-time are ours, the
-others the Go derper's. What is limited is a /24 of IPv4 or a /64 of IPv6 (derp.relay.networks).
+The limits on a network (derp.relay.networks), -trusted-proxies, -queue-memory, -workers and
+-drain-time are additions, the others the Go derper's.
 """
 
 import math
@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 
 from derp.config import checks
-from derp.config.field import ConfigError, option
-from derp.config.goflags import DURATION, FILE, FLOAT, INT, STRING
+from derp.config.field import ConfigError, file_option, option
+from derp.config.goflags import DURATION, FLOAT, INT, STRING
 from derp.config.memorysize import MemorySize, memory_size
 from derp.relay.networks import Network
 
@@ -26,9 +26,8 @@ class Limits:
         checks.count_or_unlimited,
         default="500",
         variable="DERP_PER_NETWORK_ACCEPT_LIMIT",
-        placeholder="N",
-        usage="New connections a second from one network (/24 of IPv4, /64 of IPv6), after twice "
-        "as many at once; those above it are closed at once. 0 for no limit.",
+        usage="New connections a second from one network (/24 of IPv4, /64 of IPv6), with a burst "
+        "of twice as many; those above it are closed at once. 0 for no limit.",
     )
     per_network_pending_limit: int = option(
         "per-network-pending-limit",
@@ -36,10 +35,8 @@ class Limits:
         checks.count_or_unlimited,
         default="512",
         variable="DERP_PER_NETWORK_PENDING_LIMIT",
-        placeholder="N",
-        usage="Connections from one network that have not logged in, and no more than a quarter of "
-        "the limit on open files; above it the newest takes the place of the oldest. "
-        "0 for no limit.",
+        usage="Connections from one network that have not logged in, at most a quarter of the "
+        "limit on open files; above it the oldest is closed. 0 for no limit.",
     )
     trusted_proxies: tuple[Network, ...] = option(
         "trusted-proxies",
@@ -49,7 +46,7 @@ class Limits:
         placeholder="LIST",
         usage="Networks of reverse proxies in front of the relay, such as 10.0.0.0/8, with commas "
         "between them: the limits for one network do not count there, nor for 127.0.0.1 and ::1; "
-        "and /debug/ is closed to who comes from there.",
+        "and /debug/ is closed to requests from there.",
     )
     accept_limit: float = option(
         "accept-connection-limit",
@@ -67,12 +64,10 @@ class Limits:
         checks.accept_burst,
         default="9223372036854775807",
         default_words="no limit",
-        usage="New connections at once, before -accept-connection-limit counts.",
+        usage="Burst of -accept-connection-limit: new connections at once.",
     )
-    rate_config: Path | None = option(
+    rate_config: Path | None = file_option(
         "rate-config",
-        FILE,
-        checks.optional_path,
         usage="JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; "
         "read again at SIGHUP.",
     )
@@ -83,8 +78,8 @@ class Limits:
         default="auto",
         variable="DERP_QUEUE_MEMORY",
         placeholder="SIZE",
-        usage="Memory for what waits for all clients and relays together, such as 64MiB, or 10% "
-        "of what there is. Above that, packets are dropped where most of them wait. "
+        usage="Memory for the queues to all clients and relays together, such as 64MiB, or 10% "
+        "of the machine's or container's. Above it, packets are dropped from the largest queues. "
         "auto is 10%, but at most 64MiB; 0 is no bound.",
     )
     workers: int = option(
@@ -94,17 +89,16 @@ class Limits:
         default="1",
         variable="DERP_WORKERS",
         placeholder="N",
-        usage="Processes that share the ports and the work, one for each core to be used; "
-        "auto is one for each there is.",
+        usage="Processes that share the ports and the clients; auto is one per core.",
     )
-    """0 for one per core."""
+    """0 for `auto`."""
     drain_time: float = option(
         "drain-time",
         DURATION,
         checks.duration_up_to(86400.0, "24h"),
         default="0s",
         variable="DERP_DRAIN_TIME",
-        usage="Time over which connections are ended, one by one, when the relay is told to stop; "
+        usage="Time over which the relay ends its connections, one by one, when it is stopped; "
         "0 ends all at once.",
     )
 

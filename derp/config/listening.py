@@ -1,6 +1,6 @@
 """The part of the configuration that says where the relay serves, and how its TCP behaves.
 
--stun-addr and the variables are ours, the other flags those of the Go derper.
+-stun-addr and the variables are additions, the other flags those of the Go derper.
 """
 
 import math
@@ -9,8 +9,8 @@ import attrs
 
 from derp.config import checks
 from derp.config.checks import Address
-from derp.config.field import option
-from derp.config.goflags import BOOL, DURATION, INT, STRING
+from derp.config.field import bool_option, option
+from derp.config.goflags import DURATION, INT, STRING
 
 
 @attrs.frozen(kw_only=True)
@@ -38,17 +38,15 @@ class Listening:
         want=checks.port_want(-1),
         usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
     )
-    """-1 for none. Ignored unless `serve_tls`."""
+    """-1 for none. Not used without `serve_tls`."""
 
 
 @attrs.frozen(kw_only=True)
 class STUN:
     """Whether and where STUN is answered."""
 
-    enabled: bool = option(
+    enabled: bool = bool_option(
         "stun",
-        BOOL,
-        bool,
         default="true",
         variable="DERP_STUN",
         usage="Answer STUN.",
@@ -76,14 +74,14 @@ class STUN:
 
 @attrs.frozen(kw_only=True)
 class TCP:
-    """When a client is given up, in seconds."""
+    """When the connection to a silent client is ended, in seconds."""
 
     keepalive_time: float = option(
         "tcp-keepalive-time",
         DURATION,
         checks.duration_up_to(32767.0, "9h6m7s"),
         default="10m",
-        usage="Quiet time after which TCP asks whether a client is still there; 0 for never.",
+        usage="Idle time after which TCP probes whether a client is still there; 0 for never.",
     )
     """At most what TCP_KEEPIDLE takes."""
     user_timeout: float = option(
@@ -99,5 +97,5 @@ class TCP:
         DURATION,
         checks.duration_up_to(math.inf, "292 years"),
         default="2s",
-        usage="How long a client may take nothing of what waits for it; 0 for ever.",
+        usage="How long a client may read nothing while data waits for it; 0 for ever.",
     )

@@ -1,4 +1,4 @@
-"""An amount of memory: in bytes, or as a share of what there is."""
+"""An amount of memory: in bytes, or as a share of the machine's or container's."""
 
 import re
 from typing import Final
@@ -12,7 +12,7 @@ _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _WANT: Final = "want 1MiB or more, a share of the memory such as 10%, auto, or 0 for no bound"
 
 MIN_SIZE: Final = 1 << 20
-"""Bytes; with less, one slow client would cause drops for others."""
+"""Bytes; below it, one slow client would cause drops for others."""
 
 
 @attrs.frozen
@@ -21,10 +21,9 @@ class MemorySize:
 
     max_bytes: int
     percent: int
-    """Of the memory that there is."""
 
     def of(self, memory: int) -> int:
-        """Return the size in bytes where there are `memory` bytes; at least MIN_SIZE."""
+        """Return the size in bytes on a machine with `memory` bytes; at least MIN_SIZE."""
         return max(min(self.max_bytes, memory * self.percent // 100), MIN_SIZE)
 
 

@@ -1,7 +1,7 @@
 """The part of the configuration that names the other relays of the mesh, and the file of its key.
 
 -mesh-psk-file and -mesh-with are those of the Go derper (startMesh and defaultMeshPSKFile of
-cmd/derper); the variables are ours. derp/files/meshkey.py resolves KeyFile.AUTO.
+cmd/derper); the variables are additions. derp/files/meshkey.py resolves KeyFile.AUTO.
 """
 
 import enum
@@ -21,10 +21,9 @@ from derp.net.address import host_port, is_dns_name, is_ip
 
 
 class KeyFile(enum.Enum):
-    """A key file that is not named by its path."""
+    """A key file without a path: the first default file that exists (Go: defaultMeshPSKFile)."""
 
     AUTO = "auto"
-    """The first of the default files that exists, if any does (Go: defaultMeshPSKFile)."""
 
 
 HTTPS_PORT: Final = 443
@@ -33,12 +32,12 @@ _HOST_PORT: Final = re.compile(
     r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*))?", re.DOTALL
 )
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
-_FORM: Final = "host, host:port, or either with /dialhost behind it"
+_FORM: Final = "host, host:port, or either with /dialhost after it"
 
 
 @attrs.frozen
 class MeshRelay:
-    """Another relay: what it is called, and where to connect to it."""
+    """Another relay: its name, and where to connect to it."""
 
     host: str
     """The name, or the address without brackets, that its certificate is for."""
@@ -48,7 +47,7 @@ class MeshRelay:
 
     @property
     def authority(self) -> str:
-        """Host and port as HTTP has them: the port only if it is not that of HTTPS."""
+        """Host and port as in HTTP's Host: no port if it is that of HTTPS."""
         text = host_port(self.host, self.port)
         return text.removesuffix(f":{HTTPS_PORT}") if self.port == HTTPS_PORT else text
 
@@ -64,7 +63,7 @@ def key_file(value: str | Path | KeyFile | None) -> Path | KeyFile | None:
 
 
 def relay_list(value: str | Iterable[MeshRelay]) -> tuple[MeshRelay, ...]:
-    """Check a list of `host[:port][/dialhost]`, in text with commas between them."""
+    """Check a list of `host[:port][/dialhost]`; in a string, commas separate them."""
     if not isinstance(value, str):
         return tuple(dict.fromkeys(value))
     if not value:
@@ -101,19 +100,19 @@ def _port(text: str, where: str) -> int:
 
 
 def _dial(text: str, where: str) -> str:
-    """Check the host to connect to; an IPv6 address may have brackets, or go without."""
+    """Check the host to connect to; an IPv6 address may have brackets."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not (is_ip(host) or (host is text and is_dns_name(host))):
         raise ValueError(
-            f"want the name or the address to connect to behind the slash in {where}, "
-            f"without a port: that of the relay is taken"
+            f"want the name or the address to connect to after the slash in {where}, "
+            f"without a port: that of the relay is used"
         )
     return host
 
 
 @attrs.frozen(kw_only=True)
 class Mesh:
-    """Which other relays this one forwards packets to, and the key that they share."""
+    """The other relays to which packets are forwarded, and the key that all share."""
 
     key_file: Path | KeyFile | None = option(
         "mesh-psk-file",
@@ -121,8 +120,8 @@ class Mesh:
         key_file,
         default=KeyFile.AUTO.value,
         variable="DERP_MESH_PSK_FILE",
-        usage="File with the key that the relays of a region share: 64 hex digits. Who shows it "
-        "is told who is connected, and may forward packets. auto is "
+        usage="File with the key that the relays of a region share: 64 hex digits. Whoever "
+        "has it is told which clients are connected, and may forward packets. auto is "
         "/home/derp/keys/derp-mesh.key, or else ~/keys/derp-mesh.key, if there is one; "
         "empty is no key.",
     )
@@ -134,7 +133,7 @@ class Mesh:
         variable="DERP_MESH_WITH",
         placeholder="LIST",
         usage="The other relays, as host or host:port with commas between them: packets for "
-        "their clients are forwarded. Behind a slash may stand the host to connect to instead. "
+        "their clients are forwarded. After a slash, the host to connect to instead. "
         "This relay may be in the list, too.",
     )
 

@@ -1,7 +1,7 @@
 """The part of the configuration that says what the pages are, and who may see /debug/.
 
-The flags of Pages are the Go derper's, those of Debug ours; each `other_variable` is one of Go's
-tsweb (AllowDebugAccess).
+The flags of Pages are the Go derper's, those of Debug additions; each `other_variable` is one of
+Go's tsweb (AllowDebugAccess).
 """
 
 from pathlib import Path
@@ -10,8 +10,8 @@ import attrs
 
 from certs.hostname import IPAddress
 from derp.config import checks
-from derp.config.field import option
-from derp.config.goflags import FILE, STRING
+from derp.config.field import file_option, option
+from derp.config.goflags import STRING
 from derp.http.bootstrap_dns import Name
 from derp.relay.networks import Network
 
@@ -40,15 +40,15 @@ class Pages:
         STRING,
         checks.bootstrap_names,
         placeholder="NAMES",
-        usage="Names, with commas between them, whose addresses /bootstrap-dns tells only to those "
-        "who ask for them; name/txt-name tells them to as many percent of clients "
-        "as the TXT record of txt-name says.",
+        usage="Names, with commas between them, whose addresses /bootstrap-dns gives only when "
+        "asked for the name; with name/txt-name only to the percentage of clients in the TXT "
+        "record of txt-name.",
     )
 
 
 @attrs.frozen(kw_only=True)
 class Debug:
-    """Who may see /debug/, beside loopback and the tailnet."""
+    """Who may see /debug/ besides loopback and the tailnet."""
 
     addresses: tuple[IPAddress, ...] = option(
         "debug-allow-ip",
@@ -57,8 +57,8 @@ class Debug:
         variable="DERP_DEBUG_ALLOW_IP",
         other_variable="TS_ALLOW_DEBUG_IP",
         placeholder="ADDRESSES",
-        usage="IP addresses, with commas between them, that may see /debug/ as loopback and the "
-        "tailnet may.",
+        usage="IP addresses, with commas between them, that may see /debug/, besides loopback and "
+        "the tailnet.",
     )
     networks: tuple[Network, ...] = option(
         "debug-trusted-cidrs",
@@ -69,12 +69,10 @@ class Debug:
         placeholder="NETWORKS",
         usage="The same for networks, such as 10.0.0.0/8.",
     )
-    key_file: Path | None = option(
+    key_file: Path | None = file_option(
         "debug-key-file",
-        FILE,
-        checks.optional_path,
         variable="DERP_DEBUG_KEY_FILE",
         other_variable="TS_DEBUG_KEY_PATH",
-        usage="File with a key, read again when it changes: who asks for /debug/?debugkey=KEY sees "
-        "that page, from wherever, through a proxy, too.",
+        usage="File with a key, read again when it changes: /debug/?debugkey=KEY shows that page "
+        "from any address, and through a proxy.",
     )

@@ -1,4 +1,4 @@
-"""Flags and variables of the Go derper that this version knows and refuses.
+"""Flags of the Go derper that this version knows and refuses.
 
 Any value but the default is an error, which does not repeat the value, as some are secret.
 """

@@ -79,14 +79,14 @@ _DURATION_PART = re.compile(
     r"(?=.)(?P<whole>[0-9]*)\.?(?P<fraction>[0-9]*)(?P<unit>[^0-9.]*)", re.DOTALL
 )
 _WHOLE_DIGITS = 30
-_FRACTION_DIGITS = 18  # as many as can still change a nanosecond
+_FRACTION_DIGITS = 18  # further digits are less than a nanosecond
 
 
 def parse_duration(text: str) -> int:
     """Read a duration as time.ParseDuration does, and return nanoseconds. Raises ValueError.
 
-    That is one or more numbers, each with its unit (h, m, s, ms, us, ns), or just 0; a sign may
-    stand before the first.
+    That is one or more numbers, each with its unit (h, m, s, ms, us, ns), or 0; with or without a
+    sign before the first.
     """
     rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     if rest == "0":

@@ -1,7 +1,7 @@
 """The part of the configuration that says who may use the relay.
 
 -verify-clients, -socket, -verify-client-url and -verify-client-url-fail-open are the Go derper's
-(Server.verifyClient), the others ours.
+(Server.verifyClient), the others additions.
 """
 
 import math
@@ -10,18 +10,16 @@ from pathlib import Path
 import attrs
 
 from derp.config import checks
-from derp.config.field import ConfigError, option
-from derp.config.goflags import BOOL, DURATION, FILE, STRING
+from derp.config.field import ConfigError, bool_option, file_option, option
+from derp.config.goflags import DURATION, FILE, STRING
 
 
 @attrs.frozen(kw_only=True)
 class Verification:
     """Which clients are admitted; by default, all."""
 
-    tailscaled: bool = option(
+    tailscaled: bool = bool_option(
         "verify-clients",
-        BOOL,
-        bool,
         default="false",
         variable="DERP_VERIFY_CLIENTS",
         usage="Admit only clients that the tailscaled on this machine knows.",
@@ -45,20 +43,16 @@ class Verification:
         usage="Admit only clients that this admission controller allows, such as headscale's "
         "/verify. May be given more than once: one that allows is enough.",
     )
-    fail_open: bool = option(
+    fail_open: bool = bool_option(
         "verify-client-url-fail-open",
-        BOOL,
-        bool,
         default="true",
         variable="DERP_VERIFY_CLIENT_URL_FAIL_OPEN",
         usage="Admit clients while no URL can be reached.",
     )
-    url_ca_bundle: Path | None = option(
+    url_ca_bundle: Path | None = file_option(
         "verify-client-url-ca-bundle",
-        FILE,
-        checks.optional_path,
         variable="DERP_VERIFY_CLIENT_URL_CA_BUNDLE",
-        usage="Certificates in PEM that vouch for the URLs, where the usual ones don't.",
+        usage="Root certificates in PEM for -verify-client-url, besides this machine's.",
     )
     url_authorization: str = option(
         "verify-client-url-authorization",
@@ -69,10 +63,8 @@ class Verification:
         secret=True,
         usage="Authorization header for the URLs, such as 'Bearer TOKEN'.",
     )
-    allowlist: Path | None = option(
+    allowlist: Path | None = file_option(
         "verify-client-file",
-        FILE,
-        checks.optional_path,
         variable="DERP_VERIFY_CLIENT_FILE",
         never_empty=True,
         want="want a file with node keys; leave the flag out to have no list",
@@ -93,7 +85,7 @@ class Verification:
         checks.repeat_interval,
         default="5m",
         variable="DERP_VERIFY_AGAIN",
-        usage="How often clients that are connected are asked about again; 0 for never.",
+        usage="How often connected clients are verified again; 0 for never.",
     )
 
     @property
@@ -103,13 +95,8 @@ class Verification:
 
     def __attrs_post_init__(self) -> None:
         """Check the rules between fields. Raises ConfigError."""
-        if self.urls:
-            return
-        if self.url_authorization:
-            want = "want -verify-client-url with it"
+        want = "want -verify-client-url with it"
+        if self.url_authorization and not self.urls:
             raise ConfigError("verify-client-url-authorization", "", want)
-        if self.url_ca_bundle is not None:
-            bundle = self.url_ca_bundle
-            raise ConfigError(
-                "verify-client-url-ca-bundle", bundle, "want -verify-client-url with it"
-            )
+        if self.url_ca_bundle is not None and not self.urls:
+            raise ConfigError("verify-client-url-ca-bundle", self.url_ca_bundle, want)

@@ -2,7 +2,7 @@
 
 nodekey        the relay's private node key
 meshkey        the mesh key, which the relays of a region share
-debugkey       the key that opens /debug/ from anywhere
-ratelimit      the file of -rate-config: how much a client may send
-secret         reading a small file that holds a secret
+debugkey       the key that gives access to /debug/ from any address
+ratelimit      the file of -rate-config: the bytes a second that a client may send
+secret         how a small file with a secret is read
 """

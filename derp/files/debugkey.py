@@ -1,7 +1,7 @@
 """The key of -debug-key-file, and the access to /debug/ with and without it.
 
-The Go derper reads the file for each request that shows a key (allowDebugAccessWithKey of tsweb).
-Here it is read every LOOK_EVERY seconds: no request makes the relay read files.
+The Go derper reads the file for each request with a key (allowDebugAccessWithKey of tsweb). Here it
+is read every LOOK_EVERY seconds, so that requests can't make the relay read files.
 """
 
 import ipaddress
@@ -27,7 +27,7 @@ logger = log.get("http")
 
 @attrs.define
 class DebugKey:
-    """The key that the file had when it was read last."""
+    """The key in the file as it was last read."""
 
     path: Path | None
     value: bytes = attrs.field(init=False, default=b"", repr=False)
@@ -44,11 +44,8 @@ class DebugKey:
             reason = error.strerror if isinstance(error, OSError) else None
             self.value, trouble = b"", reason or str(error)
         if trouble and trouble != self._trouble:
-            logger.warning(
-                "no key opens /debug/, as its file can't be used",
-                path=str(self.path),
-                reason=trouble,
-            )
+            event = "no key opens /debug/, as its file can't be used"
+            logger.warning(event, path=str(self.path), reason=trouble)
         self._trouble = trouble
 
     async def watch(self) -> None:
@@ -67,7 +64,7 @@ class DebugKey:
 
 
 def debug_access(config: Config, key: DebugKey) -> DebugAccess:
-    """Return the rules for access to /debug/ of a relay with this configuration."""
+    """Return the rules of `config` for access to /debug/, and `key` as it changes."""
     single = map(ipaddress.ip_network, config.debug.addresses)
     return DebugAccess(
         names=frozenset({config.tls.hostname.lower()}),

@@ -1,10 +1,11 @@
-"""The mesh key: a secret that the relays of a region share to trust each other.
+"""The mesh key: the secret by which the relays of a region trust each other.
 
 A file holds it in 64 hex digits of either case, with or without white space around them. In
 development mode the variable TAILSCALE_DERPER_MESH_KEY may hold it instead. Matches cmd/derper, and
 ParseDERPMesh of Go's types/key.
 """
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class MeshKeyFormatError(ValueError):
 def parse(text: str) -> bytes:
     """Parse 64 hex digits with white space around them; 32 bytes. Raises MeshKeyFormatError.
 
-    The all-zero key is not valid: in Go it stands for having no mesh key.
+    The all-zero key is not valid: in Go it stands for no mesh key.
     """
     digits = text.strip()
     if not digits:
@@ -48,10 +49,9 @@ def parse(text: str) -> bytes:
 
 
 def load(config: Config, environ: Mapping[str, str]) -> bytes | None:
-    """Return the mesh key, 32 bytes; None where there is none. Blocks.
+    """Return the mesh key, 32 bytes; None if there is none. Blocks.
 
-    Raises StartError for a file that can't be used, UsageError for such a variable, or for
-    -mesh-with without a key.
+    Raises StartError for a wrong file, UsageError for a wrong variable or -mesh-with without a key.
     """
     if not config.general.derp:
         return None
@@ -78,7 +78,7 @@ def _from_variable(environ: Mapping[str, str]) -> bytes | None:
 
 
 def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
-    """Return the file that was named, or the first default one that exists.
+    """Return the path of the flag, or of the first default file that exists.
 
     In development mode there is no default, as in Go (defaultMeshPSKFile).
     """
@@ -88,16 +88,8 @@ def _path(config: Config, environ: Mapping[str, str]) -> Path | None:
         return None
     home = environ.get("HOME", "")
     defaults = [Path(_DEFAULT), *([Path(home, _DEFAULT_AT_HOME)] if home else [])]
-    return next((path for path in defaults if _exists(path)), None)
-
-
-def _exists(path: Path) -> bool:
-    """Return whether there is a file; one that can't be reached does not count."""
-    try:
-        path.stat()
-    except (OSError, ValueError):
-        return False
-    return True
+    # Path.exists raises an error for a directory that this user may not search.
+    return next((path for path in defaults if os.path.exists(path)), None)  # noqa: PTH110
 
 
 def _from_file(path: Path) -> bytes:

@@ -4,9 +4,9 @@
         "PrivateKey": "privkey:<64 hex digits>"
     }
 
-It has the Go derper's format, so that either program can take over from the other and clients,
-which know the relay by its key, notice nothing. It is created at the first start and never changed
-afterwards: a file that can't be read or parsed is an error, and is left as it is.
+The format is the Go derper's, so that either program can take over from the other under the same
+key, by which clients know the relay. The file is created at the first start and never changed: one
+that can't be read or parsed is an error.
 """
 
 import json
@@ -32,7 +32,7 @@ def load_or_make(path: Path) -> NodePrivate:
     """Return the key in the file at `path`, which is created if it does not exist. Blocks.
 
     Missing directories are created with mode 0700, the file with 0600. Of several processes that
-    create the file at the same time one wins, and all return its key. Raises StartError.
+    create the file at the same time, one wins, and all return its key. Raises StartError.
     """
     try:
         return _load(path)
@@ -52,7 +52,7 @@ def load_or_make(path: Path) -> NodePrivate:
     try:
         return _load(path)
     except FileNotFoundError as error:
-        raise StartError(f"key file {str(path)!r}: a link to nowhere; {_CURE}") from error
+        raise StartError(f"key file {str(path)!r}: a broken link; {_CURE}") from error
 
 
 def encode(key: NodePrivate) -> bytes:
@@ -74,7 +74,7 @@ def decode(data: bytes) -> NodePrivate:
 
 
 def _load(path: Path) -> NodePrivate:
-    """Read the file. Raises FileNotFoundError, and StartError for everything else."""
+    """Read the key file. Raises FileNotFoundError, or StartError for any other failure."""
     name = f"key file {str(path)!r}"
     try:
         data, mode = read_secret(path, name, _MAX_SIZE)
@@ -84,7 +84,7 @@ def _load(path: Path) -> NodePrivate:
         raise StartError(f"{name}: can't be read: {error.strerror}") from error
     if mode & stat.S_IRWXO:
         others = f"others can use it (mode {stat.S_IMODE(mode):04o})"
-        raise StartError(f"{name}: {others}; run chmod 600 on it, or mount it so")
+        raise StartError(f"{name}: {others}; run chmod 600 on it, or mount it with that mode")
     if len(data) > _MAX_SIZE:
         raise StartError(f"{name}: too large for a key file; {_CURE}")
     try:

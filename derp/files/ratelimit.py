@@ -1,4 +1,4 @@
-"""The file of -rate-config: how many bytes a second each client but mesh peers may send.
+"""The file of -rate-config: the bytes a second that each client may send, but not mesh peers.
 
     {"PerClientRateLimitBytesPerSec": 125000, "PerClientRateBurstBytes": 1000000}
 
@@ -17,10 +17,10 @@ from derp.wire.frames import KEY_LENGTH, MAX_PACKET_SIZE
 from derp.wire.gojson import JSONFormError, read_fields
 
 MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
-"""Bytes of the largest SendPacket frame, key and packet: with less it could never pass."""
+"""Bytes of the largest SendPacket frame, key and packet, which otherwise could never pass."""
 
 ANNOUNCED_SECONDS: Final = 0.25
-"""About the longest round-trip time between two clients."""
+"""About the longest round-trip time between two clients, in seconds."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"
 _BURST: Final = "PerClientRateBurstBytes"
@@ -28,7 +28,7 @@ _BURST: Final = "PerClientRateBurstBytes"
 
 @attrs.frozen
 class RateConfig:
-    """A token bucket for each client: `bytes_per_second` flow in, and it holds `burst` bytes.
+    """A client's token bucket: `bytes_per_second` are its rate, `burst` bytes its size.
 
     Both are 0 if there is no limit; otherwise `burst` is at least MIN_BURST.
     """
@@ -40,8 +40,8 @@ class RateConfig:
     def announced_burst(self) -> int:
         """The burst that ServerInfo announces, in bytes: the rate for ANNOUNCED_SECONDS, or more.
 
-        A client drops packets beyond it, where the relay only delays them: with less, TCP between
-        two clients does not reach the rate.
+        A client drops packets beyond it, while the relay only delays them: with a smaller one, TCP
+        between two clients does not reach the rate.
         """
         return max(self.burst, int(self.bytes_per_second * ANNOUNCED_SECONDS))
 
@@ -50,7 +50,7 @@ NO_LIMIT: Final = RateConfig(0, 0)
 
 
 def parse(data: bytes) -> RateConfig:
-    """Parse the content of a file. Raises JSONFormError."""
+    """Parse the file's content. Raises JSONFormError."""
     numbers = {_RATE: 0, _BURST: 0}
     for name, value in read_fields(data, numbers).items():
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:

@@ -1,4 +1,4 @@
-"""Reading a small file that holds a secret."""
+"""How a small file with a secret is read."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,8 @@ from derp.errors import StartError
 def read_secret(path: Path, name: str, max_size: int) -> tuple[bytes, int]:
     """Return at most `max_size` + 1 bytes of a file, and its mode. Blocks.
 
-    Warns if other users could replace it. Raises StartError, in which `name` stands for the file,
-    if it is not a regular one (a pipe would wait for its writer); OSError; and ValueError for a
-    path with a NUL in it.
+    Warns if other users could replace it. Raises StartError, with `name`, for a file that is not
+    regular (a pipe would wait for its writer); OSError; ValueError for a path with a NUL.
     """
     try:
         with open_regular(path) as file:

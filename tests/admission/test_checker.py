@@ -479,7 +479,7 @@ async def test_trouble_is_told_once_a_minute(
         await checker.admit(MEMBER)
         await trio.sleep(1.0)
     assert [record.getMessage() for record in caplog.records] == [
-        "can't ask who belongs, so clients are refused"
+        "can't verify clients, so they are refused"
     ] * 3
     assert checker.troubles == {"tailscaled": LOST.reason}
     source.answer = YES
@@ -502,4 +502,4 @@ async def test_trouble_that_changes_is_told_sooner_but_not_each_time(
 async def test_failing_open_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     await make(urls=[Source("url", LOST)]).admit(MEMBER)
     (record,) = caplog.records
-    assert record.getMessage() == "can't ask who belongs, so clients are admitted"
+    assert record.getMessage() == "can't verify clients, so they are admitted"

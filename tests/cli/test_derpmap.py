@@ -64,7 +64,7 @@ def test_a_bool_as_two_words(run: Run):
     assert (code, node(out)["STUNPort"]) == (0, -1)
     assert err == (
         "derper: -stun false: read as -stun=false, which is how to write it; "
-        "the Go derper reads -stun alone, as true, and ignores the flags behind it, "
+        "the Go derper reads -stun alone, as true, and ignores the flags after it, "
         "which count here\n"
     )
 

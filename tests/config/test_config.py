@@ -567,11 +567,11 @@ EAB = ("-acme-eab-kid", "kid-1", "-acme-eab-key", "c2VjcmV0")
         ),
         (
             (*ACME, "-certmode=gcp", *EAB),
-            "-acme-email: want it: -certmode gcp goes with no account of less",
+            "-acme-email: -certmode gcp needs this flag",
         ),
         (
             (*ACME, "-certmode=gcp", "-acme-email=a@b", "-acme-eab-kid=x"),
-            "-acme-eab-key: want it: -certmode gcp goes with no account of less",
+            "-acme-eab-key: -certmode gcp needs this flag",
         ),
         (
             (*ACME, *OWN_CA, "-acme-eab-kid=x"),

@@ -173,7 +173,7 @@ def test_wrong_arguments(argv: list[str], message: str):
 
 READ_AS = "{0} {1}: read as {0}={1}, which is how to write it"
 ALONE = "the Go derper reads {0} alone, as true"
-LOST = ", and ignores the flags behind it, which count here"
+LOST = ", and ignores the flags after it, which count here"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_variable_that_kubernetes_sets_by_itself_is_ignored(url: str):
     assert parsed.settings["port"].given == "-port 80 (the default)"
     assert parsed.warnings == (
         (
-            f"T_PORT={url}: ignored, for Kubernetes sets it beside a Service of that name; "
+            f"T_PORT={url}: ignored, as Kubernetes sets it for a Service of that name; "
             "-port 80 (the default) counts: give the flag, or enableServiceLinks: false"
         ),
     )

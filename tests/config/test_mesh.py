@@ -91,7 +91,7 @@ def test_a_list():
     assert config.mesh.relays == (a, b)
 
 
-FORM = "host, host:port, or either with /dialhost behind it"
+FORM = "host, host:port, or either with /dialhost after it"
 EMPTY = f"want no empty entry, but {FORM}, with one comma between two"
 
 
@@ -137,8 +137,8 @@ def test_an_address_without_brackets():
 @pytest.mark.parametrize("side", ["", "b:443", "[b]", "[::1]:443", "1.2.3", "b c", "[", "bücher"])
 def test_a_bad_host_to_connect_to(side: str):
     message = usage_error("-mesh-with", f"a/{side}")
-    assert "want the name or the address to connect to behind the slash in " in message
-    assert message.endswith("without a port: that of the relay is taken")
+    assert "want the name or the address to connect to after the slash in " in message
+    assert message.endswith("without a port: that of the relay is used")
 
 
 def test_other_relays_without_a_key():

@@ -333,7 +333,7 @@ OURS = (
     "rateLimited",
     "the client asked for another server name, or for none",
     " is refused by ",
-    "can't ask who belongs, so clients are refused",
+    "can't verify clients, so they are refused",
     "refuses the upgrade to DERP",
     "room for clients gets scarce",
     "no room for more clients",

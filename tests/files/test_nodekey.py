@@ -275,7 +275,7 @@ def test_a_file_that_others_can_use(path: Path, bits: int):
     write(path, GO_FILE, bits)
     assert start_error(path) == (
         f"key file {str(path)!r}: others can use it (mode {bits:04o}); "
-        "run chmod 600 on it, or mount it so"
+        "run chmod 600 on it, or mount it with that mode"
     )
     assert mode(path) == bits
 
@@ -305,7 +305,7 @@ def test_no_regular_file(tmp_path: Path):
 def test_links(tmp_path: Path, path: Path):
     link = tmp_path / "link"
     link.symlink_to(path)
-    assert start_error(link) == f"key file {str(link)!r}: a link to nowhere{CURE}"
+    assert start_error(link) == f"key file {str(link)!r}: a broken link{CURE}"
     assert not path.exists()
     write(path, GO_FILE, 0o644)
     assert "run chmod 600" in start_error(link)

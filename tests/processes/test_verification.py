@@ -127,7 +127,7 @@ def test_a_url_that_can_t_be_reached(tmp_path: Path, fail_open: str) -> None:
     with derper(tmp_path, *flags, tls=False) as relay:
         assert login(relay.port("HTTP"), new_key()[0]) == (fail_open == "true")
         outcome = "admitted" if fail_open == "true" else "refused"
-        relay.wait_for(f"can't ask who belongs, so clients are {outcome}")
+        relay.wait_for(f"can't verify clients, so they are {outcome}")
 
 
 HANGING_DNS = """
