@@ -148,7 +148,7 @@ def make_node(
             raise UsageError("-stun-port 0: any free port; want the one that the relay has")
         stun_port = config.stun.port
     if not config.general.derp and not config.stun.enabled:
-        raise UsageError("-derp=false -stun=false: want one of them, else there is no entry")
+        raise UsageError("-derp=false -stun=false: want DERP or STUN, which a map can list")
     return Node(
         hostname=config.tls.hostname,
         pin=pin if config.general.derp else None,

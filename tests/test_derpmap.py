@@ -107,7 +107,7 @@ def test_who_relays_nothing_is_not_pinned():
     [
         ({"a": Address("", 0), "certmode": "manual"}, "-a :0: any free port; want "),
         ({"stun_port": 0}, "-stun-port 0: any free port; want "),
-        ({"derp": False, "stun": False}, "-derp=false -stun=false: want one of them"),
+        ({"derp": False, "stun": False}, "-derp=false -stun=false: want DERP or STUN"),
     ],
 )
 def test_there_is_no_entry_for_what_can_t_be_found(fields: dict[str, Any], start: str):

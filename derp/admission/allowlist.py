@@ -91,7 +91,7 @@ class AllowList:
             return Verdict(Outcome.ALLOWED, self.name)
         return Verdict(Outcome.REFUSED, self.name, f"not in {_FLAG}")
 
-    def look(self, *, at_once: bool = False) -> dict[bytes, str] | None:
+    def read_changed(self, *, at_once: bool = False) -> dict[bytes, str] | None:
         """Return the new list if the file has changed, else None. Blocks.
 
         A changed file may be half written, so it is read once two successive calls find the same

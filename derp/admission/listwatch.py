@@ -12,7 +12,7 @@ from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.errors import ReloadError
 
-LOOK_EVERY: Final = 5.0
+CHECK_EVERY: Final = 5.0
 """Seconds between checks of the file; a change is read within two of them."""
 
 logger = log.get("admit")
@@ -34,12 +34,12 @@ async def keep_checker(
 async def watch_list(
     checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
 ) -> NoReturn:
-    """Read a changed list: check the file every LOOK_EVERY seconds, and at once on `wake`."""
+    """Read a changed list: check the file every CHECK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
         while True:
-            look = partial(allowlist.look, at_once=await woken_within(LOOK_EVERY, wake))
+            read = partial(allowlist.read_changed, at_once=await woken_within(CHECK_EVERY, wake))
             try:
-                keys = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+                keys = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
             except ReloadError as error:
                 logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
                 continue

@@ -34,9 +34,9 @@ async def problems(node: Node) -> list[str]:
     found: dict[str, list[str]] = {address: [] for address in addresses}
     without_route: list[str] = []
 
-    async def ask_one(address: str) -> None:
+    async def probe_one(address: str) -> None:
         try:
-            found[address] = await _ask_address(node, address)
+            found[address] = await _probe_address(node, address)
         except NotReached as failure:
             if failure.no_route:
                 without_route.append(f"{failure}; check from a machine that has a route")
@@ -45,14 +45,14 @@ async def problems(node: Node) -> list[str]:
 
     stun_problems: list[str] = []
 
-    async def ask_stun(address: str) -> None:
-        stun_problems.extend(await _ask_stun(node, address))
+    async def probe_stun(address: str) -> None:
+        stun_problems.extend(await _probe_stun(node, address))
 
     async with trio.open_nursery() as nursery:
         for address in addresses:
-            nursery.start_soon(ask_one, address)
+            nursery.start_soon(probe_one, address)
         if node.stun_address is not None:
-            nursery.start_soon(ask_stun, str(node.stun_address))
+            nursery.start_soon(probe_stun, str(node.stun_address))
     lines = _loopback_problem(node.hostname, addresses)
     for address in addresses:
         lines += found[address]
@@ -88,17 +88,17 @@ def _loopback_problem(hostname: str, addresses: list[str]) -> list[str]:
     ]
 
 
-async def _ask_address(node: Node, address: str) -> list[str]:
+async def _probe_address(node: Node, address: str) -> list[str]:
     """Return the problems at one address. Raises NotReached."""
     found = []
     if node.derp_port is not None:
-        found += await _ask_derp(node, Endpoint(address, node.derp_port))
+        found += await _probe_derp(node, Endpoint(address, node.derp_port))
     if node.stun_address is None:
-        found += await _ask_stun(node, address)
+        found += await _probe_stun(node, address)
     return found
 
 
-async def _ask_stun(node: Node, address: str) -> list[str]:
+async def _probe_stun(node: Node, address: str) -> list[str]:
     """Return the problem with STUN at one address."""
     if node.stun_port is None:
         return []
@@ -116,20 +116,20 @@ def _how_to_open(protocol: str, port: int | None) -> str:
     )
 
 
-async def _ask_derp(node: Node, where: Endpoint) -> list[str]:
+async def _probe_derp(node: Node, where: Endpoint) -> list[str]:
     """Return the problems with TLS and DERP. Raises NotReached."""
     found: list[str] = []
     try:
         if node.pin is None:
             try:
-                await _ask_over_tls(node, where, _verifying_context(), found)
+                await _probe_over_tls(node, where, _verifying_context(), found)
             except NoTLS as failure:
                 if not isinstance(failure.error, ssl.SSLCertVerificationError):
                     raise
                 found.append(_certificate_problem(failure.error, node.hostname))
             else:
                 return found
-        await _ask_over_tls(node, where, probe.insecure_context(), found)
+        await _probe_over_tls(node, where, probe.insecure_context(), found)
     except NoTLS as failure:
         found.append(_tls_problem(failure, node.hostname))
     except NoDERP as failure:
@@ -137,7 +137,7 @@ async def _ask_derp(node: Node, where: Endpoint) -> list[str]:
     return found
 
 
-async def _ask_over_tls(
+async def _probe_over_tls(
     node: Node, where: Endpoint, context: ssl.SSLContext, found: list[str]
 ) -> None:
     """Connect and upgrade; add problems with the pin to `found`. Raises Failure."""

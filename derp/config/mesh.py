@@ -120,8 +120,8 @@ class Mesh:
         key_file,
         default=KeyFile.AUTO.value,
         variable="DERP_MESH_PSK_FILE",
-        usage="File with the key that the relays of a region share: 64 hex digits. Whoever "
-        "has it is told which clients are connected, and may forward packets. auto is "
+        usage="File with the key that the relays of a region share: 64 hex digits. With it, "
+        "a peer is told which clients are connected, and may forward packets. auto is "
         "/home/derp/keys/derp-mesh.key, or else ~/keys/derp-mesh.key, if there is one; "
         "empty is no key.",
     )

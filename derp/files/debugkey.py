@@ -1,7 +1,7 @@
 """The key of -debug-key-file, and the access to /debug/ with and without it.
 
 The Go derper reads the file for each request with a key (allowDebugAccessWithKey of tsweb). Here it
-is read every LOOK_EVERY seconds, so that requests can't make the relay read files.
+is read every READ_EVERY seconds, so that requests can't make the relay read files.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from derp.errors import StartError
 from derp.files.secret import read_secret
 from derp.http.access import DebugAccess
 
-LOOK_EVERY: Final = 5.0
+READ_EVERY: Final = 5.0
 """Seconds between reads of the file."""
 
 _MAX_SIZE: Final = 4096
@@ -34,7 +34,7 @@ class DebugKey:
     """Without white space around it; empty for none."""
     _trouble: str = attrs.field(init=False, default="")
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read the file, if there is one; a failure leaves no key, and is logged once. Blocks."""
         if self.path is None:
             return
@@ -49,10 +49,10 @@ class DebugKey:
         self._trouble = trouble
 
     async def watch(self) -> None:
-        """Read the file every LOOK_EVERY seconds, if there is one."""
+        """Read the file every READ_EVERY seconds, if there is one."""
         while self.path is not None:
-            await trio.sleep(LOOK_EVERY)
-            await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
+            await trio.sleep(READ_EVERY)
+            await trio.to_thread.run_sync(self.read, abandon_on_cancel=True)
 
     def _read(self, path: Path) -> bytes:
         content, _ = read_secret(path, "-debug-key-file", _MAX_SIZE)

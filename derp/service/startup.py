@@ -63,7 +63,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     if config.limits.rate_config is not None:
         rate_limit = ratelimit.load(config.limits.rate_config)
     debug_key = DebugKey(config.debug.key_file)
-    debug_key.look()
+    debug_key.read()
     metrics = Metrics()
     admission = make_checker(config, metrics)
     now = datetime.now(UTC)

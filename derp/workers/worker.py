@@ -85,7 +85,7 @@ def _prepare(
         plan = make_plan(config)
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug.key_file)
-    debug_key.look()
+    debug_key.read()
     resources = StartupResources(
         private_key=private_key,
         rate_limit=handover.rate_limit,

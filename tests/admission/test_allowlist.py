@@ -129,43 +129,43 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, path):
 
 
 def test_what_has_not_changed_is_not_new(listing):
-    assert [listing.look() for _ in range(3)] == [None] * 3
-    assert listing.look(at_once=True) is None
+    assert [listing.read_changed() for _ in range(3)] == [None] * 3
+    assert listing.read_changed(at_once=True) is None
 
 
 def test_a_change_is_read_once_it_has_lasted(listing):
-    listing.look()
-    listing.look()
+    listing.read_changed()
+    listing.read_changed()
     listing.path.write_text(B)
-    assert listing.look() is None
-    assert listing.look() == {TWO: ""}
+    assert listing.read_changed() is None
+    assert listing.read_changed() == {TWO: ""}
 
 
 def test_or_at_once(listing):
     listing.path.write_text(B)
-    assert listing.look(at_once=True) == {TWO: ""}
+    assert listing.read_changed(at_once=True) == {TWO: ""}
 
 
 def test_a_broken_list_is_told_once(listing):
-    listing.look()
-    listing.look()
+    listing.read_changed()
+    listing.read_changed()
     listing.path.write_text(f"{B}\nnodekey:12")
-    assert listing.look() is None
+    assert listing.read_changed() is None
     with pytest.raises(ReloadError, match="line 2"):
-        listing.look()
-    assert [listing.look() for _ in range(3)] == [None] * 3
+        listing.read_changed()
+    assert [listing.read_changed() for _ in range(3)] == [None] * 3
     with pytest.raises(ReloadError):
-        listing.look(at_once=True)
+        listing.read_changed(at_once=True)
     listing.path.write_text(B)
-    assert listing.look() is None
-    assert listing.look() == {TWO: ""}
+    assert listing.read_changed() is None
+    assert listing.read_changed() == {TWO: ""}
 
 
 def test_a_change_while_it_is_read_is_looked_at_again(listing, monkeypatch):
-    listing.look()
-    listing.look()
+    listing.read_changed()
+    listing.read_changed()
     listing.path.write_text("half")
-    listing.look()
+    listing.read_changed()
 
     def load_late(path):
         path.write_text(B)
@@ -173,6 +173,6 @@ def test_a_change_while_it_is_read_is_looked_at_again(listing, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(allowlist, "load", load_late)
-        assert listing.look() is None
-    assert listing.look() is None
-    assert listing.look() == {TWO: ""}
+        assert listing.read_changed() is None
+    assert listing.read_changed() is None
+    assert listing.read_changed() == {TWO: ""}

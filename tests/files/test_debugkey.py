@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from derp.config.checks import Address
-from derp.files.debugkey import LOOK_EVERY, DebugKey, debug_access
+from derp.files.debugkey import READ_EVERY, DebugKey, debug_access
 from tests.support.config import make_config
 
 
@@ -17,7 +17,7 @@ def test_white_space_around_it_does_not_count(tmp_path: Path, content: bytes) ->
     path = tmp_path / "key"
     path.write_bytes(content)
     key = DebugKey(path)
-    key.look()
+    key.read()
     assert key.value == b"secret"
     assert "secret" not in repr(key)
 
@@ -29,7 +29,7 @@ def test_what_is_no_key_opens_nothing(
     path = tmp_path / "key"
     path.write_bytes(b"secret")
     key = DebugKey(path)
-    key.look()
+    key.read()
     path.unlink()
     match what:
         case "empty" | "blank" | "long":
@@ -39,7 +39,7 @@ def test_what_is_no_key_opens_nothing(
         case "pipe":
             os.mkfifo(path)
     for _ in range(3):
-        key.look()
+        key.read()
         assert key.value == b""
     assert len(caplog.records) == 1
     assert caplog.records[0].levelno == logging.WARNING
@@ -51,11 +51,11 @@ def test_trouble_is_told_again_when_it_comes_again(
 ) -> None:
     path = tmp_path / "key"
     key = DebugKey(path)
-    key.look()
+    key.read()
     path.write_bytes(b"secret")
-    key.look()
+    key.read()
     path.unlink()
-    key.look()
+    key.read()
     assert len(caplog.records) == 2
 
 
@@ -65,19 +65,19 @@ async def test_a_new_key_counts_soon_and_the_old_one_does_not(
     path = tmp_path / "key"
     path.write_bytes(b"old")
     key = DebugKey(path)
-    key.look()
+    key.read()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(key.watch)
         path.write_bytes(b"new")
         while key.value == b"old":  # noqa: ASYNC110 - threads know nothing of this clock
-            await trio.sleep(LOOK_EVERY)
+            await trio.sleep(READ_EVERY)
         assert key.value == b"new"
         nursery.cancel_scope.cancel()
 
 
 async def test_without_a_file_nothing_is_watched() -> None:
     key = DebugKey(None)
-    key.look()
+    key.read()
     await key.watch()
     assert key.value == b""
 

@@ -64,7 +64,7 @@ def test_the_list_once_however_often_it_is_read(
     file.write_text(f"nodekey:{'0f' * 32}")
     listing = allowlist.AllowList(file, allowlist.load(file))
     file.write_text(f"nodekey:{'1f' * 32}")
-    assert listing.look(at_once=True)
+    assert listing.read_changed(at_once=True)
     assert warned(caplog) == [str(file)]
 
 

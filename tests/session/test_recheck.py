@@ -12,7 +12,7 @@ import trio.testing
 
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
-from derp.admission.listwatch import LOOK_EVERY, watch_list
+from derp.admission.listwatch import CHECK_EVERY, watch_list
 from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import NotAdmitted, PeerVanished
 from derp.session import recheck
@@ -358,7 +358,7 @@ async def listed(
 async def test_a_changed_list_admits_and_ends(autojump_clock: Clock, listed: Listed) -> None:
     one, two = nacl.public.PrivateKey.generate(), nacl.public.PrivateKey.generate()
     listed.write(one)
-    await trio.sleep(3 * LOOK_EVERY)
+    await trio.sleep(3 * CHECK_EVERY)
     first = await listed.relay.login(key=one)
     listed.write(two)
     end = await listed.relay.end_of(first)
@@ -396,21 +396,21 @@ async def test_a_broken_list_ends_nobody(
 ) -> None:
     key = nacl.public.PrivateKey.generate()
     listed.write(key)
-    await trio.sleep(3 * LOOK_EVERY)
+    await trio.sleep(3 * CHECK_EVERY)
     await listed.relay.login(key=key)
     listed.file.write_text("nodekey:12")
-    await trio.sleep(10 * LOOK_EVERY)
+    await trio.sleep(10 * CHECK_EVERY)
     assert len(listed.relay.hub.members) == 1
     messages = [record.getMessage() for record in caplog.records]
     assert messages.count("the old list stays in force") == 1
     listed.file.unlink()
-    await trio.sleep(10 * LOOK_EVERY)
+    await trio.sleep(10 * CHECK_EVERY)
     assert len(listed.relay.hub.members) == 1
     listed.file.write_text("")
-    await trio.sleep(10 * LOOK_EVERY)
+    await trio.sleep(10 * CHECK_EVERY)
     assert len(listed.relay.hub.members) == 1
     listed.write(nacl.public.PrivateKey.generate())
-    await trio.sleep(3 * LOOK_EVERY)
+    await trio.sleep(3 * CHECK_EVERY)
     assert not listed.relay.hub.members
 
 
