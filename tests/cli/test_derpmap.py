@@ -196,7 +196,7 @@ def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
         (("--check=maybe",), "--check=maybe: want true or false"),
         (("--regoin-id", "900"), "--regoin-id: no such flag; did you mean -region-id?"),
         (("-a", ":0", "-certmode", "manual"), "-a :0: any free port"),
-        (("-derp=false", "-stun=false"), "-derp=false -stun=false: want one"),
+        (("-derp=false", "-stun=false"), "-derp=false -stun=false: want DERP or STUN"),
         (("-hostname", "a b"), "-hostname 'a b': want a DNS name"),
         (("--public-derp-port", "0"), "--public-derp-port 0: want a port from 1 to 65535"),
         (("--public-derp-port", "65536"), "--public-derp-port 65536: want a port from 1 to"),
