@@ -180,7 +180,7 @@ def test_no_tailscaled(tmp_path: Path) -> None:
     path = tmp_path / "tailscaled.sock"
     with derper(tmp_path, "-verify-clients", "-socket", str(path), tls=False) as relay:
         assert not login(relay.port("HTTP"), new_key()[0])
-        relay.wait_for(f"so clients are refused.*source=tailscaled.*{path}")
+        relay.wait_for(f"so they are refused.*source=tailscaled.*{path}")
         assert "tailscaled" in page(relay, "/debug/check")
 
 
