@@ -15,9 +15,8 @@ from typing import Final, Protocol
 TARGET: Final = 0.02
 """Seconds that a standing queue may delay a packet. RFC 8289 has 5 ms for a router; a relay's event
 loop and its peers' TCP need some milliseconds themselves."""
-INTERVAL: Final = 0.3
-"""Seconds for which a queue may stand: a round trip between two nodes through the relay, with a
-retransmission on the way. RFC 8289 has 100 ms, for one path without retransmissions."""
+INTERVAL: Final = 0.1
+"""Seconds for which a queue may stand: about a round trip between two nodes through the relay."""
 MAX_PACKET: Final = 1500
 """Bytes: where no more than these are left behind the head, the queue does not stand."""
 

@@ -26,7 +26,7 @@ QUANTUM: Final = 4 << 10
 MAX_WAIT: Final = 1.0
 """Seconds after which a packet is too old to be worth its memory."""
 KEEP: Final = 16 << 10
-"""Bytes of a flow's newest packets that age alone does not drop."""
+"""Bytes of memory of a flow's newest packets, which age alone does not drop."""
 ENTRY_COST: Final = 150
 """Bytes that an entry counts for besides its frames."""
 FLOW_COST: Final = 1000
@@ -157,8 +157,8 @@ class Flow(Holder):
     def expire(self, now: float, most: int) -> int:
         """Drop at most `most` trains older than MAX_WAIT, but not the newest KEEP bytes."""
         dropped = 0
-        while dropped < most and self.size > KEEP and now - self.entries[0].since > MAX_WAIT:
-            self.drop_head(self.size - KEEP)
+        while dropped < most and self.held > KEEP and now - self.entries[0].since > MAX_WAIT:
+            self.drop_head(self.held - KEEP)
             dropped += 1
         return dropped
 
@@ -219,10 +219,9 @@ class FlowQueue(Holder):
         size += ENTRY_COST
         flow_memory.held += size
         flow.held += size
-        # Before the flow's rank, so that a full queue does not change it twice.
-        room = self._limit - FLOW_COST * (len(self._new) + len(self._old))
-        while flow_memory.held > room and flow_memory.held:
-            self._release_longest(flow_memory.held - room, flow)
+        if (excess := flow_memory.held - self._room()) > 0:
+            self._drop(excess, flow)
+        # Only now, so that a full queue does not change the rank twice.
         if flow.held >= flow.below:
             flow_memory.rank(flow, flow.held)
         self._account()
@@ -260,7 +259,9 @@ class FlowQueue(Holder):
 
     def release(self, at_least: int) -> None:
         """Drop frames of the sender that has most queued; see Holder."""
-        self._release_longest(at_least)
+        if (longest := self._flow_memory.largest()) is not None:
+            longest.release(at_least)
+            self._remove_if_empty(longest)
         self._account()
 
     def expire(self, now: float, most: int) -> int:
@@ -280,15 +281,32 @@ class FlowQueue(Holder):
             flows.clear()
         self._account()
 
-    def _release_longest(self, at_least: int, unranked: Flow | None = None) -> None:
-        longest = self._flow_memory.largest() or unranked
-        if unranked is not None and longest is not None and unranked.held > longest.held:
-            longest = unranked
-        if longest is not None:
-            longest.release(at_least)
-            if not longest.entries:
-                self._new.pop(longest.source, None)
-                self._old.pop(longest.source, None)
+    def _room(self) -> int:
+        """Return the bytes that trains may take, besides the flows themselves."""
+        return self._limit - FLOW_COST * (len(self._new) + len(self._old))
+
+    def _drop(self, excess: int, grown: Flow) -> None:
+        """Drop frames of the longest flow, again and again, until the bound is kept.
+
+        `grown`: the flow that has grown, and has the rank of before. Dropped frames of a train that
+        still take memory do not count.
+        """
+        flow_memory = self._flow_memory
+        while excess > 0:
+            longest = flow_memory.largest() or grown
+            if longest.held < grown.held:
+                longest = grown
+            excess -= longest.entries[0].offset
+            if excess <= 0:
+                break
+            longest.drop_head(excess)
+            self._remove_if_empty(longest)
+            excess = flow_memory.held - self._room()
+
+    def _remove_if_empty(self, flow: Flow) -> None:
+        if not flow.entries:
+            self._new.pop(flow.source, None)
+            self._old.pop(flow.source, None)
 
     def _account(self) -> None:
         """Account for the bytes held by now.
