@@ -4,8 +4,9 @@ import functools
 from typing import Any
 
 from bench.micro.stopwatch import Stopwatch, batches
+from derp.relay.flowqueue import ENTRY_COST, FLOW_COST
 from derp.relay.queuememory import MemoryBudget
-from derp.relay.sendqueue import ENTRY_COST, LANE_BYTES, SendQueue
+from derp.relay.sendqueue import CLIENT, SendQueue
 from derp.session.sender import MAX_SEND
 from derp.wire.frames import PACKET_OVERHEAD, FrameType, frame
 
@@ -15,7 +16,9 @@ MANY = 1000
 """Clients that are slow at once."""
 LONG = (128 << 10) // FRAME
 """Packets in a train that fills a read."""
-ALL = 2 * LANE_BYTES
+ROOM = CLIENT.packets - FLOW_COST
+"""Bytes for what one sender has queued."""
+ALL = 2 * ROOM
 NOW = 0.0
 
 Train = tuple[bytes, int]
@@ -73,7 +76,7 @@ def put_and_take(count: int, packets: int, loops: int) -> float:
 
 def put_at_limit(packets: int, loops: int) -> float:
     """Time queueing one packet where the send queue is full of trains of `packets`."""
-    filling = make_trains(LANE_BYTES // (packets * FRAME + ENTRY_COST), packets)
+    filling = make_trains(ROOM // (packets * FRAME + ENTRY_COST), packets)
     new = make_trains(256, 1)
     for size in (1, 2, len(new)):
         check_at_limit(filling, new[:size])
@@ -121,7 +124,7 @@ def check_at_limit(filling: list[Train], new: list[Train]) -> None:
     left = sum(entry.packets for entry in entries)
     assert left == len(came) // FRAME - drops.packets, f"{left} packets are left"
     size = len(came) - drops.size + len(entries) * ENTRY_COST
-    assert LANE_BYTES - FRAME - ENTRY_COST < size <= LANE_BYTES, f"{size} bytes are left"
+    assert ROOM - FRAME - ENTRY_COST < size <= ROOM, f"{size} bytes are left"
 
 
 BENCHMARKS = {

@@ -10,5 +10,5 @@ A relay that has dialled this one is a mesh peer here: see derp.session.meshpeer
 derp.session.presence. While a link lasts, the keys of the other relay's clients are in the hub
 (derp.relay.forwarders). A packet whose destination is not connected here goes to `forward` of the
 link that the hub has for its key, if any. `forward` never waits: packets for a slow relay wait in a
-DRR queue (derp.relay.drrqueue), and too many are dropped.
+send queue (derp.relay.sendqueue), and too many are dropped.
 """

@@ -16,8 +16,8 @@ import trio
 from derp.errors import ConnectionEnd, PeerVanished, ProtocolViolation
 from derp.metrics import DropReason
 from derp.net.transport import Transport
-from derp.relay.drrqueue import DRRQueue
-from derp.relay.sendqueue import Entry, SendQueue
+from derp.relay.flowqueue import Entry
+from derp.relay.sendqueue import LINK, SendQueue
 from derp.session.sender import Sender
 from derp.session.state import RelayState
 from derp.wire.forwarding import forward_frames
@@ -202,7 +202,7 @@ class Link(Sender):
             member.peer_disconnected(key)
 
     def _make_send_queue(self) -> SendQueue:
-        return DRRQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
+        return SendQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued, LINK)
 
     def _count_sent(self, entries: list[Entry], now: float) -> None:
         """Count nothing: forwarded packets are counted in Client.route."""

@@ -4,8 +4,9 @@ hub            from key to client
 duplicates     several clients that logged in with one key
 forwarders     the links to other relays through which a key is reached
 claims         which other worker of this relay has a key
-sendqueue      what waits for a client
-drrqueue       what waits for a link, fairly by sender
+sendqueue      what waits for a client or a link
+flowqueue      packets in it, a sub-queue for each sender (FQ-CoDel)
+codel          when a sub-queue is too long
 presencequeue  the keys whose presence a watcher is still to be told
 queuememory    one bound for all queues
 pending        connections before login: limits for each network, and for all together

@@ -9,7 +9,7 @@ connection is over. Up to three quarters of the bound may be committed; queued p
 rest. The more is committed, the less is written to each peer at once; above that limit, the peer
 with the most is disconnected.
 
-Lanes (derp.relay.sendqueue) and peers (derp.session.sender) are `Holder`s, which account by `add`
+Flows (derp.relay.flowqueue) and peers (derp.session.sender) are `Holder`s, which account by `add`
 and free memory in `release`. Holders are ranked by size: one rank for each UNIT, and from 4 UNITs
 on four for each doubling. So a change takes the same time however many holders there are, and the
 longest is known to within a quarter or a UNIT. The time of a release is that of the frames dropped.

@@ -12,9 +12,9 @@ import trio
 from derp.errors import ConnectionEnd, WatcherTooSlow
 from derp.metrics import DropReason
 from derp.net.transport import Transport
+from derp.relay.flowqueue import Entry
 from derp.relay.hub import Hub
 from derp.relay.presencequeue import PresenceQueue
-from derp.relay.sendqueue import Entry
 from derp.relay.tokenbucket import TokenBucket
 from derp.session.sender import Sender, SendTasks
 from derp.wire.frames import PeerGoneReason, PresentFlags, peer_gone, peer_present

@@ -23,8 +23,9 @@ from derp.errors import ConnectionEnd, InternalFault, QueueMemoryFull
 from derp.metrics import DropReason, Metrics
 from derp.net.poller import Poller
 from derp.net.transport import Transport
+from derp.relay.flowqueue import Entry
 from derp.relay.queuememory import Holder, QueueMemory
-from derp.relay.sendqueue import Entry, SendQueue
+from derp.relay.sendqueue import SendQueue
 from derp.wire.keys import short_key
 
 PRIVILEGED_WRITE_TIMEOUT: Final = 30.0

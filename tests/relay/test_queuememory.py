@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from derp.relay.drrqueue import FLOW_COST, DRRQueue, FlowLanes
+from derp.relay.flowqueue import ENTRY_COST, FLOW_COST, KEEP, MAX_WAIT, Entry, Flow, FlowQueue
 from derp.relay.queuememory import (
     MIN_WRITE,
     UNIT,
@@ -18,7 +18,7 @@ from derp.relay.queuememory import (
     least_of,
     rank_of,
 )
-from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT, Entry, Lane, SendQueue
+from derp.relay.sendqueue import LINK, SendQueue
 from derp.session.sender import BUSY_COST, MAX_SEND
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, FrameType
 
@@ -142,16 +142,19 @@ def train_of(kind: FrameType, source: bytes, lengths: list[int]) -> bytes:
     )
 
 
-def lanes_of(box: SendQueue) -> list[Lane]:
-    if not isinstance(box, DRRQueue):
-        return [box._disco, box._packets]
-    return [lane for lanes in (box._flows, box._disco_flows) for lane in lanes._lanes.values()]
+def flows_of(box: SendQueue) -> list[Flow]:
+    return [
+        flow
+        for queue in (box._disco, box._packets)
+        for flow in (*queue._new.values(), *queue._old.values())
+    ]
 
 
 def truth(box: SendQueue) -> int:
-    """What it holds, found by looking at all of it."""
-    trains = sum(len(entry.data) + ENTRY_COST for lane in lanes_of(box) for entry in lane.entries)
-    return trains + FLOW_COST * len(lanes_of(box)) * isinstance(box, DRRQueue)
+    """Bytes of memory that packets take in a send queue, counted anew."""
+    flows = flows_of(box)
+    trains = sum(len(entry.data) + ENTRY_COST for flow in flows for entry in flow.entries)
+    return trains + FLOW_COST * len(flows)
 
 
 class Queues(RuleBasedStateMachine):
@@ -167,7 +170,7 @@ class Queues(RuleBasedStateMachine):
         self.now = 0.0
         queued = self.memory.queued
         self.boxes = [SendQueue(self.on_drop, queued) for _ in range(4)]
-        self.boxes += [DRRQueue(self.on_drop, queued) for _ in range(2)]
+        self.boxes += [SendQueue(self.on_drop, queued, LINK) for _ in range(2)]
         self.senders = [Releaser(self.memory.committed, []) for _ in self.boxes]
         for sender in self.senders:
             sender.everybody.extend(self.senders)
@@ -187,7 +190,7 @@ class Queues(RuleBasedStateMachine):
     )
     def put(self, number: int, source: int, lengths: list[int], times: int, disco: bool) -> None:
         box, key = self.boxes[number], bytes((source,)) * KEY_LENGTH
-        is_link = isinstance(box, DRRQueue)
+        is_link = box._packets._shared
         train = train_of(
             FrameType.FORWARD_PACKET if is_link else FrameType.RECV_PACKET, key, lengths
         )
@@ -219,8 +222,8 @@ class Queues(RuleBasedStateMachine):
         assert dropped <= most
         assert (truth(box) < before) is (dropped > 0)
         if dropped < most:
-            heads = [lane.entries[0] for lane in lanes_of(box) if lane.entries]
-            assert all(self.now - head.since <= MAX_WAIT for head in heads)
+            long = [flow for flow in flows_of(box) if flow.held > KEEP]
+            assert all(flow.head_wait(self.now) <= MAX_WAIT for flow in long)
 
     @rule(number=st.integers(0, 5))
     def clear(self, number: int) -> None:
@@ -238,7 +241,7 @@ class Queues(RuleBasedStateMachine):
 
     @invariant()
     def no_packet_is_lost(self) -> None:
-        waiting = [e for box in self.boxes for lane in lanes_of(box) for e in lane.entries]
+        waiting = [e for box in self.boxes for flow in flows_of(box) for e in flow.entries]
         held = sum(entry.packets for entry in waiting)
         held_bytes = sum(entry.payload for entry in waiting)
         assert self.taken + self.dropped + held == self.put_in
@@ -247,8 +250,8 @@ class Queues(RuleBasedStateMachine):
     @invariant()
     def little_is_held_for_frames_that_are_gone(self) -> None:
         for box in self.boxes:
-            for lane in lanes_of(box):
-                assert all(2 * entry.offset <= len(entry.data) for entry in lane.entries)
+            for flow in flows_of(box):
+                assert all(2 * entry.offset <= len(entry.data) for entry in flow.entries)
 
     def teardown(self) -> None:
         if hasattr(self, "boxes"):
@@ -298,12 +301,12 @@ def test_a_link_is_as_long_as_its_longest_lane() -> None:
     """Each of its senders is like a client's queue: the many do not pay for the few."""
     memory = QueueMemory(4 << 20)
     lost: list[bool] = []
-    box = DRRQueue(lambda disco, packets, payload: lost.append(disco), memory.queued)
+    box = SendQueue(lambda disco, packets, payload: lost.append(disco), memory.queued, LINK)
     for number in range(100):
         source = number.to_bytes(KEY_LENGTH)
         train = train_of(FrameType.FORWARD_PACKET, source, [1000] * 5)
         box.put(train, 5, source, 0.0, disco=False)
-    assert box._flows.held > 500_000
+    assert box._packets.held > 500_000
     flooded(64, memory)
     assert not lost
     # One that floods the link itself is the one that pays.
@@ -312,7 +315,7 @@ def test_a_link_is_as_long_as_its_longest_lane() -> None:
     for _ in range(1000):
         box.put(train, 1, source, 0.0, disco=False)
     assert len(lost) > 900
-    assert sum(len(lane.entries) == 1 for lane in lanes_of(box)) == 100
+    assert sum(len(flow.entries) == 1 for flow in flows_of(box)) == 100
     assert memory.held <= 4 << 20
 
 
@@ -329,35 +332,41 @@ def test_who_takes_what_is_sent_loses_nothing_to_those_who_do_not() -> None:
     assert not lost
 
 
-@pytest.mark.parametrize("kind", [Lane, FlowLanes])
-def test_a_long_run_pays_by_halves(kind: type[Lane] | type[FlowLanes]) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_long_run_pays_by_halves(shared: bool) -> None:
     """Not whole: the newest packets of a short queue are the best there is."""
     dropped: list[int] = []
     budget: MemoryBudget[Holder] = MemoryBudget(200_000)
-    lane = kind(UNLIMITED, lambda disco, packets, payload: dropped.append(packets), budget)
+    queue = FlowQueue(
+        UNLIMITED, lambda disco, packets, payload: dropped.append(packets), budget, shared=shared
+    )
     train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), [963] * 128)
     assert len(train) == 128_000
     for _ in range(2):
-        lane.put(Entry(train, 128, bytes(KEY_LENGTH), 0.0, disco=False))
+        queue.put(Entry(train, 128, bytes(KEY_LENGTH), 0.0, disco=False))
     assert sum(dropped) == 65
     assert budget.held < 200_000
 
 
 def test_frames_of_a_cut_run_are_whole() -> None:
     budget: MemoryBudget[Holder] = MemoryBudget()
-    lane = Lane(UNLIMITED, lambda *_: None, budget)
+    queue = FlowQueue(UNLIMITED, lambda *_: None, budget, shared=False)
     lengths = [100, 2000, 30, 700, 1400, 5]
     train = train_of(FrameType.RECV_PACKET, bytes(KEY_LENGTH), lengths)
-    lane.put(Entry(train, len(lengths), bytes(KEY_LENGTH), 0.0, disco=False))
+    queue.put(Entry(train, len(lengths), bytes(KEY_LENGTH), 0.0, disco=False))
+    (flow,) = queue._new.values()
     for left in range(len(lengths) - 1, 0, -1):
-        lane.drop_head(1)
-        (entry,) = lane.entries
+        flow.drop_head(1)
+        (entry,) = flow.entries
         found, data = [], entry.data[entry.offset :]
         while data:
             length: int = HEADER.unpack_from(data)[1]
             found.append(length - KEY_LENGTH)
             data = data[HEADER_LENGTH + length :]
         assert found == lengths[-left:]
-        assert budget.held == len(entry.data) + ENTRY_COST
-    assert lane.take_frames(1).data == train[-HEADER_LENGTH - KEY_LENGTH - 5 :]
+        assert flow.held == len(entry.data) + ENTRY_COST
+        assert flow.size == entry.size
+    (entry,) = queue.take(1, 0.0)
+    assert entry.data[entry.offset :] == train[-HEADER_LENGTH - KEY_LENGTH - 5 :]
+    assert queue.take(1, 0.0) == []
     assert budget.held == 0

@@ -3,21 +3,16 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay import sendqueue as module
+from derp.relay.flowqueue import ENTRY_COST, FLOW_COST, Entry
 from derp.relay.presencequeue import PresenceQueue
-from derp.relay.sendqueue import (
-    CONTROL_BYTES,
-    CONTROL_COST,
-    DISCO_LANE_BYTES,
-    ENTRY_COST,
-    LANE_BYTES,
-    MAX_WAIT,
-    SendQueue,
-)
+from derp.relay.sendqueue import CLIENT, CONTROL_BYTES, CONTROL_COST, SendQueue
 from derp.wire.frames import HEADER
 from tests.support.frames import recv_packet
 
 SOURCE = bytes(range(32))
+ROOM = CLIENT.packets - FLOW_COST
+DISCO_ROOM = CLIENT.disco - FLOW_COST
+"""Bytes for what one sender has queued."""
 
 
 class Drops(list[tuple[bool, int, int]]):
@@ -68,7 +63,7 @@ def test_too_many_bytes_drop_whole_frames_from_the_head() -> None:
     drops = Drops()
     box = SendQueue(drops)
     size = len(train_of(bytes(1400)))
-    fits = LANE_BYTES // (size + ENTRY_COST)
+    fits = ROOM // (size + ENTRY_COST)
     for number in range(fits + 3):
         box.put(train_of(number.to_bytes(4) + bytes(1396)), 1, SOURCE, 0.0, disco=False)
     assert drops == [(False, 1, 1400)] * 3
@@ -81,7 +76,7 @@ def test_a_part_of_a_run_is_dropped_by_whole_frames() -> None:
     box = SendQueue(drops)
     frame = len(train_of(bytes(1000)))
     box.put(train_of(*([bytes(1000)] * 5)), 5, SOURCE, 0.0, disco=True)
-    filler = bytes(DISCO_LANE_BYTES - 5 * frame - 37 - 2 * ENTRY_COST)
+    filler = bytes(DISCO_ROOM - 5 * frame - 37 - 2 * ENTRY_COST)
     box.put(train_of(filler), 1, SOURCE, 0.0, disco=True)
     assert drops == []
     box.put(train_of(b"x"), 1, SOURCE, 0.0, disco=True)
@@ -95,38 +90,6 @@ def test_a_run_larger_than_its_lane_is_cut_down_to_it() -> None:
     box.put(train_of(*([bytes(30_000)] * 4)), 4, SOURCE, 0.0, disco=True)
     assert drops == [(True, 2, 60_000)]
     assert len(packets_in(take_all(box))) == 2
-
-
-def test_what_has_waited_too_long_is_dropped_when_taken() -> None:
-    drops = Drops()
-    box = SendQueue(drops)
-    box.put(train_of(b"old"), 1, SOURCE, 0.0, disco=False)
-    box.put(train_of(b"fresh"), 1, SOURCE, 0.12, disco=False)
-    assert packets_in(take_all(box, 0.1 + MAX_WAIT)) == [b"fresh"]
-    assert drops == [(False, 1, 3)]
-
-
-def test_what_has_waited_too_long_is_dropped_when_more_comes() -> None:
-    drops = Drops()
-    box = SendQueue(drops)
-    box.put(train_of(b"old"), 1, SOURCE, 0.0, disco=False)
-    box.put(train_of(b"new"), 1, SOURCE, 2 * MAX_WAIT, disco=False)
-    assert drops == [(False, 1, 3)]
-
-
-def test_what_has_waited_too_long_is_dropped_though_nobody_puts_or_takes() -> None:
-    drops = Drops()
-    box = SendQueue(drops)
-    for _ in range(10):
-        box.put(train_of(b"old", b"too"), 2, SOURCE, 0.0, disco=False)
-        box.put(train_of(b"disco"), 1, SOURCE, 0.0, disco=True)
-    box.put(train_of(b"new"), 1, SOURCE, MAX_WAIT, disco=False)
-    box.put_control(b"control")
-    assert box.expire(MAX_WAIT, 100) == 0
-    # No more at a time than asked for.
-    assert [box.expire(1.5 * MAX_WAIT, 7) for _ in range(4)] == [7, 7, 6, 0]
-    assert sorted(drops) == [(False, 2, 6)] * 10 + [(True, 1, 5)] * 10
-    assert take_all(box, 1.5 * MAX_WAIT) == b"control" + train_of(b"new")
 
 
 def test_control_frames_are_bounded_by_bytes() -> None:
@@ -176,7 +139,7 @@ def test_updates_come_behind_control_and_before_packets() -> None:
 def test_no_update_is_ever_dropped() -> None:
     drops = Drops()
     box = SendQueue(drops)
-    updates = [number.to_bytes(4) * 25 for number in range(3 * (LANE_BYTES + CONTROL_BYTES) // 100)]
+    updates = [number.to_bytes(4) * 25 for number in range(3 * (ROOM + CONTROL_BYTES) // 100)]
     for number, update in enumerate(updates):
         tell(box, update)
         # All else may be dropped meanwhile, or is too much.
@@ -237,7 +200,7 @@ def test_every_packet_is_taken_in_order_or_dropped(actions: list[tuple[object, .
     now = 0.0
     number = taken = put = 0
 
-    def check_order(pieces: list[bytes | memoryview], entries: list[module.Entry]) -> int:
+    def check_order(pieces: list[bytes | memoryview], entries: list[Entry]) -> int:
         count = 0
         assert len(pieces) == len(entries)
         for piece, entry in zip(pieces, entries, strict=True):

@@ -1,18 +1,14 @@
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.drrqueue import (
-    DISCO_SHARE,
-    FLOW_COST,
-    LINK_BYTES,
-    LINK_DISCO_BYTES,
-    QUANTUM,
-    DRRQueue,
-)
-from derp.relay.sendqueue import ENTRY_COST, MAX_WAIT
+from derp.relay.codel import INTERVAL, TARGET
+from derp.relay.flowqueue import ENTRY_COST, FLOW_COST, MAX_WAIT, QUANTUM
+from derp.relay.queuememory import MemoryBudget
+from derp.relay.sendqueue import CLIENT, DISCO_SHARE, LINK, SendQueue
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, PACKET_OVERHEAD, FrameType
 
 DESTINATION = bytes(KEY_LENGTH)
@@ -53,7 +49,7 @@ class Drops:
         self.payload += payload - packets * KEY_LENGTH
 
 
-def drained(box: DRRQueue, limit: int = 64 << 10, now: float = 0.0) -> list[tuple[bytes, bytes]]:
+def drained(box: SendQueue, limit: int = 64 << 10, now: float = 0.0) -> list[tuple[bytes, bytes]]:
     sent = []
     while True:
         pieces, entries = box.take(limit, now)
@@ -84,16 +80,16 @@ steps = st.lists(
 @given(steps)
 def test_nothing_is_lost_that_is_not_counted(steps):
     drops = Drops()
-    box = DRRQueue(drops)
+    box = SendQueue(drops, limits=LINK)
     put: dict[tuple[bytes, bool], list[bytes]] = {}
     sent: dict[tuple[bytes, bool], list[bytes]] = {}
     now, number = 0.0, 0
 
     def take(limit: int) -> None:
         pieces, entries = box.take(limit, now)
-        assert b"".join(pieces) == b"".join(entry.data for entry in entries)
+        assert b"".join(pieces) == b"".join(entry.data[entry.offset :] for entry in entries)
         for entry in entries:
-            for source, payload in payloads(entry.data):
+            for source, payload in payloads(entry.data[entry.offset :]):
                 assert source == entry.source
                 sent.setdefault((source, entry.disco), []).append(payload)
 
@@ -123,9 +119,9 @@ def test_nothing_is_lost_that_is_not_counted(steps):
 
 @pytest.mark.slow
 def test_it_is_bounded():
-    for disco, limit in ((False, LINK_BYTES), (True, LINK_DISCO_BYTES)):
+    for disco, limit in ((False, LINK.packets), (True, LINK.disco)):
         drops = Drops()
-        box = DRRQueue(drops)
+        box = SendQueue(drops, limits=LINK)
         chance = random.Random(1)
         for _ in range(20_000):
             source = bytes((chance.randrange(50),)) * KEY_LENGTH
@@ -140,7 +136,7 @@ def test_it_is_bounded():
 def test_who_floods_loses_and_others_do_not():
     for flood in ([bytes(1400)] * 60, [bytes(100)] * 400, [bytes(60_000)]):
         drops = Drops()
-        box = DRRQueue(drops)
+        box = SendQueue(drops, limits=LINK)
         train = forwarded(FLOODER, *flood)
         sent = []
         for number in range(2000):
@@ -157,7 +153,7 @@ def test_who_floods_loses_and_others_do_not():
 
 
 def test_senders_get_as_many_bytes_each():
-    box = DRRQueue(Drops())
+    box = SendQueue(Drops(), limits=LINK)
     big, small = forwarded(FLOODER, bytes(60_000)), forwarded(HONEST, *[bytes(200)] * 10)
     for _ in range(30):
         box.put(big, 1, FLOODER, 0.0, disco=False)
@@ -172,7 +168,7 @@ def test_senders_get_as_many_bytes_each():
 
 
 def test_disco_goes_first_and_only_in_part():
-    box = DRRQueue(Drops())
+    box = SendQueue(Drops(), limits=LINK)
     for _ in range(2000):
         box.put(forwarded(FLOODER, bytes(100)), 1, FLOODER, 0.0, disco=True)
         box.put(forwarded(HONEST, bytes(1400)), 1, HONEST, 0.0, disco=False)
@@ -183,28 +179,15 @@ def test_disco_goes_first_and_only_in_part():
     disco = sum(len(entry.data) for entry in entries if entry.disco)
     assert limit / DISCO_SHARE <= disco < limit / DISCO_SHARE + QUANTUM + 300
     # Where there is nothing else, it gets all.
-    alone = DRRQueue(Drops())
+    alone = SendQueue(Drops(), limits=LINK)
     for _ in range(1000):
         alone.put(forwarded(FLOODER, bytes(100)), 1, FLOODER, 0.0, disco=True)
     pieces, _ = alone.take(limit, 0.0)
     assert sum(map(len, pieces)) >= limit
 
 
-def test_what_is_old_is_dropped():
-    drops = Drops()
-    box = DRRQueue(drops)
-    box.put(forwarded(HONEST, b"old", b"older"), 2, HONEST, 0.0, disco=False)
-    box.put(forwarded(HONEST, b"disco"), 1, HONEST, 0.0, disco=True)
-    box.put(forwarded(FLOODER, b"fresh"), 1, FLOODER, MAX_WAIT, disco=False)
-    assert drained(box, now=MAX_WAIT * 1.5) == [(FLOODER, b"fresh")]
-    assert drops.packets == {False: 2, True: 1}
-    box.put(forwarded(HONEST, b"x"), 1, HONEST, 1.0, disco=False)
-    assert box.take(1 << 20, 2.0) == ([], [])
-    assert not box
-
-
 def test_control_goes_first():
-    box = DRRQueue(Drops())
+    box = SendQueue(Drops(), limits=LINK)
     box.put(forwarded(HONEST, b"x"), 1, HONEST, 0.0, disco=True)
     assert box.put_control(b"control")
     pieces, entries = box.take(1 << 20, 0.0)
@@ -215,7 +198,7 @@ def test_control_goes_first():
 
 def test_clear():
     drops = Drops()
-    box = DRRQueue(Drops())
+    box = SendQueue(Drops(), limits=LINK)
     box.put(forwarded(HONEST, b"x", b"y"), 2, HONEST, 0.0, disco=True)
     box.put(forwarded(FLOODER, b"z"), 1, FLOODER, 0.0, disco=False)
     box.put_control(b"control")
@@ -227,7 +210,7 @@ def test_clear():
 
 
 def test_whose_lane_is_the_longest_may_change():
-    box = DRRQueue(Drops())
+    box = SendQueue(Drops(), limits=LINK)
     one, many = forwarded(HONEST, bytes(1400)), forwarded(FLOODER, bytes(1400))
     for _ in range(2500):
         box.put(one, 1, HONEST, 0.0, disco=False)
@@ -235,14 +218,14 @@ def test_whose_lane_is_the_longest_may_change():
     for _ in range(6000):
         box.put(many, 1, FLOODER, 0.0, disco=False)
     left = drained(box)
-    share = LINK_BYTES / (len(one) + ENTRY_COST) / 2
+    share = LINK.packets / (len(one) + ENTRY_COST) / 2
     assert abs(sum(source == HONEST for source, _ in left) - share) < 3
     assert abs(sum(source == FLOODER for source, _ in left) - share) < 3
 
 
 def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floods():
     drops = Drops()
-    box = DRRQueue(drops)
+    box = SendQueue(drops, limits=LINK)
     once, other = b"O" * KEY_LENGTH, b"X" * KEY_LENGTH
     for source in (*[once] * 2000, other, *[once] * 1000):
         box.put(forwarded(source, bytes(1400)), 1, source, 0.0, disco=False)
@@ -251,7 +234,7 @@ def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floo
         few -= sum(entry.packets for entry in box.take(1, 0.0)[1])
     drops.packets[False] = 0
     flood = forwarded(FLOODER, bytes(1400))
-    for _ in range(LINK_BYTES // (len(flood) + ENTRY_COST) - few - 3):
+    for _ in range(LINK.packets // (len(flood) + ENTRY_COST) - few - 3):
         box.put(flood, 1, FLOODER, 0.0, disco=False)
     assert not drops.packets[False]
     for source in (HONEST, other):
@@ -264,16 +247,127 @@ def test_whose_lane_was_the_longest_once_and_is_short_now_does_not_hide_who_floo
     assert sum(source == once for source, _ in left) == few > 0
 
 
-def test_what_is_too_old_goes_though_nobody_takes_anything():
+def fill(box: SendQueue, source: bytes, size: int, now: float) -> None:
+    """Queue packets of 1000 bytes, the number of each in front."""
+    for number in range(size // 1000):
+        packet = number.to_bytes(4) + bytes(996)
+        box.put(forwarded(source, packet), 1, source, now, disco=False)
+
+
+def test_what_is_too_old_goes_though_nobody_takes_anything_but_not_the_newest():
     drops = Drops()
-    box = DRRQueue(drops)
+    box = SendQueue(drops, limits=LINK)
     sources = [bytes((number,)) * KEY_LENGTH for number in range(10)]
     for source in sources:
-        for disco in (True, False):
-            box.put(forwarded(source, b"old", b"old"), 2, source, 0.0, disco=disco)
-    box.put(forwarded(HONEST, b"new"), 1, HONEST, MAX_WAIT, disco=False)
-    assert box.expire(MAX_WAIT, 100) == 0
+        fill(box, source, 32_000, 0.0)
+    fill(box, HONEST, 32_000, MAX_WAIT)
+    assert box.expire(MAX_WAIT, 1000) == 0
     # No more at a time than asked for.
-    assert [box.expire(1.5 * MAX_WAIT, 7) for _ in range(4)] == [7, 7, 6, 0]
-    assert drops.packets == {False: 20, True: 20}
-    assert drained(box, now=1.5 * MAX_WAIT) == [(HONEST, b"new")]
+    assert [box.expire(1.5 * MAX_WAIT, 100) for _ in range(3)] == [100, 90, 0]
+    assert drops.packets == {False: 190, True: 0}
+    # However long it takes, the newest stay, and are what a peer gets that goes on.
+    assert box.expire(1e6, 1000) == 19
+    sent = drained(box, now=1.5 * MAX_WAIT)
+    for source in (*sources, HONEST):
+        numbers = [int.from_bytes(packet[:4]) for sender, packet in sent if sender == source]
+        assert numbers == list(range(19, 32))
+
+
+def test_a_quiet_sender_never_waits_behind_a_busy_one():
+    box = SendQueue(Drops())
+    for source in (FLOODER, b"G" * KEY_LENGTH):
+        fill(box, source, 200_000, 0.0)
+    box.take(50_000, 0.0)
+    first = 0
+    for number in range(50):
+        packet = (HONEST, number.to_bytes(4))
+        box.put(forwarded(HONEST, number.to_bytes(4)), 1, HONEST, 0.0, disco=False)
+        sent = payloads(b"".join(box.take(2 * QUANTUM, 0.0)[0]))
+        # At most a quantum of each other goes before it.
+        assert packet in sent
+        first += sent[0] == packet
+    assert first
+
+
+def test_a_sender_that_comes_and_goes_does_not_starve_the_others():
+    """Each time its sub-queue is empty before the next packet comes (RFC 8290, section 4.2)."""
+    box = SendQueue(Drops())
+    fill(box, FLOODER, 500_000, 0.0)
+    box.take(1, 0.0)
+    train = forwarded(HONEST, *[bytes(1000)] * 4)
+    sent = {FLOODER: 0, HONEST: 0}
+    for _ in range(50):
+        box.put(train, 4, HONEST, 0.0, disco=False)
+        for entry in box.take(QUANTUM, 0.0)[1]:
+            sent[entry.source] += entry.size
+    assert abs(sent[HONEST] - sent[FLOODER]) < 4 * QUANTUM
+
+
+def test_bursts_of_eight_senders_leave_in_equal_parts():
+    box = SendQueue(Drops())
+    sources = [bytes((number,)) * KEY_LENGTH for number in range(8)]
+    sent = dict.fromkeys(sources, 0)
+    for turn in range(400):
+        for source in sources[turn % 8 :] + sources[: turn % 8]:
+            box.put(forwarded(source, *[bytes(1000)] * 30), 30, source, turn / 100, disco=False)
+        for entry in box.take(60_000, turn / 100)[1]:
+            sent[entry.source] += entry.packets
+    assert min(sent.values()) > 0.9 * max(sent.values())
+
+
+def test_a_standing_queue_is_shortened_and_others_do_not_pay():
+    drops = Drops()
+    box = SendQueue(drops)
+    heard = []
+    for turn in range(3000):
+        now = turn / 100
+        box.put(forwarded(FLOODER, *[bytes(1000)] * 11), 11, FLOODER, now, disco=False)
+        box.put(forwarded(HONEST, turn.to_bytes(4)), 1, HONEST, now, disco=False)
+        pieces, entries = box.take(10_500, now)
+        heard += [packet for source, packet in payloads(b"".join(pieces)) if source == HONEST]
+        waits = [now - entry.since for entry in entries if entry.source == FLOODER]
+        if turn > 2000:
+            assert max(waits) < INTERVAL
+    assert heard == [turn.to_bytes(4) for turn in range(3000)]
+    # About a tenth is too much.
+    assert 2000 < drops.packets[False] < 6000
+
+
+def test_a_queue_below_the_target_loses_nothing():
+    drops = Drops()
+    box = SendQueue(drops)
+    for turn in range(3000):
+        now = turn / 100
+        box.put(forwarded(HONEST, *[bytes(1000)] * 10), 10, HONEST, now, disco=False)
+        assert box.take(1 << 20, now + TARGET / 2)[1]
+    assert drops.packets == {False: 0, True: 0}
+
+
+def test_many_senders_of_a_little_are_bounded_too():
+    drops = Drops()
+    box = SendQueue(drops)
+    for number in range(3000):
+        source = number.to_bytes(KEY_LENGTH)
+        box.put(forwarded(source, b"x"), 1, source, 0.0, disco=False)
+    left = len(drained(box))
+    assert left + drops.packets[False] == 3000
+    assert left <= CLIENT.packets / FLOW_COST
+
+
+def test_the_longest_of_many_queues_pays():
+    """A client is as long as all its flows; a link, as its longest."""
+    for limits, payer in ((CLIENT, "many senders"), (LINK, "one sender")):
+        budget: MemoryBudget[Any] = MemoryBudget()
+        lost = {"many senders": Drops(), "one sender": Drops()}
+        many, one = (SendQueue(drops, budget, limits) for drops in lost.values())
+        for number in range(100):
+            fill(many, number.to_bytes(KEY_LENGTH), 3000, 0.0)
+        fill(one, HONEST, 100_000, 0.0)
+        assert not any(drops.payload for drops in lost.values())
+        budget.limit = budget.held
+        fill(one, HONEST, 1000, 0.0)
+        assert [name for name, drops in lost.items() if drops.payload] == [payer]
+        assert budget.held <= budget.limit
+        for queue in (many, one):
+            drained(queue)
+        assert budget.held == 0
