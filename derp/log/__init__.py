@@ -13,8 +13,8 @@ the record's attribute `fields`.
 At a terminal a line is formatted for people, elsewhere as logfmt (`formats`). Nothing that a
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key is logged. The event loop never waits for a reader of stderr (`output`). Events that
-strangers can cause at will are summed up (`coalesce`), except for the lines by which addresses are
-banned (`tries`), and so are joins and leaves of clients (`clients`). Other modules use `logger`.
+strangers can cause at will are summed up (`coalesce`), and so are joins and leaves of clients
+(`clients`), but not all lines by which addresses are banned (`tries`).
 """
 
 from derp.log.clients import ClientEvents, ClientSummary

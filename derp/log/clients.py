@@ -35,9 +35,8 @@ class ClientSummary:
     seconds: float
     """Seconds from the first event of the window, logged or not, to the summary."""
     clients: int
-    """Distinct clients; MAX_SOURCES means as many or more."""
+    """Distinct clients; MAX_SOURCES stands for as many or more, here and in `networks`."""
     networks: int
-    """Distinct networks, likewise."""
 
 
 @attrs.define
@@ -50,8 +49,8 @@ class _Unlogged:
 class ClientEvents:
     """The joins and leaves of a window: decides which are logged, and counts the others.
 
-    `allow(now)` returns whether the rate has room for one more line. As it bounds the lines in a
-    window, it bounds what is remembered of them.
+    `allow(now)` returns whether the rate has room for one more line. It bounds memory, too: of
+    events by client, only logged ones are remembered.
     """
 
     def __init__(self, allow: Callable[[float], bool]) -> None:
@@ -90,7 +89,7 @@ class ClientEvents:
         return self.drain(now)
 
     def drain(self, now: float) -> list[ClientSummary]:
-        """End the window, over or not, as before a stop; return its counts."""
+        """End the window, over or not; return its counts."""
         start = now if self._start is None else self._start
         summaries = [
             ClientSummary(event, rest.count, now - start, len(rest.clients), len(rest.networks))

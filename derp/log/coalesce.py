@@ -18,7 +18,7 @@ MAX_KEYS: Final = 64
 MAX_SOURCES: Final = 256
 
 OTHER: Final = "other"
-"""Stands for all keys beyond `most`."""
+"""The key that stands for all keys beyond `most`."""
 
 
 @attrs.frozen
@@ -28,7 +28,7 @@ class Summary:
     key: str
     count: int
     seconds: float
-    """From the first event of the window, logged or not, to the summary."""
+    """Seconds from the first event of the window, logged or not, to the summary."""
     sources: int
     """Distinct sources of the events; MAX_SOURCES means as many or more."""
 
@@ -36,16 +36,15 @@ class Summary:
 @attrs.define
 class _Window:
     start: float
-    admitted: int = 0
+    logged: int = 0
     counted: int = 0
     sources: set[str] = attrs.field(factory=set)
 
 
 class Coalescer:
-    """Windows of `window` seconds by key: `limit` events are logged, the others counted.
+    """The events of each key in a window of `window` seconds: `limit` are logged, the rest counted.
 
-    No more than `most` keys are remembered, with MAX_SOURCES sources each; further keys are treated
-    as one, OTHER.
+    At most `most` keys are remembered, with MAX_SOURCES sources each; OTHER stands for all others.
     """
 
     def __init__(self, limit: int = 5, window: float = 60.0, most: int = MAX_KEYS) -> None:
@@ -61,8 +60,8 @@ class Coalescer:
         them, however late that is, so that no summary is lost.
         """
         window = self._window(key, now)
-        if window.admitted < self._limit:
-            window.admitted += 1
+        if window.logged < self._limit:
+            window.logged += 1
             return True
         window.counted += 1
         if source is not None and len(window.sources) < MAX_SOURCES:
@@ -75,7 +74,7 @@ class Coalescer:
         return self._end(over, now)
 
     def drain(self, now: float) -> list[Summary]:
-        """End all windows; return their counts: the last before the relay stops."""
+        """End all windows, over or not; return their counts."""
         return self._end(list(self._windows), now)
 
     def _window(self, key: str, now: float) -> _Window:

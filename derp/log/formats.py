@@ -98,7 +98,7 @@ def quoted(value: str) -> str:
 
 
 def printable(text: str, also: str = "") -> str:
-    r"""Return `text` with what is unprintable as JSON's escapes; likewise `\` and `also`."""
+    r"""Return `text` with JSON's escapes for `\`, the characters `also`, and unprintable ones."""
     special = "\\" + also
     if text.isprintable() and not any(char in text for char in special):
         return text
@@ -116,7 +116,7 @@ def _message(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
     except (TypeError, ValueError, LookupError, OverflowError):
-        # A library's arguments do not fit its message.
+        # A library's arguments don't fit its message.
         message = f"{record.msg} {record.args}"
     return _shortened(redacted(message))
 

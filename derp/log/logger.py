@@ -1,11 +1,11 @@
-"""The interface for other modules: a standard logger that takes fields by keyword."""
+"""The loggers that other modules use: standard ones that take fields by keyword."""
 
 import logging
 import sys
 
 
 class Logger:
-    """A logger of one part of the relay; each call is one line."""
+    """A logger of one part of the relay; each call writes one line."""
 
     __slots__ = ("_logger",)
 
@@ -33,24 +33,12 @@ class Logger:
         self._log(logging.ERROR, message, fields, traceback=True)
 
     def _log(
-        self,
-        level: int,
-        message: str,
-        fields: dict[str, object],
-        *,
-        traceback: bool = False,
+        self, level: int, message: str, fields: dict[str, object], *, traceback: bool = False
     ) -> None:
         if self._logger.isEnabledFor(level):
             # `logging.Logger.log` is slow: it looks up the caller's line, which no format shows.
-            record = logging.LogRecord(
-                self._logger.name,
-                level,
-                "",
-                0,
-                message,
-                None,
-                sys.exc_info() if traceback else None,
-            )
+            info = sys.exc_info() if traceback else None
+            record = logging.LogRecord(self._logger.name, level, "", 0, message, None, info)
             record.fields = fields
             self._logger.handle(record)
 

@@ -1,9 +1,9 @@
 """The output of log lines: to stderr, through a bounded queue and one thread.
 
 A write blocks while the reader of stderr doesn't read (a paused terminal, a stuck collector). So
-the caller formats lines and puts them into a queue, and only a thread that writes them waits. Lines
-that find the queue full, or can't be written, are counted; after the next one that is written, a
-line says how many were lost. A broken stderr has no other effect.
+the caller formats lines and queues them, and only the thread that writes them waits. Lines that
+find the queue full, or can't be written, are counted; after the next one that is written, a line
+gives their number. A broken stderr has no other effect.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _BATCH_SECONDS: Final = 0.02
 
 
 class Output:
-    """The output that `start` made; as a context manager it stops at the end."""
+    """The output that `start` returns; a context manager that stops it."""
 
     def __init__(self, handler: "_Handler", level_before: int) -> None:
         self._handler = handler
@@ -54,11 +54,10 @@ class Output:
 def start(
     level: int = logging.INFO, *, fd: int | None = None, also: Mapping[str, object] | None = None
 ) -> Output:
-    """Begin to write events to stderr (or `fd`, which stays the caller's).
+    """Begin to write events to stderr (or `fd`, which stays the caller's), with the fields `also`.
 
-    `also`: further fields of each line, where several processes write to one stderr. `level` is for
-    the relay's events; libraries' are written from WARNING on. Colours need a terminal, and no
-    NO_COLOR in the environment (https://no-color.org).
+    `level` is for the relay's events; libraries' are written from WARNING on. Colours need a
+    terminal, and no NO_COLOR in the environment (https://no-color.org).
     """
     fd = _duplicate(_stderr() if fd is None else fd)
     formatter: logging.Formatter = Logfmt()
@@ -70,15 +69,15 @@ def start(
     output = Output(handler, events.level)
     events.setLevel(level)
     logging.getLogger().addHandler(handler)
-    # No format shows these.
+    # No format shows these attributes of a record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return output
 
 
 class Writer:
-    """A thread that writes lines to a descriptor, which it owns, and its queue.
+    """A thread that writes lines to a descriptor, which it owns, and the queue of lines.
 
-    `lost` returns the line that says how many lines were lost.
+    `lost` returns the line that gives the number of lost lines.
     """
 
     def __init__(self, fd: int, lost: Callable[[int], str], limit: int = QUEUE_LIMIT) -> None:
@@ -87,12 +86,12 @@ class Writer:
         self._limit = limit
         # Unlike Queue.put, SimpleQueue.put is reentrant, as for a destructor that logs.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._refused = 0  # lost since the queue was full: counted by `put`
-        self._reported = 0  # of these, reported by the thread
-        self._unwritten = 0  # lost in a failed write, and not reported
+        self._refused = 0  # lines lost to a full queue; set by `put`, the others by the thread
+        self._reported = 0  # of these, reported
+        self._unwritten = 0  # lines lost in a failed write, not reported
         self._torn = False
         self._stopping = threading.Event()
-        # A daemon, since a thread that waits for stderr must not keep the process alive.
+        # A daemon: a thread that waits for stderr must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -148,7 +147,7 @@ class Writer:
             while rest:
                 try:
                     rest = rest[os.write(self._fd, rest) :]
-                except BlockingIOError:  # another process has made the shared description so
+                except BlockingIOError:  # another process has set O_NONBLOCK on a shared stderr
                     self._wait_writable()
                 else:
                     self._torn = True
@@ -212,7 +211,7 @@ def _stderr() -> int | None:
 def _duplicate(fd: int | None) -> int:
     """Return a duplicate of `fd`, or a descriptor of /dev/null if `fd` is closed.
 
-    Were `fd` closed later, a client's socket might get its number, but not the duplicate's.
+    So if `fd` is closed later and a client's socket gets its number, no line goes there.
     """
     if fd is not None:
         with contextlib.suppress(OSError):

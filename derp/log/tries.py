@@ -2,8 +2,8 @@
 
 fail2ban counts the lines of each address. So an address that comes back is logged again, however
 many others are refused meanwhile. Each address and each network has a few lines in a window of
-time. In all there are as many as two rates allow, one for first refusals and one for later ones:
-many addresses that come once leave room for one that comes often. Times are in seconds of any
+time. All lines together are bounded by two rates, one for first refusals and one for later ones, so
+that many addresses that come once leave room for one that comes often. Times are in seconds of any
 monotonic clock.
 
     number, has_line = tries.note(host, network, now)
@@ -33,8 +33,8 @@ class _Window:
 class Tries:
     """The refusals by address: counts them, and decides which are logged one by one.
 
-    `allow_first` and `allow_again` return whether their rate has room for a line at a time: for the
-    first refusal of an address in its window, and for a later one.
+    Two callables take a time and return whether their rate has room for a line: `allow_first` for
+    the first refusal of an address in its window, `allow_again` for a later one.
     """
 
     def __init__(
