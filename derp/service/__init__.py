@@ -2,17 +2,17 @@
 
 standalone     the relay as one process: its signals, and what workers leave to a supervisor
 run            the root nursery: serves until told to stop
-startup        before: files read, sockets opened, all that can fail at start
-interpreter    before, too: the log, the garbage collector
-sockets        what is served on: handed over by systemd, or opened
+startup        before `run`: reads files, opens sockets, does all that can fail at start
+interpreter    before `run`, too: the log, the garbage collector
+sockets        the sockets that are served on: taken over from systemd, or opened
 tls            which certificate answers which ClientHello
 accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► session
 running        the relay while it serves: its nurseries, and what they share
-announce       what the operator is told once everything is served
+announce       the log lines for the operator once all is served
 signals        SIGTERM, SIGINT and SIGHUP as events        (reload: the rate limit)
 status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
-drain          the end: no new connection, and a Restarting frame to each client
+drain          at the end: a Restarting frame to each client, and what is queued for it
 """

@@ -2,11 +2,11 @@
 
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
-The error that ends a connection is counted once, and logged at most once, here and nowhere else. A
-connection that a stop cancels has neither. Refusals (errors before login) are coalesced, so that a
-scanner can't fill a disk; a few for each address have their own lines, so that the address can be
-banned. Of logins and their ends only some are logged, since clients cause them at will. Until its
-login a connection is pending, and may be closed to make room for others (`derp.relay.pending`).
+The error that ends a connection is counted once, and logged at most once, here and nowhere else;
+neither for a connection that a stop cancels. Refusals (errors before login) are coalesced, so that
+a scanner can't fill a disk; a few for each address have their own lines, so that it can be banned.
+Only some logins and ends of clients are logged, since clients cause them at will. Until its login a
+connection is pending, and may be closed to make room for others (`derp.relay.pending`).
 """
 
 import contextlib
@@ -51,9 +51,9 @@ TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
-"""Errors for lack of room: in a Coalescer's window, each network has one log line for each."""
-CROWDED_NETWORKS: Final = 16
-"""Networks that have such lines in a window, at most."""
+"""Errors for lack of room; of each one, each network has one log line in a Coalescer's window."""
+CROWDED_LINES: Final = 16
+"""Such lines in a window, before all further errors and networks share one."""
 
 TRY_LINES: Final = 0.5
 """Log lines a second about first refusals of an address, and as many about later ones."""
@@ -63,13 +63,8 @@ TRY_LINES_BURST: Final = 30
 logger = log.get("connection")
 
 
-def crowd_lines() -> Coalescer:
-    """Make the coalescer of the errors in CROWDED."""
-    return Coalescer(limit=1, most=CROWDED_NETWORKS)
-
-
 def try_lines(processes: int = 1) -> Tries:
-    """Make the bound on log lines about refused addresses, for one of `processes`."""
+    """Make the bound on log lines about refused addresses, for one of so many processes."""
     rate, burst = TRY_LINES / processes, max(3, TRY_LINES_BURST // processes)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
@@ -87,14 +82,11 @@ class Acceptor:
     limit: TokenBucket | None
     """Limits new connections; None for no limit."""
     refusals: Coalescer
-    crowded: Coalescer = attrs.field(factory=crowd_lines)
+    crowded: Coalescer = attrs.field(factory=lambda: Coalescer(limit=1, most=CROWDED_LINES))
     tries: Tries = attrs.field(factory=try_lines)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
-        """Start the task of a new connection, or close it if there are too many.
-
-        `full`: another has to be closed for it. Returns whether the new one was taken. See Handle.
-        """
+        """Start the task of a new connection, or close it if there are too many; see Handle."""
         state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
             state.metrics.tls_rejected_connections += 1
@@ -107,8 +99,8 @@ class Acceptor:
             self._report(end, remote, {"remote": str(remote)})
             return False
         if full:
-            # Its descriptor is of the reserve: swap it for the one that the closed connection had,
-            # unless that is in use again.
+            # Its descriptor is of the reserve: swap it for that of the connection closed for it,
+            # unless that one is in use again.
             with contextlib.suppress(OSError):
                 reserved, sock = sock, sock.dup()
                 reserved.close()
@@ -125,8 +117,7 @@ class Acceptor:
             await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
             end = error.without_traceback()
-            if pending.end is not None:
-                # It was closed to make room: that is the reason.
+            if pending.end is not None:  # closed to make room
                 end = pending.end.without_traceback()
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
@@ -162,10 +153,9 @@ class Acceptor:
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
-        """Return which try of the address this was, and whether `tries` wants it logged.
+        """Count a refusal against its address; return its number there, and whether to log it.
 
-        The number is None where the refusal says nothing about the address: because that is a
-        proxy's, or because the peer did not cause the refusal.
+        The number is None for a proxy's address, and for a refusal that the peer did not cause.
         """
         network = self.state.pending.network_of(remote.host)
         if network is None or not _is_caused_by_peer(end):
@@ -178,7 +168,7 @@ class Acceptor:
     async def _serve(
         self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
     ) -> None:
-        """Do the TLS handshake, if the port has TLS, and serve HTTP and DERP inside."""
+        """Do the TLS handshake, if the port has TLS; then serve HTTP and DERP."""
         try:
             local = endpoint(sock.getsockname())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The log lines and the DERP map node that an operator gets once all is served."""
+"""The log lines, and the node for the DERP map, that an operator gets once all is served."""
 
 import json
 import socket
@@ -18,11 +18,11 @@ logger = log.get("server")
 
 
 def announce(config: Config, resources: StartupResources) -> None:
-    """Log what is served where and to whom; print the node for the DERP map."""
+    """Log what is served where, and for whom; print the node for the DERP map."""
     _announce_sockets(config, resources)
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
-            "clients want HTTPS, and this is HTTP: have a proxy serve it, or take port 443, "
+            "clients want HTTPS, and this is HTTP: have a proxy serve it, or use port 443, "
             "-certmode manual or -acme-directory",
             address=str(config.listening.address),
         )
@@ -36,7 +36,7 @@ def announce(config: Config, resources: StartupResources) -> None:
 
 
 def _stun_host(sockets: Sockets) -> str | None:
-    """Return the host of the STUN sockets, where it differs from that of the others."""
+    """Return the host of the STUN sockets, if it is not that of the main ones."""
     main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
     return next((host for host in stun if host not in main), None)
 

@@ -1,4 +1,4 @@
-"""The rows at the top of /debug/, and the problems of /debug/check that concern no client."""
+"""The rows at the top of /debug/, and the problems with admission on /debug/check."""
 
 import platform
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def admission_rows(checker: Checker | None) -> list[StatusRow]:
 
 
 def admission_problems(checker: Checker | None) -> list[str]:
-    """Return a problem for each source of verdicts that fails."""
+    """Describe each source of admission that fails."""
     troubles = {} if checker is None else checker.troubles
     return [f"can't ask {name} who belongs: {why}" for name, why in troubles.items()]
 

@@ -1,4 +1,4 @@
-"""The end of a relay: its sockets are closed, and its clients informed and disconnected.
+"""The end of a relay: its sockets are closed, its clients told to reconnect, and disconnected.
 
 Tailscale's clients ignore a Restarting frame, and reconnect when their connection ends. So with
 `-drain-time` connections are ended one by one over that time, in random order. Without it the
@@ -18,30 +18,30 @@ from derp.session.state import RelayState
 from derp.wire.frames import restarting
 
 FLUSH_SECONDS: Final = 3.0
-"""How long a drain waits, at its end, until what is queued has been sent."""
+"""Seconds for which a drain waits, at its end, until what is queued has been sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
-"""Clients are told to reconnect at a random moment within the first, or within the second times
-their number where that is more: what their logins may take."""
+"""Each client is told to reconnect at a random moment within the first, or, if more, the second
+times the number of clients: what their logins may take."""
 RELAYS_RECONNECT_MS: Final = 1000
-"""Mesh peers and other workers are few, and their clients are reached through them."""
+"""The same for mesh peers and other workers: few, and clients are reached through them."""
 TRY_FOR_MS: Final = 10_000
-"""How much longer than that clients are told to try."""
+"""How long clients are told to keep trying, from the last of these moments on."""
 
 logger = log.get("server")
 
 
 def stop_listening(state: RelayState, listeners: Iterable[socket.socket]) -> None:
-    """Close sockets, after the poller has forgotten them: their descriptors are used again."""
+    """Close sockets; the poller forgets them first, since descriptors are used again."""
     for sock in listeners:
         state.poller.drop_urgent(sock.fileno())
         sock.close()
 
 
 async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> None:
-    """Inform the clients, end them over so many seconds, and send what is queued.
+    """Tell the clients to reconnect, end them within `over` seconds, and send what is queued.
 
-    The relay has so many `processes`, each with as many clients.
+    Each of the relay's `processes` is taken to have as many clients as this one.
     """
     clients = len(state.hub.members)
     logger.info("stopping", clients=clients)
@@ -58,10 +58,10 @@ async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> Non
 
 
 async def _end_one_by_one(state: RelayState, over: float) -> None:
-    """End the clients in random order, evenly over so many seconds.
+    """End the clients in random order, evenly over `over` seconds.
 
-    Mesh peers stay to the end, since clients are reached through them; so does a client that has
-    packets queued at its turn.
+    Mesh peers stay, since clients are reached through them; so does a client that has packets
+    queued at its turn.
     """
     clients = [member for member in state.hub.members if not member.can_mesh]
     random.shuffle(clients)
@@ -69,5 +69,5 @@ async def _end_one_by_one(state: RelayState, over: float) -> None:
     for number, client in enumerate(clients):
         await trio.sleep_until(begin + over * number / len(clients))
         if client in state.hub.members and client.send_queue is None:
-            client.end(RelayStopping("the relay is told to stop"))
+            client.end(RelayStopping("the relay is stopping"))
     await trio.sleep_until(begin + over)

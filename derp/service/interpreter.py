@@ -20,7 +20,7 @@ logger = log.get("server")
 
 @contextlib.contextmanager
 def logging_started(**fields: object) -> Iterator[None]:
-    """Log as long as the block runs, unraisable exceptions included; `fields` are in each line."""
+    """Write log lines, with `fields` in each, until the block ends; log unraisable exceptions."""
     level = logging.DEBUG if environment.debug_logs(os.environ) else logging.INFO
     with log.start(level, also=fields):
         sys.unraisablehook = _log_unraisable

@@ -19,9 +19,9 @@ def queue_limit(size: MemorySize, processes: int) -> int:
 
 
 def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Return how many bytes of memory there are; UNLIMITED where that is not known.
+    """Return the bytes of memory for this process; UNLIMITED where that is not known.
 
-    Procfs and cgroups never wait for a device, so the event loop may call this.
+    The event loop may call this: procfs and cgroups never wait for a device.
     """
     found = [_total(_read(proc / "meminfo"))]
     for folder in _folders(_read(proc / "self/cgroup"), cgroups):
@@ -39,7 +39,7 @@ def _total(meminfo: str) -> int:
 
 
 def _folders(text: str, cgroups: Path) -> Iterator[Path]:
-    """Yield the folders of the cgroups whose limits count: this process's, and all above them.
+    """Yield the folders of this process's cgroups, and of all above them: their limits count, too.
 
     Each line of `text` is `number:controllers:path`, with no controllers for v2; see cgroups(7).
     Within a container the path may be one of the host's, and the folder that of the container.

@@ -1,4 +1,4 @@
-"""SIGHUP's part that all kinds of processes share: the rate limit is read again."""
+"""What a SIGHUP does with the rate limit, in a relay of one process or in a supervisor."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ logger = log.get("server")
 
 
 async def reload_rate_limit(config: Config, apply: Callable[[RateConfig], object]) -> None:
-    """Read the rate limit again, and apply it; one that can't be read leaves the old in force."""
+    """Read the rate limit again and apply it; if that fails, the old one stays in force."""
     if config.limits.rate_config is None:
-        logger.info("SIGHUP: looking at certificates and lists; there is no -rate-config")
+        logger.info("SIGHUP: reading certificates and lists; there is no -rate-config")
         return
     try:
         limit = await trio.to_thread.run_sync(

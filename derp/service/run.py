@@ -7,9 +7,9 @@
     what is       and link to               ├── certificates ──(memory channel)──► listeners
     queued)       a relay)                  └── what the role adds
 
-The three nurseries are nested in the order in which they end: to stop, the services are cancelled
-first, so that no new connection is accepted; each client gets a Restarting frame and what is
-queued for it, within a bound; then the connections are cancelled, and last the root.
+The nurseries end from the inside: at a stop the services are cancelled, so that no new connection
+is accepted; each client gets a Restarting frame and what is queued for it, within a bound; then the
+connections are cancelled, and last the root.
 """
 
 import math
@@ -34,7 +34,7 @@ from derp.net.resolver import Resolver
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
-from derp.service.accept import Acceptor, crowd_lines, try_lines
+from derp.service.accept import Acceptor, try_lines
 from derp.service.drain import drain, stop_listening
 from derp.service.memory import queue_limit
 from derp.service.running import RunningRelay
@@ -60,14 +60,14 @@ class Role(Protocol):
         """Whether this process logs what holds for all processes."""
 
     async def start(self, relay: RunningRelay) -> Pages:
-        """Start what the role adds to serving, and obey from now on; return what /debug/ shows."""
+        """Start what the role adds, and begin to take orders; return what /debug/ shows."""
 
     async def until_stop(self, relay: RunningRelay) -> None:
-        """Announce that all is served; act on events until one of them means stop."""
+        """Announce that all is served; return when told to stop."""
 
 
 async def serve(config: Config, resources: StartupResources, role: Role) -> None:
-    """Serve on what was prepared, until told to stop."""
+    """Serve with what was prepared, until told to stop."""
     Resolver().install()
     async with opened(resources.admission), trio.open_nursery() as root:
         state = RelayState(
@@ -119,15 +119,14 @@ def _start_services(relay: RunningRelay) -> None:
     services.start_soon(Refresher(relay.names, names, unpublished).run)
     relay.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
     for keeper in relay.links:
-        # In `connections`, not `services`: packets are forwarded until the drain ends.
+        # Not in `services`: packets are forwarded until the drain ends.
         relay.connections.start_soon(keeper.run)
 
 
 def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
     config, resources, state = relay.config, relay.resources, relay.state
     source = attrs.evolve(
-        make_status_source(relay, pages),
-        debug_access=debug_access(config, resources.debug_key),
+        make_status_source(relay, pages), debug_access=debug_access(config, resources.debug_key)
     )
     main = Acceptor(
         state,
@@ -136,7 +135,6 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         engine=None if resources.certificates is None else resources.certificates.contexts.engine,
         limit=_accept_limit(config, role.processes),
         refusals=log.Coalescer(),
-        crowded=crowd_lines(),
         tries=try_lines(role.processes),
     )
     plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
@@ -161,10 +159,10 @@ def _accept_limit(config: Config, processes: int) -> TokenBucket | None:
 
 
 def _pending_connections(config: Config, processes: int) -> PendingConnections:
-    """Return the account of connections before their login, for one of so many processes."""
+    """Return what bounds the pending connections of one of so many processes."""
     most = config.limits.per_network_pending_limit
     if most:
-        # The kernel spreads connections by chance: a small part of a small limit is too little.
+        # The kernel spreads connections by chance, so a process needs more than its even share.
         most = max(1, min(max(most // processes, min(most, 64)), process.max_fds() // 4))
     return PendingConnections(
         rate=config.limits.per_network_accept_limit / processes,

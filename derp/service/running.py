@@ -1,4 +1,4 @@
-"""The relay of one process while it serves, as what runs beside the clients knows it."""
+"""The relay of one process while it serves: its nurseries, and what its services share."""
 
 import time
 
@@ -21,13 +21,13 @@ class Age:
     started: float = attrs.field(init=False, factory=time.time)
     """Unix time, in seconds."""
     memory: int = attrs.field(init=False, factory=process.resident_bytes)
-    """Bytes in use then."""
-    _clock_then: float = attrs.field(init=False, factory=trio.current_time)
+    """Bytes."""
+    _clock_at_start: float = attrs.field(init=False, factory=trio.current_time)
 
     @property
     def seconds(self) -> float:
-        """The time since then, by a clock that nobody sets."""
-        return trio.current_time() - self._clock_then
+        """Seconds since the start, by a clock that nobody sets."""
+        return trio.current_time() - self._clock_at_start
 
 
 @attrs.frozen(kw_only=True)
@@ -42,9 +42,9 @@ class RunningRelay:
     connections: trio.Nursery
     """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
-    """Owns what ends when the relay is told to stop."""
+    """Owns what a stop cancels first."""
     stats: Stats = attrs.field(factory=Stats)
     names: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     links: list[Keeper] = attrs.field(factory=list)
-    """Those to other machines."""
+    """They keep the links to other relays."""
     age: Age = attrs.field(factory=Age)

@@ -28,4 +28,4 @@ async def receive_signals(
 
 
 Receive = Callable[..., Awaitable[None]]
-"""receive_signals, or what stands in for it."""
+"""The type of receive_signals, and of stand-ins for it."""

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -16,18 +16,15 @@ from stun import server as stun_server
 
 @attrs.frozen
 class Sockets:
-    """The sockets of a process; `plain` and `stun` may be empty."""
+    """The sockets of a process: TCP on the ports of -a and, beside HTTPS, -http-port; and UDP."""
 
     main: Sequence[socket.socket]
-    """TCP on the port of -a."""
-    plain: Sequence[socket.socket]
-    """TCP on the port of -http-port, beside HTTPS."""
-    stun: Sequence[socket.socket]
-    """UDP."""
+    plain: Sequence[socket.socket] = ()
+    stun: Sequence[socket.socket] = ()
 
     @property
     def all(self) -> Sequence[socket.socket]:
-        """All of them."""
+        """The sockets of all three kinds."""
         return (*self.main, *self.plain, *self.stun)
 
 
@@ -37,16 +34,15 @@ def tcp_options(config: Config) -> TCPOptions:
 
 
 def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
-    """Open or take over the sockets of `config`, for each of so many processes.
+    """Open or take over the sockets of `config` for so many processes; `stack` closes them.
 
-    `stack` closes them. Blocks. Raises StartError.
+    Blocks. Raises StartError.
     """
     host = config.listening.address.host
     options = tcp_options(config)
     handed = activation.inherited(os.environ, os.getpid())
     stack.callback(handed.close)
-
-    alone: list[socket.socket] = []
+    from_systemd: list[socket.socket] = []
 
     def keep(opened: Sequence[socket.socket]) -> Sequence[socket.socket]:
         for sock in opened:
@@ -55,66 +51,51 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
 
     def listen(port: int) -> Sequence[socket.socket]:
         taken = keep(handed.take(socket.SOCK_STREAM, host, port))
-        alone.extend(taken)
-        try:
-            for listener in taken:
+        from_systemd.extend(taken)
+        for listener in taken:
+            with start_errors(f"can't listen on TCP {endpoint(listener.getsockname())}"):
                 take_over(listener, options)
-        except OSError as error:
-            where = endpoint(listener.getsockname())
-            raise StartError(f"can't listen on TCP {where}: {error.strerror or error}") from error
         return taken or keep(open_listeners(host, port, options))
 
     def listen_udp(port: int) -> Sequence[socket.socket]:
-        # The unit's address counts, where it is another than that of -a.
-        taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.host, port))
-        alone.extend(taken)
-        for sock in taken:
-            stun_server.prepare(sock)
-        return taken or keep(stun_server.open_sockets(config.stun_host, port))
+        with start_errors(f"can't listen on UDP {config.stun_host or '*'}:{port}"):
+            # A unit's socket may have another address than -a.
+            taken = keep(handed.take(socket.SOCK_DGRAM, config.stun.host, port))
+            from_systemd.extend(taken)
+            for sock in taken:
+                stun_server.prepare(sock)
+            return taken or keep(stun_server.open_sockets(config.stun_host, port))
 
-    main = listen(config.listening.address.port)
-    plain: Sequence[socket.socket] = ()
-    if config.serve_tls and config.listening.http_port >= 0:
-        plain = listen(config.listening.http_port)
-    stun: Sequence[socket.socket] = ()
-    if config.stun.enabled:
-        try:
-            stun = listen_udp(config.stun.port)
-        except OSError as error:
-            where = f"{config.stun_host or '*'}:{config.stun.port}"
-            raise StartError(f"can't listen on UDP {where}: {error.strerror or error}") from error
-    handed.refuse_rest()
-    sockets = Sockets(main, plain, stun)
-    # At once: until the others are open, the first one gets all connections.
-    return [sockets, *(_joined(sockets, alone, options, stack) for _ in range(processes - 1))]
-
-
-def _joined(
-    sockets: Sockets,
-    alone: Sequence[socket.socket],
-    options: TCPOptions,
-    stack: contextlib.ExitStack,
-) -> Sockets:
-    """Open sockets beside these, so that the kernel spreads connections over all (SO_REUSEPORT).
-
-    Those in `alone` are systemd's, and all processes share them: connections in the queue of a
-    socket of ours would be lost with it, and a restart must refuse nobody.
-    """
-
-    def another(sock: socket.socket) -> socket.socket:
-        if sock in alone:
+    def open_beside(sock: socket.socket) -> socket.socket:
+        # All processes share systemd's: connections queued on one opened here would be lost when it
+        # is closed, and a restart must refuse nobody.
+        if sock in from_systemd:
             return sock
-        try:
+        with start_errors(f"can't share {endpoint(sock.getsockname())} between workers"):
             joined = stack.enter_context(bind_reuseport(sock))
             if joined.type == socket.SOCK_STREAM:
                 take_over(joined, options)
             else:
                 stun_server.prepare(joined)
-        except OSError as error:
-            where = endpoint(sock.getsockname())
-            why = error.strerror or error
-            raise StartError(f"can't share {where} between workers: {why}") from error
         return joined
 
-    groups = (sockets.main, sockets.plain, sockets.stun)
-    return Sockets(*([another(sock) for sock in group] for group in groups))
+    main = listen(config.listening.address.port)
+    has_plain = config.serve_tls and config.listening.http_port >= 0
+    plain = listen(config.listening.http_port) if has_plain else ()
+    stun = listen_udp(config.stun.port) if config.stun.enabled else ()
+    handed.refuse_rest()
+    groups = (main, plain, stun)
+    # All at once: until the others are open, the first one gets all connections (SO_REUSEPORT).
+    more = [
+        Sockets(*(list(map(open_beside, group)) for group in groups)) for _ in range(1, processes)
+    ]
+    return [Sockets(*groups), *more]
+
+
+@contextlib.contextmanager
+def start_errors(what: str) -> Iterator[None]:
+    """Raise an OSError of the block as a StartError that begins with `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"{what}: {error.strerror or error}") from error

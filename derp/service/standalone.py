@@ -14,7 +14,7 @@ from derp.service.run import serve
 from derp.service.running import RunningRelay
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.startup import prepare
-from derp.service.status import Pages, StandalonePages
+from derp.service.status import Pages, standalone_pages
 from derp.session import recheck, serverinfo
 
 _EVENTS: Final = 8
@@ -35,7 +35,7 @@ class Standalone:
     is_first = True
 
     def __init__(self, receive: Receive = receive_signals) -> None:
-        """`receive` sends the events that the relay is to act on."""
+        """`receive` sends the events to act on."""
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
         self._reload_list, self._list_reloads = trio.open_memory_channel[None](1)
@@ -51,7 +51,7 @@ class Standalone:
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
             relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
-        return StandalonePages(relay)
+        return standalone_pages(relay)
 
     async def until_stop(self, relay: RunningRelay) -> None:
         """Announce that all is served; reload at each SIGHUP, and return at SIGTERM or SIGINT."""

@@ -1,6 +1,6 @@
 """What a relay prepares before it serves: sockets, keys, certificates, admission.
 
-All that can fail at start is here, so that nothing is served until all of it has succeeded.
+All that can fail at start is done here, so that nothing is served before it has succeeded.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from derp.service.tls import ServerContexts, make_certificates
 
 @attrs.frozen
 class StartupResources:
-    """What was read, opened and made at start."""
+    """The results of `prepare`."""
 
     private_key: PrivateKey = attrs.field(repr=False)
     rate_limit: RateConfig
@@ -43,11 +43,11 @@ class StartupResources:
     sockets: Sockets
     debug_key: DebugKey
     shared: Sequence[Sockets] = ()
-    """The sockets of each process, where this one opens them for several."""
+    """The sockets of each process; `sockets` are the first ones."""
 
     @property
     def own_checker(self) -> Checker | None:
-        """The checker, where the sources of admission are asked by this process."""
+        """The checker; None without admission, and in a worker, whose supervisor has it."""
         return self.admission if isinstance(self.admission, Checker) else None
 
 
@@ -67,7 +67,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     metrics = Metrics()
     admission = make_checker(config, metrics)
     now = datetime.now(UTC)
-    with start_errors():
+    with _certificate_errors():
         plan = make_plan(config) if config.serve_tls else None
         found = [] if plan is None else load(plan, now)
     # Last, so that a failed start leaves no new key behind.
@@ -78,7 +78,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     certificates = None
     if plan is not None:
         metacert = make_metacert(bytes(private_key.public_key), now)
-        with start_errors():
+        with _certificate_errors():
             certificates = make_certificates(plan, found, metacert)
     return StartupResources(
         private_key=private_key,
@@ -94,8 +94,8 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
 
 
 @contextlib.contextmanager
-def start_errors() -> Iterator[None]:
-    """Raise StartError for what is wrong with the operator's certificate."""
+def _certificate_errors() -> Iterator[None]:
+    """Raise a CertificateError of the block as a StartError."""
     try:
         yield
     except CertificateError as error:

@@ -1,10 +1,10 @@
-"""What a process shows of itself: a snapshot of its figures, and the pages made of that."""
+"""The figures of a process: a snapshot of them, and the pages made of it."""
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import trio
@@ -31,70 +31,60 @@ class Snapshot:
 
     pid: int
     taken: float
-    """That moment, in seconds, by a clock that all processes of the machine share."""
+    """Seconds, by a clock that all processes of the machine share."""
     metrics: Metrics
     gauges: Gauges
     repeated: Mapping[bytes, int] = attrs.field(factory=dict)
-    """Keys that are connected more than once, perhaps to several processes, and how often here."""
+    """Connections here by key, of keys that have several connections in all processes together."""
     links: Sequence[StatusRow] = ()
     """The links to other relays."""
 
 
-class Pages(Protocol):
-    """What /debug/ shows of a relay. Each raises ControlLost where another process is lost."""
+@attrs.frozen(kw_only=True)
+class Pages:
+    """What /debug/ shows of a relay. Each call raises ControlLost where another process is lost."""
 
-    async def rows(self) -> Sequence[StatusRow]:
-        """Return the names and values at the top of /debug/."""
-
-    async def varz(self) -> str:
-        """Return the figures in the Prometheus text format."""
-
-    async def expvars(self) -> str:
-        """Return the figures as JSON, as Go's expvar has them."""
-
-    async def problems(self) -> Sequence[str]:
-        """Return what is inconsistent, a line each."""
-
-    async def traffic(self) -> Sequence[Traffic]:
-        """Return the bytes of each client."""
+    rows: Callable[[], Awaitable[Sequence[StatusRow]]]
+    """Returns the names and values at the top of /debug/."""
+    varz: Callable[[], Awaitable[str]]
+    """Returns the figures in the Prometheus text format."""
+    expvars: Callable[[], Awaitable[str]]
+    """Returns the figures as JSON, as Go's expvar has them."""
+    problems: Callable[[], Awaitable[Sequence[str]]]
+    """Returns what is inconsistent, a line each."""
+    traffic: Callable[[], Awaitable[Sequence[Traffic]]]
+    """Returns the bytes of each client."""
 
 
-class StandalonePages:
-    """The pages of a relay that is one process."""
+def standalone_pages(relay: RunningRelay) -> Pages:
+    """Return the pages of a relay that is one process."""
+    resources, checker = relay.resources, relay.resources.own_checker
+    statuses = () if resources.certificates is None else resources.certificates.statuses
 
-    def __init__(self, relay: RunningRelay) -> None:
-        certificates = relay.resources.certificates
-        self._relay = relay
-        self._statuses = () if certificates is None else certificates.statuses
-        self._checker = relay.resources.own_checker
-
-    async def rows(self) -> Sequence[StatusRow]:
-        """Return the names and values at the top of /debug/."""
-        snapshot = capture(self._relay)
+    async def rows() -> Sequence[StatusRow]:
+        snapshot = capture(relay)
         return [
-            *relay_rows(self._relay.config, snapshot.gauges),
+            *relay_rows(relay.config, snapshot.gauges),
             *snapshot.links,
-            *certificate_rows(self._statuses),
-            *admission_rows(self._checker),
+            *certificate_rows(statuses),
+            *admission_rows(checker),
         ]
 
-    async def varz(self) -> str:
-        """Return the figures in the Prometheus text format."""
-        snapshot = capture(self._relay, self._statuses)
+    async def varz() -> str:
+        snapshot = capture(relay, statuses)
         return render(snapshot.metrics, snapshot.gauges)
 
-    async def expvars(self) -> str:
-        """Return the figures as JSON."""
-        snapshot = capture(self._relay, self._statuses)
+    async def expvars() -> str:
+        snapshot = capture(relay, statuses)
         return render_expvar(snapshot.metrics, snapshot.gauges)
 
-    async def problems(self) -> Sequence[str]:
-        """Return what is inconsistent, a line each."""
-        return [*self._relay.state.hub.check(), *admission_problems(self._checker)]
+    async def problems() -> Sequence[str]:
+        return [*relay.state.hub.check(), *admission_problems(checker)]
 
-    async def traffic(self) -> Sequence[Traffic]:
-        """Return the bytes of each client."""
-        return traffic(self._relay.state)
+    async def own_traffic() -> Sequence[Traffic]:
+        return traffic(relay.state)
+
+    return Pages(rows=rows, varz=varz, expvars=expvars, problems=problems, traffic=own_traffic)
 
 
 def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
@@ -119,10 +109,10 @@ def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
 
 
 def capture(relay: RunningRelay, statuses: Sequence[Status] = ()) -> Snapshot:
-    """Return the figures of this process, and of the certificates that it is to show."""
+    """Return the figures of this process, and of the certificates with `statuses`."""
     config, state, hub = relay.config, relay.state, relay.state.hub
     known, members, local = hub.key_count, hub.members, len(hub.active)
-    # Without a look at each client; of the two sets one is empty where there is one process.
+    # Cheap without other workers: `best` is empty then, and nothing walks over all clients.
     repeated = dict.fromkeys(
         [*hub.passive, *(hub.active.keys() & hub.other_workers.best.keys())], 1
     )
@@ -191,6 +181,6 @@ def certificate(status: Status) -> Certificate:
 
 
 def _counts(prefix: str, counters: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return the counters that an object can be made with, under names of Gauges."""
+    """Return the counters among an object's attrs fields, under their names in Gauges."""
     names = [field.name for field in attrs.fields(type(counters)) if field.init]
     return {f"{prefix}{name}": getattr(counters, name) for name in names}

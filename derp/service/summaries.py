@@ -16,7 +16,7 @@ logger = log.get("server")
 
 
 async def summarize(refusals: Sequence[log.Coalescer], events: log.ClientEvents) -> NoReturn:
-    """Log the summaries that are due, from time to time, and all at the end."""
+    """Log the summaries that are due from time to time, and all when cancelled."""
     try:
         while True:
             await trio.sleep(SUMMARY_EVERY)

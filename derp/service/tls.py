@@ -1,4 +1,4 @@
-"""Which TLS context answers which ClientHello.
+"""The choice of the TLS context that answers a ClientHello.
 
 With one certificate, TLSEngine's one context serves every client. The ClientHello is read only
 while an ACME challenge is pending (RFC 8737), and where the server has certificates for IP
@@ -42,9 +42,9 @@ class ByAddress:
         )
 
     def choose(self, asked: IPAddress | None, local: IPAddress) -> ssl.SSLContext:
-        """Return the context for a client that asks for the address `asked`, or for no name.
+        """Return the context for a client that asks for the address `asked`, None for no name.
 
-        `local` is the address that its connection arrived at.
+        Its connection arrived at the address `local`.
         """
         if asked is not None and asked != local and asked not in self._named:
             return self._foreign
@@ -97,7 +97,7 @@ class ServerContexts:
             self._update_engine()
 
     def _update_engine(self) -> None:
-        """Set `engine.choose`: it reads ClientHellos only where the context depends on them."""
+        """Set `engine.choose` only where the context depends on the ClientHello."""
         needed = bool(self._tls_challenges) or self._by_address is not None
         self.engine.choose = self._choose if needed else None
 
@@ -120,7 +120,10 @@ class ServerContexts:
 def make_certificates(
     plan: Plan, statuses: Sequence[Status], metacert_der: bytes
 ) -> Certificates[ServerContexts]:
-    """Serve what `load` has found, in the process that renews. Blocks. Raises CertificateError."""
+    """Make the certificates of the process that renews, from those that `load` found.
+
+    Blocks. Raises CertificateError.
+    """
     requests = Requests(plan.on_demand, statuses)
     return Certificates(statuses, make_contexts(plan, requests.add), requests, metacert_der)
 

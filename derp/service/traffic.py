@@ -26,20 +26,17 @@ class Traffic(NamedTuple):
     sent: int
     received: int
     unique_senders: int
-    """How many keys it has had packets from."""
+    """How many keys the client has had packets from."""
 
 
 def traffic(state: RelayState) -> list[Traffic]:
-    """Return what each client has sent and received."""
-    return [
-        Traffic(
-            f"{id(member):x} {member.connected_at}",
-            member.key,
-            *_bytes(member),
-            len(member.saw_src),
-        )
-        for member in state.hub.members
-    ]
+    """Return the bytes of each client of this process."""
+
+    def one(member: Client) -> Traffic:
+        connection = f"{id(member):x} {member.connected_at}"
+        return Traffic(connection, member.key, *_bytes(member), len(member.saw_src))
+
+    return [one(member) for member in state.hub.members]
 
 
 async def traffic_lines(
@@ -47,7 +44,7 @@ async def traffic_lines(
 ) -> AsyncGenerator[bytes, None]:
     """Yield, every TRAFFIC_EVERY seconds, a JSON line for each client whose bytes have changed.
 
-    The lines are those of Go's ServeDebugTraffic; the figures come from the kernel, as there.
+    Go: ServeDebugTraffic.
     """
     before: dict[str, tuple[int, int]] = {}
     while True:
@@ -70,7 +67,7 @@ async def traffic_lines(
 
 
 def _bytes(client: Client) -> tuple[int, int]:
-    """Return the bytes sent and received on a connection; zeros where they are not known."""
+    """Return the bytes sent to a client and received from it; zeros where they are not known."""
     if not isinstance(client.transport, TCPTransport):
         return 0, 0
     try:

@@ -1,12 +1,12 @@
-"""Admission with workers: the one checker runs in the supervisor, and decides for all of them.
+"""Admission with workers: the one checker runs in the supervisor, and decides for all workers.
 
     worker                               supervisor
     WorkerAdmission ── admit ──────► SupervisorAdmission ──► Checker ──► list, tailscaled, URLs
                     ── recheck ────►
-    Removals ◄──────── removed ───── keys that a changed list no longer has
+    WorkerRechecks ◄── removed ───── keys that a changed list no longer has
 
 A question is {"key": HEX, "address": IP}; a verdict has the fields of Verdict. Each worker rechecks
-its own clients; all workers together recheck no more at a time than one process would.
+its own clients; all workers together ask no more questions at a time than one process would.
 """
 
 from collections import Counter
@@ -28,10 +28,10 @@ from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
 
 MAX_WAITING: Final = 4096
-"""Questions that may wait in the supervisor; one is not cancelled when its client disconnects.
+"""Questions that may wait in the supervisor, those of clients that have disconnected included.
 
-One of a network with fewer than FEW still waits behind up to half as many more, and one of a
-recently admitted client behind up to twice as many.
+The limit is one half higher for a network with fewer than FEW, and twice as high for a client that
+was admitted recently.
 """
 FEW: Final = 32
 KEYS_AT_ONCE: Final = 1000
@@ -47,7 +47,7 @@ logger = log.get("admit")
 
 
 class SupervisorAdmission:
-    """The supervisor's part. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the control connection of each worker."""
 
     def __init__(self, checker: Checker, pool: WorkerPool) -> None:
         self._checker = checker
@@ -75,7 +75,7 @@ class SupervisorAdmission:
                 del self._by_network[network]
 
     def _limit(self, key: bytes, network: str) -> int:
-        """Return the number of waiting questions from which on this one is not asked."""
+        """Return how many waiting questions are too many for this one to be asked."""
         if self._checker.recently_admitted(key):
             return 2 * MAX_WAITING
         if self._by_network[network] < FEW:
@@ -97,11 +97,11 @@ class SupervisorAdmission:
             if len(answers) >= self._pool.size:
                 return
         # A worker that is being restarted has no clients yet.
-        logger.debug("not all workers know of the new list", answers=len(answers))
+        logger.debug("not all workers have the changed list", answers=len(answers))
 
 
 class WorkerAdmission:
-    """A worker's Admission, a proxy of the supervisor's; it refuses where that can't be asked."""
+    """A worker's Admission: asks the supervisor, and refuses if that gives no answer."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -127,11 +127,11 @@ class WorkerAdmission:
         return Verdict(**verdict | {"outcome": Outcome(verdict["outcome"])})
 
 
-class Removals:
-    """The rechecks of one worker's clients. `handlers` are for its control connection."""
+class WorkerRechecks:
+    """The rechecks of a worker's clients. `handlers` are for its control connection."""
 
     def __init__(self, state: RelayState, admission: Admission, every: float, workers: int) -> None:
-        """Recheck all clients every so many seconds, 0 for never, as one of so many workers."""
+        """Recheck all clients every `every` seconds, 0 for never, as one of so many workers."""
         self._state = state
         self._admission = admission
         self._every = every
@@ -140,26 +140,16 @@ class Removals:
         self.handlers: dict[str, Handler] = {_REMOVED: self._removed}
 
     async def run(self) -> None:
-        """Recheck all clients from time to time, and those whose keys the list has lost."""
-        recheck_some = partial(
-            recheck.recheck,
-            self._state,
-            self._admission,
-            strict=True,
-            concurrency=self._concurrency,
-        )
+        """Recheck all clients from time to time, and those with removed keys at once."""
+        state, admission, most = self._state, self._admission, self._concurrency
+        recheck_removed = partial(recheck.recheck, state, admission, strict=True, concurrency=most)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                recheck.recheck_unverified, self._state, self._admission, self._concurrency
-            )
+            nursery.start_soon(recheck.recheck_unverified, state, admission, most)
             if self._every:
-                nursery.start_soon(
-                    recheck.recheck_forever,
-                    *(self._state, self._admission, self._every, self._concurrency),
-                )
+                nursery.start_soon(recheck.recheck_forever, state, admission, self._every, most)
             async for keys in self._changes:
                 # In a task of its own: sources may be slow, and the list may change meanwhile.
-                nursery.start_soon(recheck_some, keys)
+                nursery.start_soon(recheck_removed, keys)
 
     async def _removed(self, body: Json) -> Json:
         await self._to_run.send([bytes.fromhex(key) for key in body])

@@ -6,8 +6,8 @@
         certificates.check ──────────────────► check the files; these addresses are on demand
                       ◄─────────────────────── certificates.request: a client came to an address
 
-All processes read the certificates from the same files. The only private key that goes over the
-control connection is that of a TLS-ALPN-01 challenge, which nobody stores.
+All processes read certificates and their keys from the same files. Only the key of a TLS-ALPN-01
+challenge, which is stored nowhere, goes over the control connection.
 """
 
 import ssl
@@ -41,10 +41,7 @@ logger = log.get("certificates")
 
 
 class SupervisorCertificates:
-    """The supervisor's side: the Presenter of its certificates, which asks the workers.
-
-    `handlers` are for the control connection of each worker.
-    """
+    """The supervisor's side, a Presenter. `handlers` are for each worker's control connection."""
 
     def __init__(self, certificates: Certificates[ServerContexts], pool: WorkerPool) -> None:
         self._certificates = certificates
@@ -54,7 +51,7 @@ class SupervisorCertificates:
         self.handlers: dict[str, Handler] = {_REQUEST: self._requested}
 
     def handover(self) -> Json:
-        """Return what `follow` takes in a worker that starts now.
+        """Return what a worker that starts now hands to `follow`.
 
         From then on the pool's `call_all` must reach that worker, or it would miss challenges.
         """
@@ -65,12 +62,12 @@ class SupervisorCertificates:
         await self._certificates.run(announce, self)
 
     async def wake(self) -> None:
-        """Have all processes check the files at once, and order what is due."""
+        """Have all processes check the files at once; order the certificates that are due."""
         self._certificates.wake()
         await self.renewed()
 
     async def show(self, challenge: Challenge) -> None:
-        """Have all workers answer `challenge`; a late worker does not hold up the order."""
+        """Have all workers answer `challenge`; a slow worker does not hold up the order."""
         self._last_id += 1
         self._shown[challenge] = message = {"id": self._last_id, **_to_json(challenge)}
         await self._pool.call_all(_SHOW, message)
@@ -102,7 +99,7 @@ class WorkerCertificates:
         forwarded: ForwardedRequests,
         handover: Json,
     ) -> None:
-        """Answer the challenges that the supervisor shows. Blocks."""
+        """Begin with the challenges in `handover`. Blocks."""
         self.certificates = certificates
         self._forwarded = forwarded
         self._shown: dict[int, Challenge] = {}
@@ -117,7 +114,7 @@ class WorkerCertificates:
                 self.certificates.contexts.show(challenge, _context(challenge))
 
     async def run(self) -> None:
-        """Serve what is new in the files, and forward the requests of clients."""
+        """Serve changed files, and forward requests for certificates to the supervisor."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.certificates.follow)
             nursery.start_soon(self._forwarded.forward)
@@ -130,7 +127,7 @@ class WorkerCertificates:
         self._shown[number] = challenge
         context = await trio.to_thread.run_sync(_context, challenge)
         if number in self._shown:
-            # Otherwise an order that did not wait for this worker has ended meanwhile.
+            # Else it was hidden meanwhile: the order did not wait for this worker.
             self.certificates.contexts.show(challenge, context)
 
     async def _hide(self, body: Json) -> Json:
@@ -150,14 +147,14 @@ def follow(
     """Read and serve the certificates that the supervisor renews. Blocks.
 
     `handover` is that of SupervisorCertificates; `call` asks the supervisor. A certificate that
-    can't be served is logged, and does not end the worker.
+    can't be served is logged only.
     """
 
     async def ask(address: IPAddress) -> bool:
         try:
             return bool(await call(_REQUEST, str(address)))
         except ControlLost as error:
-            logger.debug("not asked for a certificate", address=str(address), reason=str(error))
+            logger.debug("a request was not forwarded", address=str(address), reason=str(error))
             return False
 
     statuses = load_followed(plan, parse_ips(handover["addresses"]), now)

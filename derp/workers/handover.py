@@ -1,7 +1,7 @@
 """What a worker gets from its supervisor when it starts: its index, keys and sockets.
 
-Configuration it reads itself, from the same arguments and variables. What must be the same in all
-workers, and what was opened or made at the start of the relay, comes with this.
+The worker reads its configuration itself, from the same arguments and variables. It is handed what
+has to be the same in all workers, and what was opened or made when the relay started.
 """
 
 import os
@@ -23,17 +23,17 @@ class Handover:
     """The first message on the control connection; bytes are in hex there."""
 
     code: str
-    """What the supervisor runs; a worker that runs something else may not understand it."""
+    """The supervisor's `this_code`; a worker of other code may not understand the messages."""
     index: int
-    """Of this worker, from 0."""
+    """The worker's number, from 0."""
     workers: int
-    """How many there are."""
+    """The number of workers."""
     node_key: bytes = attrs.field(repr=False)
     """The relay's private key, 32 bytes."""
     mesh_key: bytes | None = attrs.field(repr=False)
-    """What relays of other machines show, 32 bytes; None where there are none."""
+    """The key that relays of the region show, 32 bytes; None without a mesh."""
     worker_key: bytes = attrs.field(repr=False)
-    """What workers show each other, 32 bytes, made anew at each start of the relay."""
+    """The key that workers show each other, 32 bytes, made at each start of the relay."""
     main: Sequence[int]
     plain: Sequence[int]
     stun: Sequence[int]
@@ -41,15 +41,15 @@ class Handover:
     peer_socket: int
     """The descriptor of the listening socket that the other workers connect to."""
     peer_addresses: Sequence[bytes]
-    """The addresses of such sockets of all workers, by index."""
+    """The addresses of these sockets of all workers, by index."""
     rate_limit: RateConfig
-    is_gated: bool
-    """Whether the supervisor is to be asked who may use the relay."""
+    has_admission: bool
+    """Whether to ask the supervisor who may use the relay."""
     certificates: Json = attrs.field(repr=False)
     """See derp.workers.certificates; None without HTTPS."""
 
     def to_json(self) -> Json:
-        """Return it as a message."""
+        """Return the handover as a message."""
         return attrs.asdict(self, value_serializer=_serialize)
 
     @classmethod
@@ -69,7 +69,7 @@ class Handover:
 
     @property
     def descriptors(self) -> list[int]:
-        """All that the worker inherits, each once."""
+        """All descriptors that the worker inherits, each once."""
         return list(dict.fromkeys([*self.main, *self.plain, *self.stun, self.peer_socket]))
 
     def sockets(self) -> Sockets:

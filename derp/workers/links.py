@@ -3,14 +3,14 @@
 Each worker dials every other one at its listening socket, which the supervisor keeps open, so that
 a dialler waits while a worker restarts. The protocol is plain DERP. Differences from derp.mesh:
 
-- A worker peer is a process of the same user, and shows the worker key, a secret that the
-  supervisor makes at each start, in place of the mesh key. No public port leads here.
-- All have the same node key, and none takes another for itself.
-- A worker tells the others only of its own clients, with its claim to each (derp.relay.claims),
-  and delivers the others' packets to its own clients only: a packet makes one hop at most.
+- A worker peer is a process of the same user; it shows the worker key, a secret that the supervisor
+  makes at each start, instead of the mesh key. No public port leads here.
+- All workers have the same node key; a link to that key is no link to oneself.
+- A worker tells the others of its own clients only, with its claim to each (derp.relay.claims), and
+  delivers the others' packets to its own clients only: a packet makes one hop at most.
 - Watchers are told of all workers' clients, so a link keeps the PeerPresent frames.
-- No hop between workers is counted, and no worker peer is a member of the hub: from outside,
-  several workers look like one relay.
+- No hop between workers is counted, and no worker peer is a member of the hub: to others, several
+  workers look like one relay.
 """
 
 import contextlib
@@ -59,8 +59,8 @@ logger = log.get("workers")
 class WorkerPeer(MeshPeer):
     """Another worker that is logged in here; it is no member of the hub.
 
-    It forwards packets to clients of this worker only, passive ones included, and they are counted
-    as if their senders had been connected here.
+    Its packets go to clients of this worker only, passive ones included, and are counted as if
+    their senders were connected here.
     """
 
     __slots__ = ()
@@ -73,9 +73,9 @@ class WorkerPeer(MeshPeer):
         source: bytes,
         destination: bytes,
         disco: bool,
-        forwarded: bool,  # noqa: ARG002 -- all is
+        forwarded: bool,  # noqa: ARG002 -- always True
     ) -> None:
-        """Hand a train to its destination, or drop it."""
+        """Deliver a train to its destination, or drop it."""
         if (client := self.hub.local(destination)) is not None:
             client.deliver(train, packets, payload, source, disco)
         else:
@@ -105,10 +105,7 @@ class WorkerPeer(MeshPeer):
 
 
 async def serve_worker(state: RelayState, transport: Transport) -> None:
-    """Serve another worker of this relay, whose connection never comes from a public port.
-
-    Raises a ConnectionEnd unless the worker leaves in good order.
-    """
+    """Serve another worker of this relay. Raises a ConnectionEnd unless it ends in good order."""
     found = await login.log_in(state, transport, b"")
     if found is None:
         return
@@ -116,7 +113,7 @@ async def serve_worker(state: RelayState, transport: Transport) -> None:
         raise LoginRefused("it is no worker of this relay")
     now = trio.current_time()
     peer = WorkerPeer(state.send_tasks, state.hub, transport, found.key, now=now)
-    # The link at the other end times out without them.
+    # Without keep-alives, the link at the other end times out.
     state.timers.add_keep_alive(peer, now)
     try:
         peer.send_control(found.welcome())
@@ -138,7 +135,7 @@ class WorkerLink(Link):
         """The PeerPresent frame of each key in `present`."""
 
     async def serve(self, received: bytes) -> None:
-        """Read presence until the other worker closes the link; see Link."""
+        """Read presence until the link ends; see Link."""
         self.state.worker_links[self] = None
         await super().serve(received)
 
@@ -152,7 +149,7 @@ class WorkerLink(Link):
         return state.hub.watched(lost)
 
     def _add(self, payload: bytes) -> None:
-        """Add the key and claim of a PeerPresent frame: its client has joined or sent something."""
+        """Add the key and claim of a PeerPresent frame: its client joined or became active."""
         key = payload[:KEY_LENGTH]
         frame, claim = split_claim(payload)
         self._add_present(key)
@@ -184,15 +181,15 @@ class WorkerKeeper(Keeper):
         logger.debug("meshed", other=self.name, address=str(link.transport.remote))
 
     def _log_loss(self, reason: str, fields: dict[str, int]) -> None:
-        # A worker that hasn't announced a restart has died, or is in trouble.
+        # Without the announcement of a restart, the other worker has died or is in trouble.
         if reason != RESTARTING and not self.state.stopping:
             logger.warning("link lost", other=self.name, reason=reason, **fields)
 
 
 def keepers(state: RelayState, addresses: Sequence[bytes], own: int) -> list[Keeper]:
-    """Make the keepers of the links of worker `own`, one for each other worker.
+    """Make the keepers of the links from worker `own` to each other worker.
 
-    `addresses` are the abstract unix addresses of all workers, in their order.
+    `addresses` are the abstract unix addresses of all workers, by index.
     """
     return [
         WorkerKeeper(
@@ -215,7 +212,7 @@ async def dial_worker(address: bytes, number: int) -> tuple[Transport, bytes]:
         sock.connect(address)
     except OSError as error:
         sock.close()
-        raise NoLink(f"its door is closed: {reason(error)}") from error
+        raise NoLink(f"it can't be dialled: {reason(error)}") from error
     return TCPTransport(sock, Endpoint("worker", number), Endpoint("worker", 0)), b""
 
 
@@ -231,12 +228,12 @@ async def accept_workers(
         except OSError as error:
             # Any other error means that the dialler has gone.
             if error.errno in OUT_OF_RESOURCES:
-                logger.error("can't let a worker in", reason=error.strerror)  # noqa: TRY400
+                logger.error("can't accept a worker's connection", reason=error.strerror)  # noqa: TRY400
                 await trio.sleep(_RETRY_SECONDS)
             continue
         sock.setblocking(False)
         if (user := _user(sock)) != os.geteuid():
-            logger.debug("a process of another user has knocked", user=user)
+            logger.debug("refused a process of another user", user=user)
             sock.close()
             continue
         state.poller.add_urgent(sock.fileno())
@@ -266,6 +263,6 @@ async def _connection(state: RelayState, sock: socket.socket) -> None:
                 state.poller.drop_urgent(fd)
         transport.close()
     if isinstance(end, LoginRefused):
-        logger.warning("refused who has knocked", reason=f"{end.reason}: {end}")
+        logger.warning("refused a login that is no worker's", reason=f"{end.reason}: {end}")
     elif end is not None:
-        logger.debug("another worker has gone", reason=f"{end.reason}: {end}")
+        logger.debug("another worker disconnected", reason=f"{end.reason}: {end}")

@@ -1,7 +1,7 @@
 """Snapshots of several processes: sent as JSON, and merged into one of the whole relay. Sans-I/O.
 
 How a figure is merged is declared where the figure is (derp.metrics.figures). Counters of ended
-processes stay in the sum: whoever watches a counter that falls takes it for a restart.
+processes stay in the sum: a monitor takes a counter that falls for a restart of the relay.
 """
 
 from collections import Counter
@@ -15,10 +15,9 @@ from derp.service.status import Snapshot
 
 
 def merge(snapshots: Sequence[Snapshot], ended: Sequence[Snapshot] = ()) -> Snapshot:
-    """Return what the processes of `snapshots`, at least one, are together.
+    """Merge the snapshots of running processes, at least one, and those that `final` has `ended`.
 
     The first one stands for the relay: its version, start, network and certificates are shown.
-    Of those that have `ended`, `final` has kept the counters.
     """
     processes = [*snapshots, *ended]
     counts: Counter[bytes] = Counter()
@@ -27,7 +26,7 @@ def merge(snapshots: Sequence[Snapshot], ended: Sequence[Snapshot] = ()) -> Snap
     repeated = {key: count for key, count in counts.items() if count > 1}
     metrics = figures.merge([each.metrics for each in processes])
     gauges = figures.merge([each.gauges for each in processes])
-    # Each process knows of all clients, as soon as it has been informed by the others.
+    # Each process knows of all clients as soon as the others have told it.
     known = max(gauges.clients_local, gauges.clients_total)
     return Snapshot(
         pid=snapshots[0].pid,
@@ -46,7 +45,7 @@ def merge(snapshots: Sequence[Snapshot], ended: Sequence[Snapshot] = ()) -> Snap
 
 
 def final(ended: Snapshot) -> Snapshot:
-    """Return what stays in the sum of a process that has ended: its counters."""
+    """Return the snapshot of an ended process with its counters only: they stay in the sum."""
     metrics, gauges = figures.final(ended.metrics), figures.final(ended.gauges)
     return attrs.evolve(ended, metrics=metrics, gauges=gauges, repeated={}, links=())
 
@@ -70,7 +69,7 @@ def dump(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def load(dumped: Mapping[str, Any]) -> Snapshot:
-    """Return the snapshot that `dump` was given in a process of the same version."""
+    """Undo `dump`, called in a process of the same version."""
     empty, process = Metrics(), dumped["gauges"]["process"]
     metrics = {
         name: _load(value, getattr(empty, name)) for name, value in dumped["metrics"].items()
@@ -88,7 +87,7 @@ def load(dumped: Mapping[str, Any]) -> Snapshot:
 
 
 def _average(snapshots: Sequence[Snapshot]) -> float:
-    """Return the time in queues of a packet, whichever process has sent it."""
+    """Return the mean time of a packet in a queue, over all processes."""
     metrics = [snapshot.metrics for snapshot in snapshots]
     sent = sum(each.packets_sent for each in metrics)
     if not sent:
@@ -97,7 +96,7 @@ def _average(snapshots: Sequence[Snapshot]) -> float:
 
 
 def _dump(value: Any) -> Any:
-    """Return a number, a histogram or counts by label as JSON has them."""
+    """Return a number, a histogram or counts by label as JSON takes them."""
     if isinstance(value, Histogram):
         return {"counts": value.counts, "sum": value.sum}
     return list(value.items()) if isinstance(value, dict) else value

@@ -1,12 +1,13 @@
 """The pages of a relay with workers: the same whichever worker is asked for one.
 
-HTTP ──► WorkerPages      ── pages.rows, .varz, … ──────────► SupervisorPages, which merges
+HTTP ──► worker_pages     ── pages.rows, .varz, … ──────────► SupervisorPages, which merges
          worker_handlers  ◄─ pages.snapshot, .check, … ──────  what each worker answers
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
 import attrs
 
@@ -22,7 +23,7 @@ from derp.service.debugrows import (
     relay_rows,
 )
 from derp.service.running import Age, RunningRelay
-from derp.service.status import Snapshot, capture, certificate, process_gauges
+from derp.service.status import Pages, Snapshot, capture, certificate, process_gauges
 from derp.service.tls import ServerContexts
 from derp.service.traffic import Traffic, traffic
 from derp.workers.merge import dump, final, load, merge
@@ -34,7 +35,7 @@ _VARZ: Final = "pages.varz"
 _EXPVARS: Final = "pages.expvars"
 _PROBLEMS: Final = "pages.problems"
 _TRAFFIC: Final = "pages.traffic"
-"""Of the supervisor: for all workers. Of a worker: for its own clients."""
+"""Asked of the supervisor: of all workers' clients. Asked of a worker: of its own."""
 _SNAPSHOT: Final = "pages.snapshot"
 _CHECK: Final = "pages.check"
 """A walk over all clients of a worker, in which no packet moves."""
@@ -43,37 +44,24 @@ _SILENT: Final = "does not answer"
 _RESTARTING: Final = "is being restarted"
 
 
-class WorkerPages:
-    """What a worker shows, each page as the supervisor answers."""
+def worker_pages(call: Call) -> Pages:
+    """Return the pages that a worker shows; `call` asks the supervisor for each."""
 
-    def __init__(self, call: Call) -> None:
-        """`call` asks the supervisor."""
-        self._call = call
-
-    async def rows(self) -> Sequence[StatusRow]:
-        """Return the names and values at the top of /debug/. Raises ControlLost."""
-        return cast("Sequence[StatusRow]", await self._call(_ROWS, None))
-
-    async def varz(self) -> str:
-        """Return the figures in the Prometheus text format. Raises ControlLost."""
-        return cast("str", await self._call(_VARZ, None))
-
-    async def expvars(self) -> str:
-        """Return the figures as JSON. Raises ControlLost."""
-        return cast("str", await self._call(_EXPVARS, None))
-
-    async def problems(self) -> Sequence[str]:
-        """Return what is inconsistent, a line each. Raises ControlLost."""
-        return cast("Sequence[str]", await self._call(_PROBLEMS, None))
-
-    async def traffic(self) -> Sequence[Traffic]:
-        """Return the bytes of each client of all workers. Raises ControlLost."""
-        found = await self._call(_TRAFFIC, None)
+    async def all_traffic() -> Sequence[Traffic]:
+        found = await call(_TRAFFIC, None)
         return [Traffic(*each)._replace(key=bytes.fromhex(each[1])) for each in found]
+
+    return Pages(
+        rows=partial(call, _ROWS, None),
+        varz=partial(call, _VARZ, None),
+        expvars=partial(call, _EXPVARS, None),
+        problems=partial(call, _PROBLEMS, None),
+        traffic=all_traffic,
+    )
 
 
 def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
-    """Return what a worker answers the supervisor, of itself alone."""
+    """Return the handlers of the supervisor's questions about this worker alone."""
 
     async def snapshot(_: Json) -> Json:
         return dump(capture(relay))
@@ -90,8 +78,8 @@ def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
 class SupervisorPages:
     """What the supervisor answers to the workers: `handlers`.
 
-    `call_all` of the pool has to return well before a worker's call to the supervisor times out:
-    else a worker that is stuck is not named, and takes all pages away.
+    The pool's `call_all` has to return well before a worker's call to the supervisor times out, or
+    one stuck worker would keep all pages from being shown.
     """
 
     def __init__(
@@ -119,7 +107,7 @@ class SupervisorPages:
         self._last: dict[int, Snapshot] = {}
         """The last snapshot of each worker."""
         self._ended: list[Snapshot] = []
-        """At most one: of all processes that others have replaced."""
+        """One at most: the merged snapshot of all processes that were replaced."""
 
     async def _rows(self, _: Json) -> Json:
         snapshots = await self._ask()
@@ -157,12 +145,12 @@ class SupervisorPages:
         ]
 
     async def _relay(self) -> Snapshot:
-        """Return what all processes are together, those that have ended included."""
+        """Return the merged snapshot of all processes, those that have ended included."""
         await self._ask()
         statuses = self._pool.statuses()
         snapshots, ended = [self._own()], [*self._ended]
         for number, snapshot in self._last.items():
-            # A worker that lives and does not answer in time is shown by its last answer.
+            # For a worker that lives but did not answer in time, its last answer counts.
             if statuses[number].alive and statuses[number].pid == snapshot.pid:
                 snapshots.append(snapshot)
             else:
@@ -184,7 +172,7 @@ class SupervisorPages:
         return snapshots
 
     def _own(self) -> Snapshot:
-        """Return the snapshot of the supervisor itself, which stands for the relay."""
+        """Return the supervisor's own snapshot, the first of a merge."""
         statuses = self._pool.statuses()
         gauges = attrs.evolve(
             process_gauges(self._age),
@@ -208,7 +196,7 @@ class SupervisorPages:
 
 
 def _problems_of(status: WorkerStatus, found: Sequence[str] | None) -> Sequence[str]:
-    """Return what is wrong with a worker; `found` is its own answer, None if it gave none."""
+    """Return a worker's problems; `found` is its answer, None if it gave none."""
     if not status.alive:
         return [_RESTARTING]
     return [_SILENT] if found is None else found

@@ -1,8 +1,8 @@
 """The worker processes of a relay: started, called, stopped, and restarted when they end.
 
-Each is started by exec, so that it shares nothing with the supervisor but the descriptors that it
-inherits: its sockets, and its end of a control connection. The supervisor keeps the sockets open,
-so that a client that connects during a restart waits, and is not refused.
+Each is started by exec, and shares nothing with the supervisor but inherited descriptors: its
+sockets, and its end of a control connection. The supervisor keeps the sockets open, so that a
+client that connects during a restart waits, and is not refused.
 """
 
 import os
@@ -31,15 +31,15 @@ from derp.workers.rpc import RPC, Handler, Json, send_first
 ANSWER_TIMEOUT: Final = 3.0
 """Seconds for which `call_all` waits; less than a worker waits for the supervisor's answer."""
 STABLE_AFTER: Final = 10.0
-"""Seconds after which a worker that ends is restarted at once."""
+"""Seconds of running after which a worker that ends is restarted at once."""
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
-"""Seconds until one that ends sooner is restarted; a client that connects to it waits as long."""
+"""Seconds until one that ends sooner is restarted; clients that connect to it wait as long."""
 START_TIMEOUT: Final = 60.0
 """Seconds from the start of a worker until it serves."""
 STOP_TIMEOUT: Final = 8.0
-"""Seconds from worker.stop, or the end of the control connection, to the end of the process, not
-counting `drain_time`: some more than a drain takes that ends all connections at once."""
+"""Seconds for a process to end after worker.stop, or the end of its control connection, besides
+`drain_time`: some more than a drain takes."""
 
 # -P: or else a `derp` in the working directory would be run.
 _PROGRAM: Final = (sys.executable, "-P", "-m", "derp")
@@ -58,7 +58,7 @@ class WorkerStatus(NamedTuple):
 
 @attrs.define(eq=False)
 class Slot:
-    """The place of one worker in the pool; one process after another has it."""
+    """The place of one worker in the pool, for one process after another."""
 
     index: int
     pid: int = 0
@@ -70,9 +70,9 @@ class Slot:
     hung: bool = False
     """Whether the last process was killed because it did not answer."""
     has_served: bool = False
-    """Whether any process of this slot has."""
+    """Whether any process of this slot has served."""
     started: trio.Event = attrs.field(factory=trio.Event)
-    """Set once one has served, or the first one has ended."""
+    """Set once a process serves, or the first one has ended."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     """Set when there will be no further process."""
 
@@ -104,16 +104,13 @@ class WorkerPool:
         return len(self.slots)
 
     def statuses(self) -> list[WorkerStatus]:
-        """Return the status of each, by index."""
+        """Return the workers' statuses, by index."""
         return [
             WorkerStatus(slot.pid, slot.restarts, slot.control is not None) for slot in self.slots
         ]
 
     async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
-        """Call all workers concurrently; return the answers that came in time, by index.
-
-        It takes ANSWER_TIMEOUT seconds at most.
-        """
+        """Call all workers concurrently; return the answers by index, without late ones."""
         answers: dict[int, Json] = {}
 
         async def ask(slot: Slot, control: RPC) -> None:
@@ -141,11 +138,10 @@ class WorkerPool:
                 if not slot.has_served:
                     logger.error("a worker did not start", worker=slot.index, reason=reason)
                     break
-                wait = 0.0
+                wait = backoff.next()
                 if trio.current_time() - began > STABLE_AFTER:
+                    wait = 0.0
                     backoff.reset()
-                else:
-                    wait = backoff.next()
                 logger.error(
                     "a worker ended, and is started anew",
                     worker=slot.index,
@@ -161,7 +157,7 @@ class WorkerPool:
             slot.ended.set()
 
     async def stop(self) -> None:
-        """Tell all to drain and end; kill those that take longer than a drain and STOP_TIMEOUT."""
+        """Tell all workers to drain and end; kill those that take too long (STOP_TIMEOUT)."""
         self._stopping.set()
         with trio.move_on_after(self._stop_timeout):
             await self.call_all("worker.stop")
@@ -179,7 +175,7 @@ class WorkerPool:
             ours, theirs = socket.socketpair()
         except OSError as error:
             return _not_started(error)
-        # Set before the handover is made: calls made in between wait until the process runs.
+        # Set before the handover is made, so that no call between the two is missed.
         slot.control = control = RPC(ours)
         slot.hung = False
         serves = trio.Event()
@@ -193,7 +189,7 @@ class WorkerPool:
         try:
             with theirs:
                 handover = self._handover(slot.index)
-                # Sent before the process is started, which may end without reading it.
+                # Sent before the start: a process may end without reading it.
                 send_first(ours, handover.to_json())
                 slot.process = process = await trio.lowlevel.open_process(
                     [*_PROGRAM, "worker", str(theirs.fileno()), *self._arguments],
@@ -220,7 +216,7 @@ class WorkerPool:
     async def _serve_control(
         self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
-        """Carry calls until the worker closes the connection; kill it if it runs on after that."""
+        """Carry calls until the worker closes the connection; kill it if it doesn't end then."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_if_hung, slot, control, process, serves)
             await control.run()
@@ -231,7 +227,7 @@ class WorkerPool:
     async def _kill_if_hung(
         self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
-        """Kill a process that does not serve in time, or hangs, unless all are told to stop."""
+        """Kill a process that does not serve in time, or hangs, unless the pool stops."""
         with trio.move_on_after(START_TIMEOUT):
             await serves.wait()
         if serves.is_set():
@@ -253,7 +249,7 @@ async def _wait_for_end(process: trio.Process, seconds: float) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment; unless this code is installed, its path is in PYTHONPATH."""
+    """Return our environment, with this code's path in PYTHONPATH unless it is installed."""
     home = str(Path(derp.__file__).resolve().parents[1])
     if home in site.getsitepackages():
         return dict(os.environ)

@@ -6,7 +6,7 @@
     {"re": 7, "body": …}                            its answer
     {"re": 7, "error": "one line"}                  or why there is none
 
-Both ends are alike. The connection is a socket pair that no other process has, so messages are
+Both ends may call. The connection is a socket pair that no other process has, so messages are
 trusted.
 """
 
@@ -23,15 +23,14 @@ from derp import log
 from derp.errors import ControlLost, DerperError
 
 CALL_TIMEOUT: Final = 10.0
-"""Seconds within which a call is answered."""
+"""Seconds until a call without an answer fails."""
 
 Json = Any
-"""What JSON can carry."""
+"""Any value that JSON has."""
 Handler = Callable[[Json], Awaitable[Json]]
 """Answers a call: takes its body, and returns the answer's. Raises DerperError to refuse."""
-
 Call = Callable[[str, Json], Awaitable[Json]]
-"""RPC.call, as the parts of a worker know it: asks the supervisor. Raises ControlLost."""
+"""RPC.call of a worker, which asks the supervisor. Raises ControlLost."""
 
 _LENGTH = struct.Struct(">I")
 _QUEUED: Final = 64
@@ -56,9 +55,9 @@ class RPC:
     def __init__(self, sock: socket.socket) -> None:
         """Take over one socket of a pair."""
         self.handlers: dict[str, Handler] = {}
-        """Of calls that may wait; each call has a task of its own."""
+        """Handlers that may wait; each call has a task of its own."""
         self.in_order: dict[str, Handler] = {}
-        """Of calls that report a state: answered one after another, in the order of the calls."""
+        """Handlers of calls that report a state: answered one by one, in the order of the calls."""
         self._sock = sock
         self._to_writer, self._outgoing = trio.open_memory_channel[bytes](_QUEUED)
         self._to_answerer, self._to_answer = trio.open_memory_channel[dict[str, Json]](_IN_ORDER)
@@ -166,7 +165,7 @@ def receive_first(sock: socket.socket) -> Json:
             while len(received) < size:
                 data = stream.read(size - len(received))
                 if not data:
-                    raise ControlLost("the other process ended before it said anything")
+                    raise ControlLost("the other process ended before its first message")
                 received += data
             return received
 

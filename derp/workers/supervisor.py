@@ -1,12 +1,12 @@
-"""The supervisor: the parent process of the workers, which has what a relay has once.
+"""The supervisor: the parent process of the workers, which does what a relay does once.
 
     signals ──(memory channel)──► serve ──► pool ──► worker 0, 1, …   (processes)
-    certificates: orders and makes them                   │
+    certificates: orders them                             │
     admission: asks the sources            ◄── RPC ──────┘
     pages: merges the workers' snapshots
 
 It serves no client. It opens all sockets and keeps them; the kernel spreads connections over the
-workers. If it dies, the workers' control connections end, and so they do.
+workers. If it dies, the workers' control connections end, and so the workers stop.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from derp.service.announce import announce, announce_node
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.reload import reload_rate_limit
 from derp.service.signals import Event, Receive, receive_signals
+from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
 from derp.service.startup import StartupResources, prepare
 from derp.workers.admission import SupervisorAdmission
@@ -46,7 +47,7 @@ logger = log.get("workers")
 def run(config: Config, arguments: Sequence[str]) -> None:
     """Serve with the workers that `config` asks for, until SIGTERM or SIGINT.
 
-    They are started with the same `arguments`. Raises StartError where this machine can't.
+    The workers get the same `arguments`. Raises StartError where this machine can't.
     """
     count = config.limits.workers or cores()
     if count == 1:
@@ -70,18 +71,13 @@ async def serve(
 
 
 def listen_for_peers() -> socket.socket:
-    """Listen on a unix socket of a name that the kernel makes up, in no directory.
-
-    There the other workers connect to one. Raises StartError.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    """Listen for workers on an abstract unix socket, named by the kernel. Raises StartError."""
+    with contextlib.ExitStack() as undo, start_errors("no unix socket for the workers"):
+        listener = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.setblocking(False)
         listener.bind("")
         listener.listen(_PEER_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise StartError(f"no unix socket for the workers: {error.strerror or error}") from error
+        undo.pop_all()
     return listener
 
 
@@ -96,7 +92,7 @@ class Supervisor:
         arguments: Sequence[str],
         receive: Receive = receive_signals,
     ) -> None:
-        """`receive` sends the events to act on; the workers are started with `arguments`."""
+        """`receive` sends the events to act on; the workers get `arguments`."""
         self._config = config
         self._resources = resources
         self._peer_sockets = peer_sockets
@@ -133,7 +129,7 @@ class Supervisor:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
-            # The workers close theirs: then the kernel refuses, unless systemd keeps the sockets.
+            # Once the workers have, too, the kernel refuses clients, unless systemd keeps a socket.
             for sockets in self._resources.shared:
                 for sock in sockets.all:
                     sock.close()
@@ -146,9 +142,9 @@ class Supervisor:
     async def _wait_for_start(
         self, to_serve: trio.MemorySendChannel[Event], nursery: trio.Nursery
     ) -> None:
-        """Announce what is served once it is; where a worker does not even start, stop.
+        """Announce what is served once all workers serve; if one can't start, stop.
 
-        No certificate is ordered before: a worker that starts would answer a challenge with 404.
+        Certificates are ordered only then: a worker that starts would answer a challenge with 404.
         """
         pool = self._pool
         for slot in pool.slots:
@@ -174,7 +170,7 @@ class Supervisor:
         return handlers
 
     def _handover(self, index: int) -> Handover:
-        """Return what a worker gets that starts now."""
+        """Return the Handover of a worker that starts now."""
         resources, certificates = self._resources, self._certificates
         sockets = resources.shared[index]
         return Handover(
@@ -190,7 +186,7 @@ class Supervisor:
             peer_socket=self._peer_sockets[index].fileno(),
             peer_addresses=[listener.getsockname() for listener in self._peer_sockets],
             rate_limit=self._rate_limit,
-            is_gated=self._admission is not None,
+            has_admission=self._admission is not None,
             certificates=None if certificates is None else certificates.handover(),
         )
 

@@ -1,9 +1,9 @@
 """Detects a worker that hangs: its event loop answers no ping, though it could.
 
-Clients of a worker that hangs wait for its end; clients of one that is killed have to reconnect.
-So only silence by the worker's own fault counts:
+Clients of a worker that hangs can only wait; clients of one that is killed have to reconnect. So
+only silence by the worker's own fault counts:
 
-- A worker that is ready to run may wait for a CPU. Of that time, only what it had of one counts.
+- A worker that is ready to run may have to wait for a CPU. Then only its CPU time counts.
 - The supervisor may not have run itself: the machine was suspended, the container paused, the CPU
   taken away. An interval between two samples that was too long does not count.
 """
@@ -19,10 +19,10 @@ import trio
 from derp.errors import ControlLost
 
 HUNG_AFTER: Final = 5.0
-"""Seconds of silence after which a worker counts as hung. Waiting too long costs its clients
-seconds; killing a worker that is only busy costs each of them a login, at a busy time. So it is
-longer than the longest turns of an event loop, as when thousands of clients leave at once.
-docs/scaling.md says what trips it nevertheless."""
+"""Seconds of silence after which a worker counts as hung. Waiting longer costs its clients seconds;
+killing a worker that is only busy costs each a login, at a busy time. So it is longer than the
+longest turns of an event loop, as when thousands of clients leave at once; but see docs/scaling.md.
+"""
 PING_EVERY: Final = 0.5
 """Seconds from an answer to the next ping, and between two samples of the worker's activity."""
 
@@ -32,7 +32,7 @@ _CLOCK_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 @attrs.frozen
 class Activity:
-    """A sample of what a process does."""
+    """A sample of a process's activity."""
 
     ready: bool = False
     """Whether it runs, or waits for a CPU."""
@@ -41,7 +41,7 @@ class Activity:
 
 
 class Silence:
-    """How long a worker has been silent by its own fault."""
+    """The time for which a worker has been silent by its own fault."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -1,7 +1,7 @@
 """A worker: a process that serves clients; its supervisor does what a relay does once.
 
-It obeys its control connection and nothing else: signals that a terminal or a service manager sends
-to the whole group are for the supervisor. The end of that connection means stop.
+It takes orders from its control connection only: signals that a terminal or a service manager sends
+to the whole process group are for the supervisor. The end of that connection means stop.
 """
 
 import contextlib
@@ -31,18 +31,15 @@ from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
 from derp.workers import links
-from derp.workers.admission import Removals, WorkerAdmission
+from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.handover import Handover, adopt, this_code
-from derp.workers.pages import WorkerPages, worker_handlers
+from derp.workers.pages import worker_handlers, worker_pages
 from derp.workers.rpc import RPC, Json, receive_first
 
 
 def adopt_control_socket(words: Sequence[str]) -> socket.socket:
-    """Return the socket of the control connection, whose descriptor is the argument after `worker`.
-
-    Raises UsageError.
-    """
+    """Return the control connection's socket: the argument is its descriptor. Raises UsageError."""
     with contextlib.suppress(OSError, ValueError, OverflowError):
         number = int("".join(words))
         if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -71,7 +68,7 @@ def run(control: socket.socket, config: Config) -> None:
 def _prepare(
     config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
 ) -> "Worker":
-    """Return the worker, with what it prepares for itself; `stack` closes its sockets. Blocks."""
+    """Prepare what a worker needs before it serves; `stack` closes its sockets. Blocks."""
     raise_limit()
     sockets = handover.sockets()
     peer_socket = adopt(handover.peer_socket)
@@ -90,7 +87,7 @@ def _prepare(
         private_key=private_key,
         rate_limit=handover.rate_limit,
         metrics=Metrics(),
-        admission=WorkerAdmission(control.call) if handover.is_gated else None,
+        admission=WorkerAdmission(control.call) if handover.has_admission else None,
         mesh=mesh_plan.plan_with_key(config, handover.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
@@ -133,7 +130,7 @@ class Worker:
             self._stop.set()
 
         async def ping(_: Json) -> None:
-            """Answer that the event loop turns."""
+            """Show that the event loop turns."""
 
         self.control.in_order["worker.rate_limit"] = set_rate_limit
         self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
@@ -143,21 +140,21 @@ class Worker:
             relay.services.start_soon(self.certificates.run)
         if state.admission is not None:
             every = relay.config.verification.recheck_every
-            removals = Removals(state, state.admission, every, handover.workers)
-            self.control.in_order |= removals.handlers
-            relay.services.start_soon(removals.run)
-        # In `connections`, not `services`: packets go from worker to worker until the drain ends.
+            rechecks = WorkerRechecks(state, state.admission, every, handover.workers)
+            self.control.in_order |= rechecks.handlers
+            relay.services.start_soon(rechecks.run)
+        # Not in `services`: packets go from worker to worker until the drain ends.
         relay.connections.start_soon(
             links.accept_workers, self.peer_socket, state, relay.connections
         )
         for keeper in links.keepers(state, handover.peer_addresses, handover.index):
             relay.connections.start_soon(keeper.run)
-        # Last: from then on handlers are called.
+        # Last, since it calls the handlers.
         relay.root.start_soon(self._obey)
-        return WorkerPages(self.control.call)
+        return worker_pages(self.control.call)
 
     async def until_stop(self, _: RunningRelay) -> None:
-        """Tell the supervisor that this worker serves; return when it says stop, or ends."""
+        """Tell the supervisor that this worker serves; return when told to stop."""
         with contextlib.suppress(ControlLost):
             await self.control.call("worker.ready")
         await self._stop.wait()

@@ -12,7 +12,7 @@ import trio.testing
 from derp.config.checks import Address
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
-from derp.service.status import StandalonePages
+from derp.service.status import Pages, standalone_pages
 from derp.service.traffic import Traffic, traffic, traffic_lines
 from derp.wire.trains import Train
 from tests.peers import FORWARD, SEND, WATCH, disco, frame
@@ -39,8 +39,8 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
         yield relay
 
 
-def pages(relay: Relay) -> StandalonePages:
-    return StandalonePages(running_relay(CONFIG, relay.state))
+def pages(relay: Relay) -> Pages:
+    return standalone_pages(running_relay(CONFIG, relay.state))
 
 
 async def varz(relay: Relay) -> dict[str, float]:

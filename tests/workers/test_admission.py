@@ -19,7 +19,12 @@ from derp.session import recheck
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from derp.workers import admission as workers_admission
-from derp.workers.admission import KEYS_AT_ONCE, Removals, SupervisorAdmission, WorkerAdmission
+from derp.workers.admission import (
+    KEYS_AT_ONCE,
+    SupervisorAdmission,
+    WorkerAdmission,
+    WorkerRechecks,
+)
 from tests.peers import Peer
 from tests.relays import Relay, running
 from tests.workers.ends import Line, Pool, lost_call
@@ -82,7 +87,7 @@ class Cluster:
 
                 relay = await stack.enter_async_context(running(guard))
                 self.relays.append(relay)
-                dismissals = Removals(relay.state, judge, every, self.pool.size)
+                dismissals = WorkerRechecks(relay.state, judge, every, self.pool.size)
                 self.pool.workers[index] = dismissals.handlers
                 nursery.start_soon(dismissals.run)
             nursery.start_soon(self.shared.keep, self._woken)
@@ -234,7 +239,7 @@ async def test_together_workers_ask_no_more_side_by_side_than_one(autojump_clock
 
 async def test_more_workers_than_questions_leave_one_to_each(autojump_clock: Clock) -> None:
     async with running() as relay:
-        assert Removals(relay.state, WorkerAdmission(lost_call()), 0, 40)._concurrency == 1
+        assert WorkerRechecks(relay.state, WorkerAdmission(lost_call()), 0, 40)._concurrency == 1
 
 
 @pytest.fixture

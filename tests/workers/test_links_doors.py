@@ -170,7 +170,7 @@ async def test_another_secret_is_refused_on_either_side(
     ):
         await until(lambda: keeper.trouble != "")
         assert keeper.trouble.startswith("it refuses the login")
-        await until(lambda: "refused who has knocked" in caplog.text)
+        await until(lambda: "refused a login that is no worker's" in caplog.text)
         assert not here.state.worker_links
         assert not there.state.worker_links
         assert here.metrics.connection_ends["login_refused"] == 0
@@ -230,7 +230,7 @@ async def test_a_bug_ends_one_connection_only_and_is_logged(
 async def test_a_workers_socket_that_is_closed() -> None:
     door, address = make_door()
     door.close()
-    with pytest.raises(NoLink, match="its door is closed: connection refused"):
+    with pytest.raises(NoLink, match="it can't be dialled: connection refused"):
         await links.dial_worker(address, 1)
 
 
@@ -241,7 +241,7 @@ async def test_a_workers_socket_with_a_full_backlog() -> None:
     try:
         transport, _ = await links.dial_worker(address, 1)
         waiting.append(transport)
-        with pytest.raises(NoLink, match="its door is closed: resource temporarily unavailable"):
+        with pytest.raises(NoLink, match="it can't be dialled: resource temporarily unavailable"):
             await links.dial_worker(address, 1)
     finally:
         for transport in waiting:

@@ -28,7 +28,7 @@ from derp.relay.hub import Hub
 from derp.service.status import capture, make_status_source
 from derp.session.state import RelayState
 from derp.workers.merge import dump, load, merge
-from derp.workers.pages import SupervisorPages, WorkerPages, worker_handlers
+from derp.workers.pages import SupervisorPages, worker_handlers, worker_pages
 from derp.workers.pool import WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
 from stun.server import Stats
@@ -313,7 +313,11 @@ async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
 
 
 def source(state: RelayState, call: Call) -> StatusSource:
-    return make_status_source(running_relay(CONFIG, state), WorkerPages(call))
+    return make_status_source(running_relay(CONFIG, state), worker_pages(call))
+
+
+async def lost_call(_: str, __: Json) -> Json:
+    raise ControlLost("gone")
 
 
 class TestWorker:
@@ -378,11 +382,8 @@ class TestWorker:
             assert answer.status == 403
 
     async def test_the_rest_is_that_of_a_relay(self) -> None:
-        async def call(_: str, __: Json) -> Json:
-            raise ControlLost("gone")
-
         async with running() as relay:
-            site = source(relay.state, call)
+            site = source(relay.state, lost_call)
             assert site.public_key == relay.state.public_key
             assert (site.hostname, site.challenges) == ("derp.example", None)
             answer = route(site, request("/derp/probe", remote="192.0.2.7"))
@@ -399,7 +400,7 @@ async def test_challenges_are_shown_where_certificates_are_ordered() -> None:
     challenges = {"a": "b"}
     contexts = SimpleNamespace(http_challenges=challenges)
     prepared = resources(certificates=cast("Certificates", SimpleNamespace(contexts=contexts)))
-    pages = WorkerPages(cast("Call", None))
+    pages = worker_pages(lost_call)
     async with running() as relay:
         for mode, expected in (("letsencrypt", challenges), ("manual", None)):
             config = make_config(

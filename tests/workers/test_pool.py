@@ -62,7 +62,7 @@ def handover(index: int) -> Handover:
         peer_socket=2,
         peer_addresses=(),
         rate_limit=NO_LIMIT,
-        is_gated=False,
+        has_admission=False,
         certificates=None,
     )
 

@@ -29,7 +29,7 @@ HANDOVER = Handover(
     peer_socket=8,
     peer_addresses=(b"\x0000001", b"\x0000002"),
     rate_limit=NO_LIMIT,
-    is_gated=True,
+    has_admission=True,
     certificates={"challenges": []},
 )
 
@@ -37,7 +37,7 @@ HANDOVER = Handover(
 def test_a_handover_is_the_same_on_the_other_side() -> None:
     for handover in (
         HANDOVER,
-        attrs.evolve(HANDOVER, mesh_key=None, certificates=None, is_gated=False),
+        attrs.evolve(HANDOVER, mesh_key=None, certificates=None, has_admission=False),
     ):
         text = json.dumps(handover.to_json())
         found = Handover.from_json(json.loads(text))
@@ -60,7 +60,7 @@ def test_a_supervisor_of_another_version() -> None:
 def test_a_supervisor_that_is_gone() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
-    with theirs, pytest.raises(StartError, match="worker: the other process ended before it said"):
+    with theirs, pytest.raises(StartError, match="worker: the other process ended before"):
         worker.run(theirs, CONFIG)
 
 

@@ -45,7 +45,7 @@ class Workers:
         async def connect() -> tuple[Transport, bytes]:
             await trio.lowlevel.checkpoint()
             if (number, other) in self.down:
-                raise NoLink("its door is closed")
+                raise NoLink("it can't be dialled")
             ends = Endpoint("worker", other), Endpoint("worker", number)
             here, there = memory_pair(capacity=self._capacity, client=ends[1], server=ends[0])
             self.links[number, other] = here
