@@ -1,7 +1,7 @@
 """The rows at the top of /debug/, and the problems with admission on /debug/check."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -40,43 +40,37 @@ def link_row(keeper: Keeper) -> StatusRow:
     return name, f"{clients}, key {short_key(link.key)}, {link.transport.remote}"
 
 
-def certificate_rows(statuses: Sequence[Status]) -> list[StatusRow]:
+def certificate_rows(statuses: Sequence[Status]) -> Iterator[StatusRow]:
     """Describe the certificates."""
-    return [row for status in statuses for row in _certificate_rows(status)]
+    for status in statuses:
+        pair = status.pair
+        names = status.certificate.names if pair is None else pair.names
+        yield "Certificate", " ".join(names)
+        expires = "none yet" if pair is None else f"{pair.not_after:%Y-%m-%d %H:%M} UTC"
+        yield "It expires", expires
+        if status.replaced_at is not None:
+            yield "Last replaced", _when(status.replaced_at)
+        if status.failed_at is not None:
+            yield "Last failure", f"{_when(status.failed_at)}: {status.failure}"
 
 
-def admission_rows(checker: Checker | None) -> list[StatusRow]:
+def admission_rows(checker: Checker | None) -> Iterator[StatusRow]:
     """Describe the allow-list, the sources that fail, and the clients refused last."""
     if checker is None:
-        return []
-    rows = []
+        return
     if checker.allowlist is not None:
-        rows.append(("Listed node keys", str(len(checker.allowlist.keys))))
-    rows += [(f"Can't ask {name}", reason) for name, reason in checker.troubles.items()]
+        yield "Listed node keys", str(len(checker.allowlist.keys))
+    for name, reason in checker.troubles.items():
+        yield f"Can't ask {name}", reason
     for refused in reversed(checker.refused.values()):
         times = f"{refused.count} times, last {_when(refused.last)}"
-        rows.append((f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"))
-    return rows
+        yield f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"
 
 
 def admission_problems(checker: Checker | None) -> list[str]:
     """Describe each source of admission that fails."""
     troubles = {} if checker is None else checker.troubles
     return [f"can't ask {name} who belongs: {why}" for name, why in troubles.items()]
-
-
-def _certificate_rows(status: Status) -> list[StatusRow]:
-    pair = status.pair
-    expires = "none yet" if pair is None else f"{pair.not_after:%Y-%m-%d %H:%M} UTC"
-    rows = [
-        ("Certificate", " ".join(status.certificate.names if pair is None else pair.names)),
-        ("It expires", expires),
-    ]
-    if status.replaced_at is not None:
-        rows.append(("Last replaced", _when(status.replaced_at)))
-    if status.failed_at is not None:
-        rows.append(("Last failure", f"{_when(status.failed_at)}: {status.failure}"))
-    return rows
 
 
 def _when(unix_time: float) -> str:

@@ -4,7 +4,7 @@ All that can fail at start is done here, so that nothing is served before it has
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -67,19 +67,20 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     metrics = Metrics()
     admission = make_checker(config, metrics)
     now = datetime.now(UTC)
-    with _certificate_errors():
+    certificates = None
+    try:
         plan = make_plan(config) if config.serve_tls else None
         found = [] if plan is None else load(plan, now)
-    # Last, so that a failed start leaves no new key behind.
-    if config.general.key_file is None:
-        private_key = PrivateKey.generate()
-    else:
-        private_key = PrivateKey(nodekey.load_or_make(config.general.key_file).raw)
-    certificates = None
-    if plan is not None:
-        metacert = make_metacert(bytes(private_key.public_key), now)
-        with _certificate_errors():
+        # Late, so that a failed start leaves no new key behind.
+        if config.general.key_file is None:
+            private_key = PrivateKey.generate()
+        else:
+            private_key = PrivateKey(nodekey.load_or_make(config.general.key_file).raw)
+        if plan is not None:
+            metacert = make_metacert(bytes(private_key.public_key), now)
             certificates = make_certificates(plan, found, metacert)
+    except CertificateError as error:
+        raise StartError(str(error)) from error
     return StartupResources(
         private_key=private_key,
         rate_limit=rate_limit,
@@ -91,12 +92,3 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         debug_key=debug_key,
         shared=shared,
     )
-
-
-@contextlib.contextmanager
-def _certificate_errors() -> Iterator[None]:
-    """Raise a CertificateError of the block as a StartError."""
-    try:
-        yield
-    except CertificateError as error:
-        raise StartError(str(error)) from error

@@ -8,6 +8,7 @@ only silence by the worker's own fault counts:
   taken away. An interval between two samples that was too long does not count.
 """
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -40,47 +41,35 @@ class Activity:
     """Seconds of CPU time since its start."""
 
 
-class Silence:
-    """The time for which a worker has been silent by its own fault."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def reset(self) -> None:
-        """Start again from zero: the worker has answered."""
-        self.seconds = 0.0
-
-    def add(self, elapsed: float, before: Activity, after: Activity) -> None:
-        """Add `elapsed` seconds without an answer, between two samples, as far as they count."""
-        if elapsed >= 2 * PING_EVERY:
-            return
-        on_cpu = after.cpu - before.cpu
-        self.seconds += min(on_cpu, PING_EVERY) if after.ready else PING_EVERY
-
-
 async def until_hung(ping: Callable[[], Awaitable[object]], sample: Callable[[], Activity]) -> None:
     """Return once a worker hangs. `ping` waits for its answer, or raises ControlLost."""
-    silence = Silence()
+    silent = 0.0
+
+    async def ping_forever() -> None:
+        nonlocal silent
+        while True:
+            with contextlib.suppress(ControlLost):
+                await ping()
+                silent = 0.0
+            await trio.sleep(PING_EVERY)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_ping, ping, silence)
+        nursery.start_soon(ping_forever)
         before = sample()
-        while silence.seconds < HUNG_AFTER:
+        while silent < HUNG_AFTER:
             began = trio.current_time()
             await trio.sleep(PING_EVERY)
             after = sample()
-            silence.add(trio.current_time() - began, before, after)
+            silent += _counted(trio.current_time() - began, before, after)
             before = after
         nursery.cancel_scope.cancel()
 
 
-async def _ping(ping: Callable[[], Awaitable[object]], silence: Silence) -> None:
-    while True:
-        try:
-            await ping()
-            silence.reset()
-        except ControlLost:
-            pass
-        await trio.sleep(PING_EVERY)
+def _counted(elapsed: float, before: Activity, after: Activity) -> float:
+    """Return how much of the `elapsed` seconds between two samples counts as silence."""
+    if elapsed >= 2 * PING_EVERY:
+        return 0.0
+    return min(after.cpu - before.cpu, PING_EVERY) if after.ready else PING_EVERY
 
 
 def activity(pid: int, proc: Path = Path("/proc")) -> Activity:
