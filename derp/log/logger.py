@@ -1,4 +1,4 @@
-"""The loggers that other modules use: standard ones that take fields by keyword."""
+"""The loggers that other modules use: they take fields by keyword, and log to `logging`."""
 
 import logging
 import sys

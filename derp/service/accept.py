@@ -56,9 +56,9 @@ CROWDED_LINES: Final = 16
 """Such lines in a window, before all further errors and networks share one."""
 
 TRY_LINES: Final = 0.5
-"""Log lines a second about first refusals of an address, and as many about later ones."""
+"""Log lines a second about the first refusals of addresses, and as many about later refusals."""
 TRY_LINES_BURST: Final = 30
-"""Log lines in a burst, for each of these two rates."""
+"""Log lines in a burst, likewise for each of the two."""
 
 logger = log.get("connection")
 

@@ -18,7 +18,7 @@ logger = log.get("server")
 
 
 def announce(config: Config, resources: StartupResources) -> None:
-    """Log what is served where, and for whom; print the node for the DERP map."""
+    """Log the addresses served, admission and the mesh; print the node for the DERP map."""
     _announce_sockets(config, resources)
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
@@ -36,13 +36,13 @@ def announce(config: Config, resources: StartupResources) -> None:
 
 
 def _stun_host(sockets: Sockets) -> str | None:
-    """Return the host of the STUN sockets, if it is not that of the main ones."""
+    """Return the host of the STUN sockets, None if it is that of the main sockets."""
     main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
     return next((host for host in stun if host not in main), None)
 
 
 def _announce_sockets(config: Config, resources: StartupResources) -> None:
-    """Log what is served where, in the Go derper's words, which scripts wait for."""
+    """Log the addresses served, in the Go derper's words, which scripts wait for."""
     sockets, tls = resources.sockets, resources.certificates is not None
     on_main = f"serving on {config.listening.address}{' with TLS' if tls else ''}"
     on_plain = f"serving on {Address(config.listening.address.host, config.listening.http_port)}"

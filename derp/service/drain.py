@@ -18,7 +18,7 @@ from derp.session.state import RelayState
 from derp.wire.frames import restarting
 
 FLUSH_SECONDS: Final = 3.0
-"""Seconds for which a drain waits, at its end, until what is queued has been sent."""
+"""Seconds for which a drain waits, at its end, for the queues to be sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
 """Each client is told to reconnect at a random moment within the first, or, if more, the second
@@ -39,7 +39,7 @@ def stop_listening(state: RelayState, listeners: Iterable[socket.socket]) -> Non
 
 
 async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> None:
-    """Tell the clients to reconnect, end them within `over` seconds, and send what is queued.
+    """Tell the clients to reconnect, end them within `over` seconds, and send the queues.
 
     Each of the relay's `processes` is taken to have as many clients as this one.
     """

@@ -1,4 +1,4 @@
-"""What each process sets up before Trio runs: its log, and the garbage collector."""
+"""The setup of a process before Trio runs: its log, and the garbage collector."""
 
 import contextlib
 import gc
@@ -31,7 +31,7 @@ def logging_started(**fields: object) -> Iterator[None]:
 
 
 def tune_garbage_collector() -> None:
-    """Look for cycles seldom, and never among what was loaded at start.
+    """Collect garbage seldom, and never look at the objects loaded at start.
 
     A full collection of what a thousand clients hold takes milliseconds, in which no packet moves.
     Relaying makes no cycles; ended connections make a few, found in the younger generations.

@@ -1,4 +1,4 @@
-"""How much memory this process may use: that of the machine, or the limit of its cgroup."""
+"""The memory that this process may use: the machine's, or the limit of its cgroup."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

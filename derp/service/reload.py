@@ -1,4 +1,4 @@
-"""What a SIGHUP does with the rate limit, in a relay of one process or in a supervisor."""
+"""The reload of the rate limit at a SIGHUP, in a relay of one process or in a supervisor."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The root of a process's tree of tasks: serves what was prepared until told to stop.
+"""The root of a process's tree of tasks: serves with what was prepared, until told to stop.
 
     root ──────── connections ── services ──┬── accept loops ──► connections
     (signals,     (one task      (until     ├── STUN
@@ -49,7 +49,7 @@ logger = log.get("server")
 
 
 class Role(Protocol):
-    """What differs between the only process of a relay (Standalone) and one of several (Worker)."""
+    """The differences between a relay's only process (Standalone) and one of several (Worker)."""
 
     @property
     def processes(self) -> int:
@@ -60,7 +60,7 @@ class Role(Protocol):
         """Whether this process logs what holds for all processes."""
 
     async def start(self, relay: RunningRelay) -> Pages:
-        """Start what the role adds, and begin to take orders; return what /debug/ shows."""
+        """Start what the role adds, and begin to take orders; return the pages of /debug/."""
 
     async def until_stop(self, relay: RunningRelay) -> None:
         """Announce that all is served; return when told to stop."""
@@ -159,7 +159,7 @@ def _accept_limit(config: Config, processes: int) -> TokenBucket | None:
 
 
 def _pending_connections(config: Config, processes: int) -> PendingConnections:
-    """Return what bounds the pending connections of one of so many processes."""
+    """Return the bounds on the pending connections of one of so many processes."""
     most = config.limits.per_network_pending_limit
     if most:
         # The kernel spreads connections by chance, so a process needs more than its even share.

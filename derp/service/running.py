@@ -16,7 +16,7 @@ from stun.server import Stats
 
 @attrs.frozen
 class Age:
-    """When the process started, and how much memory it took then."""
+    """The time and the memory use at the start of the process."""
 
     started: float = attrs.field(init=False, factory=time.time)
     """Unix time, in seconds."""
@@ -38,13 +38,13 @@ class RunningRelay:
     resources: StartupResources
     state: RelayState
     root: trio.Nursery
-    """Owns what runs to the end of the process."""
+    """Owns the tasks that run to the end of the process."""
     connections: trio.Nursery
     """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
-    """Owns what a stop cancels first."""
+    """Owns the tasks that a stop cancels first."""
     stats: Stats = attrs.field(factory=Stats)
     names: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     links: list[Keeper] = attrs.field(factory=list)
-    """They keep the links to other relays."""
+    """The keepers of links to other relays."""
     age: Age = attrs.field(factory=Age)

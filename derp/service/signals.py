@@ -8,7 +8,7 @@ import trio
 
 
 class Event(enum.Enum):
-    """What a relay is told to do."""
+    """An order to the relay."""
 
     STOP = enum.auto()
     RELOAD = enum.auto()

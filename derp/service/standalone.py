@@ -1,4 +1,4 @@
-"""The relay as one process: obeys signals, and does itself what workers leave to a supervisor."""
+"""The relay as one process: obeys signals, and does a supervisor's work itself."""
 
 import contextlib
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a relay prepares before it serves: sockets, keys, certificates, admission.
+"""The preparation of a relay before it serves: sockets, keys, certificates, admission.
 
 All that can fail at start is done here, so that nothing is served before it has succeeded.
 """
@@ -43,7 +43,7 @@ class StartupResources:
     sockets: Sockets
     debug_key: DebugKey
     shared: Sequence[Sockets] = ()
-    """The sockets of each process; `sockets` are the first ones."""
+    """The sockets of each process, `sockets` first; empty in a worker."""
 
     @property
     def own_checker(self) -> Checker | None:

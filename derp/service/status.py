@@ -42,7 +42,7 @@ class Snapshot:
 
 @attrs.frozen(kw_only=True)
 class Pages:
-    """What /debug/ shows of a relay. Each call raises ControlLost where another process is lost."""
+    """The content of /debug/. Each call raises ControlLost if another process can't be asked."""
 
     rows: Callable[[], Awaitable[Sequence[StatusRow]]]
     """Returns the names and values at the top of /debug/."""
@@ -51,7 +51,7 @@ class Pages:
     expvars: Callable[[], Awaitable[str]]
     """Returns the figures as JSON, as Go's expvar has them."""
     problems: Callable[[], Awaitable[Sequence[str]]]
-    """Returns what is inconsistent, a line each."""
+    """Returns the inconsistencies, a line each."""
     traffic: Callable[[], Awaitable[Sequence[Traffic]]]
     """Returns the bytes of each client."""
 
@@ -88,7 +88,7 @@ def standalone_pages(relay: RunningRelay) -> Pages:
 
 
 def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
-    """Return what the front end answers from."""
+    """Return what the HTTP front end's answers depend on."""
     config, certificates = relay.config, relay.resources.certificates
     challenges = None
     if certificates is not None and config.serve_acme:

@@ -61,7 +61,7 @@ class ByAddress:
 
 
 class ServerContexts:
-    """All contexts of a server; it sets the ones that `engine` serves."""
+    """All contexts of a server; sets those that `engine` serves."""
 
     def __init__(self, engine: TLSEngine, by_address: ByAddress | None = None) -> None:
         self.engine = engine

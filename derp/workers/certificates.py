@@ -51,7 +51,7 @@ class SupervisorCertificates:
         self.handlers: dict[str, Handler] = {_REQUEST: self._requested}
 
     def handover(self) -> Json:
-        """Return what a worker that starts now hands to `follow`.
+        """Return the `handover` that a starting worker needs for `follow`.
 
         From then on the pool's `call_all` must reach that worker, or it would miss challenges.
         """

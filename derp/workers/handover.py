@@ -1,4 +1,4 @@
-"""What a worker gets from its supervisor when it starts: its index, keys and sockets.
+"""The handover to a worker that starts: its index, keys and sockets.
 
 The worker reads its configuration itself, from the same arguments and variables. It is handed what
 has to be the same in all workers, and what was opened or made when the relay started.

@@ -15,9 +15,9 @@ from derp.service.status import Snapshot
 
 
 def merge(snapshots: Sequence[Snapshot], ended: Sequence[Snapshot] = ()) -> Snapshot:
-    """Merge the snapshots of running processes, at least one, and those that `final` has `ended`.
+    """Merge the snapshots of running processes, at least one, and of `ended` ones (see `final`).
 
-    The first one stands for the relay: its version, start, network and certificates are shown.
+    The first process stands for the relay: its version, start, network and certificates are shown.
     """
     processes = [*snapshots, *ended]
     counts: Counter[bytes] = Counter()

@@ -76,7 +76,7 @@ def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
 
 
 class SupervisorPages:
-    """What the supervisor answers to the workers: `handlers`.
+    """The supervisor's answers to the workers: `handlers`.
 
     The pool's `call_all` has to return well before a worker's call to the supervisor times out, or
     one stuck worker would keep all pages from being shown.

@@ -48,7 +48,7 @@ logger = log.get("workers")
 
 
 class WorkerStatus(NamedTuple):
-    """Whether a worker runs, and how often it has been restarted."""
+    """The state of a worker."""
 
     pid: int
     """Of the last process; 0 before there was one."""
@@ -100,7 +100,7 @@ class WorkerPool:
 
     @property
     def size(self) -> int:
-        """How many workers there are, those that are being restarted included."""
+        """The number of workers, including any that are being restarted."""
         return len(self.slots)
 
     def statuses(self) -> list[WorkerStatus]:
@@ -110,7 +110,7 @@ class WorkerPool:
         ]
 
     async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
-        """Call all workers concurrently; return the answers by index, without late ones."""
+        """Call all workers concurrently; return the answers by index; late answers are missing."""
         answers: dict[int, Json] = {}
 
         async def ask(slot: Slot, control: RPC) -> None:
@@ -269,8 +269,3 @@ def _describe_exit(code: int | None) -> str:
         return f"signal {signal.Signals(-code).name}"
     except ValueError:
         return f"signal {-code}"
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))

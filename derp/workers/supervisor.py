@@ -10,6 +10,7 @@ workers. If it dies, the workers' control connections end, and so the workers st
 """
 
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
 from derp.workers.pages import SupervisorPages
-from derp.workers.pool import WorkerPool, cores
+from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Handler
 
 _EVENTS: Final = 8
@@ -49,7 +50,7 @@ def run(config: Config, arguments: Sequence[str]) -> None:
 
     The workers get the same `arguments`. Raises StartError where this machine can't.
     """
-    count = config.limits.workers or cores()
+    count = config.limits.workers or len(os.sched_getaffinity(0))
     if count == 1:
         run_standalone(config)
         return
@@ -57,17 +58,11 @@ def run(config: Config, arguments: Sequence[str]) -> None:
         resources = prepare(config, stack, count)
         peer_sockets = [stack.enter_context(listen_for_peers()) for _ in range(count)]
         tune_garbage_collector()
-        trio.run(serve, config, resources, peer_sockets, arguments)
 
+        async def serve() -> None:
+            await Supervisor(config, resources, peer_sockets, arguments).serve()
 
-async def serve(
-    config: Config,
-    resources: StartupResources,
-    peer_sockets: Sequence[socket.socket],
-    arguments: Sequence[str],
-) -> None:
-    """Keep the workers serving until a signal says to stop. Raises StartError."""
-    await Supervisor(config, resources, peer_sockets, arguments).serve()
+        trio.run(serve)
 
 
 def listen_for_peers() -> socket.socket:
@@ -162,7 +157,7 @@ class Supervisor:
             nursery.start_soon(self._certificates.run, announce_new)
 
     def _handlers(self) -> dict[str, Handler]:
-        """Return what every worker may call."""
+        """Return the handlers for every worker's calls."""
         handlers = dict(self._pages.handlers)
         for part in (self._certificates, self._admission):
             if part is not None:

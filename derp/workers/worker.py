@@ -68,7 +68,7 @@ def run(control: socket.socket, config: Config) -> None:
 def _prepare(
     config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
 ) -> "Worker":
-    """Prepare what a worker needs before it serves; `stack` closes its sockets. Blocks."""
+    """Prepare a worker before it serves; `stack` closes its sockets. Blocks."""
     raise_limit()
     sockets = handover.sockets()
     peer_socket = adopt(handover.peer_socket)
