@@ -5,7 +5,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
 
     cli            the command line: flags to a Config, exit codes; derpmap, healthcheck
     workers        several processes for one relay: the supervisor, its workers, what they share
-    service        one process: its start, its services, its stop
+    service        one process: its start, its tasks, its stop
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
     admission      who may use the relay: asks a list, tailscaled and URLs

@@ -1,4 +1,4 @@
-"""One process of the relay: its start, its services, its stop.
+"""One process of the relay: its start, its tasks, its stop.
 
 standalone     the relay as one process: its signals, and what workers leave to a supervisor
 run            the root nursery: serves until told to stop
