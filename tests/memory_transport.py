@@ -24,7 +24,6 @@ import trio
 from derp.errors import PeerVanished
 from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
-from derp.relay.coalescing import COALESCE_TIME
 
 SERVER = Endpoint("198.51.100.1", 443)
 CLIENT = Endpoint("192.0.2.7", 40000)
@@ -91,9 +90,6 @@ class MemoryTransport:
     async def read_through(self, poller: Poller, step: Step) -> None:
         await self.wait_readable()
         step()
-
-    async def coalesce_reads(self) -> None:
-        await trio.sleep(COALESCE_TIME)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._buffered, "write while something is unsent"

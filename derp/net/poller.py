@@ -10,9 +10,9 @@ since the connection has ended. A client that sends much keeps its own task runn
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
 like any task. Once packets come in quick succession it *busy-polls*: it waits in its own epoll, and
 nothing else runs for BUSY_POLL_TIME + POLL_TIMEOUT + the steps in progress, at most. So it does so
-only while `busy_tasks` is 0, and stops at once when an *urgent* socket is readable, one that
-another task waits for through Trio: STUN's, the listeners', the pre-login scheduler's epoll.
-Timers, signals and results of threads may be that late.
+only while `busy_tasks` is 0, and stops in time for Trio's next deadline, and at once when an
+*urgent* socket is readable, one that another task waits for through Trio: STUN's, the listeners',
+the pre-login scheduler's epoll. Signals and results of threads may be that late.
 
 Load from many clients at once doesn't starve others: a round of steps ends after MAX_ROUND seconds,
 only HANG_UPS_PER_TURN hang-ups are handled per turn of the event loop, since each costs as much as
@@ -30,7 +30,7 @@ import itertools
 import select
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 import trio
@@ -88,8 +88,8 @@ class Poller:
     def __init__(self, *, is_on: bool = True) -> None:
         self._is_on = is_on
         self.busy_tasks = 0
-        """Running tasks that forbid busy-polling: send tasks, and those of clients that are not
-        registered. The code that starts one counts it."""
+        """Running tasks that forbid busy-polling: send tasks, those of clients that are not
+        registered, and logins that wait for a verdict. The code that starts one counts it."""
         self._epoll = select.epoll()
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
@@ -152,6 +152,15 @@ class Poller:
             return self._is_on
         return False
 
+    @contextlib.contextmanager
+    def without_busy_polling(self) -> Iterator[None]:
+        """Forbid busy-polling while another task waits for a result that may not be late."""
+        self.busy_tasks += 1
+        try:
+            yield
+        finally:
+            self.busy_tasks -= 1
+
     def unregister(self, fd: int) -> None:
         """Remove `fd`, which is still open."""
         del self._registrations[fd]
@@ -174,7 +183,13 @@ class Poller:
                 self._handle_hang_ups()
                 # One packet alone is not worth busy-polling for the next.
                 if self._serve_all(now + MAX_ROUND) and now < recent_until:
-                    self._busy_poll(now + BUSY_POLL_TIME)
+                    # Tasks that woke together with this one run first.
+                    await trio.lowlevel.checkpoint()
+                    others = trio.lowlevel.current_statistics()
+                    if not others.tasks_runnable:
+                        now = time.perf_counter()
+                        deadline = now + others.seconds_to_next_deadline
+                        self._busy_poll(now + BUSY_POLL_TIME, deadline)
                 recent_until = time.perf_counter() + BUSY_POLL_TIME
         finally:
             self._epoll.close()
@@ -205,8 +220,9 @@ class Poller:
                     del self._hung_up[fd]
         self._hang_ups_left = 0 if self._hung_up else HANG_UPS_PER_TURN
 
-    def _busy_poll(self, leave_at: float) -> None:
-        poll = self._epoll.poll
+    def _busy_poll(self, leave_at: float, deadline: float) -> None:
+        """Busy-poll until `leave_at`, but not beyond `deadline`; both as of `perf_counter`."""
+        poll, leave_at = self._epoll.poll, min(leave_at, deadline)
         spins = 0
         try:
             self._epoll.register(self._urgent, select.EPOLLIN)
@@ -219,7 +235,7 @@ class Poller:
                         break
                 else:
                     start = time.perf_counter()
-                    events = poll(POLL_TIMEOUT, _EVENTS)
+                    events = poll(max(0, min(POLL_TIMEOUT, deadline - start)), _EVENTS)
                     spins = SPINS if time.perf_counter() - start < SPIN_BELOW else 0
                 if not self._serve(events):
                     break

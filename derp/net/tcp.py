@@ -6,7 +6,6 @@ followed by a checkpoint instead, or a peer that never stops sending would starv
 write goes straight to the socket; `flush` sends the rest once the socket is writable again.
 """
 
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -17,12 +16,9 @@ from derp.net.address import Endpoint
 from derp.net.oserrors import reason
 from derp.net.poller import Poller, Registration, Step
 from derp.net.prelogin import PreLoginScheduler
-from derp.relay.coalescing import COALESCE_TIME
 
 RECEIVE_SIZE = 128 << 10
 """Most bytes read at a time: bounds the time of one peer's step."""
-_RECEIVE_BUFFER = 1 << 20
-"""Bytes of receive buffer for a socket whose reads are coalesced."""
 
 
 class TCPTransport:
@@ -30,7 +26,6 @@ class TCPTransport:
 
     __slots__ = (
         "_buffered",
-        "_has_receive_buffer",
         "_registration",
         "_socket",
         "bytes_written",
@@ -52,7 +47,6 @@ class TCPTransport:
         self.scheduler: PreLoginScheduler | None = None
         """Schedules this connection before login; None from its first `read_through` on."""
         self._registration: Registration | None = None
-        self._has_receive_buffer = False
         self.bytes_written = 0
 
     async def wait_readable(self) -> None:
@@ -86,17 +80,6 @@ class TCPTransport:
 
     def _on_registration(self, registration: Registration | None) -> None:
         self._registration = registration
-
-    async def coalesce_reads(self) -> None:
-        """Wait COALESCE_TIME seconds; see Transport."""
-        if not self._has_receive_buffer:
-            self._has_receive_buffer = True
-            # SO_RCVLOWAT makes the kernel give the socket a buffer of twice that size, which it
-            # still adapts to the path (SO_RCVBUF would fix it); then the mark is one byte again.
-            with contextlib.suppress(OSError):
-                for mark in (_RECEIVE_BUFFER // 2, 1):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
-        await trio.sleep(COALESCE_TIME)
 
     def read_into(self, view: memoryview) -> int:
         """Copy what has arrived into `view`; see Transport."""

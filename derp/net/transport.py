@@ -46,9 +46,6 @@ class Transport(Protocol):
         loop. A checkpoint, unless it raises. Raises what `step` raises, and PeerVanished.
         """
 
-    async def coalesce_reads(self) -> None:
-        """Wait COALESCE_TIME seconds, even if there is data, so that one read finds more of it."""
-
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`, keeping a copy of what the socket does not take. Raises PeerVanished.
 

@@ -90,10 +90,6 @@ class WebSocketTransport:
             return
         await self._below.read_through(poller, step)
 
-    async def coalesce_reads(self) -> None:
-        """Wait for more data; see Transport."""
-        await self._below.coalesce_reads()
-
     def read_into(self, view: memoryview) -> int:
         """Copy the payload of what has arrived into `view`; see Transport.
 

@@ -13,6 +13,5 @@ pending        connections before login: limits for each network, and for all to
 sites          the sites of pending connections, by the memory that they hold
 networks       the network of an IP address
 tokenbucket    rates: of a client's bytes, of peer-gone answers, of accepted connections
-coalescing     when to let packets gather before the next read
 timerwheel     one timer for many members
 """

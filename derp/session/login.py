@@ -97,7 +97,8 @@ async def admit(
         if pending is not None:
             pending.cancel = scope.cancel
             pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
-        verdict = await state.admission.admit(Question(key, transport.remote.host))
+        with state.poller.without_busy_polling():
+            verdict = await state.admission.admit(Question(key, transport.remote.host))
         # Many clients may have waited for the same verdict.
         await transport.wait_turn()
     if scope.cancelled_caught:

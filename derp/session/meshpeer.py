@@ -31,13 +31,10 @@ class MeshPeer(Client):
 
     can_mesh: ClassVar = True
 
-    def act(
-        self, state: RelayState, kind: Kind, start: int, stop: int, end: int
-    ) -> tuple[int, int]:
+    def act(self, state: RelayState, kind: Kind, start: int, stop: int, end: int) -> int:
         """Act on the frame `state.buffer[start:stop]`, of a type that needs the mesh key.
 
-        Further ForwardPacket frames, up to `end`, may be included. Returns where the last frame
-        ends, and the number of packets.
+        Further ForwardPacket frames, up to `end`, may be included. Returns where the last ends.
         """
         if kind is _FORWARD_PACKET:
             max_train = min(state.memory.write_size, MAX_TRAIN)
@@ -45,14 +42,14 @@ class MeshPeer(Client):
             stop, source, destination, packets, train, disco = found
             payload = len(train) - packets * PACKET_OVERHEAD
             self.route(train, packets, payload, source, destination, disco, True)
-            return stop, packets
+            return stop
         if kind is _WATCH_CONNS:
             # A relay that watches is up, so it can be dialled.
             state.reachable.logged_in(self.key)
             self._watch(state)
         else:
             self._close(state, bytes(state.view[stop - KEY_LENGTH : stop]))
-        return stop, 0
+        return stop
 
     def _watch(self, state: RelayState) -> None:
         # A relay that has dialled itself will notice and leave.

@@ -2,8 +2,8 @@
 
 How it works: a `step` reads once and acts on every whole frame; the bytes of a partial frame are
 kept until the next step. While the client is idle, the poller calls `step`, and the client's own
-task sleeps. The task takes over where a step ends with something to wait for: a rate limit, packets
-that may follow (derp.relay.coalescing), the turn of other tasks.
+task sleeps. The task takes over where a step ends with something to wait for: a rate limit, or the
+turn of other tasks.
 
 Invariant: no await between `read_into` and the end of `_act`: the bytes lie in the shared buffer.
 """
@@ -13,7 +13,6 @@ from typing import Final
 import trio
 
 from derp.errors import PeerVanished
-from derp.relay.coalescing import ReadCoalescing
 from derp.session.client import Client
 from derp.session.meshpeer import MeshPeer
 from derp.session.state import RelayState
@@ -43,10 +42,7 @@ class Reader:
     """The reader of one client's frames."""
 
     __slots__ = (
-        "_burst",
         "_client",
-        "_coalescer",
-        "_coalescing",
         "_mesh_peer",
         "_pause",
         "_read_limit",
@@ -72,11 +68,7 @@ class Reader:
         self._tail_is_due = False
         # Most bytes to read next (0: all that fit), and what to wait for first.
         self._read_limit = 0
-        self._coalescer = ReadCoalescing()
-        self._coalescing = False
         self._pause = 0.0
-        # Bytes read since the socket was last empty.
-        self._burst = 0
 
     async def run(self, leftover: bytearray) -> None:
         """Read frames and act on them until the client closes the connection.
@@ -98,9 +90,6 @@ class Reader:
                 if self._tail_is_due:
                     await trio.lowlevel.checkpoint()
                     self._act(0)
-                elif self._coalescing:
-                    await self._transport.coalesce_reads()
-                    self.step()
                 else:
                     await self._transport.read_through(poller, self.step)
         except PeerVanished:
@@ -135,23 +124,15 @@ class Reader:
                 raise PeerVanished("the connection was closed in the middle of a frame")
             self.ended = True
             return True
-        joined = self._act(received) if received else 0
+        if received:
+            self._act(received)
         if client.bucket is not None:
             self._pause = client.bucket.reserve(received, trio.current_time())
-            self._coalescing = False
-            return self._pause > 0 or transport.more or self._tail_is_due
-        self._burst += received
-        if transport.more or self._tail_is_due:
-            self._coalescing = False
-            return True
-        self._coalescing = self._coalescer.note_read(joined, self._burst, trio.current_time)
-        self._burst = 0
-        return self._coalescing
+        return self._pause > 0 or transport.more or self._tail_is_due
 
-    def _act(self, received: int) -> int:  # noqa: PLR0912, PLR0915 -- one loop over kinds of frames
+    def _act(self, received: int) -> None:  # noqa: PLR0912 -- one loop over kinds of frames
         """Act on the tail and the `received` bytes that follow it in the shared buffer.
 
-        Returns how many packets joined the train of the one before them, less the other frames.
         Raises ProtocolViolation or NotPermitted.
         """
         state, client, mesh_peer = self._state, self._client, self._mesh_peer
@@ -165,7 +146,7 @@ class Reader:
             start = min(self._skip, end)
             self._skip -= start
         pongs: list[bytes] = []
-        found = total = 0
+        found = 0
         try:
             while start < end and found < MAX_FRAMES:
                 kind, stop, destination, packets = trains.next_train(
@@ -177,7 +158,6 @@ class Reader:
                 if client.duplicate:
                     state.presence.note_activity(client, state.claim_time())
                 if packets:
-                    total += packets
                     disco = kind is DISCO
                     payload = stop - start - packets * PACKET_OVERHEAD
                     metrics.packets_received += packets
@@ -195,8 +175,7 @@ class Reader:
                 elif kind is UNKNOWN:
                     metrics.unknown_frames += 1
                 elif mesh_peer is not None:
-                    stop, packets = mesh_peer.act(state, kind, start, stop, end)
-                    total += packets
+                    stop = mesh_peer.act(state, kind, start, stop, end)
                 start = stop
         finally:
             if pongs:
@@ -211,7 +190,6 @@ class Reader:
             if found > TRAINS_PER_READ
             else 0
         )
-        return total - found
 
     def _note_preferred(self, *, preferred: bool) -> None:
         """Note whether this is the client's home, counting moves of established clients."""

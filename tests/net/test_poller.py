@@ -222,6 +222,24 @@ async def stream(lent: Lent, moments: int) -> None:
             await lent.changed.wait()
 
 
+def recording_poller() -> tuple[Poller, list[float]]:
+    """Make a poller; the list gets the seconds for which it waits in its own epoll."""
+    poller, waits = Poller(), []
+    epoll = poller._epoll
+
+    class Epoll:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(epoll, name)
+
+        def poll(self, timeout: float, events: int) -> list[tuple[int, int]]:
+            if timeout:
+                waits.append(timeout)
+            return epoll.poll(timeout, events)
+
+    poller._epoll = Epoll()  # type: ignore[assignment]
+    return poller, waits
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("busy_tasks", [0, 1])
 async def test_it_stays_only_while_nobody_else_waits(
@@ -229,22 +247,7 @@ async def test_it_stays_only_while_nobody_else_waits(
 ) -> None:
     monkeypatch.setattr("derp.net.poller.BUSY_POLL_TIME", 10.0)
     monkeypatch.setattr("derp.net.poller.POLL_TIMEOUT", 0.05)
-    lingered = []
-    own = Poller()
-    epoll = own._epoll
-
-    class Epoll:
-        """An epoll that tells."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(epoll, name)
-
-        def poll(self, timeout: float, events: int) -> list[tuple[int, int]]:
-            if timeout:
-                lingered.append(timeout)
-            return epoll.poll(timeout, events)
-
-    own._epoll = Epoll()  # type: ignore[assignment]
+    own, lingered = recording_poller()
     own.busy_tasks = busy_tasks
     lent = Lent(own, sockets)
     async with trio.open_nursery() as nursery:
@@ -256,6 +259,35 @@ async def test_it_stays_only_while_nobody_else_waits(
         nursery.cancel_scope.cancel()
     assert bool(lingered) is (busy_tasks == 0)
     lent.transport.abort()
+
+
+@pytest.mark.slow
+async def test_it_stays_no_longer_than_until_the_next_deadline(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer of another task is not late."""
+    monkeypatch.setattr("derp.net.poller.BUSY_POLL_TIME", 10.0)
+    monkeypatch.setattr("derp.net.poller.POLL_TIMEOUT", 10.0)
+    own, waits = recording_poller()
+    lent = Lent(own, sockets)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        nursery.start_soon(lent.task)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.2):
+            await stream(lent, 5)
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    assert waits
+    assert max(waits) <= 0.2
+    lent.transport.abort()
+
+
+async def test_it_does_not_stay_while_a_result_is_awaited() -> None:
+    own = Poller()
+    with own.without_busy_polling():
+        assert own.busy_tasks == 1
+    assert own.busy_tasks == 0
 
 
 async def test_an_urgent_socket_ends_the_stay(
