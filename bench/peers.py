@@ -23,6 +23,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,16 @@ UNCOUNTED_SECONDS = 0.03
 """Three ticks are not held against anybody: the kernel counts no closer."""
 
 
-def build(into: Path) -> None:
+def build(into: Path, needs: Collection[str] = ()) -> None:
     """Build what a transfer needs, inlined as any release is, which the interop suite's is not.
 
+    `needs` are features of tailscaled that are left out otherwise (golang.OMIT).
     Raises NoNamespacesError and golang.NoGoError for what is missing here, and RuntimeError with
     the compiler's last words.
     """
     check_possible(TOOLS)
     go = golang.find_go()
-    omit = ",ts_omit_".join(golang.OMIT.split())
+    omit = ",ts_omit_".join(name for name in golang.OMIT.split() if name not in needs)
     done = subprocess.run(
         [go, "build", f"-tags=ts_include_cli,ts_omit_{omit}", "-o", f"{into}/"]
         + [golang.PACKAGES[name] for name in PACKAGES],
