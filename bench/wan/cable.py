@@ -27,9 +27,7 @@ EMULATOR_PRIORITY, CLOCK_PRIORITY = 3, 2
 def build() -> None:
     """Build the emulator. Raises BenchError."""
     try:
-        subprocess.run(
-            ["go", "build", "-o", str(BINARY), "./wan/emulator"], cwd=BENCH, check=True
-        )
+        subprocess.run(["go", "build", "-o", str(BINARY), "./wan/emulator"], cwd=BENCH, check=True)
     except FileNotFoundError as error:
         raise BenchError("the emulator needs Go 1.26 or later to be built") from error
     except subprocess.CalledProcessError as error:
@@ -65,8 +63,11 @@ class Cable:
     ends: tuple[End, End]
     wire: Wire
     congestion: str
-    """The congestion control of TCP over it. The routes say so, and not the namespaces' sysctl, which
-    takes only what the machine's own allows to everybody."""
+    """The congestion control of TCP over it.
+
+    The routes have it, and not the namespaces' sysctl, which takes only what the machine's own
+    allows to everybody.
+    """
 
     def told(self) -> dict[str, Any]:
         ends = [end.told() for end in self.ends]
@@ -106,11 +107,12 @@ def emulated(cables: Sequence[Cable], seed: int) -> Iterator[Emulator]:
         assert process.stdout
         if process.stdout.readline() != "ready\n":
             raise BenchError("the emulator did not start; it has said why")
-        for cable, end in ((cable, end) for cable in cables for end in cable.ends):
-            run, congctl = end.space.run, ("congctl", cable.congestion)
+        for end, congestion in ((end, one.congestion) for one in cables for end in one.ends):
+            run, congctl = end.space.run, ("congctl", congestion)
             run("ip", "address", "add", end.address, "dev", end.device, "noprefixroute")
             queue = ["mtu", "1500", "txqueuelen", str(QUEUE_PACKETS)]
-            run("ip", "link", "set", end.device, *queue, "up")
+            # Without IPv6 nothing is sent before the other end is up.
+            run("ip", "link", "set", end.device, *queue, "addrgenmode", "none", "up")
             run("ip", "route", "add", end.network, "dev", end.device, *congctl)
             if end.default:
                 run("ip", "route", "add", "default", "via", end.default, *congctl)

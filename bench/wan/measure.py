@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from bench.wan.figures import arrived, pings
 from bench.wan.net import Net
 from tests.interop.netns import Namespace
 from tests.interop.relay import die_with_parent
+from tests.interop.tailnet import Tailnet
 
 TRAFFIC = Path(__file__).with_name("traffic.py")
 SINK_PORT, ECHO_PORT = 9000, 9001
@@ -56,7 +59,7 @@ def helper(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=(lambda: ahead(CLOCK_PRIORITY)) if in_time else die_with_parent,
+        preexec_fn=partial(ahead, CLOCK_PRIORITY) if in_time else die_with_parent,  # noqa: PLW1509
     )
     try:
         assert process.stdout
@@ -75,7 +78,7 @@ def measure(net: Net, seconds: float) -> dict[str, Any]:
     relay = tailnet.relay.process.pid
     here, there = net.listen, tailnet.bob.address()
     left, right = tailnet.alice.space, tailnet.bob.space
-    before = peers.path_and_counters(tailnet)
+    before, dropped = peers.path_and_counters(tailnet), drops(tailnet)
     streams = str(net.case.streams)
     with (
         helper(right, "sink", here, SINK_PORT) as sink,
@@ -92,11 +95,12 @@ def measure(net: Net, seconds: float) -> dict[str, Any]:
             begin, used, machine = time.monotonic(), cpu_seconds(relay), machine_seconds()
             sleep_until(begin + seconds)
             end, used_then, machine_then = time.monotonic(), cpu_seconds(relay), machine_seconds()
+            check_congestion_control(net)
             push.finish()
         sent = ping.finish()
         samples = sink.finish()
     tailnet.relay.check_alive()
-    after = peers.path_and_counters(tailnet)
+    after, dropped_then = peers.path_and_counters(tailnet), drops(tailnet)
     cables = net.emulator.finish()
     size = arrived(samples, begin, end)
     grown = {name: after[name] - before[name] for name in ("received", "sent")}
@@ -117,9 +121,33 @@ def measure(net: Net, seconds: float) -> dict[str, Any]:
         "relay_cpu": cpu / (end - begin),
         "cpu_s_per_gb": cpu / size * 1e9,
         "machine_busy": busy / whole,
+        "relay_drops": {
+            reason: count - dropped.get(reason, 0) for reason, count in dropped_then.items()
+        },
         "emulator": emulation(cables),
         "cables": cables,
     }
+
+
+def drops(tailnet: Tailnet) -> dict[str, int]:
+    """Return how many packets the relay has dropped, by the reasons that it tells."""
+    url = f"http://127.0.0.1:{tailnet.relay.http_port}/debug/varz"
+    script = f"import urllib.request as u; print(u.urlopen({url!r}).read().decode())"
+    page = tailnet.middle.run(sys.executable, "-c", script)
+    found: dict[str, int] = {}
+    for labels, count in re.findall(r"^derp_packets_dropped\{(.*)\} (\d+)$", page, re.MULTILINE):
+        reason = re.findall(r'reason="(\w+)"', labels)[0]
+        found[reason] = found.get(reason, 0) + int(count)
+    return found
+
+
+def check_congestion_control(net: Net) -> None:
+    """Ask the kernel what the relay's connections have. Raises BenchError."""
+    port = f"sport = :{net.tailnet.relay.port}"
+    said = net.tailnet.middle.run("ss", "-tinH", "state", "established", port)
+    kinds = [line.split() for line in said.splitlines() if line.startswith("\t")]
+    if not kinds or any(net.case.congestion not in words for words in kinds):
+        raise BenchError(f"the relay's connections do not use {net.case.congestion}: {said}")
 
 
 def emulation(cables: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ forwarded in the middle, and tailscaled told not to try UDP, so that the relay i
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,8 @@ def network(
             hostname=HOSTNAME,
             stun=True,
             prefix=middle.prefix,
+            # Many relays are started: compile ours once.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
         )
         stack.callback(relay.kill)
         relay.start()

@@ -24,7 +24,8 @@ HEAD = (
     "under load: p50",
     "p99",
     "lost, %",
-    "relay's CPU, s/GB",
+    "dropped by the relay",
+    "its CPU, s/GB",
     "machine busy",
 )
 
@@ -35,6 +36,7 @@ FIGURES: Sequence[tuple[Get, float]] = (
     (lambda r: r["loaded"]["p50_ms"], 1),
     (lambda r: r["loaded"]["p99_ms"], 1),
     (lambda r: r["loaded"]["lost_share"], 100),
+    (lambda r: sum(r["relay_drops"].values()), 1),
     (lambda r: r["cpu_s_per_gb"], 1),
     (lambda r: r["machine_busy"], 100),
 )
@@ -113,7 +115,7 @@ def laggier(one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]]) 
 
 
 def doubts(results: Results) -> list[str]:
-    """Return what speaks against trusting figures: the emulator or the machine had too much to do."""
+    """Return what forbids to trust a figure: emulator or machine had too much to do."""
     found = []
     for case, relays in results.items():
         for relay, each in relays.items():
@@ -143,9 +145,9 @@ def page(document: Mapping[str, Any]) -> str:
     rounds = about["rounds"]
     what = "One round" if rounds == 1 else f"Medians of {rounds} rounds, ± half of the range"
     changed = f" with {about['changed_files']} changed files" if about["changed_files"] else ""
+    commit = f"commit {about['commit'][:12]}{changed}"
     lines = [
-        f"{what} of {about['seconds']:g} s a case; {about['date'][:10]},"
-        f" commit {about['commit'][:12]}{changed}.",
+        f"{what} of {about['seconds']:g} s a case; {about['date'][:10]}, {commit}.",
         f"Machine: {about['machine']}, Linux {about['kernel']}.",
         *(f"{name}: {version}." for name, version in about["relays"].items()),
     ]

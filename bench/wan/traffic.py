@@ -188,15 +188,17 @@ def associated(there: Address, proxy: Address) -> tuple[socket.socket, Address, 
 
 def asked(command: int, there: Address, proxy: Address) -> tuple[socket.socket, Address]:
     """Return the connection to the proxy, and the address that it names. Raises OSError."""
-    sock = socket.create_connection(proxy, CONNECT_SECONDS)
-    sock.sendall(bytes([5, 1, NO_AUTHENTICATION]))
-    if (method := take(sock, 2)) != bytes([5, NO_AUTHENTICATION]):
-        raise OSError(f"the proxy wants to authenticate: {method.hex()}")
-    sock.sendall(bytes([5, command, 0]) + packed(there))
-    _, reply, _, kind = take(sock, 4)
-    if reply or kind != IPV4:
-        raise OSError(f"the proxy says {reply}, address type {kind}")
-    host, port = struct.unpack(">4sH", take(sock, 6))
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection(proxy, CONNECT_SECONDS))
+        sock.sendall(bytes([5, 1, NO_AUTHENTICATION]))
+        if (method := take(sock, 2)) != bytes([5, NO_AUTHENTICATION]):
+            raise OSError(f"the proxy wants to authenticate: {method.hex()}")
+        sock.sendall(bytes([5, command, 0]) + packed(there))
+        _, reply, _, kind = take(sock, 4)
+        if reply or kind != IPV4:
+            raise OSError(f"the proxy says {reply}, address type {kind}")
+        host, port = struct.unpack(">4sH", take(sock, 6))
+        stack.pop_all()
     return sock, (str(ipaddress.IPv4Address(host)), port)
 
 
