@@ -110,9 +110,10 @@ def emulated(cables: Sequence[Cable], seed: int) -> Iterator[Emulator]:
         for end, congestion in ((end, one.congestion) for one in cables for end in one.ends):
             run, congctl = end.space.run, ("congctl", congestion)
             run("ip", "address", "add", end.address, "dev", end.device, "noprefixroute")
-            queue = ["mtu", "1500", "txqueuelen", str(QUEUE_PACKETS)]
-            # Without IPv6 nothing is sent before the other end is up.
-            run("ip", "link", "set", end.device, *queue, "addrgenmode", "none", "up")
+            # Without addresses of IPv6 nothing is sent before the other end is up.
+            bare = ["mtu", "1500", "txqueuelen", str(QUEUE_PACKETS), "addrgenmode", "none"]
+            run("ip", "link", "set", end.device, *bare)
+            run("ip", "link", "set", end.device, "up")
             run("ip", "route", "add", end.network, "dev", end.device, *congctl)
             if end.default:
                 run("ip", "route", "add", "default", "via", end.default, *congctl)
