@@ -387,6 +387,18 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "bench.run", "--theirs", derper, *session.posargs)
 
 
+@session(PYTHONS[0], "hours; with `--quick` five minutes")
+def wan(session: nox.Session) -> None:
+    """Measure it and the Go derper under real tailscaled, over an emulated wide-area link.
+
+    `-s wan -- --help`; `-- --relay NAME=COMMAND` adds another one, as an older tree.
+    """
+    _install(session, "test")
+    _install_go(session)
+    relays = ("--relay", "ours=python -m derp", "--relay", f"derper={_go_derper(session)}")
+    session.run("python", "-m", "bench.wan.run", *relays, *session.posargs)
+
+
 @session(PYTHONS[0], "until it is stopped")
 def dev(session: nox.Session) -> None:
     """Run a relay on loopback with a throw-away key and certificate."""

@@ -50,7 +50,7 @@ from typing import Any
 import trustme
 
 from bench import peers
-from bench.report import render
+from bench.report import around_marks, render
 from bench.run import last_words, said, surroundings
 from bench.servers import BenchError
 from bench.wan import cable, check, table
@@ -65,6 +65,7 @@ BENCH = Path(__file__).resolve().parents[1]
 BINARIES = BENCH / "bin" / "wan"
 NEEDS = ("osrouter",)
 """What tailscaled must have for a TUN device, and has not elsewhere in the tests."""
+BEGIN, END = "<!-- wan -->", "<!-- /wan -->"
 OVERHEAD_SECONDS = 16
 FAULTS = (BenchError, AssertionError, OSError, subprocess.SubprocessError)
 """What may go wrong in one case, and need not in the next."""
@@ -118,13 +119,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: in bench/results/")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table goes there, too")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help=f"the table goes between {BEGIN} and {END} of a Markdown file",
+    )
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print a file's table")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where all logs stay")
     options = parser.parse_args(arguments)
     try:
         options.cases = choose([*options.case, *(QUICK if options.quick else ())])
         options.relays = relays(options.relay)
-    except ValueError as error:
+        if options.into:
+            # Before anything is measured: it would be for nothing.
+            around_marks(options.into.read_text(), BEGIN, END)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     return options
 
@@ -153,7 +163,7 @@ def resolved(name: str, words: Sequence[str]) -> list[str]:
 
 def act(options: argparse.Namespace) -> int:
     if options.table:
-        print(table.page(json.loads(options.table.read_text())), end="")
+        show(json.loads(options.table.read_text()), options)
         return 0
     if options.list:
         each = options.seconds + OVERHEAD_SECONDS
@@ -276,12 +286,19 @@ def measure_all(
     path = options.json or BENCH / "results" / f"wan-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
+    show(document, options)
+    print(f"{about['took_seconds']:.0f} s; results in {path}")
+    return 1 if failures else 0
+
+
+def show(document: dict[str, Any], options: argparse.Namespace) -> None:
     page = table.page(document)
     if options.markdown:
         options.markdown.write_text(page)
+    if options.into:
+        before, after = around_marks(options.into.read_text(), BEGIN, END)
+        options.into.write_text(f"{before}\n\n{page}\n{after}")
     print(page)
-    print(f"{about['took_seconds']:.0f} s; results in {path}")
-    return 1 if failures else 0
 
 
 def tried(

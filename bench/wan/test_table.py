@@ -46,16 +46,36 @@ def test_goals_are_met_within_the_tolerance():
 @pytest.mark.parametrize(
     ("ours", "line"),
     [
-        ({"goodput": 47.0}, "goodput at least as with older: a case: 47.0 against 50.0 Mbit/s"),
-        ({"p50": 45.0}, "with derper: a case: p50 45.0 ms against 40.0 ms"),
-        ({"p99": 87.0}, "with derper: a case: p99 87.0 ms against 80.0 ms"),
-        ({"p99": None}, "with derper: a case: p99 lost against 80.0 ms"),
-        ({"lost": 0.01}, "with derper: a case: lost 1.00 % against 0 %"),
+        (
+            {"goodput": 47.0},
+            "MISSED (goodput 47.0 against 50.0 Mbit/s), goodput at least as with older: a case",
+        ),
+        ({"p50": 45.0}, "MISSED (p50 45.0 against 40.0 ms), ping under load no worse than with"),
+        ({"p99": 87.0}, "MISSED (p99 87.0 against 80.0 ms), ping under load no worse than with"),
+        ({"p99": None}, "MISSED (p99 ∞ against 80.0 ms), ping under load no worse than with"),
+        ({"lost": 0.01}, "MISSED (lost 1.00 against 0 %), ping under load no worse than with"),
     ],
 )
 def test_a_missed_goal_says_by_how_much(ours, line):
-    (missed,) = (one for one in said(ours=ours, older={}, derper={}) if one.startswith("MISSED"))
-    assert missed.endswith(line)
+    lines = said(ours=ours, older={}, derper={})
+    (missed,) = (one for one in lines if not one.startswith("goal"))
+    assert missed.startswith(line)
+    assert sum("met in 0 of 1" in one for one in lines) == 1
+
+
+def test_rounds_that_overlap_are_unclear():
+    def judged(*ours):
+        relays = {
+            "ours": [result(goodput) for goodput in ours],
+            "older": [result(50), result(40), result(60)],
+        }
+        lines = table.verdicts({"a case": relays}, "ours", "older", "derper")
+        return lines[-1].split(" ")[0]
+
+    assert judged(30, 42, 42) == "unclear"
+    assert judged(30, 35, 39) == "MISSED"
+    # One round has no range.
+    assert judged(42) == "MISSED"
 
 
 def test_what_was_not_measured_is_not_compared():
