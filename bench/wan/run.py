@@ -53,7 +53,7 @@ from bench import peers
 from bench.report import around_marks, render
 from bench.run import last_words, said, surroundings
 from bench.servers import BenchError
-from bench.wan import cable, check, table
+from bench.wan import cable, check, plot, table
 from bench.wan.cases import QUICK, Case, choose
 from bench.wan.measure import measure
 from bench.wan.net import network
@@ -125,6 +125,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help=f"the table goes between {BEGIN} and {END} of a Markdown file",
     )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the results there, as SVG")
     parser.add_argument("--table", type=Path, metavar="FILE", help="only print a file's table")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where all logs stay")
     options = parser.parse_args(arguments)
@@ -298,6 +299,10 @@ def show(document: dict[str, Any], options: argparse.Namespace) -> None:
     if options.into:
         before, after = around_marks(options.into.read_text(), BEGIN, END)
         options.into.write_text(f"{before}\n\n{page}\n{after}")
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
+        for name, drawing in plot.drawings(document["results"]):
+            (options.plots / name).write_text(drawing)
     print(page)
 
 
