@@ -1,12 +1,11 @@
 """A websocket as a Transport: DERP inside binary messages, whose boundaries mean nothing.
 
-How it works: trio-websocket answers the opening handshake and nothing more: its reader would cost
-more per packet than all else in the relay, and a task and a nursery per client. After that, frames
-are read and written here, on the Transport below, without waiting and without a buffer: data is
-read into the caller's view, and each frame's payload is unmasked there and moved up to the one
-before it (`derp.wire.websocket`), so that many small messages become one train of DERP frames.
-Between two reads only the beginning of a header is kept, unless a client sends tiny frames by the
-thousand: then other tasks run in between, and the rest waits.
+How it works: trio-websocket answers the opening handshake and nothing more: its reader costs a
+packet more than everything else in the relay, and a task and a nursery per client. After that,
+frames are parsed and built by `derp.wire.websocket` on the Transport below, without waiting: the
+payloads of all frames in one read become one train of DERP frames. Between two reads only a frame
+that has not come as a whole is kept, unless a client sends tiny frames by the thousand, or payload
+is longer than the caller's view: then other tasks run in between, and the rest waits.
 
 Invariants: no await in `read_into` or `write`, since all clients share the caller's buffer; nothing
 is written after a Close frame; at most one pong is kept, since a peer may ping and never read.
@@ -22,7 +21,7 @@ from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
 from derp.net.transport import Transport
-from derp.wire.websocket import CloseCode, Ending, Opcode, Unpacker, close, control, messages
+from derp.wire.websocket import NORMAL_CLOSE, Ending, FrameParser, messages
 
 SUBPROTOCOL: Final = "derp"
 HANDSHAKE_TIMEOUT: Final = 10
@@ -40,8 +39,9 @@ class WebSocketTransport:
         "_closed",
         "_ending",
         "_leftover",
+        "_parser",
+        "_payload",
         "_pong",
-        "_unpacker",
         "local",
         "remote",
         "tls_version",
@@ -52,9 +52,11 @@ class WebSocketTransport:
         self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
-        # Bytes read and not unpacked.
-        self._leftover = leftover
-        self._unpacker = Unpacker()
+        # Bytes of frames that were read and not parsed.
+        self._leftover = memoryview(leftover)
+        self._parser = FrameParser()
+        # Payload that did not fit into the view.
+        self._payload = memoryview(b"")
         # The end of the stream, if it follows the data returned last.
         self._ending: Ending | None = None
         # The pong that waits until nothing is buffered; a newer one replaces it.
@@ -75,7 +77,7 @@ class WebSocketTransport:
 
     @property
     def _has_more(self) -> bool:
-        return bool(self._leftover) or self._ending is not None
+        return bool(self._leftover or self._payload) or self._ending is not None
 
     @property
     def more(self) -> bool:
@@ -95,28 +97,27 @@ class WebSocketTransport:
 
         Raises HTTPFailed if the peer breaks a rule of RFC 6455.
         """
-        if self._ending is not None:
+        if not self._payload and self._ending is None:
+            frames = self._leftover
+            if not frames:
+                received = self._below.read_into(view)
+                if received <= 0:
+                    if received and self._parser.kept:
+                        raise PeerVanished("the connection was closed in the middle of a message")
+                    return received
+                frames = view[:received]
+            payload, consumed, pong, self._ending = self._parser.receive(frames)
+            self._payload = memoryview(payload)
+            # `view` is the caller's.
+            self._leftover = memoryview(bytes(frames[consumed:]))
+            if pong:
+                self._answer(pong)
+        if self._ending is not None and not self._payload:
+            # Answers to the data before the end were sent first.
             return self._end(self._ending)
-        if self._leftover:
-            piece, self._leftover = self._leftover[: len(view)], self._leftover[len(view) :]
-            received = len(piece)
-            view[:received] = piece
-        else:
-            received = self._below.read_into(view)
-            if received <= 0:
-                if received and self._unpacker.in_frame:
-                    raise PeerVanished("the connection was closed in the middle of a message")
-                return received
-        count, consumed, ping, ending = self._unpacker.unpack(view, received)
-        if consumed < received and ending is None:
-            self._leftover = bytes(view[consumed:received]) + self._leftover
-        if ping is not None:
-            self._answer(ping)
-        if ending is not None:
-            # Answers to the data before the end are sent first.
-            self._ending = ending
-            if not count:
-                return self._end(ending)
+        count = min(len(self._payload), len(view))
+        view[:count] = self._payload[:count]
+        self._payload = self._payload[count:]
         return count
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -133,7 +134,8 @@ class WebSocketTransport:
     @property
     def held(self) -> int:
         """Bytes held in either direction; see Transport."""
-        return len(self._leftover) + self._below.held
+        kept = len(self._leftover) + len(self._payload) + self._parser.kept
+        return kept + self._below.held
 
     @property
     def bytes_written(self) -> int:
@@ -157,12 +159,11 @@ class WebSocketTransport:
 
         The peer's own Close frame is not waited for.
         """
-        self._send_close(close(CloseCode.NORMAL))
+        self._send_close(NORMAL_CLOSE)
         self._below.close()
 
-    def _answer(self, ping: bytes) -> None:
+    def _answer(self, pong: bytes) -> None:
         """Send a pong, at once or after what is buffered."""
-        pong = control(Opcode.PONG, ping)
         if self._below.buffered:
             self._pong = pong
         else:
@@ -171,7 +172,7 @@ class WebSocketTransport:
                 self._below.write(pong)
 
     def _end(self, ending: Ending) -> int:
-        self._send_close(control(Opcode.CLOSE, ending.payload))
+        self._send_close(ending.close)
         if ending.complaint:
             raise HTTPFailed(f"the websocket client {ending.complaint}")
         return -1
