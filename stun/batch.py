@@ -40,6 +40,7 @@ from stun.message import (
     FINGERPRINT_XOR,
     HEADER_LENGTH,
     MAGIC_COOKIE,
+    MAX_REQUEST_LENGTH,
     XOR_MAPPED_ADDRESS,
     StunError,
     parse_binding_request,
@@ -58,9 +59,8 @@ DATAGRAM_AT: Final = 4
 ROW_CAPACITY: Final = STRIDE - DATAGRAM_AT
 """The offset of a datagram in its row, and how many of its bytes fit there."""
 
-OVERFLOW: Final = 1456
-"""Bytes for the rest of a longer datagram. Requests that are longer still are not answered: STUN
-over UDP keeps within a packet (RFC 8489 section 6.1)."""
+OVERFLOW: Final = MAX_REQUEST_LENGTH - ROW_CAPACITY
+"""Bytes for the rest of a longer datagram."""
 
 
 @attrs.frozen
@@ -146,7 +146,7 @@ class Batch:
         return [True] * count if sent == crcs else [*map(eq, sent, crcs)]
 
     def _is_request(self, row: int, length: int) -> bool:
-        if length > ROW_CAPACITY + OVERFLOW:
+        if length > MAX_REQUEST_LENGTH:
             return False
         head, rest = row * STRIDE + DATAGRAM_AT, row * OVERFLOW
         data = bytes(self.rows[head : head + min(length, ROW_CAPACITY)])

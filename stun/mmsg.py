@@ -8,16 +8,6 @@ and sends each response from them, with the addresses of its request. The struct
                   ├─ iov ──────► rows[row]       and, to receive, overflow[row]
                   ├─ control ──► controls[row]   a cmsghdr with in_pktinfo or in6_pktinfo
                   └─ length      of the datagram, also if it did not fit
-
-A socket on a wildcard address must respond from the address that the request was sent to, or the
-client and its NAT won't accept the response. With IP_PKTINFO or IPV6_RECVPKTINFO the kernel reports
-that address, in the structure that sendmmsg takes it from:
-
-    in_pktinfo   4 interface, 4 local address to answer from, 4 destination in the packet
-    in6_pktinfo  16 address, 4 interface
-
-The interface is set to 0 to send, so that the routing table alone decides how the response leaves.
-(A link-local peer's interface is in its sockaddr.)
 """
 
 import ctypes
@@ -26,9 +16,7 @@ import socket
 from typing import Final
 
 from stun.batch import CAPACITY, DATAGRAM_AT, OVERFLOW, ROW_CAPACITY, STRIDE, Batch
-
-IP_PKTINFO: Final = 8
-"""From linux/in.h; Python's socket module has it only from 3.14 on."""
+from stun.pktinfo import info_length
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _recvmmsg: Final = _LIBC.recvmmsg
@@ -66,17 +54,6 @@ _INTERFACE_IPV4: Final = socket.CMSG_LEN(0) // 4
 _INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
 
 
-def ask_for_destination(sock: socket.socket) -> None:
-    """Have the kernel report the destination of each datagram that arrives from now on."""
-    sock.setsockopt(*_destination_option(sock), 1)
-
-
-def _destination_option(sock: socket.socket) -> tuple[int, int]:
-    if sock.family == socket.AF_INET6:
-        return socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO
-    return socket.IPPROTO_IP, IP_PKTINFO
-
-
 class BatchSocket:
     """A UDP socket that receives into a batch and sends from it, and never waits.
 
@@ -85,7 +62,7 @@ class BatchSocket:
 
     def __init__(self, sock: socket.socket, batch: Batch) -> None:
         ipv6 = sock.family == socket.AF_INET6
-        info = (20 if ipv6 else 12) if sock.getsockopt(*_destination_option(sock)) else 0
+        info = info_length(sock)
         control = socket.CMSG_SPACE(info) if info else 0
         self._sock = sock
         self._controls = bytearray(CAPACITY * control)

@@ -1,7 +1,8 @@
 """The STUN responder: UDP sockets, and a task for each that answers requests.
 
-The task receives a batch, answers it, and lets the other tasks run. No datagram and no error of the
-network ends it. A ProxyDetector gets the first sender of each batch until it has a finding.
+The task answers what has arrived, up to a bound, and lets the other tasks run. No datagram and no
+error of the network ends it. A ProxyDetector gets the first sender of
+each turn until it has a finding.
 """
 
 import contextlib
@@ -10,12 +11,12 @@ import logging
 import socket
 from typing import Any, Final, Never
 
-import attrs
 import trio
 
-from stun.batch import CAPACITY, IPV4, IPV6, Batch, answered_ranges
-from stun.mmsg import BatchSocket, ask_for_destination
+from stun.pktinfo import ask_for_destination
 from stun.proxy_detector import ProxyDetector
+from stun.responder import Responder
+from stun.stats import Stats
 
 RECEIVE_BUFFER: Final = 1 << 20
 """Bytes that the kernel is asked to queue; net.core.rmem_max is its limit."""
@@ -43,22 +44,6 @@ _PASSING_ERRORS: Final = {
 _Address = tuple[Any, ...]  # host and port, and for IPv6 flow and scope
 
 logger = logging.getLogger("derper.stun")
-
-
-@attrs.define
-class Stats:
-    """The outcomes of datagrams, in the terms of the Go derper's stun metrics."""
-
-    # counter_requests, by disposition
-    read_error: int = 0
-    not_stun: int = 0
-    """Datagrams that are not answered because of their content."""
-    write_error: int = 0
-    success: int = 0
-
-    # counter_addrfamily, of valid requests
-    ipv4: int = 0
-    ipv6: int = 0
 
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
@@ -139,13 +124,12 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
 
     The caller closes the socket afterwards.
     """
-    batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
-    batch_socket = BatchSocket(sock, batch)
+    responder = Responder(sock, stats)
     detector: ProxyDetector | None = ProxyDetector()
     logged: set[int | None] = set()
     while True:
         try:
-            lengths = batch_socket.receive()
+            more = responder.answer()
         except BlockingIOError:
             await trio.lowlevel.wait_readable(sock)
             continue
@@ -159,41 +143,13 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
                 logger.warning("STUN can't receive: %s; trying again each second", error.strerror)
             await trio.sleep(_ERROR_PAUSE)
             continue
-        first_is_answered = _answer(batch, batch_socket, lengths, stats)
         if (
             detector is not None
-            and first_is_answered
-            and not await detector.observe(*batch.first_sender())
+            and responder.first_sender is not None
+            and not await detector.observe(*responder.first_sender)
         ):
             detector = None
-        if len(lengths) < CAPACITY:
-            await trio.lowlevel.wait_readable(sock)
-        else:
+        if more:
             await trio.lowlevel.checkpoint()
-
-
-def _answer(batch: Batch, batch_socket: BatchSocket, lengths: list[int], stats: Stats) -> bool:
-    """Answer a batch; return whether its first datagram was a request."""
-    answered = batch.answer(lengths)
-    valid = answered.count(True)
-    stats.not_stun += len(lengths) - valid
-    if batch.family is IPV6:
-        stats.ipv6 += valid
-    else:
-        stats.ipv4 += valid
-    for first, stop in answered_ranges(answered):
-        _send(batch_socket, first, stop, stats)
-    return answered[0]
-
-
-def _send(batch_socket: BatchSocket, first: int, stop: int, stats: Stats) -> None:
-    while first < stop:
-        try:
-            sent = batch_socket.send(first, stop)
-        except OSError:
-            # The response is lost, as UDP may lose any: the client asks again.
-            stats.write_error += 1
-            first += 1
         else:
-            stats.success += sent
-            first += sent
+            await trio.lowlevel.wait_readable(sock)

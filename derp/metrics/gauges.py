@@ -137,7 +137,7 @@ class Gauges:
     """Restarts of workers."""
 
     stun_not_stun: int = counter(_STUN_REQUESTS, show=part("disposition", "not_stun"))
-    """See stun.server.Stats."""
+    """See stun.stats.Stats."""
     stun_read_error: int = counter(_STUN_REQUESTS, show=part("disposition", "read_error"))
     stun_success: int = counter(_STUN_REQUESTS, show=part("disposition", "success"))
     stun_write_error: int = counter(_STUN_REQUESTS, show=part("disposition", "write_error"))

@@ -11,7 +11,7 @@ from derp.mesh.keeper import Keeper
 from derp.metrics import process
 from derp.service.startup import StartupResources
 from derp.session.state import RelayState
-from stun.server import Stats
+from stun.stats import Stats
 
 
 @attrs.frozen

@@ -14,7 +14,8 @@ import trio
 import trio.testing
 
 from stun import proxy_detector
-from stun.server import Stats, open_sockets, serve
+from stun.server import open_sockets, serve
+from stun.stats import Stats
 
 
 async def main(clock: trio.testing.MockClock) -> None:

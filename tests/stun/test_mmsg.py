@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from stun.batch import CAPACITY, DATAGRAM_AT, IPV4, OVERFLOW, ROW_CAPACITY, STRIDE, Batch
-from stun.mmsg import BatchSocket, ask_for_destination
+from stun.mmsg import BatchSocket
+from stun.pktinfo import ask_for_destination
 
 LOCALHOST = "127.0.0.1"
 

@@ -17,12 +17,16 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from stun import message, proxy_detector, server
-from stun.batch import CAPACITY, Batch
+from stun import message, proxy_detector, responder, server
+from stun.batch import CAPACITY
+from stun.batched import BatchedResponder
 from stun.message import MappedAddress
 from stun.mmsg import BatchSocket
+from stun.proxy_detector import ProxyDetector
 from stun.proxy_signs import MIN_DURATION, MIN_REQUESTS
-from stun.server import Stats, open_sockets, serve
+from stun.responder import TURN, Responder
+from stun.server import open_sockets, serve
+from stun.stats import Stats
 from tests.stun.routes import ipv4_route
 
 PATIENCE = 10
@@ -61,6 +65,29 @@ class Client:
         return response
 
 
+class OnlyBatches(BatchedResponder):
+    """A Responder that never answers one by one."""
+
+    def answer(self) -> bool:
+        return super().answer() >= TURN
+
+
+@pytest.fixture(params=["one by one", "in batches", "as they come"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer in each of the ways that there are."""
+    if request.param == "one by one":
+        # As on a system without recvmmsg.
+        monkeypatch.setattr(responder, "BATCHES", False)
+        monkeypatch.delattr(responder, "BatchedResponder")
+    elif request.param == "in batches":
+        monkeypatch.setattr(server, "Responder", OnlyBatches)
+
+
+@pytest.fixture
+def in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "Responder", OnlyBatches)
+
+
 @asynccontextmanager
 async def serving(
     host: str, stats: Stats | None = None, patience: float = PATIENCE
@@ -87,6 +114,7 @@ async def client_of(host: str, port: int) -> AsyncIterator[Client]:
 # What is answered, and from where
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("bound", "asked"),
     [
@@ -110,6 +138,7 @@ async def test_answers_from_the_address_that_was_asked(bound: str, asked: str) -
             assert len(response) == (44 if ":" in asked else 32)
 
 
+@pytest.mark.usefixtures("way")
 async def test_one_socket_answers_several_addresses_in_one_batch() -> None:
     asked = [f"127.0.0.{number}" for number in range(1, 9)]
     async with serving("") as port, trio.open_nursery() as nursery:
@@ -123,6 +152,7 @@ async def test_one_socket_answers_several_addresses_in_one_batch() -> None:
             nursery.start_soon(ask, host)
 
 
+@pytest.mark.usefixtures("way")
 async def test_counts_answered_requests() -> None:
     stats = Stats()
     async with serving("127.0.0.1", stats) as port, client_of("127.0.0.1", port) as client:
@@ -131,6 +161,7 @@ async def test_counts_answered_requests() -> None:
     assert stats == Stats(success=3, ipv4=3)
 
 
+@pytest.mark.usefixtures("way")
 @needs_ipv6
 async def test_counts_families_apart() -> None:
     stats = Stats()
@@ -145,6 +176,7 @@ async def test_counts_families_apart() -> None:
     assert stats == Stats(success=3, ipv4=1, ipv6=2)
 
 
+@pytest.mark.usefixtures("way")
 async def test_more_than_one_batch_at_once_is_answered() -> None:
     count = CAPACITY + CAPACITY // 2
     stats = Stats()
@@ -183,6 +215,7 @@ def not_requests() -> Iterator[tuple[str, bytes]]:
     yield "a request in the largest datagram", good + bytes(65507 - 40)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     "datagram", [pytest.param(datagram, id=name) for name, datagram in not_requests()]
 )
@@ -194,6 +227,7 @@ async def test_does_not_answer_other_datagrams(datagram: bytes) -> None:
     assert stats == Stats(not_stun=1, success=1, ipv4=1)
 
 
+@pytest.mark.usefixtures("way")
 async def test_answers_the_requests_in_a_flood_of_garbage() -> None:
     randomness = random.Random(3489)
     good = message.build_binding_request(bytes(12))
@@ -217,6 +251,7 @@ async def test_no_response_is_larger_than_its_request() -> None:
 # What the system refuses
 
 
+@pytest.mark.usefixtures("in_batches")
 @pytest.mark.parametrize(
     "number", [errno.ENETUNREACH, errno.EPERM, errno.EAGAIN, errno.EINVAL, errno.ENOBUFS]
 )
@@ -239,6 +274,7 @@ async def test_counts_a_response_that_can_not_be_sent_and_goes_on(
     assert stats == Stats(write_error=1, success=1, ipv4=2)
 
 
+@pytest.mark.usefixtures("in_batches")
 async def test_a_request_from_port_0_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     receive, forged = BatchSocket.receive, []
 
@@ -259,6 +295,7 @@ async def test_a_request_from_port_0_is_not_answered(monkeypatch: pytest.MonkeyP
     assert stats == Stats(write_error=1, success=1, ipv4=2)
 
 
+@pytest.mark.usefixtures("in_batches")
 async def test_sends_the_rest_if_only_some_responses_were_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -271,15 +308,15 @@ async def test_sends_the_rest_if_only_some_responses_were_sent(
     await test_more_than_one_batch_at_once_is_answered()
 
 
-def failing(numbers: Iterable[int]) -> Callable[[BatchSocket], list[int]]:
-    """Make a BatchSocket.receive that raises these errors, and then has nothing."""
+def failing(numbers: Iterable[int]) -> Callable[[Responder], bool]:
+    """Make a Responder.answer that raises these errors, and then has nothing."""
     left = iter(numbers)
 
-    def receive(_batch_socket: BatchSocket) -> list[int]:
+    def answer(_responder: Responder) -> bool:
         number = next(left, errno.EAGAIN)
         raise OSError(number, os.strerror(number))
 
-    return receive
+    return answer
 
 
 async def serve_for(seconds: float, stats: Stats) -> None:
@@ -294,7 +331,7 @@ async def test_pauses_after_an_unexpected_receive_error_and_logs_it_once(
     caplog: pytest.LogCaptureFixture,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    monkeypatch.setattr(BatchSocket, "receive", failing([errno.ENOMEM] * 10))
+    monkeypatch.setattr(Responder, "answer", failing([errno.ENOMEM] * 10))
     stats = Stats()
     await serve_for(4.5, stats)
     assert stats == Stats(read_error=5)
@@ -314,7 +351,7 @@ async def test_does_not_pause_after_errors_that_pass(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     errors = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH) * 3
-    monkeypatch.setattr(BatchSocket, "receive", failing(errors))
+    monkeypatch.setattr(Responder, "answer", failing(errors))
     stats = Stats()
     await serve_for(0.5, stats)
     assert stats == Stats(read_error=9)
@@ -322,7 +359,7 @@ async def test_does_not_pause_after_errors_that_pass(
 
 
 async def test_other_tasks_run_while_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BatchSocket, "receive", failing(itertools.repeat(errno.ECONNREFUSED)))
+    monkeypatch.setattr(Responder, "answer", failing(itertools.repeat(errno.ECONNREFUSED)))
     stats = Stats()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -332,6 +369,7 @@ async def test_other_tasks_run_while_errors_pass(monkeypatch: pytest.MonkeyPatch
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("in_batches")
 async def test_other_tasks_run_while_batches_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchSocket, "receive", lambda _batch_socket: [0] * CAPACITY)
     stats = Stats()
@@ -358,6 +396,7 @@ async def test_cancelling_leaves_the_socket_to_its_owner() -> None:
 # Who asks
 
 
+@pytest.mark.usefixtures("way")
 async def test_warns_of_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -366,11 +405,13 @@ async def test_warns_of_a_proxy(
 ) -> None:
     gateway, looked_at = "203.0.113.1", []
 
-    def first_sender(self: Batch) -> tuple[bytes, bytes]:
-        looked_at.append(0)
-        return ip_address(gateway).packed, bytes(self.sockaddrs[2:4])
+    observe = ProxyDetector.observe
 
-    monkeypatch.setattr(Batch, "first_sender", first_sender)
+    async def observe_from_gateway(self: ProxyDetector, _address: bytes, port: bytes) -> bool:
+        looked_at.append(0)
+        return await observe(self, ip_address(gateway).packed, port)
+
+    monkeypatch.setattr(ProxyDetector, "observe", observe_from_gateway)
     monkeypatch.setattr(proxy_detector, "PROC_NET", tmp_path)
     monkeypatch.setattr(proxy_detector, "CONTAINERS", ())
     (tmp_path / "route").write_bytes(ipv4_route(gateway))

@@ -31,7 +31,7 @@ from derp.workers.merge import dump, load, merge
 from derp.workers.pages import SupervisorPages, worker_handlers, worker_pages
 from derp.workers.pool import WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
-from stun.server import Stats
+from stun.stats import Stats
 from tests.relays import Relay, running, with_mesh_key
 from tests.service.resources import resources, running_relay
 from tests.support.config import make_config

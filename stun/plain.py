@@ -1,0 +1,104 @@
+"""Requests answered one at a time, by the calls of Python's `socket`.
+
+Any system has these, and for a request that comes alone they cost half of what a batch does. What
+comes by the hundred is cheaper in a batch (`stun.batched`).
+"""
+
+import socket
+from struct import pack
+from typing import Final
+
+from stun.message import (
+    BINDING_SUCCESS,
+    MAGIC_COOKIE,
+    MAX_REQUEST_LENGTH,
+    XOR_MAPPED_ADDRESS,
+    StunError,
+    parse_binding_request,
+)
+from stun.pktinfo import IP_PKTINFO, info_length
+from stun.stats import Stats
+
+_COOKIE: Final = int.from_bytes(MAGIC_COOKIE, "big")
+_Control = list[tuple[int, int, bytes]]
+
+
+class PlainResponder:
+    """A responder on one socket that never waits."""
+
+    def __init__(self, sock: socket.socket, stats: Stats) -> None:
+        self.first_sender: tuple[bytes, bytes] | None = None
+        """Address and port, as in the packet, of the first one that `answer` has taken."""
+        self._sock = sock
+        self._stats = stats
+        self._ipv6 = sock.family == socket.AF_INET6
+        info = info_length(sock)
+        self._space = socket.CMSG_SPACE(info) if info else 0
+        # Whether a request was too long is known by one byte more.
+        self._view = memoryview(bytearray(MAX_REQUEST_LENGTH + 1))
+        self._views = [self._view]
+
+    def answer(self, most: int) -> int:
+        """Answer up to `most` datagrams that have arrived; return how many, at least one.
+
+        Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) does.
+        """
+        self.first_sender = None
+        for count in range(most):
+            try:
+                size, control, _flags, sender = self._sock.recvmsg_into(self._views, self._space)
+            except BlockingIOError:
+                if count:
+                    return count
+                raise
+            try:
+                transaction_id = parse_binding_request(bytes(self._view[:size]))
+            except StunError:
+                self._stats.not_stun += 1
+                continue
+            host, port, *_ = sender
+            if self._ipv6:
+                self._stats.ipv6 += 1
+                address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+            else:
+                self._stats.ipv4 += 1
+                address = socket.inet_aton(host)
+            if not count:
+                self.first_sender = address, port.to_bytes(2, "big")
+            try:
+                self._sock.sendmsg(
+                    [response(transaction_id, address, port)], _from_there(control), 0, sender
+                )
+            except OSError:
+                # What can't be sent is lost, as UDP may lose it anyway: the client asks again.
+                self._stats.write_error += 1
+            else:
+                self._stats.success += 1
+        return most
+
+
+def response(transaction_id: bytes, address: bytes, port: int) -> bytes:
+    """Build what `build_binding_response` does of an address of 4 or 16 bytes, and faster."""
+    size = len(address)
+    pad = _COOKIE if size == 4 else int.from_bytes(MAGIC_COOKIE + transaction_id, "big")
+    return pack(
+        ">HH4s12sHHHH",
+        BINDING_SUCCESS,
+        8 + size,
+        MAGIC_COOKIE,
+        transaction_id,
+        XOR_MAPPED_ADDRESS.number,
+        4 + size,
+        1 if size == 4 else 2,
+        port ^ _COOKIE >> 16,
+    ) + (int.from_bytes(address, "big") ^ pad).to_bytes(size, "big")
+
+
+def _from_there(control: _Control) -> _Control:
+    """Return the control messages that have a response come from the address that was asked."""
+    for level, kind, info in control:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            return [(level, kind, info[:16] + bytes(4))]
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            return [(level, kind, bytes(4) + info[4:])]
+    return []
