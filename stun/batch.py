@@ -104,9 +104,9 @@ class Batch:
         self._expected = _expected_columns(rows)
         self._constant = _constant_columns(rows, family)
         self._xored = _xored_columns(rows, sockaddrs, family)
-        covered = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
+        crc_length = CLIENT_REQUEST_LENGTH - FINGERPRINT_LENGTH
         starts = range(DATAGRAM_AT, len(rows), STRIDE)
-        self._covered = [rows[at : at + covered] for at in starts]
+        self._crc_inputs = [rows[at : at + crc_length] for at in starts]
         self._fingerprint = _column(rows, STRIDE, 40, "I")
         self._fingerprint_xor = _repeated(FINGERPRINT_XOR.to_bytes(4, "big"), "I")
 
@@ -141,7 +141,7 @@ class Batch:
         )
 
     def _fingerprints_are_right(self, count: int) -> list[bool]:
-        crcs = memoryview(pack(f">{count}I", *map(crc32, self._covered[:count]))).cast("I")
+        crcs = memoryview(pack(f">{count}I", *map(crc32, self._crc_inputs[:count]))).cast("I")
         sent = _xor(self._fingerprint[:count], self._fingerprint_xor[:count], "I")
         return [True] * count if sent == crcs else [*map(eq, sent, crcs)]
 
@@ -197,12 +197,12 @@ def _xored_columns(
     rows: memoryview, sockaddrs: memoryview, family: Family
 ) -> list[tuple[Width, memoryview, memoryview, memoryview]]:
     """List the columns of a response that are the XOR of two others: width, column, operands."""
-    # `first` turns Linux's number of the family into STUN's, and XORs the port with the cookie.
+    # `mask` turns Linux's number of the family into STUN's, and XORs the port with the cookie.
     number = int.from_bytes(family.linux_number.to_bytes(2, sys.byteorder), "big")
-    first = _repeated(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
+    mask = _repeated(pack(">H", number ^ family.stun_number) + MAGIC_COOKIE[:2], "I")
     sockaddr_stride = family.sockaddr_stride
     xored: list[tuple[Width, memoryview, memoryview, memoryview]] = [
-        ("I", _column(rows, STRIDE, 28, "I"), _column(sockaddrs, sockaddr_stride, 0, "I"), first)
+        ("I", _column(rows, STRIDE, 28, "I"), _column(sockaddrs, sockaddr_stride, 0, "I"), mask)
     ]
     if family is IPV4:
         address, cookie = _column(sockaddrs, sockaddr_stride, 4, "I"), _repeated(MAGIC_COOKIE, "I")

@@ -30,7 +30,7 @@ RETRY_EVERY: Final = 3600.0
 async def replace_when_expired(
     address: IPAddress,
     status: Status,
-    check_now: trio.MemorySendChannel[None],
+    check_files: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock = wall_clock,
 ) -> NoReturn:
@@ -42,7 +42,7 @@ async def replace_when_expired(
         if pair is not None and is_generated(pair, address):
             left = pair.not_after - now()
             if is_refused(pair, address, now()):
-                if not await _replace(address, pair, status, check_now, announce, now):
+                if not await _replace(address, pair, status, check_files, announce, now):
                     wait = RETRY_EVERY
             elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):
                 warned = now()
@@ -59,7 +59,7 @@ async def _replace(
     address: IPAddress,
     old: Pair,
     status: Status,
-    check_now: trio.MemorySendChannel[None],
+    check_files: trio.MemorySendChannel[None],
     announce: Callable[[Pair], None],
     now: WallClock,
 ) -> bool:
@@ -73,7 +73,7 @@ async def _replace(
         return False
     if notice is None:
         return False
-    await check_now.send(None)
+    await check_files.send(None)
     with trio.move_on_after(RETRY_EVERY):
         await changed.wait()
     if status.pair is None or status.pair is old:

@@ -76,9 +76,9 @@ class Certificates(Generic[AnyContexts]):
         async with trio.open_nursery() as nursery:
 
             def start(status: Status) -> None:
-                check_now = self._watch(nursery, status, to_listeners)
+                check_files = self._watch(nursery, status, to_listeners)
                 if renew is not None:
-                    nursery.start_soon(renew, status, check_now)
+                    nursery.start_soon(renew, status, check_files)
 
             nursery.start_soon(install, self.contexts, arriving, presenter)
             for status in self.statuses:
@@ -93,7 +93,7 @@ class Certificates(Generic[AnyContexts]):
         announce: Announce,
         presenter: Presenter,
         status: Status,
-        check_now: trio.MemorySendChannel[None],
+        check_files: trio.MemorySendChannel[None],
     ) -> None:
         """Renew an ACME or self-signed certificate; leave the operator's alone."""
         certificate = status.certificate
@@ -102,9 +102,9 @@ class Certificates(Generic[AnyContexts]):
             from certs.tasks.renewal import Renewal  # noqa: PLC0415 - loaded by now
 
             _, wakes = self._open_wake()
-            await Renewal(certificate.acme, status, presenter, check_now).run(wakes)
+            await Renewal(certificate.acme, status, presenter, check_files).run(wakes)
         elif address is not None and not certificate.operator_managed:
-            await expiry.replace_when_expired(address, status, check_now, announce)
+            await expiry.replace_when_expired(address, status, check_files, announce)
 
     def _serve(self, status: Status) -> None:
         """Serve the pair that was in the files at the start, if any."""
@@ -131,14 +131,14 @@ class Certificates(Generic[AnyContexts]):
     ) -> trio.MemorySendChannel[None]:
         """Start watching a certificate's files; return the channel that has them checked."""
         certificate = status.certificate
-        check_now, checks = self._open_wake()
+        check_files, checks = self._open_wake()
         if status.pair is None:
             # A certificate on demand may be in the files from an earlier run.
-            check_now.send_nowait(None)
+            check_files.send_nowait(None)
         changes = PairChanges(certificate.files, certificate.names)
         make = partial(self._make_context, certificate)
         nursery.start_soon(watch, changes, make, status, checks, to_listeners.clone())
-        return check_now
+        return check_files
 
     def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
         wake, wakes = trio.open_memory_channel[None](1)

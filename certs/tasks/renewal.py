@@ -31,7 +31,7 @@ from certs.tasks.report import logger
 from certs.tasks.status import Status
 
 CHECK_EVERY: Final = 60.0
-"""Most seconds between two comparisons with the time of day."""
+"""Most seconds between two comparisons with the wall clock."""
 ORDER_TIMEOUT: Final = 240.0
 """Seconds for an order, from its first request to the certificate."""
 IN_FORCE_TIMEOUT: Final = 60.0
@@ -50,7 +50,7 @@ class Renewal:
         acme: ACMEOptions,
         status: Status,
         presenter: Presenter,
-        check_now: trio.MemorySendChannel[None],
+        check_files: trio.MemorySendChannel[None],
         now: WallClock = wall_clock,
     ) -> None:
         certificate = status.certificate
@@ -60,12 +60,12 @@ class Renewal:
         self._challenges = deque(acme.challenges)
         self._status = status
         self._presenter = presenter
-        self._check_now = check_now
+        self._check_files = check_files
         self._now = now
         self._failures = 0
         self._next_try = 0.0
         self._retry_not_before = 0.0
-        self._is_busy = False
+        self._other_is_ordering = False
         # The pair in force, whether another authority issued it, when to ask for its renewal
         # information, the last such information, and where in its window to renew, in [0, 1).
         self._pair: Pair | None = None
@@ -144,7 +144,7 @@ class Renewal:
     async def _try(self) -> None:
         """Order once, and wait until the new certificate is served."""
         names, challenge = self._status.certificate.text, self._challenges[0]
-        if not self._is_busy:
+        if not self._other_is_ordering:
             logger.info(
                 "ordering a certificate",
                 names=names,
@@ -162,9 +162,9 @@ class Renewal:
             logger.exception("ordering a certificate was ended by a bug", names=names)
             self._failed(IssueError(repr(error), Failure.SPENT))
             return
-        self._is_busy = False
+        self._other_is_ordering = False
         with contextlib.suppress(trio.WouldBlock):
-            self._check_now.send_nowait(None)
+            self._check_files.send_nowait(None)
         with trio.move_on_after(IN_FORCE_TIMEOUT):
             await changed.wait()
         pair = self._status.pair
@@ -197,11 +197,11 @@ class Renewal:
         wait = wait_after(error.failure, self._failures, chance)
         if error.failure is Failure.BUSY:
             self._next_try = now + wait
-            if not self._is_busy:
+            if not self._other_is_ordering:
                 logger.info("waiting for another order", reason=str(error))
-            self._is_busy = True
+            self._other_is_ordering = True
             return
-        self._is_busy = False
+        self._other_is_ordering = False
         if error.failure is Failure.VALIDATION and len(self._challenges) > 1:
             self._challenges.rotate(-1)
             if not self._failures:

@@ -4,8 +4,8 @@
     {"NodePublic": "nodekey:HEX", "Source": IP}    {"Allow": true}
 
 Headscale's /verify is one. As with the Go derper, redirects are followed, and any failure up to the
-end of the response's head is UNREACHABLE, LATE or UNKNOWN, which may fail open; any later one is
-REFUSED.
+end of the response's head is UNREACHABLE, LATE or UNKNOWN, which may fail open, or NO_ROOM; any
+later one is REFUSED.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
 Additions: the Authorization header, the private root certificates, and the refusal of a response
@@ -105,11 +105,11 @@ class AdmissionURL:
                 return await self._read(self._subject(requests), status, connection)
             finally:
                 await self._client.finish(requests[-1].url, connection)
-        who = self._subject(requests)
+        subject = self._subject(requests)
         if connection is None:
-            reason = f"{who} gave no answer within {self._timeout:g} s"
+            reason = f"{subject} gave no answer within {self._timeout:g} s"
             return Verdict(Outcome.LATE, self.name, reason)
-        return self._refused(who, f"gave no whole answer within {self._timeout:g} s")
+        return self._refused(subject, f"gave no whole answer within {self._timeout:g} s")
 
     async def _final_response(
         self, requests: list[_Request], body: bytes
@@ -164,7 +164,7 @@ class AdmissionURL:
 
     def _failure(self, requests: list[_Request], error: Exception) -> Verdict:
         """Return the verdict for a server that can't be asked."""
-        who, causes = self._subject(requests), list(os_errors(error))
+        subject, causes = self._subject(requests), list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
         # Another question may be redirected to a server that works.
         is_down = isinstance(error, ConnectFailed) and len(requests) == 1
@@ -174,27 +174,27 @@ class AdmissionURL:
                 return Verdict(
                     outcome,
                     self.name,
-                    f"{who} has a certificate that can't be verified "
+                    f"{subject} has a certificate that can't be verified "
                     f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if "
                     f"you have an authority of your own",
                 )
         strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
-        reason = f"{who} can't be asked ({strerror or str(error) or type(error).__name__})"
+        reason = f"{subject} can't be asked ({strerror or str(error) or type(error).__name__})"
         return Verdict(Outcome.NO_ROOM if is_ours else outcome, self.name, reason)
 
-    async def _read(self, who: str, status: int, connection: Connection) -> Verdict:
+    async def _read(self, subject: str, status: int, connection: Connection) -> Verdict:
         """Return the verdict in a response's body."""
         if status != _OK:
-            return self._refused(who, f"answers with HTTP status {status}")
+            return self._refused(subject, f"answers with HTTP status {status}")
         allow = read_allow(await _beginning(connection))
         if allow is None:
-            return self._refused(who, 'answers with something other than {"Allow": true}')
+            return self._refused(subject, 'answers with something other than {"Allow": true}')
         if not allow:
-            return self._refused(who, "does not allow it")
+            return self._refused(subject, "does not allow it")
         return Verdict(Outcome.ALLOWED, self.name)
 
-    def _refused(self, who: str, what: str) -> Verdict:
-        return Verdict(Outcome.REFUSED, self.name, f"{who} {what}")
+    def _refused(self, subject: str, what: str) -> Verdict:
+        return Verdict(Outcome.REFUSED, self.name, f"{subject} {what}")
 
 
 async def _beginning(connection: Connection) -> bytes:
@@ -239,9 +239,9 @@ class _Brackets:
 
 
 def read_allow(body: bytes) -> bool | None:
-    """Return the field Allow of the first JSON value, as encoding/json's Decoder reads it.
+    """Return Allow in the first JSON object, False if absent, as encoding/json's Decoder reads it.
 
-    Returns None where the body has no such value, or not all of it.
+    Returns None where the body has no whole object, or where Allow is no bool.
     """
     allow = False
     try:

@@ -111,8 +111,8 @@ class Config:
         """Return the configuration of parsed flags and variables. Raises UsageError."""
         for setting in settings.values():
             flag = setting.flag
-            if flag.refusal and setting.value != flag.default_value:
-                raise UsageError(f"{setting.source}: {flag.refusal}")
+            if flag.unsupported and setting.value != flag.default_value:
+                raise UsageError(f"{setting.source}: {flag.unsupported}")
         values: dict[str, Any] = {name: setting.value for name, setting in settings.items()}
         values["c"] = values["c"] or settings["c"].flag.default
         if values["dev"]:

@@ -71,7 +71,7 @@ class Flag:
     """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
     """Whether its value must not appear in a message."""
-    refusal: str = ""
+    unsupported: str = ""
     """The error for any value but the default; empty if the flag is supported."""
 
     @property
@@ -200,13 +200,13 @@ def _parse_arguments(
 
 
 def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
-    """Return the warning about a bool before its value as the next argument, unlike in Go."""
+    """Return the warning about a bool that takes the next argument as its value, unlike in Go."""
     source = setting.source
     text = f"{setting.given}: read as {source}={word}, which is how to write it"
-    lost = list(after) not in ([], ["--"])
-    if lost or not setting.value:
+    ignored_by_go = list(after) not in ([], ["--"])
+    if ignored_by_go or not setting.value:
         text += f"; the Go derper reads {source} alone, as true"
-    return f"{text}, and ignores the flags after it, which count here" if lost else text
+    return f"{text}, and ignores the flags after it, which count here" if ignored_by_go else text
 
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
@@ -250,10 +250,10 @@ def help_text(flags: Iterable[Flag], introduction: str) -> str:
     """Return what -h prints: `introduction`, the flags by group, then the refused flags."""
     flags = list(flags)
     blocks = [introduction]
-    for group in dict.fromkeys(flag.group for flag in flags if not flag.refusal):
-        members = [flag for flag in flags if flag.group == group and not flag.refusal]
+    for group in dict.fromkeys(flag.group for flag in flags if not flag.unsupported):
+        members = [flag for flag in flags if flag.group == group and not flag.unsupported]
         blocks.append("\n".join([f"{group}:", *(_help_entry(flag) for flag in members)]))
-    refused = ", ".join(f"-{flag.name}" for flag in flags if flag.refusal)
+    refused = ", ".join(f"-{flag.name}" for flag in flags if flag.unsupported)
     if refused:
         blocks.append(f"Known but not supported yet:\n{_filled(refused, '  ')}")
     return "\n\n".join(blocks) + "\n"

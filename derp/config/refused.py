@@ -11,8 +11,8 @@ _NO_SECRETS: Final = "setec servers are not supported; leave it out, and use -me
 _NO_ACE: Final = "the ACE server is not supported; leave it out"
 
 
-def _refused(name: str, kind: Kind[Value], default: str, refusal: str) -> Flag:
-    return Flag(name=name, kind=kind, default=default, usage="", refusal=refusal)
+def _refused(name: str, kind: Kind[Value], default: str, unsupported: str) -> Flag:
+    return Flag(name=name, kind=kind, default=default, usage="", unsupported=unsupported)
 
 
 REFUSED: Final = (

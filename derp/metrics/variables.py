@@ -17,7 +17,7 @@ from derp.metrics.gauges import Certificate, Gauges, Process
 
 
 def variables(metrics: Metrics, gauges: Gauges) -> Variables:
-    """Return the tree of the figures that have a value, unless one that they need has none."""
+    """Return the tree of the figures that have a value, and whose `needs` is set."""
     tree: dict[str, Any] = {}
     parts: list[Metrics | Gauges | Process] = [metrics, gauges]
     if gauges.process is not None:
@@ -25,7 +25,7 @@ def variables(metrics: Metrics, gauges: Gauges) -> Variables:
     for part in parts:
         for field, figure in figures(type(part)).items():
             value = getattr(part, field)
-            if value is not None and _is_there(figure.needs, metrics, gauges):
+            if value is not None and _is_set(figure.needs, metrics, gauges):
                 for name in filter(None, (figure.name, figure.also)):
                     _place(tree, name, figure.show(value))
     if gauges.certificates:
@@ -33,7 +33,7 @@ def variables(metrics: Metrics, gauges: Gauges) -> Variables:
     return tree
 
 
-def _is_there(needed: str, metrics: Metrics, gauges: Gauges) -> bool:
+def _is_set(needed: str, metrics: Metrics, gauges: Gauges) -> bool:
     """Return whether the figure `needed` is set: not None, False or {}; True if none is needed."""
     if not needed:
         return True

@@ -29,7 +29,7 @@ class Claims(Generic[S]):
         self._claims: dict[bytes, int] = {}
         self._several: dict[bytes, dict[S, int]] = {}
 
-    def claim(self, key: bytes) -> int:
+    def highest(self, key: bytes) -> int:
         """Return the highest claim to a key, 0 if there is none."""
         return self._claims.get(key, 0)
 
@@ -67,10 +67,10 @@ class Claims(Generic[S]):
         """Return what is inconsistent, one sentence each; empty when all is well."""
         problems = []
         if self.best.keys() != self._claims.keys():
-            problems.append("the keys at other workers are not those that are claimed there")
+            problems.append("a key has a link without a claim, or a claim without a link")
         for key, several in self._several.items():
             if len(several) < 2:
-                problems.append("a key is at less than two other workers, and in a set of them")
+                problems.append("a key has a set of claims with fewer than two in it")
             elif key in self.best and several.get(self.best[key]) != max(several.values()):
                 problems.append("a key's packets do not go to the worker that had it last")
         return problems

@@ -59,7 +59,7 @@ class Forwarders(Generic[F]):
         problems = []
         for key, several in self._several.items():
             if len(several) < 2:
-                problems.append("a key has less than two links, and a set of them")
+                problems.append("a key has a set of links with fewer than two in it")
             elif self.best.get(key) is not next(iter(several)):
                 problems.append("a key's packets do not take the link that was first")
         return problems

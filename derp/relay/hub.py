@@ -152,11 +152,11 @@ class Hub(Generic[M, L, S]):
         return [key for key in keys if key in self._peer_gone_watchers]
 
     def _claim(self, key: bytes, now: int) -> None:
-        self._claims[key] = next_claim(now, self.other_workers.claim(key), self.worker)
+        self._claims[key] = next_claim(now, self.other_workers.highest(key), self.worker)
 
     def _is_claimed_elsewhere(self, key: bytes) -> bool:
         """Return whether another worker's claim to a key is higher than this one's."""
-        return self.other_workers.claim(key) > self._claims.get(key, 0)
+        return self.other_workers.highest(key) > self._claims.get(key, 0)
 
     def _apply_claims(self, key: bytes) -> None:
         """Make a key's client passive or active, as the claims are now."""
@@ -283,7 +283,7 @@ class Hub(Generic[M, L, S]):
                 problems.append("a key has yielded to nobody")
             elif not self._is_claimed_elsewhere(key):
                 problems.append("a key has yielded to a worker that had it before")
-        if any(self.other_workers.claim(key) == claim for key, claim in self._claims.items()):
+        if any(self.other_workers.highest(key) == claim for key, claim in self._claims.items()):
             problems.append("another worker has the same claim to a key")
         claimed = self._claims.keys() | self._reclaimed.keys()
         if claimed - self.active.keys() - self.passive.keys():

@@ -2,11 +2,11 @@
 
     socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
 
-The error that ends a connection is counted once, and logged at most once, here and nowhere else;
-neither for a connection that a stop cancels. Refusals (errors before login) are coalesced, so that
-a scanner can't fill a disk; a few for each address have their own lines, so that it can be banned.
-Only some logins and ends of clients are logged, since clients cause them at will. Until its login a
-connection is pending, and may be closed to make room for others (`derp.relay.pending`).
+The error that ends a connection is counted once, and logged at most once, here and nowhere else; a
+stop's cancellation is neither counted nor logged. Refusals (errors before login) are coalesced, so
+that a scanner can't fill a disk; a few for each address have their own lines, so that it can be
+banned. Only some logins and ends of clients are logged, since clients cause them at will. Until its
+login a connection is pending, and may be closed to make room for others (`derp.relay.pending`).
 """
 
 import contextlib
@@ -56,15 +56,15 @@ CROWDED_LINES: Final = 16
 """Such lines in a window, before all further errors and networks share one."""
 
 TRY_LINES: Final = 0.5
-"""Log lines a second about the first refusals of addresses, and as many about later refusals."""
+"""Log lines a second about first refusals of addresses; as many more about later ones."""
 TRY_LINES_BURST: Final = 30
-"""Log lines in a burst, likewise for each of the two."""
+"""Log lines in a burst about first refusals; as many more about later ones."""
 
 logger = log.get("connection")
 
 
 def try_lines(processes: int = 1) -> Tries:
-    """Make the bound on log lines about refused addresses, for one of so many processes."""
+    """Make one process's share of the bound on log lines about refused addresses."""
     rate, burst = TRY_LINES / processes, max(3, TRY_LINES_BURST // processes)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
 
@@ -86,7 +86,7 @@ class Acceptor:
     tries: Tries = attrs.field(factory=try_lines)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
-        """Start the task of a new connection, or close it if there are too many; see Handle."""
+        """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
         state, now = self.state, trio.current_time()
         if self.limit is not None and not self.limit.allow(now):
             state.metrics.tls_rejected_connections += 1
@@ -99,8 +99,8 @@ class Acceptor:
             self._report(end, remote, {"remote": str(remote)})
             return False
         if full:
-            # Its descriptor is of the reserve: swap it for that of the connection closed for it,
-            # unless that one is in use again.
+            # `sock` has a descriptor of the reserve: swap it for the one freed by closing another
+            # connection, unless that has been taken.
             with contextlib.suppress(OSError):
                 reserved, sock = sock, sock.dup()
                 reserved.close()
@@ -153,7 +153,7 @@ class Acceptor:
                 logger.info("refused", **fields, tries=tries, reason=f"{end.reason}: {end}")
 
     def _note_try(self, end: ConnectionEnd, remote: Endpoint) -> tuple[int | None, bool]:
-        """Count a refusal against its address; return its number there, and whether to log it.
+        """Count a refusal; return its number in the address's window, and whether to log it.
 
         The number is None for a proxy's address, and for a refusal that the peer did not cause.
         """

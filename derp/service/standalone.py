@@ -35,10 +35,10 @@ class Standalone:
     is_first = True
 
     def __init__(self, receive: Receive = receive_signals) -> None:
-        """`receive` sends the events to act on."""
+        """`receive` takes signals, and sends the events to act on."""
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
-        self._reload_list, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Receive signals, and keep the certificates and the answers of admission up to date."""
@@ -66,7 +66,7 @@ class Standalone:
         if relay.resources.certificates is not None:
             relay.resources.certificates.wake()
         with contextlib.suppress(trio.WouldBlock):
-            self._reload_list.send_nowait(None)
+            self._to_checker.send_nowait(None)
         # On its own, so that a file that can't be read to its end delays no stop.
         apply = partial(serverinfo.apply, relay.state, relay.services)
         relay.services.start_soon(reload_rate_limit, relay.config, apply)

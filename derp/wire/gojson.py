@@ -1,8 +1,8 @@
 """JSON objects, read as Go's encoding/json reads them into a struct. Sans-I/O.
 
 Field names match in any case; unknown fields are skipped; of a repeated field the last counts,
-except that null changes nothing. Invalid UTF-8 is replaced. Unlike in Go, a value nested some
-hundred levels deep is an error.
+except that null changes nothing. Invalid UTF-8 is replaced. Unlike in Go, a value nested too deep
+for Python's parser is an error.
 """
 
 import json
@@ -56,7 +56,7 @@ def read_pairs(
         where = f"line {error.lineno}, column {error.colno}"
         raise JSONFormError(f"not JSON ({where})" if data.strip() else "empty") from None
     except (ValueError, RecursionError):
-        raise JSONFormError("not JSON that Go would read") from None
+        raise JSONFormError("not JSON that Go would read, or nested too deep") from None
     if value is None:
         return []
     if not isinstance(value, _Pairs):

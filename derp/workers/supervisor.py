@@ -87,7 +87,7 @@ class Supervisor:
         arguments: Sequence[str],
         receive: Receive = receive_signals,
     ) -> None:
-        """`receive` sends the events to act on; the workers get `arguments`."""
+        """`receive` takes signals, and sends the events to act on; the workers get `arguments`."""
         self._config = config
         self._resources = resources
         self._peer_sockets = peer_sockets
@@ -105,7 +105,7 @@ class Supervisor:
         if checker is not None:
             self._admission = SupervisorAdmission(checker, pool)
         self._failed = False
-        self._reload_list, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
@@ -124,7 +124,7 @@ class Supervisor:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
-            # Once the workers have, too, the kernel refuses clients, unless systemd keeps a socket.
+            # Once the workers close theirs too, clients are refused, unless systemd keeps a socket.
             for sockets in self._resources.shared:
                 for sock in sockets.all:
                     sock.close()
@@ -196,5 +196,5 @@ class Supervisor:
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
         with contextlib.suppress(trio.WouldBlock):
-            self._reload_list.send_nowait(None)
+            self._to_checker.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

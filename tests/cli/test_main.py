@@ -170,7 +170,7 @@ def test_help(run: Run, served: list[Config], monkeypatch: pytest.MonkeyPatch, f
     assert max(len(line) for line in lines if not line.startswith("  -")) <= 80
     for entry in flag_table({}, root=True):
         assert re.search(rf"^  .*-{entry.name}\b", out, re.MULTILINE), entry.name
-        if entry.variable and not entry.refusal:
+        if entry.variable and not entry.unsupported:
             assert re.search(
                 rf"^  -{entry.name} .*variable {entry.variable}( or \w+)?\)$", out, re.MULTILINE
             )

@@ -26,7 +26,7 @@ TABLE = [
     ),
     Flag(name="limit", kind=FLOAT, default="+Inf", usage="much", group="Two"),
     Flag(name="time", kind=DURATION, default="10m", usage="long", group="Two", variable="T_TIME"),
-    Flag(name="mesh", kind=STRING, default="", usage="", refusal="no"),
+    Flag(name="mesh", kind=STRING, default="", usage="", unsupported="no"),
 ]
 
 

@@ -188,7 +188,7 @@ def test_each_flag_is_in_the_table_with_its_variable_and_default(page: str) -> N
     assert told == {
         f"-{flag.name}": (code(flag.variable), shown_default(page, flag))
         for flag in TABLE
-        if not flag.refusal
+        if not flag.unsupported
     }
     assert len(rows_of_flags(page)) == len(told)
 
@@ -206,7 +206,7 @@ def code(text: str) -> str:
 @pytest.mark.parametrize("page", READMES)
 def test_each_refused_flag_is_named(page: str) -> None:
     named = {span for section in sections(page) for span in section.spans}
-    assert {f"-{flag.name}" for flag in TABLE if flag.refusal} <= named
+    assert {f"-{flag.name}" for flag in TABLE if flag.unsupported} <= named
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -130,7 +130,7 @@ class WorkersMachine(RuleBasedStateMachine):
     def note_claim(self, worker: int, key: bytes) -> None:
         hub = self.hubs[worker]
         claim = self.claimed[worker][key] = hub.claim(key)
-        assert claim > hub.other_workers.claim(key)
+        assert claim > hub.other_workers.highest(key)
         if self.resolution == 1:
             assert claim == next_claim(self.now, 0, worker)
         self.tell(worker, key)

@@ -18,21 +18,21 @@ def test_the_highest_claim_wins_in_whatever_order_it_is_heard() -> None:
         for link in order:
             other_workers.add(A, link, claims[link])
         assert other_workers.best == {A: "two"}
-        assert other_workers.claim(A) == 9
+        assert other_workers.highest(A) == 9
         assert not other_workers.remove(A, "two")
         assert other_workers.best == {A: "three"}
-        assert other_workers.claim(A) == 7
+        assert other_workers.highest(A) == 7
         assert not other_workers.remove(A, "one")
         assert other_workers.remove(A, "three")
         assert A not in other_workers.best
-        assert other_workers.claim(A) == 0
+        assert other_workers.highest(A) == 0
 
 
 def test_a_claim_that_is_told_again_counts() -> None:
     other_workers: Claims[str] = Claims()
     other_workers.add(A, "one", 1)
     other_workers.add(A, "one", 4)
-    assert other_workers.claim(A) == 4
+    assert other_workers.highest(A) == 4
     other_workers.add(A, "two", 5)
     other_workers.add(A, "one", 6)
     assert other_workers.best == {A: "one"}
@@ -87,7 +87,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         }
         assert self.other_workers.best == best
         for key, links in self.claims.items():
-            assert self.other_workers.claim(key) == max(links.values(), default=0)
+            assert self.other_workers.highest(key) == max(links.values(), default=0)
         several = {key for key, links in self.claims.items() if len(links) > 1}
         assert self.other_workers._several.keys() == several
 
