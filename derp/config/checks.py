@@ -78,6 +78,16 @@ def listen_host(value: str) -> str:
     return host
 
 
+_ALGORITHM: Final = re.compile(r"[\w.-]{1,15}", re.ASCII)
+
+
+def congestion_control(value: str) -> str:
+    """Check the name of an algorithm of TCP, of up to 15 characters; empty for the default."""
+    if value and not _ALGORITHM.fullmatch(value):
+        raise ValueError("want the name of a congestion control of this kernel, such as bbr")
+    return value
+
+
 def port_from(lowest: int) -> Callable[[int], int]:
     """Return a check for a port from `lowest` to 65535."""
 

@@ -1,6 +1,6 @@
 """The part of the configuration that says where the relay serves, and how its TCP behaves.
 
--stun-addr and the variables are additions, the other flags those of the Go derper.
+-stun-addr, -tcp-congestion and the variables are additions, the other flags those of the Go derper.
 """
 
 import math
@@ -74,7 +74,7 @@ class STUN:
 
 @attrs.frozen(kw_only=True)
 class TCP:
-    """When the connection to a silent client is ended, in seconds."""
+    """When the connection to a silent client is ended, in seconds; and congestion control."""
 
     keepalive_time: float = option(
         "tcp-keepalive-time",
@@ -99,3 +99,13 @@ class TCP:
         default="2s",
         usage="How long a client may read nothing while data waits for it; 0 for ever.",
     )
+    congestion: str = option(
+        "tcp-congestion",
+        STRING,
+        checks.congestion_control,
+        variable="DERP_TCP_CONGESTION",
+        placeholder="NAME",
+        usage="Congestion control of the connections to clients and other relays, such as bbr, if "
+        "it is not the kernel's default.",
+    )
+    """Empty for the kernel's default."""

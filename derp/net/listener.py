@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from derp.errors import StartError
+from derp.net import congestion
 from derp.net.address import WILDCARDS, Endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
 from derp.net.oserrors import reason
@@ -25,12 +26,14 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """Options of a listener, in seconds; accepted connections inherit them."""
+    """Options of a listener; accepted connections inherit them. Times are seconds."""
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
     user_timeout: float = 15.0
     """How long sent data may stay unacknowledged; 0 is the system's default."""
+    congestion: str = ""
+    """The algorithm of congestion control; empty for the kernel's default."""
 
     def apply(self, sock: socket.socket) -> None:
         """Set the options on a socket. Raises OSError."""
@@ -44,6 +47,7 @@ class TCPOptions:
             milliseconds = max(1, round(self.user_timeout * 1000))
             sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, milliseconds)
         sock.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        congestion.apply(sock, self.congestion)
 
 
 def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:

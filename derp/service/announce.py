@@ -10,6 +10,7 @@ from derp.admission.make import announce as announce_admission
 from derp.config import Config
 from derp.config.checks import Address
 from derp.mesh import plan as mesh_plan
+from derp.net import congestion
 from derp.net.listener import endpoint
 from derp.service.sockets import Sockets
 from derp.service.startup import StartupResources
@@ -29,10 +30,21 @@ def announce(config: Config, resources: StartupResources) -> None:
     if config.general.derp:
         announce_admission(config, resources.own_checker)
         mesh_plan.announce(config, resources.mesh)
+        if not config.general.dev and not config.tcp.congestion:
+            hint_at_bbr(resources.sockets, congestion.Kernel.read())
     if resources.certificates is not None and config.tls.hostname_is_ip:
         pair = resources.certificates.statuses[0].pair
         # A certificate that is renewed every few days must not be pinned.
         announce_node(config, resources, None if config.serve_acme else pair)
+
+
+def hint_at_bbr(sockets: Sockets, kernel: congestion.Kernel) -> None:
+    """Log how to have BBR, where the kernel has it and connections do without."""
+    used = congestion.algorithm_of(sockets.main[0])
+    if (cure := congestion.bbr_cure(used, kernel)) is not None:
+        logger.info(
+            "this host has BBR, with which slow and lossy paths do better", now=used, cure=cure
+        )
 
 
 def _stun_host(sockets: Sockets) -> str | None:

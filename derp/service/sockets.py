@@ -9,7 +9,7 @@ import attrs
 
 from derp.config import Config
 from derp.errors import StartError
-from derp.net import activation
+from derp.net import activation, congestion
 from derp.net.listener import TCPOptions, bind_reuseport, endpoint, open_listeners, take_over
 from stun import server as stun_server
 
@@ -30,7 +30,8 @@ class Sockets:
 
 def tcp_options(config: Config) -> TCPOptions:
     """Return the options of accepted and dialled connections."""
-    return TCPOptions(config.tcp.keepalive_time, config.tcp.user_timeout)
+    tcp = config.tcp
+    return TCPOptions(tcp.keepalive_time, tcp.user_timeout, tcp.congestion)
 
 
 def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
@@ -40,6 +41,8 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
     """
     host = config.listening.address.host
     options = tcp_options(config)
+    if options.congestion:
+        congestion.check(options.congestion, congestion.Kernel.read())
     handed = activation.inherited(os.environ, os.getpid())
     stack.callback(handed.close)
     from_systemd: list[socket.socket] = []

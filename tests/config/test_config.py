@@ -57,6 +57,7 @@ def test_defaults_of_the_go_derper():
         tcp_keepalive_time=600.0,
         tcp_user_timeout=15.0,
         tcp_write_timeout=2.0,
+        tcp_congestion="",
     )
 
 
@@ -358,6 +359,7 @@ ADDRESSES = "want IP addresses without brackets, with commas between them"
 LIMIT = "want a number above 0, or +Inf for no limit"
 KEEPALIVE = "want a duration from 0 to 9h6m7s"
 USER_TIMEOUT = "want a duration from 0 to 596h31m23.647s"
+CONGESTION = "want the name of a congestion control of this kernel, such as bbr"
 
 WRONG = [
     ("a", ADDRESS, ["", "443", ":", "junk", ":65536", ":70000", ":-1", ":00", ":0443", ":1:2"]),
@@ -423,6 +425,7 @@ WRONG = [
     ("tcp-keepalive-time", KEEPALIVE, ["-1s", "9h6m7.001s", "10h"]),
     ("tcp-user-timeout", USER_TIMEOUT, ["-1ns", "596h31m24s"]),
     ("tcp-write-timeout", "want a duration from 0 to 292 years", ["-2s"]),
+    ("tcp-congestion", CONGESTION, [" ", "bbr ", "a/b", "bbr\0x", "bbr\n", "b\xe4r", "a" * 16]),
     ("tcp-write-timeout", "want a duration, such as 2s, 1h10m or 300ms", ["", "two"]),
     ("tcp-write-timeout", "want a duration with its unit, such as 2s", ["2"]),
     ("tcp-keepalive-time", "want a duration in h, m, s, ms, us or ns, such as 1h10m", ["1d"]),
@@ -452,6 +455,7 @@ def test_wrong_flags(name: str, want: str, text: str):
         ("stun-addr", "DERP_STUN_ADDR"),
         ("http-port", "DERP_HTTP_PORT"),
         ("verify-clients", "DERP_VERIFY_CLIENTS"),
+        ("tcp-congestion", "DERP_TCP_CONGESTION"),
     ],
 )
 def test_wrong_variables(name: str, variable: str):
@@ -778,6 +782,7 @@ def test_every_flag_is_known():
         *{"mesh-psk-file", "mesh-with"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
+        "tcp-congestion",
     }
     assert names == served | set(REFUSED)
 

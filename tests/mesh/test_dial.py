@@ -16,6 +16,7 @@ import trustme
 from derp.config.mesh import MeshRelay
 from derp.errors import NoLink
 from derp.mesh.dial import MAX_HEAD, dial
+from derp.net.congestion import algorithm_of
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions
 from derp.net.tlsclient import TLSClientTransport
 from derp.net.tlsengine import TLSEngine
@@ -24,7 +25,7 @@ from tests.patience import PATIENCE
 
 NAME = "derp2.example.com"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
-OPTIONS = TCPOptions(keepalive_time=77.0, user_timeout=8.0)
+OPTIONS = TCPOptions(keepalive_time=77.0, user_timeout=8.0, congestion="reno")
 Stream = trio.abc.Stream
 Script = Callable[[Stream], Awaitable[object]]
 SCRATCH = memoryview(bytearray(64 << 10))
@@ -167,6 +168,7 @@ async def test_the_options_of_the_socket(authority: trustme.CA, engine: TLSEngin
         assert sock.getsockopt(protocol, socket.TCP_KEEPIDLE) == 77
         assert sock.getsockopt(protocol, socket.TCP_USER_TIMEOUT) == 8000
         assert sock.getsockopt(protocol, socket.TCP_NOTSENT_LOWAT) == NOTSENT_LOWAT
+        assert algorithm_of(sock) == "reno"
         transport.close()
 
 

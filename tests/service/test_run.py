@@ -26,6 +26,7 @@ from derp.config.checks import Address
 from derp.errors import StartError
 from derp.files import ratelimit
 from derp.metrics import Metrics
+from derp.net import congestion
 from derp.service.drain import FLUSH_SECONDS
 from derp.service.run import serve
 from derp.service.running import RunningRelay
@@ -152,6 +153,34 @@ async def test_it_announces_what_it_serves(
         await one.send_packet(other.key, b"hello")
         assert await other.receive_packet() == (one.key, b"hello")
     assert list(lines(caplog))[-2:] == ["stopping", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "hinted"),
+    [
+        ({}, True),
+        ({"tcp_congestion": "reno"}, False),
+        ({"dev": True}, False),
+        ({"derp": False}, False),
+    ],
+)
+async def test_it_hints_at_bbr_once_unless_a_congestion_control_is_named(
+    flags: dict[str, Any],
+    hinted: bool,
+    mock_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = congestion.Kernel(("cubic", "bbr"), ("cubic", "bbr"))
+    monkeypatch.setattr(congestion.Kernel, "read", lambda: kernel)
+    monkeypatch.setattr(congestion, "algorithm_of", lambda _: "cubic")
+    chosen = {"dev": False, "c": "/none", "a": Address("127.0.0.1", 0)} | flags
+    async with process(make_config(**chosen)):
+        told = [record for record in caplog.records if "BBR" in record.getMessage()]
+    assert len(told) == hinted
+    for record in told:
+        assert record.levelname == "INFO"
+        assert "tcp_congestion_control=bbr" in record.__dict__["fields"]["cure"]
 
 
 class Certificates:

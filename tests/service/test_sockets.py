@@ -12,6 +12,7 @@ from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import StartError
 from derp.net.activation import Inherited
+from derp.net.congestion import algorithm_of
 from derp.service import sockets
 from derp.service.sockets import Sockets
 from stun.message import build_binding_request
@@ -94,10 +95,10 @@ def note_send_from(stack: Open, monkeypatch: pytest.MonkeyPatch) -> Inherited:
     return handed
 
 
-def asked_for(handed: Inherited, of_stun: str) -> Config:
+def asked_for(handed: Inherited, of_stun: str, **flags: str) -> Config:
     tcp, udp = (sock.getsockname()[1] for sock in handed.sockets)
     address = Address("127.0.0.1", tcp)
-    return make_config(dev=True, a=address, stun_port=udp, stun_addr=of_stun)
+    return make_config(dev=True, a=address, stun_port=udp, stun_addr=of_stun, **flags)
 
 
 @pytest.mark.parametrize("of_stun", ["", "127.0.0.2", "*"])
@@ -130,6 +131,32 @@ def test_a_socket_that_can_t_be_shared(stack: Open, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sockets, "bind_reuseport", refuse)
     with pytest.raises(StartError, match=r"can't share 127\.0\.0\.1:\d+ between workers: Too many"):
         sockets.open_all(config("127.0.0.1"), stack, processes=2)
+
+
+def test_the_sockets_of_all_processes_have_the_congestion_control(stack: Open) -> None:
+    shared = sockets.open_all(config("", tcp_congestion="reno"), stack, processes=3)
+    assert {algorithm_of(sock) for each in shared for sock in each.main} == {"reno"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_so_have_those_that_systemd_holds(
+    processes: int, note_send_from: Inherited, stack: Open
+) -> None:
+    chosen = asked_for(note_send_from, "", tcp_congestion="reno")
+    for each in sockets.open_all(chosen, stack, processes):
+        assert [algorithm_of(sock) for sock in each.main] == ["reno"]
+
+
+def test_a_congestion_control_that_is_not_there_is_told_before_anything_is_opened(
+    note_send_from: Inherited, stack: Open
+) -> None:
+    chosen = asked_for(note_send_from, "", tcp_congestion="nonesuch")
+    with pytest.raises(
+        StartError, match=r"^-tcp-congestion nonesuch: this kernel has only .*: mod"
+    ):
+        sockets.open_all(chosen, stack)
+    assert len(note_send_from.sockets) == 2
+    note_send_from.close()
 
 
 def test_one_process_shares_nothing(stack: Open) -> None:
