@@ -26,6 +26,8 @@ ALL = sorted(
     path for path in DEPLOY.iterdir() if path.suffix in {".service", ".container", ".yaml"}
 )
 CONTAINERS = (QUADLET, COMPOSE)
+WEIGHT = 100
+"""CPUWeight= of a unit that has none."""
 
 FILES = pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 
@@ -72,6 +74,17 @@ def test_stopping_is_given_longer_than_the_drain():
     grace = compose()["services.derper.stop_grace_period"]
     for text in (*service, podman, *grace):
         assert seconds(text) >= max(2 * FLUSH_SECONDS, STOP_TIMEOUT)
+
+
+def test_it_comes_before_others_on_a_busy_host():
+    for path in (SERVICE, QUADLET):
+        (weight,) = unit(path)["Service.CPUWeight"]
+        assert int(weight) >= 4 * WEIGHT
+    (shares,) = compose()["services.derper.cpu_shares"]
+    # As runc has it for cgroups v2; in v1, shares are relative to 1024.
+    assert 1 + (int(shares) - 2) * 9999 // 262142 >= 3 * WEIGHT
+    # In the quadlet, podman would fail where systemd has not left it the CPU.
+    assert "cpu" not in unit(QUADLET)["Container.PodmanArgs"][0]
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)

@@ -128,6 +128,10 @@ def test_its_rights(machine: Machine) -> None:
     assert "Operation not permitted" not in machine.journal()
 
 
+def test_its_share_of_a_busy_cpu(machine: Machine) -> None:
+    assert int(machine.show("derper", "CPUWeight")) == 500
+
+
 def test_reload(machine: Machine, test_ca: TestCA) -> None:
     """A new certificate is served; the process stays."""
     machine.systemctl("start", "derper")
