@@ -2,6 +2,7 @@
 
 server             one connection's HTTP, from its first byte to its end or its handoff
 requestreader      reads the requests of one connection
+knownheads         heads of upgrades, so that each is parsed once               (sans-I/O)
 message            requests and answers                                        (sans-I/O)
 routes             the answer to each path                                     (sans-I/O)
     statussource       what the answers depend on                                  (sans-I/O)

@@ -61,6 +61,19 @@ class Request:
         """Return the first value of the header `name` (lower case), or an empty string."""
         return _first(self.headers, name)
 
+    def sent_by(self, remote: str) -> "Request":
+        """Return the same request from another peer."""
+        return Request(
+            self.method,
+            self.target,
+            self.path,
+            self.query,
+            self.host,
+            self.version,
+            self.headers,
+            remote,
+        )
+
     def tokens(self, name: bytes) -> list[str]:
         """Return the elements of all `name` headers, split at commas (RFC 9110, 5.6.1)."""
         values = [value.decode("latin-1") for field, value in self.headers if field == name]

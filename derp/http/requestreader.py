@@ -4,13 +4,18 @@
     a body                    64 KiB, discarded (no page needs one), else 413
     reads                     a ReadBudget for each request, else 400
 
+A head that is known (`knownheads`) isn't parsed again.
+
 A read never goes beyond a head of 16 KiB. So h11's limit is exact however the bytes come in, and
 most of a fast-starting client's frames stay in the transport.
 """
 
+from typing import cast
+
 import h11
 
 from derp.errors import PeerVanished
+from derp.http.knownheads import KnownHeads
 from derp.http.message import BadRequest, Request, parse_request
 from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
@@ -36,11 +41,15 @@ class RequestReader:
         conn: h11.Connection,
         scratch: memoryview,
         pending: Pending | None,
+        known: KnownHeads,
     ) -> None:
         self._transport = transport
         self._conn = conn
         self._scratch = scratch
         self._pending = pending
+        self._known = known
+        self.known_head = b""
+        """The current head if it was known: h11 has its bytes, but has not parsed them."""
         self.head: list[bytes] = []
         """What was received since the end of the previous request, up to this one's body."""
         self.method = b""
@@ -54,8 +63,46 @@ class RequestReader:
         self.head = [rest] if rest else []
         self._budget = ReadBudget()
 
+    def read_at_once(self) -> Request | None:
+        """Return the first request if it is here and known; wait for nothing."""
+        if not self._transport.more:
+            return None
+        self.head = self.receive_now() or []
+        return self._find_known()
+
+    def _find_known(self) -> Request | None:
+        """Return the request of the first head if that is known and came in one piece."""
+        if len(self.head) != 1:
+            return None
+        found = self._known.find(self.head[0], self._transport.remote.host)
+        if found is None:
+            return None
+        self.known_head, request = found
+        return request
+
+    def remember(self, head: bytes, request: Request) -> None:
+        """Have the head of the current request known from now on."""
+        if not self.known_head:
+            self._known.add(head, request)
+
+    def parse_known(self) -> None:
+        """Have h11 parse a head that was known: the connection does not leave HTTP."""
+        if self.known_head:
+            self.known_head = b""
+            self.method = cast("h11.Request", self._next_event()).method
+
+    def whole_head(self) -> tuple[bytes, bytes]:
+        """Return the head as received, with its final empty line, and what followed it."""
+        received = b"".join(self.head)
+        if self.known_head:
+            size = len(self.known_head)
+        else:
+            size = len(received) - len(self._conn.trailing_data[0])
+        return received[:size], received[size:]
+
     async def read_head(self) -> Request | None:
         """Read a request's head; return None if the peer closed the connection before it."""
+        is_first = not self.head
         lines = self._count_lines(0, self.head)
         # h11 is slow, so it's called only if something was received.
         while not self.head or not isinstance(event := self._next_event(), h11.Request):
@@ -63,6 +110,8 @@ class RequestReader:
             self.head += data
             if data:
                 lines = self._count_lines(lines, data)
+                if is_first and (request := self._find_known()) is not None:
+                    return request
                 continue
             if self.head:
                 raise PeerVanished("closed in the middle of a request's head")
@@ -114,16 +163,23 @@ class RequestReader:
 
     async def receive(self) -> list[bytes]:
         """Read once and feed h11; return the bytes in a list, which is empty at the end."""
+        data = None
+        while data is None:
+            await self._transport.wait_readable()
+            data = self.receive_now()
+        return data
+
+    def receive_now(self) -> list[bytes] | None:
+        """Do as `receive` does, but return None if nothing has come."""
         buffered, _ = self._conn.trailing_data
         view = self._scratch[: MAX_HEAD + 1 - len(buffered)]
-        count = 0
-        while count == 0:
-            await self._transport.wait_readable()
-            count = self._transport.read_into(view)
-            self.spend(max(count, 0))
-            if self._pending is not None:
-                # Twice, since h11 has a copy of what is in `head`.
-                self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
+        count = self._transport.read_into(view)
+        self.spend(max(count, 0))
+        if self._pending is not None:
+            # Twice, since h11 has a copy of what is in `head`.
+            self._pending.hold(2 * (len(buffered) + max(count, 0)) + self._transport.held)
+        if count == 0:
+            return None
         if count < 0:
             return []
         data = bytes(view[:count])

@@ -27,6 +27,7 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, ControlLost, HTTPFailed
+from derp.http.knownheads import KnownHeads
 from derp.http.message import (
     Answer,
     BadRequest,
@@ -73,15 +74,17 @@ async def serve(
     scratch: memoryview,
     deadlines: Deadlines = DEFAULT_DEADLINES,
     pending: Pending | None = None,
+    known: KnownHeads | None = None,
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
     `route` is called for each request; what it raises is logged and answered with a bare 500.
-    `scratch` may be shared by all connections. `pending` counts the bytes kept. Returns None when
-    the peer is done, or idle for too long between requests; the caller closes the transport. Raises
-    HTTPFailed if the peer breaks a rule or a deadline, and what the transport and `pending` raise.
+    `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept. Returns
+    None when the peer is done, or idle for too long between requests; the caller closes the
+    transport. Raises HTTPFailed if the peer breaks a rule or a deadline, and what the transport and
+    `pending` raise.
     """
-    front = _FrontEnd(transport, route, scratch, deadlines, pending)
+    front = _FrontEnd(transport, route, scratch, deadlines, pending, known or KnownHeads())
     try:
         return await front.run()
     except BadRequest as refusal:
@@ -97,13 +100,14 @@ class _FrontEnd:
         scratch: memoryview,
         deadlines: Deadlines,
         pending: Pending | None,
+        known: KnownHeads,
     ) -> None:
         self._transport = transport
         self._route = route
         self._scratch = scratch
         self._deadlines = deadlines
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self._reader = RequestReader(transport, self._conn, scratch, pending)
+        self._reader = RequestReader(transport, self._conn, scratch, pending, known)
         self._last = False
         """Whether no request may follow this one, whatever h11 says."""
 
@@ -112,7 +116,7 @@ class _FrontEnd:
         while exchange is not None:
             request, answer = exchange
             if isinstance(answer, Upgrade):
-                return await self._hand_off(answer)
+                return await self._hand_off(request, answer)
             if isinstance(answer, Stream):
                 await self._stream(request, answer)
             else:
@@ -142,17 +146,22 @@ class _FrontEnd:
         """Read a request and route it; return None if the peer is done."""
         deadlines, reader = self._deadlines, self._reader
         reader.begin()
+        request = reader.read_at_once() if is_first else None
+        if request is not None and isinstance(answer := self._answer(request), Upgrade):
+            return request, answer
         with trio.move_on_after(deadlines.request if is_first else deadlines.idle) as scope:
             if not is_first:
                 if not reader.head:
                     reader.head += await reader.receive()
                 scope.deadline = trio.current_time() + deadlines.request
-            request = await reader.read_head()
             if request is None:
-                return None
-            answer = self._answer(request)
-            if not isinstance(answer, Upgrade) and not await reader.discard_body(request):
-                self._last = True
+                if (request := await reader.read_head()) is None:
+                    return None
+                answer = self._answer(request)
+            if not isinstance(answer, Upgrade):
+                reader.parse_known()
+                if not await reader.discard_body(request):
+                    self._last = True
             return request, answer
         # Many connections may time out at once.
         await self._transport.wait_turn()
@@ -183,16 +192,18 @@ class _FrontEnd:
         logger.warning("a page is unavailable", reason=reason, **_fields(request))
         return Response(503, _PLAIN_TEXT, f"this page is unavailable: {reason}\n".encode())
 
-    async def _hand_off(self, upgrade: Upgrade) -> Handoff:
+    async def _hand_off(self, request: Request, upgrade: Upgrade) -> Handoff:
         if upgrade.answer:
             await self._write(upgrade.answer)
-        leftover, _ = self._conn.trailing_data
-        received = b"".join(self._reader.head)
+        head, leftover = self._reader.whole_head()
+        if not upgrade.websocket:
+            # The head of a websocket has a key that is never the same.
+            self._reader.remember(head, request)
         return Handoff(
             websocket=upgrade.websocket,
             fast_start=upgrade.fast_start,
             ideal_node=upgrade.ideal_node,
-            head=received[: len(received) - len(leftover)],
+            head=head,
             leftover=leftover,
         )
 

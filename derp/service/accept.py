@@ -31,6 +31,7 @@ from derp.errors import (
     TooManyConnections,
     TooManyPending,
 )
+from derp.http.knownheads import KnownHeads
 from derp.http.message import Answer, Later, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
@@ -84,6 +85,7 @@ class Acceptor:
     refusals: Coalescer
     crowded: Coalescer = attrs.field(factory=lambda: Coalescer(limit=1, most=CROWDED_LINES))
     tries: Tries = attrs.field(factory=try_lines)
+    known: KnownHeads = attrs.field(factory=KnownHeads)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
@@ -211,7 +213,7 @@ class Acceptor:
             return attrs.evolve(answer, ask=ask)
 
         inside: Transport
-        handoff = await serve_http(transport, route, state.view, pending=pending)
+        handoff = await serve_http(transport, route, state.view, pending=pending, known=self.known)
         if handoff is None:
             return
         with metrics.tls_active_while(version):
