@@ -6,8 +6,7 @@ without their `derp_`.
 """
 
 import enum
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -59,6 +58,20 @@ def _no_drops() -> dict[tuple[DropReason, bool], int]:
 
 def _no_ends() -> dict[str, int]:
     return dict.fromkeys((ORDERLY_END, *(end.reason for end in ConnectionEnd.__subclasses__())), 0)
+
+
+class _Active(AbstractContextManager[None]):
+    """A count of one in `counts`, as long as the block runs."""
+
+    def __init__(self, counts: dict[str, int], label: str) -> None:
+        self._counts = counts
+        self._label = label
+
+    def __enter__(self) -> None:
+        self._counts[self._label] = self._counts.get(self._label, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._counts[self._label] -= 1
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -184,20 +197,16 @@ class Metrics:
     def tls_request(self, tls_version: str | None) -> None:
         """Count one HTTP request, if it came over TLS (`tls_version` as in Transport)."""
         if tls_version is not None:
-            self._count(self.tls_requests, _TLS_LABELS.get(tls_version, "unknown"))
+            label = _TLS_LABELS.get(tls_version, "unknown")
+            self._count(self.tls_requests, label)
+            # One that is answered at once has been active, too.
+            self.tls_active.setdefault(label, 0)
 
-    @contextmanager
-    def tls_active_while(self, tls_version: str | None) -> Iterator[None]:
+    def tls_active_while(self, tls_version: str | None) -> AbstractContextManager[None]:
         """Count a request, or the client that came of it, as active while the block runs."""
         if tls_version is None:
-            yield
-            return
-        label = _TLS_LABELS.get(tls_version, "unknown")
-        self._count(self.tls_active, label)
-        try:
-            yield
-        finally:
-            self.tls_active[label] -= 1
+            return nullcontext()
+        return _Active(self.tls_active, _TLS_LABELS.get(tls_version, "unknown"))
 
     @staticmethod
     def _count(counts: dict[str, int], label: str) -> None:

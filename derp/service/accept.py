@@ -201,8 +201,8 @@ class Acceptor:
 
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
-            with metrics.tls_active_while(version):
-                answer = self.route(request)
+            answer = self.route(request)
+            # One that is answered at once is active for no time that a page could show.
             if not isinstance(answer, Later):
                 return answer
 

@@ -56,32 +56,48 @@ async def log_in(
     `leftover`: what the client has sent already. Raises PeerVanished and LoginRefused.
     """
     greeting = server_key(state.public_key)
-    size = client_info_size(leftover)
-    if size is None or len(leftover) < size:
+    received = bytearray(leftover)
+    if not _is_whole(received):
         transport.write(greeting)
         greeting = b""
-    with trio.move_on_after(LOGIN_TIMEOUT):
-        await transport.flush()
-        received = bytearray(leftover)
-        budget = ReadBudget()
-        while (size := client_info_size(received)) is None or len(received) < size:
-            await transport.wait_readable()
-            count = transport.read_into(state.view)
-            if count < 0:
-                if not received:
-                    return None
-                raise PeerVanished("the connection was closed in the middle of the login")
-            if not budget.spend(count):
-                raise LoginRefused("the client info comes in too many pieces")
-            received += state.view[:count]
-            if pending is not None:
-                pending.hold(len(received) + transport.held)
-        payload = bytes(received[HEADER_LENGTH:size])
-        del received[:size]
-        key, info, box = open_client_info(state.private_key, payload)
-        return Login(key, info, greeting, received, box)
-    await transport.wait_turn()
-    raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
+        with trio.move_on_after(LOGIN_TIMEOUT) as deadline:
+            await transport.flush()
+            if not await _receive_info(state, transport, received, pending):
+                return None
+        if deadline.cancelled_caught:
+            await transport.wait_turn()
+            raise LoginRefused(f"no client info within {LOGIN_TIMEOUT:.0f} s")
+    size = client_info_size(received)
+    payload = bytes(received[HEADER_LENGTH:size])
+    del received[:size]
+    key, info, box = open_client_info(state.private_key, payload)
+    return Login(key, info, greeting, received, box)
+
+
+def _is_whole(received: bytearray) -> bool:
+    """Return whether a whole ClientInfo frame has been received. Raises LoginRefused."""
+    size = client_info_size(received)
+    return size is not None and len(received) >= size
+
+
+async def _receive_info(
+    state: RelayState, transport: Transport, received: bytearray, pending: Pending | None
+) -> bool:
+    """Add to `received` until ClientInfo is whole; return False if the client leaves first."""
+    budget = ReadBudget()
+    while not _is_whole(received):
+        await transport.wait_readable()
+        count = transport.read_into(state.view)
+        if count < 0:
+            if not received:
+                return False
+            raise PeerVanished("the connection was closed in the middle of the login")
+        if not budget.spend(count):
+            raise LoginRefused("the client info comes in too many pieces")
+        received += state.view[:count]
+        if pending is not None:
+            pending.hold(len(received) + transport.held)
+    return True
 
 
 async def admit(

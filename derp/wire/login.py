@@ -7,9 +7,10 @@ precomputed secret, so a login costs one X25519.
 The server's half comes first. The client's half is for a relay that logs in at another one.
 """
 
+import functools
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import nacl.exceptions
@@ -80,12 +81,17 @@ def seal_server_info(
     box: Box, bytes_per_second: int = 0, burst: int = 0, nonce: bytes | None = None
 ) -> bytes:
     """Build a ServerInfo frame; a rate of 0 bytes a second, no limit, is left out."""
+    message = _server_info(bytes_per_second, burst)
+    return frame(FrameType.SERVER_INFO, bytes(box.encrypt(message, nonce)))
+
+
+@functools.lru_cache(maxsize=2)
+def _server_info(bytes_per_second: int, burst: int) -> bytes:
     info = {"version": PROTOCOL_VERSION}
     if bytes_per_second:
         info["TokenBucketBytesPerSecond"] = bytes_per_second
         info["TokenBucketBytesBurst"] = burst
-    message = json.dumps(info, separators=(",", ":")).encode()
-    return frame(FrameType.SERVER_INFO, bytes(box.encrypt(message, nonce)))
+    return json.dumps(info, separators=(",", ":")).encode()
 
 
 def parse_client_info(message: bytes) -> ClientInfo:
@@ -93,6 +99,11 @@ def parse_client_info(message: bytes) -> ClientInfo:
 
     A malformed mesh key is refused, even an empty one or null; a well-formed but wrong one is not.
     """
+    # Most clients say the same, and a mesh key, which is a secret, has more digits than that.
+    return (_parse_common if len(message) <= _COMMON_LENGTH else _parse)(message)
+
+
+def _parse(message: bytes) -> ClientInfo:
     fields: dict[str, Any] = {}
     try:
         pairs = gojson.read_pairs(message, _FIELDS)
@@ -111,6 +122,9 @@ def parse_client_info(message: bytes) -> ClientInfo:
             fields[attribute] = value
     return ClientInfo(**fields)
 
+
+_COMMON_LENGTH: Final = 64
+_parse_common: Final = functools.lru_cache(maxsize=16)(_parse)
 
 _FIELDS: dict[str, tuple[str, type]] = {
     "meshKey": ("mesh_key", bytes),

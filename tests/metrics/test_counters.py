@@ -66,6 +66,7 @@ def test_a_tls_request_is_counted_and_active_until_it_ends(tls_version, label):
     metrics = Metrics()
     metrics.tls_request(tls_version)
     metrics.tls_request(tls_version)
+    assert metrics.tls_active == {label: 0}
     with metrics.tls_active_while(tls_version):
         assert metrics.tls_active == {label: 1}
     with pytest.raises(ZeroDivisionError), metrics.tls_active_while(tls_version):

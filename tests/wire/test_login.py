@@ -155,3 +155,11 @@ def test_the_mesh_key_does_not_show() -> None:
     assert info.mesh_key is not None
     assert "ab" not in repr(info)
     assert "\\xab" not in repr(info)
+
+
+def test_no_mesh_key_is_kept_after_a_login() -> None:
+    common = b'{"version":2,"CanAckPings":true}'
+    before = login._parse_common.cache_info().currsize
+    login.parse_client_info(f'{{"meshKey":"{GOOD_MESH_KEY}"}}'.encode())
+    assert login._parse_common.cache_info().currsize == before
+    assert login.parse_client_info(common) is login.parse_client_info(common)
