@@ -19,7 +19,8 @@ import trio
 from derp.config.mesh import MeshRelay
 from derp.errors import NoLink, PeerVanished, TLSFailed
 from derp.net import httpclient, tlserrors
-from derp.net.listener import TCPOptions, endpoint
+from derp.net.address import endpoint
+from derp.net.listener import TCPOptions
 from derp.net.oserrors import os_errors
 from derp.net.tlsclient import TLSClientTransport
 from derp.net.tlsengine import TLSEngine

@@ -23,6 +23,11 @@ class Endpoint:
         return host_port(self.host, self.port)
 
 
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """Return the Endpoint of a socket address, without a zone."""
+    return Endpoint(address[0].partition("%")[0], address[1])
+
+
 def host_port(host: str, port: int) -> str:
     """Return `host:port`, with brackets around an IPv6 address (Go: net.JoinHostPort)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

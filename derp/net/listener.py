@@ -11,7 +11,7 @@ import trio
 
 from derp.errors import StartError
 from derp.net import congestion
-from derp.net.address import WILDCARDS, Endpoint
+from derp.net.address import WILDCARDS, Endpoint, endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
 from derp.net.oserrors import reason
 from derp.relay.networks import LOOPBACK
@@ -150,11 +150,6 @@ def _explain(error: Exception, port: int) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have that address"
     return reason(error)
-
-
-def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    """Return the Endpoint of a socket address, without a zone."""
-    return Endpoint(address[0].partition("%")[0], address[1])
 
 
 class Handle(Protocol):

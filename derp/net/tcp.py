@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
-from derp.net.address import Endpoint
+from derp.net.address import Endpoint, endpoint
 from derp.net.oserrors import reason
 from derp.net.poller import Poller, Registration, Step
 from derp.net.prelogin import PreLoginScheduler
@@ -26,10 +26,11 @@ class TCPTransport:
 
     __slots__ = (
         "_buffered",
+        "_local",
         "_registration",
         "_socket",
+        "_waiting",
         "bytes_written",
-        "local",
         "more",
         "remote",
         "scheduler",
@@ -37,10 +38,14 @@ class TCPTransport:
 
     tls_version: str | None = None
 
-    def __init__(self, sock: socket.socket, remote: Endpoint, local: Endpoint) -> None:
+    def __init__(
+        self, sock: socket.socket, remote: Endpoint, local: Endpoint | None = None
+    ) -> None:
         self.remote = remote
-        self.local = local
+        self._local = local
         self._socket = sock
+        # Tasks that wait for the socket, though not those that the poller wakes.
+        self._waiting = 0
         self._buffered: bytes | memoryview = b""
         # Whether the last read filled its buffer, so that there may be more data.
         self.more = False
@@ -48,6 +53,16 @@ class TCPTransport:
         """Schedules this connection before login; None from its first `read_through` on."""
         self._registration: Registration | None = None
         self.bytes_written = 0
+
+    @property
+    def local(self) -> Endpoint:
+        """The address at which the connection arrived. Raises PeerVanished."""
+        if self._local is None:
+            try:
+                self._local = endpoint(self._socket.getsockname())
+            except OSError as error:
+                raise PeerVanished(reason(error)) from error
+        return self._local
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have data. Always a checkpoint."""
@@ -143,10 +158,13 @@ class TCPTransport:
 
     async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
         fd = self._open_fd()
+        self._waiting += 1
         try:
             await wait(fd)
         except (trio.ClosedResourceError, OSError) as error:
             raise PeerVanished("the connection was closed") from error
+        finally:
+            self._waiting -= 1
 
     def abort(self) -> None:
         """Close at once; see Transport."""
@@ -155,7 +173,8 @@ class TCPTransport:
                 self._registration.end(PeerVanished("the connection was closed"))
             if self.scheduler is not None:
                 self.scheduler.forget(self._socket.fileno())
-            trio.lowlevel.notify_closing(self._socket)
+            if self._waiting:
+                trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ class TLSTransport(TCPTransport):
     )
 
     def __init__(
-        self, sock: socket.socket, remote: Endpoint, local: Endpoint, engine: TLSEngine
+        self, sock: socket.socket, remote: Endpoint, local: Endpoint | None, engine: TLSEngine
     ) -> None:
         super().__init__(sock, remote, local)
         self.tls_version: str | None = None
@@ -110,7 +110,8 @@ class TLSTransport(TCPTransport):
         """Make the SSL object; return its first ciphertext, valid until the next await."""
         engine = self._engine
         receive = partial(self._receive_ciphertext, budget)
-        context, ciphertext = await engine.receive_hello(receive, self.local, hold)
+        hello, ciphertext = await engine.receive_hello(receive, hold)
+        context = engine.context if engine.choose is None else engine.choose(hello, self.local)
         self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         return ciphertext
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from derp.net.address import Endpoint
 from derp.net.tcp import RECEIVE_SIZE
-from derp.wire.clienthello import ClientHello, HelloReader, is_whole
+from derp.wire.clienthello import UNREADABLE, ClientHello, HelloReader, is_whole
 from derp.wire.records import MAX_RECORD
 
 Piece = bytes | bytearray | memoryview
@@ -34,20 +34,20 @@ class TLSEngine:
         self.space = self.ciphertext[MAX_RECORD:]
 
     async def receive_hello(
-        self, receive: Callable[[], Awaitable[Piece]], local: Endpoint, hold: Hold
-    ) -> tuple[ssl.SSLContext, Piece]:
-        """Receive a whole ClientHello; return the context that answers it, and the bytes received.
+        self, receive: Callable[[], Awaitable[Piece]], hold: Hold
+    ) -> tuple[ClientHello, Piece]:
+        """Receive a whole ClientHello; return it, and the bytes received.
 
-        The bytes are valid until the next await, like those of `receive`.
+        Where `choose` is unset, one that comes in one piece is returned as UNREADABLE. The bytes
+        are valid until the next await, like those of `receive`.
         """
         ciphertext = await receive()
         if self.choose is None and is_whole(ciphertext):
-            return self.context, ciphertext
+            return UNREADABLE, ciphertext
         reader = HelloReader()
         while (hello := reader.feed(ciphertext)) is None:
             # The reader keeps each fragment twice.
             hold(2 * len(reader.flight))
             ciphertext = await receive()
         hold(2 * len(reader.flight))
-        context = self.context if self.choose is None else self.choose(hello, local)
-        return context, reader.flight
+        return hello, reader.flight

@@ -16,9 +16,12 @@ class Transport(Protocol):
     """A byte stream to one peer. Only one task reads it, and at most one awaits `flush`."""
 
     remote: Endpoint
-    local: Endpoint
     tls_version: str | None
     """As `ssl` names it ("TLSv1.3"); None without TLS."""
+
+    @property
+    def local(self) -> Endpoint:
+        """The address at which the connection arrived. Raises PeerVanished."""
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have data. Always a checkpoint."""

@@ -42,14 +42,12 @@ class WebSocketTransport:
         "_parser",
         "_payload",
         "_pong",
-        "local",
         "remote",
         "tls_version",
     )
 
     def __init__(self, below: Transport, leftover: bytes) -> None:
         self.remote: Endpoint = below.remote
-        self.local: Endpoint = below.local
         self.tls_version = below.tls_version
         self._below = below
         # Bytes of frames that were read and not parsed.
@@ -63,6 +61,11 @@ class WebSocketTransport:
         self._pong = b""
         # Whether a Close frame was sent, after which nothing may be.
         self._closed = False
+
+    @property
+    def local(self) -> Endpoint:
+        """The address at which the connection arrived; see Transport."""
+        return self._below.local
 
     async def wait_readable(self) -> None:
         """Wait until `read_into` may have data; see Transport."""

@@ -26,7 +26,6 @@ from derp.errors import (
     LoginRefused,
     NoRoom,
     NotAdmitted,
-    PeerVanished,
     TLSFailed,
     TooManyConnections,
     TooManyPending,
@@ -37,7 +36,6 @@ from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
 from derp.net import websocket
 from derp.net.address import Endpoint
-from derp.net.listener import endpoint
 from derp.net.tcp import TCPTransport
 from derp.net.tls import TLSTransport
 from derp.net.tlsengine import TLSEngine
@@ -171,15 +169,11 @@ class Acceptor:
         self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
     ) -> None:
         """Do the TLS handshake, if the port has TLS; then serve HTTP and DERP."""
-        try:
-            local = endpoint(sock.getsockname())
-        except OSError as error:
-            raise PeerVanished("the connection was reset at once") from error
         transport: TCPTransport
         if self.engine is None:
-            transport = TCPTransport(sock, remote, local)
+            transport = TCPTransport(sock, remote)
         else:
-            transport = tls = TLSTransport(sock, remote, local, self.engine)
+            transport = tls = TLSTransport(sock, remote, None, self.engine)
         transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:

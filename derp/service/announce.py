@@ -11,7 +11,7 @@ from derp.config import Config
 from derp.config.checks import Address
 from derp.mesh import plan as mesh_plan
 from derp.net import congestion
-from derp.net.listener import endpoint
+from derp.net.address import endpoint
 from derp.service.sockets import Sockets
 from derp.service.startup import StartupResources
 

@@ -10,7 +10,8 @@ import attrs
 from derp.config import Config
 from derp.errors import StartError
 from derp.net import activation, congestion
-from derp.net.listener import TCPOptions, bind_reuseport, endpoint, open_listeners, take_over
+from derp.net.address import endpoint
+from derp.net.listener import TCPOptions, bind_reuseport, open_listeners, take_over
 from stun import server as stun_server
 
 

@@ -9,9 +9,9 @@ import trio.testing
 
 from derp.errors import StartError
 from derp.net import listener as module
-from derp.net.address import Endpoint
+from derp.net.address import Endpoint, endpoint
 from derp.net.descriptors import Descriptors
-from derp.net.listener import NOTSENT_LOWAT, TCPOptions, accept_forever, endpoint, open_listeners
+from derp.net.listener import NOTSENT_LOWAT, TCPOptions, accept_forever, open_listeners
 from tests.patience import PATIENCE
 
 

@@ -10,7 +10,7 @@ import trio.testing
 
 from derp.http.message import Upgrade
 from derp.log import Coalescer
-from derp.net.listener import endpoint
+from derp.net.address import endpoint
 from derp.service.accept import Acceptor
 from derp.session.client import Client
 from derp.session.state import RelayState

@@ -21,8 +21,7 @@ from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http import server
 from derp.http.message import Answer, Request, Response, Upgrade
 from derp.log import Coalescer
-from derp.net.address import Endpoint
-from derp.net.listener import endpoint
+from derp.net.address import Endpoint, endpoint
 from derp.net.prelogin import WAKES_PER_TURN
 from derp.relay.hub import Hub
 from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
