@@ -12,7 +12,7 @@ import (
 
 const (
 	loginsAtOnce    = 16
-	loginsPerSecond = 3000 // keys are made for so many
+	loginsPerSecond = 6000 // keys are made for so many
 )
 
 // loadLogin logs clients in and out again, 16 at once: each with a key of its own and a full TLS
@@ -24,8 +24,9 @@ func loadLogin(o *options) (*result, error) {
 		return nil, err
 	}
 	first.goodbye()
-	identities := make(chan *identity, 1<<16)
-	for range int(loginsPerSecond * (o.warmup + o.seconds).Seconds()) {
+	keys := int(loginsPerSecond * (o.warmup + o.seconds).Seconds())
+	identities := make(chan *identity, keys)
+	for range keys {
 		who := newIdentity()
 		who.meet(first.server)
 		identities <- who
