@@ -36,6 +36,7 @@ class Relay:
         leftover: bytes = b"",
         *,
         client: Endpoint = CLIENT,
+        answer: bytes = b"",
         not_ideal: bool = False,
     ) -> Peer:
         here, there = memory_pair(capacity=capacity, client=client)
@@ -44,7 +45,7 @@ class Relay:
             fields: dict[str, Any] = {}
             end = None
             try:
-                await serve(self.state, there, leftover, fields, not_ideal=not_ideal)
+                await serve(self.state, there, leftover, fields, answer=answer, not_ideal=not_ideal)
             except ConnectionEnd as error:
                 end = error
             finally:

@@ -190,7 +190,7 @@ class Stream:
 
 @attrs.frozen
 class Upgrade:
-    """An answer by which the connection leaves HTTP; `answer` (maybe empty) is sent first."""
+    """An answer by which the connection leaves HTTP; `answer`, maybe empty, goes first."""
 
     websocket: bool
     fast_start: bool
@@ -203,11 +203,11 @@ Answer = Response | Later[Any] | Stream | Upgrade
 
 @attrs.frozen
 class Handoff:
-    """A connection that has left HTTP.
+    """A connection that has left HTTP."""
 
-    Any 101 answer has been sent, except with `websocket`: trio-websocket makes it from `head`.
-    """
-
+    answer: bytes
+    """The 101 answer, to be sent with what comes first. Empty with `fast_start`, and with
+    `websocket`: trio-websocket makes it from `head`."""
     websocket: bool
     fast_start: bool
     ideal_node: str

@@ -116,7 +116,7 @@ class _FrontEnd:
         while exchange is not None:
             request, answer = exchange
             if isinstance(answer, Upgrade):
-                return await self._hand_off(request, answer)
+                return self._hand_off(request, answer)
             if isinstance(answer, Stream):
                 await self._stream(request, answer)
             else:
@@ -192,14 +192,13 @@ class _FrontEnd:
         logger.warning("a page is unavailable", reason=reason, **_fields(request))
         return Response(503, _PLAIN_TEXT, f"this page is unavailable: {reason}\n".encode())
 
-    async def _hand_off(self, request: Request, upgrade: Upgrade) -> Handoff:
-        if upgrade.answer:
-            await self._write(upgrade.answer)
+    def _hand_off(self, request: Request, upgrade: Upgrade) -> Handoff:
         head, leftover = self._reader.whole_head()
         if not upgrade.websocket:
             # The head of a websocket has a key that is never the same.
             self._reader.remember(head, request)
         return Handoff(
+            answer=upgrade.answer,
             websocket=upgrade.websocket,
             fast_start=upgrade.fast_start,
             ideal_node=upgrade.ideal_node,

@@ -218,7 +218,13 @@ class Acceptor:
                 metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
             session = serve.serve(
-                state, inside, leftover, fields, not_ideal=not_ideal, pending=pending
+                state,
+                inside,
+                leftover,
+                fields,
+                answer=handoff.answer,
+                not_ideal=not_ideal,
+                pending=pending,
             )
             # A session is long: keep nothing of the request.
             del route, handoff, leftover

@@ -4,7 +4,8 @@
                ◄──  ClientInfo
     ServerInfo ──►
 
-A fast-starting client sends ClientInfo with its HTTP request; then both answers are one write.
+A fast-starting client sends ClientInfo with its HTTP request; then both answers are one write. To
+any other, ServerKey is one write with the answer to its request.
 """
 
 from typing import Final
@@ -49,16 +50,21 @@ class Login:
 
 
 async def log_in(
-    state: RelayState, transport: Transport, leftover: bytes, pending: Pending | None = None
+    state: RelayState,
+    transport: Transport,
+    leftover: bytes,
+    pending: Pending | None = None,
+    answer: bytes = b"",
 ) -> Login | None:
     """Greet a client and read its ClientInfo; return None if it leaves first, as health checks do.
 
-    `leftover`: what the client has sent already. Raises PeerVanished and LoginRefused.
+    `leftover`: what the client has sent already. `answer`: the one to its HTTP request, sent with
+    the greeting. Raises PeerVanished and LoginRefused.
     """
     greeting = server_key(state.public_key)
     received = bytearray(leftover)
-    if not _is_whole(received):
-        transport.write(greeting)
+    if answer or not _is_whole(received):
+        transport.write(answer + greeting)
         greeting = b""
         with trio.move_on_after(LOGIN_TIMEOUT) as deadline:
             await transport.flush()

@@ -29,17 +29,19 @@ async def serve(
     leftover: bytes,
     fields: dict[str, Any],
     *,
+    answer: bytes = b"",
     not_ideal: bool,
     pending: Pending | None = None,
 ) -> None:
     """Serve one client from its login until it leaves.
 
-    `leftover`: what the client has sent already, at most 64 KiB. `fields`: those of this
-    connection's log lines; login adds the client's key. Raises a ConnectionEnd unless the client
+    `leftover`: what the client has sent already, at most 64 KiB. `answer`: the one to its HTTP
+    request, sent before the first frame. `fields`: those of this connection's log lines; login adds
+    the client's key. Raises a ConnectionEnd unless the client
     closes the connection between two frames, or before its login.
     """
     state.metrics.accepts += 1
-    login = await log_in(state, transport, leftover, pending)
+    login = await log_in(state, transport, leftover, pending, answer)
     if login is None:
         return
     # A mesh peer is trusted, and often not a node of the tailnet.

@@ -112,7 +112,9 @@ async def ask(site: str, lines: list[str]) -> dict[str, Any]:
     await client.send(("\r\n".join(lines) + "\r\n\r\n").encode())
     client.send_eof()
     with contextlib.suppress(HTTPFailed):
-        await serve(transport, router, memoryview(bytearray(1 << 16)))
+        handoff = await serve(transport, router, memoryview(bytearray(1 << 16)))
+        if handoff is not None:
+            await transport.send(handoff.answer)
     transport.close()
     received = (await client.receive_all()).replace(bytes(range(32)).hex().encode(), b"KEY")
     head, _, body = received.partition(b"\r\n\r\n")

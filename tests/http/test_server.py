@@ -795,21 +795,37 @@ class TestHandoff:
     async def test_raw(self, site: StatusSource) -> None:
         handoff, answer = await hand_off(site, [DERP])
         assert handoff == Handoff(
-            websocket=False, fast_start=False, ideal_node="", head=DERP, leftover=b""
+            answer=site.upgrade_answer,
+            websocket=False,
+            fast_start=False,
+            ideal_node="",
+            head=DERP,
+            leftover=b"",
         )
-        assert answer == site.upgrade_answer
+        # It is sent with what comes first.
+        assert answer == b""
 
     async def test_fast_start(self, site: StatusSource) -> None:
         handoff, answer = await hand_off(site, [FAST + b"frames"])
         assert handoff == Handoff(
-            websocket=False, fast_start=True, ideal_node="", head=FAST, leftover=b"frames"
+            answer=b"",
+            websocket=False,
+            fast_start=True,
+            ideal_node="",
+            head=FAST,
+            leftover=b"frames",
         )
         assert answer == b""
 
     async def test_websocket(self, site: StatusSource) -> None:
         handoff, answer = await hand_off(site, [WEBSOCKET + b"frames"])
         assert handoff == Handoff(
-            websocket=True, fast_start=False, ideal_node="1a", head=WEBSOCKET, leftover=b"frames"
+            answer=b"",
+            websocket=True,
+            fast_start=False,
+            ideal_node="1a",
+            head=WEBSOCKET,
+            leftover=b"frames",
         )
         assert answer == b""
 

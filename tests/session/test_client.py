@@ -119,6 +119,31 @@ async def test_a_whole_login_is_answered_in_one_piece(autojump_clock: Clock, rel
     assert await peer.receive() == (PONG, b"12345678")
 
 
+@pytest.mark.parametrize("early", [False, True])
+async def test_the_answer_to_an_upgrade_comes_with_the_greeting(
+    autojump_clock: Clock, relay: Relay, early: bool
+) -> None:
+    here, _ = memory_pair()
+    info = Peer(here).client_info(relay.state.public_key)
+    peer = relay.connect(leftover=info if early else b"", answer=b"HTTP/1.1 101\r\n\r\n")
+    first = await peer.end.receive()
+    assert first[:21] == b"HTTP/1.1 101\r\n\r\n" + bytes.fromhex("0100000028")
+    if not early:
+        assert len(first) == 61
+        await peer.end.send(info)
+        assert (await peer.receive())[0] == 0x03
+    elif len(first) == 61:
+        assert (await peer.receive())[0] == 0x03
+
+
+async def test_an_early_frame_that_is_no_login_is_refused_after_the_answer(
+    autojump_clock: Clock, relay: Relay
+) -> None:
+    peer = relay.connect(leftover=frame(PING, b"12345678"), answer=b"HTTP/1.1 101\r\n\r\n")
+    assert (await peer.end.receive()).startswith(b"HTTP/1.1 101\r\n\r\n")
+    assert isinstance(await relay.end_of(peer), LoginRefused)
+
+
 async def test_a_stranger_has_ten_seconds_to_log_in(autojump_clock: Clock, relay: Relay) -> None:
     peer = relay.connect()
     start = trio.current_time()
