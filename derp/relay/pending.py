@@ -67,7 +67,7 @@ class Pending:
         """Bytes above which all together may not grow for this connection."""
         self.held = COST
         self.end: ConnectionEnd | None = None
-        """Why it was evicted."""
+        """Why it was evicted or closed."""
         self.abort: Callable[[], None] | None = None
         """Closes the connection at once."""
         self.cancel: Callable[[], None] | None = None
@@ -90,6 +90,11 @@ class Pending:
         if self.end is not None:
             raise self.end
         self.done()
+
+    def close(self, end: ConnectionEnd) -> None:
+        """Close the connection, because of `end`, unless it has logged in or ended."""
+        if self.connections is not None:
+            self.connections.evict(self, end)
 
     def done(self) -> None:
         """Stop counting the connection. May be called more than once."""
@@ -176,7 +181,7 @@ class PendingConnections:
             full = self._apply_limits(network, now) and full
         room = self._memory if host in LOOPBACK else self._room
         if full or self.held + COST > room:
-            self._evict(self._victim(network, now), NoRoom("it had to make room for others"))
+            self.evict(self._victim(network, now), NoRoom("it had to make room for others"))
         pending = Pending(self, network, now, room)
         self._pending[pending] = None
         if network is not None:
@@ -214,7 +219,7 @@ class PendingConnections:
         reason = f"{self._max_pending} connections from {network.name} have not logged in"
         if now - oldest.since < GRACE:
             raise TooManyPending(reason)
-        self._evict(oldest, TooManyPending(f"{reason}, and this was the oldest"))
+        self.evict(oldest, TooManyPending(f"{reason}, and this was the oldest"))
         return False
 
     def hold(self, pending: Pending, held: int) -> None:
@@ -261,7 +266,8 @@ class PendingConnections:
             raise NoRoom("there is no room for another connection that has not logged in")
         return oldest
 
-    def _evict(self, pending: Pending, end: ConnectionEnd) -> None:
+    def evict(self, pending: Pending, end: ConnectionEnd) -> None:
+        """Close a connection, because of `end`. Call it once."""
         pending.end = end
         abort, cancel = pending.abort, pending.cancel
         pending.done()

@@ -43,11 +43,9 @@ from derp.net.transport import Transport
 from derp.relay.networks import network_of
 from derp.relay.pending import Pending
 from derp.relay.tokenbucket import TokenBucket
+from derp.service.handshakes import Handshakes
 from derp.session import serve
 from derp.session.state import RelayState
-
-TLS_TIMEOUT: Final = 30.0
-"""Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
 """Errors for lack of room; of each one, each network has one log line in a Coalescer's window."""
@@ -84,6 +82,7 @@ class Acceptor:
     crowded: Coalescer = attrs.field(factory=lambda: Coalescer(limit=1, most=CROWDED_LINES))
     tries: Tries = attrs.field(factory=try_lines)
     known: KnownHeads = attrs.field(factory=KnownHeads)
+    handshakes: Handshakes = attrs.field(factory=Handshakes)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
@@ -117,7 +116,7 @@ class Acceptor:
             await self._serve(sock, remote, fields, pending)
         except ConnectionEnd as error:
             end = error.without_traceback()
-            if pending.end is not None:  # closed to make room
+            if pending.end is not None:  # closed from outside, as to make room
                 end = pending.end.without_traceback()
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
@@ -125,6 +124,7 @@ class Acceptor:
             if self._should_log("bug", remote):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
+            self.handshakes.done(pending)
             pending.done()
             sock.close()
         self._report(end, remote, fields)
@@ -177,11 +177,9 @@ class Acceptor:
         transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:
-                with trio.move_on_after(TLS_TIMEOUT) as deadline:
-                    await tls.handshake(pending.hold)
-                if deadline.cancelled_caught:
-                    await tls.wait_turn()
-                    raise TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s")
+                self.handshakes.begin(pending)
+                await tls.handshake(pending.hold)
+                self.handshakes.done(pending)
             await self._serve_http(transport, fields, pending)
         finally:
             transport.close()

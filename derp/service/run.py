@@ -138,6 +138,8 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         tries=try_lines(role.processes),
     )
     plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
+    # In `connections`, not `services`: a drain may last longer than a handshake may.
+    relay.connections.start_soon(main.handshakes.run)
     descriptors = Descriptors()
     if role.is_first:
         descriptors.log_if_few_fit()
