@@ -3,7 +3,6 @@
     plan           what is read at the start: mesh key and root certificates; makes the keepers
     keeper         a task for each other relay or worker: dial, log in, serve; repeat
     dial           name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with
-    deadline       of the steps of dial and handshake
     handshake      the login at another relay, with the mesh key, and the request to watch
     link           one link: learns which keys are connected there, and forwards packets to them
 

@@ -9,6 +9,7 @@ of the other relay: links are dialled too seldom for a round trip to matter.
 import os
 import socket
 import ssl
+from types import TracebackType
 from typing import Final
 
 import attrs
@@ -17,7 +18,6 @@ import trio
 
 from derp.config.mesh import MeshRelay
 from derp.errors import NoLink, PeerVanished, TLSFailed
-from derp.mesh.deadline import NoLinkAt
 from derp.net import httpclient, tlserrors
 from derp.net.listener import TCPOptions, endpoint
 from derp.net.oserrors import os_errors
@@ -55,6 +55,31 @@ async def dial(
     except BaseException:
         transport.abort()
         raise
+
+
+class NoLinkAt:
+    """Raise `late` if the block is not done by `deadline`; else like trio.fail_at.
+
+    Not made by contextlib: Python 3.13 leaves its generator and the exception in a cycle.
+    """
+
+    def __init__(self, deadline: float, late: NoLink) -> None:
+        self._scope = trio.CancelScope(deadline=deadline)
+        self._late = late
+
+    def __enter__(self) -> None:
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        swallowed = self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            raise self._late
+        return bool(swallowed)
 
 
 async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:

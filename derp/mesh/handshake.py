@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from derp.errors import ConnectionEnd, LoginRefused, NoLink, PeerVanished
-from derp.mesh.deadline import NoLinkAt
+from derp.mesh.dial import NoLinkAt
 from derp.net.transport import Transport, receive
 from derp.session.state import RelayState
 from derp.wire.frames import (

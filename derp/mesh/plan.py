@@ -9,6 +9,7 @@ import attrs
 from derp import log
 from derp.config import Config
 from derp.files import meshkey
+from derp.mesh.dial import dial
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
 from derp.net.tlsengine import TLSEngine
@@ -48,8 +49,6 @@ def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) 
     """Make the keepers of the links, one for each entry of -mesh-with."""
     if plan.context is None:
         return []
-    from derp.mesh.dial import dial  # noqa: PLC0415 - loads urllib
-
     engine = TLSEngine(plan.context)
     return [
         Keeper(state, str(relay), partial(dial, relay, engine, options, state.view))
