@@ -12,10 +12,10 @@ is written after a Close frame; at most one pong is kept, since a peer may ping 
 """
 
 import contextlib
-from types import ModuleType
 from typing import Final
 
 import trio
+import trio_websocket
 
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.address import Endpoint
@@ -250,7 +250,6 @@ async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSo
 
 
 async def _open_handshake(nursery: trio.Nursery, stream: _HandshakeStream) -> None:
-    trio_websocket = await trio.to_thread.run_sync(_library)
     try:
         proposal = await trio_websocket.wrap_server_stream(nursery, stream)
         if SUBPROTOCOL not in proposal.proposed_subprotocols:
@@ -259,10 +258,3 @@ async def _open_handshake(nursery: trio.Nursery, stream: _HandshakeStream) -> No
         await proposal.accept(subprotocol=SUBPROTOCOL)
     except (trio_websocket.ConnectionClosed, trio.BrokenResourceError) as error:
         raise stream.failure or PeerVanished("closed during the websocket handshake") from error
-
-
-def _library() -> ModuleType:
-    """Return trio-websocket, which only the first websocket client has loaded. Blocks."""
-    import trio_websocket  # noqa: PLC0415 - as it says
-
-    return trio_websocket

@@ -19,7 +19,8 @@ from tests.support.authority import issuer
 HOST = "relay.example"
 
 LARGE = {
-    *("acme", "cryptography", "dns", "josepy", "requests", "trio_websocket", "wsproto"),
+    *("acme", "cryptography", "dns", "josepy", "requests"),
+    *("trio_websocket", "websockets", "wsproto"),
     *("difflib", "email", "html", "http.client", "urllib.request"),
 }
 """Each takes a quarter of a megabyte or more."""
