@@ -1,12 +1,15 @@
 """Certificates, from the order to the ssl.SSLContext of the listener.
 
     metacert      the extra certificate that saves DERP clients a round trip
-    pair          a certificate chain and its key, checked, from whatever source
+    pair          a certificate chain and its key
+    parse         checks a chain and its key, from whatever source
     hostname      IP address or DNS name; file names; whether a certificate covers a name
     files         reads and writes the files of a pair
     ownership     which other users could replace a trusted file
     selfsigned    makes and writes a self-signed pair
+    generated     which pairs were made so
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
+    apart         calls what needs large libraries, in a process of its own
     changes       whether files have changed, and may be served
     acme/         -certmode=letsencrypt and gcp: orders a pair and writes its file
     context       ssl.SSLContexts: for pair and metacert; before there is a pair; for a challenge

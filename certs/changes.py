@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from certs import apart
 from certs.errors import CertificateError, OutOfDateError
-from certs.files import PairFiles, exists, read_pair
+from certs.files import PairFiles, exists
 from certs.pair import Pair
 
 _State = tuple[tuple[int, ...], ...]
@@ -79,7 +80,7 @@ class PairChanges:
         return pair
 
     def _read(self, now: datetime, current: Pair | None) -> Pair:
-        pair = read_pair(self.files, self.names, now)
+        pair = apart.read_pair(self.files, self.names, now)
         if current is None or pair.chain_der == current.chain_der:
             return pair
         if now > pair.not_after:

@@ -19,7 +19,7 @@ import attrs
 from certs.errors import CertificateFileError, WrongHostnameError
 from certs.hostname import file_stem, is_covered
 from certs.ownership import swap_warning
-from certs.pair import Pair, make_pair
+from certs.pair import Pair
 
 NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -58,6 +58,8 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
             f"(mode {stat.S_IMODE(mode):04o}); run: chmod 600 {files.key}"
         )
     sources = {"chain_from": str(files.certificate), "key_from": str(files.key)}
+    from certs.parse import make_pair  # noqa: PLC0415 - loads cryptography
+
     pair = make_pair(chain_pem, key_pem, **sources)
     for name in names:
         if not is_covered(name, pair.dns_names, pair.ip_addresses):

@@ -9,9 +9,10 @@ import attrs
 
 from certs.errors import CertificateError, CertificateFileError
 from certs.files import PairFiles, exists, read_pair
+from certs.generated import is_refused
 from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
-from certs.selfsigned import is_generated, previous_files, restore_previous, write_self_signed
+from certs.selfsigned import previous_files, restore_previous, write_self_signed
 
 
 def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
@@ -37,12 +38,6 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
         return pair
     pair = read_pair(files, [hostname], now)
     return attrs.evolve(pair, warnings=(*pair.warnings, notice))
-
-
-def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Return whether `pair` was generated and is outside its dates, so that clients refuse it."""
-    current = pair.not_before <= now <= pair.not_after
-    return not current and is_generated(pair, address)
 
 
 def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:

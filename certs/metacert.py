@@ -25,8 +25,7 @@ It is encoded by hand: x509 builders enforce X.520's 64 characters for a common 
 
 from datetime import UTC, datetime, timedelta
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nacl.signing import SigningKey
 
 PROTOCOL_VERSION = 2
 """derp.ProtocolVersion; clients accept serial numbers up to 255 as such."""
@@ -58,7 +57,8 @@ def make_metacert(server_public_key: bytes, now: datetime) -> bytes:
     """
     if len(server_public_key) != 32:
         raise ValueError(f"a DERP public key has 32 bytes, not {len(server_public_key)}")
-    signing_key = Ed25519PrivateKey.generate()
+    signing_key = SigningKey.generate()
+    public_key = bytes(signing_key.verify_key)
     algorithm = _element(_SEQUENCE, _OID_ED25519)
     name = _name(COMMON_NAME_PREFIX + server_public_key.hex())
     constraints = _element(
@@ -76,10 +76,10 @@ def make_metacert(server_public_key: bytes, now: datetime) -> bytes:
         name,
         _element(_SEQUENCE, _time(now - CLOCK_SKEW), _time(now + LIFETIME)),
         name,
-        signing_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        _element(_SEQUENCE, algorithm, _element(_BIT_STRING, b"\x00", public_key)),
         _element(_EXTENSIONS_TAG, _element(_SEQUENCE, constraints)),
     )
-    signature = signing_key.sign(to_be_signed)
+    signature = signing_key.sign(to_be_signed).signature
     return _element(_SEQUENCE, to_be_signed, algorithm, _element(_BIT_STRING, b"\x00", signature))
 
 

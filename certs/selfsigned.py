@@ -17,7 +17,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from certs.errors import CertificateFileError
 from certs.files import PairFiles, write_whole
 from certs.hostname import IPAddress
-from certs.pair import Pair
 
 LIFETIME = timedelta(days=365)
 """The time from notBefore to notAfter. macOS refuses certificates with a much longer one."""
@@ -112,19 +111,3 @@ def _writing(files: PairFiles) -> Iterator[None]:
             f"make it a directory that the relay can write to, "
             f"or put {files.certificate.name} and {files.key.name} into it"
         ) from error
-
-
-def is_generated(pair: Pair, address: IPAddress) -> bool:
-    """Return whether `pair` looks like one that this module or the Go derper made for `address`.
-
-    Such a pair is self-signed, has the address as its only name and as common name, and is valid
-    for a year. Any other pair is the operator's.
-    """
-    leaf = x509.load_der_x509_certificate(pair.chain_der[0])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))])
-    return (
-        pair.self_signed
-        and (pair.dns_names, pair.ip_addresses) == ((), (address,))
-        and leaf.subject == name
-        and timedelta(days=364) < pair.not_after - pair.not_before < timedelta(days=367)
-    )

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from bench.micro.stopwatch import Stopwatch, batches
 from certs.context import make_context
 from certs.metacert import make_metacert
-from certs.pair import make_pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from derp.net.address import Endpoint
 from derp.net.tls import TLSTransport

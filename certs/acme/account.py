@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from certs.acme.store import ACCOUNT_FILE
 from certs.errors import IssueError
 from certs.files import open_regular, write_whole
-
-FILE_NAME: Final = "acme_account+key"
 
 _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
@@ -31,7 +30,7 @@ def account_key(certdir: Path) -> ec.EllipticCurvePrivateKey:
     Raises IssueError for a key that is damaged, of another kind, or open to every user. Such a key
     is not replaced: a new key is a new account, which is the operator's decision.
     """
-    file = certdir / FILE_NAME
+    file = certdir / ACCOUNT_FILE
     try:
         with open_regular(file) as stream:
             mode = os.fstat(stream.fileno()).st_mode

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import attrs
-from cryptography import x509
 
 ASK_AGAIN: Final = 6 * 3600.0
 """Seconds until the next request, without a Retry-After (RFC 9773, 4.3.3)."""
@@ -29,6 +28,8 @@ def certificate_id(leaf_der: bytes) -> str | None:
     It is base64url(authority key identifier) "." base64url(serial number as in DER), without
     padding. None for a certificate without key identifier, or with a serial below 0.
     """
+    from cryptography import x509  # noqa: PLC0415 - the rest of the module needs no library
+
     leaf = x509.load_der_x509_certificate(leaf_der)
     try:
         authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value

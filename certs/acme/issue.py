@@ -16,8 +16,9 @@ from acme.errors import ConflictError
 from josepy.b64 import b64encode
 from josepy.jwk import JWKEC
 
+from certs.acme.answer import make_challenge
 from certs.acme.authority import Authority
-from certs.acme.challenge import Kind, Present, make_challenge
+from certs.acme.challenge import Kind, Present
 from certs.acme.explain import (
     EAB_FLAGS,
     explained,

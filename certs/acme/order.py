@@ -4,12 +4,10 @@ Both functions block, for `timeout` seconds at most: call them in a thread.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from pathlib import Path
 
-import attrs
 from acme import messages
 from acme.client import ClientV2
 from acme.errors import ClientError
@@ -27,25 +25,11 @@ from certs.acme.challenge import Kind, Present
 from certs.acme.explain import explained
 from certs.acme.issue import Issuer
 from certs.acme.network import Network
+from certs.acme.request import OrderRequest
 from certs.errors import Failure, IssueError, UnusablePairError
 from certs.hostname import is_covered, parse_ip
-from certs.pair import Pair, make_pair
-
-
-def _plain_names(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(store.plain_name, names))
-
-
-@attrs.frozen
-class OrderRequest:
-    """A certificate to order."""
-
-    certdir: Path
-    names: tuple[str, ...] = attrs.field(converter=_plain_names)
-    """DNS names (A-labels) and IP addresses; the file is named for the first."""
-    authority: Authority
-    profile: str = ""
-    """One of the authority's profiles, such as "shortlived"; "" for its default."""
+from certs.pair import Pair
+from certs.parse import make_pair
 
 
 def obtain(
@@ -81,7 +65,10 @@ def obtain(
                 issuer.validate(order, request.names, kind, present)
                 chain_pem = issuer.fetch(order)
             pair = _checked(chain_pem, new_key, request, now, network.host)
-            store.write_certificate(file, request.authority.directory, new_key, pair.chain_der)
+            new_pem = new_key.private_bytes(
+                Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+            )
+            store.write_certificate(file, request.authority.directory, new_pem, pair.chain_der)
             return True
 
 

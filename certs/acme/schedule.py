@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from certs.errors import Failure
@@ -60,6 +59,8 @@ def bounded_retry_after(retry_after: float | None) -> float:
 
 def parse_http_date(value: str) -> datetime | None:
     """Parse an HTTP date (RFC 9110, 5.6.7); None if it is malformed."""
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - requests loads it anyway
+
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

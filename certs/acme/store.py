@@ -22,14 +22,12 @@ from pathlib import Path
 from ssl import DER_cert_to_PEM_cert
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from certs.errors import CertificateError, Failure, IssueError
 from certs.files import PairFiles, open_regular, read_pair, write_whole
 from certs.hostname import file_stem, parse_ip
 from certs.pair import Pair
 
+ACCOUNT_FILE: Final = "acme_account+key"
 LOCK_NAME: Final = ".acme.lock"
 
 _DIRECTORY_PREFIX: Final = b"ACME directory: "
@@ -72,11 +70,13 @@ def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | No
 
 
 def write_certificate(
-    file: Path, directory: str, key: ec.EllipticCurvePrivateKey, chain_der: Sequence[bytes]
+    file: Path, directory: str, key_pem: bytes, chain_der: Sequence[bytes]
 ) -> None:
-    """Write a new certificate to its file. Raises IssueError (Failure.SPENT)."""
+    """Write a new certificate and its key ("EC PRIVATE KEY") to one file.
+
+    Raises IssueError (Failure.SPENT).
+    """
     file = Path(os.path.realpath(file))
-    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     issuer = _DIRECTORY_PREFIX + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")
     try:

@@ -10,11 +10,11 @@ from typing import Final, NoReturn
 
 import trio
 
+from certs import apart
 from certs.errors import CertificateError
+from certs.generated import is_generated, is_refused
 from certs.hostname import IPAddress
-from certs.manual import is_refused, replace_refused
 from certs.pair import Pair
-from certs.selfsigned import is_generated
 from certs.tasks.clock import WallClock, wall_clock
 from certs.tasks.report import logger
 from certs.tasks.status import Status
@@ -65,7 +65,7 @@ async def _replace(
 ) -> bool:
     """Replace the pair in the files; wait for the new one, and return whether it is served."""
     changed = status.changed
-    replace = partial(replace_refused, status.certificate.files, address, old, now())
+    replace = partial(apart.replace_refused, status.certificate.files, address, old, now())
     try:
         notice = await trio.to_thread.run_sync(replace, abandon_on_cancel=True)
     except CertificateError as error:

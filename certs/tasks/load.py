@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from certs import manual
-from certs.acme.account import FILE_NAME as ACCOUNT_FILE
+from certs import apart
 from certs.acme.authority import Authority, check
+from certs.acme.store import ACCOUNT_FILE
 from certs.errors import CertificateError, CertificateFileError
-from certs.files import exists, read_pair
+from certs.files import exists
 from certs.hostname import IPAddress, parse_ip
 from certs.ownership import warn_if_swappable
 from certs.pair import Pair
@@ -26,9 +26,6 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     operator's that can't be served, and for a configuration with which ACME can't work.
     """
     authorities = _authorities(plan)
-    if authorities:
-        # Imported before the relay serves, since the import blocks the event loop for long.
-        import certs.tasks.renewal  # noqa: F401, PLC0415
     for authority, certdir in authorities:
         check(authority)
         _check_directory(certdir)
@@ -38,6 +35,9 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     statuses = [_find(certificate, now, RENEWS) for certificate in plan.certificates]
     if plan.on_demand is not None:
         statuses += _stored_on_demand(plan.on_demand, now)
+    if any(status.pair is None and status.certificate.acme for status in statuses):
+        # One is ordered at once: loaded while no client waits.
+        import certs.acme.order  # noqa: F401, PLC0415
     return statuses
 
 
@@ -65,10 +65,10 @@ def _find(certificate: CertificateSpec, now: datetime, report: Reporter) -> Stat
 def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | None:
     """Return the pair in the files; None if ACME has yet to obtain it."""
     if certificate.acme is None:
-        return manual.load(certificate.files, certificate.names[0], now, make=make)
+        return apart.load_manual(certificate.files, certificate.names[0], now, make=make)
     if not exists(certificate.files.certificate):
         return None
-    return read_pair(certificate.files, certificate.names, now)
+    return apart.read_pair(certificate.files, certificate.names, now)
 
 
 def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:
@@ -103,7 +103,7 @@ def _stored_on_demand(on_demand: OnDemand, now: datetime) -> list[Status]:
         if certificate is None or certificate.files.certificate != file:
             continue
         with contextlib.suppress(CertificateError):
-            pair = read_pair(certificate.files, certificate.names, now)
+            pair = apart.read_pair(certificate.files, certificate.names, now)
             if now <= pair.not_after:
                 statuses.append(Status(certificate, pair))
     return statuses[:MAX_ON_DEMAND]

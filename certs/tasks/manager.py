@@ -16,6 +16,7 @@ from certs.pair import Pair
 from certs.tasks import expiry
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.presenter import Contexts, LocalPresenter, Presenter
+from certs.tasks.renewal import Renewal
 from certs.tasks.report import RENEWS, Reporter
 from certs.tasks.requests import Requests
 from certs.tasks.status import Status
@@ -99,8 +100,6 @@ class Certificates(Generic[AnyContexts]):
         certificate = status.certificate
         address = parse_ip(certificate.names[0])
         if certificate.acme is not None:
-            from certs.tasks.renewal import Renewal  # noqa: PLC0415 - loaded by now
-
             _, wakes = self._open_wake()
             await Renewal(certificate.acme, status, presenter, check_files).run(wakes)
         elif address is not None and not certificate.operator_managed:

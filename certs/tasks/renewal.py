@@ -10,16 +10,17 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 import trio
 
+from certs import apart
 from certs.acme.ari import ASK_AGAIN, RenewalInfo
-from certs.acme.challenge import Challenge, Kind
-from certs.acme.order import OrderRequest, obtain, renewal_info
+from certs.acme.challenge import Challenge, Kind, Present
+from certs.acme.request import OrderRequest
 from certs.acme.schedule import bounded_retry_after, renew_at, wait_after
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
@@ -122,7 +123,7 @@ class Renewal:
             self._ask_at = now
         if pair is None or self._other_authority or now < self._ask_at:
             return
-        ask = partial(renewal_info, self._request, pair, self._now())
+        ask = partial(apart.renewal_info, self._request, pair, self._now())
         again = ASK_AGAIN_AFTER_FAILURE
         try:
             self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
@@ -212,6 +213,22 @@ class Renewal:
         if error.retry_after is not None:
             self._retry_not_before = now + bounded_retry_after(error.retry_after)
         self._status.failed(str(error), next_try=max(self._next_try, self._retry_not_before) - now)
+
+
+def obtain(
+    request: OrderRequest,
+    kind: Kind,
+    present: Present,
+    now: datetime,
+    *,
+    timeout: float,
+    replacing: bytes | None = None,
+) -> bool:
+    """Call certs.acme.order.obtain. Blocks."""
+    # Here, in the thread that orders: the library is large, and an order seldom.
+    from certs.acme.order import obtain  # noqa: PLC0415
+
+    return obtain(request, kind, present, now, timeout=timeout, replacing=replacing)
 
 
 @contextlib.contextmanager

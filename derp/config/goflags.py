@@ -10,7 +10,6 @@ otherwise. Unlike in Go, an argument that is not a flag does not silently end th
 `false` after a bool is taken as its value, with a warning, and any other argument is an error.
 """
 
-import difflib
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -238,6 +237,8 @@ def _not_a_flag(argument: str, before: Sequence[str], table: Mapping[str, Flag])
 
 
 def _unknown(source: str, name: str, table: Mapping[str, Flag]) -> UsageError:
+    import difflib  # noqa: PLC0415 - nobody needs it who makes no mistake
+
     close = difflib.get_close_matches(name[:60], table, n=1)
     hint = f"did you mean -{close[0]}?" if close else "-h lists them all"
     return UsageError(f"{shown(source)}: no such flag; {hint}")

@@ -1,7 +1,11 @@
 """The HTML pages. Sans-I/O."""
 
 from collections.abc import Iterable
-from html import escape
+from typing import Final
+
+_ESCAPES: Final = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}
+)
 
 _HOME = """\
 <!doctype html>
@@ -62,3 +66,8 @@ def debug_index(rows: Iterable[tuple[str, str]]) -> bytes:
 def redirect_body(location: str) -> bytes:
     """Return the body of a redirect: a link, for clients that don't follow redirects."""
     return f'See <a href="{escape(location)}">{escape(location)}</a>.\n'.encode()
+
+
+def escape(text: str) -> str:
+    """Return `text` as html.escape does, which comes with a table of all entities."""
+    return text.translate(_ESCAPES)

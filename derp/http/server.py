@@ -17,8 +17,8 @@ closing a socket with unread bytes sends a reset, by which the peer may lose the
 
 import contextlib
 import http
+import time
 from collections.abc import Callable, Sequence
-from email.utils import formatdate
 from typing import Any
 
 import attrs
@@ -44,6 +44,8 @@ from derp.relay.pending import Pending
 
 logger = log.get("http")
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _PLAIN_TEXT = (
     ("Content-Type", "text/plain; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
@@ -243,7 +245,7 @@ class _FrontEnd:
         return self._conn.send(
             h11.Response(
                 status_code=status,
-                headers=[*headers, ("Date", formatdate(usegmt=True)), *closing],
+                headers=[*headers, ("Date", http_date(time.time())), *closing],
                 reason=http.HTTPStatus(status).phrase,
             )
         )
@@ -272,3 +274,13 @@ class _FrontEnd:
 
 def _fields(request: Request) -> dict[str, object]:
     return {"method": request.method, "path": request.path[:200]}
+
+
+def http_date(seconds: float) -> str:
+    """Return a Unix time as an HTTP date (RFC 9110, 5.6.7).
+
+    As email.utils.formatdate, which comes with what parses email.
+    """
+    when = time.gmtime(seconds)
+    day, month = _DAYS[when.tm_wday], _MONTHS[when.tm_mon - 1]
+    return f"{day}, {when.tm_mday:02} {month} {time.strftime('%Y %H:%M:%S', when)} GMT"

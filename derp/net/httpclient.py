@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import attrs
 import h11
@@ -106,6 +105,9 @@ class URL:
 
 def environment_proxies() -> dict[str, URL]:
     """Return the environment's proxies by scheme or "all". Raises ValueError."""
+    # tailscaled is asked by no proxy, and all of `email` would be loaded for it.
+    from urllib.request import getproxies  # noqa: PLC0415
+
     return {
         scheme: URL.parse(text if "://" in text else f"http://{text}")
         for scheme, text in getproxies().items()
@@ -214,6 +216,8 @@ class Client:
         return None
 
     def _proxy(self, url: URL) -> URL | None:
+        from urllib.request import proxy_bypass  # noqa: PLC0415 - see environment_proxies
+
         if url.host in _LOOPBACK or proxy_bypass(url.host):
             return None
         return self._proxies.get(url.scheme) or self._proxies.get("all")

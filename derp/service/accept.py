@@ -11,7 +11,7 @@ login a connection is pending, and may be closed to make room for others (`derp.
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -34,7 +34,6 @@ from derp.http.knownheads import KnownHeads
 from derp.http.message import Answer, Later, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
-from derp.net import websocket
 from derp.net.address import Endpoint
 from derp.net.tcp import TCPTransport
 from derp.net.tls import TLSTransport
@@ -211,7 +210,8 @@ class Acceptor:
         with metrics.tls_active_while(version):
             inside, leftover = transport, handoff.leftover
             if handoff.websocket:
-                inside = await websocket.accept(transport, handoff.head, leftover)
+                accept = await trio.to_thread.run_sync(_websocket_accept)
+                inside = await accept(transport, handoff.head, leftover)
                 leftover = b""
                 metrics.websocket_accepts += 1
             not_ideal = bool(handoff.ideal_node)
@@ -237,3 +237,10 @@ def _is_caused_by_peer(end: ConnectionEnd) -> bool:
     if isinstance(end, NotAdmitted):
         return end.authoritative
     return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)
+
+
+def _websocket_accept() -> Callable[[Transport, bytes, bytes], Awaitable[Transport]]:
+    """Return derp.net.websocket.accept. Blocks: it loads what only such clients need."""
+    from derp.net.websocket import accept  # noqa: PLC0415 - as it says
+
+    return accept

@@ -24,7 +24,6 @@ from derp.admission.make import opened
 from derp.config import Config
 from derp.files.debugkey import debug_access
 from derp.http import routes
-from derp.http.bootstrap_refresh import Refresher
 from derp.mesh import plan as mesh_plan
 from derp.metrics import process
 from derp.net.descriptors import Descriptors
@@ -116,7 +115,10 @@ def _start_services(relay: RunningRelay) -> None:
     services.start_soon(resources.debug_key.watch)
     pages = config.pages
     names, unpublished = pages.bootstrap_dns_names, pages.unpublished_bootstrap_dns_names
-    services.start_soon(Refresher(relay.names, names, unpublished).run)
+    if names or unpublished:
+        from derp.http.bootstrap_refresh import Refresher  # noqa: PLC0415 - loads dnspython
+
+        services.start_soon(Refresher(relay.names, names, unpublished).run)
     relay.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
     for keeper in relay.links:
         # Not in `services`: packets are forwarded until the drain ends.

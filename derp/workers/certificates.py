@@ -20,7 +20,6 @@ from certs.acme.challenge import HTTP01, TLSALPN01, Challenge
 from certs.context import make_challenge_context
 from certs.errors import CertificateError
 from certs.hostname import IPAddress, parse_ip, parse_ips
-from certs.pair import make_pair
 from certs.tasks.load import load_followed
 from certs.tasks.manager import Announce, Certificates
 from certs.tasks.plan import Plan
@@ -102,7 +101,8 @@ class WorkerCertificates:
         """Begin with the challenges in `handover`. Blocks."""
         self.certificates = certificates
         self._forwarded = forwarded
-        self._shown: dict[int, Challenge] = {}
+        # None until it is read.
+        self._shown: dict[int, Challenge | None] = {}
         self.handlers: dict[str, Handler] = {
             _SHOW: self._show,
             _HIDE: self._hide,
@@ -120,14 +120,16 @@ class WorkerCertificates:
             nursery.start_soon(self._forwarded.forward)
 
     async def _show(self, body: Json) -> Json:
-        challenge = _from_json(body)
-        if challenge is None:
-            return
         number: int = body["id"]
-        self._shown[number] = challenge
+        self._shown[number] = None
+        challenge = await trio.to_thread.run_sync(_from_json, body)
+        if challenge is None:
+            self._shown.pop(number, None)
+            return
         context = await trio.to_thread.run_sync(_context, challenge)
         if number in self._shown:
             # Else it was hidden meanwhile: the order did not wait for this worker.
+            self._shown[number] = challenge
             self.certificates.contexts.show(challenge, context)
 
     async def _hide(self, body: Json) -> Json:
@@ -175,10 +177,15 @@ def _to_json(challenge: Challenge) -> dict[str, Json]:
 
 
 def _from_json(message: Json) -> Challenge | None:
-    """Return the challenge in `message`; log, and return None, where it can't be answered."""
+    """Return the challenge in `message`; log, and return None, where it can't be answered.
+
+    Blocks.
+    """
     if "token" in message:
         return HTTP01(message["token"], message["body"])
     chain, key = message["chain"].encode("ascii"), message["key"].encode("ascii")
+    from certs.parse import make_pair  # noqa: PLC0415 - loads cryptography
+
     try:
         pair = make_pair(chain, key, chain_from="the challenge", key_from="its key")
     except CertificateError as error:

@@ -22,7 +22,7 @@ from certs.errors import CertificateFileError, UnusablePairError
 from certs.files import pair_files
 from certs.manual import load
 from certs.metacert import make_metacert
-from certs.pair import make_pair
+from certs.parse import make_pair
 
 HOST = "relay.example"
 METACERT = make_metacert(bytes(range(32)), datetime.now(UTC))

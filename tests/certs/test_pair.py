@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from certs.errors import UnusablePairError
-from certs.pair import Pair, cert_pin, make_pair
+from certs.pair import Pair, cert_pin
+from certs.parse import make_pair
 
 END = "-----END CERTIFICATE-----\n"
 

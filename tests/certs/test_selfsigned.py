@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs import files
 from certs.errors import CertificateFileError
 from certs.files import PairFiles
-from certs.pair import make_pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed, write_self_signed
 
 ADDRESS = ip_address("192.0.2.7")

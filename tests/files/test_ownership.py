@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from certs import ownership
-from certs.acme.account import FILE_NAME
+from certs.acme.store import ACCOUNT_FILE
 from certs.files import pair_files, read_pair
 from certs.selfsigned import write_self_signed
 from certs.tasks.load import load
@@ -121,7 +121,7 @@ def test_the_account_and_roots_for_the_authority(
         acme_ca_bundle=files.certificate,
     )
     load(make_plan(config), NOW)
-    assert warned(caplog) == [str(certdir / FILE_NAME), str(files.certificate)]
+    assert warned(caplog) == [str(certdir / ACCOUNT_FILE), str(files.certificate)]
 
 
 def test_other_things_are_logged_as_they_come_up(

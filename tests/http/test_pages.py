@@ -1,7 +1,10 @@
+import html
 import re
 from html.parser import HTMLParser
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from derp.http import pages
 
@@ -58,3 +61,8 @@ def test_redirect_escapes() -> None:
     page = pages.redirect_body("/a\"><script>'&")
     assert links(page) == ["/a\"><script>'&"]
     assert b"<script>" not in page
+
+
+@given(st.text(st.sampled_from("<>&\"'a;#\u00e9\U0001f600")))
+def test_text_is_escaped_as_by_python(text: str) -> None:
+    assert pages.escape(text) == html.escape(text)

@@ -1,6 +1,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from email.utils import formatdate
 from functools import partial
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
 from derp.http.message import Answer, BadRequest, Handoff, Later, Request, Response, Stream
 from derp.http.requestreader import MAX_BODY, MAX_HEAD
 from derp.http.routes import route
-from derp.http.server import Deadlines, serve
+from derp.http.server import Deadlines, http_date, serve
 from derp.http.statussource import StatusSource
 from derp.net.address import Endpoint
 from tests.http.sites import make_status_source
@@ -966,3 +967,8 @@ async def test_a_head_of_many_lines_is_refused(site: StatusSource) -> None:
         nursery.start_soon(serve_it)
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + lines)
         assert (await client.receive_all()).startswith(b"HTTP/1.1 431 ")
+
+
+@given(st.integers(0, 1 << 37))
+def test_dates_are_as_by_python(seconds: int) -> None:
+    assert http_date(seconds) == formatdate(seconds, usegmt=True)

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from certs.context import make_challenge_context, make_context, make_waiting_context
 from certs.metacert import make_metacert
-from certs.pair import make_pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from derp.errors import PeerVanished, TLSFailed
 from derp.net import tlsengine

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trustme
 
+from certs import apart
 from certs.acme.store import certificate_file
 from certs.errors import IssueError
 from certs.tasks import renewal
@@ -35,5 +36,5 @@ def refuse_orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         raise IssueError("not today")
 
     monkeypatch.setattr(renewal, "obtain", obtain)
-    monkeypatch.setattr(renewal, "renewal_info", lambda *_: None)
+    monkeypatch.setattr(apart, "renewal_info", lambda *_: None)
     return asked

@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+from certs.acme.answer import make_challenge
 from certs.acme.authority import Authority
-from certs.acme.challenge import Challenge, Kind, make_challenge
+from certs.acme.challenge import Challenge, Kind
 from certs.acme.store import certificate_file
 from certs.errors import CertificateFileError
 from certs.files import PairFiles

@@ -5,7 +5,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from certs.acme.challenge import ALPN_OFFER, ALPN_PROTOCOL, HTTP01, TLSALPN01, make_challenge
+from certs.acme.answer import make_challenge
+from certs.acme.challenge import ALPN_OFFER, ALPN_PROTOCOL, HTTP01, TLSALPN01
 from certs.context import make_context
 
 

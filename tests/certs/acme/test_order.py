@@ -13,7 +13,8 @@ from requests.adapters import HTTPAdapter
 
 from certs.acme.authority import Authority
 from certs.acme.challenge import HTTP01, TLSALPN01
-from certs.acme.order import OrderRequest, obtain, renewal_info
+from certs.acme.order import obtain, renewal_info
+from certs.acme.request import OrderRequest
 from certs.acme.store import certificate_file, locked, read_usable
 from certs.errors import Failure, IssueError
 

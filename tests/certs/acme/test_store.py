@@ -8,7 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from certs.acme import store
 from certs.acme.store import (
@@ -21,7 +26,7 @@ from certs.acme.store import (
     write_certificate,
 )
 from certs.errors import Failure, IssueError
-from certs.pair import make_pair
+from certs.parse import make_pair
 
 DIRECTORY = "https://ca.example/directory"
 HOST = "relay.example"
@@ -33,6 +38,12 @@ def complaint(action, *arguments):
     message = str(caught.value)
     assert "\n" not in message
     return caught.value.failure, message
+
+
+def sec1(pem):
+    """The key as "EC PRIVATE KEY"."""
+    key = load_pem_private_key(pem, None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 
 def failing(number):
@@ -63,7 +74,7 @@ def stored(tmp_path, issued):
     """A certificate in its file, and the pair that was written."""
     pair = make_pair(issued.chain_pem, issued.key_pem, chain_from="chain", key_from="key")
     file = certificate_file(tmp_path, HOST)
-    write_certificate(file, DIRECTORY, load_pem_private_key(issued.key_pem, None), pair.chain_der)
+    write_certificate(file, DIRECTORY, sec1(issued.key_pem), pair.chain_der)
     return file, pair
 
 
@@ -77,7 +88,7 @@ def test_a_written_certificate_is_read(tmp_path, stored, now):
 def test_an_odd_url_is_kept_as_it_is(tmp_path, stored, now):
     file, pair = stored
     odd = "https://\u00fc.example/-----BEGIN?\u202e\\"
-    write_certificate(file, odd, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+    write_certificate(file, odd, sec1(pair.key_pem), pair.chain_der)
     assert issued_by(file) == odd
     assert read_usable(tmp_path, (HOST,), now) == pair
 
@@ -130,7 +141,7 @@ def test_unusable_certificates(tmp_path, stored, now):
 def test_a_certificate_that_cant_be_stored_is_spent(stored, monkeypatch, number):
     file, pair = stored
     before = file.read_bytes()
-    key = load_pem_private_key(pair.key_pem, None)
+    key = sec1(pair.key_pem)
     monkeypatch.setattr(os, "fsync", failing(number))
     failure, message = complaint(write_certificate, file, DIRECTORY, key, pair.chain_der)
     assert failure is Failure.SPENT
@@ -143,7 +154,7 @@ def test_a_name_as_long_as_the_file_system_takes(stored):
     file, pair = stored
     long = file.with_name("a" * 255)
     probe(long)
-    write_certificate(long, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+    write_certificate(long, DIRECTORY, sec1(pair.key_pem), pair.chain_der)
     assert long.read_bytes() == file.read_bytes()
     probe(long)
 
@@ -167,14 +178,14 @@ def test_a_link_stays_and_its_target_is_replaced(stored, now):
     for content in (b"", kept.read_bytes()):
         kept.write_bytes(content)
         probe(file)
-        write_certificate(file, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+        write_certificate(file, DIRECTORY, sec1(pair.key_pem), pair.chain_der)
         assert file.is_symlink()
         assert list(volume.iterdir()) == [kept]
         assert read_usable(file.parent, (HOST,), now) == pair
         assert issued_by(file) == DIRECTORY
         kept.unlink()
         probe(file)
-        write_certificate(file, DIRECTORY, load_pem_private_key(pair.key_pem, None), pair.chain_der)
+        write_certificate(file, DIRECTORY, sec1(pair.key_pem), pair.chain_der)
 
 
 def test_a_link_into_a_missing_directory(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from certs.files import PairFiles
-from certs.pair import Pair, make_pair
+from certs.pair import Pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status

@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from certs.acme.challenge import HTTP01, Challenge, make_challenge
+from certs.acme.answer import make_challenge
+from certs.acme.challenge import HTTP01, Challenge
 from certs.context import make_waiting_context
 from certs.errors import UnusablePairError
 from certs.pair import Pair

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from certs import apart
 from certs.acme.ari import RenewalInfo
 from certs.acme.authority import Authority
 from certs.acme.store import certificate_file
@@ -127,7 +128,7 @@ async def world(
     world.suggests = [None]
     monkeypatch.setattr(renewal, "CHECK_EVERY", CHECK_EVERY)
     monkeypatch.setattr(renewal, "obtain", world.obtain)
-    monkeypatch.setattr(renewal, "renewal_info", world.renewal_info)
+    monkeypatch.setattr(apart, "renewal_info", world.renewal_info)
     return world
 
 
@@ -337,7 +338,7 @@ async def test_a_pair_that_comes_while_the_authority_is_asked_is_not_renewed(
         if world.status.replaced == 0:
             world.status.succeeded(world.new_pair())
 
-    monkeypatch.setattr(renewal, "renewal_info", ask)
+    monkeypatch.setattr(apart, "renewal_info", ask)
     world.start(nursery)
     await trio.sleep(DAY)
     assert world.orders == []

@@ -14,7 +14,8 @@ import trio.testing
 
 from certs.errors import CertificateError, UnusablePairError
 from certs.files import PairFiles
-from certs.pair import Pair, make_pair
+from certs.pair import Pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from certs.tasks import watch
 from certs.tasks.plan import CertificateSpec
