@@ -25,7 +25,7 @@ const (
 	pingSize  = 128
 	pingEvery = float64(20 * time.Millisecond)
 
-	tailPackets = 8
+	tailPackets = 32 // as many as the Go derper keeps
 	steadyDelay = int64(20 * time.Millisecond)
 
 	trickleSenders = 8
