@@ -1,6 +1,6 @@
 """The loads: what the client is told to do, which figures count, and the goal of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,6 +50,14 @@ class Load:
     0 where each has a core of its own."""
     ours_only: bool = False
     """Whether the Go derper has nothing to be compared with."""
+    group: str = ""
+    """A name by which --only and --skip mean this load and others of its kind."""
+    flags: tuple[str, ...] = ()
+    """More flags of both relays."""
+
+    def is_among(self, names: Collection[str]) -> bool:
+        """Return whether this load or its group is named."""
+        return self.name in names or self.group in names
 
 
 def rate(goal: float | None, what: str = "arrive") -> Figure:
@@ -172,6 +180,78 @@ def both_cores(
     return load, replace(load, name=f"{load.name}-one", title=title, workers=1, ours_only=True)
 
 
+def in_kernel() -> Figure:
+    return Figure("in the kernel", extra("kernel"), "KB", False, None, 1e-3)
+
+
+def shares(name: str, title: str, arguments: Mapping[str, str], **more: Any) -> Load:
+    return Load(
+        f"shares-{name}",
+        f"8 senders to one receiver {title}",
+        {"load": "shares", "senders": "8", "seconds": "10s", "warmup": "2s", **arguments},
+        (
+            Figure("smallest share : largest", extra("fairness"), "%", True, None, 100, 80),
+            rate(None),
+            lost(),
+            in_kernel(),
+        ),
+        {"warmup": "300ms", "seconds": "1500ms"},
+        most_rounds=3,
+        group="queues",
+        **more,
+    )
+
+
+def ping(name: str, title: str, limit: float | None, **more: str) -> Load:
+    """A line of 10 Mbit/s that is sent twice as much; the pings are 128 bytes, 50 a second."""
+    return Load(
+        name,
+        f"pings beside bulk, receiver at 10 Mbit/s{title}",
+        {"load": "ping", "take": "10", "offer": "2", "warmup": "3s", "seconds": "12s", **more},
+        (
+            Figure("p50", lambda r: r["latency"]["p50"], "ms", False, None, 1e-3),
+            Figure("p99", lambda r: r["latency"]["p99"], "ms", False, None, 1e-3, limit),
+            lost(),
+            Figure("bulk", extra("bulk"), "Mbit/s", True, None, 8e-6),
+            in_kernel(),
+        ),
+        {"warmup": "1s", "seconds": "2s"},
+        in_quick=not more,
+        most_rounds=3,
+        group="queues",
+    )
+
+
+def stall(milliseconds: int) -> Load:
+    """The line could take 20 Mbit/s, so that it takes a while to catch up.
+
+    Meanwhile the queue stands, and single packets of it may be dropped: so it isn't 100 %.
+    """
+    return Load(
+        f"stall-{milliseconds}",
+        f"10 Mbit/s, receiver stalls for {milliseconds / 1000:g} s",
+        {
+            "load": "stall",
+            "take": "20",
+            "offer": "0.5",
+            "stall": f"{milliseconds}ms",
+            "settle": "3s",
+            "seconds": "12s",
+        },
+        (
+            Figure("of the newest 32 of the stall arrive", extra("tail"), "%", True, None, 100, 90),
+            Figure("lost in a stall", extra("lost_each"), "packets", False),
+            Figure("until the delay is below 20 ms", extra("recovery"), "ms", False),
+            Figure("delay max", extra("longest"), "ms", False),
+            in_kernel(),
+        ),
+        {"settle": "1500ms", "seconds": "2s"},
+        in_quick=False,
+        most_rounds=3,
+        group="queues",
+    )
+
+
 LOADS: tuple[Load, ...] = (
     best("best-1400", "no loss, one pair, 1400 bytes", 4.0, size="1400"),
     best("best-200", "no loss, one pair, 200 bytes", 6.0, size="200"),
@@ -238,6 +318,41 @@ LOADS: tuple[Load, ...] = (
             Figure("slow: delay max", lambda r: r["latency"]["max"], "ms", False, None, 1e-3, 500),
         ),
         {"settle": "1500ms", "seconds": "1500ms"},
+    ),
+    # What waits shall wait in the relay: receivers have 16 KiB in the kernel, and a relay's kernel
+    # little for such; see load/queues.go. The line "in the kernel" tells what it was. The senders
+    # do not slow down: 2 means twice what the receiver takes; bursts come from all at one moment.
+    shares(
+        "slow",
+        "at 10 Mbit/s, in bursts of 32",
+        {"take": "10", "offer": "2", "burst": "32"},
+    ),
+    shares("fast", "that takes all, flat out", {"seconds": "3s"}, in_quick=False),
+    ping("ping-slow", "", 100),
+    ping("ping-slow-own", ", by the same sender", None, own="true"),
+    stall(500),
+    stall(1000),
+    Load(
+        "trickle",
+        "1500 receivers at 500 bytes/s, 10 packets/s to each",
+        {
+            "load": "trickle",
+            "clients": "1500",
+            "take": "0.004",
+            "rate": "10",
+            "settle": "5s",
+            "seconds": "20s",
+        },
+        (
+            Figure("memory grown (PSS)", extra("grown"), "MB", False, None, 1e-6, 100),
+            Figure("CPU", extra("cpu"), "% of a core", False, None, 100),
+            in_kernel(),
+        ),
+        in_quick=False,
+        most_rounds=3,
+        group="queues",
+        # Else both would end them: their kernels hear only after seconds that so little was taken.
+        flags=("-tcp-write-timeout=5m", "-tcp-user-timeout=5m"),
     ),
     Load(
         "login",

@@ -43,6 +43,9 @@ What keeps it honest
     table says how many pairs were dealt so. The closed loop takes the mean over eight deals. The
     search for the best rate has a new deal for each of its three tries of a rate: it finds what a
     good deal can do.
+  - A load of queues (--only queues) has receivers that take less than they are sent. What waits for
+    them shall wait in the relay: they have little room in the kernel, and the table says how much
+    the kernel held on both sides of the connection all the same. Senders do not slow down.
   - What other processes took of the two cores is measured, and said below the table. Failed tries
     during which they did are repeated. Figures that count are made on a machine without others.
 
@@ -79,6 +82,7 @@ PEERS = (sys.executable, "-m", "bench.peers")
 LOAD_SECONDS = 300
 BUILD_SECONDS = 1200
 DISTURBED = 0.02
+GROUPS = {load.group for load in LOADS} - {""}
 CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
 EXPECTED = "any client may use this relay"
@@ -105,7 +109,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m bench.run",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="loads: " + ", ".join(load.name for load in LOADS),
+        epilog="loads: "
+        + ", ".join(load.name for load in LOADS)
+        + "; groups of them: "
+        + ", ".join(sorted(GROUPS)),
     )
     parser.add_argument(
         "--ours",
@@ -122,7 +129,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a first look, under two minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5; with --quick 1")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="only this load; repeatable"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this load or group; repeatable",
     )
     parser.add_argument("--skip", action="append", default=[], metavar="NAME", help="all but this")
     parser.add_argument(
@@ -156,7 +167,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.load:
         options.only.append(options.load)
-    known = {load.name for load in (*LOADS, *GROWTH)}
+    known = {load.name for load in (*LOADS, *GROWTH)} | GROUPS
     for name in options.only + options.skip:
         if name not in known:
             parser.error(f"there is no load {name!r}; there are {', '.join(sorted(known))}")
@@ -242,11 +253,11 @@ def show(loads: Sequence[Load], document: Any, options: argparse.Namespace) -> N
 
 def choose(options: argparse.Namespace) -> list[Load]:
     if options.only:
-        return [load for load in (*LOADS, *GROWTH) if load.name in options.only]
+        return [load for load in (*LOADS, *GROWTH) if load.is_among(options.only)]
     return [
         load
         for load in (GROWTH if options.growth else LOADS)
-        if load.name not in options.skip and (load.in_quick or not options.quick)
+        if not load.is_among(options.skip) and (load.in_quick or not options.quick)
     ]
 
 
@@ -378,7 +389,7 @@ def start(
         return mesh.meshed(program, cores, directory)
     if load.workers:
         return workers.crew(program, load.workers, cores, directory)
-    return running(program, cores, directory, plain=load.plain)
+    return running(program, cores, directory, plain=load.plain, more=load.flags)
 
 
 def faults(

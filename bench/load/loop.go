@@ -61,6 +61,7 @@ type flow struct {
 	reply    bool // an echo keeps the time of what it answers
 	made     int64
 	times    *histogram // of latencies; nil where they are of no interest
+	arrived  func(sequence uint64, delay int64)
 
 	sent        uint64 // also the next sequence number
 	received    uint64
@@ -317,6 +318,9 @@ func (l *loop) packet(c *client, source, packet []byte) {
 	f.lastArrival = l.now
 	if l.timing && f.times != nil {
 		f.times.add(l.now - made)
+	}
+	if f.arrived != nil {
+		f.arrived(sequence, l.now-made)
 	}
 	if f.answers != nil {
 		f.answers.owed++

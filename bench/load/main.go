@@ -28,6 +28,10 @@ var loads = map[string]func(*options) (*result, error){
 	"login":    loadLogin,
 	"idle":     loadIdle,
 	"stun":     loadSTUN,
+	"shares":   loadShares,
+	"ping":     loadPing,
+	"stall":    loadStall,
+	"trickle":  loadTrickle,
 }
 
 var commands = map[string]func(arguments []string) error{
@@ -64,14 +68,18 @@ func main() {
 	flag.IntVar(&o.pairs, "pairs", 1, "pairs of clients")
 	flag.IntVar(&o.senders, "senders", 0, "senders to one receiver, in place of pairs")
 	flag.IntVar(&o.dests, "dests", 0, "receivers of one sender, in place of pairs")
-	flag.IntVar(&o.burst, "burst", 1, "rate: packets sent at a time")
+	flag.IntVar(&o.burst, "burst", 1, "rate, shares: packets sent at a time")
 	flag.IntVar(&o.clients, "clients", 200, "clients")
 	flag.Float64Var(&o.rate, "rate", 10000, "packets a second")
 	flag.IntVar(&o.window, "window", 512, "packets under way")
 	flag.IntVar(&o.pack, "pack", 1, "packets in a TLS record; real clients send 1")
 	flag.DurationVar(&o.warmup, "warmup", 300*time.Millisecond, "time before the measurement")
 	flag.DurationVar(&o.seconds, "seconds", 3*time.Second, "time of the measurement")
-	flag.DurationVar(&o.settle, "settle", 4*time.Second, "idle, slow: time until things have settled")
+	flag.DurationVar(&o.settle, "settle", 4*time.Second, "idle, slow, trickle: time until things have settled; stall: time between two")
+	flag.Float64Var(&o.take, "take", 0, "shares, ping, stall, trickle: Mbit/s that the receiver takes, or each; 0 for all")
+	flag.Float64Var(&o.offer, "offer", 2, "shares, ping, stall: how much is sent to it, as a multiple of that")
+	flag.BoolVar(&o.own, "own", false, "ping: from the bulk flow's own sender")
+	flag.DurationVar(&o.stall, "stall", time.Second, "stall: time for which the receiver reads nothing")
 	flag.BoolVar(&o.steady, "steady", false, "stun: -rate requests a second, one at a time")
 	flag.DurationVar(&o.trial, "trial", time.Second, "best: time of a trial")
 	flag.Float64Var(&o.start, "start", 40000, "best: the first rate tried")

@@ -32,6 +32,10 @@ type options struct {
 	seconds time.Duration
 	settle  time.Duration
 	steady  bool
+	take    float64
+	offer   float64
+	own     bool
+	stall   time.Duration
 	trial   time.Duration
 	start   float64
 	grain   float64

@@ -54,6 +54,7 @@ func (s *schedule) pump(l *loop) bool {
 type slowReader struct {
 	client *client
 	rate   float64 // bytes a second
+	step   int     // bytes that are read at a time; slowStep, if 0
 	since  int64
 	taken  float64
 }
@@ -65,11 +66,15 @@ func (s *slowReader) turn(l *loop) bool {
 		s.since = l.now
 		l.watch(s.client, s.client.watching&^1) // EPOLLIN
 	}
+	step := s.step
+	if step == 0 {
+		step = slowStep
+	}
 	allowed := float64(l.now-s.since)/1e9*s.rate - s.taken
-	if allowed < slowStep || s.client.fd < 0 {
+	if allowed < float64(step) || s.client.fd < 0 {
 		return false
 	}
-	n := l.read(s.client, slowStep)
+	n := l.read(s.client, step)
 	if n == 0 {
 		s.taken += allowed // an empty socket saves nothing up
 		return false

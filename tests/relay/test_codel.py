@@ -130,11 +130,14 @@ steps = st.lists(
 STANDING = [(0.02, [[1000] * 4], 2000)] * 200
 # The same, but twice it stops, so that the rate of drops is taken up.
 RESUMED = [*STANDING, *[(0.02, [], 30_000)] * 20, *STANDING, *[(0.1, [], 1000)] * 70, *STANDING]
+# A train leaves and has next to nothing behind it, so that the queue does not stand any more.
+ALMOST_EMPTIED = [(0.0, [[1000] * 4, [500]], 1), (0.05, [], 3000), (0.15, [[1000] * 4], 1)]
 
 
 @given(steps)
 @example(STANDING)
 @example(RESUMED)
+@example(ALMOST_EMPTIED)
 def test_it_drops_what_the_pseudo_code_drops(
     steps: list[tuple[float, list[list[int]], int]],
 ) -> None:

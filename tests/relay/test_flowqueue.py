@@ -132,6 +132,30 @@ def test_it_is_bounded():
         assert limit - 2 * cost < left * cost + 50 * FLOW_COST <= limit
 
 
+def test_beyond_the_bound_the_oldest_go():
+    drops = Drops()
+    box = SendQueue(drops)
+    fits = CLIENT.packets // 2 // 1000
+    for number in range(2 * fits):
+        for source in (FLOODER, HONEST):
+            packet = number.to_bytes(4) + bytes(996)
+            box.put(forwarded(source, packet), 1, source, 0.0, disco=False)
+    sent = drained(box)
+    for source in (FLOODER, HONEST):
+        numbers = [int.from_bytes(packet[:4]) for sender, packet in sent if sender == source]
+        assert 0 < numbers[0] < 2 * fits
+        assert numbers == list(range(numbers[0], 2 * fits))
+
+
+def test_a_part_of_a_train_has_waited_as_long_as_all_of_it():
+    box = SendQueue(Drops())
+    box.put(forwarded(HONEST, *[bytes(1000)] * 4), 4, HONEST, 1.0, disco=False)
+    waits = []
+    while box:
+        waits += [entry.since for entry in box.take(1, 1.0 + TARGET / 2)[1]]
+    assert waits == [1.0] * 4
+
+
 @pytest.mark.slow
 def test_who_floods_loses_and_others_do_not():
     for flood in ([bytes(1400)] * 60, [bytes(100)] * 400, [bytes(60_000)]):
@@ -273,6 +297,34 @@ def test_what_is_too_old_goes_though_nobody_takes_anything_but_not_the_newest():
         assert numbers == list(range(19, 32))
 
 
+def test_what_is_too_old_goes_from_disco_too():
+    drops = Drops()
+    box = SendQueue(drops)
+    for number in range(32):
+        packet = number.to_bytes(4) + bytes(996)
+        box.put(forwarded(HONEST, packet), 1, HONEST, 0.0, disco=True)
+    fill(box, HONEST, 32_000, 0.0)
+    assert box.expire(1.5 * MAX_WAIT, 1000) == 38
+    assert drops.packets == {False: 19, True: 19}
+
+
+def test_nothing_is_held_for_a_sender_whose_packets_all_were_released():
+    drops = Drops()
+    budget: MemoryBudget[Any] = MemoryBudget()
+    box, other = SendQueue(drops, budget), SendQueue(drops, budget)
+    fill(box, FLOODER, 20_000, 0.0)
+    fill(box, HONEST, 20_000, 0.0)
+    fill(other, HONEST, 1000, 0.0)
+    least = budget.held
+    # Another queue's packet comes, and there is room for no more than a little.
+    budget.limit = 3000
+    fill(other, HONEST, 1000, 0.0)
+    assert budget.held <= budget.limit < least
+    assert not box
+    drained(other)
+    assert budget.held == 0
+
+
 def test_a_quiet_sender_never_waits_behind_a_busy_one():
     box = SendQueue(Drops())
     for source in (FLOODER, b"G" * KEY_LENGTH):
@@ -291,16 +343,19 @@ def test_a_quiet_sender_never_waits_behind_a_busy_one():
 
 def test_a_sender_that_comes_and_goes_does_not_starve_the_others():
     """Each time its sub-queue is empty before the next packet comes (RFC 8290, section 4.2)."""
-    box = SendQueue(Drops())
-    fill(box, FLOODER, 500_000, 0.0)
-    box.take(1, 0.0)
-    train = forwarded(HONEST, *[bytes(1000)] * 4)
-    sent = {FLOODER: 0, HONEST: 0}
-    for _ in range(50):
-        box.put(train, 4, HONEST, 0.0, disco=False)
-        for entry in box.take(QUANTUM, 0.0)[1]:
-            sent[entry.source] += entry.size
-    assert abs(sent[HONEST] - sent[FLOODER]) < 4 * QUANTUM
+    for count in (3, 4):  # less than a quantum, and more
+        box = SendQueue(Drops())
+        fill(box, FLOODER, 500_000, 0.0)
+        # The busy sender has had its turn as a new one.
+        box.put(forwarded(HONEST, b"x"), 1, HONEST, 0.0, disco=False)
+        box.take(3 * QUANTUM, 0.0)
+        train = forwarded(HONEST, *[bytes(1000)] * count)
+        sent = {FLOODER: 0, HONEST: 0}
+        for _ in range(50):
+            box.put(train, count, HONEST, 0.0, disco=False)
+            for entry in box.take(QUANTUM, 0.0)[1]:
+                sent[entry.source] += entry.size
+        assert abs(sent[HONEST] - sent[FLOODER]) < 4 * QUANTUM
 
 
 def test_bursts_of_eight_senders_leave_in_equal_parts():
