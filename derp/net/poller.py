@@ -183,7 +183,9 @@ class Poller:
                 self._handle_hang_ups()
                 # One packet alone is not worth busy-polling for the next.
                 if self._serve_all(now + MAX_ROUND) and now < recent_until:
-                    # Tasks that woke together with this one run first.
+                    # Tasks that woke together with this one run first. One turn may not be enough:
+                    # Trio runs the tasks of a turn in either order.
+                    await trio.lowlevel.checkpoint()
                     await trio.lowlevel.checkpoint()
                     others = trio.lowlevel.current_statistics()
                     if not others.tasks_runnable:

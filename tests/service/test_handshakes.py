@@ -13,7 +13,7 @@ import trio.testing
 
 from certs.context import make_context
 from certs.metacert import make_metacert
-from certs.pair import make_pair
+from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from derp.errors import ConnectionEnd
 from derp.net.tlsengine import TLSEngine
