@@ -27,8 +27,8 @@ class PlainResponder:
     """A responder on one socket that never waits."""
 
     def __init__(self, sock: socket.socket, stats: Stats) -> None:
-        self.first_sender: tuple[bytes, bytes] | None = None
-        """Address and port, as in the packet, of the first one that `answer` has taken."""
+        self.senders: list[tuple[bytes, bytes]] = []
+        """Address and port, as in the packet, of each request that the last call answered."""
         self._sock = sock
         self._stats = stats
         self._ipv6 = sock.family == socket.AF_INET6
@@ -43,7 +43,7 @@ class PlainResponder:
 
         Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) does.
         """
-        self.first_sender = None
+        self.senders = senders = []
         for count in range(most):
             try:
                 size, control, _flags, sender = self._sock.recvmsg_into(self._views, self._space)
@@ -63,8 +63,7 @@ class PlainResponder:
             else:
                 self._stats.ipv4 += 1
                 address = socket.inet_aton(host)
-            if not count:
-                self.first_sender = address, port.to_bytes(2, "big")
+            senders.append((address, port.to_bytes(2, "big")))
             try:
                 self._sock.sendmsg(
                     [response(transaction_id, address, port)], _from_there(control), 0, sender

@@ -57,7 +57,7 @@ class ProxyDetector:
 
 
 def choose_observation(address: bytes) -> tuple[Observation, str] | None:
-    """Choose the Watch by the first sender's address; return it and its description. Blocks.
+    """Choose the Observation by the first sender's address; return it and its description. Blocks.
 
     None if it is another host's own, unless in a container that has a default gateway.
     """

@@ -29,8 +29,9 @@ class Responder:
     """The responder of one socket; it never waits."""
 
     def __init__(self, sock: socket.socket, stats: Stats) -> None:
-        self.first_sender: tuple[bytes, bytes] | None = None
-        """Address and port, as in the packet, of the first sender in a call, if it was answered."""
+        self.senders: list[tuple[bytes, bytes]] = []
+        """Address and port, as in the packet, of those that the last call answered; of a batch, of
+        the first at most."""
         self._sock = sock
         self._stats = stats
         self._plain = PlainResponder(sock, stats)
@@ -48,12 +49,13 @@ class Responder:
             if self._batched is None:
                 self._batched = BatchedResponder(self._sock, self._stats)
             count = self._batched.answer()
-            self.first_sender = self._batched.first_sender
+            first = self._batched.first_sender
+            self.senders = [] if first is None else [first]
             self._in_batches = count >= BURST
             return count >= TURN
         most = 1 if self._alone % LOOK else BURST if BATCHES else TURN
         count = self._plain.answer(most)
-        self.first_sender = self._plain.first_sender
+        self.senders = self._plain.senders
         self._alone = self._alone + 1 if count == 1 else 0
         more = count == most > 1
         self._in_batches = BATCHES and more

@@ -1,8 +1,7 @@
 """The STUN responder: UDP sockets, and a task for each that answers requests.
 
 The task answers what has arrived, up to a bound, and lets the other tasks run. No datagram and no
-error of the network ends it. A ProxyDetector gets the first sender of
-each turn until it has a finding.
+error of the network ends it. A ProxyDetector gets senders until it has a finding.
 """
 
 import contextlib
@@ -143,12 +142,11 @@ async def serve(sock: socket.socket, stats: Stats) -> Never:
                 logger.warning("STUN can't receive: %s; trying again each second", error.strerror)
             await trio.sleep(_ERROR_PAUSE)
             continue
-        if (
-            detector is not None
-            and responder.first_sender is not None
-            and not await detector.observe(*responder.first_sender)
-        ):
-            detector = None
+        if detector is not None:
+            for sender in responder.senders:
+                if not await detector.observe(*sender):
+                    detector = None
+                    break
         if more:
             await trio.lowlevel.checkpoint()
         else:

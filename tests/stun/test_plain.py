@@ -71,12 +71,16 @@ def test_takes_as_many_as_it_may() -> None:
         responder.answer(1)
 
 
-def test_the_first_sender_is_told_if_it_was_answered() -> None:
-    responder = PlainResponder(Scripted(REQUEST, b"text", REQUEST), Stats())
+def test_the_senders_that_were_answered_are_known() -> None:
+    """All of them: the proxy detector must not see only those that ask first."""
+    responder = PlainResponder(Scripted(REQUEST, b"text", REQUEST, REQUEST), Stats())
+    sender = bytes((192, 0, 2, 1)), (41641).to_bytes(2, "big")
     responder.answer(1)
-    assert responder.first_sender == (bytes((192, 0, 2, 1)), (41641).to_bytes(2, "big"))
+    assert responder.senders == [sender]
+    responder.answer(1)
+    assert responder.senders == []
     responder.answer(2)
-    assert responder.first_sender is None
+    assert responder.senders == [sender] * 2
 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EPERM, errno.EAGAIN, errno.EINVAL])
