@@ -11,7 +11,8 @@ class BatchedResponder:
     """A responder on one socket that never waits; see PlainResponder."""
 
     def __init__(self, sock: socket.socket, stats: Stats) -> None:
-        self.first_sender: tuple[bytes, bytes] | None = None
+        self.senders: list[tuple[bytes, bytes]] = []
+        """As in PlainResponder, but of a batch the first at most."""
         self._batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
         self._batch_socket = BatchSocket(sock, self._batch)
         self._stats = stats
@@ -20,7 +21,7 @@ class BatchedResponder:
         """Answer up to CAPACITY datagrams that have arrived; see PlainResponder."""
         lengths = self._batch_socket.receive()
         answered = self._batch.answer(lengths)
-        self.first_sender = self._batch.first_sender() if answered[0] else None
+        self.senders = [self._batch.first_sender()] if answered[0] else []
         stats = self._stats
         valid = answered.count(True)
         stats.not_stun += len(lengths) - valid

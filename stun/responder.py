@@ -49,8 +49,7 @@ class Responder:
             if self._batched is None:
                 self._batched = BatchedResponder(self._sock, self._stats)
             count = self._batched.answer()
-            first = self._batched.first_sender
-            self.senders = [] if first is None else [first]
+            self.senders = self._batched.senders
             self._in_batches = count >= BURST
             return count >= TURN
         most = 1 if self._alone % LOOK else BURST if BATCHES else TURN
