@@ -17,6 +17,9 @@ TARGET: Final = 0.02
 loop and its peers' TCP need some milliseconds themselves."""
 INTERVAL: Final = 0.1
 """Seconds for which a queue may stand: about a round trip between two nodes through the relay."""
+UNRESPONSIVE: Final = 1.0
+"""Seconds that a queue stands though it is shortened, after which its sender counts as unresponsive
+(RFC 7567): it has no congestion control, and the law would need many seconds more to slow it."""
 MAX_PACKET: Final = 1500
 """Bytes: where no more than these are left behind the head, the queue does not stand."""
 
@@ -78,6 +81,10 @@ class CoDel:
         """Note that a packet has left which had not waited long, or had next to nothing behind."""
         self.first_above_time = 0.0
         self.dropping = False
+
+    def is_unresponsive(self, now: float) -> bool:
+        """Return whether the queue has stood for UNRESPONSIVE seconds longer than allowed."""
+        return bool(self.first_above_time) and now - self.first_above_time >= UNRESPONSIVE
 
     def _ok_to_drop(self, queue: Queue, now: float) -> bool:
         """Return whether the head has been above TARGET for an INTERVAL (`dodequeue`)."""

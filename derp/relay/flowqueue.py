@@ -2,7 +2,8 @@
 
 The peer is a client, or another relay. Its packets leave by deficit round robin, the sub-queues of
 senders that had nothing queued first: a packet of a quiet sender never waits behind the queue of a
-busy one. CoDel (derp.relay.codel) shortens each sub-queue that stands. Beyond a bound in bytes the
+busy one. CoDel (derp.relay.codel) shortens each sub-queue that stands; where the sender does not
+slow down for that, it loses all that has waited for an INTERVAL. Beyond a bound in bytes the
 longest sub-queue loses packets from its head. Where the peer takes next to nothing, CoDel seldom
 gets to decide: what is older than MAX_WAIT is dropped, but for the newest KEEP bytes of a sender.
 
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from derp.relay.codel import MAX_PACKET, TARGET, CoDel
+from derp.relay.codel import INTERVAL, MAX_PACKET, TARGET, CoDel
 from derp.relay.queuememory import Holder, MemoryBudget
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 
@@ -26,7 +27,7 @@ QUANTUM: Final = 4 << 10
 MAX_WAIT: Final = 1.0
 """Seconds after which a packet is too old to be worth its memory."""
 KEEP: Final = 16 << 10
-"""Bytes of memory of a flow's newest packets, which age alone does not drop."""
+"""Bytes of memory of a flow's newest packets, which are not dropped for their age."""
 ENTRY_COST: Final = 150
 """Bytes that an entry counts for besides its frames."""
 FLOW_COST: Final = 1000
@@ -154,10 +155,10 @@ class Flow(Holder):
             # Nothing is freed before half of a train has gone.
             self.drop_head(max(excess, len(head.data) // 2 + 1 - head.offset))
 
-    def expire(self, now: float, most: int) -> int:
-        """Drop at most `most` trains older than MAX_WAIT, but not the newest KEEP bytes."""
+    def expire(self, now: float, most: int, age: float = MAX_WAIT) -> int:
+        """Drop at most `most` trains older than `age` seconds, but not the newest KEEP bytes."""
         dropped = 0
-        while dropped < most and self.held > KEEP and now - self.entries[0].since > MAX_WAIT:
+        while dropped < most and self.held > KEEP and now - self.entries[0].since > age:
             self.drop_head(self.held - KEEP)
             dropped += 1
         return dropped
@@ -174,6 +175,8 @@ class Flow(Holder):
         if self._codel is None:
             self._codel = CoDel()
         self._codel.shorten(self, now)
+        if self._codel.is_unresponsive(now):
+            self.expire(now, len(self.entries), INTERVAL)
 
     def _cut(self, head: Entry, at_least: int) -> tuple[int, int]:
         data = head.data

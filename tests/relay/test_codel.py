@@ -3,11 +3,12 @@
 from collections import deque
 from math import sqrt
 
+import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from derp.relay.codel import INTERVAL, MAX_PACKET, TARGET
-from derp.relay.flowqueue import Entry, Flow
+from derp.relay.flowqueue import ENTRY_COST, Entry, Flow
 from derp.relay.queuememory import MemoryBudget
 from derp.wire.frames import HEADER, HEADER_LENGTH, PACKET_OVERHEAD
 from tests.support.frames import recv_packet
@@ -99,6 +100,7 @@ class Ours:
         )
         self.flow.entries.append(Entry(train, len(numbers), SOURCE, now, disco=False))
         self.flow.size += len(train)
+        self.flow.add(len(train) + ENTRY_COST)
 
     def take(self, limit: int, now: float) -> list[int]:
         entries: list[Entry] = []
@@ -141,6 +143,13 @@ ALMOST_EMPTIED = [(0.0, [[1000] * 4, [500]], 1), (0.05, [], 3000), (0.15, [[1000
 def test_it_drops_what_the_pseudo_code_drops(
     steps: list[tuple[float, list[list[int]], int]],
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # RFC 8289 leaves unresponsive senders alone.
+        patch.setattr("derp.relay.codel.UNRESPONSIVE", 1e9)
+        check_against_the_oracle(steps)
+
+
+def check_against_the_oracle(steps: list[tuple[float, list[list[int]], int]]) -> None:
     oracle, ours = Oracle(), Ours()
     now, number = 1.0, 0
     for elapsed, arrivals, limit in steps:
@@ -170,6 +179,21 @@ def test_a_standing_queue_is_shortened_and_the_rate_is_taken_up_again() -> None:
         resumed += not dropping and oracle.dropping and oracle.count > 1
     assert len(oracle.dropped) > 100
     assert resumed
+
+
+def test_who_does_not_slow_down_waits_no_longer_than_an_interval() -> None:
+    """Twice as much comes as leaves, for ever; the law alone would take a quarter of a minute."""
+    ours = Ours()
+    waits = []
+    for turn in range(1000):
+        now = 1 + turn * 0.01
+        ours.put(list(range(10 * turn, 10 * turn + 10)), [1000] * 10, now)
+        taken = ours.take(5000, now)
+        waits += [turn - number // 10 for number in taken]
+    # In hundredths of a second.
+    assert max(waits) > 50
+    assert max(waits[-2000:]) <= 100 * INTERVAL + 1
+    assert len(ours.dropped) + len(ours.waiting) == 5000
 
 
 def test_a_stall_is_no_standing_queue() -> None:
