@@ -182,7 +182,8 @@ class Poller:
                 now = time.perf_counter()
                 self._handle_hang_ups()
                 # One packet alone is not worth busy-polling for the next.
-                if self._serve_all(now + MAX_ROUND) and now < recent_until:
+                idle = self._serve_all(now + MAX_ROUND) and not self.busy_tasks
+                if idle and now < recent_until:
                     # Tasks that woke together with this one run first. One turn may not be enough:
                     # Trio runs the tasks of a turn in either order.
                     await trio.lowlevel.checkpoint()
