@@ -7,7 +7,7 @@
     files         reads and writes the files of a pair
     ownership     which other users could replace a trusted file
     selfsigned    makes and writes a self-signed pair
-    generated     which pairs were made so
+    generated     whether a pair is a self-signed one made for an IP address
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
     apart         calls what needs large libraries, in a process of its own
     changes       whether files have changed, and may be served

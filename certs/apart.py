@@ -1,12 +1,12 @@
 """Calls of functions that need large libraries, in a process of their own.
 
 cryptography takes 9 MiB for as long as a process lives, and acme as much again; a relay needs them
-for a moment at its start, and then some times a day or a year. What is called here runs in a
-Python that ends with the call. It gets its module path, arguments and result over pipes, and writes
-nothing else.
+for a moment at its start, and then a few times a day or a year. Each function here makes its call
+in a Python process that ends with the call. That process reads its module path and the arguments
+from a pipe, and writes the result to another.
 
-In this process the call is made where the library is loaded anyway, and where no other process can
-be started. All functions block.
+If the library is loaded already, or no other process can be started, the call is made in this
+process. All functions block.
 """
 
 import importlib
@@ -27,8 +27,8 @@ from certs.pair import Pair
 _PROGRAM: Final = (
     "import pickle, sys;"
     "sys.path[:] = pickle.load(sys.stdin.buffer);"
-    "from certs.apart import answer;"
-    "answer(sys.stdin.buffer, sys.stdout.buffer)"
+    "from certs.apart import perform;"
+    "perform(sys.stdin.buffer, sys.stdout.buffer)"
 )
 
 
@@ -58,29 +58,29 @@ def renewal_info(request: OrderRequest, pair: Pair, now: datetime) -> RenewalInf
     return info
 
 
-def answer(questions: BinaryIO, answers: BinaryIO) -> None:
-    """Make the call that `questions` holds; write its result, or its CertificateError."""
-    module, name, args, kwargs = pickle.load(questions)  # noqa: S301 - from the process above
+def perform(source: BinaryIO, target: BinaryIO) -> None:
+    """Read a call from `source` and make it; write its result or CertificateError to `target`."""
+    module, name, args, kwargs = pickle.load(source)  # noqa: S301 - from the parent process
     result: object
     try:
         result = getattr(importlib.import_module(module), name)(*args, **kwargs)
     except CertificateError as error:
         result = error
-    pickle.dump(result, answers)
+    pickle.dump(result, target)
 
 
 def _call(library: str, module: str, name: str, *args: Any, **kwargs: Any) -> Any:
     if library not in sys.modules:
         # -I and -S: the path is given, and nothing of the environment or of `site` is needed.
         command = [sys.executable, "-I", "-S", "-c", _PROGRAM]
-        question = pickle.dumps(sys.path) + pickle.dumps((module, name, args, kwargs))
+        call = pickle.dumps(sys.path) + pickle.dumps((module, name, args, kwargs))
         try:
             done = subprocess.run(  # noqa: S603 - our own program
-                command, input=question, capture_output=True, check=True
+                command, input=call, capture_output=True, check=True
             )
             result = pickle.loads(done.stdout)  # noqa: S301 - from the process just run
         except (OSError, subprocess.SubprocessError, pickle.UnpicklingError, EOFError):
-            # It was not allowed, or killed for lack of memory, or there is no such program.
+            # The process was not allowed, or killed for lack of memory, or its program is missing.
             pass
         else:
             if isinstance(result, CertificateError):

@@ -118,7 +118,7 @@ def _load(context: ssl.SSLContext, chain_der: Iterable[bytes], key_pem: bytes, h
 def _memory_file(content: bytes, stack: contextlib.ExitStack) -> str | None:
     """Return the path of a file in memory; None outside Linux, or without access to /proc.
 
-    A program with capabilities has no access.
+    A program with file capabilities can't open its own /proc/self/fd.
     """
     if not hasattr(os, "memfd_create"):
         return None

@@ -1,4 +1,4 @@
-"""Checks a certificate chain and its private key, and makes every Pair."""
+"""The checks of a certificate chain and its private key, from which every Pair is made."""
 
 from datetime import datetime
 
@@ -130,7 +130,7 @@ def _dates(leaf: x509.Certificate, source: str) -> tuple[datetime, datetime]:
     try:
         return leaf.not_valid_before_utc, leaf.not_valid_after_utc
     except ValueError as error:
-        # There is no year 0, but a damaged certificate may say so.
+        # A damaged certificate may have the year 0, and a datetime can't.
         raise UnusablePairError(
             f"{source}: damaged dates in the first certificate; have it issued anew"
         ) from error

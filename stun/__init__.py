@@ -6,7 +6,7 @@
     pktinfo         the address that a datagram was sent to
     plain           answers one datagram at a time, on any system
     batched         answers a batch at a time
-    responder       which of both answers, by how many datagrams come at once
+    responder       chooses plain or batched, by how many datagrams come at once
     stats           counters
     proxy_signs     whether a proxy hides the addresses of all clients           (sans-I/O)
     proxy_detector  observes the senders on one socket, and warns

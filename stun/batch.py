@@ -3,7 +3,7 @@
 `stun.mmsg` receives many datagrams a call, and a relay's requests are nearly all the same 40 bytes
 but for the transaction ID. So a batch is a table in one buffer with a datagram in each row, and is
 checked and rewritten with a few operations on whole columns (memoryview slices with a stride). A
-datagram begins at byte 4 of its row, so that columns of 8 bytes are aligned:
+datagram begins at byte 4 of its row, to align columns of 8 bytes; the response takes its place:
 
     4             8        12              24             28        32              40        44
     type, length  cookie   transaction ID  SOFTWARE, 8    tailnode            FINGER-   CRC-32
@@ -17,8 +17,8 @@ The sender's address comes as the system's `sockaddr`, in a second table:
     sockaddr_in6  2 family, 2 port, 4 flow, 16 address, 4 scope
 
 Cookie and transaction ID are at the same offset in a response as in any valid request. So requests
-of other forms are rewritten alike, once `stun.message` has checked each. That module defines the
-right response; this one only computes it faster.
+of other forms are rewritten in the same way, once `stun.message` has checked each. `stun.message`
+defines the right response; this module only computes it faster.
 """
 
 import sys

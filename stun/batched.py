@@ -1,4 +1,4 @@
-"""Requests answered by the hundred, with one system call to receive and one to send them."""
+"""Requests answered a batch at a time: one system call receives them, one sends the responses."""
 
 import socket
 
@@ -12,7 +12,7 @@ class BatchedResponder:
 
     def __init__(self, sock: socket.socket, stats: Stats) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
-        """As in PlainResponder, but of a batch the first at most."""
+        """As in PlainResponder, but only the first datagram's sender, if that was answered."""
         self._batch = Batch(IPV6 if sock.family == socket.AF_INET6 else IPV4)
         self._batch_socket = BatchSocket(sock, self._batch)
         self._stats = stats

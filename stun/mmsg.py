@@ -85,7 +85,7 @@ class BatchSocket:
             self._iovs[2 * row] = _IOVec(head, ROW_CAPACITY)
             self._iovs[2 * row + 1] = _IOVec(overflow + row * OVERFLOW, OVERFLOW)
             self._response_iovs[row] = _IOVec(head, batch.family.response_length)
-            # Without padding, the kernel has room for it on its stack.
+            # Without padding, the control data fits into a buffer on the kernel's stack.
             unpadded = socket.CMSG_LEN(info) if info else 0
             for headers, iovs, iov_count, control_length in (
                 (self._incoming, self._iovs, 2, control),

@@ -17,7 +17,7 @@ from typing import Final
 
 IP_PKTINFO: Final = {"linux": 8, "darwin": 26}.get(sys.platform, 0)
 """From linux/in.h and netinet/in.h; Python's socket module has it only from 3.14 on. 0: the system
-does not have it, and chooses the address to respond from itself."""
+does not have it, and itself chooses the address that a response comes from."""
 
 
 def ask_for_destination(sock: socket.socket) -> None:

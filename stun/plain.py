@@ -1,7 +1,7 @@
 """Requests answered one at a time, by the calls of Python's `socket`.
 
-Any system has these, and for a request that comes alone they cost half of what a batch does. What
-comes by the hundred is cheaper in a batch (`stun.batched`).
+Any system has these calls, and for a request that comes alone they cost less than a batch. For many
+requests at once, a batch costs less (`stun.batched`).
 """
 
 import socket
@@ -34,7 +34,7 @@ class PlainResponder:
         self._ipv6 = sock.family == socket.AF_INET6
         info = info_length(sock)
         self._space = socket.CMSG_SPACE(info) if info else 0
-        # Whether a request was too long is known by one byte more.
+        # One byte more than the limit shows that a request is too long.
         self._view = memoryview(bytearray(MAX_REQUEST_LENGTH + 1))
         self._views = [self._view]
 
@@ -66,7 +66,7 @@ class PlainResponder:
             senders.append((address, port.to_bytes(2, "big")))
             try:
                 self._sock.sendmsg(
-                    [response(transaction_id, address, port)], _from_there(control), 0, sender
+                    [response(transaction_id, address, port)], _response_control(control), 0, sender
                 )
             except OSError:
                 # What can't be sent is lost, as UDP may lose it anyway: the client asks again.
@@ -77,7 +77,7 @@ class PlainResponder:
 
 
 def response(transaction_id: bytes, address: bytes, port: int) -> bytes:
-    """Build what `build_binding_response` does of an address of 4 or 16 bytes, and faster."""
+    """Build a response as `build_binding_response`, but faster; `address` has 4 or 16 bytes."""
     size = len(address)
     pad = _COOKIE if size == 4 else int.from_bytes(MAGIC_COOKIE + transaction_id, "big")
     return pack(
@@ -93,8 +93,8 @@ def response(transaction_id: bytes, address: bytes, port: int) -> bytes:
     ) + (int.from_bytes(address, "big") ^ pad).to_bytes(size, "big")
 
 
-def _from_there(control: _Control) -> _Control:
-    """Return the control messages that have a response come from the address that was asked."""
+def _response_control(control: _Control) -> _Control:
+    """Return control messages with which a response leaves from the address that was asked."""
     for level, kind, info in control:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             return [(level, kind, info[:16] + bytes(4))]

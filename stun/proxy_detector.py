@@ -1,6 +1,6 @@
 """A detector of proxies that hide the clients' addresses, by the signs in `stun.proxy_signs`.
 
-On most machines the first request from another host ends the observation: it costs no more.
+On most machines the first request from another host ends the observation, which then costs nothing.
 """
 
 import contextlib
@@ -57,9 +57,9 @@ class ProxyDetector:
 
 
 def choose_observation(address: bytes) -> tuple[Observation, str] | None:
-    """Choose the Observation by the first sender's address; return it and its description. Blocks.
+    """Return an Observation that fits the first sender's `address`, and its address in words.
 
-    None if it is another host's own, unless in a container that has a default gateway.
+    None if `address` is another host's own, unless in a container with a default gateway. Blocks.
     """
     if _is_own(address):
         return Observation(address), "an address of this machine itself"
@@ -70,16 +70,16 @@ def choose_observation(address: bytes) -> tuple[Observation, str] | None:
     gateways = read(table)
     in_container = any(sign.exists() for sign in CONTAINERS)
     if address in gateways:
-        watched = address
+        observed = address
     elif in_container and gateways:
-        watched = min(gateways)
+        observed = min(gateways)
     else:
         return None
-    return Observation(watched, ignores_others=in_container), "the default gateway of this machine"
+    return Observation(observed, ignores_others=in_container), "the default gateway of this machine"
 
 
 def _is_own(address: bytes) -> bool:
-    """Return whether an address is this machine's own: the route to it has itself as the source.
+    """Return whether an address is this machine's own: packets to it also have it as their source.
 
     Nothing is sent. bind would accept any address where net.ipv4.ip_nonlocal_bind is set.
     """

@@ -8,8 +8,8 @@ Behind such a proxy, all requests come from the default gateway (the bridge of a
 an address of the machine itself (rootlesskit sends from within the container). The requests of this
 machine's own programs come from there, too, and may be the only ones. Ports tell clients apart: a
 proxy has one for each client, the machine's own tailscaled has one, and a health check asks once or
-for seconds, from another port each time. So two lasting senders are a sign of a proxy, and any
-other address is a lasting sign against one; but not in a container, where Docker sends only IPv6
+for seconds, from another port each time. So two lasting senders are a sign of a proxy. A request
+from any other address rules a proxy out; but not in a container, where Docker may send only IPv6
 through its proxy.
 
     172.17.0.1:41641  ·  ·  ·  ·  ·      the tailscaled of this machine

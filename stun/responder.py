@@ -1,7 +1,7 @@
 """The responder of one socket: one datagram at a time, or in batches, whichever costs less.
 
-A request that comes alone costs least by `stun.plain`, which is all that there is on a system
-without recvmmsg; requests that come at once, by `stun.batched`.
+`stun.plain` costs least for a request that comes alone, and is the only choice on a system without
+recvmmsg. `stun.batched` costs least for requests that come at once.
 """
 
 import socket
@@ -17,12 +17,12 @@ if sys.platform == "linux":
 BATCHES: Final = sys.platform == "linux"
 """Whether recvmmsg and sendmmsg are there in the form that `stun.mmsg` knows."""
 BURST: Final = 8
-"""Datagrams at once from which on they are answered in batches."""
+"""A call that finds at least this many datagrams makes the next call take a batch."""
 TURN: Final = 128
-"""Datagrams answered in one call, so that other tasks get their turn; a batch has no more."""
-LOOK: Final = 4
-"""Calls that find one datagram, after which one looks for a second: to look and find none costs a
-lone request more than to build its answer."""
+"""Most datagrams answered in one call, also in a batch, so that other tasks get their turn."""
+LOOK_EVERY: Final = 4
+"""While datagrams come alone, one call in this many looks for a second datagram: a look that finds
+none costs more than building a response."""
 
 
 class Responder:
@@ -30,8 +30,8 @@ class Responder:
 
     def __init__(self, sock: socket.socket, stats: Stats) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
-        """Address and port, as in the packet, of those that the last call answered; of a batch, of
-        the first at most."""
+        """Address and port, as in the packet, of each request that the last call answered; of a
+        batch, only the first request's, if that was answered."""
         self._sock = sock
         self._stats = stats
         self._plain = PlainResponder(sock, stats)
@@ -52,7 +52,7 @@ class Responder:
             self.senders = self._batched.senders
             self._in_batches = count >= BURST
             return count >= TURN
-        most = 1 if self._alone % LOOK else BURST if BATCHES else TURN
+        most = 1 if self._alone % LOOK_EVERY else BURST if BATCHES else TURN
         count = self._plain.answer(most)
         self.senders = self._plain.senders
         self._alone = self._alone + 1 if count == 1 else 0

@@ -1,4 +1,4 @@
-"""Makes the answers to ACME challenges."""
+"""The making of an answer to an ACME challenge: a text, or a self-signed certificate."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ _LIFETIME: Final = timedelta(days=7)
 def make_challenge(
     kind: Kind, name: str, token: str, key_authorization: str, now: datetime
 ) -> Challenge:
-    """Return the answer to a challenge for `name`, a DNS name or an IP address."""
+    """Return a challenge for `name`, a DNS name or an IP address, with its answer."""
     if kind == "http-01":
         return HTTP01(token, key_authorization)
     address = parse_ip(name)

@@ -23,7 +23,7 @@ class ExternalAccount:
 
 @attrs.frozen
 class Authority:
-    """An ACME server, and what to register an account there with."""
+    """An ACME server, and the data to register an account with it."""
 
     directory: str
     """The URL of its directory (RFC 8555, 7.1.1)."""

@@ -1,4 +1,4 @@
-"""Answers to the ACME challenges by which an authority validates names.
+"""The ACME challenges by which an authority validates names, with their answers.
 
 http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
 Both answers hold the key authorization: token, dot, thumbprint of the account key.
@@ -22,7 +22,7 @@ ALPN_OFFER: Final = (ALPN_PROTOCOL.encode("ascii"),)
 
 @attrs.frozen
 class HTTP01:
-    """The answer to GET /.well-known/acme-challenge/`token` (application/octet-stream)."""
+    """http-01: GET /.well-known/acme-challenge/`token` gets `body` (application/octet-stream)."""
 
     token: str
     body: str
@@ -30,7 +30,7 @@ class HTTP01:
 
 @attrs.frozen
 class TLSALPN01:
-    """The answer to a ClientHello for `server_name` whose one ALPN protocol is "acme-tls/1".
+    """tls-alpn-01: a ClientHello for `server_name` with ALPN "acme-tls/1" alone gets `pair`.
 
     For an IP address, `server_name` is its reverse name (RFC 8738, 6): "1.2.0.192.in-addr.arpa".
     """

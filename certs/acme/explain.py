@@ -66,7 +66,7 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
     try:
         yield
     except messages.Error as error:
-        raise refusal(network, error, cures) from error
+        raise problem(network, error, cures) from error
     except (
         acme.errors.Error,
         JoseError,
@@ -82,7 +82,7 @@ def explained(network: Network, cures: Cures | None = None) -> Iterator[None]:
         raise _unreachable(network, error) from error
 
 
-def refusal(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
+def problem(network: Network, error: messages.Error, cures: Cures | None = None) -> IssueError:
     """Return the IssueError for a problem document in a response."""
     code = problem_type(error)
     if code in _TRANSIENT_TYPES or (network.status >= 500 and code != "rateLimited"):

@@ -24,8 +24,8 @@ from certs.acme.explain import (
     explained,
     failed_validation,
     printable,
+    problem,
     problem_type,
-    refusal,
 )
 from certs.acme.network import POLL_EVERY, Network
 from certs.acme.store import plain_name
@@ -189,24 +189,24 @@ class Issuer:
     def fetch(self, order: messages.OrderResource) -> str:
         """Finalize the order, and return the chain in PEM.
 
-        The finalize request may use up a certificate. So failures after it are retried with growing
-        pauses while there is time, and then raised as Failure.SPENT.
+        A finalize request may use up a certificate, except a first one that is refused. So failures
+        after it are retried with growing pauses while there is time, then raised as Failure.SPENT.
         """
         spent, pause = False, 0.1
         while True:
-            finalizing, last_error = False, None
+            finalizing_first, last_error = False, None
             try:
                 with explained(self._network):
                     answer = self._read(order.uri)
                     order = order.update(body=messages.Order.from_json(answer.json()))
                     if order.body.status == messages.STATUS_READY:
-                        finalizing, spent = not spent, True
+                        finalizing_first, spent = not spent, True
                         order = self._client.begin_finalization(order)
-                        finalizing = False
+                        finalizing_first = False
                     if order.body.status == messages.STATUS_VALID and order.body.certificate:
                         return self._read(order.body.certificate).text
             except IssueError as error:
-                if not spent or (finalizing and error.failure is not Failure.TRANSIENT):
+                if not spent or (finalizing_first and error.failure is not Failure.TRANSIENT):
                     raise
                 last_error = error
             else:
@@ -228,7 +228,7 @@ class Issuer:
                 f"the relay tries again later",
                 Failure.REFUSED,
             )
-        error = refusal(self._network, order.body.error)
+        error = problem(self._network, order.body.error)
         return _spent(error) if spent and error.failure is Failure.TRANSIENT else error
 
     def _read(self, url: str) -> requests.Response:

@@ -43,10 +43,10 @@ def obtain(
 ) -> bool:
     """Order a certificate with a new P-256 key, and write both to one file; return True.
 
-    `replacing` is the leaf (DER) to renew, None without a usable one. If the file has another leaf
-    for all names by now, orders nothing and returns False. `present` presents the answers to
-    challenges of this `kind`. `now` is timezone-aware; `timeout` is in seconds, by the monotonic
-    clock. The file system is probed first. Raises IssueError.
+    `replacing` is the leaf (DER) to replace, None if there is none. If the file has another usable
+    one by now, orders nothing and returns False. `present` presents the answers to challenges of
+    this `kind`. `now` is timezone-aware; `timeout` is in seconds, by the monotonic clock. The file
+    system is probed first. Raises IssueError.
     """
     file = store.certificate_file(request.certdir, request.names[0])
     with _with_names(request):

@@ -1,4 +1,4 @@
-"""What is asked of an authority."""
+"""The request for a certificate from an authority."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -72,10 +72,7 @@ def read_usable(certdir: Path, names: Sequence[str], now: datetime) -> Pair | No
 def write_certificate(
     file: Path, directory: str, key_pem: bytes, chain_der: Sequence[bytes]
 ) -> None:
-    """Write a new certificate and its key ("EC PRIVATE KEY") to one file.
-
-    Raises IssueError (Failure.SPENT).
-    """
+    """Write a new certificate and its key to one file. Raises IssueError (Failure.SPENT)."""
     file = Path(os.path.realpath(file))
     issuer = _DIRECTORY_PREFIX + directory.encode() + b"\n"
     chain_pem = "".join(map(DER_cert_to_PEM_cert, chain_der)).encode("ascii")

@@ -36,7 +36,7 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     if plan.on_demand is not None:
         statuses += _stored_on_demand(plan.on_demand, now)
     if any(status.pair is None and status.certificate.acme for status in statuses):
-        # One is ordered at once: loaded while no client waits.
+        # One is ordered at once: load the library for it while no client waits.
         import certs.acme.order  # noqa: F401, PLC0415
     return statuses
 
@@ -44,8 +44,8 @@ def load(plan: Plan, now: datetime) -> list[Status]:
 def load_followed(plan: Plan, addresses: Iterable[IPAddress], now: datetime) -> list[Status]:
     """Return the certificates of a process that renews none, also for `addresses`. Blocks.
 
-    For an unreadable pair, an error is logged and the next one awaited: the process that renews may
-    go on with an earlier pair.
+    For an unreadable pair, an error is logged, and the next pair awaited: the process that renews
+    may go on with an earlier one.
     """
     certificates = list(plan.certificates)
     if plan.on_demand is not None:

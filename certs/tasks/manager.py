@@ -27,7 +27,7 @@ AnyContexts = TypeVar("AnyContexts", bound=Contexts)
 Announce = Callable[[Pair], None]
 """Called with a new self-signed pair, whose pin clients need."""
 Renew = Callable[[Status, trio.MemorySendChannel[None]], Awaitable[None]]
-"""Renews a certificate; the channel has its files checked."""
+"""Renews a certificate; a send on the channel has its files checked."""
 
 
 class Certificates(Generic[AnyContexts]):
@@ -43,7 +43,7 @@ class Certificates(Generic[AnyContexts]):
     ) -> None:
         """Serve the pairs of `statuses`. Blocks. Raises CertificateError for a pair TLS can't use.
 
-        `report` is the one of certificates on demand.
+        `report` is the Reporter for certificates on demand.
         """
         self.statuses = list(statuses)
         self.contexts = contexts
@@ -128,7 +128,7 @@ class Certificates(Generic[AnyContexts]):
         status: Status,
         to_listeners: trio.MemorySendChannel[NamedContext],
     ) -> trio.MemorySendChannel[None]:
-        """Start watching a certificate's files; return the channel that has them checked."""
+        """Start watching a certificate's files; return the channel on which to ask for a check."""
         certificate = status.certificate
         check_files, checks = self._open_wake()
         if status.pair is None:

@@ -35,7 +35,7 @@ class CertificateSpec:
     """Whether only the operator writes the files."""
 
     @property
-    def text(self) -> str:
+    def names_text(self) -> str:
         """The names, for a log line."""
         return " ".join(self.names)
 

@@ -110,7 +110,7 @@ class Renewal:
         return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
 
     async def _refresh_pair(self) -> None:
-        """Note a new pair, and ask for renewal information on the one in force when that is due."""
+        """Note a new pair in force, and ask for its renewal information when that is due."""
         now = trio.current_time()
         pair = self._status.pair
         if pair is not self._pair:
@@ -128,7 +128,7 @@ class Renewal:
         try:
             self._suggested = await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
         except IssueError as error:
-            names = self._status.certificate.text
+            names = self._status.certificate.names_text
             logger.info("can't ask when to renew", names=names, reason=str(error))
         except Exception:
             # A bug here must not end the relay; see _try.
@@ -138,13 +138,13 @@ class Renewal:
         self._ask_at = now + again
 
     def _is_by_other_authority(self) -> bool:
-        """Return whether the file names another authority than is configured. Blocks."""
+        """Return whether the file names another authority than the configured one. Blocks."""
         directory = issued_by(self._status.certificate.files.certificate)
         return directory not in {None, self._request.authority.directory}
 
     async def _try(self) -> None:
         """Order once, and wait until the new certificate is served."""
-        names, challenge = self._status.certificate.text, self._challenges[0]
+        names, challenge = self._status.certificate.names_text, self._challenges[0]
         if not self._other_is_ordering:
             logger.info(
                 "ordering a certificate",
@@ -225,7 +225,7 @@ def obtain(
     replacing: bytes | None = None,
 ) -> bool:
     """Call certs.acme.order.obtain. Blocks."""
-    # Here, in the thread that orders: the library is large, and an order seldom.
+    # Imported only in the thread that orders: the library is large, and orders are rare.
     from certs.acme.order import obtain  # noqa: PLC0415
 
     return obtain(request, kind, present, now, timeout=timeout, replacing=replacing)

@@ -30,13 +30,13 @@ class Reporter:
     """The log of changes to certificates."""
 
     follows: bool = False
-    """Whether another process renews them and logs for the relay: most is at debug level here."""
+    """Whether another process renews them and logs for the relay: this one logs less."""
 
     def unservable(self, certificate: CertificateSpec, error: CertificateError) -> None:
-        """Log that the pair in the files can't be served; raise `error` if none will replace it."""
+        """Log that the files' pair can't be served, or raise `error` if nothing replaces it."""
         if self.follows:
             message = "this process has no certificate to serve"
-            logger.error(message, names=certificate.text, reason=str(error))
+            logger.error(message, names=certificate.names_text, reason=str(error))
         elif certificate.acme is None:
             raise error
         else:
@@ -59,7 +59,7 @@ class Reporter:
     def unchanged(self, certificate: CertificateSpec) -> None:
         """Log that a check on request found no new pair in the files."""
         if not self.follows:
-            logger.info("the certificate has not changed", names=certificate.text)
+            logger.info("the certificate has not changed", names=certificate.names_text)
 
     def failed(
         self, certificate: CertificateSpec, reason: str, next_try: float | None, *, in_force: bool
@@ -68,7 +68,7 @@ class Reporter:
         what = "the old certificate stays in force" if in_force else "no certificate yet"
         seconds = None if next_try is None else round(next_try)
         log = logger.debug if self.follows else logger.error
-        log(what, names=certificate.text, reason=reason, next_try_in_seconds=seconds)
+        log(what, names=certificate.names_text, reason=reason, next_try_in_seconds=seconds)
 
 
 RENEWS: Final = Reporter()

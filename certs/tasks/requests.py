@@ -20,12 +20,12 @@ Ask = Callable[[IPAddress], Awaitable[bool]]
 
 
 class Requests:
-    """The addresses that have a certificate or get one."""
+    """The requests for certificates on demand, decided in this process."""
 
     def __init__(self, on_demand: OnDemand | None, statuses: Iterable[Status]) -> None:
         """Begin with the addresses that have certificates in `statuses`."""
         self.addresses: set[IPAddress] = set()
-        """Also those that the operator has named."""
+        """The addresses that have a certificate or get one; also those that the operator named."""
         self._on_demand = on_demand
         self._send, self.accepted = trio.open_memory_channel[CertificateSpec](MAX_ON_DEMAND)
         if on_demand is not None:
@@ -62,18 +62,18 @@ class ForwardedRequests:
     def __init__(self, requests: Requests, ask: Ask) -> None:
         self._requests = requests
         self._ask = ask
-        self._pending: set[IPAddress] = set()
+        self._undecided: set[IPAddress] = set()
         self._send, self._receive = trio.open_memory_channel[IPAddress](MAX_WAITING)
 
     def add(self, address: IPAddress) -> bool:
         """Request a certificate for an address of this server; return whether one may come."""
         if not self._requests.accepts(address):
             return False
-        if address in self._requests.addresses or address in self._pending:
+        if address in self._requests.addresses or address in self._undecided:
             return True
         with contextlib.suppress(trio.WouldBlock):
             self._send.send_nowait(address)
-            self._pending.add(address)
+            self._undecided.add(address)
         return True
 
     async def forward(self) -> NoReturn:
@@ -84,4 +84,4 @@ class ForwardedRequests:
                 if await self._ask(address):
                     self._requests.add(address)
             finally:
-                self._pending.discard(address)
+                self._undecided.discard(address)

@@ -138,7 +138,7 @@ def _default(plan: Plan) -> ssl.SSLContext:
     """Return the context for clients that ask for no address, until there is a certificate."""
     for certificate in plan.certificates:
         if plan.on_demand is None or parse_ip(certificate.names[0]) is None:
-            return make_waiting_context(f"there is no certificate for {certificate.text} yet")
+            return make_waiting_context(f"there is no certificate for {certificate.names_text} yet")
     return make_waiting_context(
         "the client asked for a name, and this server has certificates for addresses only",
         ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME,

@@ -88,15 +88,15 @@ def test_without_another_process_it_is_called_here(
     assert pair.names == (HOST,)
 
 
-def test_answers(tmp_path: Path) -> None:
+def test_performs_a_call(tmp_path: Path) -> None:
     files = pair_files(tmp_path, HOST)
 
-    def answer(name: str, *arguments: object) -> object:
-        answers = io.BytesIO()
-        question = pickle.dumps(("certs.files", name, arguments, {}))
-        apart.answer(io.BytesIO(question), answers)
-        return pickle.loads(answers.getvalue())
+    def perform(name: str, *arguments: object) -> object:
+        result = io.BytesIO()
+        call = pickle.dumps(("certs.files", name, arguments, {}))
+        apart.perform(io.BytesIO(call), result)
+        return pickle.loads(result.getvalue())
 
-    assert isinstance(answer("read_pair", files, [HOST], NOW), CertificateFileError)
+    assert isinstance(perform("read_pair", files, [HOST], NOW), CertificateFileError)
     write_self_signed(files, ip_address(HOST), NOW)
-    assert answer("read_pair", files, [HOST], NOW) == read_pair(files, [HOST], NOW)
+    assert perform("read_pair", files, [HOST], NOW) == read_pair(files, [HOST], NOW)

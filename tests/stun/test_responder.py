@@ -11,7 +11,7 @@ from stun import responder as module
 from stun.batched import BatchedResponder
 from stun.message import build_binding_request
 from stun.plain import PlainResponder
-from stun.responder import BURST, LOOK, TURN, Responder
+from stun.responder import BURST, LOOK_EVERY, TURN, Responder
 from stun.server import open_sockets
 from stun.stats import Stats
 
@@ -61,11 +61,11 @@ def test_lone_requests_are_answered_one_by_one(
 ) -> None:
     stats = Stats()
     responder = Responder(server, stats)
-    for _ in range(2 * LOOK):
+    for _ in range(2 * LOOK_EVERY):
         send(client, 1)
         assert not responder.answer()
-    assert calls == [BURST, *[1] * (LOOK - 1)] * 2
-    assert stats.success == 2 * LOOK
+    assert calls == [BURST, *[1] * (LOOK_EVERY - 1)] * 2
+    assert stats.success == 2 * LOOK_EVERY
     with pytest.raises(BlockingIOError):
         responder.answer()
 
