@@ -14,7 +14,7 @@ At a terminal a line is formatted for people, elsewhere as logfmt (`formats`). N
 stranger sends can end a line, forge a field or reach the terminal as a control sequence, and no
 private key is logged. The event loop never waits for a reader of stderr (`output`). Events that
 strangers can cause at will are summed up (`coalesce`), and so are joins and leaves of clients
-(`clients`), but not all lines by which addresses are banned (`tries`).
+(`clients`); an address that is refused again and again has a few lines of its own (`tries`).
 """
 
 from derp.log.clients import ClientEvents, ClientSummary

@@ -49,8 +49,8 @@ class _Unlogged:
 class ClientEvents:
     """The joins and leaves of a window: decides which are logged, and counts the others.
 
-    `allow(now)` returns whether the rate has room for one more line. It bounds memory, too: of
-    events by client, only logged ones are remembered.
+    `allow(now)` returns whether the rate has room for one more line. The rate bounds memory, too:
+    only a logged event adds its client and network to `_logged`.
     """
 
     def __init__(self, allow: Callable[[float], bool]) -> None:

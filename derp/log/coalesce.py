@@ -56,8 +56,8 @@ class Coalescer:
     def should_log(self, key: str, now: float, source: str | None = None) -> bool:
         """Return whether to log this event by itself; if not, count it.
 
-        A window begins with its first event. One with counted events ends only when `due` returns
-        them, however late that is, so that no summary is lost.
+        A window begins with its first event. One with counted events ends only when `due` or
+        `drain` returns them, however late that is, so that no summary is lost.
         """
         window = self._window(key, now)
         if window.logged < self._limit:

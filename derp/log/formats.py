@@ -6,7 +6,7 @@ Logfmt is space-separated `key=value`, beginning with time (UTC), level and msg:
 
 A value is written as it is if it is printable, not empty, and has none of space, `"`, `=` and `\`;
 else it is a JSON string. What is unprintable (by str.isprintable: control, format and bidirectional
-characters, line separators, lone surrogates) is escaped in both formats. Both have no newline.
+characters, line separators, lone surrogates) is escaped in both formats. Neither ends in a newline.
 """
 
 import json
@@ -24,7 +24,7 @@ TRACEBACK_LIMIT: Final = 16000
 
 _PRIVATE_KEY: Final = re.compile(r"privkey:[0-9a-fA-F]+")
 _NEEDS_QUOTES: Final = re.compile(r'[ "=\\]')
-_NO_KEY: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_NOT_IN_KEY: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _RESERVED: Final = frozenset({"", "time", "level", "msg", "logger", "traceback"})
 
 _DIM: Final = "\x1b[2m"
@@ -130,7 +130,7 @@ def _fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def _key(key: str) -> str:
-    key = _NO_KEY.sub("_", key)
+    key = _NOT_IN_KEY.sub("_", key)
     return f"{key}_" if key in _RESERVED else key
 
 

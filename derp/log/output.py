@@ -77,19 +77,19 @@ def start(
 class Writer:
     """A thread that writes lines to a descriptor, which it owns, and the queue of lines.
 
-    `lost` returns the line that gives the number of lost lines.
+    `lost_line` returns the line that gives the number of lost lines.
     """
 
-    def __init__(self, fd: int, lost: Callable[[int], str], limit: int = QUEUE_LIMIT) -> None:
+    def __init__(self, fd: int, lost_line: Callable[[int], str], limit: int = QUEUE_LIMIT) -> None:
         self._fd = fd
-        self._lost_line = lost
+        self._lost_line = lost_line
         self._limit = limit
         # Unlike Queue.put, SimpleQueue.put is reentrant, as for a destructor that logs.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._refused = 0  # lines lost to a full queue; set by `put`, the others by the thread
-        self._reported = 0  # of these, reported
+        self._refused = 0  # lines lost to a full queue; only `put` sets it
+        self._reported = 0  # of these, reported; set by the thread, as the next two are
         self._unwritten = 0  # lines lost in a failed write, not reported
-        self._torn = False
+        self._torn = False  # whether the last write ended within a line
         self._stopping = threading.Event()
         # A daemon: a thread that waits for stderr must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -188,14 +188,14 @@ class _Handler(logging.Handler):
         super().__init__()
         self.setFormatter(formatter)
         self._also = also
-        self.writer = Writer(fd, self._lost)
+        self.writer = Writer(fd, self._lost_line)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._also:
             record.fields = {**getattr(record, "fields", {}), **self._also}
         self.writer.put(self.format(record))
 
-    def _lost(self, count: int) -> str:
+    def _lost_line(self, count: int) -> str:
         event = {"name": "derper", "levelno": logging.WARNING, "levelname": "WARNING"}
         event |= {"msg": "log lines lost", "fields": {"count": count}}
         return self.format(logging.makeLogRecord(event))

@@ -20,7 +20,7 @@ PER_ADDRESS: Final = 10
 PER_NETWORK: Final = 30
 """Lines in a window."""
 MAX_REMEMBERED: Final = 4096
-"""Addresses, and networks, that are remembered: the latest windows of each."""
+"""Addresses, and as many networks, that are remembered: those whose windows began last."""
 
 
 @attrs.define

@@ -51,7 +51,7 @@ async def dial(
         raise NoLink("the connection was reset at once") from error
     transport = TLSClientTransport(sock, remote, local, engine, relay.host)
     try:
-        await _agree_on_tls(transport, relay, deadline)
+        await _handshake(transport, relay, deadline)
         return transport, await _upgrade(transport, relay, scratch[:MAX_HEAD], deadline)
     except BaseException:
         transport.abort()
@@ -59,9 +59,9 @@ async def dial(
 
 
 class NoLinkAt:
-    """Raise `late` if the block is not done by `deadline`; else like trio.fail_at.
+    """Like trio.fail_at, but raises `late` if the block is not done by `deadline`.
 
-    Not made by contextlib: Python 3.13 leaves its generator and the exception in a cycle.
+    Not made by contextlib: Python 3.13 leaves the generator and the exception in a cycle.
     """
 
     def __init__(self, deadline: float, late: NoLink) -> None:
@@ -107,7 +107,7 @@ async def _connect(relay: MeshRelay, deadline: float) -> socket.socket:
     return sock
 
 
-async def _agree_on_tls(transport: TLSClientTransport, relay: MeshRelay, deadline: float) -> None:
+async def _handshake(transport: TLSClientTransport, relay: MeshRelay, deadline: float) -> None:
     with NoLinkAt(deadline, NoLink("it does not answer the TLS handshake")):
         try:
             await transport.handshake()
@@ -119,8 +119,8 @@ def _tls_cure(cause: BaseException | None, relay: MeshRelay) -> str:
     reason = cause.reason if isinstance(cause, ssl.SSLError) else None
     code = cause.verify_code if isinstance(cause, ssl.SSLCertVerificationError) else None
     if code in tlserrors.NAME_MISMATCHES or reason == tlserrors.UNRECOGNIZED_NAME:
-        elsewhere = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
-        return f"name it as its certificate does: -mesh-with {elsewhere}"
+        example = attrs.evolve(relay, host="NAME", dial_host=relay.dial_host or relay.host)
+        return f"name it as its certificate does: -mesh-with {example}"
     if code == tlserrors.CERT_HAS_EXPIRED:
         return "renew its certificate, or set this machine's clock"
     if code is not None:

@@ -11,8 +11,8 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, NoLink
-from derp.mesh.handshake import log_in
 from derp.mesh.link import Link, drop_tracebacks
+from derp.mesh.login import log_in
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
 from derp.session.state import RelayState
@@ -23,7 +23,7 @@ STABLE_AFTER: Final = 10.0
 MIN_REDIAL: Final = 0.2
 MAX_REDIAL: Final = 5.0
 """Bounds, in seconds, on the wait that a relay announces with a restart: earlier versions announce
-one that is meant for many clients."""
+a longer wait, meant for many clients."""
 
 RESTARTING: Final = "it restarts"
 """The reason for the end of a link whose relay has announced a restart."""
@@ -51,14 +51,14 @@ class Keeper:
     """Set when the relay of the lost link logs in here."""
 
     async def run(self) -> None:
-        """Keep the link until this relay stops, or finds that the other has its own key."""
+        """Keep the link until this relay stops, or finds its own key at the other relay."""
         while not self.state.stopping and (wait := await self._try()) is not None:
             await self._wait(wait)
 
     async def _try(self) -> float | None:
         """Make and serve one link; return the seconds to wait for the next, or None for no more.
 
-        Apart from `run`, so that nothing of an ended link is kept during the wait.
+        Separate from `run`, so that nothing of an ended link is kept during the wait.
         """
         try:
             found = await self._open()
@@ -75,7 +75,7 @@ class Keeper:
     async def _wait(self, seconds: float) -> None:
         """Wait `seconds`, or until the other relay logs in here.
 
-        A login cuts one wait per stable link short, lest two relays wake each other for ever.
+        A login cuts short one wait per stable link: else two relays could wake each other for ever.
         """
         with trio.move_on_after(seconds):
             await self._reachable.wait()
@@ -113,7 +113,7 @@ class Keeper:
     async def _serve(self, link: Link, received: bytes) -> float:
         """Serve a link to its end; return the seconds to wait for the next.
 
-        If the link was stable, these may be as the other relay has announced.
+        After a stable link, this is the wait that the other relay announced with a restart, if any.
         """
         began = trio.current_time()
         self._expect(None)

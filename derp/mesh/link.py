@@ -40,7 +40,7 @@ READ_SIZE: Final = 32 << 10
 MAX_CLIENTS: Final = 1 << 20
 """Keys that one relay may announce: more than any has."""
 CLIENTS_PER_TURN: Final = 100
-"""Fewest clients that are sent PeerGone before other tasks run; one key is never split."""
+"""Clients that are sent PeerGone before other tasks run; more if the last key has more."""
 
 _PEER_PRESENT: Final = int(FrameType.PEER_PRESENT)
 _PEER_GONE: Final = int(FrameType.PEER_GONE)
@@ -147,7 +147,7 @@ class Link(Sender):
             raise PeerVanished(f"nothing came for {IDLE_TIMEOUT:.0f} s")
 
     def _step(self) -> bool:
-        """Read once and act on the frames; return as a Step does."""
+        """Read once and act on the frames; return as a `poller.Step` does."""
         received = self.transport.read_into(self.state.view[:READ_SIZE])
         if received < 0:
             if self._frames.in_frame:
@@ -208,5 +208,5 @@ class Link(Sender):
         """Count nothing: forwarded packets are counted in Client.route."""
 
     def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
-        """Count dropped packets; a ForwardPacket frame has one key more than an Entry subtracts."""
+        """Count dropped packets; `payload` includes one key of each ForwardPacket frame."""
         super()._drop(reason, disco, packets, payload - packets * KEY_LENGTH)

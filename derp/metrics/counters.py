@@ -199,11 +199,11 @@ class Metrics:
         if tls_version is not None:
             label = _TLS_LABELS.get(tls_version, "unknown")
             self._count(self.tls_requests, label)
-            # One that is answered at once has been active, too.
+            # After a request that is answered at once, the page shows 0.
             self.tls_active.setdefault(label, 0)
 
     def tls_active_while(self, tls_version: str | None) -> AbstractContextManager[None]:
-        """Count a request, or the client that came of it, as active while the block runs."""
+        """Count a request, or the client that it became, as active while the block runs."""
         if tls_version is None:
             return nullcontext()
         return _Active(self.tls_active, _TLS_LABELS.get(tls_version, "unknown"))

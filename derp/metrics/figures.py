@@ -2,8 +2,8 @@
 
     queue_bytes: int = gauge("gauge_derper_queue_bytes")
 
-Loops over these fields show them on the pages (`derp.metrics.variables`), and make one object of
-those of several processes (`merge`, `final`).
+Loops over these fields show them on the pages (`derp.metrics.variables`), and merge the objects of
+several processes into one (`merge`, `final`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Labelled:
 
 
 Variable: TypeAlias = "float | str | Untyped | Labelled | Histogram | Variables"
-"""A number is a counter, unless its name says otherwise; Prometheus is not shown text."""
+"""A number is a counter, unless its name says otherwise; of texts, varz shows only the version."""
 Variables: TypeAlias = Mapping[str, Variable]
 """One level of the tree: variables by name, in any order."""
 
@@ -109,7 +109,7 @@ class Figure:
     needs: str = ""
     """The figure without which this one is not shown."""
     merge: Callable[[Sequence[Any]], Any] | None = total
-    """Returns one value for those of several processes; None if they are not enough for it."""
+    """Merges the values of several processes into one; None where that takes other values, too."""
     final: Callable[[Any], Any] = unchanged
     """Returns what stays of the last value after the end of the process."""
 
@@ -144,7 +144,7 @@ def figures(kind: type[attrs.AttrsInstance]) -> dict[str, Figure]:
 
 
 def labelled(*labels: str, kind: str = "") -> Callable[[Mapping[Any, float]], Labelled]:
-    """Show counts by the values of `labels`; the value of a bool is "disco" or "other"."""
+    """Return the `show` of counts by the values of `labels`; a bool is "disco" or "other"."""
 
     def text(key: Any) -> tuple[str, ...]:
         parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
@@ -154,16 +154,16 @@ def labelled(*labels: str, kind: str = "") -> Callable[[Mapping[Any, float]], La
 
 
 def part(label: str, value: str) -> Callable[[float], Labelled]:
-    """Show a number under one value of a label; other fields of the same name have other values."""
+    """Return the `show` of one value of a label; fields of the same name have the other values."""
     return lambda number: Labelled((label,), {(value,): number})
 
 
-def merge(parts: Sequence[T]) -> T:
-    """Return one object for `parts`, at least one; figures without a `merge` keep their default."""
-    kind = type(parts[0])
+def merge(objects: Sequence[T]) -> T:
+    """Merge `objects`, at least one, into one; figures without a `merge` keep their default."""
+    kind = type(objects[0])
     rules = {name: each.merge for name, each in figures(kind).items() if each.merge is not None}
     return kind(
-        **{name: rule([getattr(each, name) for each in parts]) for name, rule in rules.items()}
+        **{name: rule([getattr(each, name) for each in objects]) for name, rule in rules.items()}
     )
 
 

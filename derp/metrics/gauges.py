@@ -1,4 +1,4 @@
-"""What the pages show beside the counters: values of one moment, with other owners. Sans-I/O."""
+"""What the pages show beside the counters: values of one moment, held elsewhere. Sans-I/O."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -96,7 +96,7 @@ class Gauges:
     current_notideal_connections: int = gauge()
     """Clients that would prefer another node of the region (Ideal-Node)."""
     pending_connections: int = gauge("gauge_derper_{}")
-    """Connections that have not logged in, and the bytes counted for them."""
+    """Connections that have not logged in, and the bytes of memory counted for them."""
     pending_bytes: int = gauge("gauge_derper_{}")
 
     clients_total: int = gauge(merge=max)
@@ -113,7 +113,7 @@ class Gauges:
     """Keys that became reachable through a second mesh peer."""
     multiforwarder_deleted: int = counter()
     packet_forwarder_delete_other_value: int = counter()
-    """Forwarders taken back by a mesh peer that was not the one in use."""
+    """Removals of a link from a key that only another link leads to."""
 
     serves_tls: bool = figure(name="", default=False, merge=first)
     certificates: Sequence[Certificate] = figure(name="", default=(), merge=first)
@@ -134,7 +134,6 @@ class Gauges:
     workers: int | None = figure(name="gauge_derper_{}", default=None, merge=first)
     """Live workers; None if this process is the only one."""
     worker_restarts: int = figure(name="counter_derper_{}", default=0, merge=first, needs="workers")
-    """Restarts of workers."""
 
     stun_not_stun: int = counter(_STUN_REQUESTS, show=part("disposition", "not_stun"))
     """See stun.stats.Stats."""

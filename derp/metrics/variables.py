@@ -19,12 +19,12 @@ from derp.metrics.gauges import Certificate, Gauges, Process
 def variables(metrics: Metrics, gauges: Gauges) -> Variables:
     """Return the tree of the figures that have a value, and whose `needs` is set."""
     tree: dict[str, Any] = {}
-    parts: list[Metrics | Gauges | Process] = [metrics, gauges]
+    objects: list[Metrics | Gauges | Process] = [metrics, gauges]
     if gauges.process is not None:
-        parts.append(gauges.process)
-    for part in parts:
-        for field, figure in figures(type(part)).items():
-            value = getattr(part, field)
+        objects.append(gauges.process)
+    for each in objects:
+        for field, figure in figures(type(each)).items():
+            value = getattr(each, field)
             if value is not None and _is_set(figure.needs, metrics, gauges):
                 for name in filter(None, (figure.name, figure.also)):
                     _place(tree, name, figure.show(value))

@@ -47,7 +47,7 @@ from derp.session import serve
 from derp.session.state import RelayState
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
-"""Errors for lack of room; of each one, each network has one log line in a Coalescer's window."""
+"""Errors for lack of room: one log line for each error and network in a Coalescer's window."""
 CROWDED_LINES: Final = 16
 """Such lines in a window, before all further errors and networks share one."""
 
@@ -98,7 +98,7 @@ class Acceptor:
             return False
         if full:
             # `sock` has a descriptor of the reserve: swap it for the one freed by closing another
-            # connection, unless that has been taken.
+            # connection, unless the freed one has been taken.
             with contextlib.suppress(OSError):
                 reserved, sock = sock, sock.dup()
                 reserved.close()
@@ -129,7 +129,7 @@ class Acceptor:
         self._report(end, remote, fields)
 
     def _abort(self, sock: socket.socket) -> None:
-        """Close a pending connection's socket, and wake its task if that waits for the socket."""
+        """Close a pending connection's socket, and wake its task if it waits for the socket."""
         if (fd := sock.fileno()) >= 0:
             self.state.prelogin.forget(fd)
         trio.lowlevel.notify_closing(sock)
@@ -193,7 +193,7 @@ class Acceptor:
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
             answer = self.route(request)
-            # One that is answered at once is active for no time that a page could show.
+            # A request that is answered at once is active for no time that a page could show.
             if not isinstance(answer, Later):
                 return answer
 

@@ -21,10 +21,10 @@ FLUSH_SECONDS: Final = 3.0
 """Seconds for which a drain waits, at its end, for the queues to be sent."""
 RECONNECT_SPREAD_MS: Final = 2000
 RECONNECT_SPREAD_PER_CLIENT_MS: Final = 2
-"""Each client is told to reconnect at a random moment within the first, or, if more, the second
-times the number of clients: what their logins may take."""
+"""Each client is told to reconnect at a random moment within RECONNECT_SPREAD_MS, or within
+RECONNECT_SPREAD_PER_CLIENT_MS times the number of clients if that is longer: logins take time."""
 RELAYS_RECONNECT_MS: Final = 1000
-"""The same for mesh peers and other workers: few, and clients are reached through them."""
+"""When mesh peers and other workers are to reconnect: few, and clients are reached through them."""
 TRY_FOR_MS: Final = 10_000
 """How long clients are told to keep trying, from the last of these moments on."""
 
@@ -38,8 +38,8 @@ def stop_listening(state: RelayState, listeners: Iterable[socket.socket]) -> Non
         sock.close()
 
 
-async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> None:
-    """Tell the clients to reconnect, end them within `over` seconds, and send the queues.
+async def drain(state: RelayState, processes: int = 1, drain_time: float = 0.0) -> None:
+    """Tell the clients to reconnect, end them within `drain_time` seconds, and send the queues.
 
     Each of the relay's `processes` is taken to have as many clients as this one.
     """
@@ -51,14 +51,14 @@ async def drain(state: RelayState, processes: int = 1, over: float = 0.0) -> Non
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
         connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
-    if over:
-        await _end_one_by_one(state, over)
+    if drain_time:
+        await _end_one_by_one(state, drain_time)
     with trio.move_on_after(FLUSH_SECONDS):
         await state.send_tasks.all_sent()
 
 
-async def _end_one_by_one(state: RelayState, over: float) -> None:
-    """End the clients in random order, evenly over `over` seconds.
+async def _end_one_by_one(state: RelayState, drain_time: float) -> None:
+    """End the clients in random order, evenly over `drain_time` seconds.
 
     Mesh peers stay, since clients are reached through them; so does a client that has packets
     queued at its turn.
@@ -67,7 +67,7 @@ async def _end_one_by_one(state: RelayState, over: float) -> None:
     random.shuffle(clients)
     begin = trio.current_time()
     for number, client in enumerate(clients):
-        await trio.sleep_until(begin + over * number / len(clients))
+        await trio.sleep_until(begin + drain_time * number / len(clients))
         if client in state.hub.members and client.send_queue is None:
             client.end(RelayStopping("the relay is stopping"))
-    await trio.sleep_until(begin + over)
+    await trio.sleep_until(begin + drain_time)

@@ -10,18 +10,18 @@ from derp.relay.pending import Pending
 TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
 ENDS_PER_TURN: Final = 8
-"""Handshakes that end per turn of the event loop: many may have begun at once."""
+"""Handshakes that `run` ends in one turn of the event loop: many may have begun at once."""
 
 
 class Handshakes:
-    """The connections whose TLS handshake is under way, while `run` runs."""
+    """The connections whose TLS handshake is under way; `run` ends those that take too long."""
 
     def __init__(self) -> None:
         self._deadlines: dict[Pending, float] = {}
-        """The first due first, since all have the same time."""
+        """The earliest deadline first, since all handshakes have the same time."""
 
     def begin(self, pending: Pending) -> None:
-        """Close a connection in TLS_TIMEOUT seconds, unless it is done by then."""
+        """Have a connection closed in TLS_TIMEOUT seconds, unless `done` is called before."""
         self._deadlines[pending] = trio.current_time() + TLS_TIMEOUT
 
     def done(self, pending: Pending) -> None:
@@ -31,7 +31,7 @@ class Handshakes:
     async def run(self) -> NoReturn:
         """Close connections whose time is up, for ever."""
         while True:
-            # One that begins meanwhile is not due before that.
+            # A handshake that begins during the sleep is not due before `wake`.
             wake = trio.current_time() + TLS_TIMEOUT
             await trio.sleep_until(next(iter(self._deadlines.values()), wake))
             self._close_due()

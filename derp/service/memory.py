@@ -10,11 +10,11 @@ from derp.relay.queuememory import UNLIMITED
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _LIMITS: Final = ("memory.max", "memory.high", "memory.limit_in_bytes")
-"""Of cgroups v2 (above memory.high the kernel reclaims, and slows the process down) and v1."""
+"""Files of cgroups v2 (above memory.high the kernel slows the process down) and of v1."""
 
 
 def queue_limit(size: MemorySize, processes: int) -> int:
-    """Return how many bytes one of so many processes may queue."""
+    """Return how many bytes each of `processes` processes may queue."""
     return max(size.of(memory()) // processes, MIN_SIZE)
 
 
@@ -42,7 +42,7 @@ def _folders(text: str, cgroups: Path) -> Iterator[Path]:
     """Yield the folders of this process's cgroups, and of all above them: their limits count, too.
 
     Each line of `text` is `number:controllers:path`, with no controllers for v2; see cgroups(7).
-    Within a container the path may be one of the host's, and the folder that of the container.
+    Within a container, `path` may be the host's; then only `cgroups` itself is the container's.
     """
     for line in text.splitlines():
         _, _, rest = line.partition(":")

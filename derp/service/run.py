@@ -110,7 +110,7 @@ def _start_services(relay: RunningRelay) -> None:
     config, resources, state = relay.config, relay.resources, relay.state
     services = relay.services
     for sock in resources.sockets.stun:
-        services.start_soon(stun_server.serve, sock, relay.stats)
+        services.start_soon(stun_server.serve, sock, relay.stun_stats)
     services.start_soon(state.timers.run)
     services.start_soon(resources.debug_key.watch)
     pages = config.pages
@@ -118,7 +118,7 @@ def _start_services(relay: RunningRelay) -> None:
     if names or unpublished:
         from derp.http.bootstrap_refresh import Refresher  # noqa: PLC0415 - loads dnspython
 
-        services.start_soon(Refresher(relay.names, names, unpublished).run)
+        services.start_soon(Refresher(relay.bootstrap_dns, names, unpublished).run)
     relay.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
     for keeper in relay.links:
         # Not in `services`: packets are forwarded until the drain ends.
@@ -155,7 +155,7 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
 
 
 def _accept_limit(config: Config, processes: int) -> TokenBucket | None:
-    """Return the limit for one of so many processes; None where there is none."""
+    """Return the limit for each of `processes` processes; None for no limit."""
     if not math.isfinite(config.limits.accept_limit):
         return None
     burst = max(1, config.limits.accept_burst // processes)
@@ -163,7 +163,7 @@ def _accept_limit(config: Config, processes: int) -> TokenBucket | None:
 
 
 def _pending_connections(config: Config, processes: int) -> PendingConnections:
-    """Return the bounds on the pending connections of one of so many processes."""
+    """Return the bounds on the pending connections of each of `processes` processes."""
     most = config.limits.per_network_pending_limit
     if most:
         # The kernel spreads connections by chance, so a process needs more than its even share.

@@ -43,8 +43,8 @@ class RunningRelay:
     """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
     """Owns the tasks that a stop cancels first."""
-    stats: Stats = attrs.field(factory=Stats)
-    names: BootstrapDNS = attrs.field(factory=BootstrapDNS)
+    stun_stats: Stats = attrs.field(factory=Stats)
+    bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     links: list[Keeper] = attrs.field(factory=list)
     """The keepers of links to other relays."""
     age: Age = attrs.field(factory=Age)

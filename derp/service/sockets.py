@@ -36,7 +36,7 @@ def tcp_options(config: Config) -> TCPOptions:
 
 
 def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> list[Sockets]:
-    """Open or take over the sockets of `config` for so many processes; `stack` closes them.
+    """Open or take over the sockets of each of `processes` processes; `stack` closes them.
 
     Blocks. Raises StartError.
     """
@@ -71,8 +71,8 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
             return taken or keep(stun_server.open_sockets(config.stun_host, port))
 
     def open_beside(sock: socket.socket) -> socket.socket:
-        # All processes share systemd's: connections queued on one opened here would be lost when it
-        # is closed, and a restart must refuse nobody.
+        # All processes share systemd's sockets: connections queued on a socket opened here would be
+        # lost when it is closed, and a restart must refuse nobody.
         if sock in from_systemd:
             return sock
         with start_errors(f"can't share {endpoint(sock.getsockname())} between workers"):

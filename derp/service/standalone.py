@@ -41,7 +41,7 @@ class Standalone:
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
-        """Receive signals, and keep the certificates and the answers of admission up to date."""
+        """Receive signals, keep the certificates up to date, and recheck the clients."""
         config, resources = relay.config, relay.resources
         # To the end of the process, so that a second signal does not cut the drain short.
         await relay.root.start(self._receive, self._to_relay)

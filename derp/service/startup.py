@@ -42,7 +42,7 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
-    shared: Sequence[Sockets] = ()
+    all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
     @property
@@ -52,13 +52,13 @@ class StartupResources:
 
 
 def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> StartupResources:
-    """Read the files and open the sockets for so many processes; `stack` closes them.
+    """Read the files and open the sockets of `processes` processes; `stack` closes them.
 
     Blocks. Raises StartError.
     """
     raise_limit()
     mesh = mesh_plan.make_plan(config)
-    shared = open_all(config, stack, processes)
+    all_sockets = open_all(config, stack, processes)
     rate_limit = NO_LIMIT
     if config.limits.rate_config is not None:
         rate_limit = ratelimit.load(config.limits.rate_config)
@@ -88,7 +88,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         admission=admission,
         mesh=mesh,
         certificates=certificates,
-        sockets=shared[0],
+        sockets=all_sockets[0],
         debug_key=debug_key,
-        shared=shared,
+        all_sockets=all_sockets,
     )

@@ -31,11 +31,11 @@ class Snapshot:
 
     pid: int
     taken: float
-    """Seconds, by a clock that all processes of the machine share."""
+    """When, in seconds of a clock that all processes of the machine share."""
     metrics: Metrics
     gauges: Gauges
     repeated: Mapping[bytes, int] = attrs.field(factory=dict)
-    """Connections here by key, of keys that have several connections in all processes together."""
+    """How many connections a key has here, if it has several in all processes together."""
     links: Sequence[StatusRow] = ()
     """The links to other relays."""
 
@@ -51,7 +51,7 @@ class Pages:
     expvars: Callable[[], Awaitable[str]]
     """Returns the figures as JSON, as Go's expvar has them."""
     problems: Callable[[], Awaitable[Sequence[str]]]
-    """Returns the inconsistencies, a line each."""
+    """Returns what is inconsistent or fails, a line each."""
     traffic: Callable[[], Awaitable[Sequence[Traffic]]]
     """Returns the bytes of each client."""
 
@@ -98,7 +98,7 @@ def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
         public_key=relay.state.public_key,
         derp=config.general.derp,
         home=config.pages.home,
-        bootstrap_dns=relay.names,
+        bootstrap_dns=relay.bootstrap_dns,
         rows=pages.rows,
         varz=pages.varz,
         expvars=pages.expvars,
@@ -142,8 +142,8 @@ def capture(relay: RunningRelay, statuses: Sequence[Status] = ()) -> Snapshot:
         rate_limit_per_client_burst_bytes=None if limit is None else limit.burst,
         queue_bytes=state.memory.held,
         queue_limit_bytes=state.memory.limit,
-        **_counts("stun_", relay.stats),
-        **_counts("bootstrap_dns_", relay.names),
+        **_counts("stun_", relay.stun_stats),
+        **_counts("bootstrap_dns_", relay.bootstrap_dns),
     )
     return Snapshot(
         pid=os.getpid(),

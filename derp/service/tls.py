@@ -120,7 +120,7 @@ class ServerContexts:
 def make_certificates(
     plan: Plan, statuses: Sequence[Status], metacert_der: bytes
 ) -> Certificates[ServerContexts]:
-    """Make the certificates of the process that renews, from those that `load` found.
+    """Make the Certificates of the process that renews; `load` made their `statuses`.
 
     Blocks. Raises CertificateError.
     """

@@ -8,7 +8,7 @@
     rpc            calls between supervisor and worker, each with an answer
     links          links over which packets go from worker to worker, as in a mesh
 
-What a relay has once is divided between the two:
+What a relay has once is divided between the supervisor and the workers:
 
     certificates   renewed by the supervisor, served by the workers
     admission      decided by the supervisor, for all workers

@@ -30,8 +30,8 @@ from derp.workers.rpc import Call, Handler, Json
 MAX_WAITING: Final = 4096
 """Questions that may wait in the supervisor, those of clients that have disconnected included.
 
-The limit is one half higher for a network with fewer than FEW, and twice as high for a client that
-was admitted recently.
+The limit is one half higher for a network of which fewer than FEW wait, and twice as high for a
+client that was admitted recently.
 """
 FEW: Final = 32
 KEYS_AT_ONCE: Final = 1000
@@ -75,7 +75,7 @@ class SupervisorAdmission:
                 del self._by_network[network]
 
     def _limit(self, key: bytes, network: str) -> int:
-        """Return how many waiting questions are too many for this one to be asked."""
+        """Return how many waiting questions keep this one from being asked."""
         if self._checker.recently_admitted(key):
             return 2 * MAX_WAITING
         if self._by_network[network] < FEW:
@@ -101,7 +101,7 @@ class SupervisorAdmission:
 
 
 class WorkerAdmission:
-    """A worker's Admission: asks the supervisor, and refuses if that gives no answer."""
+    """A worker's Admission: asks the supervisor, and refuses without its answer."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -131,7 +131,7 @@ class WorkerRechecks:
     """The rechecks of a worker's clients. `handlers` are for its control connection."""
 
     def __init__(self, state: RelayState, admission: Admission, every: float, workers: int) -> None:
-        """Recheck all clients every `every` seconds, 0 for never, as one of so many workers."""
+        """Recheck all clients every `every` seconds, 0 for never; `workers` share CONCURRENCY."""
         self._state = state
         self._admission = admission
         self._every = every

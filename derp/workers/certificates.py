@@ -101,7 +101,7 @@ class WorkerCertificates:
         """Begin with the challenges in `handover`. Blocks."""
         self.certificates = certificates
         self._forwarded = forwarded
-        # None until it is read.
+        # By the messages' ids; None until the challenge in a message has been read.
         self._shown: dict[int, Challenge | None] = {}
         self.handlers: dict[str, Handler] = {
             _SHOW: self._show,
@@ -148,8 +148,8 @@ def follow(
 ) -> WorkerCertificates:
     """Read and serve the certificates that the supervisor renews. Blocks.
 
-    `handover` is that of SupervisorCertificates; `call` asks the supervisor. A certificate that
-    can't be served is logged only.
+    `handover` is from SupervisorCertificates.handover; `call` asks the supervisor. A certificate
+    that can't be served is only logged.
     """
 
     async def ask(address: IPAddress) -> bool:

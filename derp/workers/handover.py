@@ -41,7 +41,7 @@ class Handover:
     peer_socket: int
     """The descriptor of the listening socket that the other workers connect to."""
     peer_addresses: Sequence[bytes]
-    """The addresses of these sockets of all workers, by index."""
+    """The addresses of all workers' peer sockets, by index."""
     rate_limit: RateConfig
     has_admission: bool
     """Whether to ask the supervisor who may use the relay."""

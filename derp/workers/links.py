@@ -26,9 +26,9 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, LoginRefused, NoLink
-from derp.mesh.handshake import log_in
 from derp.mesh.keeper import RESTARTING, Keeper
 from derp.mesh.link import Link
+from derp.mesh.login import log_in
 from derp.metrics import DropReason
 from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
@@ -45,8 +45,8 @@ from derp.wire.frames import KEY_LENGTH, PeerGoneReason, peer_gone
 from derp.wire.linkframes import split_claim, with_claim
 from derp.wire.trains import Train
 
-FIRST: Final = 0.1
-LONGEST: Final = 1.0
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 1.0
 """Seconds between two tries to reach another worker."""
 
 _RETRY_SECONDS: Final = 1.0
@@ -196,7 +196,7 @@ def keepers(state: RelayState, addresses: Sequence[bytes], own: int) -> list[Kee
             state,
             f"worker {number}",
             partial(dial_worker, address, number),
-            Backoff(first=FIRST, longest=LONGEST),
+            Backoff(first=FIRST_DELAY, longest=LONGEST_DELAY),
         )
         for number, address in enumerate(addresses)
         if number != own

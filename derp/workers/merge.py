@@ -59,7 +59,7 @@ def dump(snapshot: Snapshot) -> dict[str, Any]:
             name: _dump(value)
             for name, value in attrs.asdict(snapshot.metrics, recurse=False).items()
         },
-        # One process has all certificates.
+        # A worker's snapshot has no certificates; the supervisor's, which has them, is not sent.
         "gauges": attrs.asdict(
             snapshot.gauges, filter=lambda field, _: field.name != "certificates"
         ),

@@ -35,7 +35,7 @@ _VARZ: Final = "pages.varz"
 _EXPVARS: Final = "pages.expvars"
 _PROBLEMS: Final = "pages.problems"
 _TRAFFIC: Final = "pages.traffic"
-"""Asked of the supervisor: of all workers' clients. Asked of a worker: of its own."""
+"""The supervisor answers for the clients of all workers, a worker for its own."""
 _SNAPSHOT: Final = "pages.snapshot"
 _CHECK: Final = "pages.check"
 """A walk over all clients of a worker, in which no packet moves."""
@@ -111,21 +111,21 @@ class SupervisorPages:
 
     async def _rows(self, _: Json) -> Json:
         snapshots = await self._ask()
-        relay = merge([self._own(), *snapshots.values()])
+        merged = merge([self._own(), *snapshots.values()])
         return [
-            *relay_rows(self._config, relay.gauges),
+            *relay_rows(self._config, merged.gauges),
             *self._worker_rows(snapshots),
             *certificate_rows(self._certificates),
             *admission_rows(self._checker),
         ]
 
     async def _varz(self, _: Json) -> Json:
-        relay = await self._relay()
-        return render(relay.metrics, relay.gauges)
+        merged = await self._merged()
+        return render(merged.metrics, merged.gauges)
 
     async def _expvars(self, _: Json) -> Json:
-        relay = await self._relay()
-        return render_expvar(relay.metrics, relay.gauges)
+        merged = await self._merged()
+        return render_expvar(merged.metrics, merged.gauges)
 
     async def _problems(self, _: Json) -> Json:
         answers = await self._pool.call_all(_CHECK)
@@ -144,7 +144,7 @@ class SupervisorPages:
             for connection, *rest in clients
         ]
 
-    async def _relay(self) -> Snapshot:
+    async def _merged(self) -> Snapshot:
         """Return the merged snapshot of all processes, those that have ended included."""
         await self._ask()
         statuses = self._pool.statuses()

@@ -60,7 +60,7 @@ class RPC:
         """Handlers of calls that report a state: answered one by one, in the order of the calls."""
         self._sock = sock
         self._to_writer, self._outgoing = trio.open_memory_channel[bytes](_QUEUED)
-        self._to_answerer, self._to_answer = trio.open_memory_channel[dict[str, Json]](_IN_ORDER)
+        self._to_answerer, self._incoming = trio.open_memory_channel[dict[str, Json]](_IN_ORDER)
         self._calls: dict[int, _Call] = {}
         self._last_id = 0
 
@@ -118,7 +118,7 @@ class RPC:
                     call.ended.set()
 
     async def _answer_in_order(self) -> None:
-        async for call in self._to_answer:
+        async for call in self._incoming:
             await self._answer(call, self.in_order)
 
     async def _answer(self, call: dict[str, Json], handlers: dict[str, Handler]) -> None:

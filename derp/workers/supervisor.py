@@ -96,7 +96,7 @@ class Supervisor:
         self._rate_limit = resources.rate_limit
         checker, certificates = resources.own_checker, resources.certificates
         self._pool = pool = WorkerPool(
-            len(resources.shared), arguments, self._handover, config.limits.drain_time
+            len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
         self._certificates = self._admission = None
@@ -125,7 +125,7 @@ class Supervisor:
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
             # Once the workers close theirs too, clients are refused, unless systemd keeps a socket.
-            for sockets in self._resources.shared:
+            for sockets in self._resources.all_sockets:
                 for sock in sockets.all:
                     sock.close()
             await pool.stop()
@@ -167,7 +167,7 @@ class Supervisor:
     def _handover(self, index: int) -> Handover:
         """Return the Handover of a worker that starts now."""
         resources, certificates = self._resources, self._certificates
-        sockets = resources.shared[index]
+        sockets = resources.all_sockets[index]
         return Handover(
             code=this_code(),
             index=index,

@@ -62,7 +62,7 @@ async def test_clients_are_ended_one_by_one(autojump_clock: Clock) -> None:
             start = trio.current_time()
             for client in clients:
                 nursery.start_soon(wait_for_end, client)
-            await drain.drain(relay.state, over=over)
+            await drain.drain(relay.state, drain_time=over)
         assert trio.current_time() - start == pytest.approx(over)
         assert ends == pytest.approx([0, 2, 4, 6, 8])
         # Clients are reached through it, to the very end.
@@ -76,7 +76,7 @@ async def test_a_client_for_which_something_is_queued_stays(autojump_clock: Cloc
         (member,) = relay.state.hub.members
         while member.send_queue is None:
             member.send_control(bytes(1 << 10))
-        await drain.drain(relay.state, over=1.0)
+        await drain.drain(relay.state, drain_time=1.0)
         assert not isinstance(member.ending, RelayStopping)
 
 
@@ -84,7 +84,7 @@ async def test_a_client_that_leaves_meanwhile(autojump_clock: Clock) -> None:
     async with running() as relay:
         clients = [await relay.login() for _ in range(2)]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(drain.drain, relay.state, over=10.0))
+            nursery.start_soon(partial(drain.drain, relay.state, drain_time=10.0))
             await trio.sleep(1)
             for client in clients:
                 await client.end.aclose()

@@ -417,7 +417,7 @@ async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:
         link = Keeper(relay.state, "b.example", cast("Any", None))
         names = BootstrapDNS(requests=2)
         process = running_relay(
-            CONFIG, relay.state, stats=Stats(success=1), names=names, links=[link]
+            CONFIG, relay.state, stun_stats=Stats(success=1), bootstrap_dns=names, links=[link]
         )
         found = load(json.loads(json.dumps(dump(capture(process)))))
         assert found.pid == os.getpid()

@@ -90,7 +90,7 @@ async def relay(chosen: Config | None = None, **changes: Any) -> AsyncIterator[R
 
     with ExitStack() as stack:
         peers = [stack.enter_context(listen_for_peers()) for _ in range(2)]
-        prepared = resources(sockets=sockets, shared=(sockets, sockets), **changes)
+        prepared = resources(sockets=sockets, all_sockets=(sockets, sockets), **changes)
         supervisor = Supervisor(chosen or config(), prepared, peers, (), receive)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.serve)
@@ -143,7 +143,7 @@ async def test_no_certificate_is_ordered_before_all_workers_serve(
     autojump_clock: MockClock,
 ) -> None:
     """One that starts would answer the authority's challenge with 404."""
-    supervisor = Supervisor(config(), resources(shared=(Sockets([], (), ()),) * 2), (), ())
+    supervisor = Supervisor(config(), resources(all_sockets=(Sockets([], (), ()),) * 2), (), ())
     supervisor._certificates = orders = Orders()  # type: ignore[assignment]
     first, second = supervisor._pool.slots
     to_serve, _ = trio.open_memory_channel[Event](1)

@@ -13,7 +13,7 @@ from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.transport import Transport
 from derp.session.state import RelayState
-from derp.workers.links import FIRST, LONGEST, WorkerKeeper, serve_worker
+from derp.workers.links import FIRST_DELAY, LONGEST_DELAY, WorkerKeeper, serve_worker
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.relays import MESH_KEY, Relay, running
 
@@ -52,7 +52,7 @@ class Workers:
             self._nursery.start_soon(self._serve, self.relays[other].state, there)
             return here, b""
 
-        backoff = Backoff(lambda: 0.0, first=FIRST, longest=LONGEST)
+        backoff = Backoff(lambda: 0.0, first=FIRST_DELAY, longest=LONGEST_DELAY)
         return WorkerKeeper(state, f"worker {other}", connect, backoff)
 
     async def _serve(self, state: RelayState, there: MemoryTransport) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import NoLink
-from derp.mesh.handshake import log_in
+from derp.mesh.login import log_in
 from derp.session.state import RelayState
 from tests.memory_transport import memory_pair
 from tests.mesh.other import MAGIC, PONG, Call, present

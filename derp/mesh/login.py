@@ -53,10 +53,10 @@ async def log_in(
     *,
     worker_key: bytes | None = None,
 ) -> tuple[bytes, bytes] | None:
-    """Log in; return the other relay's key, and the bytes received after the login.
+    """Log in; return the other relay's key, and the bytes received after the login. Raises NoLink.
 
-    `received`: bytes received already. Returns None if the other relay's key is this one's. Raises
-    NoLink; with `worker_key`, sent as the mesh key to another worker, also if the keys differ.
+    `received`: bytes received already. Another worker is sent `worker_key` as the mesh key, and
+    must have this relay's node key. If another relay has this relay's node key, returns None.
     """
     late = NoLink(f"no DERP login within {TIMEOUT:.0f} s")
     with NoLinkAt(trio.current_time() + TIMEOUT, late):
