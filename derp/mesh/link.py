@@ -202,11 +202,12 @@ class Link(Sender):
             member.peer_disconnected(key)
 
     def _make_send_queue(self) -> SendQueue:
-        return SendQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued, LINK)
+        on_drop = partial(self._on_drop, DropReason.QUEUE_HEAD)
+        return SendQueue(on_drop, self.tasks.memory.queued, LINK)
 
     def _count_sent(self, entries: list[Entry], now: float) -> None:
         """Count nothing: forwarded packets are counted in Client.route."""
 
-    def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
+    def _on_drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
         """Count dropped packets; `payload` includes one key of each ForwardPacket frame."""
-        super()._drop(reason, disco, packets, payload - packets * KEY_LENGTH)
+        super()._on_drop(reason, disco, packets, payload - packets * KEY_LENGTH)

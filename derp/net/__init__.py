@@ -8,7 +8,7 @@ poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
 activation     listening sockets that systemd passes
-congestion     the congestion control of TCP, and the hint that the kernel has BBR
+congestion     the congestion control of TCP, and how to have BBR
 descriptors    the process's limit on open files: warnings and refusals
 httpclient     HTTP/1.1 to other servers, with h11
 resolver       name look-ups, in threads of their own

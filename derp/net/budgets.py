@@ -8,8 +8,7 @@ BYTES_FOR_READ: Final = 128
 
 FREE_EMPTY_RECORDS: Final = 32
 DATA_FOR_EMPTY_RECORD: Final = 16 << 10
-"""Bytes of data that pay for one more empty record: TLS libraries change keys a thousand times less
-often."""
+"""Data bytes that pay for one more empty record: honest KeyUpdates are a thousand times rarer."""
 
 
 class ReadBudget:

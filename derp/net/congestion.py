@@ -2,8 +2,8 @@
 
 The kernel has a default, net.ipv4.tcp_congestion_control. The option TCP_CONGESTION of tcp(7)
 gives a socket another algorithm: one that is loaded, and that every user may use
-(net.ipv4.tcp_allowed_congestion_control) or this process by CAP_NET_ADMIN, with which the kernel
-also loads a module. Accepted connections inherit the algorithm that a listener was given.
+(net.ipv4.tcp_allowed_congestion_control). With CAP_NET_ADMIN a process may use any, and the kernel
+loads its module. Accepted connections inherit the algorithm that a listener was given.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ _SIZE: Final = 16
 
 @attrs.frozen
 class Kernel:
-    """What can be seen of the kernel's algorithms; nothing where it can't be read."""
+    """The kernel's algorithms of congestion control; none where /proc or /lib can't be read."""
 
     available: Sequence[str] = ()
-    """Those that are built in or loaded."""
+    """Algorithms that are built in or loaded."""
     allowed: Sequence[str] = ()
     """Those of `available` that every user may use."""
     has_bbr_module: bool = False
@@ -40,7 +40,7 @@ class Kernel:
 
     @classmethod
     def read(cls, sysctls: Path = _SYSCTLS, modules: Path = _MODULES) -> Self:
-        """Read it from procfs, and from the folder of the kernel's modules."""
+        """Read procfs, and the folder of the kernel's modules."""
         return cls(
             _words(sysctls / "tcp_available_congestion_control"),
             _words(sysctls / "tcp_allowed_congestion_control"),
@@ -102,7 +102,7 @@ def algorithm_of(sock: socket.socket) -> str:
 
 
 def bbr_cure(used: str, kernel: Kernel) -> str | None:
-    """Return how to have BBR in place of `used`; None where it is in use, or not known to be there.
+    """Return how to have BBR instead of `used`; None if `used` is BBR, or the kernel may lack it.
 
     A later BBR, as bbr3, is BBR.
     """

@@ -5,10 +5,10 @@ these numbers; so the number of a socket just accepted is a lower bound on how m
 nothing has to be counted:
 
     80 % of the limit     a warning
-    95 %                  another
-    all but a reserve     a last one; a pending connection is closed for the new one
-                          (`derp.relay.pending`), or the new one at once, so that its client need
-                          not wait for a timeout before it tries again or elsewhere
+    95 %                  another warning
+    all but a reserve     a last warning; a pending connection is closed for the new
+                          one (`derp.relay.pending`), or the new one at once, so that its client
+                          need not wait for a timeout before it tries again or elsewhere
 
 The reserve, a twenty-fifth of the limit and 64 at most, is for the relay's own files, name look-ups
 and admission; connections from this machine may use half of it, for an operator to read /debug/.
@@ -37,12 +37,12 @@ FEW_CLIENTS: Final = 10_000
 """If room is for fewer clients than this, their number is logged at the start."""
 MAX_RESERVE: Final = 64
 RECOVERY_SECONDS: Final = 10.0
-"""Seconds without a failure after which accept counts as recovered; also between two counts."""
+"""Seconds without a failure after which accept has recovered; also between two recounts."""
 OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _FULL: Final = 3
 _RAISE_LIMIT: Final = "raise the limit on open files: LimitNOFILE=, --ulimit nofile=, ulimit -n"
-_HINTS: Final = {
+_CURES: Final = {
     errno.EMFILE: _RAISE_LIMIT,
     errno.ENFILE: "raise the system's limit on open files: sysctl fs.file-max",
 }
@@ -136,8 +136,8 @@ class Descriptors:
     def failed(self, error: OSError, now: float) -> None:
         """Log that accept failed for want of descriptors or memory."""
         if self._failed_at is None:
-            hint = _HINTS.get(error.errno or 0, "the system is short of memory")
-            logger.error("can't accept connections", reason=error.strerror, cure=hint)
+            cure = _CURES.get(error.errno or 0, "the system is short of memory")
+            logger.error("can't accept connections", reason=error.strerror, cure=cure)
         self._failed_at = now
         self._quiet_below = 0
 

@@ -19,7 +19,7 @@ from derp.errors import ConnectFailed, ExchangeFailed
 from derp.net.address import host_port
 
 MAX_HEAD: Final = 100 << 10
-"""Bytes of a response's head."""
+"""Most bytes of a response's head."""
 IDLE_CONNECTIONS: Final = 16
 IDLE_SECONDS: Final = 5.0
 
@@ -105,7 +105,7 @@ class URL:
 
 def environment_proxies() -> dict[str, URL]:
     """Return the environment's proxies by scheme or "all". Raises ValueError."""
-    # tailscaled is asked by no proxy, and all of `email` would be loaded for it.
+    # Imported late: it loads all of `email`, and tailscaled is asked without a proxy.
     from urllib.request import getproxies  # noqa: PLC0415
 
     return {

@@ -9,17 +9,17 @@ since the connection has ended. A client that sends much keeps its own task runn
 
 How it works: the poller has a level-triggered epoll of its own, for which it waits through Trio
 like any task. Once packets come in quick succession it *busy-polls*: it waits in its own epoll, and
-nothing else runs for BUSY_POLL_TIME + POLL_TIMEOUT + the steps in progress, at most. So it does so
-only while `busy_tasks` is 0, and stops in time for Trio's next deadline, and at once when an
-*urgent* socket is readable, one that another task waits for through Trio: STUN's, the listeners',
-the pre-login scheduler's epoll. Signals and results of threads may be that late.
+nothing else runs, signals and results of threads included, for BUSY_POLL_TIME + POLL_TIMEOUT + the
+steps in progress, at most. So the poller busy-polls only while `busy_tasks` is 0, and stops in time
+for Trio's next deadline, and at once when an *urgent* socket is readable, one that another task
+waits for through Trio: STUN's, the listeners', the pre-login scheduler's epoll.
 
 Load from many clients at once doesn't starve others: a round of steps ends after MAX_ROUND seconds,
 only HANG_UPS_PER_TURN hang-ups are handled per turn of the event loop, since each costs as much as
 several packets, and the epoll returns ready sockets round-robin.
 
-Without the poller (`is_on`) each client's task waits for its own socket, as any Trio task does:
-that is the plain shape, slower with many clients and the same in all else.
+If the poller is off (`is_on`), each client's task waits for its own socket, as any Trio task does:
+slower with many clients, and the same in all else.
 
 Invariants: no `step` waits; an exception of a `step` reaches only its connection's task, and does
 not end `run`, and with it the relay; no socket is closed while it is registered.
@@ -36,10 +36,10 @@ from typing import Any, Final, NoReturn
 import trio
 
 POLL_TIMEOUT: Final = 0.01
-"""Seconds to wait for the next packet while busy-polling. A wait of a millisecond costs as much as
-the packet: the kernel has to program its timer for what is due before its next tick."""
+"""Seconds to wait for the next packet while busy-polling. A millisecond would cost as much as the
+packet: for a wait that ends before its next tick, the kernel has to program a timer."""
 BUSY_POLL_TIME: Final = 0.01
-"""Seconds of busy-polling before Trio's other tasks run; also how long a packet is recent."""
+"""Seconds of busy-polling before Trio's other tasks run; packets closer than this start it."""
 SPIN_BELOW: Final = 50e-6
 SPINS: Final = 8
 """After a wait shorter than SPIN_BELOW seconds, as between two peers that answer each other, the
@@ -95,7 +95,7 @@ class Poller:
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
         self._hang_ups_left = HANG_UPS_PER_TURN
-        # The urgent sockets; in `_epoll` only while busy-polling, or it would wake the poller.
+        # An epoll of the urgent sockets, itself in `_epoll` only while busy-polling.
         self._urgent = select.epoll()
         self._urgent_fds: set[int] = set()
 
@@ -141,7 +141,7 @@ class Poller:
             try:
                 raise failure
             finally:
-                # Its traceback holds this frame: a cycle would keep the whole connection.
+                # The traceback holds this frame: a cycle would keep the whole connection.
                 del failure
         return True
 

@@ -79,7 +79,7 @@ class TLSTransport(TCPTransport):
         # Made by `handshake`, and used only after that.
         self._ssl: ssl.SSLObject
         self._read: ReadInto
-        # Ciphertext that OpenSSL was not fed yet, and whether it may hold a whole record.
+        # Ciphertext not yet fed to OpenSSL, and whether the next read leaves the socket alone.
         self._pending_ciphertext = b""
         self._more_to_decrypt = False
         # None while no record was empty.
@@ -239,7 +239,7 @@ class TLSTransport(TCPTransport):
     def _end(self, total: int, failure: TLSFailed | None = None) -> int:
         """End reading, by a failure or close_notify; each later read ends the same way.
 
-        Returns `total`, the bytes of data before the end, or -1. Raises the failure if it is 0.
+        Returns `total`, the bytes of data before the end; if 0, raises the failure or returns -1.
         """
         self._drain_incoming()
         with contextlib.suppress(PeerVanished):

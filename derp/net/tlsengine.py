@@ -19,8 +19,8 @@ class TLSEngine:
     """The context of new connections, and the buffers of all.
 
     Server's ends and client's ends need an engine each, since their contexts differ. `choose`, if
-    set, is called instead for each ClientHello, also for UNREADABLE, which OpenSSL may yet read.
-    Both may be replaced at any time; a connection takes its context once its ClientHello is whole.
+    set, replaces `context` for each ClientHello, also for UNREADABLE, which OpenSSL may yet read.
+    Both may be set at any time; a connection takes its context once its ClientHello is whole.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -28,7 +28,7 @@ class TLSEngine:
         self.choose: Choose | None = None
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        # A read of ciphertext goes into `space`; a partial record of the last one lies before it.
+        # A read of ciphertext goes into `space`; the connection's partial record is put before it.
         self.buffer = bytearray(MAX_RECORD + RECEIVE_SIZE)
         self.ciphertext = memoryview(self.buffer)
         self.space = self.ciphertext[MAX_RECORD:]
@@ -38,8 +38,8 @@ class TLSEngine:
     ) -> tuple[ClientHello, Piece]:
         """Receive a whole ClientHello; return it, and the bytes received.
 
-        Where `choose` is unset, one that comes in one piece is returned as UNREADABLE. The bytes
-        are valid until the next await, like those of `receive`.
+        Where `choose` is unset, a ClientHello that comes in one piece is not parsed: UNREADABLE is
+        returned for it. The bytes are valid until the next await, like those of `receive`.
         """
         ciphertext = await receive()
         if self.choose is None and is_whole(ciphertext):

@@ -45,8 +45,8 @@ class Transport(Protocol):
 
         `step` calls `read_into` once, acts on what it got, and never waits. It returns True if the
         task itself has to go on: to wait for something else, or since the stream has ended. The
-        poller calls it where it can. `read_through` may return after any step, so it is called in a
-        loop. A checkpoint, unless it raises. Raises what `step` raises, and PeerVanished.
+        poller calls it where it can. `read_through` may return after any step, so call it in a
+        loop; it is a checkpoint unless it raises. Raises what `step` raises, and PeerVanished.
         """
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -65,7 +65,7 @@ class Transport(Protocol):
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that the socket has taken so far; more as long as the peer reads."""
+        """Bytes that the socket has taken so far: they grow in number as long as the peer reads."""
 
     async def flush(self) -> None:
         """Wait until nothing is buffered. Raises PeerVanished."""

@@ -1,8 +1,8 @@
 """A websocket as a Transport: DERP inside binary messages, whose boundaries mean nothing.
 
-How it works: trio-websocket answers the opening handshake and nothing more: its reader costs a
-packet more than everything else in the relay, and a task and a nursery per client. After that,
-frames are parsed and built by `derp.wire.websocket` on the Transport below, without waiting: the
+How it works: trio-websocket answers the opening handshake and nothing more: its reader would cost
+more per packet than all else in the relay, and a task and a nursery per client. After that, frames
+are parsed and built by `derp.wire.websocket` on the Transport below, without waiting: the
 payloads of all frames in one read become one train of DERP frames. Between two reads only a frame
 that has not come as a whole is kept, unless a client sends tiny frames by the thousand, or payload
 is longer than the caller's view: then other tasks run in between, and the rest waits.
@@ -59,7 +59,7 @@ class WebSocketTransport:
         self._ending: Ending | None = None
         # The pong that waits until nothing is buffered; a newer one replaces it.
         self._pong = b""
-        # Whether a Close frame was sent, after which nothing may be.
+        # Whether nothing may be written any more: a Close frame was sent, if there was room.
         self._closed = False
 
     @property
@@ -111,12 +111,12 @@ class WebSocketTransport:
                 frames = view[:received]
             payload, consumed, pong, self._ending = self._parser.receive(frames)
             self._payload = memoryview(payload)
-            # `view` is the caller's.
+            # A copy, since `view` is the caller's.
             self._leftover = memoryview(bytes(frames[consumed:]))
             if pong:
                 self._answer(pong)
         if self._ending is not None and not self._payload:
-            # Answers to the data before the end were sent first.
+            # Only now, so that answers to the data before the end are sent before a Close frame.
             return self._end(self._ending)
         count = min(len(self._payload), len(view))
         view[:count] = self._payload[:count]
@@ -170,7 +170,7 @@ class WebSocketTransport:
         if self._below.buffered:
             self._pong = pong
         else:
-            # If the peer has gone, a later read raises that, after the data that came before.
+            # If the peer has gone, a later read raises PeerVanished, after the data before that.
             with contextlib.suppress(PeerVanished):
                 self._below.write(pong)
 
@@ -245,7 +245,7 @@ async def accept(transport: Transport, request: bytes, leftover: bytes) -> WebSo
             # trio-websocket's own task waits for more of the stream, and has nothing to undo.
             nursery.cancel_scope.cancel()
     except* UnicodeError:
-        # From that task, for a header that is not ASCII.
+        # From trio-websocket's task, for a header that is not ASCII.
         failure = failure or HTTPFailed("the peer breaks the websocket protocol")
     if failure is not None:
         raise failure

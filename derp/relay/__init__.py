@@ -5,7 +5,7 @@ duplicates     several clients that logged in with one key
 forwarders     the links to other relays through which a key is reached
 claims         which other worker of this relay has a key
 sendqueue      what waits for a client or a link
-flowqueue      packets in it, a sub-queue for each sender (FQ-CoDel)
+flowqueue      the packets of a send queue, in a sub-queue for each sender (FQ-CoDel)
 codel          when a sub-queue is too long
 presencequeue  the keys whose presence a watcher is still to be told
 queuememory    one bound for all queues

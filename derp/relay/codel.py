@@ -52,7 +52,7 @@ class CoDel:
         self.dropping = False
         self.drop_next = 0.0
         self.count = 0
-        """Packets dropped since `dropping` is true."""
+        """Packets dropped since `dropping` became true; more if an earlier rate is taken up."""
         self.last_count = 0
 
     def shorten(self, queue: Queue, now: float) -> None:
@@ -78,7 +78,7 @@ class CoDel:
             self._ok_to_drop(queue, now)
 
     def stop(self) -> None:
-        """Note that a packet has left which had not waited long, or had next to nothing behind."""
+        """Stop dropping: a packet has left that waited little, or had next to nothing behind."""
         self.first_above_time = 0.0
         self.dropping = False
 

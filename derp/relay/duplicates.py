@@ -1,7 +1,7 @@
 """The clients that logged in with one key; the active one gets its packets.
 
 The Go derper's policy "last writer is active" (dupClientSet, lastWriterIsActive): at first the
-newest client, afterwards the one that sent last, whatever it sent. None is disabled (isDisabled).
+newest client, afterwards the one that sent last, whatever it sent. No client is ever disabled.
 """
 
 from typing import Generic, TypeVar
@@ -12,8 +12,8 @@ M = TypeVar("M")
 class DuplicateSet(Generic[M]):
     """The clients of one key: at least two, until the last `remove`.
 
-    `recent` (Go: sendHistory) holds, the latest last, the first client and those from the third on
-    as if they had sent, and the second once it sends.
+    `recent` (Go: sendHistory) holds the clients that have sent something, the latest last. To join
+    counts as sending, but not for the second client.
     """
 
     __slots__ = ("active", "members", "recent")
@@ -35,7 +35,7 @@ class DuplicateSet(Generic[M]):
         self.active = member
 
     def remove(self, member: M) -> None:
-        """Remove a client; from the active one the last of `recent` takes over, else the oldest."""
+        """Remove a client; if it was active, the last of `recent` takes over, else the oldest."""
         del self.members[member]
         self.recent.pop(member, None)
         if self.active is member:

@@ -291,8 +291,8 @@ class FlowQueue(Holder):
     def _drop(self, excess: int, grown: Flow) -> None:
         """Drop frames of the longest flow, again and again, until the bound is kept.
 
-        `grown`: the flow that has grown, and has the rank of before. Dropped frames of a train that
-        still take memory do not count.
+        `grown`: the flow that has grown, but is ranked by its old size. Memory that a train keeps
+        for dropped frames does not count.
         """
         flow_memory = self._flow_memory
         while excess > 0:
@@ -314,8 +314,8 @@ class FlowQueue(Holder):
     def _account(self) -> None:
         """Account for the bytes held by now.
 
-        A client has as much queued as all its flows; a relay, as its longest: a little from each of
-        many senders is no long queue.
+        A client's queue is ranked by all its flows, a relay's by the longest flow alone: a little
+        from each of many senders is no long queue.
         """
         flow_memory = self._flow_memory
         queued = flow_memory.held

@@ -20,7 +20,7 @@ class Forwarders(Generic[F]):
         self.deleted = 0
         """How often a key with several links was left with one."""
         self.delete_other = 0
-        """How often a link was removed from a key that only another one leads to."""
+        """How often a link was to be removed from a key that was reached in another way only."""
         # The links of keys that have more than one, oldest first.
         self._several: dict[bytes, dict[F, None]] = {}
 

@@ -26,7 +26,7 @@ class Member(Protocol):
     key: bytes
     """32 bytes."""
     duplicate: bool
-    """Set by the hub: whether its key is connected elsewhere, too, so that activity counts."""
+    """Set by the hub: whether it is a duplicate or passive, so that its activity counts."""
     saw_src: set[bytes]
     """Set by the hub: the keys whose packets it was sent (Go: sawSrc)."""
 
@@ -39,7 +39,7 @@ S = TypeVar("S")
 class Hub(Generic[M, L, S]):
     """Every client of this worker, and every key that a link leads to.
 
-    For a key, an active client goes before another worker, and that before another relay.
+    For a key, an active client goes before another worker, and a worker before another relay.
     """
 
     def __init__(self) -> None:
@@ -262,7 +262,7 @@ class Hub(Generic[M, L, S]):
         if wrong := sum(member.duplicate is not (member.key in noted) for member in self.members):
             problems.append(f"{wrong} connections are wrong about being duplicates")
         if not all(self._peer_gone_watchers.values()):
-            problems.append("somebody's leaving would be told to nobody")
+            problems.append("a key has an empty set of clients to tell that it is gone")
         if gone := sum(
             member not in self.members
             for watching in self._peer_gone_watchers.values()
@@ -274,15 +274,15 @@ class Hub(Generic[M, L, S]):
     def _check_passive(self) -> list[str]:
         problems = []
         if self.active.keys() & self.passive.keys():
-            problems.append("a key is active and has yielded")
+            problems.append("a key is active and passive")
         shared = self.active.keys() & self.other_workers.best.keys()
         if any(map(self._is_claimed_elsewhere, shared)):
-            problems.append("a key has not yielded to the worker that had it last")
+            problems.append("a key is active, though another worker's claim is higher")
         for key in self.passive:
             if key not in self.other_workers.best:
-                problems.append("a key has yielded to nobody")
+                problems.append("a key is passive, though no other worker claims it")
             elif not self._is_claimed_elsewhere(key):
-                problems.append("a key has yielded to a worker that had it before")
+                problems.append("a key is passive, though no other claim is higher")
         if any(self.other_workers.highest(key) == claim for key, claim in self._claims.items()):
             problems.append("another worker has the same claim to a key")
         claimed = self._claims.keys() | self._reclaimed.keys()

@@ -9,8 +9,8 @@ network has limits on:
 and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE.
 Where that is used up, or the process has no descriptor left, one is evicted for a newcomer:
 
-1. The oldest of the site (`derp.relay.sites`) that holds the most, if that is EVICTION_RATIO times
-   what the newcomer's site would hold with it.
+1. The oldest of the site (`derp.relay.sites`) that holds the most, if the site holds EVICTION_RATIO
+   times what the newcomer's site would hold with the newcomer.
 2. Else, where the newcomer's own site is among those that hold the most, its oldest,
 3. or the oldest of all; either only if it is GRACE seconds old. A login takes less, so that many
    clients at once, as after a restart, don't evict each other.
@@ -18,8 +18,8 @@ Where that is used up, or the process has no descriptor left, one is evicted for
 Otherwise the newcomer is refused. A pending connection that needs more memory than there is, is
 ended itself: no ordinary login needs more than COST.
 
-So an attacker needs as many sites as use up the memory with fewer than EVICTION_RATIO connections
-each (248 for MEMORY), and has to open all connections anew every GRACE seconds, to keep others out.
+So an attacker needs as many sites as use up the memory with less than EVICTION_RATIO * COST each
+(248 for MEMORY), and has to open all connections anew every GRACE seconds, to keep others out.
 
 LOOPBACK and trusted networks have no limits of their own, as proxies connect from there for many
 clients. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
@@ -41,7 +41,7 @@ COST: Final = 64 << 10
 SPARE: Final = 16 << 10
 """Bytes from the peer that may be kept at no further cost."""
 RESERVE: Final = 32
-"""One part in so many of the memory is reserved for LOOPBACK."""
+"""The memory divided by this is reserved for LOOPBACK."""
 EVICTION_RATIO: Final = 8
 GRACE: Final = 2.0
 MAX_SCANNED: Final = 8
@@ -64,7 +64,7 @@ class Pending:
         self.since = now
         """When it was accepted, or until when it waits for a verdict."""
         self.limit = limit
-        """Bytes above which all together may not grow for this connection."""
+        """Most bytes that all pending connections may hold when this one needs more."""
         self.held = COST
         self.end: ConnectionEnd | None = None
         """Why it was evicted or closed."""

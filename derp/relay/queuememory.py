@@ -6,8 +6,8 @@ and the longest queue releases first: a peer that reads what it is sent never ha
 Memory is of two kinds. *Queued* packets can be dropped. *Committed* memory can't be taken back:
 control frames, and what was handed to a transport, since a TLS record is sent whole or the
 connection is over. Up to three quarters of the bound may be committed; queued packets have the
-rest. The more is committed, the less is written to each peer at once; above that limit, the peer
-with the most is disconnected.
+rest. The more is committed, the less is written to each peer at once; above three quarters, the
+peer with the most is disconnected.
 
 Flows (derp.relay.flowqueue) and peers (derp.session.sender) are `Holder`s, which account by `add`
 and free memory in `release`. Holders are ranked by size: one rank for each UNIT, and from 4 UNITs
@@ -25,8 +25,8 @@ UNLIMITED: Final = 1 << 60
 MIN_WRITE: Final = 4 << 10
 """Bytes that may be written to a peer at once, however much is committed."""
 WRITES: Final = 32
-"""A write to a peer is at most one part in so many of what is free in the first quarter of the
-committed limit, or MIN_WRITE if more: the other quarters are for many such small writes."""
+"""The limit of a write is the free memory of the first quarter of the committed limit, divided by
+this, but at least MIN_WRITE: the other three quarters are for many writes of MIN_WRITE."""
 
 UNIT: Final = 4 << 10
 """Bytes by which the longest may exceed the holder that releases; or a quarter, if more."""
@@ -121,7 +121,7 @@ class Holder:
         raise NotImplementedError
 
     def add(self, size: int) -> None:
-        """Account for `size` more bytes (or less, if negative); after more, `budget.enforce`."""
+        """Account for `size` more bytes, or less if negative; after more, call `budget.enforce`."""
         self.budget.held += size
         self.held = held = self.held + size
         if not self.least <= held < self.below:

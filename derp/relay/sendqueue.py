@@ -24,7 +24,7 @@ CONTROL_BYTES: Final = 64 << 10
 CONTROL_COST: Final = 50
 """Bytes that a control frame counts for besides its own."""
 DISCO_SHARE: Final = 4
-"""One in so many bytes is for disco packets ahead of all others."""
+"""The bytes of a `take` divided by this are for disco packets ahead of all others."""
 
 
 @attrs.frozen

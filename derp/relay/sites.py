@@ -1,4 +1,4 @@
-"""The sites (`networks.site_of`) of pending connections, by the memory that these hold."""
+"""The sites (`networks.site_of`) of pending connections, and which sites hold the most memory."""
 
 from collections.abc import Mapping
 from typing import Generic, TypeVar

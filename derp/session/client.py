@@ -1,7 +1,7 @@
 """A logged-in client: routes its packets, delivers others' packets and presence to it.
 
 Invariants: no await in `route` or `deliver`, since the train lies in the shared read buffer; they
-raise nothing in the sender's task when the receiver fails.
+raise nothing in the sending client's task when the receiving one fails.
 """
 
 from collections.abc import Collection, Mapping
@@ -140,7 +140,7 @@ class Client(Sender):
         try:
             self.transport.write(train)
         except ConnectionEnd as error:
-            self._drop(self._drop_reason(), disco, packets, payload)
+            self._on_drop(self._drop_reason(), disco, packets, payload)
             self.end(error)
             return
         metrics = self.metrics
@@ -201,7 +201,7 @@ class Client(Sender):
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
     def _answer_not_here(self, key: bytes, packets: int, now: float) -> None:
-        """Send a rate-limited PeerGone for each disco packet to an absent client."""
+        """Answer each disco packet for the absent client `key` by PeerGone, within a rate limit."""
         if self._peer_gone_bucket is None:
             self._peer_gone_bucket = TokenBucket(_PEER_GONE_RATE, _PEER_GONE_BURST, now)
         for _ in range(packets):

@@ -58,8 +58,8 @@ async def log_in(
 ) -> Login | None:
     """Greet a client and read its ClientInfo; return None if it leaves first, as health checks do.
 
-    `leftover`: what the client has sent already. `answer`: the one to its HTTP request, sent with
-    the greeting. Raises PeerVanished and LoginRefused.
+    `leftover`: what the client has sent already. `answer`: the HTTP response, sent with the
+    greeting. Raises PeerVanished and LoginRefused.
     """
     greeting = server_key(state.public_key)
     received = bytearray(leftover)

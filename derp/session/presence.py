@@ -25,19 +25,19 @@ class Presence:
         self._metrics = metrics
 
     def joined(self, client: Client) -> None:
-        """Tell the watchers of a client that has joined."""
+        """Tell the watchers that a client has joined."""
         if self.watchers:
             self.tell(client.key, client.presence())
         if self.worker_watchers:
             self._tell_workers(client)
 
     def note_activity(self, client: Client, now: int) -> None:
-        """Note that a duplicate has sent something; `now` as for Hub.join."""
+        """Note that a client whose `duplicate` is set has sent something; `now` as for Hub.join."""
         if self._hub.note_activity(client, now):
             self._tell_workers(client)
 
     def left(self, client: Client) -> None:
-        """Tell the watchers of a client that has left, unless its key is still connected."""
+        """Tell the watchers that a client has left, unless its key is still connected."""
         key = client.key
         self.watchers.pop(client, None)
         if self.worker_watchers:
@@ -50,18 +50,18 @@ class Presence:
         self.tell_if_gone(key)
 
     def tell(self, key: bytes, frame: bytes) -> None:
-        """Tell the watchers of a client of this relay, by its PeerPresent or PeerGone frame."""
+        """Send or queue the presence of `key` for the watchers; `frame` as for Client.update."""
         for watcher in self.watchers:
             watcher.update(key, frame)
 
     def tell_if_gone(self, key: bytes) -> None:
-        """Tell the watchers that a client has left, unless it is still connected to this relay."""
+        """Tell the watchers that a key is gone, unless it is still connected to this relay."""
         if self.watchers and not self._hub.is_here(key):
             self.tell(key, peer_gone(key, PeerGoneReason.DISCONNECTED))
             self._metrics.peer_gone_disconnected_frames += len(self.watchers)
 
     def tell_all_gone(self, keys: Collection[bytes]) -> None:
-        """Tell the watchers that keys, perhaps many, are gone, unless connected again by then."""
+        """Queue for the watchers that `keys`, perhaps many, are gone, unless they come back."""
         if not keys:
             return
         for watcher in self.watchers:
@@ -69,7 +69,7 @@ class Presence:
         self._metrics.peer_gone_disconnected_frames += len(keys) * len(self.watchers)
 
     def _tell_workers(self, client: Client) -> None:
-        """Tell the other workers of a client, and of this worker's claim to its key."""
+        """Send the other workers the presence of a client, with this worker's claim to its key."""
         key = client.key
         frame = with_claim(client.presence(), self._hub.claim(key))
         for watcher in self.worker_watchers:

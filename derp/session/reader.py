@@ -66,7 +66,7 @@ class Reader:
         self._tail = b""
         self._skip = 0
         self._tail_is_due = False
-        # Most bytes to read next (0: all that fit), and what to wait for first.
+        # Most bytes to read next (0: all that fit), and the seconds to wait first.
         self._read_limit = 0
         self._pause = 0.0
 

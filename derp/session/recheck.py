@@ -74,8 +74,8 @@ async def recheck(
 ) -> None:
     """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
 
-    Where a source can't be asked, its clients stay, so that a restart of tailscaled ends none;
-    `strict` ends them: they are off the allow-list that admitted them.
+    Clients stay where a source can't be asked, so that a restart of tailscaled ends none. `strict`
+    ends them, too: it is for keys that were removed from the allow-list.
     """
     wanted = set(keys)
     questions = iter(

@@ -77,7 +77,7 @@ class SendTasks:
 
 
 class Sender(Holder):
-    """A peer to send frames to; the Holder of its bytes that can't be dropped."""
+    """The sending half of one peer; as a Holder it accounts for bytes that can't be dropped."""
 
     __slots__ = (
         "_sending_size",
@@ -143,7 +143,7 @@ class Sender(Holder):
     def discard_queue(self) -> None:
         """Drop what is queued for a peer that has left."""
         if self.send_queue is not None:
-            self.send_queue.clear(partial(self._drop, DropReason.GONE_DISCONNECTED))
+            self.send_queue.clear(partial(self._on_drop, DropReason.GONE_DISCONNECTED))
             self._account()
 
     def release(self, at_least: int) -> None:  # noqa: ARG002 -- it is all or nothing
@@ -157,7 +157,7 @@ class Sender(Holder):
     async def send_queued(self, send_queue: SendQueue) -> None:
         """Send until nothing is queued, or the connection has ended: the peer's send task.
 
-        If cancelled, it leaves the send queue, so that nothing is written after half a frame.
+        If cancelled, it keeps `send_queue` set, so that nothing is written after half a frame.
         """
         transport, memory = self.transport, self.tasks.memory
         size = MIN_SEND
@@ -204,7 +204,7 @@ class Sender(Holder):
     def _count_pings(self, received: int, answered: int) -> None:
         """Count the pings of one read."""
 
-    def _drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
+    def _on_drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
         """Count dropped packets; `payload` as in Entry."""
         self.metrics.drop(reason, disco, packets, payload)
 
@@ -214,7 +214,7 @@ class Sender(Holder):
 
     def _make_send_queue(self) -> SendQueue:
         """Make the queue of a peer that becomes busy."""
-        return SendQueue(partial(self._drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
+        return SendQueue(partial(self._on_drop, DropReason.QUEUE_HEAD), self.tasks.memory.queued)
 
     def _start_sending(self, written: int) -> SendQueue:
         """Make the peer busy: the transport has buffered some of the `written` bytes."""
@@ -231,7 +231,7 @@ class Sender(Holder):
             self.transport.write(data)
         except ConnectionEnd:
             for entry in entries:
-                self._drop(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
+                self._on_drop(DropReason.WRITE_ERROR, entry.disco, entry.packets, entry.payload)
             raise
         # The transport keeps the whole object until its last byte is sent.
         self._sending_size = BUSY_COST + (len(data) if self.transport.buffered else 0)

@@ -35,10 +35,10 @@ async def serve(
 ) -> None:
     """Serve one client from its login until it leaves.
 
-    `leftover`: what the client has sent already, at most 64 KiB. `answer`: the one to its HTTP
-    request, sent before the first frame. `fields`: those of this connection's log lines; login adds
-    the client's key. Raises a ConnectionEnd unless the client
-    closes the connection between two frames, or before its login.
+    `leftover`: what the client has sent already, at most 64 KiB. `answer`: the HTTP response, sent
+    before the first frame. `fields`: those of this connection's log lines; login adds the client's
+    key. Raises a ConnectionEnd unless the client closes the connection between two frames, or
+    before its login.
     """
     state.metrics.accepts += 1
     login = await log_in(state, transport, leftover, pending, answer)

@@ -40,8 +40,8 @@ _BUFFER_SIZE: Final = FORWARD_OVERHEAD + MAX_PACKET_SIZE + RECEIVE_SIZE + (64 <<
 class RelayState:
     """The state of one relay, or of one of its workers: keys, clients, metrics.
 
-    `buffer` is the shared read buffer, and `view` a view of it. It belongs to the running task from
-    one await to the next; nothing in it outlives that.
+    `buffer` is the shared read buffer, and `view` a view of it. The buffer belongs to the running
+    task until its next await; then others may overwrite it.
     """
 
     private_key: PrivateKey = attrs.field(repr=False)

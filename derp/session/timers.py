@@ -35,7 +35,7 @@ TICK: Final = 0.5
 CHECKS_PER_TURN: Final = 1000
 """Peers checked and trains dropped before other tasks run: about a millisecond."""
 END_COST: Final = 100
-"""Checks that a disconnection costs as much as."""
+"""The number of checks that cost as much as a disconnection."""
 CLIENTS_PER_TURN: Final = 100
 """Clients sent a keep-alive, or sampled, before other tasks run."""
 

@@ -23,8 +23,8 @@ The message (RFC 8446, 4.1.2), which TLS 1.2 clients send in the same form:
 
 Nothing is refused here: OpenSSL gets all bytes, and refuses with its own alerts. This module only
 tells which context to use, and when the message is whole, since OpenSSL allocates a ClientHello's
-announced length at once. Bytes that can't be parsed are a hello that asks for nothing, UNREADABLE,
-known as soon as OpenSSL could know it: it waits for no bytes that OpenSSL would not wait for.
+announced length at once. Bytes that can't be parsed count as UNREADABLE, a hello that asks for
+nothing. The parser reports them at once: it never waits for bytes that OpenSSL would not wait for.
 """
 
 import hashlib

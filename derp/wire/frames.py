@@ -104,11 +104,11 @@ _MESH_ONLY = frozenset({FrameType.FORWARD_PACKET, FrameType.WATCH_CONNS, FrameTy
 
 
 def check_header(kind: int, length: int, *, mesh: bool = False) -> bool:
-    """Return whether a logged-in client may send the frame with this header (Go: sclient.run).
+    """Check the header of a logged-in client's frame; return whether servers act on its type.
 
-    `mesh`: the client has shown the mesh key. Returns False for an unknown type, to be skipped,
-    however long. Raises ProtocolViolation for a length that the type can't have, and NotPermitted
-    for a frame that needs the mesh key.
+    As Go's sclient.run. A frame of another type is to be skipped, however long. `mesh`: the client
+    has shown the mesh key. Raises ProtocolViolation for a length that the type can't have, and
+    NotPermitted for a frame that needs the mesh key.
     """
     accepted = _ACCEPTED.get(kind)  # type: ignore[call-overload]
     if accepted is None:

@@ -2,9 +2,9 @@
 
 Only presence, pings and restarts are acted on. Other frames are skipped and not kept; packets come
 only if a client sends them to this relay's own key. A frame too short or too long for its type is
-skipped and counted (Go: Client.recvTimeout drops short ones), as no reason to lose a link.
+skipped and counted (Go: Client.recvTimeout drops short ones); the link goes on.
 
-Between workers of one relay a PeerPresent frame ends with the sender's claim to the key
+Between workers of one relay a PeerPresent frame ends with the sending worker's claim to the key
 (derp.relay.claims): 12 bytes, big-endian.
 """
 
@@ -72,7 +72,7 @@ class LinkFrames:
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
         """Yield (type, payload) of each frame that `data` completes; the caller must exhaust it.
 
-        Raises ProtocolViolation after the last well-formed frame.
+        Raises ProtocolViolation at a frame longer than MAX_FRAME, after yielding those before it.
         """
         skipped = min(self._skip, len(data))
         self._skip -= skipped

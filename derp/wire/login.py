@@ -99,7 +99,7 @@ def parse_client_info(message: bytes) -> ClientInfo:
 
     A malformed mesh key is refused, even an empty one or null; a well-formed but wrong one is not.
     """
-    # Most clients say the same, and a mesh key, which is a secret, has more digits than that.
+    # Most clients send the same short JSON. One with a mesh key, a secret, is longer: not cached.
     return (_parse_common if len(message) <= _COMMON_LENGTH else _parse)(message)
 
 

@@ -30,7 +30,7 @@ from derp.wire.frames import (
 
 
 class Kind(enum.Enum):
-    """What `next_train` finds: a train, or another frame."""
+    """What `next_train` finds: a train, another frame, or an incomplete one."""
 
     INCOMPLETE = enum.auto()
     """The buffer ends before the frame does."""

@@ -20,7 +20,7 @@ MAX_FRAMES: Final = 256
 SLICE: Final = 4 << 10
 """Bytes parsed at a time: a frame has at least 6."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
-"""Bytes of the longest message sent; its header and it fill a TLS record (Go's client: 32 KiB)."""
+"""Bytes of the longest message sent: with its header, a full TLS record (Go's client: 32 KiB)."""
 
 # At the level DEBUG the library formats each frame.
 _logger = logging.getLogger("derper.websocket")
@@ -41,7 +41,7 @@ class Received(NamedTuple):
 
     payload: bytes
     consumed: int
-    """Bytes of frames: after MAX_FRAMES, `receive` has to be called again with the rest."""
+    """Bytes of `data` that were parsed: after MAX_FRAMES, call `receive` again with the rest."""
     pong: bytes
     """The answer to the last ping, or nothing: no other needs one (RFC 6455, 5.5.3)."""
     ending: Ending | None
@@ -57,7 +57,7 @@ class FrameParser:
 
     @property
     def kept(self) -> int:
-        """Bytes of a frame that has not come as a whole, without those parsed of its header."""
+        """Bytes of an incomplete frame, besides those of its header that were parsed already."""
         return len(self._protocol.reader.buffer)
 
     def receive(self, data: memoryview) -> Received:
@@ -81,7 +81,7 @@ class FrameParser:
                     if protocol.close_sent is None:
                         protocol.fail(CloseCode.UNSUPPORTED_DATA)
                     break
-        # Pongs, then a Close frame, and nothing for the end of the stream.
+        # Pongs, then a Close frame; the empty item for the end of the stream is left out.
         answers = [*filter(None, protocol.data_to_send())]
         ending = None
         if protocol.close_sent is not None:

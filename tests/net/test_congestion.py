@@ -1,4 +1,4 @@
-"""-tcp-congestion on real sockets; and the hint, from what the kernel is seen to have."""
+"""-tcp-congestion on real sockets; and the cure, from what the kernel is seen to have."""
 
 import errno
 import os
@@ -98,7 +98,7 @@ def test_other_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal("bbr", ALLOWED) == "-tcp-congestion bbr: protocol not available"
 
 
-# The hint.
+# The cure.
 
 
 @pytest.mark.parametrize(
