@@ -53,7 +53,7 @@ Fields = dict[str, str | int | bool]
 
 @attrs.frozen
 class Node:
-    """How clients reach a relay."""
+    """How clients reach a relay: one node of a DERP map, or two (see `nodes`)."""
 
     hostname: str
     pin: str | None
@@ -84,20 +84,20 @@ class Node:
     def fields(self, region: int = DEFAULT_REGION_ID) -> Fields:
         """Return the node's fields, with the names and in the order of tailcfg.DERPNode."""
         # A Name has to be unique in the whole map, so it begins with the region's number.
-        found: Fields = {"Name": f"{region}a", "RegionID": region, "HostName": self.hostname}
+        fields: Fields = {"Name": f"{region}a", "RegionID": region, "HostName": self.hostname}
         if self.pin is not None:
-            found["CertName"] = self.pin
+            fields["CertName"] = self.pin
         if (address := parse_ip(self.hostname)) is not None:
-            found[f"IPv{address.version}"] = str(address)
+            fields[f"IPv{address.version}"] = str(address)
         if self.stun_port is None:
-            found["STUNPort"] = -1
+            fields["STUNPort"] = -1
         elif self.stun_port != _STUN_PORT:
-            found["STUNPort"] = self.stun_port
+            fields["STUNPort"] = self.stun_port
         if self.derp_port is None:
-            found["STUNOnly"] = True
+            fields["STUNOnly"] = True
         elif self.derp_port != _HTTPS_PORT:
-            found["DERPPort"] = self.derp_port
-        return found
+            fields["DERPPort"] = self.derp_port
+        return fields
 
 
 def pin_for(pair: Pair) -> str | None:
@@ -164,12 +164,12 @@ def _own_stun_address(config: Config, host: str | None) -> IPAddress | None:
     None, too, if it is private and the relay's is public or a name: behind NAT, clients can't reach
     a private address.
     """
-    address, own = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
+    address, relay = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
         return None
-    if address in {own, parse_ip(config.listening.address.host)}:
+    if address in {relay, parse_ip(config.listening.address.host)}:
         return None
-    return address if address.is_global or (own is not None and not own.is_global) else None
+    return address if address.is_global or (relay is not None and not relay.is_global) else None
 
 
 def make_region(number: int, code: str, name: str, node: Node) -> dict[str, Any]:

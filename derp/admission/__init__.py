@@ -11,5 +11,5 @@
     limiter        how many questions go to a source at a time, and when it counts as down
     fairqueue      the order in which questions wait
 
-A source allows, refuses, or can't be asked. The checker decides whether that admits or refuses.
+A source allows, refuses, or can't be asked. From the outcomes the checker makes one verdict.
 """

@@ -1,12 +1,12 @@
 """The list of -verify-client-file: the node keys that may use the relay.
 
     # the office
-    nodekey:0123…cdef   printer          # where the label is any text
+    nodekey:0123…cdef   printer          # the label is "printer"
     nodekey:4567…89ab
 
 One key a line, `nodekey:` and 64 hex digits, then any label; `#` begins a comment. A file with
-anything else in it, or with no key, is refused as a whole: half a list would refuse the other
-clients, and a mistyped key would be noticed late.
+anything else in it, or with no key, is refused as a whole: half a list would refuse the
+clients of the other half, and a mistyped key would be noticed late.
 """
 
 import re
@@ -92,10 +92,10 @@ class AllowList:
         return Verdict(Outcome.REFUSED, self.name, f"not in {_FLAG}")
 
     def read_changed(self, *, at_once: bool = False) -> dict[bytes, str] | None:
-        """Return the new list if the file has changed, else None. Blocks.
+        """Return the list in the file if it is not the one in force, else None. Blocks.
 
-        A changed file may be half written, so it is read once two successive calls find the same
-        state, or without that if `at_once`. Raises ReloadError, once for each state of the file.
+        A changed file may be half written, so it is read only when two successive calls find the
+        same state; with `at_once` the first call reads it. Raises ReloadError once for each state.
         """
         if not self._change.check(at_once=at_once):
             return None

@@ -36,9 +36,9 @@ class Asker:
     async def ask(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
         """Return the source's verdict, asking it in turn.
 
-        The verdict is NO_ROOM if too many other questions wait, and that of another question if
-        that one has shown that the source is down. Returns by `deadline`, or within the source's
-        time if the question is in flight then.
+        If too many other questions wait, the verdict is NO_ROOM. If another question shows that
+        the source is down, both get the same verdict. Returns by `deadline`; but a question that
+        is in flight at that time may take until the source's own timeout.
         """
         turn = _Waiting(question.network, deadline, priority)
         self._limiter.add(turn)
@@ -49,7 +49,7 @@ class Asker:
                     await turn.called.wait()
                 if waiting.cancelled_caught:
                     break
-                # It may have been recalled between the call and this task's next step.
+                # The turn may have been recalled between the call and this task's next step.
                 if turn in self._limiter.in_flight:
                     await self._ask(turn, question)
             return turn.verdict or self._not_in_time

@@ -8,11 +8,11 @@ With a list alone, every other key is refused. A tailscaled that can't be asked 
 can't be asked admit, as in the Go derper, unless -verify-client-url-fail-open is false.
 
 Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
-outcome fails open, and `limiter` returns one only for a question that was asked alone. A question
-that many others kept from an answer is NO_ROOM, which refuses (see `_PRECEDENCE`).
+outcome fails open, and `limiter` lets one count only if its question was asked alone. Where many
+other questions prevent an answer, the outcome is NO_ROOM, which refuses (see `_PRECEDENCE`).
 
-Equal questions asked at the same time share one verdict. Of two questions about the same client the
-later one counts.
+A login waits for an equal question in flight, and gets the same verdict; a recheck always asks. Of
+two verdicts on a client, the one on the later question counts.
 """
 
 import time
@@ -104,7 +104,7 @@ class Checker:
         fail_open: bool = True,
         remember: float = 30.0,
     ) -> None:
-        """Admit clients while no URL can be asked if `fail_open`; cache for `remember` seconds."""
+        """Cache for `remember` seconds; with `fail_open`, admit clients if no URL can be asked."""
         self.allowlist = allowlist
         self.tailscaled = tailscaled
         self.urls = tuple(urls)
@@ -125,7 +125,7 @@ class Checker:
     async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
         """Return the verdict on a client that logs in.
 
-        With `without_asking`, refuses a client that neither list nor cache decide on.
+        With `without_asking`, refuses a client that neither list nor cache decides on.
         """
         # The list comes before the cache, as it is as cheap and may be newer.
         verdict = self._check_list(question)
@@ -148,9 +148,9 @@ class Checker:
         """Return a new verdict on a connected client, and replace the cached one."""
         return await self._ask_uncached(question, priority=True)
 
-    def recently_admitted(self, key: bytes) -> bool:
+    def recently_allowed(self, key: bytes) -> bool:
         """Return whether the last authoritative verdict on a key, if still known, was ALLOWED."""
-        return self._cache.recently_admitted(key)
+        return self._cache.recently_allowed(key)
 
     def forget(self) -> None:
         """Forget all verdicts, and don't cache those in flight: the list has changed."""
@@ -158,7 +158,7 @@ class Checker:
         self._in_flight.clear()
 
     async def probe(self) -> None:
-        """Ask tailscaled about an invalid key, to log at start whether it can be asked."""
+        """Ask tailscaled about an invalid key, to log at start if it can't be asked."""
         if self.tailscaled is not None:
             deadline = trio.current_time() + VERDICT_TIMEOUT
             question = Question(bytes(32), "127.0.0.1")
@@ -170,7 +170,7 @@ class Checker:
             await other.done.wait()
             if other.verdict is not None:
                 return other.verdict
-        priority = self.recently_admitted(question.key)
+        priority = self.recently_allowed(question.key)
         return await self._ask_uncached(question, priority=priority)
 
     async def _ask_uncached(self, question: Question, *, priority: bool) -> Verdict:
@@ -179,7 +179,7 @@ class Checker:
         try:
             this.verdict = await self._ask_sources(question, priority=priority)
         finally:
-            # Not cached if a later question or a changed list has replaced it.
+            # Not cached if a later question has replaced this one, or a new list removed it.
             if self._in_flight.get(question) is this:
                 del self._in_flight[question]
                 if this.verdict is not None:

@@ -33,12 +33,12 @@ MAX_LIMIT: Final = 16
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0
-"""An answer is quick within so many seconds, or within SLOWER times what one alone took."""
+"""Seconds within which an answer is quick; or SLOWER times `_alone_took`, if that is longer."""
 SLOWER: Final = 1.5
 AMPLE: Final = 2.0
-"""A concurrent question is LATE after so many times QUICK, or what one alone took if longer."""
+"""A concurrent question is LATE after AMPLE times QUICK or `_alone_took`, the longer."""
 WORK: Final = 0.25
-"""Seconds of work for an abandoned question, or what one alone took if longer."""
+"""Seconds of work left by an abandoned question; or `_alone_took`, if that is longer."""
 MAX_PAUSE: Final = 15.0
 """Seconds of the longest pause for abandoned questions."""
 
@@ -90,7 +90,7 @@ class Limiter(Generic[T]):
         self._one_at_a_time = True
         self._is_down = False
         self._answered_at = self._shrunk_at = self._abandoned_at = self._busy_until = -math.inf
-        # The source counts as slow until it has answered a question that was asked alone.
+        # Seconds that the last question asked alone took; at first, those of a slow source.
         self._alone_took = ANSWER_TIMEOUT / AMPLE
 
     @property
@@ -215,7 +215,7 @@ class Limiter(Generic[T]):
             self.limit = min(self.limit + 1, MAX_LIMIT)
 
     def _shrink(self, turn: T, now: float) -> None:
-        """Lower the limit, once for all questions that were asked before."""
+        """Lower the limit, but not for a question that was asked before the last lowering."""
         if turn.begins >= self._shrunk_at:
             self._shrunk_at = now
             self.limit = max(1, self.limit * 3 // 4)

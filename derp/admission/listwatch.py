@@ -17,22 +17,22 @@ CHECK_EVERY: Final = 5.0
 
 logger = log.get("admit")
 
-Removed = Callable[[set[bytes]], Awaitable[object]]
+Recheck = Callable[[set[bytes]], Awaitable[object]]
 """The recheck of connected clients, called with the keys that a new list no longer has."""
 
 
 async def keep_checker(
-    checker: Checker, wake: trio.MemoryReceiveChannel[None], removed: Removed
+    checker: Checker, wake: trio.MemoryReceiveChannel[None], recheck: Recheck
 ) -> None:
     """Probe tailscaled once, and run `watch_list` if there is a list."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(checker.probe)
         if checker.allowlist is not None:
-            nursery.start_soon(watch_list, checker, checker.allowlist, wake, removed)
+            nursery.start_soon(watch_list, checker, checker.allowlist, wake, recheck)
 
 
 async def watch_list(
-    checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], removed: Removed
+    checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], recheck: Recheck
 ) -> NoReturn:
     """Read a changed list: check the file every CHECK_EVERY seconds, and at once on `wake`."""
     async with trio.open_nursery() as nursery:
@@ -52,4 +52,4 @@ async def watch_list(
                 "new list of node keys", keys=len(keys), added=len(added), removed=len(gone)
             )
             # In a task of its own, as sources may be slow, and the file may change again.
-            nursery.start_soon(removed, gone)
+            nursery.start_soon(recheck, gone)

@@ -28,7 +28,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     if (path := config.verification.allowlist) is not None:
         allowlist = AllowList(path, load(path, StartError))
     if config.verification.tailscaled:
-        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads a client
+        from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads an HTTP client
 
         # Whatever listens at the path is trusted. Of the socket itself, any mode is normal.
         warn_if_swappable(config.verification.tailscaled_socket.parent)

@@ -36,9 +36,9 @@ class Outcome(enum.Enum):
     UNREACHABLE = "unreachable"
     """There is no connection to the source, whatever the question."""
     LATE = "late"
-    """The source did not respond within ANSWER_TIMEOUT."""
+    """The source did not respond in time (ANSWER_TIMEOUT, or `Limiter.timeout`)."""
     NO_ROOM = "no_room"
-    """The relay could not ask: too many questions were waiting, or it had too few descriptors."""
+    """Too many other questions prevented an answer, or the relay had too few descriptors."""
 
 
 UNAVAILABLE: Final = (Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNKNOWN)

@@ -39,7 +39,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
 
     Writes warnings to stderr, but none about what -of adds. Raises UsageError.
     """
-    # With root's default for -c, as a command reads no key file.
+    # A command reads no key file; with root=True, -c has a default and may be left out.
     table = [*own, OF, *flag_table(environ, root=True)]
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:

@@ -154,7 +154,7 @@ def _warn(line: str) -> None:
 
 
 def _pin(config: Config) -> str | None:
-    """Return the certificate's pin, None if it gets none (derpmap.pin_for). Raises StartError."""
+    """Return the pin for the entry; None if clients need none or refuse one. Raises StartError."""
     if config.serve_acme:
         return None
     files = make_plan(config).certificates[0].files

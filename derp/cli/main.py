@@ -1,7 +1,7 @@
 """The command `derper`, from arguments and environment to a running relay, or an exit code.
 
 Exit codes: 0 for an orderly end, for -h and for -version; 2 for a wrong flag or variable, with
-nothing bound or written; 1 if this machine can't serve that configuration. 1 and 2 print one line.
+nothing bound or written; 1 if this machine can't serve the configuration. 1 and 2 print one line.
 """
 
 import os

@@ -97,7 +97,7 @@ class Config:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Config":
-        """Return the configuration with `values` by flag, else defaults. Raises ConfigError."""
+        """Return the configuration with these `values`, by flag name. Raises ConfigError."""
         parts = {}
         for field in attrs.fields(cls):
             kind = field.metadata["part"]

@@ -75,13 +75,13 @@ class TLS:
         if self.hostname == PLACEHOLDER_HOSTNAME:
             want = "that is a placeholder; want the DNS name or the IP address of this server"
             raise ConfigError("hostname", self.hostname, want)
-        own = self.certificate is not None
-        if own != (self.key is not None):
-            flag = "tls-key" if own else "tls-cert"
+        given = self.certificate is not None
+        if given != (self.key is not None):
+            flag = "tls-key" if given else "tls-cert"
             raise ConfigError(flag, "", "-tls-cert and -tls-key go together; want this one, too")
-        if own and self.mode != "manual":
+        if given and self.mode != "manual":
             raise ConfigError("tls-cert", self.certificate, "want -certmode manual with it")
-        if self.certdir is None and not own:
+        if self.certdir is None and not given:
             raise ConfigError("certdir", "", "want a directory for certificates")
 
 
@@ -186,8 +186,8 @@ class ACME:
         """Check External Account Binding (RFC 8555, 7.3.4): all of it or nothing."""
         kid, key = self.eab_kid, self.eab_key
         if tls.mode == "gcp" and not (kid and key and self.email):
-            lacks = {"acme-eab-kid": kid, "acme-eab-key": key, "acme-email": self.email}
-            flag = next(name for name, value in lacks.items() if not value)
+            needs = {"acme-eab-kid": kid, "acme-eab-key": key, "acme-email": self.email}
+            flag = next(name for name, value in needs.items() if not value)
             raise ConfigError(flag, "", "-certmode gcp needs this flag")
         if bool(kid) != bool(key):
             flag = "acme-eab-key" if kid else "acme-eab-kid"

@@ -118,7 +118,7 @@ def socket_path(value: str | Path) -> Path:
 
 
 def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Check a list of URLs; in a string, spaces separate them."""
+    """Check a list of URLs; in a string, spaces separate them, not commas."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
     if not all(_is_url(url) and ",http" not in url for url in found):
         raise ValueError("want a URL that begins with http:// or https://")

@@ -1,7 +1,7 @@
 """Variables of the Go derper that stand for no flag (Go: package envknob).
 
-DERP_DEBUG_LOGS is read. The others have no effect, and a warning at start says why. Those of the
-debug pages belong to flags (derp.config.pages).
+DERP_DEBUG_LOGS is read. The others have no effect, and a warning at start says why. The variables
+for the debug pages stand for flags (derp.config.pages).
 """
 
 from collections.abc import Mapping

@@ -65,7 +65,7 @@ class Flag:
     want: str = ""
     """In place of the message of the kind's parser, unless empty."""
     repeatable: bool = False
-    """Whether each occurrence counts: the value is those of all, joined by spaces."""
+    """Whether all occurrences count; their values are joined by spaces."""
     never_empty: bool = False
     """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
@@ -88,7 +88,7 @@ class Setting:
     source: str
     """What the operator named: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
     given: str
-    """The same with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
+    """The source with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
 
     def wrong(self, want: str) -> UsageError:
         """Return an error that says that this value is wrong, and what would be right."""
@@ -237,7 +237,7 @@ def _not_a_flag(argument: str, before: Sequence[str], table: Mapping[str, Flag])
 
 
 def _unknown(source: str, name: str, table: Mapping[str, Flag]) -> UsageError:
-    import difflib  # noqa: PLC0415 - nobody needs it who makes no mistake
+    import difflib  # noqa: PLC0415 - only a mistake needs it
 
     close = difflib.get_close_matches(name[:60], table, n=1)
     hint = f"did you mean -{close[0]}?" if close else "-h lists them all"

@@ -1,4 +1,4 @@
-"""The part of the configuration that bounds what all clients, or those of one network, may use.
+"""The part of the configuration that bounds what all clients, or all of one network, may use.
 
 The limits on a network (derp.relay.networks), -trusted-proxies, -queue-memory, -workers and
 -drain-time are additions, the others the Go derper's.

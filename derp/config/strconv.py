@@ -28,7 +28,7 @@ _INT_DIGITS = 100
 def parse_int(text: str) -> int:
     """Read a whole number of 64 bits as strconv.ParseInt does with base 0. Raises ValueError.
 
-    That is decimal, 0x, 0o, 0b, and octal after a leading 0, with underscores between digits.
+    It may be decimal, 0x, 0o, 0b, or octal after a leading 0, with underscores between digits.
     """
     match = _INT.fullmatch(text)
     if match is None:
@@ -85,8 +85,8 @@ _FRACTION_DIGITS = 18  # further digits are less than a nanosecond
 def parse_duration(text: str) -> int:
     """Read a duration as time.ParseDuration does, and return nanoseconds. Raises ValueError.
 
-    That is one or more numbers, each with its unit (h, m, s, ms, us, ns), or 0; with or without a
-    sign before the first.
+    A duration is one or more numbers, each with its unit (h, m, s, ms, us, ns), or a 0 alone; there
+    may be a sign before the first number.
     """
     rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     if rest == "0":

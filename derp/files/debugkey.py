@@ -64,7 +64,7 @@ class DebugKey:
 
 
 def debug_access(config: Config, key: DebugKey) -> DebugAccess:
-    """Return the rules of `config` for access to /debug/, and `key` as it changes."""
+    """Return who may see /debug/: whom `config` allows, and who has the current `key`."""
     single = map(ipaddress.ip_network, config.debug.addresses)
     return DebugAccess(
         names=frozenset({config.tls.hostname.lower()}),

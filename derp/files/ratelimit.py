@@ -20,7 +20,7 @@ MIN_BURST: Final = MAX_PACKET_SIZE + KEY_LENGTH
 """Bytes of the largest SendPacket frame, key and packet, which otherwise could never pass."""
 
 ANNOUNCED_SECONDS: Final = 0.25
-"""About the longest round-trip time between two clients, in seconds."""
+"""Seconds of sending at the rate: about the longest round-trip time between two clients."""
 
 _RATE: Final = "PerClientRateLimitBytesPerSec"
 _BURST: Final = "PerClientRateBurstBytes"
@@ -38,10 +38,10 @@ class RateConfig:
 
     @property
     def announced_burst(self) -> int:
-        """The burst that ServerInfo announces, in bytes: the rate for ANNOUNCED_SECONDS, or more.
+        """The burst that ServerInfo announces, in bytes: `burst`, or more for ANNOUNCED_SECONDS.
 
-        A client drops packets beyond it, while the relay only delays them: with a smaller one, TCP
-        between two clients does not reach the rate.
+        A client drops packets beyond this burst, while the relay only delays them: with a smaller
+        one, TCP between two clients does not reach the rate.
         """
         return max(self.burst, int(self.bytes_per_second * ANNOUNCED_SECONDS))
 

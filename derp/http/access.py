@@ -1,9 +1,9 @@
 """Who may see /debug/. Sans-I/O.
 
 As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
-requests through a proxy on this machine come from loopback, and so do those that a stranger's web
-page makes by DNS rebinding in a browser on it. So a sign of a proxy refuses access, as does a Host
-that isn't the relay's. The operator's key gives access in any case.
+a proxy on this machine asks from loopback, too, and so does a browser on this machine in which a
+stranger's web page uses DNS rebinding. So a sign of a proxy refuses access, as does a Host that
+isn't the relay's. The operator's key gives access in any case.
 """
 
 import hmac
@@ -98,7 +98,7 @@ class DebugAccess:
                 "debug pages are for loopback and the tailnet; "
                 "-debug-allow-ip, -debug-trusted-cidrs and -debug-key-file open them to others"
             )
-        if sign := self._trusted_proxy(request.remote) or proxy_sign(request):
+        if sign := self._trusted_proxy_sign(request.remote) or proxy_sign(request):
             return (
                 f"debug pages are not served through a proxy ({sign}): "
                 f"ask the relay itself, or use -debug-key-file"
@@ -119,7 +119,7 @@ class DebugAccess:
         shown = next((value for name, value in fields if name == "debugkey"), "")
         return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
 
-    def _trusted_proxy(self, remote: str) -> str:
+    def _trusted_proxy_sign(self, remote: str) -> str:
         address = parse_ip(remote)
         named = address is not None and any(address in network for network in self.proxies)
         return "-trusted-proxies" if named else ""
@@ -144,7 +144,7 @@ class DebugAccess:
 def proxy_sign(request: Request) -> str:
     """Return the sign that `request` has come through a proxy; empty for none.
 
-    Any value of a proxy's header is a sign. nginx adds no header by default, but it alone uses
+    Any value of a proxy's header is a sign. nginx adds no header by default. But only nginx uses
     HTTP/1.0, or, with its guide's websocket settings, sends Connection: upgrade without Upgrade.
     """
     for name, _ in request.headers:

@@ -29,7 +29,7 @@ _PERCENT = re.compile(r"100|[0-9]{1,2}")
 
 @attrs.frozen
 class Name:
-    """A name to serve; the TXT record of `percent_name`, if not empty, has its percentage."""
+    """A name to serve; the TXT record of `percent_name`, if any, says to what share of clients."""
 
     name: str
     percent_name: str = ""

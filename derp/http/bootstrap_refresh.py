@@ -53,9 +53,9 @@ async def look_up_txt(name: str, resolver: dns.asyncresolver.Resolver | None = N
 
 @attrs.define
 class Refresher:
-    """The state of the task `run`, which keeps `directory` up to date."""
+    """The state of the task `run`, which keeps `records` up to date."""
 
-    directory: BootstrapDNS
+    records: BootstrapDNS
     published: Sequence[Name]
     unpublished: Sequence[Name]
     addresses: Callable[[str], Awaitable[tuple[str, ...]]] = look_up_addresses
@@ -83,16 +83,16 @@ class Refresher:
         async with limiter:
             addresses = await self._addresses_of(name.name)
         if addresses:
-            self.directory.publish(name.name, Record(addresses))
+            self.records.publish(name.name, Record(addresses))
 
     async def _update_unpublished(self, name: Name, limiter: trio.CapacityLimiter) -> None:
-        known = self.directory.unpublished.get(name.name, Record((), 0.0))
+        known = self.records.unpublished.get(name.name, Record((), 0.0))
         share = 1.0
         async with limiter:
             addresses = await self._addresses_of(name.name) or known.addresses
             if name.percent_name:
                 share = await self._share_of(name.percent_name, known.share)
-        self.directory.add_unpublished(name.name, Record(addresses, share))
+        self.records.add_unpublished(name.name, Record(addresses, share))
 
     async def _addresses_of(self, name: str) -> tuple[str, ...]:
         try:

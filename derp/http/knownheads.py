@@ -9,9 +9,9 @@ from typing import Final
 
 from derp.http.message import Request
 
-MOST: Final = 32
-LONGEST: Final = 1024
-"""Heads kept, and bytes of one, at most."""
+MAX_HEADS: Final = 32
+MAX_LENGTH: Final = 1024
+"""Bytes of the longest head that is kept."""
 _END: Final = b"\r\n\r\n"
 
 
@@ -32,10 +32,10 @@ class KnownHeads:
         return None if request is None else (head, request.sent_by(remote))
 
     def add(self, head: bytes, request: Request) -> None:
-        """Remember the first head of a connection, in place of the oldest one."""
+        """Remember the first head of a connection; forget the oldest beyond MAX_HEADS."""
         # Another end, as of bare line feeds, is not what `find` looks for.
-        if len(head) > LONGEST or head.find(_END) != len(head) - len(_END):
+        if len(head) > MAX_LENGTH or head.find(_END) != len(head) - len(_END):
             return
-        if len(self._requests) >= MOST:
+        if len(self._requests) >= MAX_HEADS:
             del self._requests[next(iter(self._requests))]
         self._requests[head] = request

@@ -190,7 +190,7 @@ class Stream:
 
 @attrs.frozen
 class Upgrade:
-    """An answer by which the connection leaves HTTP; `answer`, maybe empty, goes first."""
+    """An answer by which the connection leaves HTTP; the fields are those of Handoff."""
 
     websocket: bool
     fast_start: bool
@@ -206,8 +206,8 @@ class Handoff:
     """A connection that has left HTTP."""
 
     answer: bytes
-    """The 101 answer, to be sent with what comes first. Empty with `fast_start`, and with
-    `websocket`: trio-websocket makes it from `head`."""
+    """The 101 response, to be sent with the first DERP frame. Empty with `fast_start`, and with
+    `websocket`: trio-websocket makes the response from `head`."""
     websocket: bool
     fast_start: bool
     ideal_node: str

@@ -69,5 +69,5 @@ def redirect_body(location: str) -> bytes:
 
 
 def escape(text: str) -> str:
-    """Return `text` as html.escape does, which comes with a table of all entities."""
+    """Return `text` as html.escape does; module html would also load a table of all entities."""
     return text.translate(_ESCAPES)

@@ -51,7 +51,7 @@ class RequestReader:
         self.known_head = b""
         """The current head if it was known: h11 has its bytes, but has not parsed them."""
         self.head: list[bytes] = []
-        """What was received since the end of the previous request, up to this one's body."""
+        """The pieces that hold the current request's head, and maybe bytes after it."""
         self.method = b""
         """The current request's method; empty until its head has been parsed."""
         self._budget = ReadBudget()

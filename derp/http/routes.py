@@ -26,8 +26,8 @@ from derp.http import pages
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
 from derp.http.statussource import StatusSource
 
-_CHALLENGE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
-_ACME_CHALLENGE = "/.well-known/acme-challenge/"
+_ECHOABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
+_ACME_PREFIX = "/.well-known/acme-challenge/"
 _URL_SAFE = "/?%:@!$&'()*+,;=-._~[]#"
 
 _BROWSER_HEADERS = (
@@ -82,8 +82,8 @@ def route_plain(relay: StatusSource, request: Request) -> Answer:
         return route(relay, request)
     if path == "/generate_204" or path.startswith("/debug"):
         return route(relay, request)
-    if relay.challenges is not None and path.startswith(_ACME_CHALLENGE):
-        return _acme_challenge(relay.challenges, path.removeprefix(_ACME_CHALLENGE))
+    if relay.challenges is not None and path.startswith(_ACME_PREFIX):
+        return _acme_challenge(relay.challenges, path.removeprefix(_ACME_PREFIX))
     if request.method not in {"GET", "HEAD"}:
         return _text(400, "Use HTTPS")
     if path == "/" and not request.query and relay.debug_access.allows(request):
@@ -117,15 +117,15 @@ def clean_path(path: str) -> str:
 def _derp(relay: StatusSource, request: Request) -> Answer:
     if not relay.derp:
         return _text(404, "derp server disabled")
-    kind = request.header(b"upgrade").lower()
-    if kind not in {"derp", "websocket"}:
+    protocol = request.header(b"upgrade").lower()
+    if protocol not in {"derp", "websocket"}:
         # A 426 has to name the protocol (RFC 9110, 15.5.22).
         headers = (("Upgrade", "DERP"), ("Connection", "Upgrade"))
         return _text(426, "DERP requires connection upgrade", *headers)
     if request.has_body:
         return _text(400, "an upgrade has no body")
     # The oldest clients say websocket and mean DERP; the subprotocol tells.
-    websocket = kind == "websocket" and "derp" in request.header(b"sec-websocket-protocol")
+    websocket = protocol == "websocket" and "derp" in request.header(b"sec-websocket-protocol")
     if websocket and (refusal := _websocket_refusal(request)) is not None:
         return refusal
     fast_start = not websocket and request.header(b"derp-fast-start") == "1"
@@ -169,7 +169,7 @@ def _probe(_relay: StatusSource, request: Request) -> Answer:
 def _generate_204(_relay: StatusSource, request: Request) -> Answer:
     headers = [("Cache-Control", "no-cache, no-store, must-revalidate, no-transform, max-age=0")]
     challenge = request.header(b"x-tailscale-challenge")
-    if challenge and len(challenge) <= 64 and _CHALLENGE.issuperset(challenge):
+    if challenge and len(challenge) <= 64 and _ECHOABLE.issuperset(challenge):
         headers.append(("X-Tailscale-Response", f"response {challenge}"))
     return Response(204, headers)
 
@@ -240,7 +240,7 @@ def _text(status: int, message: str, *headers: tuple[str, str]) -> Response:
 def _redirect(request: Request, status: int, location: str, *headers: tuple[str, str]) -> Response:
     """Redirect to `location`, in which characters that a URL may not have are escaped.
 
-    Above all backslashes: browsers take them for slashes, and two at the start for a host's.
+    Above all backslashes: browsers read them as slashes, and what follows two of them as a host.
     """
     location = quote(location, safe=_URL_SAFE)
     if request.method not in {"GET", "HEAD"}:

@@ -58,7 +58,7 @@ _INTERNAL_ERROR_RAW = (
 
 @attrs.frozen
 class Deadlines:
-    """Seconds; the Go derper's are 30 each. `later` is shorter, so that the answer can say why."""
+    """Seconds; 30 each in the Go derper. `later` is shorter, so that a 503 can say what failed."""
 
     idle: float = 30.0
     request: float = 30.0
@@ -279,7 +279,7 @@ def _fields(request: Request) -> dict[str, object]:
 def http_date(seconds: float) -> str:
     """Return a Unix time as an HTTP date (RFC 9110, 5.6.7).
 
-    As email.utils.formatdate, which comes with what parses email.
+    As email.utils.formatdate, whose module would also load parsers of email.
     """
     when = time.gmtime(seconds)
     day, month = _DAYS[when.tm_wday], _MONTHS[when.tm_mon - 1]

@@ -1,4 +1,4 @@
-"""What the router needs to know of the relay. Sans-I/O."""
+"""The relay as the router sees it. Sans-I/O."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 

@@ -76,7 +76,7 @@ class SupervisorAdmission:
 
     def _limit(self, key: bytes, network: str) -> int:
         """Return how many waiting questions keep this one from being asked."""
-        if self._checker.recently_admitted(key):
+        if self._checker.recently_allowed(key):
             return 2 * MAX_WAITING
         if self._by_network[network] < FEW:
             return MAX_WAITING + MAX_WAITING // 2

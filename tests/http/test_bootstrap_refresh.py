@@ -61,13 +61,13 @@ class FakeDNS:
 
     def refresher(
         self,
-        directory: BootstrapDNS,
+        records: BootstrapDNS,
         *,
         published: list[Name] | None = None,
         unpublished: list[Name] | None = None,
     ) -> Refresher:
         return Refresher(
-            directory, published or [], unpublished or [], addresses=self.addresses, txt=self.txt
+            records, published or [], unpublished or [], addresses=self.addresses, txt=self.txt
         )
 
 
@@ -75,11 +75,11 @@ NO_SUCH_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 async def test_published() -> None:
-    directory = BootstrapDNS()
+    records = BootstrapDNS()
     addresses = tuple(f"192.0.2.{number}" for number in range(200))
     fake = FakeDNS({"a": addresses, "b": ("2001:db8::1",)})
-    await fake.refresher(directory, published=[Name("a", "ignored"), Name("b")]).refresh()
-    answer = json.loads(directory.answer("", ""))
+    await fake.refresher(records, published=[Name("a", "ignored"), Name("b")]).refresh()
+    answer = json.loads(records.answer("", ""))
     assert set(answer) == {"a", "b"}
     assert sorted(answer["a"]) == sorted(addresses)
     assert answer["a"] != list(addresses), "not shuffled"
@@ -90,47 +90,47 @@ async def test_unpublished() -> None:
         {"a": ("192.0.2.1",), "b": ("192.0.2.2",), "c": ("192.0.2.3",)},
         {"p.b": ["50"], "p.c": []},
     )
-    directory = BootstrapDNS()
+    records = BootstrapDNS()
     names = [Name("a"), Name("b", "p.b"), Name("c", "p.c")]
-    await fake.refresher(directory, unpublished=names).refresh()
-    assert directory.unpublished == {
+    await fake.refresher(records, unpublished=names).refresh()
+    assert records.unpublished == {
         "a": Record(("192.0.2.1",), 1.0),
         "b": Record(("192.0.2.2",), 0.5),
         "c": Record(("192.0.2.3",), 0.0),
     }
-    assert not directory.published
+    assert not records.published
 
 
 @pytest.mark.parametrize("error", [NO_SUCH_NAME, OSError("no network"), UnicodeError("too long")])
 async def test_failure_keeps_what_was_known(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    directory = BootstrapDNS()
-    directory.publish("a", Record(("192.0.2.1",)))
+    records = BootstrapDNS()
+    records.publish("a", Record(("192.0.2.1",)))
     fake = FakeDNS({"a": error, "b": ("192.0.2.2",), "new": error})
     names = [Name("a"), Name("b"), Name("new")]
-    await fake.refresher(directory, published=names).refresh()
-    assert directory.published == {"a": Record(("192.0.2.1",)), "b": Record(("192.0.2.2",))}
+    await fake.refresher(records, published=names).refresh()
+    assert records.published == {"a": Record(("192.0.2.1",)), "b": Record(("192.0.2.2",))}
     assert len(caplog.records) == 2
 
 
 async def test_unpublished_name_not_found_keeps_what_was_known() -> None:
-    directory = BootstrapDNS()
-    directory.add_unpublished("a", Record(("192.0.2.1",), 0.3))
+    records = BootstrapDNS()
+    records.add_unpublished("a", Record(("192.0.2.1",), 0.3))
     fake = FakeDNS({"a": NO_SUCH_NAME}, {"p": ["70"]})
-    await fake.refresher(directory, unpublished=[Name("a", "p")]).refresh()
-    assert directory.unpublished == {"a": Record(("192.0.2.1",), 0.7)}
+    await fake.refresher(records, unpublished=[Name("a", "p")]).refresh()
+    assert records.unpublished == {"a": Record(("192.0.2.1",), 0.7)}
 
 
 async def test_failed_percentage_keeps_what_was_known(caplog: pytest.LogCaptureFixture) -> None:
-    directory = BootstrapDNS()
-    directory.add_unpublished("a", Record(("192.0.2.1",), 0.3))
+    records = BootstrapDNS()
+    records.add_unpublished("a", Record(("192.0.2.1",), 0.3))
     fake = FakeDNS(
         {"a": ("192.0.2.9",), "b": ("192.0.2.2",)},
         {"p": dns.exception.Timeout(), "q": OSError("no network")},
     )
-    await fake.refresher(directory, unpublished=[Name("a", "p"), Name("b", "q")]).refresh()
-    assert directory.unpublished == {
+    await fake.refresher(records, unpublished=[Name("a", "p"), Name("b", "q")]).refresh()
+    assert records.unpublished == {
         "a": Record(("192.0.2.9",), 0.3),
         "b": Record(("192.0.2.2",), 0.0),
     }
@@ -140,13 +140,13 @@ async def test_failed_percentage_keeps_what_was_known(caplog: pytest.LogCaptureF
 async def test_slow_names_hold_nothing_up(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    directory = BootstrapDNS()
+    records = BootstrapDNS()
     fake = FakeDNS({"a": ("192.0.2.1",)})
-    refresher = fake.refresher(directory, published=[Name("slow"), Name("a")])
+    refresher = fake.refresher(records, published=[Name("slow"), Name("a")])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(refresher.refresh)
         await trio.sleep(1)
-        assert set(directory.published) == {"a"}
+        assert set(records.published) == {"a"}
     assert trio.current_time() == pytest.approx(TIMEOUT)
     assert len(caplog.records) == 1
 
@@ -154,11 +154,11 @@ async def test_slow_names_hold_nothing_up(
 async def test_side_by_side_with_a_bound(autojump_clock: trio.testing.MockClock) -> None:
     names = [Name(f"n{number}") for number in range(4 * CONCURRENCY)]
     fake = FakeDNS({name.name: ("192.0.2.1",) for name in names}, seconds=1.0)
-    directory = BootstrapDNS()
-    await fake.refresher(directory, published=names).refresh()
+    records = BootstrapDNS()
+    await fake.refresher(records, published=names).refresh()
     assert fake.most == CONCURRENCY
     assert trio.current_time() == pytest.approx(4)
-    assert len(directory.published) == len(names)
+    assert len(records.published) == len(names)
 
 
 async def test_again_and_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -170,10 +170,10 @@ async def test_again_and_again(autojump_clock: trio.testing.MockClock) -> None:
 
 async def test_nothing_to_do() -> None:
     fake = FakeDNS()
-    directory = BootstrapDNS()
-    await fake.refresher(directory).run()
+    records = BootstrapDNS()
+    await fake.refresher(records).run()
     assert fake.rounds == 0
-    assert not directory.published
+    assert not records.published
 
 
 async def test_addresses_of_localhost() -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, PeerVanished
-from derp.http.knownheads import LONGEST, MOST, KnownHeads
+from derp.http.knownheads import MAX_HEADS, MAX_LENGTH, KnownHeads
 from derp.http.message import Answer, Handoff, Request
 from derp.http.routes import route
 from derp.http.server import serve
@@ -121,12 +121,12 @@ async def test_a_websocket_is_not_remembered() -> None:
 def test_memory_is_bounded() -> None:
     known = KnownHeads()
     request = Request("GET", "/derp", "/derp", "", "a", "1.1", (), "192.0.2.9")
-    heads = [b"GET /derp?%d HTTP/1.1\r\n\r\n" % number for number in range(MOST + 1)]
+    heads = [b"GET /derp?%d HTTP/1.1\r\n\r\n" % number for number in range(MAX_HEADS + 1)]
     for head in heads:
         known.add(head, request)
     found = [known.find(head + b"rest", "192.0.2.10") for head in heads]
     assert found[0] is None
     assert [each[0] for each in found if each] == heads[1:]
-    long = b"x" * LONGEST + b"\r\n\r\n"
+    long = b"x" * MAX_LENGTH + b"\r\n\r\n"
     known.add(long, request)
     assert known.find(long, "") is None

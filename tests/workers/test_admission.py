@@ -139,7 +139,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 async def test_a_verdict_comes_as_it_was_given(verdict: Verdict) -> None:
     class Given:
-        def recently_admitted(self, key: bytes) -> bool:
+        def recently_allowed(self, key: bytes) -> bool:
             return False
 
         async def admit(self, question: Question, *, without_asking: bool) -> Verdict:
