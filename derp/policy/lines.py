@@ -44,7 +44,8 @@ def names_in(header: str) -> Path:
 
 def _statements(text: str) -> Iterator[tuple[Path, int]]:
     """Yield the path and the line of each table's header and each value's name."""
-    position, line, table = 0, 1, ()  # type: tuple[int, int, Path]
+    position, line = 0, 1
+    table: Path = ()
     while True:
         begin = position
         position = _end(_SPACE, text, position)
