@@ -9,6 +9,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
     admission      who may use the relay: asks a list, tailscaled and URLs
+    policy         what the policy file says about each key
     files          the keys and limits on disk, in the Go derper's formats
     derpmap        the relay's entry for a DERP map
     config         every flag: name, variable, default, check

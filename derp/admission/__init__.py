@@ -4,6 +4,7 @@
     make           makes the checker from the configuration
     checker        asks the sources in order, caches, counts
     cache          the verdicts of the last seconds
+    policysource   a source: the policy file                   (policywatch: reads it again)
     allowlist      a source: the operator's file of keys       (listwatch: reads it again)
     tailscaled     a source: the LocalAPI of this machine's tailscaled
     url            a source: an admission URL, such as headscale's /verify

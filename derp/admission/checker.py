@@ -1,11 +1,13 @@
 """The checker, which decides who may use the relay by asking its sources in order.
 
+    a key that the policy denies is refused, and one that it allows is admitted
     a key in the list is admitted
     any other must be known to tailscaled         (with -verify-clients)
     and allowed by one of the URLs                (with -verify-client-url)
 
-With a list alone, every other key is refused. A tailscaled that can't be asked refuses; URLs that
-can't be asked admit, as in the Go derper, unless -verify-client-url-fail-open is false.
+With a list but neither tailscaled nor URLs, every other key is refused; with a policy alone, every
+other key is admitted. A tailscaled that can't be asked refuses; URLs that can't be asked admit, as
+in the Go derper, unless -verify-client-url-fail-open is false.
 
 Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
 outcome fails open, and `limiter` lets one count only if its question was asked alone. Where many
@@ -27,6 +29,7 @@ from derp.admission.allowlist import AllowList
 from derp.admission.asker import Asker
 from derp.admission.cache import VerdictCache
 from derp.admission.model import UNAVAILABLE, Outcome, Question, Source, Verdict
+from derp.admission.policysource import ALLOWED, PolicySource
 from derp.metrics import Metrics
 
 VERDICT_TIMEOUT: Final = 9.0
@@ -98,6 +101,7 @@ class Checker:
         self,
         metrics: Metrics,
         *,
+        policy: PolicySource | None = None,
         allowlist: AllowList | None = None,
         tailscaled: Source | None = None,
         urls: Sequence[Source] = (),
@@ -105,6 +109,7 @@ class Checker:
         remember: float = 30.0,
     ) -> None:
         """Cache for `remember` seconds; with `fail_open`, admit clients if no URL can be asked."""
+        self.policy = policy
         self.allowlist = allowlist
         self.tailscaled = tailscaled
         self.urls = tuple(urls)
@@ -125,10 +130,10 @@ class Checker:
     async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
         """Return the verdict on a client that logs in.
 
-        With `without_asking`, refuses a client that neither list nor cache decides on.
+        With `without_asking`, refuses a client that neither files nor cache decide on.
         """
-        # The list comes before the cache, as it is as cheap and may be newer.
-        verdict = self._check_list(question)
+        # The files come before the cache, as they are as cheap and may be newer.
+        verdict = self._check_files(question)
         cached = False
         if verdict is None:
             verdict = self._cache.get(question, trio.current_time())
@@ -153,7 +158,7 @@ class Checker:
         return self._cache.recently_allowed(key)
 
     def forget(self) -> None:
-        """Forget all verdicts, and don't cache those in flight: the list has changed."""
+        """Forget all verdicts, and don't cache those in flight: the list or policy has changed."""
         self._cache.clear()
         self._in_flight.clear()
 
@@ -187,18 +192,22 @@ class Checker:
             this.done.set()
         return this.verdict
 
-    def _check_list(self, question: Question) -> Verdict | None:
-        """Return the verdict of the list; None if other sources decide."""
-        if self.allowlist is None:
-            return None
-        verdict = self.allowlist.check(question)
-        if self._states and not verdict.admitted:
-            return None
+    def _check_files(self, question: Question) -> Verdict | None:
+        """Return the verdict of the policy or the list; None if other sources decide."""
+        verdict = None if self.policy is None else self.policy.check(question)
+        if verdict is None and self.allowlist is not None:
+            verdict = self.allowlist.check(question)
+            if self._states and not verdict.admitted:
+                return None
+        if verdict is None:
+            if self._states or self.policy is None:
+                return None
+            verdict = ALLOWED
         self._metrics.admission(verdict.source, verdict.outcome.value)
         return verdict
 
     async def _ask_sources(self, question: Question, *, priority: bool) -> Verdict:
-        verdict = self._check_list(question)
+        verdict = self._check_files(question)
         if verdict is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT

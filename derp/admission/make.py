@@ -8,9 +8,11 @@ from derp import log
 from derp.admission.allowlist import AllowList, load
 from derp.admission.checker import VERDICTS, Checker
 from derp.admission.model import Admission
+from derp.admission.policysource import PolicySource
 from derp.config import Config
 from derp.errors import StartError
 from derp.metrics import Metrics
+from derp.policy import file as policy_file
 
 logger = log.get("admit")
 
@@ -18,13 +20,15 @@ logger = log.get("admit")
 def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     """Return the checker; None if any client may use the relay. Blocks.
 
-    Raises StartError if the list or the CA bundle can't be read.
+    Raises StartError if the policy, the list or the CA bundle can't be read.
     """
-    if not config.verification.enabled:
+    if not config.verification.enabled and config.verification.policy is None:
         return None
     # An alert needs a counter that exists before its first event.
     metrics.admission_verdicts.update(dict.fromkeys(VERDICTS, 0))
-    allowlist = tailscaled = None
+    policy = allowlist = tailscaled = None
+    if (path := config.verification.policy) is not None:
+        policy = PolicySource(path, policy_file.load(path))
     if (path := config.verification.allowlist) is not None:
         allowlist = AllowList(path, load(path, StartError))
     if config.verification.tailscaled:
@@ -43,6 +47,7 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
         urls = [AdmissionURL(url, *access) for url in config.verification.urls]
     return Checker(
         metrics,
+        policy=policy,
         allowlist=allowlist,
         tailscaled=tailscaled,
         urls=urls,
@@ -66,7 +71,17 @@ def announce(config: Config, checker: Checker | None) -> None:
     if checker is None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
-    order = []
+    policy = checker.policy
+    if policy is not None:
+        policy.announce("policy in force")
+        if not config.verification.enabled:
+            if policy.policy.default.allowed is not False:
+                logger.warning(
+                    "any client may use this relay, unless -policy denies it; "
+                    "deny = true under [defaults] there denies all that it does not allow"
+                )
+            return
+    order = [] if policy is None else ["allowed in -policy"]
     if config.verification.allowlist is not None:
         order.append("in -verify-client-file")
     asked = []

@@ -71,6 +71,14 @@ class Verification:
         usage="Admit clients whose node keys are in this file, one a line, and others only if "
         "-verify-clients or -verify-client-url admit them; read again when it changes.",
     )
+    policy: Path | None = file_option(
+        "policy",
+        variable="DERP_POLICY_FILE",
+        never_empty=True,
+        want="want a policy file in TOML; leave the flag out to have none",
+        usage="TOML file that says, by node key, who is allowed or denied, and how fast each may "
+        "send; read again when it changes. What it denies is refused whatever else admits it.",
+    )
     remember: float = option(
         "verify-remember",
         DURATION,
@@ -90,7 +98,7 @@ class Verification:
 
     @property
     def enabled(self) -> bool:
-        """Whether clients are checked at all."""
+        """Whether clients are checked by more than the policy."""
         return self.tailscaled or bool(self.urls or self.allowlist)
 
     def __attrs_post_init__(self) -> None:

@@ -58,6 +58,10 @@ def admission_rows(checker: Checker | None) -> Iterator[StatusRow]:
     """Describe the allow-list, the sources that fail, and the clients refused last."""
     if checker is None:
         return
+    if checker.policy is not None:
+        entries = checker.policy.policy.entries.values()
+        denied = sum(entry.allowed is False for entry in entries)
+        yield "Policy", f"{len(entries)} entries, {denied} of them denied"
     if checker.allowlist is not None:
         yield "Listed node keys", str(len(checker.allowlist.keys))
     for name, reason in checker.troubles.items():

@@ -6,7 +6,11 @@ from typing import Final
 
 import trio
 
+from derp.admission.checker import Checker
+from derp.admission.policysource import PolicySource
+from derp.admission.policywatch import watch_policy
 from derp.config import Config
+from derp.policy.model import Policy
 from derp.service.announce import announce, announce_node
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.reload import reload_rate_limit
@@ -39,6 +43,7 @@ class Standalone:
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_policy, self._policy_reloads = trio.open_memory_channel[None](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Receive signals, keep the certificates up to date, and recheck the clients."""
@@ -51,7 +56,19 @@ class Standalone:
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
             relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
+            if checker.policy is not None:
+                self._follow_policy(relay, checker, checker.policy)
         return standalone_pages(relay)
+
+    def _follow_policy(self, relay: RunningRelay, checker: Checker, source: PolicySource) -> None:
+        state, services = relay.state, relay.services
+        state.policy = source.policy
+
+        async def apply(policy: Policy) -> None:
+            serverinfo.apply_policy(state, services, policy)
+
+        removed = partial(recheck.recheck, state, checker, strict=True)
+        services.start_soon(watch_policy, checker, source, self._policy_reloads, apply, removed)
 
     async def until_stop(self, relay: RunningRelay) -> None:
         """Announce that all is served; reload at each SIGHUP, and return at SIGTERM or SIGINT."""
@@ -65,8 +82,9 @@ class Standalone:
         """Read all files again."""
         if relay.resources.certificates is not None:
             relay.resources.certificates.wake()
-        with contextlib.suppress(trio.WouldBlock):
-            self._to_checker.send_nowait(None)
+        for channel in (self._to_checker, self._to_policy):
+            with contextlib.suppress(trio.WouldBlock):
+                channel.send_nowait(None)
         # On its own, so that a file that can't be read to its end delays no stop.
         apply = partial(serverinfo.apply, relay.state, relay.services)
         relay.services.start_soon(reload_rate_limit, relay.config, apply)

@@ -130,3 +130,9 @@ async def admit(
         raise NotAdmitted(reason, authoritative=verdict.authoritative)
     if not verdict.authoritative:
         state.unverified.add(key)
+
+
+def check_policy(state: RelayState, key: bytes) -> None:
+    """Raise NotAdmitted if the policy in force denies a key."""
+    if (reason := state.policy.of(key).refusal(key, state.usage)) is not None:
+        raise NotAdmitted(f"{node_public_text(key)} is refused by policy: {reason}")

@@ -13,7 +13,7 @@ from derp.files.ratelimit import NO_LIMIT
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
 from derp.session.client import Client
-from derp.session.login import Login, admit, log_in
+from derp.session.login import Login, admit, check_policy, log_in
 from derp.session.meshpeer import MeshPeer
 from derp.session.reader import Reader
 from derp.session.state import RelayState
@@ -37,8 +37,8 @@ async def serve(
 
     `leftover`: what the client has sent already, at most 64 KiB. `answer`: the HTTP response, sent
     before the first frame. `fields`: those of this connection's log lines; login adds the client's
-    key. Raises a ConnectionEnd unless the client closes the connection between two frames, or
-    before its login.
+    key and label. Raises a ConnectionEnd unless the client closes the connection between two
+    frames, or before its login.
     """
     state.metrics.accepts += 1
     login = await log_in(state, transport, leftover, pending, answer)
@@ -48,16 +48,20 @@ async def serve(
     can_mesh = state.is_mesh_key(login.info.mesh_key)
     if not can_mesh:
         await admit(state, transport, login.key, pending)
+        # The policy may have changed since the verdict; no other task runs from here to the join.
+        check_policy(state, login.key)
     if pending is not None:
         pending.log_in()
     fields["client"] = short_key(login.key)
     if can_mesh:
         fields["mesh"] = "peer"
+    elif label := state.policy.of(login.key).label:
+        fields["label"] = label
 
     client = _join(state, transport, login, can_mesh=can_mesh, not_ideal=not_ideal)
     try:
         state.presence.joined(client)
-        client.send_control(login.welcome(NO_LIMIT if can_mesh else state.rate_limit))
+        client.send_control(login.welcome(NO_LIMIT if can_mesh else state.limit_of(login.key)))
         should_log = state.should_log("joined", fields["client"], transport.remote.host)
         (logger.info if should_log else logger.debug)("joined", **fields)
         rest = login.rest
@@ -79,7 +83,9 @@ def _join(
     if can_mesh:
         flags |= PresentFlags.MESH_PEER
     flags = flags or PresentFlags.REGULAR
-    make_client, bucket = (MeshPeer, None) if can_mesh else (Client, state.make_bucket(now))
+    make_client, bucket = (
+        (MeshPeer, None) if can_mesh else (Client, state.make_bucket(login.key, now))
+    )
     client = make_client(
         state.send_tasks, state.hub, transport, login.key, now=now, flags=flags, bucket=bucket
     )

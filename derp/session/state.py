@@ -16,6 +16,7 @@ from derp.metrics import Metrics
 from derp.net.poller import Poller
 from derp.net.prelogin import PreLoginScheduler
 from derp.net.tcp import RECEIVE_SIZE
+from derp.policy.model import EMPTY, Policy, Usage
 from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
@@ -50,6 +51,10 @@ class RelayState:
     write_timeout: float = attrs.field(on_setattr=attrs.setters.frozen)
     """Seconds for which a client may take no byte; 0 is for ever."""
     rate_limit: RateConfig = NO_LIMIT
+    """That of -rate-config, for all keys of which the policy sets none."""
+    policy: Policy = attrs.field(default=EMPTY, repr=False)
+    usage: Usage | None = attrs.field(default=None, repr=False)
+    """Counts the bytes of each key; without it, no quota of the policy holds."""
     admission: Admission | None = attrs.field(default=None, repr=False)
     """Decides which clients may log in; None where all may."""
     metrics: Metrics = attrs.field(factory=Metrics, on_setattr=attrs.setters.frozen)
@@ -109,9 +114,13 @@ class RelayState:
         """Return the time for a claim to a key; 0 where there are no other workers."""
         return 0 if self.worker_key is None else self.shared_clock()
 
-    def make_bucket(self, now: float) -> TokenBucket | None:
-        """Make the bucket that limits what a client sends; None for no limit."""
-        limit = self.rate_limit
+    def limit_of(self, key: bytes) -> RateConfig:
+        """Return the rate limit of a key: the policy's, or else that of -rate-config."""
+        return self.policy.of(key).limit_for(key, self.usage, self.rate_limit)
+
+    def make_bucket(self, key: bytes, now: float) -> TokenBucket | None:
+        """Make the bucket that limits what a client with `key` sends; None for no limit."""
+        limit = self.limit_of(key)
         if not limit.bytes_per_second:
             return None
         return TokenBucket(limit.bytes_per_second, limit.burst, now)

@@ -58,7 +58,7 @@ class SupervisorAdmission:
 
     async def keep(self, wake: trio.MemoryReceiveChannel[None]) -> None:
         """Keep the checker's list up to date; a message on `wake` has it read at once."""
-        await keep_checker(self._checker, wake, self._notify_removed)
+        await keep_checker(self._checker, wake, self.notify_removed)
 
     async def _admit(self, body: Json) -> Json:
         question = _question(body)
@@ -85,7 +85,7 @@ class SupervisorAdmission:
     async def _recheck(self, body: Json) -> Json:
         return _dump(await self._checker.recheck(_question(body)))
 
-    async def _notify_removed(self, keys: set[bytes]) -> None:
+    async def notify_removed(self, keys: set[bytes]) -> None:
         """Have all workers recheck their clients with these keys."""
         texts = [key.hex() for key in keys]
         for start in range(0, len(texts), KEYS_AT_ONCE):

@@ -36,6 +36,7 @@ from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
 from derp.workers.pages import SupervisorPages
+from derp.workers.policy import SupervisorPolicy
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Handler
 
@@ -99,13 +100,16 @@ class Supervisor:
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
-        self._certificates = self._admission = None
+        self._certificates = self._admission = self._policy = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
         if checker is not None:
             self._admission = SupervisorAdmission(checker, pool)
+            if checker.policy is not None:
+                self._policy = SupervisorPolicy(checker, checker.policy, pool)
         self._failed = False
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_policy, self._policy_reloads = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
@@ -116,6 +120,9 @@ class Supervisor:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
                 nursery.start_soon(self._admission.keep, self._list_reloads)
+                if self._policy is not None:
+                    removed = self._admission.notify_removed
+                    nursery.start_soon(self._policy.keep, self._policy_reloads, removed)
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
             nursery.start_soon(self._wait_for_start, to_serve, nursery)
@@ -159,7 +166,7 @@ class Supervisor:
     def _handlers(self) -> dict[str, Handler]:
         """Return the handlers for every worker's calls."""
         handlers = dict(self._pages.handlers)
-        for part in (self._certificates, self._admission):
+        for part in (self._certificates, self._admission, self._policy):
             if part is not None:
                 handlers |= part.handlers
         return handlers
@@ -195,6 +202,7 @@ class Supervisor:
 
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
-        with contextlib.suppress(trio.WouldBlock):
-            self._to_checker.send_nowait(None)
+        for channel in (self._to_checker, self._to_policy):
+            with contextlib.suppress(trio.WouldBlock):
+                channel.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

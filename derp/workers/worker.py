@@ -35,6 +35,7 @@ from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.handover import Handover, adopt, this_code
 from derp.workers.pages import worker_handlers, worker_pages
+from derp.workers.policy import WorkerPolicy
 from derp.workers.rpc import RPC, Json, receive_first
 
 
@@ -143,6 +144,8 @@ class Worker:
             rechecks = WorkerRechecks(state, state.admission, every, handover.workers)
             self.control.in_order |= rechecks.handlers
             relay.services.start_soon(rechecks.run)
+        policy = WorkerPolicy(state, relay.services, self.control.call)
+        self.control.in_order |= policy.in_order
         # Not in `services`: packets go from worker to worker until the drain ends.
         relay.connections.start_soon(
             links.accept_workers, self.peer_socket, state, relay.connections
@@ -151,6 +154,8 @@ class Worker:
             relay.connections.start_soon(keeper.run)
         # Last, since it calls the handlers.
         relay.root.start_soon(self._obey)
+        if relay.config.verification.policy is not None:
+            await policy.fetch(self._stop)
         return worker_pages(self.control.call)
 
     async def until_stop(self, _: RunningRelay) -> None:

@@ -17,6 +17,7 @@ from derp.config.certplan import make_plan
 from derp.config.checks import Address
 from derp.files import meshkey, nodekey, ratelimit
 from derp.metrics import Metrics
+from derp.policy import file as policy
 from tests.support.config import make_config
 
 ADDRESS = Address("", 8080)
@@ -65,6 +66,13 @@ def test_the_list_once_however_often_it_is_read(
     listing = allowlist.AllowList(file, allowlist.load(file))
     file.write_text(f"nodekey:{'1f' * 32}")
     assert listing.read_changed(at_once=True)
+    assert warned(caplog) == [str(file)]
+
+
+def test_the_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[defaults]")
+    policy.load(file)
     assert warned(caplog) == [str(file)]
 
 

@@ -21,12 +21,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from derp.admission.checker import Checker
+from derp.admission.make import make_checker
 from derp.config import Config
 from derp.config.checks import Address
 from derp.errors import StartError
 from derp.files import ratelimit
 from derp.metrics import Metrics
 from derp.net import congestion
+from derp.policy.model import EMPTY
 from derp.service.drain import FLUSH_SECONDS
 from derp.service.run import serve
 from derp.service.running import RunningRelay
@@ -227,6 +229,30 @@ async def test_a_reload_reads_all_files_again(
         await logged(caplog, "the old rate limit stays in force")
         assert watched.state.rate_limit == limit
         assert certificates.wakes == list_reloads == 2
+
+
+async def test_a_reload_reads_the_policy_again(
+    mock_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[defaults]\nrate = "1 Mbit/s"')
+    chosen = config(policy=file)
+    metrics = Metrics()
+    parts = {"metrics": metrics, "admission": make_checker(chosen, metrics)}
+    async with process(chosen, **parts) as relay:
+        assert lines(caplog)["policy in force"]["entries"] == 0
+        peer = await relay.log_in()
+        assert peer.server_info["TokenBucketBytesPerSecond"] == 125_000
+        file.write_text('[defaults]\nrate = "2 Mbit/s"\ndeny = true')
+        await relay.tell(Event.RELOAD)
+        await logged(caplog, "new policy")
+        await logged(caplog, "left")
+        assert lines(caplog)["left"]["reason"].startswith("not_admitted: no longer admitted by")
+        file.write_text("[defaults]\ndeny = false")
+        await relay.tell(Event.RELOAD)
+        while relay.state.policy != EMPTY:
+            await trio.lowlevel.checkpoint()
+        assert (await relay.log_in()).server_info == {"version": 2}
 
 
 async def test_a_file_that_is_not_read_to_its_end_delays_no_stop(

@@ -309,7 +309,7 @@ async def test_a_worker_that_is_gone_is_not_told_for_ever(
 async def test_a_long_list_is_told_in_pieces(autojump_clock: Clock) -> None:
     pool = Pool({"admission.removed": nothing})
     keys = {number.to_bytes(32) for number in range(2 * KEYS_AT_ONCE + 1)}
-    await SupervisorAdmission(Checker(Metrics()), pool)._notify_removed(keys)
+    await SupervisorAdmission(Checker(Metrics()), pool).notify_removed(keys)
     bodies = [body for _, body in pool.said]
     assert [len(body) for body in bodies] == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
     assert {bytes.fromhex(key) for body in bodies for key in body} == keys

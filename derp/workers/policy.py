@@ -1,0 +1,95 @@
+"""The policy with workers: the supervisor reads the file, and hands each worker what is in force.
+
+    worker                      supervisor
+    WorkerPolicy ── current ──► SupervisorPolicy       before the worker accepts its first client
+                 ◄── changed ──                        each time the file has changed
+
+Both messages hold [version, Policy.to_json()]. A worker takes no older version than it has: the
+answer to `current` may overtake a later `changed`.
+"""
+
+from typing import Final
+
+import trio
+
+from derp import log
+from derp.admission.checker import Checker
+from derp.admission.listwatch import Removed
+from derp.admission.policysource import PolicySource
+from derp.admission.policywatch import watch_policy
+from derp.errors import ControlLost
+from derp.policy.model import Policy
+from derp.session import serverinfo
+from derp.session.state import RelayState
+from derp.workers.pool import WorkerPool
+from derp.workers.rpc import Call, Handler, Json
+
+NOTIFY_TRIES: Final = 3
+AGAIN: Final = 0.1
+"""Seconds from a failed call to the next."""
+
+_CURRENT: Final = "policy.current"
+_CHANGED: Final = "policy.changed"
+
+logger = log.get("admit")
+
+
+class SupervisorPolicy:
+    """The supervisor's side. `handlers` are for the control connection of each worker."""
+
+    def __init__(self, checker: Checker, source: PolicySource, pool: WorkerPool) -> None:
+        self._checker = checker
+        self._source = source
+        self._pool = pool
+        self._version = 1
+        self.handlers: dict[str, Handler] = {_CURRENT: self._current}
+
+    async def keep(self, wake: trio.MemoryReceiveChannel[None], removed: Removed) -> None:
+        """Keep the policy up to date; a message on `wake` has the file read at once."""
+        await watch_policy(self._checker, self._source, wake, self._apply, removed)
+
+    async def _current(self, _: Json) -> Json:
+        return self._message(self._source.policy)
+
+    async def _apply(self, policy: Policy) -> None:
+        """Hand all workers the new policy; the watch reads no later one before this returns."""
+        self._version += 1
+        message = self._message(policy)
+        for _ in range(NOTIFY_TRIES):
+            if len(await self._pool.call_all(_CHANGED, message)) >= self._pool.size:
+                return
+        # A worker that is being restarted will ask for it.
+        logger.debug("not all workers have confirmed the new policy")
+
+    def _message(self, policy: Policy) -> Json:
+        return [self._version, policy.to_json()]
+
+
+class WorkerPolicy:
+    """A worker's side. `in_order` has a handler for its control connection."""
+
+    def __init__(self, state: RelayState, nursery: trio.Nursery, call: Call) -> None:
+        """Tell clients of their limits in tasks of `nursery`."""
+        self._state = state
+        self._nursery = nursery
+        self._call = call
+        self._version = 0
+        self.in_order: dict[str, Handler] = {_CHANGED: self._changed}
+
+    async def fetch(self, stop: trio.Event) -> None:
+        """Get the policy in force, before any client is accepted; give up at `stop` only."""
+        while not stop.is_set():
+            try:
+                body = await self._call(_CURRENT, None)
+            except ControlLost as error:
+                logger.debug("the policy is not known yet", reason=str(error))
+                await trio.sleep(AGAIN)
+            else:
+                await self._changed(body)
+                return
+
+    async def _changed(self, body: Json) -> Json:
+        version, policy = body
+        if version > self._version:
+            self._version = version
+            serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))
