@@ -9,7 +9,7 @@ import trio
 from certs.tasks.clock import woken_within
 from derp import log
 from derp.admission.checker import Checker
-from derp.admission.listwatch import CHECK_EVERY, Removed
+from derp.admission.listwatch import CHECK_EVERY, Recheck
 from derp.admission.policysource import PolicySource
 from derp.errors import ReloadError
 from derp.policy.model import Policy
@@ -25,11 +25,11 @@ async def watch_policy(
     source: PolicySource,
     wake: trio.MemoryReceiveChannel[None],
     apply: Apply,
-    removed: Removed,
+    recheck: Recheck,
 ) -> NoReturn:
     """Read a changed policy: check the file every CHECK_EVERY seconds, and at once on `wake`.
 
-    `apply` gets each new policy, and then `removed` the keys that it no longer allows.
+    `apply` gets each new policy, and then `recheck` the keys that it no longer allows.
     """
     async with trio.open_nursery() as nursery:
         while True:
@@ -47,4 +47,4 @@ async def watch_policy(
             source.announce("new policy")
             await apply(policy)
             # In a task of its own, as other sources may be slow, and the file may change again.
-            nursery.start_soon(removed, gone)
+            nursery.start_soon(recheck, gone)

@@ -14,7 +14,7 @@ import trio
 
 from derp import log
 from derp.admission.checker import Checker
-from derp.admission.listwatch import Removed
+from derp.admission.listwatch import Recheck
 from derp.admission.policysource import PolicySource
 from derp.admission.policywatch import watch_policy
 from derp.errors import ControlLost
@@ -44,9 +44,9 @@ class SupervisorPolicy:
         self._version = 1
         self.handlers: dict[str, Handler] = {_CURRENT: self._current}
 
-    async def keep(self, wake: trio.MemoryReceiveChannel[None], removed: Removed) -> None:
+    async def keep(self, wake: trio.MemoryReceiveChannel[None], recheck: Recheck) -> None:
         """Keep the policy up to date; a message on `wake` has the file read at once."""
-        await watch_policy(self._checker, self._source, wake, self._apply, removed)
+        await watch_policy(self._checker, self._source, wake, self._apply, recheck)
 
     async def _current(self, _: Json) -> Json:
         return self._message(self._source.policy)
