@@ -14,6 +14,7 @@ from certs.errors import CertificateError
 from certs.metacert import make_metacert
 from certs.tasks.load import load
 from certs.tasks.manager import Certificates
+from derp.accounts.keeper import FLUSH_EVERY, Accounts, FileSink
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.admission.model import Admission
@@ -42,6 +43,7 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
+    accounts: Accounts | None = None
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -81,6 +83,9 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
             certificates = make_certificates(plan, found, metacert)
     except CertificateError as error:
         raise StartError(str(error)) from error
+    path = config.accounts.file
+    # A worker's counts wait for two writes: its own and the supervisor's.
+    every = FLUSH_EVERY if processes == 1 else FLUSH_EVERY / 2
     return StartupResources(
         private_key=private_key,
         rate_limit=rate_limit,
@@ -90,5 +95,6 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         certificates=certificates,
         sockets=all_sockets[0],
         debug_key=debug_key,
+        accounts=None if path is None else Accounts(FileSink(path), every),
         all_sockets=all_sockets,
     )
