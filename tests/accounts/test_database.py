@@ -82,7 +82,9 @@ def test_days_older_than_90_become_months() -> None:
 def test_usage_is_that_of_the_day_and_of_the_month() -> None:
     with fresh() as db, database.transaction(db):
         database.add(db, [("2026-11-30", KEYS[0], Counts(1, 1))])
-        database.add(db, [("2026-12-01", KEYS[0], Counts(2, 2)), ("2026-12-02", KEYS[0], Counts(4))])
+        database.add(
+            db, [("2026-12-01", KEYS[0], Counts(2, 2)), ("2026-12-02", KEYS[0], Counts(4))]
+        )
         database.add(db, [("2026-12-02", KEYS[1], Counts(8))])
         used = database.used(db, [KEYS[0], KEYS[2]], "2026-12-02")
         assert used == {KEYS[0]: (4, 8), KEYS[2]: (0, 0)}

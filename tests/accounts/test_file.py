@@ -202,9 +202,7 @@ def test_an_unreadable_file(
     assert sent_in(path) == 2
 
 
-def test_it_is_locked(
-    accounts: AccountsFile, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_locked(accounts: AccountsFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts_file, "LOCK_TIMEOUT", 0.01)
     accounts.write(pending(), TODAY, ())
     with closing(accounts_file.connect(path, "rw")) as db:
