@@ -32,14 +32,15 @@ _VERSIONS: Final = struct.Struct(">60x I 4x I 28x")
 """user_version and application_id in the header (sqlite.org/fileformat.html, 1.3)."""
 _STEPS: Final = 100_000
 _MOVE_AWAY: Final = "move it away to have a new one made, or name another with -accounts"
+_WRITABLE: Final = "let the relay's user write to it and to its directory"
 _CURES: Final = {
     "SQLITE_FULL": "free space on its disk",
-    "SQLITE_READONLY": "make its file system and directory writable",
+    "SQLITE_READONLY": _WRITABLE,
     "SQLITE_BUSY": "end the program that locks it",
     "SQLITE_LOCKED": "end the program that locks it",
     "SQLITE_IOERR": "see to its disk",
-    "SQLITE_CANTOPEN": "let the relay's user write to its directory",
-    "SQLITE_PERM": "let the relay's user write to it",
+    "SQLITE_CANTOPEN": _WRITABLE,
+    "SQLITE_PERM": _WRITABLE,
     "SQLITE_CORRUPT": _MOVE_AWAY,
     "SQLITE_NOTADB": _MOVE_AWAY,
     "SQLITE_INTERRUPT": "see to its disk",
@@ -118,7 +119,7 @@ class AccountsFile:
             found = self.path.stat()
             db = connect(self.path, "rw")
         except OSError as error:
-            cure = "let the relay's user write to its directory, or name another with -accounts"
+            cure = f"{_WRITABLE}, or name another with -accounts"
             raise AccountsFailed(f"can't be made: {error.strerror}", cure) from error
         try:
             self._limit(db)
@@ -209,6 +210,9 @@ def check(db: sqlite3.Connection) -> None:
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     """Open the database at `path`, read-only ("ro") or for writing ("rw")."""
+    if mode == "ro" and not path.with_name(f"{path.name}-wal").exists():
+        # Nobody has it open: read it without making files beside it.
+        mode = "ro&immutable=1"
     return sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={mode}",
         uri=True,

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -90,8 +91,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     values = {name: setting.value for name, setting in arguments.settings.items()}
     if values["csv"] and values["json"]:
         raise arguments.settings["json"].wrong("want -csv or -json, not both")
-    path = arguments.config.accounts.file
-    if path is None:
+    # Nothing else of the relay's flags matters here.
+    path = Path(str(values["accounts"]))
+    if not values["accounts"]:
         raise UsageError("accounts: want -accounts with the file of the relay, or -of with its PID")
     by, since = str(values["by"]), str(values["since"])
     write = report.as_table
@@ -102,7 +104,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         _print(path, by, since, write)
     except sqlite3.Error as error:
-        cure = "run this as the relay's user, or root"
+        cure = "move it away to have a new one made"
+        if isinstance(error, sqlite3.OperationalError):
+            cure = "run this as the relay's user, or root"
         raise StartError(f"-accounts {str(path)!r}: can't be read: {error}; {cure}") from error
     except AccountsFailed as failed:
         raise StartError(f"-accounts {str(path)!r}: {failed}; {failed.cure}") from failed
@@ -114,5 +118,8 @@ def _print(path: Path, by: str, since: str, write: Write) -> None:
     if not file.examine(path):
         raise AccountsFailed("no such file", "start the relay with that flag, which makes it")
     with contextlib.closing(file.connect(path, "ro")) as db:
-        for line in write(database.totals(db, by, since), by):
+        totals = database.totals(db, by, since)
+        # Nothing is printed before it is clear that the file can be read.
+        first = list(islice(totals, 1))
+        for line in write(chain(first, totals), by):
             sys.stdout.write(line)

@@ -12,7 +12,7 @@ import trio.testing
 from derp.accounts.counts import ZERO, Counts
 from derp.accounts.keeper import Accounts
 from derp.accounts.pending import Pending
-from derp.errors import RelayStopping
+from derp.errors import ConnectionEnd, RelayStopping
 from derp.net.tcp import TCPTransport
 from derp.net.websocket import WebSocketTransport
 from derp.session import usage
@@ -94,7 +94,7 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
         async def connection() -> None:
             try:
                 await serve(relay.state, transport, b"", fields, not_ideal=False)
-            except Exception as error:
+            except ConnectionEnd as error:
                 fields["end"] = error
             transport.close()
             ended.set()
