@@ -118,10 +118,12 @@ class Accounts:
         """Collect and write from time to time, and once more when `close` is called."""
         try:
             await self._flush()
-            while not self._stop.is_set():
+            is_last = False
+            while not is_last:
                 wait = min(self._every, until_midnight(self._wall()) + _SHORTEST_WAIT)
                 with trio.move_on_after(wait):
                     await self._stop.wait()
+                is_last = self._stop.is_set()
                 await collect()
                 await self._flush()
             await self._sink.close()

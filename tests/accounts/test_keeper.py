@@ -88,7 +88,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "accounts" in record.name]
 
 
-async def test_counts_are_written_every_ten_seconds(running: Running, store: Store) -> None:
+async def test_counts_are_written_every_ten_seconds(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
     await trio.sleep(35)
     assert store.writes == pytest.approx([0, 10, 20, 30])
     assert store.rows == {("2026-12-01", KEY): Counts(sent=30)}
@@ -120,7 +122,9 @@ async def test_a_day_ends_at_midnight(
     assert running.accounts.used(KEY, Period.MONTH) == 25
 
 
-async def test_a_clock_that_is_set_back_or_on_loses_nothing(running: Running, store: Store) -> None:
+async def test_a_clock_that_is_set_back_or_on_loses_nothing(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
     for step in (-86_400.0, 0.0, 86_400.0 * 400, -1e9, 0.0):
         running.step = step
         await trio.sleep(25)
@@ -146,7 +150,7 @@ async def test_a_new_month_begins_at_nothing(
 
 
 async def test_what_cant_be_written_is_kept_and_written_later(
-    running: Running, store: Store, caplog: pytest.LogCaptureFixture
+    autojump_clock: Clock, running: Running, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     store.trouble = "the disk is full"
@@ -168,7 +172,9 @@ async def test_what_cant_be_written_is_kept_and_written_later(
     }
 
 
-async def test_usage_counts_what_is_being_written(running: Running, store: Store) -> None:
+async def test_usage_counts_what_is_being_written(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
     await trio.sleep(15)
     store.takes = 5.0
     await trio.sleep(7)
@@ -194,7 +200,7 @@ async def test_usage_of_before_the_start_counts_once_a_key_is_seen(
 
 
 async def test_a_write_that_hangs_is_logged_and_delays_no_stop(
-    running: Running, store: Store, caplog: pytest.LogCaptureFixture
+    autojump_clock: Clock, running: Running, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     await trio.sleep(5)
     store.takes = 1e6
@@ -206,11 +212,25 @@ async def test_a_write_that_hangs_is_logged_and_delays_no_stop(
     assert trio.current_time() - before == STOP_TIMEOUT
 
 
-async def test_at_a_stop_all_is_written(running: Running, store: Store) -> None:
+async def test_at_a_stop_all_is_written(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
     await trio.sleep(17)
     await running.accounts.close()
     assert store.rows == {("2026-12-01", KEY): Counts(sent=17)}
     assert store.closed
+
+
+async def test_a_stop_in_the_middle_of_a_write_has_the_rest_written(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
+    await trio.sleep(9)
+    store.takes = 1.0
+    await trio.sleep(1.5)
+    assert store.writes == [0.0, 10.0]
+    running.accounts.add(KEY, Counts(sent=1))
+    await running.accounts.close()
+    assert store.rows == {("2026-12-01", KEY): Counts(sent=12)}
 
 
 async def test_the_file_is_written_in_a_thread(tmp_path: Path) -> None:

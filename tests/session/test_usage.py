@@ -99,18 +99,22 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
             transport.close()
             ended.set()
 
+        nursery.start_soon(relay.state.poller.run)
         nursery.start_soon(connection)
         over = OverTCP(ours)
         peer = await Peer(over).log_in()
         other = await relay.login()
+        await other.send_packet(peer.key, bytes(500))
+        await peer.receive_packet()
+        # What the client sends acknowledges what came before.
         for size in (1, 1000, 60_000):
             await peer.send_packet(other.key, bytes(size))
             await other.receive_packet()
-        await other.send_packet(peer.key, bytes(500))
-        await peer.receive_packet()
         await usage.collect(relay.state)
         assert counted(accounts, peer.key)[:4] == (over.received, over.sent, 1, 3)
         await peer.ping()
+        await peer.send_packet(other.key, b"!")
+        await other.receive_packet()
         if ending == "close":
             ours.close()
         elif ending == "reset":
@@ -121,7 +125,7 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
             client.end(RelayStopping("now"))
         await ended.wait()
         ours.close()
-        assert counted(accounts, peer.key)[:4] == (over.received, over.sent, 1, 3)
+        assert counted(accounts, peer.key)[:4] == (over.received, over.sent, 1, 4)
         assert (fields["sent"], fields["received"]) == (over.received, over.sent)
         assert fields["seconds"] == 0
 
