@@ -25,6 +25,8 @@ STOP_TIMEOUT: Final = 2.0
 """Seconds for the last write."""
 MAX_KNOWN: Final = 2 * MAX_ROWS
 """Most keys whose usage is remembered."""
+KEYS_PER_TURN: Final = 1000
+"""Keys whose usage is noted before other tasks run."""
 
 _SHORTEST_WAIT: Final = 0.01
 
@@ -149,7 +151,7 @@ class Accounts:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._log_if_late)
             try:
-                self._learn(taken, await self._sink.write(taken, pending.today, wanted))
+                await self._learn(taken, await self._sink.write(taken, pending.today, wanted))
             except AccountsFailed as failed:
                 pending.put_back(taken)
                 self._log(failed)
@@ -167,18 +169,23 @@ class Accounts:
         elif before != today:
             self._known.clear()
 
-    def _learn(self, written: Pending, found: Usage) -> None:
-        """Note what is in the sink now."""
+    async def _learn(self, written: Pending, found: Usage) -> None:
+        """Note what is in the sink now, a part in each turn of the event loop."""
         today, month = self._known_day, month_of(self._known_day)
         known = self._known
-        for day, key, counts in written:
-            if key not in found and month_of(day) == month:
-                used_day, used_month = known.pop(key, (0, 0))
-                more = counts.bytes
-                known[key] = used_day + more * (day == today), used_month + more
-        for key, usage in found.items():
-            known.pop(key, None)
-            known[key] = usage
+        while rows := written.pop(KEYS_PER_TURN):
+            for day, key, counts in rows:
+                before = known.pop(key, (0, 0))
+                if key in found:
+                    known[key] = found[key]
+                elif month_of(day) == month:
+                    more = counts.bytes
+                    known[key] = before[0] + more * (day == today), before[1] + more
+                else:
+                    known[key] = before
+            await trio.lowlevel.checkpoint()
+        if self._sink.knows_more:
+            known |= found
         while len(known) > MAX_KNOWN:
             del known[next(iter(known))]
 

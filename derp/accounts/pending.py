@@ -6,6 +6,7 @@ least are counted together, under OTHER.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from derp.accounts.counts import OTHER, ZERO, Counts, Period, day_of, month_of
@@ -59,9 +60,24 @@ class Pending:
         return taken
 
     def put_back(self, taken: "Pending") -> None:
-        """Add counts that could not be written."""
+        """Add counts that could not be written; nothing stays in `taken`."""
+        if len(taken) > len(self):
+            self._rows, taken._rows = taken._rows, self._rows  # noqa: SLF001 -- of this class
+            self._count, taken._count = taken._count, self._count  # noqa: SLF001
         for day, key, counts in taken:
             self.add(key, counts, day)
+        taken.take()
+
+    def pop(self, most: int) -> list[tuple[str, bytes, Counts]]:
+        """Return up to `most` rows, and forget them here."""
+        rows = list(islice(self, most))
+        for day, key, _ in rows:
+            of_day = self._rows[day]
+            del of_day[key]
+            if not of_day:
+                del self._rows[day]
+        self._count -= len(rows)
+        return rows
 
     def bytes_of(self, key: bytes, period: Period) -> int:
         """Return a key's bytes, in both directions, in the current day or month."""

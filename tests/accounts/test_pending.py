@@ -98,6 +98,15 @@ def test_nothing_is_lost_whatever_the_clock_does_and_however_many_keys(
     pending.add(KEYS[0], Counts(sent=1))
     pending.put_back(taken)
     assert total(pending) == expected.plus(Counts(sent=1))
+    assert not list(taken)
+
+    popped = ZERO
+    while rows := pending.pop(2):
+        assert len(rows) <= 2
+        for _, _, each in rows:
+            popped = popped.plus(each)
+        assert len(pending) == len(list(pending))
+    assert popped == expected.plus(Counts(sent=1))
 
 
 def test_strangers_with_endless_keys_do_not_displace_who_moves_much() -> None:
