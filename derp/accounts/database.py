@@ -19,7 +19,7 @@ VERSION: Final = 1
 
 _COLUMNS: Final = Counts._fields
 _SUMS: Final = ", ".join(f"sum({name})" for name in _COLUMNS)
-_ADD: Final = "ON CONFLICT DO UPDATE SET " + ", ".join(
+_ADD: Final = "ON CONFLICT (period, key) DO UPDATE SET " + ", ".join(
     f"{name} = {name} + excluded.{name}" for name in _COLUMNS
 )
 _INSERT: Final = f"INSERT INTO counts (period, key, {', '.join(_COLUMNS)})"

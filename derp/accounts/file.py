@@ -214,7 +214,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         # Nobody has it open: read it without making files beside it.
         mode = "ro&immutable=1"
     return sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode={mode}",
+        f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}",
         uri=True,
         isolation_level=None,
         timeout=LOCK_TIMEOUT,

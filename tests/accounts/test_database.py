@@ -101,6 +101,17 @@ def test_a_full_day_keeps_who_moves_most() -> None:
         assert kept[TODAY, OTHER] == Counts(sum(range(1, 28)))
 
 
+def test_a_full_month_keeps_who_moves_most() -> None:
+    with fresh() as db, database.transaction(db):
+        for day in range(1, 31):
+            rows = [(f"2026-06-{day:02}", bytes([day, n]) * 16, Counts(day)) for n in range(4)]
+            database.add(db, rows, 4)
+        database.fold(db, TODAY, 100)
+        kept = all_rows(db)
+        assert len(kept) == 76
+        assert kept["2026-06", OTHER] == Counts(4 * sum(range(1, 12)) + 12)
+
+
 def test_a_transaction_that_fails_changes_nothing() -> None:
     with fresh() as db:
         with pytest.raises(OverflowError), database.transaction(db):

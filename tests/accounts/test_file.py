@@ -56,7 +56,7 @@ def untouched(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "a name?with%20 & signs" / "accounts"
+    return tmp_path / "a name?with%20 & signs\udcff" / "accounts"
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +141,21 @@ def test_a_corrupt_file(accounts: AccountsFile, path: Path, where: int) -> None:
     for _ in range(2):
         assert "corrupt" in str(refusal(accounts)) or "malformed" in str(refusal(accounts))
         assert "move it away" in refusal(accounts).cure
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_is_corrupt_where_nothing_is_written(
+    accounts: AccountsFile, path: Path
+) -> None:
+    of_another_day = Pending(NOON)
+    for number in range(2000):
+        of_another_day.add(number.to_bytes(32, "big"), Counts(sent=1), "2026-11-15")
+    accounts.write(of_another_day, TODAY, ())
+    accounts.close()
+    content = bytearray(path.read_bytes())
+    content[4096 * 9 : 4096 * 10] = os.urandom(4096)
+    path.write_bytes(content)
+    assert str(refusal(accounts)).startswith("is corrupt (")
     assert path.read_bytes() == content
 
 
