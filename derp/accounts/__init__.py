@@ -4,6 +4,7 @@ counts         the counts of one key; days and months                           
 pending        the counts since the last write, bounded                              (sans-I/O)
 database       SQL: the tables, their bounds, days folded into months; blocks
 file           the file: examined before it is opened, written, left alone when it is unusable
+filesink       has it written in a thread
 keeper         Accounts, which the relay holds: collects and writes every few seconds
 report         what `derper accounts` prints
 

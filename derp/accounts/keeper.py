@@ -5,7 +5,6 @@ What can't be written stays in memory, within a bound, and is written once that 
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
@@ -13,7 +12,6 @@ import trio
 
 from derp import log
 from derp.accounts.counts import Counts, Period, month_of, until_midnight
-from derp.accounts.file import AccountsFile
 from derp.accounts.pending import MAX_ROWS, Pending
 from derp.errors import AccountsFailed
 
@@ -54,27 +52,6 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release the file."""
-
-
-class FileSink:
-    """The sink of the process that has the file."""
-
-    knows_more = False
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._file = AccountsFile(path)
-
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:
-        """Write to the file, in a thread; see Sink."""
-        keys = list(wanted)
-        return await trio.to_thread.run_sync(
-            self._file.write, pending, today, keys, abandon_on_cancel=True
-        )
-
-    async def close(self) -> None:
-        """Close the file."""
-        await trio.to_thread.run_sync(self._file.close, abandon_on_cancel=True)
 
 
 @attrs.define(eq=False)

@@ -10,7 +10,8 @@ import trio.testing
 
 from derp.accounts.counts import Counts, Period
 from derp.accounts.file import AccountsFile
-from derp.accounts.keeper import FLUSH_EVERY, LATE, STOP_TIMEOUT, Accounts, FileSink
+from derp.accounts.filesink import FileSink
+from derp.accounts.keeper import FLUSH_EVERY, LATE, STOP_TIMEOUT, Accounts
 from derp.accounts.pending import Pending
 from derp.errors import AccountsFailed
 
