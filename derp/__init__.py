@@ -12,6 +12,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     policy         what the policy file says about each key
     files          the keys and limits on disk, in the Go derper's formats
     derpmap        the relay's entry for a DERP map
+    accounts       who moves how much: bytes, packets and time by node key and day
     config         every flag: name, variable, default, check
     http           the h11 front end (its decisions are sans-I/O)
     net            listening, the limit on open files; transports: TCP, TLS, websocket; the poller,

@@ -31,6 +31,14 @@ class NoLink(DerperError):
         self.cure = cure
 
 
+class AccountsFailed(DerperError):
+    """The accounts file can't be read or written now; `cure` says what to do."""
+
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.cure = cure
+
+
 class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 

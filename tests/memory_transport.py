@@ -84,6 +84,9 @@ class MemoryTransport:
 
     more = False
 
+    def tcp_info(self) -> bytes:
+        raise OSError("this is no socket")
+
     async def wait_turn(self) -> None:
         await trio.lowlevel.checkpoint()
 

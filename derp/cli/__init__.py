@@ -4,6 +4,7 @@
     healthcheck    ask the running relay whether it serves
     derpmap        print the relay's entry for a DERP map       (mapcheck: --check)
     probe          what both probe: TCP, TLS, the upgrade to DERP, STUN
+    accounts       print who has moved how much
     command_flags  a command's own flags, and all those of the relay   (procfs: -of)
 
 A command needs no flags where the environment has the relay's variables, as in a container. The

@@ -29,9 +29,13 @@ _ALL_OTHERS = (
 class Arguments:
     """The parsed arguments of a command."""
 
-    config: Config
     settings: Mapping[str, Setting]
     """By the flag's name, of the command's own flags and the relay's."""
+
+    @property
+    def config(self) -> Config:
+        """The relay's configuration. Raises UsageError for values that no relay can serve."""
+        return Config.from_settings(self.settings)
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
@@ -50,7 +54,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
     if isinstance(pid, int) and pid:
         arguments = [*procfs.arguments_of(pid), *argv]
         parsed = goflags.parse(table, arguments, {**environ, **procfs.variables_of(pid)})
-    return Arguments(Config.from_settings(parsed.settings), parsed.settings)
+    return Arguments(parsed.settings)
 
 
 def help_text(introduction: str, own: Sequence[Flag]) -> str:

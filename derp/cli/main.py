@@ -21,6 +21,7 @@ _INTRODUCTION = """\
 Usage: derper [flags]
        derper derpmap [flags]       print this relay's entry for a DERP map
        derper healthcheck [flags]   ask the running relay whether it serves
+       derper accounts [flags]      print who has moved how much
 
 Relays packets between Tailscale clients (DERP) and tells them their addresses
 (STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
@@ -78,6 +79,10 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         from derp.cli import healthcheck  # noqa: PLC0415
 
         return healthcheck.main(argv[1:], environ)
+    if command == "accounts":
+        from derp.cli import accounts  # noqa: PLC0415
+
+        return accounts.main(argv[1:], environ)
     control = None
     if command == "worker":
         # A terminal or a service manager signals all processes; only the supervisor reacts.

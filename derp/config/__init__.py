@@ -3,7 +3,7 @@
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
-    general, listening, certificates, verification, mesh, pages, limits     the parts
+    general, listening, certificates, verification, accounts, mesh, pages, limits     the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
     checks         one check for each sort of value
@@ -23,6 +23,7 @@ from typing import Any, Final
 import attrs
 
 from derp.config import checks
+from derp.config.accounts import Accounts
 from derp.config.certificates import ACME, ACME_MODES, TLS
 from derp.config.checks import Address
 from derp.config.field import ConfigError, flags_of, part
@@ -53,6 +54,7 @@ class Config:
     tls: TLS = part("TLS certificates", TLS)
     acme: ACME = part("Certificates by ACME", ACME)
     verification: Verification = part("Who may use the relay", Verification)
+    accounts: Accounts = part("Accounts", Accounts)
     mesh: Mesh = part("Other relays of the region", Mesh)
     pages: Pages = part("Pages", Pages)
     debug: Debug = part("Who may see /debug/", Debug)

@@ -82,6 +82,7 @@ class Metrics:
     bytes_received: int = counter()
     packets_received_disco: int = counter(_RECEIVED_KIND, show=part("kind", "disco"))
     packets_received_other: int = counter(_RECEIVED_KIND, show=part("kind", "other"))
+    """See `derive`."""
     packets_sent: int = counter()
     bytes_sent: int = counter()
     packets_forwarded_in: int = counter()
@@ -155,6 +156,10 @@ class Metrics:
         "counter_derper_{}", factory=dict, show=labelled("verdict"), needs="admission_verdicts"
     )
     """The checker's verdicts on logins."""
+
+    def derive(self) -> None:
+        """Set the counters that the hot path leaves to be computed from others."""
+        self.packets_received_other = self.packets_received - self.packets_received_disco
 
     def drop(self, reason: DropReason, disco: bool, packets: int, nbytes: int) -> None:
         """Count packets that will not be delivered."""

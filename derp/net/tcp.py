@@ -182,5 +182,5 @@ class TCPTransport:
         self.abort()
 
     def tcp_info(self) -> bytes:
-        """Return the kernel's `struct tcp_info` of this connection (Linux). Raises OSError."""
+        """Return the kernel's struct; see Transport."""
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)

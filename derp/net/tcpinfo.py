@@ -1,9 +1,13 @@
 """Fields of Linux's `struct tcp_info` (linux/tcp.h).
 
-Both functions raise struct.error where the struct is too short to have the field.
+All functions raise struct.error where the struct is too short to have the field.
 """
 
 from struct import unpack_from
+from typing import Final
+
+_CLOSE_WAIT: Final = 8
+"""The state (tcpi_state) in which the peer's stream has ended."""
 
 
 def round_trip(info: bytes) -> float:
@@ -16,3 +20,9 @@ def sent_and_received(info: bytes) -> tuple[int, int]:
     """Return the bytes that the peer acknowledged and sent (tcpi_bytes_acked, -_received)."""
     sent, received = unpack_from("=QQ", info, 120)
     return sent, received
+
+
+def acknowledged(info: bytes) -> tuple[int, int]:
+    """Return the same without the byte that TCP counts for the end of the peer's stream."""
+    sent, received = sent_and_received(info)
+    return sent, received - (info[0] == _CLOSE_WAIT)

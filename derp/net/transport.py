@@ -67,6 +67,9 @@ class Transport(Protocol):
     def bytes_written(self) -> int:
         """Bytes that the socket has taken so far: they grow in number as long as the peer reads."""
 
+    def tcp_info(self) -> bytes:
+        """Return the kernel's `struct tcp_info` of the connection (Linux). Raises OSError."""
+
     async def flush(self) -> None:
         """Wait until nothing is buffered. Raises PeerVanished."""
 

@@ -145,6 +145,10 @@ class WebSocketTransport:
         """Bytes that the socket has taken; see Transport."""
         return self._below.bytes_written
 
+    def tcp_info(self) -> bytes:
+        """Return the kernel's struct of the connection below; see Transport."""
+        return self._below.tcp_info()
+
     async def flush(self) -> None:
         """Wait until nothing is buffered; see Transport."""
         await self._below.flush()

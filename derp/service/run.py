@@ -41,6 +41,7 @@ from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
 from derp.service.status import Pages, make_status_source
 from derp.service.summaries import summarize
+from derp.session import usage
 from derp.session.state import RelayState
 from stun import server as stun_server
 
@@ -76,6 +77,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
             rate_limit=resources.rate_limit,
             admission=resources.admission,
             metrics=resources.metrics,
+            accounts=resources.accounts,
             mesh_key=resources.mesh.key,
             pending=_pending_connections(config, role.processes),
             memory=QueueMemory(queue_limit(config.limits.queue_memory, role.processes)),
@@ -83,6 +85,8 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
         )
         root.start_soon(state.poller.run)
         root.start_soon(state.prelogin.run)
+        if state.accounts is not None:
+            root.start_soon(state.accounts.run, partial(usage.collect, state))
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
                 relay = RunningRelay(
@@ -102,6 +106,8 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
             stop_listening(state, resources.sockets.all)
             await drain(state, role.processes, config.limits.drain_time)
             connections.cancel_scope.cancel()
+        if state.accounts is not None:
+            await state.accounts.close()
         root.cancel_scope.cancel()
     logger.info("stopped")
 

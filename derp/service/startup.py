@@ -14,6 +14,7 @@ from certs.errors import CertificateError
 from certs.metacert import make_metacert
 from certs.tasks.load import load
 from certs.tasks.manager import Certificates
+from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.admission.model import Admission
@@ -42,6 +43,7 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
+    accounts: Accounts | None = None
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -90,5 +92,18 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         certificates=certificates,
         sockets=all_sockets[0],
         debug_key=debug_key,
+        accounts=_accounts(config, processes),
         all_sockets=all_sockets,
     )
+
+
+def _accounts(config: Config, processes: int) -> Accounts | None:
+    """Return the accounts of the process that has the file; None where none are kept."""
+    if config.accounts.file is None:
+        return None
+    # SQLite takes memory.
+    from derp.accounts.filesink import FileSink  # noqa: PLC0415
+
+    # With workers, counts wait for two writes: a worker's own and the supervisor's.
+    every = FLUSH_EVERY if processes == 1 else FLUSH_EVERY / 2
+    return Accounts(FileSink(config.accounts.file), every)

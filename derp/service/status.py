@@ -119,6 +119,7 @@ def capture(relay: RunningRelay, statuses: Sequence[Status] = ()) -> Snapshot:
     for key, duplicates in hub.duplicates.items():
         repeated[key] = len(duplicates.members)
     limit = None if config.limits.rate_config is None else state.rate_limit
+    state.metrics.derive()
     gauges = attrs.evolve(
         process_gauges(relay.age),
         current_connections=len(members),

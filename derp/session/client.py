@@ -4,13 +4,16 @@ Invariants: no await in `route` or `deliver`, since the train lies in the shared
 raise nothing in the sending client's task when the receiving one fails.
 """
 
+import struct
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Final, Protocol
 
 import trio
 
+from derp.accounts.counts import ZERO, Counts
 from derp.errors import ConnectionEnd, WatcherTooSlow
 from derp.metrics import DropReason
+from derp.net import tcpinfo
 from derp.net.transport import Transport
 from derp.relay.flowqueue import Entry
 from derp.relay.hub import Hub
@@ -57,14 +60,18 @@ class Client(Sender):
 
     __slots__ = (
         "_peer_gone_bucket",
+        "accounted",
         "bucket",
         "connected_at",
         "duplicate",
         "flags",
         "hub",
         "not_ideal",
+        "packets_received",
+        "packets_sent",
         "preferred",
         "saw_src",
+        "wire_bytes",
     )
 
     can_mesh: ClassVar = False
@@ -91,6 +98,14 @@ class Client(Sender):
         """Limits what the client sends; None for no limit."""
         self.duplicate = False
         self.saw_src: set[bytes] = set()
+        self.packets_received = 0
+        """Packets that the client has sent for others."""
+        self.packets_sent = 0
+        """Packets that were written to the client."""
+        self.wire_bytes = (0, 0)
+        """Bytes that TCP has acknowledged, to the client and from it, when last asked."""
+        self.accounted: Counts = ZERO
+        """What is in the accounts already."""
         self._peer_gone_bucket: TokenBucket | None = None
 
     def route(
@@ -143,6 +158,7 @@ class Client(Sender):
             self._on_drop(self._drop_reason(), disco, packets, payload)
             self.end(error)
             return
+        self.packets_sent += packets
         metrics = self.metrics
         metrics.packets_sent += packets
         metrics.bytes_sent += payload
@@ -162,6 +178,21 @@ class Client(Sender):
         # Sent only once, so never dropped; `saw_src` bounds how many there are.
         if self.send_control(peer_gone(key, PeerGoneReason.DISCONNECTED), must=True):
             self.metrics.peer_gone_disconnected_frames += 1
+
+    def end(self, error: ConnectionEnd) -> None:
+        """End the connection from another task; see Sender."""
+        if self.ending is None:
+            self.note_bytes()
+        super().end(error)
+
+    def note_bytes(self) -> None:
+        """Ask the kernel for the bytes of the connection, unless it is closed."""
+        try:
+            self.wire_bytes = tcpinfo.acknowledged(self.transport.tcp_info())
+        except (OSError, struct.error):
+            # Closed; or no TCP of Linux, which leaves what the socket has taken.
+            sent, received = self.wire_bytes
+            self.wire_bytes = sent or self.transport.bytes_written, received
 
     def presence(self) -> bytes:
         """Return the PeerPresent frame of this client."""
@@ -220,6 +251,7 @@ class Client(Sender):
     def _count_sent(self, entries: list[Entry], now: float) -> None:
         metrics = self.metrics
         for entry in entries:
+            self.packets_sent += entry.packets
             metrics.packets_sent += entry.packets
             metrics.bytes_sent += entry.payload
             metrics.queued((now - entry.since) * 1000, entry.packets)

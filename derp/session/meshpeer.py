@@ -41,6 +41,7 @@ class MeshPeer(Client):
             found = next_forwarded(state.buffer, start, end, max_train)
             stop, source, destination, packets, train, disco = found
             payload = len(train) - packets * PACKET_OVERHEAD
+            self.packets_received += packets
             self.route(train, packets, payload, source, destination, disco, True)
             return stop
         if kind is _WATCH_CONNS:

@@ -160,12 +160,11 @@ class Reader:
                 if packets:
                     disco = kind is DISCO
                     payload = stop - start - packets * PACKET_OVERHEAD
+                    client.packets_received += packets
                     metrics.packets_received += packets
                     metrics.bytes_received += payload
                     if disco:
                         metrics.packets_received_disco += packets
-                    else:
-                        metrics.packets_received_other += packets
                     client.route(view[start:stop], packets, payload, key, destination, disco, False)
                 elif kind is _PING:
                     ping = start + HEADER_LENGTH

@@ -12,6 +12,7 @@ from derp import log
 from derp.files.ratelimit import NO_LIMIT
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
+from derp.session import usage
 from derp.session.client import Client
 from derp.session.login import Login, admit, check_policy, log_in
 from derp.session.meshpeer import MeshPeer
@@ -69,7 +70,7 @@ async def serve(
         del leftover, login
         await Reader(state, client).run(rest)
     finally:
-        _leave(state, client)
+        fields |= _leave(state, client)
 
 
 def _join(
@@ -94,10 +95,13 @@ def _join(
     return client
 
 
-def _leave(state: RelayState, client: Client) -> None:
+def _leave(state: RelayState, client: Client) -> dict[str, Any]:
+    """Have a client leave; return what it has moved, as fields of its log line."""
+    moved = usage.left(state, client)
     state.timers.discard(client)
     notified = state.hub.leave(client)
     state.presence.left(client)
     client.discard_queue()
     for other in notified:
         other.peer_disconnected(client.key)
+    return moved

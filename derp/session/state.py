@@ -10,6 +10,7 @@ import trio
 from nacl.public import PrivateKey
 
 from derp import log
+from derp.accounts.keeper import Accounts
 from derp.admission.model import Admission
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.metrics import Metrics
@@ -58,6 +59,8 @@ class RelayState:
     admission: Admission | None = attrs.field(default=None, repr=False)
     """Decides which clients may log in; None where all may."""
     metrics: Metrics = attrs.field(factory=Metrics, on_setattr=attrs.setters.frozen)
+    accounts: Accounts | None = attrs.field(default=None, repr=False)
+    """What each key moves, by day; None where no accounts are kept."""
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """The 32 bytes that mesh peers show; None without a mesh."""
     memory: QueueMemory = attrs.field(

@@ -13,6 +13,7 @@ What a relay has once is divided between the supervisor and the workers:
     certificates   renewed by the supervisor, served by the workers
     admission      decided by the supervisor, for all workers
     policy         read by the supervisor, in force in all workers
+    accounts       written by the supervisor, counted by the workers
     pages          made by the supervisor from all workers' snapshots       (merge: sans-I/O)
 
 `derp.relay.claims` decides which of several workers has a key.

@@ -32,6 +32,7 @@ from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
 from derp.service.startup import StartupResources, prepare
+from derp.workers.accounts import SupervisorAccounts, collect_nothing
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
@@ -100,13 +101,15 @@ class Supervisor:
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
-        self._certificates = self._admission = self._policy = None
+        self._certificates = self._admission = self._policy = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
         if checker is not None:
             self._admission = SupervisorAdmission(checker, pool)
             if checker.policy is not None:
                 self._policy = SupervisorPolicy(checker, checker.policy, pool)
+        if resources.accounts is not None:
+            self._accounts = SupervisorAccounts(resources.accounts)
         self._failed = False
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
         self._to_policy, self._policy_reloads = trio.open_memory_channel[None](1)
@@ -123,6 +126,8 @@ class Supervisor:
                 if self._policy is not None:
                     removed = self._admission.notify_removed
                     nursery.start_soon(self._policy.keep, self._policy_reloads, removed)
+            if self._accounts is not None:
+                nursery.start_soon(self._accounts.accounts.run, collect_nothing)
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
             nursery.start_soon(self._wait_for_start, to_serve, nursery)
@@ -136,6 +141,8 @@ class Supervisor:
                 for sock in sockets.all:
                     sock.close()
             await pool.stop()
+            if self._accounts is not None:
+                await self._accounts.accounts.close()
             nursery.cancel_scope.cancel()
         if self._failed:
             raise StartError("not all workers have started; the lines above say why")
@@ -166,7 +173,7 @@ class Supervisor:
     def _handlers(self) -> dict[str, Handler]:
         """Return the handlers for every worker's calls."""
         handlers = dict(self._pages.handlers)
-        for part in (self._certificates, self._admission, self._policy):
+        for part in (self._certificates, self._admission, self._policy, self._accounts):
             if part is not None:
                 handlers |= part.handlers
         return handlers

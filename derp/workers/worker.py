@@ -16,6 +16,7 @@ import trio
 from nacl.public import PrivateKey
 
 from certs.metacert import make_metacert
+from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
@@ -31,6 +32,7 @@ from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
 from derp.workers import links
+from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.handover import Handover, adopt, this_code
@@ -84,6 +86,9 @@ def _prepare(
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
+    accounts = None
+    if config.accounts.file is not None:
+        accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
     resources = StartupResources(
         private_key=private_key,
         rate_limit=handover.rate_limit,
@@ -93,6 +98,7 @@ def _prepare(
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,
+        accounts=accounts,
     )
     return Worker(handover, control, resources, certificates, peer_socket)
 

@@ -780,7 +780,7 @@ def test_every_flag_is_known():
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
         *{"workers", "drain-time", "queue-memory", "poller"},
-        *{"mesh-psk-file", "mesh-with"},
+        *{"mesh-psk-file", "mesh-with", "accounts"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
         "tcp-congestion",

@@ -243,6 +243,47 @@ def test_key_file_in_a_folder_of_its_own(dock: Dock) -> None:
     assert (made.owner, made.mode) == (USER, 0o600)
 
 
+def test_accounts_are_kept_beside_the_key(dock: Dock) -> None:
+    """And printed by the command in the container, whoever runs it there."""
+    certs = dock.volume()
+    relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED)
+    relay.serves()
+    printed = relay.run("derper", "accounts", "-of", "1", "-csv")
+    assert printed.stdout.startswith("key,sent,received,"), printed.stderr
+    assert relay.stop() == 0
+    made = dock.contents(certs)
+    assert (made["derper+accounts"].owner, made["derper+accounts"].mode) == (USER, 0o600)
+    assert not {"derper+accounts-wal", "derper+accounts-shm"} & made.keys()
+
+
+def test_accounts_at_a_state_directory_of_its_own(dock: Dock) -> None:
+    certs, state = dock.volume(), dock.volume()
+    volumes = [f"--volume={certs}:/app/certs", f"--volume={state}:/var/lib/derper"]
+    relay = dock.start(*volumes, **SELF_SIGNED)
+    relay.serves()
+    assert relay.stop() == 0
+    assert "derper.accounts" in dock.contents(state)
+    assert "derper+accounts" not in dock.contents(certs)
+
+
+def test_accounts_elsewhere(dock: Dock) -> None:
+    place, certs = dock.volume({}, mode=0o700), dock.volume()
+    volumes = [f"--volume={place}:/own/place", f"--volume={certs}:/app/certs"]
+    relay = dock.start(*volumes, **SELF_SIGNED, DERP_ACCOUNTS_FILE="/own/place/accounts")
+    relay.serves()
+    assert relay.stop() == 0
+    assert dock.contents(place)["accounts"].owner == USER
+    assert "derper+accounts" not in dock.contents(certs)
+
+
+def test_no_accounts(dock: Dock) -> None:
+    certs = dock.volume()
+    relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED, DERP_ACCOUNTS_FILE="")
+    relay.serves()
+    assert relay.stop() == 0
+    assert not [name for name in dock.contents(certs) if "accounts" in name]
+
+
 def test_a_key_file_for_everybody(dock: Dock) -> None:
     secret = dock.volume({"derper": File(key_file(MEMBER), mode=0o444)})
     ended = dock.once(

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import attrs
 import pytest
 
-from derp.cli import derpmap
+from derp.cli import accounts, derpmap
 from derp.cli.command_flags import OF
 from derp.config import Config, environment, flag_table, goflags
 from derp.config.goflags import Flag
@@ -280,16 +280,21 @@ PUBLIC = {"203.0.113.7": "8.8.8.8", "2001:db8::7": "2001:4860:4860::8888"}
 """Addresses for examples are not public; these stand in for them."""
 
 
+COMMANDS = {"derpmap": derpmap._OWN, "healthcheck": (), "accounts": accounts._OWN}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_program_takes_what_commands_give_it(page: str) -> None:
     for environ, argv in relays_told(page):
         given = [re.sub("|".join(PUBLIC), lambda match: PUBLIC[match[0]], word) for word in argv]
         table = flag_table({"HOME": "/root"}, root=True)
-        if given[:1] in (["derpmap"], ["healthcheck"]):
-            table += derpmap._OWN if given.pop(0) == "derpmap" else ()
+        command = given.pop(0) if given and given[0] in COMMANDS else ""
+        if command:
+            table += [*COMMANDS[command], OF]
         parsed = goflags.parse(table, given, environ)
         assert not parsed.help
-        Config.from_settings(parsed.settings)
+        if command != "accounts":
+            Config.from_settings(parsed.settings)
 
 
 # Files, sections and words.

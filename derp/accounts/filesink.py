@@ -1,0 +1,31 @@
+"""The sink of the process that has the file: SQLite in a thread."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import trio
+
+from derp.accounts.file import AccountsFile
+from derp.accounts.keeper import Usage
+from derp.accounts.pending import Pending
+
+
+class FileSink:
+    """The sink of the process that has the file."""
+
+    knows_more = False
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._file = AccountsFile(path)
+
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:
+        """Write to the file, in a thread; see Sink."""
+        keys = list(wanted)
+        return await trio.to_thread.run_sync(
+            self._file.write, pending, today, keys, abandon_on_cancel=True
+        )
+
+    async def close(self) -> None:
+        """Close the file."""
+        await trio.to_thread.run_sync(self._file.close, abandon_on_cancel=True)

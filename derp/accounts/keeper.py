@@ -1,0 +1,190 @@
+"""Accounts, which the relay holds: collects counts, and has them written every few seconds.
+
+What can't be written stays in memory, within a bound, and is written once that is possible again.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from derp import log
+from derp.accounts.counts import Counts, Period, month_of, until_midnight
+from derp.accounts.pending import MAX_ROWS, Pending
+from derp.errors import AccountsFailed
+
+FLUSH_EVERY: Final = 10.0
+"""Seconds between two writes: what a crash loses at most."""
+LATE: Final = 60.0
+"""Seconds after which a write that has not ended is logged."""
+STOP_TIMEOUT: Final = 2.0
+"""Seconds for the last write."""
+MAX_KNOWN: Final = 2 * MAX_ROWS
+"""Most keys whose usage is remembered."""
+KEYS_PER_TURN: Final = 1000
+"""Keys whose usage is noted before other tasks run."""
+
+_SHORTEST_WAIT: Final = 0.01
+
+Collect = Callable[[], Awaitable[None]]
+"""Adds the counts of all connected clients."""
+Usage = Mapping[bytes, tuple[int, int]]
+"""Bytes of keys in the current day, and in the current month."""
+
+logger = log.get("accounts")
+
+
+class Sink(Protocol):
+    """Where the counts go: the file, or from a worker the supervisor."""
+
+    name: str
+    """For the log."""
+    knows_more: bool
+    """Whether others add counts of the same keys, so that usage has to be asked for each time."""
+
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:
+        """Add all counts, and return the usage of `wanted` keys. Raises AccountsFailed.
+
+        Then none of the counts that are still in `pending` were added.
+        """
+
+    async def close(self) -> None:
+        """Release the file."""
+
+
+@attrs.define(eq=False)
+class Accounts:
+    """The counts of one process's clients, and what all keys have used."""
+
+    _sink: Sink
+    _every: float = FLUSH_EVERY
+    _wall: Callable[[], float] = time.time
+    """Returns Unix time, in seconds."""
+    _pending: Pending = attrs.field(init=False)
+    _writing: Pending | None = attrs.field(init=False, default=None)
+    _known: dict[bytes, tuple[int, int]] = attrs.field(init=False, factory=dict)
+    """What is in the sink, of keys seen since the start, those written last at the end."""
+    _known_day: str = attrs.field(init=False)
+    _is_written: bool = attrs.field(init=False, default=False)
+    """Whether the last write succeeded; the first one, of nothing, examines the file."""
+    _trouble: str = attrs.field(init=False, default="")
+    _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self._pending = Pending(self._wall())
+        self._known_day = self._pending.today
+
+    def add(self, key: bytes, counts: Counts, day: str | None = None) -> None:
+        """Add to the counts of a key, for the current day unless another one is given."""
+        self._pending.add(key, counts, day)
+
+    def used(self, key: bytes, period: Period) -> int:
+        """Return a key's bytes in both directions in the current day or month (UTC).
+
+        Never waits. Connected clients are counted up to the last flush. A key that has not been
+        seen since the start of this process is known to the sink only: its earlier usage counts
+        from the first flush after its login on.
+        """
+        written = self._known.get(key, (0, 0))[period is Period.MONTH]
+        if self._writing is not None:
+            written += self._writing.bytes_of(key, period)
+        return written + self._pending.bytes_of(key, period)
+
+    async def run(self, collect: Collect) -> None:
+        """Collect and write from time to time, and once more when `close` is called."""
+        try:
+            await self._flush()
+            is_last = False
+            while not is_last:
+                wait = min(self._every, until_midnight(self._wall()) + _SHORTEST_WAIT)
+                with trio.move_on_after(wait):
+                    await self._stop.wait()
+                is_last = self._stop.is_set()
+                await collect()
+                await self._flush()
+            await self._sink.close()
+        finally:
+            self._stopped.set()
+
+    async def close(self) -> None:
+        """Have `run` write once more and end, if a write takes no longer than STOP_TIMEOUT."""
+        self._stop.set()
+        with trio.move_on_after(STOP_TIMEOUT):
+            await self._stopped.wait()
+
+    async def _flush(self) -> None:
+        pending = self._pending
+        taken = pending.take()
+        pending.roll(self._wall())
+        self._roll_known(pending.today)
+        if not taken and self._is_written:
+            return
+        keys = {key for _, key, _ in taken}
+        wanted = keys if self._sink.knows_more else keys - self._known.keys()
+        self._writing = taken
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._log_if_late)
+            try:
+                await self._learn(taken, await self._sink.write(taken, pending.today, wanted))
+            except AccountsFailed as failed:
+                pending.put_back(taken)
+                self._log(failed)
+            else:
+                self._log_end()
+            finally:
+                self._writing = None
+            nursery.cancel_scope.cancel()
+
+    def _roll_known(self, today: str) -> None:
+        """Forget what was used in a day or month that is over."""
+        before, self._known_day = self._known_day, today
+        if before < today and month_of(before) == month_of(today):
+            self._known = {key: (0, month) for key, (_, month) in self._known.items()}
+        elif before != today:
+            self._known.clear()
+
+    async def _learn(self, written: Pending, found: Usage) -> None:
+        """Note what is in the sink now, a part in each turn of the event loop."""
+        today, month = self._known_day, month_of(self._known_day)
+        known = self._known
+        while rows := written.pop(KEYS_PER_TURN):
+            for day, key, counts in rows:
+                before = known.pop(key, (0, 0))
+                if key in found:
+                    known[key] = found[key]
+                elif month_of(day) == month:
+                    more = counts.bytes
+                    known[key] = before[0] + more * (day == today), before[1] + more
+                else:
+                    known[key] = before
+            await trio.lowlevel.checkpoint()
+        if self._sink.knows_more:
+            known |= found
+        while len(known) > MAX_KNOWN:
+            del known[next(iter(known))]
+
+    async def _log_if_late(self) -> None:
+        await trio.sleep(LATE)
+        reason = f"writing takes longer than {LATE:.0f} s"
+        self._log(AccountsFailed(reason, "see to its disk"))
+
+    def _log(self, failed: AccountsFailed) -> None:
+        """Log a trouble, unless it was the last one, too."""
+        self._is_written = False
+        if self._trouble != str(failed):
+            self._trouble = str(failed)
+            logger.error(
+                "the accounts are kept in memory only",
+                file=self._sink.name,
+                reason=self._trouble,
+                cure=failed.cure,
+            )
+
+    def _log_end(self) -> None:
+        self._is_written = True
+        if self._trouble:
+            self._trouble = ""
+            logger.info("the accounts are written again", file=self._sink.name)

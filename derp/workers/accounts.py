@@ -1,0 +1,104 @@
+"""Accounts with workers: the supervisor has the file, and each worker sends it what it has counted.
+
+    worker                                    supervisor
+    Accounts ─► WorkerSink ── accounts.add ──► SupervisorAccounts ─► Accounts ─► file
+
+A message is {"worker": 0, "process": TEXT, "number": 7, "rows": [[DAY, KEY, COUNT, …], …]}; its
+answer {KEY: [bytes of the day, bytes of the month], …}. One that was not answered is sent again as
+it was, before anything else, and added only once, by its number.
+"""
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from derp.accounts.counts import Counts, Period
+from derp.accounts.keeper import Accounts, Usage
+from derp.accounts.pending import Pending
+from derp.errors import AccountsFailed, ControlLost
+from derp.workers.rpc import Call, Handler, Json
+
+ROWS_AT_ONCE: Final = 1000
+"""Most rows in one message."""
+
+_ADD: Final = "accounts.add"
+
+
+class WorkerSink:
+    """A worker's sink: sends all counts to the supervisor."""
+
+    name = "the supervisor of the workers"
+    knows_more = True
+
+    def __init__(self, call: Call, index: int) -> None:
+        self._call = call
+        self._index = index
+        self._process = secrets.token_hex(8)
+        self._number = 0
+        self._unanswered: Json = None
+
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:  # noqa: ARG002 -- all keys are wanted
+        """Send all counts, a message at a time; see derp.accounts.keeper.Sink."""
+        if self._unanswered is not None:
+            await self._send()
+        rows = list(pending.take())
+        usage: dict[bytes, tuple[int, int]] = {}
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self._number += 1
+            self._unanswered = {
+                "worker": self._index,
+                "process": self._process,
+                "number": self._number,
+                "rows": [
+                    [day, key.hex(), *counts]
+                    for day, key, counts in rows[start : start + ROWS_AT_ONCE]
+                ],
+            }
+            try:
+                found = await self._send()
+            except AccountsFailed:
+                for day, key, counts in rows[start + ROWS_AT_ONCE :]:
+                    pending.add(key, counts, day)
+                raise
+            usage |= {bytes.fromhex(key): (day, month) for key, (day, month) in found.items()}
+        return usage
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def _send(self) -> Json:
+        try:
+            answer = await self._call(_ADD, self._unanswered)
+        except ControlLost as error:
+            raise AccountsFailed(str(error), "see why it does not answer") from error
+        self._unanswered = None
+        return answer
+
+
+@attrs.define
+class SupervisorAccounts:
+    """The supervisor's side. `handlers` are for the control connection of each worker."""
+
+    accounts: Accounts
+    handlers: dict[str, Handler] = attrs.field(init=False)
+    _last: dict[int, tuple[str, int]] = attrs.field(init=False, factory=dict)
+    """The process and the number of each worker's last message."""
+
+    def __attrs_post_init__(self) -> None:
+        self.handlers = {_ADD: self._add}
+
+    async def _add(self, body: Json) -> Json:
+        last = body["process"], body["number"]
+        keys = [bytes.fromhex(key) for _, key, *_ in body["rows"]]
+        if self._last.get(body["worker"]) != last:
+            self._last[body["worker"]] = last
+            for key, (day, _, *counts) in zip(keys, body["rows"], strict=True):
+                self.accounts.add(key, Counts(*counts), day)
+        used = self.accounts.used
+        return {key.hex(): [used(key, Period.DAY), used(key, Period.MONTH)] for key in keys}
+
+
+async def collect_nothing() -> None:
+    """Collect for the supervisor, which has no clients."""
