@@ -4,6 +4,15 @@ Both functions raise struct.error where the struct is too short to have the fiel
 """
 
 from struct import unpack_from
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class OverTCP(Protocol):
+    """A Transport of which the kernel knows."""
+
+    def tcp_info(self) -> bytes:
+        """Return the kernel's struct; empty if there is none. Raises OSError."""
 
 
 def round_trip(info: bytes) -> float:

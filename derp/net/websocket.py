@@ -20,6 +20,7 @@ import trio_websocket
 from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
 from derp.net.address import Endpoint
 from derp.net.poller import Poller, Step
+from derp.net.tcp import TCPTransport
 from derp.net.transport import Transport
 from derp.wire.websocket import NORMAL_CLOSE, Ending, FrameParser, messages
 
@@ -144,6 +145,10 @@ class WebSocketTransport:
     def bytes_written(self) -> int:
         """Bytes that the socket has taken; see Transport."""
         return self._below.bytes_written
+
+    def tcp_info(self) -> bytes:
+        """Return what the kernel knows of the TCP connection below. Raises OSError."""
+        return self._below.tcp_info() if isinstance(self._below, TCPTransport) else b""
 
     async def flush(self) -> None:
         """Wait until nothing is buffered; see Transport."""

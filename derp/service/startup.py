@@ -4,6 +4,7 @@ All that can fail at start is done here, so that nothing is served before it has
 """
 
 import contextlib
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -26,7 +27,7 @@ from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.sockets import Sockets, open_all
+from derp.service.sockets import Sockets, open_all, open_monitoring
 from derp.service.tls import ServerContexts, make_certificates
 
 
@@ -42,6 +43,8 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
+    monitoring: Sequence[socket.socket] = ()
+    """The listening sockets of -metrics-addr; empty without it, and in a worker."""
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -59,6 +62,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     raise_limit()
     mesh = mesh_plan.make_plan(config)
     all_sockets = open_all(config, stack, processes)
+    monitoring = open_monitoring(config, stack)
     rate_limit = NO_LIMIT
     if config.limits.rate_config is not None:
         rate_limit = ratelimit.load(config.limits.rate_config)
@@ -90,5 +94,6 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         certificates=certificates,
         sockets=all_sockets[0],
         debug_key=debug_key,
+        monitoring=monitoring,
         all_sockets=all_sockets,
     )

@@ -95,6 +95,8 @@ def _join(
 
 
 def _leave(state: RelayState, client: Client) -> None:
+    if state.on_leave is not None:
+        state.on_leave(client)
     state.timers.discard(client)
     notified = state.hub.leave(client)
     state.presence.left(client)

@@ -14,6 +14,7 @@ What a relay has once is divided between the supervisor and the workers:
     admission      decided by the supervisor, for all workers
     policy         read by the supervisor, in force in all workers
     pages          made by the supervisor from all workers' snapshots       (merge: sans-I/O)
+    monitoring     served by the supervisor, of all workers
 
 `derp.relay.claims` decides which of several workers has a key.
 """
