@@ -222,11 +222,13 @@ FIELD_PACKAGES = {
     "/lib/systemd/systemd": "systemd",
     "systemd-socket-activate": "systemd",
     "ip": "iproute2",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 
 
 def _install_field(session: nox.Session) -> None:
-    """Install the proxies and systemd, on a machine that is there for tests only."""
+    """Install the proxies, systemd and Prometheus, on a machine that is there for tests only."""
     missing = {
         thing: package for thing, package in FIELD_PACKAGES.items() if not _is_installed(thing)
     }
@@ -330,7 +332,7 @@ def interop(session: nox.Session) -> None:
 
 @session(PYTHONS[0], "a minute")
 def field(session: nox.Session) -> None:
-    """Run the relay behind real proxies, under systemd, and as public set-ups have it.
+    """Run the relay behind real proxies, under systemd and Prometheus, and in public set-ups.
 
     `-s field -- -m patient` waits for the proxies' own timeouts, which takes minutes.
     """

@@ -3,7 +3,8 @@
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
-    general, listening, certificates, verification, accounts, mesh, pages, limits     the parts
+    general, listening, certificates, verification, accounts, mesh, pages, monitoring, limits
+                   the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
     checks         one check for each sort of value
@@ -32,6 +33,7 @@ from derp.config.goflags import BOOL, Flag, Setting
 from derp.config.limits import Limits
 from derp.config.listening import STUN, TCP, Listening
 from derp.config.mesh import Mesh
+from derp.config.monitoring import Monitoring
 from derp.config.pages import Debug, Pages
 from derp.config.refused import REFUSED
 from derp.config.verification import Verification
@@ -58,6 +60,7 @@ class Config:
     mesh: Mesh = part("Other relays of the region", Mesh)
     pages: Pages = part("Pages", Pages)
     debug: Debug = part("Who may see /debug/", Debug)
+    monitoring: Monitoring = part("Monitoring", Monitoring)
     limits: Limits = part("Limits", Limits)
     tcp: TCP = part("TCP connections", TCP)
 
@@ -68,6 +71,7 @@ class Config:
                 "c", "", "want the path of the key file; only root and -dev need none"
             )
         self.mesh.check(self.general)
+        self.monitoring.check(self.listening, has_http_port=self.serve_tls)
         if not self.serve_tls:
             return
         self.tls.check()

@@ -8,6 +8,7 @@ Forms and ranges are the Go derper's, without the values that it accepts but can
 import base64
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -64,6 +65,26 @@ def listen_address(value: str | Address) -> Address:
     if port > 65535 or not fits:
         raise ValueError(want)
     return Address(ip6 or host or "", port)
+
+
+_UNIX: Final = "unix:"
+_MAX_UNIX_PATH: Final = 107
+"""Bytes in the path of a unix socket (unix(7), less the final zero)."""
+
+
+def metrics_address(value: str | Address | Path | None) -> Address | Path | None:
+    """Check an address as of -a, or `unix:/path`, which becomes a path; None for none."""
+    if not value or isinstance(value, Address):
+        return value or None
+    if isinstance(value, str) and not value.startswith(_UNIX):
+        try:
+            return listen_address(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or unix:/path") from None
+    path = Path(str(value).removeprefix(_UNIX))
+    if not path.is_absolute() or "\0" in str(path) or len(os.fsencode(path)) > _MAX_UNIX_PATH:
+        raise ValueError(f"want unix: and an absolute path of at most {_MAX_UNIX_PATH} bytes")
+    return path
 
 
 ANY_HOST: Final = "*"
@@ -259,6 +280,17 @@ def count_or_unlimited(value: int) -> int:
     """Check a limit; 0 for no limit."""
     if value < 0:
         raise ValueError("want a whole number, or 0 for no limit")
+    return value
+
+
+MAX_KEYS: Final = 1000
+KEY_COUNT_WANT: Final = f"want a number of keys from 0 to {MAX_KEYS}"
+
+
+def key_count(value: int) -> int:
+    """Check a number of keys, each of which makes a page longer."""
+    if not 0 <= value <= MAX_KEYS:
+        raise ValueError(KEY_COUNT_WANT)
     return value
 
 

@@ -7,6 +7,7 @@ message            requests and answers                                        (
 routes             the answer to each path                                     (sans-I/O)
     statussource       what the answers depend on                                  (sans-I/O)
 pages              the HTML pages                                              (sans-I/O)
+monitoring         the pages of -metrics-addr                                  (sans-I/O)
 access             who may see /debug/                                         (sans-I/O)
 bootstrap_dns      /bootstrap-dns: addresses of a few names                    (sans-I/O)
 bootstrap_refresh  the task that looks these names up

@@ -1,9 +1,11 @@
 """What the relay counts, and the pages that show it.
 
-figures     how a figure is declared: its names, and the rule for several processes
+figures     how a figure is declared: its names, its help, and the rule for several processes
 counters    numbers that the relay's tasks count up
 gauges      values that other parts of the relay hold, at one moment
+keybytes    bytes by node key, of a bounded number of keys
 variables   counters and gauges as a tree with the Go derper's names
+prometheus  the figures as the text of /metrics
 varz        the tree as the text of /debug/varz, for dashboards made for the Go derper
 expvar      the tree as the JSON of /debug/vars
 process     the kernel's figures of this process; does I/O, and is not imported here
@@ -13,6 +15,7 @@ from derp.metrics.counters import DropReason, Metrics
 from derp.metrics.expvar import render as render_expvar
 from derp.metrics.figures import Histogram
 from derp.metrics.gauges import Certificate, Gauges, Process
+from derp.metrics.prometheus import render as render_metrics
 from derp.metrics.varz import render
 
 __all__ = [
@@ -24,4 +27,5 @@ __all__ = [
     "Process",
     "render",
     "render_expvar",
+    "render_metrics",
 ]

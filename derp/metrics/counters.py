@@ -30,6 +30,7 @@ _PEERS_PER_BATCH: Final = partial(Histogram, 0, 1, 2, 5, 10, 20, 50, 100, 200, 5
 _BATCHES_PER_UPDATE: Final = partial(Histogram, 0, 1, 2, 5, 10, 20, 50, 100)
 
 _RECEIVED_KIND: Final = "derp.counter_packets_received_kind"
+_RECEIVED_HELP: Final = "Packets that clients have sent, by kind: disco or other."
 _BY_REASON: Final = labelled("reason", "kind", kind="counter")
 
 
@@ -78,50 +79,86 @@ class _Active(AbstractContextManager[None]):
 class Metrics:
     """All counters of one process, at zero when made. Bytes are those of packets' payloads."""
 
-    packets_received: int = counter()
-    bytes_received: int = counter()
-    packets_received_disco: int = counter(_RECEIVED_KIND, show=part("kind", "disco"))
-    packets_received_other: int = counter(_RECEIVED_KIND, show=part("kind", "other"))
+    packets_received: int = counter(help="Packets that clients have sent.")
+    bytes_received: int = counter(help="Payload bytes of the packets that clients have sent.")
+    packets_received_disco: int = counter(
+        _RECEIVED_KIND, show=part("kind", "disco"), help=_RECEIVED_HELP
+    )
+    packets_received_other: int = counter(
+        _RECEIVED_KIND, show=part("kind", "other"), help=_RECEIVED_HELP
+    )
     """See `derive`."""
-    packets_sent: int = counter()
-    bytes_sent: int = counter()
-    packets_forwarded_in: int = counter()
-    packets_forwarded_out: int = counter()
-    buffered_write_frames: Histogram = counter("derp.counter_{}", factory=_FRAMES_PER_FLUSH)
-    """Frames handed to the kernel at once."""
-    average_queue_duration_ms: float = gauge("derp.{}", default=0.0, show=Untyped, merge=None)
+    packets_sent: int = counter(help="Packets handed to clients' connections.")
+    bytes_sent: int = counter(help="Payload bytes of the packets handed to clients' connections.")
+    packets_forwarded_in: int = counter(
+        help="Packets that mesh peers have forwarded to this relay."
+    )
+    packets_forwarded_out: int = counter(help="Packets forwarded to mesh peers.")
+    buffered_write_frames: Histogram = counter(
+        "derp.counter_{}", factory=_FRAMES_PER_FLUSH, help="Frames handed to the kernel at once."
+    )
+    average_queue_duration_ms: float = gauge(
+        "derp.{}",
+        default=0.0,
+        show=Untyped,
+        merge=None,
+        help="Moving average of the milliseconds that packets wait in their destination's queue.",
+    )
     """A moving average over delivered packets; see `queued`."""
 
-    peer_gone_disconnected_frames: int = counter()
-    peer_gone_not_here_frames: int = counter()
-    got_ping: int = counter()
-    sent_pong: int = counter()
-    unknown_frames: int = counter()
-    home_moves_in: int = counter()
-    """Clients that made this server their home, other than right after login."""
-    home_moves_out: int = counter()
-    rate_limit_per_client_waited: int = counter(needs="rate_limit_per_client_bytes_per_second")
-    """How often a client's reader was paused by its rate limit."""
+    peer_gone_disconnected_frames: int = counter(
+        help="PeerGone frames sent since a peer has disconnected."
+    )
+    peer_gone_not_here_frames: int = counter(
+        help="PeerGone frames sent since a destination is not connected."
+    )
+    got_ping: int = counter(help="Ping frames received.")
+    sent_pong: int = counter(help="Pong frames sent.")
+    unknown_frames: int = counter(help="Frames received of unknown types.")
+    home_moves_in: int = counter(
+        help="Clients that made this server their home, other than right after login."
+    )
+    home_moves_out: int = counter(help="Clients that made another server their home.")
+    rate_limit_per_client_waited: int = counter(
+        needs="rate_limit_per_client_bytes_per_second",
+        help="How often a client's reader was paused by its rate limit.",
+    )
 
-    accepts: int = counter()
+    accepts: int = counter(help="DERP connections, counted before login.")
     """DERP connections, counted before login; also the number of the newest one."""
-    websocket_accepts: int = counter("derp_websocket_accepts")
-    sclient_write_timeouts: int = counter()
+    websocket_accepts: int = counter(
+        "derp_websocket_accepts", help="DERP connections over websockets."
+    )
+    sclient_write_timeouts: int = counter(
+        help="Connections ended since their clients read nothing."
+    )
 
-    mesh_update_batch_size: Histogram = counter("derp.counter_{}", factory=_PEERS_PER_BATCH)
-    """Peer changes that a mesh peer was sent at once."""
-    mesh_update_loop_count: Histogram = counter("derp.counter_{}", factory=_BATCHES_PER_UPDATE)
-    """Batches that one update of a mesh peer took."""
+    mesh_update_batch_size: Histogram = counter(
+        "derp.counter_{}",
+        factory=_PEERS_PER_BATCH,
+        help="Peer changes that a mesh peer was sent at once.",
+    )
+    mesh_update_loop_count: Histogram = counter(
+        "derp.counter_{}",
+        factory=_BATCHES_PER_UPDATE,
+        help="Batches that one update of a mesh peer took.",
+    )
 
     tls_accepted_connections: int = counter(
-        "tls_listener.counter_accepted_connections", needs="serves_tls"
+        "tls_listener.counter_accepted_connections",
+        needs="serves_tls",
+        help="Connections accepted on the HTTPS port.",
     )
     tls_rejected_connections: int = counter(
-        "tls_listener.counter_rejected_connections", needs="serves_tls"
+        "tls_listener.counter_rejected_connections",
+        needs="serves_tls",
+        help="Connections closed at once, above -accept-connection-limit.",
     )
-    """Connections closed at once because the accept limit was reached."""
     tls_requests: dict[str, int] = counter(
-        "derper_tls_request_version", factory=dict, show=labelled("version")
+        "derper_tls_request_version",
+        factory=dict,
+        show=labelled("version"),
+        help="HTTP requests over TLS, by TLS version.",
     )
     """HTTP requests over TLS, by TLS version ("1.3")."""
     tls_active: dict[str, int] = counter(
@@ -129,33 +166,58 @@ class Metrics:
         factory=dict,
         show=labelled("version"),
         final=lambda counts: dict.fromkeys(counts, 0),
+        help="HTTP requests over TLS that have not ended, and DERP connections, by TLS version.",
     )
-    """HTTP requests over TLS that have not ended, by TLS version; a DERP connection is one."""
 
-    tcp_rtt: dict[str, int] = counter("derp.counter_{}", factory=dict, show=labelled("le"))
+    tcp_rtt: dict[str, int] = counter(
+        "derp.counter_{}",
+        factory=dict,
+        show=labelled("le"),
+        help="Samples of the round-trip times of clients' connections, by upper bound.",
+    )
     """Round-trip times of clients' connections by label; see `round_trip`."""
     packets_dropped: dict[tuple[DropReason, bool], int] = counter(
-        "derp_packets_dropped", factory=_no_drops, show=_BY_REASON
+        "derp_packets_dropped",
+        factory=_no_drops,
+        show=_BY_REASON,
+        help="Packets that were not delivered, by reason, and whether they are disco packets.",
     )
     """By reason, and whether they are disco packets."""
     bytes_dropped: dict[tuple[DropReason, bool], int] = counter(
-        "derp_bytes_dropped", factory=_no_drops, show=_BY_REASON
+        "derp_bytes_dropped",
+        factory=_no_drops,
+        show=_BY_REASON,
+        help="Payload bytes that were not delivered, by reason, and whether of disco packets.",
     )
     connection_ends: dict[str, int] = counter(
-        "derp.counter_{}", factory=_no_ends, show=labelled("reason")
+        "derp.counter_{}",
+        factory=_no_ends,
+        show=labelled("reason"),
+        help="Connections that have ended, by reason.",
     )
     """By the `reason` of a ConnectionEnd, or ORDERLY_END."""
+    metrics_connection_ends: dict[str, int] = counter(
+        "counter_derper_{}_total",
+        factory=dict,
+        show=labelled("reason"),
+        needs="metrics_connection_ends",
+        help="Connections to -metrics-addr that have ended, by reason.",
+    )
+    """By the same reasons as `connection_ends`."""
     admissions: dict[tuple[str, str], int] = counter(
         "counter_derper_{}",
         factory=dict,
         show=labelled("source", "outcome"),
         needs="admission_verdicts",
+        help="Answers of the sources of admission, by source and outcome.",
     )
-    """Answers of the sources of admission, by source and outcome."""
     admission_verdicts: dict[str, int] = counter(
-        "counter_derper_{}", factory=dict, show=labelled("verdict"), needs="admission_verdicts"
+        "counter_derper_{}",
+        factory=dict,
+        show=labelled("verdict"),
+        needs="admission_verdicts",
+        help="Verdicts on logins.",
     )
-    """The checker's verdicts on logins."""
 
     def derive(self) -> None:
         """Set the counters that the hot path leaves to be computed from others."""
@@ -186,6 +248,10 @@ class Metrics:
     def no_round_trip(self, *, tcp: bool) -> None:
         """Count a connection without a round-trip time: an error, or no TCP at all."""
         self._count(self.tcp_rtt, "error" if tcp else "non-tcp")
+
+    def monitor_ended(self, end: ConnectionEnd | None) -> None:
+        """Count the end of a connection to -metrics-addr."""
+        self._count(self.metrics_connection_ends, ORDERLY_END if end is None else end.reason)
 
     def ended(self, end: ConnectionEnd | None) -> None:
         """Count the end of a connection; None if the peer closed it in good order."""

@@ -1,6 +1,6 @@
 """The declaration of figures: each is an attrs field, with a Figure in its metadata. Sans-I/O.
 
-    queue_bytes: int = gauge("gauge_derper_queue_bytes")
+    queue_bytes: int = gauge("gauge_derper_queue_bytes", help="Bytes in send queues.")
 
 Loops over these fields show them on the pages (`derp.metrics.variables`), and merge the objects of
 several processes into one (`merge`, `final`).
@@ -102,6 +102,10 @@ class Figure:
     name: str
     """The variable's path in the tree, with dots; "{}" stands for the field's name. Empty for a
     figure that is not shown by itself."""
+    help: str = ""
+    """What it counts or measures, with its unit, as one line; empty only where `name` is."""
+    kind: str = ""
+    """The Prometheus type where neither the name's prefix nor the variable says it."""
     also: str = ""
     """Another such path; empty for none."""
     show: Callable[[Any], Variable] = unchanged
@@ -126,12 +130,13 @@ def figure(*, default: Any = attrs.NOTHING, factory: Any = None, **declared: Any
 def counter(name: str = "derp.{}", *, default: Any = 0, **declared: Any) -> Any:
     """Make a field that only grows, is added up, and stays when its process ends."""
     default = attrs.NOTHING if "factory" in declared else default
-    return figure(name=name, default=default, **declared)
+    return figure(**{"name": name, "default": default, "kind": "counter", **declared})
 
 
 def gauge(name: str = "derp.gauge_{}", *, default: Any = 0, **declared: Any) -> Any:
     """Make a field that is added up, and is `default` again when its process ends."""
-    return figure(name=name, default=default, **{"final": lambda _: default, **declared})
+    fixed = {"name": name, "default": default, "kind": "gauge", "final": lambda _: default}
+    return figure(**{**fixed, **declared})
 
 
 def figures(kind: type[attrs.AttrsInstance]) -> dict[str, Figure]:

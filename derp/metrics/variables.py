@@ -2,23 +2,34 @@
 
 The prefix `counter_` or `gauge_` of a name is its Prometheus type. Names and types are those of
 cmd/derper with tsweb/varz, for existing dashboards, without those of a Go runtime: go_*, memstats.
-This relay adds derp_connection_ends, by the reason in the log, derper_admission*,
-derper_certificate_*, derper_pending_*, derper_queue_*, and with several workers derper_worker*.
+This relay adds derp_connection_ends, by the reason in the log, and what begins with derper_, but
+for the Go derper's derper_tls_*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
 
 from derp.metrics.counters import Metrics
-from derp.metrics.figures import Labelled, Variable, Variables, figures, labelled
+from derp.metrics.figures import Figure, Labelled, Variable, Variables, figures, labelled
 from derp.metrics.gauges import Certificate, Gauges, Process
 
 
 def variables(metrics: Metrics, gauges: Gauges) -> Variables:
-    """Return the tree of the figures that have a value, and whose `needs` is set."""
+    """Return the tree of the figures that are shown."""
     tree: dict[str, Any] = {}
+    for path, _, variable in shown(metrics, gauges):
+        _place(tree, path, variable)
+    return tree
+
+
+def shown(metrics: Metrics, gauges: Gauges) -> Iterator[tuple[str, Figure, Variable]]:
+    """Yield the path, declaration and variable of each figure that has a value.
+
+    Those whose `needs` is not set are left out. A path comes several times where each variable has
+    other labels.
+    """
     objects: list[Metrics | Gauges | Process] = [metrics, gauges]
     if gauges.process is not None:
         objects.append(gauges.process)
@@ -26,11 +37,10 @@ def variables(metrics: Metrics, gauges: Gauges) -> Variables:
         for field, figure in figures(type(each)).items():
             value = getattr(each, field)
             if value is not None and _is_set(figure.needs, metrics, gauges):
-                for name in filter(None, (figure.name, figure.also)):
-                    _place(tree, name, figure.show(value))
+                for path in filter(None, (figure.name, figure.also)):
+                    yield path, figure, figure.show(value)
     if gauges.certificates:
-        tree |= _certificates(gauges.certificates)
-    return tree
+        yield from _certificates(gauges.certificates)
 
 
 def _is_set(needed: str, metrics: Metrics, gauges: Gauges) -> bool:
@@ -50,12 +60,10 @@ def _place(tree: dict[str, Any], name: str, variable: Variable) -> None:
     tree[last] = variable
 
 
-def _certificates(certificates: Sequence[Certificate]) -> Variables:
-    found: dict[str, Variable] = {}
+def _certificates(certificates: Sequence[Certificate]) -> Iterator[tuple[str, Figure, Variable]]:
     for field, figure in figures(Certificate).items():
-        numbers = {each.name: getattr(each, field) for each in certificates}
-        found[figure.name] = labelled("name")(numbers)
-    if reasons := {(each.name, each.failure): 1.0 for each in certificates if each.failure}:
-        name = "gauge_derper_certificate_last_failure_info"
-        found[name] = labelled("name", "reason")(reasons)
-    return found
+        if field != "failure":
+            numbers = {each.name: getattr(each, field) for each in certificates}
+            yield figure.name, figure, labelled("name")(numbers)
+        elif reasons := {(each.name, each.failure): 1.0 for each in certificates if each.failure}:
+            yield figure.name, figure, labelled("name", "reason")(reasons)

@@ -5,7 +5,7 @@ a TLS version) are absent. The order is the Go derper's: first the metrics of Pr
 then all others by name without type; but within a level of the tree by name with type.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from derp.metrics.counters import Metrics
@@ -21,11 +21,11 @@ _COLLECTOR: Final = ("counter_process_", "gauge_process_")
 def render(metrics: Metrics, gauges: Gauges) -> str:
     """Return the whole page."""
     tree = variables(metrics, gauges)
-    names = sorted(tree, key=lambda name: (not name.startswith(_COLLECTOR), _typed(name)[1]))
+    names = sorted(tree, key=lambda name: (not name.startswith(_COLLECTOR), typed(name)[1]))
     return "".join(f"{line}\n" for name in names for line in _lines("", name, tree[name]))
 
 
-def _typed(name: str) -> tuple[str, str]:
+def typed(name: str) -> tuple[str, str]:
     """Split a name into its type, maybe empty, and the rest."""
     prefix, _, rest = name.partition("_")
     return (prefix, rest) if prefix in _PREFIXES else ("", name)
@@ -33,29 +33,47 @@ def _typed(name: str) -> tuple[str, str]:
 
 def _lines(before: str, name: str, variable: Variable) -> Iterator[str]:
     """Yield the lines of a variable, of the level whose names begin with `before`."""
-    kind, rest = _typed(name)
+    kind, rest = typed(name)
     name = before + rest
     match variable:
         case str():
             if name == "version":
                 yield f'version{{version="{_escaped(variable)}",binary="derper"}} 1'
+        case Mapping():
+            for inner in sorted(variable):
+                yield from _lines(f"{name}_", inner, variable[inner])
+        case _:
+            if kind := _type(kind, variable):
+                yield f"# TYPE {name} {kind}"
+            yield from samples(name, variable)
+
+
+def _type(prefix: str, variable: Variable) -> str:
+    """Return the type that the Go derper shows; empty for none."""
+    match variable:
+        case Untyped():
+            return ""
+        case Labelled():
+            return prefix or variable.kind
+        case Histogram():
+            return "histogram"
+    return prefix or "counter"
+
+
+def samples(name: str, variable: Variable) -> Iterator[str]:
+    """Yield the lines of a variable's samples, under its name without type."""
+    match variable:
         case Untyped(value):
             yield f"{name} {value}"
         case Labelled():
-            yield from _labelled(name, kind or variable.kind, variable)
+            yield from _labelled(name, variable)
         case Histogram():
             yield from _histogram(name, variable)
-        case int() | float():
-            yield f"# TYPE {name} {kind or 'counter'}"
-            yield f"{name} {variable}"
         case _:
-            for inner in sorted(variable):
-                yield from _lines(f"{name}_", inner, variable[inner])
+            yield f"{name} {variable}"
 
 
-def _labelled(name: str, kind: str, family: Labelled) -> Iterator[str]:
-    if kind:
-        yield f"# TYPE {name} {kind}"
+def _labelled(name: str, family: Labelled) -> Iterator[str]:
     for values, number in sorted(family.numbers.items()):
         pairs = zip(family.labels, values, strict=True)
         labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
@@ -64,7 +82,6 @@ def _labelled(name: str, kind: str, family: Labelled) -> Iterator[str]:
 
 def _histogram(name: str, histogram: Histogram) -> Iterator[str]:
     buckets = histogram.cumulative()
-    yield f"# TYPE {name} histogram"
     for bound, count in buckets:
         yield f'{name}_bucket{{le="{bound}"}} {count}'
     yield f"{name}_sum {histogram.sum}"

@@ -7,6 +7,7 @@ budgets        bounds on reads and TLS records that bring no data               
 poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
+unixlistener   a listening unix socket with a path, for this user only
 activation     listening sockets that systemd passes
 congestion     the congestion control of TCP, and how to have BBR
 descriptors    the process's limit on open files: warnings and refusals

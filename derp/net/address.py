@@ -23,8 +23,13 @@ class Endpoint:
         return host_port(self.host, self.port)
 
 
-def endpoint(address: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
-    """Return the Endpoint of a socket address, without a zone."""
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int] | str) -> Endpoint:
+    """Return the Endpoint of a socket address, without a zone.
+
+    A path, as of a unix socket, stands for this machine.
+    """
+    if isinstance(address, str):
+        return Endpoint("127.0.0.1", 0)
     return Endpoint(address[0].partition("%")[0], address[1])
 
 

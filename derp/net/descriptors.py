@@ -94,6 +94,15 @@ class Descriptors:
         if room < FEW_CLIENTS:
             logger.info("not many clients fit", clients=room, limit=limit, cure=_RAISE_LIMIT)
 
+    def accepts(self, now: float) -> bool:
+        """Return whether connections are accepted at this moment."""
+        try:
+            opened = self.count()
+        except OSError:
+            opened = 0
+        failing = self._failed_at is not None and now - self._failed_at < RECOVERY_SECONDS
+        return not failing and opened < thresholds(self.limit())[_FULL - 1]
+
     def has_room(self, number: int, now: float, *, from_here: bool = False) -> bool:
         """Return whether a connection just accepted, with the descriptor `number`, may stay.
 

@@ -13,6 +13,8 @@ announce       the log lines for the operator once all is served
 signals        SIGTERM, SIGINT and SIGHUP as events        (reload: the rate limit)
 status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
+monitoring     the listener of -metrics-addr           (monitorpages: what it serves;
+                                                        keytraffic: bytes by node key)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
 drain          at the end: a Restarting frame to each client, and what is queued for it

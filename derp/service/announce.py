@@ -66,10 +66,13 @@ def _announce_sockets(config: Config, resources: StartupResources) -> None:
         address = _address(sock)
         on_udp = f"STUN server listening on {address}"
         logger.info(on_udp, what="STUN", address=address)
+    for sock in resources.monitoring:
+        logger.info("serving monitors", what="metrics", address=_address(sock))
 
 
 def _address(sock: socket.socket) -> str:
-    return str(endpoint(sock.getsockname()))
+    name = sock.getsockname()
+    return f"unix:{name}" if isinstance(name, str) else str(endpoint(name))
 
 
 def announce_node(config: Config, resources: StartupResources, pair: Pair | None) -> None:

@@ -26,7 +26,6 @@ from derp.files.debugkey import debug_access
 from derp.http import routes
 from derp.mesh import plan as mesh_plan
 from derp.metrics import process
-from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
 from derp.net.poller import Poller
 from derp.net.resolver import Resolver
@@ -148,12 +147,11 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
     plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
     # In `connections`, not `services`: a drain may last longer than a handshake may.
     relay.connections.start_soon(main.handshakes.run)
-    descriptors = Descriptors()
     if role.is_first:
-        descriptors.log_if_few_fit()
+        relay.descriptors.log_if_few_fit()
     for acceptor, listeners in ((main, resources.sockets.main), (plain, resources.sockets.plain)):
         for listener in listeners:
-            relay.services.start_soon(accept_forever, listener, acceptor.accept, descriptors)
+            relay.services.start_soon(accept_forever, listener, acceptor.accept, relay.descriptors)
     for sock in resources.sockets.all:
         state.poller.add_urgent(sock.fileno())
     state.poller.add_urgent(state.prelogin.fileno())

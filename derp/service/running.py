@@ -9,6 +9,7 @@ from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.mesh.keeper import Keeper
 from derp.metrics import process
+from derp.net.descriptors import Descriptors
 from derp.service.startup import StartupResources
 from derp.session.state import RelayState
 from stun.stats import Stats
@@ -47,4 +48,5 @@ class RunningRelay:
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     links: list[Keeper] = attrs.field(factory=list)
     """The keepers of links to other relays."""
+    descriptors: Descriptors = attrs.field(factory=Descriptors)
     age: Age = attrs.field(factory=Age)

@@ -4,12 +4,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
 from derp.config import Config
 from derp.errors import StartError
-from derp.net import activation, congestion
+from derp.net import activation, congestion, unixlistener
 from derp.net.address import endpoint
 from derp.net.listener import TCPOptions, bind_reuseport, open_listeners, take_over
 from stun import server as stun_server
@@ -94,6 +95,17 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
         Sockets(*(list(map(open_beside, group)) for group in groups)) for _ in range(1, processes)
     ]
     return [Sockets(*groups), *more]
+
+
+def open_monitoring(config: Config, stack: contextlib.ExitStack) -> Sequence[socket.socket]:
+    """Open the sockets of -metrics-addr; `stack` closes them. Blocks. Raises StartError."""
+    address = config.monitoring.address
+    if address is None:
+        return ()
+    if isinstance(address, Path):
+        return [stack.enter_context(unixlistener.listening(address))]
+    opened = open_listeners(address.host, address.port, tcp_options(config))
+    return [stack.enter_context(listener) for listener in opened]
 
 
 @contextlib.contextmanager

@@ -11,8 +11,10 @@ from derp.admission.policysource import PolicySource
 from derp.admission.policywatch import watch_policy
 from derp.config import Config
 from derp.policy.model import Policy
+from derp.service import monitoring
 from derp.service.announce import announce, announce_node
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.monitorpages import standalone_source
 from derp.service.reload import reload_rate_limit
 from derp.service.run import serve
 from derp.service.running import RunningRelay
@@ -58,6 +60,15 @@ class Standalone:
             relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
             if checker.policy is not None:
                 self._follow_policy(relay, checker, checker.policy)
+        if resources.monitoring:
+            # To the end of the process, too: a drain is told.
+            relay.root.start_soon(
+                monitoring.serve,
+                resources.monitoring,
+                standalone_source(relay),
+                resources.metrics,
+                relay.descriptors,
+            )
         return standalone_pages(relay)
 
     def _follow_policy(self, relay: RunningRelay, checker: Checker, source: PolicySource) -> None:

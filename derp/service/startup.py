@@ -4,6 +4,7 @@ All that can fail at start is done here, so that nothing is served before it has
 """
 
 import contextlib
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -27,7 +28,7 @@ from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.sockets import Sockets, open_all
+from derp.service.sockets import Sockets, open_all, open_monitoring
 from derp.service.tls import ServerContexts, make_certificates
 
 
@@ -44,6 +45,8 @@ class StartupResources:
     sockets: Sockets
     debug_key: DebugKey
     accounts: Accounts | None = None
+    monitoring: Sequence[socket.socket] = ()
+    """The listening sockets of -metrics-addr; empty without it, and in a worker."""
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -61,6 +64,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     raise_limit()
     mesh = mesh_plan.make_plan(config)
     all_sockets = open_all(config, stack, processes)
+    monitoring = open_monitoring(config, stack)
     rate_limit = NO_LIMIT
     if config.limits.rate_config is not None:
         rate_limit = ratelimit.load(config.limits.rate_config)
@@ -93,6 +97,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         sockets=all_sockets[0],
         debug_key=debug_key,
         accounts=_accounts(config, processes),
+        monitoring=monitoring,
         all_sockets=all_sockets,
     )
 

@@ -125,6 +125,11 @@ def capture(relay: RunningRelay, statuses: Sequence[Status] = ()) -> Snapshot:
         current_connections=len(members),
         current_home_connections=sum(member.preferred for member in members),
         current_notideal_connections=sum(member.not_ideal for member in members),
+        accepting_processes=int(
+            not state.stopping and relay.descriptors.accepts(trio.current_time())
+        ),
+        mesh_links=len(relay.links),
+        mesh_links_up=sum(keeper.link is not None for keeper in relay.links),
         pending_connections=len(state.pending),
         pending_bytes=state.pending.held,
         clients_total=known,
@@ -170,9 +175,11 @@ def process_gauges(age: Age) -> Gauges:
 
 def certificate(status: Status) -> Certificate:
     """Return the figures of a certificate."""
+    pair = status.pair
     return Certificate(
         name=status.certificate.names[0],
-        not_after=0 if status.pair is None else int(status.pair.not_after.timestamp()),
+        not_after=0 if pair is None else int(pair.not_after.timestamp()),
+        lifetime=0 if pair is None else int((pair.not_after - pair.not_before).total_seconds()),
         replaced=status.replaced,
         replaced_at=int(status.replaced_at or 0),
         failures=status.failures,

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 import trio
 
 from derp.net import tcpinfo
-from derp.net.tcp import TCPTransport
 from derp.session.client import Client
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
@@ -34,7 +33,7 @@ def traffic(state: RelayState) -> list[Traffic]:
 
     def one(member: Client) -> Traffic:
         connection = f"{id(member):x} {member.connected_at}"
-        return Traffic(connection, member.key, *_bytes(member), len(member.saw_src))
+        return Traffic(connection, member.key, *sent_and_received(member), len(member.saw_src))
 
     return [one(member) for member in state.hub.members]
 
@@ -66,10 +65,8 @@ async def traffic_lines(
         await trio.sleep(TRAFFIC_EVERY)
 
 
-def _bytes(client: Client) -> tuple[int, int]:
+def sent_and_received(client: Client) -> tuple[int, int]:
     """Return the bytes sent to a client and received from it; zeros where they are not known."""
-    if not isinstance(client.transport, TCPTransport):
-        return 0, 0
     try:
         return tcpinfo.sent_and_received(client.transport.tcp_info())
     except (OSError, struct.error):

@@ -98,6 +98,8 @@ def _join(
 def _leave(state: RelayState, client: Client) -> dict[str, Any]:
     """Have a client leave; return what it has moved, as fields of its log line."""
     moved = usage.left(state, client)
+    if state.on_leave is not None:
+        state.on_leave(client)
     state.timers.discard(client)
     notified = state.hub.leave(client)
     state.presence.left(client)

@@ -22,7 +22,7 @@ from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
-from derp.session.client import ClientHub, WorkerForwarder
+from derp.session.client import Client, ClientHub, WorkerForwarder
 from derp.session.presence import Presence
 from derp.session.reachable import Reachable
 from derp.session.sender import SendTasks
@@ -66,6 +66,8 @@ class RelayState:
     memory: QueueMemory = attrs.field(
         factory=QueueMemory, repr=False, on_setattr=attrs.setters.frozen
     )
+    on_leave: Callable[[Client], None] | None = attrs.field(default=None, repr=False)
+    """Called as a client leaves, before its connection is closed; None for nothing to be done."""
     pending: PendingConnections = attrs.field(factory=PendingConnections, repr=False)
     shared_clock: Callable[[], int] = attrs.field(default=time.monotonic_ns, repr=False)
     """Returns nanoseconds of a clock that all workers share."""

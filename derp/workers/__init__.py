@@ -15,6 +15,7 @@ What a relay has once is divided between the supervisor and the workers:
     policy         read by the supervisor, in force in all workers
     accounts       written by the supervisor, counted by the workers
     pages          made by the supervisor from all workers' snapshots       (merge: sans-I/O)
+    monitoring     served by the supervisor, of all workers
 
 `derp.relay.claims` decides which of several workers has a key.
 """

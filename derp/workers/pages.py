@@ -120,11 +120,11 @@ class SupervisorPages:
         ]
 
     async def _varz(self, _: Json) -> Json:
-        merged = await self._merged()
+        merged = await self.merged()
         return render(merged.metrics, merged.gauges)
 
     async def _expvars(self, _: Json) -> Json:
-        merged = await self._merged()
+        merged = await self.merged()
         return render_expvar(merged.metrics, merged.gauges)
 
     async def _problems(self, _: Json) -> Json:
@@ -144,7 +144,7 @@ class SupervisorPages:
             for connection, *rest in clients
         ]
 
-    async def _merged(self) -> Snapshot:
+    async def merged(self) -> Snapshot:
         """Return the merged snapshot of all processes, those that have ended included."""
         await self._ask()
         statuses = self._pool.statuses()

@@ -3,7 +3,7 @@
     signals ──(memory channel)──► serve ──► pool ──► worker 0, 1, …   (processes)
     certificates: orders them                             │
     admission: asks the sources            ◄── RPC ──────┘
-    pages: merges the workers' snapshots
+    pages: merges the workers' snapshots, also for monitors
 
 It serves no client. It opens all sockets and keeps them; the kernel spreads connections over the
 workers. If it dies, the workers' control connections end, and so the workers stop.
@@ -24,9 +24,11 @@ from derp.admission.make import opened
 from derp.config import Config
 from derp.errors import StartError
 from derp.files.ratelimit import RateConfig
+from derp.net.descriptors import Descriptors
 from derp.net.resolver import Resolver
 from derp.service.announce import announce, announce_node
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
@@ -36,6 +38,7 @@ from derp.workers.accounts import SupervisorAccounts, collect_nothing
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
+from derp.workers.monitoring import supervisor_source
 from derp.workers.pages import SupervisorPages
 from derp.workers.policy import SupervisorPolicy
 from derp.workers.pool import WorkerPool
@@ -131,6 +134,14 @@ class Supervisor:
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
             nursery.start_soon(self._wait_for_start, to_serve, nursery)
+            if self._resources.monitoring:
+                nursery.start_soon(
+                    serve_monitors,
+                    self._resources.monitoring,
+                    supervisor_source(self._pages, pool, self._config.monitoring.per_key),
+                    self._resources.metrics,
+                    Descriptors(),
+                )
             async for event in events:
                 if event is Event.STOP:
                     break

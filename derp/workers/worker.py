@@ -26,12 +26,13 @@ from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.keytraffic import KeyTraffic
 from derp.service.run import serve
 from derp.service.running import RunningRelay
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
-from derp.workers import links
+from derp.workers import links, monitoring
 from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
@@ -142,6 +143,8 @@ class Worker:
         self.control.in_order["worker.rate_limit"] = set_rate_limit
         self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
         self.control.handlers |= worker_handlers(relay)
+        if most := relay.config.monitoring.per_key:
+            self.control.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
             self.control.in_order |= self.certificates.handlers
             relay.services.start_soon(self.certificates.run)

@@ -18,6 +18,7 @@ LEFT_OUT = {
 OURS = {
     *("derp_connection_ends", "derper_pending_bytes", "derper_pending_connections"),
     *("derper_queue_bytes", "derper_queue_limit_bytes"),
+    *("derper_accepting_processes", "derper_mesh_links", "derper_mesh_links_up"),
 }
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?")

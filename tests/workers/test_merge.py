@@ -109,7 +109,7 @@ def test_every_counter_is_added() -> None:
 
 BY_OTHER_RULES = {
     *("version", "started", "uptime", "serves_tls", "certificates", "workers", "worker_restarts"),
-    *("process", "clients_total", "clients_remote"),
+    *("process", "clients_total", "clients_remote", "key_sent_bytes", "key_received_bytes"),
     *("current_dup_client_keys", "current_dup_client_conns"),
     *("rate_limit_per_client_bytes_per_second", "rate_limit_per_client_burst_bytes"),
 }

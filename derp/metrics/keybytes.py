@@ -1,0 +1,82 @@
+"""Bytes by node key: a series each for a bounded number of keys, one for all others. Sans-I/O.
+
+A source is what counts a key's bytes from 0 on: a connection, or a worker. What a source has
+counted since it was observed last is added to the series of its key, so that a series never falls.
+A key without a series counts for OTHER_KEYS until there is room. One that has not been observed for
+KEPT seconds makes room for another; if it comes back, it starts from 0.
+"""
+
+from collections.abc import Hashable
+from typing import Final
+
+import attrs
+
+OTHER_KEYS: Final = b""
+"""Stands for the keys without a series."""
+KEPT: Final = 3600.0
+"""Seconds; a monitor forgets a series sooner."""
+
+
+@attrs.define
+class Series:
+    """The bytes of one key, and when it was observed last."""
+
+    sent: int = 0
+    received: int = 0
+    seen: float = 0.0
+
+
+class KeyBytes:
+    """The series of at most `most` keys, and that of OTHER_KEYS."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._series: dict[bytes, Series] = {}
+        """The one that was observed longest ago first."""
+        self._other = Series()
+        self._sources: dict[Hashable, tuple[int, int]] = {}
+
+    def observe(self, source: Hashable, key: bytes, sent: int, received: int, now: float) -> None:
+        """Count what `source` has counted since it was observed last, at the time `now` in s.
+
+        A source whose numbers have fallen has started anew.
+        """
+        sent_before, received_before = self._sources.get(source, (0, 0))
+        if sent < sent_before or received < received_before:
+            sent_before = received_before = 0
+        self._sources[source] = sent, received
+        series = self._find(key, now)
+        series.sent += sent - sent_before
+        series.received += received - received_before
+
+    def forget(self, source: Hashable) -> None:
+        """Forget a source that counts no more; what it has counted stays."""
+        self._sources.pop(source, None)
+
+    def sources(self) -> list[Hashable]:
+        """Return the sources that were observed, and not forgotten."""
+        return list(self._sources)
+
+    def totals(self) -> dict[bytes, tuple[int, int]]:
+        """Return the bytes sent and received by key, OTHER_KEYS included."""
+        every = {**self._series, OTHER_KEYS: self._other}
+        return {key: (series.sent, series.received) for key, series in every.items()}
+
+    def _find(self, key: bytes, now: float) -> Series:
+        if key == OTHER_KEYS:
+            return self._other
+        series = self._series.pop(key, None)
+        if series is None:
+            if len(self._series) >= self._most and not self._make_room(now):
+                return self._other
+            series = Series()
+        self._series[key] = series
+        series.seen = now
+        return series
+
+    def _make_room(self, now: float) -> bool:
+        oldest = next(iter(self._series), None)
+        if oldest is None or self._series[oldest].seen + KEPT > now:
+            return False
+        del self._series[oldest]
+        return True

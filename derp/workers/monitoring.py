@@ -1,0 +1,74 @@
+"""What monitors are shown of a relay with workers: by the supervisor, of all of them."""
+
+import os
+from typing import Final
+
+import trio
+
+from derp.http.monitoring import Health, MonitoringSource
+from derp.metrics import render_metrics
+from derp.metrics.keybytes import KeyBytes
+from derp.service.keytraffic import KeyTraffic
+from derp.service.monitorpages import health_of, with_keys
+from derp.workers.pages import SupervisorPages
+from derp.workers.pool import WorkerPool
+from derp.workers.rpc import Handler, Json
+
+_KEYS: Final = "monitoring.keys"
+
+
+def worker_handlers(traffic: KeyTraffic) -> dict[str, Handler]:
+    """Return the handler of the supervisor's question for the bytes by key."""
+
+    async def keys(_: Json) -> Json:
+        found = await traffic.totals()
+        return {"pid": os.getpid(), "keys": [[key.hex(), *both] for key, both in found.items()]}
+
+    return {_KEYS: keys}
+
+
+def supervisor_source(pages: SupervisorPages, pool: WorkerPool, per_key: int) -> MonitoringSource:
+    """Return the pages of a relay with workers; `per_key` as in -metrics-per-key."""
+    keys = WorkerKeys(pool, per_key) if per_key else None
+
+    async def metrics() -> str:
+        totals = None if keys is None else await keys.totals()
+        merged = await pages.merged()
+        return render_metrics(merged.metrics, with_keys(merged.gauges, totals))
+
+    async def health() -> Health:
+        merged = await pages.merged()
+        return health_of(
+            merged.gauges.certificates,
+            processes=merged.gauges.workers or 0,
+            accepting=merged.gauges.accepting_processes > 0,
+            draining=pool.stopping,
+        )
+
+    return MonitoringSource(metrics=metrics, health=health)
+
+
+class WorkerKeys:
+    """The bytes of all workers' clients by key. A source is a key at one process of a worker."""
+
+    def __init__(self, pool: WorkerPool, most: int) -> None:
+        """Have a series each for at most `most` keys."""
+        self._pool = pool
+        self._bytes = KeyBytes(most)
+        self._sources: dict[int, set[tuple[int, bytes]]] = {}
+        """Those of each worker's last answer."""
+
+    async def totals(self) -> dict[bytes, tuple[int, int]]:
+        """Ask all workers; return the bytes sent and received by key, see KeyBytes."""
+        answers = await self._pool.call_all(_KEYS)
+        now = trio.current_time()
+        for number, answer in answers.items():
+            sources = set()
+            for text, sent, received in answer["keys"]:
+                source = answer["pid"], bytes.fromhex(text)
+                self._bytes.observe(source, source[1], sent, received, now)
+                sources.add(source)
+            for source in self._sources.get(number, set()) - sources:
+                self._bytes.forget(source)
+            self._sources[number] = sources
+        return self._bytes.totals()
