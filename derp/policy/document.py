@@ -14,7 +14,6 @@ other half denies. NAMES, DEFAULTS and the patterns in `amounts` are what deploy
 says, too.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable
@@ -196,6 +195,8 @@ def _check_names(table: Iterable[str], known: tuple[str, ...], path: Path) -> No
         if name in NAMES:
             where = "under [defaults] or in an entry" if not path else f"in an entry {_HEADER}"
             raise _Wrong((*path, name), f"{name} has no place here; want it {where}")
+        import difflib  # noqa: PLC0415 - only a mistake needs it
+
         near = difflib.get_close_matches(name, known, 1)
         meant = f" did you mean {near[0]}?" if near else ""
         raise _Wrong(
