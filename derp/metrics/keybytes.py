@@ -37,17 +37,13 @@ class KeyBytes:
         self._sources: dict[Hashable, tuple[int, int]] = {}
 
     def observe(self, source: Hashable, key: bytes, sent: int, received: int, now: float) -> None:
-        """Count what `source` has counted since it was observed last, at the time `now` in s.
-
-        A source whose numbers have fallen has started anew.
-        """
+        """Count what `source` has counted since it was observed last, at the time `now` in s."""
         sent_before, received_before = self._sources.get(source, (0, 0))
-        if sent < sent_before or received < received_before:
-            sent_before = received_before = 0
         self._sources[source] = sent, received
         series = self._find(key, now)
-        series.sent += sent - sent_before
-        series.received += received - received_before
+        # A worker drops the series of a key, too, and may have begun another.
+        series.sent += max(0, sent - sent_before)
+        series.received += max(0, received - received_before)
 
     def forget(self, source: Hashable) -> None:
         """Forget a source that counts no more; what it has counted stays."""

@@ -5,7 +5,6 @@ from typing import Final
 import trio
 
 from derp.metrics.keybytes import KeyBytes
-from derp.service.traffic import sent_and_received
 from derp.session.client import Client
 from derp.session.state import RelayState
 
@@ -16,7 +15,7 @@ class KeyTraffic:
     """The bytes of all clients since the start, those that have left included.
 
     Packets cost nothing more: the kernel is asked for each client when one asks for the bytes, and
-    when the client leaves. What a client sent last is lost where its connection was aborted.
+    when the client leaves.
     """
 
     def __init__(self, state: RelayState, most: int) -> None:
@@ -40,5 +39,5 @@ class KeyTraffic:
         self._bytes.forget(client)
 
     def _observe(self, client: Client) -> None:
-        sent, received = sent_and_received(client)
-        self._bytes.observe(client, client.key, sent, received, trio.current_time())
+        client.note_bytes()
+        self._bytes.observe(client, client.key, *client.wire_bytes, trio.current_time())

@@ -27,11 +27,13 @@ def test_the_connections_of_a_key_are_added_up_and_those_ended_stay() -> None:
     assert sorted(found.sources()) == ["1", "2"]
 
 
-def test_a_source_that_falls_has_started_anew() -> None:
+def test_a_number_that_falls_takes_nothing_back() -> None:
     found = KeyBytes(2)
     found.observe("1", A, 10, 10, now=0)
     found.observe("1", A, 3, 12, now=0)
-    assert found.totals()[A] == (13, 22)
+    assert found.totals()[A] == (10, 12)
+    found.observe("1", A, 4, 12, now=0)
+    assert found.totals()[A] == (11, 12)
 
 
 def test_keys_beyond_the_bound_are_summed_up() -> None:

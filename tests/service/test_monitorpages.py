@@ -95,14 +95,15 @@ class Kernel:
     def __init__(self) -> None:
         self.said: dict[bytes, tuple[int, int]] = {}
 
-    def sent_and_received(self, client: Client) -> tuple[int, int]:
-        return self.said.get(client.key, (0, 0))
-
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
-    monkeypatch.setattr(keytraffic, "sent_and_received", made.sent_and_received)
+
+    def note_bytes(client: Client) -> None:
+        client.wire_bytes = made.said.get(client.key, (0, 0))
+
+    monkeypatch.setattr(Client, "note_bytes", note_bytes)
     return made
 
 
