@@ -139,8 +139,8 @@ def _dates(leaf: x509.Certificate, source: str) -> tuple[datetime, datetime]:
 def _subject(leaf: x509.Certificate) -> str:
     try:
         return leaf.subject.rfc4514_string()
-    except ValueError:
-        # Clients don't read it.
+    except (ValueError, KeyError):
+        # Clients don't read it. A KeyError is an older cryptography's for an unknown type of string.
         return ""
 
 

@@ -256,6 +256,17 @@ def test_a_certificate_with_one_byte_changed(issued, data):
     nothing_but_unusable(ssl.DER_cert_to_PEM_cert(bytes(der)).encode(), issued.key_pem)
 
 
+@pytest.mark.parametrize("tag", [0, 0x1E, 0x80, 0xFF])
+def test_names_of_an_unknown_type_of_string(issued, tag):
+    der = leaf_of(issued)
+    utf8_string = 0x0C
+    places = [place for place, byte in enumerate(der) if byte == utf8_string]
+    assert places
+    for place in places:
+        changed = der[:place] + bytes([tag]) + der[place + 1 :]
+        nothing_but_unusable(ssl.DER_cert_to_PEM_cert(changed).encode(), issued.key_pem)
+
+
 @given(data=st.data())
 @SLOW_FIXTURES
 def test_a_key_with_one_byte_changed(issued, data):
