@@ -140,7 +140,7 @@ def _subject(leaf: x509.Certificate) -> str:
     try:
         return leaf.subject.rfc4514_string()
     except (ValueError, KeyError):
-        # Clients don't read it. A KeyError is an older cryptography's for an unknown type of string.
+        # Clients don't read it. Older cryptography raises KeyError for an unknown string type.
         return ""
 
 
