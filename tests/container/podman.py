@@ -146,13 +146,12 @@ class Podman:
 
     def containers(self) -> list[str]:
         """The names of all containers, those in which a build works among them."""
-        return self._listed("ps", "--all", "--external", "--format", "{{.Names}}")
-
-    def _listed(self, *listing: str) -> list[str]:
+        listing = ("ps", "--all", "--external", "--format", "{{.Names}}")
         for _ in range(9):
-            # It fails where one goes between its listing and its description.
-            with contextlib.suppress(PodmanError):
-                return self.do(*listing).split()
+            # It fails where a container goes between its listing and its description.
+            done = self.attempt(*listing)
+            if done.returncode == 0:
+                return done.stdout.split()
         return self.do(*listing).split()
 
     def remove_leftovers(self) -> None:
@@ -162,17 +161,15 @@ class Podman:
             ("volume", ("volume", "ls", "--format", "{{.Name}}")),
             ("image", ("images", "--format", "{{.Repository}}:{{.Tag}}")),
         ):
-            try:
-                names = self._listed(*listing)
-            except PodmanError as error:
-                print(f"COULD NOT LIST what tests left that were killed: {error}")
-                continue
-            for name in names:
+            done = self.attempt(*listing)
+            if done.returncode:
+                print(f"COULD NOT LIST each {kind}: {done.stderr.strip()}")
+            for name in done.stdout.split():
                 pid = re.match(rf"(?:localhost/)?{PREFIX}(\d+)-", name)
                 if pid and not Path(f"/proc/{pid[1]}").exists():
                     gone = self.attempt(*removal(kind, name)).returncode == 0
-                    done = "removed" if gone else "COULD NOT REMOVE"
-                    print(f"{done} the {kind} {name}, left by tests that were killed")
+                    told = "removed" if gone else "COULD NOT REMOVE"
+                    print(f"{told} the {kind} {name}, left by tests that were killed")
 
 
 def removal(kind: str, name: str) -> list[str]:

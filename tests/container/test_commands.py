@@ -2,13 +2,16 @@
 
 import json
 import re
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.container.contents import SELF_SIGNED
 from tests.container.images import COMMAND
-from tests.container.podman import Dock, node_of
+from tests.container.podman import Container, Dock, node_of
+from tests.support.waiting import until
 
 FLAGS = [
     *("--hostname=127.0.0.1", "--certmode=manual", "--certdir=/app/certs", "--a=:443"),
@@ -94,7 +97,8 @@ def test_folders_in_flags(dock: Dock) -> None:
     relay.serves()
     assert relay.process()["Uid"].split()[0] == "65532"
     files = dock.contents(data)
-    assert files.keys() - {"."} == {"derper.key", "127.0.0.1.crt", "127.0.0.1.key"}
+    found = {name for name in files if not name.startswith((".", "derper+accounts"))}
+    assert found == {"derper.key", "127.0.0.1.crt", "127.0.0.1.key"}
     assert {file.owner for file in files.values()} == {65532}
 
 
@@ -102,9 +106,19 @@ def test_folders_in_flags(dock: Dock) -> None:
 def test_a_stop_before_it_is_up(dock: Dock, seconds: float) -> None:
     """Be it the entrypoint or Python that is starting, it ends by itself."""
     relay = dock.start(**SELF_SIGNED)
+    # The kernel drops a signal to a first process that neither handles nor blocks it.
+    until("the first process blocks TERM", lambda: blocks_term(relay))
     time.sleep(seconds)
     # After ten seconds it would have been killed, which makes 137.
     assert relay.stop() in {0, 143}, relay.log
+
+
+def blocks_term(relay: Container) -> bool:
+    pid = relay.podman.inspect(relay.name)["State"]["Pid"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = int(re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)[0], 16)
+    handled = int(re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[0], 16)
+    return bool((blocked | handled) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_with_a_shell_before_it(dock: Dock) -> None:
@@ -121,6 +135,15 @@ def test_another_program(dock: Dock) -> None:
     assert told.stdout.split() == ["65532", "65532", "/app"]
     assert told.returncode == 0
     assert dock.once("sh", "-c", "exit 7").returncode == 7
+    assert dock.once("no-such-program").returncode == 127
+
+
+def test_another_program_is_told_to_stop(dock: Dock) -> None:
+    """The image blocks SIGTERM for derper's sake only."""
+    script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    relay = dock.start(command=["sh", "-c", script])
+    relay.wait_for_log("^ready$")
+    assert relay.stop() == 3
 
 
 @pytest.mark.parametrize("command", [["-certmod=manual"], ["derper", "derpmop"]])

@@ -46,8 +46,6 @@ def does(folder: Path, *cases: str) -> None:
             "info*) echo 'no cgroups' >&2; exit 125",
             r"^`podman info .*` ended with 125: no cgroups$",
         ),
-        ("ps*) echo 'locked' >&2; exit 125", "^`podman ps .*` ended with 125: locked$"),
-        ("volume*) exit 125", "^`podman volume ls .*` ended with 125: $"),
         ("pull*) exit 125", "podman pull .*ended with 125: it says nothing; debootstrap is not"),
         ("pull*) echo 'a'; echo 'no route' >&2; exit 125", "ended with 125: no route; debootstrap"),
         ("run*) echo 'no crun' >&2; exit 126", "^podman can't run `true` in .*no crun; .*no crun$"),
@@ -57,6 +55,16 @@ def test_a_command_that_fails(stand_in: Path, case: str, reason: str) -> None:
     does(stand_in, case)
     with pytest.raises(NoPodmanError, match=reason):
         images.find()
+
+
+@pytest.mark.parametrize("case", ["ps*) {}", "volume*) {}", "images*) {}"])
+def test_leftovers_that_can_not_be_listed(
+    stand_in: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    """A listing fails where something goes meanwhile; that is no reason to skip the suite."""
+    does(stand_in, case.format("echo 'it has gone' >&2; exit 125"))
+    images.find()
+    assert ": it has gone\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["info", "ps", "pull", "run"])
