@@ -119,14 +119,17 @@ def issued(relay: Relay, authority: Pebble, other_than: bytes = b"") -> Shaken:
 
     def served() -> Shaken | None:
         relay.check_alive()
-        found = shake_with(relay)
-        return found if found.chain and found.chain[0] != other_than else None
+        # The second time, another worker may answer, which has not read the certificate yet.
+        for trust in (None, authority.trust()):
+            found = shake_with(relay, trust)
+            if not found.chain or found.chain[0] == other_than:
+                return None
+        return found
 
     try:
-        until("a certificate is served", served)
+        return until("a certificate is served", served)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{relay.log}") from None
-    return shake_with(relay, authority.trust())
 
 
 def renewed(relay: Relay, authority: Pebble, old: bytes) -> Shaken:
