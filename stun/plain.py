@@ -39,7 +39,7 @@ class PlainResponder:
         self._views = [self._view]
 
     def answer(self, most: int) -> int:
-        """Answer up to `most` datagrams that have arrived; return how many, at least one.
+        """Receive up to `most` datagrams, answer the requests; return how many came, at least one.
 
         Raises BlockingIOError if there is none, and other OSErrors as recvmsg(2) does.
         """

@@ -18,7 +18,7 @@ BATCHES: Final = sys.platform == "linux"
 """Whether recvmmsg and sendmmsg are there in the form that `stun.mmsg` knows."""
 BURST: Final = 8
 """A call that finds at least this many datagrams makes the next call take a batch."""
-TURN: Final = 128
+MAX_PER_CALL: Final = 128
 """Most datagrams answered in one call, also in a batch, so that other tasks get their turn."""
 LOOK_EVERY: Final = 4
 """While datagrams come alone, one call in this many looks for a second datagram: a look that finds
@@ -41,7 +41,7 @@ class Responder:
         """Calls in a row that have found one datagram."""
 
     def answer(self) -> bool:
-        """Answer what has arrived; return whether there may be more.
+        """Answer some of what has arrived; return whether to look for more at once.
 
         Raises BlockingIOError if there is nothing, and other OSErrors as recvmsg(2) does.
         """
@@ -51,8 +51,8 @@ class Responder:
             count = self._batched.answer()
             self.senders = self._batched.senders
             self._in_batches = count >= BURST
-            return count >= TURN
-        most = 1 if self._alone % LOOK_EVERY else BURST if BATCHES else TURN
+            return count >= MAX_PER_CALL
+        most = 1 if self._alone % LOOK_EVERY else BURST if BATCHES else MAX_PER_CALL
         count = self._plain.answer(most)
         self.senders = self._plain.senders
         self._alone = self._alone + 1 if count == 1 else 0

@@ -1,7 +1,7 @@
 """How many questions go to a source concurrently, and what the failure of one means. Sans-I/O.
 
 A source that does not answer is down or overloaded, and unknown clients can overload it. Only a
-question that was asked alone tells which:
+question that was asked alone tells which (a turn is one question, queued or asked):
 
     alone           no connection, or no answer in time     down; all queued turns fail, too
     concurrent      no answer, but others were answered     overloaded; this turn fails
@@ -9,7 +9,7 @@ question that was asked alone tells which:
                     no connection, or malformed             asked again
 
 After these failures, and after STALE seconds without an answer, questions are asked one at a time
-until one asked alone is answered. Then up to `limit` are asked concurrently: 1 at first, one more
+until one asked alone is answered. Then up to `limit` are asked concurrently: 2 at first, one more
 with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
 source is given about QUICK seconds of work. Turns that failed concurrently come first, then
 priority turns, which may exceed the limit by RESERVED at most. Each queue is fair to networks.
@@ -47,7 +47,7 @@ class Fate(enum.Enum):
     """What becomes of a turn that was in flight."""
 
     FINAL = enum.auto()
-    """The outcome counts."""
+    """The outcome counts for this turn: an answer, UNKNOWN if asked alone, or NO_ROOM."""
     DOWN = enum.auto()
     """The outcome counts for this turn and for all that wait."""
     OVERLOADED = enum.auto()
@@ -176,7 +176,7 @@ class Limiter(Generic[T]):
         return self._priority if turn.priority else self._others
 
     def _reserved(self) -> int:
-        """Return how many priority turns may exceed the limit: at most QUICK seconds of work."""
+        """Return how many priority turns may exceed the limit: QUICK seconds of work, or one."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
     def _soonest(self, now: float) -> float:

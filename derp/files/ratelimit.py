@@ -38,7 +38,7 @@ class RateConfig:
 
     @property
     def announced_burst(self) -> int:
-        """The burst that ServerInfo announces, in bytes: `burst`, or more for ANNOUNCED_SECONDS.
+        """The burst that ServerInfo announces: the bytes of ANNOUNCED_SECONDS, or `burst` if more.
 
         A client drops packets beyond this burst, while the relay only delays them: with a smaller
         one, TCP between two clients does not reach the rate.

@@ -39,7 +39,7 @@ async def dial(
 ) -> tuple[Transport, bytes]:
     """Connect and upgrade; return the transport, and the bytes after the 101 answer.
 
-    `scratch` is a shared buffer, not used across an await. Raises NoLink.
+    `scratch` is a shared buffer, whose content is not kept across an await. Raises NoLink.
     """
     deadline = trio.current_time() + TIMEOUT
     sock = await _connect(relay, deadline)

@@ -24,7 +24,7 @@ from stun.message import MappedAddress
 from stun.mmsg import BatchSocket
 from stun.proxy_detector import ProxyDetector
 from stun.proxy_signs import MIN_DURATION, MIN_REQUESTS
-from stun.responder import TURN, Responder
+from stun.responder import MAX_PER_CALL, Responder
 from stun.server import open_sockets, serve
 from stun.stats import Stats
 from tests.stun.routes import ipv4_route
@@ -69,7 +69,7 @@ class OnlyBatches(BatchedResponder):
     """A Responder that never answers one by one."""
 
     def answer(self) -> bool:
-        return super().answer() >= TURN
+        return super().answer() >= MAX_PER_CALL
 
 
 @pytest.fixture(params=["one by one", "in batches", "as they come"])
