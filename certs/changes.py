@@ -6,15 +6,18 @@ results of the link targets, and changed files are read once two checks in a row
 then a copy is complete. A pair that can't be served is reported once, and the old one stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from certs import apart
 from certs.errors import CertificateError, OutOfDateError
 from certs.files import PairFiles, exists
 from certs.pair import Pair
 
+T = TypeVar("T")
 _State = tuple[tuple[int, ...], ...]
 
 
@@ -26,25 +29,27 @@ class ChangeDetector:
         self._last_read: _State | None = None
         self._last_checked: _State | None = None
 
-    def check(self, *, at_once: bool) -> bool:
-        """Return whether to read the files now: always with `at_once`."""
+    def read(
+        self, load: Callable[[], T | None], failure: type[Exception], *, at_once: bool
+    ) -> T | None:
+        """Return what `load` makes of the files if they have changed, else None.
+
+        With `at_once` the files are read in any case. Raises `failure`, as `load` does, once for
+        each state of the files; not while they go on changing, unless `at_once`.
+        """
         state = self._state()
         settled = state == self._last_checked
         self._last_checked = state
         if not at_once and (state == self._last_read or not settled):
-            return False
+            return None
         self._last_read = state
-        return True
-
-    def still_changing(self, *, at_once: bool) -> bool:
-        """Return whether the files have changed since `check` returned True.
-
-        If so, an error found in them does not count yet. With `at_once`, every error counts.
-        """
-        if at_once or self._state() == self._last_read:
-            return False
-        self._last_read = None
-        return True
+        try:
+            return load()
+        except failure:
+            if at_once or self._state() == self._last_read:
+                raise
+            self._last_read = None
+            return None
 
     def _state(self) -> _State:
         return tuple(map(_file_state, self._files))
@@ -65,21 +70,17 @@ class PairChanges:
         CertificateError for a pair that can't be served, once for each state of the files; without
         a `current` pair, missing files are no error.
         """
-        if not self._detector.check(at_once=at_once):
+        read = partial(self._read, now, current)
+        pair = self._detector.read(read, CertificateError, at_once=at_once)
+        if pair is None:
             return None
-        try:
-            if current is None and not exists(self.files.certificate):
-                return None
-            pair = self._read(now, current)
-        except CertificateError:
-            if self._detector.still_changing(at_once=at_once):
-                return None
-            raise
         if current and (pair.chain_der, pair.key_pem) == (current.chain_der, current.key_pem):
             return None
         return pair
 
-    def _read(self, now: datetime, current: Pair | None) -> Pair:
+    def _read(self, now: datetime, current: Pair | None) -> Pair | None:
+        if current is None and not exists(self.files.certificate):
+            return None
         pair = apart.read_pair(self.files, self.names, now)
         if current is None or pair.chain_der == current.chain_der:
             return pair

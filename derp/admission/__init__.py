@@ -6,6 +6,7 @@
     cache          the verdicts of the last seconds
     policysource   a source: the policy file                   (policywatch: reads it again)
     allowlist      a source: the operator's file of keys       (listwatch: reads it again)
+    filewatch      the wait for a change of either file
     tailscaled     a source: the LocalAPI of this machine's tailscaled
     url            a source: an admission URL, such as headscale's /verify
     asker          one source, and the questions that wait for it

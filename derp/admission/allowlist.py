@@ -11,6 +11,7 @@ clients of the other half, and a mistyped key would be noticed late.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -97,12 +98,5 @@ class AllowList:
         A changed file may be half written, so it is read only when two successive calls find the
         same state; with `at_once` the first call reads it. Raises ReloadError once for each state.
         """
-        if not self._change.check(at_once=at_once):
-            return None
-        try:
-            keys = load(self.path)
-        except ReloadError:
-            if self._change.still_changing(at_once=at_once):
-                return None
-            raise
+        keys = self._change.read(partial(load, self.path), ReloadError, at_once=at_once)
         return None if keys == self.keys else keys

@@ -1,19 +1,14 @@
 """The list of node keys, read again when its file changes."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import trio
 
-from certs.tasks.clock import woken_within
 from derp import log
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
-from derp.errors import ReloadError
-
-CHECK_EVERY: Final = 5.0
-"""Seconds between checks of the file; a change is read within two of them."""
+from derp.admission.filewatch import next_change
 
 logger = log.get("admit")
 
@@ -34,17 +29,10 @@ async def keep_checker(
 async def watch_list(
     checker: Checker, allowlist: AllowList, wake: trio.MemoryReceiveChannel[None], recheck: Recheck
 ) -> NoReturn:
-    """Read a changed list: check the file every CHECK_EVERY seconds, and at once on `wake`."""
+    """Put each changed list in force; a message on `wake` has the file read at once."""
     async with trio.open_nursery() as nursery:
         while True:
-            read = partial(allowlist.read_changed, at_once=await woken_within(CHECK_EVERY, wake))
-            try:
-                keys = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            except ReloadError as error:
-                logger.error("the old list stays in force", reason=str(error))  # noqa: TRY400
-                continue
-            if keys is None:
-                continue
+            keys = await next_change(allowlist.read_changed, wake, "the old list stays in force")
             added, gone = keys.keys() - allowlist.keys, allowlist.keys.keys() - keys
             allowlist.keys = keys
             checker.forget()

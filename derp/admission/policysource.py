@@ -4,6 +4,7 @@
 neither, the policy says nothing.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,14 +42,8 @@ class PolicySource:
 
     def read_changed(self, *, at_once: bool = False) -> Policy | None:
         """Return the new policy if the file has changed, else None. As AllowList.read_changed."""
-        if not self._change.check(at_once=at_once):
-            return None
-        try:
-            policy = load(self.path, ReloadError)
-        except ReloadError:
-            if self._change.still_changing(at_once=at_once):
-                return None
-            raise
+        read = partial(load, self.path, ReloadError)
+        policy = self._change.read(read, ReloadError, at_once=at_once)
         return None if policy == self.policy else policy
 
     def announce(self, event: str) -> None:

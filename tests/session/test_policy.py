@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from derp.admission.checker import Checker
-from derp.admission.listwatch import CHECK_EVERY
+from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.policysource import PolicySource
 from derp.admission.policywatch import watch_policy
@@ -25,6 +25,7 @@ from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from tests.peers import RECV, Peer
 from tests.relays import Relay, running, with_mesh_key
+from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
 
@@ -234,12 +235,7 @@ class Followed:
 async def followed(
     autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Followed]:
-    async def at_once(work: Any, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work()
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
     source = PolicySource(tmp_path / "policy.toml", Policy())
     checkers: list[Checker] = []
 

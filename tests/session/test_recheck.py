@@ -12,7 +12,8 @@ import trio.testing
 
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
-from derp.admission.listwatch import CHECK_EVERY, watch_list
+from derp.admission.filewatch import CHECK_EVERY
+from derp.admission.listwatch import watch_list
 from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import NotAdmitted, PeerVanished
 from derp.session import recheck
@@ -20,6 +21,7 @@ from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from tests.peers import SEND, Peer, frame
 from tests.relays import Relay, running, with_mesh_key
+from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
 
@@ -333,12 +335,7 @@ class Listed:
 async def listed(
     autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Listed]:
-    async def at_once(work: Any, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work()
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
     listing, source = AllowList(tmp_path / "nodes", {}), Source()
 
     def guard(state: RelayState) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import nacl.public
 import pytest
@@ -27,6 +26,7 @@ from derp.workers.admission import (
 )
 from tests.peers import Peer
 from tests.relays import Relay, running
+from tests.support.threads import run_at_once
 from tests.workers.ends import Line, Pool, lost_call
 
 Clock = trio.testing.MockClock
@@ -120,12 +120,7 @@ async def knock(relay: Relay, key: nacl.public.PrivateKey) -> Peer:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def at_once(work: Any, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work()
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
 
 
 @pytest.mark.parametrize(

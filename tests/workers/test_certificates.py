@@ -26,6 +26,7 @@ from derp.wire.clienthello import ClientHello
 from derp.workers import certificates as workers_certificates
 from derp.workers.certificates import SupervisorCertificates, WorkerCertificates, follow
 from tests.support.authority import issuer, refuse_orders
+from tests.support.threads import run_at_once
 from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, through_json
 
 Clock = trio.testing.MockClock
@@ -72,12 +73,7 @@ async def relay(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> Relay:
-    async def at_once(work: Any, *args: object, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work(*args)
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
     caplog.set_level(logging.DEBUG)
     return Relay(tmp_path, nursery)
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import nacl.public
 import pytest
@@ -22,6 +21,7 @@ from derp.workers.admission import SupervisorAdmission, WorkerAdmission, WorkerR
 from derp.workers.policy import AGAIN, SupervisorPolicy, WorkerPolicy
 from tests.peers import Peer
 from tests.relays import Relay, running
+from tests.support.threads import run_at_once
 from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool
 
 Clock = trio.testing.MockClock
@@ -69,12 +69,7 @@ class Cluster:
 async def cluster(
     autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Cluster]:
-    async def at_once(work: Any, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work()
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
     found = Cluster(tmp_path / "policy.toml")
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())

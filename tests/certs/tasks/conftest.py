@@ -14,6 +14,7 @@ from certs.parse import make_pair
 from certs.selfsigned import make_self_signed
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
+from tests.support.threads import run_at_once
 
 
 @pytest.fixture
@@ -49,11 +50,7 @@ class Time:
 def threads_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run what is for a thread at once: a clock that jumps would jump while a thread works."""
 
-    async def at_once(work: Callable[[], object], **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work()
-
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 import ssl
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from certs.tasks.plan import CertificateSpec
 from certs.tasks.presenter import LocalPresenter
 from certs.tasks.status import Status
 from certs.tasks.watch import CHECK_EVERY
+from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
 
@@ -97,12 +97,7 @@ class Task:
 async def task(
     autojump_clock: Clock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> Task:
-    async def at_once(look: Callable[[], object], **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return look()
-
-    # The clock would jump while a thread works.
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
     return Task(nursery)
 
 

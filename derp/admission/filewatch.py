@@ -1,0 +1,42 @@
+"""The wait for a change of a file that says who may use the relay: the list or the policy."""
+
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from certs.tasks.clock import woken_within
+from derp import log
+from derp.errors import ReloadError
+
+CHECK_EVERY: Final = 5.0
+"""Seconds between checks of the file; a change is read within two of them."""
+
+T_co = TypeVar("T_co", covariant=True)
+
+logger = log.get("admit")
+
+
+class ReadChanged(Protocol[T_co]):
+    """A call that returns what a file holds if that is not in force yet, else None."""
+
+    def __call__(self, *, at_once: bool = False) -> T_co | None:
+        """Block; with `at_once`, do not wait until the file has settled. Raises ReloadError."""
+
+
+async def next_change(
+    read_changed: ReadChanged[T_co], wake: trio.MemoryReceiveChannel[None], event: str
+) -> T_co:
+    """Return what a changed file holds: check it every CHECK_EVERY seconds, and at once on `wake`.
+
+    For a file that can't be used, logs `event` with the reason, and goes on.
+    """
+    while True:
+        read = partial(read_changed, at_once=await woken_within(CHECK_EVERY, wake))
+        try:
+            found = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        except ReloadError as error:
+            logger.error(event, reason=str(error))  # noqa: TRY400
+        else:
+            if found is not None:
+                return found
