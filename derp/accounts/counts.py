@@ -40,7 +40,7 @@ class Counts(NamedTuple):
 ZERO: Final = Counts()
 
 
-class Period(enum.Enum):
+class Period(enum.StrEnum):
     """A period for which usage is asked: the current one, in UTC."""
 
     DAY = "day"

@@ -6,7 +6,7 @@ from pathlib import Path
 import trio
 
 from derp.accounts.file import AccountsFile
-from derp.accounts.keeper import Usage
+from derp.accounts.keeper import UsedBytes
 from derp.accounts.pending import Pending
 
 
@@ -19,7 +19,7 @@ class FileSink:
         self.name = str(path)
         self._file = AccountsFile(path)
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:
         """Write to the file, in a thread; see Sink."""
         keys = list(wanted)
         return await trio.to_thread.run_sync(

@@ -30,7 +30,7 @@ _SHORTEST_WAIT: Final = 0.01
 
 Collect = Callable[[], Awaitable[None]]
 """Adds the counts of all connected clients."""
-Usage = Mapping[bytes, tuple[int, int]]
+UsedBytes = Mapping[bytes, tuple[int, int]]
 """Bytes of keys in the current day, and in the current month."""
 
 logger = log.get("accounts")
@@ -44,7 +44,7 @@ class Sink(Protocol):
     knows_more: bool
     """Whether others add counts of the same keys, so that usage has to be asked for each time."""
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:
         """Add all counts, and return the usage of `wanted` keys. Raises AccountsFailed.
 
         Then none of the counts that are still in `pending` were added.
@@ -146,7 +146,7 @@ class Accounts:
         elif before != today:
             self._known.clear()
 
-    async def _learn(self, written: Pending, found: Usage) -> None:
+    async def _learn(self, written: Pending, found: UsedBytes) -> None:
         """Note what is in the sink now, a part in each turn of the event loop."""
         today, month = self._known_day, month_of(self._known_day)
         known = self._known

@@ -9,10 +9,10 @@ import re
 from decimal import Decimal
 from typing import Final
 
+from derp.accounts.counts import Period
 from derp.files.ratelimit import MIN_BURST
 
 UNLIMITED: Final = "unlimited"
-PERIODS: Final = ("day", "month")
 
 _NUMBER: Final = r"([0-9]{1,12}(\.[0-9]{1,6})?) ?"
 _PREFIXES: Final = {
@@ -23,7 +23,7 @@ _BYTES: Final = r"([kMGT]|[KMGT]i)?B"
 
 RATE_PATTERN: Final = rf"^{_NUMBER}([kMG]?bit|{_BYTES})/s$"
 SIZE_PATTERN: Final = rf"^{_NUMBER}{_BYTES}$"
-QUOTA_PATTERN: Final = rf"^{_NUMBER}{_BYTES}/({'|'.join(PERIODS)})$"
+QUOTA_PATTERN: Final = rf"^{_NUMBER}{_BYTES}/({'|'.join(Period)})$"
 """The forms of the texts, as ECMA 262 and Python both read them (for the JSON schema)."""
 
 MIN_RATE: Final = 1000
@@ -64,8 +64,8 @@ def burst(text: str) -> int:
     return found
 
 
-def quota(text: str) -> tuple[int, str]:
-    """Return the bytes of a quota, and for which of PERIODS.
+def quota(text: str) -> tuple[int, Period]:
+    """Return the bytes of a quota, and its period.
 
     Raises ValueError, which says what would be right.
     """
@@ -75,4 +75,4 @@ def quota(text: str) -> tuple[int, str]:
     found = int(Decimal(match[1]) * _PREFIXES[match[3] or ""])
     if not 1 <= found <= MAX_QUOTA:
         raise ValueError('want a quota from "1 B" to "1000000 TB", or "unlimited"')
-    return found, match[4]
+    return found, Period(match[4])

@@ -5,17 +5,15 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from derp.accounts.counts import Period
 from derp.files.ratelimit import NO_LIMIT, RateConfig
-
-DAY: Final = "day"
-MONTH: Final = "month"
 
 
 class Usage(Protocol):
     """What counts the bytes of each key, over all processes of the relay."""
 
-    def used(self, key: bytes, period: str) -> int | None:
-        """Return the bytes that `key` has sent and received in the current DAY or MONTH.
+    def used(self, key: bytes, period: Period) -> int | None:
+        """Return the bytes that `key` has sent and received in the current period.
 
         None where that is not known; then no quota holds. Called at each login, and for all
         connected clients when limits are put in force: it waits for nothing.
@@ -28,8 +26,7 @@ class Quota:
 
     size: int
     """Bytes."""
-    period: str
-    """DAY or MONTH."""
+    period: Period
     throttle: RateConfig | None
     """The rate limit over quota; None to refuse the key."""
 
@@ -131,5 +128,5 @@ def _load(row: list[Any]) -> Entry:
     label, allowed, limit, quota = row
     if quota is not None:
         size, period, throttle = quota
-        quota = Quota(size, period, None if throttle is None else RateConfig(*throttle))
+        quota = Quota(size, Period(period), None if throttle is None else RateConfig(*throttle))
     return Entry(label, allowed, None if limit is None else RateConfig(*limit), quota)

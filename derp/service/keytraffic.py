@@ -31,13 +31,14 @@ class KeyTraffic:
             if number % _CLIENTS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
             if client in members:
+                client.note_bytes()
                 self._observe(client)
         return self._bytes.totals()
 
     def _left(self, client: Client) -> None:
+        # The bytes were noted for the log already.
         self._observe(client)
         self._bytes.forget(client)
 
     def _observe(self, client: Client) -> None:
-        client.note_bytes()
         self._bytes.observe(client, client.key, *client.wire_bytes, trio.current_time())

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from derp.accounts.counts import Counts, Period
-from derp.accounts.keeper import Accounts, Usage
+from derp.accounts.keeper import Accounts, UsedBytes
 from derp.accounts.pending import Pending
 from derp.errors import AccountsFailed, ControlLost
 from derp.workers.rpc import Call, Handler, Json
@@ -39,7 +39,7 @@ class WorkerSink:
         self._number = 0
         self._unanswered: Json = None
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> Usage:  # noqa: ARG002 -- all keys are wanted
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002 -- all keys are wanted
         """Send all counts, a message at a time; see derp.accounts.keeper.Sink."""
         if self._unanswered is not None:
             await self._send()
@@ -98,7 +98,3 @@ class SupervisorAccounts:
                 self.accounts.add(key, Counts(*counts), day)
         used = self.accounts.used
         return {key.hex(): [used(key, Period.DAY), used(key, Period.MONTH)] for key in keys}
-
-
-async def collect_nothing() -> None:
-    """Collect for the supervisor, which has no clients."""

@@ -34,7 +34,7 @@ from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
 from derp.service.startup import StartupResources, prepare
-from derp.workers.accounts import SupervisorAccounts, collect_nothing
+from derp.workers.accounts import SupervisorAccounts
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
@@ -130,7 +130,8 @@ class Supervisor:
                     removed = self._admission.notify_removed
                     nursery.start_soon(self._policy.keep, self._policy_reloads, removed)
             if self._accounts is not None:
-                nursery.start_soon(self._accounts.accounts.run, collect_nothing)
+                # The supervisor has no clients whose counts it could collect.
+                nursery.start_soon(self._accounts.accounts.run, trio.lowlevel.checkpoint)
             for slot in pool.slots:
                 nursery.start_soon(pool.keep, slot, self._handlers())
             nursery.start_soon(self._wait_for_start, to_serve, nursery)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from derp.accounts.counts import Period
 from derp.files.ratelimit import NO_LIMIT, RateConfig
-from derp.policy.model import DAY, MONTH, Entry, Policy, Quota
+from derp.policy.model import Entry, Policy, Quota
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 SLOW, MIDDLE, FAST = (RateConfig(rate, 100_000) for rate in (1000, 10_000, 100_000))
@@ -40,7 +41,7 @@ def test_the_order_of_limits(
 
 @pytest.mark.parametrize(("limit", "throttled"), [(FAST, MIDDLE), (SLOW, SLOW), (NO_LIMIT, MIDDLE)])
 def test_a_throttle_lowers_a_limit_over_quota(limit: RateConfig, throttled: RateConfig) -> None:
-    entry = Entry(quota=Quota(500, DAY, MIDDLE))
+    entry = Entry(quota=Quota(500, Period.DAY, MIDDLE))
     assert entry.limit_for(KEY, Used(day=500), limit) == throttled
     assert entry.limit_for(KEY, Used(day=499, month=900), limit) == limit
     assert entry.limit_for(KEY, None, limit) == limit
@@ -48,7 +49,7 @@ def test_a_throttle_lowers_a_limit_over_quota(limit: RateConfig, throttled: Rate
 
 
 def test_a_key_over_quota_is_refused_where_the_policy_says_so() -> None:
-    entry = Entry(allowed=True, quota=Quota(500, MONTH, None))
+    entry = Entry(allowed=True, quota=Quota(500, Period.MONTH, None))
     assert entry.refusal(KEY, Used(month=500)) == "over its quota for this month in -policy"
     assert entry.refusal(KEY, Used(month=499)) is None
     assert entry.limit_for(KEY, Used(month=500), FAST) == FAST
@@ -56,8 +57,8 @@ def test_a_key_over_quota_is_refused_where_the_policy_says_so() -> None:
 
 @pytest.mark.parametrize("usage", [None, Used()], ids=["nothing counts", "it is not known"])
 def test_no_quota_holds_where_nothing_is_known_of_the_use(usage: Used | None) -> None:
-    assert Entry(quota=Quota(1, DAY, None)).refusal(KEY, usage) is None
-    assert not Entry(quota=Quota(1, DAY, SLOW)).over_quota(OTHER, usage)
+    assert Entry(quota=Quota(1, Period.DAY, None)).refusal(KEY, usage) is None
+    assert not Entry(quota=Quota(1, Period.DAY, SLOW)).over_quota(OTHER, usage)
 
 
 def test_what_is_denied_is_refused() -> None:
@@ -67,7 +68,7 @@ def test_what_is_denied_is_refused() -> None:
 
 
 def test_quotas_are_found_wherever_they_are() -> None:
-    quota = Entry(quota=Quota(1, DAY, None))
+    quota = Entry(quota=Quota(1, Period.DAY, None))
     assert Policy({KEY: quota}).has_quotas
     assert Policy(default=quota).has_quotas
     assert not Policy({KEY: Entry()}).has_quotas

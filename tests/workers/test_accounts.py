@@ -10,7 +10,7 @@ from derp.accounts.counts import ZERO, Counts, Period
 from derp.accounts.keeper import Accounts
 from derp.accounts.pending import Pending
 from derp.errors import AccountsFailed, ControlLost
-from derp.workers.accounts import ROWS_AT_ONCE, SupervisorAccounts, WorkerSink, collect_nothing
+from derp.workers.accounts import ROWS_AT_ONCE, SupervisorAccounts, WorkerSink
 from derp.workers.rpc import Json
 from tests.workers.ends import Line
 
@@ -44,11 +44,11 @@ class Region:
         self.supervisor = SupervisorAccounts(self.accounts)
         self.line = Line(self.supervisor.handlers)
         self._nursery = nursery
-        nursery.start_soon(self.accounts.run, collect_nothing)
+        nursery.start_soon(self.accounts.run, trio.lowlevel.checkpoint)
 
     def worker(self, index: int, call=None) -> Accounts:
         made = Accounts(WorkerSink(call or self.line.call, index), 5.0, lambda: NOON)
-        self._nursery.start_soon(made.run, collect_nothing)
+        self._nursery.start_soon(made.run, trio.lowlevel.checkpoint)
         return made
 
 
