@@ -3,7 +3,7 @@
 Before their login, strangers are told apart by their networks only (`derp.relay.networks`). Each
 network has limits on:
 
-    new connections a second     a token bucket of BURST_SECONDS
+    new connections a second     a token bucket, whose burst is that of BURST_SECONDS
     pending connections          above the limit, the oldest is evicted for the newest
 
 and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE.
@@ -12,14 +12,15 @@ Where that is used up, or the process has no descriptor left, one is evicted for
 1. The oldest of the site (`derp.relay.sites`) that holds the most, if the site holds EVICTION_RATIO
    times what the newcomer's site would hold with the newcomer.
 2. Else, where the newcomer's own site is among those that hold the most, its oldest,
-3. or the oldest of all; either only if it is GRACE seconds old. A login takes less, so that many
-   clients at once, as after a restart, don't evict each other.
+3. or the oldest of all; either only if it is EVICTABLE_AFTER seconds old. A login takes less, so
+   that many clients at once, as after a restart, don't evict each other.
 
 Otherwise the newcomer is refused. A pending connection that needs more memory than there is, is
 ended itself: no ordinary login needs more than COST.
 
-So an attacker needs as many sites as use up the memory with less than EVICTION_RATIO * COST each
-(248 for MEMORY), and has to open all connections anew every GRACE seconds, to keep others out.
+So, to keep others out, an attacker needs as many sites as use up the memory with less than
+EVICTION_RATIO * COST each (248 for MEMORY), and has to open all connections anew every
+EVICTABLE_AFTER seconds.
 
 LOOPBACK and trusted networks have no limits of their own, as proxies connect from there for many
 clients. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
@@ -43,9 +44,13 @@ SPARE: Final = 16 << 10
 RESERVE: Final = 32
 """The memory divided by this is reserved for LOOPBACK."""
 EVICTION_RATIO: Final = 8
-GRACE: Final = 2.0
+"""How many times as much as the newcomer's site another site holds when it has to give way."""
+EVICTABLE_AFTER: Final = 2.0
+"""Seconds from a connection's `since` until it may be evicted as the oldest."""
 MAX_SCANNED: Final = 8
+"""Connections looked at, at most, to find the oldest that waits for no verdict."""
 BURST_SECONDS: Final = 2.0
+"""Seconds of connections at the rate that one network may make at once."""
 MAX_IDLE: Final = 4096
 """Most networks without a pending connection that are remembered, each until its bucket is full
 again. Only an attacker with more networks can evade the rate."""
@@ -62,7 +67,7 @@ class Pending:
         self.connections: PendingConnections | None = connections
         self.network = network
         self.since = now
-        """When it was accepted, or until when it waits for a verdict."""
+        """When it was accepted, or later for one that waits for a verdict (`wait_for_verdict`)."""
         self.limit = limit
         """Most bytes that all pending connections may hold when this one needs more."""
         self.held = COST
@@ -81,7 +86,7 @@ class Pending:
             raise self.end
 
     def wait_for_verdict(self, until: float) -> None:
-        """Spare the connection from eviction as the oldest until `until`."""
+        """Count the connection as accepted at `until`, so that others are evicted before it."""
         if self.connections is not None:
             self.connections.make_newest(self, until)
 
@@ -127,6 +132,7 @@ class _Network:
         self.site: Site[Pending] | None = None
         """None without a pending connection."""
         self.used = -math.inf
+        """When the last connection came from it."""
 
 
 class PendingConnections:
@@ -148,10 +154,11 @@ class PendingConnections:
         """Bytes; never more than `memory`."""
         self._rate = rate
         self._burst = max(1.0, rate * BURST_SECONDS)
-        # Seconds until a bucket is full again.
-        self._refill = self._burst / rate if rate else 0.0
+        # Seconds until an empty bucket is full again.
+        self._refill_time = self._burst / rate if rate else 0.0
         self._max_pending = max_pending
         self._memory = memory
+        # Bytes for all connections but those from LOOPBACK.
         self._room = memory - memory // RESERVE
         self._trusted = trusted
         self._pending: dict[Pending, None] = {}
@@ -193,7 +200,7 @@ class PendingConnections:
         return pending
 
     def _network_at(self, host: str, now: float) -> _Network | None:
-        while self._idle and (oldest := next(iter(self._idle))).used + self._refill <= now:
+        while self._idle and (oldest := next(iter(self._idle))).used + self._refill_time <= now:
             self._forget(oldest)
         name = self.network_of(host)
         if name is None:
@@ -217,7 +224,7 @@ class PendingConnections:
             return True
         oldest = _oldest(network.pending, now)
         reason = f"{self._max_pending} connections from {network.name} have not logged in"
-        if now - oldest.since < GRACE:
+        if now - oldest.since < EVICTABLE_AFTER:
             raise TooManyPending(reason)
         self.evict(oldest, TooManyPending(f"{reason}, and this was the oldest"))
         return False
@@ -262,7 +269,7 @@ class PendingConnections:
             return next(iter(other.pending))
         candidates = site.pending if site is not None and site in largest else self._pending
         oldest = _oldest(candidates, now) if candidates else None
-        if oldest is None or now - oldest.since < GRACE:
+        if oldest is None or now - oldest.since < EVICTABLE_AFTER:
             raise NoRoom("there is no room for another connection that has not logged in")
         return oldest
 

@@ -14,12 +14,13 @@ import attrs
 import trio
 from nacl.public import Box
 
+from derp.admission.checker import VERDICT_TIMEOUT
 from derp.admission.model import Question
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
-from derp.relay.pending import Pending
+from derp.relay.pending import EVICTABLE_AFTER, Pending
 from derp.session.state import RelayState
 from derp.wire.frames import HEADER_LENGTH, server_key
 from derp.wire.keys import node_public_text
@@ -27,8 +28,9 @@ from derp.wire.login import ClientInfo, client_info_size, open_client_info, seal
 
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds from the handoff to a whole ClientInfo (Go: Server.accept)."""
-VERDICT_WAIT: Final = 7.0
-"""Seconds for which a client that waits for a verdict isn't evicted, unless its site holds most."""
+VERDICT_WAIT: Final = VERDICT_TIMEOUT - EVICTABLE_AFTER
+"""Seconds by which a client that waits for a verdict counts as accepted later. So it is evicted as
+the oldest only when its verdict is overdue; sooner only where its site holds by far the most."""
 
 
 @attrs.frozen

@@ -12,8 +12,8 @@ from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPendin
 from derp.relay.pending import (
     BURST_SECONDS,
     COST,
+    EVICTABLE_AFTER,
     EVICTION_RATIO,
-    GRACE,
     MAX_IDLE,
     MEMORY,
     RESERVE,
@@ -89,8 +89,8 @@ class TestMost:
         connections = PendingConnections(max_pending=3)
         admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
         with pytest.raises(TooManyPending, match=r"^3 connections from 192\.0\.2\.0/24 have"):
-            connections.admit(ATTACKER, GRACE / 2)
-        connections.admit(OTHER, GRACE / 2)
+            connections.admit(ATTACKER, EVICTABLE_AFTER / 2)
+        connections.admit(OTHER, EVICTABLE_AFTER / 2)
         assert [pending.end for pending in admitted] == [None] * 3
 
     def test_later_the_oldest_makes_room(self) -> None:
@@ -99,7 +99,7 @@ class TestMost:
         admitted = [connections.admit(ATTACKER, 0) for _ in range(3)]
         admitted[0].abort = lambda: aborted.append(0)
         admitted[0].cancel = lambda: aborted.append("cancelled")
-        connections.admit(ATTACKER, GRACE)
+        connections.admit(ATTACKER, EVICTABLE_AFTER)
         assert aborted == [0, "cancelled"]
         assert isinstance(admitted[0].end, TooManyPending)
         assert [pending.end for pending in admitted[1:]] == [None] * 2
@@ -115,7 +115,7 @@ class TestMost:
         connections = PendingConnections(max_pending=1)
         other = connections.admit(OTHER, 0)
         connections.admit(ATTACKER, 0)
-        connections.admit(ATTACKER, GRACE, full=True)
+        connections.admit(ATTACKER, EVICTABLE_AFTER, full=True)
         assert other.end is None
 
 
@@ -145,14 +145,14 @@ class TestRoom:
         assert isinstance(held[0].end, NoRoom)
         with pytest.raises(NoRoom):
             connections.admit("2001:db8:7:ffff::1", 0)
-        connections.admit("2001:db8:7:ffff::1", GRACE)
+        connections.admit("2001:db8:7:ffff::1", EVICTABLE_AFTER)
         assert isinstance(held[1].end, NoRoom)
 
     def test_the_network_that_has_most_makes_room_for_itself_only(self) -> None:
         connections = PendingConnections(memory=room_for(100))
         others = [connections.admit(OTHER, 0) for _ in range(5)]
         held = fill(connections, ATTACKER, 1)
-        connections.admit(ATTACKER, 1 + GRACE)
+        connections.admit(ATTACKER, 1 + EVICTABLE_AFTER)
         assert held[0].end is not None
         assert [pending.end for pending in others] == [None] * 5
 
@@ -160,8 +160,8 @@ class TestRoom:
         connections = PendingConnections(memory=room_for(100))
         admitted = [connections.admit(f"203.0.{n}.1", n / 1000) for n in range(100)]
         with pytest.raises(NoRoom):
-            connections.admit(OTHER, GRACE - 0.001)
-        connections.admit(OTHER, GRACE)
+            connections.admit(OTHER, EVICTABLE_AFTER - 0.001)
+        connections.admit(OTHER, EVICTABLE_AFTER)
         assert [pending.end is None for pending in admitted[:2]] == [False, True]
 
     def test_where_all_have_logged_in_there_is_nobody_to_go(self) -> None:
@@ -194,7 +194,7 @@ class TestRoom:
         admitted = fill(connections, host)
         assert len(admitted) >= (MEMORY - MEMORY // RESERVE) // COST
         assert connections.network_of(host) is None
-        connections.admit(OTHER, GRACE)
+        connections.admit(OTHER, EVICTABLE_AFTER)
         assert admitted[0].end is not None
 
     def test_the_rest_of_the_loopback_network_is_like_any_other(self) -> None:
@@ -231,7 +231,7 @@ class TestHolding:
     def test_who_was_ended_hears_so_with_the_next_step(self) -> None:
         connections = PendingConnections(max_pending=1)
         pending = connections.admit(ATTACKER, 0)
-        second = connections.admit(ATTACKER, GRACE)
+        second = connections.admit(ATTACKER, EVICTABLE_AFTER)
         for step in (lambda: pending.hold(1), pending.log_in):
             with pytest.raises(TooManyPending, match="this was the oldest"):
                 step()
@@ -308,7 +308,7 @@ class Model(RuleBasedStateMachine):
                 pending.abort = lambda: None
                 self.admitted.append(pending)
 
-    @rule(seconds=st.sampled_from([0.01, 0.5, GRACE, 60.0]))
+    @rule(seconds=st.sampled_from([0.01, 0.5, EVICTABLE_AFTER, 60.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 

@@ -24,7 +24,7 @@ from derp.log import Coalescer
 from derp.net.address import Endpoint, endpoint
 from derp.net.prelogin import WAKES_PER_TURN
 from derp.relay.hub import Hub
-from derp.relay.pending import COST, GRACE, MEMORY, RESERVE, SPARE, PendingConnections
+from derp.relay.pending import COST, EVICTABLE_AFTER, MEMORY, RESERVE, SPARE, PendingConnections
 from derp.service.accept import Acceptor
 from derp.service.run import _pending_connections
 from derp.session.login import VERDICT_WAIT
@@ -192,7 +192,7 @@ async def test_a_connection_that_is_ended_for_another(
         if begun:
             first.sendall(REQUEST)
             await wait_all_tasks_blocked()
-        await trio.sleep(GRACE)
+        await trio.sleep(EVICTABLE_AFTER)
         second = front.connect("192.0.2.8")
         assert not is_open(first)
         await wait_all_tasks_blocked()
@@ -211,7 +211,9 @@ async def test_an_end_before_the_task_has_begun(autojump_clock: trio.testing.Moc
     async with running(PendingConnections(memory=COST)) as front:
         first = front.connect("127.0.0.1")
         # No turn for its task until then.
-        front.state.pending.admit("192.0.2.9", trio.current_time() + GRACE, full=True).done()
+        front.state.pending.admit(
+            "192.0.2.9", trio.current_time() + EVICTABLE_AFTER, full=True
+        ).done()
         assert not is_open(first)
         await wait_all_tasks_blocked()
         assert front.ends() == {"no_room": 1}
@@ -232,7 +234,7 @@ async def test_one_that_waits_for_the_gate_is_ended_too(
 ) -> None:
     async with running(PendingConnections(max_pending=1)) as front:
         admission = await at_the_gate(front)
-        await trio.sleep(GRACE)
+        await trio.sleep(EVICTABLE_AFTER)
         # It has shown its key, and waits for others.
         front.connect()
         await wait_all_tasks_blocked()
@@ -250,7 +252,7 @@ async def test_one_that_waits_for_the_gate_makes_room_after_others(
     async with running(PendingConnections(max_pending=2)) as front:
         admission = await at_the_gate(front)
         idle = front.connect()
-        await trio.sleep(GRACE)
+        await trio.sleep(EVICTABLE_AFTER)
         front.connect()
         await wait_all_tasks_blocked()
         assert admission.waiting == 1

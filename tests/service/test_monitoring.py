@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from derp.http.monitoring import Health, MonitoringSource
 from derp.metrics import Metrics
 from derp.net.descriptors import Descriptors
-from derp.relay.pending import GRACE
+from derp.relay.pending import EVICTABLE_AFTER
 from derp.service import monitoring
 from derp.service.monitoring import DEADLINES, MAX_CONNECTIONS, MAX_WHEN_FULL
 from tests.http.sites import returning
@@ -122,7 +122,7 @@ async def test_a_crowd_takes_its_bound_and_no_more(mock_clock: MockClock) -> Non
         # All came just now: none has to make room for another.
         assert await answer(await served.connect(GET)) == b""
         assert served.ends() == {"no_room": 1}
-        mock_clock.jump(GRACE)
+        mock_clock.jump(EVICTABLE_AFTER)
         assert (await answer(await served.connect(GET))).endswith(b"x 1\n")
         assert await answer(crowd[0]) == b""
         assert served.ends() == {"no_room": 2, "closed": 1}
