@@ -1,6 +1,6 @@
 """Bytes by node key: a series each for a bounded number of keys, one for all others. Sans-I/O.
 
-A source is what counts a key's bytes from 0 on: a connection, or a worker. What a source has
+A meter is what counts one key's bytes from 0 on: a connection, or a worker's process. What it has
 counted since it was observed last is added to the series of its key, so that a series never falls.
 A key without a series counts for OTHER_KEYS until there is room. One that has not been observed for
 KEPT seconds makes room for another; if it comes back, it starts from 0.
@@ -34,24 +34,29 @@ class KeyBytes:
         self._series: dict[bytes, Series] = {}
         """The one that was observed longest ago first."""
         self._other = Series()
-        self._sources: dict[Hashable, tuple[int, int]] = {}
+        self._meters: dict[Hashable, tuple[int, int]] = {}
+        """The bytes sent and received that each meter had counted when it was observed last."""
 
-    def observe(self, source: Hashable, key: bytes, sent: int, received: int, now: float) -> None:
-        """Count what `source` has counted since it was observed last, at the time `now` in s."""
-        sent_before, received_before = self._sources.get(source, (0, 0))
-        self._sources[source] = sent, received
+    def observe(self, meter: Hashable, key: bytes, sent: int, received: int, now: float) -> None:
+        """Add what a meter of `key` has counted since it was observed last.
+
+        `sent` and `received` are all bytes that it has counted. `now` is in seconds of a monotonic
+        clock.
+        """
+        sent_before, received_before = self._meters.get(meter, (0, 0))
+        self._meters[meter] = sent, received
         series = self._find(key, now)
         # A worker drops the series of a key, too, and may have begun another.
         series.sent += max(0, sent - sent_before)
         series.received += max(0, received - received_before)
 
-    def forget(self, source: Hashable) -> None:
-        """Forget a source that counts no more; what it has counted stays."""
-        self._sources.pop(source, None)
+    def forget(self, meter: Hashable) -> None:
+        """Forget a meter that counts no more; what it has counted stays."""
+        self._meters.pop(meter, None)
 
-    def sources(self) -> list[Hashable]:
-        """Return the sources that were observed, and not forgotten."""
-        return list(self._sources)
+    def meters(self) -> list[Hashable]:
+        """Return the meters that were observed, and not forgotten."""
+        return list(self._meters)
 
     def totals(self) -> dict[bytes, tuple[int, int]]:
         """Return the bytes sent and received by key, OTHER_KEYS included."""

@@ -14,7 +14,7 @@ _CLIENTS_PER_TURN: Final = 64
 class KeyTraffic:
     """The bytes of all clients since the start, those that have left included.
 
-    Packets cost nothing more: the kernel is asked for each client when one asks for the bytes, and
+    Packets cost nothing more: the kernel is asked for a client's bytes at a call of `totals`, and
     when the client leaves.
     """
 

@@ -49,26 +49,26 @@ def supervisor_source(pages: SupervisorPages, pool: WorkerPool, per_key: int) ->
 
 
 class WorkerKeys:
-    """The bytes of all workers' clients by key. A source is a key at one process of a worker."""
+    """The bytes of all workers' clients by key; a meter is a key at one process of a worker."""
 
     def __init__(self, pool: WorkerPool, most: int) -> None:
         """Have a series each for at most `most` keys."""
         self._pool = pool
         self._bytes = KeyBytes(most)
-        self._sources: dict[int, set[tuple[int, bytes]]] = {}
-        """Those of each worker's last answer."""
+        self._meters: dict[int, set[tuple[int, bytes]]] = {}
+        """Those in each worker's last answer: the process ID, and the key."""
 
     async def totals(self) -> dict[bytes, tuple[int, int]]:
         """Ask all workers; return the bytes sent and received by key, see KeyBytes."""
         answers = await self._pool.call_all(_KEYS)
         now = trio.current_time()
         for number, answer in answers.items():
-            sources = set()
+            meters = set()
             for text, sent, received in answer["keys"]:
-                source = answer["pid"], bytes.fromhex(text)
-                self._bytes.observe(source, source[1], sent, received, now)
-                sources.add(source)
-            for source in self._sources.get(number, set()) - sources:
-                self._bytes.forget(source)
-            self._sources[number] = sources
+                meter = answer["pid"], bytes.fromhex(text)
+                self._bytes.observe(meter, meter[1], sent, received, now)
+                meters.add(meter)
+            for meter in self._meters.get(number, set()) - meters:
+                self._bytes.forget(meter)
+            self._meters[number] = meters
         return self._bytes.totals()

@@ -24,7 +24,7 @@ def test_the_connections_of_a_key_are_added_up_and_those_ended_stay() -> None:
     found.forget("1")
     found.observe("1", A, 1, 1, now=0)  # another one under the same name
     assert found.totals()[A] == (16, 7)
-    assert sorted(found.sources()) == ["1", "2"]
+    assert sorted(found.meters()) == ["1", "2"]
 
 
 def test_a_number_that_falls_takes_nothing_back() -> None:
@@ -65,10 +65,10 @@ def test_no_series_falls_and_no_byte_is_lost(seen: list[tuple[str, bytes, int]],
     found = KeyBytes(most)
     counted: Counter[tuple[str, bytes]] = Counter()
     before: dict[bytes, tuple[int, int]] = {}
-    for source, key, more in seen:
-        counted[source, key] += more
-        number = counted[source, key]
-        found.observe((source, key), key, number, 2 * number, now=0)
+    for meter, key, more in seen:
+        counted[meter, key] += more
+        number = counted[meter, key]
+        found.observe((meter, key), key, number, 2 * number, now=0)
         totals = found.totals()
         assert len(totals) <= most + 1
         assert all(totals[each] >= before[each] for each in before)

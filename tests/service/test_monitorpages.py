@@ -132,7 +132,7 @@ class TestKeyTraffic:
         again = await relay.login(key=client.private)
         assert (await traffic.totals())[client.key] == (18, 10)
         await leave(relay, again)
-        assert traffic._bytes.sources() == []
+        assert traffic._bytes.meters() == []
 
     async def test_one_that_leaves_while_all_are_asked_is_counted_once(
         self,
@@ -153,7 +153,7 @@ class TestKeyTraffic:
         with monkeypatch.context() as patched:
             patched.setattr(keytraffic, "trio", there)
             assert (await traffic.totals())[client.key] == (10, 1)
-        assert traffic._bytes.sources() == []
+        assert traffic._bytes.meters() == []
 
 
 CONFIG = {"dev": True, "a": Address("127.0.0.1", 0)}

@@ -39,7 +39,7 @@ async def test_a_worker_that_was_replaced_starts_from_zero_and_nothing_falls() -
     assert (await keys.totals())[A] == (10, 10)
     pool.handlers[0] = answers(2, a=(12, 3))
     assert (await keys.totals())[A] == (22, 13)
-    assert keys._bytes.sources() == [(2, A)]
+    assert keys._bytes.meters() == [(2, A)]
 
 
 async def test_a_key_that_a_worker_has_dropped_is_forgotten() -> None:
