@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from derp.log.coalesce import MAX_SOURCES
+from derp.log.coalesce import MAX_DISTINCT
 
 WINDOW: Final = 60.0
 """Seconds."""
@@ -35,7 +35,7 @@ class ClientSummary:
     seconds: float
     """Seconds from the first event of the window, logged or not, to the summary."""
     clients: int
-    """Distinct clients; MAX_SOURCES stands for as many or more, here and in `networks`."""
+    """Distinct clients; MAX_DISTINCT stands for as many or more, here and in `networks`."""
     networks: int
 
 
@@ -78,7 +78,7 @@ class ClientEvents:
         unlogged = self._unlogged.setdefault(event, _Unlogged())
         unlogged.count += 1
         for found, name in ((unlogged.clients, client), (unlogged.networks, network)):
-            if name is not None and len(found) < MAX_SOURCES:
+            if name is not None and len(found) < MAX_DISTINCT:
                 found.add(name)
         return False
 

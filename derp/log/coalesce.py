@@ -3,7 +3,7 @@
 Of each kind of event the first few in a window of time are logged one by one; the rest are counted,
 and the count is logged at the end of the window. Times are in seconds of any monotonic clock.
 
-    if coalescer.should_log(end.reason, now, prefix):
+    if coalescer.should_log(end.reason, now, network):
         logger.info("refused", reason=end.reason, remote=...)
 
     for summary in coalescer.due(now):      # from a timer
@@ -15,7 +15,9 @@ from typing import Final
 import attrs
 
 MAX_KEYS: Final = 64
-MAX_SOURCES: Final = 256
+"""Keys that are told apart by default; a key names a kind of event."""
+MAX_DISTINCT: Final = 256
+"""Networks (in `derp.log.clients` clients, too) that are told apart in one window of one key."""
 
 OTHER: Final = "other"
 """The key that stands for all keys beyond `most`."""
@@ -29,8 +31,8 @@ class Summary:
     count: int
     seconds: float
     """Seconds from the first event of the window, logged or not, to the summary."""
-    sources: int
-    """Distinct sources of the events; MAX_SOURCES means as many or more."""
+    networks: int
+    """Distinct networks that the events came from; MAX_DISTINCT stands for as many or more."""
 
 
 @attrs.define
@@ -38,13 +40,13 @@ class _Window:
     start: float
     logged: int = 0
     counted: int = 0
-    sources: set[str] = attrs.field(factory=set)
+    networks: set[str] = attrs.field(factory=set)
 
 
 class Coalescer:
     """The events of each key in a window of `window` seconds: `limit` are logged, the rest counted.
 
-    At most `most` keys are remembered, with MAX_SOURCES sources each; OTHER stands for all others.
+    At most `most` keys are told apart, and MAX_DISTINCT networks of each; OTHER is for the others.
     """
 
     def __init__(self, limit: int = 5, window: float = 60.0, most: int = MAX_KEYS) -> None:
@@ -53,7 +55,7 @@ class Coalescer:
         self._most = most
         self._windows: dict[str, _Window] = {}
 
-    def should_log(self, key: str, now: float, source: str | None = None) -> bool:
+    def should_log(self, key: str, now: float, network: str | None = None) -> bool:
         """Return whether to log this event by itself; if not, count it.
 
         A window begins with its first event. One with counted events ends only when `due` or
@@ -64,8 +66,8 @@ class Coalescer:
             window.logged += 1
             return True
         window.counted += 1
-        if source is not None and len(window.sources) < MAX_SOURCES:
-            window.sources.add(source)
+        if network is not None and len(window.networks) < MAX_DISTINCT:
+            window.networks.add(network)
         return False
 
     def due(self, now: float) -> list[Summary]:
@@ -92,7 +94,7 @@ class Coalescer:
     def _end(self, keys: list[str], now: float) -> list[Summary]:
         windows = [(key, self._windows.pop(key)) for key in keys]
         return [
-            Summary(key, window.counted, now - window.start, len(window.sources))
+            Summary(key, window.counted, now - window.start, len(window.networks))
             for key, window in windows
             if window.counted
         ]

@@ -35,7 +35,7 @@ def _log_refusals(summaries: Sequence[log.Summary]) -> None:
             "refused more",
             reason=summary.key,
             connections=summary.count,
-            networks=summary.sources or None,
+            networks=summary.networks or None,
             seconds=round(summary.seconds),
         )
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.log.clients import PER_CLIENT, PER_NETWORK, WINDOW, ClientEvents, ClientSummary
-from derp.log.coalesce import MAX_SOURCES
+from derp.log.coalesce import MAX_DISTINCT
 from derp.relay.tokenbucket import TokenBucket
 from derp.session.state import EVENT_LINES, EVENT_LINES_BURST
 
@@ -34,7 +34,7 @@ def test_of_one_network_some_are_logged_whoever_they_are(events: ClientEvents) -
     logged = sum(burst(events, 1, f"[{n}]", HOME, 0) for n in range(1000))
     assert logged == PER_NETWORK
     assert burst(events, 1, "[other]", "198.51.100.0/24", 0) == 1
-    assert events.drain(1) == [ClientSummary("joined", 1000 - PER_NETWORK, 1, MAX_SOURCES, 1)]
+    assert events.drain(1) == [ClientSummary("joined", 1000 - PER_NETWORK, 1, MAX_DISTINCT, 1)]
 
 
 def test_those_by_a_proxy_are_not_taken_for_one_network(events: ClientEvents) -> None:

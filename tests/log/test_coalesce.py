@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.log.coalesce import MAX_KEYS, MAX_SOURCES, OTHER, Coalescer, Summary
+from derp.log.coalesce import MAX_DISTINCT, MAX_KEYS, OTHER, Coalescer, Summary
 
 EVENTS = st.lists(
     st.tuples(
@@ -14,8 +14,8 @@ EVENTS = st.lists(
 )
 
 
-def burst(coalescer, key, count, now, source=None):
-    return sum(coalescer.should_log(key, now, source) for _ in range(count))
+def burst(coalescer, key, count, now, network=None):
+    return sum(coalescer.should_log(key, now, network) for _ in range(count))
 
 
 def test_the_first_few_are_logged_and_the_rest_summed_up():
@@ -64,18 +64,18 @@ def test_keys_have_windows_of_their_own():
     assert coalescer.due(90) == [Summary("http_failed", 2, 60, 0)]
 
 
-def test_sources_are_counted_once():
+def test_networks_are_counted_once():
     coalescer = Coalescer(limit=1, window=60)
-    for source in ("10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.1.0/24", None):
-        coalescer.should_log("tls_failed", 0, source)
+    for network in ("10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.1.0/24", None):
+        coalescer.should_log("tls_failed", 0, network)
     assert coalescer.due(60) == [Summary("tls_failed", 4, 60, 2)]
 
 
-def test_many_sources_are_not_remembered():
+def test_many_networks_are_not_told_apart():
     coalescer = Coalescer(limit=0, window=60)
-    for n in range(MAX_SOURCES * 3):
+    for n in range(MAX_DISTINCT * 3):
         coalescer.should_log("tls_failed", 0, str(n))
-    assert coalescer.drain(1) == [Summary("tls_failed", MAX_SOURCES * 3, 1, MAX_SOURCES)]
+    assert coalescer.drain(1) == [Summary("tls_failed", MAX_DISTINCT * 3, 1, MAX_DISTINCT)]
 
 
 def test_invented_keys_share_what_room_is_left():
