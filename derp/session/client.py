@@ -194,7 +194,7 @@ class Client(Sender):
             sent, received = self.wire_bytes
             self.wire_bytes = sent or self.transport.bytes_written, received
 
-    def presence(self) -> bytes:
+    def present_frame(self) -> bytes:
         """Return the PeerPresent frame of this client."""
         remote = self.transport.remote
         return peer_present(self.key, remote.host, remote.port, self.flags)
@@ -226,7 +226,7 @@ class Client(Sender):
     def _frame_of(self, key: bytes) -> bytes:
         """Return PeerPresent or PeerGone for a key, as it is now."""
         if (client := self.hub.active.get(key)) is not None:
-            return client.presence()
+            return client.present_frame()
         if (worker := self.hub.other_workers.best.get(key)) is not None:
             return worker.frames[key]
         return peer_gone(key, PeerGoneReason.DISCONNECTED)

@@ -27,7 +27,7 @@ class Presence:
     def joined(self, client: Client) -> None:
         """Tell the watchers that a client has joined."""
         if self.watchers:
-            self.tell(client.key, client.presence())
+            self.tell(client.key, client.present_frame())
         if self.worker_watchers:
             self._tell_workers(client)
 
@@ -71,7 +71,7 @@ class Presence:
     def _tell_workers(self, client: Client) -> None:
         """Send the other workers the presence of a client, with this worker's claim to its key."""
         key = client.key
-        frame = with_claim(client.presence(), self._hub.claim(key))
+        frame = with_claim(client.present_frame(), self._hub.claim(key))
         for watcher in self.worker_watchers:
             watcher.update(key, frame)
 

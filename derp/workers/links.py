@@ -87,7 +87,7 @@ class WorkerPeer(MeshPeer):
 
     def _frame_of(self, key: bytes) -> bytes:
         if (client := self.hub.local(key)) is not None:
-            return with_claim(client.presence(), self.hub.claim(key))
+            return with_claim(client.present_frame(), self.hub.claim(key))
         return peer_gone(key, PeerGoneReason.DISCONNECTED)
 
     def _watch(self, state: RelayState) -> None:

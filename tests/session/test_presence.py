@@ -366,13 +366,13 @@ async def test_a_client_that_was_absent_and_joins_is_present(
 def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The keys of those whose presence was put into a frame."""
     keys = []
-    presence = Client.presence
+    present_frame = Client.present_frame
 
     def noted(connection: Client) -> bytes:
         keys.append(connection.key)
-        return presence(connection)
+        return present_frame(connection)
 
-    monkeypatch.setattr(Client, "presence", noted)
+    monkeypatch.setattr(Client, "present_frame", noted)
     return keys
 
 
