@@ -52,7 +52,7 @@ class ConnectFailed(ExchangeFailed):
 
 
 class ConnectionEnd(DerperError):
-    """Why a connection ended other than by orderly close; `reason` labels logs and metrics."""
+    """The end of a connection other than by orderly close; `reason` labels logs and metrics."""
 
     reason: ClassVar[str] = "ended"
 

@@ -1,4 +1,4 @@
-"""What a relay decides: who is connected, what is queued, what is dropped. Sans-I/O.
+"""The decisions of a relay: who is connected, what is queued, what is dropped. Sans-I/O.
 
 hub            from key to client
 duplicates     several clients that logged in with one key

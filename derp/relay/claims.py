@@ -1,4 +1,4 @@
-"""Which other worker of this relay has a key: last writer wins.
+"""The workers' claims to keys, which decide what worker has a key: last writer wins.
 
 Each worker claims the keys of its clients. A claim is a number, made when a client logs in or a
 passive one sends: nanoseconds of a clock that all workers share, but more than any claim to the key
@@ -12,6 +12,7 @@ WORKER_BITS: Final = 8
 """How many low bits of a claim are its worker's number."""
 
 S = TypeVar("S")
+"""A link to another worker."""
 
 
 def next_claim(now: int, known: int, worker: int) -> int:

@@ -25,7 +25,7 @@ MAX_PACKET: Final = 1500
 
 
 class Queue(Protocol):
-    """What the law is applied to."""
+    """A queue that the law shortens."""
 
     @property
     def size(self) -> int:
@@ -78,7 +78,10 @@ class CoDel:
             self._ok_to_drop(queue, now)
 
     def stop(self) -> None:
-        """Stop dropping: a packet has left that waited little, or had next to nothing behind."""
+        """Leave the dropping state, since the queue does not stand.
+
+        So it is where the packet that left last had waited little, or had next to nothing behind.
+        """
         self.first_above_time = 0.0
         self.dropping = False
 

@@ -2,10 +2,10 @@
 
 The peer is a client, or another relay. Its packets leave by deficit round robin, the sub-queues of
 senders that had nothing queued first: a packet of a quiet sender never waits behind the queue of a
-busy one. CoDel (derp.relay.codel) shortens each sub-queue that stands; an unresponsive sender
-loses all that has waited for an INTERVAL. Beyond a bound in bytes the
-longest sub-queue loses packets from its head. Where the peer takes next to nothing, CoDel seldom
-gets to decide: what is older than MAX_WAIT is dropped, but for the newest KEEP bytes of a sender.
+busy one. CoDel (derp.relay.codel) shortens each sub-queue that stands; an unresponsive sender loses
+all that has waited for an INTERVAL. Beyond a bound in bytes the longest sub-queue loses packets
+from its head. Where the peer takes next to nothing, CoDel seldom gets to decide: what is older than
+MAX_WAIT is dropped, but for the newest KEEP bytes of a sender.
 
 RFC 8290 hashes flows to a fixed number of sub-queues; here a flow is a sender's node key, and has a
 sub-queue only while something waits. A train (consecutive frames, from one read) is queued whole.

@@ -21,7 +21,7 @@ the time, their workers would send each other little else."""
 
 
 class Member(Protocol):
-    """What the hub needs of a client; compared by identity."""
+    """The part of a client that the hub needs; compared by identity."""
 
     key: bytes
     """32 bytes."""
@@ -32,8 +32,11 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
+"""A client."""
 L = TypeVar("L")
+"""A link to another relay."""
 S = TypeVar("S")
+"""A link to another worker."""
 
 
 class Hub(Generic[M, L, S]):
@@ -59,6 +62,8 @@ class Hub(Generic[M, L, S]):
         self._claims: dict[bytes, int] = {}
         self._reclaimed: dict[bytes, int] = {}
         self._peer_gone_watchers: dict[bytes, set[M]] = {}
+        """By key, the clients that were sent packets from it, and so are told once it is gone (Go:
+        peerGoneWatchers). Mesh peers that watch presence are in derp.session.presence."""
 
     def join(self, member: M, now: int = 0) -> None:
         """Add a client; it gets its key's packets from now on (Go: registerClient).

@@ -29,7 +29,8 @@ WRITES: Final = 32
 this, but at least MIN_WRITE: the other three quarters are for many writes of MIN_WRITE."""
 
 UNIT: Final = 4 << 10
-"""Bytes by which the longest may exceed the holder that releases; or a quarter, if more."""
+"""Bytes of each of the lowest ranks. The holder that releases may be smaller than the longest by as
+much, or by a quarter, if that is more."""
 
 _STEPS: Final = 4
 """Ranks for each doubling."""
@@ -63,7 +64,7 @@ class MemoryBudget(Generic[H]):
 
     def __init__(self, limit: int = UNLIMITED) -> None:
         self.limit = limit
-        """Bytes; that of queued memory is negative if more than the whole bound is committed."""
+        """Bytes; negative for queued memory while more than the whole bound is committed."""
         self.held = 0
         # The releasable holders of any bytes, by rank; all ranks above `_highest` are empty.
         self._ranks: dict[int, dict[H, None]] = {}

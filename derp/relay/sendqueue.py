@@ -1,4 +1,4 @@
-"""What waits for a peer (a client, or another relay) that does not take its packets at once.
+"""The queue for a peer (a client, or another relay) that does not take its packets at once.
 
 The Go derper queues 32 packets a client and drops the oldest of them: long bursts are lost, and a
 busy sender's packets push out a quiet one's. Here control frames come first, then presence (for

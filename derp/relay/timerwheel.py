@@ -17,6 +17,7 @@ class TimerWheel(Generic[M]):
         self._slots: dict[int, dict[M, None]] = {}
         self._slot_of: dict[M, int] = {}
         self._next: int | None = None
+        """The first second that `due` has not come to yet; None before its first call."""
 
     def set(self, member: M, due: float) -> None:
         """Make a member due at `due` only, whatever was set before."""

@@ -2,7 +2,10 @@
 
 
 class TokenBucket:
-    """`rate` tokens a second, at most `burst` at a time; full at first. Times are in seconds."""
+    """A bucket that gains `rate` tokens a second and holds `burst` at most; full at first.
+
+    Times are in seconds.
+    """
 
     __slots__ = ("_last", "_tokens", "burst", "rate")
 

@@ -1,4 +1,4 @@
-"""A client that has shown the mesh key: another relay, or a monitor.
+"""A client that has shown the mesh key: another relay, or a prober such as derpprobe.
 
 Unlike other clients it may forward packets, watch which clients are connected, and close their
 connections. Another worker of this relay is a mesh peer, too (`derp.workers.links.WorkerPeer`).

@@ -1,4 +1,4 @@
-"""Events that wake a task which waits to dial a lost relay, once that relay has logged in here."""
+"""Events that wake the tasks which wait to dial a lost relay, once that relay logs in here."""
 
 import trio
 
@@ -8,7 +8,7 @@ class Reachable:
 
     def __init__(self) -> None:
         self.awaited: dict[trio.Event, bytes] = {}
-        """The key of the relay for which each event waits."""
+        """By event, the key of the relay whose login sets it."""
 
     def expect(self, key: bytes) -> trio.Event:
         """Return an event that is set when the relay with this key logs in, until `forget`."""
@@ -21,7 +21,7 @@ class Reachable:
         self.awaited.pop(event, None)
 
     def logged_in(self, key: bytes) -> None:
-        """Set the events that wait for a relay, which has logged in here."""
+        """Set the events of a relay, which has logged in here."""
         for event, awaited in self.awaited.items():
             if awaited == key:
                 event.set()

@@ -80,6 +80,7 @@ class RelayState:
     public_key: bytes = attrs.field(init=False)
     hub: ClientHub = attrs.field(init=False, factory=Hub)
     worker_links: dict[WorkerForwarder, None] = attrs.field(init=False, factory=dict)
+    """The links to the other workers, while they are up."""
     poller: Poller = attrs.field(factory=Poller, repr=False, on_setattr=attrs.setters.frozen)
     prelogin: PreLoginScheduler = attrs.field(init=False, factory=PreLoginScheduler, repr=False)
     reachable: Reachable = attrs.field(init=False, factory=Reachable, repr=False)

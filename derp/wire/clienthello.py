@@ -60,7 +60,7 @@ _ALPN: Final = 16
 
 @attrs.frozen
 class ClientHello:
-    """What a client asks for."""
+    """The names in a ClientHello that choose the certificate and the protocol."""
 
     server_name: str | None
     """As sent: ASCII, not validated."""

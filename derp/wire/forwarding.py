@@ -32,6 +32,7 @@ _MAX_LENGTH: Final = 2 * KEY_LENGTH + MAX_PACKET_SIZE
 _MIN_DISCO_PAYLOAD: Final = 2 * KEY_LENGTH + MIN_DISCO_LENGTH
 
 Forwarded = tuple[int, bytes, bytes, int, bytes, bool]
+"""The result of `next_forwarded`."""
 
 
 def forward_frames(train: Train, packets: int, destination: bytes) -> bytes:

@@ -35,7 +35,7 @@ _MESH_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 @attrs.frozen
 class ClientInfo:
-    """What a client sends about itself (Go: derp.ClientInfo)."""
+    """The information that a client sends about itself (Go: derp.ClientInfo)."""
 
     version: int = 0
     can_ack_pings: bool = False

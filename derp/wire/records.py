@@ -1,4 +1,4 @@
-"""Where TLS records end (RFC 8446, 5.1), found without decrypting them.
+"""The ends of TLS records (RFC 8446, 5.1), found without decrypting them.
 
     byte 0      type
     1-2         version

@@ -30,7 +30,7 @@ from derp.wire.frames import (
 
 
 class Kind(enum.Enum):
-    """What `next_train` finds: a train, another frame, or an incomplete one."""
+    """The kind of what `next_train` finds: a train, another frame, or an incomplete one."""
 
     INCOMPLETE = enum.auto()
     """The buffer ends before the frame does."""
@@ -68,6 +68,7 @@ Train = bytes | memoryview
 """Consecutive RecvPacket frames of one source for one destination."""
 
 Scan = tuple[Kind, int, bytes, int]
+"""The result of `next_train`."""
 
 
 def next_train(  # noqa: PLR0912 -- one loop, no calls: this is the hot path

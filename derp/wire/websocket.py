@@ -16,7 +16,7 @@ from websockets.protocol import Protocol, Side
 MAX_MESSAGE: Final = 128 << 10
 """Bytes of the longest message taken: more than a DERP frame has; Go's client writes no longer."""
 MAX_FRAMES: Final = 256
-"""Frames after which no other slice is parsed: each costs about the same however short."""
+"""Frames after which `receive` parses no other slice: each costs about the same however short."""
 SLICE: Final = 4 << 10
 """Bytes parsed at a time: a frame has at least 6."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
@@ -37,7 +37,7 @@ class Ending(NamedTuple):
 
 
 class Received(NamedTuple):
-    """What was received in one call."""
+    """The result of one call of `FrameParser.receive`."""
 
     payload: bytes
     consumed: int
