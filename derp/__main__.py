@@ -1,4 +1,4 @@
-"""`python -m derp` is the command `derper`."""
+"""The command `derper`, as `python -m derp`."""
 
 from derp.cli.main import script
 

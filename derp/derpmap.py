@@ -53,7 +53,7 @@ Fields = dict[str, str | int | bool]
 
 @attrs.frozen
 class Node:
-    """How clients reach a relay: one node of a DERP map, or two (see `nodes`)."""
+    """The way that clients reach a relay: one node of a DERP map, or two (see `nodes`)."""
 
     hostname: str
     pin: str | None

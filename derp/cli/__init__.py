@@ -3,7 +3,7 @@
     main           flags and environment to a Config; exit codes
     healthcheck    ask the running relay whether it serves
     derpmap        print the relay's entry for a DERP map       (mapcheck: --check)
-    probe          what both probe: TCP, TLS, the upgrade to DERP, STUN
+    probe          the probes that healthcheck and mapcheck share: TCP, TLS, the upgrade, STUN
     accounts       print who has moved how much
     command_flags  a command's own flags, and all those of the relay   (procfs: -of)
 

@@ -49,7 +49,7 @@ class Unhealthy(Failure):
 
 @attrs.frozen
 class Healthy:
-    """What the relay answered."""
+    """The answers of a relay that serves clients."""
 
     where: Endpoint
     tls: str | None

@@ -1,4 +1,4 @@
-"""What clients would find wrong with a relay's entry in a DERP map, seen from this machine.
+"""The problems that clients would have with a relay's entry in a DERP map, seen from here.
 
 Each address of the name is probed, because clients may use any; one that this machine has no route
 to is skipped, if there are others.

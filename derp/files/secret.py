@@ -1,4 +1,4 @@
-"""How a small file with a secret is read."""
+"""The reading of small files with a secret."""
 
 import os
 from pathlib import Path

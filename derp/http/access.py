@@ -1,4 +1,4 @@
-"""Who may see /debug/. Sans-I/O.
+"""The rules of access to /debug/. Sans-I/O.
 
 As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
 a proxy on this machine asks from loopback, too, and so does a browser on this machine in which a

@@ -59,7 +59,7 @@ async def dial(
 
 
 class NoLinkAt:
-    """Like trio.fail_at, but raises `late` if the block is not done by `deadline`.
+    """A deadline as of trio.fail_at, which raises `late` if the block is not done by then.
 
     Not made by contextlib: Python 3.13 leaves the generator and the exception in a cycle.
     """

@@ -1,4 +1,4 @@
-"""What the relay counts, and the pages that show it.
+"""The figures of the relay, and the pages that show them.
 
 figures     how a figure is declared: its names, its help, and the rule for several processes
 counters    numbers that the relay's tasks count up

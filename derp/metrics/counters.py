@@ -35,7 +35,7 @@ _BY_REASON: Final = labelled("reason", "kind", kind="counter")
 
 
 class DropReason(enum.StrEnum):
-    """Why a packet was not delivered; the values are the Go derper's labels."""
+    """The reason why a packet was not delivered; the values are the Go derper's labels."""
 
     UNKNOWN_DEST = "unknown_dest"
     """No client has the destination key."""

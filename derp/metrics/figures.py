@@ -15,7 +15,7 @@ T = TypeVar("T", bound=attrs.AttrsInstance)
 
 
 class Histogram:
-    """How often each whole number was observed.
+    """A count of the observations of each whole number.
 
     Counts are kept by number, and put into buckets only when rendered. The hot path may inline the
     two lines of `observe`.

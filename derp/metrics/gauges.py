@@ -1,4 +1,4 @@
-"""What the pages show beside the counters: values of one moment, held elsewhere. Sans-I/O."""
+"""The values of one moment that the pages show beside the counters; held elsewhere. Sans-I/O."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -29,7 +29,7 @@ _FAMILY_HELP: Final = "STUN requests, by address family."
 
 @attrs.frozen(kw_only=True)
 class Process:
-    """What the kernel knows about a process. Times are Unix times in seconds."""
+    """The kernel's figures of a process. Times are Unix times in seconds."""
 
     open_fds: int = gauge(
         "gauge_process_open_fds",

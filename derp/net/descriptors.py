@@ -41,6 +41,7 @@ RECOVERY_SECONDS: Final = 10.0
 OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _FULL: Final = 3
+"""The number of `thresholds` reached when only the reserve is left."""
 _RAISE_LIMIT: Final = "raise the limit on open files: LimitNOFILE=, --ulimit nofile=, ulimit -n"
 _CURES: Final = {
     errno.EMFILE: _RAISE_LIMIT,
@@ -58,7 +59,7 @@ def raise_limit() -> None:
 
 
 def reserve(limit: int) -> int:
-    """Return how many descriptors of `limit` are not for clients."""
+    """Return how many descriptors of `limit` are reserved: not for clients."""
     return max(1, min(MAX_RESERVE, limit // 25))
 
 

@@ -88,8 +88,8 @@ class Poller:
     def __init__(self, *, is_on: bool = True) -> None:
         self._is_on = is_on
         self.busy_tasks = 0
-        """Running tasks that forbid busy-polling: send tasks, those of clients that are not
-        registered, and logins that wait for a verdict. The code that starts one counts it."""
+        """Running tasks that forbid busy-polling: send tasks, those of clients and links that are
+        not registered, and logins that wait for a verdict. The code that starts one counts it."""
         self._epoll = select.epoll()
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.

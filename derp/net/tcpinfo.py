@@ -17,12 +17,15 @@ def round_trip(info: bytes) -> float:
 
 
 def sent_and_received(info: bytes) -> tuple[int, int]:
-    """Return the bytes that the peer acknowledged and sent (tcpi_bytes_acked, -_received)."""
+    """Return the bytes that the peer acknowledged and sent (tcpi_bytes_acked, -_received).
+
+    The end of the peer's stream counts as one byte that it sent.
+    """
     sent, received = unpack_from("=QQ", info, 120)
     return sent, received
 
 
 def acknowledged(info: bytes) -> tuple[int, int]:
-    """Return the same without the byte that TCP counts for the end of the peer's stream."""
+    """Return what `sent_and_received` does, without the byte for the end of the peer's stream."""
     sent, received = sent_and_received(info)
     return sent, received - (info[0] == _CLOSE_WAIT)

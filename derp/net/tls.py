@@ -48,6 +48,7 @@ MAX_BUFFERED: Final = 1 << 20
 _WRONG_NAME: Final = "the client asked for another server name, or for none"
 
 ReadInto = Callable[[int, memoryview], int]
+"""SSLObject.read: reads at most so many bytes into a buffer; returns how many."""
 HANDSHAKE_READ: Final = 16 << 10
 """Most bytes read at a time during the handshake: what follows it is kept."""
 HELLO_MEMORY: Final = 192 << 10
@@ -297,6 +298,7 @@ class TLSTransport(TCPTransport):
         with contextlib.suppress(PeerVanished):
             self._flush_bio()
         if error.reason == "CALLBACK_FAILED":
+            # The context's callback refuses the server name; a WaitingContext says why.
             return TLSFailed(getattr(self._ssl.context, "refusal", _WRONG_NAME))
         reason = (error.reason or str(error)).lower().replace("_", " ")
         if isinstance(error, ssl.SSLCertVerificationError):

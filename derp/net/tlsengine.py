@@ -9,6 +9,7 @@ from derp.wire.clienthello import UNREADABLE, ClientHello, HelloReader, is_whole
 from derp.wire.records import MAX_RECORD
 
 Piece = bytes | bytearray | memoryview
+"""Ciphertext that has come; it may lie in a shared buffer."""
 Hold = Callable[[int], object]
 """Called with the number of bytes kept for a peer; raises to end the peer's connection."""
 Choose = Callable[[ClientHello, Endpoint], ssl.SSLContext]
