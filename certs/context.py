@@ -1,7 +1,7 @@
 """The ssl.SSLContexts for the relay's connections.
 
     make_context            serves the host's certificate, with the metacert
-    make_waiting_context    refuses every client while there is no certificate
+    make_waiting_context    refuses every client, as there is no certificate for what it asks
     make_challenge_context  answers a TLS-ALPN-01 challenge of a certificate authority
 
 Contexts match the Go derper, but accept clients that Go's TLS refuses without need. A context never
@@ -51,10 +51,10 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
 
 
 class WaitingContext(ssl.SSLContext):
-    """A server context without a certificate."""
+    """A server context without a certificate, which refuses every client."""
 
     refusal: str
-    """The reason why there is none, for the log."""
+    """The reason for the log (read by derp.net.tls): why there is no certificate for the client."""
 
 
 def make_waiting_context(

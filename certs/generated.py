@@ -1,4 +1,4 @@
-"""Which pairs were generated for an IP address, and which of them clients refuse."""
+"""Recognition of the pairs that were generated for an IP address, and of those that are refused."""
 
 from datetime import datetime, timedelta
 

@@ -52,6 +52,7 @@ _MMSGHDR: Final = ctypes.sizeof(_MMsgHdr)
 _IOVEC: Final = ctypes.sizeof(_IOVec)
 _INTERFACE_IPV4: Final = socket.CMSG_LEN(0) // 4
 _INTERFACE_IPV6: Final = (socket.CMSG_LEN(0) + 16) // 4
+"""Where in a row of `controls` the interface is (`stun.pktinfo`), in units of 4 bytes."""
 
 
 class BatchSocket:

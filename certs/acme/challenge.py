@@ -13,6 +13,7 @@ import attrs
 from certs.pair import Pair
 
 Kind = Literal["http-01", "tls-alpn-01"]
+"""The type of a challenge (RFC 8555, 8)."""
 
 ALPN_PROTOCOL: Final = "acme-tls/1"
 """The ALPN protocol of TLS-ALPN-01 (RFC 8737, 6.2)."""

@@ -34,6 +34,7 @@ from certs.errors import Failure, IssueError
 _NO_ACCOUNT: Final = ("accountDoesNotExist", "externalAccountRequired")
 _UNDECIDED: Final = (messages.STATUS_PENDING, messages.STATUS_PROCESSING)
 _LONGEST_PAUSE: Final = 16.0
+"""Seconds between two tries of `fetch`, at most; more where a Retry-After asks for it."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,512}")
 
 

@@ -140,6 +140,7 @@ class Certificates(Generic[AnyContexts]):
         return check_files
 
     def _open_wake(self) -> tuple[trio.MemorySendChannel[None], trio.MemoryReceiveChannel[None]]:
+        """Return both ends of a new channel to a task that `wake` wakes, too."""
         wake, wakes = trio.open_memory_channel[None](1)
         self._wakes.append(wake)
         return wake, wakes

@@ -14,7 +14,7 @@ from certs.hostname import IPAddress
 
 @attrs.frozen(kw_only=True)
 class ACMEOptions:
-    """How to order a certificate by ACME."""
+    """The options of an order by ACME."""
 
     authority: Authority
     profile: str

@@ -59,7 +59,7 @@ class Role(Protocol):
         """Whether this process logs what holds for all processes."""
 
     async def start(self, relay: RunningRelay) -> Pages:
-        """Start what the role adds, and begin to take orders; return the pages of /debug/."""
+        """Start what the role adds, and what tells it to stop; return the pages of /debug/."""
 
     async def until_stop(self, relay: RunningRelay) -> None:
         """Announce that all is served; return when told to stop."""

@@ -17,7 +17,7 @@ from stun.stats import Stats
 
 @attrs.frozen
 class Age:
-    """The time and the memory use at the start of the process."""
+    """The time and the memory use at the start of the process, and the time since."""
 
     started: float = attrs.field(init=False, factory=time.time)
     """Unix time, in seconds."""

@@ -8,7 +8,7 @@ import trio
 
 
 class Event(enum.Enum):
-    """An order to the relay."""
+    """The meaning of a signal to the relay."""
 
     STOP = enum.auto()
     RELOAD = enum.auto()

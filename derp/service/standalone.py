@@ -24,6 +24,7 @@ from derp.service.status import Pages, standalone_pages
 from derp.session import recheck, serverinfo
 
 _EVENTS: Final = 8
+"""Signals that may wait to be acted on."""
 
 
 def run(config: Config) -> None:
@@ -41,7 +42,7 @@ class Standalone:
     is_first = True
 
     def __init__(self, receive: Receive = receive_signals) -> None:
-        """`receive` takes signals, and sends the events to act on."""
+        """Get the events to act on from `receive`, which takes the signals."""
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)

@@ -16,7 +16,7 @@ logger = log.get("server")
 
 
 async def summarize(refusals: Sequence[log.Coalescer], events: log.ClientEvents) -> NoReturn:
-    """From time to time, log the summaries that are due; when cancelled, log all."""
+    """Log the summaries that are due, from time to time; when cancelled, log all."""
     try:
         while True:
             await trio.sleep(SUMMARY_EVERY)

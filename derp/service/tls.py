@@ -28,6 +28,7 @@ class ByAddress:
     """The contexts of a server that has certificates for its IP addresses."""
 
     def __init__(self, named: Iterable[IPAddress], request: RequestCertificate) -> None:
+        """Serve the addresses in `named`, and those for which `request` gets certificates."""
         self.contexts: dict[IPAddress, ssl.SSLContext] = {}
         self._named = tuple(named)
         self._request = request

@@ -37,7 +37,9 @@ FEW: Final = 32
 KEYS_AT_ONCE: Final = 1000
 """Most keys in one message."""
 NOTIFY_TRIES: Final = 3
+"""How often the workers are told of removed keys until all have answered."""
 _CHANGES: Final = 16
+"""Messages with removed keys that may wait in a worker."""
 
 _ADMIT: Final = "admission.admit"
 _RECHECK: Final = "admission.recheck"

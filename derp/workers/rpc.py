@@ -34,7 +34,9 @@ Call = Callable[[str, Json], Awaitable[Json]]
 
 _LENGTH = struct.Struct(">I")
 _QUEUED: Final = 64
+"""Messages that may wait to be written."""
 _IN_ORDER: Final = 1024
+"""Calls that may wait to be answered in their order."""
 _RECEIVE_SIZE: Final = 64 << 10
 
 logger = log.get("workers")

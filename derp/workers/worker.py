@@ -1,7 +1,7 @@
 """A worker: a process that serves clients; its supervisor does what a relay does once.
 
-It takes orders from its control connection only: signals that a terminal or a service manager sends
-to the whole process group are for the supervisor. The end of that connection means stop.
+It obeys its control connection only: signals that a terminal or a service manager sends to the
+whole process group are for the supervisor. The end of that connection means stop.
 """
 
 import contextlib
@@ -174,5 +174,6 @@ class Worker:
         await self._stop.wait()
 
     async def _obey(self) -> None:
+        """Answer the supervisor's calls; when their connection ends, stop."""
         await self.control.run()
         self._stop.set()
