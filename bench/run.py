@@ -58,32 +58,33 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shlex
-import shutil
-import signal
 import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import mesh, plot, report, workers
+from bench import mesh, plot, record, report, workers
 from bench.loads import GROWTH, LOADS, Load
-from bench.servers import BenchError, Program, Running, pinned, raise_descriptor_limit, running
+from bench.record import HERE, ROOT, said
+from bench.servers import (
+    BenchError,
+    Program,
+    Running,
+    pinned,
+    raise_descriptor_limit,
+    resolved,
+    running,
+)
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 PEERS = (sys.executable, "-m", "bench.peers")
 LOAD_SECONDS = 300
 BUILD_SECONDS = 1200
 DISTURBED = 0.02
 GROUPS = {load.group for load in LOADS} - {""}
-CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 SUSPICIOUS = ("traceback", "error", "exception", "panic", "fatal", "warning")
 EXPECTED = "any client may use this relay"
 """A warning of ours at the start, which may come when the load has begun."""
@@ -91,17 +92,7 @@ EXPECTED = "any client may use this relay"
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    # What was started is stopped on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return measure(options)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted", file=sys.stderr)
-        return 130
+    return record.exit_code("bench", lambda: measure(options), BenchError)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -196,9 +187,7 @@ def measure(options: argparse.Namespace) -> int:
     if any(load.peers for load in chosen) and (lacking := build_peers()):
         remarks += [f"{load.name} left out, no figure: {lacking}" for load in chosen if load.peers]
         chosen = [load for load in chosen if not load.peers]
-    results: dict[str, dict[str, list[Any]]] = {}
-    failures: list[str] = []
-    begin = time.monotonic()
+    found = record.Record([program.name for program in programs])
     about = describe(options, programs)
     with tempfile.TemporaryDirectory(prefix="derp-bench-") as directory:
         for number in range(options.rounds):
@@ -215,29 +204,18 @@ def measure(options: argparse.Namespace) -> int:
                     try:
                         result = one(program, load, client, options, Path(directory), remarks)
                     except BenchError as error:
-                        failures.append(f"{where}: {error}")
-                        print(f"{where}: FAILED: {error}", file=sys.stderr)
+                        found.fail(where, error)
                         continue
-                    result["round"] = number + 1
-                    results.setdefault(load.name, {}).setdefault(program.name, []).append(result)
+                    found.add(load.name, program.name, number + 1, result)
                     print(f"{where}: {brief(load, result)}", file=sys.stderr)
-    about["took_seconds"] = round(time.monotonic() - begin, 1)
-    if disturbed := report.disturbances(results, DISTURBED):
+    if disturbed := report.disturbances(found.results, DISTURBED):
         remarks.append("not alone: other processes used a core during " + disturbed)
-    document = {
-        "about": about,
-        "results": results,
-        "failures": failures,
-        "remarks": sorted(set(remarks)),
-    }
-    path = options.json or default_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    document = found.document(about, remarks=sorted(set(remarks)))
+    path = record.save(document, options.json)
     show(chosen, document, options)
-    for line in [*failures, *sorted(set(remarks))]:
+    for line in [*document["failures"], *document["remarks"]]:
         print(f"! {line}")
-    print(f"{about['took_seconds']:.0f} s; results in {path}")
-    return 1 if failures else 0
+    return record.end(document, path)
 
 
 def show(loads: Sequence[Load], document: Any, options: argparse.Namespace) -> None:
@@ -274,11 +252,7 @@ def choose_programs(options: argparse.Namespace, client: Path) -> list[Program]:
     programs = []
     for name in names:
         command, directory = commands[name]
-        executable = shutil.which(command[0]) if command else None
-        if executable is None:
-            raise BenchError(f"--{name} {shlex.join(command)!r}: there is no such program")
-        command[0] = os.path.abspath(executable)  # noqa: PTH100 -- a venv's links must stay
-        programs.append(Program(name, command, directory))
+        programs.append(Program(name, resolved(f"--{name} ", command), directory))
     return programs
 
 
@@ -456,14 +430,9 @@ def brief(load: Load, result: Any) -> str:
     return ", ".join(figures) + f" ({report.use([result])})"
 
 
-def default_path() -> Path:
-    return HERE / "results" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-
-
 def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[str, Any]:
     """Return what the figures were measured with: commit, versions, machine."""
-    about = surroundings() | {
-        "load_before": os.getloadavg(),
+    about = record.surroundings() | {
         "client": said(["go", "version"]),
         "quick": options.quick,
         "rounds": options.rounds,
@@ -476,33 +445,6 @@ def describe(options: argparse.Namespace, programs: Sequence[Program]) -> dict[s
         code = "import trio; print(trio.__version__)"
         about["trio"] = said([ours[0], "-c", code])
     return about
-
-
-def surroundings() -> dict[str, Any]:
-    """Return what does not depend on what is measured: date, commit, machine."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": said(["git", "rev-parse", "HEAD"]),
-        "changed_files": len(said(["git", "status", "--porcelain"]).splitlines()),
-        "machine": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
-        "kernel": platform.release(),
-        "congestion_control": CONGESTION_CONTROL.read_text().strip(),
-    }
-
-
-def said(command: Sequence[str], directory: Path = ROOT) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"unknown ({error})"
-    return (done.stdout or done.stderr).strip()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -41,6 +42,14 @@ class Running:
     address: str
     stun: str
     log: Path
+
+
+def resolved(flag: str, command: Sequence[str]) -> list[str]:
+    """Return a command that begins with a path. Raises BenchError, which begins with `flag`."""
+    executable = shutil.which(command[0]) if command else None
+    if executable is None:
+        raise BenchError(f"{flag}{shlex.join(command)}: there is no such program")
+    return [os.path.abspath(executable), *command[1:]]  # noqa: PTH100 -- a venv's links must stay
 
 
 def raise_descriptor_limit() -> int:

@@ -34,25 +34,22 @@ It needs root, network namespaces and TUN devices. When it ends, all that it sta
 import argparse
 import contextlib
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import trustme
 
-from bench import peers
+from bench import peers, record
+from bench.record import first_line, said
 from bench.report import around_marks, render
-from bench.run import last_words, said, surroundings
-from bench.servers import BenchError
+from bench.run import last_words
+from bench.servers import BenchError, resolved
 from bench.wan import cable, check, plot, table
 from bench.wan.cases import QUICK, Case, choose
 from bench.wan.measure import measure
@@ -61,8 +58,7 @@ from tests.interop import golang
 from tests.interop.netns import NoNamespacesError, check_possible
 from tests.interop.relay import TestCA
 
-BENCH = Path(__file__).resolve().parents[1]
-BINARIES = BENCH / "bin" / "wan"
+BINARIES = record.HERE / "bin" / "wan"
 NEEDS = ("osrouter",)
 """What tailscaled must have for a TUN device, and has not elsewhere in the tests."""
 BEGIN, END = "<!-- wan -->", "<!-- /wan -->"
@@ -74,16 +70,8 @@ AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return act(options)
-    except (BenchError, NoNamespacesError, golang.NoGoError, RuntimeError) as error:
-        print(f"bench.wan: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench.wan: interrupted", file=sys.stderr)
-        return 130
+    expected = BenchError, NoNamespacesError, golang.NoGoError, RuntimeError
+    return record.exit_code("bench.wan", lambda: act(options), *expected)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -154,14 +142,6 @@ def relays(given: Sequence[str] | None) -> dict[str, list[str]]:
     return found
 
 
-def resolved(name: str, words: Sequence[str]) -> list[str]:
-    """Return a command that begins with a path. Raises BenchError."""
-    executable = shutil.which(words[0])
-    if executable is None:
-        raise BenchError(f"--relay {name}={shlex.join(words)}: there is no such program")
-    return [os.path.abspath(executable), *words[1:]]  # noqa: PTH100 -- a venv's links must stay
-
-
 def act(options: argparse.Namespace) -> int:
     if options.table:
         show(json.loads(options.table.read_text()), options)
@@ -177,7 +157,9 @@ def act(options: argparse.Namespace) -> int:
     if options.check:
         print(render(check.rows(options.seconds, options.seed)))
         return 0
-    options.relays = {name: resolved(name, words) for name, words in options.relays.items()}
+    options.relays = {
+        name: resolved(f"--relay {name}=", words) for name, words in options.relays.items()
+    }
     cases, left_out = with_congestion_control(options.cases)
     binaries = find_binaries(options.binaries)
     return measure_all(options, cases, left_out, binaries)
@@ -234,15 +216,12 @@ def measure_all(
     left_out: Sequence[str],
     binaries: dict[str, Path],
 ) -> int:
-    begin = time.monotonic()
-    results: dict[str, dict[str, list[Any]]] = {}
-    failures = list(left_out)
-    about = surroundings() | {
+    found = record.Record(list(options.relays), left_out)
+    about = record.surroundings() | {
         "rounds": options.rounds,
         "seconds": options.seconds,
         "buffer_ms": options.buffer_ms,
         "seed": options.seed,
-        "load_before": os.getloadavg(),
         "relays": {name: said([*words, "-version"]) for name, words in options.relays.items()},
         "commands": {name: shlex.join(words) for name, words in options.relays.items()},
     }
@@ -258,7 +237,6 @@ def measure_all(
             order = list(options.relays)
             order = order if number % 2 else order[::-1]
             for case in cases:
-                by_relay = results.setdefault(case.name, {name: [] for name in options.relays})
                 for name in order:
                     where = f"round {number}, {case.name}, {name}"
                     home = Path(tempfile.mkdtemp(prefix=f"{number}-{name}-", dir=folder))
@@ -267,29 +245,17 @@ def measure_all(
                             case, options.relays[name], binaries, ca, home, options, number
                         )
                     except FAULTS as error:
-                        failures.append(f"{where}: FAILED: {first_line(error)}")
-                        print(f"{where}: FAILED: {error}", file=sys.stderr)
+                        found.fail(where, error)
                         continue
-                    by_relay[name].append(result | {"round": number})
+                    found.add(case.name, name, number, result)
                     cells = table.rows({case.name: {name: [result]}})[1]
                     print(f"{where}: {' | '.join(cells[2:])}", file=sys.stderr, flush=True)
-    about["took_seconds"] = round(time.monotonic() - begin, 1)
-    kept = {
-        case: {name: each for name, each in by_relay.items() if each}
-        for case, by_relay in results.items()
-    }
-    document = {
-        "about": about,
-        "results": kept,
-        "failures": failures,
-        "verdicts": table.verdicts(kept, next(iter(options.relays)), options.older, options.theirs),
-    }
-    path = options.json or BENCH / "results" / f"wan-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    judged = next(iter(options.relays))
+    verdicts = table.verdicts(found.results, judged, options.older, options.theirs)
+    document = found.document(about, verdicts=verdicts)
+    path = record.save(document, options.json, "wan-")
     show(document, options)
-    print(f"{about['took_seconds']:.0f} s; results in {path}")
-    return 1 if failures else 0
+    return record.end(document, path)
 
 
 def show(document: dict[str, Any], options: argparse.Namespace) -> None:
@@ -329,10 +295,6 @@ def tried(
                 raise
             print(f"{case.name}: once more, since {first_line(error)}", file=sys.stderr)
     raise AssertionError("unreachable")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0][:200]
 
 
 if __name__ == "__main__":

@@ -61,14 +61,6 @@ def test_what_is_wrong_is_said_at_once(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_a_command_becomes_a_path():
-    (path, *rest) = run.resolved("ours", ["sh", "-c", "true"])
-    assert path.startswith("/")
-    assert rest == ["-c", "true"]
-    with pytest.raises(BenchError, match="no-such-program"):
-        run.resolved("ours", ["no-such-program"])
-
-
 def test_cases_that_the_kernel_lacks_are_left_out_aloud(monkeypatch, tmp_path, capsys):
     available = tmp_path / "available"
     available.write_text("reno cubic\n")
@@ -99,3 +91,26 @@ def test_a_document_goes_into_a_page(tmp_path):
         "losses are those of seed 7",
     ):
         assert words in text
+
+
+def test_a_case_that_fails_leaves_the_others_their_figures(monkeypatch, tmp_path, capsys):
+    def tried(case, command, binaries, ca, folder, options, number):
+        if command == ["b"] and number == 1:
+            raise BenchError("no way to the node\nits log")
+        return result()
+
+    monkeypatch.setattr(run, "tried", tried)
+    written = tmp_path / "found.json"
+    options = run.parse(
+        ["--relay", "one=a", "--relay", "two=b", "--rounds", "2", "--json", str(written)]
+    )
+    assert run.measure_all(options, options.cases[:1], ["left out"], {}) == 1
+    document = json.loads(written.read_text())
+    (by_relay,) = document["results"].values()
+    assert {name: [each["round"] for each in found] for name, found in by_relay.items()} == {
+        "one": [1, 2],
+        "two": [2],
+    }
+    where = f"round 1, {options.cases[0].name}, two"
+    assert document["failures"] == ["left out", f"{where}: FAILED: no way to the node"]
+    assert f"results in {written}" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.run import ROOT, said, surroundings
+from bench.record import ROOT, said, surroundings
 from bench.servers import Program
 from tests.hostile import table
 from tests.hostile.attacks import Attack
