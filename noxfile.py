@@ -44,7 +44,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile"]
+nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile", "fuzz"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -309,6 +309,20 @@ def lowest(session: nox.Session) -> None:
     pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
     session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
     _pytest(session, "--hypothesis-profile=brief", *UNIT)
+
+
+@session(PYTHONS[0], "5 minutes")
+def fuzz(session: nox.Session) -> None:
+    """Fuzz each parser of bytes from outside for 30 seconds; `-s fuzz -- --seconds 3600` longer."""
+    _install(session, "test")
+    # There are wheels for some Pythons only, and the source wants clang.
+    packages = nox.project.dependency_groups(PROJECT, "fuzz")
+    install = ("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", *packages)
+    session.run(*install, success_codes=range(256))
+    check = ("python", "-c", "import atheris")
+    if session.run(*check, silent=True, success_codes=[0, 1]) is None:
+        session.skip("atheris can't be installed for this Python: nothing was fuzzed")
+    session.run("python", "-m", "tests.fuzz.session", *session.posargs, env=_environment())
 
 
 @session(PYTHONS[0], "3 minutes")
