@@ -90,6 +90,19 @@ class PeerVanished(ConnectionEnd):
     reason = "peer_vanished"
 
 
+class ProxyHeaderFailed(ConnectionEnd):
+    """What came from a proxy is not a PROXY header that can be used, or came too slowly."""
+
+    reason = "proxy_header_failed"
+
+
+class ProxyNotListed(ProxyHeaderFailed):
+    """The peer sent a PROXY header, and -proxy-protocol-from does not have its address."""
+
+    def __init__(self) -> None:
+        super().__init__("it sends a PROXY header, and -proxy-protocol-from does not have it")
+
+
 class TLSFailed(ConnectionEnd):
     """The TLS handshake failed, or a record could not be decrypted."""
 

@@ -8,6 +8,7 @@ routes             the answer to each path                                     (
     statussource       what the answers depend on                                  (sans-I/O)
 pages              the HTML pages                                              (sans-I/O)
 monitoring         the pages of -metrics-addr                                  (sans-I/O)
+forwarded          the client behind proxies, by the headers they add         (sans-I/O)
 access             who may see /debug/                                         (sans-I/O)
 bootstrap_dns      /bootstrap-dns: addresses of a few names                    (sans-I/O)
 bootstrap_refresh  the task that looks these names up
