@@ -6,7 +6,7 @@ requests at once, a batch costs less (`stun.batched`).
 
 import socket
 from struct import pack
-from typing import Final
+from typing import Final, Protocol
 
 from stun.message import (
     BINDING_SUCCESS,
@@ -20,22 +20,41 @@ from stun.pktinfo import IP_PKTINFO, info_length
 from stun.stats import Stats
 
 _COOKIE: Final = int.from_bytes(MAGIC_COOKIE, "big")
+HEADER_START: Final = b"\r"
+"""The first byte of a proxy's header (PROXY protocol, version 2), and of no STUN message."""
+MAX_DATAGRAM: Final = 0xFFFF
 _Control = list[tuple[int, int, bytes]]
+
+
+class Front(Protocol):
+    """The proxies that may send requests on, each with a header that has the client's address."""
+
+    @property
+    def expects_headers(self) -> bool:
+        """Whether each datagram goes through `open`, or only those that begin as a header does."""
+
+    def open(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
+        """Return the request in a datagram from `host` and `port`, and its client's address.
+
+        Raises StunError where it must not be answered.
+        """
 
 
 class PlainResponder:
     """A responder on one socket that never waits."""
 
-    def __init__(self, sock: socket.socket, stats: Stats) -> None:
+    def __init__(self, sock: socket.socket, stats: Stats, front: Front | None = None) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered."""
         self._sock = sock
         self._stats = stats
-        self._ipv6 = sock.family == socket.AF_INET6
+        self._front = front
+        self._opens_all = front is not None and front.expects_headers
         info = info_length(sock)
         self._space = socket.CMSG_SPACE(info) if info else 0
         # One byte more than the limit shows that a request is too long.
-        self._view = memoryview(bytearray(MAX_REQUEST_LENGTH + 1))
+        longest = MAX_DATAGRAM if self._opens_all else MAX_REQUEST_LENGTH + 1
+        self._view = memoryview(bytearray(longest))
         self._views = [self._view]
 
     def answer(self, most: int) -> int:
@@ -51,13 +70,16 @@ class PlainResponder:
                 if count:
                     return count
                 raise
+            host, port, *_ = sender
+            data = bytes(self._view[:size])
             try:
-                transaction_id = parse_binding_request(bytes(self._view[:size]))
+                if self._front is not None and (self._opens_all or data[:1] == HEADER_START):
+                    data, host, port = self._front.open(data, host.partition("%")[0], port)
+                transaction_id = parse_binding_request(data)
             except StunError:
                 self._stats.not_stun += 1
                 continue
-            host, port, *_ = sender
-            if self._ipv6:
+            if ":" in host:
                 self._stats.ipv6 += 1
                 address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
             else:

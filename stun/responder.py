@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Final
 
-from stun.plain import PlainResponder
+from stun.plain import Front, PlainResponder
 from stun.stats import Stats
 
 if sys.platform == "linux":
@@ -26,15 +26,19 @@ none costs more than building a response."""
 
 
 class Responder:
-    """The responder of one socket; it never waits."""
+    """The responder of one socket; it never waits.
 
-    def __init__(self, sock: socket.socket, stats: Stats) -> None:
+    Behind proxies that send headers it takes no batches: the forms of requests differ there.
+    """
+
+    def __init__(self, sock: socket.socket, stats: Stats, front: Front | None = None) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered; of a
         batch, only the first request's, if that was answered."""
         self._sock = sock
         self._stats = stats
-        self._plain = PlainResponder(sock, stats)
+        self._plain = PlainResponder(sock, stats, front)
+        self._has_batches = BATCHES and not (front is not None and front.expects_headers)
         self._batched: BatchedResponder | None = None
         self._in_batches = False
         self._alone = 0
@@ -52,10 +56,10 @@ class Responder:
             self.senders = self._batched.senders
             self._in_batches = count >= BURST
             return count >= MAX_PER_CALL
-        most = 1 if self._alone % LOOK_EVERY else BURST if BATCHES else MAX_PER_CALL
+        most = 1 if self._alone % LOOK_EVERY else BURST if self._has_batches else MAX_PER_CALL
         count = self._plain.answer(most)
         self.senders = self._plain.senders
         self._alone = self._alone + 1 if count == 1 else 0
         more = count == most > 1
-        self._in_batches = BATCHES and more
+        self._in_batches = self._has_batches and more
         return more

@@ -13,6 +13,7 @@ from typing import Any, Final, Never
 import trio
 
 from stun.pktinfo import ask_for_destination
+from stun.plain import Front
 from stun.proxy_detector import ProxyDetector
 from stun.responder import Responder
 from stun.stats import Stats
@@ -118,12 +119,12 @@ def prepare(sock: socket.socket) -> None:
         ask_for_destination(sock)
 
 
-async def serve(sock: socket.socket, stats: Stats) -> Never:
+async def serve(sock: socket.socket, stats: Stats, front: Front | None = None) -> Never:
     """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
-    The caller closes the socket afterwards.
+    `front` knows the proxies whose datagrams have headers. The caller closes the socket afterwards.
     """
-    responder = Responder(sock, stats)
+    responder = Responder(sock, stats, front)
     detector: ProxyDetector | None = ProxyDetector()
     logged: set[int | None] = set()
     while True:

@@ -111,7 +111,7 @@ async def examine(config: Config) -> Healthy:
     deadline = trio.current_time() + TIMEOUT
     host = await _address(config.listening.address.host, f"-a {config.listening.address}", deadline)
     where = Endpoint(host, config.listening.address.port)
-    tcp = await probe.connect(where, deadline)
+    tcp = await probe.connect(where, deadline, config.proxies.with_header)
     stream: trio.abc.Stream = tcp
     version = expires = key = None
     try:
@@ -133,7 +133,7 @@ async def examine(config: Config) -> Healthy:
             given = f"-stun-addr {config.stun.host}"
             host = await _address(config.stun_host, given, deadline)
         stun = Endpoint(host, config.stun.port)
-        await probe.stun(stun, deadline)
+        await probe.stun(stun, deadline, config.proxies.with_header)
     return Healthy(where, version, expires, key, stun)
 
 

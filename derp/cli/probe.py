@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import h11
@@ -17,8 +17,10 @@ import trio
 
 from derp.errors import DerperError
 from derp.net import httpclient
-from derp.net.address import Endpoint
+from derp.net.address import Endpoint, endpoint
+from derp.relay.networks import Network, is_in
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
+from derp.wire.proxyprotocol import LOCAL_HEADER
 from stun.message import StunError, build_binding_request, parse_binding_response
 
 STUN_AGAIN: Final = 0.5
@@ -64,14 +66,21 @@ class NoSTUN(Failure):
     """There is no answer to STUN, or a wrong one."""
 
 
-async def connect(where: Endpoint, deadline: float) -> trio.SocketStream:
-    """Open a TCP connection to an IP address. Raises NotReached."""
+async def connect(
+    where: Endpoint, deadline: float, header_from: Sequence[Network] = ()
+) -> trio.SocketStream:
+    """Open a TCP connection to an IP address. Raises NotReached.
+
+    Where this machine's own address is in `header_from`, send a PROXY header first.
+    """
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     with _fail_at(deadline, lambda: NotReached(f"TCP {where} does not answer")):
         try:
             sock = trio.socket.socket(family, socket.SOCK_STREAM)
             try:
                 await sock.connect((where.host, where.port))
+                if header := _header(sock, header_from):
+                    await sock.send(header)
             except BaseException:
                 sock.close()
                 raise
@@ -138,16 +147,17 @@ async def pages(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: f
         raise NoDERP(f"{where} answers a probe with {_status(received)}")
 
 
-async def stun(where: Endpoint, deadline: float) -> None:
-    """Send a STUN binding request, and check the response. Raises NoSTUN."""
+async def stun(where: Endpoint, deadline: float, header_from: Sequence[Network] = ()) -> None:
+    """Send a STUN binding request, and check the response; see `connect`. Raises NoSTUN."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     transaction = os.urandom(12)
     with _fail_at(deadline, lambda: NoSTUN(f"UDP {where} does not answer STUN")):
         try:
             with trio.socket.socket(family, socket.SOCK_DGRAM) as sock:
                 await sock.connect((where.host, where.port))
+                request = _header(sock, header_from) + build_binding_request(transaction)
                 while True:
-                    await sock.send(build_binding_request(transaction))
+                    await sock.send(request)
                     with trio.move_on_after(STUN_AGAIN):
                         answer = await sock.recv(2048)
                         break
@@ -164,6 +174,12 @@ async def close(stream: trio.abc.Stream, deadline: float) -> None:
     """Close `stream`, with TLS's close_notify if there is time."""
     with trio.move_on_at(deadline), contextlib.suppress(trio.BrokenResourceError):
         await stream.aclose()
+
+
+def _header(sock: trio.socket.SocketType, header_from: Sequence[Network]) -> bytes:
+    """Return the PROXY header that the relay wants from a connected socket; empty for none."""
+    own = endpoint(sock.getsockname()).host
+    return LOCAL_HEADER if header_from and is_in(own, header_from) else b""
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
-    general, listening, certificates, verification, accounts, mesh, pages, monitoring, limits
-                   the parts
+    general, listening, proxies, certificates, verification, accounts, mesh, pages, monitoring,
+    limits         the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
     checks         one check for each sort of value
@@ -35,6 +35,7 @@ from derp.config.listening import STUN, TCP, Listening
 from derp.config.mesh import Mesh
 from derp.config.monitoring import Monitoring
 from derp.config.pages import Debug, Pages
+from derp.config.proxies import Proxies
 from derp.config.refused import REFUSED
 from derp.config.verification import Verification
 from derp.errors import UsageError
@@ -53,6 +54,7 @@ class Config:
     general: General = part("General", General)
     listening: Listening = part("Listening", Listening)
     stun: STUN = part("Listening", STUN)
+    proxies: Proxies = part("Behind a proxy", Proxies)
     tls: TLS = part("TLS certificates", TLS)
     acme: ACME = part("Certificates by ACME", ACME)
     verification: Verification = part("Who may use the relay", Verification)

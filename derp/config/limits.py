@@ -1,7 +1,7 @@
 """The part of the configuration that bounds what all clients, or all of one network, may use.
 
-The limits on a network (derp.relay.networks), -trusted-proxies, -queue-memory, -workers and
--drain-time are additions, the others the Go derper's.
+The limits on a network (derp.relay.networks), -queue-memory, -workers and -drain-time are
+additions, the others the Go derper's.
 """
 
 import math
@@ -13,7 +13,6 @@ from derp.config import checks
 from derp.config.field import ConfigError, file_option, option
 from derp.config.goflags import DURATION, FLOAT, INT, STRING
 from derp.config.memorysize import MemorySize, memory_size
-from derp.relay.networks import Network
 
 
 @attrs.frozen(kw_only=True)
@@ -37,16 +36,6 @@ class Limits:
         variable="DERP_PER_NETWORK_PENDING_LIMIT",
         usage="Connections from one network that have not logged in, at most a quarter of the "
         "limit on open files; above it the oldest is closed. 0 for no limit.",
-    )
-    trusted_proxies: tuple[Network, ...] = option(
-        "trusted-proxies",
-        STRING,
-        checks.network_list,
-        variable="DERP_TRUSTED_PROXIES",
-        placeholder="LIST",
-        usage="Networks of reverse proxies in front of the relay, such as 10.0.0.0/8, with commas "
-        "between them: the limits for one network do not count there, nor for 127.0.0.1 and ::1; "
-        "and /debug/ is closed to requests from there.",
     )
     accept_limit: float = option(
         "accept-connection-limit",

@@ -69,6 +69,5 @@ def debug_access(config: Config, key: DebugKey) -> DebugAccess:
     return DebugAccess(
         names=frozenset({config.tls.hostname.lower()}),
         networks=(*single, *config.debug.networks),
-        proxies=config.limits.trusted_proxies,
         key=lambda: key.value,
     )

@@ -2,8 +2,8 @@
 
 As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
 a proxy on this machine asks from loopback, too, and so does a browser on this machine in which a
-stranger's web page uses DNS rebinding. So a sign of a proxy refuses access, as does a Host that
-isn't the relay's. The operator's key gives access in any case.
+stranger's web page uses DNS rebinding. So a proxy of the operator's, or a sign of another one,
+refuses access, as does a Host that isn't the relay's. The operator's key gives access in any case.
 """
 
 import hmac
@@ -80,8 +80,6 @@ class DebugAccess:
     """The relay's names, in lower case, besides its addresses and localhost."""
     networks: Sequence[IPNetwork] = ()
     """Addresses with access besides loopback and the tailnet."""
-    proxies: Sequence[IPNetwork] = ()
-    """Addresses of the operator's proxies, whose requests may bear no sign."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
     """Returns the current key that gives access; empty for none."""
 
@@ -93,12 +91,12 @@ class DebugAccess:
         """Return why `request` may not see the debug pages, and what helps; empty if it may."""
         if self._has_key(request):
             return ""
-        if not self._is_trusted(request.remote):
+        if not request.proxy and not self._is_trusted(request.remote):
             return (
                 "debug pages are for loopback and the tailnet; "
                 "-debug-allow-ip, -debug-trusted-cidrs and -debug-key-file open them to others"
             )
-        if sign := self._trusted_proxy_sign(request.remote) or proxy_sign(request):
+        if sign := request.proxy or proxy_sign(request):
             return (
                 f"debug pages are not served through a proxy ({sign}): "
                 f"ask the relay itself, or use -debug-key-file"
@@ -118,11 +116,6 @@ class DebugAccess:
         fields = parse_qsl(request.query, keep_blank_values=True, errors="surrogateescape")
         shown = next((value for name, value in fields if name == "debugkey"), "")
         return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
-
-    def _trusted_proxy_sign(self, remote: str) -> str:
-        address = parse_ip(remote)
-        named = address is not None and any(address in network for network in self.proxies)
-        return "-trusted-proxies" if named else ""
 
     def _is_trusted(self, remote: str) -> bool:
         address = parse_ip(remote)

@@ -2,11 +2,13 @@
 
 Clients that ask for DERP send the same bytes, login after login. The same bytes from the start of a
 connection are the same request, so that h11 parses each head once. Only heads that led to DERP are
-kept, and only a few short ones: what else strangers send changes nothing here.
+kept, and only a few short ones: what else strangers send changes nothing here. Nor are those in
+which a proxy names a client.
 """
 
 from typing import Final
 
+from derp.http import forwarded
 from derp.http.message import Request
 
 MAX_HEADS: Final = 32
@@ -35,6 +37,8 @@ class KnownHeads:
         """Remember the first head of a connection; forget the oldest beyond MAX_HEADS."""
         # Another end, as of bare line feeds, is not what `find` looks for.
         if len(head) > MAX_LENGTH or head.find(_END) != len(head) - len(_END):
+            return
+        if any(name in forwarded.HEADERS for name, _ in request.headers):
             return
         if len(self._requests) >= MAX_HEADS:
             del self._requests[next(iter(self._requests))]

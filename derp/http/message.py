@@ -44,7 +44,7 @@ class Request:
 
     `path` is as sent, with its %-escapes; "*" for `OPTIONS *`, empty for CONNECT. `query` has no
     question mark. `host` is from the target if that is a URL, else from the Host header, or empty.
-    `remote` is the peer's IP address.
+    `remote` is the client's IP address: the peer's, unless that is one of the operator's proxies.
     """
 
     method: str
@@ -56,13 +56,15 @@ class Request:
     headers: Sequence[tuple[bytes, bytes]]
     """Names in lower case, values stripped, in the order sent."""
     remote: str
+    proxy: str = ""
+    """The flag that has the proxy through which the request came; empty for none."""
 
     def header(self, name: bytes) -> str:
         """Return the first value of the header `name` (lower case), or an empty string."""
         return _first(self.headers, name)
 
-    def sent_by(self, remote: str) -> "Request":
-        """Return the same request from another peer."""
+    def sent_by(self, remote: str, proxy: str = "") -> "Request":
+        """Return the same request from another client, maybe through a proxy."""
         return Request(
             self.method,
             self.target,
@@ -72,6 +74,7 @@ class Request:
             self.version,
             self.headers,
             remote,
+            proxy,
         )
 
     def tokens(self, name: bytes) -> list[str]:

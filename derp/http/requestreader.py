@@ -14,12 +14,13 @@ from typing import cast
 
 import h11
 
-from derp.errors import PeerVanished
+from derp.errors import PeerVanished, ProxyNotListed
 from derp.http.knownheads import KnownHeads
 from derp.http.message import BadRequest, Request, parse_request
 from derp.net.budgets import ReadBudget
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
+from derp.wire.proxyprotocol import begins_with_header
 
 MAX_HEAD = 16 * 1024
 MAX_LINES = 100
@@ -110,8 +111,11 @@ class RequestReader:
             self.head += data
             if data:
                 lines = self._count_lines(lines, data)
-                if is_first and (request := self._find_known()) is not None:
-                    return request
+                if is_first:
+                    if (request := self._find_known()) is not None:
+                        return request
+                    if begins_with_header(b"".join(self.head)):
+                        raise ProxyNotListed
                 continue
             if self.head:
                 raise PeerVanished("closed in the middle of a request's head")

@@ -80,7 +80,8 @@ async def serve(
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
-    `route` is called for each request; what it raises is logged and answered with a bare 500.
+    `route` is called for each request; a ConnectionEnd that it raises ends the connection, and what
+    else it raises is logged and answered with a bare 500.
     `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept. Returns
     None when the peer is done, or idle for too long between requests; the caller closes the
     transport. Raises HTTPFailed if the peer breaks a rule or a deadline, and what the transport and
@@ -176,6 +177,8 @@ class _FrontEnd:
     def _answer(self, request: Request) -> Answer:
         try:
             return self._route(request)
+        except ConnectionEnd:
+            raise
         except Exception:
             logger.exception("a page failed", **_fields(request))
             return _INTERNAL_ERROR

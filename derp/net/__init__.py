@@ -2,6 +2,7 @@
 
 address        hosts, ports and IP addresses in text                           (sans-I/O)
 transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
+proxyheader    the PROXY header of a connection
 tlsengine      the context and buffers that TLS connections share; tls and tlsclient use them
 budgets        bounds on reads and TLS records that bring no data               (sans-I/O)
 poller         one task that reads for all idle clients

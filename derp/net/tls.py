@@ -29,12 +29,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
-from derp.errors import PeerVanished, TLSFailed
+from derp.errors import PeerVanished, ProxyNotListed, TLSFailed
 from derp.net.address import Endpoint
 from derp.net.budgets import ReadBudget, RecordBudget
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.tlsengine import Hold, Piece, TLSEngine
 from derp.wire.clienthello import is_server_hello
+from derp.wire.proxyprotocol import begins_with_header
 from derp.wire.records import MAX_RECORD, whole_records
 
 FEED_SIZE: Final = 64 << 10
@@ -92,8 +93,8 @@ class TLSTransport(TCPTransport):
     async def handshake(self, hold: Hold = lambda _: None) -> None:
         """Do the TLS handshake; the caller sets the deadline.
 
-        `hold` is called with the bytes kept so far (see Hold). Raises TLSFailed, PeerVanished, and
-        what `hold` raises.
+        `hold` is called with the bytes kept so far (see Hold). Raises TLSFailed, ProxyNotListed,
+        PeerVanished, and what `hold` raises.
         """
         budget = ReadBudget()
         ciphertext = await self._start(hold, budget)
@@ -112,6 +113,8 @@ class TLSTransport(TCPTransport):
         engine = self._engine
         receive = partial(self._receive_ciphertext, budget)
         hello, ciphertext = await engine.receive_hello(receive, hold)
+        if begins_with_header(ciphertext):
+            raise ProxyNotListed
         context = engine.context if engine.choose is None else engine.choose(hello, self.local)
         self._ssl = context.wrap_bio(engine.incoming, engine.outgoing, server_side=True)
         return ciphertext

@@ -37,6 +37,14 @@ def site_of(network: str) -> str:
     return f"{IPv6Address(address >> _IPV6_SITE_BITS << _IPV6_SITE_BITS)}/48"
 
 
+def is_private(host: str) -> bool:
+    """Return whether an address is of this machine, of a private network, or shared behind NAT."""
+    address: IPv4Address | IPv6Address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return not address.is_global
+
+
 def is_in(host: str, networks: Iterable[Network]) -> bool:
     """Return whether an address without brackets or zone is in one of `networks`."""
     address: IPv4Address | IPv6Address = ip_address(host)

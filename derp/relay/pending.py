@@ -22,8 +22,9 @@ So, to keep others out, an attacker needs as many sites as use up the memory wit
 EVICTION_RATIO * COST each (248 for MEMORY), and has to open all connections anew every
 EVICTABLE_AFTER seconds.
 
-LOOPBACK and trusted networks have no limits of their own, as proxies connect from there for many
+LOOPBACK and proxies' networks have no limits of their own, as proxies connect from there for many
 clients. Their connections count in the memory, of which LOOPBACK has a reserve, for health checks.
+A connection of a proxy counts for the network of its client as soon as that is known.
 """
 
 import math
@@ -61,11 +62,9 @@ class Pending:
 
     __slots__ = ("abort", "cancel", "connections", "end", "held", "limit", "network", "since")
 
-    def __init__(
-        self, connections: "PendingConnections", network: "_Network | None", now: float, limit: int
-    ) -> None:
+    def __init__(self, connections: "PendingConnections", now: float, limit: int) -> None:
         self.connections: PendingConnections | None = connections
-        self.network = network
+        self.network: _Network | None = None
         self.since = now
         """When it was accepted, or later for one that waits for a verdict (`wait_for_verdict`)."""
         self.limit = limit
@@ -83,6 +82,17 @@ class Pending:
         if self.connections is not None:
             self.connections.hold(self, COST + max(0, size - SPARE))
         elif self.end is not None:
+            raise self.end
+
+    def identify(self, host: str, now: float) -> None:
+        """Count a proxy's connection for the network of its client, as a new one there.
+
+        Does nothing if it counts there already, or the client is a proxy, too. Raises
+        TooManyConnections, TooManyPending and NoRoom, and `end` if it was evicted.
+        """
+        if self.connections is not None:
+            self.connections.identify(self, host, now)
+        if self.end is not None:
             raise self.end
 
     def wait_for_verdict(self, until: float) -> None:
@@ -148,7 +158,7 @@ class PendingConnections:
         rate: float = 0,
         max_pending: int = 0,
         memory: int = MEMORY,
-        trusted: Sequence[Network] = (),
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.held = 0
         """Bytes; never more than `memory`."""
@@ -160,7 +170,7 @@ class PendingConnections:
         self._memory = memory
         # Bytes for all connections but those from LOOPBACK.
         self._room = memory - memory // RESERVE
-        self._trusted = trusted
+        self._proxies = proxies
         self._pending: dict[Pending, None] = {}
         """The oldest first."""
         self._networks: dict[str, _Network] = {}
@@ -173,7 +183,7 @@ class PendingConnections:
 
     def network_of(self, host: str) -> str | None:
         """Return the network that an address counts for, if any."""
-        if host in LOOPBACK or (self._trusted and is_in(host, self._trusted)):
+        if host in LOOPBACK or (self._proxies and is_in(host, self._proxies)):
             return None
         return network_of(host)
 
@@ -189,22 +199,37 @@ class PendingConnections:
         room = self._memory if host in LOOPBACK else self._room
         if full or self.held + COST > room:
             self.evict(self._victim(network, now), NoRoom("it had to make room for others"))
-        pending = Pending(self, network, now, room)
+        pending = Pending(self, now, room)
         self._pending[pending] = None
+        self.held += COST
         if network is not None:
-            self._idle.pop(network, None)
-            if network.site is None:
-                network.site = self._sites.enter(site_of(network.name))
-            network.pending[pending] = network.site.pending[pending] = None
-        self._count(network, COST)
+            self._enter(network, pending)
         return pending
 
+    def identify(self, pending: Pending, host: str, now: float) -> None:
+        """Count a proxy's connection for another network; see Pending."""
+        if self._proxies and is_in(host, self._proxies):
+            return  # a proxy before a proxy
+        name = network_of(host)
+        if pending.network is not None and pending.network.name == name:
+            return
+        network = self._network_named(name, now)
+        self._apply_limits(network, now)
+        self.make_newest(pending, now)
+        # The reserve is for what comes from this machine itself.
+        if pending.limit > self._room and self.held > self._room:
+            self.evict(self._victim(network, now), NoRoom("it had to make room for others"))
+        pending.limit = self._room
+        self._leave_network(pending)
+        self._enter(network, pending)
+
     def _network_at(self, host: str, now: float) -> _Network | None:
+        name = self.network_of(host)
+        return None if name is None else self._network_named(name, now)
+
+    def _network_named(self, name: str, now: float) -> _Network:
         while self._idle and (oldest := next(iter(self._idle))).used + self._refill_time <= now:
             self._forget(oldest)
-        name = self.network_of(host)
-        if name is None:
-            return None
         network = self._networks.get(name)
         if network is None:
             bucket = TokenBucket(self._rate, self._burst, now) if self._rate else None
@@ -235,7 +260,10 @@ class PendingConnections:
         if change > 0 and self.held + change > pending.limit:
             raise NoRoom("there is no more memory for connections that have not logged in")
         pending.held = held
-        self._count(pending.network, change)
+        self.held += change
+        network = pending.network
+        if network is not None and network.site is not None:
+            self._sites.count(network.site, change)
 
     def make_newest(self, pending: Pending, since: float) -> None:
         """Make a connection the newest, as if accepted at `since`."""
@@ -250,14 +278,9 @@ class PendingConnections:
 
     def leave(self, pending: Pending) -> None:
         """Stop counting a connection. Call it once."""
-        network = pending.network
         del self._pending[pending]
-        self._count(network, -pending.held)
-        if network is not None and network.site is not None:
-            del network.pending[pending], network.site.pending[pending]
-            if not network.pending:
-                network.site = None
-                self._idle_from_now(network)
+        self.held -= pending.held
+        self._leave_network(pending)
 
     def _victim(self, network: _Network | None, now: float) -> Pending:
         """Return the connection to evict for a newcomer from `network`. Raises NoRoom."""
@@ -282,10 +305,22 @@ class PendingConnections:
             if act is not None:
                 act()
 
-    def _count(self, network: _Network | None, change: int) -> None:
-        self.held += change
+    def _enter(self, network: _Network, pending: Pending) -> None:
+        self._idle.pop(network, None)
+        if network.site is None:
+            network.site = self._sites.enter(site_of(network.name))
+        network.pending[pending] = network.site.pending[pending] = None
+        pending.network = network
+        self._sites.count(network.site, pending.held)
+
+    def _leave_network(self, pending: Pending) -> None:
+        network = pending.network
         if network is not None and network.site is not None:
-            self._sites.count(network.site, change)
+            self._sites.count(network.site, -pending.held)
+            del network.pending[pending], network.site.pending[pending]
+            if not network.pending:
+                network.site = None
+                self._idle_from_now(network)
 
     def _idle_from_now(self, network: _Network) -> None:
         """Remember a network without a pending connection until its bucket is full again."""

@@ -7,7 +7,8 @@ interpreter    before `run`, too: the log, the garbage collector
 sockets        the sockets that are served on: taken over from systemd, or opened
 tls            which certificate answers which ClientHello
 accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► session
-handshakes     the deadlines of TLS handshakes
+proxies        the operator's proxies: which client a connection or a request is for
+handshakes     the deadlines of what comes before HTTP
 running        the relay while it serves: its nurseries, and what they share
 announce       the log lines for the operator once all is served
 signals        SIGTERM, SIGINT and SIGHUP as events        (reload: the rate limit)

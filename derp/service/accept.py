@@ -1,12 +1,14 @@
 """The connection task: from an accepted socket to its end.
 
-    socket ► accept limit ► pending ► TLS ► h11 front end ► Handoff ► websocket? ► DERP client
+    socket ► accept limit ► pending ► PROXY header? ► TLS ► h11 front end ► Handoff ► websocket?
+                                                                                  ► DERP client
 
 The error that ends a connection is counted once, and logged at most once, here and nowhere else; a
 stop's cancellation is neither counted nor logged. Refusals (errors before login) are coalesced, so
 that a scanner can't fill a disk; a few for each address have their own lines, so that it can be
 banned. Only some logins and ends of clients are logged, since clients cause them at will. Until its
 login a connection is pending, and may be closed to make room for others (`derp.relay.pending`).
+Behind the operator's proxies, all of that is about the client's address (`derp.service.proxies`).
 """
 
 import contextlib
@@ -26,6 +28,8 @@ from derp.errors import (
     LoginRefused,
     NoRoom,
     NotAdmitted,
+    ProxyHeaderFailed,
+    ProxyNotListed,
     TLSFailed,
     TooManyConnections,
     TooManyPending,
@@ -42,7 +46,8 @@ from derp.net.transport import Transport
 from derp.relay.networks import network_of
 from derp.relay.pending import Pending
 from derp.relay.tokenbucket import TokenBucket
-from derp.service.handshakes import Handshakes
+from derp.service.handshakes import Handshakes, proxy_headers
+from derp.service.proxies import WITH_HEADER, Origin, Proxies
 from derp.session import serve
 from derp.session.state import RelayState
 
@@ -81,7 +86,9 @@ class Acceptor:
     crowded: Coalescer = attrs.field(factory=lambda: Coalescer(limit=1, most=CROWDED_LINES))
     tries: Tries = attrs.field(factory=try_lines)
     known: KnownHeads = attrs.field(factory=KnownHeads)
+    proxies: Proxies = attrs.field(factory=Proxies)
     handshakes: Handshakes = attrs.field(factory=Handshakes)
+    headers: Handshakes = attrs.field(factory=proxy_headers)
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
@@ -109,10 +116,10 @@ class Acceptor:
         return True
 
     async def _connection(self, sock: socket.socket, remote: Endpoint, pending: Pending) -> None:
-        fields: dict[str, Any] = {"remote": str(remote)}
-        end: ConnectionEnd | None = None
+        origin = self.proxies.origin(remote)
+        fields, end = origin.fields, None
         try:
-            await self._serve(sock, remote, fields, pending)
+            await self._serve(sock, origin, fields, pending)
         except ConnectionEnd as error:
             end = error.without_traceback()
             if pending.end is not None:  # closed from outside, as to make room
@@ -120,20 +127,28 @@ class Acceptor:
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
             end = InternalFault(repr(error))
-            if self._should_log("bug", remote):
+            if self._should_log("bug", origin.client):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
             self.handshakes.done(pending)
+            self.headers.done(pending)
             pending.done()
+            self._forget(sock)
             sock.close()
-        self._report(end, remote, fields)
+        if isinstance(end, ProxyNotListed):
+            self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
+        self._report(end, origin.client, fields)
 
     def _abort(self, sock: socket.socket) -> None:
         """Close a pending connection's socket, and wake its task if it waits for the socket."""
-        if (fd := sock.fileno()) >= 0:
-            self.state.prelogin.forget(fd)
+        self._forget(sock)
         trio.lowlevel.notify_closing(sock)
         sock.close()
+
+    def _forget(self, sock: socket.socket) -> None:
+        """Have the scheduler forget a socket that is still open, as before there is a transport."""
+        if (fd := sock.fileno()) >= 0:
+            self.state.prelogin.forget(fd)
 
     def _report(self, end: ConnectionEnd | None, remote: Endpoint, fields: dict[str, Any]) -> None:
         self.state.metrics.ended(end)
@@ -165,26 +180,32 @@ class Acceptor:
         return self.refusals.should_log(reason, trio.current_time(), network_of(remote.host))
 
     async def _serve(
-        self, sock: socket.socket, remote: Endpoint, fields: dict[str, Any], pending: Pending
+        self, sock: socket.socket, origin: Origin, fields: dict[str, Any], pending: Pending
     ) -> None:
         """Do the TLS handshake, if the port has TLS; then serve HTTP and DERP."""
+        if self.engine is not None:
+            self.handshakes.begin(pending)
+        if origin.proxy == WITH_HEADER:
+            self.headers.begin(pending)
+            await self.proxies.receive(origin, sock, self.state.prelogin)
+            self.headers.done(pending)
+            _identify(origin, fields, pending)
         transport: TCPTransport
         if self.engine is None:
-            transport = TCPTransport(sock, remote)
+            transport = TCPTransport(sock, origin.connected)
         else:
-            transport = tls = TLSTransport(sock, remote, None, self.engine)
+            transport = tls = TLSTransport(sock, origin.connected, None, self.engine)
         transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:
-                self.handshakes.begin(pending)
                 await tls.handshake(pending.hold)
                 self.handshakes.done(pending)
-            await self._serve_http(transport, fields, pending)
+            await self._serve_http(transport, origin, fields, pending)
         finally:
             transport.close()
 
     async def _serve_http(
-        self, transport: Transport, fields: dict[str, Any], pending: Pending
+        self, transport: Transport, origin: Origin, fields: dict[str, Any], pending: Pending
     ) -> None:
         """Answer HTTP requests; after an upgrade, serve a DERP session."""
         state = self.state
@@ -192,6 +213,8 @@ class Acceptor:
 
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
+            request = self.proxies.resolve(origin, request)
+            _identify(origin, fields, pending)
             answer = self.route(request)
             # A request that is answered at once is active for no time that a page could show.
             if not isinstance(answer, Later):
@@ -207,6 +230,7 @@ class Acceptor:
         handoff = await serve_http(transport, route, state.view, pending=pending, known=self.known)
         if handoff is None:
             return
+        transport.remote = origin.client
         with metrics.tls_active_while(version):
             inside, leftover = transport, handoff.leftover
             if handoff.websocket:
@@ -233,10 +257,22 @@ class Acceptor:
                     inside.close()
 
 
+def _identify(origin: Origin, fields: dict[str, Any], pending: Pending) -> None:
+    """Count the connection of a proxy for its client, where that is known, and log it as such.
+
+    Raises TooManyConnections, TooManyPending and NoRoom.
+    """
+    if not origin.proxy:
+        return
+    fields |= origin.fields
+    if origin.client is not origin.peer:
+        pending.identify(origin.client.host, trio.current_time())
+
+
 def _is_caused_by_peer(end: ConnectionEnd) -> bool:
     if isinstance(end, NotAdmitted):
         return end.authoritative
-    return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)
+    return isinstance(end, ProxyHeaderFailed | TLSFailed | HTTPFailed | LoginRefused)
 
 
 def _websocket_accept() -> Callable[[Transport, bytes, bytes], Awaitable[Transport]]:

@@ -1,38 +1,52 @@
-"""The deadlines of TLS handshakes: one timer for all, instead of a cancel scope for each."""
+"""The deadlines of what comes before HTTP: one timer for all, in place of cancel scopes."""
 
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import trio
 
-from derp.errors import TLSFailed
+from derp.errors import ConnectionEnd, ProxyHeaderFailed, TLSFailed
 from derp.relay.pending import Pending
 
 TLS_TIMEOUT: Final = 30.0
 """Seconds for the TLS handshake (Go: ReadTimeout of cmd/derper's http.Server)."""
+HEADER_TIMEOUT: Final = 10.0
+"""Seconds for the PROXY header, which proxies send at once. The protocol wants 3 or more."""
 ENDS_PER_TURN: Final = 8
-"""Handshakes that `run` ends in one turn of the event loop: many may have begun at once."""
+"""Connections that `run` ends in one turn of the event loop: many may have begun at once."""
 
 
 class Handshakes:
-    """The connections whose TLS handshake is under way; `run` ends those that take too long."""
+    """The connections that have `timeout` seconds for something; `run` ends those that take longer.
 
-    def __init__(self) -> None:
+    `late` makes the error that ends one.
+    """
+
+    def __init__(
+        self,
+        timeout: float = TLS_TIMEOUT,
+        late: Callable[[], ConnectionEnd] = lambda: TLSFailed(
+            f"no TLS handshake within {TLS_TIMEOUT:.0f} s"
+        ),
+    ) -> None:
+        self._timeout = timeout
+        self._late = late
         self._deadlines: dict[Pending, float] = {}
-        """The earliest deadline first, since all handshakes have the same time."""
+        """The earliest deadline first, since all have the same time."""
 
     def begin(self, pending: Pending) -> None:
-        """Have a connection closed in TLS_TIMEOUT seconds, unless `done` is called before."""
-        self._deadlines[pending] = trio.current_time() + TLS_TIMEOUT
+        """Have a connection closed after the time, unless `done` is called before."""
+        self._deadlines[pending] = trio.current_time() + self._timeout
 
     def done(self, pending: Pending) -> None:
-        """Note that a handshake has ended. May be called more than once."""
+        """Note that a connection has done it, or has ended. May be called more than once."""
         self._deadlines.pop(pending, None)
 
     async def run(self) -> NoReturn:
         """Close connections whose time is up, for ever."""
         while True:
-            # A handshake that begins during the sleep is not due before `wake`.
-            wake = trio.current_time() + TLS_TIMEOUT
+            # One that begins during the sleep is not due before `wake`.
+            wake = trio.current_time() + self._timeout
             await trio.sleep_until(next(iter(self._deadlines.values()), wake))
             self._close_due()
 
@@ -43,4 +57,12 @@ class Handshakes:
             if pending is None or self._deadlines[pending] > now:
                 break
             self.done(pending)
-            pending.close(TLSFailed(f"no TLS handshake within {TLS_TIMEOUT:.0f} s"))
+            pending.close(self._late())
+
+
+def proxy_headers() -> Handshakes:
+    """Return the connections of which a PROXY header is awaited."""
+    return Handshakes(
+        HEADER_TIMEOUT,
+        lambda: ProxyHeaderFailed(f"no whole PROXY header within {HEADER_TIMEOUT:.0f} s"),
+    )

@@ -35,6 +35,7 @@ from derp.relay.tokenbucket import TokenBucket
 from derp.service.accept import Acceptor, try_lines
 from derp.service.drain import drain, stop_listening
 from derp.service.memory import queue_limit
+from derp.service.proxies import Notices, Proxies
 from derp.service.running import RunningRelay
 from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
@@ -57,6 +58,9 @@ class Role(Protocol):
     @property
     def is_first(self) -> bool:
         """Whether this process logs what holds for all processes."""
+
+    async def is_first_to(self, what: str) -> bool:
+        """Return whether no other process has asked this about `what` before."""
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Start what the role adds, and what tells it to stop; return the pages of /debug/."""
@@ -95,6 +99,11 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
                     root=root,
                     connections=connections,
                     services=services,
+                    proxies=Proxies(
+                        config.proxies.trusted,
+                        config.proxies.with_header,
+                        Notices(connections, role.is_first_to),
+                    ),
                 )
                 pages = await role.start(relay)
                 _start_accepting(relay, role, pages)
@@ -115,7 +124,7 @@ def _start_services(relay: RunningRelay) -> None:
     config, resources, state = relay.config, relay.resources, relay.state
     services = relay.services
     for sock in resources.sockets.stun:
-        services.start_soon(stun_server.serve, sock, relay.stun_stats)
+        services.start_soon(stun_server.serve, sock, relay.stun_stats, relay.proxies)
     services.start_soon(state.timers.run)
     services.start_soon(resources.debug_key.watch)
     pages = config.pages
@@ -143,10 +152,13 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         limit=_accept_limit(config, role.processes),
         refusals=log.Coalescer(),
         tries=try_lines(role.processes),
+        proxies=relay.proxies,
     )
     plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
     # In `connections`, not `services`: a drain may last longer than a handshake may.
     relay.connections.start_soon(main.handshakes.run)
+    if relay.proxies.expects_headers:
+        relay.connections.start_soon(main.headers.run)
     if role.is_first:
         relay.descriptors.log_if_few_fit()
     for acceptor, listeners in ((main, resources.sockets.main), (plain, resources.sockets.plain)):
@@ -175,5 +187,5 @@ def _pending_connections(config: Config, processes: int) -> PendingConnections:
     return PendingConnections(
         rate=config.limits.per_network_accept_limit / processes,
         max_pending=most,
-        trusted=config.limits.trusted_proxies,
+        proxies=config.proxies.all,
     )

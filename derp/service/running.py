@@ -10,6 +10,7 @@ from derp.http.bootstrap_dns import BootstrapDNS
 from derp.mesh.keeper import Keeper
 from derp.metrics import process
 from derp.net.descriptors import Descriptors
+from derp.service.proxies import Proxies
 from derp.service.startup import StartupResources
 from derp.session.state import RelayState
 from stun.stats import Stats
@@ -44,6 +45,7 @@ class RunningRelay:
     """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
     """Owns the tasks that a stop cancels first."""
+    proxies: Proxies = attrs.field(factory=Proxies)
     stun_stats: Stats = attrs.field(factory=Stats)
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
     links: list[Keeper] = attrs.field(factory=list)

@@ -82,6 +82,10 @@ class Standalone:
         removed = partial(recheck.recheck, state, checker, strict=True)
         services.start_soon(watch_policy, checker, source, self._policy_reloads, apply, removed)
 
+    async def is_first_to(self, what: str) -> bool:  # noqa: ARG002 -- there is no other process
+        """Return True."""
+        return True
+
     async def until_stop(self, relay: RunningRelay) -> None:
         """Announce that all is served; reload at each SIGHUP, and return at SIGTERM or SIGINT."""
         announce(relay.config, relay.resources)

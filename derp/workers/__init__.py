@@ -6,6 +6,7 @@
     handover       what a worker gets when it starts
     worker         a process that serves clients
     rpc            calls between supervisor and worker, each with an answer
+    notices        log lines that one worker logs for all
     links          links over which packets go from worker to worker, as in a mesh
 
 What a relay has once is divided between the supervisor and the workers:

@@ -39,6 +39,7 @@ from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.handover import Handover, this_code
 from derp.workers.monitoring import supervisor_source
+from derp.workers.notices import SupervisorNotices
 from derp.workers.pages import SupervisorPages
 from derp.workers.policy import SupervisorPolicy
 from derp.workers.pool import WorkerPool
@@ -104,6 +105,7 @@ class Supervisor:
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
+        self._notices = SupervisorNotices()
         self._certificates = self._admission = self._policy = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
@@ -184,7 +186,7 @@ class Supervisor:
 
     def _handlers(self) -> dict[str, Handler]:
         """Return the handlers for every worker's calls."""
-        handlers = dict(self._pages.handlers)
+        handlers = self._pages.handlers | self._notices.handlers
         for part in (self._certificates, self._admission, self._policy, self._accounts):
             if part is not None:
                 handlers |= part.handlers

@@ -37,6 +37,7 @@ from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
 from derp.workers.handover import Handover, adopt, this_code
+from derp.workers.notices import FIRST
 from derp.workers.pages import worker_handlers, worker_pages
 from derp.workers.policy import WorkerPolicy
 from derp.workers.rpc import RPC, Json, receive_first
@@ -166,6 +167,13 @@ class Worker:
         if relay.config.verification.policy is not None:
             await policy.fetch(self._stop)
         return worker_pages(self.control.call)
+
+    async def is_first_to(self, what: str) -> bool:
+        """Return whether no worker has asked this about `what` before."""
+        try:
+            return bool(await self.control.call(FIRST, what))
+        except ControlLost:
+            return False
 
     async def until_stop(self, _: RunningRelay) -> None:
         """Tell the supervisor that this worker serves; return when told to stop."""

@@ -230,16 +230,22 @@ def test_workers(text: str, count: int) -> None:
     assert configure(*PLAIN, environ=HOME | {"DERP_WORKERS": text}).limits.workers == count
 
 
-def test_networks_of_trusted_proxies() -> None:
+def test_networks_of_proxies() -> None:
     text = "10.1.2.3/8, 192.0.2.7/32,2001:db8::/32,10.0.0.0/8"
     expected = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
     for config in (
         configure(*PLAIN, "-trusted-proxies", text),
         configure(*PLAIN, environ=HOME | {"DERP_TRUSTED_PROXIES": text}),
     ):
-        assert tuple(map(str, config.limits.trusted_proxies)) == expected
-        assert attrs.evolve(config).limits.trusted_proxies == config.limits.trusted_proxies
-    assert configure(*PLAIN).limits.trusted_proxies == ()
+        assert tuple(map(str, config.proxies.trusted)) == expected
+        assert attrs.evolve(config).proxies == config.proxies
+    for config in (
+        configure(*PLAIN, "-proxy-protocol-from", text),
+        configure(*PLAIN, environ=HOME | {"DERP_PROXY_PROTOCOL_FROM": text}),
+    ):
+        assert tuple(map(str, config.proxies.with_header)) == expected
+        assert config.proxies.all == config.proxies.with_header
+    assert configure(*PLAIN).proxies.all == ()
 
 
 @pytest.mark.parametrize(
@@ -247,9 +253,10 @@ def test_networks_of_trusted_proxies() -> None:
     ["proxy", "10.0.0.0/33", "10.0.0.1", "[::1]/128", "fe80::1%eth0/64", "10.0.0.0/8 ::1/128"],
 )
 def test_what_is_no_network(text: str) -> None:
-    assert usage_error(*PLAIN, "-trusted-proxies", f"192.0.2.0/24,{text}").endswith(
-        f": want a network such as 10.0.0.0/8 in place of {strconv.shown(text)}"
-    )
+    for flag in ("-trusted-proxies", "-proxy-protocol-from"):
+        assert usage_error(*PLAIN, flag, f"192.0.2.0/24,{text}").endswith(
+            f": want a network such as 10.0.0.0/8 in place of {strconv.shown(text)}"
+        )
 
 
 def test_queue_memory() -> None:
@@ -778,7 +785,8 @@ def test_every_flag_is_known():
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
-        *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
+        *{"per-network-accept-limit", "per-network-pending-limit"},
+        *{"trusted-proxies", "proxy-protocol-from"},
         *{"workers", "drain-time", "queue-memory", "poller"},
         *{"mesh-psk-file", "mesh-with", "accounts"},
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},

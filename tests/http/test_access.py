@@ -15,9 +15,11 @@ def refusal(
     host: bytes = b"derp.example",
     version: bytes = b"1.1",
     access: DebugAccess = ACCESS,
+    proxy: str = "",
 ) -> str:
     fields = [(b"host", host), *headers]
-    return access.refusal(parse_request(b"GET", b"/debug/", version, fields, remote))
+    request = parse_request(b"GET", b"/debug/", version, fields, remote)
+    return access.refusal(request.sent_by(remote, proxy))
 
 
 @pytest.mark.parametrize(
@@ -162,23 +164,24 @@ class TestNetworks:
         assert "Host" in refusal(host=b"evil.example", **there)
 
 
-class TestNamedProxies:
-    """They may pass TLS on as it is, and so add no header."""
+class TestListedProxies:
+    """Whoever their client is, and whatever they add: they may pass TLS on as it is."""
 
     ACCESS = DebugAccess(
         frozenset({"derp.example"}),
         networks=[ipaddress.ip_network("172.16.0.0/12")],
-        proxies=[ipaddress.ip_network(text) for text in ("127.0.0.1/32", "172.17.0.1/32")],
         key=lambda: b"secret",
     )
 
-    @pytest.mark.parametrize("remote", ["127.0.0.1", "::ffff:127.0.0.1", "172.17.0.1"])
-    def test_closed(self, remote: str) -> None:
-        assert "a proxy (-trusted-proxies)" in refusal(remote=remote, access=self.ACCESS)
+    @pytest.mark.parametrize("flag", ["-trusted-proxies", "-proxy-protocol-from"])
+    @pytest.mark.parametrize("remote", ["127.0.0.1", "::1", "172.17.0.1", "100.64.0.1", "8.8.8.8"])
+    def test_closed(self, flag: str, remote: str) -> None:
+        assert f"a proxy ({flag})" in refusal(remote=remote, access=self.ACCESS, proxy=flag)
 
-    @pytest.mark.parametrize("remote", ["127.0.0.2", "::1", "172.17.0.2"])
-    def test_others_are_not(self, remote: str) -> None:
-        assert refusal(remote=remote, access=self.ACCESS) == ""
+    def test_open_with_the_key(self) -> None:
+        fields = [(b"host", b"evil.example")]
+        request = parse_request(b"GET", b"/debug/?debugkey=secret", b"1.1", fields, "8.8.8.8")
+        assert self.ACCESS.allows(request.sent_by("8.8.8.8", "-trusted-proxies"))
 
 
 class TestKey:

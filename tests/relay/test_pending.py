@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
+from derp.relay.networks import network_of
 from derp.relay.pending import (
     BURST_SECONDS,
     COST,
@@ -189,8 +190,8 @@ class TestRoom:
         assert connections.held == MEMORY
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "10.1.2.3", "::ffff:10.1.2.3"])
-    def test_the_trusted_have_no_limits_but_the_memory(self, host: str) -> None:
-        connections = PendingConnections(rate=1, max_pending=1, trusted=[ip_network("10.0.0.0/8")])
+    def test_proxies_have_no_limits_but_the_memory(self, host: str) -> None:
+        connections = PendingConnections(rate=1, max_pending=1, proxies=[ip_network("10.0.0.0/8")])
         admitted = fill(connections, host)
         assert len(admitted) >= (MEMORY - MEMORY // RESERVE) // COST
         assert connections.network_of(host) is None
@@ -249,6 +250,104 @@ class TestHolding:
         assert hoarder[0].end is not None
 
 
+class TestBehindAProxy:
+    """Connections of a proxy, which count for their clients once these are known."""
+
+    PROXY = "10.0.0.5"
+
+    def connections(self, **limits: int) -> PendingConnections:
+        return PendingConnections(proxies=[ip_network("10.0.0.0/8")], **limits)
+
+    def admit(self, connections: PendingConnections, client: str, now: float = 0) -> Pending:
+        pending = connections.admit(self.PROXY, now)
+        try:
+            pending.identify(client, now)
+        except ConnectionEnd:
+            pending.done()
+            raise
+        return pending
+
+    def test_the_limits_are_those_of_the_client(self) -> None:
+        connections = self.connections(rate=5, max_pending=3)
+        held = [self.admit(connections, ATTACKER) for _ in range(3)]
+        with pytest.raises(TooManyPending, match=r"3 connections from 192\.0\.2\.0/24"):
+            self.admit(connections, ATTACKER)
+        # Those that come directly count together with them.
+        with pytest.raises(TooManyPending):
+            connections.admit("192.0.2.99", 0)
+        for pending in held:
+            pending.log_in()
+        for _ in range(5):
+            self.admit(connections, ATTACKER).done()
+        with pytest.raises(TooManyConnections, match=r"from 192\.0\.2\.0/24"):
+            self.admit(connections, ATTACKER)
+        self.admit(connections, OTHER).log_in()
+        assert connections.held == 0
+
+    def test_a_client_that_says_it_is_loopback_has_limits(self) -> None:
+        connections = self.connections(max_pending=1)
+        self.admit(connections, "127.0.0.1")
+        with pytest.raises(TooManyPending):
+            self.admit(connections, "127.0.0.1")
+
+    def test_a_proxy_before_a_proxy_has_none(self) -> None:
+        connections = self.connections(rate=1, max_pending=1)
+        for _ in range(9):
+            assert self.admit(connections, "10.7.0.1").network is None
+
+    def test_it_is_told_once_for_each_network(self) -> None:
+        """A request more of the same client is no connection more; one of another is."""
+        connections = self.connections(rate=1)
+        pending = connections.admit(self.PROXY, 0)
+        for _ in range(9):
+            pending.identify(ATTACKER, 0)
+        pending.identify(OTHER, 0)
+        pending.identify(ATTACKER, 0)
+        with pytest.raises(TooManyConnections):
+            pending.identify(OTHER, 0) or pending.identify(ATTACKER, 0)
+        assert connections.held == COST
+
+    def test_the_oldest_of_the_client_has_to_go(self) -> None:
+        connections = self.connections(max_pending=1)
+        first = self.admit(connections, ATTACKER)
+        second = self.admit(connections, ATTACKER, EVICTABLE_AFTER)
+        assert isinstance(first.end, TooManyPending)
+        assert second.end is None
+        with pytest.raises(TooManyPending):
+            first.identify(OTHER, EVICTABLE_AFTER)
+
+    def test_what_is_held_goes_along(self) -> None:
+        connections = self.connections()
+        pending = connections.admit(self.PROXY, 0)
+        pending.hold(SPARE + 8 * COST)
+        pending.identify(ATTACKER, 0)
+        assert connections.held == 9 * COST
+        # Its site holds the most, so it makes room.
+        connections.admit(OTHER, 0, full=True)
+        assert isinstance(pending.end, NoRoom)
+
+    def test_the_part_for_this_machine_is_not_for_a_proxy_s_clients(self) -> None:
+        connections = PendingConnections()
+        for n in range(len(fill(PendingConnections(), ATTACKER))):
+            connections.admit(f"203.{n // 250}.{n % 250}.1", 0)
+        proxied = connections.admit("127.0.0.1", 0)
+        with pytest.raises(NoRoom):
+            proxied.identify(OTHER, 0)
+        proxied.done()
+        proxied = connections.admit("127.0.0.1", EVICTABLE_AFTER)
+        proxied.identify(OTHER, EVICTABLE_AFTER)
+        with pytest.raises(NoRoom):
+            proxied.hold(SPARE + 1)
+
+    def test_a_connection_that_was_used_before_is_new(self) -> None:
+        connections = self.connections(max_pending=2)
+        proxied = connections.admit(self.PROXY, 0)
+        connections.admit(ATTACKER, 1)
+        proxied.identify(ATTACKER, 2)
+        connections.admit(ATTACKER, 1 + EVICTABLE_AFTER)
+        assert proxied.end is None
+
+
 class TestTable:
     @pytest.mark.slow
     def test_many_networks_are_not_remembered(self) -> None:
@@ -290,7 +389,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.connections = PendingConnections(
-            rate=20, max_pending=8, memory=20 * COST, trusted=[ip_network("10.0.0.0/8")]
+            rate=20, max_pending=8, memory=20 * COST, proxies=[ip_network("10.0.0.0/8")]
         )
         self.admitted: list[Pending] = []
         self.now = 0.0
@@ -321,6 +420,20 @@ class Model(RuleBasedStateMachine):
         except (NoRoom, TooManyPending):
             pending.done()
             self.admitted.remove(pending)
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data(), host=HOSTS)
+    def identify(self, data: st.DataObject, host: str) -> None:
+        pending = data.draw(st.sampled_from(self.admitted))
+        try:
+            pending.identify(host, self.now)
+        except (TooManyConnections, TooManyPending, NoRoom):
+            pending.done()
+            self.admitted.remove(pending)
+        else:
+            network = pending.network
+            # One that has logged in counts for none, and a proxy's for what it did before.
+            assert network is None or host == "10.0.0.1" or network.name == network_of(host)
 
     @precondition(lambda self: self.admitted)
     @rule(data=st.data(), login=st.booleans())

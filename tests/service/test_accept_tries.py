@@ -34,7 +34,7 @@ NOT_ADMITTED = NotAdmitted("nodekey:00 is refused by file: not listed")
 @contextlib.asynccontextmanager
 async def acceptor() -> AsyncIterator[Acceptor]:
     async with trio.open_nursery() as nursery:
-        pending = PendingConnections(trusted=(ip_network("10.0.0.0/8"),))
+        pending = PendingConnections(proxies=(ip_network("10.0.0.0/8"),))
         key = nacl.public.PrivateKey.generate()
         state = RelayState(key, nursery, write_timeout=2, pending=pending)
         yield Acceptor(state, nursery, lambda _: None, None, None, Coalescer())  # type: ignore[arg-type, return-value]

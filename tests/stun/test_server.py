@@ -68,6 +68,9 @@ class Client:
 class OnlyBatches(BatchedResponder):
     """A Responder that never answers one by one."""
 
+    def __init__(self, sock: socket.socket, stats: Stats, _front: object) -> None:
+        super().__init__(sock, stats)
+
     def answer(self) -> bool:
         return super().answer() >= MAX_PER_CALL
 

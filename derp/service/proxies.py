@@ -1,0 +1,170 @@
+"""The operator's proxies: which client a connection, or a request on it, is for.
+
+    -proxy-protocol-from   by the PROXY header of the connection
+    -trusted-proxies       by the headers of each request, as several clients may share a connection
+
+A proxy may have another one before it: the client of a PROXY header may be in -trusted-proxies.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from derp import log
+from derp.errors import ProxyHeaderFailed
+from derp.http import forwarded
+from derp.http.message import Request
+from derp.net.address import Endpoint
+from derp.net.prelogin import PreLoginScheduler
+from derp.net.proxyheader import receive_header
+from derp.relay.networks import Network, is_in, is_private
+from derp.wire.proxyprotocol import SIGNATURE, parse_datagram
+from stun.message import StunError
+
+TRUSTED: Final = "-trusted-proxies"
+WITH_HEADER: Final = "-proxy-protocol-from"
+
+logger = log.get("proxies")
+
+
+@attrs.define(eq=False)
+class Origin:
+    """Where one connection comes from."""
+
+    peer: Endpoint
+    """The other end of the TCP connection."""
+    connected: Endpoint
+    """The client of the connection by its PROXY header; `peer` without one."""
+    client: Endpoint
+    """The client of the last request; `connected` where that does not say."""
+    proxy: str = ""
+    """The flag that has the proxy; empty for none."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of this connection's log lines."""
+        if self.client is self.peer:
+            return {"remote": str(self.client)}
+        return {"remote": str(self.client), "proxy": str(self.peer)}
+
+
+class Notices:
+    """Log lines about proxies, each of which is logged once, whatever comes."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery | None = None,
+        is_first: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`is_first` is asked, in `nursery`, whether no other process has logged a line."""
+        self._nursery = nursery
+        self._is_first = is_first
+        self._logged: set[str] = set()
+
+    def unlisted(self, host: str, sign: str, flag: str) -> None:
+        """Note that `host`, which `flag` does not have, has sent the `sign` of a proxy.
+
+        Whoever reaches the relay can do so. A line for all of them leaves one for private networks.
+        """
+        network = f"{host}/{128 if ':' in host else 32}"
+        self._once(
+            f"{flag} {'private' if is_private(host) else 'public'}",
+            "there may be a proxy that is not listed, and hides its clients",
+            proxy=host,
+            sends=sign,
+            cure=f"if it is yours, and itself sets that: {flag} {network}",
+        )
+
+    def without_header(self, host: str, why: str) -> None:
+        """Note that a STUN datagram of a proxy is not answered, and why."""
+        self._once(
+            "STUN",
+            "a proxy's STUN requests are not answered",
+            proxy=host,
+            reason=why,
+            cure="have it put a PROXY header, version 2, before each datagram, or pass UDP by it",
+        )
+
+    def _once(self, what: str, event: str, **fields: str) -> None:
+        if what in self._logged:
+            return
+        self._logged.add(what)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._log_if_first, what, event, fields)
+        else:
+            logger.warning(event, **fields)
+
+    async def _log_if_first(self, what: str, event: str, fields: dict[str, str]) -> None:
+        if self._is_first is None or await self._is_first(what):
+            logger.warning(event, **fields)
+
+
+@attrs.frozen
+class Proxies:
+    """The proxies of one relay."""
+
+    trusted: Sequence[Network] = ()
+    with_header: Sequence[Network] = ()
+    notices: Notices = attrs.field(factory=Notices)
+
+    def origin(self, peer: Endpoint) -> Origin:
+        """Return the origin of a new connection."""
+        origin = Origin(peer, peer, peer)
+        if self.with_header and is_in(peer.host, self.with_header):
+            origin.proxy = WITH_HEADER
+        elif self.trusted and is_in(peer.host, self.trusted):
+            origin.proxy = TRUSTED
+        return origin
+
+    async def receive(
+        self, origin: Origin, sock: socket.socket, scheduler: PreLoginScheduler
+    ) -> None:
+        """Receive the connection's PROXY header. Raises ProxyHeaderFailed and PeerVanished."""
+        client = await receive_header(sock, scheduler)
+        if client is not None:
+            origin.connected = origin.client = client
+
+    def resolve(self, origin: Origin, request: Request) -> Request:
+        """Return the request as its client's, which becomes that of `origin`.
+
+        Raises BadRequest where its headers name different clients.
+        """
+        connected = origin.connected
+        if self.trusted and is_in(connected.host, self.trusted):
+            origin.proxy = origin.proxy or TRUSTED
+            origin.client = forwarded.client(request.headers, self._is_trusted) or connected
+        else:
+            self._look_for_unlisted(connected.host, request)
+        if not origin.proxy:
+            return request
+        return request.sent_by(origin.client.host, origin.proxy)
+
+    def _is_trusted(self, host: str) -> bool:
+        return is_in(host, self.trusted)
+
+    def _look_for_unlisted(self, host: str, request: Request) -> None:
+        for name, _ in request.headers:
+            if name in forwarded.HEADERS:
+                self.notices.unlisted(host, forwarded.HEADERS[name], TRUSTED)
+                return
+
+    @property
+    def expects_headers(self) -> bool:
+        """Whether STUN datagrams of some networks have a PROXY header: a `stun.plain.Front`."""
+        return bool(self.with_header)
+
+    def open(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
+        """Return a STUN datagram without its header, and its client; see `stun.plain.Front`."""
+        if not (self.with_header and is_in(host, self.with_header)):
+            if datagram.startswith(SIGNATURE):
+                self.notices.unlisted(host, "a PROXY header before STUN", WITH_HEADER)
+            return datagram, host, port
+        try:
+            size, client = parse_datagram(datagram)
+        except ProxyHeaderFailed as error:
+            self.notices.without_header(host, str(error))
+            raise StunError(str(error)) from error
+        return datagram[size:], *(client or (host, port))
