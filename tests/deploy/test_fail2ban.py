@@ -50,10 +50,11 @@ def program(name: str) -> str:
     return found
 
 
-def refused(remote: str, reason: str, tries: int | None = 1) -> str:
+def refused(remote: str, reason: str, tries: int | None = 1, proxy: str = "") -> str:
     """Return the line about a refusal, as the relay writes it."""
     record = logging.makeLogRecord({"name": "derper", "levelname": "INFO", "msg": "refused"})
-    record.fields = {"remote": remote, "tries": tries, "reason": reason}
+    through = {"proxy": proxy} if proxy else {}
+    record.fields = {"remote": remote, **through, "tries": tries, "reason": reason}
     return Logfmt().format(record)
 
 
@@ -71,11 +72,12 @@ def test_lines_that_count(tmp_path: Path) -> None:
         refused("203.0.113.3:1", "http_failed: not a well-formed HTTP/1.1 request", 4711),
         refused("[2001:db8::4]:1", "http_failed: not a well-formed HTTP/1.1 request"),
         refused("[::ffff:203.0.113.5]:1", "http_failed: not a well-formed HTTP/1.1 request"),
+        refused("203.0.113.7:0", "login_refused: client info is not JSON", proxy="10.0.0.1:1"),
         f"host derper[12]: {refused('203.0.113.6:1', 'login_refused: client info is not JSON')}",
     ]
     addresses = [f"203.0.113.{n}" for n in (1, 2, 3)]
     assert found(tmp_path / "log", lines) == [*addresses, "2001:db8::4"] + [
-        f"203.0.113.{n}" for n in (5, 6)
+        f"203.0.113.{n}" for n in (5, 7, 6)
     ]
 
 

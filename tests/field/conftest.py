@@ -3,22 +3,27 @@
 `python -m pytest tests/field` runs it. What is not installed here is skipped, and told at the end.
 """
 
+import contextlib
+import json
+import os
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
-import attrs
 import pytest
 
 from tests.field.proxies import KINDS, Kind, Proxy
 from tests.field.proxies import running as proxy_running
-from tests.interop.relay import Relay, TestCA, free_port, running
+from tests.interop.relay import Relay, TestCA, running
 from tests.interop.untested import tell
 from tests.support.programs import binaries, test_ca
 
 __all__ = ("binaries", "test_ca")
 
 DEBUG_KEY = "correct-horse-battery-staple"
+MESH_KEY = "a5" * 32
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -35,26 +40,55 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def relays(test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Relay]]:
-    """A relay with TLS, one without for proxies that serve it, and one that knows of its proxy."""
+def sources() -> Iterator[tuple[str, list[str]]]:
+    """An admission server that allows all: its URL, and the addresses it was asked about."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(json.loads(body)["Source"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"Allow": true}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/verify", asked
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def relays(
+    test_ca: TestCA, tmp_path_factory: pytest.TempPathFactory, sources: tuple[str, list[str]]
+) -> Iterator[dict[str, Relay]]:
+    """A relay with TLS, and one without for proxies that serve it; each also without its proxies.
+
+    "plain" and "tls" list those on this machine, "plain alone" and "tls alone" none.
+    """
     command = [sys.executable, "-m", "derp"]
+    # Every join has a line, however many there are.
+    env = {**os.environ, "DERP_DEBUG_LOGS": "1"}
     made = {}
-    for name in ("plain", "tls"):
-        folder = tmp_path_factory.mktemp(name)
-        key = folder / "debug.key"
-        key.write_text(DEBUG_KEY)
-        key.chmod(0o600)
+    for name in ("plain", "tls", "plain alone", "tls alone"):
+        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        for secret, content in (("debug.key", DEBUG_KEY), ("mesh.key", MESH_KEY)):
+            (folder / secret).write_text(content)
+            (folder / secret).chmod(0o600)
         test_ca.issue(folder, "localhost")
-        flags = ["-hostname", "localhost", "-debug-key-file", str(key)]
-        made[name] = Relay(name, command, folder, tls=name == "tls", flags=flags)
-    made["closed"] = attrs.evolve(
-        made["tls"],
-        name="closed",
-        port=free_port(),
-        http_port=free_port(),
-        flags=[*made["tls"].flags, "-trusted-proxies", "127.0.0.1/32"],
-    )
-    with running(made["plain"]), running(made["tls"]), running(made["closed"]):
+        flags = ["-hostname", "localhost", "-debug-key-file", str(folder / "debug.key")]
+        flags += ["-mesh-psk-file", str(folder / "mesh.key"), "-verify-client-url", sources[0]]
+        if "alone" not in name:
+            flag = "-trusted-proxies" if name == "plain" else "-proxy-protocol-from"
+            flags += [flag, "127.0.0.1/32"]
+        tls = name.startswith("tls")
+        made[name] = Relay(name.replace(" ", "-"), command, folder, tls=tls, flags=flags, env=env)
+    with contextlib.ExitStack() as stack:
+        for relay in made.values():
+            stack.enter_context(running(relay))
         yield made
 
 
@@ -68,5 +102,6 @@ def proxy(
     """Each proxy before a relay."""
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp("proxy")
-    with proxy_running(kind, folder, test_ca, plain=relays["plain"], tls=relays["tls"]) as made:
+    relay = relays["tls" if kind.passes_tls else "plain"]
+    with proxy_running(kind, folder, test_ca, relay) as made:
         yield made

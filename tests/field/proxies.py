@@ -1,6 +1,7 @@
-"""The real nginx, HAProxy and Caddy before a relay, with the configurations in conf/.
+"""The real nginx, HAProxy and Caddy before a relay, with the configurations in deploy/proxies/.
 
-Each proxy serves TLS on a port of its own, for as long as a `running` block.
+Each proxy serves on a port of its own, for as long as a `running` block. Of a shipped file only the
+places are changed, and in conf/ is what stands around it on a host.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +29,31 @@ from tests.interop.relay import (
 )
 
 CONF = Path(__file__).resolve().parent / "conf"
+REPO = Path(__file__).resolve().parents[2]
+SHIPPED = REPO / "deploy/proxies"
 HAPROXY_OF_DEBIAN = Path("/etc/haproxy/haproxy.cfg")
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+AFAR = "127.0.77.7"
+"""The address of clients: another than that from which proxies connect to the relay."""
+IDLE = "10m"
+"""The time for which a connection may be silent, as it is shipped."""
+
+PLACES = {
+    "/etc/letsencrypt/live/derp.example.com/fullchain.pem": "$folder/localhost.crt",
+    "/etc/letsencrypt/live/derp.example.com/privkey.pem": "$folder/localhost.key",
+    "/etc/haproxy/derp.example.com.pem": "$folder/both.pem",
+    "    listen [::]:443": "    # listen [::]:443",
+    "listen 443": "listen 127.0.0.1:$port",
+    "bind :::443 v4v6": "bind 127.0.0.1:$port",
+    "127.0.0.1:8080": "127.0.0.1:$relay",
+    "127.0.0.1:8443": "127.0.0.1:$relay",
+    # A web server that is not there.
+    "127.0.0.1:8444": "127.0.0.1:9",
+    "derp.example.com {": "https://localhost:$port, https://127.0.0.1:$port {\n"
+    "    bind 127.0.0.1\n    tls $folder/localhost.crt $folder/localhost.key",
+    "derp.example.com": "localhost",
+}
 
 
 @attrs.frozen
@@ -37,15 +62,14 @@ class Kind:
 
     name: str
     program: str
-    conf: str
+    shipped: str
     command: tuple[str, ...]
-    """`{}` is the configuration's path."""
+    """`{around}` and `{shipped}` are the configurations' paths."""
+    around: str
     passes_tls: bool = False
-    """Whether TLS is between client and relay, so that the proxy adds no header."""
-    idle: str = ""
-    """The setting, with `{}` for seconds, that ends a connection on which nothing moves."""
+    """Whether TLS is between client and relay, and the PROXY protocol before it."""
     usual_idle: float | None = None
-    """Its default in seconds by the program's documentation; None for never."""
+    """Seconds for which a connection may be silent by the program's documentation; None for any."""
     needs: Path | None = None
 
     def absent(self) -> str:
@@ -56,15 +80,21 @@ class Kind:
             return f"{self.program} lacks {self.needs}"
         return ""
 
+    @property
+    def flag(self) -> str:
+        """The flag of the relay that lists it."""
+        return "-proxy-protocol-from" if self.passes_tls else "-trusted-proxies"
 
-NGINX = ("-e", "stderr", "-c", "{}")
+
+NGINX = ("-e", "stderr", "-c", "{around}")
+HAPROXY = ("-db", "-f", "{around}", "-f", "{shipped}")
 KINDS = (
     Kind(
         "nginx http",
         "nginx",
         "nginx-http.conf",
         NGINX,
-        idle="proxy_read_timeout {}s; proxy_send_timeout {}s;",
+        "nginx-http.conf",
         usual_idle=60,  # ngx_http_proxy_module, proxy_read_timeout
     ),
     Kind(
@@ -72,8 +102,8 @@ KINDS = (
         "nginx",
         "nginx-stream.conf",
         NGINX,
+        "nginx-stream.conf",
         passes_tls=True,
-        idle="proxy_timeout {}s;",
         usual_idle=600,  # ngx_stream_proxy_module, proxy_timeout
         needs=STREAM_MODULE,
     ),
@@ -81,20 +111,19 @@ KINDS = (
         "haproxy tcp",
         "haproxy",
         "haproxy-tcp.cfg",
-        ("-db", "-f", "{}"),
+        HAPROXY,
+        "haproxy.cfg",
         passes_tls=True,
-        idle="{}s",
         usual_idle=50,  # Debian's haproxy.cfg: HAProxy itself has no default
     ),
+    Kind("haproxy http", "haproxy", "haproxy-http.cfg", HAPROXY, "haproxy.cfg", usual_idle=50),
     Kind(
-        "haproxy http",
-        "haproxy",
-        "haproxy-http.cfg",
-        ("-db", "-f", "{}"),
-        idle="{}s",
-        usual_idle=50,
+        "caddy",
+        "caddy",
+        "Caddyfile",
+        ("run", "--adapter", "caddyfile", "--config", "{around}"),
+        "Caddyfile",
     ),
-    Kind("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "{}")),
 )
 
 
@@ -121,27 +150,30 @@ class Proxy:
 
     kind: Kind
     port: int
+    afar: int
+    """A port on which connections are passed on to `port`, from AFAR."""
     log_file: Path
+    relay: Relay
 
     @property
     def url(self) -> str:
-        return f"https://localhost:{self.port}/derp"
+        return f"https://localhost:{self.afar}/derp"
 
     @property
     def node(self) -> dict[str, object]:
         """The relay as the DERP map has it, behind this proxy."""
         addresses = {"HostName": "localhost", "IPv4": "127.0.0.1", "IPv6": "none"}
-        return {"Name": "900a", "RegionID": 900, **addresses, "DERPPort": self.port}
+        return {"Name": "900a", "RegionID": 900, **addresses, "DERPPort": self.afar}
 
 
 @contextlib.contextmanager
 def running(
-    kind: Kind, folder: Path, ca: TestCA, *, plain: Relay, tls: Relay, idle: float | None = None
+    kind: Kind, folder: Path, ca: TestCA, relay: Relay, *, idle: float | None = None
 ) -> Iterator[Proxy]:
-    """A proxy before the one of the two relays that is right for it.
+    """A proxy before a relay that is right for it.
 
-    It ends connections that are silent for `idle` seconds, or for its usual time. Skips the test
-    where the program is not installed.
+    It ends connections that are silent for `idle` seconds, or for the time that is shipped. Skips
+    the test where the program is not installed.
     """
     if why := kind.absent():
         pytest.skip(why)
@@ -150,22 +182,22 @@ def running(
     both = [folder / f"localhost.{end}" for end in ("crt", "key")]
     (folder / "both.pem").write_bytes(b"".join(path.read_bytes() for path in both))
     port = free_port()
+    shipped, around = folder / f"shipped-{kind.shipped}", folder / f"around-{kind.around}"
+    places = {"folder": folder, "port": port, "relay": relay.port, "shipped": shipped}
+    text = (SHIPPED / kind.shipped).read_text()
     if idle is not None:
-        timeout = kind.idle.replace("{}", f"{idle:g}")
-    else:
-        timeout = f"{kind.usual_idle:g}s" if kind.program == "haproxy" else ""
-    conf = folder / kind.conf
-    conf.write_text(
-        Template((CONF / kind.conf).read_text()).substitute(
-            folder=folder, port=port, plain=plain.port, tls=tls.port, timeout=timeout
-        )
-    )
+        assert IDLE in text
+        text = text.replace(IDLE, f"{idle:g}s")
+    for place, here in PLACES.items():
+        text = text.replace(place, Template(here).substitute(places))
+    shipped.write_text(text)
+    around.write_text(Template((CONF / kind.around).read_text()).substitute(places))
     log_file = folder / "proxy.log"
     program = find(kind.program)
     assert program
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [program, *(word.replace("{}", str(conf)) for word in kind.command)],
+            [program, *(word.format(around=around, shipped=shipped) for word in kind.command)],
             cwd=folder,
             env={**os.environ, "HOME": str(folder)},
             stdin=subprocess.DEVNULL,
@@ -175,7 +207,8 @@ def running(
         )
     try:
         wait_until_it_accepts(process, port, log_file)
-        yield Proxy(kind, port, log_file)
+        with from_afar(port) as afar:
+            yield Proxy(kind, port, afar, log_file, relay)
     finally:
         process.terminate()
         try:
@@ -194,3 +227,21 @@ def wait_until_it_accepts(process: "subprocess.Popen[bytes]", port: int, log_fil
         assert process.poll() is None, log_file.read_text()
         assert time.monotonic() < deadline, log_file.read_text()
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def from_afar(port: int) -> Iterator[int]:
+    """Pass connections on to `port`, from AFAR; yield the port on which they are taken."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.field.afar", str(port), AFAR],
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here
+    ) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()

@@ -1,7 +1,8 @@
 """A connection on which nothing but keep-alives moves outlives the idle timeouts of proxies.
 
-That a default is longer than the time between keep-alives is reckoned; that the setting is the one
-which counts is seen, with a second in place of the default. `-m patient` waits for the defaults.
+That a default is longer than the time between keep-alives is reckoned; that the setting in
+deploy/proxies/ is the one which counts is seen, with a second in its place. `-m patient` waits for
+the defaults.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ LONGEST = KEEP_ALIVE_EVERY + KEEP_ALIVE_JITTER + SLOT + TICK
 ON_THE_WAY = 2.0
 """Seconds that a keep-alive may take to the proxy."""
 
-LIMITED = [kind for kind in KINDS if kind.idle]
+LIMITED = [kind for kind in KINDS if kind.usual_idle]
 
 
 def log_in(proxy: Proxy, ca: TestCA, name: str) -> Wire:
@@ -52,8 +53,8 @@ def test_which_setting_counts(
     kind: Kind, relays: dict[str, Relay], test_ca: TestCA, tmp_path: Path
 ) -> None:
     """With a second in place of the default, the silent client is cut off before a keep-alive."""
-    pair = {"plain": relays["plain"], "tls": relays["tls"]}
-    with running(kind, tmp_path / "proxy", test_ca, idle=1, **pair) as proxy:
+    relay = relays["tls" if kind.passes_tls else "plain"]
+    with running(kind, tmp_path / "proxy", test_ca, relay, idle=1) as proxy:
         wire = log_in(proxy, test_ca, f"silent behind {kind.name}")
         assert wire.rest(KEEP_ALIVE_EVERY) == b""
         wire.close()
@@ -64,11 +65,12 @@ def test_minutes_without_a_packet(
     relays: dict[str, Relay], test_ca: TestCA, tmp_path: Path
 ) -> None:
     """Behind all proxies at once, with their usual timeouts: three keep-alives, and still there."""
-    pair = {"plain": relays["plain"], "tls": relays["tls"]}
     with contextlib.ExitStack() as stack:
         wires = {}
         for number, kind in enumerate(kind for kind in KINDS if not kind.absent()):
-            proxy = stack.enter_context(running(kind, tmp_path / f"{number}", test_ca, **pair))
+            relay = relays["tls" if kind.passes_tls else "plain"]
+            folder, idle = tmp_path / f"{number}", usual_idle(kind)
+            proxy = stack.enter_context(running(kind, folder, test_ca, relay, idle=idle))
             wires[kind.name] = log_in(proxy, test_ca, f"idle behind {kind.name}")
             stack.callback(wires[kind.name].close)
         assert wires, "no proxy is installed"

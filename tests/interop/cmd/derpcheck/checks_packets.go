@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"math/rand/v2"
 
 	"tailscale.com/derp"
@@ -21,6 +23,8 @@ var packetChecks = []check{
 	{"packets/to-self", checkToSelf},
 	{"packets/disco", checkDisco},
 	{"packets/many-in-order", checkManyInOrder},
+	{"packets/20-megabytes", func(t *T) { t.checkBulk(tls13) }},
+	{"packets/20-megabytes-websocket", func(t *T) { t.checkBulk(websocket) }},
 	{"packets/many-senders", checkManySenders},
 	{"packets/to-unknown-then-known", checkUnknownThenKnown},
 }
@@ -128,6 +132,39 @@ func checkManyInOrder(t *T) {
 	}
 	b.wantNothing()
 	t.notef("%d packets", n)
+}
+
+// checkBulk sends 20 MB each way at once, through a small window, and compares
+// checksums.
+func (t *T) checkBulk(v via) {
+	const size, n = 16 << 10, 20 << 20 / (16 << 10)
+	a, b := t.login(v), t.login(v)
+	sent, got := map[*peer]hash.Hash{}, map[*peer]hash.Hash{}
+	for _, p := range []*peer{a, b} {
+		sent[p], got[p] = sha256.New(), sha256.New()
+	}
+	random := rand.NewChaCha8([32]byte{1})
+	for i := range n + inFlight {
+		for from, to := range map[*peer]*peer{a: b, b: a} {
+			if i >= inFlight {
+				packet, ok := to.mustNext().(derp.ReceivedPacket)
+				if !ok || packet.Source != from.key {
+					t.fatalf("%s: packet %d is something else", to.name, i-inFlight)
+				}
+				got[from].Write(packet.Data)
+			}
+			if i < n {
+				data := make([]byte, size)
+				random.Read(data)
+				sent[from].Write(data)
+				t.must("send", from.Send(to.key, data))
+			}
+		}
+	}
+	for p := range sent {
+		want(t, "SHA-256 of what came", fmt.Sprintf("%x", got[p].Sum(nil)), fmt.Sprintf("%x", sent[p].Sum(nil)))
+	}
+	t.notef("%d MiB each way", n*size>>20)
 }
 
 // checkManySenders has ten clients send to one, which must get each one's
