@@ -52,6 +52,7 @@ def found(*headers: str) -> Endpoint | None:
         (f'Forwarded: for="{FORGED}, for={REAL}', Endpoint(REAL, 0)),
         (f'Forwarded: x="\\", for="{REAL}"', Endpoint(REAL, 0)),
         (f'Forwarded: host="a,b";for={REAL}', Endpoint(REAL, 0)),
+        (f'Forwarded: for={FORGED}, for={REAL};host="a,b"', Endpoint(REAL, 0)),
         # What names no client.
         ("X-Forwarded-For: 10.0.0.5, 10.0.0.6", None),
         ("X-Forwarded-For: ", None),

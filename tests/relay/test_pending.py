@@ -340,12 +340,13 @@ class TestBehindAProxy:
             proxied.hold(SPARE + 1)
 
     def test_a_connection_that_was_used_before_is_new(self) -> None:
-        connections = self.connections(max_pending=2)
+        connections = self.connections()
         proxied = connections.admit(self.PROXY, 0)
-        connections.admit(ATTACKER, 1)
+        other = connections.admit(OTHER, 1)
         proxied.identify(ATTACKER, 2)
-        connections.admit(ATTACKER, 1 + EVICTABLE_AFTER)
+        connections.admit("203.0.113.7", 1 + EVICTABLE_AFTER, full=True)
         assert proxied.end is None
+        assert other.end is not None
 
 
 class TestTable:

@@ -17,6 +17,7 @@ from stun.plain import PlainResponder
 from stun.responder import BURST, MAX_PER_CALL, Responder
 from stun.server import open_sockets
 from stun.stats import Stats
+from tests.patience import PATIENCE
 from tests.stun.test_plain import SENDER, Scripted
 
 REQUEST = build_binding_request(bytes(12))
@@ -115,16 +116,19 @@ def server() -> Iterator[socket.socket]:
 
 def test_a_flood_of_many_clients_through_one_proxy(server: socket.socket) -> None:
     """There are no batches, whose rows would have the proxy's address."""
-    responder = Responder(server, Stats(), PROXY)
+    stats = Stats()
+    responder = Responder(server, stats, PROXY)
     with ExitStack() as stack:
         proxy = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         proxy.connect(server.getsockname())
+        proxy.settimeout(PATIENCE)
         count = 5 * BURST
         for number in range(count):
             proxy.send(header(f"203.0.113.{number}", 5000 + number) + REQUEST)
         with contextlib.suppress(BlockingIOError):
             for _ in range(MAX_PER_CALL):
                 responder.answer()
+        assert stats.success == count
         told = set()
         for _ in range(count):
             _, mapped = parse_binding_response(proxy.recv(2048))
