@@ -34,7 +34,7 @@ async def receive_header(sock: socket.socket, scheduler: PreLoginScheduler) -> E
             raise PeerVanished(reason(error)) from error
         if not budget.spend(received):
             raise ProxyHeaderFailed("the PROXY header comes in too many pieces")
-    return None if reader.source is None else Endpoint(*reader.source)
+    return None if reader.client is None else Endpoint(*reader.client)
 
 
 async def _wait_readable(sock: socket.socket, scheduler: PreLoginScheduler) -> None:

@@ -28,7 +28,7 @@ from typing import Final
 
 from derp.errors import ProxyHeaderFailed
 
-Source = tuple[str, int]
+ClientAddress = tuple[str, int]
 """A client's IP address, without brackets, an IPv4-mapped one as IPv4; and its port."""
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
@@ -75,11 +75,11 @@ class HeaderReader:
     It keeps at most MAX_LINE bytes.
     """
 
-    __slots__ = ("_kept", "_left", "done", "look", "source")
+    __slots__ = ("_kept", "_left", "client", "done", "look")
 
     def __init__(self) -> None:
         self.done = False
-        self.source: Source | None = None
+        self.client: ClientAddress | None = None
         """The client, once `done`; None where the header names none."""
         self.look = MAX_LINE
         """Most bytes that `feed` can use at the moment."""
@@ -111,7 +111,7 @@ class HeaderReader:
     def _feed_line(self, data: bytes) -> int:
         end = data.find(b"\n", 0, MAX_LINE) + 1
         if end:
-            self.source, self.done = _parse_line(data[:end]), True
+            self.client, self.done = _parse_line(data[:end]), True
             return end
         if len(data) >= MAX_LINE:
             raise ProxyHeaderFailed(f"the PROXY line has no end within {MAX_LINE} bytes")
@@ -126,11 +126,11 @@ class HeaderReader:
         self._left -= taken
         self.look = min(self._left, _LOOK)
         if not self._left:
-            self.source, self.done = _source(self._kept), True
+            self.client, self.done = _client(self._kept), True
         return taken
 
 
-def parse_datagram(datagram: bytes) -> tuple[int, Source | None]:
+def parse_datagram(datagram: bytes) -> tuple[int, ClientAddress | None]:
     """Parse the header of version 2 before a datagram's payload; return its size, and the client.
 
     None stands for the proxy itself. Raises ProxyHeaderFailed.
@@ -141,7 +141,7 @@ def parse_datagram(datagram: bytes) -> tuple[int, Source | None]:
     _check(datagram[: _HEAD.size], _DATAGRAM)
     if len(datagram) < size:
         raise ProxyHeaderFailed("the PROXY header is longer than its datagram")
-    return size, _source(datagram[:_KEPT])
+    return size, _client(datagram[:_KEPT])
 
 
 def begins_with_header(received: bytes | bytearray | memoryview) -> bool:
@@ -152,7 +152,7 @@ def begins_with_header(received: bytes | bytearray | memoryview) -> bool:
     )
 
 
-def _parse_line(line: bytes) -> Source | None:
+def _parse_line(line: bytes) -> ClientAddress | None:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ProxyHeaderFailed("the PROXY line is malformed")
@@ -190,7 +190,7 @@ def _check(head: bytes, transport: int) -> None:
         )
 
 
-def _source(kept: bytes) -> Source | None:
+def _client(kept: bytes) -> ClientAddress | None:
     """Return the client that a checked header names; `kept` has its addresses, if they are IP."""
     _, command, kind, _ = _HEAD.unpack_from(kept)
     family = kind >> 4

@@ -21,13 +21,16 @@ from certs.errors import CertificateError
 from certs.parse import make_pair
 from derp.admission import allowlist
 from derp.admission.url import read_allow
-from derp.errors import ConnectionEnd, LoginRefused, ProtocolViolation
+from derp.errors import ConnectionEnd, LoginRefused, ProtocolViolation, ProxyHeaderFailed
 from derp.files import meshkey, nodekey, ratelimit
+from derp.http import forwarded
+from derp.http.message import BadRequest
 from derp.http.routes import route
 from derp.http.server import serve
+from derp.net.address import Endpoint
 from derp.net.httpclient import response_head
 from derp.policy import document
-from derp.wire import clienthello, login, trains
+from derp.wire import clienthello, login, proxyprotocol, trains
 from derp.wire.forwarding import next_forwarded
 from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH
 from derp.wire.gojson import JSONFormError, read_fields
@@ -140,6 +143,61 @@ def _read_websocket(pieces: list[bytes]) -> tuple[bytes, bool]:
             if found.ending is not None:
                 return payload, True
     return payload, False
+
+
+def proxy_headers(data: bytes) -> None:
+    """A PROXY header before a connection or a datagram: the same however its bytes are split."""
+    whole, pieces = split(data)
+    found = _read_proxy_header(pieces)
+    assert found == _read_proxy_header([whole])
+    try:
+        size, client = proxyprotocol.parse_datagram(whole)
+    except ProxyHeaderFailed:
+        return
+    assert 16 <= size <= len(whole)
+    assert client is None or _is_client(client)
+
+
+def _read_proxy_header(pieces: list[bytes]) -> tuple[proxyprotocol.ClientAddress | None, int] | str:
+    """Return the client and the header's size, or why there is none."""
+    reader, taken = proxyprotocol.HeaderReader(), 0
+    for piece in pieces:
+        start = 0
+        while start < len(piece) and not reader.done:
+            seen = piece[start : start + reader.look]
+            try:
+                used = reader.feed(seen)
+            except ProxyHeaderFailed as error:
+                _check_line(error)
+                return str(error)
+            assert reader.done or used == len(seen)
+            start += used
+        taken += start
+    if not reader.done:
+        return "it goes on"
+    assert reader.client is None or _is_client(reader.client)
+    return reader.client, taken
+
+
+def _is_client(client: tuple[str, int]) -> bool:
+    host, port = client
+    return str(ipaddress.ip_address(host)) == host and 0 <= port <= 0xFFFF
+
+
+def forwarded_headers(data: bytes) -> None:
+    """What proxies say in HTTP about a client: one that is no proxy, whatever clients add."""
+    names = [*forwarded.HEADERS]
+    lines = [(names[line[0] % len(names)], line[1:]) for line in data.split(b"\n") if line]
+    try:
+        client = forwarded.client(lines, lambda host: host.startswith("10."))
+    except BadRequest:
+        return
+    assert client is None or _is_client((client.host, client.port))
+    assert client is None or not client.host.startswith("10.")
+    for name, line in lines:
+        element = b"for=192.0.2.7" if name == b"forwarded" else b"192.0.2.7"
+        found = forwarded.client([(name, line + b", " + element)], lambda _: False)
+        assert found == Endpoint("192.0.2.7", 0)
 
 
 def client_hellos(data: bytes) -> None:
@@ -329,6 +387,8 @@ TARGETS: Final[dict[str, Target]] = {
         frames_of_links,
         logins,
         websocket_frames,
+        proxy_headers,
+        forwarded_headers,
         client_hellos,
         tls_records,
         stun_requests,

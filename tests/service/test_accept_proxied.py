@@ -144,7 +144,7 @@ async def test_the_client_is_known_everywhere(
         assert client.transport.remote.host == CLIENT
         assert client.transport.remote.port == port
         # PeerPresent: the key, 16 bytes of address, 2 of port.
-        packed = client.presence()[5 + 32 :][:18]
+        packed = client.present_frame()[5 + 32 :][:18]
         assert packed[:16] == bytes(10) + b"\xff\xff" + socket.inet_aton(CLIENT)
         assert int.from_bytes(packed[16:], "big") == port
     (joined,) = lines(caplog, "joined")

@@ -12,8 +12,8 @@ from derp.wire.proxyprotocol import (
     LOCAL_HEADER,
     MAX_LINE,
     SIGNATURE,
+    ClientAddress,
     HeaderReader,
-    Source,
     begins_with_header,
     parse_datagram,
 )
@@ -40,7 +40,7 @@ class Unfinished(Exception):
     """The header goes on after the last byte."""
 
 
-def read(data: bytes, cuts: list[int] | None = None) -> tuple[Source | None, int]:
+def read(data: bytes, cuts: list[int] | None = None) -> tuple[ClientAddress | None, int]:
     """Read `data` as it comes in pieces; return the client, and how many bytes were taken."""
     reader, taken = HeaderReader(), 0
     ends = [*sorted({cut for cut in cuts or () if 0 < cut < len(data)}), len(data)]
@@ -55,10 +55,10 @@ def read(data: bytes, cuts: list[int] | None = None) -> tuple[Source | None, int
             taken += used
     if not reader.done:
         raise Unfinished
-    return reader.source, taken
+    return reader.client, taken
 
 
-HEADERS: list[tuple[bytes, Source | None]] = [
+HEADERS: list[tuple[bytes, ClientAddress | None]] = [
     (LINE, CLIENT4),
     (b"PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n", CLIENT6),
     (b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 40000 443\r\n", CLIENT4),
@@ -83,7 +83,7 @@ HEADERS: list[tuple[bytes, Source | None]] = [
 
 
 @pytest.mark.parametrize(("header", "client"), HEADERS, ids=lambda each: repr(each)[:40])
-def test_each_header_and_not_a_byte_more(header: bytes, client: Source | None) -> None:
+def test_each_header_and_not_a_byte_more(header: bytes, client: ClientAddress | None) -> None:
     for behind in (HELLO, b"", b"\r\n", LINE, bytes(1 << 16)):
         assert read(header + behind) == (client, len(header))
     one_by_one = [*range(1, min(len(header), 200))]
@@ -91,7 +91,9 @@ def test_each_header_and_not_a_byte_more(header: bytes, client: Source | None) -
 
 
 @given(st.sampled_from(HEADERS), st.lists(st.integers(0, 70_000)), st.binary(max_size=200))
-def test_any_split(case: tuple[bytes, Source | None], cuts: list[int], behind: bytes) -> None:
+def test_any_split(
+    case: tuple[bytes, ClientAddress | None], cuts: list[int], behind: bytes
+) -> None:
     header, client = case
     assert read(header + behind, cuts) == (client, len(header))
 
@@ -190,7 +192,7 @@ def test_any_bytes(start: bytes, behind: bytes, cuts: list[int]) -> None:
         (LOCAL_HEADER, None),
     ],
 )
-def test_datagrams(header: bytes, client: Source | None) -> None:
+def test_datagrams(header: bytes, client: ClientAddress | None) -> None:
     assert parse_datagram(header + b"payload") == (len(header), client)
     assert parse_datagram(header) == (len(header), client)
 
