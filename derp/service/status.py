@@ -13,6 +13,7 @@ import derp
 from certs.tasks.status import Status
 from derp.http.statussource import StatusSource
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
+from derp.service.clients import ClientStatus, client_statuses
 from derp.service.debugrows import (
     StatusRow,
     admission_problems,
@@ -54,6 +55,8 @@ class Pages:
     """Returns what is inconsistent or fails, a line each."""
     traffic: Callable[[], Awaitable[Sequence[Traffic]]]
     """Returns the bytes of each client."""
+    clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
+    """Returns the connected clients."""
 
 
 def standalone_pages(relay: RunningRelay) -> Pages:
@@ -84,7 +87,14 @@ def standalone_pages(relay: RunningRelay) -> Pages:
     async def own_traffic() -> Sequence[Traffic]:
         return traffic(relay.state)
 
-    return Pages(rows=rows, varz=varz, expvars=expvars, problems=problems, traffic=own_traffic)
+    return Pages(
+        rows=rows,
+        varz=varz,
+        expvars=expvars,
+        problems=problems,
+        traffic=own_traffic,
+        clients=partial(client_statuses, relay.state),
+    )
 
 
 def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:

@@ -26,6 +26,7 @@ from derp.service.running import Age, RunningRelay
 from derp.service.status import Pages, Snapshot, capture, certificate, process_gauges
 from derp.service.tls import ServerContexts
 from derp.service.traffic import Traffic, traffic
+from derp.workers.clients import worker_clients
 from derp.workers.merge import dump, final, load, merge
 from derp.workers.pool import WorkerPool, WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
@@ -44,8 +45,8 @@ _SILENT: Final = "does not answer"
 _RESTARTING: Final = "is being restarted"
 
 
-def worker_pages(call: Call) -> Pages:
-    """Return the pages that a worker shows; `call` asks the supervisor for each."""
+def worker_pages(call: Call, workers: int) -> Pages:
+    """Return the pages that one of `workers` shows; `call` asks the supervisor for each."""
 
     async def all_traffic() -> Sequence[Traffic]:
         found = await call(_TRAFFIC, None)
@@ -57,6 +58,7 @@ def worker_pages(call: Call) -> Pages:
         expvars=partial(call, _EXPVARS, None),
         problems=partial(call, _PROBLEMS, None),
         traffic=all_traffic,
+        clients=partial(worker_clients, call, workers),
     )
 
 

@@ -37,6 +37,7 @@ from derp.service.startup import StartupResources, prepare
 from derp.workers.accounts import SupervisorAccounts
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
+from derp.workers.clients import WorkerClients
 from derp.workers.handover import Handover, this_code
 from derp.workers.monitoring import supervisor_source
 from derp.workers.pages import SupervisorPages
@@ -104,6 +105,7 @@ class Supervisor:
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
+        self._clients = WorkerClients(pool)
         self._certificates = self._admission = self._policy = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
@@ -184,7 +186,7 @@ class Supervisor:
 
     def _handlers(self) -> dict[str, Handler]:
         """Return the handlers for every worker's calls."""
-        handlers = dict(self._pages.handlers)
+        handlers = self._pages.handlers | self._clients.handlers
         for part in (self._certificates, self._admission, self._policy, self._accounts):
             if part is not None:
                 handlers |= part.handlers

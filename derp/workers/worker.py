@@ -32,7 +32,7 @@ from derp.service.running import RunningRelay
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
-from derp.workers import links, monitoring
+from derp.workers import clients, links, monitoring
 from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
@@ -142,7 +142,7 @@ class Worker:
 
         self.control.in_order["worker.rate_limit"] = set_rate_limit
         self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
-        self.control.handlers |= worker_handlers(relay)
+        self.control.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
         if most := relay.config.monitoring.per_key:
             self.control.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
@@ -165,7 +165,7 @@ class Worker:
         relay.root.start_soon(self._obey)
         if relay.config.verification.policy is not None:
             await policy.fetch(self._stop)
-        return worker_pages(self.control.call)
+        return worker_pages(self.control.call, handover.workers)
 
     async def until_stop(self, _: RunningRelay) -> None:
         """Tell the supervisor that this worker serves; return when told to stop."""

@@ -313,7 +313,7 @@ async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
 
 
 def source(state: RelayState, call: Call) -> StatusSource:
-    return make_status_source(running_relay(CONFIG, state), worker_pages(call))
+    return make_status_source(running_relay(CONFIG, state), worker_pages(call, 2))
 
 
 async def lost_call(_: str, __: Json) -> Json:
@@ -400,7 +400,7 @@ async def test_challenges_are_shown_where_certificates_are_ordered() -> None:
     challenges = {"a": "b"}
     contexts = SimpleNamespace(http_challenges=challenges)
     prepared = resources(certificates=cast("Certificates", SimpleNamespace(contexts=contexts)))
-    pages = worker_pages(lost_call)
+    pages = worker_pages(lost_call, 2)
     async with running() as relay:
         for mode, expected in (("letsencrypt", challenges), ("manual", None)):
             config = make_config(
