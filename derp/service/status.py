@@ -23,6 +23,7 @@ from derp.service.debugrows import (
     relay_rows,
 )
 from derp.service.running import Age, RunningRelay
+from derp.service.steering import Steering
 from derp.service.traffic import Traffic, traffic, traffic_lines
 
 
@@ -57,9 +58,11 @@ class Pages:
     """Returns the bytes of each client."""
     clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
     """Returns the connected clients."""
+    steering: Steering
+    """Does what an operator wants of them."""
 
 
-def standalone_pages(relay: RunningRelay) -> Pages:
+def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
     """Return the pages of a relay that is one process."""
     resources, checker = relay.resources, relay.resources.own_checker
     statuses = () if resources.certificates is None else resources.certificates.statuses
@@ -94,6 +97,7 @@ def standalone_pages(relay: RunningRelay) -> Pages:
         problems=problems,
         traffic=own_traffic,
         clients=partial(client_statuses, relay.state),
+        steering=steering,
     )
 
 

@@ -30,6 +30,7 @@ from derp.workers.clients import worker_clients
 from derp.workers.merge import dump, final, load, merge
 from derp.workers.pool import WorkerPool, WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
+from derp.workers.steering import WorkerSteering
 
 _ROWS: Final = "pages.rows"
 _VARZ: Final = "pages.varz"
@@ -59,6 +60,7 @@ def worker_pages(call: Call, workers: int) -> Pages:
         problems=partial(call, _PROBLEMS, None),
         traffic=all_traffic,
         clients=partial(worker_clients, call, workers),
+        steering=WorkerSteering(call),
     )
 
 

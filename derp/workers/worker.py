@@ -32,7 +32,7 @@ from derp.service.running import RunningRelay
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
-from derp.workers import clients, links, monitoring
+from derp.workers import clients, links, monitoring, steering
 from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
@@ -143,6 +143,7 @@ class Worker:
         self.control.in_order["worker.rate_limit"] = set_rate_limit
         self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
         self.control.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
+        self.control.handlers |= steering.worker_handlers(state)
         if most := relay.config.monitoring.per_key:
             self.control.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
@@ -163,7 +164,7 @@ class Worker:
             relay.connections.start_soon(keeper.run)
         # Last, since it calls the handlers.
         relay.root.start_soon(self._obey)
-        if relay.config.verification.policy is not None:
+        if handover.has_policy:
             await policy.fetch(self._stop)
         return worker_pages(self.control.call, handover.workers)
 

@@ -167,6 +167,7 @@ def test_an_open_relay_with_a_policy_says_so(
         "entries": 1,
         "allowed": 0,
         "denied": 1,
+        "by_command": None,
         "others": "as the other sources say",
     }
     caplog.clear()

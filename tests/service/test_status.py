@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 import trio
@@ -40,7 +41,8 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
 
 
 def pages(relay: Relay) -> Pages:
-    return standalone_pages(running_relay(CONFIG, relay.state))
+    steering = cast("Any", None)
+    return standalone_pages(running_relay(CONFIG, relay.state), steering)
 
 
 async def varz(relay: Relay) -> dict[str, float]:
