@@ -47,6 +47,10 @@ class SteeringFailed(DerperError):
     """What an operator wanted of a running relay was not done; the message says why."""
 
 
+class ControlRefused(DerperError):
+    """A request on the control socket, or its answer, breaks a rule or can't be served."""
+
+
 class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 

@@ -66,9 +66,12 @@ def policy_of(checker: Checker | None) -> PolicySource:
 async def change_policy(to_keeper: trio.MemorySendChannel[Wishes], change: Change) -> InForce:
     """Have a change put in force, and written if there is a file. Raises SteeringFailed."""
     wish = PolicyChange(change)
-    with trio.move_on_after(CHANGE_TIMEOUT):
-        await to_keeper.send(wish)
-        await wish.ended.wait()
+    try:
+        with trio.move_on_after(CHANGE_TIMEOUT):
+            await to_keeper.send(wish)
+            await wish.ended.wait()
+    except trio.BrokenResourceError as error:
+        raise SteeringFailed("the relay is stopping") from error
     if wish.result is None:
         raise SteeringFailed(
             f"not in force within {CHANGE_TIMEOUT:.0f} s, but it may come to be; "
@@ -89,7 +92,8 @@ async def keep_policy(
     `apply` gets each new policy, and then `recheck` the keys that it no longer allows.
     """
     every = math.inf if source.path is None else CHECK_EVERY
-    async with trio.open_nursery() as nursery:
+    # From the stop on, nobody waits for a task that has ended.
+    async with wishes, trio.open_nursery() as nursery:
 
         async def put_in_force(put: Callable[[], None]) -> int:
             before = source.policy.allowed

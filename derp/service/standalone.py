@@ -10,8 +10,10 @@ from derp.admission.checker import Checker
 from derp.admission.policykeeper import Wishes, keep_policy, policy_of
 from derp.config import Config
 from derp.policy.model import Policy
-from derp.service import monitoring
+from derp.service import control, monitoring
 from derp.service.announce import announce, announce_node
+from derp.service.clients import client_statuses
+from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitorpages import standalone_source
 from derp.service.reload import reload_rate_limit
@@ -70,6 +72,10 @@ class Standalone:
                 relay.descriptors,
             )
         steering = RelaySteering(partial(end_clients, relay.state), self._to_policy)
+        if resources.control is not None:
+            state = relay.state
+            asked = Controlled(partial(client_statuses, state), lambda: state.policy, steering)
+            relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
         return standalone_pages(relay, steering)
 
     def _keep_policy(self, relay: RunningRelay, checker: Checker | None) -> None:

@@ -28,7 +28,7 @@ from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.sockets import Sockets, open_all, open_monitoring
+from derp.service.sockets import Sockets, open_all, open_control, open_monitoring
 from derp.service.tls import ServerContexts, make_certificates
 
 
@@ -47,6 +47,8 @@ class StartupResources:
     accounts: Accounts | None = None
     monitoring: Sequence[socket.socket] = ()
     """The listening sockets of -metrics-addr; empty without it, and in a worker."""
+    control: socket.socket | None = None
+    """The listening control socket; None without one, and in a worker."""
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -82,6 +84,8 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
             private_key = PrivateKey.generate()
         else:
             private_key = PrivateKey(nodekey.load_or_make(config.general.key_file).raw)
+        # It may be in the directory that was made for the key.
+        control = open_control(config, stack)
         if plan is not None:
             metacert = make_metacert(bytes(private_key.public_key), now)
             certificates = make_certificates(plan, found, metacert)
@@ -98,6 +102,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         debug_key=debug_key,
         accounts=_accounts(config, processes),
         monitoring=monitoring,
+        control=control,
         all_sockets=all_sockets,
     )
 

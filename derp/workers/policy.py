@@ -45,6 +45,11 @@ class SupervisorPolicy:
         self.handlers: dict[str, Handler] = {_CURRENT: self._current}
 
     @property
+    def in_force(self) -> Policy:
+        """The policy in force."""
+        return self._source.policy
+
+    @property
     def is_set(self) -> bool:
         """Whether there is anything to hand to a worker that starts."""
         return self._source.path is not None or self._source.policy != EMPTY
@@ -54,7 +59,7 @@ class SupervisorPolicy:
         await keep_policy(self._source, self._checker, wishes, self._apply, recheck)
 
     async def _current(self, _: Json) -> Json:
-        return self._message(self._source.policy)
+        return self._message(self.in_force)
 
     async def _apply(self, policy: Policy) -> int:
         """Hand all workers the new policy; no later one is read before this returns.
