@@ -3,6 +3,7 @@
 A client is what the control socket says of it: the fields of ClientStatus, with the key as text.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -32,13 +33,14 @@ class Column:
     @property
     def width(self) -> int:
         """The columns of the terminal that it takes."""
-        return max(map(len, [self.head, *self.cells]))
+        return max(map(columns_of, [self.head, *self.cells]))
 
     def lines(self) -> Iterable[str]:
         """Yield the head and the cells, all of the same width."""
-        align = str.rjust if self.right else str.ljust
+        width = self.width
         for cell in (self.head, *self.cells):
-            yield align(cell, self.width)
+            space = " " * (width - columns_of(cell))
+            yield f"{space}{cell}" if self.right else f"{cell}{space}"
 
 
 def as_table(clients: Sequence[Fields], now: float) -> Iterable[str]:
@@ -56,9 +58,16 @@ def as_table(clients: Sequence[Fields], now: float) -> Iterable[str]:
         for column in columns
     ]
     for row in zip(*(column.lines() for column in shortened), strict=True):
-        yield f"{' '.join(row).rstrip()}\n"
-    sent, received = (sum(client[name] for client in clients) for name in ("sent", "received"))
-    yield f"{len(clients)} clients, {size(sent)} to them, {size(received)} from them\n"
+        yield f"{shorten(' '.join(row).rstrip(), WIDTH)}\n"
+    sent, received = (
+        size(sum(client[name] for client in clients)) for name in ("sent", "received")
+    )
+    yield f"{how_many(clients)}, {sent} to them, {received} from them\n"
+
+
+def how_many(clients: Sequence[Fields]) -> str:
+    """Return the number of clients, in words."""
+    return "1 client" if len(clients) == 1 else f"{len(clients)} clients"
 
 
 def by_moved(clients: Iterable[Fields]) -> list[Fields]:
@@ -134,5 +143,19 @@ def span(seconds: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text that is not longer than `width`."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """Return a text that takes no more than `width` columns of a terminal."""
+    if columns_of(text) <= width:
+        return text
+    while columns_of(text) >= width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def columns_of(text: str) -> int:
+    """Return the columns of a terminal that a text takes: two for a Chinese character."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "FW")
+        for char in text
+    )

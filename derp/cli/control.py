@@ -14,7 +14,7 @@ from derp.config.control import Control
 from derp.config.goflags import Flag
 from derp.errors import ControlRefused, StartError, UsageError
 from derp.net.oserrors import reason
-from derp.wire.control import MAX_ANSWER, Lines, Request, answer_of
+from derp.wire.control import CLIENTS, MAX_ANSWER, Lines, Request, done, listed
 
 TIMEOUT: Final = 30.0
 """Seconds for each part of an answer: a change of the policy may wait for a disk, and workers."""
@@ -73,27 +73,37 @@ class Connection:
     def clients(self) -> list[dict[str, Any]]:
         """Return the fields of each client; see ClientStatus."""
         found: list[dict[str, Any]] = []
-        for answer in self._ask(Request("clients")):
-            found += answer["clients"]
-            if not answer["more"]:
-                break
+        with self._errors():
+            for line in self._ask(Request(CLIENTS)):
+                clients, more = listed(line)
+                found += clients
+                if not more:
+                    break
         return found
 
     def steer(self, request: Request) -> str:
         """Have something done to a client; return the sentence that says what was done."""
-        return str(next(self._ask(request))["done"])
+        with self._errors():
+            return done(next(self._ask(request)))
 
-    def _ask(self, request: Request) -> Iterator[dict[str, Any]]:
+    def _ask(self, request: Request) -> Iterator[bytes]:
         """Send a request, and yield the lines of its answer."""
+        self._sock.sendall(request.to_line())
+        while True:
+            while (line := self._lines.next()) is None:
+                data = self._sock.recv(_RECEIVE_SIZE)
+                if not data:
+                    raise StartError(
+                        f"{self._path}: the relay has closed the connection; look into its log"
+                    )
+                self._lines.feed(data)
+            yield line
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise what is wrong with the connection or an answer as a StartError."""
         try:
-            self._sock.sendall(request.to_line())
-            while True:
-                while (line := self._lines.next()) is None:
-                    data = self._sock.recv(_RECEIVE_SIZE)
-                    if not data:
-                        raise StartError(f"{self._path}: the relay has closed the connection")
-                    self._lines.feed(data)
-                yield answer_of(line)
+            yield
         except OSError as error:
             raise StartError(f"{self._path}: {reason(error)}; look into the relay's log") from error
         except ControlRefused as error:

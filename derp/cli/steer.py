@@ -39,7 +39,8 @@ Refuses a key from now on, whatever else admits it, and ends its connections.
 Usage: derper allow KEY [flags]
 
 Admits a key from now on, whatever -verify-client-file, -verify-clients and
--verify-client-url say. {_FILE}
+-verify-client-url say.
+{_FILE}
 
 {_KEY}\
 """,

@@ -26,6 +26,10 @@ CLIENTS: Final = "clients"
 STEERING: Final = ("kick", "deny", "allow", "limit")
 """What is done to one key."""
 
+_OTHER: Final = (
+    "what answers is no derper, or one of another version; use the derper command that the relay "
+    "was installed with"
+)
 _WANT: Final = 'want a line such as {"v": 1, "do": "clients"}'
 
 
@@ -75,13 +79,30 @@ def to_line(fields: dict[str, Any]) -> bytes:
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
-def answer_of(line: bytes) -> dict[str, Any]:
+def listed(line: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """Return the clients in an answer, and whether more come. Raises ControlRefused."""
+    fields = _answer(line)
+    clients = fields.get("clients")
+    if not isinstance(clients, list) or not all(isinstance(each, dict) for each in clients):
+        raise ControlRefused(_OTHER)
+    return clients, bool(fields.get("more"))
+
+
+def done(line: bytes) -> str:
+    """Return the sentence that says what was done. Raises ControlRefused."""
+    sentence = _answer(line).get("done")
+    if not isinstance(sentence, str):
+        raise ControlRefused(_OTHER)
+    return sentence
+
+
+def _answer(line: bytes) -> dict[str, Any]:
     """Return the fields of an answer. Raises ControlRefused if it is an error, or no answer."""
-    fields = _object(line)
-    if fields is None:
-        raise ControlRefused("it answers with something other than JSON")
+    fields = _object(line) or {}
     if isinstance(error := fields.get("error"), str):
         raise ControlRefused(error)
+    if fields.get("v") != VERSION:
+        raise ControlRefused(_OTHER)
     return fields
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import ControlRefused
-from derp.wire.control import MAX_REQUEST, STEERING, Lines, Request, answer_of, to_line
+from derp.wire.control import MAX_REQUEST, STEERING, Lines, Request, done, listed, to_line
 
 keys = st.text(min_size=1, max_size=100)
 requests = st.one_of(
@@ -67,12 +67,17 @@ def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str)
 
 
 def test_answers() -> None:
-    assert answer_of(to_line({"done": "all", "ended": 2})) == {"v": 1, "done": "all", "ended": 2}
-    with pytest.raises(ControlRefused, match="not so"):
-        answer_of(to_line({"error": "not so"}))
-    for other in (b"", b"[]", b"<html>"):
-        with pytest.raises(ControlRefused, match="something other than JSON"):
-            answer_of(other)
+    assert done(to_line({"done": "all", "ended": 2})) == "all"
+    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True)
+    assert listed(to_line({"clients": [], "more": False})) == ([], False)
+    for read in (done, listed):
+        with pytest.raises(ControlRefused, match="not so"):
+            read(to_line({"error": "not so"}))
+        for other in (b"", b"[]", b"<html>", to_line({}), b'{"done": "", "clients": []}'):
+            with pytest.raises(ControlRefused, match="is no derper, or one of another version"):
+                read(other)
+    with pytest.raises(ControlRefused):
+        listed(to_line({"clients": [1], "more": False}))
 
 
 @given(
