@@ -24,8 +24,8 @@ Usage: derper [flags]
        derper derpmap [flags]       print this relay's entry for a DERP map
        derper healthcheck [flags]   ask the running relay whether it serves
        derper accounts [flags]      print who has moved how much
-       derper clients [flags]       list who is connected       (top: live)
-       derper kick KEY [flags]      disconnect a client         (or deny, allow, limit)
+       derper clients [flags]       list who is connected (derper top: live)
+       derper kick KEY [flags]      disconnect a client (or deny, allow, limit)
 
 Relays packets between Tailscale clients (DERP) and tells them their addresses
 (STUN). A flag takes one dash or two, and its value as -flag=value or, unless it

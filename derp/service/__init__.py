@@ -15,6 +15,10 @@ status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
 monitoring     the listener of -metrics-addr           (monitorpages: what it serves;
                                                         keytraffic: bytes by node key)
+clients        the connected clients, as an operator sees them
+steering       what an operator does to them: disconnect, deny, allow, limit
+control        the control socket, over which commands ask for both
+                                                      (keynames: which key is meant)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
 drain          at the end: a Restarting frame to each client, and what is queued for it

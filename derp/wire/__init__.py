@@ -10,4 +10,5 @@ linkframes     what another relay sends over a link
 clienthello    the server name and the protocols in a TLS ClientHello
 records        where TLS records end
 websocket      websocket frames, the server's side of them
+control        requests and answers of the control socket
 """

@@ -86,7 +86,7 @@ async def test_the_order_of_the_sources(
 async def test_a_denied_key_shows_on_the_pages_and_in_the_metrics() -> None:
     judge = checker(DENY)
     await judge.admit(QUESTION)
-    assert judge.refused[KEY].reason == "denied in -policy"
+    assert judge.refused[KEY].reason == "the key is denied"
     assert judge._metrics.admissions["policy", "refused"] == 1
 
 

@@ -204,7 +204,10 @@ class TestControl:
     ) -> None:
         assert sockets.open_control(keyed(tmp_path), stack) is not None
         assert sockets.open_control(keyed(tmp_path), stack) is None
-        assert "the socket is in use by another program" in caplog.records[0].fields["reason"]
+        assert (
+            "the socket is in use by another program"
+            in caplog.records[0].__dict__["fields"]["reason"]
+        )
         named = keyed(tmp_path, control_socket=str(tmp_path / "relay.sock"))
         with pytest.raises(StartError, match="in use by another program"):
             sockets.open_control(named, stack)
@@ -214,7 +217,7 @@ class TestControl:
     ) -> None:
         assert sockets.open_control(keyed(tmp_path / "none"), stack) is None
         assert sockets.open_control(keyed(tmp_path / ("x" * 200)), stack) is None
-        reasons = [record.fields["reason"] for record in caplog.records]
+        reasons = [record.__dict__["fields"]["reason"] for record in caplog.records]
         assert "no such file or directory" in reasons[0]
         assert "path too long" in reasons[1]
 

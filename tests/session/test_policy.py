@@ -136,7 +136,7 @@ async def test_who_is_denied_is_ended_at_once(autojump_clock: Clock) -> None:
         for peer in (denied, again):
             end = await relay.end_of(peer)
             assert isinstance(end, NotAdmitted)
-            assert str(end) == "no longer admitted by policy: denied in -policy"
+            assert str(end) == "no longer admitted by policy: the key is denied"
         await other.ping()
 
 
@@ -171,7 +171,7 @@ async def test_who_is_denied_between_the_verdict_and_the_login_does_not_join(
         end = await relay.end_of(peer)
         assert isinstance(end, NotAdmitted)
         text = node_public_text(peer.key)
-        assert str(end) == f"{text} is refused by policy: denied in -policy"
+        assert str(end) == f"{text} is refused by policy: the key is denied"
 
 
 class Meter:
