@@ -781,7 +781,7 @@ def test_every_flag_is_known():
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
         *{"workers", "drain-time", "queue-memory", "poller"},
         *{"mesh-psk-file", "mesh-with", "accounts"},
-        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
+        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file", "admin-token-file"},
         *{"metrics-addr", "metrics-per-key", "control-socket"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
         "tcp-congestion",
