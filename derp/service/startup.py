@@ -23,6 +23,7 @@ from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import StartError
 from derp.files import nodekey, ratelimit
+from derp.files.admintoken import AdminToken, load_token
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
@@ -44,6 +45,7 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
+    admin_token: AdminToken
     accounts: Accounts | None = None
     monitoring: Sequence[socket.socket] = ()
     """The listening sockets of -metrics-addr; empty without it, and in a worker."""
@@ -72,6 +74,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         rate_limit = ratelimit.load(config.limits.rate_config)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
+    admin_token = load_token(config.debug.admin_token_file)
     metrics = Metrics()
     admission = make_checker(config, metrics)
     now = datetime.now(UTC)
@@ -100,6 +103,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         certificates=certificates,
         sockets=all_sockets[0],
         debug_key=debug_key,
+        admin_token=admin_token,
         accounts=_accounts(config, processes),
         monitoring=monitoring,
         control=control,

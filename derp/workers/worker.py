@@ -20,6 +20,7 @@ from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
+from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
 from derp.mesh import plan as mesh_plan
@@ -87,6 +88,8 @@ def _prepare(
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
+    admin_token = AdminToken(config.debug.admin_token_file)
+    admin_token.read()
     accounts = None
     if config.accounts.file is not None:
         accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
@@ -99,6 +102,7 @@ def _prepare(
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,
+        admin_token=admin_token,
         accounts=accounts,
     )
     return Worker(handover, control, resources, certificates, peer_socket)

@@ -111,7 +111,7 @@ async def shows_what_waits(relay: Relay) -> None:
     held = relay.state.memory.held
     assert (await varz(relay))["derper_queue_bytes"] == held > 1 << 20
     rows = await pages(relay).rows()
-    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB") in rows
+    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB", "Relay") in rows
 
 
 async def test_watchers_and_what_they_are_told_are_counted(
