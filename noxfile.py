@@ -236,11 +236,21 @@ def _install_field(session: nox.Session) -> None:
         _install_packages(session, missing)
 
 
+def _install_browser(session: nox.Session) -> None:
+    """Install Chromium, on a machine that is there for tests only."""
+    # Under the names of Debian, of Ubuntu and of its makers.
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not any(map(_is_installed, names)) and _may_install():
+        _install_packages(session, {"chromium": "chromium"})
+
+
 def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
-    untested = Path(session.create_tmp()).resolve() / "untested"
+    folder = Path(session.create_tmp()).resolve()
+    untested = folder / "untested"
     untested.unlink(missing_ok=True)
-    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}")
+    pictures = os.environ.get("DERPER_SCREENSHOTS") or f"{folder / 'screenshots'}"
+    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}", DERPER_SCREENSHOTS=pictures)
     if untested.exists():
         session.skip(untested.read_text().strip().replace("\n", "; "))
 
@@ -327,12 +337,13 @@ def fuzz(session: nox.Session) -> None:
 
 @session(PYTHONS[0], "3 minutes")
 def programs(session: nox.Session) -> None:
-    """Run interop, field, container and soak side by side: each of them mostly waits."""
+    """Run interop, field, container, browser and soak side by side: each of them mostly waits."""
     _install(session, "test")
     _install_go(session)
     _install_field(session)
     _install_podman(session)
-    suites = [f"tests/{suite}" for suite in ("container", "soak", "interop", "field")]
+    _install_browser(session)
+    suites = [f"tests/{suite}" for suite in ("container", "soak", "interop", "browser", "field")]
     _told_what_was_skipped(session, *PROGRAMS, *suites)
 
 
@@ -363,6 +374,18 @@ def container(session: nox.Session) -> None:
     _install_go(session)
     _install_podman(session)
     _told_what_was_skipped(session, "tests/container")
+
+
+@session(PYTHONS[0], "a minute")
+def browser(session: nox.Session) -> None:
+    """Look at the live page in a real Chromium, and press its buttons.
+
+    Screenshots are left in $DERPER_SCREENSHOTS, or else below .nox/.
+    """
+    _install(session, "test")
+    _install_go(session)
+    _install_browser(session)
+    _told_what_was_skipped(session, *PROGRAMS, "tests/browser")
 
 
 @session(PYTHONS[0], "5 minutes")

@@ -3,13 +3,13 @@
 Each client opens TLS, upgrades one HTTP request to DERP, logs in with its node key, and from then
 on sends packets addressed by key; the relay hands each to the connection that logged in with it.
 
-    cli            the command line: flags to a Config, exit codes; derpmap, healthcheck
+    cli            the command line: flags to a Config, exit codes; commands such as clients
     workers        several processes for one relay: the supervisor, its workers, what they share
     service        one process: its start, its tasks, its stop
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
     admission      who may use the relay: asks a list, tailscaled and URLs
-    policy         what the policy file says about each key
+    policy         what the policy file says about each key, and changes of it
     files          the keys and limits on disk, in the Go derper's formats
     derpmap        the relay's entry for a DERP map
     accounts       who moves how much: bytes, packets and time by node key and day
@@ -19,7 +19,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
                    which reads for idle clients; the scheduler of connections before login
     relay          sans-I/O: who is connected, what is queued, what is dropped
     metrics        counters under the Go derper's names, and their page
-    wire           sans-I/O: keys, frames, logins, trains of packets, websocket frames
+    wire           sans-I/O: keys, frames, logins, trains of packets, websocket frames, commands
     log            one line for each event; never blocks the event loop
     errors         every error, in one tree
 

@@ -39,6 +39,18 @@ class AccountsFailed(DerperError):
         self.cure = cure
 
 
+class PolicyNotWritten(DerperError):
+    """A change by an operator can't be written into the policy file."""
+
+
+class SteeringFailed(DerperError):
+    """What an operator wanted of a running relay was not done; the message says why."""
+
+
+class ControlRefused(DerperError):
+    """A request on the control socket, or its answer, breaks a rule or can't be served."""
+
+
 class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 
@@ -147,6 +159,12 @@ class ClosedByMesh(ConnectionEnd):
     """A mesh peer asked for the client to be disconnected (ClosePeer)."""
 
     reason = "closed_by_mesh"
+
+
+class ClosedByOperator(ConnectionEnd):
+    """An operator has disconnected the client, by derper kick or on the pages."""
+
+    reason = "closed_by_operator"
 
 
 class WatcherTooSlow(ConnectionEnd):

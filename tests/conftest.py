@@ -16,7 +16,7 @@ settings.register_profile("brief", max_examples=10, stateful_step_count=20)
 settings.register_profile("quick", max_examples=3, stateful_step_count=10)
 
 HERE = Path(__file__).parent
-LONGEST_FIRST = ("container", "soak", "interop", "field")
+LONGEST_FIRST = ("container", "soak", "interop", "browser", "field")
 QUICK = 0.25
 """Seconds that a quick test may compute and wait; more on a busy machine."""
 

@@ -55,8 +55,8 @@ def _table_row(width: int, name: str, counts: Counts) -> str:
     return _line(
         width,
         name,
-        _size(counts.sent),
-        _size(counts.received),
+        size(counts.sent),
+        size(counts.received),
         f"{counts.packets_sent}",
         f"{counts.packets_received}",
         f"{counts.milliseconds / 3_600_000:.1f}",
@@ -78,10 +78,11 @@ def _text(name: str | bytes) -> str:
     return OTHER_TEXT if name == OTHER else node_public_text(name)
 
 
-def _size(count: int) -> str:
-    size, unit = float(count), _UNITS[0]
+def size(count: int) -> str:
+    """Return bytes as people read them: three or four digits, and a unit of the SI."""
+    rounded, unit = float(count), _UNITS[0]
     for unit in _UNITS:
-        if size < 999.95 or unit == _UNITS[-1]:
+        if rounded < 999.95 or unit == _UNITS[-1]:
             break
-        size /= 1000
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        rounded /= 1000
+    return f"{count} B" if unit == "B" else f"{rounded:.1f} {unit}"

@@ -4,7 +4,7 @@
     make           makes the checker from the configuration
     checker        asks the sources in order, caches, counts
     cache          the verdicts of the last seconds
-    policysource   a source: the policy file                   (policywatch: reads it again)
+    policysource   a source: the policy file                   (policykeeper: puts it in force)
     allowlist      a source: the operator's file of keys       (listwatch: reads it again)
     filewatch      the wait for a change of either file
     tailscaled     a source: the LocalAPI of this machine's tailscaled

@@ -32,11 +32,20 @@ async def next_change(
     For a file that can't be used, logs `event` with the reason, and goes on.
     """
     while True:
-        read = partial(read_changed, at_once=await woken_within(CHECK_EVERY, wake))
-        try:
-            found = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-        except ReloadError as error:
-            logger.error(event, reason=str(error))  # noqa: TRY400
-        else:
-            if found is not None:
-                return found
+        at_once = await woken_within(CHECK_EVERY, wake)
+        if (found := await check(read_changed, event, at_once=at_once)) is not None:
+            return found
+
+
+async def check(read_changed: ReadChanged[T_co], event: str, *, at_once: bool) -> T_co | None:
+    """Return what a file holds if it has changed, else None; in a thread.
+
+    For a file that can't be used, logs `event` with the reason.
+    """
+    try:
+        return await trio.to_thread.run_sync(
+            partial(read_changed, at_once=at_once), abandon_on_cancel=True
+        )
+    except ReloadError as error:
+        logger.error(event, reason=str(error))  # noqa: TRY400
+        return None

@@ -1,7 +1,10 @@
-"""The policy of -policy as a source of verdicts.
+"""The policy as a source of verdicts: what -policy says, and what operators have changed since.
 
 `deny` refuses whatever the other sources say, and `allow` admits like the allow-list. Of a key with
 neither, the policy says nothing.
+
+A change that stands in the file is in force because of that. One that could not be written stays in
+force until the relay stops, also after the file is read again.
 """
 
 from functools import partial
@@ -12,6 +15,7 @@ from certs.changes import ChangeDetector
 from derp import log
 from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import ReloadError
+from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Policy, Usage
 
@@ -26,12 +30,16 @@ class PolicySource:
 
     name = NAME
 
-    def __init__(self, path: Path, policy: Policy, usage: Usage | None = None) -> None:
-        """Without `usage`, no quota holds."""
+    def __init__(self, path: Path | None, policy: Policy, usage: Usage | None = None) -> None:
+        """Take what the file at `path` says, None for no file; without `usage`, no quota holds."""
         self.path = path
         self.policy = policy
         self.usage = usage
-        self._change = ChangeDetector((path,))
+        self._said = policy
+        """What the file says."""
+        self._changes: dict[object, Change] = {}
+        """Those that the file does not say."""
+        self._detector = ChangeDetector(() if path is None else (path,))
 
     def check(self, question: Question) -> Verdict | None:
         """Return the verdict on a key; None if the policy leaves it to the other sources."""
@@ -41,10 +49,29 @@ class PolicySource:
         return ALLOWED if entry.allowed else None
 
     def read_changed(self, *, at_once: bool = False) -> Policy | None:
-        """Return the new policy if the file has changed, else None. As AllowList.read_changed."""
+        """Return what the file says if it has changed, else None. As AllowList.read_changed."""
+        if self.path is None:
+            return None
         read = partial(load, self.path, ReloadError)
-        policy = self._change.read(read, ReloadError, at_once=at_once)
-        return None if policy == self.policy else policy
+        said = self._detector.read(read, ReloadError, at_once=at_once)
+        return None if said == self._said else said
+
+    def put(self, said: Policy) -> None:
+        """Put what the file says in force, with all changes that it does not say."""
+        self._said = said
+        self._changes = {
+            subject: change for subject, change in self._changes.items() if not change.is_in(said)
+        }
+        for change in self._changes.values():
+            said = change.applied_to(said)
+        self.policy = said
+
+    def change(self, change: Change, said: Policy | None) -> None:
+        """Put a change in force; `said` is what the file says with it, None if it is not there."""
+        self._changes.pop(change.subject, None)
+        if said is None:
+            self._changes[change.subject] = change
+        self.put(self._said if said is None else said)
 
     def announce(self, event: str) -> None:
         """Log what is in force, and what of it is not enforced."""
@@ -54,6 +81,7 @@ class PolicySource:
             entries=len(entries),
             allowed=sum(entry.allowed is True for entry in entries),
             denied=sum(entry.allowed is False for entry in entries),
+            by_command=len(self._changes) or None,
             others="denied" if self.policy.default.allowed is False else "as the other sources say",
         )
         if self.policy.has_quotas and self.usage is None:

@@ -5,6 +5,10 @@
     derpmap        print the relay's entry for a DERP map       (mapcheck: --check)
     probe          the probes that healthcheck and mapcheck share: TCP, TLS, the upgrade, STUN
     accounts       print who has moved how much
+    clients        list who is connected         (clienttable: as a table)
+    top            show that live                (topview: what fits a terminal)
+    steer          kick, deny, allow, limit
+    control        the connection of these to the running relay
     command_flags  a command's own flags, and all those of the relay   (procfs: -of)
 
 A command needs no flags where the environment has the relay's variables, as in a container. The

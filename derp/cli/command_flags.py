@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import attrs
 
 from derp.cli import procfs
 from derp.config import Config, flag_table, goflags
-from derp.config.goflags import INT, Flag, Setting
+from derp.config.goflags import BOOL, INT, Flag, Setting
 
 OF = Flag(
     name="of",
@@ -31,6 +32,8 @@ class Arguments:
 
     settings: Mapping[str, Setting]
     """By the flag's name, of the command's own flags and the relay's."""
+    words: Sequence[str] = ()
+    """Those that are neither flags nor values of flags."""
 
     @property
     def config(self) -> Config:
@@ -38,13 +41,23 @@ class Arguments:
         return Config.from_settings(self.settings)
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) -> Arguments | None:
+def parse(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    own: Sequence[Flag],
+    *,
+    words: bool = False,
+) -> Arguments | None:
     """Read `argv` (without the command's name) and the variables; return None for -h.
 
-    Writes warnings to stderr, but none about what -of adds. Raises UsageError.
+    `words`: whether the command takes arguments that are no flags. Writes warnings to stderr, but
+    none about what -of adds. Raises UsageError.
     """
     # A command reads no key file; with root=True, -c has a default and may be left out.
     table = [*own, OF, *flag_table(environ, root=True)]
+    found: Sequence[str] = ()
+    if words:
+        found, argv = _separate(argv, table)
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:
         return None
@@ -54,7 +67,25 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag]) 
     if isinstance(pid, int) and pid:
         arguments = [*procfs.arguments_of(pid), *argv]
         parsed = goflags.parse(table, arguments, {**environ, **procfs.variables_of(pid)})
-    return Arguments(parsed.settings)
+    return Arguments(parsed.settings, found)
+
+
+def _separate(argv: Sequence[str], table: Sequence[Flag]) -> tuple[list[str], list[str]]:
+    """Return the words in `argv` that are no flags and no values of flags, and the others."""
+    with_value = {flag.name for flag in table if flag.kind is not BOOL}
+    words: list[str] = []
+    flags: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument == "--":
+            words += rest
+        elif not argument.startswith("-"):
+            words.append(argument)
+        else:
+            flags.append(argument)
+            if argument.lstrip("-") in with_value:
+                flags += islice(rest, 1)
+    return words, flags
 
 
 def help_text(introduction: str, own: Sequence[Flag]) -> str:

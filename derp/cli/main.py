@@ -10,24 +10,31 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Final, NoReturn
 
 import derp
 from derp import log
 from derp.config import Config, environment, flag_table, goflags
 from derp.errors import StartError, UsageError
+from derp.wire.control import STEERING
 
 _INTRODUCTION = """\
 Usage: derper [flags]
        derper derpmap [flags]       print this relay's entry for a DERP map
        derper healthcheck [flags]   ask the running relay whether it serves
        derper accounts [flags]      print who has moved how much
+       derper clients [flags]       list who is connected (derper top: live)
+       derper kick KEY [flags]      disconnect a client (or deny, allow, limit)
 
 Relays packets between Tailscale clients (DERP) and tells them their addresses
 (STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
 is true or false, as -flag value; a flag beats its environment variable. The
 commands take the same flags and variables; -h after a command explains it.\
 """
+
+_COMMANDS: Final = ("derpmap", "healthcheck", "accounts", "clients", "top")
+"""Each is a module of this package, with a `main`."""
 
 
 def script() -> NoReturn:
@@ -70,19 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     command = argv[0] if argv else ""
-    # Imports inside the function keep -h, and each command, from loading what it does not need.
-    if command == "derpmap":
-        from derp.cli import derpmap  # noqa: PLC0415
+    # Imported only now, to keep -h, and each command, from loading what it does not need.
+    if command in _COMMANDS:
+        return int(import_module(f"derp.cli.{command}").main(argv[1:], environ))
+    if command in STEERING:
+        from derp.cli import steer  # noqa: PLC0415
 
-        return derpmap.main(argv[1:], environ)
-    if command == "healthcheck":
-        from derp.cli import healthcheck  # noqa: PLC0415
-
-        return healthcheck.main(argv[1:], environ)
-    if command == "accounts":
-        from derp.cli import accounts  # noqa: PLC0415
-
-        return accounts.main(argv[1:], environ)
+        return steer.main(command, argv[1:], environ)
     control = None
     if command == "worker":
         # A terminal or a service manager signals all processes; only the supervisor reacts.

@@ -4,6 +4,7 @@ Each field of its parts is one flag: name, environment variable, default, help, 
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
     general, listening, proxies, certificates, verification, accounts, mesh, pages, monitoring,
+    control,
     limits         the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
@@ -27,6 +28,7 @@ from derp.config import checks
 from derp.config.accounts import Accounts
 from derp.config.certificates import ACME, ACME_MODES, TLS
 from derp.config.checks import Address
+from derp.config.control import Control
 from derp.config.field import ConfigError, flags_of, part
 from derp.config.general import General
 from derp.config.goflags import BOOL, Flag, Setting
@@ -63,6 +65,7 @@ class Config:
     pages: Pages = part("Pages", Pages)
     debug: Debug = part("Who may see /debug/", Debug)
     monitoring: Monitoring = part("Monitoring", Monitoring)
+    control: Control = part("Control of the running relay", Control)
     limits: Limits = part("Limits", Limits)
     tcp: TCP = part("TCP connections", TCP)
 
@@ -102,6 +105,11 @@ class Config:
         if not self.stun.host:
             return self.listening.address.host
         return "" if self.stun.host == checks.ANY_HOST else self.stun.host
+
+    @property
+    def control_path(self) -> Path | None:
+        """The path of the control socket; None for no socket."""
+        return self.control.path(self.general.key_file)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Config":

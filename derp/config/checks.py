@@ -82,9 +82,23 @@ def metrics_address(value: str | Address | Path | None) -> Address | Path | None
         except ValueError as error:
             raise ValueError(f"{error}, or unix:/path") from None
     path = Path(str(value).removeprefix(_UNIX))
-    if not path.is_absolute() or "\0" in str(path) or len(os.fsencode(path)) > _MAX_UNIX_PATH:
+    if not _fits_unix(path):
         raise ValueError(f"want unix: and an absolute path of at most {_MAX_UNIX_PATH} bytes")
     return path
+
+
+def control_socket(value: str | Path) -> str:
+    """Check the path of the control socket: `auto`, or empty, also for `none`, or absolute."""
+    path = str(value)
+    if path in {"", "none"}:
+        return ""
+    if path != "auto" and not _fits_unix(Path(path)):
+        raise ValueError(f"want an absolute path of at most {_MAX_UNIX_PATH} bytes, auto or none")
+    return path
+
+
+def _fits_unix(path: Path) -> bool:
+    return path.is_absolute() and "\0" not in str(path) and len(os.fsencode(path)) <= _MAX_UNIX_PATH
 
 
 ANY_HOST: Final = "*"

@@ -48,7 +48,7 @@ class Pages:
 
 @attrs.frozen(kw_only=True)
 class Debug:
-    """Who may see /debug/ besides loopback and the tailnet."""
+    """Who may see /debug/ besides loopback and the tailnet, and who may steer clients there."""
 
     addresses: tuple[IPAddress, ...] = option(
         "debug-allow-ip",
@@ -75,4 +75,10 @@ class Debug:
         other_variable="TS_DEBUG_KEY_PATH",
         usage="File with a key, read again when it changes: /debug/?debugkey=KEY shows that page "
         "from any address, and through a proxy.",
+    )
+    admin_token_file: Path | None = file_option(
+        "admin-token-file",
+        variable="DERP_ADMIN_TOKEN_FILE",
+        usage="File with the operator's token, read again when it changes: who has it may "
+        "disconnect, deny and allow clients on /debug/. Nobody may if not given.",
     )

@@ -1,11 +1,12 @@
 """Requests and answers, as the front end and the router exchange them. Sans-I/O.
 
 h11 checks a request against the grammar of RFC 9112; `parse_request` adds the rules that h11 leaves
-to its users. The router returns one of four answers:
+to its users. The router returns one of five answers:
 
     Response    a whole answer
     Later       a Response whose content has to be awaited
     Stream      chunks, sent as they come, until the client disconnects
+    Posted      an answer that depends on the request's body
     Upgrade     the connection leaves HTTP: the server returns a Handoff
 """
 
@@ -201,7 +202,21 @@ class Upgrade:
     answer: bytes
 
 
-Answer = Response | Later[Any] | Stream | Upgrade
+Reply = Response | Later[Any] | Stream | Upgrade
+
+
+@attrs.frozen
+class Posted:
+    """An answer that depends on the request's body, which is discarded for all others.
+
+    The body may have `most` bytes, or else the answer is 413.
+    """
+
+    most: int
+    reply: Callable[[bytes], Reply]
+
+
+Answer = Reply | Posted
 
 
 @attrs.frozen

@@ -1,6 +1,5 @@
-"""The HTML pages. Sans-I/O."""
+"""The HTML of the home page and of redirects, and the headers of all pages. Sans-I/O."""
 
-from collections.abc import Iterable
 from typing import Final
 
 _ESCAPES: Final = str.maketrans(
@@ -24,24 +23,19 @@ find a direct path by STUN. It can't read what it relays.</p>
 </html>
 """
 
-_DEBUG = """\
-<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><title>derper debug</title></head>
-<body>
-<h1>derper debug</h1>
-<ul>
-{items}</ul>
-</body>
-</html>
-"""
-
-_DEBUG_PAGES = (
-    ("/debug/vars", "metrics, as JSON"),
-    ("/debug/varz", "metrics, in the Prometheus text format"),
-    ("/debug/check", "whether the relay's tables agree with each other"),
-    ("/debug/traffic", "clients with traffic, every two seconds"),
+BROWSER_HEADERS: Final = (
+    ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
+    (
+        "Content-Security-Policy",
+        (
+            "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; "
+            "block-all-mixed-content; object-src 'none'"
+        ),
+    ),
+    ("X-Frame-Options", "DENY"),
+    ("X-Content-Type-Options", "nosniff"),
 )
+"""The headers of tsweb.AddBrowserHeaders."""
 
 
 def home(*, derp: bool, debug: bool) -> bytes:
@@ -52,15 +46,6 @@ def home(*, derp: bool, debug: bool) -> bytes:
     if debug:
         notes += '<p>You may look <a href="/debug/">inside</a>.</p>\n'
     return _HOME.format(notes=notes).encode()
-
-
-def debug_index(rows: Iterable[tuple[str, str]]) -> bytes:
-    """Return /debug/: `rows` as a list of names and values, then links to the other pages."""
-    items = [f"<li><b>{escape(name)}:</b> {escape(value)}</li>\n" for name, value in rows]
-    items += [
-        f'<li><a href="{path}">{path}</a> ({escape(text)})</li>\n' for path, text in _DEBUG_PAGES
-    ]
-    return _DEBUG.format(items="".join(items)).encode()
 
 
 def redirect_body(location: str) -> bytes:

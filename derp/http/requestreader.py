@@ -1,7 +1,7 @@
 """The requests of one connection, read by h11 within limits.
 
     a head                    16 KiB and 100 lines, else 431
-    a body                    64 KiB, discarded (no page needs one), else 413
+    a body                    64 KiB, discarded unless the page needs it, else 413
     reads                     a ReadBudget for each request, else 400
 
 A head that is known (`knownheads`) isn't parsed again.
@@ -137,20 +137,37 @@ class RequestReader:
 
     async def discard_body(self, request: Request) -> bool:
         """Read and discard the body; return whether another request may follow."""
-        if request.has_body and self._conn.they_are_waiting_for_100_continue:
+        if self.awaits_continue(request):
             # The final answer is sent instead of the 100.
             return False
+        await self._read_body(request, MAX_BODY, None)
+        return True
+
+    def awaits_continue(self, request: Request) -> bool:
+        """Return whether the peer sends the body only after a 100 (RFC 9110, 10.1.1)."""
+        return request.has_body and self._conn.they_are_waiting_for_100_continue
+
+    async def read_body(self, request: Request, most: int) -> bytes:
+        """Read and return the body. Raises BadRequest if it has more than `most` bytes."""
+        body = bytearray()
+        await self._read_body(request, most, body)
+        return bytes(body)
+
+    async def _read_body(self, request: Request, most: int, body: bytearray | None) -> None:
+        """Read the body into `body`, if that is given. Raises BadRequest."""
         # Bytes as on the wire; the next request may follow at once.
-        allowed = MAX_BODY + MAX_HEAD if request.content_length <= MAX_BODY else -1
+        allowed = most + MAX_HEAD if request.content_length <= most else -1
         while True:
-            if allowed < 0:
-                raise BadRequest(413, f"the request's body is larger than {MAX_BODY // 1024} KiB")
+            if allowed < 0 or (body is not None and len(body) > most):
+                raise BadRequest(413, f"the request's body is larger than {most // 1024} KiB")
             event = self._next_event()
             if isinstance(event, h11.EndOfMessage):
-                return True
+                return
             if isinstance(event, h11.Data):
                 # A chunk of one byte costs as much as one of a kilobyte.
                 self.spend(len(event.data))
+                if body is not None:
+                    body += event.data
             else:
                 data = await self.receive()
                 if not data:

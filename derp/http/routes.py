@@ -8,7 +8,8 @@ Paths, status codes and headers are those of cmd/derper, derpserver.Handler and 
     /generate_204               204: is there a captive portal in the way?
     /bootstrap-dns              addresses of a few names
     /robots.txt                 nothing to index here
-    /debug/                     for loopback and tailnet: index, vars, varz, check, traffic
+    /debug/                     for loopback and tailnet: vars, varz, check, traffic; and the
+                                live page (derp.http.liveroutes)
     anything else               the home page
 
 A path with `//`, `/./` or `/../` is redirected (307) to the clean path, as Go's ServeMux does, so
@@ -22,27 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote, unquote
 
-from derp.http import pages
+from derp.http import liveroutes, pages
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
+from derp.http.pages import BROWSER_HEADERS
 from derp.http.statussource import StatusSource
 
 _ECHOABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
 _ACME_PREFIX = "/.well-known/acme-challenge/"
 _URL_SAFE = "/?%:@!$&'()*+,;=-._~[]#"
-
-_BROWSER_HEADERS = (
-    ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
-    (
-        "Content-Security-Policy",
-        (
-            "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; "
-            "block-all-mixed-content; object-src 'none'"
-        ),
-    ),
-    ("X-Frame-Options", "DENY"),
-    ("X-Content-Type-Options", "nosniff"),
-)
-"""The headers of tsweb.AddBrowserHeaders."""
 
 _PROMETHEUS = "text/plain;version=0.0.4;charset=utf-8"
 _JSON = "application/json; charset=utf-8"
@@ -176,50 +164,46 @@ def _generate_204(_relay: StatusSource, request: Request) -> Answer:
 
 def _bootstrap_dns(relay: StatusSource, request: Request) -> Answer:
     # Each client asks once, so that an open connection is of no use.
-    headers = (*_BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
+    headers = (*BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
     return Response(200, headers, relay.bootstrap_dns.answer(request.query, request.remote))
 
 
 def _robots(_relay: StatusSource, _request: Request) -> Answer:
-    return Response(200, (*_BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
+    return Response(200, (*BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
 
 
 def _home(relay: StatusSource, request: Request) -> Answer:
     if relay.home not in {"", "blank"}:
-        return _redirect(request, 302, relay.home, *_BROWSER_HEADERS)
+        return _redirect(request, 302, relay.home, *BROWSER_HEADERS)
     body = b""
     if not relay.home:
         body = pages.home(derp=relay.derp, debug=relay.debug_access.allows(request))
-    return Response(200, (*_BROWSER_HEADERS, _HTML), body)
-
-
-def _show_rows(rows: Sequence[tuple[str, str]]) -> Response:
-    return Response(200, (*_BROWSER_HEADERS, _HTML), pages.debug_index(rows))
+    return Response(200, (*BROWSER_HEADERS, _HTML), body)
 
 
 def _show_text(content_type: str, text: str) -> Response:
-    return Response(200, (*_BROWSER_HEADERS, ("Content-Type", content_type)), text.encode())
+    return Response(200, (*BROWSER_HEADERS, ("Content-Type", content_type)), text.encode())
 
 
 def _show_problems(problems: Sequence[str]) -> Response:
     body = "".join(f"{line}\n" for line in problems) or _CONSISTENT
-    return Response(500 if problems else 200, (*_BROWSER_HEADERS, _TEXT), body.encode())
+    return Response(500 if problems else 200, (*BROWSER_HEADERS, _TEXT), body.encode())
 
 
 _DEBUG_PAGES: dict[str, Callable[[StatusSource], Answer]] = {
-    "/debug/": lambda relay: Later(relay.rows, _show_rows),
     "/debug/varz": lambda relay: Later(relay.varz, partial(_show_text, _PROMETHEUS)),
     "/debug/vars": lambda relay: Later(relay.expvars, partial(_show_text, _JSON)),
     "/debug/check": lambda relay: Later(relay.problems, _show_problems),
-    "/debug/traffic": lambda relay: Stream((*_BROWSER_HEADERS, _TEXT), relay.traffic),
+    "/debug/traffic": lambda relay: Stream((*BROWSER_HEADERS, _TEXT), relay.traffic),
 }
 
 
 def _debug(relay: StatusSource, request: Request, path: str) -> Answer:
     if refusal := relay.debug_access.refusal(request):
         return _text(403, refusal)
-    page = _DEBUG_PAGES.get(path)
-    return page(relay) if page is not None else _text(404, "no such page")
+    if (page := _DEBUG_PAGES.get(path)) is not None:
+        return page(relay)
+    return liveroutes.answer(relay, request, path) or _text(404, "no such page")
 
 
 _HANDLERS: dict[str, Callable[[StatusSource, Request], Answer]] = {

@@ -19,7 +19,8 @@ import contextlib
 import http
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 import h11
@@ -33,6 +34,8 @@ from derp.http.message import (
     BadRequest,
     Handoff,
     Later,
+    Posted,
+    Reply,
     Request,
     Response,
     Stream,
@@ -43,6 +46,8 @@ from derp.net.transport import Transport
 from derp.relay.pending import Pending
 
 logger = log.get("http")
+
+A = TypeVar("A", bound=Answer)
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -145,7 +150,7 @@ class _FrontEnd:
             await self._write(self._render(answer))
             await self._linger()
 
-    async def _next_request(self, *, is_first: bool) -> tuple[Request, Answer] | None:
+    async def _next_request(self, *, is_first: bool) -> tuple[Request, Reply] | None:
         """Read a request and route it; return None if the peer is done."""
         deadlines, reader = self._deadlines, self._reader
         reader.begin()
@@ -163,6 +168,8 @@ class _FrontEnd:
                 answer = self._answer(request)
             if not isinstance(answer, Upgrade):
                 reader.parse_known()
+                if isinstance(answer, Posted):
+                    return request, await self._reply(request, answer)
                 if not await reader.discard_body(request):
                     self._last = True
             return request, answer
@@ -175,13 +182,25 @@ class _FrontEnd:
         return None
 
     def _answer(self, request: Request) -> Answer:
+        return self._guard(request, partial(self._route, request))
+
+    def _guard(self, request: Request, answer: Callable[[], A]) -> A | Response:
+        """Call `answer`; what it raises is logged, and answered with 500."""
         try:
-            return self._route(request)
+            return answer()
         except ConnectionEnd:
             raise
         except Exception:
             logger.exception("a page failed", **_fields(request))
             return _INTERNAL_ERROR
+
+    async def _reply(self, request: Request, posted: Posted) -> Reply:
+        """Read the body, and return the reply to it."""
+        if self._reader.awaits_continue(request) and request.content_length <= posted.most:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self._write(self._conn.send(go_on))
+        body = await self._reader.read_body(request, posted.most)
+        return self._guard(request, partial(posted.reply, body))
 
     async def _wait_for(self, request: Request, later: Later[Any]) -> Response:
         seconds = self._deadlines.later

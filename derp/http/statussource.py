@@ -6,6 +6,8 @@ import attrs
 
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.livepage import Look
+from derp.http.steer import Operator, Order, Outcome
 
 
 @attrs.frozen(kw_only=True)
@@ -20,8 +22,10 @@ class StatusSource:
     home: str = ""
     """As in -home: empty for the built-in page, "blank", or a URL to redirect to."""
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
-    rows: Callable[[], Awaitable[Sequence[tuple[str, str]]]]
-    """Names and values for the top of /debug/."""
+    page: Callable[[Look], Awaitable[bytes]]
+    """The page at /debug/."""
+    events: Callable[[str], AsyncGenerator[bytes, None]]
+    """What changes on it, as server-sent events, with the clients in an order of SORTS; endless."""
     varz: Callable[[], Awaitable[str]]
     """All metrics in the Prometheus text format."""
     expvars: Callable[[], Awaitable[str]]
@@ -34,6 +38,10 @@ class StatusSource:
     """Current answers to HTTP-01 challenges by token; None without ACME."""
     debug_access: DebugAccess = attrs.field(factory=DebugAccess)
     """Who may see /debug/."""
+    operator: Operator = attrs.field(factory=Operator)
+    """Who may steer, of those that may see /debug/."""
+    steer: Callable[[Order, str], Awaitable[Outcome]]
+    """Does what an operator at an address orders."""
 
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP, with the Go derper's field names in its order."""

@@ -4,6 +4,7 @@ figures     how a figure is declared: its names, its help, and the rule for seve
 counters    numbers that the relay's tasks count up
 gauges      values that other parts of the relay hold, at one moment
 keybytes    bytes by node key, of a bounded number of keys
+history     the traffic of the last minute, hour and day
 variables   counters and gauges as a tree with the Go derper's names
 prometheus  the figures as the text of /metrics
 varz        the tree as the text of /debug/varz, for dashboards made for the Go derper

@@ -121,7 +121,7 @@ def _label(text: str) -> str:
     return text
 
 
-def _rate(text: str) -> RateConfig:
+def rate_limit(text: str) -> RateConfig:
     """Return the rate limit without a burst of its own."""
     if text == amounts.UNLIMITED:
         return NO_LIMIT
@@ -144,7 +144,7 @@ def _quota(text: str) -> tuple[int, str] | None:
 
 _TEXTS: Final[dict[str, Callable[[str], Any]]] = {
     "label": _label,
-    "rate": _rate,
+    "rate": rate_limit,
     "burst": amounts.burst,
     "quota": _quota,
     "throttle": _throttle,

@@ -65,7 +65,7 @@ class Entry:
     def refusal(self, key: bytes, usage: Usage | None) -> str | None:
         """Return why `key` may not use the relay; None if the policy has nothing against it."""
         if self.allowed is False:
-            return "denied in -policy"
+            return "the key is denied"
         if self.quota is not None and self.quota.throttle is None and self.over_quota(key, usage):
             return f"over its quota for this {self.quota.period} in -policy"
         return None

@@ -276,6 +276,10 @@ class FlowQueue(Holder):
         self._account()
         return dropped
 
+    def flows(self) -> list[Flow]:
+        """Return the sub-queues, of which some may be empty."""
+        return [*self._new.values(), *self._old.values()]
+
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything, calling `on_drop` for each train."""
         for flows in (self._new, self._old):

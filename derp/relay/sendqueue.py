@@ -115,6 +115,12 @@ class SendQueue:
         dropped = self._disco.expire(now, most)
         return dropped + self._packets.expire(now, most - dropped)
 
+    def waiting(self) -> tuple[int, int]:
+        """Return how many packets wait, and the bytes of their frames and of control frames."""
+        flows = [*self._disco.flows(), *self._packets.flows()]
+        packets = sum(entry.packets for flow in flows for entry in flow.entries)
+        return packets, self._control_size + sum(flow.size for flow in flows)
+
     def clear(self, on_drop: OnDrop) -> None:
         """Drop everything, calling `on_drop` for packets."""
         self.drop_control()

@@ -14,8 +14,14 @@ announce       the log lines for the operator once all is served
 signals        SIGTERM, SIGINT and SIGHUP as events        (reload: the rate limit)
 status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
+frontend       what the HTTP front end's answers depend on
+live           the live page: samples the relay while somebody looks        (liverows: the clients)
 monitoring     the listener of -metrics-addr           (monitorpages: what it serves;
                                                         keytraffic: bytes by node key)
+clients        the connected clients, as an operator sees them
+steering       what an operator does to them: disconnect, deny, allow, limit
+control        the control socket, over which commands ask for both
+                                                      (keynames: which key is meant)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
 drain          at the end: a Restarting frame to each client, and what is queued for it

@@ -22,7 +22,6 @@ import trio
 from derp import log
 from derp.admission.make import opened
 from derp.config import Config
-from derp.files.debugkey import debug_access
 from derp.http import routes
 from derp.mesh import plan as mesh_plan
 from derp.metrics import process
@@ -34,12 +33,14 @@ from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.accept import Acceptor, try_lines
 from derp.service.drain import drain, stop_listening
+from derp.service.frontend import make_status_source
+from derp.service.live import Live
 from derp.service.memory import queue_limit
 from derp.service.proxies import Notices, Proxies
 from derp.service.running import RunningRelay
 from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
-from derp.service.status import Pages, make_status_source
+from derp.service.status import Pages
 from derp.service.summaries import summarize
 from derp.session import usage
 from derp.session.state import RelayState
@@ -127,6 +128,7 @@ def _start_services(relay: RunningRelay) -> None:
         services.start_soon(stun_server.serve, sock, relay.stun_stats, relay.proxies)
     services.start_soon(state.timers.run)
     services.start_soon(resources.debug_key.watch)
+    services.start_soon(resources.admin_token.watch)
     pages = config.pages
     names, unpublished = pages.bootstrap_dns_names, pages.unpublished_bootstrap_dns_names
     if names or unpublished:
@@ -141,9 +143,9 @@ def _start_services(relay: RunningRelay) -> None:
 
 def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
     config, resources, state = relay.config, relay.resources, relay.state
-    source = attrs.evolve(
-        make_status_source(relay, pages), debug_access=debug_access(config, resources.debug_key)
-    )
+    live = Live(relay, pages)
+    relay.services.start_soon(live.keep)
+    source = make_status_source(relay, pages, live)
     main = Acceptor(
         state,
         relay.connections,

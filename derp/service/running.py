@@ -9,6 +9,7 @@ from derp.config import Config
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.mesh.keeper import Keeper
 from derp.metrics import process
+from derp.metrics.history import History
 from derp.net.descriptors import Descriptors
 from derp.service.proxies import Proxies
 from derp.service.startup import StartupResources
@@ -52,3 +53,5 @@ class RunningRelay:
     """The keepers of links to other relays."""
     descriptors: Descriptors = attrs.field(factory=Descriptors)
     age: Age = attrs.field(factory=Age)
+    history: History = attrs.field(factory=History)
+    """The traffic of this process."""

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import attrs
 
+from derp import log
 from derp.config import Config
 from derp.errors import StartError
 from derp.net import activation, congestion, unixlistener
 from derp.net.address import endpoint
 from derp.net.listener import TCPOptions, bind_reuseport, open_listeners, take_over
 from stun import server as stun_server
+
+logger = log.get("server")
 
 
 @attrs.frozen
@@ -106,6 +109,26 @@ def open_monitoring(config: Config, stack: contextlib.ExitStack) -> Sequence[soc
         return [stack.enter_context(unixlistener.listening(address))]
     opened = open_listeners(address.host, address.port, tcp_options(config))
     return [stack.enter_context(listener) for listener in opened]
+
+
+def open_control(config: Config, stack: contextlib.ExitStack) -> socket.socket | None:
+    """Open the control socket; `stack` closes it. Blocks. Raises StartError for a named path.
+
+    The default is no reason not to serve clients: then a log line says why there is none.
+    """
+    path = config.control_path
+    if path is None:
+        return None
+    try:
+        return stack.enter_context(unixlistener.listening(path))
+    except StartError as error:
+        cure = "give -control-socket a path in a directory of derper's own, or none"
+        if config.control.is_named:
+            raise StartError(f"-control-socket: {error}; {cure}") from error
+        logger.warning(
+            "derper clients, kick and the like can't be used", reason=str(error), cure=cure
+        )
+        return None
 
 
 @contextlib.contextmanager

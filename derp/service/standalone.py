@@ -7,12 +7,13 @@ from typing import Final
 import trio
 
 from derp.admission.checker import Checker
-from derp.admission.policysource import PolicySource
-from derp.admission.policywatch import watch_policy
+from derp.admission.policykeeper import Wishes, keep_policy, policy_of
 from derp.config import Config
 from derp.policy.model import Policy
-from derp.service import monitoring
+from derp.service import control, monitoring
 from derp.service.announce import announce, announce_node
+from derp.service.clients import client_statuses
+from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitorpages import standalone_source
 from derp.service.reload import reload_rate_limit
@@ -21,6 +22,7 @@ from derp.service.running import RunningRelay
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.startup import prepare
 from derp.service.status import Pages, standalone_pages
+from derp.service.steering import RelaySteering, end_clients
 from derp.session import recheck, serverinfo
 
 _EVENTS: Final = 8
@@ -46,7 +48,7 @@ class Standalone:
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
-        self._to_policy, self._policy_reloads = trio.open_memory_channel[None](1)
+        self._to_policy, self._policy_wishes = trio.open_memory_channel[Wishes](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Receive signals, keep the certificates up to date, and recheck the clients."""
@@ -59,8 +61,7 @@ class Standalone:
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
             relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
-            if checker.policy is not None:
-                self._follow_policy(relay, checker, checker.policy)
+        self._keep_policy(relay, checker)
         if resources.monitoring:
             # To the end of the process, too: a drain is told.
             relay.root.start_soon(
@@ -70,17 +71,26 @@ class Standalone:
                 resources.metrics,
                 relay.descriptors,
             )
-        return standalone_pages(relay)
+        steering = RelaySteering(partial(end_clients, relay.state), self._to_policy)
+        if resources.control is not None:
+            state = relay.state
+            asked = Controlled(partial(client_statuses, state), lambda: state.policy, steering)
+            relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
+        return standalone_pages(relay, steering)
 
-    def _follow_policy(self, relay: RunningRelay, checker: Checker, source: PolicySource) -> None:
+    def _keep_policy(self, relay: RunningRelay, checker: Checker | None) -> None:
         state, services = relay.state, relay.services
+        source = policy_of(checker)
         state.policy = source.policy
 
-        async def apply(policy: Policy) -> None:
-            serverinfo.apply_policy(state, services, policy)
+        async def apply(policy: Policy) -> int:
+            return serverinfo.apply_policy(state, services, policy)
 
-        removed = partial(recheck.recheck, state, checker, strict=True)
-        services.start_soon(watch_policy, checker, source, self._policy_reloads, apply, removed)
+        async def removed(keys: set[bytes]) -> None:
+            if checker is not None:
+                await recheck.recheck(state, checker, keys, strict=True)
+
+        services.start_soon(keep_policy, source, checker, self._policy_wishes, apply, removed)
 
     async def is_first_to(self, what: str) -> bool:  # noqa: ARG002 -- there is no other process
         """Return True."""
@@ -98,9 +108,11 @@ class Standalone:
         """Read all files again."""
         if relay.resources.certificates is not None:
             relay.resources.certificates.wake()
-        for channel in (self._to_checker, self._to_policy):
-            with contextlib.suppress(trio.WouldBlock):
-                channel.send_nowait(None)
+        with contextlib.suppress(trio.WouldBlock):
+            self._to_checker.send_nowait(None)
+        with contextlib.suppress(trio.WouldBlock):
+            # A change that waits instead has the file read, too.
+            self._to_policy.send_nowait(None)
         # On its own, so that a file that can't be read to its end delays no stop.
         apply = partial(serverinfo.apply, relay.state, relay.services)
         relay.services.start_soon(reload_rate_limit, relay.config, apply)

@@ -23,12 +23,13 @@ from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import StartError
 from derp.files import nodekey, ratelimit
+from derp.files.admintoken import AdminToken, load_token
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.sockets import Sockets, open_all, open_monitoring
+from derp.service.sockets import Sockets, open_all, open_control, open_monitoring
 from derp.service.tls import ServerContexts, make_certificates
 
 
@@ -44,9 +45,12 @@ class StartupResources:
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
+    admin_token: AdminToken
     accounts: Accounts | None = None
     monitoring: Sequence[socket.socket] = ()
     """The listening sockets of -metrics-addr; empty without it, and in a worker."""
+    control: socket.socket | None = None
+    """The listening control socket; None without one, and in a worker."""
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
 
@@ -70,6 +74,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         rate_limit = ratelimit.load(config.limits.rate_config)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
+    admin_token = load_token(config.debug.admin_token_file)
     metrics = Metrics()
     admission = make_checker(config, metrics)
     now = datetime.now(UTC)
@@ -82,6 +87,8 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
             private_key = PrivateKey.generate()
         else:
             private_key = PrivateKey(nodekey.load_or_make(config.general.key_file).raw)
+        # It may be in the directory that was made for the key.
+        control = open_control(config, stack)
         if plan is not None:
             metacert = make_metacert(bytes(private_key.public_key), now)
             certificates = make_certificates(plan, found, metacert)
@@ -96,8 +103,10 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         certificates=certificates,
         sockets=all_sockets[0],
         debug_key=debug_key,
+        admin_token=admin_token,
         accounts=_accounts(config, processes),
         monitoring=monitoring,
+        control=control,
         all_sockets=all_sockets,
     )
 

@@ -11,10 +11,11 @@ import trio
 
 import derp
 from certs.tasks.status import Status
-from derp.http.statussource import StatusSource
+from derp.http.liveview import StatusRow
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
+from derp.metrics.history import Past
+from derp.service.clients import ClientStatus, client_statuses
 from derp.service.debugrows import (
-    StatusRow,
     admission_problems,
     admission_rows,
     certificate_rows,
@@ -22,7 +23,8 @@ from derp.service.debugrows import (
     relay_rows,
 )
 from derp.service.running import Age, RunningRelay
-from derp.service.traffic import Traffic, traffic, traffic_lines
+from derp.service.steering import Steering
+from derp.service.traffic import Traffic, traffic
 
 
 @attrs.frozen(kw_only=True)
@@ -54,9 +56,15 @@ class Pages:
     """Returns what is inconsistent or fails, a line each."""
     traffic: Callable[[], Awaitable[Sequence[Traffic]]]
     """Returns the bytes of each client."""
+    clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
+    """Returns the connected clients."""
+    past: Callable[[], Awaitable[Sequence[Past]]]
+    """Returns the traffic of each of SPANS."""
+    steering: Steering
+    """Does what an operator wants of them."""
 
 
-def standalone_pages(relay: RunningRelay) -> Pages:
+def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
     """Return the pages of a relay that is one process."""
     resources, checker = relay.resources, relay.resources.own_checker
     statuses = () if resources.certificates is None else resources.certificates.statuses
@@ -84,27 +92,18 @@ def standalone_pages(relay: RunningRelay) -> Pages:
     async def own_traffic() -> Sequence[Traffic]:
         return traffic(relay.state)
 
-    return Pages(rows=rows, varz=varz, expvars=expvars, problems=problems, traffic=own_traffic)
+    async def past() -> Sequence[Past]:
+        return relay.history.past()
 
-
-def make_status_source(relay: RunningRelay, pages: Pages) -> StatusSource:
-    """Return what the HTTP front end's answers depend on."""
-    config, certificates = relay.config, relay.resources.certificates
-    challenges = None
-    if certificates is not None and config.serve_acme:
-        challenges = certificates.contexts.http_challenges
-    return StatusSource(
-        hostname=config.tls.hostname,
-        public_key=relay.state.public_key,
-        derp=config.general.derp,
-        home=config.pages.home,
-        bootstrap_dns=relay.bootstrap_dns,
-        rows=pages.rows,
-        varz=pages.varz,
-        expvars=pages.expvars,
-        problems=pages.problems,
-        traffic=partial(traffic_lines, pages.traffic),
-        challenges=challenges,
+    return Pages(
+        rows=rows,
+        varz=varz,
+        expvars=expvars,
+        problems=problems,
+        traffic=own_traffic,
+        clients=partial(client_statuses, relay.state),
+        past=past,
+        steering=steering,
     )
 
 

@@ -84,6 +84,7 @@ class Sender(Holder):
         "ending",
         "key",
         "metrics",
+        "packets_dropped",
         "progress",
         "send_queue",
         "tasks",
@@ -105,6 +106,8 @@ class Sender(Holder):
         self.send_queue: SendQueue | None = None
         self.ending: ConnectionEnd | None = None
         """Why another task has ended this connection, if one has."""
+        self.packets_dropped = 0
+        """Packets for this peer that were dropped in its queue, or as its connection ended."""
         self.progress: tuple[int, float] = (0, now)
         """Bytes that the peer had taken, and when, for derp.session.timers to find stuck peers."""
         # Bytes that the send task accounts for: BUSY_COST, and what the transport has buffered.
@@ -206,6 +209,7 @@ class Sender(Holder):
 
     def _on_drop(self, reason: DropReason, disco: bool, packets: int, payload: int) -> None:
         """Count dropped packets; `payload` as in Entry."""
+        self.packets_dropped += packets
         self.metrics.drop(reason, disco, packets, payload)
 
     def _drop_reason(self) -> DropReason:

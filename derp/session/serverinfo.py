@@ -36,17 +36,21 @@ def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
     nursery.start_soon(_tell, state, set_limit(state, limit))
 
 
-def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> None:
+def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> int:
     """Put a policy in force: end the clients that it denies, change the limits of the others.
 
-    Also right for the same policy again, when keys have come to be over quota or no longer are.
+    Returns how many clients it has ended. Also right for the same policy again, when keys have come
+    to be over quota or no longer are.
     """
     state.policy = policy
+    ended = 0
     for client in [*state.hub.members]:
         reason = policy.of(client.key).refusal(client.key, state.usage)
         if reason is not None and client.ending is None and not client.can_mesh:
             client.end(NotAdmitted(f"no longer admitted by policy: {reason}"))
+            ended += 1
     nursery.start_soon(_tell, state, renew_buckets(state))
+    return ended
 
 
 def renew_buckets(state: RelayState) -> list[Limited]:

@@ -11,4 +11,5 @@ proxyprotocol  the PROXY header before a connection or a datagram
 clienthello    the server name and the protocols in a TLS ClientHello
 records        where TLS records end
 websocket      websocket frames, the server's side of them
+control        requests and answers of the control socket
 """

@@ -13,7 +13,9 @@ What a relay has once is divided between the supervisor and the workers:
 
     certificates   renewed by the supervisor, served by the workers
     admission      decided by the supervisor, for all workers
-    policy         read by the supervisor, in force in all workers
+    policy         kept by the supervisor, in force in all workers
+    clients        listed by the workers, a page in each call
+    steering       done by the supervisor, at all workers
     accounts       written by the supervisor, counted by the workers
     pages          made by the supervisor from all workers' snapshots       (merge: sans-I/O)
     monitoring     served by the supervisor, of all workers

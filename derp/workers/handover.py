@@ -45,6 +45,8 @@ class Handover:
     rate_limit: RateConfig
     has_admission: bool
     """Whether to ask the supervisor who may use the relay."""
+    has_policy: bool
+    """Whether to ask the supervisor for the policy before the first client is accepted."""
     certificates: Json = attrs.field(repr=False)
     """See derp.workers.certificates; None without HTTPS."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from derp.http.liveview import StatusRow
 from derp.metrics import Gauges, Histogram, Metrics, Process, figures
 from derp.service.status import Snapshot
 
@@ -82,7 +83,7 @@ def load(dumped: Mapping[str, Any]) -> Snapshot:
         metrics=Metrics(**metrics),
         gauges=Gauges(**{**dumped["gauges"], "process": process}),
         repeated={bytes.fromhex(key): count for key, count in dumped["repeated"].items()},
-        links=[(name, value) for name, value in dumped["links"]],
+        links=[StatusRow(*link) for link in dumped["links"]],
     )
 
 

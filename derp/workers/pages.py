@@ -14,9 +14,10 @@ import attrs
 from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
 from derp.config import Config
+from derp.http.liveview import StatusRow
 from derp.metrics import Metrics, render, render_expvar
+from derp.metrics.history import SPANS, Past, added
 from derp.service.debugrows import (
-    StatusRow,
     admission_problems,
     admission_rows,
     certificate_rows,
@@ -26,16 +27,19 @@ from derp.service.running import Age, RunningRelay
 from derp.service.status import Pages, Snapshot, capture, certificate, process_gauges
 from derp.service.tls import ServerContexts
 from derp.service.traffic import Traffic, traffic
+from derp.workers.clients import worker_clients
 from derp.workers.merge import dump, final, load, merge
 from derp.workers.pool import WorkerPool, WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
+from derp.workers.steering import WorkerSteering
 
 _ROWS: Final = "pages.rows"
 _VARZ: Final = "pages.varz"
 _EXPVARS: Final = "pages.expvars"
 _PROBLEMS: Final = "pages.problems"
 _TRAFFIC: Final = "pages.traffic"
-"""The supervisor answers for the clients of all workers, a worker for its own."""
+_PAST: Final = "pages.past"
+"""The supervisor answers these two for all workers, a worker for itself."""
 _SNAPSHOT: Final = "pages.snapshot"
 _CHECK: Final = "pages.check"
 """A walk over all clients of a worker, in which no packet moves."""
@@ -44,12 +48,15 @@ _SILENT: Final = "does not answer"
 _RESTARTING: Final = "is being restarted"
 
 
-def worker_pages(call: Call) -> Pages:
-    """Return the pages that a worker shows; `call` asks the supervisor for each."""
+def worker_pages(call: Call, workers: int) -> Pages:
+    """Return the pages that one of `workers` shows; `call` asks the supervisor for each."""
 
     async def all_traffic() -> Sequence[Traffic]:
         found = await call(_TRAFFIC, None)
         return [Traffic(*each)._replace(key=bytes.fromhex(each[1])) for each in found]
+
+    async def past() -> Sequence[Past]:
+        return _load_pasts(await call(_PAST, None))
 
     return Pages(
         rows=partial(call, _ROWS, None),
@@ -57,6 +64,9 @@ def worker_pages(call: Call) -> Pages:
         expvars=partial(call, _EXPVARS, None),
         problems=partial(call, _PROBLEMS, None),
         traffic=all_traffic,
+        clients=partial(worker_clients, call, workers),
+        past=past,
+        steering=WorkerSteering(call),
     )
 
 
@@ -72,7 +82,10 @@ def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
     async def own_traffic(_: Json) -> Json:
         return [[each.connection, each.key.hex(), *each[2:]] for each in traffic(relay.state)]
 
-    return {_SNAPSHOT: snapshot, _CHECK: check, _TRAFFIC: own_traffic}
+    async def past(_: Json) -> Json:
+        return _dump_pasts(relay.history.past())
+
+    return {_SNAPSHOT: snapshot, _CHECK: check, _TRAFFIC: own_traffic, _PAST: past}
 
 
 class SupervisorPages:
@@ -97,6 +110,7 @@ class SupervisorPages:
             _EXPVARS: self._expvars,
             _PROBLEMS: self._problems,
             _TRAFFIC: self._traffic,
+            _PAST: self._past,
         }
         self._config = config
         self._metrics = metrics
@@ -144,6 +158,13 @@ class SupervisorPages:
             for connection, *rest in clients
         ]
 
+    async def _past(self, _: Json) -> Json:
+        answers = await self._pool.call_all(_PAST)
+        workers = [_load_pasts(answer) for answer in answers.values()]
+        return _dump_pasts(
+            [added(each[number] for each in workers) for number in range(len(SPANS))]
+        )
+
     async def merged(self) -> Snapshot:
         """Return the merged snapshot of all processes, those that have ended included."""
         await self._ask()
@@ -190,9 +211,10 @@ class SupervisorPages:
             if status.alive and snapshot is not None:
                 clients = snapshot.gauges.current_connections
                 text = f"{clients} clients, process {snapshot.pid}"
-            yield f"Worker {number}", f"{text}, restarts: {status.restarts}"
-            for name, value in () if snapshot is None else snapshot.links:
-                yield f"{name} from worker {number}", value
+            value = f"{text}, restarts: {status.restarts}"
+            yield StatusRow(f"Worker {number}", value, "Workers")
+            for link in () if snapshot is None else snapshot.links:
+                yield link._replace(name=f"{link.name} from worker {number}")
 
 
 def _problems_of(status: WorkerStatus, found: Sequence[str] | None) -> Sequence[str]:
@@ -200,3 +222,11 @@ def _problems_of(status: WorkerStatus, found: Sequence[str] | None) -> Sequence[
     if not status.alive:
         return [_RESTARTING]
     return [_SILENT] if found is None else found
+
+
+def _dump_pasts(pasts: Sequence[Past]) -> Json:
+    return [[past.end, past.rates] for past in pasts]
+
+
+def _load_pasts(dumped: Json) -> list[Past]:
+    return [Past(end, tuple((received, sent) for received, sent in rates)) for end, rates in dumped]

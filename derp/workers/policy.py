@@ -1,8 +1,8 @@
-"""The policy with workers: the supervisor reads the file, and hands each worker what is in force.
+"""The policy with workers: the supervisor keeps it, and hands each worker what is in force.
 
     worker                      supervisor
     WorkerPolicy ── current ──► SupervisorPolicy       before the worker accepts its first client
-                 ◄── changed ──                        each time the file has changed
+                 ◄── changed ──                        each time it has changed
 
 Both messages hold [version, Policy.to_json()]. A worker takes no older version than it has: the
 answer to `current` may overtake a later `changed`.
@@ -15,10 +15,10 @@ import trio
 from derp import log
 from derp.admission.checker import Checker
 from derp.admission.listwatch import Recheck
+from derp.admission.policykeeper import Wishes, keep_policy
 from derp.admission.policysource import PolicySource
-from derp.admission.policywatch import watch_policy
 from derp.errors import ControlLost
-from derp.policy.model import Policy
+from derp.policy.model import EMPTY, Policy
 from derp.session import serverinfo
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
@@ -37,29 +37,47 @@ logger = log.get("admit")
 class SupervisorPolicy:
     """The supervisor's side. `handlers` are for the control connection of each worker."""
 
-    def __init__(self, checker: Checker, source: PolicySource, pool: WorkerPool) -> None:
-        self._checker = checker
+    def __init__(self, source: PolicySource, checker: Checker | None, pool: WorkerPool) -> None:
         self._source = source
+        self._checker = checker
         self._pool = pool
         self._version = 1
         self.handlers: dict[str, Handler] = {_CURRENT: self._current}
 
-    async def keep(self, wake: trio.MemoryReceiveChannel[None], recheck: Recheck) -> None:
-        """Keep the policy up to date; a message on `wake` has the file read at once."""
-        await watch_policy(self._checker, self._source, wake, self._apply, recheck)
+    @property
+    def in_force(self) -> Policy:
+        """The policy in force."""
+        return self._source.policy
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to hand to a worker that starts."""
+        return self._source.path is not None or self._source.policy != EMPTY
+
+    async def keep(self, wishes: trio.MemoryReceiveChannel[Wishes], recheck: Recheck) -> None:
+        """Keep the policy up to date; see `keep_policy`."""
+        await keep_policy(self._source, self._checker, wishes, self._apply, recheck)
 
     async def _current(self, _: Json) -> Json:
-        return self._message(self._source.policy)
+        return self._message(self.in_force)
 
-    async def _apply(self, policy: Policy) -> None:
-        """Hand all workers the new policy; the watch reads no later one before this returns."""
+    async def _apply(self, policy: Policy) -> int:
+        """Hand all workers the new policy; no later one is read before this returns.
+
+        Returns how many clients they have ended.
+        """
         self._version += 1
         message = self._message(policy)
+        ended: dict[int, int] = {}
         for _ in range(NOTIFY_TRIES):
-            if len(await self._pool.call_all(_CHANGED, message)) >= self._pool.size:
-                return
-        # A worker that is being restarted will ask for it.
-        logger.debug("not all workers have confirmed the new policy")
+            # What a worker answered first counts: it acts once on each version.
+            ended = await self._pool.call_all(_CHANGED, message) | ended
+            if len(ended) >= self._pool.size:
+                break
+        else:
+            # A worker that is being restarted will ask for it.
+            logger.debug("not all workers have confirmed the new policy")
+        return sum(ended.values())
 
     def _message(self, policy: Policy) -> Json:
         return [self._version, policy.to_json()]
@@ -90,6 +108,7 @@ class WorkerPolicy:
 
     async def _changed(self, body: Json) -> Json:
         version, policy = body
-        if version > self._version:
-            self._version = version
-            serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))
+        if version <= self._version:
+            return 0
+        self._version = version
+        return serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))

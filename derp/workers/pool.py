@@ -126,6 +126,15 @@ class WorkerPool:
                         nursery.start_soon(ask, slot, slot.control)
         return answers
 
+    async def call_one(self, index: int, what: str, body: Json = None) -> Json:
+        """Return one worker's answer. Raises ControlLost if it gives none in ANSWER_TIMEOUT."""
+        control = self.slots[index].control
+        if control is None:
+            raise ControlLost(f"worker {index} is being restarted")
+        with trio.move_on_after(ANSWER_TIMEOUT):
+            return await control.call(what, body)
+        raise ControlLost(f"worker {index} does not answer")
+
     async def keep(self, slot: Slot, handlers: Mapping[str, Handler]) -> None:
         """Keep a worker running until the pool stops, or a process ends before any has served."""
         backoff = Backoff(first=FIRST_DELAY, longest=LONGEST_DELAY)

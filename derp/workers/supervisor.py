@@ -21,12 +21,15 @@ import trio
 
 from derp import log
 from derp.admission.make import opened
+from derp.admission.policykeeper import Wishes, policy_of
 from derp.config import Config
 from derp.errors import StartError
 from derp.files.ratelimit import RateConfig
 from derp.net.descriptors import Descriptors
 from derp.net.resolver import Resolver
+from derp.service import control
 from derp.service.announce import announce, announce_node
+from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
@@ -37,6 +40,7 @@ from derp.service.startup import StartupResources, prepare
 from derp.workers.accounts import SupervisorAccounts
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
+from derp.workers.clients import WorkerClients
 from derp.workers.handover import Handover, this_code
 from derp.workers.monitoring import supervisor_source
 from derp.workers.notices import SupervisorNotices
@@ -44,6 +48,7 @@ from derp.workers.pages import SupervisorPages
 from derp.workers.policy import SupervisorPolicy
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Handler
+from derp.workers.steering import SupervisorSteering
 
 _EVENTS: Final = 8
 _PEER_BACKLOG: Final = 256
@@ -106,18 +111,19 @@ class Supervisor:
         )
         self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
         self._notices = SupervisorNotices()
-        self._certificates = self._admission = self._policy = self._accounts = None
+        self._clients = WorkerClients(pool)
+        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_policy, self._policy_wishes = trio.open_memory_channel[Wishes](1)
+        self._policy = SupervisorPolicy(policy_of(checker), checker, pool)
+        self._steering = SupervisorSteering(pool, self._to_policy)
+        self._certificates = self._admission = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
         if checker is not None:
             self._admission = SupervisorAdmission(checker, pool)
-            if checker.policy is not None:
-                self._policy = SupervisorPolicy(checker, checker.policy, pool)
         if resources.accounts is not None:
             self._accounts = SupervisorAccounts(resources.accounts)
         self._failed = False
-        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
-        self._to_policy, self._policy_reloads = trio.open_memory_channel[None](1)
 
     async def serve(self) -> None:
         """Keep the workers serving until a signal says to stop. Raises StartError."""
@@ -128,9 +134,7 @@ class Supervisor:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
                 nursery.start_soon(self._admission.keep, self._list_reloads)
-                if self._policy is not None:
-                    removed = self._admission.notify_removed
-                    nursery.start_soon(self._policy.keep, self._policy_reloads, removed)
+            nursery.start_soon(self._policy.keep, self._policy_wishes, self._recheck)
             if self._accounts is not None:
                 # The supervisor has no clients whose counts it could collect.
                 nursery.start_soon(self._accounts.accounts.run, trio.lowlevel.checkpoint)
@@ -144,6 +148,10 @@ class Supervisor:
                     supervisor_source(self._pages, pool, self._config.monitoring.per_key),
                     self._resources.metrics,
                     Descriptors(),
+                )
+            if self._resources.control is not None:
+                nursery.start_soon(
+                    control.serve, self._resources.control, self._controlled(), Descriptors()
                 )
             async for event in events:
                 if event is Event.STOP:
@@ -184,10 +192,18 @@ class Supervisor:
             announce_new = partial(announce_node, self._config, self._resources)
             nursery.start_soon(self._certificates.run, announce_new)
 
+    def _controlled(self) -> Controlled:
+        return Controlled(self._clients.all, lambda: self._policy.in_force, self._steering.steering)
+
+    async def _recheck(self, removed: set[bytes]) -> None:
+        if self._admission is not None:
+            await self._admission.notify_removed(removed)
+
     def _handlers(self) -> dict[str, Handler]:
         """Return the handlers for every worker's calls."""
-        handlers = self._pages.handlers | self._notices.handlers
-        for part in (self._certificates, self._admission, self._policy, self._accounts):
+        handlers = self._pages.handlers | self._notices.handlers | self._clients.handlers
+        handlers |= self._policy.handlers | self._steering.handlers
+        for part in (self._certificates, self._admission, self._accounts):
             if part is not None:
                 handlers |= part.handlers
         return handlers
@@ -210,6 +226,7 @@ class Supervisor:
             peer_addresses=[listener.getsockname() for listener in self._peer_sockets],
             rate_limit=self._rate_limit,
             has_admission=self._admission is not None,
+            has_policy=self._policy.is_set,
             certificates=None if certificates is None else certificates.handover(),
         )
 
@@ -223,7 +240,9 @@ class Supervisor:
 
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
-        for channel in (self._to_checker, self._to_policy):
-            with contextlib.suppress(trio.WouldBlock):
-                channel.send_nowait(None)
+        with contextlib.suppress(trio.WouldBlock):
+            self._to_checker.send_nowait(None)
+        with contextlib.suppress(trio.WouldBlock):
+            # A change that waits instead has the file read, too.
+            self._to_policy.send_nowait(None)
         nursery.start_soon(reload_rate_limit, self._config, apply)

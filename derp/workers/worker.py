@@ -20,6 +20,7 @@ from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.config import Config
 from derp.config.certplan import make_plan
 from derp.errors import ControlLost, StartError, UsageError
+from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
 from derp.mesh import plan as mesh_plan
@@ -32,7 +33,7 @@ from derp.service.running import RunningRelay
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.session import serverinfo
-from derp.workers import links, monitoring
+from derp.workers import clients, links, monitoring, steering
 from derp.workers.accounts import WorkerSink
 from derp.workers.admission import WorkerAdmission, WorkerRechecks
 from derp.workers.certificates import WorkerCertificates, follow
@@ -88,6 +89,8 @@ def _prepare(
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
+    admin_token = AdminToken(config.debug.admin_token_file)
+    admin_token.read()
     accounts = None
     if config.accounts.file is not None:
         accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
@@ -100,6 +103,7 @@ def _prepare(
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,
+        admin_token=admin_token,
         accounts=accounts,
     )
     return Worker(handover, control, resources, certificates, peer_socket)
@@ -143,7 +147,8 @@ class Worker:
 
         self.control.in_order["worker.rate_limit"] = set_rate_limit
         self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
-        self.control.handlers |= worker_handlers(relay)
+        self.control.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
+        self.control.handlers |= steering.worker_handlers(state)
         if most := relay.config.monitoring.per_key:
             self.control.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
@@ -164,9 +169,9 @@ class Worker:
             relay.connections.start_soon(keeper.run)
         # Last, since it calls the handlers.
         relay.root.start_soon(self._obey)
-        if relay.config.verification.policy is not None:
+        if handover.has_policy:
             await policy.fetch(self._stop)
-        return worker_pages(self.control.call)
+        return worker_pages(self.control.call, handover.workers)
 
     async def is_first_to(self, what: str) -> bool:
         """Return whether no worker has asked this about `what` before."""

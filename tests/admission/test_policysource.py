@@ -86,7 +86,7 @@ async def test_the_order_of_the_sources(
 async def test_a_denied_key_shows_on_the_pages_and_in_the_metrics() -> None:
     judge = checker(DENY)
     await judge.admit(QUESTION)
-    assert judge.refused[KEY].reason == "denied in -policy"
+    assert judge.refused[KEY].reason == "the key is denied"
     assert judge._metrics.admissions["policy", "refused"] == 1
 
 
@@ -167,6 +167,7 @@ def test_an_open_relay_with_a_policy_says_so(
         "entries": 1,
         "allowed": 0,
         "denied": 1,
+        "by_command": None,
         "others": "as the other sources say",
     }
     caplog.clear()

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from derp.cli import healthcheck
-from derp.cli.procfs import arguments_of, flags_in, variables_of
+from derp.cli.procfs import (
+    arguments_of,
+    directory_of,
+    flags_in,
+    relay_of_container,
+    variables_of,
+)
 from tests.process import derper
 
 Run = Callable[..., tuple[int, str, str]]
@@ -137,3 +143,35 @@ def test_help(run: Run):
 
 def test_a_check_takes_less_than_a_container_runtime_waits() -> None:
     assert healthcheck.TIMEOUT < 5
+
+
+def processes(proc: Path, **lines: str) -> Path:
+    """Make a /proc with these command lines, words with spaces between them, by process ID."""
+    for pid, line in lines.items():
+        (proc / pid.removeprefix("p")).mkdir()
+        words = "".join(f"{word}\0" for word in line.split())
+        (proc / pid.removeprefix("p") / "cmdline").write_text(words)
+    (proc / "net").mkdir()
+    return proc
+
+
+@pytest.mark.parametrize(
+    ("lines", "pid"),
+    [
+        ({"p1": "/sbin/init", "p7": "derper"}, 0),
+        ({"p1": "/app/venv/bin/python /app/derper", "p9": "sleep 9"}, 1),
+        ({"p1": "derper -c=/k", "p8": "derper clients", "p9": "derper kick x -dev"}, 1),
+        ({"p1": "derper -workers 2", "p8": "python3 -m derp worker 7 -workers 2"}, 1),
+        ({"p1": "/dev/init -- /app/entrypoint /app/derper", "p7": "python /app/derper -c=/k"}, 7),
+        ({}, 0),
+    ],
+)
+def test_the_relay_of_a_container(tmp_path: Path, lines: dict[str, str], pid: int):
+    assert relay_of_container(processes(tmp_path, **lines)) == pid
+
+
+def test_where_a_process_works(tmp_path: Path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cwd").symlink_to("/somewhere")
+    assert directory_of(7, tmp_path) == Path("/somewhere")
+    assert directory_of(8, tmp_path) == Path.cwd()

@@ -789,8 +789,8 @@ def test_every_flag_is_known():
         *{"trusted-proxies", "proxy-protocol-from"},
         *{"workers", "drain-time", "queue-memory", "poller"},
         *{"mesh-psk-file", "mesh-with", "accounts"},
-        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file"},
-        *{"metrics-addr", "metrics-per-key"},
+        *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file", "admin-token-file"},
+        *{"metrics-addr", "metrics-per-key", "control-socket"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
         "tcp-congestion",
     }

@@ -102,6 +102,40 @@ def test_folders_in_flags(dock: Dock) -> None:
     assert {file.owner for file in files.values()} == {65532}
 
 
+@pytest.mark.parametrize(
+    ("options", "command", "variables"),
+    [
+        ((), (), {}),
+        (("--read-only", "--volume=CERTS:/app/certs"), (), {}),
+        (("--volume=CERTS:/var/lib/derper",), (), {}),
+        (("--volume=CERTS:/keys",), (), {"DERP_KEY_FILE": "/keys/relay.key"}),
+        (("--volume=CERTS:/keys",), ("-c", "/keys/relay.key"), {}),
+        (
+            ("--user=1000", "--sysctl=net.ipv4.ip_unprivileged_port_start=0"),
+            (),
+            {},
+        ),
+        ((), ("-workers", "2"), {}),
+    ],
+    ids=["plain", "read-only", "state", "key", "key by flag", "user", "workers"],
+)
+def test_the_commands_find_the_relay_wherever_its_key_is(
+    dock: Dock, options: tuple[str, ...], command: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    certs = dock.volume()
+    relay = dock.start(
+        *(option.replace("CERTS", certs) for option in options),
+        command=command,
+        **SELF_SIGNED,
+        **variables,
+    )
+    relay.serves()
+    assert relay.run("derper", "clients").stdout == "no client is connected\n"
+    told = relay.run("derper", "deny", f"nodekey:{'ab' * 32}")
+    assert "is denied (0 connections ended) until the relay stops" in told.stdout, told.stderr
+    assert relay.stop() == 0
+
+
 @pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.3])
 def test_a_stop_before_it_is_up(dock: Dock, seconds: float) -> None:
     """Be it the entrypoint or Python that is starting, it ends by itself."""

@@ -21,11 +21,12 @@ from urllib.parse import unquote
 import attrs
 import pytest
 
-from derp.cli import accounts, derpmap
+from derp.cli import accounts, clients, command_flags, derpmap, steer, top
 from derp.cli.command_flags import OF
 from derp.config import Config, environment, flag_table, goflags
 from derp.config.goflags import Flag
 from derp.errors import ConnectionEnd
+from derp.wire.control import STEERING
 from tests.docs import translation
 
 ROOT = Path(__file__).parents[2]
@@ -280,12 +281,23 @@ PUBLIC = {"203.0.113.7": "8.8.8.8", "2001:db8::7": "2001:4860:4860::8888"}
 """Addresses for examples are not public; these stand in for them."""
 
 
-COMMANDS = {"derpmap": derpmap._OWN, "healthcheck": (), "accounts": accounts._OWN}
+COMMANDS = {
+    "derpmap": derpmap._OWN,
+    "healthcheck": (),
+    "accounts": accounts._OWN,
+    "clients": clients._OWN,
+    "top": top._OWN,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_program_takes_what_commands_give_it(page: str) -> None:
     for environ, argv in relays_told(page):
+        if argv[:1] and argv[0] in STEERING:
+            found = command_flags.parse(argv[1:], environ, (), words=True)
+            assert found is not None
+            steer._request(argv[0], found.words)
+            continue
         given = [re.sub("|".join(PUBLIC), lambda match: PUBLIC[match[0]], word) for word in argv]
         table = flag_table({"HOME": "/root"}, root=True)
         command = given.pop(0) if given and given[0] in COMMANDS else ""
@@ -293,7 +305,7 @@ def test_the_program_takes_what_commands_give_it(page: str) -> None:
             table += [*COMMANDS[command], OF]
         parsed = goflags.parse(table, given, environ)
         assert not parsed.help
-        if command != "accounts":
+        if command in {"", "derpmap", "healthcheck"}:
             Config.from_settings(parsed.settings)
 
 

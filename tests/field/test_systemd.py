@@ -128,6 +128,26 @@ def test_its_rights(machine: Machine) -> None:
     assert "Operation not permitted" not in machine.journal()
 
 
+def test_root_asks_and_steers_it(machine: Machine) -> None:
+    """By the commands alone; the policy, in the directory that the unit leaves it, is kept."""
+    key = f"nodekey:{'ab' * 32}"
+    policy = "/var/lib/derper/policy.toml"
+    (machine.root / policy[1:]).write_text("[defaults] # ours\n")
+    variables = ("DERP_DOMAIN=localhost", "DERP_CERT_MODE=manual", f"DERP_POLICY_FILE={policy}")
+    configure(machine, *variables)
+    machine.systemctl("start", "derper")
+    serves(machine)
+    assert machine.run("/opt/derper/bin/derper", "clients") == "no client is connected\n"
+    said = machine.run("/opt/derper/bin/derper", "deny", key)
+    assert f"is denied (0 connections ended), which stands in {policy} now" in said
+    text = (machine.root / policy[1:]).read_text()
+    assert text == f'[defaults] # ours\n\n[clients."{key}"]\ndeny = true\n'
+    assert (machine.root / policy[1:]).stat().st_uid != 0
+    machine.systemctl("stop", "derper")
+    assert not (machine.root / "var/lib/derper/derper.sock").exists()
+    machine.run("rm", policy)
+
+
 def test_its_share_of_a_busy_cpu(machine: Machine) -> None:
     assert int(machine.show("derper", "CPUWeight")) == 500
 

@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from derp.config.checks import Address
-from derp.files.debugkey import READ_EVERY, DebugKey, debug_access
+from derp.files.debugkey import DebugKey, debug_access
+from derp.files.watched import READ_EVERY
 from tests.support.config import make_config
 
 

@@ -21,7 +21,13 @@ from certs.errors import CertificateError
 from certs.parse import make_pair
 from derp.admission import allowlist
 from derp.admission.url import read_allow
-from derp.errors import ConnectionEnd, LoginRefused, ProtocolViolation, ProxyHeaderFailed
+from derp.errors import (
+    ConnectionEnd,
+    ControlRefused,
+    LoginRefused,
+    ProtocolViolation,
+    ProxyHeaderFailed,
+)
 from derp.files import meshkey, nodekey, ratelimit
 from derp.http import forwarded
 from derp.http.message import BadRequest
@@ -30,7 +36,9 @@ from derp.http.server import serve
 from derp.net.address import Endpoint
 from derp.net.httpclient import response_head
 from derp.policy import document
-from derp.wire import clienthello, login, proxyprotocol, trains
+from derp.policy.change import Change
+from derp.policy.edit import NotEditable, edited
+from derp.wire import clienthello, control, login, proxyprotocol, trains
 from derp.wire.forwarding import next_forwarded
 from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH
 from derp.wire.gojson import JSONFormError, read_fields
@@ -346,6 +354,52 @@ def policies(data: bytes) -> None:
         _check_line(error)
 
 
+_CHANGES: Final = (
+    Change(bytes(range(32)), allowed=False),
+    Change(bytes(range(32)), rate="1 MB/s"),
+    Change(bytes(range(32)), rate=None),
+)
+
+
+def policy_changes(data: bytes) -> None:
+    """A policy file in which an operator changes one entry: that is changed, and nothing else."""
+    try:
+        before = document.parse(data)
+    except document.PolicyFormError:
+        return
+    for change in _CHANGES:
+        try:
+            text = edited(data.decode("utf-8-sig"), change.key, change.said)
+            after = document.parse(text.encode())
+        except NotEditable as error:
+            _check_line(error)
+        except document.PolicyFormError as error:
+            _check_line(error)  # the relay does not write it, either
+        else:
+            assert change.explains(before, after)
+
+
+def control_requests(data: bytes) -> None:
+    """What comes over the control socket: the same however the bytes are split."""
+    whole, pieces = split(data)
+    assert _read_control(pieces) == _read_control([whole])
+
+
+def _read_control(pieces: list[bytes]) -> tuple[list[control.Request], bool]:
+    lines, found = control.Lines(200), []
+    try:
+        for piece in pieces:
+            lines.feed(piece)
+            while (line := lines.next()) is not None:
+                request = control.Request.from_line(line)
+                assert control.Request.from_line(request.to_line()) == request
+                found.append(request)
+    except ControlRefused as error:
+        _check_line(error)
+        return found, True
+    return found, False
+
+
 def certificates(data: bytes) -> None:
     """A certificate file and a key file, as one and as two."""
     chain, _, key = data.partition(b"\0")
@@ -399,6 +453,8 @@ TARGETS: Final[dict[str, Target]] = {
         key_lists,
         key_files,
         policies,
+        policy_changes,
+        control_requests,
         certificates,
         acme_answers,
     )

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
-from derp.http.message import Answer, BadRequest, Handoff, Later, Request, Response, Stream
+from derp.http.message import Answer, BadRequest, Handoff, Later, Posted, Request, Response, Stream
 from derp.http.requestreader import MAX_BODY, MAX_HEAD
 from derp.http.routes import route
 from derp.http.server import Deadlines, http_date, serve
@@ -306,6 +306,79 @@ class TestBodies:
 def head_of(size: int) -> bytes:
     start = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
     return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+def echo(request: Request) -> Answer:
+    """Answers a POST to /posted with its body, of 20 bytes at most."""
+    if request.path != "/posted":
+        return hello(request)
+    return Posted(20, lambda body: Response(200, (), b"got " + body))
+
+
+class TestPosted:
+    """Pages that want the request's body."""
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            b"Content-Length: 5\r\n\r\nhello",
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        ],
+    )
+    @pytest.mark.parametrize("split", [False, True])
+    async def test_is_read(self, asked: bytes, split: bool) -> None:
+        head = b"POST /posted HTTP/1.1\r\nHost: a\r\n"
+        pieces = [head, *([bytes([byte]) for byte in asked] if split else [asked]), PROBE]
+        (_, body), (_, after) = parse(await play(visit(echo), pieces), "POST", "GET")
+        assert body == b"got hello"
+        assert after == b"GET /derp/probe"
+
+    async def test_may_be_empty(self) -> None:
+        data = await play(visit(echo), [b"POST /posted HTTP/1.1\r\nHost: a\r\n\r\n"])
+        assert parse(data, "POST")[0][1] == b"got "
+
+    async def test_100_is_given_to_one_who_waits_for_it(self) -> None:
+        visited = visit(echo)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(visited.serve)
+            await visited.client.send(
+                b"POST /posted HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+                b"Expect: 100-continue\r\n\r\n"
+            )
+            assert (await visited.client.receive()).startswith(b"HTTP/1.1 100 ")
+            await visited.client.send(b"hello")
+            assert (await visited.client.receive()).endswith(b"got hello")
+            visited.client.send_eof()
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            b"Content-Length: 21\r\n\r\n",
+            b"Content-Length: 21\r\nExpect: 100-continue\r\n\r\n",
+            b"Content-Length: 21\r\n\r\n" + bytes(21),
+            b"Transfer-Encoding: chunked\r\n\r\n15\r\n" + bytes(21) + b"\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"5\r\nhello\r\n" * 9000,
+        ],
+    )
+    async def test_too_large(self, asked: bytes) -> None:
+        head = b"POST /posted HTTP/1.1\r\nHost: a\r\n"
+        data = await play(visit(echo), [head + asked], may_reset=True)
+        assert data.startswith(b"HTTP/1.1 413 ")
+        assert b"got" not in data
+
+    async def test_that_never_comes(self, autojump_clock: trio.testing.MockClock) -> None:
+        asked = b"POST /posted HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell"
+        data = await play(visit(echo), [asked], eof=False)
+        assert statuses(data, "POST") == [408]
+
+    async def test_a_bug(self, caplog: pytest.LogCaptureFixture) -> None:
+        def fail(body: bytes) -> Response:
+            raise RuntimeError(body.decode())
+
+        asked = b"POST /posted HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+        data = await play(visit(lambda _: Posted(20, fail)), [asked])
+        assert statuses(data, "POST") == [500]
+        assert "a page failed" in caplog.text
 
 
 class TestMalformed:

@@ -62,9 +62,9 @@ def test_no_quota_holds_where_nothing_is_known_of_the_use(usage: Used | None) ->
 
 
 def test_what_is_denied_is_refused() -> None:
-    assert Entry(allowed=False).refusal(KEY, None) == "denied in -policy"
+    assert Entry(allowed=False).refusal(KEY, None) == "the key is denied"
     assert Entry(allowed=True).refusal(KEY, None) is None
-    assert Policy(default=Entry(allowed=False)).of(KEY).refusal(KEY, None) == "denied in -policy"
+    assert Policy(default=Entry(allowed=False)).of(KEY).refusal(KEY, None) == "the key is denied"
 
 
 def test_quotas_are_found_wherever_they_are() -> None:

@@ -6,6 +6,7 @@ import nacl.public
 import trio
 
 from derp.config import Config
+from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import NO_LIMIT
 from derp.mesh.plan import Plan
@@ -26,6 +27,7 @@ def resources(**changes: Any) -> StartupResources:
         "certificates": None,
         "sockets": Sockets((), (), ()),
         "debug_key": DebugKey(None),
+        "admin_token": AdminToken(None),
     }
     return StartupResources(**(fields | changes))
 

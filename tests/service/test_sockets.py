@@ -4,7 +4,9 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +166,70 @@ def test_one_process_shares_nothing(stack: Open) -> None:
     assert isinstance(alone, Sockets)
     for sock in alone.all:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+
+
+class TestControl:
+    def test_it_is_beside_the_key(self, tmp_path: Path, stack: Open) -> None:
+        found = sockets.open_control(keyed(tmp_path), stack)
+        assert found is not None
+        path = tmp_path / "relay.sock"
+        assert found.getsockname() == str(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        stack.close()
+        assert not path.exists()
+
+    @pytest.mark.parametrize("flags", [{"control_socket": ""}, {"control_socket": "none"}])
+    def test_none_is_wanted(self, tmp_path: Path, stack: Open, flags: dict[str, str]) -> None:
+        assert sockets.open_control(keyed(tmp_path, **flags), stack) is None
+        assert sockets.open_control(config("127.0.0.1"), stack) is None  # -dev has no key file
+        assert not [*tmp_path.iterdir()]
+
+    def test_a_default_that_can_not_be_had_is_told(
+        self, tmp_path: Path, stack: Open, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The Go derper's users have it without having asked for it."""
+        path = tmp_path / "relay.sock"
+        path.write_text("mine")
+        assert sockets.open_control(keyed(tmp_path), stack) is None
+        assert path.read_text() == "mine"
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert record.__dict__["fields"] == {
+            "reason": f"can't listen on unix:{path}: want a path where no other file is",
+            "cure": "give -control-socket a path in a directory of derper's own, or none",
+        }
+
+    def test_that_of_a_relay_that_runs_is_left_alone(
+        self, tmp_path: Path, stack: Open, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert sockets.open_control(keyed(tmp_path), stack) is not None
+        assert sockets.open_control(keyed(tmp_path), stack) is None
+        assert (
+            "the socket is in use by another program"
+            in caplog.records[0].__dict__["fields"]["reason"]
+        )
+        named = keyed(tmp_path, control_socket=str(tmp_path / "relay.sock"))
+        with pytest.raises(StartError, match="in use by another program"):
+            sockets.open_control(named, stack)
+
+    def test_a_long_path_or_no_directory(
+        self, tmp_path: Path, stack: Open, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert sockets.open_control(keyed(tmp_path / "none"), stack) is None
+        assert sockets.open_control(keyed(tmp_path / ("x" * 200)), stack) is None
+        reasons = [record.__dict__["fields"]["reason"] for record in caplog.records]
+        assert "no such file or directory" in reasons[0]
+        assert "path too long" in reasons[1]
+
+    def test_a_named_path_has_to_be_had(self, tmp_path: Path, stack: Open) -> None:
+        path = tmp_path / "none" / "s"
+        with pytest.raises(StartError) as caught:
+            sockets.open_control(keyed(tmp_path, control_socket=str(path)), stack)
+        assert str(caught.value) == (
+            f"-control-socket: can't listen on unix:{path}: no such file or directory; "
+            "give -control-socket a path in a directory of derper's own, or none"
+        )
+
+
+def keyed(folder: Path, **flags: str) -> Config:
+    return make_config(a=Address("127.0.0.1", 0), c=folder / "relay.key", **flags)

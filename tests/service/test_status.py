@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 import trio
@@ -40,7 +41,8 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
 
 
 def pages(relay: Relay) -> Pages:
-    return standalone_pages(running_relay(CONFIG, relay.state))
+    steering = cast("Any", None)
+    return standalone_pages(running_relay(CONFIG, relay.state), steering)
 
 
 async def varz(relay: Relay) -> dict[str, float]:
@@ -109,7 +111,7 @@ async def shows_what_waits(relay: Relay) -> None:
     held = relay.state.memory.held
     assert (await varz(relay))["derper_queue_bytes"] == held > 1 << 20
     rows = await pages(relay).rows()
-    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB") in rows
+    assert ("Queues", f"{held / (1 << 20):.1f} of 8.0 MiB", "Relay") in rows
 
 
 async def test_watchers_and_what_they_are_told_are_counted(

@@ -15,8 +15,8 @@ import trio.testing
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.policykeeper import Wishes, keep_policy
 from derp.admission.policysource import PolicySource
-from derp.admission.policywatch import watch_policy
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.policy.model import Entry, Policy, Quota
@@ -136,7 +136,7 @@ async def test_who_is_denied_is_ended_at_once(autojump_clock: Clock) -> None:
         for peer in (denied, again):
             end = await relay.end_of(peer)
             assert isinstance(end, NotAdmitted)
-            assert str(end) == "no longer admitted by policy: denied in -policy"
+            assert str(end) == "no longer admitted by policy: the key is denied"
         await other.ping()
 
 
@@ -171,7 +171,7 @@ async def test_who_is_denied_between_the_verdict_and_the_login_does_not_join(
         end = await relay.end_of(peer)
         assert isinstance(end, NotAdmitted)
         text = node_public_text(peer.key)
-        assert str(end) == f"{text} is refused by policy: denied in -policy"
+        assert str(end) == f"{text} is refused by policy: the key is denied"
 
 
 class Meter:
@@ -243,14 +243,14 @@ async def followed(
         state.admission = Checker(state.metrics, policy=source)
         checkers.append(state.admission)
 
-    wake, woken = trio.open_memory_channel[None](1)
+    wake, woken = trio.open_memory_channel[Wishes](1)
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
-        async def apply(policy: Policy) -> None:
-            serverinfo.apply_policy(relay.state, nursery, policy)
+        async def apply(policy: Policy) -> int:
+            return serverinfo.apply_policy(relay.state, nursery, policy)
 
         removed = partial(recheck.recheck, relay.state, checkers[0], strict=True)
-        nursery.start_soon(watch_policy, checkers[0], source, woken, apply, removed)
+        nursery.start_soon(keep_policy, source, checkers[0], woken, apply, removed)
         yield Followed(relay, source.path, wake)
         nursery.cancel_scope.cancel()
 

@@ -5,6 +5,7 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
+from derp.http.liveview import StatusRow
 from derp.metrics import DropReason, Gauges, Histogram, Metrics, Process
 from derp.metrics.figures import figures, total
 from derp.service.status import Snapshot
@@ -119,5 +120,5 @@ def any_snapshot(draw: st.DrawFn) -> Snapshot:
             rate_limit_per_client_burst_bytes=draw(st.none() | COUNTS),
         ),
         repeated=repeated,
-        links=draw(st.lists(st.tuples(st.text(), st.text()), max_size=3)),
+        links=draw(st.lists(st.builds(StatusRow, st.text(), st.text(), st.text()), max_size=3)),
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -19,17 +20,22 @@ from derp.admission.checker import Checker
 from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
+from derp.http.liveview import SECTIONS, StatusRow
 from derp.http.message import Later, Request, Response, Stream, parse_request
 from derp.http.routes import route
 from derp.http.statussource import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.relay.hub import Hub
-from derp.service.status import capture, make_status_source
+from derp.service.frontend import make_status_source
+from derp.service.live import Live
+from derp.service.running import RunningRelay
+from derp.service.status import capture
 from derp.session.state import RelayState
+from derp.workers import clients
 from derp.workers.merge import dump, load, merge
 from derp.workers.pages import SupervisorPages, worker_handlers, worker_pages
-from derp.workers.pool import WorkerStatus
+from derp.workers.pool import WorkerPool, WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
 from stun.stats import Stats
 from tests.relays import Relay, running, with_mesh_key
@@ -66,6 +72,14 @@ class Pool:
             for number, handlers in enumerate(self.handlers)
             if handlers is not None and self.status[number].alive
         }
+
+    @property
+    def size(self) -> int:
+        return len(self.handlers)
+
+    async def call_one(self, index: int, what: str, body: Json = None) -> Json:
+        answers = await self.call_all(what, body)
+        return answers[index]
 
     def says(self, number: int, **changes: Any) -> None:
         """Have a worker say that; what it says is newer each time."""
@@ -220,7 +234,7 @@ def checker() -> Checker:
 class TestRows:
     async def test_of_the_relay_and_each_worker(self) -> None:
         pool = Pool(None, None, None, None)
-        links = [("Mesh link to b", "none: not tried yet")]
+        links = [StatusRow("Mesh link to b", "none: not tried yet", "Mesh")]
         pool.says(0, gauges=gauges(current_connections=3), links=links)
         pool.says(1, gauges=gauges(current_connections=4))
         pool.restarts(2, 300)
@@ -229,8 +243,12 @@ class TestRows:
         certificates = cast("Certificates", SimpleNamespace(statuses=[status()]))
         pages = make(pool, checker=checker(), certificates=certificates)
         found = await ask(pages, "rows")
-        rows = dict(found)
+        rows = {name: value for name, value, _ in found}
         assert len(rows) == len(found)
+        sections = {name: section for name, _, section in found}
+        assert sections["Worker 0"] == sections["Worker 3"] == "Workers"
+        assert sections["Mesh link to b from worker 0"] == "Mesh"
+        assert {*sections.values()} <= {*SECTIONS}
         assert rows["TLS hostname"] == "derp.example"
         assert rows["Clients"] == "7"
         # Two of the four have answered.
@@ -283,6 +301,7 @@ class Whole:
     relays: list[Relay]
     sites: list[StatusSource]
     pool: Pool
+    workers: list[RunningRelay]
 
     async def page(self, path: str, *, worker: int) -> str:
         """Ask a worker for a page."""
@@ -302,18 +321,25 @@ async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
         relays = [await stack.enter_async_context(running(with_mesh_key)) for _ in range(2)]
         pool = Pool(None, None)
         pool.status = [WorkerStatus(os.getpid(), 0, alive=True)] * 2
-        pages = make(pool)
+        handlers = make(pool).handlers | clients.WorkerClients(cast("WorkerPool", pool)).handlers
 
         async def call(what: str, body: Json) -> Json:
-            return json.loads(json.dumps(await pages.handlers[what](body)))
+            return json.loads(json.dumps(await handlers[what](body)))
 
-        for number, relay in enumerate(relays):
-            pool.handlers[number] = worker_handlers(running_relay(CONFIG, relay.state))
-        yield Whole(relays, [source(relay.state, call) for relay in relays], pool)
+        workers = [running_relay(CONFIG, relay.state) for relay in relays]
+        for number, worker in enumerate(workers):
+            worker.state.become_worker(number, bytes(32))
+            pool.handlers[number] = worker_handlers(worker) | clients.worker_handlers(worker.state)
+        yield Whole(relays, [source_of(worker, call) for worker in workers], pool, workers)
 
 
 def source(state: RelayState, call: Call) -> StatusSource:
-    return make_status_source(running_relay(CONFIG, state), worker_pages(call))
+    return source_of(running_relay(CONFIG, state), call)
+
+
+def source_of(relay: RunningRelay, call: Call) -> StatusSource:
+    pages = worker_pages(call, 2)
+    return make_status_source(relay, pages, Live(relay, pages))
 
 
 async def lost_call(_: str, __: Json) -> Json:
@@ -340,6 +366,22 @@ class TestWorker:
             assert "<b>Clients:</b> 3</li>" in index
             assert f"<b>Worker 1:</b> 2 clients, process {os.getpid()}" in index
             assert await whole.page("/debug/check", worker=n) == CONSISTENT
+
+    async def test_each_lists_all_clients_and_adds_up_their_traffic(self, whole: Whole) -> None:
+        here, there = [await relay.login() for relay in whole.relays]
+        for second, moved in ((0, 0), (1, 1000), (2, 3000)):
+            for worker in whole.workers:
+                worker.history.sample(second, moved, moved * 2)
+        # The second worker is late.
+        whole.workers[0].history.sample(3, 9000, 9000)
+        for n in (0, 1):
+            page = await whole.page("/debug/", worker=n)
+            for number, client in enumerate((here, there)):
+                key = f"nodekey:{client.key.hex()}"
+                (row,) = re.findall(rf'<tr[^>]* data-key="{key}">.*</tr>', page)
+                assert f"<small>worker {number}</small>" in row
+            assert '<dd id="from">32.0 kbit/s</dd>' in page
+            assert '<dd id="to">64.0 kbit/s</dd>' in page
 
     async def test_what_is_inconsistent_in_one_is_shown_by_all(self, whole: Whole) -> None:
         client = await whole.relays[1].login()
@@ -400,14 +442,15 @@ async def test_challenges_are_shown_where_certificates_are_ordered() -> None:
     challenges = {"a": "b"}
     contexts = SimpleNamespace(http_challenges=challenges)
     prepared = resources(certificates=cast("Certificates", SimpleNamespace(contexts=contexts)))
-    pages = worker_pages(lost_call)
+    pages = worker_pages(lost_call, 2)
     async with running() as relay:
         for mode, expected in (("letsencrypt", challenges), ("manual", None)):
             config = make_config(
                 hostname="derp.example", certmode=mode, certdir=Path("/c"), dev=True
             )
             made = running_relay(config, relay.state, resources=prepared)
-            assert make_status_source(made, pages).challenges is expected
+            live = Live(made, pages)
+            assert make_status_source(made, pages, live).challenges is expected
 
 
 async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:
@@ -424,7 +467,7 @@ async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:
         assert found.repeated == {client.key: 2}
         assert found.gauges.current_connections == 2
         assert found.gauges.current_dup_client_conns == 2
-        assert found.links == [("Mesh link to b.example", "none: not tried yet")]
+        assert found.links == [("Mesh link to b.example", "none: not tried yet", "Mesh")]
         assert (found.gauges.stun_success, found.gauges.bootstrap_dns_requests) == (1, 2)
         assert capture(process).taken > found.taken
 

@@ -37,7 +37,7 @@ class Cluster:
         self.checker = Checker(Metrics(), policy=self.source)
         self.pool = Pool(None, None)
         self.admission = SupervisorAdmission(self.checker, self.pool)
-        self.policy = SupervisorPolicy(self.checker, self.source, self.pool)
+        self.policy = SupervisorPolicy(self.source, self.checker, self.pool)
         self.wake, self.woken = trio.open_memory_channel[None](1)
         self.relays: list[Relay] = []
         self.lines: list[Line] = []

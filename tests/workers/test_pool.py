@@ -63,6 +63,7 @@ def handover(index: int) -> Handover:
         peer_addresses=(),
         rate_limit=NO_LIMIT,
         has_admission=False,
+        has_policy=False,
         certificates=None,
     )
 

@@ -30,6 +30,7 @@ HANDOVER = Handover(
     peer_addresses=(b"\x0000001", b"\x0000002"),
     rate_limit=NO_LIMIT,
     has_admission=True,
+    has_policy=True,
     certificates={"challenges": []},
 )
 
@@ -37,7 +38,9 @@ HANDOVER = Handover(
 def test_a_handover_is_the_same_on_the_other_side() -> None:
     for handover in (
         HANDOVER,
-        attrs.evolve(HANDOVER, mesh_key=None, certificates=None, has_admission=False),
+        attrs.evolve(
+            HANDOVER, mesh_key=None, certificates=None, has_admission=False, has_policy=False
+        ),
     ):
         text = json.dumps(handover.to_json())
         found = Handover.from_json(json.loads(text))

@@ -1,0 +1,137 @@
+"""The policy in force, kept by one task: read again when its file changes, changed by operators.
+
+Both come to that task over one memory channel, so that no change is made to what was read before
+another one, and none is lost to what is read after it.
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from derp.admission.checker import Checker
+from derp.admission.filewatch import CHECK_EVERY, check
+from derp.admission.listwatch import Recheck
+from derp.admission.policysource import PolicySource
+from derp.errors import PolicyNotWritten, SteeringFailed
+from derp.policy.change import Change
+from derp.policy.model import EMPTY, Policy
+from derp.policy.rewrite import write_change
+
+CHANGE_TIMEOUT: Final = 15.0
+"""Seconds for a change: the file may be on a disk that does not answer."""
+
+NO_FILE: Final = "there is no -policy"
+
+Apply = Callable[[Policy], Awaitable[int]]
+"""Puts a new policy in force for the connected clients; returns how many it has ended."""
+
+
+@attrs.frozen
+class InForce:
+    """What has become of a change."""
+
+    ended: int
+    """Clients that it has ended."""
+    path: Path | None
+    """The file that says so now; None where the change is lost when the relay stops."""
+    reason: str = ""
+    """Why it is in no file; empty where the policy is the same without it."""
+
+
+@attrs.define(eq=False)
+class PolicyChange:
+    """A change that an operator wants, on its way to `keep_policy`."""
+
+    change: Change
+    result: InForce | None = None
+    ended: trio.Event = attrs.field(factory=trio.Event)
+
+
+Wishes = PolicyChange | None
+"""What `keep_policy` is sent: a change, or None to have the file read at once."""
+
+
+def policy_of(checker: Checker | None) -> PolicySource:
+    """Return the policy of a relay; one without a file if it has no -policy."""
+    if checker is not None and checker.policy is not None:
+        return checker.policy
+    return PolicySource(None, EMPTY)
+
+
+async def change_policy(to_keeper: trio.MemorySendChannel[Wishes], change: Change) -> InForce:
+    """Have a change put in force, and written if there is a file. Raises SteeringFailed."""
+    wish = PolicyChange(change)
+    try:
+        with trio.move_on_after(CHANGE_TIMEOUT):
+            await to_keeper.send(wish)
+            await wish.ended.wait()
+    except trio.BrokenResourceError as error:
+        raise SteeringFailed("the relay is stopping") from error
+    if wish.result is None:
+        raise SteeringFailed(
+            f"not in force within {CHANGE_TIMEOUT:.0f} s, but it may come to be; "
+            f"see to the disk of -policy"
+        )
+    return wish.result
+
+
+async def keep_policy(
+    source: PolicySource,
+    checker: Checker | None,
+    wishes: trio.MemoryReceiveChannel[Wishes],
+    apply: Apply,
+    recheck: Recheck,
+) -> NoReturn:
+    """Put each changed policy in force, and each change that is wished for.
+
+    `apply` gets each new policy, and then `recheck` the keys that it no longer allows.
+    """
+    every = math.inf if source.path is None else CHECK_EVERY
+    # From the stop on, nobody waits for a task that has ended.
+    async with wishes, trio.open_nursery() as nursery:
+
+        async def put_in_force(put: Callable[[], None]) -> int:
+            before = source.policy.allowed
+            put()
+            if checker is not None:
+                checker.policy = source
+                checker.forget()
+            ended = await apply(source.policy)
+            # In a task of its own, as other sources may be slow, and the policy may change again.
+            nursery.start_soon(recheck, before - source.policy.allowed)
+            return ended
+
+        while True:
+            wish, is_woken = None, False
+            with trio.move_on_after(every):
+                wish = await wishes.receive()
+                is_woken = True
+            if wish is not None:
+                said, reason = await _write(source, wish.change)
+                ended = await put_in_force(partial(source.change, wish.change, said))
+                wish.result = InForce(ended, None if said is None else source.path, reason)
+                wish.ended.set()
+                continue
+            event = "the old policy stays in force"
+            new = await check(source.read_changed, event, at_once=is_woken)
+            if new is not None:
+                await put_in_force(partial(source.put, new))
+                source.announce("new policy")
+
+
+async def _write(source: PolicySource, change: Change) -> tuple[Policy | None, str]:
+    """Write a change into the file; return what that says then, or None and why it was not."""
+    if source.path is None:
+        return None, "" if change.is_in(EMPTY) else NO_FILE
+    try:
+        said = await trio.to_thread.run_sync(
+            write_change, source.path, change, abandon_on_cancel=True
+        )
+    except PolicyNotWritten as error:
+        return None, str(error)
+    return said, ""

@@ -1,0 +1,130 @@
+"""The page at /debug/, for browsers and for tools. Sans-I/O.
+
+Tools look for the rows of the relay's status, `<li><b>Name:</b> value</li>`, and for links to the
+other pages, as in the Go derper.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from derp.http.assets import PAGE
+from derp.http.liveview import (
+    CHART_HEIGHT,
+    COLUMNS,
+    SECTIONS,
+    SORTS,
+    TILES,
+    ClientRow,
+    View,
+    chart_width,
+)
+from derp.http.pages import escape
+from derp.metrics.history import SPANS
+
+ROWS_PER_PIECE: Final = 100
+"""So that no piece of the page takes long to make."""
+
+_ROWS: Final = "<!-- rows -->\n"
+_TOOL_PAGES: Final = (
+    ("/debug/vars", "metrics, as JSON"),
+    ("/debug/varz", "metrics, in the Prometheus text format"),
+    ("/debug/check", "whether the relay's tables agree with each other"),
+    ("/debug/traffic", "clients with traffic, every two seconds"),
+)
+_EMPTY_ROW: Final = ClientRow(
+    id="", key="", name="", total=0, rate=0, since=0, cells=[("", "")] * len(COLUMNS)
+)
+
+
+@attrs.frozen(kw_only=True)
+class Look:
+    """How the page is to be shown."""
+
+    hostname: str
+    sort: str
+    """One of SORTS."""
+    query: str = ""
+    """The query to ask for the page's other files with: that of the debug key, or empty."""
+    has_buttons: bool = False
+    """Whether there is an operator's token, with which clients can be steered."""
+
+
+def pieces(view: View, look: Look) -> Iterator[str]:
+    """Yield the page, in pieces."""
+    head, _, tail = PAGE.substitute(
+        hostname=escape(look.hostname),
+        key=escape(f"?{look.query}" if look.query else ""),
+        buttons="yes" if look.has_buttons else "no",
+        tiles="".join(_tile(tile.id, tile.title, view) for tile in TILES),
+        charts="".join(_chart(span.name, span.steps, view) for span in SPANS),
+        sorts=" ".join(_sort_link(name, look) for name in SORTS),
+        shown=escape(view.texts["shown"]),
+        heads="".join(_head(column.title, column.is_number) for column in COLUMNS),
+        row=_row(_EMPTY_ROW).strip(),
+        status="".join(_section(name, view) for name in SECTIONS),
+        links="".join(
+            f'<li><a href="{path}">{path}</a> ({escape(text)})</li>\n' for path, text in _TOOL_PAGES
+        ),
+    ).partition(_ROWS)
+    yield head
+    rows = view.shown(look.sort)
+    for start in range(0, len(rows), ROWS_PER_PIECE):
+        yield "".join(map(_row, rows[start : start + ROWS_PER_PIECE]))
+    yield tail
+
+
+def _tile(name: str, title: str, view: View) -> str:
+    return (
+        f'<div><dt>{escape(title)}</dt><dd id="{name}">{escape(view.texts[name])}</dd>'
+        f"{_home(view) if name == 'clients' else ''}</div>\n"
+    )
+
+
+def _home(view: View) -> str:
+    return f'<dd id="home">{escape(view.texts["home"])}</dd>'
+
+
+def _chart(name: str, steps: int, view: View) -> str:
+    return (
+        f"<figure><figcaption>Last {name} "
+        f'<span id="{name}-peak">{escape(view.texts[f"{name}-peak"])}</span></figcaption>\n'
+        f'<svg viewBox="0 -2 {chart_width(steps)} {CHART_HEIGHT + 2}" preserveAspectRatio="none" '
+        f'role="img" aria-label="Traffic of the last {name}">'
+        f'<polygon id="{name}-to" points="{view.points[f"{name}-to"]}"/>'
+        f'<polyline id="{name}-from" points="{view.points[f"{name}-from"]}"/></svg></figure>\n'
+    )
+
+
+def _sort_link(name: str, look: Look) -> str:
+    query = "&".join(filter(None, [f"sort={name}", look.query]))
+    current = ' aria-current="true"' if name == look.sort else ""
+    return f'<a href="/debug/?{escape(query)}"{current}>{name}</a>'
+
+
+def _head(title: str, is_number: bool) -> str:
+    return f"<th{_class(is_number)}>{escape(title)}</th>"
+
+
+def _row(row: ClientRow) -> str:
+    cells = "".join(
+        f'<td{_class(column.is_number)} data-title="{escape(column.title)}">'
+        f"<span>{escape(main)}</span><small>{escape(more)}</small></td>"
+        for column, (main, more) in zip(COLUMNS, row.cells, strict=True)
+    )
+    return f'<tr data-id="{escape(row.id)}" data-key="{escape(row.key)}">{cells}<td></td></tr>\n'
+
+
+def _class(is_number: bool) -> str:
+    return ' class="number"' if is_number else ""
+
+
+def _section(name: str, view: View) -> str:
+    rows = view.status[name]
+    lines = "".join(f"<li><b>{escape(each)}:</b> {escape(value)}</li>\n" for each, value in rows)
+    hidden = "" if rows else " hidden"
+    return (
+        f'<section data-name="{escape(name)}"{hidden}><h2>{escape(name)}</h2>\n'
+        f"<ul>\n{lines}</ul>\n</section>\n"
+    )

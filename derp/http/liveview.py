@@ -1,0 +1,201 @@
+"""What the live page shows of a relay at one moment, as texts and points of charts. Sans-I/O.
+
+Texts are made here only, so that the page and the events that change it agree.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import attrs
+
+from derp.metrics.history import SPANS, Past
+
+MAX_ROWS: Final = 500
+"""Clients that are shown; of more, the first in the order that was asked for."""
+CHART_HEIGHT: Final = 100
+CHART_STEP: Final = 10
+"""The width of a chart's step, in the units of its points."""
+
+_UNITS: Final = ("", "k", "M", "G", "T", "P", "E")
+
+
+class StatusRow(NamedTuple):
+    """A line about the relay."""
+
+    name: str
+    value: str
+    section: str = "Relay"
+    """One of SECTIONS."""
+
+
+class Column(NamedTuple):
+    """A column of the table of clients."""
+
+    title: str
+    is_number: bool = False
+
+
+COLUMNS: Final = (
+    Column("Client"),
+    Column("Address"),
+    Column("Connected (UTC)"),
+    Column("From client", is_number=True),
+    Column("To client", is_number=True),
+    Column("Waiting", is_number=True),
+)
+
+Cell = tuple[str, str]
+"""The text of a cell, and a second line of it, which may be empty."""
+
+
+@attrs.frozen(kw_only=True)
+class ClientRow:
+    """A connected client."""
+
+    id: str
+    """Distinguishes the connections of a relay, those that have ended included."""
+    key: str
+    """`nodekey:` and 64 hex digits."""
+    name: str
+    """The label, or a short form of the key."""
+    total: int
+    """Bytes from the client and to it."""
+    rate: float
+    """The same in a second, now."""
+    since: int
+    """Unix time of its login."""
+    cells: Sequence[Cell]
+    """One for each of COLUMNS."""
+
+
+SORTS: Final[Mapping[str, Callable[[ClientRow], Any]]] = {
+    "total": lambda row: (-row.total, row.id),
+    "now": lambda row: (-row.rate, -row.total, row.id),
+    "name": lambda row: (row.name.casefold(), row.id),
+    "newest": lambda row: (-row.since, row.id),
+}
+"""The orders of the clients, by the words in which the page's query asks for them."""
+DEFAULT_SORT: Final = "total"
+
+SECTIONS: Final = ("Relay", "Workers", "Mesh", "Certificates", "Admission", "Refused keys")
+"""The sections of StatusRows, in the order of the page."""
+
+
+class Tile(NamedTuple):
+    """A figure at the top of the page; `id` is that of its element."""
+
+    id: str
+    title: str
+
+
+TILES: Final = (
+    Tile("clients", "Clients"),
+    Tile("from", "From clients"),
+    Tile("to", "To clients"),
+    Tile("waiting", "Waiting for clients"),
+)
+
+
+@attrs.frozen(kw_only=True)
+class View:
+    """A relay at one moment."""
+
+    texts: Mapping[str, str]
+    """By the ids of the elements that show them."""
+    points: Mapping[str, str]
+    """Those of the charts' lines, as in SVG, by the ids of the lines."""
+    clients: Sequence[ClientRow]
+    status: Mapping[str, Sequence[tuple[str, str]]]
+    """Names and values, by section."""
+
+    def shown(self, sort: str) -> list[ClientRow]:
+        """Return the rows of the table, in the order `sort`."""
+        return sorted(self.clients, key=SORTS[sort])[:MAX_ROWS]
+
+
+def make_view(
+    clients: Sequence[ClientRow],
+    at_home: int,
+    waiting: int,
+    pasts: Sequence[Past],
+    status: Sequence[StatusRow],
+) -> View:
+    """Return the view of a relay; `waiting` are bytes, `pasts` those of SPANS."""
+    received, sent = pasts[0].rates[-1] if pasts[0].rates else (0, 0)
+    texts = {
+        "clients": f"{len(clients):,}",
+        "home": f"{at_home:,} at home here" if clients else "",
+        "from": rate_text(received),
+        "to": rate_text(sent),
+        "waiting": size_text(waiting),
+        "shown": f"{MAX_ROWS} of {len(clients):,} are shown" if len(clients) > MAX_ROWS else "",
+    }
+    points = {}
+    for span, past in zip(SPANS, pasts, strict=True):
+        peak = max((max(rates) for rates in past.rates), default=0)
+        texts[f"{span.name}-peak"] = f"up to {rate_text(peak)}" if past.rates else "nothing yet"
+        line = [rates[0] for rates in past.rates]
+        points[f"{span.name}-from"] = " ".join(_points(line, peak, span.steps))
+        area = _points([rates[1] for rates in past.rates], peak, span.steps)
+        points[f"{span.name}-to"] = " ".join(_closed(area))
+    sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
+    for row in status:
+        sections[row.section].append((row.name, row.value))
+    return View(texts=texts, points=points, clients=clients, status=sections)
+
+
+def chart_width(steps: int) -> int:
+    """Return the width of a chart, in the units of its points."""
+    return CHART_STEP * steps
+
+
+def _points(values: Sequence[int], peak: int, steps: int) -> list[str]:
+    """Return a chart's points; the last value is at the right edge, `peak` at the top.
+
+    Each value is at the end of its step; the first one is at its beginning, too.
+    """
+    first, scale = steps - len(values), max(1, peak)
+    return [
+        f"{CHART_STEP * number},{CHART_HEIGHT - CHART_HEIGHT * value // scale}"
+        for number, value in enumerate([*values[:1], *values], first)
+    ]
+
+
+def _closed(points: Sequence[str]) -> list[str]:
+    """Return the points of the area below a line."""
+    if not points:
+        return []
+    begin, end = (points[at].partition(",")[0] for at in (0, -1))
+    return [f"{begin},{CHART_HEIGHT}", *points, f"{end},{CHART_HEIGHT}"]
+
+
+def size_text(size: float) -> str:
+    """Return bytes as "0 B", "1.2 kB", "345 MB": three digits, with powers of 1000."""
+    return f"{_scaled(size)}B"
+
+
+def rate_text(bytes_per_second: float) -> str:
+    """Return a rate as "0 bit/s", "1.2 Mbit/s"."""
+    return f"{_scaled(8 * bytes_per_second)}bit/s"
+
+
+def _scaled(value: float) -> str:
+    """Return a number of three digits, a space and a prefix."""
+    unit = 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value /= 1000
+        unit += 1
+    digits = 0 if unit == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def age_text(seconds: float) -> str:
+    """Return a time as "5 min", "3 h 10 min", "2 d 3 h"."""
+    minutes = int(max(0, seconds) // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"

@@ -1,0 +1,210 @@
+"""The control socket: requests of operators on this machine, answered one by one.
+
+Only root and the relay's own user may ask. What they send is bounded nevertheless: connections,
+bytes, time, and how often the list of clients is made; no packet waits for more than a page of it.
+"""
+
+import math
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, NoReturn
+
+import attrs
+import trio
+
+from derp import log
+from derp.errors import ControlLost, ControlRefused, SteeringFailed
+from derp.net.address import Endpoint
+from derp.net.descriptors import Descriptors
+from derp.net.listener import accept_forever
+from derp.policy.model import Policy
+from derp.relay.tokenbucket import TokenBucket
+from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus
+from derp.service.keynames import key_named
+from derp.service.steering import Steered, Steering
+from derp.wire.control import CLIENTS, MAX_REQUEST, Lines, Request, to_line
+from derp.wire.keys import node_public_text
+
+MAX_CONNECTIONS: Final = 8
+"""Connections at once; above it, the one that has waited longest for a request is closed."""
+MAX_WHEN_FULL: Final = 2
+"""Connections that are taken where clients have taken all descriptors but a reserve."""
+REQUEST_TIMEOUT: Final = 60.0
+"""Seconds for the next request, from the last answer on."""
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds in which each line of an answer has to be taken."""
+REQUESTS: Final = 10.0
+"""Requests a second on all connections together, in the long run."""
+REQUESTS_BURST: Final = 20
+CLIENTS_PER_REQUEST: Final = 500
+"""Clients that are listed at the cost of one more request."""
+WARN_EVERY: Final = 60.0
+"""Seconds between two log lines about users who may not ask."""
+
+_CREDENTIALS: Final = struct.Struct("3i")
+_RECEIVE_SIZE: Final = 4096
+
+logger = log.get("steer")
+
+
+@attrs.frozen
+class Controlled:
+    """The relay that is asked."""
+
+    clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
+    """As in Pages."""
+    policy: Callable[[], Policy]
+    """Returns the policy in force."""
+    steering: Steering
+
+
+async def serve(listener: socket.socket, relay: Controlled, descriptors: Descriptors) -> NoReturn:
+    """Answer on `listener`, for ever, root and the user that this process runs as."""
+    async with trio.open_nursery() as nursery:
+        server = ControlServer(relay=relay, users={0, os.geteuid()}, nursery=nursery)
+        await accept_forever(listener, server.accept, descriptors)
+    raise AssertionError("it does not end")
+
+
+@attrs.define(eq=False, kw_only=True)
+class ControlServer:
+    """The connections to the control socket."""
+
+    relay: Controlled
+    users: Collection[int]
+    """The user IDs of those who may ask."""
+    nursery: trio.Nursery
+    """Owns the connection tasks."""
+    _bucket: TokenBucket = attrs.field(
+        init=False, factory=lambda: TokenBucket(REQUESTS, REQUESTS_BURST, trio.current_time())
+    )
+    _count: int = attrs.field(init=False, default=0)
+    _waiting: dict[trio.CancelScope, None] = attrs.field(init=False, factory=dict)
+    """Those that wait for a request, the longest first."""
+    _warn_at: float = attrs.field(init=False, default=-math.inf)
+
+    def accept(self, sock: socket.socket, _: Endpoint, *, full: bool = False) -> bool:
+        """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
+        if self._count >= MAX_CONNECTIONS:
+            for scope in self._waiting:
+                scope.cancel()
+                break
+        # The one that was cancelled is gone in a moment.
+        if self._count >= (MAX_WHEN_FULL if full else 2 * MAX_CONNECTIONS):
+            sock.close()
+            return False
+        self._count += 1
+        self.nursery.start_soon(self._connection, sock)
+        return True
+
+    async def _connection(self, sock: socket.socket) -> None:
+        try:
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                who, refused = self._peer(sock)
+                if refused:
+                    await _send(stream, to_line({"error": refused}))
+                else:
+                    await self._answer_all(stream, who)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass  # it has gone, or takes nothing
+        except Exception:
+            # A bug must end this connection only.
+            logger.exception("a connection to the control socket was ended by a bug")
+        finally:
+            self._count -= 1
+
+    def _peer(self, sock: socket.socket) -> tuple[str, str]:
+        """Return who asks, for the log, and why that one is refused; see SO_PEERCRED in unix(7)."""
+        option = getattr(socket, "SO_PEERCRED", None)
+        if option is None:
+            return "a user of this machine", ""  # the socket's mode has let it in
+        packed = sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+        process, user, _ = _CREDENTIALS.unpack(packed)
+        who = f"uid {user}, pid {process}"
+        if user in self.users:
+            return who, ""
+        if (now := trio.current_time()) >= self._warn_at:
+            self._warn_at = now + WARN_EVERY
+            logger.warning("refused at the control socket", by=who)
+        users = " and ".join(map(str, sorted(self.users)))
+        return who, f"user {user} may not do this; run it as the user {users}"
+
+    async def _answer_all(self, stream: trio.SocketStream, who: str) -> None:
+        lines = Lines(MAX_REQUEST)
+        while True:
+            try:
+                line = await self._next(stream, lines)
+                if line is None:
+                    return
+                await trio.sleep(self._bucket.reserve(1, trio.current_time()))
+                await self._answer(stream, Request.from_line(line), who)
+            except (ControlRefused, SteeringFailed, ControlLost) as error:
+                await _send(stream, to_line({"error": str(error)}))
+                if isinstance(error, ControlRefused):
+                    # What follows may be the rest of the same mistake.
+                    return
+
+    async def _next(self, stream: trio.SocketStream, lines: Lines) -> bytes | None:
+        """Return the next request; None at the end. Raises ControlRefused for none in time."""
+        line = None
+        with trio.move_on_after(REQUEST_TIMEOUT) as scope:
+            self._waiting[scope] = None
+            try:
+                while (line := lines.next()) is None:
+                    data = await stream.receive_some(_RECEIVE_SIZE)
+                    if not data:
+                        return None
+                    lines.feed(data)
+            finally:
+                del self._waiting[scope]
+        if line is None:
+            raise ControlRefused(f"no request within {REQUEST_TIMEOUT:.0f} s, or too many others")
+        return line
+
+    async def _answer(self, stream: trio.SocketStream, request: Request, who: str) -> None:
+        if request.do == CLIENTS:
+            await self._list(stream)
+            return
+        found = await self._steer(request, who)
+        await _send(stream, to_line({"done": found.sentence, "ended": found.ended}))
+
+    async def _list(self, stream: trio.SocketStream) -> None:
+        clients = await self._clients()
+        for start in range(0, len(clients) or 1, CLIENTS_PER_PAGE):
+            stop = start + CLIENTS_PER_PAGE
+            rows = [as_fields(status) for status in clients[start:stop]]
+            await _send(stream, to_line({"clients": rows, "more": stop < len(clients)}))
+
+    async def _clients(self) -> Sequence[ClientStatus]:
+        clients = await self.relay.clients()
+        self._bucket.reserve(len(clients) / CLIENTS_PER_REQUEST, trio.current_time())
+        return clients
+
+    async def _steer(self, request: Request, who: str) -> Steered:
+        clients = await self._clients()
+        key = key_named(request.key, {status.key for status in clients}, self.relay.policy())
+        steering = self.relay.steering
+        if request.do == "kick":
+            return await steering.kick(key, who)
+        if any(status.mesh for status in clients if status.key == key):
+            raise SteeringFailed(
+                f"{node_public_text(key)} is a relay of the mesh, which no policy binds; "
+                "change the mesh key to keep it out"
+            )
+        if request.do == "deny":
+            return await steering.deny(key, who)
+        if request.do == "allow":
+            return await steering.allow(key, who)
+        return await steering.limit(key, request.rate, who)
+
+
+def as_fields(status: ClientStatus) -> dict[str, Any]:
+    """Return a status as JSON has it, with the key as text."""
+    return attrs.asdict(status) | {"key": node_public_text(status.key)}
+
+
+async def _send(stream: trio.SocketStream, line: bytes) -> None:
+    with trio.fail_after(ANSWER_TIMEOUT):
+        await stream.send_all(line)

@@ -1,0 +1,59 @@
+"""What the HTTP front end's answers depend on; it hands on what an operator orders."""
+
+from functools import partial
+
+import trio
+
+from derp import log
+from derp.errors import SteeringFailed
+from derp.files.debugkey import debug_access
+from derp.http.statussource import StatusSource
+from derp.http.steer import Operator, Order, Outcome
+from derp.service.live import Live
+from derp.service.running import RunningRelay
+from derp.service.status import Pages
+from derp.service.steering import Steering
+from derp.service.traffic import traffic_lines
+
+logger = log.get("http")
+
+
+def make_status_source(relay: RunningRelay, pages: Pages, live: Live) -> StatusSource:
+    """Return what the HTTP front end's answers depend on."""
+    config, certificates = relay.config, relay.resources.certificates
+    token = relay.resources.admin_token
+    challenges = None
+    if certificates is not None and config.serve_acme:
+        challenges = certificates.contexts.http_challenges
+    return StatusSource(
+        hostname=config.tls.hostname,
+        public_key=relay.state.public_key,
+        derp=config.general.derp,
+        home=config.pages.home,
+        bootstrap_dns=relay.bootstrap_dns,
+        page=live.page,
+        events=live.events,
+        varz=pages.varz,
+        expvars=pages.expvars,
+        problems=pages.problems,
+        traffic=partial(traffic_lines, pages.traffic),
+        challenges=challenges,
+        debug_access=debug_access(config, relay.resources.debug_key),
+        operator=Operator(lambda: token.value, trio.current_time, _warn),
+        steer=partial(steer, pages.steering),
+    )
+
+
+async def steer(steering: Steering, order: Order, remote: str) -> Outcome:
+    """Do what an operator at `remote`, who has shown the token, orders."""
+    act = {"kick": steering.kick, "deny": steering.deny, "allow": steering.allow}[order.action]
+    try:
+        done = await act(order.key, f"admin token, {remote}")
+    except SteeringFailed as failure:
+        return Outcome(done=False, said=str(failure))
+    return Outcome(done=True, said=done.sentence)
+
+
+def _warn(address: str) -> None:
+    # Not more often than an Operator takes wrong ones.
+    logger.warning("a wrong operator's token was shown", remote=address)

@@ -1,0 +1,63 @@
+"""The rows of clients on the live page. Sans-I/O."""
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Final
+
+from derp.accounts.counts import Period
+from derp.http.liveview import Cell, ClientRow, age_text, rate_text, size_text
+from derp.service.clients import ClientStatus
+from derp.wire.keys import node_public_text, short_key
+
+_NOTHING: Final = "-"
+
+
+def client_row(
+    status: ClientStatus, speed: tuple[float, float] | None, now: float, *, workers: bool
+) -> ClientRow:
+    """Return the row of a client.
+
+    `speed`: bytes a second to the client and from it; None while that is not known. `now`: Unix
+    time. `workers`: whether the row says which worker serves the client.
+    """
+    key = short_key(status.key)
+    # Without the memory address that is in the name of the connection.
+    name = blake2b(status.connection.encode(), digest_size=8).hexdigest()
+    since = datetime.fromtimestamp(status.since, UTC)
+    to_client, from_client = (_NOTHING, _NOTHING) if speed is None else map(rate_text, speed)
+    cells: tuple[Cell, ...] = (
+        (status.label or key, " · ".join(_notes(status, key))),
+        (status.remote, f"worker {status.worker}" if workers else ""),
+        (f"{since:%Y-%m-%d %H:%M}", age_text(now - status.since)),
+        (from_client, size_text(status.received)),
+        (to_client, size_text(status.sent)),
+        (
+            size_text(status.queued_bytes) if status.queued_bytes else _NOTHING,
+            f"{status.packets_dropped:,} dropped" if status.packets_dropped else "",
+        ),
+    )
+    return ClientRow(
+        id=name,
+        key=node_public_text(status.key),
+        name=status.label or key,
+        total=status.sent + status.received,
+        rate=0.0 if speed is None else sum(speed),
+        since=status.since,
+        cells=cells,
+    )
+
+
+def _notes(status: ClientStatus, key: str) -> list[str]:
+    notes = {
+        key: bool(status.label),
+        "home": status.home,
+        "mesh": status.mesh,
+        "twice": status.duplicate,
+        "over quota": _is_over_quota(status),
+    }
+    return [note for note, holds in notes.items() if holds]
+
+
+def _is_over_quota(status: ClientStatus) -> bool:
+    used = status.used_month if status.quota_period == Period.MONTH else status.used_day
+    return status.quota is not None and used is not None and used >= status.quota

@@ -1,0 +1,144 @@
+"""Requests and answers of the control socket: one JSON object a line. Sans-I/O.
+
+    {"v": 1, "do": "clients"}                   {"v": 1, "clients": [{…}, …], "more": true}
+                                                {"v": 1, "clients": [{…}, …], "more": false}
+    {"v": 1, "do": "kick", "key": KEY}          {"v": 1, "done": "one sentence", "ended": 2}
+    {"v": 1, "do": "limit", "key": KEY,         {"v": 1, "error": "one line"}
+     "rate": "10 Mbit/s"}
+
+KEY is a node key, the beginning of one, or a label; a rate of null takes the key's own one back.
+"""
+
+import json
+from typing import Any, Final
+
+import attrs
+
+from derp.errors import ControlRefused
+
+VERSION: Final = 1
+MAX_REQUEST: Final = 4096
+"""Bytes of the longest request, with its newline."""
+MAX_ANSWER: Final = 1 << 20
+"""The same for an answer."""
+
+CLIENTS: Final = "clients"
+STEERING: Final = ("kick", "deny", "allow", "limit")
+"""What is done to one key."""
+
+_OTHER: Final = (
+    "what answers is no derper, or one of another version; use the derper command that the relay "
+    "was installed with"
+)
+_WANT: Final = 'want a line such as {"v": 1, "do": "clients"}'
+
+
+@attrs.frozen
+class Request:
+    """A request."""
+
+    do: str
+    """CLIENTS, or one of STEERING."""
+    key: str = ""
+    """As the operator wrote it; empty with CLIENTS."""
+    rate: str | None = None
+    """With `limit` only."""
+
+    def to_line(self) -> bytes:
+        """Return the request as it is sent."""
+        fields: dict[str, Any] = {"v": VERSION, "do": self.do}
+        if self.do in STEERING:
+            fields["key"] = self.key
+        if self.do == "limit":
+            fields["rate"] = self.rate
+        return to_line(fields)
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Request":
+        """Undo `to_line`. Raises ControlRefused."""
+        fields = _object(line)
+        if fields is None:
+            raise ControlRefused(_WANT)
+        if fields.get("v") != VERSION:
+            raise ControlRefused(
+                f"this relay speaks version {VERSION} of its control protocol; "
+                "use the derper command that it was installed with"
+            )
+        do, key, rate = fields.get("do"), fields.get("key", ""), fields.get("rate")
+        if do not in (CLIENTS, *STEERING):
+            raise ControlRefused(f"want one of {', '.join((CLIENTS, *STEERING))}")
+        if not isinstance(key, str) or (do in STEERING) != bool(key):
+            raise ControlRefused(f"{do}: want {'a' if do in STEERING else 'no'} key")
+        if not isinstance(rate, str | None) or (rate is not None and do != "limit"):
+            raise ControlRefused(f"{do}: want {'a rate as text' if do == 'limit' else 'no rate'}")
+        return cls(do, key, rate)
+
+
+def to_line(fields: dict[str, Any]) -> bytes:
+    """Return an answer or a request as it is sent."""
+    return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
+
+
+def listed(line: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """Return the clients in an answer, and whether more come. Raises ControlRefused."""
+    fields = _answer(line)
+    clients = fields.get("clients")
+    if not isinstance(clients, list) or not all(isinstance(each, dict) for each in clients):
+        raise ControlRefused(_OTHER)
+    return clients, bool(fields.get("more"))
+
+
+def done(line: bytes) -> str:
+    """Return the sentence that says what was done. Raises ControlRefused."""
+    sentence = _answer(line).get("done")
+    if not isinstance(sentence, str):
+        raise ControlRefused(_OTHER)
+    return sentence
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    """Return the fields of an answer. Raises ControlRefused if it is an error, or no answer."""
+    fields = _object(line) or {}
+    if isinstance(error := fields.get("error"), str):
+        raise ControlRefused(error)
+    if fields.get("v") != VERSION:
+        raise ControlRefused(_OTHER)
+    return fields
+
+
+class Lines:
+    """The lines of a stream that comes in pieces."""
+
+    def __init__(self, longest: int) -> None:
+        """Take lines of at most so many bytes, with the newline."""
+        self._longest = longest
+        self._received = bytearray()
+        self._searched = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        self._received += data
+
+    def next(self) -> bytes | None:
+        """Return the next whole line, without its newline; None while there is none.
+
+        Raises ControlRefused for one that is too long.
+        """
+        stop = self._received.find(b"\n", self._searched, self._longest)
+        if stop < 0:
+            self._searched = len(self._received)
+            if self._searched >= self._longest:
+                raise ControlRefused(f"want a line of at most {self._longest} bytes")
+            return None
+        line = bytes(self._received[:stop])
+        del self._received[: stop + 1]
+        self._searched = 0
+        return line
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

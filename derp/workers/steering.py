@@ -1,0 +1,106 @@
+"""Steering with workers: the supervisor does it, whichever process is asked.
+
+worker                              supervisor
+WorkerSteering ── steering.kick ──► SupervisorSteering ── clients.end ──► all workers
+── steering.deny ──►                    ──► the policy (derp.workers.policy)
+"""
+
+from collections.abc import Awaitable
+from typing import Final
+
+import trio
+
+from derp.admission.policykeeper import Wishes
+from derp.errors import ControlLost, SteeringFailed
+from derp.service.steering import RelaySteering, Steered, end_clients
+from derp.session.state import RelayState
+from derp.workers.pool import WorkerPool
+from derp.workers.rpc import Call, Handler, Json
+
+_END: Final = "clients.end"
+_KICK: Final = "steering.kick"
+_DENY: Final = "steering.deny"
+_ALLOW: Final = "steering.allow"
+_LIMIT: Final = "steering.limit"
+
+
+def worker_handlers(state: RelayState) -> dict[str, Handler]:
+    """Return the handler of the supervisor's order to end the connections of a key."""
+
+    async def end(body: Json) -> Json:
+        return await end_clients(state, bytes.fromhex(body))
+
+    return {_END: end}
+
+
+class SupervisorSteering:
+    """The supervisor's side. `handlers` are for the control connection of each worker."""
+
+    def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
+        self._pool = pool
+        self.steering = RelaySteering(self._end_clients, to_keeper)
+        self.handlers: dict[str, Handler] = {
+            _KICK: self._kick,
+            _DENY: self._deny,
+            _ALLOW: self._allow,
+            _LIMIT: self._limit,
+        }
+
+    async def _end_clients(self, key: bytes) -> int:
+        answers = await self._pool.call_all(_END, key.hex())
+        return sum(answers.values())
+
+    async def _kick(self, body: Json) -> Json:
+        return await _answer(self.steering.kick(bytes.fromhex(body[0]), body[1]))
+
+    async def _deny(self, body: Json) -> Json:
+        return await _answer(self.steering.deny(bytes.fromhex(body[0]), body[1]))
+
+    async def _allow(self, body: Json) -> Json:
+        return await _answer(self.steering.allow(bytes.fromhex(body[0]), body[1]))
+
+    async def _limit(self, body: Json) -> Json:
+        return await _answer(self.steering.limit(bytes.fromhex(body[0]), body[2], body[1]))
+
+
+class WorkerSteering:
+    """A worker's Steering: asks the supervisor."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def kick(self, key: bytes, by: str) -> Steered:
+        """See derp.service.steering.Steering, also for the others."""
+        return await self._ask(_KICK, key.hex(), by)
+
+    async def deny(self, key: bytes, by: str) -> Steered:
+        """Refuse a key."""
+        return await self._ask(_DENY, key.hex(), by)
+
+    async def allow(self, key: bytes, by: str) -> Steered:
+        """Admit a key."""
+        return await self._ask(_ALLOW, key.hex(), by)
+
+    async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
+        """Limit a key."""
+        return await self._ask(_LIMIT, key.hex(), by, rate)
+
+    async def _ask(self, what: str, *body: str | None) -> Steered:
+        try:
+            sentence, ended, failure = await self._call(what, body)
+        except ControlLost as error:
+            raise SteeringFailed(
+                f"the supervisor of the workers can't be asked: {error}"
+            ) from error
+        if failure:
+            raise SteeringFailed(failure)
+        return Steered(sentence, ended)
+
+
+async def _answer(steered: Awaitable[Steered]) -> Json:
+    """Return [sentence, ended, failure]."""
+    try:
+        found = await steered
+    except SteeringFailed as error:
+        return ["", 0, str(error)]
+    return [found.sentence, found.ended, ""]

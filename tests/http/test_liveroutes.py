@@ -1,0 +1,154 @@
+"""The paths of the live page."""
+
+import json
+from contextlib import aclosing
+
+import pytest
+
+from derp.http.access import DebugAccess
+from derp.http.assets import ASSETS
+from derp.http.livepage import Look
+from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
+from derp.http.pages import BROWSER_HEADERS
+from derp.http.routes import route
+from derp.http.statussource import StatusSource
+from derp.http.steer import MAX_BODY, Operator, Order, Outcome
+from tests.http.sites import make_status_source
+
+TOKEN = "correct-horse-battery"
+KEY = bytes(range(32))
+BODY = json.dumps({"action": "kick", "key": f"nodekey:{KEY.hex()}"}).encode()
+
+
+def request(
+    target: str, method: str = "GET", *headers: tuple[bytes, bytes], remote: str = "127.0.0.1"
+) -> Request:
+    fields = [(b"host", b"derp.example"), *headers]
+    return parse_request(method.encode(), target.encode(), b"1.1", fields, remote)
+
+
+async def response(answer: Answer) -> Response:
+    if isinstance(answer, Later):
+        return answer.show(await answer.ask())
+    assert isinstance(answer, Response)
+    return answer
+
+
+async def look(site: StatusSource, target: str) -> str:
+    return (await response(route(site, request(target)))).body.decode()
+
+
+@pytest.fixture
+def steered() -> StatusSource:
+    return make_status_source(operator=Operator(TOKEN.encode))
+
+
+async def test_the_page(site: StatusSource) -> None:
+    answer = await response(route(site, request("/debug/")))
+    assert answer.body.decode() == repr(Look(hostname="derp.example", sort="total"))
+    assert ("Content-Type", "text/html; charset=utf-8") in answer.headers
+    assert set(BROWSER_HEADERS) <= set(answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("query", "sort"),
+    [
+        ("sort=name", "name"),
+        ("sort=nonsense", "total"),
+        ("sort=now&sort=name", "now"),
+        ("x=", "total"),
+    ],
+)
+async def test_an_order_of_the_clients(site: StatusSource, query: str, sort: str) -> None:
+    assert await look(site, f"/debug/?{query}") == repr(Look(hostname="derp.example", sort=sort))
+    answer = route(site, request(f"/debug/events?{query}"))
+    assert isinstance(answer, Stream)
+    async with aclosing(answer.chunks()) as chunks:
+        assert await anext(chunks) == sort.encode()
+
+
+async def test_the_key_goes_with_what_the_page_asks_for() -> None:
+    site = make_status_source(debug_access=DebugAccess(key=lambda: b"a&b\xff"))
+    answer = route(site, request("/debug/?debugkey=a%26b%FF&sort=now", remote="192.0.2.1"))
+    shown = (await response(answer)).body.decode()
+    assert shown == repr(Look(hostname="derp.example", sort="now", query="debugkey=a%26b%FF"))
+    for path in ("/debug/live.js", "/debug/events", "/debug/?sort=now"):
+        mark = "&" if "?" in path else "?"
+        asked = request(f"{path}{mark}debugkey=a%26b%FF", remote="192.0.2.1")
+        assert not isinstance(route(site, asked), Response) or path in ASSETS
+        assert (await response(route(site, request(path, remote="192.0.2.1")))).status == 403
+
+
+def test_events_are_a_stream(site: StatusSource) -> None:
+    answer = route(site, request("/debug/events"))
+    assert isinstance(answer, Stream)
+    assert ("Content-Type", "text/event-stream; charset=utf-8") in answer.headers
+    assert ("Cache-Control", "no-store") in answer.headers
+
+
+@pytest.mark.parametrize("path", ASSETS)
+def test_files(site: StatusSource, path: str) -> None:
+    answer = route(site, request(path))
+    assert isinstance(answer, Response)
+    assert answer.body == ASSETS[path].content
+    assert set(BROWSER_HEADERS) <= set(answer.headers)
+
+
+@pytest.mark.parametrize("path", [*ASSETS, "/debug/", "/debug/events", "/debug/steer"])
+def test_none_is_for_strangers(steered: StatusSource, path: str) -> None:
+    for method in ("GET", "POST"):
+        headers = (b"authorization", f"Bearer {TOKEN}".encode())
+        answer = route(steered, request(path, method, headers, remote="192.0.2.1"))
+        assert isinstance(answer, Response)
+        assert answer.status == 403
+        assert answer.body.startswith(b"debug pages are for")
+
+
+def order(*headers: tuple[bytes, bytes]) -> Request:
+    form = (b"content-type", b"application/json")
+    return request(
+        "/debug/steer", "POST", form, (b"authorization", f"Bearer {TOKEN}".encode()), *headers
+    )
+
+
+async def test_an_order_is_done(steered: StatusSource) -> None:
+    answer = route(steered, order())
+    assert isinstance(answer, Posted)
+    assert answer.most == MAX_BODY
+    done = await response(answer.reply(BODY))
+    assert (done.status, done.body) == (200, b"kick by 127.0.0.1\n")
+    assert ("Content-Type", "text/plain; charset=utf-8") in done.headers
+
+
+async def test_an_order_that_can_not_be_done() -> None:
+    seen = []
+
+    async def fail(order: Order, remote: str) -> Outcome:
+        seen.append((order, remote))
+        return Outcome(done=False, said="no such client")
+
+    site = make_status_source(operator=Operator(TOKEN.encode), steer=fail)
+    answer = route(site, order())
+    assert isinstance(answer, Posted)
+    done = await response(answer.reply(BODY))
+    assert (done.status, done.body) == (409, b"no such client\n")
+    assert seen == [(Order("kick", KEY), "127.0.0.1")]
+
+
+async def test_what_is_no_order(steered: StatusSource) -> None:
+    answer = route(steered, order())
+    assert isinstance(answer, Posted)
+    done = await response(answer.reply(b"kick"))
+    assert done.status == 400
+    assert done.body.startswith(b"want {")
+
+
+def test_who_may_not_sends_no_body(steered: StatusSource, site: StatusSource) -> None:
+    """It is refused by its head, so that nothing of its body is kept."""
+    crossed = order((b"sec-fetch-site", b"cross-site"))
+    for source, asked in ((steered, crossed), (site, order()), (steered, request("/debug/steer"))):
+        assert isinstance(route(source, asked), Response)
+
+
+async def test_the_page_says_whether_there_are_buttons(steered: StatusSource) -> None:
+    assert "has_buttons=True" in await look(steered, "/debug/")

@@ -1,0 +1,124 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derp.http.liveview import (
+    CHART_HEIGHT,
+    MAX_ROWS,
+    SORTS,
+    StatusRow,
+    View,
+    age_text,
+    chart_width,
+    rate_text,
+    size_text,
+)
+from derp.metrics.history import SPANS, Past
+from tests.http.lively import any_view, client, view
+
+POWERS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1.00 kB"),
+        (1000, "1.00 kB"),
+        (9994, "9.99 kB"),
+        (9996, "10.0 kB"),
+        (99_949, "99.9 kB"),
+        (99_951, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (12_345_678_901, "12.3 GB"),
+        (10**22, "10000 EB"),
+    ],
+)
+def test_sizes(size: float, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_a_rate_is_in_bits() -> None:
+    assert rate_text(125_000) == "1.00 Mbit/s"
+
+
+@given(st.integers(0, 10**21))
+def test_a_size_has_three_digits_and_is_right(size: int) -> None:
+    number, prefix = re.fullmatch(r"([0-9.]+) ([kMGTPE]?)B", size_text(size)).groups()
+    if size < 999 * 10**18:
+        assert len(number.replace(".", "")) <= 3
+    assert abs(float(number) * POWERS[prefix] - size) <= 0.006 * size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 min"),
+        (59, "0 min"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h 0 min"),
+        (86399, "23 h 59 min"),
+        (86400, "1 d 0 h"),
+        (10**7, "115 d 17 h"),
+    ],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert age_text(seconds) == text
+
+
+def test_the_rates_now_are_those_of_the_last_second() -> None:
+    minute = Past(7, ((1, 1), (125, 250)))
+    shown = view(pasts=[minute, Past(0), Past(0)])
+    assert (shown.texts["from"], shown.texts["to"]) == ("1.00 kbit/s", "2.00 kbit/s")
+    assert shown.texts["minute-peak"] == "up to 2.00 kbit/s"
+    assert shown.texts["hour-peak"] == "nothing yet"
+
+
+def test_a_chart_ends_at_the_right_edge_and_has_its_peak_at_the_top() -> None:
+    shown = view(pasts=[Past(9, ((0, 0), (50, 0), (25, 100))), Past(0), Past(0)])
+    assert shown.points["minute-from"] == "570,100 580,100 590,50 600,75"
+    assert shown.points["minute-to"] == "570,100 570,100 580,100 590,100 600,0 600,100"
+    assert shown.points["hour-from"] == shown.points["hour-to"] == ""
+
+
+@given(any_view())
+def test_no_chart_leaves_its_box(shown: View) -> None:
+    for span in SPANS:
+        for line in ("from", "to"):
+            for point in shown.points[f"{span.name}-{line}"].split():
+                x, y = map(int, point.split(","))
+                assert 0 <= x <= chart_width(span.steps)
+                assert 0 <= y <= CHART_HEIGHT
+
+
+def test_orders() -> None:
+    clients = [
+        client("b", total=1, rate=3.0, since=10),
+        client("A", total=2, rate=1.0, since=30),
+        client("c", total=3, rate=2.0, since=20),
+    ]
+    shown = view(clients)
+    found = {sort: "".join(row.name for row in shown.shown(sort)) for sort in SORTS}
+    assert found == {"total": "cAb", "now": "bcA", "name": "Abc", "newest": "Acb"}
+
+
+def test_of_too_many_the_first_are_shown() -> None:
+    clients = [client(str(number), total=number) for number in range(MAX_ROWS + 1)]
+    shown = view(clients)
+    assert [row.total for row in shown.shown("total")] == [*range(MAX_ROWS, 0, -1)]
+    assert shown.texts["clients"] == f"{MAX_ROWS + 1}"
+    assert shown.texts["shown"] == f"{MAX_ROWS} of {MAX_ROWS + 1} are shown"
+    assert view(clients[1:]).texts["shown"] == ""
+
+
+def test_status_goes_into_its_sections() -> None:
+    rows = [StatusRow("a", "1"), StatusRow("b", "2", "Mesh"), StatusRow("c", "3")]
+    shown = view(status=rows)
+    assert shown.status["Relay"] == [("a", "1"), ("c", "3")]
+    assert shown.status["Mesh"] == [("b", "2")]
+    assert shown.status["Workers"] == []

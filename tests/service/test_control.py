@@ -1,0 +1,374 @@
+"""The control socket: who may ask, what is answered, and what bad requests get."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from derp.errors import ControlLost, SteeringFailed
+from derp.net.address import Endpoint
+from derp.net.descriptors import Descriptors
+from derp.policy.model import Entry, Policy
+from derp.service import control
+from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus
+from derp.service.control import (
+    ANSWER_TIMEOUT,
+    MAX_CONNECTIONS,
+    MAX_WHEN_FULL,
+    REQUEST_TIMEOUT,
+    REQUESTS,
+    REQUESTS_BURST,
+    WARN_EVERY,
+    Controlled,
+    ControlServer,
+)
+from derp.service.steering import Steered
+from derp.wire.control import MAX_REQUEST, Request
+from derp.wire.keys import node_public_text
+
+Clock = trio.testing.MockClock
+BY = f"uid {os.geteuid()}, pid {os.getpid()}"
+HERE = Endpoint("127.0.0.1", 0)
+
+
+def client(number: int, **changes: Any) -> ClientStatus:
+    fields: dict[str, Any] = {
+        field.name: 0 if field.type is int else "" for field in attrs.fields(ClientStatus)
+    }
+    fields |= dict.fromkeys(("home", "mesh", "duplicate"), False)
+    fields |= dict.fromkeys(("limit", "used_day", "used_month", "quota"))
+    fields |= {"key": number.to_bytes(32, "big"), "connection": str(number)}
+    return ClientStatus(**(fields | changes))
+
+
+class Steering:
+    """Notes what is wanted."""
+
+    def __init__(self) -> None:
+        self.wanted: list[tuple[object, ...]] = []
+        self.fault: Exception | None = None
+
+    async def _note(self, *wanted: object) -> Steered:
+        await trio.lowlevel.checkpoint()
+        if self.fault is not None:
+            raise self.fault
+        self.wanted.append(wanted)
+        return Steered("done so", 2)
+
+    async def kick(self, key: bytes, by: str) -> Steered:
+        return await self._note("kick", key, by)
+
+    async def deny(self, key: bytes, by: str) -> Steered:
+        return await self._note("deny", key, by)
+
+    async def allow(self, key: bytes, by: str) -> Steered:
+        return await self._note("allow", key, by)
+
+    async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
+        return await self._note("limit", key, rate, by)
+
+
+class Asker:
+    """The other end of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._received = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def answer(self) -> dict[str, Any] | None:
+        """The next line; None at the end."""
+        while b"\n" not in self._received:
+            try:
+                data = await self.stream.receive_some(65536)
+            except trio.BrokenResourceError:
+                return None
+            if not data:
+                assert not self._received
+                return None
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        found = json.loads(line)
+        assert found.pop("v") == 1
+        return found
+
+    async def ask(self, request: Request) -> dict[str, Any] | None:
+        await self.send(request.to_line())
+        return await self.answer()
+
+
+class Server:
+    """A server, and what it is asked about."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.sockets = ExitStack()
+        self.clients = [client(number) for number in (1, 2)]
+        self.listed = 0
+        self.policy = Policy()
+        self.steering = Steering()
+
+        async def clients() -> list[ClientStatus]:
+            await trio.lowlevel.checkpoint()
+            self.listed += 1
+            return self.clients
+
+        relay = Controlled(clients, lambda: self.policy, self.steering)
+        self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
+
+    def connect(self, *, full: bool = False) -> Asker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        self.sockets.enter_context(ours)
+        theirs.setblocking(False)
+        self.taken = self.server.accept(theirs, HERE, full=full)
+        return Asker(ours)
+
+
+@pytest.fixture
+async def server(autojump_clock: Clock) -> AsyncIterator[Server]:
+    async with trio.open_nursery() as nursery:
+        found = Server(nursery)
+        with found.sockets:
+            yield found
+        nursery.cancel_scope.cancel()
+
+
+class TestWhatIsAsked:
+    async def test_the_clients(self, autojump_clock: Clock, server: Server) -> None:
+        server.clients = [client(1, label="x", since=7, used_day=3, home=True)]
+        found = await server.connect().ask(Request("clients"))
+        assert found is not None
+        (row,) = found["clients"]
+        assert not found["more"]
+        assert row["key"] == node_public_text(client(1).key)
+        assert (row["label"], row["since"], row["used_day"], row["home"]) == ("x", 7, 3, True)
+        assert row["limit"] is None
+
+    async def test_many_clients_are_many_lines(self, autojump_clock: Clock, server: Server) -> None:
+        server.clients = [client(number) for number in range(2 * CLIENTS_PER_PAGE + 1)]
+        asker = server.connect()
+        await asker.send(Request("clients").to_line())
+        lines = [await asker.answer() for _ in range(3)]
+        assert [len(line["clients"]) for line in lines] == [CLIENTS_PER_PAGE, CLIENTS_PER_PAGE, 1]
+        assert [line["more"] for line in lines] == [True, True, False]
+        server.clients = []
+        assert await asker.ask(Request("clients")) == {"clients": [], "more": False}
+
+    async def test_what_is_done_to_a_client(self, autojump_clock: Clock, server: Server) -> None:
+        asker, key = server.connect(), client(1).key
+        text = node_public_text(key)
+        for do in ("kick", "deny", "allow"):
+            assert await asker.ask(Request(do, text)) == {"done": "done so", "ended": 2}
+        await asker.ask(Request("limit", text, "1 MB/s"))
+        await asker.ask(Request("limit", text))
+        assert server.steering.wanted == [
+            ("kick", key, BY),
+            ("deny", key, BY),
+            ("allow", key, BY),
+            ("limit", key, "1 MB/s", BY),
+            ("limit", key, None, BY),
+        ]
+
+    async def test_a_client_by_its_label_or_beginning(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        server.policy = Policy({bytes(32): Entry(label="printer")})
+        asker = server.connect()
+        await asker.ask(Request("deny", "printer"))
+        await asker.ask(Request("kick", "0" * 63 + "2"))
+        assert [(wanted[0], wanted[1]) for wanted in server.steering.wanted] == [
+            ("deny", bytes(32)),
+            ("kick", client(2).key),
+        ]
+        found = await asker.ask(Request("kick", "0000"))
+        assert found is not None
+        assert "0000: the beginning of nodekey:00" in found["error"]
+
+    async def test_what_fails_is_told_and_the_next_is_answered(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        asker, text = server.connect(), node_public_text(bytes(32))
+        for fault in (SteeringFailed("it is stopping"), ControlLost("a process has ended")):
+            server.steering.fault = fault
+            assert await asker.ask(Request("kick", text)) == {"error": str(fault)}
+        server.steering.fault = None
+        assert await asker.ask(Request("kick", text)) == {"done": "done so", "ended": 2}
+
+    async def test_no_policy_binds_a_relay_of_the_mesh(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        server.clients.append(client(3, mesh=True))
+        asker, text = server.connect(), node_public_text(client(3).key)
+        for do in ("deny", "allow", "limit"):
+            found = await asker.ask(Request(do, text))
+            assert found is not None
+            assert "is a relay of the mesh" in found["error"]
+        assert await asker.ask(Request("kick", text)) == {"done": "done so", "ended": 2}
+
+
+class TestWhoAsks:
+    async def test_another_user_is_refused(
+        self, autojump_clock: Clock, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.server.users = {1234, 1235}
+        for _ in range(3):
+            asker = server.connect()
+            error = f"user {os.geteuid()} may not do this; run it as the user 1234 and 1235"
+            assert await asker.answer() == {"error": error}
+            assert await asker.answer() is None
+        (record,) = caplog.records
+        assert record.getMessage() == "refused at the control socket"
+        assert record.__dict__["fields"] == {"by": BY}
+        await trio.sleep(WARN_EVERY)
+        await server.connect().answer()
+        assert len(caplog.records) == 2
+
+    async def test_where_the_system_does_not_tell_the_mode_decides(
+        self, autojump_clock: Clock, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(socket, "SO_PEERCRED")
+        await server.connect().ask(Request("kick", node_public_text(bytes(32))))
+        assert server.steering.wanted[0][2] == "a user of this machine"
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        "data",
+        [b"GET / HTTP/1.1\r\n", b"\n", b"\xff\xfe\n", b"x" * MAX_REQUEST, b"[" * 4000 + b"\n"],
+    )
+    async def test_garbage_is_answered_and_ends_the_connection(
+        self, autojump_clock: Clock, server: Server, data: bytes
+    ) -> None:
+        asker = server.connect()
+        await asker.send(data)
+        found = await asker.answer()
+        assert found is not None
+        assert found["error"].startswith("want a line")
+        assert await asker.answer() is None
+        assert not server.listed
+
+    async def test_an_endless_line_takes_no_memory(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        asker = server.connect()
+        # More than the socket's buffers hold.
+        with pytest.raises(trio.BrokenResourceError):
+            await asker.send(b"x" * (64 << 20))
+
+    async def test_a_slow_request_ends(self, autojump_clock: Clock, server: Server) -> None:
+        asker = server.connect()
+        began = trio.current_time()
+        for byte in Request("clients").to_line()[:-1]:
+            await asker.send(bytes([byte]))
+            await trio.sleep(REQUEST_TIMEOUT / 50)
+        found = await asker.answer()
+        assert found == {"error": "no request within 60 s, or too many others"}
+        assert await asker.answer() is None
+        assert trio.current_time() - began == pytest.approx(REQUEST_TIMEOUT)
+
+    async def test_who_reads_nothing_is_left(self, autojump_clock: Clock, server: Server) -> None:
+        server.clients = [client(number, label="x" * 1000) for number in range(5000)]
+        asker = server.connect()
+        await asker.send(Request("clients").to_line())
+        await trio.sleep(2 * ANSWER_TIMEOUT)
+        assert server.server._count == 0
+
+    async def test_the_longest_silent_gives_way_to_a_new_one(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        askers = []
+        for _ in range(MAX_CONNECTIONS):
+            askers.append(server.connect())
+            await trio.sleep(1)
+        # It has asked something since.
+        await askers[0].ask(Request("clients"))
+        assert await server.connect().ask(Request("clients")) is not None
+        found = await askers[1].answer()
+        assert found is not None
+        assert "too many others" in found["error"]
+        for number in (0, 2, MAX_CONNECTIONS - 1):
+            assert await askers[number].ask(Request("clients")) is not None
+
+    async def test_a_crowd_is_closed_at_once(self, autojump_clock: Clock, server: Server) -> None:
+        taken = []
+        for _ in range(5 * MAX_CONNECTIONS):
+            asker = server.connect()
+            taken.append(server.taken)
+        assert taken.count(True) == 2 * MAX_CONNECTIONS
+        assert await asker.answer() is None
+
+    async def test_two_are_served_where_descriptors_are_few(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        taken = []
+        for _ in range(2 * MAX_WHEN_FULL):
+            server.connect(full=True)
+            taken.append(server.taken)
+        assert taken.count(True) == MAX_WHEN_FULL
+
+    async def test_requests_have_a_rate(self, autojump_clock: Clock, server: Server) -> None:
+        """Also if they all have come before the first is answered."""
+        more = 30
+        asker = server.connect()
+        began = trio.current_time()
+        line = Request("clients").to_line()
+        await asker.send(line * (REQUESTS_BURST + more))
+        for _ in range(REQUESTS_BURST + more):
+            await asker.answer()
+        assert trio.current_time() - began >= more / REQUESTS
+        # A list of many clients counts as more.
+        await trio.sleep(REQUEST_TIMEOUT / 2)
+        server.clients = [client(number) for number in range(50 * control.CLIENTS_PER_REQUEST)]
+        found, began = await asker.ask(Request("clients")), trio.current_time()
+        while found is not None and found["more"]:
+            found = await asker.answer()
+        server.clients = []
+        await asker.ask(Request("clients"))
+        assert trio.current_time() - began > (50 - REQUESTS_BURST) / REQUESTS
+
+    async def test_a_bug_ends_one_connection_and_is_logged(
+        self, autojump_clock: Clock, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asker, text = server.connect(), node_public_text(bytes(32))
+        server.steering.fault = RuntimeError("a bug")
+        assert await asker.ask(Request("kick", text)) is None
+        server.steering.fault = None
+        assert await server.connect().ask(Request("kick", text)) is not None
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert record.exc_info
+
+    async def test_who_leaves_in_the_middle_is_forgotten(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        for data in (b"", b'{"v"', Request("clients").to_line()):
+            asker = server.connect()
+            await asker.send(data)
+            await asker.stream.aclose()
+        await trio.sleep(1)
+        assert server.server._count == 0
+        assert not server.server._waiting
+
+
+async def test_it_is_served_on_a_listening_socket(tmp_path: Any) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.setblocking(False)
+        listener.bind(path)
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            relay = Server(nursery).server.relay
+            nursery.start_soon(control.serve, listener, relay, Descriptors())
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(Request("clients").to_line())
+                assert b'"more":false' in await stream.receive_some(65536)
+            nursery.cancel_scope.cancel()
