@@ -31,6 +31,8 @@ class PolicySource:
         self.path = path
         self.policy = policy
         self.usage = usage
+        self.forgets = False
+        """Whether `usage` counts anew at each start of the relay."""
         self._change = ChangeDetector((path,))
 
     def check(self, question: Question) -> Verdict | None:
@@ -47,7 +49,7 @@ class PolicySource:
         return None if policy == self.policy else policy
 
     def announce(self, event: str) -> None:
-        """Log what is in force, and what of it is not enforced."""
+        """Log what is in force."""
         entries = self.policy.entries.values()
         logger.info(
             event,
@@ -56,9 +58,8 @@ class PolicySource:
             denied=sum(entry.allowed is False for entry in entries),
             others="denied" if self.policy.default.allowed is False else "as the other sources say",
         )
-        if self.policy.has_quotas and self.usage is None:
+        if self.policy.has_quotas and self.forgets:
             logger.warning(
-                "the policy has quotas, and nothing counts the bytes of each key: "
-                "no quota is enforced, nobody is throttled or refused for one",
-                path=str(self.path),
+                "the quotas count anew at each start of the relay; "
+                "-accounts FILE keeps what each key has used"
             )

@@ -88,7 +88,7 @@ def _prepare(
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
     accounts = None
-    if config.accounts.file is not None:
+    if config.counts_bytes:
         accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
     resources = StartupResources(
         private_key=private_key,
