@@ -134,13 +134,17 @@ class LoginRefused(ConnectionEnd):
 
 
 class NotAdmitted(ConnectionEnd):
-    """The client may not use the relay, or (not `authoritative`) no source could be asked."""
+    """The client may not use the relay, or (not `authoritative`) no source could be asked.
+
+    `source` is the name of the source that refuses.
+    """
 
     reason = "not_admitted"
 
-    def __init__(self, what: str, *, authoritative: bool = True) -> None:
+    def __init__(self, what: str, *, authoritative: bool = True, source: str = "") -> None:
         super().__init__(what)
         self.authoritative = authoritative
+        self.source = source
 
 
 class ProtocolViolation(ConnectionEnd):

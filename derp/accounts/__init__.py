@@ -5,6 +5,7 @@ pending        the counts since the last write, bounded                         
 database       SQL: the tables, their bounds, days folded into months; blocks
 file           the file: examined before it is opened, written, left alone when it is unusable
 filesink       has it written in a thread
+memorysink     in place of the file where none is named
 keeper         Accounts, which the relay holds: collects and writes every few seconds
 report         what `derper accounts` prints
 

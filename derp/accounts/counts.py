@@ -71,6 +71,17 @@ def days_so_far(today: str) -> list[str]:
     return [f"{month}-{number:02}" for number in range(1, int(today[8:]) + 1)]
 
 
+def next_period(today: str, period: Period) -> str:
+    """Return the first day after the day `today`, or after its month."""
+    day = date.fromisoformat(today)
+    try:
+        if period is Period.DAY:
+            return (day + timedelta(days=1)).isoformat()
+        return (day.replace(day=28) + timedelta(days=4)).replace(day=1).isoformat()
+    except OverflowError:
+        return date.max.isoformat()
+
+
 def until_midnight(unix_time: float) -> float:
     """Return the seconds until the UTC day ends."""
     return _DAY_SECONDS - unix_time % _DAY_SECONDS

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from derp import log
-from derp.accounts.counts import Counts, Period, month_of, until_midnight
+from derp.accounts.counts import Counts, Period, month_of, next_period, until_midnight
 from derp.accounts.pending import MAX_ROWS, Pending
 from derp.errors import AccountsFailed
 
@@ -37,7 +37,7 @@ logger = log.get("accounts")
 
 
 class Sink(Protocol):
-    """Where the counts go: the file, or from a worker the supervisor."""
+    """Where the counts go: the file, from a worker the supervisor, or nowhere."""
 
     name: str
     """For the log."""
@@ -70,6 +70,7 @@ class Accounts:
     _is_written: bool = attrs.field(init=False, default=False)
     """Whether the last write succeeded; the first one, of nothing, examines the file."""
     _trouble: str = attrs.field(init=False, default="")
+    _flushed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -93,6 +94,19 @@ class Accounts:
             written += self._writing.bytes_of(key, period)
         return written + self._pending.bytes_of(key, period)
 
+    @property
+    def today(self) -> str:
+        """The day that is the current one to `used`, as YYYY-MM-DD."""
+        return self._known_day
+
+    def until(self, period: Period) -> str:
+        """Return the day on which the current day or month is over, as YYYY-MM-DD."""
+        return next_period(self.today, period)
+
+    async def wait_for_flush(self) -> None:
+        """Wait until counts are collected the next time, and written if they can be."""
+        await self._flushed.wait()
+
     async def run(self, collect: Collect) -> None:
         """Collect and write from time to time, and once more when `close` is called."""
         try:
@@ -105,6 +119,8 @@ class Accounts:
                 is_last = self._stop.is_set()
                 await collect()
                 await self._flush()
+                self._flushed.set()
+                self._flushed = trio.Event()
             await self._sink.close()
         finally:
             self._stopped.set()
@@ -116,9 +132,10 @@ class Accounts:
             await self._stopped.wait()
 
     async def _flush(self) -> None:
-        pending = self._pending
+        pending, now = self._pending, self._wall()
         taken = pending.take()
-        pending.roll(self._wall())
+        for each in (pending, taken):
+            each.roll(now)
         self._roll_known(pending.today)
         if not taken and self._is_written:
             return

@@ -35,6 +35,8 @@ class PolicySource:
         self.path = path
         self.policy = policy
         self.usage = usage
+        self.forgets = False
+        """Whether `usage` counts anew at each start of the relay."""
         self._said = policy
         """What the file says."""
         self._changes: dict[object, Change] = {}
@@ -74,7 +76,7 @@ class PolicySource:
         self.put(self._said if said is None else said)
 
     def announce(self, event: str) -> None:
-        """Log what is in force, and what of it is not enforced."""
+        """Log what is in force."""
         entries = self.policy.entries.values()
         logger.info(
             event,
@@ -84,9 +86,8 @@ class PolicySource:
             by_command=len(self._changes) or None,
             others="denied" if self.policy.default.allowed is False else "as the other sources say",
         )
-        if self.policy.has_quotas and self.usage is None:
+        if self.policy.has_quotas and self.forgets:
             logger.warning(
-                "the policy has quotas, and nothing counts the bytes of each key: "
-                "no quota is enforced, nobody is throttled or refused for one",
-                path=str(self.path),
+                "the quotas count anew at each start of the relay; "
+                "-accounts FILE keeps what each key has used"
             )

@@ -100,6 +100,11 @@ class Config:
         return self.serve_tls and self.tls.mode in ACME_MODES
 
     @property
+    def counts_bytes(self) -> bool:
+        """Whether the bytes of each key are counted: for the accounts, or for quotas."""
+        return self.accounts.file is not None or self.verification.policy is not None
+
+    @property
     def stun_host(self) -> str:
         """Where STUN is answered: an IP address, a name, or the empty host for all interfaces."""
         if not self.stun.host:

@@ -76,8 +76,15 @@ class Verification:
         variable="DERP_POLICY_FILE",
         never_empty=True,
         want="want a policy file in TOML; leave the flag out to have none",
-        usage="TOML file that says, by node key, who is allowed or denied, and how fast each may "
-        "send; read again when it changes. What it denies is refused whatever else admits it.",
+        usage="TOML file that says, by node key, who is allowed or denied, how fast each may send, "
+        "and how much; read again when it changes. What it denies is refused whatever else admits "
+        "it.",
+    )
+    tell_refused: bool = bool_option(
+        "tell-refused",
+        default="false",
+        variable="DERP_TELL_REFUSED",
+        usage="Tell clients that are refused why, in words that tailscale status shows there.",
     )
     remember: float = option(
         "verify-remember",

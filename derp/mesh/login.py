@@ -15,7 +15,8 @@ from typing import Final
 
 import trio
 
-from derp.errors import ConnectionEnd, LoginRefused, NoLink, PeerVanished
+from derp.config.strconv import shown
+from derp.errors import ConnectionEnd, LoginRefused, NoLink, NotAdmitted, PeerVanished
 from derp.mesh.dial import NoLinkAt
 from derp.net.transport import Transport, receive
 from derp.session.state import RelayState
@@ -112,13 +113,16 @@ class _Frames:
         """Return the payload of the next frame, of type `wanted`. Raises ConnectionEnd."""
         await self._receive(HEADER_LENGTH)
         kind, length = HEADER.unpack_from(self._received)
-        if kind != wanted:
+        if kind not in (wanted, FrameType.HEALTH):
             raise LoginRefused(f"frame of type 0x{kind:02x}, expected {wanted.name}")
         if length > longest:
             raise LoginRefused(f"{wanted.name} frame of {length} bytes is too long")
         stop = HEADER_LENGTH + length
         await self._receive(stop)
         payload, self._received = self._received[HEADER_LENGTH:stop], self._received[stop:]
+        if kind == FrameType.HEALTH:
+            # A relay of ours says why it refuses (-tell-refused).
+            raise NotAdmitted(shown(payload.decode(errors="replace")))
         return payload
 
     async def rest(self) -> bytes:

@@ -19,6 +19,9 @@ class Usage(Protocol):
         connected clients when limits are put in force: it waits for nothing.
         """
 
+    def until(self, period: Period) -> str:
+        """Return the day on which the current period is over, as YYYY-MM-DD."""
+
 
 @attrs.frozen
 class Quota:

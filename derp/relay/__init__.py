@@ -4,6 +4,8 @@ hub            from key to client
 duplicates     several clients that logged in with one key
 forwarders     the links to other relays through which a key is reached
 claims         which other worker of this relay has a key
+clones         keys that are connected from different addresses at once
+health         what a client is told is wrong, in words
 sendqueue      what waits for a client or a link
 flowqueue      the packets of a send queue, in a sub-queue for each sender (FQ-CoDel)
 codel          when a sub-queue is too long

@@ -14,6 +14,7 @@ import trio
 
 from derp import log
 from derp.errors import RelayStopping
+from derp.session import health
 from derp.session.state import RelayState
 from derp.wire.frames import restarting
 
@@ -51,6 +52,7 @@ async def drain(state: RelayState, processes: int = 1, drain_time: float = 0.0) 
         if not connection.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
         connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
+        health.tell(state, connection)
     if drain_time:
         await _end_one_by_one(state, drain_time)
     with trio.move_on_after(FLUSH_SECONDS):

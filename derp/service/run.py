@@ -2,7 +2,7 @@
 
     root ──────── connections ── services ──┬── accept loops ──► connections
     (signals,     (one task      (until     ├── STUN
-    the poller,   for each       stop)      ├── timers, log summaries
+    the poller,   for each       stop)      ├── timers, reviews, log summaries
     senders of    connection,               ├── bootstrap DNS
     what is       and link to               ├── certificates ──(memory channel)──► listeners
     queued)       a relay)                  └── what the role adds
@@ -28,6 +28,7 @@ from derp.metrics import process
 from derp.net.listener import accept_forever
 from derp.net.poller import Poller
 from derp.net.resolver import Resolver
+from derp.relay.clones import Clones
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
@@ -42,7 +43,7 @@ from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.service.summaries import summarize
-from derp.session import usage
+from derp.session import review, usage
 from derp.session.state import RelayState
 from stun import server as stun_server
 
@@ -82,6 +83,8 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
             admission=resources.admission,
             metrics=resources.metrics,
             accounts=resources.accounts,
+            usage=resources.accounts,
+            tell_refused=config.verification.tell_refused,
             mesh_key=resources.mesh.key,
             pending=_pending_connections(config, role.processes),
             memory=QueueMemory(queue_limit(config.limits.queue_memory, role.processes)),
@@ -127,6 +130,7 @@ def _start_services(relay: RunningRelay) -> None:
     for sock in resources.sockets.stun:
         services.start_soon(stun_server.serve, sock, relay.stun_stats, relay.proxies)
     services.start_soon(state.timers.run)
+    services.start_soon(review.run, state, Clones(review.grace(config.tcp.user_timeout)))
     services.start_soon(resources.debug_key.watch)
     services.start_soon(resources.admin_token.watch)
     pages = config.pages

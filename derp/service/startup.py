@@ -16,6 +16,7 @@ from certs.metacert import make_metacert
 from certs.tasks.load import load
 from certs.tasks.manager import Certificates
 from derp.accounts.keeper import FLUSH_EVERY, Accounts
+from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.admission.model import Admission
@@ -77,6 +78,10 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     admin_token = load_token(config.debug.admin_token_file)
     metrics = Metrics()
     admission = make_checker(config, metrics)
+    accounts = _accounts(config, processes)
+    if admission is not None and admission.policy is not None:
+        admission.policy.usage = accounts
+        admission.policy.forgets = config.accounts.file is None
     now = datetime.now(UTC)
     certificates = None
     try:
@@ -104,7 +109,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         sockets=all_sockets[0],
         debug_key=debug_key,
         admin_token=admin_token,
-        accounts=_accounts(config, processes),
+        accounts=accounts,
         monitoring=monitoring,
         control=control,
         all_sockets=all_sockets,
@@ -112,12 +117,14 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
 
 
 def _accounts(config: Config, processes: int) -> Accounts | None:
-    """Return the accounts of the process that has the file; None where none are kept."""
-    if config.accounts.file is None:
+    """Return the accounts of the process that has the file; None where nothing is counted."""
+    if not config.counts_bytes:
         return None
+    # With workers, counts wait for two writes: a worker's own and the supervisor's.
+    every = FLUSH_EVERY if processes == 1 else FLUSH_EVERY / 2
+    if config.accounts.file is None:
+        return Accounts(MemorySink(), every)
     # SQLite takes memory.
     from derp.accounts.filesink import FileSink  # noqa: PLC0415
 
-    # With workers, counts wait for two writes: a worker's own and the supervisor's.
-    every = FLUSH_EVERY if processes == 1 else FLUSH_EVERY / 2
     return Accounts(FileSink(config.accounts.file), every)

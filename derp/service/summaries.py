@@ -6,11 +6,12 @@ from typing import Final, NoReturn
 import trio
 
 from derp import log
+from derp.session.health import TOLD
 
 SUMMARY_EVERY: Final = 10.0
 """Seconds."""
 
-_MORE: Final = {"joined": "joined more", "left": "left more"}
+_MORE: Final = {"joined": "joined more", "left": "left more", TOLD: "told more"}
 
 logger = log.get("server")
 

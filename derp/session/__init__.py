@@ -13,4 +13,6 @@ sender         the sending half of a client or a link: write through, or queue a
 usage          what each client moves: for the accounts, and for its last log line
 recheck        admission, asked again about connected clients
 serverinfo     puts a rate limit in force, and tells the clients
+health         tells clients what is wrong with their use of the relay
+review         looks from time to time who is over its quota, and which keys are cloned
 """

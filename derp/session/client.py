@@ -65,6 +65,7 @@ class Client(Sender):
         "connected_at",
         "duplicate",
         "flags",
+        "health",
         "hub",
         "not_ideal",
         "packets_received",
@@ -106,6 +107,8 @@ class Client(Sender):
         """Bytes that TCP has acknowledged, to the client and from it, when last asked."""
         self.accounted: Counts = ZERO
         """What is in the accounts already."""
+        self.health = ""
+        """What the client was told is wrong, since its last ServerInfo (derp.session.health)."""
         self._peer_gone_bucket: TokenBucket | None = None
 
     def route(

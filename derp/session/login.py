@@ -16,6 +16,7 @@ from nacl.public import Box
 
 from derp.admission.checker import VERDICT_TIMEOUT
 from derp.admission.model import Question
+from derp.admission.policysource import NAME as POLICY
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.net.budgets import ReadBudget
@@ -129,7 +130,7 @@ async def admit(
         raise PeerVanished("the connection was closed before the verdict")
     if not verdict.admitted:
         reason = f"{node_public_text(key)} is refused by {verdict.source}: {verdict.reason}"
-        raise NotAdmitted(reason, authoritative=verdict.authoritative)
+        raise NotAdmitted(reason, authoritative=verdict.authoritative, source=verdict.source)
     if not verdict.authoritative:
         state.unverified.add(key)
 
@@ -137,4 +138,4 @@ async def admit(
 def check_policy(state: RelayState, key: bytes) -> None:
     """Raise NotAdmitted if the policy in force denies a key."""
     if (reason := state.policy.of(key).refusal(key, state.usage)) is not None:
-        raise NotAdmitted(f"{node_public_text(key)} is refused by policy: {reason}")
+        raise NotAdmitted(f"{node_public_text(key)} is refused by policy: {reason}", source=POLICY)

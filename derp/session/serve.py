@@ -9,10 +9,11 @@ from typing import Any
 import trio
 
 from derp import log
+from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
-from derp.session import usage
+from derp.session import health, usage
 from derp.session.client import Client
 from derp.session.login import Login, admit, check_policy, log_in
 from derp.session.meshpeer import MeshPeer
@@ -48,9 +49,13 @@ async def serve(
     # A mesh peer is trusted, and often not a node of the tailnet.
     can_mesh = state.is_mesh_key(login.info.mesh_key)
     if not can_mesh:
-        await admit(state, transport, login.key, pending)
-        # The policy may have changed since the verdict; no other task runs from here to the join.
-        check_policy(state, login.key)
+        try:
+            await admit(state, transport, login.key, pending)
+            # The policy may have changed since the verdict; no other task runs until the join.
+            check_policy(state, login.key)
+        except NotAdmitted as error:
+            await health.tell_refused(state, transport, login.greeting, login.key, error)
+            raise
     if pending is not None:
         pending.log_in()
     fields["client"] = short_key(login.key)
@@ -63,6 +68,7 @@ async def serve(
     try:
         state.presence.joined(client)
         client.send_control(login.welcome(NO_LIMIT if can_mesh else state.limit_of(login.key)))
+        health.tell(state, client)
         should_log = state.should_log("joined", fields["client"], transport.remote.host)
         (logger.info if should_log else logger.debug)("joined", **fields)
         rest = login.rest

@@ -10,16 +10,20 @@ from typing import Final
 import trio
 from nacl.public import Box, PublicKey
 
+from derp.admission.policysource import NAME as POLICY
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import RateConfig
 from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
+from derp.session import health
 from derp.session.client import Client
 from derp.session.state import RelayState
 from derp.wire import login
 
 CLIENTS_PER_TURN: Final = 16
 """Clients told per turn of the event loop: each takes a Curve25519 multiplication."""
+LOOKS_PER_TURN: Final = 100
+"""Clients looked at per turn."""
 
 Limited = tuple[Client, TokenBucket | None]
 """A client whose limit has changed, and its new bucket."""
@@ -28,50 +32,56 @@ Limited = tuple[Client, TokenBucket | None]
 def set_limit(state: RelayState, limit: RateConfig) -> list[Limited]:
     """Put the limit of -rate-config in force (Go: UpdateRateLimits); return whom it changes."""
     state.rate_limit = limit
-    return renew_buckets(state)
+    now = trio.current_time()
+    clients = (client for client in state.hub.members if not client.can_mesh)
+    changed = [_renew_bucket(state, client, now) for client in clients]
+    return [each for each in changed if each is not None]
 
 
 def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
     """Put the limit of -rate-config in force; start a task that tells the clients it changes."""
-    nursery.start_soon(_tell, state, set_limit(state, limit))
+    nursery.start_soon(tell, state, set_limit(state, limit))
 
 
 def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> int:
     """Put a policy in force: end the clients that it denies, change the limits of the others.
 
-    Returns how many clients it has ended. Also right for the same policy again, when keys have come
-    to be over quota or no longer are.
+    Returns how many clients it has ended.
     """
     state.policy = policy
-    ended = 0
-    for client in [*state.hub.members]:
-        reason = policy.of(client.key).refusal(client.key, state.usage)
-        if reason is not None and client.ending is None and not client.can_mesh:
-            client.end(NotAdmitted(f"no longer admitted by policy: {reason}"))
-            ended += 1
-    nursery.start_soon(_tell, state, renew_buckets(state))
-    return ended
-
-
-def renew_buckets(state: RelayState) -> list[Limited]:
-    """Give a new bucket to each client whose limit has changed; return them."""
     now = trio.current_time()
-    changed: list[Limited] = []
-    for client in state.hub.members:
-        if client.can_mesh:
-            continue
-        old, new = client.bucket, state.make_bucket(client.key, now)
-        if _size(old) != _size(new):
-            client.bucket = new
-            changed.append((client, new))
-    return changed
+    members = [client for client in state.hub.members if client.ending is None]
+    changed = [put_in_force(state, client, now) for client in members]
+    nursery.start_soon(_tell_all, state, [each for each in changed if each is not None])
+    return sum(client.ending is not None for client in members)
+
+
+def put_in_force(state: RelayState, client: Client, now: float) -> Limited | None:
+    """End a client that the policy refuses now; return it with its bucket if its limit changes."""
+    if client.can_mesh or client.ending is not None:
+        return None
+    reason = state.policy.of(client.key).refusal(client.key, state.usage)
+    if reason is not None:
+        error = NotAdmitted(f"no longer admitted by policy: {reason}", source=POLICY)
+        health.end_refused(state, client, error)
+        return None
+    return _renew_bucket(state, client, now)
+
+
+def _renew_bucket(state: RelayState, client: Client, now: float) -> Limited | None:
+    """Give a client whose limit has changed a new bucket."""
+    old, new = client.bucket, state.make_bucket(client.key, now)
+    if _size(old) == _size(new):
+        return None
+    client.bucket = new
+    return client, new
 
 
 def _size(bucket: TokenBucket | None) -> tuple[float, float] | None:
     return None if bucket is None else (bucket.rate, bucket.burst)
 
 
-async def _tell(state: RelayState, changed: Sequence[Limited]) -> None:
+async def tell(state: RelayState, changed: Sequence[Limited]) -> None:
     """Tell clients their new limits, except for those whose limit changes again meanwhile."""
     for number, (client, bucket) in enumerate(changed):
         if number % CLIENTS_PER_TURN == 0:
@@ -80,5 +90,16 @@ async def _tell(state: RelayState, changed: Sequence[Limited]) -> None:
             limit = state.limit_of(client.key)
             box = Box(state.private_key, PublicKey(client.key))
             info = login.seal_server_info(box, limit.bytes_per_second, limit.announced_burst)
-            # Never dropped: only the operator causes these frames.
+            # Never dropped: only the operator, and the end of a quota, cause these frames.
             client.send_control(info, must=True)
+            health.tell(state, client, forgotten=True)
+
+
+async def _tell_all(state: RelayState, changed: Sequence[Limited]) -> None:
+    """Tell clients their new limits, and all clients what is wrong by the new policy."""
+    await tell(state, changed)
+    for number, client in enumerate([*state.hub.members]):
+        if number % LOOKS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+        if client in state.hub.members:
+            health.tell(state, client)

@@ -56,11 +56,13 @@ class RelayState:
     policy: Policy = attrs.field(default=EMPTY, repr=False)
     usage: Usage | None = attrs.field(default=None, repr=False)
     """Counts the bytes of each key; without it, no quota of the policy holds."""
+    tell_refused: bool = False
+    """Whether clients that are refused are told why."""
     admission: Admission | None = attrs.field(default=None, repr=False)
     """Decides which clients may log in; None where all may."""
     metrics: Metrics = attrs.field(factory=Metrics, on_setattr=attrs.setters.frozen)
     accounts: Accounts | None = attrs.field(default=None, repr=False)
-    """What each key moves, by day; None where no accounts are kept."""
+    """What each key moves, by day; None where nothing is counted."""
     mesh_key: bytes | None = attrs.field(default=None, repr=False)
     """The 32 bytes that mesh peers show; None without a mesh."""
     memory: QueueMemory = attrs.field(
@@ -75,6 +77,8 @@ class RelayState:
     """The 32 bytes that the workers of one relay show each other; None without other workers."""
     stopping: bool = attrs.field(init=False, default=False)
     """Whether the relay is stopping: then it dials no other relay, and ends all clients."""
+    cloned: set[bytes] = attrs.field(init=False, factory=set, repr=False)
+    """Keys that are connected from two addresses at once, when last looked at."""
     unverified: set[bytes] = attrs.field(init=False, factory=set, repr=False)
     """Keys admitted while the sources couldn't be asked, of clients that may have left."""
     public_key: bytes = attrs.field(init=False)

@@ -142,6 +142,7 @@ def peer_gone(key: bytes, reason: PeerGoneReason) -> bytes:
 
 
 _PRESENT: Final = struct.Struct(">32s16sHB")
+_ADDRESS_LENGTH: Final = 16
 PEER_PRESENT_LENGTH: Final = _PRESENT.size
 """Bytes of a PeerPresent payload as built here."""
 
@@ -151,6 +152,17 @@ def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes
     address = ipaddress.ip_address(host)
     mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
     return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
+
+
+def present_address(present: bytes) -> bytes:
+    """Return the 16 bytes of the address in a frame of `peer_present`."""
+    start = HEADER_LENGTH + KEY_LENGTH
+    return present[start : start + _ADDRESS_LENGTH]
+
+
+def health(text: str) -> bytes:
+    """Build a Health frame: what is wrong, or an empty text when all is well again."""
+    return frame(FrameType.HEALTH, text.encode())
 
 
 def pong(data: bytes) -> bytes:

@@ -4,8 +4,8 @@
     Accounts ─► WorkerSink ── accounts.add ──► SupervisorAccounts ─► Accounts ─► file
 
 A message is {"worker": 0, "process": TEXT, "number": 7, "rows": [[DAY, KEY, COUNT, …], …]}; its
-answer {KEY: [bytes of the day, bytes of the month], …}. One that was not answered is sent again as
-it was, before anything else, and added only once, by its number.
+answer {"today": DAY, "used": {KEY: [bytes of the day, bytes of the month], …}}. One that was not
+answered is sent again as it was, before anything else, and added only once, by its number.
 """
 
 import secrets
@@ -39,7 +39,7 @@ class WorkerSink:
         self._number = 0
         self._unanswered: Json = None
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002 -- all keys are wanted
+    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002 -- all are
         """Send all counts, a message at a time; see derp.accounts.keeper.Sink."""
         if self._unanswered is not None:
             await self._send()
@@ -57,12 +57,16 @@ class WorkerSink:
                 ],
             }
             try:
-                found = await self._send()
+                answer = await self._send()
             except AccountsFailed:
                 for day, key, counts in rows[start + ROWS_AT_ONCE :]:
                     pending.add(key, counts, day)
                 raise
-            usage |= {bytes.fromhex(key): (day, month) for key, (day, month) in found.items()}
+            # At midnight the supervisor may still count another day, or do so already. What is
+            # not learned now, is with the next flush.
+            if answer["today"] == today:
+                found = answer["used"].items()
+                usage |= {bytes.fromhex(key): (day, month) for key, (day, month) in found}
         return usage
 
     async def close(self) -> None:
@@ -97,4 +101,5 @@ class SupervisorAccounts:
             for key, (day, _, *counts) in zip(keys, body["rows"], strict=True):
                 self.accounts.add(key, Counts(*counts), day)
         used = self.accounts.used
-        return {key.hex(): [used(key, Period.DAY), used(key, Period.MONTH)] for key in keys}
+        found = {key.hex(): [used(key, Period.DAY), used(key, Period.MONTH)] for key in keys}
+        return {"today": self.accounts.today, "used": found}

@@ -92,7 +92,7 @@ def _prepare(
     admin_token = AdminToken(config.debug.admin_token_file)
     admin_token.read()
     accounts = None
-    if config.accounts.file is not None:
+    if config.counts_bytes:
         accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
     resources = StartupResources(
         private_key=private_key,

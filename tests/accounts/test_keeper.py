@@ -8,10 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from derp.accounts.counts import Counts, Period
+from derp.accounts.counts import Counts, Period, next_period
 from derp.accounts.file import AccountsFile
 from derp.accounts.filesink import FileSink
 from derp.accounts.keeper import FLUSH_EVERY, LATE, STOP_TIMEOUT, Accounts
+from derp.accounts.memorysink import MemorySink
 from derp.accounts.pending import Pending
 from derp.errors import AccountsFailed
 
@@ -184,6 +185,19 @@ async def test_usage_counts_what_is_being_written(
     assert running.accounts.used(KEY, Period.DAY) == 23
 
 
+async def test_what_is_being_written_at_midnight_is_of_the_day_before(
+    autojump_clock: Clock, nursery: trio.Nursery, store: Store
+) -> None:
+    running = Running(store, MIDNIGHT - 15)
+    nursery.start_soon(running.accounts.run, running.collect)
+    await trio.sleep(14)
+    store.takes = 3.0
+    await trio.sleep(3)
+    assert len(store.writes) == 3
+    assert store.rows == {("2026-12-01", KEY): Counts(sent=10)}
+    assert [running.accounts.used(KEY, period) for period in Period] == [0, 15]
+
+
 async def test_usage_of_before_the_start_counts_once_a_key_is_seen(
     autojump_clock: Clock, nursery: trio.Nursery, store: Store
 ) -> None:
@@ -232,6 +246,63 @@ async def test_a_stop_in_the_middle_of_a_write_has_the_rest_written(
     running.accounts.add(KEY, Counts(sent=1))
     await running.accounts.close()
     assert store.rows == {("2026-12-01", KEY): Counts(sent=12)}
+
+
+async def test_whoever_waits_for_a_flush_is_told_of_each(
+    autojump_clock: Clock, running: Running, store: Store
+) -> None:
+    used = []
+    for trouble in ("", "the disk is full", ""):
+        store.trouble = trouble
+        await running.accounts.wait_for_flush()
+        used.append(running.accounts.used(KEY, Period.DAY))
+    assert used == [10, 20, 30]
+    assert trio.current_time() == pytest.approx(30)
+
+
+async def test_the_current_periods_end_with_the_clock(
+    autojump_clock: Clock, running: Running
+) -> None:
+    for step, day, month in (
+        (0.0, "2026-12-02", "2027-01-01"),
+        (MIDNIGHT - NOON, "2026-12-03", "2027-01-01"),
+        (31 * 86_400.0, "2027-01-02", "2027-02-01"),
+        (-86_400.0, "2026-12-01", "2026-12-01"),
+    ):
+        running.step = step
+        await running.accounts.wait_for_flush()
+        assert running.accounts.until(Period.DAY) == day
+        assert running.accounts.until(Period.MONTH) == month
+
+
+@pytest.mark.parametrize(
+    ("today", "day", "month"),
+    [
+        ("2028-02-28", "2028-02-29", "2028-03-01"),
+        ("2026-01-31", "2026-02-01", "2026-02-01"),
+        ("2026-12-31", "2027-01-01", "2027-01-01"),
+        ("9999-12-31", "9999-12-31", "9999-12-31"),
+    ],
+)
+def test_the_day_after_a_period(today: str, day: str, month: str) -> None:
+    assert (next_period(today, Period.DAY), next_period(today, Period.MONTH)) == (day, month)
+
+
+async def test_without_a_file_usage_is_known_until_the_end(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    store = Store()
+    running = Running(store, MIDNIGHT - 86_400 - 15)
+    running.accounts = Accounts(MemorySink(), FLUSH_EVERY, running.wall)
+    nursery.start_soon(running.accounts.run, running.collect)
+    await trio.sleep(12)
+    assert running.accounts.used(KEY, Period.MONTH) == running.accounts.used(KEY, Period.DAY) == 10
+    await trio.sleep(3.5)
+    assert running.accounts.used(KEY, Period.MONTH) == 0
+    await trio.sleep(86_400)
+    of_day, of_month = (running.accounts.used(KEY, period) for period in Period)
+    assert 0 <= of_day <= 10
+    assert of_month == pytest.approx(86_400, abs=11)
 
 
 async def test_the_file_is_written_in_a_thread(tmp_path: Path) -> None:

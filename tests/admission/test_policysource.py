@@ -105,6 +105,9 @@ class Full:
     def used(self, key: bytes, period: str) -> int | None:
         return 10**18
 
+    def until(self, period: str) -> str:
+        return "2026-12-02"
+
 
 async def test_a_key_over_quota_is_refused_once_its_bytes_are_counted() -> None:
     judge = checker(Entry(allowed=True, quota=Quota(10**18, "day", None)))
@@ -149,9 +152,8 @@ ONLY_DENIED = (
     "any client may use this relay, unless -policy denies it; "
     "deny = true under [defaults] there denies all that it does not allow"
 )
-NO_QUOTAS = (
-    "the policy has quotas, and nothing counts the bytes of each key: "
-    "no quota is enforced, nobody is throttled or refused for one"
+ANEW = (
+    "the quotas count anew at each start of the relay; -accounts FILE keeps what each key has used"
 )
 
 
@@ -176,18 +178,21 @@ def test_an_open_relay_with_a_policy_says_so(
     assert lines(caplog)["policy in force"]["others"] == "denied"
 
 
-def test_a_quota_that_is_not_enforced_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+QUOTA = '[defaults]\nquota = "1 GB/day"\nrefuse = true'
+
+
+@pytest.mark.parametrize(
+    ("text", "forgets", "said"),
+    [(QUOTA, True, True), (QUOTA, False, False), ("[defaults]", True, False)],
+)
+def test_quotas_that_count_anew_at_each_start_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, forgets: bool, said: bool
 ) -> None:
-    text = '[defaults]\nquota = "1 GB/day"\nrefuse = true'
     _, judge = configured(tmp_path, text)
     assert judge.policy is not None
+    judge.policy.forgets = forgets
     judge.policy.announce("new policy")
-    assert NO_QUOTAS in lines(caplog)
-    caplog.clear()
-    judge.policy.usage = Full()
-    judge.policy.announce("new policy")
-    assert NO_QUOTAS not in lines(caplog)
+    assert (ANEW in lines(caplog)) is said
 
 
 def test_beside_others_it_is_named_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -781,7 +781,7 @@ def test_every_flag_is_known():
         *{"tls-cert", "tls-key", "acme-email", "acme-directory", "acme-ca-bundle"},
         *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
-        *{"verify-client-file", "verify-remember", "verify-again", "policy"},
+        *{"verify-client-file", "verify-remember", "verify-again", "policy", "tell-refused"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},

@@ -22,6 +22,7 @@ from tests.interop.relay import (
     running,
 )
 from tests.support.derp import (
+    HEALTH,
     KEEP_ALIVE,
     MAGIC,
     PING,
@@ -217,7 +218,7 @@ class Client:
                 self.wire.more(deadline)
             kind = self.wire.buffer[0]
             payload = self.wire.take(5 + self._length())[5:]
-            if kind not in {KEEP_ALIVE, RESTARTING}:
+            if kind not in {KEEP_ALIVE, RESTARTING, HEALTH}:
                 return kind, payload
 
     def _length(self) -> int:

@@ -272,8 +272,9 @@ def tailnet(
     folder: Path,
     *,
     blob_size: int = BLOB_SIZE,
+    flags: Sequence[str] = (),
 ) -> Iterator[Tailnet]:
-    """Everything up and both nodes logged in, the relay run by this command.
+    """Everything up and both nodes logged in, the relay run by this command and these flags.
 
     The programs needed are derpcheck, tailscaled and tailscale; bob serves `blob_size` bytes.
     """
@@ -287,6 +288,7 @@ def tailnet(
             listen="",
             hostname=hostname,
             stun=True,
+            flags=flags,
             prefix=middle.prefix,
         )
         relay.start()

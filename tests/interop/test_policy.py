@@ -99,6 +99,29 @@ def test_a_go_client_sends_as_fast_as_the_policy_allows_by_now(
         assert client.rate() == 0
 
 
+def test_a_go_client_over_its_quota_is_throttled_and_told(
+    ruled: Ruled, binaries: dict[str, Path], test_ca: TestCA
+) -> None:
+    with closing(Limited(binaries["derpcheck"], ruled.relay, test_ca)) as client:
+        assert client.rate() > MBIT / 2
+        received = connected(ruled.relay)
+        sender = max(received, key=received.__getitem__)
+        own = f'[clients."{sender}"]\nrate = "8 Mbit/s"\nthrottle = "2 Mbit/s"\n'
+        ruled.put(f'{own}quota = "100 kB/day"\n')
+        assert client.until_told(2 * MBIT) < 1.2 * 2 * MBIT
+        told = client.report()["health"]
+        assert "quota of 100 kB/day here, and is slowed down to 2 Mbit/s until 20" in told
+        ruled.put(f'{own}quota = "1000 TB/day"\n')
+        assert client.until_told(8 * MBIT) > 1.2 * 2 * MBIT
+        assert client.report()["health"] == ""
+        # It moves this in less than a second.
+        ruled.put(f'{own}quota = "{sum(connected(ruled.relay).values()) + 10**6} B/day"\n')
+        client.until_told(2 * MBIT)
+        ruled.put(f'[clients."{sender}"]\nquota = "100 kB/day"\nrefuse = true\n')
+        ruled.relay.wait_for_log("no longer admitted by policy: over its quota for this day")
+        assert client.rate() == 0
+
+
 def test_a_denied_key_is_refused_and_its_connections_end(ruled: Ruled) -> None:
     denied, other = Key.named("denied"), Key.named("other")
     with closing(log_in(ruled.relay, other, ruled.tls)) as stays:

@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.interop.rawderp import SERVER, EndedError, Key, Wire, client_info
 from tests.interop.relay import Relay, TestCA, die_with_parent, environment, running, write_key_file
 from tests.support.derp import (
+    HEALTH,
     RECV_PACKET,
     RESTARTING,
     SEND_PACKET,
@@ -70,6 +72,9 @@ def test_stop_is_announced(relay: Relay, is_go: bool) -> None:
                 announced.add(reconnect_in)
                 assert reconnect_in <= 60_000
                 assert 0 < try_for <= 60_000
+                kind, payload = wire.take_frame()
+                assert kind == HEALTH
+                assert payload.startswith(b"the relay goes down")
             with pytest.raises(EndedError):
                 wire.take(1)
     assert relay.process.wait(15) == 0
@@ -139,12 +144,12 @@ class Limited:
         )
         self._read()
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout
-        report: dict[str, float] = json.loads(self._process.stdout.readline())
+        report: dict[str, Any] = json.loads(self._process.stdout.readline())
         return report
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         """What the sender was told last, and what arrived since the report before."""
         assert self._process.stdin
         self._process.stdin.write("\n")
@@ -167,7 +172,8 @@ class Limited:
         self.report()
         time.sleep(2.0)
         report = self.report()
-        return report["bytes"] / report["seconds"]
+        rate: float = report["bytes"] / report["seconds"]
+        return rate
 
     def close(self) -> None:
         self._process.kill()

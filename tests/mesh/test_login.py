@@ -222,6 +222,8 @@ async def let_in(call: Call) -> None:
             A_RELAY,
         ),
         ([saying(frame(0x06, b""))], "frame of type 0x06, expected SERVER_INFO", A_RELAY),
+        ([saying(frame(0x14, b"not you"))], "it refuses the login: 'not you'", SAME_KEY),
+        ([saying(frame(0x14, b"\n\xff" * 99))], "it refuses the login: '\\n\ufffd", SAME_KEY),
         ([let_in, hang_up], "it refuses to be watched: the connection was ", SAME_KEY),
         ([let_in, reset], "it refuses ", SAME_KEY),
         ([let_in, silent], "no DERP login within 10 s", None),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from derp.accounts.counts import Period
 from derp.files.ratelimit import MIN_BURST
 from derp.policy import amounts
 
@@ -89,6 +90,37 @@ def test_quotas(text: str, size: int, period: str) -> None:
 def test_what_is_no_quota(text: str) -> None:
     with pytest.raises(ValueError, match=r"^want a quota"):
         amounts.quota(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("200 GB/month", "200 GB/month"),
+        ("1 B/day", "1 B/day"),
+        ("1 GiB/day", "1.07 GB/day"),
+        ("999.6 kB/day", "1 MB/day"),
+        ("1000000 TB/month", "1 EB/month"),
+    ],
+)
+def test_quotas_for_people(text: str, shown: str) -> None:
+    assert amounts.quota_text(*amounts.quota(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("1 Mbit/s", "1 Mbit/s"), ("2 MB/s", "16 Mbit/s"), ("8 kbit/s", "8 kbit/s")],
+)
+def test_rates_for_people(text: str, shown: str) -> None:
+    assert amounts.rate_text(amounts.rate(text)) == shown
+
+
+@given(st.integers(1, amounts.MAX_QUOTA // 1100), st.sampled_from(Period))
+def test_a_quota_for_people_is_nearly_the_quota(size: int, period: Period) -> None:
+    shown = amounts.quota_text(size, period)
+    value, unit = shown.split(" ")
+    assert unit.endswith(f"B/{period}")
+    near = float(value) * 1000 ** "BkMGTP".index(unit[0])
+    assert abs(near - size) <= size * 0.006
 
 
 @given(NUMBERS, st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "]))

@@ -19,6 +19,9 @@ class Used:
     def used(self, key: bytes, period: str) -> int | None:
         return self.periods.get(period) if key == KEY else None
 
+    def until(self, period: str) -> str:
+        return "2026-12-02"
+
 
 @pytest.mark.parametrize(
     ("entry", "default", "rate_config", "limit"),

@@ -9,9 +9,11 @@ import trio.testing
 
 from derp.errors import RelayStopping
 from derp.net.poller import Poller
+from derp.relay.health import Conditions, text
 from derp.service import drain
-from tests.peers import RESTARTING, Peer
+from tests.peers import PING, PONG, RESTARTING, Peer
 from tests.relays import running, with_mesh_key
+from tests.support.derp import HEALTH
 
 Clock = trio.testing.MockClock
 
@@ -40,12 +42,26 @@ async def test_relays_are_told_to_come_back_soon_and_clients_to_spread_out(
     monkeypatch.setattr(drain.random, "randrange", lambda spread: spread - 1)  # type: ignore[attr-defined]
     async with running(with_mesh_key) as relay:
         peer, client = await relay.mesh_login(), await relay.login()
+        relay.state.stopping = True
         await drain.drain(relay.state)
         for who, moment in ((peer, 1000), (client, 1999)):
             kind, payload = await who.receive()
             assert kind == RESTARTING
             assert int.from_bytes(payload[:4]) == moment
             assert int.from_bytes(payload[4:]) == 12_000
+        # Health is for people: a relay that stops says so to clients only.
+        await peer.send(PING, b"12345678")
+        assert (await peer.receive())[0] == PONG
+
+
+async def test_clients_are_told_in_words_too(autojump_clock: Clock) -> None:
+    async with running() as relay:
+        client = await relay.login()
+        relay.state.stopping = True
+        await drain.drain(relay.state)
+        assert (await client.receive())[0] == RESTARTING
+        kind, payload = await client.receive()
+        assert (kind, payload.decode()) == (HEALTH, text(Conditions(stopping=True)))
 
 
 async def test_clients_are_ended_one_by_one(autojump_clock: Clock) -> None:

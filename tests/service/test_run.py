@@ -20,6 +20,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from derp.accounts.keeper import FLUSH_EVERY, Accounts
+from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.config import Config
@@ -43,6 +45,7 @@ from derp.session.state import RelayState
 from tests.peers import KEEP_ALIVE, RESTARTING, Peer
 from tests.service.resources import resources
 from tests.support.config import make_config
+from tests.support.derp import HEALTH
 
 config = partial(make_config, dev=True, a=Address("127.0.0.1", 0))
 UPGRADE = (
@@ -253,6 +256,44 @@ async def test_a_reload_reads_the_policy_again(
         while relay.state.policy != EMPTY:
             await trio.lowlevel.checkpoint()
         assert (await relay.log_in()).server_info == {"version": 2}
+
+
+async def test_a_quota_counts_after_a_flush(mock_clock: MockClock, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[defaults]\nquota = "200 B/day"\nthrottle = "1 Mbit/s"')
+    chosen = config(policy=file)
+    metrics, accounts = Metrics(), Accounts(MemorySink())
+    parts = {"metrics": metrics, "admission": make_checker(chosen, metrics), "accounts": accounts}
+    async with process(chosen, **parts) as relay:
+        peer = await relay.log_in()
+        assert peer.server_info == {"version": 2}
+        mock_clock.jump(FLUSH_EVERY)
+        while (frame := await peer.receive())[0] == KEEP_ALIVE:
+            pass
+        info = peer.open_server_info(peer.server_key, frame[1])
+        assert info["TokenBucketBytesPerSecond"] == 125_000
+        kind, payload = await peer.receive()
+        assert kind == HEALTH
+        assert payload.startswith(b"this device has used up its quota of 200 B/day here")
+
+
+@pytest.mark.parametrize("flag", ["policy", "accounts"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_counts_for_quotas(tmp_path: Path, flag: str, processes: int) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[defaults]")
+    files = {"policy": file, flag: file if flag == "policy" else tmp_path / "accounts"}
+    with contextlib.ExitStack() as stack:
+        prepared = prepare(config(**files), stack, processes)
+    checker = prepared.own_checker
+    assert checker is not None
+    assert checker.policy is not None
+    assert checker.policy.usage is prepared.accounts is not None
+    assert checker.policy.forgets is (flag == "policy")
+    # It takes two flushes from a worker to the file.
+    assert prepared.accounts._every * processes == FLUSH_EVERY
+    with contextlib.ExitStack() as stack:
+        assert prepare(config(), stack).accounts is None
 
 
 async def test_a_file_that_is_not_read_to_its_end_delays_no_stop(

@@ -19,7 +19,7 @@ from derp.admission.policykeeper import Wishes, keep_policy
 from derp.admission.policysource import PolicySource
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT, RateConfig
-from derp.policy.model import Entry, Policy, Quota
+from derp.policy.model import Entry, Policy
 from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
@@ -172,46 +172,6 @@ async def test_who_is_denied_between_the_verdict_and_the_login_does_not_join(
         assert isinstance(end, NotAdmitted)
         text = node_public_text(peer.key)
         assert str(end) == f"{text} is refused by policy: the key is denied"
-
-
-class Meter:
-    """What each key has used, as a test says."""
-
-    def __init__(self) -> None:
-        self.bytes: dict[bytes, int] = {}
-
-    def used(self, key: bytes, period: str) -> int | None:
-        return self.bytes.get(key)
-
-
-async def test_three_clients_over_their_quota(autojump_clock: Clock) -> None:
-    """One is throttled, one refused, and one had no quota; a new day ends it."""
-    async with running() as relay:
-        throttled, refused, free = [await relay.login() for _ in range(3)]
-        meter = relay.state.usage = Meter()
-        policy = Policy(
-            {
-                throttled.key: Entry(limit=FAST, quota=Quota(1000, "day", SLOW)),
-                refused.key: Entry(limit=FAST, quota=Quota(1000, "day", None)),
-                free.key: Entry(limit=FAST),
-            }
-        )
-        await put(relay, policy)
-        for peer in (throttled, refused, free):
-            assert await told(peer) == FAST.bytes_per_second
-        meter.bytes = dict.fromkeys([throttled.key, refused.key, free.key], 1000)
-        await put(relay, policy)
-        assert await told(throttled) == SLOW.bytes_per_second
-        assert "over its quota for this day" in str(await relay.end_of(refused))
-        back = relay.connect(key=refused.private)
-        await back.receive()
-        await back.end.send(back.client_info(relay.state.public_key))
-        assert "over its quota for this day" in str(await relay.end_of(back))
-        await free.ping()
-        meter.bytes.clear()
-        await put(relay, policy)
-        assert await told(throttled) == FAST.bytes_per_second
-        await relay.login(key=refused.private)
 
 
 class Followed:

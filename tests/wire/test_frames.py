@@ -62,6 +62,21 @@ def test_lengths_are_in_the_header() -> None:
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 
 
+@given(st.text())
+def test_a_health_frame_is_a_text(text: str) -> None:
+    encoded = text.encode(errors="replace")
+    assert frames.health(encoded.decode()) == b"\x14" + len(encoded).to_bytes(4, "big") + encoded
+
+
+def test_an_address_is_found_where_presence_has_it() -> None:
+    for host, address in (
+        ("192.0.2.7", bytes(10) + b"\xff\xff\xc0\x00\x02\x07"),
+        ("2001:db8::1", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x01"),
+    ):
+        frame = frames.peer_present(KEY, host, 40000, PresentFlags.REGULAR)
+        assert frames.present_address(frame) == address
+
+
 @given(addresses, st.integers(0, 65535), st.integers(0, 255).map(PresentFlags))
 def test_presence_is_read_as_it_was_told(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,

@@ -30,7 +30,7 @@ class Store:
     async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> dict:
         for _, key, counts in pending:
             self.rows[key] = self.rows.get(key, ZERO).plus(counts)
-        return {key: (self.rows[key].bytes,) * 2 for key in wanted}
+        return {key: (self.rows[key].bytes,) * 2 for key in wanted if key in self.rows}
 
     async def close(self) -> None: ...
 
@@ -85,6 +85,25 @@ async def test_each_worker_knows_what_a_key_has_used_at_all(
     other.add(KEY, ZERO)
     await trio.sleep(6)
     assert other.used(KEY, Period.MONTH) == one.used(KEY, Period.MONTH) == 145
+
+
+async def test_who_leaves_at_midnight_has_used_nothing_on_the_new_day(
+    autojump_clock: Clock, region: Region
+) -> None:
+    """Also where the supervisor notices the new day later than the worker."""
+    worker = region.worker(0)
+    worker.add(KEY, Counts(100))
+    await trio.sleep(6)
+    worker.add(KEY, Counts(1))
+    worker._wall = lambda: NOON + 86_400
+    await trio.sleep(6)
+    region.accounts._wall = worker._wall
+    await trio.sleep(30)
+    assert [worker.used(KEY, period) for period in Period] == [0, 100]
+    worker.add(KEY, Counts(5))
+    await trio.sleep(11)
+    for accounts in (worker, region.accounts):
+        assert [accounts.used(KEY, period) for period in Period] == [5, 106]
 
 
 async def test_many_keys_are_sent_in_pieces(autojump_clock: Clock, region: Region) -> None:

@@ -19,6 +19,7 @@ type limitedReport struct {
 	Burst   int     `json:"burst"`
 	Bytes   int64   `json:"bytes"`   // of packets that arrived
 	Seconds float64 `json:"seconds"` // since the report before
+	Health  string  `json:"health"`  // the last problem that was declared
 }
 
 // runLimited has one client send to another all the time, as fast as one that
@@ -35,11 +36,17 @@ func runLimited(args []string) {
 	t := &T{relay: relay, ctx: context.Background()}
 	alice, bob := t.login(tls13), t.login(tls13)
 	var told, burst, arrived atomic.Int64
+	var health atomic.Value
+	health.Store("")
 	go func() {
 		for m := range alice.msgs {
-			if info, ok := m.(derp.ServerInfoMessage); ok {
-				told.Store(int64(info.TokenBucketBytesPerSecond))
-				burst.Store(int64(info.TokenBucketBytesBurst))
+			switch m := m.(type) {
+			case derp.ServerInfoMessage:
+				told.Store(int64(m.TokenBucketBytesPerSecond))
+				burst.Store(int64(m.TokenBucketBytesBurst))
+				health.Store("") // as magicsock takes it
+			case derp.HealthMessage:
+				health.Store(m.Problem)
 			}
 		}
 	}()
@@ -59,7 +66,10 @@ func runLimited(args []string) {
 	last := time.Now()
 	report := func() {
 		now := time.Now()
-		printJSON(limitedReport{int(told.Load()), int(burst.Load()), arrived.Swap(0), now.Sub(last).Seconds()})
+		printJSON(limitedReport{
+			int(told.Load()), int(burst.Load()), arrived.Swap(0), now.Sub(last).Seconds(),
+			health.Load().(string),
+		})
 		last = now
 	}
 	report()
