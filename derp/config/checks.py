@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from certs.hostname import IPAddress, parse_ip
+from certs.dns01.options import Resolver
+from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.net.address import host_port, is_dns_name, is_ip
@@ -160,11 +161,62 @@ def certificate_mode(value: str) -> str:
     return value
 
 
-def certificate_name(value: str) -> str:
-    """Check the name for certificates: a DNS name, or an IP address without brackets and zone."""
-    if not (is_dns_name(value) or (is_ip(value) and "%" not in value)):
-        raise ValueError("want a DNS name in ASCII, or an IP address without brackets")
+MAX_HOSTNAMES: Final = 100
+"""As many as Let's Encrypt puts into a certificate."""
+
+
+def certificate_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Check the names for a certificate; in a string, commas separate them.
+
+    Each is a DNS name, or a wildcard such as `*.example.com`; or the only one is an IP address,
+    without brackets and zone.
+    """
+    names = [part.strip(" ") for part in value.split(",")] if isinstance(value, str) else [*value]
+    for name in names:
+        address = is_ip(name) and "%" not in name
+        if not (address or is_dns_name(name.removeprefix("*.") if is_wildcard(name) else name)):
+            raise ValueError(
+                "want DNS names in ASCII with commas between them, "
+                "or an IP address without brackets"
+            )
+        if address and len(names) > 1:
+            raise ValueError(
+                "an address stands alone; want names only, and addresses in -acme-ip-addresses"
+            )
+    if len(names) > MAX_HOSTNAMES:
+        raise ValueError(f"want at most {MAX_HOSTNAMES} names, which a certificate can have")
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(name.lower(), name)
+    return tuple(found.values())
+
+
+def dns_provider(value: str) -> str:
+    """Check the name of a DNS provider; empty for none."""
+    if not re.fullmatch(r"[a-z0-9_]{0,40}", value):
+        raise ValueError("want rfc2136, or the name of a provider as dns-lexicon has it")
     return value
+
+
+def dns_resolvers(value: str | Iterable[Resolver]) -> tuple[Resolver, ...]:
+    """Check a list of name servers, `ip`, `ip:port` or `[ip6]:port`; commas separate them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    entries = [part.strip() for part in value.split(",")] if value else []
+    return tuple(dict.fromkeys(map(_resolver, entries)))
+
+
+def _resolver(text: str) -> Resolver:
+    if (address := parse_ip(text)) is not None:
+        return Resolver(str(address))
+    match = _ADDRESS.fullmatch(text)
+    address = None if match is None else parse_ip(match["ip6"] or match["host"] or "")
+    if match is None or address is None or not match["port"].isdigit():
+        raise ValueError("want IP addresses, each with or without a port, with commas between them")
+    port = int(match["port"])
+    if not 0 < port <= 65535:
+        raise ValueError(port_want(1))
+    return Resolver(str(address), port)
 
 
 def directory_url(value: str) -> str:
@@ -310,6 +362,17 @@ def duration_up_to(limit: float, limit_text: str) -> Callable[[float], float]:
     def check(value: float) -> float:
         if not 0 <= value <= limit:
             raise ValueError(f"want a duration from 0 to {limit_text}")
+        return float(value)
+
+    return check
+
+
+def duration_from(least: float, least_text: str, limit: float) -> Callable[[float], float]:
+    """Return a check for a duration of `least` seconds or more, `least_text` in messages."""
+
+    def check(value: float) -> float:
+        if not least <= value <= limit:
+            raise ValueError(f"want a duration of {least_text} or more")
         return float(value)
 
     return check

@@ -25,7 +25,7 @@ def relay_rows(config: Config, gauges: Gauges) -> list[StatusRow]:
         ("Version", gauges.version),
         ("Uptime", f"{gauges.uptime:.0f} s"),
         ("Machine", platform.node()),
-        ("TLS hostname", config.tls.hostname),
+        ("TLS hostname", " ".join(config.tls.hostnames)),
         ("Clients", str(gauges.current_connections)),
         ("Queues", f"{held:.1f} of {limit:.1f} MiB"),
     ]

@@ -35,6 +35,21 @@ def test_manual_is_two_files_in_the_directory() -> None:
     assert certificate.acme is None
 
 
+def test_several_names_are_one_certificate() -> None:
+    names = ("d.example", "e.example")
+    (manual,) = plan(certmode="manual", hostname="d.example,e.example").certificates
+    assert (manual.names, manual.files.key) == (names, CERTDIR / "d.example.key")
+    (ordered,) = plan(hostname="d.example,e.example").certificates
+    assert (ordered.names, ordered.files.certificate) == (names, CERTDIR / "d.example")
+    own = {"certmode": "manual", "tls_cert": "/a", "tls_key": "/b"}
+    assert plan(hostname="d.example,e.example", **own).certificates[0].names == names
+
+
+def test_a_wildcard_has_files_that_are_not_hidden() -> None:
+    (certificate,) = plan(certmode="manual", hostname="*.d.example").certificates
+    assert certificate.files.certificate == CERTDIR / "_.d.example.crt"
+
+
 def test_manual_is_the_operators_files() -> None:
     (certificate,) = plan(certmode="manual", tls_cert="/a", tls_key="/b", certdir="").certificates
     assert certificate.files == PairFiles(Path("/a"), Path("/b"), "-tls-cert")

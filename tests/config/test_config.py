@@ -179,6 +179,25 @@ def test_hostnames(hostname: str, is_ip: bool):
 
 
 @pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ("a.example,b.example", ("a.example", "b.example"), "a.example"),
+        (" b.example , A.example,a.EXAMPLE,b.example", ("b.example", "A.example"), "b.example"),
+        ("*.a.example", ("*.a.example",), "derper.a.example"),
+        ("*.a.example,a.example", ("*.a.example", "a.example"), "a.example"),
+    ],
+)
+def test_several_hostnames(text: str, names: tuple[str, ...], first: str):
+    tls = configure(*TLS, "-hostname", text).tls
+    assert (tls.hostnames, tls.hostname, tls.hostname_is_ip) == (names, first, False)
+
+
+def test_as_many_hostnames_as_a_certificate_can_have():
+    many = [f"a{number}.example" for number in range(100)]
+    assert configure(*TLS, "-hostname", ",".join(many)).tls.hostnames == tuple(many)
+
+
+@pytest.mark.parametrize(
     "home", ["", "blank", "http://a", "https://example.com/x?y=z#f", "https://[::1]:8443/"]
 )
 def test_homes(home: str):
@@ -350,7 +369,8 @@ def test_derper_docker():
 
 ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
 STUN_ADDRESS = "want an IP address or a name without a port, or * for all addresses"
-HOSTNAME = "want a DNS name in ASCII, or an IP address without brackets"
+HOSTNAME = "want DNS names in ASCII with commas between them, or an IP address without brackets"
+ALONE = "an address stands alone; want names only, and addresses in -acme-ip-addresses"
 HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
 NAMES = "want name or name/txt-name, with commas between them"
 DIRECTORY = "want the URL of an ACME directory, which begins with https://"
@@ -376,7 +396,14 @@ WRONG = [
     ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "192.0.2.1,192.0.2.2", "b\u00fccher.example"]),
     ("certmode", "want manual, letsencrypt or gcp", ["", "Manual", "self-signed"]),
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
-    ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
+    ("hostname", HOSTNAME, ["*", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
+    ("hostname", HOSTNAME, ["a.b,", ",a.b", "a.b,,c.d", "a.b;c.d", "*.", "**.a", "a.*.b", "*.1.2"]),
+    ("hostname", ALONE, ["192.0.2.1,a.b", "a.b,192.0.2.1", "192.0.2.1,192.0.2.2", "a.b,::1"]),
+    (
+        "hostname",
+        "want at most 100 names, which a certificate can have",
+        [",".join(f"a{number}.example" for number in range(101))],
+    ),
     ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
     (
         "acme-directory",
