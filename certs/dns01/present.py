@@ -17,7 +17,7 @@ from certs.dns01.options import REMOVE_TIMEOUT, DNSOptions
 from certs.dns01.provider import Provider, make_provider
 from certs.dns01.record import PlacedRecord, Record
 from certs.dns01.shown import wait_until_shown
-from certs.errors import CertificateError, IssueError
+from certs.errors import CertificateError, Failure, IssueError
 
 logger = logging.getLogger("derper.certificates")
 
@@ -63,7 +63,14 @@ class Records:
                 new = PlacedRecord(self._options.name, record, place, domains, remaining)
                 journal.add(new)
                 placed.append(new)
-                if output := provider.set(new, budget):
+                try:
+                    output = provider.set(new, budget)
+                except IssueError as error:
+                    if error.failure is Failure.REFUSED and self._options.program is None:
+                        # It was not set, and to remove it would be refused, too.
+                        journal.forget(placed.pop())
+                    raise
+                if output:
                     placed[-1] = attrs.evolve(new, output=output)
                     journal.add(placed[-1])
             wait_until_shown(
@@ -109,7 +116,7 @@ def _remove(
                 logger.warning(message, extra=_fields(reason, placed))
             journal.forget(placed)
         except IssueError as error:
-            message = "a DNS record is not removed, and is tried again with the next order"
+            message = "a DNS record can't be removed; the next order tries it again"
             logger.warning(message, extra=_fields(str(error), placed))
 
 
