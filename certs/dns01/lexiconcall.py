@@ -73,8 +73,8 @@ def _change(call: Json, environ: Mapping[str, str]) -> Json:
                 done = operations.delete_record(**record)
     except requests.HTTPError as error:
         return _http_error(error, environ)
-    except OSError as error:
-        # All other errors of `requests` are OSErrors, too; their texts have the URL.
+    except (requests.ConnectionError, requests.Timeout) as error:
+        # Their texts have the URL.
         reasons = [each.strerror for each in causes(error) if isinstance(each, OSError)]
         reason = next((text for text in reversed(reasons) if text), type(error).__name__)
         return {"error": f"can't be reached ({_shown(reason, environ)})", "transient": True}
@@ -87,7 +87,7 @@ def _change(call: Json, environ: Mapping[str, str]) -> Json:
 def _http_error(error: Any, environ: Mapping[str, str]) -> Json:
     status, body = 0, ""
     with contextlib.suppress(AttributeError):
-        status, body = error.response.status_code, error.response.text
+        status, body = error.response.status_code, error.response.content.decode(errors="replace")
     said = _shown(body, environ)
     told = f" and says {said!r}" if said else ""
     transient = status == 429 or status >= 500

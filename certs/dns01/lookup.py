@@ -83,6 +83,7 @@ class Lookup:
         A CNAME that is a wildcard's is not, as a record of its own takes its place. Raises
         IssueError.
         """
+        budget.check()
         name = dns.name.from_text(record.name)
         zone = self._zone(name.parent(), budget)
         for _ in range(_MAX_HOPS):
