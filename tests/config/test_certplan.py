@@ -101,6 +101,27 @@ def test_the_challenge_that_is_likely_to_work_comes_first(
     assert certificate.acme.challenges == challenges
 
 
+def test_names_are_validated_by_dns_and_addresses_as_before() -> None:
+    found = plan(
+        a=Address("", 8443),
+        hostname="d.example,*.d.example",
+        acme_dns="cloudflare",
+        acme_ip_certs=True,
+        acme_ip_addresses="8.8.8.8",
+    )
+    names, address = found.certificates
+    assert names.files.certificate == CERTDIR / "d.example"
+    assert names.acme is not None
+    assert names.acme.challenges == ["dns-01"]
+    assert names.acme.dns is not None
+    assert names.acme.dns.provider == "cloudflare"
+    assert address.acme is not None
+    assert address.acme.challenges == ["http-01", "tls-alpn-01"]
+    assert address.acme.dns is None
+    assert found.on_demand is not None
+    assert found.on_demand.acme.dns is None
+
+
 def test_an_address_and_its_fellows_share_a_short_lived_certificate() -> None:
     found = plan(hostname="8.8.8.8", acme_ip_certs=True, acme_ip_addresses="2606:4700::1,8.8.8.8")
     (certificate,) = found.certificates

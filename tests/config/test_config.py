@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certs.dns01.options import DNSOptions, Resolver
 from derp.config import Config, flag_table, goflags, strconv
 from derp.config.checks import Address
 from derp.config.field import ConfigError
@@ -411,6 +412,18 @@ WRONG = [
         ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"],
     ),
     ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
+    (
+        "acme-dns",
+        "want rfc2136, or the name of a provider as dns-lexicon has it",
+        ["Cloudflare", "a b", "a/b", "x" * 41, "b\u00fc", "a\n"],
+    ),
+    (
+        "acme-dns-resolvers",
+        "want IP addresses, each with or without a port, with commas between them",
+        [",", "dns.example", "192.0.2.1,", "192.0.2.1:https", "[::1]", "::1]:53", "192.0.2.1:x"],
+    ),
+    ("acme-dns-resolvers", "want a port from 1 to 65535", ["192.0.2.1:0", "[::1]:65536"]),
+    ("acme-dns-wait", "want a duration of 1s or more", ["0s", "999ms", "-1s"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
     ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
     ("home", HOME_PAGE, ["Blank", "example.com", "ftp://a", "http://", "https:///x", "HTTP://a"]),
@@ -533,6 +546,97 @@ def test_values_that_do_go_together():
 
 
 # --- certificates ---
+
+BY_DNS = ("-hostname", "derp.example.com", "-c", "/k", "-a", ":8443")
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        (("-acme-dns", "cloudflare"), DNSOptions(provider="cloudflare", wait=300.0)),
+        (
+            ("-acme-dns=rfc2136", "-acme-dns-credentials=/f", "-acme-dns-wait=1m"),
+            DNSOptions(provider="rfc2136", credentials=Path("/f"), wait=60.0),
+        ),
+        (
+            ("-acme-dns-exec=/h", "-acme-dns-exec-cleanup=/i", "-acme-dns-credentials=/f"),
+            DNSOptions(
+                program=Path("/h"), cleanup_program=Path("/i"), credentials=Path("/f"), wait=300.0
+            ),
+        ),
+        (
+            ("-acme-dns=a", "-acme-dns-resolvers", "192.0.2.1, [::1]:5353,::1,192.0.2.1:54"),
+            DNSOptions(
+                provider="a",
+                resolvers=(
+                    *(Resolver("192.0.2.1"), Resolver("::1", 5353)),
+                    *(Resolver("::1"), Resolver("192.0.2.1", 54)),
+                ),
+                wait=300.0,
+            ),
+        ),
+    ],
+)
+def test_dns_challenges_serve_https_on_any_port(argv: tuple[str, ...], options: DNSOptions):
+    config = configure(*BY_DNS, *argv)
+    assert config.dns.options == options
+    assert (config.serve_tls, config.serve_acme) == (True, True)
+
+
+def test_without_dns_challenges():
+    config = configure(*BY_DNS, "-acme-dns-wait=1m", "-acme-dns-resolvers=::1")
+    assert config.dns.options is None
+    assert not config.serve_tls
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            (*BY_DNS, "-acme-dns=a", "-acme-dns-exec=/h"),
+            "-acme-dns-exec=/h: want it or -acme-dns, not both",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-acme-dns-exec-cleanup=/h"),
+            "-acme-dns-exec-cleanup=/h: want -acme-dns-exec with it",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-acme-dns-credentials=/f"),
+            "-acme-dns-credentials=/f: want -acme-dns or -acme-dns-exec with it",
+        ),
+        (
+            (*TLS, "-acme-dns=a"),
+            "-acme-dns=a: of no use with -certmode manual; want letsencrypt there",
+        ),
+        (
+            (*BY_DNS, "-hostname=8.8.8.8", "-acme-ip-certs", "-acme-dns-exec=/h"),
+            "-acme-dns-exec=/h: DNS says nothing of an address; want a name as -hostname",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-hostname=a.example,*.b.example"),
+            (
+                "-hostname=a.example,*.b.example: "
+                "a wildcard is validated by DNS only; want -acme-dns or -acme-dns-exec with it"
+            ),
+        ),
+    ],
+)
+def test_dns_challenges_that_can_t_be(argv: tuple[str, ...], message: str):
+    assert usage_error(*argv) == message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (*BY_DNS, "-hostname=*.b.example", "-acme-dns=a"),
+        (*BY_DNS, "-acme-ip-certs", "-acme-ip-addresses=8.8.8.8", "-acme-dns=a"),
+        (*TLS, "-hostname=*.b.example"),
+        (*BY_DNS, "-hostname=*.b.example"),
+    ],
+)
+def test_wildcards_and_addresses_that_can_be(argv: tuple[str, ...]):
+    configure(*argv)
+
 
 ACME = ("-hostname", "derp.example.com", "-c", "/k")
 OWN_CA = ("-acme-directory", "https://ca.example/dir")
@@ -803,6 +907,8 @@ def test_every_flag_is_known():
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
         *{"verify-client-file", "verify-remember", "verify-again", "policy"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
+        *{"acme-dns", "acme-dns-credentials", "acme-dns-exec", "acme-dns-exec-cleanup"},
+        *{"acme-dns-resolvers", "acme-dns-wait"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit", "trusted-proxies"},
