@@ -236,6 +236,24 @@ def _install_field(session: nox.Session) -> None:
         _install_packages(session, missing)
 
 
+INTEROP_PACKAGES = {
+    "named": "bind9",
+    "pdns_server": "pdns-server",
+    "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql": "pdns-backend-sqlite3",
+    "sqlite3": "sqlite3",
+    "ip": "iproute2",
+}
+
+
+def _install_interop(session: nox.Session) -> None:
+    """Install name servers, on a machine that is there for tests only."""
+    missing = {
+        thing: package for thing, package in INTEROP_PACKAGES.items() if not _is_installed(thing)
+    }
+    if missing and _may_install():
+        _install_packages(session, missing)
+
+
 def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     untested = Path(session.create_tmp()).resolve() / "untested"
@@ -306,7 +324,9 @@ def lowest(session: nox.Session) -> None:
 
     What any input may do to our own code, `tests` has tried: there are ten examples here.
     """
-    pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
+    project = PROJECT["project"]
+    bounds = [*project["dependencies"], *project["optional-dependencies"]["dns"]]
+    pins = [bound.replace(">=", "==") for bound in bounds]
     session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
     _pytest(session, "--hypothesis-profile=brief", *UNIT)
 
@@ -330,6 +350,7 @@ def programs(session: nox.Session) -> None:
     """Run interop, field, container and soak side by side: each of them mostly waits."""
     _install(session, "test")
     _install_go(session)
+    _install_interop(session)
     _install_field(session)
     _install_podman(session)
     suites = [f"tests/{suite}" for suite in ("container", "soak", "interop", "field")]
@@ -341,6 +362,7 @@ def interop(session: nox.Session) -> None:
     """Run the relay against real Tailscale programs: Go's client, derpprobe, tailscaled."""
     _install(session, "test")
     _install_go(session)
+    _install_interop(session)
     _pytest(session, *PROGRAMS, "tests/interop")
 
 

@@ -168,11 +168,14 @@ class DynamicUpdates:
     def _check(self, response: dns.message.Message, host: str, zone: str) -> None:
         """Raise IssueError for a refusal."""
         code = response.rcode()
-        if code == dns.rcode.NOERROR:
+        if code == dns.rcode.NOERROR and response.had_tsig:
             return
         key = self._settings.key.name.to_text(omit_final_dot=True)
         failure, cure = Failure.REFUSED, f"see its log; {_KEY} is {key}, and the zone is {zone}"
-        if code == dns.rcode.REFUSED:
+        if code == dns.rcode.NOERROR:
+            # Only later versions of dnspython raise an error.
+            failure, cure = Failure.TRANSIENT, "that is not signed; see what answers there"
+        elif code == dns.rcode.REFUSED:
             cure = f"let the key {key} ({_KEY}) change TXT records there"
         elif code in {dns.rcode.NOTAUTH, dns.rcode.NOTZONE, dns.rcode.NOTIMP}:
             cure = f"set {_SERVER} to the server on which the zone is changed"

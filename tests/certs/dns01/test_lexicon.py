@@ -215,7 +215,7 @@ def test_a_variable_in_the_file_that_is_none_of_its() -> None:
         check_provider("cloudflare", variables, variables)
 
 
-@pytest.mark.parametrize("provider", ["aliyun", "dnspod", "gandi", "hetzner", "desec", "ovh"])
+@pytest.mark.parametrize("provider", ["aliyun", "dnspod", "gandi", "hetzner", "linode4", "ovh"])
 def test_providers_and_their_variables(provider: str) -> None:
     with pytest.raises(CertificateFileError, match=f"set LEXICON_{provider.upper()}_AUTH_"):
         check_provider(provider, {}, {})
