@@ -5,6 +5,7 @@ itself is asked from the zone's own servers: a resolver would remember for an ho
 such record, and an authority may ask the same resolver.
 """
 
+import contextlib
 import enum
 import secrets
 from collections.abc import Sequence
@@ -84,7 +85,12 @@ class Lookup:
         IssueError.
         """
         budget.check()
-        name = dns.name.from_text(record.name)
+        try:
+            name = dns.name.from_text(record.name)
+        except dns.exception.DNSException as error:
+            raise IssueError(
+                f"{record.name} is too long for DNS; give -hostname a shorter name", Failure.REFUSED
+            ) from error
         zone = self._zone(name.parent(), budget)
         for _ in range(_MAX_HOPS):
             budget.check()
@@ -117,7 +123,7 @@ class Lookup:
         return _text(found[0].mname)
 
     def addresses(self, host: str, budget: Budget) -> tuple[str, ...]:
-        """Return the addresses of a host, without any if it has none. Raises IssueError."""
+        """Return the addresses of a host; none if none are found."""
         return self._server(dns.name.from_text(host), budget).addresses
 
     def ask(self, server: Server, place: Place, value: str, budget: Budget) -> Answer:
@@ -156,13 +162,10 @@ class Lookup:
         found = []
         for kind in (RdataType.A, RdataType.AAAA):
             lifetime = budget.left(_LOOKUP_TIMEOUT)
-            try:
+            # A server whose address can't be looked up is one that does not answer.
+            with contextlib.suppress(dns.exception.DNSException):
                 answer = self.resolver.resolve(name, kind, lifetime=lifetime, search=False)
-            except (dns.resolver.NoAnswer, dns.resolver.NXDOMAIN):
-                continue
-            except dns.exception.DNSException as error:
-                raise self._unanswered(_text(name), "address", error) from error
-            found += [record.address for record in answer]
+                found += [record.address for record in answer]
         return Server(_text(name), tuple(found[:_MAX_ADDRESSES]))
 
     def _ask_any(

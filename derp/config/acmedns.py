@@ -3,17 +3,54 @@
 All are additions.
 """
 
-import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
 
 from certs.dns01.options import DNSOptions, Resolver
-from certs.hostname import is_wildcard
+from certs.hostname import is_wildcard, parse_ip
 from derp.config import checks
 from derp.config.certificates import ACME_MODES, TLS
 from derp.config.field import ConfigError, file_option, option
 from derp.config.goflags import DURATION, STRING
+
+
+def provider_name(value: str) -> str:
+    """Check the name of a DNS provider; empty for none."""
+    if not re.fullmatch(r"[a-z0-9_]{0,40}", value):
+        raise ValueError("want rfc2136, or the name of a provider as dns-lexicon has it")
+    return value
+
+
+def resolvers(value: str | Iterable[Resolver]) -> tuple[Resolver, ...]:
+    """Check a list of name servers, `ip`, `ip:port` or `[ip6]:port`; commas separate them."""
+    if not isinstance(value, str):
+        return tuple(value)
+    entries = [part.strip() for part in value.split(",")] if value else []
+    return tuple(dict.fromkeys(map(_resolver, entries)))
+
+
+def _resolver(text: str) -> Resolver:
+    want = "want IP addresses, each with or without a port, with commas between them"
+    if (address := parse_ip(text)) is not None:
+        return Resolver(str(address))
+    try:
+        listening = checks.listen_address(text)
+    except ValueError:
+        raise ValueError(want) from None
+    address = parse_ip(listening.host)
+    if address is None or not listening.port:
+        raise ValueError(want)
+    return Resolver(str(address), listening.port)
+
+
+def at_least_a_second(value: float) -> float:
+    """Check a duration of a second or more."""
+    if not value >= 1.0:
+        raise ValueError("want a duration of 1s or more")
+    return float(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -23,7 +60,7 @@ class ACMEDNS:
     provider: str = option(
         "acme-dns",
         STRING,
-        checks.dns_provider,
+        provider_name,
         variable="DERP_ACME_DNS",
         placeholder="PROVIDER",
         usage="Validate names by DNS, with records set at this provider: rfc2136 for dynamic "
@@ -51,7 +88,7 @@ class ACMEDNS:
     resolvers: tuple[Resolver, ...] = option(
         "acme-dns-resolvers",
         STRING,
-        checks.dns_resolvers,
+        resolvers,
         variable="DERP_ACME_DNS_RESOLVERS",
         placeholder="LIST",
         usage="Name servers to find zones by, as ip or ip:port with commas between them, where "
@@ -60,7 +97,7 @@ class ACMEDNS:
     wait: float = option(
         "acme-dns-wait",
         DURATION,
-        checks.duration_from(1.0, "1s", math.inf),
+        at_least_a_second,
         default="5m",
         variable="DERP_ACME_DNS_WAIT",
         usage="How long the records of an order may take, until all name servers show them.",

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from certs.dns01.options import Resolver
 from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
@@ -191,34 +190,6 @@ def certificate_names(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def dns_provider(value: str) -> str:
-    """Check the name of a DNS provider; empty for none."""
-    if not re.fullmatch(r"[a-z0-9_]{0,40}", value):
-        raise ValueError("want rfc2136, or the name of a provider as dns-lexicon has it")
-    return value
-
-
-def dns_resolvers(value: str | Iterable[Resolver]) -> tuple[Resolver, ...]:
-    """Check a list of name servers, `ip`, `ip:port` or `[ip6]:port`; commas separate them."""
-    if not isinstance(value, str):
-        return tuple(value)
-    entries = [part.strip() for part in value.split(",")] if value else []
-    return tuple(dict.fromkeys(map(_resolver, entries)))
-
-
-def _resolver(text: str) -> Resolver:
-    if (address := parse_ip(text)) is not None:
-        return Resolver(str(address))
-    match = _ADDRESS.fullmatch(text)
-    address = None if match is None else parse_ip(match["ip6"] or match["host"] or "")
-    if match is None or address is None or not match["port"].isdigit():
-        raise ValueError("want IP addresses, each with or without a port, with commas between them")
-    port = int(match["port"])
-    if not 0 < port <= 65535:
-        raise ValueError(port_want(1))
-    return Resolver(str(address), port)
-
-
 def directory_url(value: str) -> str:
     """Check the URL of an ACME server's directory; empty for none."""
     if value and not (_is_url(value) and value.startswith("https://") and "@" not in value):
@@ -362,17 +333,6 @@ def duration_up_to(limit: float, limit_text: str) -> Callable[[float], float]:
     def check(value: float) -> float:
         if not 0 <= value <= limit:
             raise ValueError(f"want a duration from 0 to {limit_text}")
-        return float(value)
-
-    return check
-
-
-def duration_from(least: float, least_text: str, limit: float) -> Callable[[float], float]:
-    """Return a check for a duration of `least` seconds or more, `least_text` in messages."""
-
-    def check(value: float) -> float:
-        if not least <= value <= limit:
-            raise ValueError(f"want a duration of {least_text} or more")
         return float(value)
 
     return check

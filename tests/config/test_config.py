@@ -420,9 +420,13 @@ WRONG = [
     (
         "acme-dns-resolvers",
         "want IP addresses, each with or without a port, with commas between them",
-        [",", "dns.example", "192.0.2.1,", "192.0.2.1:https", "[::1]", "::1]:53", "192.0.2.1:x"],
+        [",", "dns.example", "192.0.2.1,", ":53", "[::1]", "::1]:53", "192.0.2.1:x"],
     ),
-    ("acme-dns-resolvers", "want a port from 1 to 65535", ["192.0.2.1:0", "[::1]:65536"]),
+    (
+        "acme-dns-resolvers",
+        "want IP addresses, each with or without a port, with commas between them",
+        ["192.0.2.1:0", "[::1]:65536"],
+    ),
     ("acme-dns-wait", "want a duration of 1s or more", ["0s", "999ms", "-1s"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
     ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),

@@ -136,3 +136,22 @@ def test_an_order_that_is_given_up_asks_nobody(lookup: Lookup, budget: Budget) -
     budget.stop.set()
     with pytest.raises(IssueError, match="given up"):
         lookup.ask(Server("ns1", ("127.0.0.1",)), Place(NAME, "example.org"), VALUE, budget)
+
+
+def test_a_server_without_an_address_is_silent(
+    serve: Serve, lookup: Lookup, budget: Budget
+) -> None:
+    records = {("example.org", "NS"): ["ns1.example.net.", "ns1.example.org."]}
+    serve("127.0.0.1", zone("example.org", "127.0.0.1") | records)
+    first, second = lookup.servers("example.org", budget)
+    assert (first, second) == (
+        Server("ns1.example.net", ()),
+        Server("ns1.example.org", ("127.0.0.1",)),
+    )
+    assert str(first) == "ns1.example.net (without an address)"
+
+
+def test_a_name_that_leaves_no_room_for_the_record(lookup: Lookup, budget: Budget) -> None:
+    with pytest.raises(IssueError, match="is too long for DNS; give -hostname a shorter") as caught:
+        lookup.place(Record(".".join(["a" * 60] * 4), VALUE), budget)
+    assert caught.value.failure is Failure.REFUSED
