@@ -19,6 +19,8 @@ from certs.dns01.record import PlacedRecord
 from certs.errors import CertificateFileError, Failure, IssueError, printable
 
 _CHECK_TIMEOUT: Final = 60.0
+_OWN_LIBRARY: Final = ("oci", "route53")
+"""Providers whose own libraries may find credentials by themselves."""
 _PROGRAM: Final = (
     "import json, sys;"
     "sys.path[:] = json.loads(sys.stdin.readline());"
@@ -69,10 +71,10 @@ class Lexicon:
         )
 
 
-def check_provider(provider: str, variables: Mapping[str, str], of_file: Mapping[str, str]) -> None:
+def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     """Check that dns-lexicon is there, knows the provider, and finds its credentials.
 
-    `of_file` are the variables that are in the file. Raises CertificateFileError.
+    Raises CertificateFileError.
     """
     flag = f"-acme-dns {provider}"
     if find_spec("lexicon") is None:
@@ -99,20 +101,15 @@ def check_provider(provider: str, variables: Mapping[str, str], of_file: Mapping
     known = [_variable(provider, option) for option in found["options"]]
     short = [_variable(provider, option.removeprefix("auth_")) for option in found["options"]]
     wrong = [name for name in _given(provider, variables) if name not in {*known, *short}]
-    wrong += [name for name in of_file if not name.startswith("LEXICON_")]
     if wrong:
         raise CertificateFileError(
             f"{flag}: it has no variable {printable(wrong[0], 100)}; want {', '.join(known)}"
         )
-    # A library of the provider's own may find credentials by itself.
     if known and not _given(provider, variables) and provider not in _OWN_LIBRARY:
         raise CertificateFileError(
-            f"{flag}: no credentials; set {', '.join(known)}, as it needs, "
+            f"{flag}: no credentials; set what it needs of {', '.join(known)}, "
             f"in the environment or in a file for {FLAG}"
         )
-
-
-_OWN_LIBRARY: Final = ("oci", "route53")
 
 
 def _variable(provider: str, option: str) -> str:

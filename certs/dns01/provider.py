@@ -53,7 +53,7 @@ def check(options: DNSOptions) -> None:
     else:
         from certs.dns01.lexicon import check_provider  # noqa: PLC0415 - as above
 
-        check_provider(options.provider, variables, credentials.read(options.credentials))
+        check_provider(options.provider, variables)
 
 
 def _check_program(flag: str, program: Path) -> None:
