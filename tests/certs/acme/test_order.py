@@ -106,6 +106,11 @@ def test_a_wildcard_is_validated_at_its_parent(order, fake, up):
     assert fake.sent["/chall/1/dns-01"] == {}
 
 
+def test_a_wildcard_alone(order, fake, certdir):
+    assert order("*.Relay.example", kind="dns-01").names == ("*.relay.example",)
+    assert (certdir / "_.relay.example").is_file()
+
+
 def test_a_wildcard_that_was_not_ordered(complaint, fake, up):
     fake.heard = lambda path: (
         path == "/order" and setattr(fake, "identifiers", [{"type": "dns", "value": f"*.{HOST}"}])

@@ -33,12 +33,15 @@ class NameServer:
     rcode: int | None = None
     """What it answers to everything, if anything."""
     asked: list[tuple[str, str]] = attrs.Factory(list)
+    asked_to_recurse: list[tuple[str, str]] = attrs.Factory(list)
 
     def answer(self, query: dns.message.Message) -> dns.message.Message:
         response = dns.message.make_response(query)
         question = query.question[0]
         name, kind = question.name.to_text(True), dns.rdatatype.to_text(question.rdtype)
         self.asked.append((name, kind))
+        if query.flags & dns.flags.RD:
+            self.asked_to_recurse.append((name, kind))
         if self.rcode is not None:
             response.set_rcode(self.rcode)
             return response

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from certs.dns01 import lexicon
+from certs.dns01 import lexicon, lexiconcall
 from certs.dns01.budget import Budget
 from certs.dns01.lexicon import Lexicon, check_provider
 from certs.dns01.options import Resolver
@@ -147,6 +147,12 @@ def test_one_that_can_t_be_reached(company: Any, serve: Callable[..., Any], port
         "-acme-dns powerdns: powerdns can't be reached (Connection refused); "
         "the relay tries again later"
     )
+
+
+def test_of_a_url_only_the_host_is_shown() -> None:
+    text = "no host in 'https://api.example/v1/hunter2?key=hunter2', nor http://other.example"
+    shown = "no host in 'https://api.example/…', nor http://other.example/…"
+    assert lexiconcall._shown(text, {}) == shown
 
 
 def test_a_process_that_breaks(provider: Lexicon, monkeypatch: pytest.MonkeyPatch) -> None:

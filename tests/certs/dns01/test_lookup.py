@@ -30,6 +30,7 @@ def test_it_belongs_into_the_zone_above(serve: Serve, lookup: Lookup, budget: Bu
     assert lookup.primary("example.org", budget) == "ns1.example.org"
     # A resolver would remember that there is no such name.
     assert not [name for name, kind in server.asked if name == NAME and kind != "CNAME"]
+    assert (NAME, "CNAME") not in server.asked_to_recurse
 
 
 def test_the_resolver_is_not_asked_for_the_record(serve: Serve, port: int, budget: Budget) -> None:
