@@ -244,6 +244,24 @@ def _install_browser(session: nox.Session) -> None:
         _install_packages(session, {"chromium": "chromium"})
 
 
+INTEROP_PACKAGES = {
+    "named": "bind9",
+    "pdns_server": "pdns-server",
+    "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql": "pdns-backend-sqlite3",
+    "sqlite3": "sqlite3",
+    "ip": "iproute2",
+}
+
+
+def _install_interop(session: nox.Session) -> None:
+    """Install name servers, on a machine that is there for tests only."""
+    missing = {
+        thing: package for thing, package in INTEROP_PACKAGES.items() if not _is_installed(thing)
+    }
+    if missing and _may_install():
+        _install_packages(session, missing)
+
+
 def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     folder = Path(session.create_tmp()).resolve()
@@ -316,7 +334,9 @@ def lowest(session: nox.Session) -> None:
 
     What any input may do to our own code, `tests` has tried: there are ten examples here.
     """
-    pins = [bound.replace(">=", "==") for bound in PROJECT["project"]["dependencies"]]
+    project = PROJECT["project"]
+    bounds = [*project["dependencies"], *project["optional-dependencies"]["dns"]]
+    pins = [bound.replace(">=", "==") for bound in bounds]
     session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
     _pytest(session, "--hypothesis-profile=brief", *UNIT)
 
@@ -340,6 +360,7 @@ def programs(session: nox.Session) -> None:
     """Run interop, field, container, browser and soak side by side: each of them mostly waits."""
     _install(session, "test")
     _install_go(session)
+    _install_interop(session)
     _install_field(session)
     _install_podman(session)
     _install_browser(session)
@@ -352,6 +373,7 @@ def interop(session: nox.Session) -> None:
     """Run the relay against real Tailscale programs: Go's client, derpprobe, tailscaled."""
     _install(session, "test")
     _install_go(session)
+    _install_interop(session)
     _pytest(session, *PROGRAMS, "tests/interop")
 
 

@@ -12,6 +12,7 @@
     apart         calls what needs large libraries, in a process of its own
     changes       whether files have changed, and may be served
     acme/         -certmode=letsencrypt and gcp: orders a pair and writes its file
+    dns01/        -acme-dns and -acme-dns-exec: sets the DNS records by which names are validated
     context       ssl.SSLContexts: for pair and metacert; before there is a pair; for a challenge
 
     tasks/        the Trio tasks that serve certificates and renew them

@@ -32,9 +32,9 @@ _PROGRAM: Final = (
 )
 
 
-def load_manual(files: PairFiles, hostname: str, now: datetime, *, make: bool) -> Pair:
+def load_manual(files: PairFiles, names: Sequence[str], now: datetime, *, make: bool) -> Pair:
     """Call certs.manual.load."""
-    pair: Pair = _call("cryptography", "certs.manual", "load", files, hostname, now, make=make)
+    pair: Pair = _call("cryptography", "certs.manual", "load", files, names, now, make=make)
     return pair
 
 
@@ -45,9 +45,10 @@ def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datet
     return notice
 
 
-def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
+def read_pair(files: PairFiles, names: Sequence[str], now: datetime, *, some: bool = False) -> Pair:
     """Call certs.files.read_pair."""
-    pair: Pair = _call("cryptography", "certs.files", "read_pair", files, names, now)
+    arguments = files, names, now
+    pair: Pair = _call("cryptography", "certs.files", "read_pair", *arguments, some=some)
     return pair
 
 

@@ -56,11 +56,15 @@ class ChangeDetector:
 
 
 class PairChanges:
-    """A detector of a new pair for `names` in files. `check` blocks."""
+    """A detector of a new pair for `names` in files. `check` blocks.
 
-    def __init__(self, files: PairFiles, names: Sequence[str]) -> None:
+    With `some`, a pair for some of the names is found, too, as long as there is none for all.
+    """
+
+    def __init__(self, files: PairFiles, names: Sequence[str], *, some: bool = False) -> None:
         self.files = files
         self.names = names
+        self._some = some
         self._detector = ChangeDetector((files.certificate, files.key))
 
     def check(self, now: datetime, current: Pair | None, *, at_once: bool = False) -> Pair | None:
@@ -81,7 +85,8 @@ class PairChanges:
     def _read(self, now: datetime, current: Pair | None) -> Pair | None:
         if current is None and not exists(self.files.certificate):
             return None
-        pair = apart.read_pair(self.files, self.names, now)
+        some = self._some and (current is None or not all(map(current.covers, self.names)))
+        pair = apart.read_pair(self.files, self.names, now, some=some)
         if current is None or pair.chain_der == current.chain_der:
             return pair
         if now > pair.not_after:

@@ -12,24 +12,24 @@ import contextlib
 import os
 import ssl
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 
 from certs.acme.challenge import ALPN_PROTOCOL
 from certs.errors import CertificateFileError, UnusablePairError
-from certs.hostname import parse_ip, same_name
+from certs.hostname import is_among, parse_ip
 from certs.pair import Pair
 
 
-def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLContext:
-    """Return a server context that serves `pair` for `hostname`, to be used with `wrap_bio`.
+def make_context(pair: Pair, metacert_der: bytes, *names: str) -> ssl.SSLContext:
+    """Return a server context that serves `pair` for `names`, to be used with `wrap_bio`.
 
     - TLS 1.2 and 1.3. The chain is the leaf, its intermediates, and last the metacert.
     - ALPN selects "http/1.1" if offered. Any other client goes on without ALPN (Go ends the
       handshake of one that offers only other protocols).
-    - A server name other than `hostname`, or none, gets the alert unrecognized_name. If `hostname`
-      is an IP address, every server name is accepted.
+    - A server name other than `names`, or none, gets the alert unrecognized_name. A wildcard stands
+      for each name that it covers. If `names` has an IP address, every server name is accepted.
     - The client's order of ciphers decides: it knows whether it has AES in hardware.
     - No session tickets, renegotiation or compression: a DERP connection lives for days, so
       resumption gains nothing and its state would cost memory.
@@ -44,9 +44,9 @@ def make_context(pair: Pair, metacert_der: bytes, hostname: str) -> ssl.SSLConte
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
     context.set_alpn_protocols(["http/1.1"])
-    if parse_ip(hostname) is None:
-        context.sni_callback = partial(_refuse_other_names, hostname)
-    _load(context, (*pair.chain_der, metacert_der), pair.key_pem, hostname)
+    if not any(map(parse_ip, names)):
+        context.sni_callback = partial(_refuse_other_names, names)
+    _load(context, (*pair.chain_der, metacert_der), pair.key_pem, ", ".join(names))
     return context
 
 
@@ -87,9 +87,9 @@ def make_challenge_context(pair: Pair) -> ssl.SSLContext:
 
 
 def _refuse_other_names(
-    hostname: str, _tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext
+    names: Collection[str], _tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext
 ) -> int | None:
-    if name is None or not same_name(name, hostname):
+    if name is None or not is_among(name, names):
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
     return None
 

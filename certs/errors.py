@@ -5,6 +5,10 @@ A message is one line: the file, what is wrong, and how to mend it. It holds no 
 
 import enum
 from collections.abc import Iterator
+from typing import Final
+
+DETAIL_LIMIT: Final = 300
+"""Most characters of another program's text to show."""
 
 
 class CertificateError(Exception):
@@ -52,6 +56,13 @@ class UnusablePairError(CertificateError):
 
 class WrongHostnameError(CertificateError):
     """A certificate does not cover the names to serve."""
+
+
+def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
+    """Return untrusted text on one line, of `limit` characters at most."""
+    line = " ".join(text[: 10 * limit].split())
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import attrs
 
 from certs.errors import CertificateFileError, WrongHostnameError
-from certs.hostname import file_stem, is_covered
+from certs.hostname import file_stem
 from certs.ownership import swap_warning
 from certs.pair import Pair
 
@@ -41,8 +41,8 @@ def pair_files(certdir: Path, hostname: str) -> PairFiles:
     return PairFiles(certdir / f"{stem}.crt", certdir / f"{stem}.key")
 
 
-def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
-    """Read and check the pair for all of `names`, DNS names and IP addresses.
+def read_pair(files: PairFiles, names: Sequence[str], now: datetime, *, some: bool = False) -> Pair:
+    """Read and check the pair for all of `names`, DNS names and IP addresses; or for `some`.
 
     A pair outside its dates has a warning only, as in Go: the clock of a machine that has just
     started may be wrong. So has a key that every user can read, or a file that others could swap; a
@@ -61,13 +61,13 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime) -> Pair:
     from certs.parse import make_pair  # noqa: PLC0415 - loads cryptography
 
     pair = make_pair(chain_pem, key_pem, **sources)
-    for name in names:
-        if not is_covered(name, pair.dns_names, pair.ip_addresses):
-            listed = ", ".join(map(repr, pair.names)) or "no subject alternative name at all"
-            raise WrongHostnameError(
-                f"{files.certificate}: the certificate is not for -hostname {name!r} "
-                f"but for {listed}; change the flag or have a certificate issued for that name"
-            )
+    missing = [name for name in names if not pair.covers(name)]
+    if missing and not (some and len(missing) < len(names)):
+        listed = ", ".join(map(repr, pair.names)) or "no subject alternative name at all"
+        raise WrongHostnameError(
+            f"{files.certificate}: the certificate is not for -hostname {missing[0]!r} "
+            f"but for {listed}; change the flag or have a certificate issued for that name"
+        )
     found = (
         _date_warning(pair, files.certificate, now),
         _mode_warning(files.key, mode),

@@ -1,4 +1,4 @@
-"""Host names: IP addresses and DNS names, in files and in certificates."""
+"""Host names: IP addresses, DNS names and wildcards, in files and in certificates."""
 
 import re
 from collections.abc import Iterable
@@ -32,14 +32,25 @@ def file_stem(hostname: str) -> str:
     """Return the name, without suffix, of the files that hold the pair for `hostname`.
 
     As in Go's NewManualCertManager, only characters of [a-zA-Z0-9-.] stay: an IPv6 address loses
-    its colons ("fe80::1" is "fe801"), and no name leaves the directory.
+    its colons ("fe80::1" is "fe801"), and no name leaves the directory. A wildcard's asterisk
+    becomes "_", which no other name keeps.
     """
-    return re.sub(r"[^a-zA-Z0-9.-]", "", hostname)
+    stem = re.sub(r"[^a-zA-Z0-9.-]", "", hostname)
+    return f"_{stem}" if is_wildcard(hostname) else stem
 
 
-def same_name(one: str, other: str) -> bool:
-    """Return whether two DNS names are equal but for ASCII case and a final dot."""
-    return _canonical(one) == _canonical(other)
+def is_wildcard(name: str) -> bool:
+    """Return whether `name` is a wildcard: "*", which stands for one label, and a parent."""
+    return name.startswith("*.")
+
+
+def is_among(name: str, names: Iterable[str]) -> bool:
+    """Return whether `names`, DNS names and wildcards, have `name` or a wildcard for it.
+
+    The case of ASCII and a final dot do not count.
+    """
+    wanted = _entries_for(name)
+    return any(each.lower().removesuffix(".") in wanted for each in names)
 
 
 def is_covered(hostname: str, dns_names: Iterable[str], ip_addresses: Iterable[IPAddress]) -> bool:
@@ -51,11 +62,12 @@ def is_covered(hostname: str, dns_names: Iterable[str], ip_addresses: Iterable[I
     address = parse_ip(hostname)
     if address is not None:
         return address in ip_addresses
-    wanted = _canonical(hostname)
+    wanted = _entries_for(hostname)
+    return any(name.lower() in wanted for name in dns_names)
+
+
+def _entries_for(name: str) -> tuple[str, str]:
+    """Return the DNS name and the wildcard that stand for `name`."""
+    wanted = name.lower().removesuffix(".")
     label, _, parent = wanted.partition(".")
-    wildcard = f"*.{parent}" if label and parent else wanted
-    return any(name.lower() in (wanted, wildcard) for name in dns_names)
-
-
-def _canonical(name: str) -> str:
-    return name.lower().removesuffix(".")
+    return wanted, f"*.{parent}" if label and parent else wanted

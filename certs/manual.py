@@ -3,6 +3,7 @@
 Matches NewManualCertManager of Go's cmd/derper. Functions that touch files block.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import attrs
@@ -15,13 +16,13 @@ from certs.pair import Pair
 from certs.selfsigned import previous_files, restore_previous, write_self_signed
 
 
-def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -> Pair:
-    """Return the pair for `hostname`.
+def load(files: PairFiles, names: Sequence[str], now: datetime, *, make: bool = True) -> Pair:
+    """Return the pair for `names`.
 
-    `now` is timezone-aware. With `make`, a self-signed pair for an IP address is made if there is
-    no file, and replaced by `replace_refused`. Raises CertificateError.
+    `now` is timezone-aware. With `make`, a self-signed pair for an IP address, the only name, is
+    made if there is no file, and replaced by `replace_refused`. Raises CertificateError.
     """
-    address = parse_ip(hostname) if make else None
+    address = parse_ip(names[0]) if make and len(names) == 1 else None
     if address is not None:
         present = [file for file in (files.certificate, files.key) if exists(file)]
         if not present:
@@ -32,11 +33,11 @@ def load(files: PairFiles, hostname: str, now: datetime, *, make: bool = True) -
                 f"{missing}: no such file, though {present[0].name} is there; "
                 f"put it back, or remove {present[0]} to have a new pair made"
             )
-    pair = read_pair(files, [hostname], now)
+    pair = read_pair(files, names, now)
     notice = None if address is None else replace_refused(files, address, pair, now)
     if notice is None:
         return pair
-    pair = read_pair(files, [hostname], now)
+    pair = read_pair(files, names, now)
     return attrs.evolve(pair, warnings=(*pair.warnings, notice))
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import attrs
 
-from certs.hostname import IPAddress
+from certs.hostname import IPAddress, is_covered
 
 
 @attrs.frozen
@@ -32,6 +32,10 @@ class Pair:
     def names(self) -> tuple[str, ...]:
         """The names and addresses of the leaf, as text."""
         return (*self.dns_names, *map(str, self.ip_addresses))
+
+    def covers(self, name: str) -> bool:
+        """Return whether the leaf is for `name`, a DNS name, a wildcard or an IP address."""
+        return is_covered(name, self.dns_names, self.ip_addresses)
 
     @property
     def pin(self) -> str:

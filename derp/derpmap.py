@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, is_wildcard, parse_ip
 from certs.pair import Pair
 from derp.config import Config
 from derp.errors import UsageError
@@ -53,7 +53,7 @@ Fields = dict[str, str | int | bool]
 
 @attrs.frozen
 class Node:
-    """The way that clients reach a relay: one node of a DERP map, or two (see `nodes`)."""
+    """The way that clients reach a relay: one or more nodes of a DERP map (see `nodes`)."""
 
     hostname: str
     pin: str | None
@@ -64,30 +64,46 @@ class Node:
     """UDP; None if the relay answers no STUN."""
     stun_address: IPAddress | None = None
     """The address for STUN; None if it is that of `hostname`."""
+    more_hostnames: tuple[str, ...] = ()
+    """Further names for the same relay."""
+
+    @property
+    def hostnames(self) -> tuple[str, ...]:
+        """All names of the relay."""
+        return (self.hostname, *self.more_hostnames)
 
     def nodes(self, region: int = DEFAULT_REGION_ID) -> list[Fields]:
-        """Return the region's nodes: two where STUN has another address.
+        """Return the region's nodes: one for each name, and one where STUN has another address.
 
         The STUN node comes first: clients probe the first one more often, and in distant regions
-        only that one (Go: netcheck.makeProbePlan).
+        only that one (Go: netcheck.makeProbePlan). They connect to the first of the others that
+        they can reach (Go: derphttp.Client.dialRegion).
         """
-        node = self.fields(region)
+        found = [self.fields(region, number) for number in range(len(self.hostnames))]
         if self.stun_address is None or self.stun_port is None:
-            return [node]
-        stun: Fields = {**node, "Name": f"{region}b", "IPv4": "none", "IPv6": "none"}
+            return found
+        name = _node_name(region, len(found))
+        stun: Fields = {**found[0], "Name": name, "IPv4": "none", "IPv6": "none"}
         stun |= {f"IPv{self.stun_address.version}": str(self.stun_address), "STUNOnly": True}
         stun.pop("CertName", None)
         if self.derp_port is None:
             return [stun]
-        return [stun, {**node, "STUNPort": -1}]
+        return [stun, *({**node, "STUNPort": -1} for node in found)]
 
-    def fields(self, region: int = DEFAULT_REGION_ID) -> Fields:
-        """Return the node's fields, with the names and in the order of tailcfg.DERPNode."""
-        # A Name has to be unique in the whole map, so it begins with the region's number.
-        fields: Fields = {"Name": f"{region}a", "RegionID": region, "HostName": self.hostname}
+    def fields(self, region: int = DEFAULT_REGION_ID, number: int = 0) -> Fields:
+        """Return the fields of the node for one of the hostnames, as tailcfg.DERPNode orders them.
+
+        The hostname is given by its `number`, 0 for the first.
+        """
+        hostname = self.hostnames[number]
+        fields: Fields = {
+            "Name": _node_name(region, number),
+            "RegionID": region,
+            "HostName": hostname,
+        }
         if self.pin is not None:
             fields["CertName"] = self.pin
-        if (address := parse_ip(self.hostname)) is not None:
+        if (address := parse_ip(hostname)) is not None:
             fields[f"IPv{address.version}"] = str(address)
         if self.stun_port is None:
             fields["STUNPort"] = -1
@@ -98,6 +114,15 @@ class Node:
         elif self.derp_port != _HTTPS_PORT:
             fields["DERPPort"] = self.derp_port
         return fields
+
+
+def _node_name(region: int, number: int) -> str:
+    """Return a node's Name, unique in the whole map: 900a … 900z, 900ba, 900bb …."""
+    digits = ""
+    while not digits or number:
+        number, digit = divmod(number, 26)
+        digits = chr(ord("a") + digit) + digits
+    return f"{region}{digits}"
 
 
 def pin_for(pair: Pair) -> str | None:
@@ -149,8 +174,15 @@ def make_node(
         stun_port = config.stun.port
     if not config.general.derp and not config.stun.enabled:
         raise UsageError("-derp=false -stun=false: want DERP or STUN, which a map can list")
+    named = [name for name in config.tls.hostnames if not is_wildcard(name)]
+    if not named:
+        raise UsageError(
+            f"-hostname {','.join(config.tls.hostnames)}: a DERP map takes no wildcard; "
+            f"want the name for clients before it, with a comma between them"
+        )
     return Node(
-        hostname=config.tls.hostname,
+        hostname=named[0],
+        more_hostnames=tuple(named[1:]),
         pin=pin if config.general.derp else None,
         derp_port=derp_port if config.general.derp else None,
         stun_port=stun_port if config.stun.enabled else None,

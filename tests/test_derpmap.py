@@ -91,6 +91,36 @@ def test_clients_may_find_it_at_other_ports_than_it_knows(port: int):
     assert node == attrs.evolve(DOMAIN, derp_port=9443, stun_port=9478)
 
 
+def test_each_name_is_a_node_of_its_own():
+    node = make_node(config(hostname="a.example,*.a.example,b.example", a=Address("", 443)), PIN)
+    assert node.hostnames == ("a.example", "b.example")
+    first, second = node.nodes(901)
+    assert first == {"Name": "901a", "RegionID": 901, "HostName": "a.example", "CertName": PIN}
+    assert second == {**first, "Name": "901b", "HostName": "b.example"}
+    names = [fields["Name"] for fields in attrs.evolve(DOMAIN, more_hostnames=("x",) * 99).nodes()]
+    assert len(set(names)) == 100
+    assert (names[25], names[26], names[99]) == ("900z", "900ba", "900dv")
+
+
+def test_stun_elsewhere_is_one_node_for_all_names():
+    node = attrs.evolve(
+        DOMAIN, more_hostnames=("b.example",), stun_address=ip_address("192.0.2.8"), pin=PIN
+    )
+    stun, first, second = node.nodes()
+    assert (stun["Name"], stun["IPv4"], stun["STUNOnly"]) == ("900c", "192.0.2.8", True)
+    assert "CertName" not in stun
+    assert (first["STUNPort"], second["STUNPort"]) == (-1, -1)
+
+
+def test_a_wildcard_alone_is_no_node():
+    with pytest.raises(UsageError) as caught:
+        make_node(config(hostname="*.a.example", certmode="manual"), None)
+    assert str(caught.value) == (
+        "-hostname *.a.example: a DERP map takes no wildcard; "
+        "want the name for clients before it, with a comma between them"
+    )
+
+
 def test_a_port_elsewhere_makes_no_service():
     own = {"derp_port": 9443, "stun_port": 9478}
     assert make_node(config(derp=False), None, **own).derp_port is None

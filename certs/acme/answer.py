@@ -1,5 +1,6 @@
-"""The making of an answer to an ACME challenge: a text, or a self-signed certificate."""
+"""The making of an answer to an ACME challenge: a text, a self-signed certificate, a DNS record."""
 
+import base64
 import hashlib
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from certs.acme.challenge import HTTP01, TLSALPN01, Challenge, Kind
+from certs.acme.challenge import DNS01, HTTP01, TLSALPN01, AnyChallenge, Kind
 from certs.hostname import parse_ip
 from certs.pair import Pair
 from certs.parse import make_pair
@@ -22,10 +23,17 @@ _LIFETIME: Final = timedelta(days=7)
 
 def make_challenge(
     kind: Kind, name: str, token: str, key_authorization: str, now: datetime
-) -> Challenge:
-    """Return a challenge for `name`, a DNS name or an IP address, with its answer."""
+) -> AnyChallenge:
+    """Return a challenge for `name`, with its answer.
+
+    `name` is a DNS name or an IP address; for dns-01, a DNS name or a wildcard.
+    """
     if kind == "http-01":
         return HTTP01(token, key_authorization)
+    if kind == "dns-01":
+        digest = hashlib.sha256(key_authorization.encode("ascii")).digest()
+        value = base64.urlsafe_b64encode(digest).decode("ascii").rstrip("=")
+        return DNS01(name.removeprefix("*."), value)
     address = parse_ip(name)
     server_name = name if address is None else address.reverse_pointer
     return TLSALPN01(server_name, _validation_pair(name, key_authorization, now))

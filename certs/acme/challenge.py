@@ -1,10 +1,11 @@
 """The ACME challenges by which an authority validates names, with their answers.
 
-http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737).
-Both answers hold the key authorization: token, dot, thumbprint of the account key.
+http-01 validates by HTTP on TCP port 80 (RFC 8555, 8.3), tls-alpn-01 by TLS on port 443 (RFC 8737),
+dns-01 by a TXT record (RFC 8555, 8.4). All answers are made of the key authorization: token, dot,
+thumbprint of the account key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Literal
 
@@ -12,7 +13,7 @@ import attrs
 
 from certs.pair import Pair
 
-Kind = Literal["http-01", "tls-alpn-01"]
+Kind = Literal["http-01", "tls-alpn-01", "dns-01"]
 """The type of a challenge (RFC 8555, 8)."""
 
 ALPN_PROTOCOL: Final = "acme-tls/1"
@@ -40,7 +41,19 @@ class TLSALPN01:
     pair: Pair
 
 
-Challenge = HTTP01 | TLSALPN01
+@attrs.frozen
+class DNS01:
+    """dns-01: a TXT record at _acme-challenge.`domain` has `value`."""
 
-Present = Callable[[Challenge], AbstractContextManager[None]]
-"""Answers a challenge while its context lasts. Called in the thread that orders."""
+    domain: str
+    """The name that is validated; of a wildcard, what comes after "*."."""
+    value: str
+    """The SHA-256 digest of the key authorization, in base64url."""
+
+
+Challenge = HTTP01 | TLSALPN01
+"""A challenge that listeners answer."""
+AnyChallenge = Challenge | DNS01
+
+Present = Callable[[Sequence[AnyChallenge]], AbstractContextManager[None]]
+"""Answers challenges while its context lasts. Called in the thread that orders."""

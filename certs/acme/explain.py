@@ -13,10 +13,7 @@ from josepy.errors import Error as JoseError
 
 from certs.acme.challenge import Kind
 from certs.acme.network import Network
-from certs.errors import Failure, IssueError, causes
-
-DETAIL_LIMIT: Final = 300
-"""Most characters of an authority's text to show."""
+from certs.errors import Failure, IssueError, causes, printable
 
 Cures = Mapping[str, str]
 """What the operator can do, by ACME problem type (RFC 8555, 6.7)."""
@@ -53,6 +50,7 @@ _REACHABLE: Final = {
         "make TCP port 443 of {name} lead to this relay from everywhere, "
         "past nothing that terminates TLS"
     ),
+    "dns-01": "see that all name servers of {name} show the TXT record of _acme-challenge there",
 }
 
 
@@ -96,7 +94,7 @@ def failed_validation(
     network: Network, error: messages.Error | None, kind: Kind, name: str
 ) -> IssueError:
     """Return the IssueError for a name whose challenge failed."""
-    reachable = _REACHABLE[kind].format(name=name)
+    reachable = _REACHABLE[kind].format(name=name.removeprefix("*."))
     if error is None:
         text, cure = f"{network.host} could not validate {name} by {kind}", reachable
     else:
@@ -105,7 +103,9 @@ def failed_validation(
             case "unauthorized":
                 cure = reachable
             case "dns" | "dnssec" | "unknownHost":
-                cure = f"give {name} DNS records with the addresses of this relay"
+                cure = reachable
+                if kind != "dns-01":
+                    cure = f"give {name} DNS records with the addresses of this relay"
             case code:
                 cure = _CURES.get(code, reachable)
     return IssueError(f"{text}; {cure}", Failure.VALIDATION)
@@ -114,13 +114,6 @@ def failed_validation(
 def problem_type(error: messages.Error) -> str:
     """Return the name of an ACME problem type, without the URN prefix."""
     return str(error.typ).removeprefix(messages.ERROR_PREFIX)
-
-
-def printable(text: str, limit: int = DETAIL_LIMIT) -> str:
-    """Return untrusted text on one line, of `limit` characters at most."""
-    line = " ".join(text[: 10 * limit].split())
-    line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _quote(host: str, error: messages.Error) -> str:

@@ -3,7 +3,6 @@
 directory ► account ► order ► challenge answered for each name ► CSR ► chain
 """
 
-import contextlib
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -23,13 +22,12 @@ from certs.acme.explain import (
     EAB_FLAGS,
     explained,
     failed_validation,
-    printable,
     problem,
     problem_type,
 )
 from certs.acme.network import POLL_EVERY, Network
 from certs.acme.store import plain_name
-from certs.errors import Failure, IssueError
+from certs.errors import Failure, IssueError, printable
 
 _NO_ACCOUNT: Final = ("accountDoesNotExist", "externalAccountRequired")
 _UNDECIDED: Final = (messages.STATUS_PENDING, messages.STATUS_PROCESSING)
@@ -133,13 +131,12 @@ class Issuer:
                 for authorization in order.authorizations
                 if authorization.body.status != messages.STATUS_VALID
             ]
-        with contextlib.ExitStack() as answers:
-            for offer in offers:
-                key_authorization = self._key_authorization(offer.token)
-                answer = make_challenge(
-                    kind, offer.name, offer.token, key_authorization, self._network.now
-                )
-                answers.enter_context(present(answer))
+        now = self._network.now
+        answers = [
+            make_challenge(kind, offer.name, offer.token, self._key_authorization(offer.token), now)
+            for offer in offers
+        ]
+        with present(answers):
             with explained(self._network):
                 for offer in offers:
                     # The response is "{}" for every kind (RFC 8555, 7.5.1).
@@ -152,6 +149,9 @@ class Issuer:
         self, authorization: messages.AuthorizationResource, names: Sequence[str], kind: Kind
     ) -> _Offer:
         name = plain_name(authorization.body.identifier.value)
+        if authorization.body.wildcard:
+            # The identifier is the wildcard's parent (RFC 8555, 7.1.4).
+            name = f"*.{name}"
         if name not in names:
             raise ValueError("an authorization for a name that was not ordered")
         offered = {}

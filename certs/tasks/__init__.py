@@ -10,6 +10,7 @@
     manager        starts the tasks of each certificate
     watch          serves a changed file without a restart
     renewal        orders by ACME when a certificate is due
+    dnsrecords     the DNS records of an order, which are removed however it ends
     expiry         warns of a self-signed certificate that ends soon, and replaces an expired one
     requests       certificates on demand, for the addresses that clients connect to
     presenter      interfaces to the listeners: contexts and challenge answers

@@ -25,6 +25,11 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     Makes a self-signed pair where one is missing. Raises CertificateError for a pair of the
     operator's that can't be served, and for a configuration with which ACME can't work.
     """
+    ways = {certificate.acme.dns for certificate in plan.certificates if certificate.acme}
+    for dns in filter(None, ways):
+        from certs.dns01.provider import check as check_dns  # noqa: PLC0415 - loads dnspython
+
+        check_dns(dns)
     authorities = _authorities(plan)
     for authority, certdir in authorities:
         check(authority)
@@ -37,7 +42,10 @@ def load(plan: Plan, now: datetime) -> list[Status]:
         statuses += _stored_on_demand(plan.on_demand, now)
     if any(status.pair is None and status.certificate.acme for status in statuses):
         # One is ordered at once: load the library for it while no client waits.
-        import certs.acme.order  # noqa: F401, PLC0415
+        import certs.acme.order  # noqa: PLC0415
+
+        if any(ways):
+            import certs.dns01.present  # noqa: F401, PLC0415
     return statuses
 
 
@@ -65,10 +73,11 @@ def _find(certificate: CertificateSpec, now: datetime, report: Reporter) -> Stat
 def _read(certificate: CertificateSpec, now: datetime, *, make: bool) -> Pair | None:
     """Return the pair in the files; None if ACME has yet to obtain it."""
     if certificate.acme is None:
-        return apart.load_manual(certificate.files, certificate.names[0], now, make=make)
+        return apart.load_manual(certificate.files, certificate.names, now, make=make)
     if not exists(certificate.files.certificate):
         return None
-    return apart.read_pair(certificate.files, certificate.names, now)
+    # With a name more in -hostname, the old certificate serves the others until there is a new one.
+    return apart.read_pair(certificate.files, certificate.names, now, some=True)
 
 
 def _authorities(plan: Plan) -> set[tuple[Authority, Path]]:

@@ -120,7 +120,7 @@ class Certificates(Generic[AnyContexts]):
         self.contexts.install(certificate.names, context)
 
     def _make_context(self, certificate: CertificateSpec, pair: Pair) -> ssl.SSLContext:
-        return make_context(pair, self._metacert_der, certificate.names[0])
+        return make_context(pair, self._metacert_der, *filter(pair.covers, certificate.names))
 
     def _watch(
         self,
@@ -134,7 +134,8 @@ class Certificates(Generic[AnyContexts]):
         if status.pair is None:
             # A certificate on demand may be in the files from an earlier run.
             check_files.send_nowait(None)
-        changes = PairChanges(certificate.files, certificate.names)
+        some = certificate.acme is not None
+        changes = PairChanges(certificate.files, certificate.names, some=some)
         make = partial(self._make_context, certificate)
         nursery.start_soon(watch, changes, make, status, checks, to_listeners.clone())
         return check_files

@@ -8,6 +8,7 @@ import attrs
 from certs.acme.authority import Authority
 from certs.acme.challenge import Kind
 from certs.acme.store import certificate_file
+from certs.dns01.options import DNSOptions
 from certs.files import PairFiles
 from certs.hostname import IPAddress
 
@@ -20,7 +21,9 @@ class ACMEOptions:
     profile: str
     """One of the authority's profiles; "" for its default."""
     challenges: Sequence[Kind]
-    """One or both kinds, in the order to try them."""
+    """One or more kinds, in the order to try them."""
+    dns: DNSOptions | None = None
+    """How records are set for "dns-01"; None where that is not among `challenges`."""
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ every wait between orders but that of a Retry-After.
 import contextlib
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NoReturn
@@ -19,12 +19,13 @@ import trio
 
 from certs import apart
 from certs.acme.ari import ASK_AGAIN, RenewalInfo
-from certs.acme.challenge import Challenge, Kind, Present
+from certs.acme.challenge import DNS01, AnyChallenge, Kind, Present
 from certs.acme.request import OrderRequest
 from certs.acme.schedule import bounded_retry_after, renew_at, wait_after
 from certs.acme.store import issued_by
 from certs.errors import CertificateError, Failure, IssueError
 from certs.pair import Pair
+from certs.tasks import dnsrecords
 from certs.tasks.clock import WallClock, wall_clock, woken_within
 from certs.tasks.plan import ACMEOptions
 from certs.tasks.presenter import Presenter
@@ -59,6 +60,7 @@ class Renewal:
         self._request = OrderRequest(certdir, certificate.names, acme.authority, acme.profile)
         self._authority = urlsplit(acme.authority.directory).hostname
         self._challenges = deque(acme.challenges)
+        self._dns = acme.dns
         self._status = status
         self._presenter = presenter
         self._check_files = check_files
@@ -80,6 +82,8 @@ class Renewal:
         # The authority is compared only at the start, so that two relays with one -certdir and
         # different authorities don't replace each other's certificate for ever.
         self._pair = self._status.pair
+        if self._dns is not None:
+            await dnsrecords.remove_left(self._dns, self._request.certdir)
         if self._pair is not None:
             self._other_authority = await trio.to_thread.run_sync(
                 self._is_by_other_authority, abandon_on_cancel=True
@@ -105,6 +109,9 @@ class Renewal:
     def _is_due(self) -> bool:
         pair = self._pair
         if pair is None or self._other_authority:
+            return True
+        if not all(map(pair.covers, self._request.names)):
+            # A name was added to -hostname.
             return True
         window = None if self._suggested is None else self._suggested.window
         return self._now() >= renew_at(pair.not_before, pair.not_after, window, self._position)
@@ -179,17 +186,18 @@ class Renewal:
     async def _order(self, challenge: Kind, before: Pair | None) -> bool:
         """Order a certificate; return False if another process was faster."""
         replacing = self._status.unservable_leaf if before is None else before.chain_der[0]
-        order = partial(
-            obtain,
-            self._request,
-            challenge,
-            partial(_present, self._presenter),
-            self._now(),
-            replacing=replacing,
-            timeout=ORDER_TIMEOUT,
-        )
-        with trio.move_on_after(ORDER_TIMEOUT + 60.0):
-            return await trio.to_thread.run_sync(order, abandon_on_cancel=True)
+        now, timeout = self._now(), ORDER_TIMEOUT
+        order = partial(obtain, self._request, challenge, now=now, replacing=replacing)
+        async with contextlib.AsyncExitStack() as stack:
+            present: Present = partial(_present, self._presenter)
+            if challenge == "dns-01" and self._dns is not None:
+                timeout += self._dns.longest
+                records = dnsrecords.presented(self._dns, self._request.certdir)
+                present = await stack.enter_async_context(records)
+            with trio.move_on_after(timeout + 60.0):
+                return await trio.to_thread.run_sync(
+                    partial(order, present=present, timeout=timeout), abandon_on_cancel=True
+                )
         raise IssueError(f"{self._authority}: the order did not end in time")
 
     def _failed(self, error: IssueError) -> None:
@@ -232,10 +240,12 @@ def obtain(
 
 
 @contextlib.contextmanager
-def _present(presenter: Presenter, challenge: Challenge) -> Iterator[None]:
-    """Answer `challenge` while the context lasts. Runs in the thread that orders."""
-    try:
-        trio.from_thread.run(presenter.show, challenge)
+def _present(presenter: Presenter, challenges: Sequence[AnyChallenge]) -> Iterator[None]:
+    """Answer `challenges` while the context lasts. Runs in the thread that orders."""
+    with contextlib.ExitStack() as stack:
+        for challenge in challenges:
+            if isinstance(challenge, DNS01):
+                raise TypeError("no listener answers a DNS challenge")
+            stack.callback(trio.from_thread.run, presenter.hide, challenge)
+            trio.from_thread.run(presenter.show, challenge)
         yield
-    finally:
-        trio.from_thread.run(presenter.hide, challenge)

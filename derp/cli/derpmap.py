@@ -115,7 +115,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, _OWN))
         return 0
     config, settings = arguments.config, arguments.settings
-    if config.tls.hostname in {DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME}:
+    if {DEFAULT_HOSTNAME, PLACEHOLDER_HOSTNAME}.intersection(config.tls.hostnames):
         raise settings["hostname"].wrong("want the DNS name or the IP address of this relay")
     derp_port = _public_port(settings["public-derp-port"], "derp", served=config.general.derp)
     stun_port = _public_port(settings["public-stun-port"], "stun", served=config.stun.enabled)
@@ -165,7 +165,7 @@ def _pin(config: Config) -> str | None:
                 f"{files.certificate}: no such file, and so no pin; "
                 f"start the relay, which makes one, or point -certdir at the relay's"
             )
-        pair = manual.load(files, config.tls.hostname, datetime.now(UTC), make=False)
+        pair = manual.load(files, config.tls.hostnames, datetime.now(UTC), make=False)
     except CertificateError as error:
         raise StartError(str(error)) from error
     for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):

@@ -10,6 +10,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final
 
+import attrs
 import certifi
 import trio
 from cryptography import x509
@@ -28,6 +29,19 @@ TIMEOUT: Final = 5.0
 
 async def problems(node: Node) -> list[str]:
     """Probe the relay of `node`; return a line for each problem, with what to do about it."""
+    found: dict[str, list[str]] = {name: [] for name in node.hostnames}
+
+    async def probe_as(name: str) -> None:
+        found[name] = await _problems(attrs.evolve(node, hostname=name, more_hostnames=()))
+
+    async with trio.open_nursery() as nursery:
+        for name in node.hostnames:
+            nursery.start_soon(probe_as, name)
+    return list(dict.fromkeys(line for lines in found.values() for line in lines))
+
+
+async def _problems(node: Node) -> list[str]:
+    """Probe a relay by one name."""
     addresses = await _resolve(node.hostname)
     if isinstance(addresses, str):
         return [addresses]
@@ -58,8 +72,7 @@ async def problems(node: Node) -> list[str]:
         lines += found[address]
     if len(without_route) == len(addresses):
         lines += without_route
-    lines += stun_problems
-    return list(dict.fromkeys(lines))
+    return lines + stun_problems
 
 
 async def _resolve(hostname: str) -> list[str] | str:

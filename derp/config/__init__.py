@@ -3,8 +3,8 @@
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
-    general, listening, proxies, certificates, verification, accounts, mesh, pages, monitoring,
-    control,
+    general, listening, proxies, certificates, acmedns, verification, accounts, mesh, pages,
+    monitoring, control,
     limits         the parts
     certplan       the certificates that a configuration asks for
     field          fields that are flags, and parts that have them
@@ -26,6 +26,7 @@ import attrs
 
 from derp.config import checks
 from derp.config.accounts import Accounts
+from derp.config.acmedns import ACMEDNS
 from derp.config.certificates import ACME, ACME_MODES, TLS
 from derp.config.checks import Address
 from derp.config.control import Control
@@ -59,6 +60,7 @@ class Config:
     proxies: Proxies = part("Behind a proxy", Proxies)
     tls: TLS = part("TLS certificates", TLS)
     acme: ACME = part("Certificates by ACME", ACME)
+    dns: ACMEDNS = part("Certificates by ACME", ACMEDNS)
     verification: Verification = part("Who may use the relay", Verification)
     accounts: Accounts = part("Accounts", Accounts)
     mesh: Mesh = part("Other relays of the region", Mesh)
@@ -80,6 +82,7 @@ class Config:
         if not self.serve_tls:
             return
         self.tls.check()
+        self.dns.check(self.tls)
         self.acme.check(self.tls)
         if self.listening.http_port == self.listening.address.port != 0:
             want = "the port of -a; want another one, or -1 for none"
@@ -89,10 +92,11 @@ class Config:
     def serve_tls(self) -> bool:
         """Whether HTTPS is served, not HTTP. Matches tsweb.IsProd443 and its use in cmd/derper.
 
-        -acme-directory, which the Go derper does not have, implies HTTPS on any port.
+        -acme-directory, -acme-dns and -acme-dns-exec, which the Go derper does not have, imply
+        HTTPS on any port.
         """
-        is_https_port = self.listening.address.port == 443
-        return is_https_port or self.tls.mode == "manual" or self.acme.directory != ""
+        by_acme_only = self.acme.directory != "" or self.dns.flag != ""
+        return self.listening.address.port == 443 or self.tls.mode == "manual" or by_acme_only
 
     @property
     def serve_acme(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config import checks
 from derp.config.field import ConfigError, bool_option, file_option, option
 from derp.config.goflags import STRING
@@ -25,16 +25,18 @@ ACME_MODES: Final = {"letsencrypt", "gcp"}
 class TLS:
     """The hostname of HTTPS, and where its certificate comes from."""
 
-    hostname: str = option(
+    hostnames: tuple[str, ...] = option(
         "hostname",
         STRING,
-        checks.certificate_name,
+        checks.certificate_names,
         default=DEFAULT_HOSTNAME,
         variable="DERP_DOMAIN",
         placeholder="NAME",
-        usage="The name that certificates are for; or an IP address, with -acme-ip-certs, or with "
-        "-certmode manual for a self-signed certificate.",
+        usage="The name that the certificate is for, or names with commas between them; or an IP "
+        "address, with -acme-ip-certs, or with -certmode manual for a self-signed certificate. "
+        "A wildcard, *.example.com, takes -acme-dns or -acme-dns-exec, or -certmode manual.",
     )
+    """DNS names and wildcards; or one IP address."""
     mode: str = option(
         "certmode",
         STRING,
@@ -43,7 +45,7 @@ class TLS:
         variable="DERP_CERT_MODE",
         placeholder="MODE",
         usage="Where certificates come from: letsencrypt; gcp (Google Trust Services); or manual, "
-        "which reads NAME.crt and NAME.key in -certdir, NAME being the -hostname.",
+        "which reads NAME.crt and NAME.key in -certdir, NAME being the first -hostname.",
     )
     certdir: Path | None = option(
         "certdir",
@@ -66,15 +68,21 @@ class TLS:
     )
 
     @property
+    def hostname(self) -> str:
+        """The first hostname that is no wildcard; or else a name that the first wildcard covers."""
+        named = [name for name in self.hostnames if not is_wildcard(name)]
+        return named[0] if named else self.hostnames[0].replace("*", "derper", 1)
+
+    @property
     def hostname_is_ip(self) -> bool:
         """Whether the hostname is an IP address, which no client sends as its SNI."""
         return is_ip(self.hostname)
 
     def check(self) -> None:
         """Check the rules between fields, where HTTPS is served. Raises ConfigError."""
-        if self.hostname == PLACEHOLDER_HOSTNAME:
+        if PLACEHOLDER_HOSTNAME in self.hostnames:
             want = "that is a placeholder; want the DNS name or the IP address of this server"
-            raise ConfigError("hostname", self.hostname, want)
+            raise ConfigError("hostname", PLACEHOLDER_HOSTNAME, want)
         given = self.certificate is not None
         if given != (self.key is not None):
             flag = "tls-key" if given else "tls-cert"
@@ -159,9 +167,9 @@ class ACME:
             if self.ca_bundle is not None:
                 raise ConfigError("acme-ca-bundle", self.ca_bundle, want)
             return
-        if tls.hostname == DEFAULT_HOSTNAME:
+        if DEFAULT_HOSTNAME in tls.hostnames:
             want = "that is Tailscale's own; want the DNS name of this server"
-            raise ConfigError("hostname", tls.hostname, want)
+            raise ConfigError("hostname", DEFAULT_HOSTNAME, want)
         self._check_addresses(tls)
         self._check_external_account(tls)
 

@@ -21,12 +21,12 @@ def make_plan(config: Config) -> Plan:
     """Return the plan for a configuration with `serve_tls`. Raises ConfigError."""
     if config.tls.certificate is not None and config.tls.key is not None:
         files = PairFiles(config.tls.certificate, config.tls.key, "-tls-cert")
-        return Plan((CertificateSpec((config.tls.hostname,), files, operator_managed=True),))
+        return Plan((CertificateSpec(config.tls.hostnames, files, operator_managed=True),))
     if config.tls.certdir is None:
         raise ConfigError("certdir", "", "want a directory for certificates")
     if not config.serve_acme:
-        files = pair_files(config.tls.certdir, config.tls.hostname)
-        return Plan((CertificateSpec((config.tls.hostname,), files),))
+        files = pair_files(config.tls.certdir, config.tls.hostnames[0])
+        return Plan((CertificateSpec(config.tls.hostnames, files),))
     return _acme_plan(config, config.tls.certdir)
 
 
@@ -41,11 +41,14 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
         challenges.reverse()
     acme = ACMEOptions(authority=authority, profile="", challenges=challenges)
     short_lived = attrs.evolve(acme, profile=SHORT_LIVED)
+    if (dns := config.dns.options) is not None:
+        # Addresses can't be validated so.
+        acme = attrs.evolve(acme, challenges=["dns-01"], dns=dns)
     own = () if address is None else (address,)
     named = tuple(dict.fromkeys((*own, *config.acme.ip_addresses)))
     certificates = []
     if address is None:
-        certificates.append(acme_certificate(certdir, (config.tls.hostname,), acme))
+        certificates.append(acme_certificate(certdir, config.tls.hostnames, acme))
     if named:
         certificates.append(acme_certificate(certdir, tuple(map(str, named)), short_lived))
     on_demand = None

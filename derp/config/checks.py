@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.net.address import host_port, is_dns_name, is_ip
@@ -174,11 +174,34 @@ def certificate_mode(value: str) -> str:
     return value
 
 
-def certificate_name(value: str) -> str:
-    """Check the name for certificates: a DNS name, or an IP address without brackets and zone."""
-    if not (is_dns_name(value) or (is_ip(value) and "%" not in value)):
-        raise ValueError("want a DNS name in ASCII, or an IP address without brackets")
-    return value
+MAX_HOSTNAMES: Final = 100
+"""As many as Let's Encrypt puts into a certificate."""
+
+
+def certificate_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Check the names for a certificate; in a string, commas separate them.
+
+    Each is a DNS name, or a wildcard such as `*.example.com`; or the only one is an IP address,
+    without brackets and zone.
+    """
+    names = [part.strip(" ") for part in value.split(",")] if isinstance(value, str) else [*value]
+    for name in names:
+        address = is_ip(name) and "%" not in name
+        if not (address or is_dns_name(name.removeprefix("*.") if is_wildcard(name) else name)):
+            raise ValueError(
+                "want DNS names in ASCII with commas between them, "
+                "or an IP address without brackets"
+            )
+        if address and len(names) > 1:
+            raise ValueError(
+                "an address stands alone; want names only, and addresses in -acme-ip-addresses"
+            )
+    if len(names) > MAX_HOSTNAMES:
+        raise ValueError(f"want at most {MAX_HOSTNAMES} names, which a certificate can have")
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(name.lower(), name)
+    return tuple(found.values())
 
 
 def directory_url(value: str) -> str:

@@ -25,8 +25,8 @@ class Listening:
         variable="DERP_ADDR",
         placeholder="ADDRESS",
         usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
-        "It is HTTPS if the port is 443, -certmode is manual or -acme-directory is given, "
-        "and HTTP otherwise.",
+        "It is HTTPS if the port is 443, -certmode is manual, or -acme-directory, -acme-dns or "
+        "-acme-dns-exec is given, and HTTP otherwise.",
     )
     http_port: int = option(
         "http-port",

@@ -22,7 +22,7 @@ def debug_access(config: Config, key: DebugKey) -> DebugAccess:
     """Return who may see /debug/: whom `config` allows, and who has the current `key`."""
     single = map(ipaddress.ip_network, config.debug.addresses)
     return DebugAccess(
-        names=frozenset({config.tls.hostname.lower()}),
+        names=config.tls.hostnames,
         networks=(*single, *config.debug.networks),
         key=lambda: key.value,
     )

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from certs.hostname import IPAddress, parse_ip
+from certs.hostname import IPAddress, is_among, parse_ip
 from derp.http.message import Request
 from derp.net.address import is_ip
 
@@ -76,8 +76,8 @@ def is_tailscale(address: IPAddress) -> bool:
 class DebugAccess:
     """The access rules of one relay."""
 
-    names: frozenset[str] = frozenset()
-    """The relay's names, in lower case, besides its addresses and localhost."""
+    names: Sequence[str] = ()
+    """The relay's names and wildcards, besides its addresses and localhost."""
     networks: Sequence[IPNetwork] = ()
     """Addresses with access besides loopback and the tailnet."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
@@ -131,7 +131,7 @@ class DebugAccess:
         elif host.count(":") == 1:
             host = host.partition(":")[0]
         name = host.lower().removesuffix(".")
-        return name == "localhost" or name in self.names or is_ip(name)
+        return name == "localhost" or is_ip(name) or is_among(name, self.names)
 
 
 def proxy_sign(request: Request) -> str:

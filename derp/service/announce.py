@@ -24,7 +24,7 @@ def announce(config: Config, resources: StartupResources) -> None:
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or use port 443, "
-            "-certmode manual or -acme-directory",
+            "-certmode manual, -acme-directory or -acme-dns",
             address=str(config.listening.address),
         )
     if config.general.derp:

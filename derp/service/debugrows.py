@@ -24,7 +24,7 @@ def relay_rows(config: Config, gauges: Gauges) -> list[StatusRow]:
         StatusRow("Version", gauges.version),
         StatusRow("Uptime", f"{gauges.uptime:.0f} s"),
         StatusRow("Machine", platform.node()),
-        StatusRow("TLS hostname", config.tls.hostname),
+        StatusRow("TLS hostname", " ".join(config.tls.hostnames)),
         StatusRow("Clients", str(gauges.current_connections)),
         StatusRow("Queues", f"{held:.1f} of {limit:.1f} MiB"),
     ]

@@ -48,7 +48,7 @@ def only_apart(unloaded: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("only_apart")
 def test_a_pair_is_made_and_read(tmp_path: Path) -> None:
     files = pair_files(tmp_path, HOST)
-    pair = apart.load_manual(files, HOST, NOW, make=True)
+    pair = apart.load_manual(files, [HOST], NOW, make=True)
     assert is_generated(pair, ip_address(HOST))
     assert files.key.read_bytes().startswith(b"-----BEGIN EC PRIVATE KEY-----")
     assert apart.read_pair(files, [HOST], NOW) == pair
@@ -84,7 +84,7 @@ def test_without_another_process_it_is_called_here(
     tmp_path: Path, unloaded: pytest.MonkeyPatch, program: str
 ) -> None:
     unloaded.setattr(sys, "executable", program)
-    pair = apart.load_manual(pair_files(tmp_path, HOST), HOST, NOW, make=True)
+    pair = apart.load_manual(pair_files(tmp_path, HOST), [HOST], NOW, make=True)
     assert pair.names == (HOST,)
 
 

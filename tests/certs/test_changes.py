@@ -20,7 +20,7 @@ class Source(PairChanges):
     def __init__(self, certdir, hostname, now):
         files = pair_files(certdir, hostname)
         super().__init__(files, [hostname])
-        self.current = load(files, hostname, now)
+        self.current = load(files, [hostname], now)
 
     def look(self, now, *, at_once=False):
         pair = super().check(now, self.current, at_once=at_once)
@@ -236,3 +236,27 @@ def test_a_new_pair_that_is_not_valid_yet_is_refused_while_the_old_one_is_valid(
     with pytest.raises(OutOfDateError, match=r"is not valid before .* check this machine's clock"):
         files.check(early, valid_then, at_once=True)
     assert files.check(early, source.current, at_once=True) is not None
+
+
+def test_a_pair_for_some_of_the_names_serves_until_there_is_one_for_all(
+    tmp_path, put, issued, issue, now
+):
+    put(issued)
+    names = ["relay.example", "more.example"]
+    files = pair_files(tmp_path, "relay.example")
+    with pytest.raises(WrongHostnameError, match=r"not for -hostname 'more\.example' but for"):
+        PairChanges(files, names).check(now, None, at_once=True)
+    source = PairChanges(files, names, some=True)
+    some = source.check(now, None, at_once=True)
+    assert some is not None
+    assert not some.covers("more.example")
+    assert source.check(now, some, at_once=True) is None
+    put(issue(*names))
+    everything = source.check(now, some, at_once=True)
+    assert everything is not None
+    put(issued)
+    with pytest.raises(WrongHostnameError, match=r"more\.example"):
+        source.check(now, everything, at_once=True)
+    put(issue("other.example"))
+    with pytest.raises(WrongHostnameError, match=r"relay\.example"):
+        source.check(now, some, at_once=True)

@@ -144,14 +144,14 @@ def test_the_chain_on_the_wire_has_the_same_order(server, pair, client):
 
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
 def test_a_self_signed_pair_is_followed_by_the_metacert_alone(tmp_path, now, version):
-    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), ["192.0.2.7"], now)
     server = make_context(pair, METACERT, "192.0.2.7")
     handshake = Handshake(server, any_name(version), "192.0.2.7")
     assert chain_as_sent(handshake.client.tls) == [pair.chain_der[0], METACERT]
 
 
 def test_the_self_signed_certificate_is_good_for_clients_that_trust_it(tmp_path, now):
-    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), ["192.0.2.7"], now)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(tmp_path / "192.0.2.7.crt")
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), client, "192.0.2.7").complete
@@ -225,6 +225,23 @@ def test_the_case_and_final_dot_of_the_flag_do_not_count(pair, hostname):
     assert Handshake(make_context(pair, METACERT, hostname), any_name()).complete
 
 
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        (HOST, True),
+        ("B.example", True),
+        ("c.wild.example", True),
+        ("wild.example", False),
+        ("c.d.wild.example", False),
+        ("other.example", False),
+        (None, False),
+    ],
+)
+def test_each_of_several_names_is_accepted(pair, name, accepted):
+    server = make_context(pair, METACERT, HOST, "b.example", "*.wild.example")
+    assert Handshake(server, any_name(), name).complete is accepted
+
+
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
 @pytest.mark.parametrize("name", ["other.example", "a.relay.example", "192.0.2.7", None])
 def test_another_name_or_none_gets_an_alert(server, name, version):
@@ -236,7 +253,7 @@ def test_another_name_or_none_gets_an_alert(server, name, version):
 
 @pytest.mark.parametrize("name", ["anything.example", "192.0.2.7", None])
 def test_for_an_address_any_server_name_is_accepted(tmp_path, now, name):
-    pair = load(pair_files(tmp_path, "192.0.2.7"), "192.0.2.7", now)
+    pair = load(pair_files(tmp_path, "192.0.2.7"), ["192.0.2.7"], now)
     assert Handshake(make_context(pair, METACERT, "192.0.2.7"), any_name(), name).complete
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.hostname import file_stem, is_covered, parse_ip, same_name
+from certs.hostname import file_stem, is_among, is_covered, parse_ip
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_anything_else_is_a_name(text):
         ("../../etc/passwd", "....etcpasswd"),
         ("bücher.example", "bcher.example"),
         ("relay.example\n", "relay.example"),
+        ("*.relay.example", "_.relay.example"),
     ],
 )
 def test_files_are_named_as_go_names_them(hostname, stem):
@@ -51,8 +52,16 @@ def test_no_hostname_leaves_the_directory(hostname):
 
 
 def test_names_are_the_same_whatever_their_case_and_final_dot():
-    assert same_name("Relay.EXAMPLE", "relay.example.")
-    assert not same_name("relay.example", "relay.example.org")
+    assert is_among("Relay.EXAMPLE", ["relay.example"])
+    assert is_among("relay.example.", ["other.example", "Relay.Example"])
+    assert not is_among("relay.example", ["relay.example.org"])
+
+
+def test_a_wildcard_stands_for_one_label():
+    names = ["relay.example", "*.Relay.example"]
+    assert is_among("a.relay.EXAMPLE.", names)
+    for other in ("a.b.relay.example", ".relay.example", "xrelay.example", "example", ""):
+        assert not is_among(other, names), other
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from certs.files import pair_files
 
 
 def load(certdir, hostname, now):
-    return manual.load(pair_files(certdir, hostname), hostname, now)
+    return manual.load(pair_files(certdir, hostname), [hostname], now)
 
 
 def contents(directory):
@@ -114,7 +114,7 @@ def test_an_expired_pair_of_the_operators_is_left_alone(tmp_path, put, issue, no
 def test_nothing_is_made_in_places_of_the_operators(tmp_path, now):
     files = pair_files(tmp_path, "192.0.2.7")
     with pytest.raises(CertificateFileError, match="no such file"):
-        manual.load(files, "192.0.2.7", now, make=False)
+        manual.load(files, ["192.0.2.7"], now, make=False)
     assert not list(tmp_path.iterdir())
 
 

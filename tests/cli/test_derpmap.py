@@ -59,6 +59,19 @@ def test_a_domain(run: Run):
     assert node(out) == {"Name": "900a", "RegionID": 900, "HostName": "derp.example.com"}
 
 
+def test_several_domains(run: Run):
+    code, out, err = run("derpmap", "-hostname", "a.example,b.example", "--format", "yaml")
+    assert (code, err) == (0, "")
+    assert out.count("      - name: ") == 2
+    assert '      - name: "900b"\n        regionid: 900\n        hostname: "b.example"\n' in out
+
+
+def test_a_wildcard_alone_is_no_entry(run: Run):
+    code, out, err = run("derpmap", "-hostname", "*.a.example", "-certmode", "manual")
+    assert (code, out) == (2, "")
+    assert err.startswith("derper: -hostname *.a.example: a DERP map takes no wildcard; want the ")
+
+
 def test_a_bool_as_two_words(run: Run):
     code, out, err = run("derpmap", "-stun", "false", "-hostname", "derp.example.com")
     assert (code, node(out)["STUNPort"]) == (0, -1)
@@ -197,7 +210,7 @@ def test_addresses_by_acme_are_not_pinned(tmp_path: Path, run: Run):
         (("--regoin-id", "900"), "--regoin-id: no such flag; did you mean -region-id?"),
         (("-a", ":0", "-certmode", "manual"), "-a :0: any free port"),
         (("-derp=false", "-stun=false"), "-derp=false -stun=false: want DERP or STUN"),
-        (("-hostname", "a b"), "-hostname 'a b': want a DNS name"),
+        (("-hostname", "a b"), "-hostname 'a b': want DNS names"),
         (("--public-derp-port", "0"), "--public-derp-port 0: want a port from 1 to 65535"),
         (("--public-derp-port", "65536"), "--public-derp-port 65536: want a port from 1 to"),
         (("--public-derp-port=",), "--public-derp-port='': want a port from 1 to 65535"),

@@ -181,3 +181,22 @@ async def test_a_pinned_certificate_outside_its_dates(relay: Relay):
 
 def served(port: int) -> bytes:
     return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
+
+
+async def test_each_name_is_checked() -> None:
+    """And what is wrong with both is said once."""
+
+    class Names(Resolver):
+        async def getaddrinfo(self, host: bytes, *_: object, **_more: object) -> list[Any]:
+            return await Resolver(*([] if host == b"b.example" else ["127.0.0.1"])).getaddrinfo()
+
+    trio.socket.set_custom_hostname_resolver(Names())
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        node = Node("a.example", None, closed.getsockname()[1], None, None, ("b.example", HOST))
+        found = await mapcheck.problems(node)
+    nobody = [line for line in found if line.startswith("TCP 127.0.0.1:")]
+    assert len(nobody) == 1
+    assert [line for line in found if line.startswith("b.example has no address")]
+    assert [line for line in found if line.startswith("a.example is 127.0.0.1 on this machine")]
+    assert [line for line in found if line.startswith(f"{HOST} is 127.0.0.1 on this machine")]

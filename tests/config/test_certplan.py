@@ -35,6 +35,21 @@ def test_manual_is_two_files_in_the_directory() -> None:
     assert certificate.acme is None
 
 
+def test_several_names_are_one_certificate() -> None:
+    names = ("d.example", "e.example")
+    (manual,) = plan(certmode="manual", hostname="d.example,e.example").certificates
+    assert (manual.names, manual.files.key) == (names, CERTDIR / "d.example.key")
+    (ordered,) = plan(hostname="d.example,e.example").certificates
+    assert (ordered.names, ordered.files.certificate) == (names, CERTDIR / "d.example")
+    own = {"certmode": "manual", "tls_cert": "/a", "tls_key": "/b"}
+    assert plan(hostname="d.example,e.example", **own).certificates[0].names == names
+
+
+def test_a_wildcard_has_files_that_are_not_hidden() -> None:
+    (certificate,) = plan(certmode="manual", hostname="*.d.example").certificates
+    assert certificate.files.certificate == CERTDIR / "_.d.example.crt"
+
+
 def test_manual_is_the_operators_files() -> None:
     (certificate,) = plan(certmode="manual", tls_cert="/a", tls_key="/b", certdir="").certificates
     assert certificate.files == PairFiles(Path("/a"), Path("/b"), "-tls-cert")
@@ -84,6 +99,27 @@ def test_the_challenge_that_is_likely_to_work_comes_first(
     (certificate,) = plan(a=Address("", port), http_port=http_port, acme_directory=OWN).certificates
     assert certificate.acme is not None
     assert certificate.acme.challenges == challenges
+
+
+def test_names_are_validated_by_dns_and_addresses_as_before() -> None:
+    found = plan(
+        a=Address("", 8443),
+        hostname="d.example,*.d.example",
+        acme_dns="cloudflare",
+        acme_ip_certs=True,
+        acme_ip_addresses="8.8.8.8",
+    )
+    names, address = found.certificates
+    assert names.files.certificate == CERTDIR / "d.example"
+    assert names.acme is not None
+    assert names.acme.challenges == ["dns-01"]
+    assert names.acme.dns is not None
+    assert names.acme.dns.provider == "cloudflare"
+    assert address.acme is not None
+    assert address.acme.challenges == ["http-01", "tls-alpn-01"]
+    assert address.acme.dns is None
+    assert found.on_demand is not None
+    assert found.on_demand.acme.dns is None
 
 
 def test_an_address_and_its_fellows_share_a_short_lived_certificate() -> None:

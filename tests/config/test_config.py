@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certs.dns01.options import DNSOptions, Resolver
 from derp.config import Config, flag_table, goflags, strconv
 from derp.config.checks import Address
 from derp.config.field import ConfigError
@@ -176,6 +177,25 @@ def test_addresses_in_text():
 def test_hostnames(hostname: str, is_ip: bool):
     config = configure(*TLS, "-hostname", hostname)
     assert (config.tls.hostname, config.tls.hostname_is_ip) == (hostname, is_ip)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ("a.example,b.example", ("a.example", "b.example"), "a.example"),
+        (" b.example , A.example,a.EXAMPLE,b.example", ("b.example", "A.example"), "b.example"),
+        ("*.a.example", ("*.a.example",), "derper.a.example"),
+        ("*.a.example,a.example", ("*.a.example", "a.example"), "a.example"),
+    ],
+)
+def test_several_hostnames(text: str, names: tuple[str, ...], first: str):
+    tls = configure(*TLS, "-hostname", text).tls
+    assert (tls.hostnames, tls.hostname, tls.hostname_is_ip) == (names, first, False)
+
+
+def test_as_many_hostnames_as_a_certificate_can_have():
+    many = [f"a{number}.example" for number in range(100)]
+    assert configure(*TLS, "-hostname", ",".join(many)).tls.hostnames == tuple(many)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +377,8 @@ def test_derper_docker():
 
 ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
 STUN_ADDRESS = "want an IP address or a name without a port, or * for all addresses"
-HOSTNAME = "want a DNS name in ASCII, or an IP address without brackets"
+HOSTNAME = "want DNS names in ASCII with commas between them, or an IP address without brackets"
+ALONE = "an address stands alone; want names only, and addresses in -acme-ip-addresses"
 HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
 NAMES = "want name or name/txt-name, with commas between them"
 DIRECTORY = "want the URL of an ACME directory, which begins with https://"
@@ -383,7 +404,14 @@ WRONG = [
     ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "192.0.2.1,192.0.2.2", "b\u00fccher.example"]),
     ("certmode", "want manual, letsencrypt or gcp", ["", "Manual", "self-signed"]),
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
-    ("hostname", HOSTNAME, ["*.example.com", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
+    ("hostname", HOSTNAME, ["*", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
+    ("hostname", HOSTNAME, ["a.b,", ",a.b", "a.b,,c.d", "a.b;c.d", "*.", "**.a", "a.*.b", "*.1.2"]),
+    ("hostname", ALONE, ["192.0.2.1,a.b", "a.b,192.0.2.1", "192.0.2.1,192.0.2.2", "a.b,::1"]),
+    (
+        "hostname",
+        "want at most 100 names, which a certificate can have",
+        [",".join(f"a{number}.example" for number in range(101))],
+    ),
     ("hostname", HOSTNAME, ["a" * 64 + ".b", ".".join(["a" * 50] * 5), "a\n", "192.0.2.1:443"]),
     (
         "acme-directory",
@@ -391,6 +419,22 @@ WRONG = [
         ["x", "http://a/dir", "https://", "https://a b", "https://a:0", "https://u:p@a"],
     ),
     ("acme-email", EMAIL, ["ops", "@a", "a@", "a@b,c@d", "a b@c", "mailto:a@b", "<a@b>", "a@b\n"]),
+    (
+        "acme-dns",
+        "want rfc2136, or the name of a provider as dns-lexicon has it",
+        ["Cloudflare", "a b", "a/b", "x" * 41, "b\u00fc", "a\n"],
+    ),
+    (
+        "acme-dns-resolvers",
+        "want IP addresses, each with or without a port, with commas between them",
+        [",", "dns.example", "192.0.2.1,", ":53", "[::1]", "::1]:53", "192.0.2.1:x"],
+    ),
+    (
+        "acme-dns-resolvers",
+        "want IP addresses, each with or without a port, with commas between them",
+        ["192.0.2.1:0", "[::1]:65536"],
+    ),
+    ("acme-dns-wait", "want a duration of 1s or more", ["0s", "999ms", "-1s"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),
     ("acme-ip-addresses", ADDRESSES, [",", "192.0.2.1,", "[::1]", "fe80::1%eth0", "a.b", "1.2.3"]),
     ("home", HOME_PAGE, ["Blank", "example.com", "ftp://a", "http://", "https:///x", "HTTP://a"]),
@@ -513,6 +557,97 @@ def test_values_that_do_go_together():
 
 
 # --- certificates ---
+
+BY_DNS = ("-hostname", "derp.example.com", "-c", "/k", "-a", ":8443")
+
+
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        (("-acme-dns", "cloudflare"), DNSOptions(provider="cloudflare", wait=300.0)),
+        (
+            ("-acme-dns=rfc2136", "-acme-dns-credentials=/f", "-acme-dns-wait=1m"),
+            DNSOptions(provider="rfc2136", credentials=Path("/f"), wait=60.0),
+        ),
+        (
+            ("-acme-dns-exec=/h", "-acme-dns-exec-cleanup=/i", "-acme-dns-credentials=/f"),
+            DNSOptions(
+                program=Path("/h"), cleanup_program=Path("/i"), credentials=Path("/f"), wait=300.0
+            ),
+        ),
+        (
+            ("-acme-dns=a", "-acme-dns-resolvers", "192.0.2.1, [::1]:5353,::1,192.0.2.1:54"),
+            DNSOptions(
+                provider="a",
+                resolvers=(
+                    *(Resolver("192.0.2.1"), Resolver("::1", 5353)),
+                    *(Resolver("::1"), Resolver("192.0.2.1", 54)),
+                ),
+                wait=300.0,
+            ),
+        ),
+    ],
+)
+def test_dns_challenges_serve_https_on_any_port(argv: tuple[str, ...], options: DNSOptions):
+    config = configure(*BY_DNS, *argv)
+    assert config.dns.options == options
+    assert (config.serve_tls, config.serve_acme) == (True, True)
+
+
+def test_without_dns_challenges():
+    config = configure(*BY_DNS, "-acme-dns-wait=1m", "-acme-dns-resolvers=::1")
+    assert config.dns.options is None
+    assert not config.serve_tls
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            (*BY_DNS, "-acme-dns=a", "-acme-dns-exec=/h"),
+            "-acme-dns-exec=/h: want it or -acme-dns, not both",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-acme-dns-exec-cleanup=/h"),
+            "-acme-dns-exec-cleanup=/h: want -acme-dns-exec with it",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-acme-dns-credentials=/f"),
+            "-acme-dns-credentials=/f: want -acme-dns or -acme-dns-exec with it",
+        ),
+        (
+            (*TLS, "-acme-dns=a"),
+            "-acme-dns=a: of no use with -certmode manual; want letsencrypt there",
+        ),
+        (
+            (*BY_DNS, "-hostname=8.8.8.8", "-acme-ip-certs", "-acme-dns-exec=/h"),
+            "-acme-dns-exec=/h: DNS says nothing of an address; want a name as -hostname",
+        ),
+        (
+            (*BY_DNS, "-a=:443", "-hostname=a.example,*.b.example"),
+            (
+                "-hostname=a.example,*.b.example: "
+                "a wildcard is validated by DNS only; want -acme-dns or -acme-dns-exec with it"
+            ),
+        ),
+    ],
+)
+def test_dns_challenges_that_can_t_be(argv: tuple[str, ...], message: str):
+    assert usage_error(*argv) == message
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (*BY_DNS, "-hostname=*.b.example", "-acme-dns=a"),
+        (*BY_DNS, "-acme-ip-certs", "-acme-ip-addresses=8.8.8.8", "-acme-dns=a"),
+        (*TLS, "-hostname=*.b.example"),
+        (*BY_DNS, "-hostname=*.b.example"),
+    ],
+)
+def test_wildcards_and_addresses_that_can_be(argv: tuple[str, ...]):
+    configure(*argv)
+
 
 ACME = ("-hostname", "derp.example.com", "-c", "/k")
 OWN_CA = ("-acme-directory", "https://ca.example/dir")
@@ -783,6 +918,8 @@ def test_every_flag_is_known():
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
         *{"verify-client-file", "verify-remember", "verify-again", "policy", "tell-refused"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
+        *{"acme-dns", "acme-dns-credentials", "acme-dns-exec", "acme-dns-exec-cleanup"},
+        *{"acme-dns-resolvers", "acme-dns-wait"},
         *{"hostname", "derp", "home", "bootstrap-dns-names", "unpublished-bootstrap-dns-names"},
         *{"accept-connection-limit", "accept-connection-burst", "rate-config"},
         *{"per-network-accept-limit", "per-network-pending-limit"},

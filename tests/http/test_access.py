@@ -6,7 +6,7 @@ import pytest
 from derp.http.access import DebugAccess, is_tailscale
 from derp.http.message import parse_request
 
-ACCESS = DebugAccess(frozenset({"derp.example", "relay.example"}))
+ACCESS = DebugAccess(("derp.example", "relay.example", "*.wild.example"))
 
 
 def refusal(
@@ -111,6 +111,9 @@ def test_what_curl_prometheus_and_browsers_send(header: str) -> None:
         ("relay.example", True),
         ("evil.example", False),
         ("x.derp.example", False),
+        ("a.Wild.example", True),
+        ("wild.example", False),
+        ("a.b.wild.example", False),
         ("example", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example", False),
@@ -136,7 +139,7 @@ def test_a_stranger_is_told_nothing_of_that() -> None:
 
 class TestNetworks:
     ACCESS = DebugAccess(
-        frozenset({"derp.example"}),
+        ("derp.example",),
         networks=[ipaddress.ip_network(text) for text in ("172.16.0.0/12", "2001:db8::7/128")],
     )
 
@@ -168,7 +171,7 @@ class TestListedProxies:
     """Whoever their client is, and whatever they add: they may pass TLS on as it is."""
 
     ACCESS = DebugAccess(
-        frozenset({"derp.example"}),
+        ("derp.example",),
         networks=[ipaddress.ip_network("172.16.0.0/12")],
         key=lambda: b"secret",
     )

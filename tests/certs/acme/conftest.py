@@ -129,11 +129,17 @@ class FakeAuthority:
         return Answer(200 if rest else 201, self.order(), location)
 
     def authorization(self, number: int = 0, **more: Any) -> dict[str, Any]:
-        return {
-            "identifier": self.identifiers[number],
-            "status": "valid" if self.validated else "pending",
-            "challenges": [self.challenge(number, kind) for kind in self.kinds],
-        } | more
+        name = self.identifiers[number]["value"]
+        wildcard = {"wildcard": True} if name.startswith("*.") else {}
+        return (
+            wildcard
+            | {
+                "identifier": self.identifiers[number] | {"value": name.removeprefix("*.")},
+                "status": "valid" if self.validated else "pending",
+                "challenges": [self.challenge(number, kind) for kind in self.kinds],
+            }
+            | more
+        )
 
     def _authz(self, _payload: Any, number: str) -> Answer:
         return Answer(200, self.authorization(int(number)))

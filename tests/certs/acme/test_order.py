@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import re
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -32,12 +33,12 @@ def order(fake, certdir, up, clock):
     """Order a certificate, and return what is in the file then."""
 
     @contextlib.contextmanager
-    def present(challenge):
-        up[challenge] = True
+    def present(challenges):
+        up.update(dict.fromkeys(challenges, True))
         try:
             yield
         finally:
-            up[challenge] = False
+            up.update(dict.fromkeys(challenges, False))
 
     def order(*names, kind="http-01", now=None, timeout=60.0, replacing=None, **request):
         request = {"authority": fake.authority} | request
@@ -94,6 +95,29 @@ def test_several_names_and_a_profile(order, fake, up):
     kinds = [identifier["type"] for identifier in fake.sent["/order"]["identifiers"]]
     assert kinds == ["dns", "dns", "ip", "ip"]
     assert [challenge.token[:7] for challenge in up] == ["token-0", "token-1", "token-2", "token-3"]
+
+
+def test_a_wildcard_is_validated_at_its_parent(order, fake, up):
+    pair = order("*.relay.example", HOST, kind="dns-01")
+    assert pair.names == ("*.relay.example", HOST)
+    assert [challenge.domain for challenge in up] == [HOST, HOST]
+    assert len({challenge.value for challenge in up}) == 2
+    assert all(re.fullmatch("[A-Za-z0-9_-]{43}", challenge.value) for challenge in up)
+    assert fake.sent["/chall/1/dns-01"] == {}
+
+
+def test_a_wildcard_alone(order, fake, certdir):
+    assert order("*.Relay.example", kind="dns-01").names == ("*.relay.example",)
+    assert (certdir / "_.relay.example").is_file()
+
+
+def test_a_wildcard_that_was_not_ordered(complaint, fake, up):
+    fake.heard = lambda path: (
+        path == "/order" and setattr(fake, "identifiers", [{"type": "dns", "value": f"*.{HOST}"}])
+    )
+    fake.say("/authz/0", 200, {"identifier": {"type": "dns", "value": HOST}, "wildcard": True})
+    assert "not ACME" in complaint(failure=Failure.TRANSIENT, kind="dns-01")
+    assert not up
 
 
 def test_all_answers_are_presented_until_the_last_validation(order, fake, up):

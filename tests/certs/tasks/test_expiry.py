@@ -29,7 +29,7 @@ class Kept:
     def __init__(self, certificate: CertificateSpec, nursery: trio.Nursery, time: object) -> None:
         self.time = time(wall_clock())  # type: ignore[operator]
         self.certificate = certificate
-        pair = manual.load(certificate.files, "192.0.2.7", self.time())
+        pair = manual.load(certificate.files, ["192.0.2.7"], self.time())
         self.first = pair
         self.status = Status(certificate, pair)
         self.announced: list[Pair] = []
@@ -46,7 +46,7 @@ class Kept:
 
     async def _watch(self, looks: trio.MemoryReceiveChannel[None]) -> None:
         async for _ in looks:
-            pair = manual.load(self.certificate.files, "192.0.2.7", self.time(), make=False)
+            pair = manual.load(self.certificate.files, ["192.0.2.7"], self.time(), make=False)
             self.status.succeeded(pair)
 
 

@@ -135,7 +135,7 @@ async def test_a_pair_in_the_files_is_served(
     put("relay.example")
     assert answers(other.follow(by_acme(tmp_path)))
     plan = self_signed(tmp_path)
-    load_manual(plan.certificates[0].files, "192.0.2.7", NOW)
+    load_manual(plan.certificates[0].files, ["192.0.2.7"], NOW)
     assert answers(other.follow(plan))
 
 
@@ -146,7 +146,7 @@ async def test_an_expired_pair_is_neither_replaced_nor_logged(
     run: Callable[[Follower], None],
 ) -> None:
     plan = self_signed(tmp_path)
-    load_manual(plan.certificates[0].files, "192.0.2.7", NOW - timedelta(days=400))
+    load_manual(plan.certificates[0].files, ["192.0.2.7"], NOW - timedelta(days=400))
     key = trio.Path(plan.certificates[0].files.key)
     before = await key.read_bytes()
     following = other.follow(plan)
@@ -172,7 +172,7 @@ async def test_a_pair_that_openssl_refuses_ends_no_start(
     tmp_path: Path, other: Other, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = self_signed(tmp_path)
-    load_manual(plan.certificates[0].files, "192.0.2.7", NOW)
+    load_manual(plan.certificates[0].files, ["192.0.2.7"], NOW)
     damaged = load_followed(plan, (), NOW)
     assert damaged[0].pair is not None
     damaged[0].pair = attrs.evolve(damaged[0].pair, key_pem=b"")

@@ -102,7 +102,7 @@ async def test_expired_files_of_the_operators_are_never_replaced(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     files = pair_files(tmp_path, "192.0.2.7")
-    load_manual(files, "192.0.2.7", NOW - timedelta(days=400))
+    load_manual(files, ["192.0.2.7"], NOW - timedelta(days=400))
     before = files.key.read_bytes()
     certificates = start(Plan((CertificateSpec(("192.0.2.7",), files, operator_managed=True),)))
     nursery.start_soon(certificates.run, nothing)
@@ -181,7 +181,7 @@ async def test_an_expired_self_signed_pair_is_replaced_while_it_runs(
 ) -> None:
     long_ago = NOW - timedelta(days=400)
     plan = manual(tmp_path)
-    old = load_manual(plan.certificates[0].files, "192.0.2.7", long_ago)
+    old = load_manual(plan.certificates[0].files, ["192.0.2.7"], long_ago)
     # As if it had expired since the start.
     certificates = make_certificates(plan, load(plan, long_ago), METACERT)
     announced: list[Any] = []

@@ -46,7 +46,7 @@ class Elsewhere:
 
     def order(self, ending: Exception | None = None) -> None:
         """Be the thread that orders."""
-        with _present(self, challenge=CHALLENGE):  # type: ignore[arg-type]
+        with _present(self, [CHALLENGE]):  # type: ignore[arg-type]
             self.log.append("validated")
             if ending is not None:
                 raise ending

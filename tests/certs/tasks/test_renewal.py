@@ -76,8 +76,10 @@ class World:
                 self.status.succeeded(self.new_pair())
 
     def new_pair(self) -> Pair:
-        now = self.time()
-        return attrs.evolve(self._make_pair(), not_before=now, not_after=now + LIFE)
+        now, names = self.time(), ("relay.example",)
+        return attrs.evolve(
+            self._make_pair(), not_before=now, not_after=now + LIFE, dns_names=names
+        )
 
     def obtain(
         self,
@@ -154,6 +156,17 @@ async def test_a_certificate_is_renewed_at_two_thirds_of_its_lifetime(
     assert replacing == first.chain_der[0]
     await trio.sleep(60 * DAY)
     assert len(world.orders) == 2
+
+
+async def test_a_certificate_that_lacks_a_name_is_replaced_at_once(
+    autojump_clock: Clock, world: World, nursery: trio.Nursery
+) -> None:
+    old = world.status.pair = attrs.evolve(world.new_pair(), dns_names=("other.example",))
+    world.start(nursery)
+    await trio.sleep(1)
+    assert world.orders == [(0.0, "http-01", old.chain_der[0])]
+    await trio.sleep(DAY)
+    assert len(world.orders) == 1
 
 
 async def test_it_renews_within_the_suggested_window(
