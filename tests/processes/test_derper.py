@@ -25,6 +25,7 @@ from stun.message import build_binding_request, parse_binding_response
 from tests.patience import PATIENCE
 from tests.peers import PONG, RESTARTING, Peer
 from tests.process import derper, insecure
+from tests.support.derp import HEALTH
 from tests.support.ends import StreamEnd, WebSocketEnd, upgrade
 
 Connect = Callable[..., Awaitable[Peer]]
@@ -140,6 +141,8 @@ async def test_stopping_tells_the_clients_and_exits_0(tmp_path: Path, upgraded: 
             assert kind == RESTARTING
             assert int.from_bytes(payload[:4]) < 2000
             assert int.from_bytes(payload[4:]) == 12_000
+            kind, payload = await a.receive()
+            assert (kind, payload[:20]) == (HEALTH, b"the relay goes down,")
             # Without close_notify this would be an error.
             with pytest.raises(EOFError):
                 await a.receive()
