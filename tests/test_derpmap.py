@@ -92,7 +92,7 @@ def test_clients_may_find_it_at_other_ports_than_it_knows(port: int):
 
 
 def test_each_name_is_a_node_of_its_own():
-    node = make_node(config(hostname="a.example,*.a.example,b.example", certmode="manual"), PIN)
+    node = make_node(config(hostname="a.example,*.a.example,b.example", acme_dns="rfc2136"), PIN)
     assert node.hostnames == ("a.example", "b.example")
     first, second = node.nodes(901)
     assert first == {"Name": "901a", "RegionID": 901, "HostName": "a.example", "CertName": PIN}
