@@ -12,7 +12,19 @@ import pytest
 
 from derp.service.proxies import Proxies
 from derp.wire.proxyprotocol import LOCAL_HEADER, SIGNATURE
-from stun.message import build_binding_request, build_binding_response, parse_binding_response
+from stun.message import (
+    BINDING_REQUEST,
+    FINGERPRINT,
+    FINGERPRINT_LENGTH,
+    MAX_REQUEST_LENGTH,
+    SOFTWARE,
+    TAILSCALE_SOFTWARE,
+    _message,
+    build_binding_request,
+    build_binding_response,
+    fingerprint,
+    parse_binding_response,
+)
 from stun.plain import PlainResponder
 from stun.responder import BURST, MAX_PER_CALL, Responder
 from stun.server import open_sockets
@@ -85,6 +97,30 @@ def test_a_proxy_without_a_right_header_gets_no_answer(
     assert record.getMessage() == "a proxy's STUN requests are not answered"
     fields = record.__dict__["fields"]
     assert (fields["proxy"], fields["reason"]) == (SENDER[0], reason)
+
+
+def long_request(size: int) -> bytes:
+    """A request that is right but for its length: attributes without a value fill it."""
+    software = SOFTWARE.pack(TAILSCALE_SOFTWARE, bytes(12))
+    empty = bytes(size - 20 - len(software) - FINGERPRINT_LENGTH)
+    covered = _message(BINDING_REQUEST, bytes(12), empty + software, FINGERPRINT_LENGTH)
+    request = covered + FINGERPRINT.pack(fingerprint(covered), bytes(12))
+    assert len(request) == size
+    return request
+
+
+@pytest.mark.parametrize("host", [SENDER[0], "198.51.100.7"])
+@pytest.mark.parametrize("size", [MAX_REQUEST_LENGTH, MAX_REQUEST_LENGTH + 4, 64_000])
+def test_a_long_request_is_no_work(host: str, size: int) -> None:
+    """The buffer is large, for headers; a request is as short as without a proxy."""
+    front = Proxies(with_header=[ip_network(f"{SENDER[0]}/32")])
+    before = header("203.0.113.7", 5000) if host == SENDER[0] else b""
+    stats, sock = Stats(), Scripted(before + long_request(size))
+    sock.sender = (host, SENDER[1])
+    assert PlainResponder(sock, stats, front).answer(1) == 1
+    answered = size <= MAX_REQUEST_LENGTH
+    assert len(sock.sent) == stats.success == answered
+    assert stats.not_stun == (not answered)
 
 
 def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
