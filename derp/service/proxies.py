@@ -39,7 +39,8 @@ class Origin:
     connected: Endpoint
     """The client of the connection by its PROXY header; `peer` without one."""
     client: Endpoint
-    """The client of the last request; `connected` where that does not say."""
+    """The client of the request that is served; `connected` between two, as the next may be for
+    another client, and where a request does not say."""
     proxy: str = ""
     """The flag that has the proxy; empty for none."""
 
@@ -130,9 +131,10 @@ class Proxies:
     def resolve(self, origin: Origin, request: Request) -> Request:
         """Return the request as its client's, which becomes that of `origin`.
 
-        Raises BadRequest where its headers name different clients.
+        Raises BadRequest where its headers can't be read, or name different clients: then the
+        client is that of the connection.
         """
-        connected = origin.connected
+        connected = origin.client = origin.connected
         if self.trusted and is_in(connected.host, self.trusted):
             origin.proxy = origin.proxy or TRUSTED
             origin.client = forwarded.client(request.headers, self._is_trusted) or connected
