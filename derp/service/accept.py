@@ -136,7 +136,10 @@ class Acceptor:
             self._forget(sock)
             sock.close()
         if isinstance(end, ProxyNotListed):
-            self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
+            if origin.proxy == WITH_HEADER:
+                end = ProxyHeaderFailed("a second PROXY header follows the first")
+            else:
+                self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
         self._report(end, origin.client, fields)
 
     def _abort(self, sock: socket.socket) -> None:
@@ -286,9 +289,13 @@ def _show(origin: Origin, fields: dict[str, Any]) -> None:
 
 
 def _is_caused_by_peer(end: ConnectionEnd) -> bool:
+    """Return whether `end` speaks for a ban of the address.
+
+    ProxyHeaderFailed does not: the cause is, mostly, a proxy or a list that is set wrongly.
+    """
     if isinstance(end, NotAdmitted):
         return end.authoritative
-    return isinstance(end, ProxyHeaderFailed | TLSFailed | HTTPFailed | LoginRefused)
+    return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)
 
 
 def _websocket_accept() -> Callable[[Transport, bytes, bytes], Awaitable[Transport]]:

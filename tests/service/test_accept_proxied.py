@@ -266,6 +266,7 @@ async def test_a_refused_request_is_not_put_down_to_the_client_before(
 
 HALF = (LINE[:20], SIGNATURE[:5], SIGNATURE + b"\x21\x11\0\x0c\1\2", LONG[:40_000])
 NONE = "it is in -proxy-protocol-from, and sends no PROXY header first"
+SECOND = "a second PROXY header follows the first"
 NOT_LISTED = "it sends a PROXY header, and -proxy-protocol-from does not have it"
 BAD = (
     (TCP_PROXY, get("/"), NONE),
@@ -280,7 +281,8 @@ BAD = (
         SIGNATURE + b"\x21\x21\0\x0c" + bytes(12),
         "the PROXY header has 12 bytes for IPv6 addresses of 36",
     ),
-    (TCP_PROXY, LINE * 2, NOT_LISTED),
+    (TCP_PROXY, LINE * 2, SECOND),
+    (TCP_PROXY, LINE + LONG, SECOND),
     (STRANGER, LINE, NOT_LISTED),
     (HTTP_PROXY, LINE, NOT_LISTED),
     (STRANGER, LONG, NOT_LISTED),
@@ -298,6 +300,7 @@ async def test_bad_input_is_one_line(
         assert not front.requests
     (refused,) = lines(caplog, "refused")
     assert refused["reason"] == f"proxy_header_failed: {reason}"
+    assert bool(notices(caplog)) is (reason == NOT_LISTED)
 
 
 @pytest.mark.parametrize("half", HALF, ids=range(len(HALF)))
@@ -445,7 +448,7 @@ async def test_a_proxy_that_is_not_listed_is_told_once(caplog: pytest.LogCapture
         for host in ("8.8.8.8", "8.8.4.4", "172.17.0.1", "172.17.0.2", HTTP_PROXY):
             for header in (f"X-Forwarded-For: {CLIENT}", f"Forwarded: for={CLIENT}"):
                 await front.say(host, get("/", header))
-        for host in ("8.8.8.8", "172.17.0.1", "fd00::5"):
+        for host in ("8.8.8.8", "::ffff:172.17.0.1", "fd00::5"):
             await front.say(host, LINE)
     assert notices(caplog) == [
         (
@@ -464,7 +467,7 @@ async def test_a_proxy_that_is_not_listed_is_told_once(caplog: pytest.LogCapture
             "if it is yours, and itself sets that: -proxy-protocol-from 8.8.8.8/32",
         ),
         (
-            "172.17.0.1",
+            "::ffff:172.17.0.1",
             "a PROXY header",
             "if it is yours, and itself sets that: -proxy-protocol-from 172.17.0.1/32",
         ),

@@ -132,7 +132,15 @@ def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
     assert sock.sent == [(expected, [], SENDER)]
     assert stats == Stats(not_stun=2, success=1, ipv4=1)
     (record,) = caplog.records
-    assert record.__dict__["fields"]["cure"].endswith("-proxy-protocol-from 192.0.2.1/32")
+    assert record.getMessage() == "a STUN datagram with a PROXY header is not answered"
+    assert record.__dict__["fields"] == {
+        "sender": SENDER[0],
+        "reason": "-proxy-protocol-from does not have its address, which anybody can make up",
+        "cure": "if a proxy of yours passes STUN on, list its address in -proxy-protocol-from",
+    }
+    # It does not keep a proxy's connections from being told.
+    front.notices.unlisted(SENDER[0], "a PROXY header", "-proxy-protocol-from")
+    assert len(caplog.records) == 2
 
 
 def test_without_any_proxy_one_that_is_not_listed_is_told(caplog: pytest.LogCaptureFixture) -> None:
