@@ -212,11 +212,14 @@ def parse_binding_request(data: bytes) -> bytes:
 
     The request must have SOFTWARE "tailnode", and end with the right FINGERPRINT. As in Go's
     stun.ParseBindingRequest, the length in the header is ignored, and so are other attributes.
+    A request longer than MAX_REQUEST_LENGTH is refused before its attributes are looked at.
     Raises NotStunError, NotBindingRequestError, MalformedAttributeError, WrongSoftwareError or
     WrongFingerprintError.
     """
     if is_client_request(data):
         return data[8:HEADER_LENGTH]
+    if len(data) > MAX_REQUEST_LENGTH:
+        raise NotBindingRequestError(f"{len(data)} bytes are more than {MAX_REQUEST_LENGTH}")
     message_type, _, transaction_id = _parse_header(data)
     if message_type != BINDING_REQUEST:
         raise NotBindingRequestError(

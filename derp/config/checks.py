@@ -21,7 +21,7 @@ from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.net.address import host_port, is_dns_name, is_ip
-from derp.relay.networks import Network
+from derp.relay.networks import Network, unmapped
 
 
 @attrs.frozen
@@ -289,10 +289,22 @@ def network_list(value: str | Iterable[Network]) -> tuple[Network, ...]:
 def _network(text: str) -> Network:
     if _PREFIX.fullmatch(text):
         try:
-            return ipaddress.ip_network(text, strict=False)
+            return unmapped(ipaddress.ip_network(text, strict=False))
         except ValueError:
             pass
     raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
+
+
+def proxy_list(value: str | Iterable[Network]) -> tuple[Network, ...]:
+    """Check a list as `network_list` does; no network may have all addresses, so strangers'."""
+    networks = network_list(value)
+    for network in networks:
+        if network.prefixlen == 0:
+            raise ValueError(
+                f"want the addresses of your proxies alone, such as 10.0.0.5/32, in place of "
+                f"{network}: all that connect from there are believed"
+            )
+    return networks
 
 
 MAX_WORKERS: Final = 256

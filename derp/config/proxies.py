@@ -15,25 +15,27 @@ class Proxies:
     trusted: tuple[Network, ...] = option(
         "trusted-proxies",
         STRING,
-        checks.network_list,
+        checks.proxy_list,
         variable="DERP_TRUSTED_PROXIES",
         placeholder="LIST",
         usage="Networks of reverse proxies that serve HTTPS in front of the relay, such as "
-        "127.0.0.1/32,10.0.0.0/8: the client of a request from there is the right-most address in "
+        "127.0.0.1/32,10.0.0.5/32: the client of a request from there is the right-most address in "
         "its Forwarded, X-Forwarded-For or X-Real-IP that is none of theirs. A proxy has to set "
-        "one of these. /debug/ is closed to requests from there.",
+        "one of these. All that can connect from there is believed, so list no clients' "
+        "addresses. /debug/ is closed to requests from there.",
     )
     """Those that say it in the headers of each request (derp.http.forwarded)."""
     with_header: tuple[Network, ...] = option(
         "proxy-protocol-from",
         STRING,
-        checks.network_list,
+        checks.proxy_list,
         variable="DERP_PROXY_PROTOCOL_FROM",
         placeholder="LIST",
         usage="Networks of proxies that send the PROXY protocol, version 1 or 2, first in each "
         "connection, before TLS, and version 2 in each STUN datagram. What comes from there "
-        "without it is refused, as is the PROXY protocol from elsewhere. /debug/ is closed to "
-        "requests from there.",
+        "without it is refused, as is the PROXY protocol from elsewhere. All that can connect from "
+        "there is believed, so list no clients' addresses. /debug/ is closed to requests from "
+        "there.",
     )
     """Those that say it in a PROXY header (derp.wire.proxyprotocol)."""
 

@@ -7,7 +7,8 @@
 Each proxy adds the address of its own peer at the right; what is left of that came with the
 request, and a client may have made it up. So the client is the right-most address that is not a
 proxy's. Which of the three a proxy sets is not known, and the others may be the client's own: where
-they name different clients, none is believed.
+they name different clients, or one names none that can be read, none is believed. A header without
+any address but proxies' says no more than none.
 """
 
 import ipaddress
@@ -20,6 +21,8 @@ from derp.net.address import Endpoint
 
 MAX_COMMAS: Final = 32
 """Bounds the part of each header, from the right, that is looked at."""
+MAX_PAIRS: Final = 16
+"""Bounds the pairs of an element of Forwarded; RFC 7239 has four."""
 
 _FORWARDED: Final = b"forwarded"
 HEADERS: Final = {
@@ -34,20 +37,31 @@ _WITH_PORT: Final = re.compile(
 )
 """A node of RFC 7239, section 6, that is an address; a port may be obfuscated."""
 
+_PAIR: Final = re.compile(
+    r"""[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)="""
+    r"""(?:([!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]++)|"([^"\\]*+)")[ \t]*+(;|\Z)"""
+)
+"""A pair of RFC 7239, section 4, and the semicolon after it.
+
+Besides, a value may have colons and brackets without quotation, as some proxies write addresses. It
+can't have a quoted-pair (a backslash), which not all proxies make of a client's quotation mark.
+"""
+
 
 def client(
     headers: Sequence[tuple[bytes, bytes]], is_proxy: Callable[[str], bool]
 ) -> Endpoint | None:
-    """Return the client that a proxy's request is for; None where the headers don't say.
+    """Return the client that a proxy's request is for; None for the proxy itself.
 
-    The port is 0 where they have none. `is_proxy` tells whether an address is that of a proxy.
-    Raises BadRequest (400) where the headers name different clients.
+    That is so where no header has an address that is not a proxy's, which `is_proxy` tells. The
+    port is 0 unless one header alone names the client, with a port: of two, a client may have sent
+    the other. Raises BadRequest (400) where a header can't be read, or they name different clients.
     """
     lists: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         if name in HEADERS:
             lists.setdefault(name, []).append(value)
-    found: dict[bytes, Endpoint | None] = {}
+    found: dict[bytes, Endpoint] = {}
     for name, values in lists.items():
         nodes = _elements(b",".join(values).decode("latin-1"))
         if name == _FORWARDED:
@@ -56,16 +70,20 @@ def client(
             if (node := _right_most(nodes, is_proxy)) is not None:
                 found[name] = node
         except ValueError:
-            found[name] = None
-    if len({None if node is None else node.host for node in found.values()}) > 1:
+            raise BadRequest(
+                400,
+                f"{HEADERS[name]} names no client that can be read; the proxy has to set it to "
+                f"the client's address, or to remove it",
+            ) from None
+    if len({node.host for node in found.values()}) > 1:
         names = " and ".join(HEADERS[name] for name in found)
         raise BadRequest(
             400,
             f"{names} name different clients; -trusted-proxies has to have all proxies, and "
             f"these to remove what they do not set",
         )
-    nodes_found = [node for node in found.values() if node is not None]
-    return next((node for node in nodes_found if node.port), next(iter(nodes_found), None))
+    node = next(iter(found.values()), None)
+    return node if node is None or len(lists) == 1 else Endpoint(node.host, 0)
 
 
 def _right_most(nodes: Iterator[str], is_proxy: Callable[[str], bool]) -> Endpoint | None:
@@ -100,10 +118,24 @@ def _elements(value: str) -> Iterator[str]:
 
 
 def _node(element: str) -> str:
-    """Return the `for` of an element of Forwarded; empty for none."""
-    pairs = (pair.partition("=") for pair in element.split(";"))
-    found = (node for name, _, node in pairs if name.strip().lower() == "for")
-    return next(found, "").strip().strip('"')
+    """Return the `for` of an element of Forwarded.
+
+    Raises ValueError where it has none or two, or is not of the RFC's form: the values of `host`
+    and `proto` are the client's, and must not be taken for pairs.
+    """
+    found: list[str] = []
+    end = 0
+    for _ in range(MAX_PAIRS):
+        if (pair := _PAIR.match(element, end)) is None:
+            raise ValueError
+        name, value, quoted, separator = pair.groups()
+        if name.lower() == "for":
+            found.append(quoted if value is None else value)
+        if not separator:
+            (node,) = found
+            return node
+        end = pair.end()
+    raise ValueError
 
 
 def _parse(text: str) -> Endpoint:

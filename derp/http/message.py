@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from derp.errors import HTTPFailed
+from derp.errors import ConnectionEnd, DerperError, HTTPFailed
 
 # The characters that Go's httpguts.ValidHostHeader accepts. RFC 3986 is not checked further, since
 # Go clients send an IPv6 address from a DERP map without brackets. Without quotes, angle brackets,
@@ -37,6 +37,18 @@ class BadRequest(HTTPFailed):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Overloaded(DerperError):
+    """A request for which there is no room: the answer is `status`, and `end` ends the connection.
+
+    The message of `end` goes to the peer.
+    """
+
+    def __init__(self, status: int, end: ConnectionEnd) -> None:
+        super().__init__(str(end))
+        self.status = status
+        self.end = end
 
 
 @attrs.frozen

@@ -34,6 +34,7 @@ from derp.http.message import (
     BadRequest,
     Handoff,
     Later,
+    Overloaded,
     Posted,
     Reply,
     Request,
@@ -82,22 +83,27 @@ async def serve(
     deadlines: Deadlines = DEFAULT_DEADLINES,
     pending: Pending | None = None,
     known: KnownHeads | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
-    `route` is called for each request; a ConnectionEnd that it raises ends the connection, and what
-    else it raises is logged and answered with a bare 500.
+    `route` is called for each request; a ConnectionEnd that it raises ends the connection, as does
+    the one in an Overloaded, after an answer; what else it raises is logged and answered with a
+    bare 500. `done` is called once a request is answered, before the next one is looked at.
     `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept. Returns
     None when the peer is done, or idle for too long between requests; the caller closes the
     transport. Raises HTTPFailed if the peer breaks a rule or a deadline, and what the transport and
     `pending` raise.
     """
-    front = _FrontEnd(transport, route, scratch, deadlines, pending, known or KnownHeads())
+    front = _FrontEnd(transport, route, scratch, deadlines, pending, known or KnownHeads(), done)
     try:
         return await front.run()
     except BadRequest as refusal:
-        await front.refuse(refusal)
+        await front.refuse(refusal.status, str(refusal))
         raise
+    except Overloaded as refusal:
+        await front.refuse(refusal.status, str(refusal))
+        raise refusal.end from None
 
 
 class _FrontEnd:
@@ -109,11 +115,13 @@ class _FrontEnd:
         deadlines: Deadlines,
         pending: Pending | None,
         known: KnownHeads,
+        done: Callable[[], None],
     ) -> None:
         self._transport = transport
         self._route = route
         self._scratch = scratch
         self._deadlines = deadlines
+        self._done = done
         self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._reader = RequestReader(transport, self._conn, scratch, pending, known)
         self._last = False
@@ -137,15 +145,16 @@ class _FrontEnd:
             if self._conn.our_state is not h11.DONE or self._conn.their_state is not h11.DONE:
                 return None
             self._conn.start_next_cycle()
+            self._done()
             # A peer may have sent hundreds of requests at once.
             await self._transport.wait_turn()
             exchange = await self._next_request(is_first=False)
         return None
 
-    async def refuse(self, refusal: BadRequest) -> None:
-        """Send the refusal, and linger."""
+    async def refuse(self, status: int, reason: str) -> None:
+        """Send a refusal, and linger."""
         self._last = True
-        answer = Response(refusal.status, _PLAIN_TEXT, f"{refusal}\n".encode())
+        answer = Response(status, _PLAIN_TEXT, f"{reason}\n".encode())
         with contextlib.suppress(ConnectionEnd):  # the refusal itself is what to report
             await self._write(self._render(answer))
             await self._linger()
@@ -188,7 +197,7 @@ class _FrontEnd:
         """Call `answer`; what it raises is logged, and answered with 500."""
         try:
             return answer()
-        except ConnectionEnd:
+        except (ConnectionEnd, Overloaded):
             raise
         except Exception:
             logger.exception("a page failed", **_fields(request))

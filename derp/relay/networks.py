@@ -37,6 +37,15 @@ def site_of(network: str) -> str:
     return f"{IPv6Address(address >> _IPV6_SITE_BITS << _IPV6_SITE_BITS)}/48"
 
 
+def unmapped(network: Network) -> Network:
+    """Return the IPv4 network of a network of IPv4-mapped addresses, or `network` itself."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        address = network.network_address.ipv4_mapped
+        if address is not None:
+            return IPv4Network((address, network.prefixlen - 96))
+    return network
+
+
 def is_private(host: str) -> bool:
     """Return whether an address is of this machine, of a private network, or shared behind NAT."""
     address: IPv4Address | IPv6Address = ip_address(host)

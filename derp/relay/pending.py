@@ -87,8 +87,8 @@ class Pending:
     def identify(self, host: str, now: float) -> None:
         """Count a proxy's connection for the network of its client, as a new one there.
 
-        Does nothing if it counts there already, or the client is a proxy, too. Raises
-        TooManyConnections, TooManyPending and NoRoom, and `end` if it was evicted.
+        Does nothing if it counts there already; a client that is a proxy, too, has no network.
+        Raises TooManyConnections, TooManyPending and NoRoom, and `end` if it was evicted.
         """
         if self.connections is not None:
             self.connections.identify(self, host, now)
@@ -207,9 +207,12 @@ class PendingConnections:
         return pending
 
     def identify(self, pending: Pending, host: str, now: float) -> None:
-        """Count a proxy's connection for another network; see Pending."""
+        """Count a proxy's connection for another network, or for none; see Pending."""
         if self._proxies and is_in(host, self._proxies):
-            return  # a proxy before a proxy
+            # a proxy before a proxy, or a request of the proxy's own
+            self._leave_network(pending)
+            pending.network = None
+            return
         name = network_of(host)
         if pending.network is not None and pending.network.name == name:
             return

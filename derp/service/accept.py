@@ -35,7 +35,7 @@ from derp.errors import (
     TooManyPending,
 )
 from derp.http.knownheads import KnownHeads
-from derp.http.message import Answer, Later, Request
+from derp.http.message import Answer, Later, Overloaded, Request
 from derp.http.server import serve as serve_http
 from derp.log import Coalescer, Tries
 from derp.net.address import Endpoint
@@ -136,7 +136,10 @@ class Acceptor:
             self._forget(sock)
             sock.close()
         if isinstance(end, ProxyNotListed):
-            self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
+            if origin.proxy == WITH_HEADER:
+                end = ProxyHeaderFailed("a second PROXY header follows the first")
+            else:
+                self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
         self._report(end, origin.client, fields)
 
     def _abort(self, sock: socket.socket) -> None:
@@ -214,7 +217,12 @@ class Acceptor:
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
             request = self.proxies.resolve(origin, request)
-            _identify(origin, fields, pending)
+            try:
+                _identify(origin, fields, pending)
+            except (TooManyConnections, TooManyPending) as end:
+                raise Overloaded(429, end) from end
+            except NoRoom as end:
+                raise Overloaded(503, end) from end
             answer = self.route(request)
             # A request that is answered at once is active for no time that a page could show.
             if not isinstance(answer, Later):
@@ -226,8 +234,14 @@ class Acceptor:
 
             return attrs.evolve(answer, ask=ask)
 
+        def done() -> None:
+            origin.client = origin.connected
+            _show(origin, fields)
+
         inside: Transport
-        handoff = await serve_http(transport, route, state.view, pending=pending, known=self.known)
+        handoff = await serve_http(
+            transport, route, state.view, pending=pending, known=self.known, done=done
+        )
         if handoff is None:
             return
         transport.remote = origin.client
@@ -249,7 +263,7 @@ class Acceptor:
                 pending=pending,
             )
             # A session is long: keep nothing of the request.
-            del route, handoff, leftover
+            del route, done, handoff, leftover
             try:
                 await session
             finally:
@@ -258,21 +272,30 @@ class Acceptor:
 
 
 def _identify(origin: Origin, fields: dict[str, Any], pending: Pending) -> None:
-    """Count the connection of a proxy for its client, where that is known, and log it as such.
+    """Count the connection of a proxy for its client, and log it as such.
 
     Raises TooManyConnections, TooManyPending and NoRoom.
     """
-    if not origin.proxy:
-        return
-    fields |= origin.fields
-    if origin.client is not origin.peer:
+    _show(origin, fields)
+    if origin.proxy:
         pending.identify(origin.client.host, trio.current_time())
 
 
+def _show(origin: Origin, fields: dict[str, Any]) -> None:
+    """Have the connection's log lines show its client of now."""
+    if origin.proxy:
+        fields.pop("proxy", None)
+        fields |= origin.fields
+
+
 def _is_caused_by_peer(end: ConnectionEnd) -> bool:
+    """Return whether `end` speaks for a ban of the address.
+
+    ProxyHeaderFailed does not: the cause is, mostly, a proxy or a list that is set wrongly.
+    """
     if isinstance(end, NotAdmitted):
         return end.authoritative
-    return isinstance(end, ProxyHeaderFailed | TLSFailed | HTTPFailed | LoginRefused)
+    return isinstance(end, TLSFailed | HTTPFailed | LoginRefused)
 
 
 def _websocket_accept() -> Callable[[Transport, bytes, bytes], Awaitable[Transport]]:

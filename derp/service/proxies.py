@@ -8,6 +8,7 @@ A proxy may have another one before it: the client of a PROXY header may be in -
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_network
 from typing import Any, Final
 
 import attrs
@@ -20,7 +21,7 @@ from derp.http.message import Request
 from derp.net.address import Endpoint
 from derp.net.prelogin import PreLoginScheduler
 from derp.net.proxyheader import receive_header
-from derp.relay.networks import Network, is_in, is_private
+from derp.relay.networks import Network, is_in, is_private, unmapped
 from derp.wire.proxyprotocol import SIGNATURE, parse_datagram
 from stun.message import StunError
 
@@ -39,7 +40,8 @@ class Origin:
     connected: Endpoint
     """The client of the connection by its PROXY header; `peer` without one."""
     client: Endpoint
-    """The client of the last request; `connected` where that does not say."""
+    """The client of the request that is served; `connected` between two, as the next may be for
+    another client, and where a request does not say."""
     proxy: str = ""
     """The flag that has the proxy; empty for none."""
 
@@ -69,13 +71,26 @@ class Notices:
 
         Whoever reaches the relay can do so. A line for all of them leaves one for private networks.
         """
-        network = f"{host}/{128 if ':' in host else 32}"
+        network = unmapped(ip_network(host))
         self._once(
             f"{flag} {'private' if is_private(host) else 'public'}",
             "there may be a proxy that is not listed, and hides its clients",
             proxy=host,
             sends=sign,
             cure=f"if it is yours, and itself sets that: {flag} {network}",
+        )
+
+    def unlisted_stun(self, host: str) -> None:
+        """Note that a STUN datagram that says it is from `host` has a PROXY header.
+
+        Whoever sends it chooses `host`, so the line has no flag to copy.
+        """
+        self._once(
+            "STUN unlisted",
+            "a STUN datagram with a PROXY header is not answered",
+            sender=host,
+            reason=f"{WITH_HEADER} does not have its address, which anybody can make up",
+            cure=f"if a proxy of yours passes STUN on, list its address in {WITH_HEADER}",
         )
 
     def without_header(self, host: str, why: str) -> None:
@@ -130,9 +145,10 @@ class Proxies:
     def resolve(self, origin: Origin, request: Request) -> Request:
         """Return the request as its client's, which becomes that of `origin`.
 
-        Raises BadRequest where its headers name different clients.
+        Raises BadRequest where its headers can't be read, or name different clients: then the
+        client is that of the connection.
         """
-        connected = origin.connected
+        connected = origin.client = origin.connected
         if self.trusted and is_in(connected.host, self.trusted):
             origin.proxy = origin.proxy or TRUSTED
             origin.client = forwarded.client(request.headers, self._is_trusted) or connected
@@ -160,7 +176,7 @@ class Proxies:
         """Return a STUN datagram without its header, and its client; see `stun.plain.Front`."""
         if not (self.with_header and is_in(host, self.with_header)):
             if datagram.startswith(SIGNATURE):
-                self.notices.unlisted(host, "a PROXY header before STUN", WITH_HEADER)
+                self.notices.unlisted_stun(host)
             return datagram, host, port
         try:
             size, client = parse_datagram(datagram)

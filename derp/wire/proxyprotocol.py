@@ -98,9 +98,7 @@ class HeaderReader:
         if data.startswith(_LINE_START) or _LINE_START.startswith(data):
             return self._feed_line(data) - before
         if not (data.startswith(SIGNATURE) or SIGNATURE.startswith(data)):
-            raise ProxyHeaderFailed(
-                "it is in -proxy-protocol-from, and sends no PROXY header first"
-            )
+            raise ProxyHeaderFailed(_NO_HEADER)
         self._kept = data[: _HEAD.size]
         if len(self._kept) == _HEAD.size:
             self._left = _HEAD.unpack(self._kept)[3]

@@ -279,6 +279,28 @@ def test_what_is_no_network(text: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("192.0.2.7/0", "0.0.0.0/0"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_not_everybody_is_a_proxy(text: str, shown: str) -> None:
+    for flag in ("-trusted-proxies", "-proxy-protocol-from"):
+        assert usage_error(*PLAIN, flag, f"192.0.2.0/24,{text}").endswith(
+            f": want the addresses of your proxies alone, such as 10.0.0.5/32, in place of "
+            f"{shown}: all that connect from there are believed"
+        )
+
+
+def test_a_network_of_mapped_addresses_is_one_of_ipv4() -> None:
+    config = configure(*PLAIN, "-trusted-proxies", "::ffff:10.0.0.5/128,::ffff:10.1.0.0/112,::/95")
+    assert tuple(map(str, config.proxies.trusted)) == ("10.0.0.5/32", "10.1.0.0/16", "::/95")
+
+
 def test_queue_memory() -> None:
     auto = configure(*PLAIN).limits.queue_memory
     assert auto == memory_size("auto")

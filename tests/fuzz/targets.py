@@ -206,6 +206,12 @@ def forwarded_headers(data: bytes) -> None:
         element = b"for=192.0.2.7" if name == b"forwarded" else b"192.0.2.7"
         found = forwarded.client([(name, line + b", " + element)], lambda _: False)
         assert found == Endpoint("192.0.2.7", 0)
+        value = b'host="' + line + b'";for=192.0.2.7'
+        try:
+            found = forwarded.client([(b"forwarded", value)], lambda _: False)
+        except BadRequest:
+            continue
+        assert found == Endpoint("192.0.2.7", 0)
 
 
 def client_hellos(data: bytes) -> None:

@@ -295,6 +295,18 @@ class TestBehindAProxy:
         for _ in range(9):
             assert self.admit(connections, "10.7.0.1").network is None
 
+    def test_a_request_of_the_proxy_s_own_counts_for_nobody(self) -> None:
+        connections = self.connections(max_pending=1)
+        first = self.admit(connections, ATTACKER)
+        first.identify(self.PROXY, 0)
+        assert first.network is None
+        self.admit(connections, ATTACKER).done()
+        first.identify(ATTACKER, 0)
+        with pytest.raises(TooManyPending):
+            self.admit(connections, ATTACKER)
+        first.done()
+        assert connections.held == 0
+
     def test_it_is_told_once_for_each_network(self) -> None:
         """A request more of the same client is no connection more; one of another is."""
         connections = self.connections(rate=1)

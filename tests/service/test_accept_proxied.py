@@ -5,6 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
+from functools import partial
 from ipaddress import ip_network
 
 import attrs
@@ -221,8 +222,51 @@ async def test_proxies_that_contradict_themselves(
     )
 
 
+@pytest.mark.parametrize(
+    ("proxy", "hello"), [(HTTP_PROXY, b""), (TCP_PROXY, LINE.replace(b"192.0.2.7", b"10.0.0.5"))]
+)
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (get("/%", f"X-Real-IP: {STRANGER}"), "the request target has a % without two hexa"),
+        (
+            get("/", f"X-Real-IP: {STRANGER}", f"Forwarded: for={CLIENT}"),
+            "X-Real-IP and Forwarded name different clients",
+        ),
+        (get("/", "X-Real-IP: unknown"), "X-Real-IP names no client that can be read"),
+        (b"GET / HTTP/1.1\r\nHost: " + bytes(17 << 10), "the request's head is larger than 16 KiB"),
+        (b"nonsense\r\n\r\n", "not a well-formed HTTP/1.1 request"),
+    ],
+)
+async def test_a_refused_request_is_not_put_down_to_the_client_before(
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    proxy: str,
+    hello: bytes,
+    second: bytes,
+    reason: str,
+) -> None:
+    """Else a stranger could have another client of the proxy's banned."""
+    async with site() as front:
+        first = get("/", f"X-Real-IP: {CLIENT}")
+        await front.say(proxy, hello + first, second)
+        await trio.sleep(2)  # the relay lingers
+        assert front.ends() == {"http_failed": 1}
+        (request,) = front.requests
+        assert request.remote == CLIENT
+    (refused,) = lines(caplog, "refused")
+    assert refused["reason"].startswith(f"http_failed: {reason}")
+    assert refused["remote"].startswith(f"{HTTP_PROXY}:")
+    assert refused["tries"] is None
+    if proxy == HTTP_PROXY:
+        assert "proxy" not in refused
+    else:
+        assert refused["proxy"].startswith(f"{TCP_PROXY}:")
+
+
 HALF = (LINE[:20], SIGNATURE[:5], SIGNATURE + b"\x21\x11\0\x0c\1\2", LONG[:40_000])
 NONE = "it is in -proxy-protocol-from, and sends no PROXY header first"
+SECOND = "a second PROXY header follows the first"
 NOT_LISTED = "it sends a PROXY header, and -proxy-protocol-from does not have it"
 BAD = (
     (TCP_PROXY, get("/"), NONE),
@@ -237,7 +281,8 @@ BAD = (
         SIGNATURE + b"\x21\x21\0\x0c" + bytes(12),
         "the PROXY header has 12 bytes for IPv6 addresses of 36",
     ),
-    (TCP_PROXY, LINE * 2, NOT_LISTED),
+    (TCP_PROXY, LINE * 2, SECOND),
+    (TCP_PROXY, LINE + LONG, SECOND),
     (STRANGER, LINE, NOT_LISTED),
     (HTTP_PROXY, LINE, NOT_LISTED),
     (STRANGER, LONG, NOT_LISTED),
@@ -255,6 +300,7 @@ async def test_bad_input_is_one_line(
         assert not front.requests
     (refused,) = lines(caplog, "refused")
     assert refused["reason"] == f"proxy_header_failed: {reason}"
+    assert bool(notices(caplog)) is (reason == NOT_LISTED)
 
 
 @pytest.mark.parametrize("half", HALF, ids=range(len(HALF)))
@@ -321,11 +367,15 @@ async def test_many_headers_at_once_do_not_hold_up_a_turn() -> None:
     ("proxy", "first"), [(HTTP_PROXY, UPGRADE), (TCP_PROXY, LINE + get("/derp"))]
 )
 async def test_the_limits_are_those_of_the_client_s_network(
-    caplog: pytest.LogCaptureFixture, proxy: str, first: bytes
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    proxy: str,
+    first: bytes,
 ) -> None:
     async with site(max_pending=2) as front:
         for _ in range(4):
             await front.say(proxy, first)
+        await trio.sleep(1.5)  # after an answer the relay lingers
         assert [is_open(client) for client in front.clients] == [True, True, False, False]
         other = first.replace(CLIENT.encode(), b"198.51.100.7")
         assert is_open(await front.say(proxy, other))
@@ -336,6 +386,55 @@ async def test_the_limits_are_those_of_the_client_s_network(
     assert (
         refused["reason"] == "too_many_pending: 2 connections from 192.0.2.0/24 have not logged in"
     )
+
+
+def raise_(end: Exception, *_: object) -> None:
+    raise end
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "reason"),
+    [
+        (
+            {"max_pending": 1},
+            b"429 Too Many Requests",
+            "too_many_pending: 1 connections from 192.0.2.0/24 have not logged in",
+        ),
+        (
+            {"rate": 1},
+            b"429 Too Many Requests",
+            "too_many_connections: more than 1 new connections a second from 192.0.2.0/24",
+        ),
+        ({}, b"503 Service Unavailable", "no_room: for the test"),
+    ],
+)
+async def test_a_client_over_its_limits_gets_an_answer(
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, int],
+    status: bytes,
+    reason: str,
+) -> None:
+    """A proxy that finds its connection closed takes the relay for one that is down."""
+    name, _, message = reason.partition(": ")
+    if not limits:
+        end = NoRoom(message)
+        monkeypatch.setattr(PendingConnections, "identify", partial(raise_, end))
+    async with site(**limits) as front:
+        while not front.ends():
+            client = await front.say(HTTP_PROXY, get("/", f"X-Real-IP: {CLIENT}"))
+            client.setblocking(True)
+            answer = client.recv(1 << 16)
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                await trio.sleep(2)  # the relay lingers
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.endswith(message.encode() + b"\n")
+        assert front.ends() == {name: 1}
+    (refused,) = lines(caplog, "refused")
+    assert refused["reason"] == reason
+    assert refused["remote"].startswith(f"{CLIENT}:")
 
 
 def notices(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:
@@ -349,7 +448,7 @@ async def test_a_proxy_that_is_not_listed_is_told_once(caplog: pytest.LogCapture
         for host in ("8.8.8.8", "8.8.4.4", "172.17.0.1", "172.17.0.2", HTTP_PROXY):
             for header in (f"X-Forwarded-For: {CLIENT}", f"Forwarded: for={CLIENT}"):
                 await front.say(host, get("/", header))
-        for host in ("8.8.8.8", "172.17.0.1", "fd00::5"):
+        for host in ("8.8.8.8", "::ffff:172.17.0.1", "fd00::5"):
             await front.say(host, LINE)
     assert notices(caplog) == [
         (
@@ -368,7 +467,7 @@ async def test_a_proxy_that_is_not_listed_is_told_once(caplog: pytest.LogCapture
             "if it is yours, and itself sets that: -proxy-protocol-from 8.8.8.8/32",
         ),
         (
-            "172.17.0.1",
+            "::ffff:172.17.0.1",
             "a PROXY header",
             "if it is yours, and itself sets that: -proxy-protocol-from 172.17.0.1/32",
         ),

@@ -17,6 +17,8 @@ from derp.errors import (
     LoginRefused,
     NotAdmitted,
     PeerVanished,
+    ProxyHeaderFailed,
+    ProxyNotListed,
     TLSFailed,
 )
 from derp.http.message import BadRequest
@@ -78,6 +80,8 @@ async def test_three_tries_in_ten_minutes_are_three_lines(
         (STRANGER, NotAdmitted("x is refused by tailscaled: no such socket", authoritative=False)),
         (STRANGER, PeerVanished("x")),
         (STRANGER, InternalFault("x")),
+        (STRANGER, ProxyHeaderFailed("x")),
+        (STRANGER, ProxyNotListed()),
         ("127.0.0.1", NOT_ADMITTED),
         ("::1", NOT_ADMITTED),
         ("::ffff:127.0.0.1", NOT_ADMITTED),

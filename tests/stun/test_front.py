@@ -12,7 +12,19 @@ import pytest
 
 from derp.service.proxies import Proxies
 from derp.wire.proxyprotocol import LOCAL_HEADER, SIGNATURE
-from stun.message import build_binding_request, build_binding_response, parse_binding_response
+from stun.message import (
+    BINDING_REQUEST,
+    FINGERPRINT,
+    FINGERPRINT_LENGTH,
+    MAX_REQUEST_LENGTH,
+    SOFTWARE,
+    TAILSCALE_SOFTWARE,
+    _message,
+    build_binding_request,
+    build_binding_response,
+    fingerprint,
+    parse_binding_response,
+)
 from stun.plain import PlainResponder
 from stun.responder import BURST, MAX_PER_CALL, Responder
 from stun.server import open_sockets
@@ -87,6 +99,30 @@ def test_a_proxy_without_a_right_header_gets_no_answer(
     assert (fields["proxy"], fields["reason"]) == (SENDER[0], reason)
 
 
+def long_request(size: int) -> bytes:
+    """A request that is right but for its length: attributes without a value fill it."""
+    software = SOFTWARE.pack(TAILSCALE_SOFTWARE, bytes(12))
+    empty = bytes(size - 20 - len(software) - FINGERPRINT_LENGTH)
+    covered = _message(BINDING_REQUEST, bytes(12), empty + software, FINGERPRINT_LENGTH)
+    request = covered + FINGERPRINT.pack(fingerprint(covered), bytes(12))
+    assert len(request) == size
+    return request
+
+
+@pytest.mark.parametrize("host", [SENDER[0], "198.51.100.7"])
+@pytest.mark.parametrize("size", [MAX_REQUEST_LENGTH, MAX_REQUEST_LENGTH + 4, 64_000])
+def test_a_long_request_is_no_work(host: str, size: int) -> None:
+    """The buffer is large, for headers; a request is as short as without a proxy."""
+    front = Proxies(with_header=[ip_network(f"{SENDER[0]}/32")])
+    before = header("203.0.113.7", 5000) if host == SENDER[0] else b""
+    stats, sock = Stats(), Scripted(before + long_request(size))
+    sock.sender = (host, SENDER[1])
+    assert PlainResponder(sock, stats, front).answer(1) == 1
+    answered = size <= MAX_REQUEST_LENGTH
+    assert len(sock.sent) == stats.success == answered
+    assert stats.not_stun == (not answered)
+
+
 def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
     front = Proxies(with_header=[ip_network("10.0.0.0/8")])
     stats = Stats()
@@ -96,7 +132,15 @@ def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
     assert sock.sent == [(expected, [], SENDER)]
     assert stats == Stats(not_stun=2, success=1, ipv4=1)
     (record,) = caplog.records
-    assert record.__dict__["fields"]["cure"].endswith("-proxy-protocol-from 192.0.2.1/32")
+    assert record.getMessage() == "a STUN datagram with a PROXY header is not answered"
+    assert record.__dict__["fields"] == {
+        "sender": SENDER[0],
+        "reason": "-proxy-protocol-from does not have its address, which anybody can make up",
+        "cure": "if a proxy of yours passes STUN on, list its address in -proxy-protocol-from",
+    }
+    # It does not keep a proxy's connections from being told.
+    front.notices.unlisted(SENDER[0], "a PROXY header", "-proxy-protocol-from")
+    assert len(caplog.records) == 2
 
 
 def test_without_any_proxy_one_that_is_not_listed_is_told(caplog: pytest.LogCaptureFixture) -> None:
