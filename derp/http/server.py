@@ -82,17 +82,22 @@ async def serve(
     deadlines: Deadlines = DEFAULT_DEADLINES,
     pending: Pending | None = None,
     known: KnownHeads | None = None,
+    received: bytes = b"",
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
     `route` is called for each request; a ConnectionEnd that it raises ends the connection, and what
     else it raises is logged and answered with a bare 500.
-    `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept. Returns
-    None when the peer is done, or idle for too long between requests; the caller closes the
-    transport. Raises HTTPFailed if the peer breaks a rule or a deadline, and what the transport and
-    `pending` raise.
+    `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept;
+    `received` are bytes that were read already. Returns None when the peer is done, or idle for too
+    long between requests; the caller closes the transport. Raises HTTPFailed if the peer breaks a
+    rule or a deadline, and what the transport and `pending` raise.
     """
-    front = _FrontEnd(transport, route, scratch, deadlines, pending, known or KnownHeads())
+    conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+    if received:
+        conn.receive_data(received)
+    reader = RequestReader(transport, conn, scratch, pending, known or KnownHeads())
+    front = _FrontEnd(transport, route, scratch, deadlines, reader)
     try:
         return await front.run()
     except BadRequest as refusal:
@@ -107,15 +112,14 @@ class _FrontEnd:
         route: Callable[[Request], Answer],
         scratch: memoryview,
         deadlines: Deadlines,
-        pending: Pending | None,
-        known: KnownHeads,
+        reader: RequestReader,
     ) -> None:
         self._transport = transport
         self._route = route
         self._scratch = scratch
         self._deadlines = deadlines
-        self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self._reader = RequestReader(transport, self._conn, scratch, pending, known)
+        self._conn = reader.conn
+        self._reader = reader
         self._last = False
         """Whether no request may follow this one, whatever h11 says."""
 
