@@ -216,6 +216,7 @@ def _install_podman(session: nox.Session) -> None:
 
 FIELD_PACKAGES = {
     "nginx": "nginx-light",
+    "nmap": "nmap",
     "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
     "haproxy": "haproxy",
     "caddy": "caddy",

@@ -3,6 +3,7 @@
     make_context            serves the host's certificate, with the metacert
     make_waiting_context    refuses every client, as there is no certificate for what it asks
     make_challenge_context  answers a TLS-ALPN-01 challenge of a certificate authority
+    make_alpn_refusal       refuses the protocols of a client, where a relay hides
 
 Contexts match the Go derper, but accept clients that Go's TLS refuses without need. A context never
 changes: a renewed certificate gets a new one, for new connections.
@@ -15,11 +16,17 @@ import tempfile
 from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from certs.acme.challenge import ALPN_PROTOCOL
 from certs.errors import CertificateFileError, UnusablePairError
 from certs.hostname import is_among, parse_ip
 from certs.pair import Pair
+
+HIDDEN_PROTOCOLS = (b"http/1.1", b"http/1.0", b"http/0.9")
+"""What nginx takes by ALPN; a client that offers others only is refused."""
+NO_APPLICATION_PROTOCOL = 120
+"""The alert (RFC 7301, 3.2), which module ssl does not name."""
 
 
 def make_context(pair: Pair, metacert_der: bytes, *names: str) -> ssl.SSLContext:
@@ -34,6 +41,10 @@ def make_context(pair: Pair, metacert_der: bytes, *names: str) -> ssl.SSLContext
     - No session tickets, renegotiation or compression: a DERP connection lives for days, so
       resumption gains nothing and its state would cost memory.
 
+    With an empty `metacert_der` there is no metacert, and the context is like that of an nginx with
+    `ssl_protocols TLSv1.2 TLSv1.3`: it has its ciphers, its protocols for ALPN, and session
+    tickets. A client whose protocols it refuses has to get `make_alpn_refusal`.
+
     For a server name that is not ASCII, the `ssl` module ends the handshake with an SSLError, and
     reports a UnicodeDecodeError to sys.unraisablehook.
 
@@ -43,11 +54,33 @@ def make_context(pair: Pair, metacert_der: bytes, *names: str) -> ssl.SSLContext
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
-    context.set_alpn_protocols(["http/1.1"])
+    chain: tuple[bytes, ...] = pair.chain_der
+    if metacert_der:
+        chain = (*chain, metacert_der)
+        context.set_alpn_protocols(["http/1.1"])
+    else:
+        _make_common(context)
     if not any(map(parse_ip, names)):
         context.sni_callback = partial(_refuse_other_names, names)
-    _load(context, (*pair.chain_der, metacert_der), pair.key_pem, ", ".join(names))
+    _load(context, chain, pair.key_pem, ", ".join(names))
     return context
+
+
+def make_alpn_refusal(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return a context for clients that offer no protocol that `context` of a hidden relay takes.
+
+    It refuses server names as `context` does, and all others with no_application_protocol.
+    """
+    refusal = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(refusal)
+
+    def refuse(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int:
+        other: Any = context.sni_callback
+        alert = None if other is None else other(tls, name, context)
+        return alert or NO_APPLICATION_PROTOCOL
+
+    refusal.sni_callback = refuse
+    return refusal
 
 
 class WaitingContext(ssl.SSLContext):
@@ -99,6 +132,13 @@ def _harden(context: ssl.SSLContext) -> None:
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
+
+
+def _make_common(context: ssl.SSLContext) -> None:
+    context.set_ciphers("HIGH:!aNULL:!MD5")
+    context.set_alpn_protocols([protocol.decode() for protocol in HIDDEN_PROTOCOLS])
+    context.options &= ~ssl.OP_NO_TICKET
+    context.num_tickets = 2
 
 
 def _load(context: ssl.SSLContext, chain_der: Iterable[bytes], key_pem: bytes, host: str) -> None:

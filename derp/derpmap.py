@@ -159,19 +159,20 @@ def make_node(
 ) -> Node:
     """Return the node of the relay that is run with `config`.
 
-    Ports and `stun_host` replace those of `config` where clients have to use others. Where `config`
-    has HTTP only, a proxy has to serve HTTPS: on port 443 if `derp_port` is None. Raises UsageError
-    if the relay serves neither DERP nor STUN, or a port is not known.
+    Ports and `stun_host` replace those of `config` where clients have to use others; of several in
+    `config`, the first is the node's. Where `config` has HTTP or unix sockets only, a proxy has to
+    serve HTTPS: on port 443 if `derp_port` is None. Raises UsageError if the relay serves neither
+    DERP nor STUN, or a port is not known.
     """
     if derp_port is None:
-        address = config.listening.address
-        if address.port == 0:
+        address = next(iter(config.listening.ip_addresses), None)
+        if address is not None and address.port == 0:
             raise UsageError(f"-a {address}: any free port; want the one that the relay has")
-        derp_port = address.port if config.serve_tls else _HTTPS_PORT
-    if stun_port is None:
-        if config.stun.enabled and config.stun.port == 0:
+        derp_port = _HTTPS_PORT if address is None or not config.serve_tls else address.port
+    if stun_port is None and config.stun.enabled:
+        stun_port = config.stun_addresses[0].port
+        if stun_port == 0:
             raise UsageError("-stun-port 0: any free port; want the one that the relay has")
-        stun_port = config.stun.port
     if not config.general.derp and not config.stun.enabled:
         raise UsageError("-derp=false -stun=false: want DERP or STUN, which a map can list")
     named = [name for name in config.tls.hostnames if not is_wildcard(name)]
@@ -196,10 +197,11 @@ def _own_stun_address(config: Config, host: str | None) -> IPAddress | None:
     None, too, if it is private and the relay's is public or a name: behind NAT, clients can't reach
     a private address.
     """
-    address, relay = parse_ip(host or config.stun.host), parse_ip(config.tls.hostname)
+    own = next((each.host for each in config.stun.addresses), "")
+    address, relay = parse_ip(host or own), parse_ip(config.tls.hostname)
     if address is None or address.is_unspecified:
         return None
-    if address in {relay, parse_ip(config.listening.address.host)}:
+    if address in {relay, *(parse_ip(each.host) for each in config.listening.ip_addresses)}:
         return None
     return address if address.is_global or (relay is not None and not relay.is_global) else None
 

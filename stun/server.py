@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, Final, Never
 
 import trio
@@ -42,49 +43,60 @@ _PASSING_ERRORS: Final = {
 }
 
 _Address = tuple[Any, ...]  # host and port, and for IPv6 flow and scope
+_FAMILIES: Final = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+
+BeforeBind = Callable[[socket.socket, str], None]
+"""Called with a new socket and the IP address that it will be bound to."""
 
 logger = logging.getLogger("derper.stun")
 
 
-def open_sockets(host: str, port: int) -> list[socket.socket]:
+def open_sockets(
+    host: str, port: int, version: int = 0, before_bind: BeforeBind = lambda _sock, _host: None
+) -> list[socket.socket]:
     """Open the UDP sockets to serve on; may block on a name look-up. Raises OSError.
 
-    "" stands for every address, as do "0.0.0.0" and "::" (as in Go); a name, for all its addresses.
-    IPv6 is left out where the machine has none. Each family has its own socket, so that an IPv4
-    client gets an IPv4 address. Port 0 picks a free port, the same for all sockets.
+    "" stands for every address, as do "0.0.0.0" and "::" (as in Go); a name, for all its addresses;
+    `version`, 4 or 6, leaves those of the other IP version out. IPv6 is left out where the machine
+    has none. Each family has its own socket, so that an IPv4 client gets an IPv4 address. Port 0
+    picks a free port, the same for all sockets.
     """
-    addresses = _resolve(host, port)
+    addresses = _resolve(host, port, version)
     for _ in range(_PORT_TRIES if port == 0 else 0):
         try:
-            return _open_all(addresses)
+            return _open_all(addresses, before_bind)
         except OSError as error:
             # The port picked for one family may be in use in the other.
             if error.errno != errno.EADDRINUSE:
                 raise
-    return _open_all(addresses)
+    return _open_all(addresses, before_bind)
 
 
-def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, _Address]]:
+def _resolve(host: str, port: int, version: int) -> list[tuple[socket.AddressFamily, _Address]]:
     if host in _WILDCARDS:
-        return [
-            (socket.AF_INET6, ("::", port, 0, 0)),
-            (socket.AF_INET, ("0.0.0.0", port)),  # noqa: S104 -- it was asked for
-        ]
+        all_addresses: dict[int, tuple[socket.AddressFamily, _Address]] = {
+            6: (socket.AF_INET6, ("::", port, 0, 0)),
+            4: (socket.AF_INET, ("0.0.0.0", port)),  # noqa: S104 -- it was asked for
+        }
+        return [all_addresses[version]] if version else list(all_addresses.values())
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        family, kind, flags = _FAMILIES[version], socket.SOCK_DGRAM, socket.AI_PASSIVE
+        found = socket.getaddrinfo(host, port, family, kind, flags=flags)
     except ValueError as error:  # a name that does not fit a DNS query
         raise OSError(errno.EINVAL, f"{host!r} is neither an address nor a name") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _open_all(addresses: list[tuple[socket.AddressFamily, _Address]]) -> list[socket.socket]:
+def _open_all(
+    addresses: list[tuple[socket.AddressFamily, _Address]], before_bind: BeforeBind
+) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing = OSError(errno.EADDRNOTAVAIL, "the name has no address")
     with contextlib.ExitStack() as undo:
         for family, (host, port, *rest) in addresses:
             shared_port = sockets[0].getsockname()[1] if sockets else port
             try:
-                sock = _open(family, (host, shared_port, *rest))
+                sock = _open(family, (host, shared_port, *rest), before_bind)
             except OSError as error:
                 if family != socket.AF_INET6 or error.errno not in _NO_IPV6:
                     raise
@@ -98,11 +110,14 @@ def _open_all(addresses: list[tuple[socket.AddressFamily, _Address]]) -> list[so
     return sockets
 
 
-def _open(family: socket.AddressFamily, address: _Address) -> socket.socket:
+def _open(
+    family: socket.AddressFamily, address: _Address, before_bind: BeforeBind
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        before_bind(sock, address[0])
         sock.bind(address)
         prepare(sock)
     except BaseException:

@@ -165,6 +165,10 @@ class MemoryTransport:
             received += data
         return received
 
+    def end_output(self) -> None:
+        """As TCPTransport does."""
+        self.send_eof()
+
     def send_eof(self) -> None:
         self.peer._at_end = True
         self.peer._signal()

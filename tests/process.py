@@ -69,11 +69,12 @@ class Derper:
 def derper(
     home: Path, *flags: str, tls: bool = True, descriptors: int | None = None
 ) -> Iterator[Derper]:
-    """Run derper on loopback with files in `home`; `flags` are added to the usual ones.
+    """Run derper on loopback, or where -a says, with files in `home`; `flags` are added.
 
     `descriptors` limits how many files it may have open.
     """
-    usual = ["-a", "127.0.0.1:0", "-c", str(home / "derper.key"), "-stun-port", "0"]
+    usual = [] if "-a" in flags else ["-a", "127.0.0.1:0"]
+    usual += ["-c", str(home / "derper.key"), "-stun-port", "0"]
     if tls:
         usual += ["-certmode", "manual", "-certdir", str(home / "certs"), "-http-port", "0"]
         usual += ["-hostname", "127.0.0.1"]

@@ -15,7 +15,6 @@ from certs.files import PairFiles, read_pair
 from certs.pair import Pair
 from certs.selfsigned import write_self_signed
 from derp.config import Config
-from derp.config.checks import Address
 from derp.derpmap import (
     Node,
     as_json,
@@ -29,6 +28,7 @@ from derp.derpmap import (
     region_name,
 )
 from derp.errors import UsageError
+from derp.net.listenaddress import Address
 from tests.support.config import make_config
 
 DOMAIN = Node("derp.example.com", None, 443, 3478)

@@ -18,7 +18,7 @@ class Question:
     key: bytes
     """The client's public node key, 32 bytes."""
     address: str
-    """The client's IP address as text, without a port."""
+    """The client's IP address as text, without a port; UNIX if it came by a unix socket."""
 
     @property
     def network(self) -> str:

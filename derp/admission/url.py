@@ -26,6 +26,7 @@ from derp.net import httpclient
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.httpclient import URL, Connection
 from derp.net.oserrors import os_errors
+from derp.relay.networks import UNIX
 from derp.wire import gojson
 from derp.wire.keys import node_public_text
 
@@ -90,7 +91,9 @@ class AdmissionURL:
 
     async def ask(self, question: Question) -> Verdict:
         """Ask whether the control server admits the client."""
-        asked = {"NodePublic": node_public_text(question.key), "Source": question.address}
+        # Without an address, Go's netip.Addr is the empty string.
+        source = "" if question.address == UNIX else question.address
+        asked = {"NodePublic": node_public_text(question.key), "Source": source}
         body = json.dumps(asked, separators=(",", ":")).encode()
         authorization = self._authorization or self._url.authorization
         requests = [_Request("POST", self._url, authorization)]

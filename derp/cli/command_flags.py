@@ -65,8 +65,8 @@ def parse(
         sys.stderr.write(f"derper: {warning}\n")
     pid = parsed.settings["of"].value
     if isinstance(pid, int) and pid:
-        arguments = [*procfs.arguments_of(pid), *argv]
-        parsed = goflags.parse(table, arguments, {**environ, **procfs.variables_of(pid)})
+        of_relay = procfs.arguments_of(pid)
+        parsed = goflags.parse(table, argv, {**environ, **procfs.variables_of(pid)}, of_relay)
     return Arguments(parsed.settings, found)
 
 

@@ -128,8 +128,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     sys.stdout.write(_FORMATS[values["format"]](region))
     sys.stdout.flush()
     if config.general.derp and not config.serve_tls:
+        served = ", ".join(map(str, config.listening.addresses))
         _warn(
-            f"-a {config.listening.address} is HTTP, and clients want HTTPS: "
+            f"-a {served} is HTTP, and clients want HTTPS: "
             f"the entry is for a proxy that serves it on port {node.derp_port}"
         )
     if not values["check"]:

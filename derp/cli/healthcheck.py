@@ -1,8 +1,9 @@
 """The command `derper healthcheck`, which asks whether the relay on this machine serves clients.
 
 It asks as a client would, up to the login: TLS, the upgrade to DERP, STUN. It connects to the
-address of -a, or to loopback if that is a wildcard, and asks for the -hostname. The certificate's
-name and issuer are not checked, but its dates are, as clients refuse an expired one.
+first address of -a, and asks for the -hostname: for a wildcard to loopback, or, with -interface, to
+the address of that. The certificate's name and issuer are not checked, but its dates are, as
+clients refuse an expired one.
 """
 
 import sys
@@ -15,15 +16,19 @@ import trio
 from cryptography import x509
 
 from derp.cli import command_flags, probe
-from derp.cli.probe import Failure, NoDERP, NoSTUN, NoTLS, NotReached
+from derp.cli.probe import Failure, NoDERP, NoSTUN, NoTLS, NotReached, Where
 from derp.config import Config
 from derp.net import tlserrors
-from derp.net.address import WILDCARDS, Endpoint
+from derp.net.address import Endpoint
+from derp.net.interfaces import address_of
+from derp.net.listenaddress import Address, UnixSocket
+from derp.net.listener import FAMILIES
 
 TIMEOUT: Final = 4.5
 """Seconds for all probes: with the start of the program, below 5."""
 
-_LOOPBACK: Final = "127.0.0.1"
+_LOOPBACK: Final = {0: "127.0.0.1", 4: "127.0.0.1", 6: "::1"}
+"""By Address.version."""
 
 _INTRODUCTION = """\
 Usage: derper healthcheck [flags]
@@ -51,7 +56,7 @@ class Unhealthy(Failure):
 class Healthy:
     """The answers of a relay that serves clients."""
 
-    where: Endpoint
+    where: Where
     tls: str | None
     """The version of TLS, as `ssl` names it; None without TLS."""
     expires: datetime | None
@@ -79,9 +84,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     config = arguments.config
     want = "any free port; want the one that the relay has"
-    if config.listening.address.port == 0:
+    first = config.listening.addresses[0]
+    if isinstance(first, Address) and first.port == 0:
         raise arguments.settings["a"].wrong(want)
-    if config.stun.enabled and config.stun.port == 0:
+    if config.stun.enabled and config.stun_addresses[0].port == 0:
         raise arguments.settings["stun-port"].wrong(want)
     try:
         healthy = trio.run(examine, config)
@@ -109,8 +115,10 @@ def _cure(failure: Failure, config: Config) -> str:
 async def examine(config: Config) -> Healthy:
     """Probe the relay that runs with `config`, for TIMEOUT seconds at most. Raises Failure."""
     deadline = trio.current_time() + TIMEOUT
-    host = await _address(config.listening.address.host, f"-a {config.listening.address}", deadline)
-    where = Endpoint(host, config.listening.address.port)
+    first = config.listening.addresses[0]
+    where: Where = (
+        first if isinstance(first, UnixSocket) else await _find("-a", first, config, deadline)
+    )
     tcp = await probe.connect(where, deadline, config.proxies.with_header)
     stream: trio.abc.Stream = tcp
     version = expires = key = None
@@ -129,25 +137,29 @@ async def examine(config: Config) -> Healthy:
         tcp.socket.close()
     stun = None
     if config.stun.enabled:
-        if config.stun.host:
-            given = f"-stun-addr {config.stun.host}"
-            host = await _address(config.stun_host, given, deadline)
-        stun = Endpoint(host, config.stun.port)
+        flag = "-stun-addr" if config.stun.addresses else "-a"
+        stun = await _find(flag, config.stun_addresses[0], config, deadline)
         await probe.stun(stun, deadline, config.proxies.with_header)
     return Healthy(where, version, expires, key, stun)
 
 
-async def _address(host: str, given: str, deadline: float) -> str:
-    """Return the address to probe for `host`; errors quote the flag, `given`. Raises NotReached."""
-    if host in WILDCARDS:
-        return _LOOPBACK
+async def _find(flag: str, address: Address, config: Config, deadline: float) -> Endpoint:
+    """Return where to probe for an address of a flag, which errors quote. Raises NotReached."""
+    if address.is_wildcard:
+        interface = config.listening.interface
+        own = address_of(interface) if interface else _LOOPBACK[address.version]
+        if own is None:
+            raise NotReached(f"-interface {interface} has no address")
+        return Endpoint(own, address.port)
     with trio.move_on_at(deadline):
         try:
-            found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+            family = FAMILIES[address.version]
+            kind = trio.socket.SOCK_STREAM
+            found = await trio.socket.getaddrinfo(address.host, None, family, kind)
         except OSError as error:
-            raise NotReached(f"{given}: {error.strerror or error}") from error
-        return str(found[0][4][0])
-    raise NotReached(f"{given}: the look-up of the name takes too long")
+            raise NotReached(f"{flag} {address}: {error.strerror or error}") from error
+        return Endpoint(str(found[0][4][0]), address.port)
+    raise NotReached(f"{flag} {address}: the look-up of the name takes too long")
 
 
 def _expiry(leaf: bytes | None, now: datetime) -> datetime:

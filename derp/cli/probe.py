@@ -18,6 +18,7 @@ import trio
 from derp.errors import DerperError
 from derp.net import httpclient
 from derp.net.address import Endpoint, endpoint
+from derp.net.listenaddress import UnixSocket
 from derp.relay.networks import Network, is_in
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from derp.wire.proxyprotocol import LOCAL_HEADER
@@ -25,6 +26,9 @@ from stun.message import StunError, build_binding_request, parse_binding_respons
 
 STUN_AGAIN: Final = 0.5
 """Seconds until a STUN request counts as lost, and another is sent."""
+
+Where = Endpoint | UnixSocket
+"""Where a relay is."""
 
 _GREETING_LENGTH: Final = HEADER_LENGTH + len(MAGIC) + KEY_LENGTH
 _NO_ROUTE: Final = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -67,18 +71,23 @@ class NoSTUN(Failure):
 
 
 async def connect(
-    where: Endpoint, deadline: float, header_from: Sequence[Network] = ()
+    where: Where, deadline: float, header_from: Sequence[Network] = ()
 ) -> trio.SocketStream:
-    """Open a TCP connection to an IP address. Raises NotReached.
+    """Connect to an IP address by TCP, or to a unix socket. Raises NotReached.
 
     Where this machine's own address is in `header_from`, send a PROXY header first.
     """
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    with _fail_at(deadline, lambda: NotReached(f"TCP {where} does not answer")):
+    address: str | tuple[str, int]
+    if isinstance(where, UnixSocket):
+        family, address, name = socket.AF_UNIX, str(where.path), str(where)
+    else:
+        family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+        address, name = (where.host, where.port), f"TCP {where}"
+    with _fail_at(deadline, lambda: NotReached(f"{name} does not answer")):
         try:
             sock = trio.socket.socket(family, socket.SOCK_STREAM)
             try:
-                await sock.connect((where.host, where.port))
+                await sock.connect(address)
                 if header := _header(sock, header_from):
                     await sock.send(header)
             except BaseException:
@@ -86,12 +95,12 @@ async def connect(
                 raise
         except OSError as error:
             no_route = error.errno in _NO_ROUTE
-            raise NotReached(f"TCP {where}: {_words(error)}", no_route=no_route) from error
+            raise NotReached(f"{name}: {_words(error)}", no_route=no_route) from error
         return trio.SocketStream(sock)
 
 
 async def handshake(
-    stream: trio.SocketStream, where: Endpoint, context: ssl.SSLContext, name: str, deadline: float
+    stream: trio.SocketStream, where: Where, context: ssl.SSLContext, name: str, deadline: float
 ) -> "trio.SSLStream[trio.SocketStream]":
     """Do the TLS handshake, with the server name `name`. Raises NoTLS."""
     tls = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
@@ -117,7 +126,7 @@ def insecure_context() -> ssl.SSLContext:
     return context
 
 
-async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> bytes:
+async def upgrade(stream: trio.abc.Stream, where: Where, host: str, deadline: float) -> bytes:
     """Upgrade to DERP, without a login; return the relay's key, 32 bytes. Raises NoDERP.
 
     With fast start (Go: derphttp.Client.connect) the ServerKey frame replaces the response.
@@ -137,9 +146,14 @@ async def upgrade(stream: trio.abc.Stream, where: Endpoint, host: str, deadline:
     return greeting.removeprefix(MAGIC)
 
 
-async def pages(stream: trio.abc.Stream, where: Endpoint, host: str, deadline: float) -> None:
-    """Check that a relay with -derp=false serves its pages. Raises NoDERP."""
-    request = _request("/derp/probe", host, [("Connection", "close")])
+async def pages(stream: trio.abc.Stream, where: Where, host: str, deadline: float) -> None:
+    """Check that a relay with -derp=false serves its pages. Raises NoDERP.
+
+    It asks as clients do (Go: measureHTTPSLatency of netcheck), or a relay that hides would not
+    answer.
+    """
+    headers = [("User-Agent", "Go-http-client/1.1"), ("Accept-Encoding", "gzip")]
+    request = _request("/derp/latency-check", host, headers)
     received = await _exchange(stream, where, request, _LONGEST_LINE, deadline)
     if not received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} answers a probe with something other than HTTP")
@@ -191,7 +205,7 @@ def _fail_at(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
 
 
 async def _exchange(
-    stream: trio.abc.Stream, where: Endpoint, request: bytes, enough: int, deadline: float
+    stream: trio.abc.Stream, where: Where, request: bytes, enough: int, deadline: float
 ) -> bytes:
     """Send an HTTP request; return the status line, `enough` bytes, or all that comes."""
     received = b""

@@ -7,8 +7,9 @@ value. Rules between fields are methods of the part, or of Config. All values ar
     monitoring, control,
     limits         the parts
     certplan       the certificates that a configuration asks for
+    listeners      all that a configuration listens on, and the rule that nothing overlaps
     field          fields that are flags, and parts that have them
-    checks         one check for each sort of value
+    checks         one check for each sort of value     (addresses: where to listen)
     memorysize     an amount of memory: bytes, or a share of the machine's
     goflags        flags in the syntax of Go's package flag     (strconv: numbers as Go reads them)
     refused        flags of the Go derper that this program refuses
@@ -24,11 +25,10 @@ from typing import Any, Final
 
 import attrs
 
-from derp.config import checks
+from derp.config import listeners
 from derp.config.accounts import Accounts
 from derp.config.acmedns import ACMEDNS
 from derp.config.certificates import ACME, ACME_MODES, TLS
-from derp.config.checks import Address
 from derp.config.control import Control
 from derp.config.field import ConfigError, flags_of, part
 from derp.config.general import General
@@ -42,6 +42,7 @@ from derp.config.proxies import Proxies
 from derp.config.refused import REFUSED
 from derp.config.verification import Verification
 from derp.errors import UsageError
+from derp.net.listenaddress import Address
 
 _DEV_ADDRESS: Final = Address("", 3340)
 _ROOT_KEY_PATH: Final = "/var/lib/derper/derper.key"
@@ -78,15 +79,19 @@ class Config:
                 "c", "", "want the path of the key file; only root and -dev need none"
             )
         self.mesh.check(self.general)
-        self.monitoring.check(self.listening, has_http_port=self.serve_tls)
+        listeners.check(
+            {
+                "a": self.listening.addresses,
+                "http-port": self.plain_addresses,
+                "metrics-addr": self.monitoring.addresses,
+            },
+            self.stun_addresses,
+        )
         if not self.serve_tls:
             return
         self.tls.check()
         self.dns.check(self.tls)
         self.acme.check(self.tls)
-        if self.listening.http_port == self.listening.address.port != 0:
-            want = "the port of -a; want another one, or -1 for none"
-            raise ConfigError("http-port", self.listening.http_port, want)
 
     @property
     def serve_tls(self) -> bool:
@@ -95,8 +100,9 @@ class Config:
         -acme-directory, -acme-dns and -acme-dns-exec, which the Go derper does not have, imply
         HTTPS on any port.
         """
+        is_https_port = any(address.port == 443 for address in self.listening.ip_addresses)
         by_acme_only = self.acme.directory != "" or self.dns.flag != ""
-        return self.listening.address.port == 443 or self.tls.mode == "manual" or by_acme_only
+        return is_https_port or self.tls.mode == "manual" or by_acme_only
 
     @property
     def serve_acme(self) -> bool:
@@ -109,11 +115,23 @@ class Config:
         return self.accounts.file is not None or self.verification.policy is not None
 
     @property
-    def stun_host(self) -> str:
-        """Where STUN is answered: an IP address, a name, or the empty host for all interfaces."""
-        if not self.stun.host:
-            return self.listening.address.host
-        return "" if self.stun.host == checks.ANY_HOST else self.stun.host
+    def plain_addresses(self) -> list[Address]:
+        """Where plain HTTP is served beside HTTPS: each IP address of -a, at -http-port."""
+        if not self.serve_tls or self.listening.http_port < 0:
+            return []
+        return listeners.at_port(self.listening.ip_addresses, self.listening.http_port)
+
+    @property
+    def stun_addresses(self) -> list[Address]:
+        """Where STUN is answered: as -stun-addr says, or else at each IP address of -a.
+
+        Everywhere, where -a has unix sockets only: what passes clients on to them has no STUN.
+        """
+        if not self.stun.enabled:
+            return []
+        if self.stun.addresses:
+            return [address.at(self.stun.port) for address in self.stun.addresses]
+        return listeners.at_port(self.listening.ip_addresses or [Address("", 0)], self.stun.port)
 
     @property
     def control_path(self) -> Path | None:

@@ -11,10 +11,11 @@ import attrs
 
 from certs.dns01.options import DNSOptions, Resolver
 from certs.hostname import is_wildcard, parse_ip
-from derp.config import checks
+from derp.config.addresses import listen_addresses
 from derp.config.certificates import ACME_MODES, TLS
 from derp.config.field import ConfigError, file_option, option
 from derp.config.goflags import DURATION, STRING
+from derp.net.listenaddress import Address
 
 
 def provider_name(value: str) -> str:
@@ -37,13 +38,13 @@ def _resolver(text: str) -> Resolver:
     if (address := parse_ip(text)) is not None:
         return Resolver(str(address))
     try:
-        listening = checks.listen_address(text)
+        (given,) = listen_addresses(text)
     except ValueError:
         raise ValueError(want) from None
-    address = parse_ip(listening.host)
-    if address is None or not listening.port:
+    address = parse_ip(given.host) if isinstance(given, Address) and not given.version else None
+    if address is None or not given.port:
         raise ValueError(want)
-    return Resolver(str(address), listening.port)
+    return Resolver(str(address), given.port)
 
 
 def at_least_a_second(value: float) -> float:

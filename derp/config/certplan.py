@@ -34,9 +34,9 @@ def _acme_plan(config: Config, certdir: Path) -> Plan:
     address = parse_ip(config.tls.hostname)
     authority = _authority(config)
     challenges: list[Kind] = ["http-01", "tls-alpn-01"]
-    if config.listening.http_port < 0:
+    if not config.plain_addresses:
         challenges.remove("http-01")
-    elif config.listening.address.port == 443:
+    elif any(address.port == 443 for address in config.listening.ip_addresses):
         # Port 443 is open, as clients need it; port 80 may be closed.
         challenges.reverse()
     acme = ACMEOptions(authority=authority, profile="", challenges=challenges)

@@ -8,83 +8,18 @@ Forms and ranges are the Go derper's, without the values that it accepts but can
 import base64
 import ipaddress
 import math
-import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import attrs
-
 from certs.hostname import IPAddress, is_wildcard, parse_ip
+from derp.config.addresses import MAX_UNIX_PATH, fits_unix
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
-from derp.net.address import host_port, is_dns_name, is_ip
+from derp.net.address import is_dns_name, is_ip
 from derp.relay.networks import Network, unmapped
-
-
-@attrs.frozen
-class Address:
-    """Where to listen: one IP address or host name, or the empty host for all interfaces."""
-
-    host: str
-    """Without brackets."""
-    port: int
-    """0 for any free port."""
-
-    def __str__(self) -> str:
-        return host_port(self.host, self.port)
-
-
-_ADDRESS: Final = re.compile(
-    r"(?:\[(?P<ip6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]]*))"
-    r":(?P<port>0|[1-9][0-9]{0,4}|https?)",
-    re.ASCII,
-)
-_NAMED_PORTS: Final = {"http": 80, "https": 443}
-
-
-def listen_address(value: str | Address) -> Address:
-    """Check a listening address: `:port`, `ip:port`, `[ip6]:port` or `name:port`.
-
-    The port may be `http` or `https`. A name is resolved when it is bound.
-    """
-    want = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
-    if isinstance(value, Address):
-        return value
-    match = _ADDRESS.fullmatch(value)
-    if match is None:
-        raise ValueError(want)
-    port = _NAMED_PORTS[match["port"]] if match["port"] in _NAMED_PORTS else int(match["port"])
-    ip6, host = match["ip6"], match["host"]
-    if ip6 is not None:
-        fits = ":" in ip6 and is_ip(ip6)
-    else:
-        fits = not host or is_dns_name(host) or is_ip(host)
-    if port > 65535 or not fits:
-        raise ValueError(want)
-    return Address(ip6 or host or "", port)
-
-
-_UNIX: Final = "unix:"
-_MAX_UNIX_PATH: Final = 107
-"""Bytes in the path of a unix socket (unix(7), less the final zero)."""
-
-
-def metrics_address(value: str | Address | Path | None) -> Address | Path | None:
-    """Check an address as of -a, or `unix:/path`, which becomes a path; None for none."""
-    if not value or isinstance(value, Address):
-        return value or None
-    if isinstance(value, str) and not value.startswith(_UNIX):
-        try:
-            return listen_address(value)
-        except ValueError as error:
-            raise ValueError(f"{error}, or unix:/path") from None
-    path = Path(str(value).removeprefix(_UNIX))
-    if not _fits_unix(path):
-        raise ValueError(f"want unix: and an absolute path of at most {_MAX_UNIX_PATH} bytes")
-    return path
 
 
 def control_socket(value: str | Path) -> str:
@@ -92,25 +27,9 @@ def control_socket(value: str | Path) -> str:
     path = str(value)
     if path in {"", "none"}:
         return ""
-    if path != "auto" and not _fits_unix(Path(path)):
-        raise ValueError(f"want an absolute path of at most {_MAX_UNIX_PATH} bytes, auto or none")
+    if path != "auto" and not fits_unix(path):
+        raise ValueError(f"want an absolute path of at most {MAX_UNIX_PATH} bytes, auto or none")
     return path
-
-
-def _fits_unix(path: Path) -> bool:
-    return path.is_absolute() and "\0" not in str(path) and len(os.fsencode(path)) <= _MAX_UNIX_PATH
-
-
-ANY_HOST: Final = "*"
-
-
-def listen_host(value: str) -> str:
-    """Check a host to listen on: an IP address, a name, ANY_HOST, or empty for that of -a."""
-    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    fits = is_ip(host) or (host == value and is_dns_name(host))
-    if not (fits or value in {"", ANY_HOST}):
-        raise ValueError("want an IP address or a name without a port, or * for all addresses")
-    return host
 
 
 _ALGORITHM: Final = re.compile(r"[\w.-]{1,15}", re.ASCII)
@@ -120,6 +39,26 @@ def congestion_control(value: str) -> str:
     """Check the name of an algorithm of TCP, of up to 15 characters; empty for the default."""
     if value and not _ALGORITHM.fullmatch(value):
         raise ValueError("want the name of a congestion control of this kernel, such as bbr")
+    return value
+
+
+_INTERFACE: Final = re.compile(r"[^\s/:%]{1,15}")
+
+
+def interface(value: str) -> str:
+    """Check the name of a network interface, of up to 15 characters; empty for none."""
+    if value and (not _INTERFACE.fullmatch(value) or value in {".", ".."}):
+        raise ValueError("want the name of a network interface of this machine, such as eth0")
+    return value
+
+
+FWMARK_WANT: Final = "want a mark from 1 to 0xffffffff, or 0 for none"
+
+
+def fwmark(value: int) -> int:
+    """Check a firewall mark of 32 bits; 0 for none."""
+    if not 0 <= value < 1 << 32:
+        raise ValueError(FWMARK_WANT)
     return value
 
 
@@ -248,10 +187,13 @@ def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
     return tuple(dict.fromkeys(known))
 
 
+HIDDEN: Final = "hidden"
+
+
 def home_page(value: str) -> str:
-    """Check what / serves: empty for the built-in page, `blank`, or a URL to redirect to."""
-    if value not in {"", "blank"} and not _is_url(value):
-        raise ValueError("want blank, or a URL that begins with http:// or https://")
+    """Check what / serves: a page of ours if empty, `blank`, HIDDEN, or a URL to redirect to."""
+    if value not in {"", "blank", HIDDEN} and not _is_url(value):
+        raise ValueError("want blank, hidden, or a URL that begins with http:// or https://")
     return value
 
 

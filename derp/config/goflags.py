@@ -5,9 +5,9 @@ keeps what the operator typed, for errors to quote: `--stun-port=0x10000`, `DERP
 `help_text` turns the table into what -h prints.
 
 As in Go, one dash or two, `-flag=value` or `-flag value`; a bool stands alone or takes its value
-after `=`; `--` ends the flags; of a repeated flag the last one counts, unless the table says
-otherwise. Unlike in Go, an argument that is not a flag does not silently end the flags: `true` or
-`false` after a bool is taken as its value, with a warning, and any other argument is an error.
+after `=`; `--` ends the flags; of a repeated flag the last one counts, or all, as the table says.
+Unlike in Go, an argument that is not a flag does not silently end the flags: `true` or `false`
+after a bool is taken as its value, with a warning, and any other argument is an error.
 """
 
 import re
@@ -64,8 +64,8 @@ class Flag:
     """In place of the default in the help, unless empty."""
     want: str = ""
     """In place of the message of the kind's parser, unless empty."""
-    repeatable: bool = False
-    """Whether all occurrences count; their values are joined by spaces."""
+    joiner: str = ""
+    """What joins the values of all occurrences; empty if the last one counts."""
     never_empty: bool = False
     """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
@@ -107,16 +107,24 @@ class Parsed:
     """Lines for the log."""
 
 
-def parse(flags: Iterable[Flag], argv: Sequence[str], environ: Mapping[str, str]) -> Parsed:
+def parse(
+    flags: Iterable[Flag],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    replaced: Sequence[str] = (),
+) -> Parsed:
     """Read `argv` (without the program's name) and the variables of `flags` in `environ`.
 
-    A flag beats its variable, a variable beats the default, and an empty variable is none.
-    Raises UsageError.
+    A flag beats its variable, a variable beats the default, and an empty variable is none. A flag
+    in `argv` takes the place of all its occurrences in the arguments `replaced`. Raises UsageError.
     """
     table = {flag.name: flag for flag in flags}
     settings: dict[str, Setting] = {}
     warnings: list[str] = []
-    help_wanted = _parse_arguments(table, argv, settings, warnings)
+    _parse_arguments(table, replaced, settings, warnings)
+    given: dict[str, Setting] = {}
+    help_wanted = _parse_arguments(table, argv, given, warnings)
+    settings |= given
     for flag in table.values():
         if flag.name in settings:
             continue
@@ -210,9 +218,9 @@ def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
     """Return the value of a flag together with those of its earlier occurrences."""
-    if earlier is None or not earlier.flag.repeatable or not earlier.value:
+    if earlier is None or not earlier.flag.joiner or not earlier.value:
         return text
-    return f"{earlier.value} {text}"
+    return f"{earlier.value}{earlier.flag.joiner}{text}"
 
 
 def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:

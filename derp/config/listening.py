@@ -1,6 +1,7 @@
 """The part of the configuration that says where the relay serves, and how its TCP behaves.
 
--stun-addr, -tcp-congestion and the variables are additions, the other flags those of the Go derper.
+-stun-addr, -interface, -tcp-congestion and the variables are additions, the other flags those of
+the Go derper, which has one address in -a.
 """
 
 import math
@@ -8,24 +9,29 @@ import math
 import attrs
 
 from derp.config import checks
-from derp.config.checks import Address
+from derp.config.addresses import StunAddress, listen_addresses, stun_addresses
 from derp.config.field import bool_option, option
 from derp.config.goflags import DURATION, INT, STRING
+from derp.net.listenaddress import Address, ListenAddress
 
 
 @attrs.frozen(kw_only=True)
 class Listening:
     """Where HTTPS and HTTP are served."""
 
-    address: Address = option(
+    addresses: tuple[ListenAddress, ...] = option(
         "a",
         STRING,
-        checks.listen_address,
+        listen_addresses,
         default=":443",
+        joiner=",",
         variable="DERP_ADDR",
         placeholder="ADDRESS",
-        usage="Where to serve: :port for all interfaces, ip:port or [ip6]:port. "
-        "It is HTTPS if the port is 443, -certmode is manual, or -acme-directory, -acme-dns or "
+        usage="Where to serve: :port for all interfaces, ip:port, [ip6]:port, or "
+        "unix:/path,mode=0660,group=www-data for a socket that the proxies of this machine may "
+        "open; several with commas between them, or the flag again. ipv4@:port and ipv6@:port are "
+        "for one IP version. "
+        "It is HTTPS if a port is 443, -certmode is manual, or -acme-directory, -acme-dns or "
         "-acme-dns-exec is given, and HTTP otherwise.",
     )
     http_port: int = option(
@@ -36,9 +42,24 @@ class Listening:
         variable="DERP_HTTP_PORT",
         placeholder="PORT",
         want=checks.port_want(-1),
-        usage="Port for plain HTTP beside HTTPS, on the IP address of -a; -1 for none.",
+        usage="Port for plain HTTP beside HTTPS, on the IP addresses of -a; -1 for none.",
     )
     """-1 for none. Not used without `serve_tls`."""
+    interface: str = option(
+        "interface",
+        STRING,
+        checks.interface,
+        variable="DERP_INTERFACE",
+        placeholder="NAME",
+        usage="Network interface, such as eth0, from which alone clients are served, and by which "
+        "other relays are dialled. Sockets at loopback addresses are not bound to it.",
+    )
+    """Empty for any."""
+
+    @property
+    def ip_addresses(self) -> list[Address]:
+        """The addresses that are no unix sockets."""
+        return [address for address in self.addresses if isinstance(address, Address)]
 
 
 @attrs.frozen(kw_only=True)
@@ -51,15 +72,17 @@ class STUN:
         variable="DERP_STUN",
         usage="Answer STUN.",
     )
-    host: str = option(
+    addresses: tuple[StunAddress, ...] = option(
         "stun-addr",
         STRING,
-        checks.listen_host,
+        stun_addresses,
+        joiner=",",
         variable="DERP_STUN_ADDR",
-        placeholder="HOST",
-        usage="IP address for STUN if it is not that of -a, without a port; * for all.",
+        placeholder="ADDRESS",
+        usage="Where to answer STUN, if not at the IP addresses of -a: an IP address, with a port "
+        "if that is not -stun-port, or * for all interfaces; several as in -a.",
     )
-    """Without brackets; empty for the host of -a. See `stun_host`."""
+    """Empty for the addresses of -a. See `Config.stun_addresses`."""
     port: int = option(
         "stun-port",
         INT,

@@ -1,7 +1,8 @@
 """The part of the configuration that names the other relays of the mesh, and the file of its key.
 
 -mesh-psk-file and -mesh-with are those of the Go derper (startMesh and defaultMeshPSKFile of
-cmd/derper); the variables are additions. derp/files/meshkey.py resolves KeyFile.AUTO.
+cmd/derper); -mesh-fwmark and the variables are additions. derp/files/meshkey.py resolves
+KeyFile.AUTO.
 """
 
 import enum
@@ -15,7 +16,7 @@ import attrs
 from derp.config import checks
 from derp.config.field import ConfigError, option
 from derp.config.general import General
-from derp.config.goflags import FILE, STRING
+from derp.config.goflags import FILE, INT, STRING
 from derp.config.strconv import shown
 from derp.net.address import host_port, is_dns_name, is_ip
 
@@ -137,9 +138,23 @@ class Mesh:
         "This relay may be in the list, too.",
     )
 
+    fwmark: int = option(
+        "mesh-fwmark",
+        INT,
+        checks.fwmark,
+        default="0",
+        variable="DERP_MESH_FWMARK",
+        placeholder="MARK",
+        want=checks.FWMARK_WANT,
+        usage="Firewall mark, such as 0x80000, of packets to the relays of -mesh-with, by which "
+        "rules of routing and of the firewall know them; 0 for none. Takes CAP_NET_ADMIN.",
+    )
+
     def check(self, general: General) -> None:
         """Check the rules between fields. Raises ConfigError."""
         if not self.relays:
+            if self.fwmark:
+                raise ConfigError("mesh-fwmark", self.fwmark, "want -mesh-with with it")
             return
         listed = ",".join(map(str, self.relays))
         if not general.derp:

@@ -1,7 +1,7 @@
 """The part of the configuration that says what the pages are, and who may see /debug/.
 
-The flags of Pages are the Go derper's, those of Debug additions; each `other_variable` is one of
-Go's tsweb (AllowDebugAccess).
+The flags of Pages are the Go derper's, but for DERP_HOME and `-home hidden`; those of Debug are
+additions, and each `other_variable` one of Go's tsweb (AllowDebugAccess).
 """
 
 from pathlib import Path
@@ -24,9 +24,11 @@ class Pages:
         "home",
         STRING,
         checks.home_page,
+        variable="DERP_HOME",
         placeholder="WHAT",
         usage="What / serves: blank for an empty page, a URL to redirect to, "
-        "or a short page about DERP if not given.",
+        "or a short page about DERP if not given. hidden makes the ports look like a web server "
+        "with nothing on it, to all but Tailscale's clients.",
     )
     bootstrap_dns_names: tuple[Name, ...] = option(
         "bootstrap-dns-names",
@@ -44,6 +46,11 @@ class Pages:
         "asked for the name; with name/txt-name only to the percentage of clients in the TXT "
         "record of txt-name.",
     )
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether all but the requests of clients get the answers of another web server."""
+        return self.home == checks.HIDDEN
 
 
 @attrs.frozen(kw_only=True)

@@ -38,7 +38,7 @@ class Verification:
         checks.http_urls,
         variable="DERP_VERIFY_CLIENT_URL",
         placeholder="URL",
-        repeatable=True,
+        joiner=" ",
         secret=True,
         usage="Admit only clients that this admission controller allows, such as headscale's "
         "/verify. May be given more than once: one that allows is enough.",

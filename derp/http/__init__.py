@@ -18,4 +18,5 @@ forwarded          the client behind proxies, by the headers they add         (s
 access             who may see /debug/                                         (sans-I/O)
 bootstrap_dns      /bootstrap-dns: addresses of a few names                    (sans-I/O)
 bootstrap_refresh  the task that looks these names up
+hidden             what others than clients get from a relay that hides
 """

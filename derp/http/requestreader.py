@@ -45,7 +45,7 @@ class RequestReader:
         known: KnownHeads,
     ) -> None:
         self._transport = transport
-        self._conn = conn
+        self.conn = conn
         self._scratch = scratch
         self._pending = pending
         self._known = known
@@ -60,15 +60,16 @@ class RequestReader:
     def begin(self) -> None:
         """Begin the next request."""
         self.method = b""
-        rest, _ = self._conn.trailing_data
+        rest, _ = self.conn.trailing_data
         self.head = [rest] if rest else []
         self._budget = ReadBudget()
 
     def read_at_once(self) -> Request | None:
         """Return the first request if it is here and known; wait for nothing."""
-        if not self._transport.more:
-            return None
-        self.head = self.receive_now() or []
+        if not self.head:
+            if not self._transport.more:
+                return None
+            self.head = self.receive_now() or []
         return self._find_known()
 
     def _find_known(self) -> Request | None:
@@ -98,7 +99,7 @@ class RequestReader:
         if self.known_head:
             size = len(self.known_head)
         else:
-            size = len(received) - len(self._conn.trailing_data[0])
+            size = len(received) - len(self.conn.trailing_data[0])
         return received[:size], received[size:]
 
     async def read_head(self) -> Request | None:
@@ -145,7 +146,7 @@ class RequestReader:
 
     def awaits_continue(self, request: Request) -> bool:
         """Return whether the peer sends the body only after a 100 (RFC 9110, 10.1.1)."""
-        return request.has_body and self._conn.they_are_waiting_for_100_continue
+        return request.has_body and self.conn.they_are_waiting_for_100_continue
 
     async def read_body(self, request: Request, most: int) -> bytes:
         """Read and return the body. Raises BadRequest if it has more than `most` bytes."""
@@ -176,7 +177,7 @@ class RequestReader:
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         try:
-            return self._conn.next_event()
+            return self.conn.next_event()
         except h11.RemoteProtocolError as error:
             # h11's own message quotes the peer, and depends on how the bytes were split.
             status = error.error_status_hint
@@ -192,7 +193,7 @@ class RequestReader:
 
     def receive_now(self) -> list[bytes] | None:
         """Do as `receive` does, but return None if nothing has come."""
-        buffered, _ = self._conn.trailing_data
+        buffered, _ = self.conn.trailing_data
         view = self._scratch[: MAX_HEAD + 1 - len(buffered)]
         count = self._transport.read_into(view)
         self.spend(max(count, 0))
@@ -204,7 +205,7 @@ class RequestReader:
         if count < 0:
             return []
         data = bytes(view[:count])
-        self._conn.receive_data(data)
+        self.conn.receive_data(data)
         return [data]
 
     def spend(self, received: int) -> None:

@@ -29,7 +29,7 @@ from derp.http.pages import BROWSER_HEADERS
 from derp.http.statussource import StatusSource
 
 _ECHOABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
-_ACME_PREFIX = "/.well-known/acme-challenge/"
+ACME_PREFIX = "/.well-known/acme-challenge/"
 _URL_SAFE = "/?%:@!$&'()*+,;=-._~[]#"
 
 _PROMETHEUS = "text/plain;version=0.0.4;charset=utf-8"
@@ -70,8 +70,8 @@ def route_plain(relay: StatusSource, request: Request) -> Answer:
         return route(relay, request)
     if path == "/generate_204" or path.startswith("/debug"):
         return route(relay, request)
-    if relay.challenges is not None and path.startswith(_ACME_PREFIX):
-        return _acme_challenge(relay.challenges, path.removeprefix(_ACME_PREFIX))
+    if relay.challenges is not None and path.startswith(ACME_PREFIX):
+        return _acme_challenge(relay.challenges, path.removeprefix(ACME_PREFIX))
     if request.method not in {"GET", "HEAD"}:
         return _text(400, "Use HTTPS")
     if path == "/" and not request.query and relay.debug_access.allows(request):

@@ -76,26 +76,32 @@ class Deadlines:
 DEFAULT_DEADLINES = Deadlines()
 
 
-async def serve(
+async def serve(  # noqa: PLR0913 -- a caller names all but three
     transport: Transport,
     route: Callable[[Request], Answer],
     scratch: memoryview,
     deadlines: Deadlines = DEFAULT_DEADLINES,
     pending: Pending | None = None,
+    *,
     known: KnownHeads | None = None,
     done: Callable[[], None] = lambda: None,
+    received: bytes = b"",
 ) -> Handoff | None:
     """Answer requests until the connection ends or leaves HTTP.
 
     `route` is called for each request; a ConnectionEnd that it raises ends the connection, as does
     the one in an Overloaded, after an answer; what else it raises is logged and answered with a
     bare 500. `done` is called once a request is answered, before the next one is looked at.
-    `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept. Returns
-    None when the peer is done, or idle for too long between requests; the caller closes the
-    transport. Raises HTTPFailed if the peer breaks a rule or a deadline, and what the transport and
-    `pending` raise.
+    `scratch` and `known` may be shared by all connections. `pending` counts the bytes kept;
+    `received` are bytes that were read already. Returns None when the peer is done, or idle for too
+    long between requests; the caller closes the transport. Raises HTTPFailed if the peer breaks a
+    rule or a deadline, and what the transport and `pending` raise.
     """
-    front = _FrontEnd(transport, route, scratch, deadlines, pending, known or KnownHeads(), done)
+    conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+    if received:
+        conn.receive_data(received)
+    reader = RequestReader(transport, conn, scratch, pending, known or KnownHeads())
+    front = _FrontEnd(transport, route, scratch, deadlines, reader, done)
     try:
         return await front.run()
     except BadRequest as refusal:
@@ -113,8 +119,7 @@ class _FrontEnd:
         route: Callable[[Request], Answer],
         scratch: memoryview,
         deadlines: Deadlines,
-        pending: Pending | None,
-        known: KnownHeads,
+        reader: RequestReader,
         done: Callable[[], None],
     ) -> None:
         self._transport = transport
@@ -122,8 +127,8 @@ class _FrontEnd:
         self._scratch = scratch
         self._deadlines = deadlines
         self._done = done
-        self._conn = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self._reader = RequestReader(transport, self._conn, scratch, pending, known)
+        self._conn = reader.conn
+        self._reader = reader
         self._last = False
         """Whether no request may follow this one, whatever h11 says."""
 

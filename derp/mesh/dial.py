@@ -22,6 +22,7 @@ from derp.net import httpclient, tlserrors
 from derp.net.address import endpoint
 from derp.net.listener import TCPOptions
 from derp.net.oserrors import os_errors
+from derp.net.socketoptions import DEFAULTS, SocketOptions, used
 from derp.net.tlsclient import TLSClientTransport
 from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport, receive
@@ -35,14 +36,21 @@ _UPGRADED: Final = 101
 
 
 async def dial(
-    relay: MeshRelay, engine: TLSEngine, options: TCPOptions, scratch: memoryview
+    relay: MeshRelay,
+    engine: TLSEngine,
+    options: TCPOptions,
+    scratch: memoryview,
+    made_with: SocketOptions = DEFAULTS,
 ) -> tuple[Transport, bytes]:
     """Connect and upgrade; return the transport, and the bytes after the 101 answer.
 
-    `scratch` is a shared buffer, whose content is not kept across an await. Raises NoLink.
+    `scratch` is a shared buffer, whose content is not kept across an await. Options that a socket
+    needs before it connects are in `made_with`; others than the defaults take a SocketFactory that
+    is installed. Raises NoLink.
     """
     deadline = trio.current_time() + TIMEOUT
-    sock = await _connect(relay, deadline)
+    with used(made_with):
+        sock = await _connect(relay, deadline)
     try:
         options.apply(sock)
         remote, local = endpoint(sock.getpeername()), endpoint(sock.getsockname())

@@ -12,6 +12,7 @@ from derp.files import meshkey
 from derp.mesh.dial import dial
 from derp.mesh.keeper import Keeper
 from derp.net.listener import TCPOptions
+from derp.net.socketoptions import SocketOptions
 from derp.net.tlsengine import TLSEngine
 from derp.session.state import RelayState
 
@@ -49,8 +50,13 @@ def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) 
     """Make the keepers of the links, one for each entry of -mesh-with."""
     if plan.context is None:
         return []
-    engine = TLSEngine(plan.context)
+    engine, made_with = TLSEngine(plan.context), socket_options(config)
     return [
-        Keeper(state, str(relay), partial(dial, relay, engine, options, state.view))
+        Keeper(state, str(relay), partial(dial, relay, engine, options, state.view, made_with))
         for relay in config.mesh.relays
     ]
+
+
+def socket_options(config: Config) -> SocketOptions:
+    """Return the options that the sockets of links have before they connect."""
+    return SocketOptions(config.listening.interface, config.mesh.fwmark)

@@ -1,6 +1,7 @@
 """Sockets: the transports that carry DERP and HTTP.
 
 address        hosts, ports and IP addresses in text                           (sans-I/O)
+listenaddress  where to listen                                                 (sans-I/O)
 transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
 proxyheader    the PROXY header of a connection
 tlsengine      the context and buffers that TLS connections share; tls and tlsclient use them
@@ -8,8 +9,10 @@ budgets        bounds on reads and TLS records that bring no data               
 poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
-unixlistener   a listening unix socket with a path, for this user only
+unixlistener   a listening unix socket with a path
 activation     listening sockets that systemd passes
+socketoptions  sockets that are bound to an interface, or whose packets are marked
+interfaces     the addresses of network interfaces
 congestion     the congestion control of TCP, and how to have BBR
 descriptors    the process's limit on open files: warnings and refusals
 httpclient     HTTP/1.1 to other servers, with h11

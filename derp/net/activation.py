@@ -4,10 +4,11 @@ The sockets outlive the process: clients that connect during a restart wait in t
 and are not refused. The protocol is two variables, LISTEN_PID (this process) and
 LISTEN_FDS (the number of sockets), and descriptors from 3 on.
 
-A socket is matched with the configuration: TCP by the port of -a or -http-port, and by the address
-of -a if it has one; UDP by the port of -stun-port, and by -stun-addr if given. A socket that
-matches nothing is an error; so is one for IPv6 that takes IPv4 too, since STUN would answer with
-IPv4-mapped addresses, which its clients don't know.
+A socket is matched with the configuration: a unix socket by its path; TCP by the ports of -a and
+-metrics-addr, and -http-port, and by the addresses there; UDP by the ports of -stun-addr and
+-stun-port, and by the addresses of the former, if given. A socket that matches nothing is an error;
+so is one for IPv6 that takes IPv4 too, since STUN would answer with IPv4-mapped addresses, which
+its clients don't know.
 """
 
 import contextlib
@@ -15,18 +16,19 @@ import os
 import re
 import socket
 from collections.abc import MutableMapping, Sequence
+from ipaddress import ip_address
 from typing import Final
 
 import attrs
 
-from certs.hostname import parse_ip
 from derp.errors import StartError
-from derp.net.address import WILDCARDS, host_port
+from derp.net.address import host_port, is_ip
+from derp.net.listenaddress import ListenAddress, UnixSocket
 
 FIRST_DESCRIPTOR: Final = 3
 _MAX: Final = 64
 _PROTOCOLS: Final = {socket.IPPROTO_TCP, socket.IPPROTO_UDP}
-_WILDCARDS: Final = WILDCARDS | {"*"}
+_VERSIONS: Final = {socket.AF_INET: 4, socket.AF_INET6: 6}
 _UNIT: Final = "in the unit derper.socket"
 
 
@@ -36,19 +38,12 @@ class Inherited:
 
     sockets: list[socket.socket]
 
-    def take(self, kind: socket.SocketKind, host: str, port: int) -> Sequence[socket.socket]:
-        """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) bound to `port`, and to `host`.
+    def take(self, kind: socket.SocketKind, address: ListenAddress) -> Sequence[socket.socket]:
+        """Take the sockets of a kind (SOCK_STREAM or SOCK_DGRAM) that are bound to an address.
 
         A host that is a wildcard, or no IP address, stands for every address.
         """
-        wanted = None if host in _WILDCARDS else parse_ip(host)
-        taken = [
-            sock
-            for sock in self.sockets
-            if sock.type == kind
-            and sock.getsockname()[1] == port
-            and (wanted is None or parse_ip(sock.getsockname()[0]) == wanted)
-        ]
+        taken = [sock for sock in self.sockets if sock.type == kind and _is_at(address, sock)]
         self.sockets = [sock for sock in self.sockets if sock not in taken]
         return taken
 
@@ -65,8 +60,8 @@ class Inherited:
             self.close()
             raise StartError(
                 f"systemd passes a socket on {first}, which nothing here serves; "
-                f"want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
-                f"-stun-port, {_UNIT}"
+                f"want the addresses of -a, -stun-addr and -metrics-addr, and the ports of "
+                f"-http-port and -stun-port, {_UNIT}"
             )
 
 
@@ -100,9 +95,13 @@ def _adopt(descriptor: int) -> socket.socket:
             f"systemd passes the descriptor {descriptor}, which is no socket ({error.strerror})"
         ) from error
     sock.setblocking(False)
-    if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.proto not in _PROTOCOLS:
+    is_unix = sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+    if not is_unix and (sock.family not in _VERSIONS or sock.proto not in _PROTOCOLS):
         sock.close()
-        raise StartError(f"systemd passes a socket that is not TCP or UDP; want none {_UNIT}")
+        raise StartError(
+            f"systemd passes a socket that is not TCP or UDP, nor a unix socket of streams; "
+            f"want none {_UNIT}"
+        )
     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
@@ -123,7 +122,19 @@ def _adopt(descriptor: int) -> socket.socket:
     return sock
 
 
+def _is_at(address: ListenAddress, sock: socket.socket) -> bool:
+    if isinstance(address, UnixSocket) or sock.family == socket.AF_UNIX:
+        return isinstance(address, UnixSocket) and sock.getsockname() == str(address.path)
+    host, port, *_ = sock.getsockname()
+    if port != address.port or address.version not in {0, _VERSIONS[sock.family]}:
+        return False
+    stands_for_all = address.is_wildcard or not is_ip(address.host)
+    return stands_for_all or ip_address(host) == ip_address(address.host)
+
+
 def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     kind = "TCP" if sock.type == socket.SOCK_STREAM else "UDP"
     host, port, *_ = sock.getsockname()
     return f"{kind} {host_port(host, port)}"

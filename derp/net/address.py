@@ -6,6 +6,8 @@ from typing import Final
 
 import attrs
 
+from derp.relay.networks import UNIX
+
 WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 -- recognised, not bound to
 """Hosts that stand for every address of the machine; Go listens on IPv4 and IPv6 for each."""
 
@@ -17,19 +19,25 @@ class Endpoint:
     """One end of a connection: an IP address without brackets or zone, and a port."""
 
     host: str
+    """UNIX at either end of a unix socket."""
     port: int
 
+    @property
+    def ip(self) -> str:
+        """The IP address; empty at a unix socket."""
+        return "" if self.host == UNIX else self.host
+
     def __str__(self) -> str:
-        return host_port(self.host, self.port)
+        return UNIX if self.host == UNIX else host_port(self.host, self.port)
 
 
-def endpoint(address: tuple[str, int] | tuple[str, int, int, int] | str) -> Endpoint:
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int] | str | bytes) -> Endpoint:
     """Return the Endpoint of a socket address, without a zone.
 
-    A path, as of a unix socket, stands for this machine.
+    The address of a unix socket is a path, a name in bytes, or empty.
     """
-    if isinstance(address, str):
-        return Endpoint("127.0.0.1", 0)
+    if isinstance(address, str | bytes):
+        return Endpoint(UNIX, 0)
     return Endpoint(address[0].partition("%")[0], address[1])
 
 

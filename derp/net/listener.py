@@ -4,21 +4,27 @@ import contextlib
 import errno
 import socket
 from collections.abc import Sequence
-from typing import Final, NoReturn, Protocol
+from ipaddress import ip_address
+from typing import Any, Final, NoReturn, Protocol
 
 import attrs
 import trio
 
 from derp.errors import StartError
 from derp.net import congestion
-from derp.net.address import WILDCARDS, Endpoint, endpoint
+from derp.net.address import Endpoint, endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
+from derp.net.listenaddress import Address
 from derp.net.oserrors import reason
+from derp.net.socketoptions import bind_to_interface, interface_of
 from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
 NOTSENT_LOWAT: Final = 16 << 10
 """Unsent bytes that the kernel queues for a peer; more waits in a send queue, which can drop it."""
+
+FAMILIES: Final = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+"""The families for Address.version."""
 
 _ACCEPTS_PER_TURN: Final = 16
 _RETRY_SECONDS: Final = 0.1
@@ -50,30 +56,43 @@ class TCPOptions:
         congestion.apply(sock, self.congestion)
 
 
-def open_listeners(host: str, port: int, options: TCPOptions) -> list[socket.socket]:
-    """Listen on the addresses of `host`; a wildcard is all, IPv4 and IPv6. Raises StartError.
+def open_listeners(
+    address: Address, options: TCPOptions, interface: str = ""
+) -> list[socket.socket]:
+    """Listen at an address; a wildcard is all, IPv4 and IPv6. Raises StartError.
 
-    Port 0 picks a free port, the same for both families. May block on a name look-up.
+    Port 0 picks a free port, the same for both families. With `interface`, connections are taken
+    only from there; loopback is an interface of its own, whose addresses don't count. May block on
+    a name look-up.
     """
     listeners: list[socket.socket] = []
     try:
-        for family, address in _addresses(host, port):
-            if port == 0 and listeners:
-                address = (address[0], listeners[0].getsockname()[1], *address[2:])  # noqa: PLW2901
-            listeners.append(_listen(family, address, options))
+        for family, found in _resolve(address):
+            port = listeners[0].getsockname()[1] if listeners else address.port
+            sockaddr = (found[0], port, *found[2:])
+            bound_to = "" if is_loopback(found[0]) else interface
+            listeners.append(_listen(family, sockaddr, options, bound_to))
     except (OSError, UnicodeError, ValueError) as error:
         for listener in listeners:
             listener.close()
-        where = Endpoint(host or "*", port)
-        raise StartError(f"can't listen on TCP {where}: {_explain(error, port)}") from error
+        where = attrs.evolve(address, host=address.host or "*")
+        raise StartError(f"can't listen on TCP {where}: {_explain(error, address)}") from error
     return listeners
 
 
-def take_over(listener: socket.socket, options: TCPOptions) -> None:
+def take_over(listener: socket.socket, options: TCPOptions, interface: str = "") -> None:
     """Prepare a socket that another process made and listens on. Raises OSError."""
     listener.setblocking(False)
-    options.apply(listener)
+    if listener.family != socket.AF_UNIX:
+        if not is_loopback(listener.getsockname()[0]):
+            bind_to_interface(listener, interface)
+        options.apply(listener)
     listener.listen(BACKLOG)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an IP address, which may have a zone, is one of loopback."""
+    return ip_address(host).is_loopback
 
 
 def bind_reuseport(sock: socket.socket) -> socket.socket:
@@ -90,6 +109,8 @@ def bind_reuseport(sock: socket.socket) -> socket.socket:
             joined.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sock.family == socket.AF_INET6:
             joined.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if interface := interface_of(sock):
+            bind_to_interface(joined, interface)
         joined.bind(sock.getsockname())
     except BaseException:
         joined.close()
@@ -97,16 +118,18 @@ def bind_reuseport(sock: socket.socket) -> socket.socket:
     return joined
 
 
-def _addresses(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, tuple[object, ...]]]:
-    if host not in WILDCARDS:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def _resolve(address: Address) -> Sequence[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    if not address.is_wildcard:
+        family = FAMILIES[address.version]
+        kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
+        found = socket.getaddrinfo(address.host, address.port, family, kind, flags=flags)
         # getaddrinfo may return an address twice.
-        return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]] = [
-        (socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 -- what a wildcard means
-    ]
-    if _has_ipv6():
-        addresses.append((socket.AF_INET6, ("::", port)))
+        return list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
+    addresses: list[tuple[socket.AddressFamily, tuple[Any, ...]]] = []
+    if address.version != 6:
+        addresses.append((socket.AF_INET, ("0.0.0.0", address.port)))  # noqa: S104 -- all
+    if address.version == 6 or (not address.version and _has_ipv6()):
+        addresses.append((socket.AF_INET6, ("::", address.port)))
     return addresses
 
 
@@ -120,7 +143,10 @@ def _has_ipv6() -> bool:
 
 
 def _listen(
-    family: socket.AddressFamily, address: tuple[object, ...], options: TCPOptions
+    family: socket.AddressFamily,
+    sockaddr: tuple[Any, ...],
+    options: TCPOptions,
+    interface: str,
 ) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -129,7 +155,9 @@ def _listen(
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         options.apply(listener)
-        listener.bind(address)
+        # Before the bind, so that a program at another interface may have the same port.
+        bind_to_interface(listener, interface)
+        listener.bind(sockaddr)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()
@@ -137,18 +165,20 @@ def _listen(
     return listener
 
 
-def _explain(error: Exception, port: int) -> str:
+def _explain(error: Exception, address: Address) -> str:
     if not isinstance(error, OSError):
         return "that is not a valid address"
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
-    if error.errno == errno.EACCES and port < 1024:
+    if error.errno == errno.EACCES and address.port < 1024:
         return (
             "ports below 1024 take root, the capability CAP_NET_BIND_SERVICE, "
             "or a lower net.ipv4.ip_unprivileged_port_start"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have that address"
+    if isinstance(error, socket.gaierror) and "%" in address.host:
+        return f"this machine has no interface {address.host.partition('%')[2]}"
     return reason(error)
 
 

@@ -73,6 +73,17 @@ class TCPTransport:
         else:
             await self._wait(self.scheduler.wait_readable)
 
+    async def peek(self) -> bytes:
+        """Wait for the first byte, and leave it; return nothing at the end. Raises PeerVanished."""
+        while True:
+            await self.wait_readable()
+            try:
+                return self._socket.recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError as error:
+                raise PeerVanished(reason(error)) from error
+
     async def wait_turn(self) -> None:
         """Let others run first; see Transport."""
         if self.scheduler is None:
@@ -165,6 +176,13 @@ class TCPTransport:
             raise PeerVanished("the connection was closed") from error
         finally:
             self._waiting -= 1
+
+    def end_output(self) -> None:
+        """Tell the peer that nothing more is sent; it may go on sending. Raises PeerVanished."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise PeerVanished(reason(error)) from error
 
     def abort(self) -> None:
         """Close at once; see Transport."""

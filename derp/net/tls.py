@@ -267,8 +267,17 @@ class TLSTransport(TCPTransport):
         """Bytes held in either direction; see Transport."""
         return len(self._buffered) + len(self._pending_ciphertext)
 
+    def end_output(self) -> None:
+        """Send close_notify if the socket takes it at once, and nothing more."""
+        self._send_close_notify()
+        super().end_output()
+
     def close(self) -> None:
         """Send close_notify if the socket takes it at once, then close."""
+        self._send_close_notify()
+        self.abort()
+
+    def _send_close_notify(self) -> None:
         if self.tls_version is not None and not self._buffered:
             # The peer's own close_notify is not waited for.
             with contextlib.suppress(ssl.SSLError):
@@ -276,7 +285,6 @@ class TLSTransport(TCPTransport):
             self._drain_incoming()
             with contextlib.suppress(PeerVanished):
                 self._flush_bio()
-        self.abort()
 
     def _drain_incoming(self) -> bytes:
         """Empty the shared incoming BIO; return what OpenSSL had not consumed."""

@@ -9,7 +9,9 @@ from typing import Final
 
 Network = IPv4Network | IPv6Network
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+UNIX: Final = "unix"
+"""Stands for the address of a peer that came by a unix socket, which has none."""
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1", UNIX})
 """Addresses of this machine's reverse proxies and health checks; not all of 127.0.0.0/8."""
 
 _IPV6_HOST_BITS: Final = 64
@@ -17,7 +19,12 @@ _IPV6_SITE_BITS: Final = 80
 
 
 def network_of(host: str) -> str:
-    """Return the network of an address without brackets or zone: /24 of IPv4, /64 of IPv6."""
+    """Return the network of an address without brackets or zone: /24 of IPv4, /64 of IPv6.
+
+    UNIX is a network of its own.
+    """
+    if host == UNIX:
+        return UNIX
     if ":" in host:
         address = IPv6Address(host)
         if address.ipv4_mapped is None:
@@ -55,7 +62,9 @@ def is_private(host: str) -> bool:
 
 
 def is_in(host: str, networks: Iterable[Network]) -> bool:
-    """Return whether an address without brackets or zone is in one of `networks`."""
+    """Return whether an address without brackets or zone is in one of `networks`; UNIX is not."""
+    if host == UNIX:
+        return False
     address: IPv4Address | IPv6Address = ip_address(host)
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address

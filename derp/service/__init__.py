@@ -8,6 +8,7 @@ sockets        the sockets that are served on: taken over from systemd, or opene
 tls            which certificate answers which ClientHello
 accept         the connection task: accepted socket ► TLS ► HTTP ► Handoff ► session
 proxies        the operator's proxies: which client a connection or a request is for
+hiding         connection tasks of a relay that hides
 handshakes     the deadlines of what comes before HTTP
 running        the relay while it serves: its nurseries, and what they share
 announce       the log lines for the operator once all is served

@@ -15,7 +15,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
@@ -50,6 +50,7 @@ from derp.service.handshakes import Handshakes, proxy_headers
 from derp.service.proxies import WITH_HEADER, Origin, Proxies
 from derp.session import serve
 from derp.session.state import RelayState
+from derp.wire.clienthello import is_tls
 
 CROWDED: Final = frozenset({TooManyConnections, TooManyPending, NoRoom})
 """Errors for lack of room: one log line for each error and network in a Coalescer's window."""
@@ -68,6 +69,24 @@ def try_lines(processes: int = 1) -> Tries:
     """Make one process's share of the bound on log lines about refused addresses."""
     rate, burst = TRY_LINES / processes, max(3, TRY_LINES_BURST // processes)
     return Tries(TokenBucket(rate, burst, 0.0).allow, TokenBucket(rate, burst, 0.0).allow)
+
+
+class Hide(Protocol):
+    """Serves a connection of a relay that hides (derp.http.hidden)."""
+
+    async def __call__(
+        self,
+        transport: TCPTransport,
+        origin: Origin,
+        /,
+        *,
+        pending: Pending,
+        to_https: bool = False,
+    ) -> bytes | None:
+        """Return a client's request and what follows it; None at the connection's end.
+
+        `to_https`: it is plain HTTP on a port with TLS. Raises ConnectionEnd.
+        """
 
 
 @attrs.define(eq=False)
@@ -89,6 +108,8 @@ class Acceptor:
     proxies: Proxies = attrs.field(factory=Proxies)
     handshakes: Handshakes = attrs.field(factory=Handshakes)
     headers: Handshakes = attrs.field(factory=proxy_headers)
+    hide: Hide | None = None
+    """Serves a connection until a client's request comes; None if the relay does not hide."""
 
     def accept(self, sock: socket.socket, remote: Endpoint, *, full: bool = False) -> bool:
         """Start a new connection's task, or close it if there are too many: a `listener.Handle`."""
@@ -201,14 +222,29 @@ class Acceptor:
         transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:
+                if self.hide is not None and not is_tls(await transport.peek()):
+                    self.handshakes.done(pending)
+                    plain = TCPTransport(sock, origin.connected)
+                    plain.scheduler = self.state.prelogin
+                    await self.hide(plain, origin, pending=pending, to_https=True)
+                    return
                 await tls.handshake(pending.hold)
                 self.handshakes.done(pending)
-            await self._serve_http(transport, origin, fields, pending)
+            received: bytes | None = b""
+            if self.hide is not None:
+                received = await self.hide(transport, origin, pending=pending)
+            if received is not None:
+                await self._serve_http(transport, origin, fields, pending, received)
         finally:
             transport.close()
 
     async def _serve_http(
-        self, transport: Transport, origin: Origin, fields: dict[str, Any], pending: Pending
+        self,
+        transport: Transport,
+        origin: Origin,
+        fields: dict[str, Any],
+        pending: Pending,
+        received: bytes,
     ) -> None:
         """Answer HTTP requests; after an upgrade, serve a DERP session."""
         state = self.state
@@ -240,8 +276,15 @@ class Acceptor:
 
         inside: Transport
         handoff = await serve_http(
-            transport, route, state.view, pending=pending, known=self.known, done=done
+            transport,
+            route,
+            state.view,
+            pending=pending,
+            known=self.known,
+            done=done,
+            received=received,
         )
+        del received
         if handoff is None:
             return
         transport.remote = origin.client

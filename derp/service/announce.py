@@ -3,12 +3,12 @@
 import json
 import socket
 import sys
+from collections.abc import Sequence
 
 from certs.pair import Pair
 from derp import derpmap, log
 from derp.admission.make import announce as announce_admission
 from derp.config import Config
-from derp.config.checks import Address
 from derp.mesh import plan as mesh_plan
 from derp.net import congestion
 from derp.net.address import endpoint
@@ -20,12 +20,12 @@ logger = log.get("server")
 
 def announce(config: Config, resources: StartupResources) -> None:
     """Log the addresses served, admission and the mesh; print the node for the DERP map."""
-    _announce_sockets(config, resources)
+    _announce_sockets(resources)
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or use port 443, "
             "-certmode manual, -acme-directory or -acme-dns",
-            address=str(config.listening.address),
+            address=", ".join(map(str, config.listening.addresses)),
         )
     if config.general.derp:
         announce_admission(config, resources.own_checker)
@@ -49,18 +49,22 @@ def hint_at_bbr(sockets: Sockets, kernel: congestion.Kernel) -> None:
 
 def _stun_host(sockets: Sockets) -> str | None:
     """Return the host of the STUN sockets, None if it is that of the main sockets."""
-    main, stun = ([sock.getsockname()[0] for sock in each] for each in (sockets.main, sockets.stun))
+    main, stun = (
+        [sock.getsockname()[0] for sock in each if sock.family != socket.AF_UNIX]
+        for each in (sockets.main, sockets.stun)
+    )
     return next((host for host in stun if host not in main), None)
 
 
-def _announce_sockets(config: Config, resources: StartupResources) -> None:
+def _announce_sockets(resources: StartupResources) -> None:
     """Log the addresses served, in the Go derper's words, which scripts wait for."""
-    sockets, tls = resources.sockets, resources.certificates is not None
-    on_main = f"serving on {config.listening.address}{' with TLS' if tls else ''}"
-    on_plain = f"serving on {Address(config.listening.address.host, config.listening.http_port)}"
+    sockets, addresses = resources.sockets, resources.addresses
+    tls = resources.certificates is not None
     for sock in sockets.main:
+        on_main = f"serving on {addresses[sock]}{' with TLS' if tls else ''}"
         logger.info(on_main, what="HTTPS" if tls else "HTTP", address=_address(sock))
     for sock in sockets.plain:
+        on_plain = f"serving on {addresses[sock]}"
         logger.info(on_plain, what="HTTP", address=_address(sock))
     for sock in sockets.stun:
         address = _address(sock)
@@ -82,8 +86,8 @@ def announce_node(config: Config, resources: StartupResources, pair: Pair | None
     node = derpmap.make_node(
         config,
         None if pair is None else derpmap.pin_for(pair),
-        derp_port=resources.sockets.main[0].getsockname()[1],
-        stun_port=resources.sockets.stun[0].getsockname()[1] if resources.sockets.stun else None,
+        derp_port=_port(resources.sockets.main),
+        stun_port=_port(resources.sockets.stun),
         stun_host=_stun_host(resources.sockets),
     )
     if pair is not None and (warning := derpmap.chain_warning(config, pair)) is not None:
@@ -93,3 +97,9 @@ def announce_node(config: Config, resources: StartupResources, pair: Pair | None
     what = "this node" if len(nodes) == 1 else "these nodes"
     sys.stdout.write("\n  ".join([f"Put {what} into your DERP map:", *nodes]) + "\n")
     sys.stdout.flush()
+
+
+def _port(sockets: Sequence[socket.socket]) -> int | None:
+    """Return the port of the first socket that has one."""
+    ports = (sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX)
+    return next(ports, None)

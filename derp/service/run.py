@@ -28,6 +28,7 @@ from derp.metrics import process
 from derp.net.listener import accept_forever
 from derp.net.poller import Poller
 from derp.net.resolver import Resolver
+from derp.net.socketoptions import SocketFactory
 from derp.relay.clones import Clones
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
@@ -74,6 +75,7 @@ class Role(Protocol):
 async def serve(config: Config, resources: StartupResources, role: Role) -> None:
     """Serve with what was prepared, until told to stop."""
     Resolver().install()
+    SocketFactory().install()
     async with opened(resources.admission), trio.open_nursery() as root:
         state = RelayState(
             private_key=resources.private_key,
@@ -161,6 +163,10 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         proxies=relay.proxies,
     )
     plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
+    if config.pages.is_hidden:
+        from derp.service.hiding import hide  # noqa: PLC0415 - most relays don't
+
+        main, plain = hide(main, source), hide(plain, source, plain=True)
     # In `connections`, not `services`: a drain may last longer than a handshake may.
     relay.connections.start_soon(main.handshakes.run)
     if relay.proxies.expects_headers:

@@ -5,7 +5,7 @@ All that can fail at start is done here, so that nothing is served before it has
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -30,7 +30,8 @@ from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
-from derp.service.sockets import Sockets, open_all, open_control, open_monitoring
+from derp.net.listenaddress import ListenAddress
+from derp.service.sockets import Sockets, open_all, open_control
 from derp.service.tls import ServerContexts, make_certificates
 
 
@@ -54,6 +55,8 @@ class StartupResources:
     """The listening control socket; None without one, and in a worker."""
     all_sockets: Sequence[Sockets] = ()
     """The sockets of each process, `sockets` first; empty in a worker."""
+    addresses: Mapping[socket.socket, ListenAddress] = attrs.field(factory=dict)
+    """Where the configuration has each of `sockets`; empty in a worker."""
 
     @property
     def own_checker(self) -> Checker | None:
@@ -68,8 +71,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     """
     raise_limit()
     mesh = mesh_plan.make_plan(config)
-    all_sockets = open_all(config, stack, processes)
-    monitoring = open_monitoring(config, stack)
+    opened = open_all(config, stack, processes)
     rate_limit = NO_LIMIT
     if config.limits.rate_config is not None:
         rate_limit = ratelimit.load(config.limits.rate_config)
@@ -95,8 +97,8 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         # It may be in the directory that was made for the key.
         control = open_control(config, stack)
         if plan is not None:
-            metacert = make_metacert(bytes(private_key.public_key), now)
-            certificates = make_certificates(plan, found, metacert)
+            made = metacert(config, private_key, now)
+            certificates = make_certificates(plan, found, made)
     except CertificateError as error:
         raise StartError(str(error)) from error
     return StartupResources(
@@ -106,14 +108,20 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
         admission=admission,
         mesh=mesh,
         certificates=certificates,
-        sockets=all_sockets[0],
+        sockets=opened.processes[0],
         debug_key=debug_key,
         admin_token=admin_token,
         accounts=accounts,
-        monitoring=monitoring,
+        monitoring=opened.monitoring,
         control=control,
-        all_sockets=all_sockets,
+        all_sockets=opened.processes,
+        addresses=opened.addresses,
     )
+
+
+def metacert(config: Config, private_key: PrivateKey, now: datetime) -> bytes:
+    """Return the metacert; empty for a relay that hides, whose clients do without."""
+    return b"" if config.pages.is_hidden else make_metacert(bytes(private_key.public_key), now)
 
 
 def _accounts(config: Config, processes: int) -> Accounts | None:

@@ -1,16 +1,16 @@
 """The choice of the TLS context that answers a ClientHello.
 
 With one certificate, TLSEngine's one context serves every client. The ClientHello is read only
-while an ACME challenge is pending (RFC 8737), and where the server has certificates for IP
-addresses: a client that connects to an address sends no server name, and gets the certificate for
-the address that its connection arrived at, as from Go's ipCertManager.
+while an ACME challenge is pending (RFC 8737), where the relay hides, and where the server has
+certificates for IP addresses: a client that connects to an address sends no server name, and gets
+the certificate for the address that its connection arrived at, as from Go's ipCertManager.
 """
 
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 
 from certs.acme.challenge import ALPN_OFFER, HTTP01, Challenge
-from certs.context import make_waiting_context
+from certs.context import HIDDEN_PROTOCOLS, make_alpn_refusal, make_waiting_context
 from certs.hostname import IPAddress, parse_ip
 from certs.tasks.manager import Certificates
 from certs.tasks.plan import Plan
@@ -62,13 +62,20 @@ class ByAddress:
 
 
 class ServerContexts:
-    """All contexts of a server; sets those that `engine` serves."""
+    """All contexts of a server; sets those that `engine` serves.
 
-    def __init__(self, engine: TLSEngine, by_address: ByAddress | None = None) -> None:
+    `hidden`: a client that offers only protocols which a web server does not take is refused.
+    """
+
+    def __init__(
+        self, engine: TLSEngine, by_address: ByAddress | None = None, *, hidden: bool = False
+    ) -> None:
         self.engine = engine
         self.http_challenges: dict[str, str] = {}
         """Bodies of the answers to HTTP-01 challenges, by their tokens."""
         self._by_address = by_address
+        self._hidden = hidden
+        self._refusals: dict[ssl.SSLContext, ssl.SSLContext] = {}
         self._tls_challenges: dict[str, ssl.SSLContext] = {}
         self._update_engine()
 
@@ -99,10 +106,21 @@ class ServerContexts:
 
     def _update_engine(self) -> None:
         """Set `engine.choose` only where the context depends on the ClientHello."""
-        needed = bool(self._tls_challenges) or self._by_address is not None
+        needed = bool(self._tls_challenges) or self._by_address is not None or self._hidden
         self.engine.choose = self._choose if needed else None
 
     def _choose(self, hello: ClientHello, local: Endpoint) -> ssl.SSLContext:
+        context = self._choose_by_name(hello, local)
+        if not self._hidden or not hello.alpn or hello.alpn == ALPN_OFFER:
+            return context
+        if set(hello.alpn) & set(HIDDEN_PROTOCOLS):
+            return context
+        if context not in self._refusals:
+            # Contexts are few, and change only with the certificates.
+            self._refusals = {context: make_alpn_refusal(context)}
+        return self._refusals[context]
+
+    def _choose_by_name(self, hello: ClientHello, local: Endpoint) -> ssl.SSLContext:
         name = hello.server_name
         if name is not None and hello.alpn == ALPN_OFFER:
             challenge = self._tls_challenges.get(name.lower().removesuffix("."))
@@ -126,13 +144,16 @@ def make_certificates(
     Blocks. Raises CertificateError.
     """
     requests = Requests(plan.on_demand, statuses)
-    return Certificates(statuses, make_contexts(plan, requests.add), requests, metacert_der)
+    contexts = make_contexts(plan, requests.add, hidden=not metacert_der)
+    return Certificates(statuses, contexts, requests, metacert_der)
 
 
-def make_contexts(plan: Plan, request: RequestCertificate) -> ServerContexts:
+def make_contexts(
+    plan: Plan, request: RequestCertificate, *, hidden: bool = False
+) -> ServerContexts:
     """Return the contexts for `plan`; `request` is called for certificates on demand."""
     by_address = None if plan.on_demand is None else ByAddress(plan.on_demand.named, request)
-    return ServerContexts(TLSEngine(_default(plan)), by_address)
+    return ServerContexts(TLSEngine(_default(plan)), by_address, hidden=hidden)
 
 
 def _default(plan: Plan) -> ssl.SSLContext:

@@ -200,7 +200,7 @@ class Client(Sender):
     def present_frame(self) -> bytes:
         """Return the PeerPresent frame of this client."""
         remote = self.transport.remote
-        return peer_present(self.key, remote.host, remote.port, self.flags)
+        return peer_present(self.key, remote.ip, remote.port, self.flags)
 
     def update(self, key: bytes, frame: bytes) -> None:
         """Send `frame`, the presence of `key`, to this watcher; if busy, queue the key instead."""

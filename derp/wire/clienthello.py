@@ -72,6 +72,11 @@ UNREADABLE: Final = ClientHello(None, ())
 """Anything that is no ClientHello, or one too long, or one that can't be parsed in full."""
 
 
+def is_tls(first: bytes) -> bool:
+    """Return whether a connection's first byte is TLS's, or SSLv2's; as nginx tells them."""
+    return first[:1] == bytes((_HANDSHAKE,)) or first[:1] >= b"\x80"
+
+
 def is_whole(piece: bytes | bytearray | memoryview) -> bool:
     """Return whether a connection's first bytes hold a whole ClientHello in one record."""
     if len(piece) < _RECORD.size + _MESSAGE_HEADER_LENGTH:

@@ -148,8 +148,11 @@ PEER_PRESENT_LENGTH: Final = _PRESENT.size
 
 
 def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
-    """Build a PeerPresent frame: `key` is connected, from the IP address `host`."""
-    address = ipaddress.ip_address(host)
+    """Build a PeerPresent frame: `key` is connected, from the IP address `host`.
+
+    An empty `host`, as of a client that came by a unix socket, is told as `::`, as in Go.
+    """
+    address = ipaddress.ip_address(host or "::")
     mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
     return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
 

@@ -162,7 +162,7 @@ def follow(
     statuses = load_followed(plan, parse_ips(handover["addresses"]), now)
     requests = Requests(plan.on_demand, statuses)
     forwarded = ForwardedRequests(requests, ask)
-    contexts = make_contexts(plan, forwarded.add)
+    contexts = make_contexts(plan, forwarded.add, hidden=not metacert_der)
     certificates = Certificates(statuses, contexts, requests, metacert_der, FOLLOWS)
     return WorkerCertificates(certificates, forwarded, handover)
 

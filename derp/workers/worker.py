@@ -15,7 +15,6 @@ import attrs
 import trio
 from nacl.public import PrivateKey
 
-from certs.metacert import make_metacert
 from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.config import Config
 from derp.config.certplan import make_plan
@@ -26,6 +25,7 @@ from derp.files.ratelimit import RateConfig
 from derp.mesh import plan as mesh_plan
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
+from derp.service import startup
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.keytraffic import KeyTraffic
 from derp.service.run import serve
@@ -84,7 +84,7 @@ def _prepare(
     certificates = None
     if handover.certificates is not None:
         now = datetime.now(UTC)
-        metacert = make_metacert(bytes(private_key.public_key), now)
+        metacert = startup.metacert(config, private_key, now)
         plan = make_plan(config)
         certificates = follow(plan, handover.certificates, metacert, now, control.call)
     debug_key = DebugKey(config.debug.key_file)

@@ -11,9 +11,9 @@ from derp.admission.checker import Checker
 from derp.admission.make import announce, make_checker
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.policysource import PolicySource
-from derp.config.checks import Address
 from derp.errors import ReloadError, StartError
 from derp.metrics import Metrics
+from derp.net.listenaddress import Address
 from derp.policy.model import Entry, Policy, Quota
 from derp.wire.keys import node_public_text
 from tests.support.config import make_config

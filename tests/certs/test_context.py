@@ -17,7 +17,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from certs import context as context_module
-from certs.context import make_challenge_context, make_context, make_waiting_context
+from certs.context import (
+    NO_APPLICATION_PROTOCOL,
+    make_alpn_refusal,
+    make_challenge_context,
+    make_context,
+    make_waiting_context,
+)
 from certs.errors import CertificateFileError, UnusablePairError
 from certs.files import pair_files
 from certs.manual import load
@@ -148,6 +154,39 @@ def test_a_self_signed_pair_is_followed_by_the_metacert_alone(tmp_path, now, ver
     server = make_context(pair, METACERT, "192.0.2.7")
     handshake = Handshake(server, any_name(version), "192.0.2.7")
     assert chain_as_sent(handshake.client.tls) == [pair.chain_der[0], METACERT]
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+def test_a_relay_that_hides_has_no_metacert_and_gives_tickets(server, pair, client, version):
+    client.maximum_version = version
+    hidden = make_context(pair, b"", HOST)
+    handshake = Handshake(hidden, client)
+    assert chain_as_sent(handshake.client.tls) == list(pair.chain_der)
+    assert (hidden.num_tickets, server.num_tickets) == (2, 0)
+    assert not hidden.options & ssl.OP_NO_TICKET
+    if version == TLS_1_2:
+        assert handshake.client.tls.session.has_ticket
+        assert not Handshake(server, client).client.tls.session.has_ticket
+
+
+def alert(handshake) -> int:
+    """The alert with which a server refuses a ClientHello."""
+    assert handshake.server.error
+    kind, *_, level, description = handshake.from_server
+    assert (kind, level) == (21, 2)
+    return description
+
+
+def test_its_protocols_are_those_of_a_web_server(pair, client):
+    hidden = make_context(pair, b"", HOST)
+    client.set_alpn_protocols(["h2", "http/1.0"])
+    assert Handshake(hidden, client).client.tls.selected_alpn_protocol() == "http/1.0"
+    client.set_alpn_protocols(["h2"])
+    refusal = make_alpn_refusal(hidden)
+    assert alert(Handshake(refusal, client)) == NO_APPLICATION_PROTOCOL
+    assert alert(Handshake(refusal, client, "other.example")) == 112
+    by_address = make_alpn_refusal(make_context(pair, b"", "192.0.2.7"))
+    assert alert(Handshake(by_address, client, "other.example")) == NO_APPLICATION_PROTOCOL
 
 
 def test_the_self_signed_certificate_is_good_for_clients_that_trust_it(tmp_path, now):

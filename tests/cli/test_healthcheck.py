@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from derp.cli import healthcheck
 from derp.cli.probe import Failure
-from derp.config.checks import Address
+from derp.net.listenaddress import Address
 from tests.patience import PATIENCE
 from tests.process import Derper, derper
 from tests.support.config import make_config

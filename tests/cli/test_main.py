@@ -43,7 +43,7 @@ def test_serves_what_it_is_told_to(run: Run, served: list[Config]):
     assert run("-dev", "-stun=false") == (0, "", "")
     assert served == [
         make_config(
-            dev=True, stun=False, a=served[0].listening.address, certdir=served[0].tls.certdir
+            dev=True, stun=False, a=served[0].listening.addresses, certdir=served[0].tls.certdir
         )
     ]
 
@@ -129,7 +129,10 @@ def test_reads_its_own_arguments(run: Run, served: list[Config], monkeypatch: py
         (("-dev", "--stun-port=65536"), "--stun-port=65536: want a port from 0 to 65535"),
         (("-dev", "-a", "b", "-a"), "-a: nothing comes after it; want a value"),
         (("-hostnam",), "-hostnam: no such flag; did you mean -hostname?"),
-        (("-dev", "-home", "a\nb"), "-home 'a\\nb': want blank, or a URL that begins with "),
+        (
+            ("-dev", "-home", "a\nb"),
+            "-home 'a\\nb': want blank, hidden, or a URL that begins with ",
+        ),
         (
             ("-dev", "-secrets-url", "x"),
             "-secrets-url: setec servers are not supported; leave it out, and use -mesh-psk-file",
@@ -207,7 +210,8 @@ def test_the_command_itself(tmp_path: Path):
     assert wrong.returncode == 2
     assert wrong.stdout == ""
     assert wrong.stderr == (
-        "derper: -a :70000: want :port, ip:port or [ip6]:port, with a port from 0 to 65535\n"
+        "derper: -a :70000: want :port, ip:port or [ip6]:port, with a port from 0 to 65535, "
+        "or unix:/path\n"
     )
     assert list(tmp_path.iterdir()) == []
     helped = python("-m", "derp", "--help", cwd=tmp_path)

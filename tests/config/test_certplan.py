@@ -10,7 +10,7 @@ from certs.acme.authority import GOOGLE, LETS_ENCRYPT, ExternalAccount
 from certs.files import PairFiles
 from certs.tasks.plan import OnDemand, Plan
 from derp.config.certplan import SHORT_LIVED, make_plan
-from derp.config.checks import Address
+from derp.net.listenaddress import Address
 from tests.support.config import make_config
 
 CERTDIR = Path("/certs")

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from certs.dns01.options import DNSOptions, Resolver
 from derp.config import Config, flag_table, goflags, strconv
-from derp.config.checks import Address
 from derp.config.field import ConfigError
 from derp.config.memorysize import memory_size
 from derp.errors import UsageError
 from derp.http.bootstrap_dns import Name
+from derp.net.listenaddress import Address
 from tests.support import derperdocker
 from tests.support.config import make_config
 
@@ -114,7 +114,7 @@ def test_dev():
     for argv in (["-dev"], ["-dev", "-a", ":443", "-c", "/k"]):
         config = configure(*argv, environ={"DERP_ADDR": ":443"})
         assert config.general.dev
-        assert config.listening.address == Address("", 3340)
+        assert config.listening.addresses == (Address("", 3340),)
         assert config.general.key_file is None
         assert not config.serve_tls
     assert configure("-dev", "-certmode=manual").serve_tls
@@ -145,13 +145,13 @@ def test_addresses(text: str, host: str, port: int, tls: bool):
     plain = ("-a", text, "-c", "/k", "-http-port=-1", "-certdir=/c")
     if tls:
         config = configure(*plain, "-hostname", "derp.example.com")
-        assert (config.listening.address, config.serve_tls) == (Address(host, port), True)
+        assert (config.listening.addresses, config.serve_tls) == ((Address(host, port),), True)
     else:
         config = configure(*plain)
-        assert (config.listening.address, config.serve_tls) == (Address(host, port), False)
+        assert (config.listening.addresses, config.serve_tls) == ((Address(host, port),), False)
         assert configure(*plain, "-certmode", "gcp").tls.mode == "gcp"
     config = configure(*plain, "-certmode", "manual")
-    assert (config.listening.address, config.serve_tls) == (Address(host, port), True)
+    assert (config.listening.addresses, config.serve_tls) == ((Address(host, port),), True)
 
 
 def test_addresses_in_text():
@@ -363,7 +363,8 @@ def test_variables():
     ],
 )
 def test_stun_has_the_address_of_a_or_its_own(told: tuple[str, ...], host: str):
-    assert configure("-a", "192.0.2.1:8080", "-c", "/k", *told).stun_host == host
+    (found,) = configure("-a", "192.0.2.1:8080", "-c", "/k", *told).stun_addresses
+    assert found == Address(host, 3478)
 
 
 def test_key_file_from_variable():
@@ -397,11 +398,16 @@ def test_derper_docker():
 
 # --- wrong values ---
 
-ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535"
-STUN_ADDRESS = "want an IP address or a name without a port, or * for all addresses"
+ADDRESS = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535, or unix:/path"
+STUN_ADDRESS = (
+    "want an IP address or a name, with a port where it is not that of -stun-port, "
+    "or * for all addresses"
+)
+INTERFACE = "want the name of a network interface of this machine, such as eth0"
+MARK = "want a mark from 1 to 0xffffffff, or 0 for none"
 HOSTNAME = "want DNS names in ASCII with commas between them, or an IP address without brackets"
 ALONE = "an address stands alone; want names only, and addresses in -acme-ip-addresses"
-HOME_PAGE = "want blank, or a URL that begins with http:// or https://"
+HOME_PAGE = "want blank, hidden, or a URL that begins with http:// or https://"
 NAMES = "want name or name/txt-name, with commas between them"
 DIRECTORY = "want the URL of an ACME directory, which begins with https://"
 EMAIL = "want one email address, such as ops@example.com"
@@ -422,8 +428,10 @@ WRONG = [
     ),
     ("http-port", "want a port from -1 to 65535", ["", "-2", "65536", "http", "80.0", ":80"]),
     ("stun-port", "want a port from 0 to 65535", ["", "-1", "65536", "0x10000", "stun"]),
-    ("stun-addr", STUN_ADDRESS, [":3478", "192.0.2.1:3478", "[::1]:3478", "::1]", "[a]", "a b"]),
-    ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "192.0.2.1,192.0.2.2", "b\u00fccher.example"]),
+    ("stun-addr", STUN_ADDRESS, [":x", "192.0.2.1:", "[::1]:70000", "::1]", "[a]", "a b"]),
+    ("stun-addr", STUN_ADDRESS, ["1.2.3", "**", "*3478", "ipv5@*", "b\u00fccher.example"]),
+    ("interface", INTERFACE, ["eth0 ", "e/0", "eth0:1", "a" * 16, ".", "eth\n"]),
+    ("mesh-fwmark", MARK, ["-1", "0x100000000", "x", "", "1.5"]),
     ("certmode", "want manual, letsencrypt or gcp", ["", "Manual", "self-signed"]),
     ("hostname", HOSTNAME, ["", ".", "a..b", "a.", "-a.b", "a-.b", "a b", "[::1]", "1.2.3", "a:1"]),
     ("hostname", HOSTNAME, ["*", "bücher.example", "fe80::1%eth0", "https://a", "a/b"]),
@@ -512,10 +520,11 @@ WRONG = [
     ("name", "want", "text"), [(name, want, text) for name, want, texts in WRONG for text in texts]
 )
 def test_wrong_flags(name: str, want: str, text: str):
-    assert usage_error(*PLAIN, f"-{name}={text}") == f"-{name}={strconv.shown(text)}: {want}"
+    others = PLAIN if name != "a" else ("-c", "/k")
+    assert usage_error(*others, f"-{name}={text}") == f"-{name}={strconv.shown(text)}: {want}"
     if name not in {"dev", "version", "stun", "derp", "verify-clients", "ace", "acme-ip-certs"}:
         given = f"--{name} {strconv.shown(text)}"
-        assert usage_error(*PLAIN, f"--{name}", text) == f"{given}: {want}"
+        assert usage_error(*others, f"--{name}", text) == f"{given}: {want}"
 
 
 @pytest.mark.parametrize(
@@ -527,6 +536,8 @@ def test_wrong_flags(name: str, want: str, text: str):
         ("stun", "DERP_STUN"),
         ("stun-port", "DERP_STUN_PORT"),
         ("stun-addr", "DERP_STUN_ADDR"),
+        ("interface", "DERP_INTERFACE"),
+        ("mesh-fwmark", "DERP_MESH_FWMARK"),
         ("http-port", "DERP_HTTP_PORT"),
         ("verify-clients", "DERP_VERIFY_CLIENTS"),
         ("tcp-congestion", "DERP_TCP_CONGESTION"),
@@ -951,7 +962,7 @@ def test_every_flag_is_known():
         *{"debug-allow-ip", "debug-trusted-cidrs", "debug-key-file", "admin-token-file"},
         *{"metrics-addr", "metrics-per-key", "control-socket"},
         *{"tcp-keepalive-time", "tcp-user-timeout", "tcp-write-timeout"},
-        "tcp-congestion",
+        *{"tcp-congestion", "interface", "mesh-fwmark"},
     }
     assert names == served | set(REFUSED)
 

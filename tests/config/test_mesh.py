@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.config import Config, flag_table, goflags, strconv
-from derp.config.checks import Address
 from derp.config.field import ConfigError
 from derp.config.mesh import KeyFile, MeshRelay, relay_list
 from derp.errors import UsageError
+from derp.net.listenaddress import Address
 from tests.support.config import make_config
 
 PLAIN = ("-a", ":8080", "-c", "/k")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from derp.config import Config, flag_table, goflags
-from derp.config.checks import MAX_KEYS, Address
+from derp.config.checks import MAX_KEYS
 from derp.config.monitoring import Monitoring
 from derp.errors import UsageError
+from derp.net.listenaddress import Address, ListenAddress, UnixSocket
 from tests.support.config import make_config
 
 ENVIRON = {"HOME": "/h"}
@@ -28,24 +29,25 @@ def monitoring(*argv: str, **environ: str) -> Monitoring:
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("", None),
-        (":9100", Address("", 9100)),
-        ("127.0.0.1:0", Address("127.0.0.1", 0)),
-        ("[::1]:9100", Address("::1", 9100)),
-        ("localhost:9100", Address("localhost", 9100)),
-        ("unix:/run/derper/metrics", Path("/run/derper/metrics")),
+        ("", ()),
+        (":9100", (Address("", 9100),)),
+        ("127.0.0.1:0", (Address("127.0.0.1", 0),)),
+        ("[::1]:9100", (Address("::1", 9100),)),
+        ("localhost:9100", (Address("localhost", 9100),)),
+        ("unix:/run/derper/metrics", (UnixSocket(Path("/run/derper/metrics")),)),
+        ("127.0.0.1:1,unix:/m", (Address("127.0.0.1", 1), UnixSocket(Path("/m")))),
     ],
 )
-def test_addresses(text: str, address: Address | Path | None) -> None:
-    assert monitoring("-metrics-addr", text).address == address
-    assert monitoring(DERP_METRICS_ADDR=text).address == address
+def test_addresses(text: str, address: tuple[ListenAddress, ...]) -> None:
+    assert monitoring("-metrics-addr", text).addresses == address
+    assert monitoring(DERP_METRICS_ADDR=text).addresses == address
 
 
 def test_values_from_code() -> None:
     assert config().monitoring == Monitoring()
-    made = config(metrics_addr=Path("/m"), metrics_per_key=5).monitoring
-    assert (made.address, made.per_key) == (Path("/m"), 5)
-    assert config(metrics_addr=Address("", 1)).monitoring.address == Address("", 1)
+    made = config(metrics_addr=UnixSocket(Path("/m")), metrics_per_key=5).monitoring
+    assert (made.addresses, made.per_key) == ((UnixSocket(Path("/m")),), 5)
+    assert config(metrics_addr=Address("", 1)).monitoring.addresses == (Address("", 1),)
 
 
 HOST_PORT = "want :port, ip:port or [ip6]:port, with a port from 0 to 65535, or unix:/path"
@@ -79,6 +81,7 @@ def test_wrong_addresses_are_one_line(text: str, want: str) -> None:
         (("-metrics-addr", ":80", *TLS), "-http-port"),
         (("-metrics-addr", ":8080", "-a", "127.0.0.1:8080"), "-a"),
         (("-metrics-addr", "127.0.0.1:8080", "-a", "127.0.0.1:8080"), "-a"),
+        (("-metrics-addr", ":1,[::1]:8080", "-a", "127.0.0.1:9,ipv6@:8080"), "-a"),
     ],
 )
 def test_another_listeners_port_is_refused(flags: tuple[str, ...], port_of: str) -> None:
@@ -90,6 +93,7 @@ def test_another_listeners_port_is_refused(flags: tuple[str, ...], port_of: str)
     "flags",
     [
         ("-metrics-addr", "127.0.0.2:8080", "-a", "127.0.0.1:8080"),
+        ("-metrics-addr", "[::1]:8080", "-a", "ipv4@:8080"),
         ("-metrics-addr", "127.0.0.1:0", "-a", "127.0.0.1:0"),
         ("-metrics-addr", ":80", "-a", ":8080"),
         ("-metrics-addr", ":80", "-http-port", "-1", *TLS),

@@ -10,7 +10,7 @@ from tests.interop.relay import TestCA, free_port
 
 USER = 65532
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-DAC_OVERRIDE, NET_BIND_SERVICE = 1 << 1, 1 << 10
+DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN = 1 << 1, 1 << 10, 1 << 12
 """Bits of capabilities(7)."""
 TO_BECOME_NOBODY = ("NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID")
 NAME = "derp.example.com"
@@ -103,6 +103,25 @@ def test_no_more_capabilities_than_it_takes(dock: Dock, owner: int) -> None:
         dock.start(*options, *UNWRITABLE, f"--volume={certs}:/app/certs", **SELF_SIGNED)
     )
     assert "derper+key" in dock.contents(certs)
+
+
+MESH = {
+    "DERP_MESH_WITH": "derp2.example.com",
+    "DERP_MESH_PSK_FILE": "/keys/psk",
+    "DERP_MESH_FWMARK": "0x51",
+}
+
+
+def test_a_mark_keeps_one_capability_more(dock: Dock) -> None:
+    keys = f"--volume={dock.volume({'psk': File(b'0123' * 16, USER)})}:/keys"
+    relay = dock.start("--cap-add=NET_ADMIN", keys, **SELF_SIGNED, **MESH)
+    relay.serves()
+    assert capabilities(relay) == {NET_BIND_SERVICE | NET_ADMIN}
+    assert ids(relay) == ({str(USER)}, {str(USER)})
+    assert relay.stop() == 0
+    ended = dock.once(options=[keys], **SELF_SIGNED, **MESH)
+    assert ended.returncode == 1
+    assert "-mesh-fwmark 0x51: not permitted; give derper the capability" in ended.stderr
 
 
 def test_root_that_can_become_nobody_else(dock: Dock) -> None:

@@ -30,14 +30,14 @@ def test_the_relay_lists_the_proxy_and_serves_where_it_connects(path: Path) -> N
     assert config.serve_tls == passes_tls
     listed = config.proxies.with_header if passes_tls else config.proxies.trusted
     assert listed == config.proxies.all
-    address = config.listening.address
+    (address,) = config.listening.addresses
     assert is_in(address.host, listed)
     assert ip_address(address.host).is_loopback
     assert text.count(str(address)) > 1 or f"localPort = {address.port}" in text
     assert config.tls.hostname in text
     assert "UDP" in text or "STUN" in text
     if "UDP 3478 goes past" in text:
-        assert config.stun_host == ""
+        assert all(address.is_wildcard for address in config.stun_addresses)
     if passes_tls:
         assert config.listening.http_port == -1
         assert config.serve_acme

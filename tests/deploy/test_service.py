@@ -11,6 +11,7 @@ import pytest
 
 from derp.config import Config, flag_table, goflags
 from derp.errors import UsageError
+from derp.net.listenaddress import Address
 from tests.deploy.files import QUADLET, SERVICE, SOCKET, unit
 
 HOSTS = ("0.0.0.0", "[::]")
@@ -42,7 +43,7 @@ def configured(environment_file: str) -> Config:
 def test_the_domain_is_all_it_takes():
     config = configured("DERP_DOMAIN=derp.example.com")
     assert config.tls.hostname == "derp.example.com"
-    assert config.listening.address.port == 443
+    assert config.listening.addresses == (Address("", 443),)
     assert config.serve_acme
 
 
@@ -150,7 +151,7 @@ def test_the_sockets_are_those_that_it_serves():
     tcp = {
         f"{host}:{port}"
         for host in HOSTS
-        for port in (config.listening.address.port, config.listening.http_port)
+        for port in (config.listening.ip_addresses[0].port, config.listening.http_port)
     }
     assert set(settings["Socket.ListenStream"]) == tcp
     assert set(settings["Socket.ListenDatagram"]) == {

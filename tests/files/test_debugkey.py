@@ -7,9 +7,9 @@ import pytest
 import trio
 import trio.testing
 
-from derp.config.checks import Address
 from derp.files.debugkey import DebugKey, debug_access
 from derp.files.watched import READ_EVERY
+from derp.net.listenaddress import Address
 from tests.support.config import make_config
 
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.config import Config
-from derp.config.checks import Address
 from derp.config.mesh import KeyFile, MeshRelay
 from derp.errors import StartError, UsageError
 from derp.files import meshkey
 from derp.files.meshkey import MeshKeyFormatError, load, parse
+from derp.net.listenaddress import Address
 from tests.support.config import make_config
 
 DIGITS = "0123456789abcdef" * 4

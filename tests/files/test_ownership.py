@@ -14,9 +14,9 @@ from certs.tasks.load import load
 from derp.admission import allowlist
 from derp.admission.make import make_checker
 from derp.config.certplan import make_plan
-from derp.config.checks import Address
 from derp.files import meshkey, nodekey, ratelimit
 from derp.metrics import Metrics
+from derp.net.listenaddress import Address
 from derp.policy import file as policy
 from tests.support.config import make_config
 

@@ -18,6 +18,7 @@ from derp.errors import NoLink
 from derp.mesh.dial import MAX_HEAD, dial
 from derp.net.congestion import algorithm_of
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions
+from derp.net.socketoptions import SocketFactory, SocketOptions, interface_of
 from derp.net.tlsclient import TLSClientTransport
 from derp.net.tlsengine import TLSEngine
 from derp.net.transport import Transport, receive
@@ -170,6 +171,26 @@ async def test_the_options_of_the_socket(authority: trustme.CA, engine: TLSEngin
         assert sock.getsockopt(protocol, socket.TCP_NOTSENT_LOWAT) == NOTSENT_LOWAT
         assert algorithm_of(sock) == "reno"
         transport.close()
+
+
+async def test_what_a_socket_is_bound_to_before_it_connects(
+    authority: trustme.CA, engine: TLSEngine
+) -> None:
+    SocketFactory().install()
+
+    async def script(stream: Stream) -> None:
+        await head(stream)
+        await stream.send_all(UPGRADED)
+        await trio.sleep_forever()
+
+    async with listening(tls(authority.issue_cert(NAME), script)) as port:
+        lo = SocketOptions(interface="lo")
+        transport, _ = await dial(at(port), engine, OPTIONS, SCRATCH, lo)
+        assert isinstance(transport, TLSClientTransport)
+        assert interface_of(transport._socket) == "lo"
+        transport.close()
+        with pytest.raises(NoLink, match="no such device"):
+            await dial(at(port), engine, OPTIONS, SCRATCH, SocketOptions("nonesuch0"))
 
 
 async def test_by_address(authority: trustme.CA, engine: TLSEngine) -> None:

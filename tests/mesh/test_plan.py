@@ -7,11 +7,12 @@ import pytest
 import trio
 
 from derp.config import Config
-from derp.config.checks import Address
 from derp.config.mesh import MeshRelay
 from derp.errors import UsageError
-from derp.mesh.plan import announce, keepers, make_plan
+from derp.mesh.plan import announce, keepers, make_plan, socket_options
+from derp.net.listenaddress import Address
 from derp.net.listener import TCPOptions
+from derp.net.socketoptions import DEFAULTS, SocketOptions
 from derp.session.state import RelayState
 from tests.support.config import make_config
 
@@ -38,6 +39,13 @@ async def kept(config: Config) -> list[str]:
     async with trio.open_nursery() as nursery:
         state = RelayState(nacl.public.PrivateKey.generate(), nursery, 2.0)
         return [keeper.name for keeper in keepers(config, plan, state, TCPOptions())]
+
+
+def test_what_links_are_bound_to() -> None:
+    more = {"interface": "eth0", "mesh_fwmark": 0x51, "mesh_with": RELAYS}
+    chosen = make_config(dev=True, a=Address("", 0), **more)
+    assert socket_options(chosen) == SocketOptions("eth0", 0x51)
+    assert socket_options(config()) == DEFAULTS
 
 
 async def test_no_mesh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

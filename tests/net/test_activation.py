@@ -2,11 +2,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from derp.errors import StartError
 from derp.net.activation import Inherited, inherited
+from derp.net.listenaddress import Address, UnixSocket
 
 PID = 4711
 FIRST = 200
@@ -77,13 +79,13 @@ def test_each_goes_to_its_port(handed: list[socket.socket]):
     main, stun, plain = listening(), bound(), listening()
     handed += [main, stun, plain]
     found, environ = hand_over(*handed)
-    (got_main,) = found.take(socket.SOCK_STREAM, "", port(main))
+    (got_main,) = found.take(socket.SOCK_STREAM, Address("", port(main)))
     assert got_main.getsockname() == main.getsockname()
     assert not got_main.getblocking()
     assert not os.get_inheritable(got_main.fileno())
-    assert found.take(socket.SOCK_STREAM, "", port(stun)) == []
-    (got_stun,) = found.take(socket.SOCK_DGRAM, "", port(stun))
-    (got_plain,) = found.take(socket.SOCK_STREAM, "", port(plain))
+    assert found.take(socket.SOCK_STREAM, Address("", port(stun))) == []
+    (got_stun,) = found.take(socket.SOCK_DGRAM, Address("", port(stun)))
+    (got_plain,) = found.take(socket.SOCK_STREAM, Address("", port(plain)))
     assert got_plain.getsockname() == plain.getsockname()
     found.refuse_rest()
     assert environ == {"HOME": "/"}
@@ -101,7 +103,7 @@ def test_two_families_on_one_port(handed: list[socket.socket]):
         pytest.skip("no IPv6, or the port is in use there")
     other.listen()
     found, _ = hand_over(*handed)
-    taken = found.take(socket.SOCK_STREAM, "", port(handed[0]))
+    taken = found.take(socket.SOCK_STREAM, Address("", port(handed[0])))
     assert {sock.family for sock in taken} == {socket.AF_INET, socket.AF_INET6}
     close_all(found, *taken)
 
@@ -148,13 +150,13 @@ def test_no_socket(tmp_path):
 def test_what_fits_nothing(handed: list[socket.socket]):
     handed += [bound(), listening()]
     found, _ = hand_over(*handed)
-    taken = found.take(socket.SOCK_STREAM, "", port(handed[1]))
+    taken = found.take(socket.SOCK_STREAM, Address("", port(handed[1])))
     with pytest.raises(StartError) as caught:
         found.refuse_rest()
     assert str(caught.value) == (
         f"systemd passes a socket on UDP 127.0.0.1:{port(handed[0])}, which nothing here "
-        f"serves; want the addresses of -a and -stun-addr, and the ports of -a, -http-port and "
-        f"-stun-port, in the unit derper.socket"
+        f"serves; want the addresses of -a, -stun-addr and -metrics-addr, and the ports of "
+        f"-http-port and -stun-port, in the unit derper.socket"
     )
     assert found.sockets == []
     close_all(found, *taken)
@@ -180,7 +182,9 @@ def test_one_address_is_never_both(handed: list[socket.socket]):
 
 def test_connections_and_other_kinds(handed: list[socket.socket]):
     handed += [*socket.socketpair()]
-    assert "not TCP or UDP" in refusal(handed[0])
+    assert "Accept=no" in refusal(handed[0])
+    handed.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    assert "not TCP or UDP" in refusal(handed[2])
     listener = listening()
     client = socket.create_connection(listener.getsockname())
     accepted, _ = listener.accept()
@@ -195,14 +199,14 @@ def test_connections_and_other_kinds(handed: list[socket.socket]):
 def test_the_address_has_to_be_that_which_is_configured(handed: list[socket.socket]):
     handed += [listening("127.0.0.1"), listening("0.0.0.0")]
     found, _ = hand_over(*handed)
-    assert found.take(socket.SOCK_STREAM, "127.0.0.1", port(handed[1])) == []
-    assert found.take(socket.SOCK_STREAM, "127.0.0.2", port(handed[0])) == []
-    (one,) = found.take(socket.SOCK_STREAM, "127.0.0.1", port(handed[0]))
-    (other,) = found.take(socket.SOCK_STREAM, "0.0.0.0", port(handed[1]))
+    assert found.take(socket.SOCK_STREAM, Address("127.0.0.1", port(handed[1]))) == []
+    assert found.take(socket.SOCK_STREAM, Address("127.0.0.2", port(handed[0]))) == []
+    (one,) = found.take(socket.SOCK_STREAM, Address("127.0.0.1", port(handed[0])))
+    (other,) = found.take(socket.SOCK_STREAM, Address("0.0.0.0", port(handed[1])))
     close_all(found, one, other)
     # A name may stand for any address.
     found, _ = hand_over(*handed)
-    (named,) = found.take(socket.SOCK_STREAM, "localhost", port(handed[0]))
+    (named,) = found.take(socket.SOCK_STREAM, Address("localhost", port(handed[0])))
     close_all(found, named)
 
 
@@ -212,3 +216,27 @@ def test_other_protocols(handed: list[socket.socket]):
     except OSError:
         handed.append(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
     assert "not TCP or UDP" in refusal(*handed)
+
+
+def test_one_ip_version(handed: list[socket.socket]):
+    handed.append(listening("127.0.0.1"))
+    found, _ = hand_over(*handed)
+    assert found.take(socket.SOCK_STREAM, Address("", port(handed[0]), 6)) == []
+    (taken,) = found.take(socket.SOCK_STREAM, Address("", port(handed[0]), 4))
+    close_all(found, taken)
+
+
+def test_a_unix_socket_is_matched_by_its_path(handed: list[socket.socket], tmp_path: Path):
+    path = tmp_path / "s"
+    handed += [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), listening()]
+    handed[0].bind(str(path))
+    handed[0].listen()
+    found, _ = hand_over(*handed)
+    (tcp,) = found.take(socket.SOCK_STREAM, Address("", port(handed[1])))
+    assert found.take(socket.SOCK_STREAM, UnixSocket(tmp_path / "other")) == []
+    (taken,) = found.take(socket.SOCK_STREAM, UnixSocket(path))
+    assert taken.getsockname() == str(path)
+    close_all(found, tcp, taken)
+    found, _ = hand_over(handed[0])
+    with pytest.raises(StartError, match=f"passes a socket on unix:{path}, which nothing here"):
+        found.refuse_rest()

@@ -10,6 +10,7 @@ import pytest
 from derp.errors import StartError
 from derp.net import congestion
 from derp.net.congestion import Kernel, algorithm_of, bbr_cure, check
+from derp.net.listenaddress import Address
 from derp.net.listener import TCPOptions, open_listeners, take_over
 
 PLAIN = Kernel(("reno", "cubic"), ("reno", "cubic"))
@@ -35,7 +36,7 @@ def accepted_algorithm(listener: socket.socket) -> str:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("algorithm", ["reno", "cubic"])
 def test_accepted_connections_have_it(host: str, algorithm: str) -> None:
-    (listener,) = open_listeners(host, 0, TCPOptions(congestion=algorithm))
+    (listener,) = open_listeners(Address(host, 0), TCPOptions(congestion=algorithm))
     with listener:
         assert accepted_algorithm(listener) == algorithm
 
@@ -47,7 +48,7 @@ def test_so_have_those_of_a_socket_that_was_passed() -> None:
 
 
 def test_without_a_name_the_kernels_or_the_sockets_own_stays() -> None:
-    (listener,) = open_listeners("127.0.0.1", 0, TCPOptions())
+    (listener,) = open_listeners(Address("127.0.0.1", 0), TCPOptions())
     with listener:
         assert accepted_algorithm(listener) == kernels_own()
         # As by TCPCongestion= in systemd's unit.

@@ -11,19 +11,20 @@ from derp.errors import StartError
 from derp.net import listener as module
 from derp.net.address import Endpoint, endpoint
 from derp.net.descriptors import Descriptors
+from derp.net.listenaddress import Address
 from derp.net.listener import NOTSENT_LOWAT, TCPOptions, accept_forever, open_listeners
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
 def loopback() -> Iterator[socket.socket]:
-    (listener,) = open_listeners("127.0.0.1", 0, TCPOptions())
+    (listener,) = open_listeners(Address("127.0.0.1", 0), TCPOptions())
     with listener:
         yield listener
 
 
 def test_options_are_inherited_by_accepted_connections() -> None:
-    (listener,) = open_listeners("127.0.0.1", 0, TCPOptions(600, 15))
+    (listener,) = open_listeners(Address("127.0.0.1", 0), TCPOptions(600, 15))
     with listener:
         listener.setblocking(True)
         client = socket.create_connection(listener.getsockname())
@@ -38,7 +39,7 @@ def test_options_are_inherited_by_accepted_connections() -> None:
 
 
 def test_options_of_zero_leave_the_kernels() -> None:
-    (listener,) = open_listeners("127.0.0.1", 0, TCPOptions(0, 0))
+    (listener,) = open_listeners(Address("127.0.0.1", 0), TCPOptions(0, 0))
     with listener:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
@@ -46,7 +47,7 @@ def test_options_of_zero_leave_the_kernels() -> None:
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
 def test_every_address_is_both_families_on_one_port(host: str) -> None:
-    listeners = open_listeners(host, 0, TCPOptions())
+    listeners = open_listeners(Address(host, 0), TCPOptions())
     try:
         ports = {listener.getsockname()[1] for listener in listeners}
         assert len(ports) == 1
@@ -63,7 +64,7 @@ def test_every_address_is_both_families_on_one_port(host: str) -> None:
 
 def test_without_ipv6_there_is_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_has_ipv6", lambda: False)
-    (listener,) = open_listeners("", 0, TCPOptions())
+    (listener,) = open_listeners(Address("", 0), TCPOptions())
     with listener:
         assert listener.family == socket.AF_INET
 
@@ -71,7 +72,7 @@ def test_without_ipv6_there_is_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_port_in_use_names_the_port_and_leaves_nothing_open(loopback: socket.socket) -> None:
     port = loopback.getsockname()[1]
     with pytest.raises(StartError) as caught:
-        open_listeners("127.0.0.1", port, TCPOptions())
+        open_listeners(Address("127.0.0.1", port), TCPOptions())
     assert str(caught.value) == (
         f"can't listen on TCP 127.0.0.1:{port}: the port is in use by another program"
     )
@@ -79,13 +80,13 @@ def test_a_port_in_use_names_the_port_and_leaves_nothing_open(loopback: socket.s
 
 def test_a_name_that_is_not_known_is_told() -> None:
     with pytest.raises(StartError, match=r"can't listen on TCP nowhere\.invalid:1"):
-        open_listeners("nowhere.invalid", 1, TCPOptions())
+        open_listeners(Address("nowhere.invalid", 1), TCPOptions())
 
 
 @pytest.mark.parametrize("host", ["a..b", "a\0b", "x" * 300])
 def test_what_is_no_name_at_all_is_told(host: str) -> None:
     with pytest.raises(StartError, match="can't listen on TCP"):
-        open_listeners(host, 1, TCPOptions())
+        open_listeners(Address(host, 1), TCPOptions())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_other_errors_name_the_cure(
 
     monkeypatch.setattr(module, "_listen", fail)
     with pytest.raises(StartError, match=expected):
-        open_listeners("127.0.0.1", 80, TCPOptions())
+        open_listeners(Address("127.0.0.1", 80), TCPOptions())
 
 
 def test_an_endpoint_has_no_zone() -> None:
@@ -218,7 +219,7 @@ async def test_the_reserve_is_for_exactly_loopback(address: str, here: bool) -> 
             return True
 
     host = "::1" if ":" in address else "127.0.0.1"
-    (listener,) = open_listeners(host, 0, TCPOptions())
+    (listener,) = open_listeners(Address(host, 0), TCPOptions())
 
     def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
         sock.close()

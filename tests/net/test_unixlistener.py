@@ -1,14 +1,35 @@
 """A unix socket with a path: for this user only, and never in another program's way."""
 
+import errno
 import os
+import pwd
 import socket
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from derp.errors import StartError
+from derp.net.listenaddress import UnixSocket
 from derp.net.unixlistener import listening
+
+
+def listen(path: Path, **more: Any) -> AbstractContextManager[socket.socket]:
+    return listening(UnixSocket(path, **more))
+
+
+def refusal(path: Path, **more: Any) -> str:
+    with pytest.raises(StartError) as caught, listen(path, **more):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def left_behind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
+        left.bind(str(path))
 
 
 def connect(path: Path) -> socket.socket:
@@ -20,7 +41,7 @@ def connect(path: Path) -> socket.socket:
 def test_only_this_user_may_open_it_and_it_is_gone_afterwards(tmp_path: Path) -> None:
     path, umask = tmp_path / "m", os.umask(0o022)
     try:
-        with listening(path) as listener:
+        with listen(path) as listener:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             connect(path).close()
             assert not listener.getblocking()
@@ -35,7 +56,7 @@ def test_one_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left:
         left.bind(str(path))
         left.listen()
-    with listening(path):
+    with listen(path):
         connect(path).close()
 
 
@@ -47,7 +68,7 @@ def test_one_in_use_is_left_alone(tmp_path: Path) -> None:
         waiting = [connect(path)]
         # Also once its queue is full.
         for _ in range(2):
-            with pytest.raises(StartError) as caught, listening(path):
+            with pytest.raises(StartError) as caught, listen(path):
                 pass
             assert f"{caught.value}" == (
                 f"can't listen on unix:{path}: the socket is in use by another program"
@@ -60,21 +81,101 @@ def test_one_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "m"
     path.write_text("precious")
-    with pytest.raises(StartError, match="want a path where no other file is"), listening(path):
+    with (
+        pytest.raises(StartError, match="want a path where no other file is"),
+        listen(path),
+    ):
         pass
     assert path.read_text() == "precious"
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none" / "m"
-    with pytest.raises(StartError) as caught, listening(path):
+    with pytest.raises(StartError) as caught, listen(path):
         pass
     assert str(caught.value) == f"can't listen on unix:{path}: no such file or directory"
 
 
 def test_what_has_taken_its_place_stays(tmp_path: Path) -> None:
     path = tmp_path / "m"
-    with listening(path):
+    with listen(path):
         path.unlink()
         path.write_text("of another")
     assert path.read_text() == "of another"
+
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+
+
+def test_the_mode_is_that_which_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with listen(path, mode=0o666):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
+@ROOT
+def test_the_owner_is_who_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with listen(path, mode=0o660, user="daemon", group="54321"):
+        status = path.stat()
+        assert (status.st_uid, status.st_gid) == (pwd.getpwnam("daemon").pw_uid, 54321)
+        assert stat.S_IMODE(status.st_mode) == 0o660
+    assert not path.exists()
+
+
+@ROOT
+def test_one_left_behind_with_that_owner_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    left_behind(path)
+    os.chown(path, 54321, -1)
+    assert refusal(path) == (
+        f"can't listen on unix:{path}: a socket of the user with the number 54321 is there; "
+        f"remove it if nobody needs it, or name another path"
+    )
+    assert path.is_socket()
+    with listen(path, user="54321"):
+        connect(path).close()
+
+
+@pytest.mark.parametrize("kind", ["user", "group"])
+def test_who_is_not_known_gets_no_socket(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    assert refusal(path, **{kind: "nobody-at-all"}) == (
+        f"can't listen on unix:{path}: {kind}=nobody-at-all: this machine has no such {kind}"
+    )
+    assert not path.exists()
+
+
+def test_what_can_t_be_given_away_is_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    path = tmp_path / "m"
+    assert refusal(path, user="0", group="daemon") == (
+        f"can't listen on unix:{path}: user=0,group=daemon: not permitted; only root may give a "
+        f"socket to another user, or to a group that it is not in"
+    )
+    assert not path.exists()
+
+
+def test_a_socket_for_datagrams_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
+        theirs.bind(str(path))
+        assert refusal(path).endswith("the socket is in use by another program")
+        assert path.is_socket()
+
+
+def test_a_socket_that_took_its_place_stays_though_it_has_its_number(tmp_path: Path) -> None:
+    path, other = tmp_path / "m", tmp_path / "n"
+    with listen(path):
+        number = path.stat().st_ino
+        # As some file systems give the number of a file that is gone to the next one.
+        os.link(path, other)
+        path.unlink()
+        other.rename(path)
+        assert path.stat().st_ino == number
+    assert path.is_socket()

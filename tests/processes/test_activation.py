@@ -130,8 +130,8 @@ def test_what_is_handed_over_and_not_served(
         (line,) = relay.log
     assert line == (
         f"derper: systemd passes a socket on UDP 127.0.0.1:{udp.getsockname()[1]}, which "
-        f"nothing here serves; want the addresses of -a and -stun-addr, and the ports of -a, "
-        f"-http-port and -stun-port, in the unit derper.socket"
+        f"nothing here serves; want the addresses of -a, -stun-addr and -metrics-addr, and "
+        f"the ports of -http-port and -stun-port, in the unit derper.socket"
     )
     assert not (tmp_path / "derper.key").exists()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.networks import LOOPBACK, is_in, network_of, site_of
+from derp.relay.networks import LOOPBACK, UNIX, is_in, network_of, site_of
 
 
 @pytest.mark.parametrize(
@@ -66,5 +66,11 @@ def test_being_in_a_network(host: str, inside: bool) -> None:
 
 
 def test_loopback_is_one_address_of_each_family() -> None:
-    assert all(ipaddress.ip_address(host).version for host in LOOPBACK)
+    assert all(ipaddress.ip_address(host).version for host in LOOPBACK - {UNIX})
     assert "127.0.1.1" not in LOOPBACK
+
+
+def test_a_peer_of_a_unix_socket_is_its_own_network() -> None:
+    assert UNIX in LOOPBACK
+    assert site_of(network_of(UNIX)) == network_of(UNIX) == UNIX
+    assert not is_in(UNIX, [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])

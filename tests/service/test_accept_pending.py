@@ -16,12 +16,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from derp.admission.model import Outcome, Question, Verdict
-from derp.config.checks import Address
 from derp.errors import NoRoom, TooManyConnections, TooManyPending
 from derp.http import server
 from derp.http.message import Answer, Request, Response, Upgrade
 from derp.log import Coalescer
 from derp.net.address import Endpoint, endpoint
+from derp.net.listenaddress import Address
 from derp.net.prelogin import WAKES_PER_TURN
 from derp.relay.hub import Hub
 from derp.relay.pending import COST, EVICTABLE_AFTER, MEMORY, RESERVE, SPARE, PendingConnections

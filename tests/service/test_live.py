@@ -10,13 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from derp.config.checks import Address
 from derp.errors import ControlLost, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY
 from derp.http.livepage import Look
 from derp.http.liveview import StatusRow
 from derp.http.steer import Order, Outcome
 from derp.metrics.history import SPANS, Past
+from derp.net.listenaddress import Address
 from derp.service.clients import ClientStatus
 from derp.service.frontend import steer
 from derp.service.live import (

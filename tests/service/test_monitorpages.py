@@ -11,10 +11,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from certs.tasks.status import Status
-from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.monitoring import Health
 from derp.metrics.keybytes import OTHER_KEYS
+from derp.net.listenaddress import Address
 from derp.service import keytraffic
 from derp.service.keytraffic import KeyTraffic
 from derp.service.monitorpages import MIN_AGE, Paced, standalone_source

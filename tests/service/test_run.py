@@ -25,11 +25,11 @@ from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
 from derp.config import Config
-from derp.config.checks import Address
 from derp.errors import StartError
 from derp.files import ratelimit
 from derp.metrics import Metrics
 from derp.net import congestion
+from derp.net.listenaddress import Address
 from derp.policy.model import EMPTY
 from derp.service.drain import FLUSH_SECONDS
 from derp.service.run import serve
@@ -116,7 +116,11 @@ async def process(
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     found = Process(listener.getsockname()[1], role or Told())
-    prepared = resources(sockets=Sockets([listener], (), ()), **changes)
+    prepared = resources(
+        sockets=Sockets([listener], (), ()),
+        addresses={listener: Address("127.0.0.1", 0)},
+        **changes,
+    )
 
     async def run() -> None:
         await serve(chosen or config(), prepared, found.role)

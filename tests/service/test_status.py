@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.config.checks import Address
+from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
 from derp.service.status import Pages, standalone_pages

@@ -9,6 +9,7 @@ from certs.acme.challenge import HTTP01, TLSALPN01
 from certs.hostname import IPAddress
 from derp.net.address import Endpoint
 from derp.net.tlsengine import Choose, TLSEngine
+from derp.service import tls
 from derp.service.tls import ByAddress, ServerContexts
 from derp.wire.clienthello import UNREADABLE, ClientHello
 
@@ -22,14 +23,21 @@ class Engine:
 
 
 class Server:
-    def __init__(self, *, named: tuple[str, ...] | None = None, is_possible: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        named: tuple[str, ...] | None = None,
+        is_possible: bool = True,
+        hidden: bool = False,
+    ) -> None:
         self.engine = Engine()
         self.asked: list[IPAddress] = []
         self.is_possible = is_possible
         self.by_address = None
         if named is not None:
             self.by_address = ByAddress(map(ip_address, named), self._ask)
-        self.contexts = ServerContexts(cast("TLSEngine", self.engine), self.by_address)
+        engine = cast("TLSEngine", self.engine)
+        self.contexts = ServerContexts(engine, self.by_address, hidden=hidden)
 
     def _ask(self, address: IPAddress) -> bool:
         self.asked.append(address)
@@ -151,3 +159,18 @@ def test_a_named_address_is_awaited_and_not_asked_for() -> None:
     server = Server(named=("192.0.2.7",))
     assert "yet" in server.refusal(None)
     assert server.asked == []
+
+
+def test_a_hidden_relay_refuses_what_is_no_web_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "make_alpn_refusal", lambda context: f"{context} refuses")
+    server = Server(hidden=True)
+    assert server.answer("derp.example") == HOST
+    assert server.answer("derp.example", b"h2", b"http/1.1") == HOST
+    assert server.answer("derp.example", b"h2") == "host refuses"
+    server.install("derp.example", context=ONE)
+    assert server.answer("derp.example", b"h2") == "one refuses"
+    # An authority's challenge is neither.
+    assert server.answer("derp.example", b"acme-tls/1") == ONE
+    server.show("derp.example")
+    assert server.answer("derp.example", b"acme-tls/1") == ALPN
+    assert Server().engine.choose is None

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -508,10 +509,10 @@ def test_an_unusable_address_is_an_error(host: str) -> None:
 def test_without_ipv6_there_is_ipv4(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     open_one = server._open
 
-    def no_ipv6(family: socket.AddressFamily, address: server._Address) -> socket.socket:
+    def no_ipv6(family: socket.AddressFamily, *rest: Any) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(number, os.strerror(number))
-        return open_one(family, address)
+        return open_one(family, *rest)
 
     monkeypatch.setattr(server, "_open", no_ipv6)
     assert describe(open_sockets("", 0)) == [(socket.AF_INET, "0.0.0.0")]
@@ -525,11 +526,11 @@ def test_a_free_port_is_free_in_both_families(
 ) -> None:
     open_one, opened, left = server._open, [], [failures]
 
-    def taken_in_ipv4(family: socket.AddressFamily, address: server._Address) -> socket.socket:
+    def taken_in_ipv4(family: socket.AddressFamily, *rest: Any) -> socket.socket:
         if family == socket.AF_INET and left[0]:
             left[0] -= 1
             raise OSError(errno.EADDRINUSE, "Address already in use")
-        opened.append(open_one(family, address))
+        opened.append(open_one(family, *rest))
         return opened[-1]
 
     monkeypatch.setattr(server, "_open", taken_in_ipv4)

@@ -17,7 +17,6 @@ from certs.tasks.manager import Certificates
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
-from derp.config.checks import Address
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.liveview import SECTIONS, StatusRow
@@ -26,6 +25,7 @@ from derp.http.routes import route
 from derp.http.statussource import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
+from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
 from derp.service.frontend import make_status_source
 from derp.service.live import Live

@@ -16,8 +16,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from derp.config import Config
-from derp.config.checks import Address
 from derp.errors import StartError
+from derp.net.listenaddress import Address
 from derp.service.run import serve
 from derp.service.signals import Event
 from derp.service.sockets import Sockets
@@ -90,7 +90,12 @@ async def relay(chosen: Config | None = None, **changes: Any) -> AsyncIterator[R
 
     with ExitStack() as stack:
         peers = [stack.enter_context(listen_for_peers()) for _ in range(2)]
-        prepared = resources(sockets=sockets, all_sockets=(sockets, sockets), **changes)
+        prepared = resources(
+            sockets=sockets,
+            all_sockets=(sockets, sockets),
+            addresses={listener: Address("127.0.0.1", 0)},
+            **changes,
+        )
         supervisor = Supervisor(chosen or config(), prepared, peers, (), receive)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.serve)

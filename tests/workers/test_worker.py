@@ -7,9 +7,9 @@ import socket
 import attrs
 import pytest
 
-from derp.config.checks import Address
 from derp.errors import StartError, UsageError
 from derp.files.ratelimit import NO_LIMIT
+from derp.net.listenaddress import Address
 from derp.workers import worker
 from derp.workers.handover import Handover, this_code
 from derp.workers.rpc import send_first

@@ -1,0 +1,55 @@
+"""Acceptors of a relay that hides: `-home hidden`."""
+
+from functools import partial
+
+import attrs
+
+from derp.errors import TLSFailed
+from derp.http.hidden import clients, server
+from derp.http.message import Request
+from derp.http.statussource import StatusSource
+from derp.net.tcp import TCPTransport
+from derp.relay.pending import Pending
+from derp.service.accept import Acceptor
+from derp.service.handshakes import Handshakes
+from derp.service.proxies import Origin
+
+
+def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Acceptor:
+    """Return an acceptor that answers only the requests of clients as what they are.
+
+    `plain` is for the plain port beside HTTPS.
+    """
+
+    async def serve(
+        transport: TCPTransport,
+        origin: Origin,
+        /,
+        *,
+        pending: Pending,
+        to_https: bool = False,
+    ) -> bytes | None:
+        def is_client(request: Request) -> bool:
+            # Whom a proxy speaks for decides who may see /debug/.
+            resolved = acceptor.proxies.resolve(origin, request)
+            return clients.answer_of(source, resolved, plain=plain) is not None
+
+        return await server.serve(
+            transport,
+            is_client,
+            acceptor.state.view,
+            pending=pending,
+            known=None if to_https else acceptor.known,
+            to_https=to_https,
+        )
+
+    return attrs.evolve(
+        acceptor,
+        route=partial(clients.route, source, plain=plain),
+        handshakes=Handshakes(server.NGINX.header, _late),
+        hide=serve,
+    )
+
+
+def _late() -> TLSFailed:
+    return TLSFailed(f"no TLS handshake within {server.NGINX.header:.0f} s")
