@@ -41,8 +41,9 @@ def _resolver(text: str) -> Resolver:
         (given,) = listen_addresses(text)
     except ValueError:
         raise ValueError(want) from None
-    address = parse_ip(given.host) if isinstance(given, Address) and not given.version else None
-    if address is None or not given.port:
+    if not isinstance(given, Address) or given.version or not given.port:
+        raise ValueError(want)
+    if (address := parse_ip(given.host)) is None:
         raise ValueError(want)
     return Resolver(str(address), given.port)
 
