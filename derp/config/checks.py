@@ -155,7 +155,7 @@ def socket_path(value: str | Path) -> Path:
 def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:
     """Check a list of URLs; in a string, spaces separate them, not commas."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
-    if not all(_is_url(url) and ",http" not in url for url in found):
+    if not all(is_url(url) and ",http" not in url for url in found):
         raise ValueError("want a URL that begins with http:// or https://")
     return tuple(dict.fromkeys(found))
 
@@ -206,7 +206,7 @@ def certificate_names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def directory_url(value: str) -> str:
     """Check the URL of an ACME server's directory; empty for none."""
-    if value and not (_is_url(value) and value.startswith("https://") and "@" not in value):
+    if value and not (is_url(value) and value.startswith("https://") and "@" not in value):
         raise ValueError("want the URL of an ACME directory, which begins with https://")
     return value
 
@@ -250,12 +250,13 @@ def ip_addresses(value: str | Iterable[IPAddress]) -> tuple[IPAddress, ...]:
 
 def home_page(value: str) -> str:
     """Check what / serves: empty for the built-in page, `blank`, or a URL to redirect to."""
-    if value not in {"", "blank"} and not _is_url(value):
+    if value not in {"", "blank"} and not is_url(value):
         raise ValueError("want blank, or a URL that begins with http:// or https://")
     return value
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Return whether a text is an http or https URL."""
     if not re.fullmatch(r"https?://[!-~]+", text):
         return False
     try:

@@ -64,8 +64,8 @@ class Flag:
     """In place of the default in the help, unless empty."""
     want: str = ""
     """In place of the message of the kind's parser, unless empty."""
-    repeatable: bool = False
-    """Whether all occurrences count; their values are joined by spaces."""
+    joiner: str = ""
+    """What joins the values of all occurrences; empty if the last one counts."""
     never_empty: bool = False
     """Whether an empty value, as of a shell variable that is not set, is an error."""
     secret: bool = False
@@ -210,9 +210,9 @@ def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
     """Return the value of a flag together with those of its earlier occurrences."""
-    if earlier is None or not earlier.flag.repeatable or not earlier.value:
+    if earlier is None or not earlier.flag.joiner or not earlier.value:
         return text
-    return f"{earlier.value} {text}"
+    return f"{earlier.value}{earlier.flag.joiner}{text}"
 
 
 def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:

