@@ -160,6 +160,12 @@ class NotAdmitted(ConnectionEnd):
         self.source = source
 
 
+class GroupChanged(ConnectionEnd):
+    """A client has come to belong to another group; it may log in again."""
+
+    reason = "group_changed"
+
+
 class ProtocolViolation(ConnectionEnd):
     """A frame after login broke a rule of the protocol."""
 

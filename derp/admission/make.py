@@ -1,7 +1,7 @@
 """Construction of the checker, and the log lines at start about whom it admits."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from certs.ownership import warn_if_swappable
 from derp import log
@@ -36,9 +36,12 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
     if config.verification.tailscaled:
         from derp.admission.tailscaled import Tailscaled  # noqa: PLC0415 - loads an HTTP client
 
-        # Whatever listens at the path is trusted. Of the socket itself, any mode is normal.
-        warn_if_swappable(config.verification.tailscaled_socket.parent)
-        tailscaleds = [Tailscaled(config.verification.tailscaled_socket)]
+        sockets = config.verification.tailscaled_sockets
+        for socket in sockets:
+            # Whatever listens at the path is trusted. Of the socket itself, any mode is normal.
+            warn_if_swappable(socket.parent)
+        names = ["tailscaled"] if len(sockets) == 1 else [f"tailscaled:{path}" for path in sockets]
+        tailscaleds = [Tailscaled(*each) for each in zip(sockets, names, strict=True)]
     if config.verification.url_ca_bundle is not None:
         warn_if_swappable(config.verification.url_ca_bundle)
     urls = []
@@ -59,6 +62,8 @@ def make_checker(config: Config, metrics: Metrics) -> Checker | None:
         tailscaleds=tailscaleds,
         urls=urls,
         fail_open=config.verification.fail_open,
+        require_all=config.verification.require_all,
+        is_ordered=config.verification.isolate,
     )
     return Checker(metrics, sources, remember=config.verification.remember)
 
@@ -76,7 +81,9 @@ async def opened(checker: Admission | None) -> AsyncIterator[None]:
 
 
 def announce(config: Config, checker: Checker | None) -> None:
-    """Log who may use the relay."""
+    """Log who may use the relay, and whether clients are isolated."""
+    if config.verification.isolate:
+        logger.info("clients of different sources or groups can't reach each other")
     if checker is None:
         logger.warning("any client may use this relay; see -verify-clients and -verify-client-file")
         return
@@ -90,17 +97,20 @@ def announce(config: Config, checker: Checker | None) -> None:
                     "deny = true under [defaults] there denies all that it does not allow"
                 )
             return
-    order = [] if policy is None else ["allowed in -policy"]
+    first = [] if policy is None else ["allowed in -policy"]
+    listed = []
     if config.verification.allowlist is not None:
-        order.append("in -verify-client-file")
-    order += [f"in {source.name}" for source in checker.sources.devices]
+        listed.append("in -verify-client-file")
+    listed += [f"in {source.name}" for source in checker.sources.devices]
     asked = []
     if config.verification.tailscaled:
-        asked.append("known to tailscaled")
+        asked.append(_known_to([source.name for source in checker.sources.tailscaleds], config))
     if config.verification.urls:
         asked.append("allowed by -verify-client-url")
-    if asked:
-        order.append(" and ".join(asked))
+    if config.verification.require_all:
+        order = [*first, " and ".join([*listed, *asked])]
+    else:
+        order = [*first, *listed, *([" and ".join(asked)] if asked else [])]
     keys = None if checker.sources.allowlist is None else len(checker.sources.allowlist.keys)
     logger.info("clients are checked", admitted=", or ".join(order), listed_keys=keys)
     if config.verification.urls and config.verification.fail_open:
@@ -108,3 +118,10 @@ def announce(config: Config, checker: Checker | None) -> None:
             "while no -verify-client-url can be reached, every client is admitted; "
             "-verify-client-url-fail-open=false refuses them"
         )
+
+
+def _known_to(names: Sequence[str], config: Config) -> str:
+    if len(names) == 1:
+        return f"known to {names[0]}"
+    how_many = "each" if config.verification.require_all else "one"
+    return f"known to {how_many} of {', '.join(names)}"

@@ -84,6 +84,14 @@ class Config:
         ):
             want = "want -verify-client-url, -verify-tailnet or -verify-headscale with it"
             raise ConfigError("verify-client-url-ca-bundle", self.verification.url_ca_bundle, want)
+        if self.verification.require_all and not self.verifies_clients:
+            want = "want what has to admit clients, such as -verify-clients, with it"
+            raise ConfigError("verify-all", "", want)
+        if self.verification.isolate and not (
+            self.verifies_clients or self.verification.policy is not None
+        ):
+            want = "want what admits clients, such as -verify-clients, or -policy, with it"
+            raise ConfigError("isolate", "", want)
         self.mesh.check(self.general)
         self.monitoring.check(self.listening, has_http_port=self.serve_tls)
         if not self.serve_tls:

@@ -147,9 +147,20 @@ def optional_path(value: str | Path | None) -> Path | None:
 TAILSCALED_SOCKET: Final = Path("/var/run/tailscale/tailscaled.sock")
 
 
-def socket_path(value: str | Path) -> Path:
-    """Return tailscaled's default socket for the empty string, and a path for any other."""
-    return Path(value) if value else TAILSCALED_SOCKET
+PATHS_JOINER: Final = "\n"
+_BETWEEN_PATHS: Final = re.compile(rf"{PATHS_JOINER}|,(?=/)")
+
+
+def socket_paths(value: str | Path | Iterable[Path]) -> tuple[Path, ...]:
+    """Check a list of sockets, tailscaled's default if it is empty.
+
+    In a string, PATHS_JOINER separates them, or a comma before a slash, as few names have one.
+    """
+    if isinstance(value, Path):
+        return (value,)
+    given = _BETWEEN_PATHS.split(value) if isinstance(value, str) else value
+    found = dict.fromkeys(Path(each) for each in given if each)
+    return tuple(found) or (TAILSCALED_SOCKET,)
 
 
 def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:

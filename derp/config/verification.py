@@ -24,13 +24,15 @@ class Verification:
         variable="DERP_VERIFY_CLIENTS",
         usage="Admit only clients that the tailscaled on this machine knows.",
     )
-    tailscaled_socket: Path = option(
+    tailscaled_sockets: tuple[Path, ...] = option(
         "socket",
         FILE,
-        checks.socket_path,
+        checks.socket_paths,
         variable="DERP_SOCKET",
         default_words=str(checks.TAILSCALED_SOCKET),
-        usage="The socket of that tailscaled.",
+        joiner=checks.PATHS_JOINER,
+        usage="The socket of that tailscaled. May be given more than once, or with commas: one "
+        "that knows the client is enough.",
     )
     urls: tuple[str, ...] = option(
         "verify-client-url",
@@ -86,6 +88,20 @@ class Verification:
         default="false",
         variable="DERP_TELL_REFUSED",
         usage="Tell clients that are refused why, in words that tailscale status shows there.",
+    )
+    require_all: bool = bool_option(
+        "verify-all",
+        default="false",
+        variable="DERP_VERIFY_ALL",
+        usage="Admit only clients that all of these admit: the list of keys, each list of "
+        "devices, each tailscaled and each URL. The policy's word comes before theirs.",
+    )
+    isolate: bool = bool_option(
+        "isolate",
+        default="false",
+        variable="DERP_ISOLATE",
+        usage="Clients that different sources admit, such as two tailnets, or that the policy puts "
+        "into different groups, can't reach each other through the relay.",
     )
     remember: float = option(
         "verify-remember",

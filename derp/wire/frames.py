@@ -147,11 +147,22 @@ PEER_PRESENT_LENGTH: Final = _PRESENT.size
 """Bytes of a PeerPresent payload as built here."""
 
 
-def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
-    """Build a PeerPresent frame: `key` is connected, from the IP address `host`."""
+def peer_present(
+    key: bytes, host: str, port: int, flags: PresentFlags, group: bytes = b""
+) -> bytes:
+    """Build a PeerPresent frame: `key` is connected, from the IP address `host`.
+
+    A `group` is appended, which Go's Client.Recv ignores; see derp.relay.groups.
+    """
     address = ipaddress.ip_address(host)
     mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
-    return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
+    packed = _PRESENT.pack(key, mapped + address.packed, port, flags)
+    return frame(FrameType.PEER_PRESENT, packed + group)
+
+
+def group_in(present: bytes) -> bytes:
+    """Return the group in the payload of a PeerPresent frame; empty if there is none."""
+    return present[PEER_PRESENT_LENGTH:]
 
 
 def present_address(present: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import errno
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from derp.devices.kept import KeptList
 from derp.devices.model import Devices
 from derp.metrics import Metrics
 from tests.admission.devicelists import AWAY, EPOCH, Fetcher, make_list
+from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
 ALICE, BOB = Question(b"a" * 32, "192.0.2.1"), Question(b"b" * 32, "192.0.2.2")
@@ -49,11 +49,7 @@ def rechecks() -> Rechecks:
 @pytest.fixture
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock would jump while one works."""
-
-    async def at_once(call: Callable[..., object], *arguments: object, **_: object) -> object:
-        return call(*arguments)
-
-    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    run_at_once(monkeypatch)
 
 
 def start(nursery: trio.Nursery, fetcher: Fetcher, rechecks: Rechecks, **more: Any) -> Checker:

@@ -109,6 +109,37 @@ def test_a_key_that_goes_unencrypted_is_told(
     assert len(said) == int(is_told)
 
 
+@pytest.mark.parametrize(
+    ("require_all", "how_many", "then"), [(False, "one", ", or"), (True, "each", " and")]
+)
+def test_several_sources(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    require_all: bool,
+    how_many: str,
+    then: str,
+) -> None:
+    caplog.set_level(logging.INFO, "derper")
+    config = configured(
+        tmp_path,
+        verify_clients=True,
+        socket="/a.sock,/b.sock",
+        verify_client_url="https://a/verify",
+        verify_all=require_all,
+        isolate=require_all,
+    )
+    checker = make_checker(config, Metrics())
+    assert checker is not None
+    assert checker.sources.require_all == checker.sources.is_ordered == require_all
+    announce(config, checker)
+    assert lines(caplog, "clients are checked")[0]["admitted"] == (
+        f"in tailnet:example.com{then} known to {how_many} of tailscaled:/a.sock, "
+        "tailscaled:/b.sock and allowed by -verify-client-url"
+    )
+    said = lines(caplog, "clients of different sources or groups can't reach each other")
+    assert len(said) == int(require_all)
+
+
 def test_the_start_says_who_is_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "derper")
     config = configured(

@@ -848,7 +848,7 @@ def test_without_any_flag_everybody_may():
     config = configure(*PLAIN, "-verify-clients=false", "-verify-client-url=", "-socket=")
     assert config == configure(*PLAIN)
     assert not config.verification.enabled
-    assert config.verification.tailscaled_socket == Path("/var/run/tailscale/tailscaled.sock")
+    assert config.verification.tailscaled_sockets == (Path("/var/run/tailscale/tailscaled.sock"),)
 
 
 @pytest.mark.parametrize(
@@ -860,6 +860,37 @@ def test_each_way_to_check_clients(name: str, text: str):
     assert configure(*PLAIN, f"-{flag}={text}").verification.enabled
     config = configure(*PLAIN, environ=HOME | {f"DERP_{name}": text})
     assert config == configure(*PLAIN, f"-{flag}={text}")
+
+
+def test_several_tailscaleds():
+    """A path with a space, or with a comma in a name, is one, as in the Go derper."""
+    two = (Path("/run/one/tailscaled.sock"), Path("/run/the other/a,b.sock"))
+    for argv in (
+        ("-socket", str(two[0]), "-socket", str(two[1])),
+        (f"-socket={two[0]},{two[1]}",),
+        ("-socket", str(two[0]), f"-socket={two[0]},{two[1]}"),
+    ):
+        assert configure(*PLAIN, *argv).verification.tailscaled_sockets == two
+    environ = HOME | {"DERP_SOCKET": f"{two[0]},{two[1]}"}
+    assert configure(*PLAIN, environ=environ).verification.tailscaled_sockets == two
+    relative = configure(*PLAIN, "-socket", "a b,c.sock").verification.tailscaled_sockets
+    assert relative == (Path("a b,c.sock"),)
+
+
+def test_all_required_takes_something_to_require():
+    config = configure(*PLAIN, "-verify-all", "-verify-clients")
+    assert config.verification.require_all
+    assert usage_error(*PLAIN, "-verify-all", DERP_POLICY_FILE="/p") == (
+        "-verify-all: want what has to admit clients, such as -verify-clients, with it"
+    )
+
+
+def test_isolation_takes_something_that_tells_clients_apart():
+    assert configure(*PLAIN, "-isolate", "-verify-clients").verification.isolate
+    assert configure(*PLAIN, "-isolate", "-policy=/p").verification.isolate
+    assert usage_error(*PLAIN, DERP_ISOLATE="true") == (
+        "DERP_ISOLATE=true: want what admits clients, such as -verify-clients, or -policy, with it"
+    )
 
 
 def test_several_urls():
@@ -923,6 +954,7 @@ def test_every_flag_is_known():
         *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
         *{"verify-client-file", "verify-remember", "verify-again", "policy", "tell-refused"},
+        *{"verify-all", "isolate"},
         *{"verify-tailnet", "verify-tailnet-tags", "verify-tailnet-keep", "verify-tailnet-api"},
         *{"tailnet-client-id", "tailnet-client-secret", "tailnet-client-secret-file"},
         *{"tailnet-api-key", "tailnet-api-key-file"},

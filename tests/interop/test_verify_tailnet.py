@@ -13,10 +13,19 @@ import pytest
 from tests.interop import golang
 from tests.interop.deviceapi import DeviceAPI, device_api
 from tests.interop.logins import ADMITTED, REFUSED, log_in, pass_packet, verdict, wait_for_end
-from tests.interop.rawderp import SERVER, Key, SilentError
+from tests.interop.rawderp import SERVER, Key, SilentError, Wire
 from tests.interop.relay import Relay, environment, free_port, running, write_key_file
 from tests.interop.tailnet import eventually
-from tests.support.deviceapis import API_KEY, CLIENT_ID, CLIENT_SECRET, TAILNET, device
+from tests.support.derp import RECV_PACKET, SEND_PACKET, frame
+from tests.support.deviceapis import (
+    API_KEY,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    HEADSCALE_KEY,
+    TAILNET,
+    device,
+    node,
+)
 
 ALICE, BOB, CAROL, MALLORY = map(Key.named, ("alice", "bob", "carol", "mallory"))
 TWO_MINUTES = 120.0
@@ -56,7 +65,7 @@ def asking(
     env = environment(**(variables or OAUTH))
     with running(Relay("relay", command, folder, tls=False, flags=flags, env=env)) as relay:
         yield relay
-        for secret in (CLIENT_SECRET, API_KEY, "tskey-api-kToken"):
+        for secret in (CLIENT_SECRET, API_KEY, HEADSCALE_KEY, "tskey-api-kToken"):
             assert secret not in relay.log
 
 
@@ -218,3 +227,44 @@ def test_a_client_stays_while_nothing_changes(
         with pytest.raises(SilentError):
             wait_for_end(alice, 2.0)
         assert len(api.asked()) == 2
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_two_tailnets_are_kept_apart(under_test: list[str], tmp_path: Path, workers: str) -> None:
+    """By the lists of two APIs; whoever is in both is in the first."""
+    ours, theirs, both = ([Key.named(f"{of} {n}") for n in range(4)] for of in ("a", "b", "ab"))
+    with device_api(tmp_path) as api, device_api(tmp_path, "headscale") as other:
+        api.list(*ours, *both)
+        other.say(nodes=[{"nodeKey": node(key.public), "expiry": None} for key in theirs + both])
+        flags = ["-isolate", "-workers", workers, "-verify-headscale", other.url]
+        variables = {**OAUTH, "DERP_HEADSCALE_API_KEY": HEADSCALE_KEY}
+        with (
+            asking(under_test, tmp_path, api, *flags, **variables) as relay,
+            ExitStack() as stack,
+        ):
+            wires = {
+                key: stack.enter_context(closing(log_in(relay, key)))
+                for key in (*ours, *theirs, *both)
+            }
+            first = ours[0]
+            for key in (*ours[1:], *both):
+                eventually("it is known to all", 30, lambda k=key: passes(wires, first, k))
+            for one, other_key in ((theirs[0], theirs[1]), (theirs[1], theirs[3])):
+                eventually("so is this", 30, lambda a=one, b=other_key: passes(wires, a, b))
+            for key in theirs:
+                assert not passes(wires, first, key)
+                assert not passes(wires, key, first)
+                assert not passes(wires, key, both[0])
+            relay.wait_for_log(r"msg=joined.*source=tailnet:example.com")
+            relay.wait_for_log(rf"msg=joined.*source=headscale:127.0.0.1:{other.port}")
+            assert verdict(relay, MALLORY) == REFUSED
+            relay.wait_for_log("is refused by tailnet:example.com, headscale:127.0.0.1")
+
+
+def passes(wires: dict[Key, Wire], sender: Key, receiver: Key) -> bool:
+    """Whether a packet comes through soon."""
+    wires[sender].send(frame(SEND_PACKET, receiver.public + b"hello"))
+    try:
+        return wires[receiver].take_frame(0.3) == (RECV_PACKET, sender.public + b"hello")
+    except SilentError:
+        return False
