@@ -57,18 +57,22 @@ class ArrayReader:
 
         Raises AnswerFormError.
         """
-        try:
-            self._text += self._decode(data)
-        except UnicodeDecodeError:
-            raise AnswerFormError("it is not UTF-8") from None
+        self._add(data)
         if len(self._text) >= self._try_at:
             yield from self._elements(at_end=False)
 
     def finish(self) -> Iterator[Any]:
         """Yield the elements that are left, at the end of the data. Raises AnswerFormError."""
+        self._add(b"", at_end=True)
         yield from self._elements(at_end=True)
         if self._expects is not _Expects.NOTHING:
             raise AnswerFormError("it is cut off")
+
+    def _add(self, data: bytes, *, at_end: bool = False) -> None:
+        try:
+            self._text += self._decode(data, at_end)
+        except UnicodeDecodeError:
+            raise AnswerFormError("it is not UTF-8") from None
 
     def _elements(self, *, at_end: bool) -> Iterator[Any]:
         text, position = self._text, 0

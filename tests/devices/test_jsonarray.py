@@ -100,6 +100,7 @@ def test_no_elements(text: str) -> None:
         (b'{"devices":{}}', "devices is no array"),
         (b'{"devices":[' + b"[" * 200_000, "it is nested too deeply"),
         (b'{"devices":["\xff"]}', "it is not UTF-8"),
+        (b'{"devices":[]}\xf3', "it is not UTF-8"),
         (b'{"devices":[' + b" " * 99 + b'"' + b"x" * (MAX_VALUE + 1), "a value is too long"),
     ],
 )
