@@ -8,8 +8,9 @@ on sends packets addressed by key; the relay hands each to the connection that l
     service        one process: its start, its tasks, its stop
     mesh           links to other relays: dialled, kept, packets forwarded on them
     session        a logged-in client, from its login to its end
-    admission      who may use the relay: asks a list, tailscaled and URLs
+    admission      who may use the relay: asks lists, tailscaled and URLs
     policy         what the policy file says about each key, and changes of it
+    devices        the devices of a tailnet, as Tailscale's or headscale's API lists them
     files          the keys and limits on disk, in the Go derper's formats
     derpmap        the relay's entry for a DERP map
     accounts       who moves how much: bytes, packets and time by node key and day

@@ -63,6 +63,19 @@ class ConnectFailed(ExchangeFailed):
     """There is no connection to an HTTP server: no address, no TCP, no TLS, or no proxy."""
 
 
+class DevicesFailed(DerperError):
+    """The devices of a tailnet can't be listed now; the message ends with the cure, if known."""
+
+    def __init__(
+        self, reason: str, outcome: str = "unknown", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        """The value of an Outcome (derp.admission.model)."""
+        self.retry_after = retry_after
+        """Seconds for which the API wants no further request; None if it has not said."""
+
+
 class ConnectionEnd(DerperError):
     """The end of a connection other than by orderly close; `reason` labels logs and metrics."""
 
@@ -145,6 +158,12 @@ class NotAdmitted(ConnectionEnd):
         super().__init__(what)
         self.authoritative = authoritative
         self.source = source
+
+
+class GroupChanged(ConnectionEnd):
+    """A client has come to belong to another group; it may log in again."""
+
+    reason = "group_changed"
 
 
 class ProtocolViolation(ConnectionEnd):

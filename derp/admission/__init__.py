@@ -2,11 +2,15 @@
 
     model          Question, Outcome, Verdict; the protocols Source and Admission
     make           makes the checker from the configuration
-    checker        asks the sources in order, caches, counts
+    makedevices    makes the lists of devices
+    checker        decides, caches, counts
+    sources        the sources of a relay, and the rule by which their verdicts make one
     cache          the verdicts of the last seconds
     policysource   a source: the policy file                   (policykeeper: puts it in force)
     allowlist      a source: the operator's file of keys       (listwatch: reads it again)
     filewatch      the wait for a change of either file
+    devicelist     a source: the devices that an API lists     (devicewatch: keeps it up to date)
+    keep           the tasks that keep the checker up to date
     tailscaled     a source: the LocalAPI of this machine's tailscaled
     url            a source: an admission URL, such as headscale's /verify
     asker          one source, and the questions that wait for it

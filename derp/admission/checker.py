@@ -1,35 +1,28 @@
-"""The checker, which decides who may use the relay by asking its sources in order.
+"""The checker, which decides who may use the relay: by the policy and lists, or by asking sources.
 
-    a key that the policy denies is refused, and one that it allows is admitted
-    a key in the list is admitted
-    any other must be known to tailscaled         (with -verify-clients)
-    and allowed by one of the URLs                (with -verify-client-url)
-
-With a list but neither tailscaled nor URLs, every other key is refused; with a policy alone, every
-other key is admitted. A tailscaled that can't be asked refuses; URLs that can't be asked admit, as
-in the Go derper, unless -verify-client-url-fail-open is false.
+`sources` says which sources have to admit a client.
 
 Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
 outcome fails open, and `limiter` lets one count only if its question was asked alone. Where many
-other questions prevent an answer, the outcome is NO_ROOM, which refuses (see `_PRECEDENCE`).
+other questions prevent an answer, the outcome is NO_ROOM, which refuses.
 
 A login waits for an equal question in flight, and gets the same verdict; a recheck always asks. Of
 two verdicts on a client, the one on the later question counts.
 """
 
 import time
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
 from derp import log
-from derp.admission.allowlist import AllowList
 from derp.admission.asker import Asker
 from derp.admission.cache import VerdictCache
+from derp.admission.devicelist import DeviceList
 from derp.admission.model import UNAVAILABLE, Outcome, Question, Source, Verdict
-from derp.admission.policysource import ALLOWED, PolicySource
+from derp.admission.sources import Sources
 from derp.metrics import Metrics
 
 VERDICT_TIMEOUT: Final = 9.0
@@ -39,13 +32,6 @@ TROUBLE_EVERY: Final = 60.0
 """Seconds between log lines about the same trouble with a source."""
 NEW_TROUBLE_EVERY: Final = 10.0
 """Seconds between log lines about different trouble with a source."""
-
-_PRECEDENCE: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
-"""Of the outcomes of several URLs, the first in this order counts.
-
-NO_ROOM comes before UNAVAILABLE: unknown clients that fill one URL's queue must not be admitted
-because another URL is down. REFUSED comes last: a URL that is down might have allowed the client.
-"""
 
 _ADMITTED_UNASKED: Final = "can't verify clients, so they are admitted"
 _REFUSED_UNASKED: Final = "can't verify clients, so they are refused"
@@ -97,34 +83,18 @@ class _SourceState:
 class Checker:
     """An Admission that asks the sources itself."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        *,
-        policy: PolicySource | None = None,
-        allowlist: AllowList | None = None,
-        tailscaled: Source | None = None,
-        urls: Sequence[Source] = (),
-        fail_open: bool = True,
-        remember: float = 30.0,
-    ) -> None:
-        """Cache for `remember` seconds; with `fail_open`, admit clients if no URL can be asked."""
-        self.policy = policy
-        self.allowlist = allowlist
-        self.tailscaled = tailscaled
-        self.urls = tuple(urls)
+    def __init__(self, metrics: Metrics, sources: Sources, *, remember: float = 30.0) -> None:
+        """Cache for `remember` seconds."""
+        self.sources = sources
         self.refused: dict[bytes, Refused] = {}
         """The keys of the last MAX_REFUSED_SHOWN refusals; the latest is last."""
         self.troubles: dict[str, str] = {}
         """Why a source is unavailable, by its name, until it answers again."""
         self._metrics = metrics
-        self._fail_open = fail_open
         self._cache = VerdictCache(remember)
         self._in_flight: dict[Question, _InFlight] = {}
         self._states = {
-            source: _SourceState(Asker(source))
-            for source in (tailscaled, *urls)
-            if source is not None
+            source: _SourceState(Asker(source)) for source in (*sources.tailscaleds, *sources.urls)
         }
 
     async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
@@ -133,7 +103,7 @@ class Checker:
         With `without_asking`, refuses a client that neither files nor cache decide on.
         """
         # The files come before the cache, as they are as cheap and may be newer.
-        verdict = self._check_files(question)
+        verdict = self._check_lists(question)
         cached = False
         if verdict is None:
             verdict = self._cache.get(question, trio.current_time())
@@ -163,11 +133,12 @@ class Checker:
         self._in_flight.clear()
 
     async def probe(self) -> None:
-        """Ask tailscaled about an invalid key, to log at start if it can't be asked."""
-        if self.tailscaled is not None:
-            deadline = trio.current_time() + VERDICT_TIMEOUT
-            question = Question(bytes(32), "127.0.0.1")
-            await self._ask(self.tailscaled, question, deadline, priority=True)
+        """Ask each tailscaled about an invalid key, to log at start if one can't be asked."""
+        deadline = trio.current_time() + VERDICT_TIMEOUT
+        question = Question(bytes(32), "127.0.0.1")
+        async with trio.open_nursery() as nursery:
+            for source in self.sources.tailscaleds:
+                nursery.start_soon(partial(self._ask, question, deadline, True, source))
 
     async def _ask_once(self, question: Question) -> Verdict:
         """Ask, or wait for the verdict on an equal question that is in flight."""
@@ -192,52 +163,27 @@ class Checker:
             this.done.set()
         return this.verdict
 
-    def _check_files(self, question: Question) -> Verdict | None:
-        """Return the verdict of the policy or the list; None if other sources decide."""
-        verdict = None if self.policy is None else self.policy.check(question)
-        if verdict is None and self.allowlist is not None:
-            verdict = self.allowlist.check(question)
-            if self._states and not verdict.admitted:
-                return None
-        if verdict is None:
-            if self._states or self.policy is None:
-                return None
-            verdict = ALLOWED
-        self._metrics.admission(verdict.source, verdict.outcome.value)
+    def _check_lists(self, question: Question) -> Verdict | None:
+        """Return the verdict of policy and lists, and count it; None if others decide."""
+        if (verdict := self.sources.check(question)) is not None:
+            self._metrics.admission(verdict.source, verdict.outcome.value)
         return verdict
 
     async def _ask_sources(self, question: Question, *, priority: bool) -> Verdict:
-        verdict = self._check_files(question)
-        if verdict is not None:
+        if (verdict := self._check_lists(question)) is not None:
             return verdict
         deadline = trio.current_time() + VERDICT_TIMEOUT
-        if self.tailscaled is not None:
-            verdict = await self._ask(self.tailscaled, question, deadline, priority=priority)
-            if not verdict.admitted or not self.urls:
-                return verdict
-        return await self._ask_urls(question, deadline, priority=priority)
-
-    async def _ask_urls(self, question: Question, deadline: float, *, priority: bool) -> Verdict:
-        """Ask all URLs concurrently, until one allows the client."""
-        verdicts: list[Verdict] = []
-
-        async def ask(source: Source) -> None:
-            verdict = await self._ask(source, question, deadline, priority=priority)
-            verdicts.append(verdict)
-            if verdict.admitted:
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for source in self.urls:
-                nursery.start_soon(ask, source)
-        verdict = min(verdicts, key=lambda verdict: _PRECEDENCE.index(verdict.outcome))
-        opens = verdict.outcome in UNAVAILABLE and self._fail_open
-        return attrs.evolve(verdict, failed_open=True) if opens else verdict
+        return await self.sources.ask(question, partial(self._ask, question, deadline, priority))
 
     async def _ask(
-        self, source: Source, question: Question, deadline: float, *, priority: bool
+        self, question: Question, deadline: float, priority: bool, source: Source
     ) -> Verdict:
         """Ask a source in turn, and count its verdict."""
+        if isinstance(source, DeviceList):
+            # Many questions wait for one fetch, and `devicewatch` tells why one fails.
+            verdict = await source.ask(question)
+            self._metrics.admission(source.name, verdict.outcome.value)
+            return verdict
         state = self._states[source]
         verdict = await state.asker.ask(question, deadline, priority=priority)
         self._metrics.admission(source.name, verdict.outcome.value)
@@ -255,7 +201,8 @@ class Checker:
         if now - state.logged_at < wait:
             return
         state.logged, state.logged_at = verdict.reason, now
-        opens = verdict.outcome in UNAVAILABLE and source in self.urls and self._fail_open
+        sources = self.sources
+        opens = verdict.outcome in UNAVAILABLE and source in sources.urls and sources.fail_open
         event = _ADMITTED_UNASKED if opens else _REFUSED_UNASKED
         logger.error(event, source=source.name, reason=verdict.reason)
 

@@ -13,17 +13,7 @@ from derp.admission.filewatch import next_change
 logger = log.get("admit")
 
 Recheck = Callable[[set[bytes]], Awaitable[object]]
-"""The recheck of connected clients, called with the keys that a new list no longer has."""
-
-
-async def keep_checker(
-    checker: Checker, wake: trio.MemoryReceiveChannel[None], recheck: Recheck
-) -> None:
-    """Probe tailscaled once, and run `watch_list` if there is a list."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(checker.probe)
-        if checker.allowlist is not None:
-            nursery.start_soon(watch_list, checker, checker.allowlist, wake, recheck)
+"""The recheck of connected clients, called with the keys that a list no longer has."""
 
 
 async def watch_list(

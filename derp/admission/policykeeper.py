@@ -58,8 +58,8 @@ Wishes = PolicyChange | None
 
 def policy_of(checker: Checker | None) -> PolicySource:
     """Return the policy of a relay; one without a file if it has no -policy."""
-    if checker is not None and checker.policy is not None:
-        return checker.policy
+    if checker is not None and checker.sources.policy is not None:
+        return checker.sources.policy
     return PolicySource(None, EMPTY)
 
 
@@ -99,7 +99,7 @@ async def keep_policy(
             before = source.policy.allowed
             put()
             if checker is not None:
-                checker.policy = source
+                checker.sources.policy = source
                 checker.forget()
             ended = await apply(source.policy)
             # In a task of its own, as other sources may be slow, and the policy may change again.

@@ -44,8 +44,6 @@ _BAD_REQUEST: Final = 400
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _TOO_OLD: Final = b"invalid 'addr' parameter"
-_ALLOWED: Final = Verdict(Outcome.ALLOWED, "tailscaled")
-_NOT_KNOWN: Final = Verdict(Outcome.REFUSED, "tailscaled", "not known to tailscaled")
 
 
 class _NoVerdict(Exception):
@@ -55,11 +53,14 @@ class _NoVerdict(Exception):
 class Tailscaled:
     """tailscaled as a source; this process needs permission to open its socket."""
 
-    name: Final = "tailscaled"
-
-    def __init__(self, socket: Path, timeout: float = ANSWER_TIMEOUT) -> None:
+    def __init__(
+        self, socket: Path, name: str = "tailscaled", timeout: float = ANSWER_TIMEOUT
+    ) -> None:
+        self.name = name
         self._socket = socket
         self._timeout = timeout
+        self._allowed = Verdict(Outcome.ALLOWED, name)
+        self._not_known = Verdict(Outcome.REFUSED, name, "not known to tailscaled")
 
     async def ask(self, question: Question) -> Verdict:
         """Ask whether the client's key is that of a node in the tailnet."""
@@ -88,7 +89,7 @@ class Tailscaled:
         code, body = await self._get(f"/whois?addr={node}", WHOIS_LIMIT)
         if code == _OK:
             self._object(body)
-            return _ALLOWED
+            return self._allowed
         if code == _NOT_FOUND:
             path = "/status?peers=false"
         elif code == _BAD_REQUEST and _TOO_OLD in body:
@@ -102,15 +103,15 @@ class Tailscaled:
         own, nodes, state = status.get("Self"), status.get("Peer"), status.get("BackendState")
         # A tailscaled that is logged out reports the all-zero key as its own.
         if isinstance(own, dict) and own.get("PublicKey") == node and any(key):
-            return _ALLOWED
+            return self._allowed
         if isinstance(nodes, dict) and node in nodes:
-            return _ALLOWED
+            return self._allowed
         if isinstance(state, str) and state != "Running":
             raise _NoVerdict(
                 f"tailscaled is not connected to its tailnet ({state!r:.40}); "
                 "run 'tailscale up', or wait if it has just been started"
             )
-        return _NOT_KNOWN
+        return self._not_known
 
     async def _get(self, path: str, limit: int) -> tuple[int, bytes]:
         """Return the status code and the body.

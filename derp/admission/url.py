@@ -21,11 +21,11 @@ import attrs
 import trio
 
 from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
-from derp.errors import ConnectFailed, ExchangeFailed, StartError, UsageError
-from derp.net import httpclient
+from derp.errors import ConnectFailed, ExchangeFailed, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.httpclient import URL, Connection
 from derp.net.oserrors import os_errors
+from derp.net.outgoing import make_client
 from derp.relay.networks import UNIX
 from derp.wire import gojson
 from derp.wire.keys import node_public_text
@@ -70,18 +70,11 @@ class AdmissionURL:
             self._url = URL.parse(url)
         except ValueError as error:
             raise UsageError(f"-verify-client-url: not a URL ({error})") from None
-        try:
-            proxies = httpclient.environment_proxies()
-        except ValueError as error:
-            raise StartError(
-                f"-verify-client-url: the proxy in the environment can't be used ({error}); "
-                f"want http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
-            ) from error
         self.name = self._url.authority + self._url.path.rstrip("/")
         """The URL without its scheme, and without what may be secret: user, password and query."""
         self._timeout = timeout
         self._authorization = authorization
-        self._client = httpclient.Client(_tls_context(ca_bundle), proxies)
+        self._client = make_client("-verify-client-url", ca_bundle)
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,21 +249,3 @@ def read_allow(body: bytes) -> bool | None:
             return None
         allow = allow if value is None else value
     return allow
-
-
-def _tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    where = f"-verify-client-url-ca-bundle {ca_bundle}"
-    try:
-        context = ssl.create_default_context()
-        if ca_bundle is not None:
-            context.load_verify_locations(ca_bundle)
-    except ssl.SSLError as error:
-        raise StartError(
-            f"{where}: no certificates in PEM; want those that vouch for -verify-client-url"
-        ) from error
-    except OSError as error:
-        raise StartError(
-            f"{where}: can't be read ({error.strerror}); "
-            f"want a file with certificates in PEM that vouch for -verify-client-url"
-        ) from error
-    return context

@@ -3,9 +3,9 @@
 Each field of its parts is one flag: name, environment variable, default, help, and the check of its
 value. Rules between fields are methods of the part, or of Config. All values are checked here.
 
-    general, listening, proxies, certificates, acmedns, verification, accounts, mesh, pages,
-    monitoring, control,
-    limits         the parts
+    general, listening, proxies, certificates, acmedns, verification, devicelists, accounts, mesh,
+    pages, monitoring, control, limits
+                   the parts
     certplan       the certificates that a configuration asks for
     listeners      all that a configuration listens on, and the rule that nothing overlaps
     field          fields that are flags, and parts that have them
@@ -30,6 +30,7 @@ from derp.config.accounts import Accounts
 from derp.config.acmedns import ACMEDNS
 from derp.config.certificates import ACME, ACME_MODES, TLS
 from derp.config.control import Control
+from derp.config.devicelists import DeviceLists
 from derp.config.field import ConfigError, flags_of, part
 from derp.config.general import General
 from derp.config.goflags import BOOL, Flag, Setting
@@ -63,6 +64,7 @@ class Config:
     acme: ACME = part("Certificates by ACME", ACME)
     dns: ACMEDNS = part("Certificates by ACME", ACMEDNS)
     verification: Verification = part("Who may use the relay", Verification)
+    devices: DeviceLists = part("Who may use the relay: devices of an API", DeviceLists)
     accounts: Accounts = part("Accounts", Accounts)
     mesh: Mesh = part("Other relays of the region", Mesh)
     pages: Pages = part("Pages", Pages)
@@ -78,6 +80,19 @@ class Config:
             raise ConfigError(
                 "c", "", "want the path of the key file; only root and -dev need none"
             )
+        if self.verification.url_ca_bundle is not None and not (
+            self.verification.urls or self.devices.given
+        ):
+            want = "want -verify-client-url, -verify-tailnet or -verify-headscale with it"
+            raise ConfigError("verify-client-url-ca-bundle", self.verification.url_ca_bundle, want)
+        if self.verification.require_all and not self.verifies_clients:
+            want = "want what has to admit clients, such as -verify-clients, with it"
+            raise ConfigError("verify-all", "", want)
+        if self.verification.isolate and not (
+            self.verifies_clients or self.verification.policy is not None
+        ):
+            want = "want what admits clients, such as -verify-clients, or -policy, with it"
+            raise ConfigError("isolate", "", want)
         self.mesh.check(self.general)
         listeners.check(
             {
@@ -103,6 +118,11 @@ class Config:
         is_https_port = any(address.port == 443 for address in self.listening.ip_addresses)
         by_acme_only = self.acme.directory != "" or self.dns.flag != ""
         return is_https_port or self.tls.mode == "manual" or by_acme_only
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether clients are checked by more than the policy."""
+        return self.verification.enabled or self.devices.given
 
     @property
     def serve_acme(self) -> bool:

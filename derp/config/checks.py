@@ -86,15 +86,26 @@ def optional_path(value: str | Path | None) -> Path | None:
 TAILSCALED_SOCKET: Final = Path("/var/run/tailscale/tailscaled.sock")
 
 
-def socket_path(value: str | Path) -> Path:
-    """Return tailscaled's default socket for the empty string, and a path for any other."""
-    return Path(value) if value else TAILSCALED_SOCKET
+PATHS_JOINER: Final = "\n"
+_BETWEEN_PATHS: Final = re.compile(rf"{PATHS_JOINER}|,(?=/)")
+
+
+def socket_paths(value: str | Path | Iterable[Path]) -> tuple[Path, ...]:
+    """Check a list of sockets, tailscaled's default if it is empty.
+
+    In a string, PATHS_JOINER separates them, or a comma before a slash, as few names have one.
+    """
+    if isinstance(value, Path):
+        return (value,)
+    given = _BETWEEN_PATHS.split(value) if isinstance(value, str) else value
+    found = dict.fromkeys(Path(each) for each in given if each)
+    return tuple(found) or (TAILSCALED_SOCKET,)
 
 
 def http_urls(value: str | Iterable[str]) -> tuple[str, ...]:
     """Check a list of URLs; in a string, spaces separate them, not commas."""
     found = tuple(value.split()) if isinstance(value, str) else tuple(value)
-    if not all(_is_url(url) and ",http" not in url for url in found):
+    if not all(is_url(url) and ",http" not in url for url in found):
         raise ValueError("want a URL that begins with http:// or https://")
     return tuple(dict.fromkeys(found))
 
@@ -145,7 +156,7 @@ def certificate_names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def directory_url(value: str) -> str:
     """Check the URL of an ACME server's directory; empty for none."""
-    if value and not (_is_url(value) and value.startswith("https://") and "@" not in value):
+    if value and not (is_url(value) and value.startswith("https://") and "@" not in value):
         raise ValueError("want the URL of an ACME directory, which begins with https://")
     return value
 
@@ -192,12 +203,13 @@ HIDDEN: Final = "hidden"
 
 def home_page(value: str) -> str:
     """Check what / serves: a page of ours if empty, `blank`, HIDDEN, or a URL to redirect to."""
-    if value not in {"", "blank", HIDDEN} and not _is_url(value):
+    if value not in {"", "blank", HIDDEN} and not is_url(value):
         raise ValueError("want blank, hidden, or a URL that begins with http:// or https://")
     return value
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Return whether a text is an http or https URL."""
     if not re.fullmatch(r"https?://[!-~]+", text):
         return False
     try:

@@ -24,13 +24,15 @@ class Verification:
         variable="DERP_VERIFY_CLIENTS",
         usage="Admit only clients that the tailscaled on this machine knows.",
     )
-    tailscaled_socket: Path = option(
+    tailscaled_sockets: tuple[Path, ...] = option(
         "socket",
         FILE,
-        checks.socket_path,
+        checks.socket_paths,
         variable="DERP_SOCKET",
         default_words=str(checks.TAILSCALED_SOCKET),
-        usage="The socket of that tailscaled.",
+        joiner=checks.PATHS_JOINER,
+        usage="The socket of that tailscaled. May be given more than once, or with commas: one "
+        "that knows the client is enough.",
     )
     urls: tuple[str, ...] = option(
         "verify-client-url",
@@ -52,7 +54,8 @@ class Verification:
     url_ca_bundle: Path | None = file_option(
         "verify-client-url-ca-bundle",
         variable="DERP_VERIFY_CLIENT_URL_CA_BUNDLE",
-        usage="Root certificates in PEM for -verify-client-url, besides this machine's.",
+        usage="Root certificates in PEM for -verify-client-url, and for APIs that list devices, "
+        "besides this machine's.",
     )
     url_authorization: str = option(
         "verify-client-url-authorization",
@@ -86,6 +89,20 @@ class Verification:
         variable="DERP_TELL_REFUSED",
         usage="Tell clients that are refused why, in words that tailscale status shows there.",
     )
+    require_all: bool = bool_option(
+        "verify-all",
+        default="false",
+        variable="DERP_VERIFY_ALL",
+        usage="Admit only clients that all of these admit: the list of keys, each list of "
+        "devices, each tailscaled and each URL. The policy's word comes before theirs.",
+    )
+    isolate: bool = bool_option(
+        "isolate",
+        default="false",
+        variable="DERP_ISOLATE",
+        usage="Clients that different sources admit, such as two tailnets, or that the policy puts "
+        "into different groups, can't reach each other through the relay.",
+    )
     remember: float = option(
         "verify-remember",
         DURATION,
@@ -105,13 +122,12 @@ class Verification:
 
     @property
     def enabled(self) -> bool:
-        """Whether clients are checked by more than the policy."""
+        """Whether clients are checked by more than policy and device lists."""
         return self.tailscaled or bool(self.urls or self.allowlist)
 
     def __attrs_post_init__(self) -> None:
         """Check the rules between fields. Raises ConfigError."""
-        want = "want -verify-client-url with it"
         if self.url_authorization and not self.urls:
-            raise ConfigError("verify-client-url-authorization", "", want)
-        if self.url_ca_bundle is not None and not self.urls:
-            raise ConfigError("verify-client-url-ca-bundle", self.url_ca_bundle, want)
+            raise ConfigError(
+                "verify-client-url-authorization", "", "want -verify-client-url with it"
+            )

@@ -27,6 +27,7 @@ from derp.wire.frames import (
     PACKET_OVERHEAD,
     PING_LENGTH,
     FrameType,
+    group_in,
     pong,
 )
 from derp.wire.linkframes import LinkFrames
@@ -60,13 +61,15 @@ def drop_tracebacks(error: BaseException) -> None:
 class Link(Sender):
     """A connection by which this relay is logged in at another one, and watches."""
 
-    __slots__ = ("_ended", "_frames", "_idle_scope", "present", "restarts_in", "state")
+    __slots__ = ("_ended", "_frames", "_idle_scope", "groups", "present", "restarts_in", "state")
 
     def __init__(self, state: RelayState, transport: Transport, key: bytes, *, now: float) -> None:
         super().__init__(state.send_tasks, transport, key, now=now, trusted=True)
         self.state = state
         self.present: set[bytes] = set()
         """The keys that are connected there; not cleared at the link's end."""
+        self.groups: dict[bytes, bytes] = {}
+        """The tags of their groups, if clients are isolated here and there."""
         self.restarts_in: float | None = None
         """Seconds after which to dial again, once the other relay has announced a restart."""
         self._frames = LinkFrames()
@@ -172,6 +175,7 @@ class Link(Sender):
                     # For any reason, as in Go's RunWatchConnectionLoop.
                     key = payload[:KEY_LENGTH]
                     self.present.discard(key)
+                    self.groups.pop(key, None)
                     self._remove(key)
                 elif kind == _PING:
                     pongs.append(pong(payload[:PING_LENGTH]))
@@ -185,8 +189,15 @@ class Link(Sender):
     def _add(self, payload: bytes) -> None:
         """Add the key of a PeerPresent frame: one is sent for each connection of a client."""
         key = payload[:KEY_LENGTH]
-        if self._add_present(key):
+        is_new = self._add_present(key)
+        self._note_group(key, payload)
+        if is_new:
             self.state.hub.add_forwarder(key, self)
+
+    def _note_group(self, key: bytes, payload: bytes) -> None:
+        """Note the group in the payload of a PeerPresent frame."""
+        if self.state.isolate:
+            self.groups[key] = group_in(payload)
 
     def _add_present(self, key: bytes) -> bool:
         """Add a key to `present`; return whether it is new. Raises ProtocolViolation."""

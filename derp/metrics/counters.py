@@ -51,10 +51,14 @@ class DropReason(enum.StrEnum):
     """Writing to the destination failed."""
     DUP_CLIENT = "dup_client"
     """The key is connected more than once, and none of its connections may receive."""
+    ISOLATED = "isolated"
+    """The destination is of another group (-isolate); an addition to the Go derper's labels."""
 
 
 def _no_drops() -> dict[tuple[DropReason, bool], int]:
-    return {(reason, disco): 0 for reason in DropReason for disco in (True, False)}
+    """Return zero for each of the Go derper's reasons."""
+    reasons = [reason for reason in DropReason if reason is not DropReason.ISOLATED]
+    return {(reason, disco): 0 for reason in reasons for disco in (True, False)}
 
 
 def _no_ends() -> dict[str, int]:
@@ -218,6 +222,12 @@ class Metrics:
         needs="admission_verdicts",
         help="Verdicts on logins.",
     )
+
+    def show_isolated(self) -> None:
+        """Show drops between groups, of which the Go derper has none, from now on."""
+        for disco in (True, False):
+            self.packets_dropped[DropReason.ISOLATED, disco] = 0
+            self.bytes_dropped[DropReason.ISOLATED, disco] = 0
 
     def derive(self) -> None:
         """Set the counters that the hot path leaves to be computed from others."""

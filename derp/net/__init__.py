@@ -16,6 +16,7 @@ interfaces     the addresses of network interfaces
 congestion     the congestion control of TCP, and how to have BBR
 descriptors    the process's limit on open files: warnings and refusals
 httpclient     HTTP/1.1 to other servers, with h11
+outgoing       makes that client: root certificates, proxies
 resolver       name look-ups, in threads of their own
 backoff        exponential backoff                                             (sans-I/O)
 tcpinfo        struct tcp_info

@@ -121,6 +121,12 @@ def _label(text: str) -> str:
     return text
 
 
+def _group(text: str) -> str:
+    if not 1 <= len(text) <= MAX_LABEL or not text.isprintable():
+        raise ValueError(f"want the name of a group, of 1 to {MAX_LABEL} printable characters")
+    return text
+
+
 def rate_limit(text: str) -> RateConfig:
     """Return the rate limit without a burst of its own."""
     if text == amounts.UNLIMITED:
@@ -144,6 +150,7 @@ def _quota(text: str) -> tuple[int, str] | None:
 
 _TEXTS: Final[dict[str, Callable[[str], Any]]] = {
     "label": _label,
+    "group": _group,
     "rate": rate_limit,
     "burst": amounts.burst,
     "quota": _quota,
@@ -152,7 +159,7 @@ _TEXTS: Final[dict[str, Callable[[str], Any]]] = {
 _FLAGS: Final = ("allow", "deny", "refuse")
 NAMES: Final = (*_TEXTS, *_FLAGS)
 """What may be said about a key."""
-DEFAULTS: Final = tuple(name for name in NAMES if name not in {"label", "allow"})
+DEFAULTS: Final = tuple(name for name in NAMES if name not in {"label", "group", "allow"})
 """What may be said as a default."""
 TABLES: Final = ("defaults", "clients")
 
@@ -225,7 +232,7 @@ def _said(table: dict[str, Any], path: Path, known: tuple[str, ...]) -> Said:
 
 
 def _example(name: str) -> str:
-    examples = {"label": "printer", "burst": "1 MB", "quota": "200 GB/month"}
+    examples = {"label": "printer", "group": "guests", "burst": "1 MB", "quota": "200 GB/month"}
     return f'{name} = "{examples.get(name, "10 Mbit/s")}"'
 
 
@@ -236,6 +243,7 @@ def _entry(own: Said, defaults: Said, path: Path) -> Entry:
         _allowed(own, defaults, path),
         _limit_of(own, defaults, path),
         _quota_of(own, defaults, path),
+        own.get("group", ""),
     )
 
 

@@ -45,6 +45,8 @@ class Entry:
     """The rate limit; None leaves it to -rate-config."""
     quota: Quota | None = None
     """None for no quota."""
+    group: str = ""
+    """The group of -isolate; empty for that of the source that admits the key."""
 
     def over_quota(self, key: bytes, usage: Usage | None) -> bool:
         """Return whether `key` has used up its quota; never without `usage`."""
@@ -120,6 +122,7 @@ def _dump(entry: Entry) -> list[Any]:
         entry.allowed,
         None if limit is None else [limit.bytes_per_second, limit.burst],
         None if quota is None else [quota.size, quota.period, _dump_throttle(quota.throttle)],
+        entry.group,
     ]
 
 
@@ -128,8 +131,8 @@ def _dump_throttle(throttle: RateConfig | None) -> list[int] | None:
 
 
 def _load(row: list[Any]) -> Entry:
-    label, allowed, limit, quota = row
+    label, allowed, limit, quota, group = row
     if quota is not None:
         size, period, throttle = quota
         quota = Quota(size, Period(period), None if throttle is None else RateConfig(*throttle))
-    return Entry(label, allowed, None if limit is None else RateConfig(*limit), quota)
+    return Entry(label, allowed, None if limit is None else RateConfig(*limit), quota, group)

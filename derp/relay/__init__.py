@@ -14,6 +14,7 @@ queuememory    one bound for all queues
 pending        connections before login: limits for each network, and for all together
 sites          the sites of pending connections, by the memory that they hold
 networks       the network of an IP address
+groups         the groups of isolated clients, as tags
 tokenbucket    rates: of a client's bytes, of peer-gone answers, of accepted connections
 timerwheel     one timer for many members
 """

@@ -60,16 +60,20 @@ def certificate_rows(statuses: Sequence[Status]) -> Iterator[StatusRow]:
 
 
 def admission_rows(checker: Checker | None) -> Iterator[StatusRow]:
-    """Describe the allow-list, the sources that fail, and the clients refused last."""
+    """Describe the lists, the sources that fail, and the clients refused last."""
     if checker is None:
         return
     row = partial(StatusRow, section="Admission")
-    if checker.policy is not None:
-        entries = checker.policy.policy.entries.values()
+    if checker.sources.policy is not None:
+        entries = checker.sources.policy.policy.entries.values()
         denied = sum(entry.allowed is False for entry in entries)
         yield row("Policy", f"{len(entries)} entries, {denied} of them denied")
-    if checker.allowlist is not None:
-        yield row("Listed node keys", str(len(checker.allowlist.keys)))
+    if checker.sources.allowlist is not None:
+        yield row("Listed node keys", str(len(checker.sources.allowlist.keys)))
+    for source in checker.sources.devices:
+        if (devices := source.devices) is not None:
+            value = f"{len(devices.expiries)}, listed {_when(devices.listed_at)}"
+            yield row(f"Devices of {source.name}", value)
     for name, reason in checker.troubles.items():
         yield row(f"Can't ask {name}", reason)
     for refused in reversed(checker.refused.values()):

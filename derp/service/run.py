@@ -83,6 +83,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
             write_timeout=config.tcp.write_timeout,
             rate_limit=resources.rate_limit,
             admission=resources.admission,
+            isolate=config.verification.isolate,
             metrics=resources.metrics,
             accounts=resources.accounts,
             usage=resources.accounts,

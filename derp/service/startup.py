@@ -81,9 +81,9 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     metrics = Metrics()
     admission = make_checker(config, metrics)
     accounts = _accounts(config, processes)
-    if admission is not None and admission.policy is not None:
-        admission.policy.usage = accounts
-        admission.policy.forgets = config.accounts.file is None
+    if admission is not None and admission.sources.policy is not None:
+        admission.sources.policy.usage = accounts
+        admission.sources.policy.forgets = config.accounts.file is None
     now = datetime.now(UTC)
     certificates = None
     try:

@@ -3,6 +3,7 @@
 serve          one client's life: log in, join, serve, leave
 login          the client proves its key and is admitted
 reader         the receiving half of a client: read, act, route
+isolation      clients of different groups, which can't reach each other
 meshpeer       a client that has shown the mesh key: it may forward, watch and disconnect others
 state          what all sessions of a process share
 presence       what watchers are told: which clients connect and disconnect

@@ -16,6 +16,7 @@ from derp.metrics import DropReason
 from derp.net import tcpinfo
 from derp.net.transport import Transport
 from derp.relay.flowqueue import Entry
+from derp.relay.groups import NO_GROUP
 from derp.relay.hub import Hub
 from derp.relay.presencequeue import PresenceQueue
 from derp.relay.tokenbucket import TokenBucket
@@ -33,6 +34,10 @@ new connection it is told only of the clients connected then."""
 
 class Forwarder(Protocol):
     """A link to another relay, or to another worker of this one."""
+
+    @property
+    def groups(self) -> Mapping[bytes, bytes]:
+        """The tag of the group of each key connected there, as far as it is told."""
 
     def forward(
         self, train: Train, packets: int, payload: int, destination: bytes, disco: bool
@@ -61,10 +66,12 @@ class Client(Sender):
     __slots__ = (
         "_peer_gone_bucket",
         "accounted",
+        "admitted_by",
         "bucket",
         "connected_at",
         "duplicate",
         "flags",
+        "group",
         "health",
         "hub",
         "not_ideal",
@@ -95,6 +102,10 @@ class Client(Sender):
         self.not_ideal = PresentFlags.NOT_IDEAL in flags
         self.preferred = False
         self.connected_at = now
+        self.admitted_by = ""
+        """The source that admitted the client, if clients are isolated."""
+        self.group = NO_GROUP
+        """The tag of its group (derp.relay.groups), if clients are isolated."""
         self.bucket = bucket
         """Limits what the client sends; None for no limit."""
         self.duplicate = False
@@ -200,7 +211,7 @@ class Client(Sender):
     def present_frame(self) -> bytes:
         """Return the PeerPresent frame of this client."""
         remote = self.transport.remote
-        return peer_present(self.key, remote.ip, remote.port, self.flags)
+        return peer_present(self.key, remote.ip, remote.port, self.flags, self.group)
 
     def update(self, key: bytes, frame: bytes) -> None:
         """Send `frame`, the presence of `key`, to this watcher; if busy, queue the key instead."""

@@ -111,13 +111,14 @@ async def _receive_info(
 
 async def admit(
     state: RelayState, transport: Transport, key: bytes, pending: Pending | None
-) -> None:
+) -> str:
     """Ask whether the client may use the relay (Go: verifyClient).
 
-    Raises NotAdmitted if it may not, and PeerVanished if it is evicted meanwhile.
+    Returns the source that admits it, empty where all may. Raises NotAdmitted if it may not, and
+    PeerVanished if it is evicted meanwhile.
     """
     if state.admission is None:
-        return
+        return ""
     with trio.CancelScope() as scope:
         if pending is not None:
             pending.cancel = scope.cancel
@@ -133,6 +134,7 @@ async def admit(
         raise NotAdmitted(reason, authoritative=verdict.authoritative, source=verdict.source)
     if not verdict.authoritative:
         state.unverified.add(key)
+    return verdict.source
 
 
 def check_policy(state: RelayState, key: bytes) -> None:

@@ -8,10 +8,11 @@ from typing import Final, NoReturn
 import trio
 
 from derp.admission.checker import Checker
-from derp.admission.listwatch import keep_checker
+from derp.admission.keep import keep_checker
 from derp.admission.model import Admission, Question, Verdict
 from derp.errors import NotAdmitted
 from derp.session import health
+from derp.session.isolation import check_group
 from derp.session.state import RelayState
 
 UNVERIFIED_EVERY: Final = 2.0
@@ -73,7 +74,7 @@ async def recheck(
     strict: bool = False,
     concurrency: int = CONCURRENCY,
 ) -> None:
-    """Ask about the clients with `keys`, concurrently; end those that are no longer admitted.
+    """Ask about the clients with `keys`, concurrently; end those no longer admitted to their group.
 
     Clients stay where a source can't be asked, so that a restart of tailscaled ends none. `strict`
     ends them, too: it is for keys that were removed from the allow-list.
@@ -95,6 +96,10 @@ async def recheck(
                     state.unverified.discard(question.key)
                 if not verdict.admitted and (verdict.authoritative or strict):
                     _end(state, question.key, verdict)
+                elif verdict.admitted and verdict.authoritative:
+                    for client in state.hub.clients(question.key):
+                        if client.transport.remote.host == question.address:
+                            check_group(state, client, verdict.source)
             # There may be thousands of keys, and the allow-list answers without waiting.
             await trio.lowlevel.checkpoint()
 

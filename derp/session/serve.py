@@ -15,6 +15,7 @@ from derp.net.transport import Transport
 from derp.relay.pending import Pending
 from derp.session import health, usage
 from derp.session.client import Client
+from derp.session.isolation import IsolatedClient, IsolatingMeshPeer, put_into_group
 from derp.session.login import Login, admit, check_policy, log_in
 from derp.session.meshpeer import MeshPeer
 from derp.session.reader import Reader
@@ -47,10 +48,10 @@ async def serve(
     if login is None:
         return
     # A mesh peer is trusted, and often not a node of the tailnet.
-    can_mesh = state.is_mesh_key(login.info.mesh_key)
+    can_mesh, source = state.is_mesh_key(login.info.mesh_key), ""
     if not can_mesh:
         try:
-            await admit(state, transport, login.key, pending)
+            source = await admit(state, transport, login.key, pending)
             # The policy may have changed since the verdict; no other task runs until the join.
             check_policy(state, login.key)
         except NotAdmitted as error:
@@ -63,8 +64,14 @@ async def serve(
         fields["mesh"] = "peer"
     elif label := state.policy.of(login.key).label:
         fields["label"] = label
+    if source:
+        fields["source"] = source
 
-    client = _join(state, transport, login, can_mesh=can_mesh, not_ideal=not_ideal)
+    client = _make_client(state, transport, login, can_mesh=can_mesh, not_ideal=not_ideal)
+    if state.isolate and not can_mesh:
+        put_into_group(state, client, source)
+    state.hub.join(client, state.claim_time())
+    state.timers.add(client, client.connected_at)
     try:
         state.presence.joined(client)
         client.send_control(login.welcome(NO_LIMIT if can_mesh else state.limit_of(login.key)))
@@ -79,7 +86,7 @@ async def serve(
         fields |= _leave(state, client)
 
 
-def _join(
+def _make_client(
     state: RelayState, transport: Transport, login: Login, *, can_mesh: bool, not_ideal: bool
 ) -> Client:
     now, flags = trio.current_time(), PresentFlags(0)
@@ -90,15 +97,13 @@ def _join(
     if can_mesh:
         flags |= PresentFlags.MESH_PEER
     flags = flags or PresentFlags.REGULAR
-    make_client, bucket = (
-        (MeshPeer, None) if can_mesh else (Client, state.make_bucket(login.key, now))
+    kinds = (IsolatedClient, IsolatingMeshPeer) if state.isolate else (Client, MeshPeer)
+    return kinds[can_mesh](
+        *(state.send_tasks, state.hub, transport, login.key),
+        now=now,
+        flags=flags,
+        bucket=None if can_mesh else state.make_bucket(login.key, now),
     )
-    client = make_client(
-        state.send_tasks, state.hub, transport, login.key, now=now, flags=flags, bucket=bucket
-    )
-    state.hub.join(client, state.claim_time())
-    state.timers.add(client, now)
-    return client
 
 
 def _leave(state: RelayState, client: Client) -> dict[str, Any]:

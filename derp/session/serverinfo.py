@@ -17,6 +17,7 @@ from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
 from derp.session import health
 from derp.session.client import Client
+from derp.session.isolation import check_group
 from derp.session.state import RelayState
 from derp.wire import login
 
@@ -44,7 +45,7 @@ def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
 
 
 def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> int:
-    """Put a policy in force: end the clients that it denies, change the limits of the others.
+    """Put a policy in force: end those that it denies or puts into other groups, change limits.
 
     Returns how many clients it has ended.
     """
@@ -57,13 +58,18 @@ def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> in
 
 
 def put_in_force(state: RelayState, client: Client, now: float) -> Limited | None:
-    """End a client that the policy refuses now; return it with its bucket if its limit changes."""
+    """End a client that the policy refuses or puts into another group now.
+
+    Returns it with its bucket if its limit changes.
+    """
     if client.can_mesh or client.ending is not None:
         return None
     reason = state.policy.of(client.key).refusal(client.key, state.usage)
     if reason is not None:
         error = NotAdmitted(f"no longer admitted by policy: {reason}", source=POLICY)
         health.end_refused(state, client, error)
+        return None
+    if check_group(state, client, client.admitted_by):
         return None
     return _renew_bucket(state, client, now)
 

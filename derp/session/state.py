@@ -18,6 +18,7 @@ from derp.net.poller import Poller
 from derp.net.prelogin import PreLoginScheduler
 from derp.net.tcp import RECEIVE_SIZE
 from derp.policy.model import EMPTY, Policy, Usage
+from derp.relay.groups import NO_GROUP, tag_of
 from derp.relay.hub import Hub
 from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
@@ -56,6 +57,8 @@ class RelayState:
     policy: Policy = attrs.field(default=EMPTY, repr=False)
     usage: Usage | None = attrs.field(default=None, repr=False)
     """Counts the bytes of each key; without it, no quota of the policy holds."""
+    isolate: bool = False
+    """Whether clients of different groups can't reach each other."""
     tell_refused: bool = False
     """Whether clients that are refused are told why."""
     admission: Admission | None = attrs.field(default=None, repr=False)
@@ -97,6 +100,8 @@ class RelayState:
 
     def __attrs_post_init__(self) -> None:
         self.public_key = bytes(self.private_key.public_key)
+        if self.isolate:
+            self.metrics.show_isolated()
         self.send_tasks = SendTasks(
             self.nursery, self.poller, self.memory, self.metrics, self.write_timeout
         )
@@ -123,6 +128,13 @@ class RelayState:
     def claim_time(self) -> int:
         """Return the time for a claim to a key; 0 where there are no other workers."""
         return 0 if self.worker_key is None else self.shared_clock()
+
+    def group_of(self, key: bytes, source: str) -> bytes:
+        """Return the tag of the group of a client that `source` admits; NO_GROUP if there are none.
+
+        The policy may put it into another group than that of the source.
+        """
+        return tag_of(self.policy.of(key).group or source) if self.isolate else NO_GROUP
 
     def limit_of(self, key: bytes) -> RateConfig:
         """Return the rate limit of a key: the policy's, or else that of -rate-config."""

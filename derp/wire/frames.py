@@ -147,14 +147,23 @@ PEER_PRESENT_LENGTH: Final = _PRESENT.size
 """Bytes of a PeerPresent payload as built here."""
 
 
-def peer_present(key: bytes, host: str, port: int, flags: PresentFlags) -> bytes:
+def peer_present(
+    key: bytes, host: str, port: int, flags: PresentFlags, group: bytes = b""
+) -> bytes:
     """Build a PeerPresent frame: `key` is connected, from the IP address `host`.
 
-    An empty `host`, as of a client that came by a unix socket, is told as `::`, as in Go.
+    An empty `host`, as of a client that came by a unix socket, is told as `::`, as in Go. A `group`
+    is appended, which Go's Client.Recv ignores; see derp.relay.groups.
     """
     address = ipaddress.ip_address(host or "::")
     mapped = b"\0" * 10 + b"\xff\xff" if address.version == 4 else b""
-    return frame(FrameType.PEER_PRESENT, _PRESENT.pack(key, mapped + address.packed, port, flags))
+    packed = _PRESENT.pack(key, mapped + address.packed, port, flags)
+    return frame(FrameType.PEER_PRESENT, packed + group)
+
+
+def group_in(present: bytes) -> bytes:
+    """Return the group in the payload of a PeerPresent frame; empty if there is none."""
+    return present[PEER_PRESENT_LENGTH:]
 
 
 def present_address(present: bytes) -> bytes:

@@ -48,8 +48,8 @@ def with_claim(present: bytes, claim: int) -> bytes:
 
 def split_claim(payload: bytes) -> tuple[bytes, int]:
     """Split the payload of a frame of `with_claim`; return the plain frame, and the claim."""
-    present, claim = payload[:PEER_PRESENT_LENGTH], payload[PEER_PRESENT_LENGTH:][:_CLAIM_LENGTH]
-    return frame(FrameType.PEER_PRESENT, present), int.from_bytes(claim, "big")
+    cut = max(PEER_PRESENT_LENGTH, len(payload) - _CLAIM_LENGTH)
+    return frame(FrameType.PEER_PRESENT, payload[:cut]), int.from_bytes(payload[cut:], "big")
 
 
 class LinkFrames:

@@ -19,7 +19,7 @@ import trio
 
 from derp import log
 from derp.admission.checker import Checker
-from derp.admission.listwatch import keep_checker
+from derp.admission.keep import keep_checker
 from derp.admission.model import Admission, Outcome, Question, Verdict
 from derp.errors import ControlLost
 from derp.session import recheck

@@ -41,7 +41,7 @@ from derp.session.meshpeer import MeshPeer
 from derp.session.presence import watch
 from derp.session.reader import Reader
 from derp.session.state import RelayState
-from derp.wire.frames import KEY_LENGTH, PeerGoneReason, peer_gone
+from derp.wire.frames import HEADER_LENGTH, KEY_LENGTH, PeerGoneReason, peer_gone
 from derp.wire.linkframes import split_claim, with_claim
 from derp.wire.trains import Train
 
@@ -155,6 +155,7 @@ class WorkerLink(Link):
         self._add_present(key)
         differs = self.frames.get(key) != frame
         self.frames[key] = frame
+        self._note_group(key, frame[HEADER_LENGTH:])
         hub = self.state.hub
         hub.add_claim(key, self, claim)
         if differs and key not in hub.active and hub.other_workers.best[key] is self:

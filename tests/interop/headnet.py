@@ -55,9 +55,17 @@ class Headscale:
 
     def delete(self, key: Key) -> None:
         """Delete the node with this key."""
+        self.ask("nodes", "delete", f"--identifier={self.number(key)}", "--force")
+
+    def expire(self, key: Key) -> None:
+        """Have this key expire now."""
+        self.ask("nodes", "expire", f"--identifier={self.number(key)}")
+
+    def number(self, key: Key) -> int:
+        """The number of the node with this key."""
         wanted = f"nodekey:{key.public.hex()}"
         (number,) = (n["id"] for n in self.ask("nodes", "list") if n["node_key"] == wanted)
-        self.ask("nodes", "delete", f"--identifier={number}", "--force")
+        return int(number)
 
     def ask(self, *arguments: str) -> Any:
         """Its command line; the answer is JSON."""

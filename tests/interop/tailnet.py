@@ -43,6 +43,7 @@ class Node:
     folder: Path
     binaries: dict[str, Path]
     env: dict[str, str]
+    control_port: int = CONTROL_PORT
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -114,7 +115,7 @@ class Node:
         )
 
     def up(self, *flags: str) -> None:
-        control = f"http://{RELAY_4}:{CONTROL_PORT}"
+        control = f"http://{RELAY_4}:{self.control_port}"
         done = self.tailscale(
             "up",
             f"--login-server={control}",
@@ -242,14 +243,16 @@ Control = Callable[[Namespace, Mapping[str, object]], AbstractContextManager[Seq
 that `tailscale up` needs to be let in."""
 
 
-def tailscales_control(derpcheck: Path, folder: Path, members: Sequence[Key] = ()) -> Control:
+def tailscales_control(
+    derpcheck: Path, folder: Path, members: Sequence[Key] = (), port: int = CONTROL_PORT
+) -> Control:
     """Tailscale's own for tests; the tailnet has these members more, for which nothing runs."""
 
     @contextlib.contextmanager
     def control(middle: Namespace, node: Mapping[str, object]) -> Iterator[Sequence[str]]:
         command = [*middle.prefix, str(derpcheck), "control", "-node", json.dumps(node)]
         command += [f"-member=nodekey:{member.public.hex()}" for member in members]
-        command += ["-listen", f"{RELAY_4}:{CONTROL_PORT}"]
+        command += ["-listen", f"{RELAY_4}:{port}"]
         with background(command, folder / "control.log", environment()) as process:
             ready(process)
             yield []
@@ -262,6 +265,37 @@ def expel(net: Tailnet, member: Key) -> None:
     url = f"http://{RELAY_4}:{CONTROL_PORT}/expel?member=nodekey:{member.public.hex()}"
     script = f"import urllib.request as u; u.urlopen({url!r}, b'', {TIMEOUT})"
     net.middle.run(sys.executable, "-c", script)
+
+
+def join(middle: Namespace, space: Namespace, number: int) -> None:
+    """Join a namespace to the middle, by the network of that number."""
+    link(middle, f"veth{number}", space, "eth0")
+    middle.address(f"veth{number}", f"10.88.{number}.1/24", f"fd88:{number}::1/64")
+    space.address("eth0", f"10.88.{number}.2/24", f"fd88:{number}::2/64")
+    space.run("ip", "route", "add", "default", "via", f"10.88.{number}.1")
+    space.run("ip", "-6", "route", "add", "default", "via", f"fd88:{number}::1")
+
+
+def start_node(
+    name: str,
+    space: Namespace,
+    folder: Path,
+    programs: dict[str, Path],
+    served: Served,
+    control_port: int = CONTROL_PORT,
+) -> Node:
+    """Start a tailscaled that trusts the relay."""
+    home = folder / name
+    home.mkdir()
+    env = environment(
+        HOME=str(home),
+        SSL_CERT_FILE=str(served.trust),
+        TS_DEBUG_NEVER_DIRECT_UDP="1",
+        TS_NO_LOGS_NO_SUPPORT="1",
+    )
+    one = Node(name, space, home, programs, env, control_port)
+    one.start()
+    return one
 
 
 @contextlib.contextmanager
@@ -322,11 +356,7 @@ def tailnet_through(
             stack.callback(space.close)
         middle.address("lo", f"{RELAY_4}/32", f"{RELAY_6}/128")
         for number, space in enumerate((left, right), start=1):
-            link(middle, f"veth{number}", space, "eth0")
-            middle.address(f"veth{number}", f"10.88.{number}.1/24", f"fd88:{number}::1/64")
-            space.address("eth0", f"10.88.{number}.2/24", f"fd88:{number}::2/64")
-            space.run("ip", "route", "add", "default", "via", f"10.88.{number}.1")
-            space.run("ip", "-6", "route", "add", "default", "via", f"fd88:{number}::1")
+            join(middle, space, number)
 
         served = stack.enter_context(serve(middle))
         relay = served.relay
@@ -347,17 +377,8 @@ def tailnet_through(
 
         nodes = []
         for name, space, programs in (("alice", left, binaries), ("bob", right, bobs or binaries)):
-            home = folder / name
-            home.mkdir()
-            env = environment(
-                HOME=str(home),
-                SSL_CERT_FILE=str(served.trust),
-                TS_DEBUG_NEVER_DIRECT_UDP="1",
-                TS_NO_LOGS_NO_SUPPORT="1",
-            )
-            one = Node(name, space, home, programs, env)
+            one = start_node(name, space, folder, programs, served)
             stack.callback(one.kill)
-            one.start()
             nodes.append(one)
         for one in nodes:
             one.up(*flags)

@@ -212,6 +212,8 @@ def test_unreadable(under_test: list[str], tmp_path: Path) -> None:
             pytest.skip("root may read everything, and there is no setpriv to stop it")
         prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     with listing(under_test, tmp_path, prefix=prefix) as listed:
+        # Its socket is there before it takes signals.
+        listed.relay.wait_for_log("clients are checked")
         check_broken(listed, iter(OLD), lambda path: path.chmod(0), "Permission denied")
 
 

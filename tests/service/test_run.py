@@ -24,6 +24,7 @@ from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
 from derp.admission.make import make_checker
+from derp.admission.sources import Sources
 from derp.config import Config
 from derp.errors import StartError
 from derp.files import ratelimit
@@ -223,7 +224,7 @@ async def test_a_reload_reads_all_files_again(
 
     monkeypatch.setattr(recheck, "run", run)
     rates, certificates = tmp_path / "rates", Certificates()
-    parts = {"certificates": certificates, "admission": Checker(Metrics())}
+    parts = {"certificates": certificates, "admission": Checker(Metrics(), Sources())}
     async with process(config(rate_config=rates), **parts) as relay:
         watched = cast("RunningRelay", relay.role.relay)
         rates.write_text('{"PerClientRateLimitBytesPerSec": 500000}')
@@ -291,9 +292,9 @@ def test_what_counts_for_quotas(tmp_path: Path, flag: str, processes: int) -> No
         prepared = prepare(config(**files), stack, processes)
     checker = prepared.own_checker
     assert checker is not None
-    assert checker.policy is not None
-    assert checker.policy.usage is prepared.accounts is not None
-    assert checker.policy.forgets is (flag == "policy")
+    assert checker.sources.policy is not None
+    assert checker.sources.policy.usage is prepared.accounts is not None
+    assert checker.sources.policy.forgets is (flag == "policy")
     # It takes two flushes from a worker to the file.
     assert prepared.accounts._every * processes == FLUSH_EVERY
     with contextlib.ExitStack() as stack:

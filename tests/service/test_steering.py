@@ -20,6 +20,7 @@ from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, keep_policy, policy_of
 from derp.admission.policysource import PolicySource
+from derp.admission.sources import Sources
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
 from derp.metrics import Metrics
 from derp.policy.change import Change
@@ -102,7 +103,7 @@ async def filed(
     run_at_once(monkeypatch)
     path = tmp_path / "policy.toml"
     path.write_text("[defaults]\n")
-    async with steered(Checker(Metrics(), policy=PolicySource(path, load(path)))) as relay:
+    async with steered(Checker(Metrics(), Sources(policy=PolicySource(path, load(path))))) as relay:
         yield relay
 
 
@@ -203,11 +204,11 @@ class TestWithoutAnything:
 async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> None:
     listed, other = (nacl.public.PrivateKey.generate() for _ in range(2))
     keys = {bytes(listed.public_key): ""}
-    checker = Checker(Metrics(), allowlist=AllowList(Path("list"), keys))
+    checker = Checker(Metrics(), Sources(allowlist=AllowList(Path("list"), keys)))
     async with steered(checker) as relay:
         peer = await relay.relay.login(key=listed)
         assert not await relay.is_admitted(Peer(None, other))
-        assert checker.policy is None
+        assert checker.sources.policy is None
         await relay.steering.deny(peer.key, BY)
         assert isinstance(await end_of(relay, peer), NotAdmitted)
         assert not await relay.is_admitted(peer)

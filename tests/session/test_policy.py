@@ -17,6 +17,7 @@ from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.policykeeper import Wishes, keep_policy
 from derp.admission.policysource import PolicySource
+from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.policy.model import Entry, Policy
@@ -200,7 +201,7 @@ async def followed(
     checkers: list[Checker] = []
 
     def prepare(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, policy=source)
+        state.admission = Checker(state.metrics, Sources(policy=source))
         checkers.append(state.admission)
 
     wake, woken = trio.open_memory_channel[Wishes](1)

@@ -15,6 +15,7 @@ from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.listwatch import watch_list
 from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.sources import Sources
 from derp.errors import NotAdmitted, PeerVanished
 from derp.session import recheck
 from derp.session.state import RelayState
@@ -76,7 +77,7 @@ async def guarded(autojump_clock: Clock) -> AsyncIterator[Guarded]:
     admissions: list[Checker] = []
 
     def guard(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, tailscaled=source)
+        state.admission = Checker(state.metrics, Sources(tailscaleds=[source]))
         admissions.append(state.admission)
 
     async with running(guard) as relay:
@@ -241,7 +242,7 @@ async def open_(autojump_clock: Clock) -> AsyncIterator[Guarded]:
     admissions: list[Checker] = []
 
     def guard(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, urls=[source], remember=0.0)
+        state.admission = Checker(state.metrics, Sources(urls=[source]), remember=0.0)
         admissions.append(state.admission)
 
     async with running(guard) as relay, trio.open_nursery() as nursery:
@@ -339,7 +340,7 @@ async def listed(
     listing, source = AllowList(tmp_path / "nodes", {}), Source()
 
     def guard(state: RelayState) -> None:
-        state.admission = Checker(state.metrics, allowlist=listing, tailscaled=source)
+        state.admission = Checker(state.metrics, Sources(allowlist=listing, tailscaleds=[source]))
 
     wake, woken = trio.open_memory_channel[None](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:

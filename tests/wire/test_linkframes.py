@@ -12,6 +12,7 @@ from derp.wire.frames import (
     FrameType,
     PresentFlags,
     frame,
+    group_in,
     peer_present,
 )
 from derp.wire.linkframes import MAX_FRAME, MAX_KEPT, LinkFrames, split_claim, with_claim
@@ -130,9 +131,14 @@ def test_frames_in_any_pieces(frames: list[tuple[int, bytes]], places: list[int]
     assert not reader.in_frame
 
 
-@given(st.binary(min_size=32, max_size=32), st.integers(0, 2**96 - 1))
-def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int) -> None:
-    present = peer_present(key, "2001:db8::7", 443, PresentFlags.PROBER)
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 2**96 - 1),
+    st.just(b"") | st.binary(min_size=8, max_size=8),
+)
+def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int, group: bytes) -> None:
+    present = peer_present(key, "2001:db8::7", 443, PresentFlags.PROBER, group)
+    assert group_in(present[5:]) == group
     ((kind, payload),) = LinkFrames().feed(with_claim(present, claim))
     assert kind == 0x09
     assert payload == present[5:] + claim.to_bytes(12, "big")
@@ -144,6 +150,6 @@ def test_a_claim_rides_behind_what_tells_of_a_client(key: bytes, claim: int) -> 
 @given(st.binary(min_size=32, max_size=100))
 def test_any_payload_has_some_claim(payload: bytes) -> None:
     present, claim = split_claim(payload)
-    assert present[5:] == payload[:51]
+    assert present[5:] == payload[: max(51, len(payload) - 12)]
     assert 0 <= claim < 2**96
     assert claim == 0 or len(payload) > 51

@@ -12,6 +12,7 @@ import trio.testing
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.metrics import Metrics
 from derp.session import recheck
@@ -67,8 +68,11 @@ class Cluster:
     def __init__(self, listing: AllowList | None = None, *, by_url: bool = False) -> None:
         self.source = Source()
         self.metrics = Metrics()
-        tailscaled, urls = (None, [self.source]) if by_url else (self.source, [])
-        self.admission = Checker(self.metrics, allowlist=listing, tailscaled=tailscaled, urls=urls)
+        tailscaleds, urls = ([], [self.source]) if by_url else ([self.source], [])
+        self.admission = Checker(
+            self.metrics,
+            Sources(allowlist=listing, tailscaleds=tailscaleds, urls=urls),
+        )
         self.pool = Pool(None, None)
         self.shared = SupervisorAdmission(self.admission, self.pool)
         self.wake, self._woken = trio.open_memory_channel[None](1)
@@ -243,7 +247,7 @@ def listed(tmp_path: Path, threads: None) -> Cluster:
 
 
 def write(cluster: Cluster, *keys: nacl.public.PrivateKey) -> None:
-    listing = cluster.admission.allowlist
+    listing = cluster.admission.sources.allowlist
     assert listing is not None
     lines = [node_public_text(bytes(key.public_key)) for key in keys]
     listing.path.write_text("\n".join(lines))
@@ -304,7 +308,7 @@ async def test_a_worker_that_is_gone_is_not_told_for_ever(
 async def test_a_long_list_is_told_in_pieces(autojump_clock: Clock) -> None:
     pool = Pool({"admission.removed": nothing})
     keys = {number.to_bytes(32) for number in range(2 * KEYS_AT_ONCE + 1)}
-    await SupervisorAdmission(Checker(Metrics()), pool).notify_removed(keys)
+    await SupervisorAdmission(Checker(Metrics(), Sources()), pool).notify_removed(keys)
     bodies = [body for _, body in pool.said]
     assert [len(body) for body in bodies] == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1]
     assert {bytes.fromhex(key) for body in bodies for key in body} == keys

@@ -17,6 +17,7 @@ from certs.tasks.manager import Certificates
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
+from derp.admission.sources import Sources
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.liveview import SECTIONS, StatusRow
@@ -226,7 +227,7 @@ def status() -> Status:
 
 
 def checker() -> Checker:
-    made = Checker(Metrics())
+    made = Checker(Metrics(), Sources())
     made.troubles["url"] = "refused"
     return made
 

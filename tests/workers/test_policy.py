@@ -12,6 +12,7 @@ import trio.testing
 
 from derp.admission.checker import Checker
 from derp.admission.policysource import PolicySource
+from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.metrics import Metrics
 from derp.policy.model import Policy
@@ -34,7 +35,7 @@ class Cluster:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = PolicySource(path, Policy())
-        self.checker = Checker(Metrics(), policy=self.source)
+        self.checker = Checker(Metrics(), Sources(policy=self.source))
         self.pool = Pool(None, None)
         self.admission = SupervisorAdmission(self.checker, self.pool)
         self.policy = SupervisorPolicy(self.source, self.checker, self.pool)

@@ -14,6 +14,7 @@ from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
 from derp.admission.policysource import PolicySource
+from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import RateConfig
 from derp.metrics import Metrics
@@ -46,7 +47,7 @@ class Cluster:
         self.nursery = nursery
         self.accounts = self.make_accounts(MemorySink())
         self.source = PolicySource(Path("policy"), Policy(), self.accounts)
-        checker = Checker(Metrics(), policy=self.source)
+        checker = Checker(Metrics(), Sources(policy=self.source))
         handlers = SupervisorAdmission(checker, Pool()).handlers
         self.line = Line(handlers | SupervisorAccounts(self.accounts).handlers)
         self.relays: list[Relay] = []

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import nacl.public
 import trio
@@ -81,7 +82,10 @@ class Workers:
 
 
 @contextlib.asynccontextmanager
-async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Workers]:
+async def workers(
+    count: int = 2, capacity: int = 1 << 20, **options: Any
+) -> AsyncIterator[Workers]:
+    """Run workers of one relay; `options` are those of RelayState."""
     private = nacl.public.PrivateKey.generate()
 
     def prepare(number: int, state: RelayState) -> None:
@@ -93,7 +97,7 @@ async def workers(count: int = 2, capacity: int = 1 << 20) -> AsyncIterator[Work
 
     async with contextlib.AsyncExitStack() as stack:
         relays = [
-            await stack.enter_async_context(running(partial(prepare, number)))
+            await stack.enter_async_context(running(partial(prepare, number), **options))
             for number in range(count)
         ]
         async with trio.open_nursery() as nursery:
