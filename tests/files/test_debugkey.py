@@ -93,7 +93,7 @@ def test_who_may_see_the_pages() -> None:
     )
     key = DebugKey(None)
     access = debug_access(config, key)
-    assert access.names == {"derp.example"}
+    assert access.names == ("Derp.Example",)
     assert [str(network) for network in access.networks] == [
         "192.0.2.1/32",
         "::2/128",
