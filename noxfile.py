@@ -236,11 +236,11 @@ def _install_field(session: nox.Session) -> None:
         _install_packages(session, missing)
 
 
-def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
+def _told_what_was_skipped(session: nox.Session, *arguments: str, **variables: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     untested = Path(session.create_tmp()).resolve() / "untested"
     untested.unlink(missing_ok=True)
-    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}")
+    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}", **variables)
     if untested.exists():
         session.skip(untested.read_text().strip().replace("\n", "; "))
 
@@ -399,6 +399,23 @@ def wan(session: nox.Session) -> None:
     _install_go(session)
     relays = ("--relay", "ours=python -m derp", "--relay", f"derper={_go_derper(session)}")
     session.run("python", "-m", "bench.wan.run", *relays, *session.posargs)
+
+
+@session(PYTHONS[0], "10 minutes")
+def release(session: nox.Session) -> None:
+    """Make all files of a release in dist/, install each, and have it serve real clients.
+
+    `-s release -- make` only makes them.
+    """
+    _install(session, "test", "release", editable=True)
+    # What builds the wheel, in the versions that the image has.
+    session.install("--require-hashes", "-r", "deploy/requirements-build.txt")
+    only = session.posargs == ["make"]
+    session.run("python", "-m", "release.make", "dist")
+    if only:
+        return
+    _install_go(session)
+    _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
 
 
 @session(PYTHONS[0], "until it is stopped")
