@@ -23,6 +23,7 @@ def test_all_are_there(dist: Path) -> None:
     assert {file.name for file in dist.iterdir()} == {
         f"trio_derper-{version}.tar.gz",
         f"trio_derper-{version}-py3-none-any.whl",
+        "derper.8",
         "derper.pyz",
         f"derper-{version}.cdx.json",
         "SHA256SUMS",
