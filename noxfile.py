@@ -236,6 +236,23 @@ def _install_field(session: nox.Session) -> None:
         _install_packages(session, missing)
 
 
+RELEASE_PACKAGES = {
+    "/lib/systemd/systemd": "systemd",
+    "debootstrap": "debootstrap",
+    "ip": "iproute2",
+    "lintian": "lintian",
+    "man": "man-db",
+    "mandoc": "mandoc",
+}
+
+
+def _install_release(session: nox.Session) -> None:
+    """Install what checks a release, on a machine that is there for tests only."""
+    missing = {tool for tool in RELEASE_PACKAGES if not _is_installed(tool)}
+    if missing and _may_install():
+        _install_packages(session, {tool: RELEASE_PACKAGES[tool] for tool in missing})
+
+
 def _told_what_was_skipped(session: nox.Session, *arguments: str, **variables: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     untested = Path(session.create_tmp()).resolve() / "untested"
@@ -410,11 +427,11 @@ def release(session: nox.Session) -> None:
     _install(session, "test", "release", editable=True)
     # What builds the wheel, in the versions that the image has.
     session.install("--require-hashes", "-r", "deploy/requirements-build.txt")
-    only = session.posargs == ["make"]
     session.run("python", "-m", "release.make", "dist")
-    if only:
+    if session.posargs == ["make"]:
         return
     _install_go(session)
+    _install_release(session)
     _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
 
 

@@ -5,6 +5,7 @@
     bundle      the relay with all that it needs, for every Python, for one architecture
     pyz         derper.pyz: the bundles in one file             (inside: what runs in it)
     manpage     derper.8, from the flag table
+    debian      the Debian package, of a bundle
     sbom        what is in it all, as CycloneDX
 
 RELEASING.md says when it is run, and why these forms.

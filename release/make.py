@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from release import bundle, manpage, pyz, sbom
+from release import bundle, debian, manpage, pyz, sbom
 from release.project import ROOT, VERSION, ReleaseError, epoch, run
 
 SUMS: Final = "SHA256SUMS"
@@ -29,7 +29,10 @@ def make(folder: Path) -> None:
             for architecture in bundle.ARCHITECTURES
         ]
         pyz.write(folder / "derper.pyz", bundles, date)
-        (folder / "derper.8").write_text(manpage.page(date), "utf-8")
+        page = manpage.page(date)
+        (folder / "derper.8").write_text(page, "utf-8")
+        for each in bundles:
+            debian.write(folder, each, page, date, Path(work, each.architecture))
         sbom.write(folder / f"derper-{VERSION}.cdx.json", wheel, Path(work, "environment"), date)
     (folder / SUMS).write_text(sums(folder), "utf-8")
 

@@ -1,12 +1,18 @@
 """What is among the files of a release, and what they say of each other."""
 
 import hashlib
+import importlib.util
 import json
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 import derp
+from release.debian import version_of
 from tests.deploy.files import DEPLOY
+from tests.interop.relay import REPO
 
 
 def test_the_checksums_are_those_of_all_files(dist: Path) -> None:
@@ -25,6 +31,8 @@ def test_all_are_there(dist: Path) -> None:
         f"trio_derper-{version}-py3-none-any.whl",
         "derper.8",
         "derper.pyz",
+        f"derper_{version_of(version)}_amd64.deb",
+        f"derper_{version_of(version)}_arm64.deb",
         f"derper-{version}.cdx.json",
         "SHA256SUMS",
     }
@@ -45,3 +53,12 @@ def test_the_bill_of_materials_has_each_package_that_is_pinned(dist: Path) -> No
     }
     assert named == pinned
     assert all(part["licenses"] for part in bill["components"])
+
+
+def test_made_again_they_are_the_same(dist: Path, tmp_path: Path) -> None:
+    """So that whoever doubts a release can make it, and compare the checksums."""
+    if not importlib.util.find_spec("build"):
+        pytest.skip("what makes a release is not installed: `python3 noxfile.py -s release`")
+    again = tmp_path / "again"
+    subprocess.run([sys.executable, "-m", "release.make", again], cwd=REPO, check=True)
+    assert (again / "SHA256SUMS").read_text() == (dist / "SHA256SUMS").read_text()

@@ -1,5 +1,7 @@
 """Each form of the release serves two real tailscaled, that reach each other only through it."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +31,17 @@ def from_pyz(dist: Path, folder: Path) -> list[str]:
     return ["env", f"DERPER_PYZ_CACHE={folder}/cache", str(python), str(dist / "derper.pyz")]
 
 
-FORMS = [from_wheel, from_sdist, from_pyz]
+def from_deb(dist: Path, folder: Path) -> list[str]:
+    """As the package has it, with Debian's own Python; test_debian.py installs it."""
+    python = Path("/usr/bin/python3")
+    if not python.exists() or not shutil.which("dpkg-deb"):
+        pytest.skip("this is no Debian")
+    (deb,) = dist.glob("*_amd64.deb")
+    subprocess.run(["dpkg-deb", "-x", deb, folder / "deb"], check=True)
+    return [str(python), str(folder / "deb/usr/bin/derper")]
+
+
+FORMS = [from_wheel, from_sdist, from_pyz, from_deb]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
