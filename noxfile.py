@@ -243,6 +243,7 @@ RELEASE_PACKAGES = {
     "lintian": "lintian",
     "man": "man-db",
     "mandoc": "mandoc",
+    "qemu-aarch64-static": "qemu-user-static",
 }
 
 
