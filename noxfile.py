@@ -238,12 +238,14 @@ def _install_field(session: nox.Session) -> None:
 
 RELEASE_PACKAGES = {
     "/lib/systemd/systemd": "systemd",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
     "debootstrap": "debootstrap",
     "ip": "iproute2",
     "lintian": "lintian",
     "man": "man-db",
     "mandoc": "mandoc",
     "qemu-aarch64-static": "qemu-user-static",
+    "shellcheck": "shellcheck",
 }
 
 
@@ -434,6 +436,27 @@ def release(session: nox.Session) -> None:
     _install_go(session)
     _install_release(session)
     _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
+
+
+@session(PYTHONS[0], "half a minute")
+def pins(session: nox.Session) -> None:
+    """Renew the versions and hashes of what image, package and derper.pyz have, in deploy/."""
+    session.install("uv")
+    folder = Path(session.create_tmp()).resolve()
+    wanted = {
+        "requirements.txt": PROJECT["project"]["dependencies"],
+        "requirements-build.txt": PROJECT["build-system"]["requires"],
+    }
+    for name, packages in wanted.items():
+        asked, found, kept = folder / f"{name}.in", folder / name, ROOT / "deploy" / name
+        asked.write_text("\n".join([*packages, ""]))
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes"),
+            *("--python-version", f"3.{OLDEST}", "--no-header", "--no-annotate"),
+            *(f"{asked}", "--output-file", f"{found}"),
+        )
+        head = [line for line in kept.read_text().splitlines(keepends=True) if line[0] == "#"]
+        kept.write_text("".join(head) + found.read_text())
 
 
 @session(PYTHONS[0], "until it is stopped")

@@ -7,6 +7,7 @@
     manpage     derper.8, from the flag table
     debian      the Debian package, of a bundle
     sbom        what is in it all, as CycloneDX
+    notes       the text of a release, out of CHANGELOG.md
 
 RELEASING.md says when it is run, and why these forms.
 """

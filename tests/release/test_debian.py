@@ -113,6 +113,10 @@ def test_its_life(
     assert state(machine) == ("disabled", "inactive")
     assert state(machine, "derper.socket") == ("disabled", "inactive")
     assert machine.run("getent", "passwd", "derper").split(":")[5] == "/var/lib/derper"
+    shutil.copy(dist / "derper.pyz", machine.root / "root")
+    pyz = ("env", "DERPER_PYZ_CACHE=/root", "python3", "/root/derper.pyz", "-version")
+    assert machine.run(*pyz) == told
+    machine.run("rm", "-rf", "/root/derper.pyz", "/root/derper-pyz")
     compiled = machine.run("find", "/usr/lib/derper", "-name", "*.pyc")
     assert "/derp/__pycache__/__init__." in compiled
 
