@@ -263,13 +263,34 @@ def _install_interop(session: nox.Session) -> None:
         _install_packages(session, missing)
 
 
-def _told_what_was_skipped(session: nox.Session, *arguments: str) -> None:
+RELEASE_PACKAGES = {
+    "/lib/systemd/systemd": "systemd",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "debootstrap": "debootstrap",
+    "ip": "iproute2",
+    "lintian": "lintian",
+    "man": "man-db",
+    "mandoc": "mandoc",
+    "qemu-aarch64-static": "qemu-user-static",
+    "shellcheck": "shellcheck",
+}
+
+
+def _install_release(session: nox.Session) -> None:
+    """Install what checks a release, on a machine that is there for tests only."""
+    missing = {tool for tool in RELEASE_PACKAGES if not _is_installed(tool)}
+    if missing and _may_install():
+        _install_packages(session, {tool: RELEASE_PACKAGES[tool] for tool in missing})
+
+
+def _told_what_was_skipped(session: nox.Session, *arguments: str, **variables: str) -> None:
     """Run tests; if any were skipped, end the session as skipped, with what they say."""
     folder = Path(session.create_tmp()).resolve()
     untested = folder / "untested"
     untested.unlink(missing_ok=True)
     pictures = os.environ.get("DERPER_SCREENSHOTS") or f"{folder / 'screenshots'}"
-    _pytest(session, *arguments, DERPER_UNTESTED=f"{untested}", DERPER_SCREENSHOTS=pictures)
+    variables = {"DERPER_UNTESTED": f"{untested}", "DERPER_SCREENSHOTS": pictures, **variables}
+    _pytest(session, *arguments, **variables)
     if untested.exists():
         session.skip(untested.read_text().strip().replace("\n", "; "))
 
@@ -459,6 +480,47 @@ def wan(session: nox.Session) -> None:
     _install_go(session)
     relays = ("--relay", "ours=python -m derp", "--relay", f"derper={_go_derper(session)}")
     session.run("python", "-m", "bench.wan.run", *relays, *session.posargs)
+
+
+@session(PYTHONS[0], "10 minutes")
+def release(session: nox.Session) -> None:
+    """Make all files of a release in dist/, install each, and have it serve real clients.
+
+    `-s release -- make` only makes them.
+    """
+    _install(session, "test", "release", editable=True)
+    # What builds the wheel, in the versions that the image has.
+    session.install("--require-hashes", "-r", "deploy/requirements-build.txt")
+    session.run("python", "-m", "release.make", "dist")
+    if session.posargs == ["make"]:
+        return
+    _install_go(session)
+    _install_release(session)
+    _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
+
+
+@session(PYTHONS[0], "half a minute")
+def pins(session: nox.Session) -> None:
+    """Renew the versions and hashes of what image, package and derper.pyz have, in deploy/."""
+    session.install("uv")
+    folder = Path(session.create_tmp()).resolve()
+    wanted = {
+        "requirements.txt": [
+            *PROJECT["project"]["dependencies"],
+            *PROJECT["project"]["optional-dependencies"]["dns"],
+        ],
+        "requirements-build.txt": PROJECT["build-system"]["requires"],
+    }
+    for name, packages in wanted.items():
+        asked, found, kept = folder / f"{name}.in", folder / name, ROOT / "deploy" / name
+        asked.write_text("\n".join([*packages, ""]))
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--generate-hashes"),
+            *("--python-version", f"3.{OLDEST}", "--no-header", "--no-annotate"),
+            *(f"{asked}", "--output-file", f"{found}"),
+        )
+        head = [line for line in kept.read_text().splitlines(keepends=True) if line[0] == "#"]
+        kept.write_text("".join(head) + found.read_text())
 
 
 @session(PYTHONS[0], "until it is stopped")

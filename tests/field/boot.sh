@@ -1,34 +1,38 @@
 #!/bin/sh
-# Boots a systemd of its own, in namespaces that `unshare` has made, over this machine's files: what
-# it writes is in memory. Arguments: a folder to mount things on, the prefix of a Python, the folder
-# of its packages, and the project's.
+# Boots a systemd of its own, in namespaces that `unshare` has made, over the files of this machine,
+# or of another Debian: what it writes is in memory. Arguments: a folder to mount things on; / or the
+# folder of that Debian; the prefix of a Python, the folder of its packages, and the project's.
+# Without the last three it has no relay.
 set -e
-work=$1 python=$2 site=$3 project=$4
+work=$1 below=$2 python=$3 site=$4 project=$5
 mount --make-rprivate /
 mount -t tmpfs -o size=512m tmpfs "$work"
 mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" overlay "$work/root"
+mount -t overlay -o "lowerdir=$below,upperdir=$work/upper,workdir=$work/work" overlay "$work/root"
 cd "$work/root"
 
-# The relay where the unit looks for it, and not below /root, /home or /tmp, which the unit hides.
-rm -rf opt/derper
-mkdir -p opt/derper/bin opt/derper/python opt/derper/site opt/derper/project
-mount --bind "$python" opt/derper/python
-mount --bind "$site" opt/derper/site
-mount --bind "$project" opt/derper/project
-cat >opt/derper/bin/derper <<'END'
+rm -rf opt/derper var/lib/derper etc/default/derper etc/systemd/system/derper.*
+install_relay() {
+    # Where the unit looks for it, and not below /root, /home or /tmp, which the unit hides.
+    mkdir -p opt/derper/bin opt/derper/python opt/derper/site opt/derper/project
+    mount --bind "$python" opt/derper/python
+    mount --bind "$site" opt/derper/site
+    mount --bind "$project" opt/derper/project
+    cat >opt/derper/bin/derper <<'END'
 #!/bin/sh
 export PYTHONHOME=/opt/derper/python LD_LIBRARY_PATH=/opt/derper/python/lib
 export PYTHONPATH=/opt/derper/project:/opt/derper/site PYTHONDONTWRITEBYTECODE=1
 exec /opt/derper/python/bin/python3 -m derp "$@"
 END
-chmod 755 opt/derper/bin/derper
-cp opt/derper/project/deploy/derper.service opt/derper/project/deploy/derper.socket etc/systemd/system/
-rm -rf var/lib/derper
-grep -q ^derper: etc/passwd || {
-    echo 'derper:x:64321:64321::/var/lib/derper:/usr/sbin/nologin' >>etc/passwd
-    echo 'derper:x:64321:' >>etc/group
+    chmod 755 opt/derper/bin/derper
+    cp opt/derper/project/deploy/derper.service opt/derper/project/deploy/derper.socket \
+        etc/systemd/system/
+    grep -q ^derper: etc/passwd || {
+        echo 'derper:x:64321:64321::/var/lib/derper:/usr/sbin/nologin' >>etc/passwd
+        echo 'derper:x:64321:' >>etc/group
+    }
 }
+[ -z "$python" ] || install_relay
 
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys

@@ -1,7 +1,7 @@
 """A real systemd that knows the relay's units, in namespaces of its own.
 
-It runs over an overlay of this machine's files: nothing is installed, nothing that it writes stays,
-and the kernel ends all its processes when the tests are gone.
+It runs over an overlay of this machine's files, or another Debian's: nothing is installed, nothing
+that it writes stays, and the kernel ends all its processes when the tests are gone.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from tests.interop.netns import Namespace
 from tests.interop.relay import REPO, die_with_parent
 
 BOOT = Path(__file__).resolve().parent / "boot.sh"
-SYSTEMD = Path("/lib/systemd/systemd")
+HERE = Path("/")
+SYSTEMD = Path("lib/systemd/systemd")
 START_TIMEOUT = 60
 TIMEOUT = 60
 
@@ -73,10 +74,10 @@ class Machine:
         return done.stdout
 
 
-def _need(tools: Sequence[str]) -> None:
+def _need(below: Path, tools: Sequence[str]) -> None:
     if os.geteuid() != 0:
         raise NoMachineError("only root can boot a systemd")
-    if not SYSTEMD.exists():
+    if not (below / SYSTEMD).exists():
         raise NoMachineError("systemd is not installed")
     if missing := [tool for tool in tools if not shutil.which(tool)]:
         raise NoMachineError(f"not installed: {', '.join(missing)}")
@@ -91,9 +92,13 @@ def _cgroup() -> Path:
 
 
 @contextlib.contextmanager
-def booted(folder: Path) -> Iterator[Machine]:
-    """Boot it. Raises NoMachineError, saying why it can't be."""
-    _need(["unshare", "nsenter", "ip", "mount", "pivot_root"])
+def booted(folder: Path, *, relay: bool = True, below: Path = HERE) -> Iterator[Machine]:
+    """Boot it, with the relay installed as deploy/derper.service says, or without `relay`.
+
+    `below` has the files of another Debian, which stay as they are. Raises NoMachineError, saying
+    why it can't be.
+    """
+    _need(below, ["unshare", "nsenter", "ip", "mount", "pivot_root"])
     group = _cgroup() / f"derper-field-{os.getpid()}"
     work = folder / "machine"
     work.mkdir()
@@ -103,7 +108,9 @@ def booted(folder: Path) -> Iterator[Machine]:
     except OSError as error:
         raise NoMachineError(f"no cgroup can be made: {error}") from None
     spaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"]
-    there = (work, sys.base_prefix, sysconfig.get_paths()["purelib"], REPO)
+    there = [work, below]
+    if relay:
+        there += [sys.base_prefix, sysconfig.get_paths()["purelib"], REPO]
     enter = f'echo 0 >{group}/cgroup.procs && exec unshare {" ".join(spaces)} -- sh {BOOT} "$@"'
     with log_file.open("wb") as log:
         process = subprocess.Popen(
