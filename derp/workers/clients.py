@@ -41,7 +41,7 @@ async def worker_clients(call: Call, workers: int) -> Sequence[ClientStatus]:
             return _read(await call(_PAGE, [index, after]))
 
         found += await read_all(read)
-    return with_duplicates(found)
+    return await with_duplicates(found)
 
 
 class WorkerClients:
