@@ -150,6 +150,19 @@ def _wrong_form(request: Request) -> Response | None:
     return None
 
 
+def stream_refusal(request: Request) -> Response | None:
+    """Return the answer to a request that may have no stream; None if it may.
+
+    There are few streams of a kind at a time. Without this, any site that somebody with access
+    visits could have the browser hold them all.
+    """
+    if request.method != "GET":
+        return _refuse(405, "want a GET", ("Allow", "GET"))
+    if is_cross_site(request):
+        return _refuse(403, "this comes from a page of another site")
+    return None
+
+
 def is_cross_site(request: Request) -> bool:
     """Return whether a browser sends `request` for a page of another site.
 
@@ -157,7 +170,9 @@ def is_cross_site(request: Request) -> bool:
     programs send neither.
     """
     site = request.header(b"sec-fetch-site")
-    if site and site != "same-origin":
+    # "none": the user has typed the address, or opened a bookmark.
+    typed = site == "none" and request.method == "GET"
+    if site and site != "same-origin" and not typed:
         return True
     origins = [value for name, value in request.headers if name == b"origin"]
     own = request.host.lower().encode("latin-1")
