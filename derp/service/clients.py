@@ -82,6 +82,15 @@ class ClientStatus:
         return cls(**{**values, "key": bytes.fromhex(values["key"])})
 
 
+@attrs.frozen
+class Listing:
+    """The clients of a relay."""
+
+    clients: Sequence[ClientStatus]
+    silent: int = 0
+    """Workers that did not answer in time, whose clients are missing."""
+
+
 Place = float | None
 """Where a list goes on: after the clients that connected then. None for its beginning or end."""
 ReadPage = Callable[[Place], Awaitable[tuple[list[ClientStatus], Place]]]
@@ -98,6 +107,11 @@ async def client_statuses(state: RelayState) -> list[ClientStatus]:
         return page(state, after)
 
     return await read_all(read)
+
+
+async def listing(state: RelayState) -> Listing:
+    """Return the clients of a relay that is this process."""
+    return Listing(await client_statuses(state))
 
 
 async def read_all(read: ReadPage) -> list[ClientStatus]:

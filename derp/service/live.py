@@ -142,7 +142,7 @@ class Sampler:
 
     async def _sample(self) -> View:
         """Take a sample, in steps that are short with thousands of clients, too."""
-        clients = [*await self._pages.clients()]
+        clients = [*(await self._pages.clients()).clients]
         count = len(clients)
         await trio.lowlevel.checkpoint()
         at_home = sum(status.home for status in clients)

@@ -18,7 +18,7 @@ from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
 from derp.http.steer import Order, Outcome
 from derp.metrics.history import SPANS, Past
 from derp.service import live as service_live
-from derp.service.clients import ClientStatus
+from derp.service.clients import ClientStatus, Listing
 from derp.service.frontend import steer
 from derp.service.live import (
     CLIENTS_PER_SECOND,
@@ -82,12 +82,12 @@ class Asked:
     samples: int = 0
     looks: int = 0
 
-    async def _clients(self) -> Sequence[ClientStatus]:
+    async def _clients(self) -> Listing:
         self.samples += 1
         await trio.sleep(self.takes)
         if self.lost:
             raise ControlLost("gone")
-        return self.clients
+        return Listing(self.clients)
 
     async def _rows(self) -> Sequence[StatusRow]:
         self.looks += 1
@@ -253,9 +253,9 @@ async def test_the_steps_of_a_sample_are_turns_of_their_own(
     asked = Asked([status(str(number)) for number in range(3)])
     with counted_turns() as turns:
 
-        async def clients() -> Sequence[ClientStatus]:
+        async def clients() -> Listing:
             turns.note()
-            return asked.clients
+            return Listing(asked.clients)
 
         async def rows() -> Sequence[StatusRow]:
             turns.note()
