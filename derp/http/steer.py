@@ -9,7 +9,9 @@
 The operator's token goes with each request, in a header that no other site can have a browser send:
 for that, as for a body of JSON, a browser first asks the relay (OPTIONS, as CORS has it), and is
 not told that it may. Origin and Sec-Fetch-Site are checked besides. A wrong token is compared in
-constant time; after MAX_WRONG of them, an address is refused for a while, whatever it shows.
+constant time; after MAX_WRONG of them in WINDOW, more from that address are not logged. The right
+one is taken all the same, so that nobody behind the same address locks its owner out: it is too
+long to be guessed.
 """
 
 import hmac
@@ -112,16 +114,15 @@ class Operator:
         token, now = self._token(), self._clock()
         if not token:
             return _refuse(403, "there is no operator's token: want -admin-token-file")
-        if wait := self._wait(request.remote, now):
-            return _refuse(429, "too many wrong tokens", ("Retry-After", str(math.ceil(wait))))
         scheme, _, shown = request.header(b"authorization").partition(" ")
         # The header has come as Latin-1.
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            token, shown.strip().encode("latin-1")
-        ):
-            self._note_wrong(request.remote, now)
-            return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
-        return None
+        is_token = hmac.compare_digest(token, shown.strip().encode("latin-1"))
+        if is_token and scheme.lower() == "bearer":
+            return None
+        if wait := self._wait(request.remote, now):
+            return _refuse(429, "too many wrong tokens", ("Retry-After", str(math.ceil(wait))))
+        self._note_wrong(request.remote, now)
+        return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
 
     def _wait(self, address: str, now: float) -> float:
         """Return for how many seconds an address is refused."""
