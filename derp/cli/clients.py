@@ -44,4 +44,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.writelines(f"{json.dumps(client)}\n" for client in clients)
     else:
         sys.stdout.writelines(as_table(clients, time.time()))
+    if relay.silent:
+        sys.stderr.write(
+            f"{relay.silent} of the relay's workers did not answer; "
+            "their clients are not listed. Run it again.\n"
+        )
     return 0

@@ -52,6 +52,8 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         """Connect to the socket at `path`."""
+        self.silent = 0
+        """Workers of the relay that did not answer, whose clients the last list lacks."""
         self._path = path
         self._lines = Lines(MAX_ANSWER)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -75,7 +77,7 @@ class Connection:
         found: list[dict[str, Any]] = []
         with self._errors():
             for line in self._ask(Request(CLIENTS)):
-                clients, more = listed(line)
+                clients, more, self.silent = listed(line)
                 found += clients
                 if not more:
                     break

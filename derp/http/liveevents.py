@@ -41,7 +41,7 @@ class Viewer:
             "status": _changed(self._status, view.status),
         }
         self._texts, self._points, self._status = view.texts, view.points, view.status
-        rows = view.shown(self._sort)
+        rows = view.rows[self._sort]
         changed = [row for row in rows if self._cells.get(row.id) != row.cells]
         self._cells = {row.id: row.cells for row in rows}
         order = [row.id for row in rows]

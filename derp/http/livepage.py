@@ -33,9 +33,7 @@ _TOOL_PAGES: Final = (
     ("/debug/check", "whether the relay's tables agree with each other"),
     ("/debug/traffic", "clients with traffic, every two seconds"),
 )
-_EMPTY_ROW: Final = ClientRow(
-    id="", key="", name="", total=0, rate=0, since=0, cells=[("", "")] * len(COLUMNS)
-)
+_EMPTY_ROW: Final = ClientRow(id="", key="", cells=[("", "")] * len(COLUMNS))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +67,7 @@ def pieces(view: View, look: Look) -> Iterator[str]:
         ),
     ).partition(_ROWS)
     yield head
-    rows = view.shown(look.sort)
+    rows = view.rows[look.sort]
     for start in range(0, len(rows), ROWS_PER_PIECE):
         yield "".join(map(_row, rows[start : start + ROWS_PER_PIECE]))
     yield tail

@@ -18,7 +18,7 @@ from derp.http.liveview import DEFAULT_SORT, SORTS
 from derp.http.message import Answer, Later, Posted, Reply, Request, Response, Stream
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.statussource import StatusSource
-from derp.http.steer import MAX_BODY, Outcome, parse_order
+from derp.http.steer import MAX_BODY, Outcome, parse_order, stream_refusal
 
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
@@ -36,13 +36,22 @@ def answer(relay: StatusSource, request: Request, path: str) -> Answer | None:
     if path == "/debug/":
         return Later(partial(relay.page, look_of(relay, request)), _show_page)
     if path == "/debug/events":
-        chunks = partial(relay.events, look_of(relay, request).sort)
-        return Stream((*BROWSER_HEADERS, _EVENTS, _FRESH, _UNBUFFERED), chunks)
+        return _events(relay, request)
     if path == "/debug/steer":
         return relay.operator.refusal(request) or Posted(
             MAX_BODY, partial(_steer, relay, request.remote)
         )
     return None
+
+
+def _events(relay: StatusSource, request: Request) -> Answer:
+    if refusal := stream_refusal(request):
+        return refusal
+    # An image, script or frame of a page asks for something else.
+    if "text/event-stream" not in request.header(b"accept").lower():
+        return _text(406, "want Accept: text/event-stream")
+    chunks = partial(relay.events, look_of(relay, request).sort)
+    return Stream((*BROWSER_HEADERS, _EVENTS, _FRESH, _UNBUFFERED), chunks)
 
 
 def look_of(relay: StatusSource, request: Request) -> Look:

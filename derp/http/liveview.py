@@ -3,7 +3,7 @@
 Texts are made here only, so that the page and the events that change it agree.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -12,6 +12,7 @@ from derp.metrics.history import SPANS, Past
 
 MAX_ROWS: Final = 500
 """Clients that are shown; of more, the first in the order that was asked for."""
+LISTED_PER_STEP: Final = 500
 CHART_HEIGHT: Final = 100
 CHART_STEP: Final = 10
 """The width of a chart's step, in the units of its points."""
@@ -50,12 +51,23 @@ Cell = tuple[str, str]
 
 @attrs.frozen(kw_only=True)
 class ClientRow:
-    """A connected client."""
+    """A connected client that is shown."""
 
     id: str
     """Distinguishes the connections of a relay, those that have ended included."""
     key: str
     """`nodekey:` and 64 hex digits."""
+    cells: Sequence[Cell]
+    """One for each of COLUMNS."""
+
+
+class Listed(NamedTuple):
+    """What decides the place of a client in the table: made for each, shown or not."""
+
+    number: int
+    """Its place among the clients of the sample, from 0."""
+    connection: str
+    """Distinguishes the connections of a relay."""
     name: str
     """The label, or a short form of the key."""
     total: int
@@ -64,15 +76,13 @@ class ClientRow:
     """The same in a second, now."""
     since: int
     """Unix time of its login."""
-    cells: Sequence[Cell]
-    """One for each of COLUMNS."""
 
 
-SORTS: Final[Mapping[str, Callable[[ClientRow], Any]]] = {
-    "total": lambda row: (-row.total, row.id),
-    "now": lambda row: (-row.rate, -row.total, row.id),
-    "name": lambda row: (row.name.casefold(), row.id),
-    "newest": lambda row: (-row.since, row.id),
+SORTS: Final[Mapping[str, Callable[[Listed], Any]]] = {
+    "total": lambda one: (-one.total, one.connection),
+    "now": lambda one: (-one.rate, -one.total, one.connection),
+    "name": lambda one: (one.name.casefold(), one.connection),
+    "newest": lambda one: (-one.since, one.connection),
 }
 """The orders of the clients, by the words in which the page's query asks for them."""
 DEFAULT_SORT: Final = "total"
@@ -104,31 +114,45 @@ class View:
     """By the ids of the elements that show them."""
     points: Mapping[str, str]
     """Those of the charts' lines, as in SVG, by the ids of the lines."""
-    clients: Sequence[ClientRow]
+    rows: Mapping[str, Sequence[ClientRow]]
+    """The rows of the table, at most MAX_ROWS, in each of SORTS."""
     status: Mapping[str, Sequence[tuple[str, str]]]
     """Names and values, by section."""
 
-    def shown(self, sort: str) -> list[ClientRow]:
-        """Return the rows of the table, in the order `sort`."""
-        return sorted(self.clients, key=SORTS[sort])[:MAX_ROWS]
+
+def first_of(clients: Sequence[Listed], sort: str) -> Iterator[list[Listed]]:
+    """Yield the first MAX_ROWS of more and more clients, at last of all, in the order `sort`.
+
+    Each step takes LISTED_PER_STEP clients more, so that it is short.
+    """
+    first: list[Listed] = []
+    for start in range(0, len(clients) or 1, LISTED_PER_STEP):
+        some = clients[start : start + LISTED_PER_STEP]
+        first = sorted([*first, *some], key=SORTS[sort])[:MAX_ROWS]
+        yield first
 
 
 def make_view(
-    clients: Sequence[ClientRow],
+    rows: Mapping[str, Sequence[ClientRow]],
+    *,
+    count: int,
     at_home: int,
     waiting: int,
     pasts: Sequence[Past],
     status: Sequence[StatusRow],
 ) -> View:
-    """Return the view of a relay; `waiting` are bytes, `pasts` those of SPANS."""
+    """Return the view of a relay with `count` clients; `rows` as in View.
+
+    `waiting` are bytes, `pasts` those of SPANS.
+    """
     received, sent = pasts[0].rates[-1] if pasts[0].rates else (0, 0)
     texts = {
-        "clients": f"{len(clients):,}",
-        "home": f"{at_home:,} at home here" if clients else "",
+        "clients": f"{count:,}",
+        "home": f"{at_home:,} at home here" if count else "",
         "from": rate_text(received),
         "to": rate_text(sent),
         "waiting": size_text(waiting),
-        "shown": f"{MAX_ROWS} of {len(clients):,} are shown" if len(clients) > MAX_ROWS else "",
+        "shown": f"{MAX_ROWS} of {count:,} are shown" if count > MAX_ROWS else "",
     }
     points = {}
     for span, past in zip(SPANS, pasts, strict=True):
@@ -141,7 +165,7 @@ def make_view(
     sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
     for row in status:
         sections[row.section].append((row.name, row.value))
-    return View(texts=texts, points=points, clients=clients, status=sections)
+    return View(texts=texts, points=points, rows=rows, status=sections)
 
 
 def chart_width(steps: int) -> int:

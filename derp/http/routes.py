@@ -27,6 +27,7 @@ from derp.http import liveroutes, pages
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.statussource import StatusSource
+from derp.http.steer import stream_refusal
 
 _ECHOABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
 ACME_PREFIX = "/.well-known/acme-challenge/"
@@ -202,7 +203,8 @@ def _debug(relay: StatusSource, request: Request, path: str) -> Answer:
     if refusal := relay.debug_access.refusal(request):
         return _text(403, refusal)
     if (page := _DEBUG_PAGES.get(path)) is not None:
-        return page(relay)
+        answer = page(relay)
+        return (isinstance(answer, Stream) and stream_refusal(request)) or answer
     return liveroutes.answer(relay, request, path) or _text(404, "no such page")
 
 

@@ -9,7 +9,9 @@
 The operator's token goes with each request, in a header that no other site can have a browser send:
 for that, as for a body of JSON, a browser first asks the relay (OPTIONS, as CORS has it), and is
 not told that it may. Origin and Sec-Fetch-Site are checked besides. A wrong token is compared in
-constant time; after MAX_WRONG of them, an address is refused for a while, whatever it shows.
+constant time; after MAX_WRONG of them in WINDOW, more from that address are not logged. The right
+one is taken all the same, so that nobody behind the same address locks its owner out: it is too
+long to be guessed.
 """
 
 import hmac
@@ -112,16 +114,15 @@ class Operator:
         token, now = self._token(), self._clock()
         if not token:
             return _refuse(403, "there is no operator's token: want -admin-token-file")
-        if wait := self._wait(request.remote, now):
-            return _refuse(429, "too many wrong tokens", ("Retry-After", str(math.ceil(wait))))
         scheme, _, shown = request.header(b"authorization").partition(" ")
         # The header has come as Latin-1.
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            token, shown.strip().encode("latin-1")
-        ):
-            self._note_wrong(request.remote, now)
-            return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
-        return None
+        is_token = hmac.compare_digest(token, shown.strip().encode("latin-1"))
+        if is_token and scheme.lower() == "bearer":
+            return None
+        if wait := self._wait(request.remote, now):
+            return _refuse(429, "too many wrong tokens", ("Retry-After", str(math.ceil(wait))))
+        self._note_wrong(request.remote, now)
+        return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
 
     def _wait(self, address: str, now: float) -> float:
         """Return for how many seconds an address is refused."""
@@ -150,6 +151,19 @@ def _wrong_form(request: Request) -> Response | None:
     return None
 
 
+def stream_refusal(request: Request) -> Response | None:
+    """Return the answer to a request that may have no stream; None if it may.
+
+    There are few streams of a kind at a time. Without this, any site that somebody with access
+    visits could have the browser hold them all.
+    """
+    if request.method != "GET":
+        return _refuse(405, "want a GET", ("Allow", "GET"))
+    if is_cross_site(request):
+        return _refuse(403, "this comes from a page of another site")
+    return None
+
+
 def is_cross_site(request: Request) -> bool:
     """Return whether a browser sends `request` for a page of another site.
 
@@ -157,7 +171,9 @@ def is_cross_site(request: Request) -> bool:
     programs send neither.
     """
     site = request.header(b"sec-fetch-site")
-    if site and site != "same-origin":
+    # "none": the user has typed the address, or opened a bookmark.
+    typed = site == "none" and request.method == "GET"
+    if site and site != "same-origin" and not typed:
         return True
     origins = [value for name, value in request.headers if name == b"origin"]
     own = request.host.lower().encode("latin-1")

@@ -21,6 +21,8 @@ from derp.session.state import RelayState
 
 CLIENTS_PER_PAGE: Final = 64
 """Clients that are asked about in one turn of the event loop."""
+COUNTED_PER_TURN: Final = 1000
+"""Clients whose keys are counted in one turn."""
 QUEUED_PER_PAGE: Final = 10_000
 """Queued packets that are looked at in one turn, or some more: those of one client."""
 
@@ -80,6 +82,15 @@ class ClientStatus:
         return cls(**{**values, "key": bytes.fromhex(values["key"])})
 
 
+@attrs.frozen
+class Listing:
+    """The clients of a relay."""
+
+    clients: Sequence[ClientStatus]
+    silent: int = 0
+    """Workers that did not answer in time, whose clients are missing."""
+
+
 Place = float | None
 """Where a list goes on: after the clients that connected then. None for its beginning or end."""
 ReadPage = Callable[[Place], Awaitable[tuple[list[ClientStatus], Place]]]
@@ -95,7 +106,12 @@ async def client_statuses(state: RelayState) -> list[ClientStatus]:
         await trio.lowlevel.checkpoint()
         return page(state, after)
 
-    return with_duplicates(await read_all(read))
+    return await read_all(read)
+
+
+async def listing(state: RelayState) -> Listing:
+    """Return the clients of a relay that is this process."""
+    return Listing(await client_statuses(state))
 
 
 async def read_all(read: ReadPage) -> list[ClientStatus]:
@@ -111,7 +127,7 @@ def page(state: RelayState, after: Place) -> tuple[list[ClientStatus], Place]:
     """Return the next clients of this process, and where to go on; for one turn of the event loop.
 
     Clients that connect or leave between two pages keep no other from being listed once.
-    `duplicate` is not set yet; see `with_duplicates`.
+    `duplicate` is set for keys that have several connections to this process.
     """
     # In the order of their logins.
     members = [*state.hub.members]
@@ -130,14 +146,24 @@ def page(state: RelayState, after: Place) -> tuple[list[ClientStatus], Place]:
     return found, None
 
 
-def with_duplicates(statuses: Iterable[ClientStatus]) -> list[ClientStatus]:
-    """Return all clients of a relay, with `duplicate` set for those whose key has several."""
+async def with_duplicates(statuses: Iterable[ClientStatus]) -> list[ClientStatus]:
+    """Return the clients of all workers, with `duplicate` set for keys that several have.
+
+    Other tasks run between.
+    """
     found = [*statuses]
-    counts = Counter(status.key for status in found)
-    return [
-        attrs.evolve(status, duplicate=True) if counts[status.key] > 1 else status
-        for status in found
-    ]
+    counts: Counter[bytes] = Counter()
+    for start in range(0, len(found), COUNTED_PER_TURN):
+        counts.update(status.key for status in found[start : start + COUNTED_PER_TURN])
+        await trio.lowlevel.checkpoint()
+    copied = 0
+    for number, status in enumerate(found):
+        if counts[status.key] > 1 and not status.duplicate:
+            found[number] = attrs.evolve(status, duplicate=True)
+            copied += 1
+            if not copied % CLIENTS_PER_PAGE:
+                await trio.lowlevel.checkpoint()
+    return found
 
 
 def rates(
@@ -178,7 +204,7 @@ def _status(state: RelayState, client: Client, epoch: float) -> ClientStatus:
         since=round(epoch + client.connected_at),
         home=client.preferred,
         mesh=client.can_mesh,
-        duplicate=False,
+        duplicate=client.key in state.hub.duplicates,
         worker=state.hub.worker,
         sent=sent,
         received=received,

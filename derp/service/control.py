@@ -8,22 +8,23 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, NoReturn
 
 import attrs
 import trio
 
 from derp import log
+from derp.config.strconv import shown
 from derp.errors import ControlLost, ControlRefused, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
 from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
-from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus
+from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
 from derp.service.keynames import key_named
-from derp.service.steering import Steered, Steering
+from derp.service.steering import Steered, Steering, workers_text
 from derp.wire.control import CLIENTS, MAX_REQUEST, Lines, Request, to_line
 from derp.wire.keys import node_public_text
 
@@ -53,7 +54,7 @@ logger = log.get("steer")
 class Controlled:
     """The relay that is asked."""
 
-    clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
+    clients: Callable[[], Awaitable[Listing]]
     """As in Pages."""
     policy: Callable[[], Policy]
     """Returns the policy in force."""
@@ -171,28 +172,37 @@ class ControlServer:
         await _send(stream, to_line({"done": found.sentence, "ended": found.ended}))
 
     async def _list(self, stream: trio.SocketStream) -> None:
-        clients = await self._clients()
+        listing = await self._clients()
+        clients = listing.clients
         for start in range(0, len(clients) or 1, CLIENTS_PER_PAGE):
             stop = start + CLIENTS_PER_PAGE
             rows = [as_fields(status) for status in clients[start:stop]]
-            await _send(stream, to_line({"clients": rows, "more": stop < len(clients)}))
+            fields = {"clients": rows, "more": stop < len(clients), "silent": listing.silent}
+            await _send(stream, to_line(fields))
 
-    async def _clients(self) -> Sequence[ClientStatus]:
-        clients = await self.relay.clients()
-        self._bucket.reserve(len(clients) / CLIENTS_PER_REQUEST, trio.current_time())
-        return clients
+    async def _clients(self) -> Listing:
+        listing = await self.relay.clients()
+        cost = len(listing.clients) / CLIENTS_PER_REQUEST
+        self._bucket.reserve(cost, trio.current_time())
+        return listing
+
+    async def _key(self, name: str) -> bytes:
+        """Return the key that an operator names. Raises SteeringFailed and ControlLost."""
+        listing, policy = await self._clients(), self.relay.policy()
+        key = key_named(name, {status.key for status in listing.clients}, policy)
+        # A label is the policy's, and a whole key nobody else's.
+        if listing.silent and name not in {node_public_text(key), policy.of(key).label}:
+            raise SteeringFailed(
+                f"{shown(name)}: {workers_text(listing.silent)} did not answer, which may have "
+                f"another client of that name; want the whole key, or try again"
+            )
+        return key
 
     async def _steer(self, request: Request, who: str) -> Steered:
-        clients = await self._clients()
-        key = key_named(request.key, {status.key for status in clients}, self.relay.policy())
+        key = await self._key(request.key)
         steering = self.relay.steering
         if request.do == "kick":
             return await steering.kick(key, who)
-        if any(status.mesh for status in clients if status.key == key):
-            raise SteeringFailed(
-                f"{node_public_text(key)} is a relay of the mesh, which no policy binds; "
-                "change the mesh key to keep it out"
-            )
         if request.do == "deny":
             return await steering.deny(key, who)
         if request.do == "allow":

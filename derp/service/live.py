@@ -8,16 +8,16 @@ traffic of the relay as a whole (derp.metrics.history).
 """
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from typing import Final, NoReturn
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 import trio
 
 from derp.http.liveevents import RETRY, Viewer, busy
 from derp.http.livepage import Look, pieces
-from derp.http.liveview import ClientRow, StatusRow, View, make_view
+from derp.http.liveview import SORTS, ClientRow, Listed, StatusRow, View, first_of, make_view
 from derp.service.clients import ClientStatus
-from derp.service.liverows import client_row
+from derp.service.liverows import Speed, client_row, listed
 from derp.service.running import RunningRelay
 from derp.service.status import Pages
 
@@ -32,6 +32,7 @@ STATUS_EVERY: Final = 5.0
 KEPT: Final = 30.0
 """Seconds for which a sample is kept, so that rates can be told by the next one."""
 _ROWS_PER_TURN: Final = 64
+_FREED_PER_TURN: Final = 500
 _SHORTEST: Final = 0.001
 """Seconds between two samples, at least, for their rates."""
 
@@ -43,6 +44,9 @@ class Live:
         self._relay = relay
         self._sampler = Sampler(pages)
         self._streams = 0
+        self._last_in_line = trio.Event()
+        """Set when the last who wants a turn of its own has it."""
+        self._last_in_line.set()
 
     async def keep(self) -> NoReturn:
         """Note the traffic of this process every second, and forget old samples."""
@@ -58,9 +62,10 @@ class Live:
         """Return the page. Raises ControlLost if another process can't be asked."""
         view = await self._sampler.latest()
         made = []
+        await self._own_turn()
         for piece in pieces(view, look):
             made.append(piece.encode())
-            await trio.lowlevel.checkpoint()
+            await self._own_turn()
         return b"".join(made)
 
     async def events(self, sort: str) -> AsyncGenerator[bytes, None]:
@@ -73,12 +78,27 @@ class Live:
             yield RETRY
             viewer = Viewer(sort)
             while True:
-                for event in viewer.events(await self._sampler.latest()):
+                view = await self._sampler.latest()
+                await self._own_turn()
+                for event in viewer.events(view):
                     yield event
-                    await trio.lowlevel.checkpoint()
+                    await self._own_turn()
                 await self._sampler.wait_until_old()
         finally:
             self._streams -= 1
+
+    async def _own_turn(self) -> None:
+        """Return in a later turn of the event loop, in which nobody else who looks is served.
+
+        All of them wake at once when there is a new sample.
+        """
+        predecessor, self._last_in_line = self._last_in_line, trio.Event()
+        own = self._last_in_line
+        try:
+            # Once set, it wakes in the next turn.
+            await predecessor.wait()
+        finally:
+            own.set()
 
 
 class Sampler:
@@ -121,38 +141,81 @@ class Sampler:
             self._status_good_until = 0.0
 
     async def _sample(self) -> View:
-        clients = await self._pages.clients()
+        """Take a sample, in steps that are short with thousands of clients, too."""
+        clients = [*(await self._pages.clients()).clients]
+        count = len(clients)
+        await trio.lowlevel.checkpoint()
+        at_home = sum(status.home for status in clients)
+        waiting = sum(status.queued_bytes for status in clients)
         rows = await self._rows(clients)
+        await _free(clients)
         now = trio.current_time()
         if now >= self._status_good_until:
             self._status = [StatusRow(*row) for row in await self._pages.rows()]
             self._status_good_until = now + STATUS_EVERY
+            await trio.lowlevel.checkpoint()
         pasts = await self._pages.past()
-        interval = max(SAMPLE_EVERY, len(clients) / CLIENTS_PER_SECOND)
+        await trio.lowlevel.checkpoint()
+        interval = max(SAMPLE_EVERY, count / CLIENTS_PER_SECOND)
         self._good_until = trio.current_time() + min(interval, LONGEST_INTERVAL)
         return make_view(
             rows,
-            at_home=sum(status.home for status in clients),
-            waiting=sum(status.queued_bytes for status in clients),
+            count=count,
+            at_home=at_home,
+            waiting=waiting,
             pasts=pasts,
             status=self._status,
         )
 
-    async def _rows(self, clients: Sequence[ClientStatus]) -> list[ClientRow]:
-        """Return the rows of `clients`, who have just been asked for, with their rates."""
+    async def _rows(self, clients: Sequence[ClientStatus]) -> Mapping[str, list[ClientRow]]:
+        """Return the rows to be shown of `clients`, who have just been asked for, by order."""
         before, moved = self._moved, {}
         now, unix_time = trio.current_time(), time.time()
         seconds = max(_SHORTEST, now - self._sampled_at)
-        workers = any(status.worker for status in clients)
-        rows = []
-        for number, status in enumerate(clients, 1):
-            speed = None
-            if (earlier := before.get(status.connection)) is not None:
-                sent, received = earlier
-                speed = (status.sent - sent) / seconds, (status.received - received) / seconds
-            moved[status.connection] = status.sent, status.received
-            rows.append(client_row(status, speed, unix_time, workers=workers))
+        all_listed: list[Listed] = []
+        for number, status in enumerate(clients):
             if not number % _ROWS_PER_TURN:
                 await trio.lowlevel.checkpoint()
+            moved[status.connection] = status.sent, status.received
+            speed = _speed(before, status, seconds)
+            all_listed.append(listed(status, speed, number))
+        first = {sort: await _first(all_listed, sort) for sort in SORTS}
+        numbers = {one.number for some in first.values() for one in some}
+        workers = any(status.worker for status in clients)
+        made: dict[int, ClientRow] = {}
+        for number in numbers:
+            if not len(made) % _ROWS_PER_TURN:
+                await trio.lowlevel.checkpoint()
+            speed = _speed(before, clients[number], seconds)
+            made[number] = client_row(clients[number], speed, unix_time, workers=workers)
         self._moved, self._sampled_at = moved, now
-        return rows
+        await _free(all_listed)
+        while before:
+            for _ in range(min(_FREED_PER_TURN, len(before))):
+                before.popitem()
+            await trio.lowlevel.checkpoint()
+        return {sort: [made[one.number] for one in some] for sort, some in first.items()}
+
+
+def _speed(before: Mapping[str, tuple[int, int]], status: ClientStatus, seconds: float) -> Speed:
+    """Return the speed of a client; `before` as Sampler's `_moved`, so many seconds ago."""
+    if (earlier := before.get(status.connection)) is None:
+        return None
+    sent, received = earlier
+    return (status.sent - sent) / seconds, (status.received - received) / seconds
+
+
+async def _first(clients: Sequence[Listed], sort: str) -> list[Listed]:
+    """Return those to be shown in an order; other tasks run between."""
+    first: list[Listed] = []
+    for found in first_of(clients, sort):
+        first = found
+        await trio.lowlevel.checkpoint()
+    return first
+
+
+async def _free(items: list[Any]) -> None:
+    """Empty a list in several turns: to free thousands of objects takes long."""
+    while items:
+        del items[-_FREED_PER_TURN:]
+        await trio.lowlevel.checkpoint()

@@ -5,20 +5,33 @@ from hashlib import blake2b
 from typing import Final
 
 from derp.accounts.counts import Period
-from derp.http.liveview import Cell, ClientRow, age_text, rate_text, size_text
+from derp.http.liveview import Cell, ClientRow, Listed, age_text, rate_text, size_text
 from derp.service.clients import ClientStatus
 from derp.wire.keys import node_public_text, short_key
 
 _NOTHING: Final = "-"
 
 
-def client_row(
-    status: ClientStatus, speed: tuple[float, float] | None, now: float, *, workers: bool
-) -> ClientRow:
+Speed = tuple[float, float] | None
+"""Bytes a second to a client and from it; None while that is not known."""
+
+
+def listed(status: ClientStatus, speed: Speed, number: int) -> Listed:
+    """Return what decides the place of a client, the one at `number` of the sample."""
+    return Listed(
+        number=number,
+        connection=status.connection,
+        name=status.label or short_key(status.key),
+        total=status.sent + status.received,
+        rate=0.0 if speed is None else sum(speed),
+        since=status.since,
+    )
+
+
+def client_row(status: ClientStatus, speed: Speed, now: float, *, workers: bool) -> ClientRow:
     """Return the row of a client.
 
-    `speed`: bytes a second to the client and from it; None while that is not known. `now`: Unix
-    time. `workers`: whether the row says which worker serves the client.
+    `now`: Unix time. `workers`: whether the row says which worker serves the client.
     """
     key = short_key(status.key)
     # Without the memory address that is in the name of the connection.
@@ -39,10 +52,6 @@ def client_row(
     return ClientRow(
         id=name,
         key=node_public_text(status.key),
-        name=status.label or key,
-        total=status.sent + status.received,
-        rate=0.0 if speed is None else sum(speed),
-        since=status.since,
         cells=cells,
     )
 

@@ -12,7 +12,7 @@ from derp.config import Config
 from derp.policy.model import Policy
 from derp.service import control, monitoring
 from derp.service.announce import announce, announce_node
-from derp.service.clients import client_statuses
+from derp.service.clients import listing
 from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitorpages import standalone_source
@@ -22,7 +22,7 @@ from derp.service.running import RunningRelay
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.startup import prepare
 from derp.service.status import Pages, standalone_pages
-from derp.service.steering import RelaySteering, end_clients
+from derp.service.steering import RelaySteering, end_clients, is_mesh
 from derp.session import recheck, serverinfo
 
 _EVENTS: Final = 8
@@ -71,10 +71,12 @@ class Standalone:
                 resources.metrics,
                 relay.descriptors,
             )
-        steering = RelaySteering(partial(end_clients, relay.state), self._to_policy)
+        steering = RelaySteering(
+            partial(end_clients, relay.state), partial(is_mesh, relay.state), self._to_policy
+        )
         if resources.control is not None:
             state = relay.state
-            asked = Controlled(partial(client_statuses, state), lambda: state.policy, steering)
+            asked = Controlled(partial(listing, state), lambda: state.policy, steering)
             relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
         return standalone_pages(relay, steering)
 

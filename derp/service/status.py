@@ -14,7 +14,7 @@ from certs.tasks.status import Status
 from derp.http.liveview import StatusRow
 from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
 from derp.metrics.history import Past
-from derp.service.clients import ClientStatus, client_statuses
+from derp.service.clients import Listing, listing
 from derp.service.debugrows import (
     admission_problems,
     admission_rows,
@@ -56,7 +56,7 @@ class Pages:
     """Returns what is inconsistent or fails, a line each."""
     traffic: Callable[[], Awaitable[Sequence[Traffic]]]
     """Returns the bytes of each client."""
-    clients: Callable[[], Awaitable[Sequence[ClientStatus]]]
+    clients: Callable[[], Awaitable[Listing]]
     """Returns the connected clients."""
     past: Callable[[], Awaitable[Sequence[Past]]]
     """Returns the traffic of each of SPANS."""
@@ -101,7 +101,7 @@ def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
         expvars=expvars,
         problems=problems,
         traffic=own_traffic,
-        clients=partial(client_statuses, relay.state),
+        clients=partial(listing, relay.state),
         past=past,
         steering=steering,
     )

@@ -5,7 +5,7 @@ of -policy where there is one.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 import trio
@@ -20,8 +20,19 @@ from derp.wire.keys import node_public_text, short_key
 
 logger = log.get("steer")
 
-EndClients = Callable[[bytes], Awaitable[int]]
-"""Ends all connections of a key; returns how many."""
+
+class Ended(NamedTuple):
+    """Connections that were ended."""
+
+    connections: int
+    silent: int = 0
+    """Workers that did not answer, which may have ended some, too."""
+
+
+EndClients = Callable[[bytes], Awaitable[Ended]]
+"""Ends all connections of a key."""
+IsMesh = Callable[[bytes], Awaitable[bool]]
+"""Returns whether a key is connected as a relay of the mesh."""
 
 
 @attrs.frozen
@@ -57,29 +68,36 @@ class Steering(Protocol):
 class RelaySteering:
     """The Steering of a relay, in the process that keeps its policy."""
 
-    def __init__(self, end_clients: EndClients, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
+    def __init__(
+        self,
+        end_clients: EndClients,
+        is_mesh: IsMesh,
+        to_keeper: trio.MemorySendChannel[Wishes],
+    ) -> None:
         """Send changes of the policy to its keeper (derp.admission.policykeeper)."""
         self._end_clients = end_clients
+        self._is_mesh = is_mesh
         self._to_keeper = to_keeper
 
     async def kick(self, key: bytes, by: str) -> Steered:
         """See Steering."""
-        ended = await self._end_clients(key)
+        ended, silent = await self._end_clients(key)
+        rest = f"; {workers_text(silent)} did not answer: try again" if silent else ""
         if not ended:
             raise SteeringFailed(
-                f"{node_public_text(key)} is not connected; derper clients lists who is"
+                f"{node_public_text(key)} is not connected{rest}; derper clients lists who is"
             )
         _log("disconnected by an operator", key, by, connections=ended)
         sentence = (
             f"{node_public_text(key)} is disconnected ({_connections(ended)}), "
-            "and may connect again; derper deny keeps it out"
+            f"and may connect again; derper deny keeps it out{rest}"
         )
         return Steered(sentence, ended)
 
     async def deny(self, key: bytes, by: str) -> Steered:
         """See Steering."""
         change = Change(key, allowed=False)
-        found = await change_policy(self._to_keeper, change)
+        found = await self._change(change)
         _log("denied by an operator", key, by, found, connections=found.ended)
         what = f"{node_public_text(key)} is denied ({_connections(found.ended)} ended)"
         return Steered(_sentence(what, change, found), found.ended)
@@ -87,7 +105,7 @@ class RelaySteering:
     async def allow(self, key: bytes, by: str) -> Steered:
         """See Steering."""
         change = Change(key, allowed=True)
-        found = await change_policy(self._to_keeper, change)
+        found = await self._change(change)
         _log("allowed by an operator", key, by, found)
         what = f"{node_public_text(key)} is allowed"
         return Steered(_sentence(what, change, found), found.ended)
@@ -98,7 +116,7 @@ class RelaySteering:
             change = Change(key, rate=rate)
         except ValueError as error:
             raise SteeringFailed(f"rate {rate!r:.100}: {error}") from None
-        found = await change_policy(self._to_keeper, change)
+        found = await self._change(change)
         _log("limited by an operator", key, by, found, rate=rate or "none")
         what = f"{node_public_text(key)} may send {rate}"
         if rate == UNLIMITED:
@@ -107,14 +125,29 @@ class RelaySteering:
             what = f"{node_public_text(key)} has no limit of its own"
         return Steered(_sentence(what, change, found), found.ended)
 
+    async def _change(self, change: Change) -> InForce:
+        """Put a change in force. Raises SteeringFailed."""
+        if await self._is_mesh(change.key):
+            raise SteeringFailed(
+                f"{node_public_text(change.key)} is a relay of the mesh, which no policy binds; "
+                "change the mesh key to keep it out"
+            )
+        return await change_policy(self._to_keeper, change)
 
-async def end_clients(state: RelayState, key: bytes) -> int:
-    """End the connections of a key to this process; return how many."""
+
+async def is_mesh(state: RelayState, key: bytes) -> bool:
+    """Return whether a key is connected to this process as a relay of the mesh."""
+    await trio.lowlevel.checkpoint()
+    return any(client.can_mesh for client in state.hub.clients(key))
+
+
+async def end_clients(state: RelayState, key: bytes) -> Ended:
+    """End the connections of a key to this process."""
     await trio.lowlevel.checkpoint()
     found = [client for client in state.hub.clients(key) if client.ending is None]
     for client in found:
         client.end(ClosedByOperator("disconnected by an operator"))
-    return len(found)
+    return Ended(len(found))
 
 
 def _sentence(what: str, change: Change, found: InForce) -> str:
@@ -134,6 +167,11 @@ def _sentence(what: str, change: Change, found: InForce) -> str:
 
 def _connections(count: int) -> str:
     return "1 connection" if count == 1 else f"{count} connections"
+
+
+def workers_text(count: int) -> str:
+    """Return "1 worker", "2 workers"."""
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _log(event: str, key: bytes, by: str, found: InForce | None = None, **more: object) -> None:

@@ -79,13 +79,17 @@ def to_line(fields: dict[str, Any]) -> bytes:
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
-def listed(line: bytes) -> tuple[list[dict[str, Any]], bool]:
-    """Return the clients in an answer, and whether more come. Raises ControlRefused."""
+def listed(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
+    """Return the clients in an answer, whether more come, and how many workers did not answer.
+
+    Raises ControlRefused.
+    """
     fields = _answer(line)
     clients = fields.get("clients")
     if not isinstance(clients, list) or not all(isinstance(each, dict) for each in clients):
         raise ControlRefused(_OTHER)
-    return clients, bool(fields.get("more"))
+    silent = fields.get("silent")
+    return clients, bool(fields.get("more")), silent if isinstance(silent, int) else 0
 
 
 def done(line: bytes) -> str:

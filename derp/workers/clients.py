@@ -7,17 +7,20 @@
 So no process has a long message to write or to read in one turn of its event loop.
 """
 
-from collections.abc import Sequence
 from typing import Final
+
+import trio
 
 from derp import log
 from derp.errors import ControlLost
-from derp.service.clients import ClientStatus, Place, page, read_all, with_duplicates
+from derp.service.clients import ClientStatus, Listing, Place, page, with_duplicates
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
 
 _PAGE: Final = "clients.page"
+LIST_TIMEOUT: Final = 6.0
+"""Seconds for the lists of all workers, which are asked at the same time."""
 
 logger = log.get("workers")
 
@@ -32,16 +35,36 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
     return {_PAGE: own}
 
 
-async def worker_clients(call: Call, workers: int) -> Sequence[ClientStatus]:
+async def worker_clients(call: Call, workers: int) -> Listing:
     """Return the clients of all workers; `call` asks the supervisor. Raises ControlLost."""
-    found: list[ClientStatus] = []
-    for index in range(workers):
+    lists: dict[int, list[ClientStatus]] = {}
+    lost: list[ControlLost] = []
 
-        async def read(after: Place, index: int = index) -> tuple[list[ClientStatus], Place]:
-            return _read(await call(_PAGE, [index, after]))
+    async def ask(index: int) -> None:
+        found: list[ClientStatus] = []
+        after: Place = None
+        while True:
+            try:
+                answer = await call(_PAGE, [index, after])
+            except ControlLost as error:
+                lost.append(error)
+                return
+            if answer is None:
+                return
+            more, after = _read(answer)
+            found += more
+            if after is None:
+                lists[index] = found
+                return
 
-        found += await read_all(read)
-    return with_duplicates(found)
+    with trio.move_on_after(LIST_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            for index in range(workers):
+                nursery.start_soon(ask, index)
+    if lost:
+        raise lost[0]
+    found = [status for index in sorted(lists) for status in lists[index]]
+    return Listing(await with_duplicates(found), workers - len(lists))
 
 
 class WorkerClients:
@@ -51,20 +74,24 @@ class WorkerClients:
         self._pool = pool
         self.handlers: dict[str, Handler] = {_PAGE: self._page}
 
-    async def all(self) -> list[ClientStatus]:
-        """Return the clients of all workers, without those of one that does not answer."""
-        return [*await worker_clients(self._call, self._pool.size)]
+    async def all(self) -> Listing:
+        """Return the clients of all workers that answer."""
+        return await worker_clients(self._call, self._pool.size)
 
     async def _call(self, _: str, body: Json) -> Json:
         return await self._page(body)
 
     async def _page(self, body: Json) -> Json:
+        """Return a page of a worker's clients; None if it does not answer."""
         index, place = body
+        if not self._pool.statuses()[index].alive:
+            # It is being restarted, and has no clients.
+            return [[], None]
         try:
             return await self._pool.call_one(index, _PAGE, place)
         except ControlLost as error:
             logger.debug("a worker gave no answer", worker=index, reason=str(error))
-            return [[], None]
+            return None
 
 
 def _read(answer: Json) -> tuple[list[ClientStatus], Place]:

@@ -12,12 +12,13 @@ import trio
 
 from derp.admission.policykeeper import Wishes
 from derp.errors import ControlLost, SteeringFailed
-from derp.service.steering import RelaySteering, Steered, end_clients
+from derp.service.steering import Ended, RelaySteering, Steered, end_clients, is_mesh
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
 
 _END: Final = "clients.end"
+_IS_MESH: Final = "clients.is_mesh"
 _KICK: Final = "steering.kick"
 _DENY: Final = "steering.deny"
 _ALLOW: Final = "steering.allow"
@@ -25,12 +26,15 @@ _LIMIT: Final = "steering.limit"
 
 
 def worker_handlers(state: RelayState) -> dict[str, Handler]:
-    """Return the handler of the supervisor's order to end the connections of a key."""
+    """Return the handlers of the supervisor's orders and questions about a key."""
 
     async def end(body: Json) -> Json:
-        return await end_clients(state, bytes.fromhex(body))
+        return (await end_clients(state, bytes.fromhex(body))).connections
 
-    return {_END: end}
+    async def mesh(body: Json) -> Json:
+        return await is_mesh(state, bytes.fromhex(body))
+
+    return {_END: end, _IS_MESH: mesh}
 
 
 class SupervisorSteering:
@@ -38,7 +42,7 @@ class SupervisorSteering:
 
     def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
         self._pool = pool
-        self.steering = RelaySteering(self._end_clients, to_keeper)
+        self.steering = RelaySteering(self._end_clients, self._is_mesh, to_keeper)
         self.handlers: dict[str, Handler] = {
             _KICK: self._kick,
             _DENY: self._deny,
@@ -46,9 +50,14 @@ class SupervisorSteering:
             _LIMIT: self._limit,
         }
 
-    async def _end_clients(self, key: bytes) -> int:
+    async def _end_clients(self, key: bytes) -> Ended:
+        # One that is being restarted has no clients.
+        asked = {index for index, status in enumerate(self._pool.statuses()) if status.alive}
         answers = await self._pool.call_all(_END, key.hex())
-        return sum(answers.values())
+        return Ended(sum(answers.values()), len(asked - answers.keys()))
+
+    async def _is_mesh(self, key: bytes) -> bool:
+        return any((await self._pool.call_all(_IS_MESH, key.hex())).values())
 
     async def _kick(self, body: Json) -> Json:
         return await _answer(self.steering.kick(bytes.fromhex(body[0]), body[1]))

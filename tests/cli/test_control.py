@@ -170,6 +170,18 @@ def test_clients_as_a_table(run: Run, path: Path) -> None:
     assert both == "2 clients, 2.0 kB to them, 5.0 MB from them"
 
 
+def test_workers_that_do_not_answer_are_told_of(run: Run, path: Path) -> None:
+    with relay(path, lambda _: [{"v": 1, "clients": [], "more": False, "silent": 2}]):
+        for form in ("--json", "--json=false"):
+            code, out, err = run("clients", form, "-control-socket", str(path))
+            assert code == 0
+            assert "answer" not in out
+            assert err == (
+                "2 of the relay's workers did not answer; their clients are not listed. "
+                "Run it again.\n"
+            )
+
+
 class TestSteering:
     @pytest.mark.parametrize("command", ["kick", "deny", "allow"])
     def test_one_key(self, run: Run, path: Path, command: str) -> None:

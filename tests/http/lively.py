@@ -6,14 +6,37 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
-from derp.http.liveview import COLUMNS, SECTIONS, ClientRow, StatusRow, View, make_view
+from derp.http.liveview import (
+    COLUMNS,
+    SECTIONS,
+    SORTS,
+    ClientRow,
+    Listed,
+    StatusRow,
+    View,
+    first_of,
+    make_view,
+)
 from derp.metrics.history import SPANS, Past
 
 # What HTML, JSON and event streams each have a meaning for.
 TEXT = st.text(st.sampled_from("ab<>&\"'\n\r:\\\u2028\u202e\x00é"), max_size=6)
 
 
-def client(name: str, **changes: Any) -> ClientRow:
+@attrs.frozen(kw_only=True)
+class Lively(ClientRow):
+    """A row, with what decides its place."""
+
+    name: str
+    total: int
+    rate: float
+    since: int
+
+    def listed(self, number: int) -> Listed:
+        return Listed(number, self.id, self.name, self.total, self.rate, self.since)
+
+
+def client(name: str, **changes: Any) -> Lively:
     fields: dict[str, Any] = {
         "id": f"id of {name}",
         "key": f"nodekey:{name.encode().hex():0>64}",
@@ -23,16 +46,23 @@ def client(name: str, **changes: Any) -> ClientRow:
         "since": 0,
         "cells": [(name, ""), *[("1", "2")] * (len(COLUMNS) - 1)],
     }
-    return ClientRow(**(fields | changes))
+    return Lively(**(fields | changes))
 
 
 def view(
-    clients: Sequence[ClientRow] = (),
+    clients: Sequence[Lively] = (),
     status: Sequence[StatusRow] = (StatusRow("Version", "1.0"),),
     pasts: Sequence[Past] = (Past(0),) * len(SPANS),
     waiting: int = 0,
 ) -> View:
-    return make_view(clients, at_home=0, waiting=waiting, pasts=pasts, status=status)
+    listed = [row.listed(number) for number, row in enumerate(clients)]
+    rows: dict[str, list[Lively]] = {}
+    for sort in SORTS:
+        *_, first = first_of(listed, sort)
+        rows[sort] = [clients[one.number] for one in first]
+    return make_view(
+        rows, count=len(clients), at_home=0, waiting=waiting, pasts=pasts, status=status
+    )
 
 
 @st.composite

@@ -17,6 +17,7 @@ from tests.http.sites import make_status_source
 
 TOKEN = "correct-horse-battery"
 KEY = bytes(range(32))
+EVENTS = (b"accept", b"text/event-stream")
 BODY = json.dumps({"action": "kick", "key": f"nodekey:{KEY.hex()}"}).encode()
 
 
@@ -61,7 +62,7 @@ async def test_the_page(site: StatusSource) -> None:
 )
 async def test_an_order_of_the_clients(site: StatusSource, query: str, sort: str) -> None:
     assert await look(site, f"/debug/?{query}") == repr(Look(hostname="derp.example", sort=sort))
-    answer = route(site, request(f"/debug/events?{query}"))
+    answer = route(site, request(f"/debug/events?{query}", "GET", EVENTS))
     assert isinstance(answer, Stream)
     async with aclosing(answer.chunks()) as chunks:
         assert await anext(chunks) == sort.encode()
@@ -74,16 +75,47 @@ async def test_the_key_goes_with_what_the_page_asks_for() -> None:
     assert shown == repr(Look(hostname="derp.example", sort="now", query="debugkey=a%26b%FF"))
     for path in ("/debug/live.js", "/debug/events", "/debug/?sort=now"):
         mark = "&" if "?" in path else "?"
-        asked = request(f"{path}{mark}debugkey=a%26b%FF", remote="192.0.2.1")
+        asked = request(f"{path}{mark}debugkey=a%26b%FF", "GET", EVENTS, remote="192.0.2.1")
         assert not isinstance(route(site, asked), Response) or path in ASSETS
         assert (await response(route(site, request(path, remote="192.0.2.1")))).status == 403
 
 
 def test_events_are_a_stream(site: StatusSource) -> None:
-    answer = route(site, request("/debug/events"))
+    answer = route(site, request("/debug/events", "GET", EVENTS))
     assert isinstance(answer, Stream)
     assert ("Content-Type", "text/event-stream; charset=utf-8") in answer.headers
     assert ("Cache-Control", "no-store") in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/debug/events", "/debug/traffic"])
+def test_no_other_site_holds_a_stream(site: StatusSource, path: str) -> None:
+    for site_of_page, status in (
+        ("cross-site", 403),
+        ("same-site", 403),
+        ("same-origin", 0),
+        ("none", 0),
+    ):
+        fetched = (b"sec-fetch-site", site_of_page.encode())
+        answer = route(site, request(path, "GET", EVENTS, fetched))
+        assert isinstance(answer, Response) == bool(status)
+        assert not isinstance(answer, Response) or answer.status == status
+    others = (b"origin", b"http://other.example")
+    for asked, status in (
+        (request(path, "GET", EVENTS, others), 403),
+        (request(path, "POST", EVENTS), 405),
+        (request(path, "HEAD", EVENTS), 405),
+    ):
+        answer = route(site, asked)
+        assert isinstance(answer, Response)
+        assert answer.status == status
+
+
+def test_no_image_holds_a_stream(site: StatusSource) -> None:
+    """Where a browser does not say which site it asks for, by plain HTTP."""
+    for accepted in (b"image/avif,*/*;q=0.8", b"*/*"):
+        answer = route(site, request("/debug/events", "GET", (b"accept", accepted)))
+        assert isinstance(answer, Response)
+        assert answer.status == 406
 
 
 @pytest.mark.parametrize("path", ASSETS)

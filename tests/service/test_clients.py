@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -18,6 +19,7 @@ from derp.service.clients import ClientStatus, client_statuses, page, rates, wit
 from derp.session import serverinfo
 from tests.peers import PREFERRED, SEND, frame
 from tests.relays import Relay, running, with_mesh_key
+from tests.turns import counted_turns
 
 Clock = trio.testing.MockClock
 
@@ -196,4 +198,30 @@ async def test_rates(autojump_clock: Clock, relay: Relay) -> None:
     new = [attrs.evolve(status, sent=status.sent + 300, received=200) for status in old]
     found = rates(old[:1], new, 2.0)
     assert found == {old[0].connection: (150, 100), old[1].connection: (0, 0)}
-    assert with_duplicates([*old, old[0]])[0].duplicate
+
+
+async def test_many_connections_of_one_key_at_two_workers(
+    autojump_clock: Clock, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await relay.login()
+    (status,) = await client_statuses(relay.state)
+    with counted_turns() as turns:
+
+        def evolve(found: ClientStatus, **changes: object) -> ClientStatus:
+            turns.note()
+            return attrs.evolve(found, **changes)
+
+        monkeypatch.setattr(clients, "attrs", SimpleNamespace(evolve=evolve))
+        other = attrs.evolve(status, key=bytes(32))
+        found = await with_duplicates([other, *[status] * 1000])
+    assert [status.duplicate for status in found] == [False, *[True] * 1000]
+    assert turns.events.total() == 1000
+    assert turns.most <= clients.CLIENTS_PER_PAGE
+
+
+async def test_duplicates_are_known_page_by_page(autojump_clock: Clock, relay: Relay) -> None:
+    """So that nothing is done for all of them in one turn."""
+    one = await relay.login()
+    assert not page(relay.state, None)[0][0].duplicate
+    await relay.login(key=one.private)
+    assert [status.duplicate for status in page(relay.state, None)[0]] == [True, True]

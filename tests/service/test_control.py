@@ -18,7 +18,7 @@ from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.policy.model import Entry, Policy
 from derp.service import control
-from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus
+from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
 from derp.service.control import (
     ANSWER_TIMEOUT,
     MAX_CONNECTIONS,
@@ -117,10 +117,12 @@ class Server:
         self.policy = Policy()
         self.steering = Steering()
 
-        async def clients() -> list[ClientStatus]:
+        self.silent = 0
+
+        async def clients() -> Listing:
             await trio.lowlevel.checkpoint()
             self.listed += 1
-            return self.clients
+            return Listing(self.clients, self.silent)
 
         relay = Controlled(clients, lambda: self.policy, self.steering)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
@@ -161,7 +163,7 @@ class TestWhatIsAsked:
         assert [len(line["clients"]) for line in lines] == [CLIENTS_PER_PAGE, CLIENTS_PER_PAGE, 1]
         assert [line["more"] for line in lines] == [True, True, False]
         server.clients = []
-        assert await asker.ask(Request("clients")) == {"clients": [], "more": False}
+        assert await asker.ask(Request("clients")) == {"clients": [], "more": False, "silent": 0}
 
     async def test_what_is_done_to_a_client(self, autojump_clock: Clock, server: Server) -> None:
         asker, key = server.connect(), client(1).key
@@ -203,16 +205,21 @@ class TestWhatIsAsked:
         server.steering.fault = None
         assert await asker.ask(Request("kick", text)) == {"done": "done so", "ended": 2}
 
-    async def test_no_policy_binds_a_relay_of_the_mesh(
+    async def test_a_beginning_means_nobody_while_workers_are_silent(
         self, autojump_clock: Clock, server: Server
     ) -> None:
-        server.clients.append(client(3, mesh=True))
-        asker, text = server.connect(), node_public_text(client(3).key)
-        for do in ("deny", "allow", "limit"):
-            found = await asker.ask(Request(do, text))
-            assert found is not None
-            assert "is a relay of the mesh" in found["error"]
-        assert await asker.ask(Request("kick", text)) == {"done": "done so", "ended": 2}
+        server.silent = 2
+        server.policy = Policy({bytes(32): Entry(label="printer")})
+        asker = server.connect()
+        assert await asker.ask(Request("clients")) == {
+            **(await asker.ask(Request("clients")) or {}),
+            "silent": 2,
+        }
+        found = await asker.ask(Request("kick", "0" * 63 + "2"))
+        assert found is not None
+        assert "2 workers did not answer, which may have another client" in found["error"]
+        for name in ("printer", node_public_text(client(2).key)):
+            assert await asker.ask(Request("kick", name)) == {"done": "done so", "ended": 2}
 
 
 class TestWhoAsks:

@@ -1,7 +1,7 @@
 """The live page: samples are shared, bounded, and taken only while somebody looks."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -11,13 +11,14 @@ import trio
 import trio.testing
 
 from derp.errors import ControlLost, SteeringFailed
-from derp.http.liveevents import NOTHING, RETRY
+from derp.http.liveevents import NOTHING, RETRY, Viewer
 from derp.http.livepage import Look
-from derp.http.liveview import StatusRow
+from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
 from derp.http.steer import Order, Outcome
 from derp.metrics.history import SPANS, Past
 from derp.net.listenaddress import Address
-from derp.service.clients import ClientStatus
+from derp.service import live as service_live
+from derp.service.clients import ClientStatus, Listing
 from derp.service.frontend import steer
 from derp.service.live import (
     CLIENTS_PER_SECOND,
@@ -29,12 +30,13 @@ from derp.service.live import (
     Live,
     Sampler,
 )
-from derp.service.liverows import client_row
+from derp.service.liverows import client_row, listed
 from derp.service.status import Pages
 from derp.service.steering import Steered, Steering
 from tests.relays import running
 from tests.service.resources import running_relay
 from tests.support.config import make_config
+from tests.turns import Turns, counted_turns
 
 Clock = trio.testing.MockClock
 KEY = bytes(range(32))
@@ -80,12 +82,12 @@ class Asked:
     samples: int = 0
     looks: int = 0
 
-    async def _clients(self) -> Sequence[ClientStatus]:
+    async def _clients(self) -> Listing:
         self.samples += 1
         await trio.sleep(self.takes)
         if self.lost:
             raise ControlLost("gone")
-        return self.clients
+        return Listing(self.clients)
 
     async def _rows(self) -> Sequence[StatusRow]:
         self.looks += 1
@@ -117,7 +119,7 @@ async def live(asked: Asked) -> AsyncIterator[Live]:
 
 
 def rates(view: Any) -> dict[str, tuple[str, str]]:
-    return {row.name: (row.cells[3][0], row.cells[4][0]) for row in view.clients}
+    return {row.cells[0][0]: (row.cells[3][0], row.cells[4][0]) for row in view.rows["name"]}
 
 
 async def test_rates_are_those_between_two_samples(autojump_clock: Clock) -> None:
@@ -219,6 +221,92 @@ async def test_the_rows_of_many_clients_are_made_in_several_turns(autojump_clock
     assert asked.samples == 1
     assert turns - sampled >= 5
     assert sampled - (turns - sampled) >= 10
+
+
+async def test_rows_are_made_of_those_who_are_shown_only(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Turns()
+
+    def noted(*args: Any, **more: Any) -> ClientRow:
+        made.note()
+        return client_row(*args, **more)
+
+    monkeypatch.setattr(service_live, "client_row", noted)
+    trio.lowlevel.add_instrument(made)
+    # Those who have moved most are the first by name, too.
+    asked = Asked([status(f"{number:04}", sent=9000 - number) for number in range(3000)])
+    view = await Sampler(asked.pages).latest()
+    trio.lowlevel.remove_instrument(made)
+    assert made.events.total() <= 2 * MAX_ROWS
+    assert made.most <= 100
+    assert [row.cells[0][0] for row in view.rows["total"]] == [
+        f"{number:04}" for number in range(MAX_ROWS)
+    ]
+    assert view.texts["clients"] == "3,000"
+
+
+async def test_the_steps_of_a_sample_are_turns_of_their_own(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one process nothing that a sample awaits waits by itself."""
+    asked = Asked([status(str(number)) for number in range(3)])
+    with counted_turns() as turns:
+
+        async def clients() -> Listing:
+            turns.note()
+            return Listing(asked.clients)
+
+        async def rows() -> Sequence[StatusRow]:
+            turns.note()
+            return ()
+
+        async def past() -> Sequence[Past]:
+            turns.note()
+            return [Past(0)] * len(SPANS)
+
+        def viewed(*args: Any, **more: Any) -> View:
+            turns.note()
+            return make_view(*args, **more)
+
+        def events(self: Viewer, view: View) -> Iterator[bytes]:
+            turns.note()
+            yield NOTHING
+
+        monkeypatch.setattr(service_live, "make_view", viewed)
+        monkeypatch.setattr(Viewer, "events", events)
+        pages = attrs.evolve(asked.pages, clients=clients, rows=rows, past=past)
+        async with running() as relay:
+            found = Live(running_relay(CONFIG, relay.state), pages)
+            async with aclosing(found.events("total")) as stream:
+                assert await anext(stream) == RETRY
+                assert await anext(stream) == NOTHING
+        assert turns.events.total() == 5
+        assert turns.most == 1
+
+
+async def test_those_who_look_are_served_one_after_another(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with counted_turns() as turns:
+
+        def events(self: Viewer, view: View) -> Iterator[bytes]:
+            for _ in range(3):
+                turns.note()
+                yield NOTHING
+
+        monkeypatch.setattr(Viewer, "events", events)
+        async with live(Asked()) as found, trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                async with aclosing(found.events("total")) as stream:
+                    for _ in range(1 + 2 * 3):
+                        await anext(stream)
+
+            for _ in range(MAX_STREAMS):
+                nursery.start_soon(look)
+        assert turns.events.total() == MAX_STREAMS * 2 * 3
+        assert turns.most == 1
 
 
 async def test_the_status_is_asked_for_now_and_then(autojump_clock: Clock) -> None:
@@ -349,13 +437,13 @@ def test_a_row() -> None:
         ("2.00 kbit/s", "2.00 kB"),
         ("3.00 kB", "4,000 dropped"),
     )
-    assert (found.name, found.total, found.rate, found.since) == ("ada", 3000, 375, 1_800_000_000)
+    connection = full.connection
+    assert listed(full, (250.0, 125.0), 7) == (7, connection, "ada", 3000, 375, 1_800_000_000)
     assert found.key == f"nodekey:{KEY.hex()}"
 
 
 def test_a_row_with_nothing_to_say() -> None:
     found = row(label="", home=False)
-    assert found.name == "[AAECA]"
     assert found.cells[0] == ("[AAECA]", "")
     assert found.cells[1] == ("192.0.2.1:41641", "")
     assert found.cells[5] == ("-", "")

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from derp.metrics import Metrics
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Entry, Policy
-from derp.service.steering import RelaySteering, Steered, end_clients
+from derp.service.steering import RelaySteering, Steered, end_clients, is_mesh
 from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from tests.peers import SERVER_INFO, Peer
-from tests.relays import Relay, running
+from tests.relays import Relay, running, with_mesh_key
 from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
@@ -64,13 +64,16 @@ class SteeredRelay:
 
 
 @asynccontextmanager
-async def steered(checker: Checker | None) -> AsyncIterator[SteeredRelay]:
+async def steered(
+    checker: Checker | None, also: Callable[[RelayState], None] = lambda _: None
+) -> AsyncIterator[SteeredRelay]:
     """Run a relay as derp.service.standalone does."""
     source = policy_of(checker)
 
     def prepare(state: RelayState) -> None:
         state.admission = checker
         state.policy = source.policy
+        also(state)
 
     to_keeper, wishes = trio.open_memory_channel[Wishes](1)
     async with running(prepare) as relay, trio.open_nursery() as nursery:
@@ -83,7 +86,9 @@ async def steered(checker: Checker | None) -> AsyncIterator[SteeredRelay]:
                 await recheck.recheck(relay.state, checker, keys, strict=True)
 
         nursery.start_soon(keep_policy, source, checker, wishes, apply, removed)
-        steering = RelaySteering(partial(end_clients, relay.state), to_keeper)
+        steering = RelaySteering(
+            partial(end_clients, relay.state), partial(is_mesh, relay.state), to_keeper
+        )
         yield SteeredRelay(relay, steering, source, to_keeper)
         nursery.cancel_scope.cancel()
 
@@ -199,6 +204,20 @@ class TestWithoutAnything:
         with pytest.raises(SteeringFailed) as caught:
             await plain.steering.limit(bytes(32), "x" * 10_000, BY)
         assert len(str(caught.value)) < 300
+
+
+async def test_no_policy_binds_a_relay_of_the_mesh(autojump_clock: Clock) -> None:
+    async with steered(None, with_mesh_key) as relay:
+        peer = await relay.relay.mesh_login()
+        for change in (
+            relay.steering.deny(peer.key, BY),
+            relay.steering.allow(peer.key, BY),
+            relay.steering.limit(peer.key, "1 MB/s", BY),
+        ):
+            with pytest.raises(SteeringFailed, match="is a relay of the mesh, which no policy"):
+                await change
+        assert relay.source.policy == Policy()
+        assert (await relay.steering.kick(peer.key, BY)).ended == 1
 
 
 async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> None:

@@ -68,8 +68,8 @@ def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str)
 
 def test_answers() -> None:
     assert done(to_line({"done": "all", "ended": 2})) == "all"
-    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True)
-    assert listed(to_line({"clients": [], "more": False})) == ([], False)
+    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True, 0)
+    assert listed(to_line({"clients": [], "more": False, "silent": 2})) == ([], False, 2)
     for read in (done, listed):
         with pytest.raises(ControlRefused, match="not so"):
             read(to_line({"error": "not so"}))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import trio
 
 from derp.errors import ControlLost
+from derp.workers.pool import WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
 
 ANSWER_TIMEOUT = 3.0
@@ -43,6 +44,9 @@ class Pool:
     @property
     def size(self) -> int:
         return len(self.workers)
+
+    def statuses(self) -> list[WorkerStatus]:
+        return [WorkerStatus(7, 0, handlers is not None) for handlers in self.workers]
 
     async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
         self.said.append((what, through_json(body)))

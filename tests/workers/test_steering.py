@@ -16,7 +16,7 @@ from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from derp.workers.policy import SupervisorPolicy, WorkerPolicy
 from derp.workers.steering import SupervisorSteering, WorkerSteering, worker_handlers
-from tests.relays import Relay, running
+from tests.relays import Relay, running, with_mesh_key
 from tests.workers.ends import Line, Pool, lost_call
 
 Clock = trio.testing.MockClock
@@ -62,6 +62,29 @@ async def cluster(autojump_clock: Clock) -> AsyncIterator[Cluster]:
         nursery.start_soon(found.policy.keep, found.wishes, nobody)
         yield found
         nursery.cancel_scope.cancel()
+
+
+async def test_workers_that_do_not_answer_are_told_of(
+    autojump_clock: Clock, cluster: Cluster
+) -> None:
+    first = await cluster.relays[0].login()
+    cluster.pool.late.add(1)
+    found = await cluster.steering.steering.kick(first.key, BY)
+    assert found.ended == 1
+    assert found.sentence.endswith("keeps it out; 1 worker did not answer: try again")
+    with pytest.raises(SteeringFailed, match="is not connected; 1 worker did not answer: try"):
+        await cluster.steering.steering.kick(bytes(32), BY)
+    # One that is being restarted has no clients.
+    cluster.pool.workers[1] = None
+    with pytest.raises(SteeringFailed, match="is not connected; derper clients"):
+        await cluster.steering.steering.kick(bytes(32), BY)
+
+
+async def test_no_policy_binds_a_relay_of_the_mesh(autojump_clock: Clock, cluster: Cluster) -> None:
+    with_mesh_key(cluster.relays[1].state)
+    peer = await cluster.relays[1].mesh_login()
+    with pytest.raises(SteeringFailed, match="is a relay of the mesh"):
+        await cluster.worker.deny(peer.key, BY)
 
 
 async def test_a_key_is_disconnected_at_all_workers(
