@@ -111,4 +111,4 @@ class WorkerPolicy:
         if version <= self._version:
             return 0
         self._version = version
-        return serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))
+        return await serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))

@@ -75,7 +75,7 @@ async def steered(checker: Checker | None) -> AsyncIterator[SteeredRelay]:
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
         async def apply(policy: Policy) -> int:
-            return serverinfo.apply_policy(relay.state, nursery, policy)
+            return await serverinfo.apply_policy(relay.state, nursery, policy)
 
         async def removed(keys: set[bytes]) -> None:
             if checker is not None:
