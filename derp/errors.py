@@ -55,6 +55,10 @@ class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 
 
+class ControlLate(ControlLost):
+    """Another process of this relay has not answered a call in time; it may yet act on it."""
+
+
 class ExchangeFailed(DerperError):
     """An HTTP server sent no response to a request, or only a part of one."""
 

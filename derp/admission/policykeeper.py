@@ -22,8 +22,9 @@ from derp.policy.change import Change
 from derp.policy.model import EMPTY, Policy
 from derp.policy.rewrite import write_change
 
-CHANGE_TIMEOUT: Final = 15.0
-"""Seconds for a change: the file may be on a disk that does not answer."""
+CHANGE_TIMEOUT: Final = 8.0
+"""Seconds for a change: the file may be on a disk that does not answer. Less than a worker waits
+for its supervisor, and a browser for the page."""
 
 NO_FILE: Final = "there is no -policy"
 
