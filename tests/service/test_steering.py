@@ -22,6 +22,7 @@ from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, keep_policy, pol
 from derp.admission.policysource import PolicySource
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
 from derp.metrics import Metrics
+from derp.policy import rewrite
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Entry, Policy
@@ -100,6 +101,7 @@ async def filed(
 ) -> AsyncIterator[SteeredRelay]:
     """A relay with a policy file."""
     run_at_once(monkeypatch)
+    monkeypatch.setattr(rewrite, "SETTLED_AFTER", 0.0)
     path = tmp_path / "policy.toml"
     path.write_text("[defaults]\n")
     async with steered(Checker(Metrics(), policy=PolicySource(path, load(path)))) as relay:
