@@ -41,14 +41,18 @@ def set_limit(state: RelayState, limit: RateConfig) -> list[Limited]:
 
 def apply(state: RelayState, nursery: trio.Nursery, limit: RateConfig) -> None:
     """Put the limit of -rate-config in force; start a task that tells the clients it changes."""
-    nursery.start_soon(tell, state, set_limit(state, limit))
+    changed = set_limit(state, limit)
+    # From the stop on, the nursery may be over.
+    if not state.stopping:
+        nursery.start_soon(tell, state, changed)
 
 
 async def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy) -> int:
     """Put a policy in force: end the clients that it denies, change the limits of the others.
 
     It holds for new clients from the first turn of the event loop on, and for connected ones when
-    this returns; `nursery` owns the task that tells them. Returns how many clients it has ended.
+    this returns. `nursery` owns the task that tells them; a relay that stops tells nobody. Returns
+    how many clients it has ended.
     """
     before, state.policy = state.policy, policy
     concerned = await _concerned(state, before, policy)
@@ -59,7 +63,8 @@ async def apply_policy(state: RelayState, nursery: trio.Nursery, policy: Policy)
         if limited is not None:
             changed.append(limited)
         ended += client.ending is not None and not was_ended
-    nursery.start_soon(_tell_all, state, concerned, changed)
+    if not state.stopping:
+        nursery.start_soon(_tell_all, state, concerned, changed)
     return ended
 
 

@@ -184,6 +184,20 @@ async def test_a_change_for_one_key_looks_at_no_other(
         assert [await told(one), await told(two)] == [FAST.bytes_per_second, 0]
 
 
+async def test_a_relay_that_stops_still_ends_whom_a_policy_denies(autojump_clock: Clock) -> None:
+    """What owns its tasks may be over by then."""
+    async with running() as relay:
+        denied, other = await relay.login(), await relay.login()
+        async with trio.open_nursery() as over:
+            pass
+        relay.state.stopping = True
+        policy = Policy({denied.key: Entry(allowed=False), other.key: Entry(limit=SLOW)})
+        assert await serverinfo.apply_policy(relay.state, over, policy) == 1
+        serverinfo.apply(relay.state, over, FAST)
+        assert isinstance(await relay.end_of(denied), NotAdmitted)
+        await other.ping()
+
+
 async def test_mesh_peers_are_not_asked_about(autojump_clock: Clock) -> None:
     async with running(with_mesh_key) as relay:
         peer = await relay.mesh_login()
