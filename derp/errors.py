@@ -140,15 +140,23 @@ class LoginRefused(ConnectionEnd):
 class NotAdmitted(ConnectionEnd):
     """The client may not use the relay, or (not `authoritative`) no source could be asked.
 
-    `source` is the name of the source that refuses.
+    `source` is the name of the source that refuses; `over_quota`: because a quota is used up.
     """
 
     reason = "not_admitted"
 
-    def __init__(self, what: str, *, authoritative: bool = True, source: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        authoritative: bool = True,
+        source: str = "",
+        over_quota: bool = False,
+    ) -> None:
         super().__init__(what)
         self.authoritative = authoritative
         self.source = source
+        self.over_quota = over_quota
 
 
 class ProtocolViolation(ConnectionEnd):

@@ -106,9 +106,12 @@ def _over_quota(state: RelayState, key: bytes, quota: Quota) -> OverQuota:
 
 def _refusal(state: RelayState, key: bytes, error: NotAdmitted) -> str:
     """Return what a client is told that is refused with `error`; empty for nothing."""
-    entry = state.policy.of(key)
-    if error.source == POLICY and entry.allowed is not False and entry.quota is not None:
-        return text(Conditions(over_quota=_over_quota(state, key, entry.quota)))
+    if error.over_quota:
+        # The policy may have changed since: then the client may be admitted when it comes back.
+        quota = state.policy.of(key).quota
+        if quota is None or quota.throttle is not None:
+            return ""
+        return text(Conditions(over_quota=_over_quota(state, key, quota)))
     if not state.tell_refused:
         return ""
     refusal = Refusal.DENIED if error.source == POLICY else Refusal.UNKNOWN

@@ -85,9 +85,10 @@ def put_in_force(state: RelayState, client: Client, now: float) -> Limited | Non
     """End a client that the policy refuses now; return it with its bucket if its limit changes."""
     if client.can_mesh or client.ending is not None:
         return None
-    reason = state.policy.of(client.key).refusal(client.key, state.usage)
-    if reason is not None:
-        error = NotAdmitted(f"no longer admitted by policy: {reason}", source=POLICY)
+    refused = state.policy.of(client.key).refusal(client.key, state.usage)
+    if refused is not None:
+        reason = f"no longer admitted by policy: {refused.reason}"
+        error = NotAdmitted(reason, source=POLICY, over_quota=refused.over_quota)
         health.end_refused(state, client, error)
         return None
     return _renew_bucket(state, client, now)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
+import attrs
 import nacl.public
 import pytest
 import trio
@@ -439,6 +440,32 @@ async def test_who_is_refused_is_told_if_the_operator_says_so(
         # In fixed words, none of the source's.
         assert came == ([(HEALTH, refusal.value)] if allowed else [])
         assert str(end).endswith(f"is refused by {name}: reasons of our own")
+
+
+@pytest.mark.parametrize(
+    ("over_quota", "quota", "said"),
+    [
+        (False, Quota(1, Period.DAY, None), Refusal.DENIED.value),
+        (False, Quota(1, Period.DAY, SLOW), Refusal.DENIED.value),
+        (True, Quota(1, Period.DAY, SLOW), ""),
+        (True, None, ""),
+        (True, Quota(5_000, Period.DAY, None), f"{USED}5 kB/day here, and is refused "),
+    ],
+)
+async def test_a_refusal_is_told_for_the_reason_that_it_has(
+    autojump_clock: Clock, over_quota: bool, quota: Quota | None, said: str
+) -> None:
+    """The policy may have changed since the verdict."""
+
+    def prepare(state: RelayState) -> None:
+        state.admission = source = Source(Outcome.REFUSED, "policy")
+        source.verdict = attrs.evolve(source.verdict, over_quota=over_quota)
+        state.policy = Policy(default=Entry(quota=quota))
+        state.tell_refused = True
+
+    async with running(prepare) as relay:
+        came, _ = await knock(relay, nacl.public.PrivateKey.generate())
+        assert [text.partition("until ")[0] for _, text in came] == ([said] if said else [])
 
 
 async def test_a_fast_start_that_is_refused_has_the_greeting_first(autojump_clock: Clock) -> None:
