@@ -55,6 +55,10 @@ class ControlLost(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 
 
+class ControlLate(ControlLost):
+    """Another process of this relay has not answered a call in time; it may yet act on it."""
+
+
 class ExchangeFailed(DerperError):
     """An HTTP server sent no response to a request, or only a part of one."""
 
@@ -149,15 +153,23 @@ class LoginRefused(ConnectionEnd):
 class NotAdmitted(ConnectionEnd):
     """The client may not use the relay, or (not `authoritative`) no source could be asked.
 
-    `source` is the name of the source that refuses.
+    `source` is the name of the source that refuses; `over_quota`: because a quota is used up.
     """
 
     reason = "not_admitted"
 
-    def __init__(self, what: str, *, authoritative: bool = True, source: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        authoritative: bool = True,
+        source: str = "",
+        over_quota: bool = False,
+    ) -> None:
         super().__init__(what)
         self.authoritative = authoritative
         self.source = source
+        self.over_quota = over_quota
 
 
 class GroupChanged(ConnectionEnd):

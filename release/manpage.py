@@ -10,12 +10,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from derp.cli import command_flags, main
+from derp.cli import command_flags, main, steer
 from derp.config import environment, flag_table
 from derp.config.goflags import Flag
 from release.project import VERSION, epoch
 
-COMMANDS: Final = tuple(re.findall(r"(?m)^ +derper (\w+) \[flags\]", main._INTRODUCTION))
+_MODULES: Final = {name: importlib.import_module(f"derp.cli.{name}") for name in main._COMMANDS}
+COMMANDS: Final = {
+    **{name: module._INTRODUCTION for name, module in _MODULES.items()},
+    **steer._INTRODUCTIONS,
+}
+"""What each command says of itself, after a line with its usage."""
 
 _DESCRIPTION: Final = """\
 Relays packets between Tailscale clients (DERP), and tells them their addresses (STUN). It takes the
@@ -72,8 +77,9 @@ def _section(title: str, body: Iterable[str]) -> str:
 
 def _synopsis() -> Iterator[str]:
     yield ".B derper\n[flags]"
-    for command in COMMANDS:
-        yield f".br\n.B derper {command}\n[flags]"
+    for command, introduction in COMMANDS.items():
+        usage = introduction.partition("\n")[0].removeprefix(f"Usage: derper {command} ")
+        yield f".br\n.B derper {command}\n{escaped(usage)}"
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -107,12 +113,10 @@ def _option(flag: Flag) -> str:
 
 
 def _commands() -> Iterator[str]:
-    for command in COMMANDS:
-        module = importlib.import_module(f"derp.cli.{command}")
+    for command, introduction in COMMANDS.items():
         yield f".SS derper {command}"
-        _usage, _, introduction = module._INTRODUCTION.partition("\n\n")
-        yield from _paragraphs(introduction)
-        for flag in (*getattr(module, "_OWN", ()), command_flags.OF):
+        yield from _paragraphs(introduction.partition("\n\n")[2])
+        for flag in (*getattr(_MODULES.get(command), "_OWN", ()), command_flags.OF):
             yield _option(flag)
 
 

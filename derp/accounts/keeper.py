@@ -17,6 +17,8 @@ from derp.errors import AccountsFailed
 
 FLUSH_EVERY: Final = 10.0
 """Seconds between two writes: what a crash loses at most."""
+PATIENCE: Final = 2.0
+"""Seconds for which what follows a collection waits for the write."""
 LATE: Final = 60.0
 """Seconds after which a write that has not ended is logged."""
 STOP_TIMEOUT: Final = 2.0
@@ -67,6 +69,8 @@ class Accounts:
     _known: dict[bytes, tuple[int, int]] = attrs.field(init=False, factory=dict)
     """What is in the sink, of keys seen since the start, those written last at the end."""
     _known_day: str = attrs.field(init=False)
+    _written: trio.Event = attrs.field(init=False, factory=trio.Event)
+    """Set when the current write, or the last one, has ended."""
     _is_written: bool = attrs.field(init=False, default=False)
     """Whether the last write succeeded; the first one, of nothing, examines the file."""
     _trouble: str = attrs.field(init=False, default="")
@@ -104,23 +108,26 @@ class Accounts:
         return next_period(self.today, period)
 
     async def wait_for_flush(self) -> None:
-        """Wait until counts are collected the next time, and written if they can be."""
+        """Wait until counts are collected the next time, and written if they soon can be."""
         await self._flushed.wait()
 
     async def run(self, collect: Collect) -> None:
         """Collect and write from time to time, and once more when `close` is called."""
         try:
-            await self._flush()
-            is_last = False
-            while not is_last:
-                wait = min(self._every, until_midnight(self._wall()) + _SHORTEST_WAIT)
-                with trio.move_on_after(wait):
-                    await self._stop.wait()
-                is_last = self._stop.is_set()
-                await collect()
-                await self._flush()
-                self._flushed.set()
-                self._flushed = trio.Event()
+            async with trio.open_nursery() as nursery:
+                await self._flush(nursery)
+                is_last = False
+                while not is_last:
+                    wait = min(self._every, until_midnight(self._wall()) + _SHORTEST_WAIT)
+                    with trio.move_on_after(wait):
+                        await self._stop.wait()
+                    is_last = self._stop.is_set()
+                    await collect()
+                    await self._flush(nursery)
+                    self._flushed.set()
+                    self._flushed = trio.Event()
+            # Nothing is being written any more.
+            await self._write()
             await self._sink.close()
         finally:
             self._stopped.set()
@@ -131,21 +138,38 @@ class Accounts:
         with trio.move_on_after(STOP_TIMEOUT):
             await self._stopped.wait()
 
-    async def _flush(self) -> None:
-        pending, now = self._pending, self._wall()
-        taken = pending.take()
-        for each in (pending, taken):
-            each.roll(now)
-        self._roll_known(pending.today)
-        if not taken and self._is_written:
+    async def _flush(self, nursery: trio.Nursery) -> None:
+        """Have all counts written by a task of `nursery`; wait for it within PATIENCE.
+
+        One write at a time: while it lasts, counts and the change of days go on.
+        """
+        now = self._wall()
+        for each in (self._pending, self._writing):
+            if each is not None:
+                each.roll(now)
+        self._roll_known(self._pending.today)
+        if self._writing is not None:
             return
+        self._written = trio.Event()
+        nursery.start_soon(self._write)
+        with trio.move_on_after(PATIENCE):
+            await self._written.wait()
+
+    async def _write(self) -> None:
+        """Write what has been counted, if there is any."""
+        pending, written = self._pending, self._written
+        if not pending and self._is_written:
+            written.set()
+            return
+        self._writing = taken = pending.take()
+        today = pending.today
         keys = {key for _, key, _ in taken}
         wanted = keys if self._sink.knows_more else keys - self._known.keys()
-        self._writing = taken
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._log_if_late)
             try:
-                await self._learn(taken, await self._sink.write(taken, pending.today, wanted))
+                found = await self._sink.write(taken, today, wanted)
+                await self._learn(taken, found, today)
             except AccountsFailed as failed:
                 pending.put_back(taken)
                 self._log(failed)
@@ -153,6 +177,7 @@ class Accounts:
                 self._log_end()
             finally:
                 self._writing = None
+                written.set()
             nursery.cancel_scope.cancel()
 
     def _roll_known(self, today: str) -> None:
@@ -163,25 +188,35 @@ class Accounts:
         elif before != today:
             self._known.clear()
 
-    async def _learn(self, written: Pending, found: UsedBytes) -> None:
-        """Note what is in the sink now, a part in each turn of the event loop."""
-        today, month = self._known_day, month_of(self._known_day)
-        known = self._known
+    async def _learn(self, written: Pending, found: UsedBytes, as_of: str) -> None:
+        """Note what is in the sink now, a part in each turn of the event loop.
+
+        `found` holds for the day `as_of`, which may be over.
+        """
         while rows := written.pop(KEYS_PER_TURN):
+            known, today = self._known, self._known_day
             for day, key, counts in rows:
                 before = known.pop(key, (0, 0))
                 if key in found:
-                    known[key] = found[key]
-                elif month_of(day) == month:
+                    known[key] = self._still(found[key], as_of)
+                elif month_of(day) == month_of(today):
                     more = counts.bytes
                     known[key] = before[0] + more * (day == today), before[1] + more
                 else:
                     known[key] = before
             await trio.lowlevel.checkpoint()
+        known = self._known
         if self._sink.knows_more:
-            known |= found
+            known |= {key: self._still(used, as_of) for key, used in found.items()}
         while len(known) > MAX_KNOWN:
             del known[next(iter(known))]
+
+    def _still(self, used: tuple[int, int], as_of: str) -> tuple[int, int]:
+        """Return what counts today of the bytes that were used in the day and month `as_of`."""
+        today = self._known_day
+        if as_of == today:
+            return used
+        return 0, used[1] if month_of(as_of) == month_of(today) else 0
 
     async def _log_if_late(self) -> None:
         await trio.sleep(LATE)

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from derp.errors import NotAdmitted
 from derp.relay.networks import network_of
 
 ANSWER_TIMEOUT: Final = 5.0
@@ -56,6 +57,8 @@ class Verdict:
     """One line for the log: why the source refuses, or why it can't be asked, with the cure."""
     failed_open: bool = False
     """Whether the client is admitted although the source is UNAVAILABLE."""
+    over_quota: bool = False
+    """Whether the client is refused because its quota is used up."""
 
     @property
     def admitted(self) -> bool:
@@ -71,6 +74,16 @@ class Verdict:
     def cacheable(self) -> bool:
         """Whether to cache it: not a refusal for lack of an answer."""
         return self.authoritative or self.failed_open
+
+
+def not_admitted(verdict: Verdict, what: str) -> NotAdmitted:
+    """Return the end of a connection that `verdict` refuses; `what` is for the log."""
+    return NotAdmitted(
+        what,
+        authoritative=verdict.authoritative,
+        source=verdict.source,
+        over_quota=verdict.over_quota,
+    )
 
 
 class Source(Protocol):

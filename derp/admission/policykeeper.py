@@ -20,10 +20,11 @@ from derp.admission.policysource import PolicySource
 from derp.errors import PolicyNotWritten, SteeringFailed
 from derp.policy.change import Change
 from derp.policy.model import EMPTY, Policy
-from derp.policy.rewrite import write_change
+from derp.policy.rewrite import Rewriter
 
-CHANGE_TIMEOUT: Final = 15.0
-"""Seconds for a change: the file may be on a disk that does not answer."""
+CHANGE_TIMEOUT: Final = 8.0
+"""Seconds for a change: the file may be on a disk that does not answer. Less than a worker waits
+for its supervisor, and a browser for the page."""
 
 NO_FILE: Final = "there is no -policy"
 
@@ -92,6 +93,7 @@ async def keep_policy(
     `apply` gets each new policy, and then `recheck` the keys that it no longer allows.
     """
     every = math.inf if source.path is None else CHECK_EVERY
+    rewriter = None if source.path is None else Rewriter(source.path)
     # From the stop on, nobody waits for a task that has ended.
     async with wishes, trio.open_nursery() as nursery:
 
@@ -112,7 +114,7 @@ async def keep_policy(
                 wish = await wishes.receive()
                 is_woken = True
             if wish is not None:
-                said, reason = await _write(source, wish.change)
+                said, reason = await _write(rewriter, wish.change)
                 ended = await put_in_force(partial(source.change, wish.change, said))
                 wish.result = InForce(ended, None if said is None else source.path, reason)
                 wish.ended.set()
@@ -124,14 +126,12 @@ async def keep_policy(
                 source.announce("new policy")
 
 
-async def _write(source: PolicySource, change: Change) -> tuple[Policy | None, str]:
+async def _write(rewriter: Rewriter | None, change: Change) -> tuple[Policy | None, str]:
     """Write a change into the file; return what that says then, or None and why it was not."""
-    if source.path is None:
+    if rewriter is None:
         return None, "" if change.is_in(EMPTY) else NO_FILE
     try:
-        said = await trio.to_thread.run_sync(
-            write_change, source.path, change, abandon_on_cancel=True
-        )
+        said = await trio.to_thread.run_sync(rewriter.write, change, abandon_on_cancel=True)
     except PolicyNotWritten as error:
         return None, str(error)
     return said, ""

@@ -46,8 +46,10 @@ class PolicySource:
     def check(self, question: Question) -> Verdict | None:
         """Return the verdict on a key; None if the policy leaves it to the other sources."""
         entry = self.policy.of(question.key)
-        if (reason := entry.refusal(question.key, self.usage)) is not None:
-            return Verdict(Outcome.REFUSED, self.name, reason)
+        if (refused := entry.refusal(question.key, self.usage)) is not None:
+            return Verdict(
+                Outcome.REFUSED, self.name, refused.reason, over_quota=refused.over_quota
+            )
         return ALLOWED if entry.allowed else None
 
     def read_changed(self, *, at_once: bool = False) -> Policy | None:

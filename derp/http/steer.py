@@ -23,6 +23,7 @@ from typing import Final
 import attrs
 
 from derp.http.message import Request, Response
+from derp.relay.tokenbucket import TokenBucket
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_BODY: Final = 1024
@@ -32,6 +33,9 @@ MAX_WRONG: Final = 10
 """Wrong tokens from one address in WINDOW."""
 WINDOW: Final = 60.0
 """Seconds."""
+ORDERS: Final = 10.0
+"""Orders a second with the right token, in the long run."""
+ORDERS_BURST: Final = 20
 MAX_ADDRESSES: Final = 1024
 """Addresses that are remembered; the one with the first wrong token is forgotten first."""
 
@@ -98,6 +102,7 @@ class Operator:
         self._token = token
         self._clock = clock
         self._on_wrong = on_wrong
+        self._orders = TokenBucket(ORDERS, ORDERS_BURST, clock())
         self._wrong: dict[str, _Wrong] = {}
         """By address; the one whose window began first is first."""
 
@@ -108,7 +113,7 @@ class Operator:
 
     def refusal(self, request: Request) -> Response | None:
         """Return the answer to a request that may steer nothing; None if it may."""
-        return _wrong_form(request) or self._wrong_token(request)
+        return _wrong_form(request) or self._wrong_token(request) or self._too_many()
 
     def _wrong_token(self, request: Request) -> Response | None:
         token, now = self._token(), self._clock()
@@ -123,6 +128,11 @@ class Operator:
             return _refuse(429, "too many wrong tokens", ("Retry-After", str(math.ceil(wait))))
         self._note_wrong(request.remote, now)
         return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
+
+    def _too_many(self) -> Response | None:
+        if self._orders.allow(self._clock()):
+            return None
+        return _refuse(429, "too many orders at once", ("Retry-After", "1"))
 
     def _wait(self, address: str, now: float) -> float:
         """Return for how many seconds an address is refused."""

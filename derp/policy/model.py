@@ -35,6 +35,15 @@ class Quota:
 
 
 @attrs.frozen
+class Refused:
+    """Why a policy refuses a key."""
+
+    reason: str
+    """For the log."""
+    over_quota: bool = False
+
+
+@attrs.frozen
 class Entry:
     """What is said about one key, or about all that have no entry; the defaults are filled in."""
 
@@ -67,12 +76,13 @@ class Entry:
         is_lower = limit == NO_LIMIT or throttle.bytes_per_second < limit.bytes_per_second
         return throttle if is_lower else limit
 
-    def refusal(self, key: bytes, usage: Usage | None) -> str | None:
+    def refusal(self, key: bytes, usage: Usage | None) -> Refused | None:
         """Return why `key` may not use the relay; None if the policy has nothing against it."""
         if self.allowed is False:
-            return "the key is denied"
+            return Refused("the key is denied")
         if self.quota is not None and self.quota.throttle is None and self.over_quota(key, usage):
-            return f"over its quota for this {self.quota.period} in -policy"
+            reason = f"over its quota for this {self.quota.period} in -policy"
+            return Refused(reason, over_quota=True)
         return None
 
 

@@ -5,7 +5,8 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,34 +19,66 @@ from derp.policy.file import Found, read
 from derp.policy.model import Policy
 
 TRIES: Final = 3
+SETTLED_AFTER: Final = 1.0
+"""Seconds after which a file that has not changed is taken to be whole."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _ACL: Final = "system.posix_acl_access"
 
 
-def write_change(path: Path, change: Change) -> Policy:
-    """Write a change into the file at `path`; return what the file says then. Blocks.
+class Rewriter:
+    """What writes changes into the file at `path`. One thread at a time may use it."""
 
-    What the file says is read first, so that no other change of it is lost; one that comes in the
-    moment of the exchange itself is. Raises PolicyNotWritten; then the file is as it was.
-    """
-    for _ in range(TRIES):
-        found = read(path, PolicyNotWritten)
-        data = _changed(path, found.data, change)
-        if data == found.data:
-            return found.policy
-        try:
-            policy = parse(data)
-        except PolicyFormError as error:
-            raise PolicyNotWritten(f"{path} would have a mistake with it: {error}") from None
-        if not change.explains(found.policy, policy):
-            raise PolicyNotWritten(f"{path} would say something else with it, too")
-        try:
-            if _replace(Path(os.path.realpath(path)), found, data):
+    def __init__(self, path: Path, wait: Callable[[float], None] = time.sleep) -> None:
+        self._path = path
+        self._wait = wait
+        self._own: tuple[int, ...] = ()
+        """The state of the file after the last write of this relay."""
+
+    def write(self, change: Change) -> Policy:
+        """Write a change into the file; return what the file says then. Blocks.
+
+        What the file says is read first, once it has settled, so that no other change of it is
+        lost; one that comes in the moment of the exchange itself is. Raises PolicyNotWritten; then
+        the file is as it was.
+        """
+        path = self._path
+        for _ in range(TRIES):
+            if not self._has_settled():
+                continue
+            found = read(path, PolicyNotWritten)
+            data = _changed(path, found.data, change)
+            if data == found.data:
+                return found.policy
+            try:
+                policy = parse(data)
+            except PolicyFormError as error:
+                raise PolicyNotWritten(f"{path} would have a mistake with it: {error}") from None
+            if not change.explains(found.policy, policy):
+                raise PolicyNotWritten(f"{path} would say something else with it, too")
+            try:
+                written = _replace(Path(os.path.realpath(path)), found, data)
+            except OSError as error:
+                raise PolicyNotWritten(f"{path} can't be replaced: {_why(error)}") from error
+            if written is not None:
+                self._own = _state(written)
                 return policy
-        except OSError as error:
-            raise PolicyNotWritten(f"{path} can't be replaced: {_why(error)}") from error
-    raise PolicyNotWritten(f"{path} is being changed by another program")
+        raise PolicyNotWritten(f"{path} is being changed by another program")
+
+    def _has_settled(self) -> bool:
+        """Wait, if the file was changed just now; return whether it has not changed meanwhile.
+
+        A program that writes it in place, in parts, would else lose what it writes after the
+        exchange.
+        """
+        try:
+            status = self._path.stat()
+            if _state(status) == self._own or time.time() - status.st_mtime >= SETTLED_AFTER:
+                return True
+            self._wait(SETTLED_AFTER)
+            return _state(self._path.stat()) == _state(status)
+        except (OSError, ValueError):
+            return True  # reading it says what is wrong
 
 
 def _changed(path: Path, data: bytes, change: Change) -> bytes:
@@ -57,8 +90,11 @@ def _changed(path: Path, data: bytes, change: Change) -> bytes:
         raise PolicyNotWritten(f"{path} can't be edited: {error}") from None
 
 
-def _replace(path: Path, found: Found, data: bytes) -> bool:
-    """Put `data` in the place of what was found; return False if that is no longer there."""
+def _replace(path: Path, found: Found, data: bytes) -> os.stat_result | None:
+    """Put `data` in the place of what was found; return its status there.
+
+    Returns None if what was found is no longer there.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")
     temporary = Path(name)
     try:
@@ -68,14 +104,14 @@ def _replace(path: Path, found: Found, data: bytes) -> bool:
             stream.flush()
             os.fsync(descriptor)
         if _state(path.stat()) != _state(found.status):
-            return False
+            return None
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     with _directory(path.parent) as directory:
         os.fsync(directory)
-    return True
+    return path.stat()
 
 
 def _take_over(path: Path, status: os.stat_result, descriptor: int) -> None:

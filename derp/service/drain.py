@@ -16,6 +16,7 @@ from derp import log
 from derp.errors import RelayStopping
 from derp.session import health
 from derp.session.state import RelayState
+from derp.session.turns import in_turns
 from derp.wire.frames import restarting
 
 FLUSH_SECONDS: Final = 3.0
@@ -47,12 +48,14 @@ async def drain(state: RelayState, processes: int = 1, drain_time: float = 0.0) 
     clients = len(state.hub.members)
     logger.info("stopping", clients=clients)
     spread = max(RECONNECT_SPREAD_MS, processes * clients * RECONNECT_SPREAD_PER_CLIENT_MS)
-    for connection in [*state.hub.members, *state.presence.worker_watchers]:
+    try_for = spread + TRY_FOR_MS
+    async for member in in_turns(state, [*state.hub.members]):
         reconnect_in = RELAYS_RECONNECT_MS
-        if not connection.can_mesh:
+        if not member.can_mesh:
             reconnect_in = random.randrange(spread)  # noqa: S311 -- only spreads load
-        connection.send_control(restarting(reconnect_in, spread + TRY_FOR_MS))
-        health.tell(state, connection)
+        health.tell(state, member, before=restarting(reconnect_in, try_for))
+    for link in state.presence.worker_watchers:
+        link.send_control(restarting(RELAYS_RECONNECT_MS, try_for))
     if drain_time:
         await _end_one_by_one(state, drain_time)
     with trio.move_on_after(FLUSH_SECONDS):

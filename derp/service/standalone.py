@@ -86,7 +86,7 @@ class Standalone:
         state.policy = source.policy
 
         async def apply(policy: Policy) -> int:
-            return serverinfo.apply_policy(state, services, policy)
+            return await serverinfo.apply_policy(state, services, policy)
 
         async def removed(keys: set[bytes]) -> None:
             if checker is not None:

@@ -30,14 +30,19 @@ TOLD: Final = "told"
 logger = log.get("client")
 
 
-def tell(state: RelayState, client: Client, *, forgotten: bool = False) -> None:
+def tell(
+    state: RelayState, client: Client, *, forgotten: bool = False, before: bytes = b""
+) -> None:
     """Tell a client what is wrong now, unless it knows.
 
-    `forgotten`: it was sent a ServerInfo.
+    `forgotten`: it was sent a ServerInfo. `before`: a frame to send in any case, in one write with
+    the text.
     """
     if not client.can_mesh and client.ending is None:
         said = text(_conditions(state, client.key))
-        _send(state, client, said, knows="" if forgotten else client.health)
+        _send(state, client, said, knows="" if forgotten else client.health, before=before)
+    elif before:
+        client.send_control(before)
 
 
 def end_refused(state: RelayState, client: Client, error: NotAdmitted) -> None:
@@ -64,13 +69,15 @@ async def tell_refused(
         transport.read_into(state.view)
 
 
-def _send(state: RelayState, client: Client, said: str, *, knows: str) -> None:
+def _send(state: RelayState, client: Client, said: str, *, knows: str, before: bytes = b"") -> None:
     """Send a text to a client that `knows` another one; log it if it is news."""
     if said != knows:
         # Never dropped: a text changes seldom.
-        client.send_control(frames.health(said), must=True)
-    before, client.health = client.health, said
-    if said == before or state.stopping:
+        client.send_control(before + frames.health(said), must=True)
+    elif before:
+        client.send_control(before)
+    had, client.health = client.health, said
+    if said == had or state.stopping:
         return
     name = short_key(client.key)
     if state.should_log(TOLD, name, client.transport.remote.host):
@@ -99,9 +106,12 @@ def _over_quota(state: RelayState, key: bytes, quota: Quota) -> OverQuota:
 
 def _refusal(state: RelayState, key: bytes, error: NotAdmitted) -> str:
     """Return what a client is told that is refused with `error`; empty for nothing."""
-    entry = state.policy.of(key)
-    if error.source == POLICY and entry.allowed is not False and entry.quota is not None:
-        return text(Conditions(over_quota=_over_quota(state, key, entry.quota)))
+    if error.over_quota:
+        # The policy may have changed since: then the client may be admitted when it comes back.
+        quota = state.policy.of(key).quota
+        if quota is None or quota.throttle is not None:
+            return ""
+        return text(Conditions(over_quota=_over_quota(state, key, quota)))
     if not state.tell_refused:
         return ""
     refusal = Refusal.DENIED if error.source == POLICY else Refusal.UNKNOWN

@@ -15,7 +15,7 @@ import trio
 from nacl.public import Box
 
 from derp.admission.checker import VERDICT_TIMEOUT
-from derp.admission.model import Question
+from derp.admission.model import Question, not_admitted
 from derp.admission.policysource import NAME as POLICY
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT, RateConfig
@@ -131,7 +131,7 @@ async def admit(
         raise PeerVanished("the connection was closed before the verdict")
     if not verdict.admitted:
         reason = f"{node_public_text(key)} is refused by {verdict.source}: {verdict.reason}"
-        raise NotAdmitted(reason, authoritative=verdict.authoritative, source=verdict.source)
+        raise not_admitted(verdict, reason)
     if not verdict.authoritative:
         state.unverified.add(key)
     return verdict.source
@@ -139,5 +139,6 @@ async def admit(
 
 def check_policy(state: RelayState, key: bytes) -> None:
     """Raise NotAdmitted if the policy in force denies a key."""
-    if (reason := state.policy.of(key).refusal(key, state.usage)) is not None:
-        raise NotAdmitted(f"{node_public_text(key)} is refused by policy: {reason}", source=POLICY)
+    if (refused := state.policy.of(key).refusal(key, state.usage)) is not None:
+        reason = f"{node_public_text(key)} is refused by policy: {refused.reason}"
+        raise NotAdmitted(reason, source=POLICY, over_quota=refused.over_quota)

@@ -9,8 +9,7 @@ import trio
 
 from derp.admission.checker import Checker
 from derp.admission.keep import keep_checker
-from derp.admission.model import Admission, Question, Verdict
-from derp.errors import NotAdmitted
+from derp.admission.model import Admission, Question, Verdict, not_admitted
 from derp.session import health
 from derp.session.isolation import check_group
 from derp.session.state import RelayState
@@ -112,5 +111,4 @@ def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
     for member in [member for member in state.hub.members if member.key == key]:
         if member.ending is None and not member.can_mesh:
-            error = NotAdmitted(reason, authoritative=verdict.authoritative, source=verdict.source)
-            health.end_refused(state, member, error)
+            health.end_refused(state, member, not_admitted(verdict, reason))

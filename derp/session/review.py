@@ -4,7 +4,6 @@ Who has come to be over its quota is throttled or ended, and who no longer is ge
 all are told (derp.session.health).
 """
 
-from collections.abc import AsyncIterator
 from typing import Final, NoReturn
 
 import trio
@@ -15,12 +14,11 @@ from derp.session.client import Client
 from derp.session.serverinfo import Limited
 from derp.session.state import RelayState
 from derp.session.timers import KEEP_ALIVE, KEEP_ALIVE_JITTER
+from derp.session.turns import in_turns
 from derp.wire.frames import present_address
 
 REVIEW_EVERY: Final = 15.0
 """Seconds between two looks where there are no accounts, or a flush is late."""
-LOOKS_PER_TURN: Final = 50
-"""Clients looked at before other tasks run."""
 KEYS_PER_TURN: Final = 1000
 
 _KERNELS_TIMEOUT: Final = 960.0
@@ -52,7 +50,7 @@ async def review(state: RelayState, clones: Clones) -> None:
     before = state.cloned
     state.cloned = await _cloned(state, clones)
     changed: list[Limited] = []
-    async for client in _in_turns(state, _concerned(state, before | state.cloned)):
+    async for client in in_turns(state, _concerned(state, before | state.cloned)):
         limited = serverinfo.put_in_force(state, client, trio.current_time())
         if limited is None:
             health.tell(state, client)
@@ -70,16 +68,6 @@ def _concerned(state: RelayState, cloned: set[bytes]) -> list[Client]:
     return [client for key in limited | cloned for client in state.hub.clients(key)]
 
 
-async def _in_turns(state: RelayState, clients: list[Client]) -> AsyncIterator[Client]:
-    """Yield the clients that are still connected when it is their turn."""
-    for number, client in enumerate(clients, 1):
-        if not number % LOOKS_PER_TURN:
-            await trio.lowlevel.checkpoint()
-        if client in state.hub.members:
-            yield client
-    await trio.lowlevel.checkpoint()
-
-
 async def _cloned(state: RelayState, clones: Clones) -> set[bytes]:
     hub, links = state.hub, [*state.worker_links]
     keys = {*hub.duplicates}
@@ -92,7 +80,7 @@ async def _cloned(state: RelayState, clones: Clones) -> set[bytes]:
     shared = [client for key in keys for client in hub.clients(key)]
     here = [
         Sighting(client.key, present_address(client.present_frame()), client.connected_at)
-        async for client in _in_turns(state, shared)
+        async for client in in_turns(state, shared)
     ]
     elsewhere = [
         (key, present_address(link.frames[key]))

@@ -8,6 +8,7 @@ Both messages hold [version, Policy.to_json()]. A worker takes no older version 
 answer to `current` may overtake a later `changed`.
 """
 
+from functools import partial
 from typing import Final
 
 import trio
@@ -25,6 +26,8 @@ from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
 
 NOTIFY_TRIES: Final = 3
+APPLY_TIMEOUT: Final = 4.0
+"""Seconds for which a change waits for the workers; less than who asked for it waits."""
 AGAIN: Final = 0.1
 """Seconds from a failed call to the next."""
 
@@ -56,28 +59,40 @@ class SupervisorPolicy:
 
     async def keep(self, wishes: trio.MemoryReceiveChannel[Wishes], recheck: Recheck) -> None:
         """Keep the policy up to date; see `keep_policy`."""
-        await keep_policy(self._source, self._checker, wishes, self._apply, recheck)
+        async with trio.open_nursery() as nursery:
+            apply = partial(self._apply, nursery)
+            await keep_policy(self._source, self._checker, wishes, apply, recheck)
 
     async def _current(self, _: Json) -> Json:
         return self._message(self.in_force)
 
-    async def _apply(self, policy: Policy) -> int:
-        """Hand all workers the new policy; no later one is read before this returns.
+    async def _apply(self, nursery: trio.Nursery, policy: Policy) -> int:
+        """Hand all workers the new policy, within APPLY_TIMEOUT; go on in a task of `nursery`.
 
-        Returns how many clients they have ended.
+        Returns how many clients they have ended until then.
         """
         self._version += 1
-        message = self._message(policy)
         ended: dict[int, int] = {}
+        handed = trio.Event()
+        nursery.start_soon(self._hand_out, self._version, self._message(policy), ended, handed)
+        with trio.move_on_after(APPLY_TIMEOUT):
+            await handed.wait()
+        return sum(ended.values())
+
+    async def _hand_out(
+        self, version: int, message: Json, ended: dict[int, int], handed: trio.Event
+    ) -> None:
+        """Hand all workers a policy, unless a later one is handed out; add what they answer."""
         for _ in range(NOTIFY_TRIES):
             # What a worker answered first counts: it acts once on each version.
-            ended = await self._pool.call_all(_CHANGED, message) | ended
-            if len(ended) >= self._pool.size:
+            answers = await self._pool.call_all(_CHANGED, message)
+            ended |= answers | ended
+            if len(ended) >= self._pool.size or version != self._version:
                 break
         else:
             # A worker that is being restarted will ask for it.
             logger.debug("not all workers have confirmed the new policy")
-        return sum(ended.values())
+        handed.set()
 
     def _message(self, policy: Policy) -> Json:
         return [self._version, policy.to_json()]
@@ -111,4 +126,4 @@ class WorkerPolicy:
         if version <= self._version:
             return 0
         self._version = version
-        return serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))
+        return await serverinfo.apply_policy(self._state, self._nursery, Policy.from_json(policy))

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from derp import log
-from derp.errors import ControlLost, DerperError
+from derp.errors import ControlLate, ControlLost, DerperError
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds until a call without an answer fails."""
@@ -67,7 +67,10 @@ class RPC:
         self._last_id = 0
 
     async def call(self, what: str, body: Json = None) -> Json:
-        """Return the other end's answer. Raises ControlLost if it has ended, is late or refuses."""
+        """Return the other end's answer. Raises ControlLost if it has ended or refuses.
+
+        Raises ControlLate if it is late.
+        """
         self._last_id += 1
         number, call = self._last_id, _Call()
         self._calls[number] = call
@@ -78,7 +81,7 @@ class RPC:
         finally:
             del self._calls[number]
         if not call.ended.is_set():
-            raise ControlLost(f"{what} was not answered within {CALL_TIMEOUT:.0f} s")
+            raise ControlLate(f"{what} was not answered within {CALL_TIMEOUT:.0f} s")
         if call.answer is None:
             raise ControlLost(f"the other process ended before it answered {what}")
         if "error" in call.answer:

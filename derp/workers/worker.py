@@ -137,7 +137,7 @@ class Worker:
         state.become_worker(handover.index, handover.worker_key)
 
         async def set_rate_limit(body: Json) -> None:
-            serverinfo.apply(state, relay.services, RateConfig(*body))
+            serverinfo.apply(state, relay.connections, RateConfig(*body))
 
         async def stop(_: Json) -> None:
             self._stop.set()
@@ -159,7 +159,8 @@ class Worker:
             rechecks = WorkerRechecks(state, state.admission, every, handover.workers)
             self.control.in_order |= rechecks.handlers
             relay.services.start_soon(rechecks.run)
-        policy = WorkerPolicy(state, relay.services, self.control.call)
+        # In `connections`: calls come until the end, and `services` end before `state.stopping`.
+        policy = WorkerPolicy(state, relay.connections, self.control.call)
         self.control.in_order |= policy.in_order
         # Not in `services`: packets go from worker to worker until the drain ends.
         relay.connections.start_soon(

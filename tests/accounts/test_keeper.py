@@ -11,7 +11,7 @@ import trio.testing
 from derp.accounts.counts import Counts, Period, next_period
 from derp.accounts.file import AccountsFile
 from derp.accounts.filesink import FileSink
-from derp.accounts.keeper import FLUSH_EVERY, LATE, STOP_TIMEOUT, Accounts
+from derp.accounts.keeper import FLUSH_EVERY, LATE, PATIENCE, STOP_TIMEOUT, Accounts
 from derp.accounts.memorysink import MemorySink
 from derp.accounts.pending import Pending
 from derp.errors import AccountsFailed
@@ -225,6 +225,45 @@ async def test_a_write_that_hangs_is_logged_and_delays_no_stop(
     before = trio.current_time()
     await running.accounts.close()
     assert trio.current_time() - before == STOP_TIMEOUT
+
+
+async def test_quotas_go_on_while_a_write_hangs(
+    autojump_clock: Clock, nursery: trio.Nursery, store: Store
+) -> None:
+    running = Running(store, MIDNIGHT - 35)
+    nursery.start_soon(running.accounts.run, running.collect)
+    await trio.sleep(5)
+    store.takes = 50.0
+    for used in (10, 10 + PATIENCE + 10, 10 + PATIENCE + 20):
+        await running.accounts.wait_for_flush()
+        assert running.accounts.used(KEY, Period.DAY) == used
+    await trio.sleep(6)
+    assert store.writes == [0.0, 10.0]
+    assert running.accounts.today == "2026-12-02"
+    assert running.accounts.used(KEY, Period.DAY) == 0
+    await running.accounts.wait_for_flush()
+    assert running.accounts.used(KEY, Period.MONTH) > 40
+    store.takes = 0.0
+    await trio.sleep(44)
+    moved = round(running._counted)
+    assert store.rows["2026-12-01", KEY] == Counts(sent=35)
+    assert sum(counts.sent for counts in store.rows.values()) == moved
+    assert running.accounts.used(KEY, Period.DAY) == moved - 35
+    assert running.accounts.used(KEY, Period.MONTH) == moved
+
+
+async def test_what_was_found_before_midnight_is_not_of_today(
+    autojump_clock: Clock, nursery: trio.Nursery, store: Store
+) -> None:
+    store.rows = {("2026-12-01", KEY): Counts(sent=1000)}
+    running = Running(store, MIDNIGHT - 15)
+    nursery.start_soon(running.accounts.run, running.collect)
+    await trio.sleep(5)
+    store.takes = 8.0
+    store.used = lambda key, today: (1010, 1010)  # type: ignore[method-assign]
+    await trio.sleep(14)
+    assert running.accounts.used(KEY, Period.DAY) == 0
+    assert running.accounts.used(KEY, Period.MONTH) == 1015
 
 
 async def test_at_a_stop_all_is_written(

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.http.message import Request, parse_request
-from derp.http.steer import ACTIONS, MAX_ADDRESSES, MAX_WRONG, WINDOW, Operator, Order, parse_order
+from derp.http.steer import (
+    ACTIONS,
+    MAX_ADDRESSES,
+    MAX_WRONG,
+    ORDERS,
+    ORDERS_BURST,
+    WINDOW,
+    Operator,
+    Order,
+    parse_order,
+)
 
 TOKEN = "correct-horse-battery"
 KEY = bytes(range(32))
@@ -55,6 +65,14 @@ def post() -> Post:
 
 def test_the_token_is_enough_for_a_program(post: Post) -> None:
     assert post.status(request()) == 200
+    assert post.wrong == []
+
+
+def test_orders_have_a_rate(post: Post) -> None:
+    answers = [post.status(request()) for _ in range(ORDERS_BURST + 1)]
+    assert answers == [200] * ORDERS_BURST + [429]
+    post.now += 1 / ORDERS
+    assert [post.status(request()) for _ in range(2)] == [200, 429]
     assert post.wrong == []
 
 
@@ -161,6 +179,7 @@ def test_tries_are_bounded(post: Post) -> None:
 
 def test_a_right_token_is_no_try(post: Post) -> None:
     for _ in range(2 * MAX_WRONG):
+        post.now += 1 / ORDERS
         assert post.status(request()) == 200
     for _ in range(MAX_WRONG - 1):
         assert post.status(request(token="wrong")) == 401

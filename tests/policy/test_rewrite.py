@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from derp.errors import PolicyNotWritten
 from derp.policy import rewrite
 from derp.policy.change import Change
 from derp.policy.file import load
-from derp.policy.rewrite import TRIES, write_change
+from derp.policy.model import Policy
+from derp.policy.rewrite import SETTLED_AFTER, TRIES, Rewriter
 from derp.wire.keys import node_public_text
 
 KEY = bytes(range(32))
@@ -27,6 +29,10 @@ def path(tmp_path: Path) -> Path:
     found = tmp_path / "policy.toml"
     found.write_text("[defaults] # of all\n")
     return found
+
+
+def write_change(path: Path, change: Change) -> Policy:
+    return Rewriter(path, lambda _: None).write(change)
 
 
 def test_the_file_says_so_and_is_returned(path: Path) -> None:
@@ -126,6 +132,49 @@ def test_what_changes_all_the_time_is_left_alone(
     assert len(calls) == TRIES
     assert path.read_text() == f"[defaults] # {TRIES - 1}"
     assert len([*path.parent.iterdir()]) == 1
+
+
+def test_what_another_program_writes_in_parts_is_waited_for(path: Path) -> None:
+    """It writes in place: what it writes after an exchange would go into no file."""
+    with path.open("w") as stream:
+        stream.write("[defaults]\n# the fir")
+        stream.flush()
+        waits: list[float] = []
+
+        def rest(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 1:
+                stream.write("st\n# the second\n")
+                stream.flush()
+
+        assert Rewriter(path, rest).write(DENY).of(KEY).allowed is False
+    assert waits == [SETTLED_AFTER] * 2
+    assert path.read_text() == "[defaults]\n# the first\n# the second\n" + ENTRY
+
+
+def test_what_does_not_settle_is_left_alone(path: Path) -> None:
+    number = iter(range(100))
+
+    def more(_: float) -> None:
+        path.write_text(f"[defaults] # {next(number)}")
+
+    with pytest.raises(PolicyNotWritten, match="is being changed by another program"):
+        Rewriter(path, more).write(DENY)
+    assert path.read_text() == f"[defaults] # {TRIES - 1}"
+
+
+def test_what_is_old_or_of_its_own_is_not_waited_for(path: Path) -> None:
+    def never(_: float) -> None:
+        raise AssertionError("it waits")
+
+    before = time.time() - SETTLED_AFTER
+    os.utime(path, (before, before))
+    rewriter = Rewriter(path, never)
+    rewriter.write(DENY)
+    rewriter.write(ALLOW)
+    path.write_text("[defaults]\n")
+    with pytest.raises(AssertionError, match="it waits"):
+        rewriter.write(DENY)
 
 
 @pytest.mark.parametrize(

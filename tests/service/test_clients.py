@@ -36,7 +36,7 @@ async def test_what_is_told_of_a_client(autojump_clock: Clock, relay: Relay) -> 
     await trio.sleep(10)
     quota = Quota(10**9, Period.MONTH, RateConfig(1000, 65568))
     entry = Entry(label="printer", limit=RateConfig(250_000, 65568), quota=quota)
-    serverinfo.apply_policy(relay.state, relay._nursery, Policy({one.key: entry}))
+    await serverinfo.apply_policy(relay.state, relay._nursery, Policy({one.key: entry}))
     await one.receive()
     await one.send(PREFERRED, b"\1")
     for _ in range(3):

@@ -11,9 +11,12 @@ from derp.errors import RelayStopping
 from derp.net.poller import Poller
 from derp.relay.health import Conditions, text
 from derp.service import drain
+from derp.session import turns
+from derp.session.client import Client
 from tests.peers import PING, PONG, RESTARTING, Peer
 from tests.relays import running, with_mesh_key
 from tests.support.derp import HEALTH
+from tests.turns import counted_turns
 
 Clock = trio.testing.MockClock
 
@@ -62,6 +65,29 @@ async def test_clients_are_told_in_words_too(autojump_clock: Clock) -> None:
         assert (await client.receive())[0] == RESTARTING
         kind, payload = await client.receive()
         assert (kind, payload.decode()) == (HEALTH, text(Conditions(stopping=True)))
+
+
+async def test_other_tasks_run_while_clients_are_told(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each is told in one write."""
+    monkeypatch.setattr(turns, "LOOKS_PER_TURN", 10)
+    real = Client.send_control
+    async with running() as relay:
+        clients = [await relay.login() for _ in range(50)]
+        with counted_turns() as counted:
+
+            def counting(client: Client, frame: bytes, *, must: bool = False) -> bool:
+                counted.note()
+                return real(client, frame, must=must)
+
+            monkeypatch.setattr(Client, "send_control", counting)
+            relay.state.stopping = True
+            await drain.drain(relay.state)
+        assert counted.events.total() == len(clients)
+        assert counted.most <= 10
+        for client in clients:
+            assert [(await client.receive())[0] for _ in range(2)] == [RESTARTING, HEALTH]
 
 
 async def test_clients_are_ended_one_by_one(autojump_clock: Clock) -> None:

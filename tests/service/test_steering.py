@@ -23,6 +23,7 @@ from derp.admission.policysource import PolicySource
 from derp.admission.sources import Sources
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
 from derp.metrics import Metrics
+from derp.policy import rewrite
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Entry, Policy
@@ -79,7 +80,7 @@ async def steered(
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
         async def apply(policy: Policy) -> int:
-            return serverinfo.apply_policy(relay.state, nursery, policy)
+            return await serverinfo.apply_policy(relay.state, nursery, policy)
 
         async def removed(keys: set[bytes]) -> None:
             if checker is not None:
@@ -106,6 +107,7 @@ async def filed(
 ) -> AsyncIterator[SteeredRelay]:
     """A relay with a policy file."""
     run_at_once(monkeypatch)
+    monkeypatch.setattr(rewrite, "SETTLED_AFTER", 0.0)
     path = tmp_path / "policy.toml"
     path.write_text("[defaults]\n")
     async with steered(Checker(Metrics(), Sources(policy=PolicySource(path, load(path))))) as relay:
@@ -311,7 +313,7 @@ class TestWithAFile:
             return None, "late"
 
         monkeypatch.setattr(policykeeper, "_write", never)
-        with pytest.raises(SteeringFailed, match="not in force within 15 s"):
+        with pytest.raises(SteeringFailed, match="not in force within 8 s"):
             await filed.steering.deny(bytes(32), BY)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any
 
+import attrs
 import nacl.public
 import pytest
 import trio
@@ -22,7 +23,7 @@ from derp.net.tcp import TCPTransport
 from derp.policy.model import Entry, Policy, Quota
 from derp.relay.clones import Clones
 from derp.relay.health import Refusal
-from derp.session import health, recheck, review, serverinfo, usage
+from derp.session import health, recheck, review, serverinfo, turns, usage
 from derp.session.health import TOLD
 from derp.session.serve import serve
 from derp.session.state import RelayState
@@ -65,8 +66,8 @@ class Kept:
         nursery.start_soon(self.accounts.run, collect)
         nursery.start_soon(review.run, relay.state, Clones(review.grace(15.0)))
 
-    def put(self, nursery: trio.Nursery, policy: Policy) -> None:
-        serverinfo.apply_policy(self.state, nursery, policy)
+    async def put(self, nursery: trio.Nursery, policy: Policy) -> None:
+        await serverinfo.apply_policy(self.state, nursery, policy)
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_three_clients_over_their_quota_and_a_new_day(
             free.key: Entry(quota=Quota(10**9, Period.DAY, None)),
         }
     )
-    kept.put(nursery, policy)
+    await kept.put(nursery, policy)
     assert (await throttled.receive())[0] == SERVER_INFO
     for peer in (throttled, refused, free):
         await peer.send_packet(peer.key, bytes(6_000))
@@ -180,14 +181,14 @@ async def test_a_throttle_that_lowers_nothing_is_told_and_withdrawn(
     """No ServerInfo comes with it, so an empty text has to."""
     peer = await kept.relay.login()
     entry = Entry(limit=SLOW, quota=Quota(1, Period.MONTH, FAST))
-    kept.put(nursery, Policy({peer.key: entry}))
+    await kept.put(nursery, Policy({peer.key: entry}))
     assert (await peer.receive())[0] == SERVER_INFO
     assert await told(peer) == USED + "1 B/month here, until 2027-01-01 00:00 UTC"
     kept.wall += 31 * 86_400
     assert (await peer.receive()) == (HEALTH, b"")
     kept.accounts.add(peer.key, Counts(sent=1))
     assert await told(peer) == USED + "1 B/month here, until 2027-02-01 00:00 UTC"
-    kept.put(nursery, Policy({peer.key: Entry(limit=SLOW)}))
+    await kept.put(nursery, Policy({peer.key: Entry(limit=SLOW)}))
     assert (await peer.receive()) == (HEALTH, b"")
     await nothing_more(peer)
 
@@ -195,7 +196,7 @@ async def test_a_throttle_that_lowers_nothing_is_told_and_withdrawn(
 async def test_a_default_quota_is_each_keys_own(
     autojump_clock: Clock, kept: Kept, nursery: trio.Nursery
 ) -> None:
-    kept.put(nursery, Policy(default=Entry(quota=Quota(50_000, Period.DAY, SLOW))))
+    await kept.put(nursery, Policy(default=Entry(quota=Quota(50_000, Period.DAY, SLOW))))
     one, other = await kept.relay.login(), await kept.relay.login()
     for _ in range(3):
         await one.send_packet(one.key, bytes(20_000))
@@ -213,7 +214,7 @@ async def test_a_changed_limit_makes_a_client_forget_so_it_is_told_again(
 ) -> None:
     peer = await kept.relay.login()
     quota = Quota(1, Period.DAY, FAST)
-    kept.put(nursery, Policy({peer.key: Entry(quota=quota)}))
+    await kept.put(nursery, Policy({peer.key: Entry(quota=quota)}))
     assert (await peer.receive())[0] == SERVER_INFO
     said = await told(peer)
     serverinfo.apply(kept.state, nursery, SLOW)
@@ -229,7 +230,7 @@ async def test_who_is_over_quota_hears_it_at_each_try_whatever_else_is_told(
 ) -> None:
     key = nacl.public.PrivateKey.generate()
     quota = Quota(1_000, Period.MONTH, None)
-    kept.put(nursery, Policy({bytes(key.public_key): Entry(quota=quota)}))
+    await kept.put(nursery, Policy({bytes(key.public_key): Entry(quota=quota)}))
     kept.accounts.add(bytes(key.public_key), Counts(sent=400, received=600))
     for _ in range(2):
         came, end = await knock(kept.relay, key)
@@ -249,7 +250,7 @@ async def test_a_slow_disk_delays_no_review(autojump_clock: Clock, nursery: trio
     async with running(kept.prepare) as relay:
         await kept.start(relay, nursery)
         peer = await relay.login()
-        kept.put(nursery, Policy({peer.key: Entry(quota=Quota(100, Period.DAY, SLOW))}))
+        await kept.put(nursery, Policy({peer.key: Entry(quota=Quota(100, Period.DAY, SLOW))}))
         await trio.sleep(1)
         kept.accounts.add(peer.key, Counts(sent=100))
         began = trio.current_time()
@@ -266,7 +267,7 @@ async def test_mesh_peers_have_no_quota(autojump_clock: Clock, nursery: trio.Nur
 
     async with running(prepare) as relay:
         await kept.start(relay, nursery)
-        kept.put(nursery, Policy(default=Entry(quota=Quota(1, Period.DAY, None))))
+        await kept.put(nursery, Policy(default=Entry(quota=Quota(1, Period.DAY, None))))
         peer = await relay.mesh_login()
         await nothing_more(peer)
         assert [member.can_mesh for member in relay.hub.members] == [True]
@@ -275,33 +276,33 @@ async def test_mesh_peers_have_no_quota(autojump_clock: Clock, nursery: trio.Nur
 async def test_other_tasks_run_while_many_are_over_quota(
     autojump_clock: Clock, kept: Kept, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(review, "LOOKS_PER_TURN", 10)
-    monkeypatch.setattr(serverinfo, "LOOKS_PER_TURN", 10)
+    monkeypatch.setattr(turns, "LOOKS_PER_TURN", 10)
     peers = [await kept.relay.login() for _ in range(100)]
-    with counted_turns() as turns:
+    with counted_turns() as counted:
         real = serverinfo.put_in_force
 
         def counting(*arguments: Any) -> Any:
-            turns.note()
+            counted.note()
             return real(*arguments)
 
         monkeypatch.setattr(serverinfo, "put_in_force", counting)
         kept.state.policy = Policy(default=Entry(quota=Quota(1, Period.DAY, SLOW)))
         for peer in peers:
             assert USED in await told(peer)
-        assert turns.most <= 10
+        assert counted.most <= 10
     members = list(kept.state.hub.members)
-    with counted_turns() as turns:
+    with counted_turns() as counted:
         real_tell = health.tell
 
         def counting_tell(*arguments: Any, **options: Any) -> None:
-            turns.note()
+            counted.note()
             real_tell(*arguments, **options)
 
         monkeypatch.setattr(health, "tell", counting_tell)
         async with trio.open_nursery() as inner:
-            inner.start_soon(serverinfo._tell_all, kept.state, [(m, m.bucket) for m in members])
-        assert turns.most <= serverinfo.CLIENTS_PER_TURN
+            changed = [(member, member.bucket) for member in members]
+            inner.start_soon(serverinfo._tell_all, kept.state, members, changed)
+        assert counted.most <= serverinfo.CLIENTS_PER_TURN
 
 
 # --- cloned keys ---
@@ -441,6 +442,32 @@ async def test_who_is_refused_is_told_if_the_operator_says_so(
         assert str(end).endswith(f"is refused by {name}: reasons of our own")
 
 
+@pytest.mark.parametrize(
+    ("over_quota", "quota", "said"),
+    [
+        (False, Quota(1, Period.DAY, None), Refusal.DENIED.value),
+        (False, Quota(1, Period.DAY, SLOW), Refusal.DENIED.value),
+        (True, Quota(1, Period.DAY, SLOW), ""),
+        (True, None, ""),
+        (True, Quota(5_000, Period.DAY, None), f"{USED}5 kB/day here, and is refused "),
+    ],
+)
+async def test_a_refusal_is_told_for_the_reason_that_it_has(
+    autojump_clock: Clock, over_quota: bool, quota: Quota | None, said: str
+) -> None:
+    """The policy may have changed since the verdict."""
+
+    def prepare(state: RelayState) -> None:
+        state.admission = source = Source(Outcome.REFUSED, "policy")
+        source.verdict = attrs.evolve(source.verdict, over_quota=over_quota)
+        state.policy = Policy(default=Entry(quota=quota))
+        state.tell_refused = True
+
+    async with running(prepare) as relay:
+        came, _ = await knock(relay, nacl.public.PrivateKey.generate())
+        assert [text.partition("until ")[0] for _, text in came] == ([said] if said else [])
+
+
 async def test_a_fast_start_that_is_refused_has_the_greeting_first(autojump_clock: Clock) -> None:
     def prepare(state: RelayState) -> None:
         state.admission = Source(Outcome.REFUSED)
@@ -497,7 +524,9 @@ async def test_who_is_no_longer_admitted_is_told_before_the_end(
             return await Peer(end).log_in()
 
         denied, removed = await join(), await join()
-        serverinfo.apply_policy(relay.state, nursery, Policy({denied.key: Entry(allowed=False)}))
+        await serverinfo.apply_policy(
+            relay.state, nursery, Policy({denied.key: Entry(allowed=False)})
+        )
         await recheck.recheck(relay.state, Source(Outcome.REFUSED), [removed.key])
         for peer, refusal in ((denied, Refusal.DENIED), (removed, Refusal.UNKNOWN)):
             if allowed:
@@ -516,13 +545,13 @@ async def test_what_is_told_is_logged_within_a_bound(
     peer = await kept.relay.login()
     kept.accounts.add(peer.key, Counts(sent=1))
     for _ in range(10):
-        kept.put(nursery, Policy({peer.key: Entry(quota=Quota(1, Period.DAY, SLOW))}))
+        await kept.put(nursery, Policy({peer.key: Entry(quota=Quota(1, Period.DAY, SLOW))}))
         await trio.sleep(0.1)
         # A new limit makes the client forget, and is no news.
         serverinfo.apply(kept.state, nursery, FAST)
         serverinfo.apply(kept.state, nursery, NO_LIMIT)
         await trio.sleep(0.1)
-        kept.put(nursery, Policy())
+        await kept.put(nursery, Policy())
         await trio.sleep(0.1)
     said = logged(caplog)
     assert all(USED in text for text in said[::2])

@@ -189,7 +189,7 @@ async def test_the_policy_puts_keys_into_groups(autojump_clock: Clock, sources: 
         entries = {alice.key: Entry(group="friends"), bob.key: Entry(group="friends")}
         relay_policy = Policy({**entries, carol.key: Entry(group=B, label="carol")})
         async with trio.open_nursery() as nursery:
-            serverinfo.apply_policy(relay.state, nursery, relay_policy)
+            await serverinfo.apply_policy(relay.state, nursery, relay_policy)
         for peer in (alice, bob):
             assert isinstance(await relay.end_of(peer), GroupChanged)
         alice, bob = [await relay.login(key=peer.private) for peer in (alice, bob)]
@@ -197,7 +197,7 @@ async def test_the_policy_puts_keys_into_groups(autojump_clock: Clock, sources: 
         assert not await reaches(carol, bob)
         # The group of a source can be named, too.
         async with trio.open_nursery() as nursery:
-            serverinfo.apply_policy(relay.state, nursery, policy(**{A: bob}))
+            await serverinfo.apply_policy(relay.state, nursery, policy(**{A: bob}))
         assert isinstance(await relay.end_of(alice), GroupChanged)
         assert isinstance(await relay.end_of(bob), GroupChanged)
         alice, bob = [await relay.login(key=peer.private) for peer in (alice, bob)]

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.policy.model import Entry, Policy
-from derp.session import recheck, serverinfo
+from derp.session import recheck, serverinfo, turns
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
 from tests.peers import RECV, Peer
 from tests.relays import Relay, running, with_mesh_key
 from tests.support.threads import run_at_once
+from tests.turns import Turns, counted_turns
 
 Clock = trio.testing.MockClock
 
@@ -49,7 +51,7 @@ def told_at_login(peer: Peer) -> int:
 
 async def put(relay: Relay, policy: Policy) -> None:
     async with trio.open_nursery() as nursery:
-        serverinfo.apply_policy(relay.state, nursery, policy)
+        await serverinfo.apply_policy(relay.state, nursery, policy)
 
 
 async def put_rate_config(relay: Relay, limit: RateConfig) -> None:
@@ -141,6 +143,62 @@ async def test_who_is_denied_is_ended_at_once(autojump_clock: Clock) -> None:
         await other.ping()
 
 
+@contextmanager
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
+    """Count the clients that a new policy is compared with."""
+    real = serverinfo.put_in_force
+    with counted_turns() as counted:
+
+        def counting(*arguments: Any) -> Any:
+            counted.note()
+            return real(*arguments)
+
+        monkeypatch.setattr(serverinfo, "put_in_force", counting)
+        yield counted
+
+
+async def test_other_tasks_run_while_a_policy_is_put_in_force(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "LOOKS_PER_TURN", 10)
+    async with running() as relay:
+        peers = [await relay.login() for _ in range(50)]
+        with looked_at(monkeypatch) as counted:
+            await put(relay, Policy(default=Entry(limit=SLOW)))
+        assert counted.events.total() == len(peers)
+        assert counted.most <= 10
+        for peer in peers:
+            assert await told(peer) == SLOW.bytes_per_second
+
+
+async def test_a_change_for_one_key_looks_at_no_other(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as relay:
+        one, two, other = [await relay.login() for _ in range(3)]
+        entries = {other.key: Entry(limit=SLOW), two.key: Entry(limit=OTHER)}
+        await put(relay, Policy(entries))
+        assert [await told(two), await told(other)] == [5000, 1000]
+        with looked_at(monkeypatch) as counted:
+            await put(relay, Policy({one.key: Entry(limit=FAST), other.key: Entry(limit=SLOW)}))
+        assert counted.events.total() == 2
+        assert [await told(one), await told(two)] == [FAST.bytes_per_second, 0]
+
+
+async def test_a_relay_that_stops_still_ends_whom_a_policy_denies(autojump_clock: Clock) -> None:
+    """What owns its tasks may be over by then."""
+    async with running() as relay:
+        denied, other = await relay.login(), await relay.login()
+        async with trio.open_nursery() as over:
+            pass
+        relay.state.stopping = True
+        policy = Policy({denied.key: Entry(allowed=False), other.key: Entry(limit=SLOW)})
+        assert await serverinfo.apply_policy(relay.state, over, policy) == 1
+        serverinfo.apply(relay.state, over, FAST)
+        assert isinstance(await relay.end_of(denied), NotAdmitted)
+        await other.ping()
+
+
 async def test_mesh_peers_are_not_asked_about(autojump_clock: Clock) -> None:
     async with running(with_mesh_key) as relay:
         peer = await relay.mesh_login()
@@ -208,7 +266,7 @@ async def followed(
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
         async def apply(policy: Policy) -> int:
-            return serverinfo.apply_policy(relay.state, nursery, policy)
+            return await serverinfo.apply_policy(relay.state, nursery, policy)
 
         removed = partial(recheck.recheck, relay.state, checkers[0], strict=True)
         nursery.start_soon(keep_policy, source, checkers[0], woken, apply, removed)

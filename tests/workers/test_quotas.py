@@ -71,10 +71,10 @@ class Cluster:
         self.nursery.start_soon(relay.state.accounts.run, collect)
         self.nursery.start_soon(review.run, relay.state, Clones(1000.0))
 
-    def put(self, entry: Entry) -> None:
+    async def put(self, entry: Entry) -> None:
         self.source.policy = Policy({PUBLIC: entry})
         for relay in self.relays:
-            serverinfo.apply_policy(relay.state, self.nursery, self.source.policy)
+            await serverinfo.apply_policy(relay.state, self.nursery, self.source.policy)
 
     def move(self, index: int, size: int) -> None:
         accounts = self.relays[index].state.accounts
@@ -103,7 +103,7 @@ async def told(peer: Peer, kind: int) -> str:
 async def test_the_bytes_at_all_workers_count_at_all_workers(
     autojump_clock: Clock, cluster: Cluster
 ) -> None:
-    cluster.put(Entry(quota=Quota(100_000, Period.DAY, SLOW)))
+    await cluster.put(Entry(quota=Quota(100_000, Period.DAY, SLOW)))
     peers = [await relay.login(key=KEY) for relay in cluster.relays]
     await trio.sleep(WITHIN)
     cluster.move(0, 50_000)
@@ -124,7 +124,7 @@ async def test_the_bytes_at_all_workers_count_at_all_workers(
 async def test_who_is_over_quota_is_refused_at_a_worker_that_has_not_seen_it(
     autojump_clock: Clock, cluster: Cluster
 ) -> None:
-    cluster.put(Entry(quota=Quota(100_000, Period.DAY, None)))
+    await cluster.put(Entry(quota=Quota(100_000, Period.DAY, None)))
     peer = await cluster.relays[0].login(key=KEY)
     cluster.move(0, 100_000)
     end = await cluster.relays[0].end_of(peer)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from derp.errors import ControlLost, ReloadError
+from derp.errors import ControlLate, ControlLost, ReloadError
 from derp.workers.rpc import CALL_TIMEOUT, RPC, Json
 
 
@@ -91,7 +91,7 @@ async def test_no_answer_in_time(autojump_clock: trio.testing.MockClock) -> None
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
-            with pytest.raises(ControlLost, match="not answered within 10 s"):
+            with pytest.raises(ControlLate, match="not answered within 10 s"):
                 await one.call("anything")
             assert trio.current_time() == pytest.approx(CALL_TIMEOUT)
             nursery.cancel_scope.cancel()

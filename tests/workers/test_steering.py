@@ -9,15 +9,17 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission.policykeeper import Wishes, policy_of
-from derp.errors import ClosedByOperator, NotAdmitted, SteeringFailed
+from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, policy_of
+from derp.errors import ClosedByOperator, ControlLate, NotAdmitted, SteeringFailed
+from derp.http.server import Deadlines
 from derp.policy.model import Policy
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
-from derp.workers.policy import SupervisorPolicy, WorkerPolicy
+from derp.workers.policy import APPLY_TIMEOUT, NOTIFY_TRIES, SupervisorPolicy, WorkerPolicy
+from derp.workers.rpc import CALL_TIMEOUT, Json
 from derp.workers.steering import SupervisorSteering, WorkerSteering, worker_handlers
 from tests.relays import Relay, running, with_mesh_key
-from tests.workers.ends import Line, Pool, lost_call
+from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, lost_call
 
 Clock = trio.testing.MockClock
 BY = "uid 0, pid 7"
@@ -136,7 +138,8 @@ async def test_what_a_worker_that_answers_late_has_ended_counts_once(
     cluster.pool.late.add(1)
     found = await cluster.steering.steering.deny(first.key, BY)
     assert found.ended == 1
-    assert [what for what, _ in cluster.pool.said].count("policy.changed") == 3
+    await trio.sleep(NOTIFY_TRIES * ANSWER_TIMEOUT)
+    assert [what for what, _ in cluster.pool.said].count("policy.changed") == NOTIFY_TRIES
 
 
 async def test_a_supervisor_that_does_not_answer(autojump_clock: Clock) -> None:
@@ -154,3 +157,30 @@ async def test_a_policy_without_a_file_is_kept(
     await trio.sleep(100)
     assert cluster.policy.in_force.of(bytes(32)).allowed is False
     assert cluster.policy.in_force != Policy()
+
+
+async def test_a_worker_that_is_late_keeps_nobody_waiting(
+    autojump_clock: Clock, cluster: Cluster
+) -> None:
+    """And has the change once it answers."""
+    peer = await cluster.relays[1].login()
+    cluster.pool.late.add(0)
+    began = trio.current_time()
+    found = await cluster.worker.deny(peer.key, BY)
+    assert trio.current_time() - began <= APPLY_TIMEOUT
+    assert found.ended == 1
+    cluster.pool.late.clear()
+    await trio.sleep(2 * ANSWER_TIMEOUT)
+    assert cluster.relays[0].state.policy.of(peer.key).allowed is False
+
+
+def test_whoever_asks_waits_longer_than_who_is_asked() -> None:
+    assert APPLY_TIMEOUT < CHANGE_TIMEOUT < CALL_TIMEOUT < Deadlines().later
+
+
+async def test_a_supervisor_that_is_late_may_have_done_it(autojump_clock: Clock) -> None:
+    async def late(what: str, body: Json = None) -> Json:
+        raise ControlLate(f"{what} was not answered within 10 s")
+
+    with pytest.raises(SteeringFailed, match="it may have been done"):
+        await WorkerSteering(late).deny(bytes(32), BY)
