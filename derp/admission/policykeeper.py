@@ -22,7 +22,7 @@ from derp.policy.change import Change
 from derp.policy.model import EMPTY, Policy
 from derp.policy.rewrite import Rewriter
 
-CHANGE_TIMEOUT: Final = 8.0
+CHANGE_TIMEOUT: Final = 6.0
 """Seconds for a change: the file may be on a disk that does not answer. Less than a worker waits
 for its supervisor, and a browser for the page."""
 

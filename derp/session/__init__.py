@@ -15,5 +15,6 @@ usage          what each client moves: for the accounts, and for its last log li
 recheck        admission, asked again about connected clients
 serverinfo     puts a rate limit in force, and tells the clients
 health         tells clients what is wrong with their use of the relay
+turns          goes over many clients, some in each turn of the event loop
 review         looks from time to time who is over its quota, and which keys are cloned
 """
