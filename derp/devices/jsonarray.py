@@ -18,6 +18,7 @@ MAX_VALUE: Final = 256 << 10
 """Characters of the longest element, and of any other value in the object."""
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_NUMBER_TO_THE_END: Final = re.compile(r"[-+.0-9eE]*\Z")
 
 
 class AnswerFormError(ValueError):
@@ -87,7 +88,8 @@ class ArrayReader:
                 raise AnswerFormError("it is nested too deeply") from None
             except ValueError:
                 break
-            if end == len(text):
+            is_number = isinstance(value, int | float)
+            if end == len(text) or (is_number and _NUMBER_TO_THE_END.match(text, end)):
                 # It may be the beginning of a longer number; something follows in any case.
                 break
             position = end

@@ -57,6 +57,13 @@ def test_the_elements_are_those_of_the_whole(
     assert read(data, cuts) == elements
 
 
+@pytest.mark.parametrize("number", ["1.5e+16", "-0.25E-7", "10", "1e5"])
+def test_a_number_that_is_cut_off_is_no_shorter_one(number: str) -> None:
+    data = f'{{"devices": [{number}, true]}}'.encode()
+    for cut in range(len(data)):
+        assert read(data, [cut]) == [float(number), True]
+
+
 def check(data: bytes, cuts: list[int]) -> None:
     """Whatever is read is what json reads."""
     try:

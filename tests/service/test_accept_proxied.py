@@ -420,7 +420,7 @@ async def test_a_client_over_its_limits_gets_an_answer(
     name, _, message = reason.partition(": ")
     if not limits:
         end = NoRoom(message)
-        monkeypatch.setattr(PendingConnections, "identify", partial(raise_, end))
+        monkeypatch.setattr(PendingConnections, "identify", staticmethod(partial(raise_, end)))
     async with site(**limits) as front:
         while not front.ends():
             client = await front.say(HTTP_PROXY, get("/", f"X-Real-IP: {CLIENT}"))

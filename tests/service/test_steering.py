@@ -313,7 +313,7 @@ class TestWithAFile:
             return None, "late"
 
         monkeypatch.setattr(policykeeper, "_write", never)
-        with pytest.raises(SteeringFailed, match="not in force within 8 s"):
+        with pytest.raises(SteeringFailed, match="not in force within 6 s"):
             await filed.steering.deny(bytes(32), BY)
 
 
