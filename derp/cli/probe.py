@@ -19,7 +19,7 @@ from derp.errors import DerperError
 from derp.net import httpclient
 from derp.net.address import Endpoint, endpoint
 from derp.net.listenaddress import UnixSocket
-from derp.relay.networks import Network, is_in
+from derp.relay.networks import PeerNetwork, is_in
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, MAGIC, FrameType
 from derp.wire.proxyprotocol import LOCAL_HEADER
 from stun.message import StunError, build_binding_request, parse_binding_response
@@ -71,7 +71,7 @@ class NoSTUN(Failure):
 
 
 async def connect(
-    where: Where, deadline: float, header_from: Sequence[Network] = ()
+    where: Where, deadline: float, header_from: Sequence[PeerNetwork] = ()
 ) -> trio.SocketStream:
     """Connect to an IP address by TCP, or to a unix socket. Raises NotReached.
 
@@ -161,7 +161,7 @@ async def pages(stream: trio.abc.Stream, where: Where, host: str, deadline: floa
         raise NoDERP(f"{where} answers a probe with {_status(received)}")
 
 
-async def stun(where: Endpoint, deadline: float, header_from: Sequence[Network] = ()) -> None:
+async def stun(where: Endpoint, deadline: float, header_from: Sequence[PeerNetwork] = ()) -> None:
     """Send a STUN binding request, and check the response; see `connect`. Raises NoSTUN."""
     family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
     transaction = os.urandom(12)
@@ -190,7 +190,7 @@ async def close(stream: trio.abc.Stream, deadline: float) -> None:
         await stream.aclose()
 
 
-def _header(sock: trio.socket.SocketType, header_from: Sequence[Network]) -> bytes:
+def _header(sock: trio.socket.SocketType, header_from: Sequence[PeerNetwork]) -> bytes:
     """Return the PROXY header that the relay wants from a connected socket; empty for none."""
     own = endpoint(sock.getsockname()).host
     return LOCAL_HEADER if header_from and is_in(own, header_from) else b""

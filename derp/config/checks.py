@@ -19,7 +19,7 @@ from derp.config.addresses import MAX_UNIX_PATH, fits_unix
 from derp.config.strconv import shown
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.net.address import is_dns_name, is_ip
-from derp.relay.networks import Network, unmapped
+from derp.relay.networks import UNIX, Network, PeerNetwork, unmapped
 
 
 def control_socket(value: str | Path) -> str:
@@ -249,16 +249,25 @@ def _network(text: str) -> Network:
     raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
 
 
-def proxy_list(value: str | Iterable[Network]) -> tuple[Network, ...]:
-    """Check a list as `network_list` does; no network may have all addresses, so strangers'."""
-    networks = network_list(value)
+def proxy_list(value: str | Iterable[PeerNetwork]) -> tuple[PeerNetwork, ...]:
+    """Check a list as `network_list` does, which may have UNIX for proxies at a unix socket.
+
+    No network may have all addresses, so strangers'.
+    """
+    given = map(str.strip, value.split(",")) if isinstance(value, str) else value
+    networks: dict[PeerNetwork, None] = {}
+    for entry in given:
+        if isinstance(entry, str) and entry != UNIX:
+            networks |= dict.fromkeys(network_list(entry))
+        else:
+            networks[entry] = None
     for network in networks:
-        if network.prefixlen == 0:
+        if network != UNIX and network.prefixlen == 0:
             raise ValueError(
                 f"want the addresses of your proxies alone, such as 10.0.0.5/32, in place of "
                 f"{network}: all that connect from there are believed"
             )
-    return networks
+    return tuple(networks)
 
 
 MAX_WORKERS: Final = 256

@@ -5,12 +5,14 @@ An IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) counts as the IPv4 one.
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Final, Literal
 
 Network = IPv4Network | IPv6Network
 
 UNIX: Final = "unix"
 """Stands for the address of a peer that came by a unix socket, which has none."""
+PeerNetwork = Network | Literal["unix"]
+"""Where peers come from: a network, or UNIX for all who come by a unix socket."""
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1", UNIX})
 """Addresses of this machine's reverse proxies and health checks; not all of 127.0.0.0/8."""
 
@@ -54,18 +56,23 @@ def unmapped(network: Network) -> Network:
 
 
 def is_private(host: str) -> bool:
-    """Return whether an address is of this machine, of a private network, or shared behind NAT."""
+    """Return whether an address is of this machine, of a private network, or shared behind NAT.
+
+    UNIX is of this machine.
+    """
+    if host == UNIX:
+        return True
     address: IPv4Address | IPv6Address = ip_address(host)
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address
     return not address.is_global
 
 
-def is_in(host: str, networks: Iterable[Network]) -> bool:
-    """Return whether an address without brackets or zone is in one of `networks`; UNIX is not."""
+def is_in(host: str, networks: Iterable[PeerNetwork]) -> bool:
+    """Return whether an address without brackets or zone, or UNIX, is in one of `networks`."""
     if host == UNIX:
-        return False
+        return UNIX in networks
     address: IPv4Address | IPv6Address = ip_address(host)
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address
-    return any(address in network for network in networks)
+    return any(network != UNIX and address in network for network in networks)

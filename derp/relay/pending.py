@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from derp.errors import ConnectionEnd, NoRoom, TooManyConnections, TooManyPending
-from derp.relay.networks import LOOPBACK, Network, is_in, network_of, site_of
+from derp.relay.networks import LOOPBACK, PeerNetwork, is_in, network_of, site_of
 from derp.relay.sites import Site, Sites
 from derp.relay.tokenbucket import TokenBucket
 
@@ -158,7 +158,7 @@ class PendingConnections:
         rate: float = 0,
         max_pending: int = 0,
         memory: int = MEMORY,
-        proxies: Sequence[Network] = (),
+        proxies: Sequence[PeerNetwork] = (),
     ) -> None:
         self.held = 0
         """Bytes; never more than `memory`."""

@@ -21,7 +21,7 @@ from derp.http.message import Request
 from derp.net.address import Endpoint
 from derp.net.prelogin import PreLoginScheduler
 from derp.net.proxyheader import receive_header
-from derp.relay.networks import Network, is_in, is_private, unmapped
+from derp.relay.networks import UNIX, PeerNetwork, is_in, is_private, unmapped
 from derp.wire.proxyprotocol import SIGNATURE, parse_datagram
 from stun.message import StunError
 
@@ -71,7 +71,7 @@ class Notices:
 
         Whoever reaches the relay can do so. A line for all of them leaves one for private networks.
         """
-        network = unmapped(ip_network(host))
+        network = host if host == UNIX else str(unmapped(ip_network(host)))
         self._once(
             f"{flag} {'private' if is_private(host) else 'public'}",
             "there may be a proxy that is not listed, and hides its clients",
@@ -121,8 +121,8 @@ class Notices:
 class Proxies:
     """The proxies of one relay."""
 
-    trusted: Sequence[Network] = ()
-    with_header: Sequence[Network] = ()
+    trusted: Sequence[PeerNetwork] = ()
+    with_header: Sequence[PeerNetwork] = ()
     notices: Notices = attrs.field(factory=Notices)
 
     def origin(self, peer: Endpoint) -> Origin:

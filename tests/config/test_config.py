@@ -251,8 +251,8 @@ def test_workers(text: str, count: int) -> None:
 
 
 def test_networks_of_proxies() -> None:
-    text = "10.1.2.3/8, 192.0.2.7/32,2001:db8::/32,10.0.0.0/8"
-    expected = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    text = "10.1.2.3/8, unix,192.0.2.7/32,2001:db8::/32,10.0.0.0/8,unix"
+    expected = ("10.0.0.0/8", "unix", "192.0.2.7/32", "2001:db8::/32")
     for config in (
         configure(*PLAIN, "-trusted-proxies", text),
         configure(*PLAIN, environ=HOME | {"DERP_TRUSTED_PROXIES": text}),

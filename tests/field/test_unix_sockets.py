@@ -42,7 +42,9 @@ class AtPath(Relay):
 
 
 @contextlib.contextmanager
-def proxy(program: str, conf: str, relay: AtPath, folder: Path, ca: TestCA) -> Iterator[int]:
+def proxy(
+    program: str, conf: str, relay: AtPath, folder: Path, ca: TestCA, header: str = ""
+) -> Iterator[int]:
     """Run a proxy before the relay; yield its port. Skips the test where it is not installed."""
     found = find(program)
     if not found:
@@ -52,7 +54,9 @@ def proxy(program: str, conf: str, relay: AtPath, folder: Path, ca: TestCA) -> I
     port = free_port()
     written = folder / conf
     template = Template((CONF / conf).read_text())
-    written.write_text(template.substitute(folder=folder, port=port, path=relay.path))
+    written.write_text(
+        template.substitute(folder=folder, port=port, path=relay.path, header=header)
+    )
     command = ["-db", "-f"] if program == "haproxy" else ["-e", "stderr", "-c"]
     log_file = folder / "log"
     with log_file.open("wb") as log:
@@ -87,34 +91,36 @@ def place() -> Iterator[Path]:
 
 
 @WORKERS
-@pytest.mark.parametrize(
-    ("program", "conf", "tls"),
-    [("nginx", "nginx-unix.conf", False), ("haproxy", "haproxy-unix.cfg", True)],
-    ids=["nginx", "haproxy"],
-)
+@pytest.mark.parametrize("listed", [False, True], ids=["unlisted", "listed"])
+@pytest.mark.parametrize("conf", ["nginx-unix.conf", "haproxy-unix.cfg"])
 def test_clients_come_through_a_proxy_of_another_user(
-    program: str,
     conf: str,
-    tls: bool,
+    listed: bool,
     workers: str,
     place: Path,
     binaries: dict[str, Path],
     test_ca: TestCA,
 ) -> None:
+    program = conf.partition("-")[0]
+    tls = program == "haproxy"  # passed on to the relay
     test_ca.issue(place, "localhost")
     key = place / "debug.key"
     key.write_text(DEBUG_KEY)
     key.chmod(0o600)
     flags = ["-workers", workers, "-debug-key-file", str(key)]
+    if listed:
+        flags += ["-proxy-protocol-from" if tls else "-trusted-proxies", "unix"]
+    header = "send-proxy-v2" if listed and tls else ""
     relay = AtPath("relay", OURS, place, tls=tls, flags=flags)
     relay.path = place / "derper.sock"
-    with running(relay), proxy(program, conf, relay, place / "proxy", test_ca) as port:
+    with running(relay), proxy(program, conf, relay, place / "proxy", test_ca, header) as port:
         url = f"https://localhost:{port}/derp"
         checks = ("login/tls13", "login/websocket", "packets/many-in-order", "packets/tls13")
         asked = ("-tls", url, "-plain", url, "-books", f"/debug/check?debugkey={DEBUG_KEY}")
         results = derpcheck(binaries, test_ca, "run", *asked, *checks)
         assert [result["name"] for result in results if result["ok"]] == list(checks), results
-        assert relay.wait_for_log("joined remote=unix client=")
+        who = r"127\.0\.0\.1:\d+ proxy=unix" if listed else "unix"
+        assert relay.wait_for_log(f"joined remote={who} client=")
         status, _ = get(port, "/debug/", test_ca, "127.0.0.1")
         assert status == 403
     assert not relay.path.exists()

@@ -143,6 +143,37 @@ def test_the_pages_of_debug_are_not_for_what_comes_through_a_path(tmp_path: Path
 
 
 @WORKERS
+async def test_a_proxy_at_a_path_says_for_whom_it_comes(tmp_path: Path, workers: str) -> None:
+    path, where = with_path(tmp_path)
+    flags = ("-proxy-protocol-from", "unix", "-trusted-proxies", "unix", "-workers", workers)
+    with derper(tmp_path, "-a", where, *flags, tls=False) as relay:
+        relay.wait_for("serving on unix:")
+        async with await trio.open_unix_socket(str(path)) as stream:
+            await stream.send_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n")
+            await upgrade(stream)
+            await Peer(StreamEnd(stream)).log_in()
+            relay.wait_for("joined remote=192.0.2.7:4711 proxy=unix ")
+        async with await trio.open_unix_socket(str(path)) as stream:
+            await stream.send_all(b"PROXY UNKNOWN\r\n")
+            await stream.send_all(b"GET /debug/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 403 ")
+        of = ("-of", str(relay.process.pid), "-a", f"unix:{path}", "-stun=false")
+        asked = run("healthcheck", *of)
+        assert (asked.returncode, asked.stderr) == (0, ""), asked
+
+
+async def test_a_proxy_at_a_path_that_is_not_listed_is_told_of(tmp_path: Path) -> None:
+    path, where = with_path(tmp_path)
+    with derper(tmp_path, "-a", where, tls=False) as relay:
+        relay.wait_for("serving on unix:")
+        async with await trio.open_unix_socket(str(path)) as stream:
+            request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+            await stream.send_all(request)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        relay.wait_for(r'not listed, .* proxy=unix .*: -trusted-proxies unix"')
+
+
+@WORKERS
 def test_https_and_the_health_check(tmp_path: Path, workers: str) -> None:
     path = tmp_path / "derper.sock"
     flags = ("-a", f"unix:{path}", "-workers", workers)

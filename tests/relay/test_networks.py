@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.relay.networks import LOOPBACK, UNIX, is_in, network_of, site_of
+from derp.relay.networks import LOOPBACK, UNIX, is_in, is_private, network_of, site_of
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,9 @@ def test_loopback_is_one_address_of_each_family() -> None:
 def test_a_peer_of_a_unix_socket_is_its_own_network() -> None:
     assert UNIX in LOOPBACK
     assert site_of(network_of(UNIX)) == network_of(UNIX) == UNIX
-    assert not is_in(UNIX, [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])
+    assert is_private(UNIX)
+    everywhere = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+    assert not is_in(UNIX, everywhere)
+    assert is_in(UNIX, [*everywhere, UNIX])
+    assert not is_in("192.0.2.7", [UNIX])
+    assert is_in("192.0.2.7", [UNIX, *everywhere])
