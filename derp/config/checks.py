@@ -257,10 +257,10 @@ def proxy_list(value: str | Iterable[PeerNetwork]) -> tuple[PeerNetwork, ...]:
     given = map(str.strip, value.split(",")) if isinstance(value, str) else value
     networks: dict[PeerNetwork, None] = {}
     for entry in given:
-        if isinstance(entry, str) and entry != UNIX:
-            networks |= dict.fromkeys(network_list(entry))
+        if entry == UNIX:
+            networks[UNIX] = None
         else:
-            networks[entry] = None
+            networks |= dict.fromkeys(network_list(entry if isinstance(entry, str) else (entry,)))
     for network in networks:
         if network != UNIX and network.prefixlen == 0:
             raise ValueError(
