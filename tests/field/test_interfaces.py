@@ -57,7 +57,9 @@ def host() -> Iterator[Host]:
         for number, (name, other) in enumerate((("a0", a), ("b0", b)), 1):
             link(itself, name, other, "eth0")
             itself.address(name, f"10.{number}.0.1/24", f"fd00:{number}::1/64")
-            other.address("eth0", f"10.{number}.0.2/24", f"fd00:{number}::2/64")
+            # A link-local address, too: the kernel's own has to be found unique first.
+            addresses = (f"10.{number}.0.2/24", f"fd00:{number}::2/64", f"fe80::{number}:2/64")
+            other.address("eth0", *addresses)
             # To the host's other address, too: the relay alone keeps out what is to be kept out.
             other.run("ip", "route", "add", "default", "via", f"10.{number}.0.1")
         yield Host(itself, a, b)
