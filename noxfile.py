@@ -271,6 +271,7 @@ RELEASE_PACKAGES = {
     "lintian": "lintian",
     "man": "man-db",
     "mandoc": "mandoc",
+    "nix-instantiate": "nix-bin",
     "qemu-aarch64-static": "qemu-user-static",
     "shellcheck": "shellcheck",
 }

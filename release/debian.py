@@ -201,6 +201,8 @@ def _control(work: Path, bundle: Bundle, responsible: Maintainer) -> None:
         f"Maintainer: {responsible}",
         f"Installed-Size: {size // 1024}",
         f"Depends: {', '.join(depends)}",
+        # For who asks an admission URL, or another relay of the mesh.
+        "Recommends: ca-certificates",
         "Suggests: fail2ban, prometheus",
     ]
     sums = "".join(
