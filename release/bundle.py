@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+from packaging.markers import Marker
 
 from release.project import DEPLOY, ReleaseError, run
 
@@ -26,6 +27,14 @@ ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """As the kernel calls them, and as Debian does."""
 GLIBC_MINORS: Final = range(17, 29)
 """Of version 2, those that a wheel may need."""
+
+_LINUX: Final = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "sys_platform": "linux",
+}
 
 SCRIPT: Final = b"""\
 #!/usr/bin/python3
@@ -88,7 +97,7 @@ def make(architecture: str, own: Path, folder: Path) -> Bundle:
 def _download(architecture: str, python: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = folder / "requirements.txt"
-    wanted.write_text(unconditional((DEPLOY / "requirements.txt").read_text("utf-8")), "utf-8")
+    wanted.write_text(pins(), "utf-8")
     # Pip prefers what is named first: what serves older systems, too.
     platforms = [f"--platform=manylinux_2_{minor}_{architecture}" for minor in GLIBC_MINORS]
     run(
@@ -99,9 +108,27 @@ def _download(architecture: str, python: str, folder: Path) -> None:
     )
 
 
-def unconditional(requirements: str) -> str:
-    """Return requirements without markers: pip would judge by the Python that runs it."""
-    return re.sub(r"(?m)^(\S+==\S+) ;.*\\$", r"\1 \\", requirements)
+def pins() -> str:
+    """Return what a bundle has, as requirements with hashes."""
+    return for_all((DEPLOY / "requirements.txt").read_text("utf-8"))
+
+
+def for_all(requirements: str) -> str:
+    """Return requirements for all PYTHONS at once: one version of each, and no markers.
+
+    Pip would judge a marker by the Python that runs it. Of several versions, that for the oldest
+    Python is taken: the others serve only newer ones.
+    """
+    chosen: dict[str, str] = {}
+    for python in PYTHONS:
+        # As old as there is: Debian 12 has 3.11.2.
+        environment = {**_LINUX, "python_version": python, "python_full_version": f"{python}.0"}
+        for block in re.findall(r"(?m)^\w.*\n(?: +--hash.*\n?)*", requirements):
+            head, _, hashes = block.partition("\n")
+            pin, _, marker = head.removesuffix("\\").strip().partition(" ; ")
+            if not marker or Marker(marker).evaluate(environment):
+                chosen.setdefault(pin.partition("==")[0], f"{pin} \\\n{hashes}")
+    return "".join(block for _, block in sorted(chosen.items()))
 
 
 def merged(wheels: Iterable[Path]) -> dict[str, bytes]:

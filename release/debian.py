@@ -203,7 +203,8 @@ def _control(work: Path, bundle: Bundle, responsible: Maintainer) -> None:
         f"Depends: {', '.join(depends)}",
         # For who asks an admission URL, or another relay of the mesh.
         "Recommends: ca-certificates",
-        "Suggests: fail2ban, prometheus",
+        # `derper top` shows with it; that of Debian 12 is too old.
+        "Suggests: fail2ban, prometheus, python3-rich (>= 13.7)",
     ]
     sums = "".join(
         f"{hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()}  "

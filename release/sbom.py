@@ -1,4 +1,4 @@
-"""What derper.pyz, the Debian package and the image are made of, as CycloneDX 1.6 in JSON.
+"""What derper.pyz and the Debian package are made of, as CycloneDX 1.6 in JSON.
 
 It names the Python packages, with their licenses and what needs what. What is compiled into those,
 such as OpenSSL into cryptography, they tell themselves: cryptography has a list of its own in its
@@ -11,7 +11,8 @@ import venv
 from pathlib import Path
 from typing import Final
 
-from release.project import DEPLOY, ROOT, VERSION, run
+from release.bundle import pins
+from release.project import ROOT, VERSION, run
 
 SPECIFICATION: Final = "1.6"
 
@@ -24,8 +25,9 @@ def write(path: Path, wheel: Path, folder: Path, epoch: int) -> None:
     venv.create(folder, clear=True)
     python = str(folder / "bin" / "python")
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-    pinned = ("--require-hashes", "--only-binary=:all:", "-r", str(DEPLOY / "requirements.txt"))
-    run(*pip, *pinned)
+    pinned = folder / "requirements.txt"
+    pinned.write_text(pins(), "utf-8")
+    run(*pip, "--require-hashes", "--only-binary=:all:", "-r", str(pinned))
     run(*pip, "--no-deps", str(wheel))
     made = run(
         *(str(Path(sys.executable).parent / "cyclonedx-py"), "environment", python),

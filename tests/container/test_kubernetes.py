@@ -60,6 +60,8 @@ def check(relay: Container, dock: Dock, ca: TestCA) -> None:
     status, body = answer(relay, "/healthz")
     assert (status, json.loads(body)["status"]) == (200, "ok")
     assert answer(relay, "/metrics")[0] == 200
+    listed = relay.run("derper", "clients")
+    assert listed.returncode == 0, listed
     proc = relay.process()
     assert set(proc["Uid"].split()) == {"65532"}
     assert proc["NoNewPrivs"] == "1"
@@ -71,6 +73,7 @@ def deployed(file: str, dock: Dock, ca: TestCA, key: bytes) -> tuple[str, str]:
     volumes = {
         "certs": given_to_group(dock, certificate(ca, NAME)),
         "secret": secret_volume(dock, {"derper.key": key}),
+        "run": given_to_group(dock, {}),
     }
     text = filled_in(
         documents(file)["Deployment derper"], DERP_DOMAIN=NAME, DERP_CERT_MODE="manual"
@@ -135,7 +138,8 @@ def test_a_mesh(dock: Dock, machines: list[Namespace], test_ca: TestCA) -> None:
             )
             # Kubernetes puts in what a variable before has.
             text = text.replace("$(POD_NAME)", pod)
-            volumes = {"certs": dock.volume(files), "secret": key}
+            run = given_to_group(dock, {})
+            volumes = {"certs": dock.volume(files), "secret": key, "run": run}
             text = for_podman(text, name, dock.image, volumes)
             relays.append(stack.enter_context(played(dock.podman, machine, name, text, hosts)))
         for number, relay in enumerate(relays):

@@ -2,13 +2,14 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from release import pyz
-from release.bundle import Bundle, digest_of, glibc_of, merged, unconditional
+from release.bundle import Bundle, digest_of, for_all, glibc_of, merged, pins
 from release.project import DEPLOY, ReleaseError
 from tests.deploy.files import ROOT
 
@@ -63,13 +64,39 @@ def test_the_glibc_that_a_wheel_needs() -> None:
             glibc_of(f"a-1-cp311-cp311-{other}.whl", "x86_64")
 
 
-def test_no_requirement_depends_on_the_python_that_makes_the_release() -> None:
+MARKED = """\
+# A comment.
+always==1 \\
+    --hash=sha256:01
+either==2 ; python_full_version < '3.11.5' \\
+    --hash=sha256:02 \\
+    --hash=sha256:03
+either==4 ; python_full_version >= '3.11.5' \\
+    --hash=sha256:04
+for-new==5 ; python_version >= '3.13' \\
+    --hash=sha256:05
+for-old==6 ; python_version < '3.12' \\
+    --hash=sha256:06
+never==7 ; os_name == 'nt' \\
+    --hash=sha256:07
+"""
+
+
+def test_there_is_one_version_for_all_pythons() -> None:
+    """That of the oldest; a package that one of them needs is there for all."""
+    assert for_all(MARKED) == (
+        "always==1 \\\n    --hash=sha256:01\n"
+        "either==2 \\\n    --hash=sha256:02 \\\n    --hash=sha256:03\n"
+        "for-new==5 \\\n    --hash=sha256:05\n"
+        "for-old==6 \\\n    --hash=sha256:06\n"
+    )
+
+
+def test_all_that_is_pinned_is_in_a_bundle() -> None:
     text = (DEPLOY / "requirements.txt").read_text("utf-8")
-    plain = unconditional(text)
-    assert ";" in text
-    assert ";" not in plain.partition("acme==")[2]
-    assert plain.count("==") == text.count("==") - text.count(" == ")
-    assert plain.count("--hash") == text.count("--hash")
+    names = set(re.findall(r"(?m)^([\w-]+)==", text))
+    assert set(re.findall(r"(?m)^([\w-]+)==", pins())) == names
+    assert ";" not in pins()
 
 
 BUNDLES = [

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import derp
+from release.bundle import pins
 from release.debian import version_of
-from tests.deploy.files import DEPLOY
 from tests.interop.relay import REPO
 
 
@@ -43,11 +44,7 @@ def test_the_bill_of_materials_has_each_package_that_is_pinned(dist: Path) -> No
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     relay = bill["metadata"]["component"]
     assert (relay["name"], relay["version"]) == ("trio-derper", derp.__version__)
-    pinned = {
-        tuple(line.split(" ")[0].split("=="))
-        for line in (DEPLOY / "requirements.txt").read_text().splitlines()
-        if "==" in line and line[0] not in "# "
-    }
+    pinned = set(re.findall(r"(?m)^([\w-]+)==(\S+)", pins()))
     named = {
         (part["name"].lower().replace("_", "-"), part["version"]) for part in bill["components"]
     }
