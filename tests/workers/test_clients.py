@@ -63,7 +63,7 @@ async def test_the_clients_of_all_workers_are_listed(
 ) -> None:
     monkeypatch.setattr(clients, "CLIENTS_PER_PAGE", 2)
     # Both lists are of the same second, in which a client has connected.
-    monkeypatch.setattr(clients.time, "time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.0)
     peers = []
     for number in range(5):
         peers.append(await relays[number % 2].login())
