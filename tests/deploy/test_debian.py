@@ -77,7 +77,7 @@ def about(**fields: str) -> Message:
         (about(License_Expression="MIT OR Apache-2.0"), "MIT or Apache-2.0"),
         (about(Classifier="License :: OSI Approved :: Apache Software License"), "Apache-2.0"),
         (about(License="Some Words, v2"), "Some-Words-v2"),
-        (about(), "unknown"),
+        (about(), "its-own"),
     ],
 )
 def test_the_license_of_a_package(metadata: Message, terms: str) -> None:
