@@ -177,6 +177,13 @@ def _install_packages(session: nox.Session, packages: dict[str, str]) -> None:
         session.warn(f"NOT INSTALLED: {', '.join(still)}")
 
 
+def _install_missing(session: nox.Session, packages: dict[str, str]) -> None:
+    """Install what is wanted and not there, on a machine that is there for tests only."""
+    missing = {thing: package for thing, package in packages.items() if not _is_installed(thing)}
+    if missing and _may_install():
+        _install_packages(session, missing)
+
+
 def _is_installed(thing: str) -> bool:
     """Whether a program, or a file, is there."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -230,19 +237,15 @@ FIELD_PACKAGES = {
 
 def _install_field(session: nox.Session) -> None:
     """Install the proxies, systemd and Prometheus, on a machine that is there for tests only."""
-    missing = {
-        thing: package for thing, package in FIELD_PACKAGES.items() if not _is_installed(thing)
-    }
-    if missing and _may_install():
-        _install_packages(session, missing)
+    _install_missing(session, FIELD_PACKAGES)
 
 
 def _install_browser(session: nox.Session) -> None:
     """Install Chromium, on a machine that is there for tests only."""
     # Under the names of Debian, of Ubuntu and of its makers.
     names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(_is_installed, names)) and _may_install():
-        _install_packages(session, {"chromium": "chromium"})
+    if not any(map(_is_installed, names)):
+        _install_missing(session, {"chromium": "chromium"})
 
 
 INTEROP_PACKAGES = {
@@ -256,11 +259,7 @@ INTEROP_PACKAGES = {
 
 def _install_interop(session: nox.Session) -> None:
     """Install name servers, on a machine that is there for tests only."""
-    missing = {
-        thing: package for thing, package in INTEROP_PACKAGES.items() if not _is_installed(thing)
-    }
-    if missing and _may_install():
-        _install_packages(session, missing)
+    _install_missing(session, INTEROP_PACKAGES)
 
 
 RELEASE_PACKAGES = {
@@ -279,9 +278,7 @@ RELEASE_PACKAGES = {
 
 def _install_release(session: nox.Session) -> None:
     """Install what checks a release, on a machine that is there for tests only."""
-    missing = {tool for tool in RELEASE_PACKAGES if not _is_installed(tool)}
-    if missing and _may_install():
-        _install_packages(session, {tool: RELEASE_PACKAGES[tool] for tool in missing})
+    _install_missing(session, RELEASE_PACKAGES)
 
 
 def _told_what_was_skipped(session: nox.Session, *arguments: str, **variables: str) -> None:
