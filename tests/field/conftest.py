@@ -4,13 +4,10 @@
 """
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -18,6 +15,7 @@ from tests.field.proxies import KINDS, Kind, Proxy
 from tests.field.proxies import running as proxy_running
 from tests.interop.relay import Relay, TestCA, running
 from tests.interop.untested import tell
+from tests.support.admissionserver import admitting
 from tests.support.programs import binaries, test_ca
 
 __all__ = ("binaries", "test_ca")
@@ -42,23 +40,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def sources() -> Iterator[tuple[str, list[str]]]:
     """An admission server that allows all: its URL, and the addresses it was asked about."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(json.loads(body)["Source"])
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"Allow": true}')
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/verify", asked
-        server.shutdown()
+    with admitting() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

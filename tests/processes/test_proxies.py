@@ -1,16 +1,13 @@
 """A relay behind proxies, as a process: one, and several workers."""
 
 import contextlib
-import json
 import re
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -19,6 +16,7 @@ from derp.wire.proxyprotocol import SIGNATURE
 from stun.message import build_binding_request, parse_binding_response
 from tests.patience import PATIENCE
 from tests.process import Derper, derper, insecure
+from tests.support.admissionserver import admitting
 from tests.support.derp import SERVER_INFO, UPGRADE, WATCH_CONNS, Frames, Node, upgrade_request
 
 CLIENT, PORT = "192.0.2.7", 40000
@@ -184,28 +182,8 @@ def test_strangers_are_refused_and_a_proxy_that_is_not_listed_is_told_once(relay
 @pytest.fixture
 def controller() -> Iterator[tuple[str, list[str]]]:
     """An admission controller that allows everybody; its URL, and whom it was asked about."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(json.loads(body)["Source"])
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"Allow": true}')
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/verify", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with admitting() as found:
+        yield found
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
