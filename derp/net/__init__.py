@@ -10,6 +10,7 @@ poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
 unixlistener   a listening unix socket with a path
+peercred       who has connected to a unix socket
 activation     listening sockets that systemd passes
 socketoptions  sockets that are bound to an interface, or whose packets are marked
 interfaces     the addresses of network interfaces

@@ -166,24 +166,6 @@ async def with_duplicates(statuses: Iterable[ClientStatus]) -> list[ClientStatus
     return found
 
 
-def rates(
-    before: Sequence[ClientStatus], now: Sequence[ClientStatus], seconds: float
-) -> dict[str, tuple[float, float]]:
-    """Return the bytes a second to and from each client of `now`, by its `connection`.
-
-    Zeros for a client that `before` does not have.
-    """
-    earlier = {status.connection: (status.sent, status.received) for status in before}
-    found = {}
-    for status in now:
-        sent, received = earlier.get(status.connection, (status.sent, status.received))
-        found[status.connection] = (
-            max(0, status.sent - sent) / seconds,
-            max(0, status.received - received) / seconds,
-        )
-    return found
-
-
 def _status(state: RelayState, client: Client, epoch: float) -> ClientStatus:
     """Return the status of one client; `epoch` is the Unix time when Trio's clock was 0."""
     client.note_bytes()

@@ -7,7 +7,6 @@ bytes, time, and how often the list of clients is made; no packet waits for more
 import math
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, NoReturn
 
@@ -20,6 +19,7 @@ from derp.errors import ControlLost, ControlRefused, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
+from derp.net.peercred import peer_process
 from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
@@ -44,7 +44,6 @@ CLIENTS_PER_REQUEST: Final = 500
 WARN_EVERY: Final = 60.0
 """Seconds between two log lines about users who may not ask."""
 
-_CREDENTIALS: Final = struct.Struct("3i")
 _RECEIVE_SIZE: Final = 4096
 
 logger = log.get("steer")
@@ -117,13 +116,12 @@ class ControlServer:
             self._count -= 1
 
     def _peer(self, sock: socket.socket) -> tuple[str, str]:
-        """Return who asks, for the log, and why that one is refused; see SO_PEERCRED in unix(7)."""
-        option = getattr(socket, "SO_PEERCRED", None)
-        if option is None:
+        """Return who asks, for the log, and why that one is refused."""
+        process = peer_process(sock)
+        if process is None:
             return "a user of this machine", ""  # the socket's mode has let it in
-        packed = sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
-        process, user, _ = _CREDENTIALS.unpack(packed)
-        who = f"uid {user}, pid {process}"
+        pid, user = process
+        who = f"uid {user}, pid {pid}"
         if user in self.users:
             return who, ""
         if (now := trio.current_time()) >= self._warn_at:

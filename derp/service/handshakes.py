@@ -1,6 +1,6 @@
 """The deadlines of what comes before HTTP: one timer for all, in place of cancel scopes."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Final, NoReturn
 
 import trio
@@ -19,18 +19,17 @@ ENDS_PER_TURN: Final = 8
 class Handshakes:
     """The connections that have `timeout` seconds for something; `run` ends those that take longer.
 
-    `late` makes the error that ends one.
+    They end with `error`, which says that there was no `what`.
     """
 
     def __init__(
         self,
         timeout: float = TLS_TIMEOUT,
-        late: Callable[[], ConnectionEnd] = lambda: TLSFailed(
-            f"no TLS handshake within {TLS_TIMEOUT:.0f} s"
-        ),
+        what: str = "TLS handshake",
+        error: type[ConnectionEnd] = TLSFailed,
     ) -> None:
         self._timeout = timeout
-        self._late = late
+        self._late = partial(error, f"no {what} within {timeout:.0f} s")
         self._deadlines: dict[Pending, float] = {}
         """The earliest deadline first, since all have the same time."""
 
@@ -62,7 +61,4 @@ class Handshakes:
 
 def proxy_headers() -> Handshakes:
     """Return the connections of which a PROXY header is awaited."""
-    return Handshakes(
-        HEADER_TIMEOUT,
-        lambda: ProxyHeaderFailed(f"no whole PROXY header within {HEADER_TIMEOUT:.0f} s"),
-    )
+    return Handshakes(HEADER_TIMEOUT, "whole PROXY header", ProxyHeaderFailed)

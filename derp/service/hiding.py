@@ -4,7 +4,6 @@ from functools import partial
 
 import attrs
 
-from derp.errors import TLSFailed
 from derp.http.hidden import clients, server
 from derp.http.message import Request
 from derp.http.statussource import StatusSource
@@ -31,8 +30,12 @@ def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Ac
     ) -> bytes | None:
         def is_client(request: Request) -> bool:
             # Whom a proxy speaks for decides who may see /debug/.
-            resolved = acceptor.proxies.resolve(origin, request)
-            return clients.answer_of(source, resolved, plain=plain) is not None
+            try:
+                resolved = acceptor.proxies.resolve(origin, request)
+                return clients.answer_of(source, resolved, plain=plain) is not None
+            finally:
+                # What is not answered is nobody's try, and may be followed by another's request.
+                origin.client = origin.connected
 
         return await server.serve(
             transport,
@@ -46,10 +49,6 @@ def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Ac
     return attrs.evolve(
         acceptor,
         route=partial(clients.route, source, plain=plain),
-        handshakes=Handshakes(server.NGINX.header, _late),
+        handshakes=Handshakes(server.NGINX.header),
         hide=serve,
     )
-
-
-def _late() -> TLSFailed:
-    return TLSFailed(f"no TLS handshake within {server.NGINX.header:.0f} s")

@@ -109,6 +109,6 @@ async def recheck(
 
 def _end(state: RelayState, key: bytes, verdict: Verdict) -> None:
     reason = f"no longer admitted by {verdict.source}: {verdict.reason}"
-    for member in [member for member in state.hub.members if member.key == key]:
+    for member in state.hub.clients(key):
         if member.ending is None and not member.can_mesh:
             health.end_refused(state, member, not_admitted(verdict, reason))

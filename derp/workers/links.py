@@ -16,7 +16,6 @@ a dialler waits while a worker restarts. The protocol is plain DERP. Differences
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, NoReturn
@@ -34,6 +33,7 @@ from derp.net.address import Endpoint
 from derp.net.backoff import Backoff
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.oserrors import reason
+from derp.net.peercred import peer_process
 from derp.net.tcp import TCPTransport
 from derp.net.transport import Transport
 from derp.session import login
@@ -50,8 +50,6 @@ LONGEST_DELAY: Final = 1.0
 """Seconds between two tries to reach another worker."""
 
 _RETRY_SECONDS: Final = 1.0
-_CREDENTIALS: Final = struct.Struct("3i")
-"""SO_PEERCRED: process, user and group id (Linux: `struct ucred`)."""
 
 logger = log.get("workers")
 
@@ -233,18 +231,14 @@ async def accept_workers(
                 await trio.sleep(_RETRY_SECONDS)
             continue
         sock.setblocking(False)
-        if (user := _user(sock)) != os.geteuid():
+        process = peer_process(sock)
+        user = None if process is None else process.uid
+        if user != os.geteuid():
             logger.debug("refused a process of another user", user=user)
             sock.close()
             continue
         state.poller.add_urgent(sock.fileno())
         nursery.start_soon(_connection, state, sock)
-
-
-def _user(sock: socket.socket) -> int:
-    """Return the user id of the process that has connected."""
-    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(packed)[1])
 
 
 async def _connection(state: RelayState, sock: socket.socket) -> None:

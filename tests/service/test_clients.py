@@ -15,7 +15,7 @@ from derp.files.ratelimit import RateConfig
 from derp.net.address import Endpoint
 from derp.policy.model import Entry, Policy, Quota
 from derp.service import clients
-from derp.service.clients import ClientStatus, client_statuses, page, rates, with_duplicates
+from derp.service.clients import ClientStatus, client_statuses, page, with_duplicates
 from derp.session import serverinfo
 from tests.peers import PREFERRED, SEND, frame
 from tests.relays import Relay, running, with_mesh_key
@@ -189,15 +189,6 @@ async def test_a_status_goes_through_json(autojump_clock: Clock, relay: Relay) -
     await relay.login()
     (status,) = await client_statuses(relay.state)
     assert ClientStatus.from_json(json.loads(json.dumps(status.to_json()))) == status
-
-
-async def test_rates(autojump_clock: Clock, relay: Relay) -> None:
-    await relay.login()
-    await relay.login()
-    old = await client_statuses(relay.state)
-    new = [attrs.evolve(status, sent=status.sent + 300, received=200) for status in old]
-    found = rates(old[:1], new, 2.0)
-    assert found == {old[0].connection: (150, 100), old[1].connection: (0, 0)}
 
 
 async def test_many_connections_of_one_key_at_two_workers(
