@@ -32,7 +32,7 @@ def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Ac
             # Whom a proxy speaks for decides who may see /debug/.
             try:
                 resolved = acceptor.proxies.resolve(origin, request)
-                return clients.answer_of(source, resolved, plain=plain) is not None
+                return clients.is_clients(source, resolved, plain=plain)
             finally:
                 # What is not answered is nobody's try, and may be followed by another's request.
                 origin.client = origin.connected

@@ -23,10 +23,12 @@ from derp.net.prelogin import WAKES_PER_TURN
 from derp.relay.pending import COST, PendingConnections
 from derp.service.accept import Acceptor
 from derp.service.handshakes import HEADER_TIMEOUT
+from derp.service.hiding import hide
 from derp.service.proxies import Proxies
 from derp.session.client import Client
 from derp.session.state import RelayState
 from derp.wire.proxyprotocol import LOCAL_HEADER, SIGNATURE
+from tests.http.sites import make_status_source
 from tests.service.test_accept_pending import Front, is_open, lines
 from tests.turns import counted_turns
 
@@ -262,6 +264,21 @@ async def test_a_refused_request_is_not_put_down_to_the_client_before(
         assert "proxy" not in refused
     else:
         assert refused["proxy"].startswith(f"{TCP_PROXY}:")
+
+
+@pytest.mark.parametrize("second", [b"nonsense\r\n\r\n", get("/%"), bytes(40 << 10)])
+async def test_nor_is_it_where_the_relay_hides(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock, second: bytes
+) -> None:
+    async with site() as front:
+        front.acceptor = hide(front.acceptor, make_status_source(home="hidden"))
+        first = get("/", f"X-Real-IP: {CLIENT}")
+        await front.say(HTTP_PROXY, first, second)
+        await trio.sleep(100)
+        assert front.requests == []
+    for refused in lines(caplog, "refused"):
+        assert refused["tries"] is None
+    assert lines(caplog, "refused")
 
 
 HALF = (LINE[:20], SIGNATURE[:5], SIGNATURE + b"\x21\x11\0\x0c\1\2", LONG[:40_000])

@@ -22,31 +22,36 @@ _GO: Final = "Go-http-client/"
 _NOT_FOUND: Final = Response(404, (("Server", "nginx"), ("Content-Type", "text/html")), page(404))
 
 
-def answer_of(relay: StatusSource, request: Request, *, plain: bool = False) -> Answer | None:
-    """Return the answer to a request that only a client, or who may see /debug/, would make.
+def is_clients(relay: StatusSource, request: Request, *, plain: bool = False) -> bool:
+    """Return whether only a client, or one who may see /debug/, would make a request.
 
-    None for any other. `plain` is for the plain port beside HTTPS.
+    Nothing is counted or spent by this: the request is routed afterwards. `plain` is for the plain
+    port beside HTTPS.
     """
     path = request.path
     if path == "/debug" or path.startswith("/debug/"):
-        return routes.route(relay, request) if relay.debug_access.allows(request) else None
-    if plain and path.startswith(routes.ACME_PREFIX):
-        token = path.removeprefix(routes.ACME_PREFIX)
-        return routes.route_plain(relay, request) if token in (relay.challenges or {}) else None
+        return relay.debug_access.allows(request)
+    if _is_challenge(path, plain=plain):
+        return path.removeprefix(routes.ACME_PREFIX) in (relay.challenges or {})
     asks = _ASKS.get((request.method, path))
     if asks is None or request.has_body or not asks(relay, request):
-        return None
-    if plain and path != "/generate_204":
-        return None
-    answer = routes.route(relay, request)
-    if path == "/derp" and not isinstance(answer, Upgrade):
-        return None
-    return answer
+        return False
+    if plain:
+        return path == "/generate_204"
+    return path != "/derp" or isinstance(routes.route(relay, request), Upgrade)
 
 
 def route(relay: StatusSource, request: Request, *, plain: bool = False) -> Answer:
-    """Answer a request on a connection that was a client's already."""
-    return answer_of(relay, request, plain=plain) or _NOT_FOUND
+    """Answer a request: a client's as any relay does, all others with 404."""
+    if not is_clients(relay, request, plain=plain):
+        return _NOT_FOUND
+    if _is_challenge(request.path, plain=plain):
+        return routes.route_plain(relay, request)
+    return routes.route(relay, request)
+
+
+def _is_challenge(path: str, *, plain: bool) -> bool:
+    return plain and path.startswith(routes.ACME_PREFIX)
 
 
 def _asks_for_derp(_relay: StatusSource, request: Request) -> bool:

@@ -6,8 +6,10 @@ import pytest
 
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS, Record
-from derp.http.hidden.clients import answer_of, route
-from derp.http.message import Request, Response, Upgrade, parse_request
+from derp.http.hidden.clients import is_clients, route
+from derp.http.message import Answer, Request, Response, Upgrade, parse_request
+from derp.http.statussource import StatusSource
+from derp.http.steer import Operator
 from tests.http.sites import make_status_source
 
 STRANGER = "192.0.2.7"
@@ -36,6 +38,10 @@ def names() -> BootstrapDNS:
     return found
 
 
+def answered(relay: StatusSource, asked: Request, *, plain: bool = False) -> Answer | None:
+    return route(relay, asked, plain=plain) if is_clients(relay, asked, plain=plain) else None
+
+
 CLIENTS: list[tuple[str, str, dict[str, str], int]] = [
     ("GET", "/derp", DERP, 101),
     ("GET", "/derp", {**DERP, "Derp-Fast-Start": "1", "Ideal-Node": "900a"}, 101),
@@ -53,7 +59,7 @@ def test_clients_are_answered(
     method: str, target: str, headers: dict[str, str], status: int
 ) -> None:
     relay = make_status_source(home="hidden", bootstrap_dns=names())
-    found = answer_of(relay, request(method, target, headers))
+    found = answered(relay, request(method, target, headers))
     if status == 101:
         assert isinstance(found, Upgrade)
     else:
@@ -91,7 +97,7 @@ OTHERS: list[tuple[str, str, dict[str, str]]] = [
 def test_others_are_not(method: str, target: str, headers: dict[str, str]) -> None:
     relay = make_status_source(home="hidden", bootstrap_dns=names())
     asked = request(method, target, headers)
-    assert answer_of(relay, asked) is None
+    assert answered(relay, asked) is None
     found = route(relay, asked)
     assert isinstance(found, Response)
     assert (found.status, found.headers[0]) == (404, ("Server", "nginx"))
@@ -102,18 +108,18 @@ def test_on_the_plain_port_only_captive_portals_are_looked_for(
     method: str, target: str, headers: dict[str, str], _status: int
 ) -> None:
     relay = make_status_source(home="hidden", bootstrap_dns=names())
-    found = answer_of(relay, request(method, target, headers), plain=True)
+    found = answered(relay, request(method, target, headers), plain=True)
     assert (found is not None) == target.startswith("/generate_204")
 
 
 def test_without_names_there_is_no_bootstrap_dns() -> None:
-    assert answer_of(make_status_source(), request("GET", "/bootstrap-dns?q=a", GO)) is None
+    assert answered(make_status_source(), request("GET", "/bootstrap-dns?q=a", GO)) is None
 
 
 def test_without_derp_there_is_no_derp() -> None:
     relay = make_status_source(derp=False)
-    assert answer_of(relay, request("GET", "/derp", DERP)) is None
-    assert answer_of(relay, request("GET", "/derp/latency-check", GO)) is not None
+    assert answered(relay, request("GET", "/derp", DERP)) is None
+    assert answered(relay, request("GET", "/derp/latency-check", GO)) is not None
 
 
 @pytest.mark.parametrize("path", ["/debug", "/debug/", "/debug/varz", "/debug/none"])
@@ -126,7 +132,7 @@ def test_the_pages_of_debug_are_for_whom_they_are(path: str, plain: bool) -> Non
         (STRANGER, "?debugkey=secret", True),
         (STRANGER, "?debugkey=wrong", False),
     ):
-        found = answer_of(relay, request("GET", path + query, remote=remote), plain=plain)
+        found = answered(relay, request("GET", path + query, remote=remote), plain=plain)
         assert (found is not None) == shown
 
 
@@ -137,6 +143,29 @@ def test_an_authority_s_challenge_is_answered_on_the_plain_port(
     token: str, plain: bool, shown: bool
 ) -> None:
     asked = request("GET", f"/.well-known/acme-challenge/{token}")
-    found: Any = answer_of(make_status_source(challenges={"t": "t.x"}), asked, plain=plain)
+    found: Any = answered(make_status_source(challenges={"t": "t.x"}), asked, plain=plain)
     assert (found is not None and found.body == b"t.x") == shown
-    assert answer_of(make_status_source(), asked, plain=True) is None
+    assert answered(make_status_source(), asked, plain=True) is None
+
+
+def test_to_decide_counts_nothing() -> None:
+    """As the request is routed afterwards, it would count twice."""
+    wrong: list[str] = []
+    operator = Operator(lambda: b"x" * 16, on_wrong=wrong.append)
+    access = DebugAccess(frozenset({"derp.example"}))
+    relay = make_status_source(bootstrap_dns=names(), operator=operator, debug_access=access)
+    ask = request("GET", "/bootstrap-dns?q=login.example", GO)
+    steer = request(
+        "POST",
+        "/debug/steer",
+        {"Content-Type": "application/json", "Authorization": "Bearer wrong"},
+        remote="127.0.0.1",
+    )
+    for asked, count in (
+        (ask, lambda: relay.bootstrap_dns.requests),
+        (steer, lambda: len(wrong)),
+    ):
+        assert is_clients(relay, asked)
+        assert count() == 0
+        assert route(relay, asked) is not None
+        assert count() == 1
