@@ -95,7 +95,7 @@ class Lookup:
         for _ in range(_MAX_HOPS):
             budget.check()
             response = self._ask_any(self.servers(_text(zone), budget), name, budget)
-            target = self._cname(name) if response is None else _target(response, name)
+            target = self._cname(name, budget) if response is None else _target(response, name)
             if target is not None and not self._is_wildcard(zone, name, target, budget):
                 name = target
                 zone = self._zone(name.parent(), budget)
@@ -191,13 +191,11 @@ class Lookup:
                 return response
         return None
 
-    def _cname(self, name: Name) -> Name | None:
+    def _cname(self, name: Name, budget: Budget) -> Name | None:
         """Return where a name leads by a CNAME, by the resolvers."""
         try:
-            answer = self.resolver.resolve(
-                name, RdataType.CNAME, lifetime=_LOOKUP_TIMEOUT, search=False
-            )
-        except dns.exception.DNSException:
+            answer = self._resolve(name, RdataType.CNAME, budget)
+        except IssueError:
             return None
         target: Name = answer[0].target
         return target

@@ -1,4 +1,4 @@
-"""The tasks that keep the checker up to date; the policy's (policywatch) is another's."""
+"""The tasks that keep the checker up to date; the policy has one of its own (policykeeper)."""
 
 import trio
 

@@ -25,7 +25,7 @@ from derp.errors import ConnectFailed, ExchangeFailed, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.httpclient import URL, Connection
 from derp.net.oserrors import os_errors
-from derp.net.outgoing import make_client
+from derp.net.outgoing import explain, make_client
 from derp.relay.networks import UNIX
 from derp.wire import gojson
 from derp.wire.keys import node_public_text
@@ -160,22 +160,13 @@ class AdmissionURL:
 
     def _failure(self, requests: list[_Request], error: Exception) -> Verdict:
         """Return the verdict for a server that can't be asked."""
-        subject, causes = self._subject(requests), list(os_errors(error))
+        causes = list(os_errors(error))
         is_ours = any(cause.errno in OUT_OF_RESOURCES for cause in causes)
+        is_ours &= not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
         # Another question may be redirected to a server that works.
         is_down = isinstance(error, ConnectFailed) and len(requests) == 1
         outcome = Outcome.UNREACHABLE if is_down else Outcome.UNKNOWN
-        for cause in causes:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return Verdict(
-                    outcome,
-                    self.name,
-                    f"{subject} has a certificate that can't be verified "
-                    f"({cause.verify_message}); give -verify-client-url-ca-bundle its root if "
-                    f"you have an authority of your own",
-                )
-        strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
-        reason = f"{subject} can't be asked ({strerror or str(error) or type(error).__name__})"
+        reason = f"{self._subject(requests)} {explain(error)}"
         return Verdict(Outcome.NO_ROOM if is_ours else outcome, self.name, reason)
 
     async def _read(self, subject: str, status: int, connection: Connection) -> Verdict:

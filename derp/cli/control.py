@@ -30,7 +30,8 @@ def parse(
 
     There the first process is the relay, and its flags say where the socket is.
     """
-    given = {argument.lstrip("-").partition("=")[0] for argument in argv}
+    flags = [argument for argument in argv if argument.startswith("-")]
+    given = {flag.lstrip("-").partition("=")[0] for flag in flags}
     if not given & {"of", "c", "control-socket"} and (pid := procfs.relay_of_container()):
         argv = [f"-of={pid}", *argv]
     return command_flags.parse(argv, environ, own, words=words)

@@ -27,7 +27,7 @@ from derp.cli.clienttable import (
 )
 
 Rates = dict[str, tuple[float, float]]
-"""Bits a second to and from a client, in bytes, by its `connection`."""
+"""Bytes a second to and from a client, by its `connection`."""
 
 _HEADS: Final = (
     *("key", "label", "address", "since", "to it", "from it"),

@@ -4,7 +4,6 @@ A redirect is not followed: the credential is for the API alone.
 """
 
 import math
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, Self
@@ -18,7 +17,7 @@ from derp.devices.model import Devices
 from derp.errors import ConnectFailed, DevicesFailed, ExchangeFailed, StartError
 from derp.net import httpclient
 from derp.net.httpclient import URL, Connection, Head
-from derp.net.oserrors import os_errors
+from derp.net.outgoing import explain
 
 FETCH_TIMEOUT: Final = 30.0
 """Seconds for a list, the token included."""
@@ -70,7 +69,7 @@ class Fetcher:
             ) from None
         except (ExchangeFailed, ValueError) as error:
             outcome = "unreachable" if isinstance(error, ConnectFailed) else "unknown"
-            raise DevicesFailed(f"{self.api.url.authority} {_explain(error)}", outcome) from None
+            raise DevicesFailed(f"{self.api.url.authority} {explain(error)}", outcome) from None
         except StartError as error:
             # The file of the secret.
             raise DevicesFailed(str(error)) from None
@@ -171,16 +170,3 @@ class Fetcher:
         elif head.status_code // 100 == 3:
             reason += f": a redirect; want the API's own address in {self.api.address_flag}"
         return DevicesFailed(reason, retry_after=wait)
-
-
-def _explain(error: Exception) -> str:
-    """Return what is wrong with a server that can't be asked."""
-    causes = list(os_errors(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"has a certificate that can't be verified ({cause.verify_message}); give "
-                "-verify-client-url-ca-bundle its root if you have an authority of your own"
-            )
-    strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
-    return f"can't be asked ({strerror or str(error) or type(error).__name__})"

@@ -194,12 +194,12 @@ def _closed(points: Sequence[str]) -> list[str]:
 
 
 def size_text(size: float) -> str:
-    """Return bytes as "0 B", "1.2 kB", "345 MB": three digits, with powers of 1000."""
+    """Return bytes as "0 B", "1.20 kB", "345 MB": three digits, with powers of 1000."""
     return f"{_scaled(size)}B"
 
 
 def rate_text(bytes_per_second: float) -> str:
-    """Return a rate as "0 bit/s", "1.2 Mbit/s"."""
+    """Return a rate as "0 bit/s", "1.20 Mbit/s"."""
     return f"{_scaled(8 * bytes_per_second)}bit/s"
 
 

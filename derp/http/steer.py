@@ -135,7 +135,7 @@ class Operator:
         return _refuse(429, "too many orders at once", ("Retry-After", "1"))
 
     def _wait(self, address: str, now: float) -> float:
-        """Return for how many seconds an address is refused."""
+        """Return for how many seconds one more wrong token from an address gets 429."""
         wrong = self._wrong.get(address)
         if wrong is not None and now - wrong.since >= WINDOW:
             del self._wrong[address]

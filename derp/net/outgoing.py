@@ -7,6 +7,7 @@ import certifi
 
 from derp.errors import StartError
 from derp.net import httpclient
+from derp.net.oserrors import os_errors
 
 
 def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
@@ -22,6 +23,19 @@ def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
             f"want http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         ) from error
     return httpclient.Client(_tls_context(flag, ca_bundle), proxies)
+
+
+def explain(error: Exception) -> str:
+    """Return what is wrong with a server that can't be asked."""
+    causes = list(os_errors(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"has a certificate that can't be verified ({cause.verify_message}); give "
+                "-verify-client-url-ca-bundle its root if you have an authority of your own"
+            )
+    strerror = next((cause.strerror for cause in reversed(causes) if cause.strerror), None)
+    return f"can't be asked ({strerror or str(error) or type(error).__name__})"
 
 
 def _tls_context(flag: str, ca_bundle: Path | None) -> ssl.SSLContext:

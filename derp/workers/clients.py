@@ -13,7 +13,7 @@ import trio
 
 from derp import log
 from derp.errors import ControlLost
-from derp.service.clients import ClientStatus, Listing, Place, page, with_duplicates
+from derp.service.clients import ClientStatus, Listing, Place, page, read_all, with_duplicates
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
@@ -35,27 +35,28 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
     return {_PAGE: own}
 
 
+class _SilentError(Exception):
+    """A worker did not answer."""
+
+
 async def worker_clients(call: Call, workers: int) -> Listing:
     """Return the clients of all workers; `call` asks the supervisor. Raises ControlLost."""
     lists: dict[int, list[ClientStatus]] = {}
     lost: list[ControlLost] = []
 
     async def ask(index: int) -> None:
-        found: list[ClientStatus] = []
-        after: Place = None
-        while True:
-            try:
-                answer = await call(_PAGE, [index, after])
-            except ControlLost as error:
-                lost.append(error)
-                return
+        async def read(after: Place) -> tuple[list[ClientStatus], Place]:
+            answer = await call(_PAGE, [index, after])
             if answer is None:
-                return
-            more, after = _read(answer)
-            found += more
-            if after is None:
-                lists[index] = found
-                return
+                raise _SilentError
+            return _read(answer)
+
+        try:
+            lists[index] = await read_all(read)
+        except ControlLost as error:
+            lost.append(error)
+        except _SilentError:
+            return
 
     with trio.move_on_after(LIST_TIMEOUT):
         async with trio.open_nursery() as nursery:

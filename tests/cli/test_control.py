@@ -77,6 +77,18 @@ class TestWhereItIs:
         assert code == 1
         assert "other.sock: no such socket" in err
 
+    @pytest.mark.parametrize("label", ["c", "of", "control-socket", "laptop"])
+    def test_a_label_is_no_flag(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, label: str
+    ) -> None:
+        monkeypatch.setattr(procfs, "relay_of_container", lambda: 7)
+        monkeypatch.setattr(procfs, "arguments_of", lambda pid: ["-c", f"{path.parent}/derper.key"])
+        monkeypatch.setattr(procfs, "variables_of", lambda pid: {})
+        arguments = control.parse([label], {}, (), words=True)
+        assert arguments is not None
+        assert [*arguments.words] == [label]
+        assert arguments.settings["of"].value == 7
+
     @pytest.mark.parametrize("flags", [("-dev",), ("-control-socket=none",)])
     def test_a_relay_that_has_none(self, run: Run, flags: tuple[str, ...]) -> None:
         code, out, err = run("clients", *flags)
