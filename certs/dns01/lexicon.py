@@ -80,7 +80,7 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     if find_spec("lexicon") is None:
         raise CertificateFileError(
             f"{flag}: dns-lexicon is not installed; "
-            f"run: {sys.executable} -m pip install 'trio-derper[dns]'"
+            f"run: {sys.executable} -m pip install 'dns-lexicon>=3.20,<4'"
         )
     try:
         found = _call(

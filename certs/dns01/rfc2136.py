@@ -1,6 +1,6 @@
 """The provider that sends dynamic updates (RFC 2136), signed with TSIG (RFC 8945).
 
-BIND, Knot, PowerDNS and Windows' server take them. The variables are those of other ACME clients:
+BIND takes them, and so do other servers. The variables are those of other ACME clients:
 
     RFC2136_TSIG_KEY         the name of the key
     RFC2136_TSIG_SECRET      the key itself, in base64

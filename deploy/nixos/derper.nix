@@ -68,7 +68,7 @@ in
     flags = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
-      example = [ "-home" "blank" ];
+      example = [ "-accept-connection-limit" "1000" ];
       description = "Flags that have no variable.";
     };
 

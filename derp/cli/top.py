@@ -58,7 +58,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         import rich  # noqa: F401, PLC0415
     except ImportError as error:
         raise StartError(
-            f"top: needs rich; run: {sys.executable} -m pip install 'trio-derper[top]', "
+            f"top: needs rich; run: {sys.executable} -m pip install 'rich>=13.7', "
             "or use derper clients, which needs nothing"
         ) from error
     if not sys.stdout.isatty():

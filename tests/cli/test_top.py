@@ -117,7 +117,7 @@ class TestRefused:
         code, out, err = run("top")
         assert (code, out) == (1, "")
         assert err == (
-            f"derper: top: needs rich; run: {sys.executable} -m pip install 'trio-derper[top]', "
+            f"derper: top: needs rich; run: {sys.executable} -m pip install 'rich>=13.7', "
             "or use derper clients, which needs nothing\n"
         )
 

@@ -169,7 +169,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
         check_provider("cloudflare", {})
     assert str(caught.value) == (
         f"-acme-dns cloudflare: dns-lexicon is not installed; "
-        f"run: {sys.executable} -m pip install 'trio-derper[dns]'"
+        f"run: {sys.executable} -m pip install 'dns-lexicon>=3.20,<4'"
     )
 
 
