@@ -118,7 +118,13 @@ def _alternative_names(
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return (), ()
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
         raise UnusablePairError(
             f"{source}: damaged extensions in the first certificate; have it issued anew"
         ) from error
@@ -139,8 +145,9 @@ def _dates(leaf: x509.Certificate, source: str) -> tuple[datetime, datetime]:
 def _subject(leaf: x509.Certificate) -> str:
     try:
         return leaf.subject.rfc4514_string()
-    except (ValueError, KeyError):
-        # Clients don't read it. Older cryptography raises KeyError for an unknown string type.
+    except (ValueError, KeyError, TypeError):
+        # Clients don't read it. cryptography raises TypeError for a bit string where it takes none;
+        # older versions raise KeyError for an unknown string type.
         return ""
 
 

@@ -180,6 +180,40 @@ def test_a_cut_off_key_is_not_quoted(issued):
     assert issued.key_pem[40:60].decode() not in str(caught.value)
 
 
+BIT_STRING = bytes([3, 7, 0]) + b"abcdef"
+"""DER: tag, length, unused bits, data."""
+
+
+def with_a_bit_string(name, now, *extensions):
+    """Return a certificate and its key, with a bit string for the name's one text."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    der = builder.sign(key, SHA256()).public_bytes(Encoding.DER)
+    text = b"\x0c\x07\0abcdef"
+    assert text in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(text, BIT_STRING)).encode(), pem_of(key)
+
+
+TEXT = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "\0abcdef")])
+
+
+def test_a_subject_that_has_no_text_is_not_shown(now):
+    chain_pem, key_pem = with_a_bit_string(TEXT, now)
+    assert pair_of(chain_pem, key_pem).subject == ""
+
+
+def test_an_alternative_name_that_has_no_text(now):
+    names = x509.SubjectAlternativeName([x509.DirectoryName(TEXT)])
+    chain_pem, key_pem = with_a_bit_string(x509.Name([]), now, names)
+    assert "damaged extensions" in refusal(chain_pem, key_pem)
+
+
 def test_damaged_extensions(now):
     key = ec.generate_private_key(ec.SECP256R1())
     broken = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x05\x82")

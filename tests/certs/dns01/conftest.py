@@ -1,10 +1,12 @@
 """Name servers on loopback, which answer as they are told to."""
 
 import contextlib
+import random
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -80,10 +82,18 @@ class _UDP(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
+    """Find a port that is free for UDP and TCP, and that no client is given in the meantime."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for candidate in random.sample(range(10_000, ephemeral), 100):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        ):
+            udp.bind(("", candidate))
+            tcp.bind(("", candidate))
+            return candidate
+    raise AssertionError("a hundred ports are taken")
 
 
 @pytest.fixture
