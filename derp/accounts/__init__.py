@@ -1,7 +1,7 @@
 """Who moves how much: bytes, packets and time by node key and UTC day, kept across restarts.
 
 counts         the counts of one key; days and months                                (sans-I/O)
-pending        the counts since the last write, bounded                              (sans-I/O)
+unwritten      the counts since the last write, bounded                              (sans-I/O)
 database       SQL: the tables, their bounds, days folded into months; blocks
 file           the file: examined before it is opened, written, left alone when it is unusable
 filesink       has it written in a thread

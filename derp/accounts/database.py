@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from derp.accounts.counts import OTHER, Counts, days_so_far, first_kept, month_of
-from derp.accounts.pending import MAX_ROWS
+from derp.accounts.unwritten import MAX_ROWS
 
 APPLICATION_ID: Final = 0x64657270
 """PRAGMA application_id of our files: "derp"."""

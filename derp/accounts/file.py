@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import quote
 
 from derp.accounts import database
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.errors import AccountsFailed
 
 WRITE_TIMEOUT: Final = 30.0
@@ -62,7 +62,7 @@ class AccountsFile:
         self._deadline = 0.0
 
     def write(
-        self, pending: Pending, today: str, wanted: Iterable[bytes]
+        self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]
     ) -> Mapping[bytes, tuple[int, int]]:
         """Add all counts; return the bytes of `wanted` keys in the current day and month.
 
@@ -72,7 +72,7 @@ class AccountsFile:
         try:
             db = self._opened()
             with database.transaction(db):
-                database.add(db, pending)
+                database.add(db, unwritten)
                 if self._folded != today:
                     database.fold(db, today)
                 found = database.used(db, wanted, today)

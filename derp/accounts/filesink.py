@@ -7,7 +7,7 @@ import trio
 
 from derp.accounts.file import AccountsFile
 from derp.accounts.keeper import UsedBytes
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 
 
 class FileSink:
@@ -19,11 +19,11 @@ class FileSink:
         self.name = str(path)
         self._file = AccountsFile(path)
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:
         """Write to the file, in a thread; see Sink."""
         keys = list(wanted)
         return await trio.to_thread.run_sync(
-            self._file.write, pending, today, keys, abandon_on_cancel=True
+            self._file.write, unwritten, today, keys, abandon_on_cancel=True
         )
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from derp import log
 from derp.accounts.counts import Counts, Period, month_of, next_period, until_midnight
-from derp.accounts.pending import MAX_ROWS, Pending
+from derp.accounts.unwritten import MAX_ROWS, Unwritten
 from derp.errors import AccountsFailed
 
 FLUSH_EVERY: Final = 10.0
@@ -46,10 +46,10 @@ class Sink(Protocol):
     knows_more: bool
     """Whether others add counts of the same keys, so that usage has to be asked for each time."""
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:
         """Add all counts, and return the usage of `wanted` keys. Raises AccountsFailed.
 
-        Then none of the counts that are still in `pending` were added.
+        Then none of the counts that are still in `unwritten` were added.
         """
 
     async def close(self) -> None:
@@ -64,8 +64,8 @@ class Accounts:
     _every: float = FLUSH_EVERY
     _wall: Callable[[], float] = time.time
     """Returns Unix time, in seconds."""
-    _pending: Pending = attrs.field(init=False)
-    _writing: Pending | None = attrs.field(init=False, default=None)
+    _unwritten: Unwritten = attrs.field(init=False)
+    _writing: Unwritten | None = attrs.field(init=False, default=None)
     _known: dict[bytes, tuple[int, int]] = attrs.field(init=False, factory=dict)
     """What is in the sink, of keys seen since the start, those written last at the end."""
     _known_day: str = attrs.field(init=False)
@@ -79,12 +79,12 @@ class Accounts:
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._pending = Pending(self._wall())
-        self._known_day = self._pending.today
+        self._unwritten = Unwritten(self._wall())
+        self._known_day = self._unwritten.today
 
     def add(self, key: bytes, counts: Counts, day: str | None = None) -> None:
         """Add to the counts of a key, for the current day unless another one is given."""
-        self._pending.add(key, counts, day)
+        self._unwritten.add(key, counts, day)
 
     def used(self, key: bytes, period: Period) -> int:
         """Return a key's bytes in both directions in the current day or month (UTC).
@@ -96,7 +96,7 @@ class Accounts:
         written = self._known.get(key, (0, 0))[period is Period.MONTH]
         if self._writing is not None:
             written += self._writing.bytes_of(key, period)
-        return written + self._pending.bytes_of(key, period)
+        return written + self._unwritten.bytes_of(key, period)
 
     @property
     def today(self) -> str:
@@ -144,10 +144,10 @@ class Accounts:
         One write at a time: while it lasts, counts and the change of days go on.
         """
         now = self._wall()
-        for each in (self._pending, self._writing):
+        for each in (self._unwritten, self._writing):
             if each is not None:
                 each.roll(now)
-        self._roll_known(self._pending.today)
+        self._roll_known(self._unwritten.today)
         if self._writing is not None:
             return
         self._written = trio.Event()
@@ -157,12 +157,12 @@ class Accounts:
 
     async def _write(self) -> None:
         """Write what has been counted, if there is any."""
-        pending, written = self._pending, self._written
-        if not pending and self._is_written:
+        unwritten, written = self._unwritten, self._written
+        if not unwritten and self._is_written:
             written.set()
             return
-        self._writing = taken = pending.take()
-        today = pending.today
+        self._writing = taken = unwritten.take()
+        today = unwritten.today
         keys = {key for _, key, _ in taken}
         wanted = keys if self._sink.knows_more else keys - self._known.keys()
         async with trio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ class Accounts:
                 found = await self._sink.write(taken, today, wanted)
                 await self._learn(taken, found, today)
             except AccountsFailed as failed:
-                pending.put_back(taken)
+                unwritten.put_back(taken)
                 self._log(failed)
             else:
                 self._log_end()
@@ -188,7 +188,7 @@ class Accounts:
         elif before != today:
             self._known.clear()
 
-    async def _learn(self, written: Pending, found: UsedBytes, as_of: str) -> None:
+    async def _learn(self, written: Unwritten, found: UsedBytes, as_of: str) -> None:
         """Note what is in the sink now, a part in each turn of the event loop.
 
         `found` holds for the day `as_of`, which may be over.

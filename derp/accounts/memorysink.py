@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import trio
 
 from derp.accounts.keeper import UsedBytes
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 
 
 class MemorySink:
@@ -14,7 +14,7 @@ class MemorySink:
     name = "memory"
     knows_more = False
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002
         """Know nothing of earlier processes; see Sink."""
         await trio.lowlevel.checkpoint()
         return {}

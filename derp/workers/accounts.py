@@ -16,7 +16,7 @@ import attrs
 
 from derp.accounts.counts import Counts, Period
 from derp.accounts.keeper import Accounts, UsedBytes
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.errors import AccountsFailed, ControlLost
 from derp.workers.rpc import Call, Handler, Json
 
@@ -39,11 +39,11 @@ class WorkerSink:
         self._number = 0
         self._unanswered: Json = None
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002 -- all are
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002 -- all are
         """Send all counts, a message at a time; see derp.accounts.keeper.Sink."""
         if self._unanswered is not None:
             await self._send()
-        rows = list(pending.take())
+        rows = list(unwritten.take())
         usage: dict[bytes, tuple[int, int]] = {}
         for start in range(0, len(rows), ROWS_AT_ONCE):
             self._number += 1
@@ -60,7 +60,7 @@ class WorkerSink:
                 answer = await self._send()
             except AccountsFailed:
                 for day, key, counts in rows[start + ROWS_AT_ONCE :]:
-                    pending.add(key, counts, day)
+                    unwritten.add(key, counts, day)
                 raise
             # At midnight the supervisor may still count another day, or do so already. What is
             # not learned now, is with the next flush.

@@ -13,7 +13,7 @@ from derp.accounts.file import AccountsFile
 from derp.accounts.filesink import FileSink
 from derp.accounts.keeper import FLUSH_EVERY, LATE, PATIENCE, STOP_TIMEOUT, Accounts
 from derp.accounts.memorysink import MemorySink
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.errors import AccountsFailed
 
 Clock = trio.testing.MockClock
@@ -35,12 +35,12 @@ class Store:
         self.takes = 0.0
         self.closed = False
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> dict:
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> dict:
         self.writes.append(trio.current_time())
         await trio.sleep(self.takes)
         if self.trouble:
             raise AccountsFailed(self.trouble, "mend it")
-        for day, key, counts in pending:
+        for day, key, counts in unwritten:
             self.rows[day, key] = self.rows.get((day, key), Counts()).plus(counts)
         return {key: self.used(key, today) for key in wanted}
 
@@ -356,5 +356,5 @@ async def test_the_file_is_written_in_a_thread(tmp_path: Path) -> None:
         await accounts.close()
         assert accounts.used(KEY, Period.DAY) == 11
     read = AccountsFile(path)
-    assert read.write(Pending(NOON), "2026-12-01", [KEY]) == {KEY: (11, 11)}
+    assert read.write(Unwritten(NOON), "2026-12-01", [KEY]) == {KEY: (11, 11)}
     read.close()

@@ -7,7 +7,7 @@ import pytest
 
 from derp.accounts.counts import Counts
 from derp.accounts.file import AccountsFile
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.cli.main import main
 
 KEY = bytes(range(32))
@@ -18,7 +18,7 @@ NOON = 1_796_126_400.0  # 2026-12-01
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "accounts"
     file = AccountsFile(path)
-    pending = Pending(NOON)
+    pending = Unwritten(NOON)
     pending.add(KEY, Counts(1, 2, 3, 4, 5000))
     pending.add(KEY, Counts(10), "2026-11-30")
     file.write(pending, "2026-12-01", ())

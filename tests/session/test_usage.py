@@ -11,7 +11,7 @@ import trio.testing
 
 from derp.accounts.counts import ZERO, Counts
 from derp.accounts.keeper import Accounts
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.errors import ConnectionEnd, RelayStopping
 from derp.net.tcp import TCPTransport
 from derp.net.websocket import WebSocketTransport
@@ -28,7 +28,7 @@ class Sink:
     name = "nowhere"
     knows_more = False
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> dict:
+    async def write(self, pending: Unwritten, today: str, wanted: Iterable[bytes]) -> dict:
         return {}
 
     async def close(self) -> None: ...
@@ -41,7 +41,7 @@ def accounts() -> Accounts:
 
 def counted(accounts: Accounts, key: bytes) -> Counts:
     found = ZERO
-    for _, of, counts in accounts._pending:
+    for _, of, counts in accounts._unwritten:
         if of == key:
             found = found.plus(counts)
     return found
@@ -189,7 +189,7 @@ async def test_all_clients_are_collected_in_turns(accounts: Accounts) -> None:
         peers = [await relay.login() for _ in range(usage.CLIENTS_PER_TURN + 1)]
         with trio.testing.assert_checkpoints():
             await usage.collect(relay.state)
-        assert {key for _, key, _ in accounts._pending} == {peer.key for peer in peers}
+        assert {key for _, key, _ in accounts._unwritten} == {peer.key for peer in peers}
 
 
 async def test_without_accounts_the_log_line_still_says_it() -> None:

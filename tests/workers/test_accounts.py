@@ -8,7 +8,7 @@ import trio.testing
 
 from derp.accounts.counts import ZERO, Counts, Period
 from derp.accounts.keeper import Accounts
-from derp.accounts.pending import Pending
+from derp.accounts.unwritten import Unwritten
 from derp.errors import AccountsFailed, ControlLost
 from derp.workers.accounts import ROWS_AT_ONCE, SupervisorAccounts, WorkerSink
 from derp.workers.rpc import Json
@@ -27,8 +27,8 @@ class Store:
     def __init__(self) -> None:
         self.rows: dict[bytes, Counts] = {}
 
-    async def write(self, pending: Pending, today: str, wanted: Iterable[bytes]) -> dict:
-        for _, key, counts in pending:
+    async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> dict:
+        for _, key, counts in unwritten:
             self.rows[key] = self.rows.get(key, ZERO).plus(counts)
         return {key: (self.rows[key].bytes,) * 2 for key in wanted if key in self.rows}
 
@@ -167,7 +167,7 @@ async def test_a_worker_without_its_supervisor_keeps_its_counts(
 async def test_what_a_lost_call_is_to_the_accounts(autojump_clock: Clock, region: Region) -> None:
     region.line.lost = True
     sink = WorkerSink(region.line.call, 0)
-    pending = Pending(NOON)
-    pending.add(KEY, Counts(1))
+    unwritten = Unwritten(NOON)
+    unwritten.add(KEY, Counts(1))
     with pytest.raises(AccountsFailed, match="ended before it answered"):
-        await sink.write(pending, TODAY, ())
+        await sink.write(unwritten, TODAY, ())

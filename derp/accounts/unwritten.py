@@ -18,7 +18,7 @@ Rows = dict[str, dict[bytes, Counts]]
 """Counts by day and key."""
 
 
-class Pending:
+class Unwritten:
     """Counts since the last write."""
 
     def __init__(self, unix_time: float, max_rows: int = MAX_ROWS) -> None:
@@ -52,14 +52,14 @@ class Pending:
         if self._count > self._max:
             self._squeeze()
 
-    def take(self) -> "Pending":
+    def take(self) -> "Unwritten":
         """Return all counts, and forget them here."""
-        taken = Pending(0, self._max)
+        taken = Unwritten(0, self._max)
         taken.today, taken._rows, taken._count = self.today, self._rows, self._count
         self._rows, self._count = {}, 0
         return taken
 
-    def put_back(self, taken: "Pending") -> None:
+    def put_back(self, taken: "Unwritten") -> None:
         """Add counts that could not be written; nothing stays in `taken`."""
         if len(taken) > len(self):
             self._rows, taken._rows = taken._rows, self._rows  # noqa: SLF001 -- of this class
