@@ -13,7 +13,7 @@ from derp.accounts.unwritten import Unwritten
 class FileSink:
     """The sink of the process that has the file."""
 
-    knows_more = False
+    is_shared = False
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)

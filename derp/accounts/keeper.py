@@ -1,4 +1,4 @@
-"""Accounts, which the relay holds: collects counts, and has them written every few seconds.
+"""The keeper of accounts: collects counts, and has them written every few seconds.
 
 What can't be written stays in memory, within a bound, and is written once that is possible again.
 """
@@ -17,8 +17,8 @@ from derp.errors import AccountsFailed
 
 FLUSH_EVERY: Final = 10.0
 """Seconds between two writes: what a crash loses at most."""
-PATIENCE: Final = 2.0
-"""Seconds for which what follows a collection waits for the write."""
+FLUSH_WAIT: Final = 2.0
+"""Seconds that a flush waits for its write; after that, the write goes on by itself."""
 LATE: Final = 60.0
 """Seconds after which a write that has not ended is logged."""
 STOP_TIMEOUT: Final = 2.0
@@ -39,12 +39,12 @@ logger = log.get("accounts")
 
 
 class Sink(Protocol):
-    """Where the counts go: the file, from a worker the supervisor, or nowhere."""
+    """The destination of counts: the file, from a worker the supervisor, or nowhere."""
 
     name: str
     """For the log."""
-    knows_more: bool
-    """Whether others add counts of the same keys, so that usage has to be asked for each time."""
+    is_shared: bool
+    """Whether others add counts of the same keys, so that each write asks for their usage."""
 
     async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:
         """Add all counts, and return the usage of `wanted` keys. Raises AccountsFailed.
@@ -67,7 +67,7 @@ class Accounts:
     _unwritten: Unwritten = attrs.field(init=False)
     _writing: Unwritten | None = attrs.field(init=False, default=None)
     _known: dict[bytes, tuple[int, int]] = attrs.field(init=False, factory=dict)
-    """What is in the sink, of keys seen since the start, those written last at the end."""
+    """The bytes in the sink of the keys seen since the start, those written last at the end."""
     _known_day: str = attrs.field(init=False)
     _written: trio.Event = attrs.field(init=False, factory=trio.Event)
     """Set when the current write, or the last one, has ended."""
@@ -139,7 +139,7 @@ class Accounts:
             await self._stopped.wait()
 
     async def _flush(self, nursery: trio.Nursery) -> None:
-        """Have all counts written by a task of `nursery`; wait for it within PATIENCE.
+        """Have all counts written by a task of `nursery`; wait for it, FLUSH_WAIT at most.
 
         One write at a time: while it lasts, counts and the change of days go on.
         """
@@ -152,7 +152,7 @@ class Accounts:
             return
         self._written = trio.Event()
         nursery.start_soon(self._write)
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(FLUSH_WAIT):
             await self._written.wait()
 
     async def _write(self) -> None:
@@ -164,7 +164,7 @@ class Accounts:
         self._writing = taken = unwritten.take()
         today = unwritten.today
         keys = {key for _, key, _ in taken}
-        wanted = keys if self._sink.knows_more else keys - self._known.keys()
+        wanted = keys if self._sink.is_shared else keys - self._known.keys()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._log_if_late)
             try:
@@ -198,7 +198,7 @@ class Accounts:
             for day, key, counts in rows:
                 before = known.pop(key, (0, 0))
                 if key in found:
-                    known[key] = self._still(found[key], as_of)
+                    known[key] = self._as_of_today(found[key], as_of)
                 elif month_of(day) == month_of(today):
                     more = counts.bytes
                     known[key] = before[0] + more * (day == today), before[1] + more
@@ -206,13 +206,13 @@ class Accounts:
                     known[key] = before
             await trio.lowlevel.checkpoint()
         known = self._known
-        if self._sink.knows_more:
-            known |= {key: self._still(used, as_of) for key, used in found.items()}
+        if self._sink.is_shared:
+            known |= {key: self._as_of_today(used, as_of) for key, used in found.items()}
         while len(known) > MAX_KNOWN:
             del known[next(iter(known))]
 
-    def _still(self, used: tuple[int, int], as_of: str) -> tuple[int, int]:
-        """Return what counts today of the bytes that were used in the day and month `as_of`."""
+    def _as_of_today(self, used: tuple[int, int], as_of: str) -> tuple[int, int]:
+        """Return the bytes used in the day and month of `as_of`, 0 for a period that is over."""
         today = self._known_day
         if as_of == today:
             return used

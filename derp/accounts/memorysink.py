@@ -12,7 +12,7 @@ class MemorySink:
     """A sink that keeps nothing: Accounts remembers what each key has used."""
 
     name = "memory"
-    knows_more = False
+    is_shared = False
 
     async def write(self, unwritten: Unwritten, today: str, wanted: Iterable[bytes]) -> UsedBytes:  # noqa: ARG002
         """Know nothing of earlier processes; see Sink."""

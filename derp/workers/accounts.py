@@ -30,7 +30,7 @@ class WorkerSink:
     """A worker's sink: sends all counts to the supervisor."""
 
     name = "the supervisor of the workers"
-    knows_more = True
+    is_shared = True
 
     def __init__(self, call: Call, index: int) -> None:
         self._call = call

@@ -11,7 +11,7 @@ import trio.testing
 from derp.accounts.counts import Counts, Period, next_period
 from derp.accounts.file import AccountsFile
 from derp.accounts.filesink import FileSink
-from derp.accounts.keeper import FLUSH_EVERY, LATE, PATIENCE, STOP_TIMEOUT, Accounts
+from derp.accounts.keeper import FLUSH_EVERY, FLUSH_WAIT, LATE, STOP_TIMEOUT, Accounts
 from derp.accounts.memorysink import MemorySink
 from derp.accounts.unwritten import Unwritten
 from derp.errors import AccountsFailed
@@ -26,7 +26,7 @@ class Store:
     """A sink in memory, that can be out of order."""
 
     name = "a store"
-    knows_more = False
+    is_shared = False
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, bytes], Counts] = {}
@@ -234,7 +234,7 @@ async def test_quotas_go_on_while_a_write_hangs(
     nursery.start_soon(running.accounts.run, running.collect)
     await trio.sleep(5)
     store.takes = 50.0
-    for used in (10, 10 + PATIENCE + 10, 10 + PATIENCE + 20):
+    for used in (10, 10 + FLUSH_WAIT + 10, 10 + FLUSH_WAIT + 20):
         await running.accounts.wait_for_flush()
         assert running.accounts.used(KEY, Period.DAY) == used
     await trio.sleep(6)

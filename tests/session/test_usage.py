@@ -26,7 +26,7 @@ from tests.support.ends import StreamEnd
 
 class Sink:
     name = "nowhere"
-    knows_more = False
+    is_shared = False
 
     async def write(self, pending: Unwritten, today: str, wanted: Iterable[bytes]) -> dict:
         return {}

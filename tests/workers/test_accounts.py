@@ -22,7 +22,7 @@ KEY = bytes(range(32))
 
 class Store:
     name = "a store"
-    knows_more = False
+    is_shared = False
 
     def __init__(self) -> None:
         self.rows: dict[bytes, Counts] = {}
