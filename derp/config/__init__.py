@@ -175,7 +175,7 @@ class Config:
         for setting in settings.values():
             flag = setting.flag
             if flag.unsupported and setting.value != flag.default_value:
-                raise UsageError(f"{setting.source}: {flag.unsupported}")
+                raise UsageError(f"{setting.spelling}: {flag.unsupported}")
         values: dict[str, Any] = {name: setting.value for name, setting in settings.items()}
         values["c"] = values["c"] or settings["c"].flag.default
         if values["dev"]:

@@ -29,7 +29,7 @@ class Kind(Generic[V_co]):
     """The sort of value that a flag takes."""
 
     placeholder: str
-    """What stands for a value in the help."""
+    """The word for a value in the help."""
     read: Callable[[str], V_co]
     """The parser of a value; raises ValueError, whose message begins with "want"."""
 
@@ -81,14 +81,14 @@ class Flag:
 
 @attrs.frozen
 class Setting:
-    """The value of one flag, and where it came from."""
+    """The value of one flag, and what the operator wrote for it."""
 
     flag: Flag
     value: Value
-    source: str
-    """What the operator named: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
+    spelling: str
+    """The name that the operator wrote: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
     given: str
-    """The source with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
+    """The spelling with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
 
     def wrong(self, want: str) -> UsageError:
         """Return an error that says that this value is wrong, and what would be right."""
@@ -180,39 +180,39 @@ def _parse_arguments(
             break
         dashes = "--" if argument.startswith("--") else "-"
         name, equals, text = argument.removeprefix(dashes).partition("=")
-        source = dashes + name
+        spelling = dashes + name
         if not name or name.startswith("-") or not argument.startswith("-"):
             raise _not_a_flag(argument, argv[: position - 1], table)
         if name not in table:
             if name in {"h", "help"}:
                 return True
-            raise _unknown(source, name, table)
+            raise _unknown(spelling, name, table)
         flag = table[name]
         if equals:
-            settings[name] = _read(flag, source, "=", _with_earlier(settings.get(name), text))
+            settings[name] = _read(flag, spelling, "=", _with_earlier(settings.get(name), text))
         elif flag.kind is BOOL and position < len(argv) and argv[position] in BOOLS:
-            settings[name] = _read(flag, source, " ", argv[position])
+            settings[name] = _read(flag, spelling, " ", argv[position])
             position += 1
             warnings.append(_two_words(settings[name], argv[position - 1], argv[position:]))
         elif flag.kind is BOOL:
-            settings[name] = Setting(flag, True, source, source)
+            settings[name] = Setting(flag, True, spelling, spelling)
         elif position < len(argv):
             text = _with_earlier(settings.get(name), argv[position])
-            settings[name] = _read(flag, source, " ", text)
+            settings[name] = _read(flag, spelling, " ", text)
             position += 1
         else:
             want = flag.want or "want a value"
-            raise UsageError(f"{source}: nothing comes after it; {want}")
+            raise UsageError(f"{spelling}: nothing comes after it; {want}")
     return False
 
 
 def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
     """Return the warning about a bool that takes the next argument as its value, unlike in Go."""
-    source = setting.source
-    text = f"{setting.given}: read as {source}={word}, which is how to write it"
+    spelling = setting.spelling
+    text = f"{setting.given}: read as {spelling}={word}, which is how to write it"
     ignored_by_go = list(after) not in ([], ["--"])
     if ignored_by_go or not setting.value:
-        text += f"; the Go derper reads {source} alone, as true"
+        text += f"; the Go derper reads {spelling} alone, as true"
     return f"{text}, and ignores the flags after it, which count here" if ignored_by_go else text
 
 
@@ -223,12 +223,12 @@ def _with_earlier(earlier: Setting | None, text: str) -> str:
     return f"{earlier.value}{earlier.flag.joiner}{text}"
 
 
-def _read(flag: Flag, source: str, separator: str, text: str) -> Setting:
-    given = source if flag.secret else f"{source}{separator}{shown(text)}"
+def _read(flag: Flag, spelling: str, separator: str, text: str) -> Setting:
+    given = spelling if flag.secret else f"{spelling}{separator}{shown(text)}"
     if flag.never_empty and not text:
         raise UsageError(f"{given}: {flag.want}")
     try:
-        return Setting(flag, flag.kind.read(text), source, given)
+        return Setting(flag, flag.kind.read(text), spelling, given)
     except ValueError as error:
         raise UsageError(f"{given}: {flag.want or error}") from None
 
@@ -244,12 +244,12 @@ def _not_a_flag(argument: str, before: Sequence[str], table: Mapping[str, Flag])
     return UsageError(f"{shown(argument)}: not a flag{hint}")
 
 
-def _unknown(source: str, name: str, table: Mapping[str, Flag]) -> UsageError:
+def _unknown(spelling: str, name: str, table: Mapping[str, Flag]) -> UsageError:
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
     close = difflib.get_close_matches(name[:60], table, n=1)
     hint = f"did you mean -{close[0]}?" if close else "-h lists them all"
-    return UsageError(f"{shown(source)}: no such flag; {hint}")
+    return UsageError(f"{shown(spelling)}: no such flag; {hint}")
 
 
 _WIDTH = 80

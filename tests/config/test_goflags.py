@@ -62,7 +62,7 @@ def usage_error(*argv: str, **environ: str) -> str:
 )
 def test_forms_of_a_flag(argv: list[str], given: str):
     setting = parse(*argv).settings["a"]
-    assert (setting.value, setting.given, setting.source) == (
+    assert (setting.value, setting.given, setting.spelling) == (
         ":1",
         given,
         re.split("[= ]", given)[0],
@@ -203,7 +203,7 @@ def test_a_bool_and_its_value_as_two_words(argv: list[str], stun: bool, warning:
     parsed = parse(*argv)
     setting = parsed.settings["stun"]
     assert setting.value is stun
-    assert setting.given == " ".join(argv[argv.index(setting.source) :][:2])
+    assert setting.given == " ".join(argv[argv.index(setting.spelling) :][:2])
     assert parsed.warnings == (warning,)
     assert parsed.settings["a"].value == (":1" if ":1" in argv else ":443")
 
