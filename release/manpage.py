@@ -99,16 +99,14 @@ def _options(flags: Sequence[Flag]) -> Iterator[str]:
 
 
 def _option(flag: Flag) -> str:
-    placeholder = flag.placeholder or flag.kind.placeholder
     head = f"\\fB{escaped('-' + flag.name)}\\fR"
-    if placeholder:
-        head += f" \\fI{escaped(placeholder)}\\fR"
+    if flag.shown_placeholder:
+        head += f" \\fI{escaped(flag.shown_placeholder)}\\fR"
     notes = []
-    if flag.default_words or flag.default not in {"", "false"}:
-        notes.append(f"Default: {flag.default_words or flag.default}.")
-    if flag.variable:
-        also = f" or {flag.other_variable}" if flag.other_variable else ""
-        notes.append(f"Variable: {flag.variable}{also}.")
+    if flag.shown_default:
+        notes.append(f"Default: {flag.shown_default}.")
+    if flag.shown_variable:
+        notes.append(f"Variable: {flag.shown_variable}.")
     return "\n".join([".TP", head, prose(flag.usage), *(escaped(note) for note in notes)])
 
 

@@ -78,6 +78,22 @@ class Flag:
         """The default, parsed."""
         return self.kind.read(self.default)
 
+    @property
+    def shown_placeholder(self) -> str:
+        """The word for its value in the help; empty for a bool."""
+        return self.placeholder or self.kind.placeholder
+
+    @property
+    def shown_default(self) -> str:
+        """The default as the help has it; empty where that says nothing."""
+        return self.default_words or ("" if self.default == "false" else self.default)
+
+    @property
+    def shown_variable(self) -> str:
+        """Its variables as the help has them; empty if there is none."""
+        also = f" or {self.other_variable}" if self.other_variable else ""
+        return f"{self.variable}{also}" if self.variable else ""
+
 
 @attrs.frozen
 class Setting:
@@ -269,13 +285,12 @@ def help_text(flags: Iterable[Flag], introduction: str) -> str:
 
 
 def _help_entry(flag: Flag) -> str:
-    head = f"  -{flag.name} {flag.placeholder or flag.kind.placeholder}".rstrip()
+    head = f"  -{flag.name} {flag.shown_placeholder}".rstrip()
     notes = []
-    if flag.default_words or flag.default not in {"", "false"}:
-        notes.append(f"default {flag.default_words or flag.default}")
-    if flag.variable:
-        also = f" or {flag.other_variable}" if flag.other_variable else ""
-        notes.append(f"variable {flag.variable}{also}")
+    if flag.shown_default:
+        notes.append(f"default {flag.shown_default}")
+    if flag.shown_variable:
+        notes.append(f"variable {flag.shown_variable}")
     if notes:
         head += f"   ({', '.join(notes)})"
     return f"{head}\n{_filled(flag.usage, '      ')}"
