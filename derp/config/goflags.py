@@ -104,7 +104,7 @@ class Setting:
     spelling: str
     """The name that the operator wrote: `-a`, `--a`, `DERP_ADDR`; `-a` for a default."""
     given: str
-    """The spelling with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
+    """The same with the value: `-a :80`, `--a=:80`, `DERP_ADDR=:80`, `-a :443 (the default)`."""
 
     def wrong(self, want: str) -> UsageError:
         """Return an error that says that this value is wrong, and what would be right."""
