@@ -5,7 +5,7 @@ requestreader      reads the requests of one connection
 knownheads         heads of upgrades, so that each is parsed once               (sans-I/O)
 message            requests and answers                                        (sans-I/O)
 routes             the answer to each path                                     (sans-I/O)
-    statussource       what the answers depend on                                  (sans-I/O)
+    backend            the relay behind the pages, as the router sees it               (sans-I/O)
 pages              the home page, and the headers of all pages                 (sans-I/O)
 liveroutes         the answers to the paths of the live page, /debug/          (sans-I/O)
     livepage           the page itself                                             (sans-I/O)

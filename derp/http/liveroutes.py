@@ -13,11 +13,11 @@ from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
 from derp.http.assets import ASSETS
+from derp.http.backend import Backend
 from derp.http.livepage import Look
 from derp.http.liveview import DEFAULT_SORT, SORTS
 from derp.http.message import Answer, Later, Posted, Reply, Request, Response, Stream
 from derp.http.pages import BROWSER_HEADERS
-from derp.http.statussource import StatusSource
 from derp.http.steer import MAX_BODY, Outcome, parse_order, stream_refusal
 
 _HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -28,7 +28,7 @@ _UNBUFFERED = ("X-Accel-Buffering", "no")
 """Has nginx pass on each event at once, where the page is shown through it by the debug key."""
 
 
-def answer(relay: StatusSource, request: Request, path: str) -> Answer | None:
+def answer(relay: Backend, request: Request, path: str) -> Answer | None:
     """Answer a request from one who has access; None where `path` is no path of the live page."""
     if (asset := ASSETS.get(path)) is not None:
         headers = (*BROWSER_HEADERS, ("Content-Type", asset.content_type), _FRESH)
@@ -44,7 +44,7 @@ def answer(relay: StatusSource, request: Request, path: str) -> Answer | None:
     return None
 
 
-def _events(relay: StatusSource, request: Request) -> Answer:
+def _events(relay: Backend, request: Request) -> Answer:
     if refusal := stream_refusal(request):
         return refusal
     # An image, script or frame of a page asks for something else.
@@ -54,7 +54,7 @@ def _events(relay: StatusSource, request: Request) -> Answer:
     return Stream((*BROWSER_HEADERS, _EVENTS, _FRESH, _UNBUFFERED), chunks)
 
 
-def look_of(relay: StatusSource, request: Request) -> Look:
+def look_of(relay: Backend, request: Request) -> Look:
     """Return how a request asks for the page."""
     fields = dict(reversed(parse_qsl(request.query, errors="surrogateescape")))
     sort = fields.get("sort", "")
@@ -71,7 +71,7 @@ def _show_page(page: bytes) -> Response:
     return Response(200, (*BROWSER_HEADERS, _HTML), page)
 
 
-def _steer(relay: StatusSource, remote: str, body: bytes) -> Reply:
+def _steer(relay: Backend, remote: str, body: bytes) -> Reply:
     try:
         order = parse_order(body)
     except ValueError as error:

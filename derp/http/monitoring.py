@@ -39,7 +39,7 @@ class CertificateHealth:
 
 @attrs.frozen(kw_only=True)
 class Health:
-    """What /healthz tells."""
+    """The health of a relay, as /healthz tells it."""
 
     draining: bool
     """Whether the relay is stopping."""
@@ -51,7 +51,7 @@ class Health:
 
     @property
     def trouble(self) -> str:
-        """Why no client can be served; empty if it can."""
+        """The reason why no client can be served; empty if it can."""
         if self.draining:
             return "draining"
         if not self.processes:
@@ -63,19 +63,19 @@ class Health:
 
 
 @attrs.frozen(kw_only=True)
-class MonitoringSource:
-    """What the pages show. The callables are called anew for each request."""
+class MonitoringBackend:
+    """The relay behind these pages. The callables are called anew for each request."""
 
     metrics: Callable[[], Awaitable[str]]
     """Returns the figures in the Prometheus text format."""
     health: Callable[[], Awaitable[Health]]
 
 
-def route(source: MonitoringSource, request: Request) -> Answer:
+def route(backend: MonitoringBackend, request: Request) -> Answer:
     """Answer `request`."""
     pages: dict[str, Answer] = {
-        "/metrics": Later(source.metrics, _show_metrics),
-        "/healthz": Later(source.health, show_health),
+        "/metrics": Later(backend.metrics, _show_metrics),
+        "/healthz": Later(backend.health, show_health),
     }
     page = pages.get(request.path)
     if page is None:

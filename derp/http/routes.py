@@ -24,9 +24,9 @@ from functools import partial
 from urllib.parse import quote, unquote
 
 from derp.http import liveroutes, pages
+from derp.http.backend import Backend
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
 from derp.http.pages import BROWSER_HEADERS
-from derp.http.statussource import StatusSource
 from derp.http.steer import stream_refusal
 
 _ECHOABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:")
@@ -43,7 +43,7 @@ _CONSISTENT = "derp.Server ConsistencyCheck okay"
 _BOGUS_METHOD = "bogus probe method"
 
 
-def route(relay: StatusSource, request: Request) -> Answer:
+def route(relay: Backend, request: Request) -> Answer:
     """Answer `request` on the main port."""
     path = request.path
     if request.method == "CONNECT":
@@ -64,7 +64,7 @@ def route(relay: StatusSource, request: Request) -> Answer:
     return _HANDLERS.get(path, _home)(relay, request)
 
 
-def route_plain(relay: StatusSource, request: Request) -> Answer:
+def route_plain(relay: Backend, request: Request) -> Answer:
     """Answer `request` on the plain port beside TLS (tsweb.Port80Handler)."""
     path = request.path
     if request.method == "CONNECT" or path == "*" or clean_path(path) != path:
@@ -103,7 +103,7 @@ def clean_path(path: str) -> str:
     return f"/{'/'.join(kept)}{slash}"
 
 
-def _derp(relay: StatusSource, request: Request) -> Answer:
+def _derp(relay: Backend, request: Request) -> Answer:
     if not relay.derp:
         return _text(404, "derp server disabled")
     protocol = request.header(b"upgrade").lower()
@@ -149,13 +149,13 @@ def _websocket_refusal(request: Request) -> Response | None:
     return None
 
 
-def _probe(_relay: StatusSource, request: Request) -> Answer:
+def _probe(_relay: Backend, request: Request) -> Answer:
     if request.method not in {"GET", "HEAD"}:
         return _text(405, _BOGUS_METHOD, ("Allow", "GET, HEAD"))
     return Response(200, (("Access-Control-Allow-Origin", "*"),))
 
 
-def _generate_204(_relay: StatusSource, request: Request) -> Answer:
+def _generate_204(_relay: Backend, request: Request) -> Answer:
     headers = [("Cache-Control", "no-cache, no-store, must-revalidate, no-transform, max-age=0")]
     challenge = request.header(b"x-tailscale-challenge")
     if challenge and len(challenge) <= 64 and _ECHOABLE.issuperset(challenge):
@@ -163,17 +163,17 @@ def _generate_204(_relay: StatusSource, request: Request) -> Answer:
     return Response(204, headers)
 
 
-def _bootstrap_dns(relay: StatusSource, request: Request) -> Answer:
+def _bootstrap_dns(relay: Backend, request: Request) -> Answer:
     # Each client asks once, so that an open connection is of no use.
     headers = (*BROWSER_HEADERS, ("Content-Type", "application/json"), ("Connection", "close"))
     return Response(200, headers, relay.bootstrap_dns.answer(request.query, request.remote))
 
 
-def _robots(_relay: StatusSource, _request: Request) -> Answer:
+def _robots(_relay: Backend, _request: Request) -> Answer:
     return Response(200, (*BROWSER_HEADERS, _TEXT), b"User-agent: *\nDisallow: /\n")
 
 
-def _home(relay: StatusSource, request: Request) -> Answer:
+def _home(relay: Backend, request: Request) -> Answer:
     if relay.home not in {"", "blank"}:
         return _redirect(request, 302, relay.home, *BROWSER_HEADERS)
     body = b""
@@ -191,7 +191,7 @@ def _show_problems(problems: Sequence[str]) -> Response:
     return Response(500 if problems else 200, (*BROWSER_HEADERS, _TEXT), body.encode())
 
 
-_DEBUG_PAGES: dict[str, Callable[[StatusSource], Answer]] = {
+_DEBUG_PAGES: dict[str, Callable[[Backend], Answer]] = {
     "/debug/varz": lambda relay: Later(relay.varz, partial(_show_text, _PROMETHEUS)),
     "/debug/vars": lambda relay: Later(relay.expvars, partial(_show_text, _JSON)),
     "/debug/check": lambda relay: Later(relay.problems, _show_problems),
@@ -199,7 +199,7 @@ _DEBUG_PAGES: dict[str, Callable[[StatusSource], Answer]] = {
 }
 
 
-def _debug(relay: StatusSource, request: Request, path: str) -> Answer:
+def _debug(relay: Backend, request: Request, path: str) -> Answer:
     if refusal := relay.debug_access.refusal(request):
         return _text(403, refusal)
     if (page := _DEBUG_PAGES.get(path)) is not None:
@@ -208,7 +208,7 @@ def _debug(relay: StatusSource, request: Request, path: str) -> Answer:
     return liveroutes.answer(relay, request, path) or _text(404, "no such page")
 
 
-_HANDLERS: dict[str, Callable[[StatusSource, Request], Answer]] = {
+_HANDLERS: dict[str, Callable[[Backend, Request], Answer]] = {
     "/derp": _derp,
     "/derp/probe": _probe,
     "/derp/latency-check": _probe,

@@ -15,7 +15,7 @@ announce       the log lines for the operator once all is served
 signals        SIGTERM, SIGINT and SIGHUP as events        (reload: the rate limit)
 status         a snapshot of the figures, and the pages made of it
                                           (debugrows: /debug/, traffic: /debug/traffic)
-frontend       what the HTTP front end's answers depend on
+backend        the relay behind the HTTP front end
 live           the live page: samples the relay while somebody looks        (liverows: the clients)
 monitoring     the listener of -metrics-addr           (monitorpages: what it serves;
                                                         keytraffic: bytes by node key)

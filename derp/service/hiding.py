@@ -4,9 +4,9 @@ from functools import partial
 
 import attrs
 
+from derp.http.backend import Backend
 from derp.http.hidden import clients, server
 from derp.http.message import Request
-from derp.http.statussource import StatusSource
 from derp.net.tcp import TCPTransport
 from derp.relay.pending import Pending
 from derp.service.accept import Acceptor
@@ -14,7 +14,7 @@ from derp.service.handshakes import Handshakes
 from derp.service.proxies import Origin
 
 
-def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Acceptor:
+def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Acceptor:
     """Return an acceptor that answers only the requests of clients as what they are.
 
     `plain` is for the plain port beside HTTPS.
@@ -32,7 +32,7 @@ def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Ac
             # Whom a proxy speaks for decides who may see /debug/.
             try:
                 resolved = acceptor.proxies.resolve(origin, request)
-                return clients.is_clients(source, resolved, plain=plain)
+                return clients.is_clients(backend, resolved, plain=plain)
             finally:
                 # What is not answered is nobody's try, and may be followed by another's request.
                 origin.client = origin.connected
@@ -48,7 +48,7 @@ def hide(acceptor: Acceptor, source: StatusSource, *, plain: bool = False) -> Ac
 
     return attrs.evolve(
         acceptor,
-        route=partial(clients.route, source, plain=plain),
+        route=partial(clients.route, backend, plain=plain),
         handshakes=Handshakes(server.NGINX.header),
         hide=serve,
     )

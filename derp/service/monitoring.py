@@ -15,7 +15,7 @@ import trio
 
 from derp import log
 from derp.errors import ConnectionEnd, InternalFault, NoRoom, PeerVanished
-from derp.http.monitoring import MonitoringSource, route
+from derp.http.monitoring import MonitoringBackend, route
 from derp.http.requestreader import MAX_HEAD
 from derp.http.server import Deadlines
 from derp.http.server import serve as serve_http
@@ -43,14 +43,14 @@ logger = log.get("metrics")
 
 async def serve(
     listeners: Sequence[socket.socket],
-    source: MonitoringSource,
+    backend: MonitoringBackend,
     metrics: Metrics,
     descriptors: Descriptors,
 ) -> NoReturn:
-    """Serve `source` on `listeners`, for ever; `metrics` counts how connections end."""
+    """Serve `backend` on `listeners`, for ever; `metrics` counts how connections end."""
     async with trio.open_nursery() as nursery:
         monitor = Monitor(
-            source=paced(source),
+            backend=paced(backend),
             metrics=metrics,
             nursery=nursery,
             connections=PendingConnections(
@@ -70,7 +70,7 @@ async def serve(
 class Monitor:
     """The connections to -metrics-addr."""
 
-    source: MonitoringSource
+    backend: MonitoringBackend
     metrics: Metrics
     nursery: trio.Nursery
     """Owns the connection tasks."""
@@ -124,7 +124,7 @@ class Monitor:
         transport = TCPTransport(sock, remote, local)
         transport.scheduler = self.scheduler
         try:
-            answer = partial(route, self.source)
+            answer = partial(route, self.backend)
             await serve_http(transport, answer, self._view, DEADLINES, pending)
         finally:
             transport.close()

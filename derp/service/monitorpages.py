@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 import trio
 
-from derp.http.monitoring import CertificateHealth, Health, MonitoringSource
+from derp.http.monitoring import CertificateHealth, Health, MonitoringBackend
 from derp.metrics import Certificate, Gauges, render_metrics
 from derp.metrics.keybytes import OTHER_KEYS
 from derp.service.keytraffic import KeyTraffic
@@ -45,12 +45,12 @@ class Paced(Generic[T]):
         return self._answer
 
 
-def paced(source: MonitoringSource) -> MonitoringSource:
-    """Return `source` such that neither page is made anew more often than MIN_AGE says."""
-    return MonitoringSource(metrics=Paced(source.metrics), health=Paced(source.health))
+def paced(backend: MonitoringBackend) -> MonitoringBackend:
+    """Return `backend` such that neither page is made anew more often than MIN_AGE says."""
+    return MonitoringBackend(metrics=Paced(backend.metrics), health=Paced(backend.health))
 
 
-def standalone_source(relay: RunningRelay) -> MonitoringSource:
+def standalone_backend(relay: RunningRelay) -> MonitoringBackend:
     """Return the pages of a relay that is one process."""
     certificates, per_key = relay.resources.certificates, relay.config.monitoring.per_key
     statuses = () if certificates is None else certificates.statuses
@@ -71,7 +71,7 @@ def standalone_source(relay: RunningRelay) -> MonitoringSource:
             draining=stopping,
         )
 
-    return MonitoringSource(metrics=metrics, health=health)
+    return MonitoringBackend(metrics=metrics, health=health)
 
 
 def with_keys(gauges: Gauges, totals: Mapping[bytes, tuple[int, int]] | None) -> Gauges:

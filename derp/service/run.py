@@ -34,8 +34,8 @@ from derp.relay.pending import PendingConnections
 from derp.relay.queuememory import QueueMemory
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.accept import Acceptor, try_lines
+from derp.service.backend import make_backend
 from derp.service.drain import drain, stop_listening
-from derp.service.frontend import make_status_source
 from derp.service.live import Live
 from derp.service.memory import queue_limit
 from derp.service.proxies import Notices, Proxies
@@ -152,22 +152,22 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
     config, resources, state = relay.config, relay.resources, relay.state
     live = Live(relay, pages)
     relay.services.start_soon(live.keep)
-    source = make_status_source(relay, pages, live)
+    backend = make_backend(relay, pages, live)
     main = Acceptor(
         state,
         relay.connections,
-        route=partial(routes.route, source),
+        route=partial(routes.route, backend),
         engine=None if resources.certificates is None else resources.certificates.contexts.engine,
         limit=_accept_limit(config, role.processes),
         refusals=log.Coalescer(),
         tries=try_lines(role.processes),
         proxies=relay.proxies,
     )
-    plain = attrs.evolve(main, route=partial(routes.route_plain, source), engine=None, limit=None)
+    plain = attrs.evolve(main, route=partial(routes.route_plain, backend), engine=None, limit=None)
     if config.pages.is_hidden:
         from derp.service.hiding import hide  # noqa: PLC0415 - most relays don't
 
-        main, plain = hide(main, source), hide(plain, source, plain=True)
+        main, plain = hide(main, backend), hide(plain, backend, plain=True)
     # In `connections`, not `services`: a drain may last longer than a handshake may.
     relay.connections.start_soon(main.handshakes.run)
     if relay.proxies.expects_headers:

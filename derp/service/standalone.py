@@ -15,7 +15,7 @@ from derp.service.announce import announce, announce_node
 from derp.service.clients import listing
 from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
-from derp.service.monitorpages import standalone_source
+from derp.service.monitorpages import standalone_backend
 from derp.service.reload import reload_rate_limit
 from derp.service.run import serve
 from derp.service.running import RunningRelay
@@ -67,7 +67,7 @@ class Standalone:
             relay.root.start_soon(
                 monitoring.serve,
                 resources.monitoring,
-                standalone_source(relay),
+                standalone_backend(relay),
                 resources.metrics,
                 relay.descriptors,
             )

@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-from derp.http.monitoring import Health, MonitoringSource
+from derp.http.monitoring import Health, MonitoringBackend
 from derp.metrics import render_metrics
 from derp.metrics.keybytes import KeyBytes
 from derp.service.keytraffic import KeyTraffic
@@ -27,7 +27,7 @@ def worker_handlers(traffic: KeyTraffic) -> dict[str, Handler]:
     return {_KEYS: keys}
 
 
-def supervisor_source(pages: SupervisorPages, pool: WorkerPool, per_key: int) -> MonitoringSource:
+def supervisor_backend(pages: SupervisorPages, pool: WorkerPool, per_key: int) -> MonitoringBackend:
     """Return the pages of a relay with workers; `per_key` as in -metrics-per-key."""
     keys = WorkerKeys(pool, per_key) if per_key else None
 
@@ -45,7 +45,7 @@ def supervisor_source(pages: SupervisorPages, pool: WorkerPool, per_key: int) ->
             draining=pool.stopping,
         )
 
-    return MonitoringSource(metrics=metrics, health=health)
+    return MonitoringBackend(metrics=metrics, health=health)
 
 
 class WorkerKeys:

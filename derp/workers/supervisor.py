@@ -42,7 +42,7 @@ from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
 from derp.workers.clients import WorkerClients
 from derp.workers.handover import Handover, this_code
-from derp.workers.monitoring import supervisor_source
+from derp.workers.monitoring import supervisor_backend
 from derp.workers.notices import SupervisorNotices
 from derp.workers.pages import SupervisorPages
 from derp.workers.policy import SupervisorPolicy
@@ -145,7 +145,7 @@ class Supervisor:
                 nursery.start_soon(
                     serve_monitors,
                     self._resources.monitoring,
-                    supervisor_source(self._pages, pool, self._config.monitoring.per_key),
+                    supervisor_backend(self._pages, pool, self._config.monitoring.per_key),
                     self._resources.metrics,
                     Descriptors(),
                 )

@@ -7,7 +7,7 @@ import pytest
 
 from derp.config import flag_table
 from derp.http.message import Later, Request
-from derp.http.monitoring import MonitoringSource, route
+from derp.http.monitoring import MonitoringBackend, route
 from derp.service.drain import FLUSH_SECONDS
 from derp.workers.pool import STOP_TIMEOUT
 from tests.deploy.files import DEPLOY, Image, compose
@@ -51,10 +51,10 @@ def test_probes_ask_what_is_served(path: Path) -> None:
     is_hosts = "hostNetwork: true" in text_of(path)
     assert host == ("127.0.0.1" if is_hosts else "")
     assert text_of(path).count(f"host: {host}\n") == (2 if is_hosts else 0)
-    source = MonitoringSource(metrics=None, health=None)
+    backend = MonitoringBackend(metrics=None, health=None)
     for probe in re.findall(r"path: (/\w+)\n", text_of(path)):
         request = Request("GET", probe, probe, "", "a", "1.1", (), "127.0.0.1")
-        assert isinstance(route(source, request), Later), probe
+        assert isinstance(route(backend, request), Later), probe
     # No restart cures what /healthz may tell.
     assert re.search(r"livenessProbe:\n(?: .*\n)+? +path: /metrics\n", text_of(path))
     assert re.search(r"readinessProbe:\n(?: .*\n)+? +path: /healthz\n", text_of(path))

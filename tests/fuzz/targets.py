@@ -51,7 +51,7 @@ from derp.wire.linkframes import LinkFrames
 from derp.wire.records import whole_records
 from derp.wire.websocket import FrameParser
 from stun import message as stun
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 from tests.memory_transport import memory_pair
 from tests.wire.test_trains import SOURCE, obvious, scanned
 
@@ -269,7 +269,7 @@ def http_requests(data: bytes) -> None:
 
 async def _visit(pieces: list[bytes]) -> None:
     client, transport = memory_pair(capacity=1 << 20)
-    source = make_status_source()
+    source = make_backend()
 
     async def serving() -> None:
         try:

@@ -1,9 +1,9 @@
 import pytest
 
-from derp.http.statussource import StatusSource
-from tests.http.sites import make_status_source
+from derp.http.backend import Backend
+from tests.http.sites import make_backend
 
 
 @pytest.fixture
-def site() -> StatusSource:
-    return make_status_source()
+def site() -> Backend:
+    return make_backend()

@@ -2,8 +2,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from derp.http.access import DebugAccess
+from derp.http.backend import Backend
 from derp.http.livepage import Look
-from derp.http.statussource import StatusSource
 from derp.http.steer import Order, Outcome
 
 
@@ -30,7 +30,7 @@ def returning(value: Any) -> Callable[[], Awaitable[Any]]:
     return page
 
 
-def make_status_source(**changes: Any) -> StatusSource:
+def make_backend(**changes: Any) -> Backend:
     parts: dict[str, Any] = {
         "hostname": "derp.example",
         "public_key": bytes(range(32)),
@@ -43,4 +43,4 @@ def make_status_source(**changes: Any) -> StatusSource:
         "problems": returning([]),
         "traffic": no_traffic,
     }
-    return StatusSource(**(parts | changes))
+    return Backend(**(parts | changes))

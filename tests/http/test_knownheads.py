@@ -14,7 +14,7 @@ from derp.http.message import Answer, Handoff, Request
 from derp.http.routes import route
 from derp.http.server import serve
 from derp.net.address import Endpoint
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 from tests.http.test_server import DERP, FAST, LAST_PROBE, WEBSOCKET, without_date
 from tests.memory_transport import memory_pair
 
@@ -41,7 +41,7 @@ async def visit(
 ) -> Outcome:
     """Serve one connection; return how that ended, what came back, and the requests routed."""
     client, transport = memory_pair(capacity=1 << 20, client=Endpoint(remote, 40000))
-    source, requests = make_status_source(derp=derp), list[Request]()
+    source, requests = make_backend(derp=derp), list[Request]()
     transport.more = at_once
 
     def note(request: Request) -> Answer:

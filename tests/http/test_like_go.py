@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from derp.errors import HTTPFailed
+from derp.http.backend import Backend
 from derp.http.bootstrap_dns import Record
 from derp.http.routes import route, route_plain
 from derp.http.server import serve
-from derp.http.statussource import StatusSource
 from derp.net.address import Endpoint
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 from tests.memory_transport import memory_pair
 
 GO_ANSWERS = json.loads(Path(__file__).with_name("go_answers.json").read_text())
@@ -95,15 +95,15 @@ def expected(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return ours
 
 
-def site_for(name: str) -> StatusSource:
+def site_for(name: str) -> Backend:
     match name:
         case "disabled":
-            return make_status_source(derp=False, home="blank")
+            return make_backend(derp=False, home="blank")
         case "redirect":
-            site = make_status_source(home="https://example.com/x")
+            site = make_backend(home="https://example.com/x")
             site.bootstrap_dns.publish("localhost", Record(("127.0.0.1",)))
             return site
-    return make_status_source()
+    return make_backend()
 
 
 async def ask(site: str, lines: list[str]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ import pytest
 
 from derp.http.access import DebugAccess
 from derp.http.assets import ASSETS
+from derp.http.backend import Backend
 from derp.http.livepage import Look
 from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.routes import route
-from derp.http.statussource import StatusSource
 from derp.http.steer import MAX_BODY, Operator, Order, Outcome
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 
 TOKEN = "correct-horse-battery"
 KEY = bytes(range(32))
@@ -35,16 +35,16 @@ async def response(answer: Answer) -> Response:
     return answer
 
 
-async def look(site: StatusSource, target: str) -> str:
+async def look(site: Backend, target: str) -> str:
     return (await response(route(site, request(target)))).body.decode()
 
 
 @pytest.fixture
-def steered() -> StatusSource:
-    return make_status_source(operator=Operator(TOKEN.encode))
+def steered() -> Backend:
+    return make_backend(operator=Operator(TOKEN.encode))
 
 
-async def test_the_page(site: StatusSource) -> None:
+async def test_the_page(site: Backend) -> None:
     answer = await response(route(site, request("/debug/")))
     assert answer.body.decode() == repr(Look(hostname="derp.example", sort="total"))
     assert ("Content-Type", "text/html; charset=utf-8") in answer.headers
@@ -60,7 +60,7 @@ async def test_the_page(site: StatusSource) -> None:
         ("x=", "total"),
     ],
 )
-async def test_an_order_of_the_clients(site: StatusSource, query: str, sort: str) -> None:
+async def test_an_order_of_the_clients(site: Backend, query: str, sort: str) -> None:
     assert await look(site, f"/debug/?{query}") == repr(Look(hostname="derp.example", sort=sort))
     answer = route(site, request(f"/debug/events?{query}", "GET", EVENTS))
     assert isinstance(answer, Stream)
@@ -69,7 +69,7 @@ async def test_an_order_of_the_clients(site: StatusSource, query: str, sort: str
 
 
 async def test_the_key_goes_with_what_the_page_asks_for() -> None:
-    site = make_status_source(debug_access=DebugAccess(key=lambda: b"a&b\xff"))
+    site = make_backend(debug_access=DebugAccess(key=lambda: b"a&b\xff"))
     answer = route(site, request("/debug/?debugkey=a%26b%FF&sort=now", remote="192.0.2.1"))
     shown = (await response(answer)).body.decode()
     assert shown == repr(Look(hostname="derp.example", sort="now", query="debugkey=a%26b%FF"))
@@ -80,7 +80,7 @@ async def test_the_key_goes_with_what_the_page_asks_for() -> None:
         assert (await response(route(site, request(path, remote="192.0.2.1")))).status == 403
 
 
-def test_events_are_a_stream(site: StatusSource) -> None:
+def test_events_are_a_stream(site: Backend) -> None:
     answer = route(site, request("/debug/events", "GET", EVENTS))
     assert isinstance(answer, Stream)
     assert ("Content-Type", "text/event-stream; charset=utf-8") in answer.headers
@@ -88,7 +88,7 @@ def test_events_are_a_stream(site: StatusSource) -> None:
 
 
 @pytest.mark.parametrize("path", ["/debug/events", "/debug/traffic"])
-def test_no_other_site_holds_a_stream(site: StatusSource, path: str) -> None:
+def test_no_other_site_holds_a_stream(site: Backend, path: str) -> None:
     for site_of_page, status in (
         ("cross-site", 403),
         ("same-site", 403),
@@ -110,7 +110,7 @@ def test_no_other_site_holds_a_stream(site: StatusSource, path: str) -> None:
         assert answer.status == status
 
 
-def test_no_image_holds_a_stream(site: StatusSource) -> None:
+def test_no_image_holds_a_stream(site: Backend) -> None:
     """Where a browser does not say which site it asks for, by plain HTTP."""
     for accepted in (b"image/avif,*/*;q=0.8", b"*/*"):
         answer = route(site, request("/debug/events", "GET", (b"accept", accepted)))
@@ -119,7 +119,7 @@ def test_no_image_holds_a_stream(site: StatusSource) -> None:
 
 
 @pytest.mark.parametrize("path", ASSETS)
-def test_files(site: StatusSource, path: str) -> None:
+def test_files(site: Backend, path: str) -> None:
     answer = route(site, request(path))
     assert isinstance(answer, Response)
     assert answer.body == ASSETS[path].content
@@ -127,7 +127,7 @@ def test_files(site: StatusSource, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*ASSETS, "/debug/", "/debug/events", "/debug/steer"])
-def test_none_is_for_strangers(steered: StatusSource, path: str) -> None:
+def test_none_is_for_strangers(steered: Backend, path: str) -> None:
     for method in ("GET", "POST"):
         headers = (b"authorization", f"Bearer {TOKEN}".encode())
         answer = route(steered, request(path, method, headers, remote="192.0.2.1"))
@@ -143,7 +143,7 @@ def order(*headers: tuple[bytes, bytes]) -> Request:
     )
 
 
-async def test_an_order_is_done(steered: StatusSource) -> None:
+async def test_an_order_is_done(steered: Backend) -> None:
     answer = route(steered, order())
     assert isinstance(answer, Posted)
     assert answer.most == MAX_BODY
@@ -159,7 +159,7 @@ async def test_an_order_that_can_not_be_done() -> None:
         seen.append((order, remote))
         return Outcome(done=False, said="no such client")
 
-    site = make_status_source(operator=Operator(TOKEN.encode), steer=fail)
+    site = make_backend(operator=Operator(TOKEN.encode), steer=fail)
     answer = route(site, order())
     assert isinstance(answer, Posted)
     done = await response(answer.reply(BODY))
@@ -167,7 +167,7 @@ async def test_an_order_that_can_not_be_done() -> None:
     assert seen == [(Order("kick", KEY), "127.0.0.1")]
 
 
-async def test_what_is_no_order(steered: StatusSource) -> None:
+async def test_what_is_no_order(steered: Backend) -> None:
     answer = route(steered, order())
     assert isinstance(answer, Posted)
     done = await response(answer.reply(b"kick"))
@@ -175,12 +175,12 @@ async def test_what_is_no_order(steered: StatusSource) -> None:
     assert done.body.startswith(b"want {")
 
 
-def test_who_may_not_sends_no_body(steered: StatusSource, site: StatusSource) -> None:
+def test_who_may_not_sends_no_body(steered: Backend, site: Backend) -> None:
     """It is refused by its head, so that nothing of its body is kept."""
     crossed = order((b"sec-fetch-site", b"cross-site"))
     for source, asked in ((steered, crossed), (site, order()), (steered, request("/debug/steer"))):
         assert isinstance(route(source, asked), Response)
 
 
-async def test_the_page_says_whether_there_are_buttons(steered: StatusSource) -> None:
+async def test_the_page_says_whether_there_are_buttons(steered: Backend) -> None:
     assert "has_buttons=True" in await look(steered, "/debug/")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from derp.http.message import Later, Request, Response, parse_request
-from derp.http.monitoring import CertificateHealth, Health, MonitoringSource, route, show_health
+from derp.http.monitoring import CertificateHealth, Health, MonitoringBackend, route, show_health
 from tests.http.sites import returning
 
 DAY = 86400
@@ -32,8 +32,8 @@ def request(path: str, method: str = "GET") -> Request:
 
 
 async def ask(path: str, method: str = "GET") -> Response:
-    source = MonitoringSource(metrics=returning("x 1\n"), health=returning(FINE))
-    answer = route(source, request(path, method))
+    backend = MonitoringBackend(metrics=returning("x 1\n"), health=returning(FINE))
+    answer = route(backend, request(path, method))
     if isinstance(answer, Later):
         answer = answer.show(await answer.ask())
     assert isinstance(answer, Response)

@@ -14,13 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
+from derp.http.backend import Backend
 from derp.http.message import Answer, BadRequest, Handoff, Later, Posted, Request, Response, Stream
 from derp.http.requestreader import MAX_BODY, MAX_HEAD
 from derp.http.routes import route
 from derp.http.server import Deadlines, http_date, serve
-from derp.http.statussource import StatusSource
 from derp.net.address import Endpoint
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 from tests.memory_transport import MemoryTransport, memory_pair
 
 Router = Callable[[Request], Answer]
@@ -175,7 +175,7 @@ class TestRequests:
         assert statuses(data, "GET") == [200]
         assert visited.result is None
 
-    async def test_answer_that_closes(self, site: StatusSource) -> None:
+    async def test_answer_that_closes(self, site: Backend) -> None:
         visited = visit(partial(route, site))
         asked = b"GET /bootstrap-dns HTTP/1.1\r\nHost: a\r\n\r\n"
         data = await play(visited, [asked], eof=False)
@@ -187,7 +187,7 @@ class TestRequests:
         asked = b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
         assert statuses(await play(visit(hello), [asked + PROBE]), "GET", "GET") == [200, 200]
 
-    async def test_connect_is_refused_and_the_connection_goes_on(self, site: StatusSource) -> None:
+    async def test_connect_is_refused_and_the_connection_goes_on(self, site: Backend) -> None:
         asked = b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"
         data = await play(visit(partial(route, site)), [asked + PROBE])
         assert data.startswith(b"HTTP/1.1 403 ")
@@ -839,7 +839,7 @@ class TestStreams:
 
 
 async def hand_off(
-    site: StatusSource, pieces: list[bytes], *, eof: bool = False
+    site: Backend, pieces: list[bytes], *, eof: bool = False
 ) -> tuple[Handoff, bytes]:
     """Return the handoff, with what the transport still held added to its leftover."""
     visited = visit(partial(route, site))
@@ -866,7 +866,7 @@ WEBSOCKET = (
 
 
 class TestHandoff:
-    async def test_raw(self, site: StatusSource) -> None:
+    async def test_raw(self, site: Backend) -> None:
         handoff, answer = await hand_off(site, [DERP])
         assert handoff == Handoff(
             answer=site.upgrade_answer,
@@ -879,7 +879,7 @@ class TestHandoff:
         # It is sent with what comes first.
         assert answer == b""
 
-    async def test_fast_start(self, site: StatusSource) -> None:
+    async def test_fast_start(self, site: Backend) -> None:
         handoff, answer = await hand_off(site, [FAST + b"frames"])
         assert handoff == Handoff(
             answer=b"",
@@ -891,7 +891,7 @@ class TestHandoff:
         )
         assert answer == b""
 
-    async def test_websocket(self, site: StatusSource) -> None:
+    async def test_websocket(self, site: Backend) -> None:
         handoff, answer = await hand_off(site, [WEBSOCKET + b"frames"])
         assert handoff == Handoff(
             answer=b"",
@@ -903,12 +903,12 @@ class TestHandoff:
         )
         assert answer == b""
 
-    async def test_after_other_requests(self, site: StatusSource) -> None:
+    async def test_after_other_requests(self, site: Backend) -> None:
         handoff, answer = await hand_off(site, [PROBE + PROBE + FAST + b"frames"])
         assert (handoff.head, handoff.leftover) == (FAST, b"frames")
         assert statuses(answer, "GET", "GET") == [200, 200]
 
-    async def test_end_right_behind(self, site: StatusSource) -> None:
+    async def test_end_right_behind(self, site: Backend) -> None:
         handoff, _ = await hand_off(site, [FAST + b"frames"], eof=True)
         assert handoff.leftover == b"frames"
 
@@ -916,7 +916,7 @@ class TestHandoff:
     @pytest.mark.parametrize("extra", [b"", b"Content-Length: 0\r\n", b"Connection: Upgrade\r\n"])
     @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
     async def test_forms_of_the_request(
-        self, site: StatusSource, method: bytes, extra: bytes, version: bytes
+        self, site: Backend, method: bytes, extra: bytes, version: bytes
     ) -> None:
         head = b"%s /derp HTTP/%s\r\nHost: a\r\nUpgrade: DERP\r\nDerp-Fast-Start: 1\r\n%s\r\n" % (
             method,
@@ -926,7 +926,7 @@ class TestHandoff:
         handoff, _ = await hand_off(site, [head + b"frames"])
         assert (handoff.head, handoff.leftover) == (head, b"frames")
 
-    async def test_only_little_is_taken_from_the_transport(self, site: StatusSource) -> None:
+    async def test_only_little_is_taken_from_the_transport(self, site: Backend) -> None:
         frames = bytes(range(256)) * 1000
         handoff, _ = await hand_off(site, [FAST + frames])
         assert handoff.leftover == frames
@@ -945,7 +945,7 @@ class TestHandoff:
         cuts: list[int],
     ) -> None:
         pieces = split(before + head + leftover, cuts)
-        handoff, _ = await hand_off(make_status_source(), pieces)
+        handoff, _ = await hand_off(make_backend(), pieces)
         assert (handoff.head, handoff.leftover) == (head, leftover)
 
 
@@ -985,7 +985,7 @@ INPUTS = st.lists(SCRAPS | st.binary(max_size=20), max_size=12).map(b"".join)
 
 
 async def converse(pieces: list[bytes]) -> tuple[bytes, str]:
-    visited = visit(partial(route, make_status_source()), remote="127.0.0.1")
+    visited = visit(partial(route, make_backend()), remote="127.0.0.1")
     answer = await play(visited, pieces, may_reset=True)
     return answer, repr(visited.result)
 
@@ -1027,7 +1027,7 @@ def check_answers(answer: bytes, data: bytes) -> None:
 
 
 @pytest.mark.slow
-async def test_a_head_of_many_lines_is_refused(site: StatusSource) -> None:
+async def test_a_head_of_many_lines_is_refused(site: Backend) -> None:
     client, server = memory_pair()
     lines = b"a:\r\n" * 3000
     async with trio.open_nursery() as nursery:

@@ -28,7 +28,7 @@ from derp.service.proxies import Proxies
 from derp.session.client import Client
 from derp.session.state import RelayState
 from derp.wire.proxyprotocol import LOCAL_HEADER, SIGNATURE
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 from tests.service.test_accept_pending import Front, is_open, lines
 from tests.turns import counted_turns
 
@@ -271,7 +271,7 @@ async def test_nor_is_it_where_the_relay_hides(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock, second: bytes
 ) -> None:
     async with site() as front:
-        front.acceptor = hide(front.acceptor, make_status_source(home="hidden"))
+        front.acceptor = hide(front.acceptor, make_backend(home="hidden"))
         first = get("/", f"X-Real-IP: {CLIENT}")
         await front.say(HTTP_PROXY, first, second)
         await trio.sleep(100)

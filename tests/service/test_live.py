@@ -18,8 +18,8 @@ from derp.http.steer import Order, Outcome
 from derp.metrics.history import SPANS, Past
 from derp.net.listenaddress import Address
 from derp.service import live as service_live
+from derp.service.backend import steer
 from derp.service.clients import ClientStatus, Listing
-from derp.service.frontend import steer
 from derp.service.live import (
     CLIENTS_PER_SECOND,
     KEPT,

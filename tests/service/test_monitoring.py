@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from derp.http.monitoring import Health, MonitoringSource
+from derp.http.monitoring import Health, MonitoringBackend
 from derp.metrics import Metrics
 from derp.net.descriptors import Descriptors
 from derp.relay.pending import EVICTABLE_AFTER
@@ -22,7 +22,7 @@ from tests.http.sites import returning
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTH = Health(draining=False, processes=1, accepting=True)
-SOURCE = MonitoringSource(metrics=returning("x 1\n"), health=returning(HEALTH))
+SOURCE = MonitoringBackend(metrics=returning("x 1\n"), health=returning(HEALTH))
 
 
 @attrs.define
@@ -53,7 +53,7 @@ async def answer(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    source: MonitoringSource = SOURCE, limit: Callable[[], int] | None = None
+    backend: MonitoringBackend = SOURCE, limit: Callable[[], int] | None = None
 ) -> AsyncIterator[Served]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
@@ -62,7 +62,7 @@ async def serving(
     with listener:
         try:
             async with trio.open_nursery() as nursery:
-                parts = ([listener], source, served.metrics, descriptors)
+                parts = ([listener], backend, served.metrics, descriptors)
                 nursery.start_soon(monitoring.serve, *parts)
                 await wait_all_tasks_blocked()
                 yield served

@@ -17,7 +17,7 @@ from derp.metrics.keybytes import OTHER_KEYS
 from derp.net.listenaddress import Address
 from derp.service import keytraffic
 from derp.service.keytraffic import KeyTraffic
-from derp.service.monitorpages import MIN_AGE, Paced, standalone_source
+from derp.service.monitorpages import MIN_AGE, Paced, standalone_backend
 from derp.session.client import Client
 from derp.wire.keys import node_public_text
 from tests.peers import Peer
@@ -161,7 +161,7 @@ CONFIG = {"dev": True, "a": Address("127.0.0.1", 0)}
 
 async def page(relay: Relay, **flags: Any) -> str:
     found = running_relay(make_config(**CONFIG, **flags), relay.state)
-    return await standalone_source(found).metrics()
+    return await standalone_backend(found).metrics()
 
 
 async def test_keys_are_shown_as_far_as_they_are_asked_for(
@@ -183,7 +183,7 @@ async def health(relay: Relay, *statuses: Status) -> Health:
     certificates = SimpleNamespace(statuses=list(statuses))
     parts = resources(certificates=cast("Any", certificates))
     found = running_relay(make_config(**CONFIG), relay.state, resources=parts)
-    return await standalone_source(found).health()
+    return await standalone_backend(found).health()
 
 
 def status(expires: float | None) -> Status:

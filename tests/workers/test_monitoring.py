@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from derp.metrics import Metrics
 from derp.metrics.keybytes import OTHER_KEYS
-from derp.workers.monitoring import WorkerKeys, supervisor_source, worker_handlers
+from derp.workers.monitoring import WorkerKeys, supervisor_backend, worker_handlers
 from tests.workers.snapshots import gauges
 from tests.workers.test_pages import Pool, answering, make, values
 
@@ -74,24 +74,24 @@ async def test_metrics_and_health_of_all() -> None:
     pool = Stopping(None, None)
     pool.says(0, metrics=Metrics(packets_sent=2), gauges=gauges(accepting_processes=1))
     pool.says(1, metrics=Metrics(packets_sent=3), gauges=gauges(accepting_processes=0))
-    source = supervisor_source(make(pool), cast("Any", pool), 0)
-    page = values(await source.metrics())
+    backend = supervisor_backend(make(pool), cast("Any", pool), 0)
+    page = values(await backend.metrics())
     assert page["derp_packets_sent"] == 5
     assert page["derper_accepting_processes"] == 1
-    found = await source.health()
+    found = await backend.health()
     assert (found.draining, found.processes, found.accepting) == (False, 2, True)
     pool.stopping = True
-    found = await source.health()
+    found = await backend.health()
     assert (found.draining, found.accepting) == (True, False)
     pool.stopping = False
     for number in (0, 1):
         pool.dies(number, pid=pool.status[number].pid)
-    assert (await source.health()).trouble == "no worker"
+    assert (await backend.health()).trouble == "no worker"
 
 
 async def test_keys_on_the_page() -> None:
     pool = Stopping(None)
     pool.says(0)
     pool.handlers[0] |= answers(1, a=(1, 2))
-    page = await supervisor_source(make(pool), cast("Any", pool), 3).metrics()
+    page = await supervisor_backend(make(pool), cast("Any", pool), 3).metrics()
     assert f'\nderper_key_sent_bytes_total{{key="nodekey:{A.hex()}"}} 1\n' in page

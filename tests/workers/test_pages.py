@@ -19,16 +19,16 @@ from certs.tasks.status import Status
 from derp.admission.checker import Checker
 from derp.admission.sources import Sources
 from derp.errors import ControlLost
+from derp.http.backend import Backend
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.liveview import SECTIONS, StatusRow
 from derp.http.message import Later, Request, Response, Stream, parse_request
 from derp.http.routes import route
-from derp.http.statussource import StatusSource
 from derp.mesh.keeper import Keeper
 from derp.metrics import Metrics
 from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
-from derp.service.frontend import make_status_source
+from derp.service.backend import make_backend
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import capture
@@ -300,7 +300,7 @@ class Whole:
     """A relay of two workers in one process."""
 
     relays: list[Relay]
-    sites: list[StatusSource]
+    sites: list[Backend]
     pool: Pool
     workers: list[RunningRelay]
 
@@ -334,13 +334,13 @@ async def whole(autojump_clock: Clock) -> AsyncIterator[Whole]:
         yield Whole(relays, [source_of(worker, call) for worker in workers], pool, workers)
 
 
-def source(state: RelayState, call: Call) -> StatusSource:
+def source(state: RelayState, call: Call) -> Backend:
     return source_of(running_relay(CONFIG, state), call)
 
 
-def source_of(relay: RunningRelay, call: Call) -> StatusSource:
+def source_of(relay: RunningRelay, call: Call) -> Backend:
     pages = worker_pages(call, 2)
-    return make_status_source(relay, pages, Live(relay, pages))
+    return make_backend(relay, pages, Live(relay, pages))
 
 
 async def lost_call(_: str, __: Json) -> Json:
@@ -451,7 +451,7 @@ async def test_challenges_are_shown_where_certificates_are_ordered() -> None:
             )
             made = running_relay(config, relay.state, resources=prepared)
             live = Live(made, pages)
-            assert make_status_source(made, pages, live).challenges is expected
+            assert make_backend(made, pages, live).challenges is expected
 
 
 async def test_a_snapshot_of_a_real_process(autojump_clock: Clock) -> None:

@@ -12,9 +12,9 @@ Besides, those who may see /debug/ do, and an authority's challenge is answered 
 from typing import Final
 
 from derp.http import routes
+from derp.http.backend import Backend
 from derp.http.hidden.answers import page
 from derp.http.message import Answer, Request, Response, Upgrade
-from derp.http.statussource import StatusSource
 
 _GO: Final = "Go-http-client/"
 """How the User-Agent of Go's net/http begins."""
@@ -22,7 +22,7 @@ _GO: Final = "Go-http-client/"
 _NOT_FOUND: Final = Response(404, (("Server", "nginx"), ("Content-Type", "text/html")), page(404))
 
 
-def is_clients(relay: StatusSource, request: Request, *, plain: bool = False) -> bool:
+def is_clients(relay: Backend, request: Request, *, plain: bool = False) -> bool:
     """Return whether only a client, or one who may see /debug/, would make a request.
 
     Nothing is counted or spent by this: the request is routed afterwards. `plain` is for the plain
@@ -41,7 +41,7 @@ def is_clients(relay: StatusSource, request: Request, *, plain: bool = False) ->
     return path != "/derp" or isinstance(routes.route(relay, request), Upgrade)
 
 
-def route(relay: StatusSource, request: Request, *, plain: bool = False) -> Answer:
+def route(relay: Backend, request: Request, *, plain: bool = False) -> Answer:
     """Answer a request: a client's as any relay does, all others with 404."""
     if not is_clients(relay, request, plain=plain):
         return _NOT_FOUND
@@ -54,7 +54,7 @@ def _is_challenge(path: str, *, plain: bool) -> bool:
     return plain and path.startswith(routes.ACME_PREFIX)
 
 
-def _asks_for_derp(_relay: StatusSource, request: Request) -> bool:
+def _asks_for_derp(_relay: Backend, request: Request) -> bool:
     if "upgrade" not in {token.lower() for token in request.tokens(b"connection")}:
         return False
     protocol = request.header(b"upgrade").lower()
@@ -62,22 +62,22 @@ def _asks_for_derp(_relay: StatusSource, request: Request) -> bool:
     return protocol == "derp" or "derp" in request.tokens(b"sec-websocket-protocol")
 
 
-def _asks_as_go(_relay: StatusSource, request: Request) -> bool:
+def _asks_as_go(_relay: Backend, request: Request) -> bool:
     own_agent = request.header(b"user-agent").startswith(_GO)
     return own_agent and request.header(b"accept-encoding") == "gzip"
 
 
-def _asks_for_a_name(relay: StatusSource, request: Request) -> bool:
+def _asks_for_a_name(relay: Backend, request: Request) -> bool:
     names = relay.bootstrap_dns
     has_names = bool(names.published or names.unpublished)
     return has_names and request.query.startswith("q=") and _asks_as_go(relay, request)
 
 
-def _asks_from_another_origin(_relay: StatusSource, request: Request) -> bool:
+def _asks_from_another_origin(_relay: Backend, request: Request) -> bool:
     return request.header(b"origin") != ""
 
 
-def _has_challenge(_relay: StatusSource, request: Request) -> bool:
+def _has_challenge(_relay: Backend, request: Request) -> bool:
     return request.header(b"x-tailscale-challenge") != ""
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from derp.http.access import DebugAccess
+from derp.http.backend import Backend
 from derp.http.bootstrap_dns import BootstrapDNS, Record
 from derp.http.hidden.clients import is_clients, route
 from derp.http.message import Answer, Request, Response, Upgrade, parse_request
-from derp.http.statussource import StatusSource
 from derp.http.steer import Operator
-from tests.http.sites import make_status_source
+from tests.http.sites import make_backend
 
 STRANGER = "192.0.2.7"
 GO = {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip"}
@@ -38,7 +38,7 @@ def names() -> BootstrapDNS:
     return found
 
 
-def answered(relay: StatusSource, asked: Request, *, plain: bool = False) -> Answer | None:
+def answered(relay: Backend, asked: Request, *, plain: bool = False) -> Answer | None:
     return route(relay, asked, plain=plain) if is_clients(relay, asked, plain=plain) else None
 
 
@@ -58,7 +58,7 @@ CLIENTS: list[tuple[str, str, dict[str, str], int]] = [
 def test_clients_are_answered(
     method: str, target: str, headers: dict[str, str], status: int
 ) -> None:
-    relay = make_status_source(home="hidden", bootstrap_dns=names())
+    relay = make_backend(home="hidden", bootstrap_dns=names())
     found = answered(relay, request(method, target, headers))
     if status == 101:
         assert isinstance(found, Upgrade)
@@ -95,7 +95,7 @@ OTHERS: list[tuple[str, str, dict[str, str]]] = [
 
 @pytest.mark.parametrize(("method", "target", "headers"), OTHERS)
 def test_others_are_not(method: str, target: str, headers: dict[str, str]) -> None:
-    relay = make_status_source(home="hidden", bootstrap_dns=names())
+    relay = make_backend(home="hidden", bootstrap_dns=names())
     asked = request(method, target, headers)
     assert answered(relay, asked) is None
     found = route(relay, asked)
@@ -107,17 +107,17 @@ def test_others_are_not(method: str, target: str, headers: dict[str, str]) -> No
 def test_on_the_plain_port_only_captive_portals_are_looked_for(
     method: str, target: str, headers: dict[str, str], _status: int
 ) -> None:
-    relay = make_status_source(home="hidden", bootstrap_dns=names())
+    relay = make_backend(home="hidden", bootstrap_dns=names())
     found = answered(relay, request(method, target, headers), plain=True)
     assert (found is not None) == target.startswith("/generate_204")
 
 
 def test_without_names_there_is_no_bootstrap_dns() -> None:
-    assert answered(make_status_source(), request("GET", "/bootstrap-dns?q=a", GO)) is None
+    assert answered(make_backend(), request("GET", "/bootstrap-dns?q=a", GO)) is None
 
 
 def test_without_derp_there_is_no_derp() -> None:
-    relay = make_status_source(derp=False)
+    relay = make_backend(derp=False)
     assert answered(relay, request("GET", "/derp", DERP)) is None
     assert answered(relay, request("GET", "/derp/latency-check", GO)) is not None
 
@@ -125,7 +125,7 @@ def test_without_derp_there_is_no_derp() -> None:
 @pytest.mark.parametrize("path", ["/debug", "/debug/", "/debug/varz", "/debug/none"])
 @pytest.mark.parametrize("plain", [True, False])
 def test_the_pages_of_debug_are_for_whom_they_are(path: str, plain: bool) -> None:
-    relay = make_status_source(debug_access=DebugAccess(key=lambda: b"secret"))
+    relay = make_backend(debug_access=DebugAccess(key=lambda: b"secret"))
     for remote, query, shown in (
         (STRANGER, "", False),
         ("127.0.0.1", "", False),  # the Host is another
@@ -143,9 +143,9 @@ def test_an_authority_s_challenge_is_answered_on_the_plain_port(
     token: str, plain: bool, shown: bool
 ) -> None:
     asked = request("GET", f"/.well-known/acme-challenge/{token}")
-    found: Any = answered(make_status_source(challenges={"t": "t.x"}), asked, plain=plain)
+    found: Any = answered(make_backend(challenges={"t": "t.x"}), asked, plain=plain)
     assert (found is not None and found.body == b"t.x") == shown
-    assert answered(make_status_source(), asked, plain=True) is None
+    assert answered(make_backend(), asked, plain=True) is None
 
 
 def test_to_decide_counts_nothing() -> None:
@@ -153,7 +153,7 @@ def test_to_decide_counts_nothing() -> None:
     wrong: list[str] = []
     operator = Operator(lambda: b"x" * 16, on_wrong=wrong.append)
     access = DebugAccess(frozenset({"derp.example"}))
-    relay = make_status_source(bootstrap_dns=names(), operator=operator, debug_access=access)
+    relay = make_backend(bootstrap_dns=names(), operator=operator, debug_access=access)
     ask = request("GET", "/bootstrap-dns?q=login.example", GO)
     steer = request(
         "POST",

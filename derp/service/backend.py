@@ -1,4 +1,4 @@
-"""What the HTTP front end's answers depend on; it hands on what an operator orders."""
+"""The back end of the HTTP front end: the relay's pages, and the commands of an operator."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import trio
 from derp import log
 from derp.errors import SteeringFailed
 from derp.files.debugkey import debug_access
-from derp.http.statussource import StatusSource
+from derp.http.backend import Backend
 from derp.http.steer import Operator, Order, Outcome
 from derp.service.live import Live
 from derp.service.running import RunningRelay
@@ -18,14 +18,14 @@ from derp.service.traffic import traffic_lines
 logger = log.get("http")
 
 
-def make_status_source(relay: RunningRelay, pages: Pages, live: Live) -> StatusSource:
-    """Return what the HTTP front end's answers depend on."""
+def make_backend(relay: RunningRelay, pages: Pages, live: Live) -> Backend:
+    """Return the back end of the HTTP front end."""
     config, certificates = relay.config, relay.resources.certificates
     token = relay.resources.admin_token
     challenges = None
     if certificates is not None and config.serve_acme:
         challenges = certificates.contexts.http_challenges
-    return StatusSource(
+    return Backend(
         hostname=config.tls.hostname,
         public_key=relay.state.public_key,
         derp=config.general.derp,

@@ -1,4 +1,4 @@
-"""The relay as the router sees it. Sans-I/O."""
+"""The back end of the HTTP front end: the relay as the router sees it. Sans-I/O."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
@@ -11,8 +11,8 @@ from derp.http.steer import Operator, Order, Outcome
 
 
 @attrs.frozen(kw_only=True)
-class StatusSource:
-    """What the answers depend on. The callables are called anew for each request."""
+class Backend:
+    """The relay behind the pages. The callables are called anew for each request."""
 
     hostname: str
     public_key: bytes
@@ -25,7 +25,7 @@ class StatusSource:
     page: Callable[[Look], Awaitable[bytes]]
     """The page at /debug/."""
     events: Callable[[str], AsyncGenerator[bytes, None]]
-    """What changes on it, as server-sent events, with the clients in an order of SORTS; endless."""
+    """The changes of it, as server-sent events, with the clients in an order of SORTS; endless."""
     varz: Callable[[], Awaitable[str]]
     """All metrics in the Prometheus text format."""
     expvars: Callable[[], Awaitable[str]]
