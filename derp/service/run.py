@@ -44,7 +44,7 @@ from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
 from derp.service.status import Pages
 from derp.service.summaries import summarize
-from derp.session import review, usage
+from derp.session import accounting, review
 from derp.session.state import RelayState
 from stun import server as stun_server
 
@@ -96,7 +96,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
         root.start_soon(state.poller.run)
         root.start_soon(state.prelogin.run)
         if state.accounts is not None:
-            root.start_soon(state.accounts.run, partial(usage.collect, state))
+            root.start_soon(state.accounts.run, partial(accounting.collect, state))
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as services:
                 relay = RunningRelay(

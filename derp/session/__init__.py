@@ -11,7 +11,7 @@ timers         keep-alives, stale queues and round-trip times, for all clients a
 reachable      wakes the dialler of a relay that has logged in here
 client         routes a client's packets, and delivers to it
 sender         the sending half of a client or a link: write through, or queue and send
-usage          what each client moves: for the accounts, and for its last log line
+accounting     what each client moves: for the accounts, and for its last log line
 recheck        admission, asked again about connected clients
 serverinfo     puts a rate limit in force, and tells the clients
 health         tells clients what is wrong with their use of the relay

@@ -13,7 +13,7 @@ from derp.errors import NotAdmitted
 from derp.files.ratelimit import NO_LIMIT
 from derp.net.transport import Transport
 from derp.relay.pending import Pending
-from derp.session import health, usage
+from derp.session import accounting, health
 from derp.session.client import Client
 from derp.session.isolation import IsolatedClient, IsolatingMeshPeer, put_into_group
 from derp.session.login import Login, admit, check_policy, log_in
@@ -108,7 +108,7 @@ def _make_client(
 
 def _leave(state: RelayState, client: Client) -> dict[str, Any]:
     """Have a client leave; return what it has moved, as fields of its log line."""
-    moved = usage.left(state, client)
+    moved = accounting.left(state, client)
     if state.on_leave is not None:
         state.on_leave(client)
     state.timers.discard(client)

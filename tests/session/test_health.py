@@ -23,7 +23,7 @@ from derp.net.tcp import TCPTransport
 from derp.policy.model import Entry, Policy, Quota
 from derp.relay.clones import Clones
 from derp.relay.health import Refusal
-from derp.session import health, recheck, review, serverinfo, turns, usage
+from derp.session import accounting, health, recheck, review, serverinfo, turns
 from derp.session.health import TOLD
 from derp.session.serve import serve
 from derp.session.state import RelayState
@@ -61,7 +61,7 @@ class Kept:
         self.relay = relay
 
         async def collect() -> None:
-            await usage.collect(relay.state)
+            await accounting.collect(relay.state)
 
         nursery.start_soon(self.accounts.run, collect)
         nursery.start_soon(review.run, relay.state, Clones(review.grace(15.0)))

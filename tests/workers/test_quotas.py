@@ -20,7 +20,7 @@ from derp.files.ratelimit import RateConfig
 from derp.metrics import Metrics
 from derp.policy.model import Entry, Policy, Quota
 from derp.relay.clones import Clones
-from derp.session import review, serverinfo, usage
+from derp.session import accounting, review, serverinfo
 from derp.session.state import RelayState
 from derp.workers.accounts import SupervisorAccounts, WorkerSink
 from derp.workers.admission import SupervisorAdmission, WorkerAdmission
@@ -65,7 +65,7 @@ class Cluster:
         self.relays.append(relay)
 
         async def collect() -> None:
-            await usage.collect(relay.state)
+            await accounting.collect(relay.state)
 
         assert relay.state.accounts is not None
         self.nursery.start_soon(relay.state.accounts.run, collect)

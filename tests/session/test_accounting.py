@@ -15,7 +15,7 @@ from derp.accounts.unwritten import Unwritten
 from derp.errors import ConnectionEnd, RelayStopping
 from derp.net.tcp import TCPTransport
 from derp.net.websocket import WebSocketTransport
-from derp.session import usage
+from derp.session import accounting
 from derp.session.serve import serve
 from derp.session.state import RelayState
 from tests.memory_transport import CLIENT, SERVER
@@ -110,7 +110,7 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
         for size in (1, 1000, 60_000):
             await peer.send_packet(other.key, bytes(size))
             await other.receive_packet()
-        await usage.collect(relay.state)
+        await accounting.collect(relay.state)
         assert counted(accounts, peer.key)[:4] == (over.received, over.sent, 1, 3)
         await peer.ping()
         await peer.send_packet(other.key, b"!")
@@ -146,14 +146,14 @@ async def test_time_and_packets_are_counted_once(
         await one.ping()
         await trio.sleep(30)
         for _ in range(3):
-            await usage.collect(relay.state)
+            await accounting.collect(relay.state)
         await trio.sleep(12.5)
         await one.end.aclose()
         await relay.end_of(one)
         assert counted(accounts, one.key)[2:] == (0, 6, 42_500)
         # A transport without TCP: what it has taken.
         assert counted(accounts, one.key).sent > 0
-        await usage.collect(relay.state)
+        await accounting.collect(relay.state)
         assert counted(accounts, two.key).packets_sent == 6
 
 
@@ -165,11 +165,11 @@ async def test_packets_that_wait_in_a_queue_are_counted_when_they_are_sent(
         for _ in range(10):
             await one.send_packet(two.key, bytes(900))
         await one.ping()
-        await usage.collect(relay.state)
+        await accounting.collect(relay.state)
         assert counted(accounts, two.key).packets_sent < 10
         for _ in range(10):
             await two.receive_packet()
-        await usage.collect(relay.state)
+        await accounting.collect(relay.state)
         assert counted(accounts, two.key).packets_sent == 10
 
 
@@ -180,15 +180,15 @@ async def test_a_mesh_peer_has_an_account_like_others(accounts: Accounts) -> Non
         source = bytes(nacl.public.PrivateKey.generate().public_key)
         await peer.send(0x0A, source + one.key + bytes(30))
         await one.receive_packet()
-        await usage.collect(relay.state)
+        await accounting.collect(relay.state)
         assert counted(accounts, peer.key).packets_received == 1
 
 
 async def test_all_clients_are_collected_in_turns(accounts: Accounts) -> None:
     async with running(with_accounts(accounts)) as relay:
-        peers = [await relay.login() for _ in range(usage.CLIENTS_PER_TURN + 1)]
+        peers = [await relay.login() for _ in range(accounting.CLIENTS_PER_TURN + 1)]
         with trio.testing.assert_checkpoints():
-            await usage.collect(relay.state)
+            await accounting.collect(relay.state)
         assert {key for _, key, _ in accounts._unwritten} == {peer.key for peer in peers}
 
 
@@ -197,6 +197,6 @@ async def test_without_accounts_the_log_line_still_says_it() -> None:
     async with running() as relay:
         peer = await relay.login()
         (client,) = relay.hub.clients(peer.key)
-        assert set(usage.left(relay.state, client)) == {"sent", "received", "seconds"}
+        assert set(accounting.left(relay.state, client)) == {"sent", "received", "seconds"}
         assert client.accounted == ZERO
     assert fields == {}

@@ -1,4 +1,4 @@
-"""How much each client moves: the kernel's count of its connection's bytes, and its packets.
+"""The traffic of each client: the kernel's count of its connection's bytes, and its packets.
 
 Nothing is counted per packet but the packets. Bytes are read from the socket when the connection
 ends, and, where the relay keeps accounts, at each flush.
