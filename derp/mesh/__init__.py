@@ -1,6 +1,6 @@
 """Links to the other relays of a region: each relay dials all others, and each link is one way.
 
-    plan           what is read at the start: mesh key and root certificates; makes the keepers
+    setup          the mesh key and root certificates, read at the start; makes the keepers
     keeper         a task for each other relay or worker: dial, log in, serve; repeat
     dial           name look-up, TCP, TLS and HTTP upgrade for an entry of -mesh-with
     login          the login at another relay, with the mesh key, and the request to watch

@@ -9,7 +9,7 @@ from certs.pair import Pair
 from derp import derpmap, log
 from derp.admission.make import announce as announce_admission
 from derp.config import Config
-from derp.mesh import plan as mesh_plan
+from derp.mesh import setup as mesh_setup
 from derp.net import congestion
 from derp.net.address import endpoint
 from derp.service.sockets import Sockets
@@ -29,7 +29,7 @@ def announce(config: Config, resources: StartupResources) -> None:
         )
     if config.general.derp:
         announce_admission(config, resources.own_checker)
-        mesh_plan.announce(config, resources.mesh)
+        mesh_setup.announce(config, resources.mesh)
         if not config.general.dev and not config.tcp.congestion:
             hint_at_bbr(resources.sockets, congestion.Kernel.read())
     if resources.certificates is not None and config.tls.hostname_is_ip:

@@ -23,7 +23,7 @@ from derp import log
 from derp.admission.make import opened
 from derp.config import Config
 from derp.http import routes
-from derp.mesh import plan as mesh_plan
+from derp.mesh import setup as mesh_setup
 from derp.metrics import process
 from derp.net.listener import accept_forever
 from derp.net.poller import Poller
@@ -142,7 +142,7 @@ def _start_services(relay: RunningRelay) -> None:
         from derp.http.bootstrap_refresh import Refresher  # noqa: PLC0415 - loads dnspython
 
         services.start_soon(Refresher(relay.bootstrap_dns, names, unpublished).run)
-    relay.links.extend(mesh_plan.keepers(config, resources.mesh, state, tcp_options(config)))
+    relay.links.extend(mesh_setup.keepers(config, resources.mesh, state, tcp_options(config)))
     for keeper in relay.links:
         # Not in `services`: packets are forwarded until the drain ends.
         relay.connections.start_soon(keeper.run)

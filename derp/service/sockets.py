@@ -14,7 +14,7 @@ import attrs
 from derp import log
 from derp.config import Config
 from derp.errors import StartError
-from derp.mesh import plan as mesh_plan
+from derp.mesh import setup as mesh_setup
 from derp.net import activation, congestion, unixlistener
 from derp.net.address import endpoint
 from derp.net.listenaddress import Address, ListenAddress, UnixSocket
@@ -71,7 +71,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
     options = tcp_options(config)
     if options.congestion:
         congestion.check(options.congestion, congestion.Kernel.read())
-    mesh_plan.socket_options(config).check()
+    mesh_setup.socket_options(config).check()
     handed = activation.inherited(os.environ, os.getpid())
     stack.callback(handed.close)
     opener = _Opener(options, config.listening.interface, handed, stack)

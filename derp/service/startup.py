@@ -27,7 +27,7 @@ from derp.files import nodekey, ratelimit
 from derp.files.admintoken import AdminToken, load_token
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import NO_LIMIT, RateConfig
-from derp.mesh import plan as mesh_plan
+from derp.mesh import setup as mesh_setup
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
 from derp.net.listenaddress import ListenAddress
@@ -43,7 +43,7 @@ class StartupResources:
     rate_limit: RateConfig
     metrics: Metrics
     admission: Admission | None
-    mesh: mesh_plan.Plan
+    mesh: mesh_setup.MeshAuth
     certificates: Certificates[ServerContexts] | None
     sockets: Sockets
     debug_key: DebugKey
@@ -70,7 +70,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     Blocks. Raises StartError.
     """
     raise_limit()
-    mesh = mesh_plan.make_plan(config)
+    mesh = mesh_setup.read_auth(config)
     opened = open_all(config, stack, processes)
     rate_limit = NO_LIMIT
     if config.limits.rate_config is not None:

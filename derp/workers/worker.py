@@ -22,7 +22,7 @@ from derp.errors import ControlLost, StartError, UsageError
 from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
-from derp.mesh import plan as mesh_plan
+from derp.mesh import setup as mesh_setup
 from derp.metrics import Metrics
 from derp.net.descriptors import raise_limit
 from derp.service import startup
@@ -99,7 +99,7 @@ def _prepare(
         rate_limit=handover.rate_limit,
         metrics=Metrics(),
         admission=WorkerAdmission(control.call) if handover.has_admission else None,
-        mesh=mesh_plan.plan_with_key(config, handover.mesh_key),
+        mesh=mesh_setup.auth_with_key(config, handover.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
         debug_key=debug_key,

@@ -9,7 +9,7 @@ from derp.config import Config
 from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import NO_LIMIT
-from derp.mesh.plan import Plan
+from derp.mesh.setup import MeshAuth
 from derp.metrics import Metrics
 from derp.service.running import RunningRelay
 from derp.service.sockets import Sockets
@@ -23,7 +23,7 @@ def resources(**changes: Any) -> StartupResources:
         "rate_limit": NO_LIMIT,
         "metrics": Metrics(),
         "admission": None,
-        "mesh": Plan(None, None),
+        "mesh": MeshAuth(None, None),
         "certificates": None,
         "sockets": Sockets((), (), ()),
         "debug_key": DebugKey(None),

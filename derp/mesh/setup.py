@@ -20,8 +20,8 @@ logger = log.get("mesh")
 
 
 @attrs.frozen
-class Plan:
-    """The mesh key and TLS context, read at the start."""
+class MeshAuth:
+    """The means by which relays of the mesh authenticate each other, read at the start."""
 
     key: bytes | None = attrs.field(repr=False)
     """The mesh key, 32 bytes; None without one."""
@@ -29,28 +29,28 @@ class Plan:
     """The context that verifies other relays; None if no relay is dialled."""
 
 
-def make_plan(config: Config) -> Plan:
+def read_auth(config: Config) -> MeshAuth:
     """Read the mesh key and the root certificates. Blocks. Raises StartError and UsageError."""
-    return plan_with_key(config, meshkey.load(config, os.environ))
+    return auth_with_key(config, meshkey.load(config, os.environ))
 
 
-def plan_with_key(config: Config, key: bytes | None) -> Plan:
+def auth_with_key(config: Config, key: bytes | None) -> MeshAuth:
     """Read the root certificates, for a process that gets the mesh key from another. Blocks."""
-    return Plan(key, ssl.create_default_context() if config.mesh.relays else None)
+    return MeshAuth(key, ssl.create_default_context() if config.mesh.relays else None)
 
 
-def announce(config: Config, plan: Plan) -> None:
+def announce(config: Config, auth: MeshAuth) -> None:
     """Log which relays are dialled, if there is a mesh key."""
-    if plan.key is not None:
+    if auth.key is not None:
         dialled = " ".join(map(str, config.mesh.relays)) or "none"
         logger.info("peers with the mesh key are trusted", relays_dialled=dialled)
 
 
-def keepers(config: Config, plan: Plan, state: RelayState, options: TCPOptions) -> list[Keeper]:
+def keepers(config: Config, auth: MeshAuth, state: RelayState, options: TCPOptions) -> list[Keeper]:
     """Make the keepers of the links, one for each entry of -mesh-with."""
-    if plan.context is None:
+    if auth.context is None:
         return []
-    engine, made_with = TLSEngine(plan.context), socket_options(config)
+    engine, made_with = TLSEngine(auth.context), socket_options(config)
     return [
         Keeper(state, str(relay), partial(dial, relay, engine, options, state.view, made_with))
         for relay in config.mesh.relays

@@ -9,7 +9,7 @@ import trio
 from derp.config import Config
 from derp.config.mesh import MeshRelay
 from derp.errors import UsageError
-from derp.mesh.plan import announce, keepers, make_plan, socket_options
+from derp.mesh.setup import announce, keepers, read_auth, socket_options
 from derp.net.listenaddress import Address
 from derp.net.listener import TCPOptions
 from derp.net.socketoptions import DEFAULTS, SocketOptions
@@ -35,10 +35,10 @@ def announced(caplog: pytest.LogCaptureFixture) -> list[object]:
 
 
 async def kept(config: Config) -> list[str]:
-    plan = make_plan(config)
+    auth = read_auth(config)
     async with trio.open_nursery() as nursery:
         state = RelayState(nacl.public.PrivateKey.generate(), nursery, 2.0)
-        return [keeper.name for keeper in keepers(config, plan, state, TCPOptions())]
+        return [keeper.name for keeper in keepers(config, auth, state, TCPOptions())]
 
 
 def test_what_links_are_bound_to() -> None:
@@ -51,28 +51,28 @@ def test_what_links_are_bound_to() -> None:
 async def test_no_mesh(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.delenv("TAILSCALE_DERPER_MESH_KEY", raising=False)
-    plan = make_plan(config())
-    assert (plan.key, plan.context) == (None, None)
+    auth = read_auth(config())
+    assert (auth.key, auth.context) == (None, None)
     assert await kept(config()) == []
-    announce(config(), plan)
+    announce(config(), auth)
     assert announced(caplog) == []
     with pytest.raises(UsageError, match=r"^-mesh-with derp2: want the mesh key in "):
-        make_plan(config(RELAYS[0]))
+        read_auth(config(RELAYS[0]))
 
 
 async def test_one_that_others_dial(key: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    plan = make_plan(config())
-    assert plan.key == bytes.fromhex(KEY)
-    assert plan.context is None
-    assert KEY not in repr(plan)
-    assert repr(plan.key) not in repr(plan)
-    announce(config(), plan)
+    auth = read_auth(config())
+    assert auth.key == bytes.fromhex(KEY)
+    assert auth.context is None
+    assert KEY not in repr(auth)
+    assert repr(auth.key) not in repr(auth)
+    announce(config(), auth)
     assert announced(caplog) == ["none"]
 
 
 async def test_one_task_for_each_relay(key: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert await kept(config(*RELAYS)) == ["derp2", "derp3:8443/10.0.0.3"]
-    announce(config(*RELAYS), make_plan(config(*RELAYS)))
+    announce(config(*RELAYS), read_auth(config(*RELAYS)))
     assert announced(caplog) == ["derp2 derp3:8443/10.0.0.3"]
