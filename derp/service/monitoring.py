@@ -49,7 +49,7 @@ async def serve(
 ) -> NoReturn:
     """Serve `backend` on `listeners`, for ever; `metrics` counts how connections end."""
     async with trio.open_nursery() as nursery:
-        monitor = Monitor(
+        server = MonitoringServer(
             backend=paced(backend),
             metrics=metrics,
             nursery=nursery,
@@ -59,15 +59,15 @@ async def serve(
                 memory=MAX_CONNECTIONS * COST,
             ),
         )
-        nursery.start_soon(monitor.scheduler.run)
-        nursery.start_soon(summarize, (monitor.refusals,), log.ClientEvents(lambda _: False))
+        nursery.start_soon(server.scheduler.run)
+        nursery.start_soon(summarize, (server.refusals,), log.ClientEvents(lambda _: False))
         for listener in listeners:
-            nursery.start_soon(accept_forever, listener, monitor.accept, descriptors)
+            nursery.start_soon(accept_forever, listener, server.accept, descriptors)
     raise AssertionError("its tasks do not end")
 
 
 @attrs.define(eq=False, kw_only=True)
-class Monitor:
+class MonitoringServer:
     """The connections to -metrics-addr."""
 
     backend: MonitoringBackend
