@@ -17,7 +17,7 @@ from derp.metrics.expvar import render as render_expvar
 from derp.metrics.figures import Histogram
 from derp.metrics.gauges import Certificate, Gauges, Process
 from derp.metrics.prometheus import render as render_metrics
-from derp.metrics.varz import render
+from derp.metrics.varz import render as render_varz
 
 __all__ = [
     "Certificate",
@@ -26,7 +26,7 @@ __all__ = [
     "Histogram",
     "Metrics",
     "Process",
-    "render",
     "render_expvar",
     "render_metrics",
+    "render_varz",
 ]

@@ -12,7 +12,7 @@ import trio
 import derp
 from certs.tasks.status import Status
 from derp.http.liveview import StatusRow
-from derp.metrics import Certificate, Gauges, Metrics, process, render, render_expvar
+from derp.metrics import Certificate, Gauges, Metrics, process, render_expvar, render_varz
 from derp.metrics.history import Past
 from derp.service.clients import Listing, listing
 from derp.service.debugrows import (
@@ -80,7 +80,7 @@ def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
 
     async def varz() -> str:
         snapshot = capture(relay, statuses)
-        return render(snapshot.metrics, snapshot.gauges)
+        return render_varz(snapshot.metrics, snapshot.gauges)
 
     async def expvars() -> str:
         snapshot = capture(relay, statuses)

@@ -15,7 +15,7 @@ from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
 from derp.config import Config
 from derp.http.liveview import StatusRow
-from derp.metrics import Metrics, render, render_expvar
+from derp.metrics import Metrics, render_expvar, render_varz
 from derp.metrics.history import SPANS, Past, added
 from derp.service.debugrows import (
     admission_problems,
@@ -135,7 +135,7 @@ class SupervisorPages:
 
     async def _varz(self, _: Json) -> Json:
         merged = await self.merged()
-        return render(merged.metrics, merged.gauges)
+        return render_varz(merged.metrics, merged.gauges)
 
     async def _expvars(self, _: Json) -> Json:
         merged = await self.merged()

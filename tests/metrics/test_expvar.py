@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from derp.metrics import Certificate, DropReason, Metrics, render, render_expvar
+from derp.metrics import Certificate, DropReason, Metrics, render_expvar, render_varz
 from tests.metrics.test_varz import GAUGES, values
 
 LEFT_OUT = {"go_sync_mutex_wait_seconds", "go_version", "memstats"}
@@ -83,7 +83,7 @@ def test_no_number_of_the_other_page_is_missing() -> None:
     certificate = attrs.evolve(certificate, failure="no")
     changes = {"certificates": [certificate], "workers": 2, "worker_restarts": 1}
     gauges = attrs.evolve(GAUGES, **changes)
-    shown = values(render(metrics, gauges))
+    shown = values(render_varz(metrics, gauges))
     # The version is text here.
     del shown['version{version="0.1.0",binary="derper"}']
     assert sorted(map(float, numbers(page(metrics, **changes)))) == sorted(shown.values())

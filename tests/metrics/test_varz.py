@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from derp.errors import LoginRefused
-from derp.metrics import Certificate, DropReason, Gauges, Metrics, Process, render
+from derp.metrics import Certificate, DropReason, Gauges, Metrics, Process, render_varz
 
 LEFT_OUT = {
     r"go_.*": "figures of the Go runtime, under names that say so",
@@ -70,7 +70,7 @@ RATE_LIMIT = ("rate_limit_per_client_bytes_per_second", "rate_limit_per_client_b
 
 
 def page(metrics=None, **changes):
-    return render(metrics or Metrics(), attrs.evolve(GAUGES, **changes))
+    return render_varz(metrics or Metrics(), attrs.evolve(GAUGES, **changes))
 
 
 def offered(text):
@@ -334,7 +334,9 @@ def test_certificates_are_told_apart_by_their_first_name() -> None:
     two = attrs.evolve(two, failure='said "no"')
     gauges = attrs.evolve(GAUGES, certificates=[one, two])
     lines = [
-        line for line in render(Metrics(), gauges).splitlines() if "derper_certificate_" in line
+        line
+        for line in render_varz(Metrics(), gauges).splitlines()
+        if "derper_certificate_" in line
     ]
     assert lines[:6] == [
         "# TYPE derper_certificate_expiry_seconds gauge",

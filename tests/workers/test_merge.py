@@ -7,7 +7,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 
-from derp.metrics import DropReason, Gauges, Metrics, Process, render
+from derp.metrics import DropReason, Gauges, Metrics, Process, render_varz
 from derp.service.status import Snapshot
 from derp.workers.merge import final, merge
 from tests.workers.snapshots import COUNTED, PROCESS, any_snapshot, gauges, snapshot
@@ -16,7 +16,7 @@ A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
 
 
 def page(shown: Snapshot) -> str:
-    return render(shown.metrics, shown.gauges)
+    return render_varz(shown.metrics, shown.gauges)
 
 
 def values(shown: Snapshot) -> dict[str, float]:
