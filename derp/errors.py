@@ -51,11 +51,11 @@ class ControlRefused(DerperError):
     """A request on the control socket, or its answer, breaks a rule or can't be served."""
 
 
-class ControlLost(DerperError):
+class RPCFailed(DerperError):
     """Another process of this relay has ended, does not answer, or refused a call."""
 
 
-class ControlLate(ControlLost):
+class RPCTimeout(RPCFailed):
     """Another process of this relay has not answered a call in time; it may yet act on it."""
 
 

@@ -84,14 +84,14 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         from derp.cli import steer  # noqa: PLC0415
 
         return steer.main(command, argv[1:], environ)
-    control = None
+    rpc_socket = None
     if command == "worker":
         # A terminal or a service manager signals all processes; only the supervisor reacts.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         from derp.workers import worker  # noqa: PLC0415
 
-        control, argv = worker.adopt_control_socket(argv[1:2]), argv[2:]
+        rpc_socket, argv = worker.adopt_rpc_socket(argv[1:2]), argv[2:]
     table = flag_table(environ, root=os.getuid() == 0)
     parsed = goflags.parse(table, argv, environ)
     if parsed.help:
@@ -102,10 +102,10 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     config = Config.from_settings(parsed.settings)
     environment.debug_logs(environ)  # raises now, not after the start
-    if control is None:
+    if rpc_socket is None:
         _warn([*parsed.warnings, *environment.warnings(environ)])
-    if control is not None:
-        worker.run(control, config)
+    if rpc_socket is not None:
+        worker.run(rpc_socket, config)
     elif config.limits.workers != 1:
         from derp.workers.supervisor import run as run_workers  # noqa: PLC0415
 

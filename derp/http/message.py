@@ -185,7 +185,7 @@ class Response:
 class Later(Generic[T]):
     """A Response whose content has to be awaited.
 
-    If `ask` raises ControlLost, or takes longer than Deadlines.later, the answer is 503.
+    If `ask` raises RPCFailed, or takes longer than Deadlines.later, the answer is 503.
     """
 
     ask: Callable[[], Awaitable[T]]
@@ -197,7 +197,7 @@ class Stream:
     """An answer with status 200 whose body is what `chunks` yields.
 
     A disconnect is noticed by a write only, so `chunks` has to yield something every few seconds,
-    if only a line feed. If it raises ControlLost, the body is left without its end.
+    if only a line feed. If it raises RPCFailed, the body is left without its end.
     """
 
     headers: Sequence[tuple[str, str]]

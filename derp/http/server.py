@@ -27,7 +27,7 @@ import h11
 import trio
 
 from derp import log
-from derp.errors import ConnectionEnd, ControlLost, HTTPFailed
+from derp.errors import ConnectionEnd, HTTPFailed, RPCFailed
 from derp.http.knownheads import KnownHeads
 from derp.http.message import (
     Answer,
@@ -222,7 +222,7 @@ class _FrontEnd:
         try:
             with trio.move_on_after(seconds):
                 return later.show(await later.ask())
-        except ControlLost as lost:
+        except RPCFailed as lost:
             reason = str(lost)
         except Exception:
             logger.exception("a page failed", **_fields(request))
@@ -267,7 +267,7 @@ class _FrontEnd:
                         await self._write(self._conn.send(h11.Data(data=chunk)))
                 except ConnectionEnd:
                     raise
-                except ControlLost as lost:
+                except RPCFailed as lost:
                     logger.warning("a stream ended", reason=str(lost), **_fields(request))
                     return
                 except Exception:

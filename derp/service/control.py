@@ -15,7 +15,7 @@ import trio
 
 from derp import log
 from derp.config.strconv import shown
-from derp.errors import ControlLost, ControlRefused, SteeringFailed
+from derp.errors import ControlRefused, RPCFailed, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
@@ -139,7 +139,7 @@ class ControlServer:
                     return
                 await trio.sleep(self._bucket.reserve(1, trio.current_time()))
                 await self._answer(stream, Request.from_line(line), who)
-            except (ControlRefused, SteeringFailed, ControlLost) as error:
+            except (ControlRefused, SteeringFailed, RPCFailed) as error:
                 await _send(stream, to_line({"error": str(error)}))
                 if isinstance(error, ControlRefused):
                     # What follows may be the rest of the same mistake.
@@ -185,7 +185,7 @@ class ControlServer:
         return listing
 
     async def _key(self, name: str) -> bytes:
-        """Return the key that an operator names. Raises SteeringFailed and ControlLost."""
+        """Return the key that an operator names. Raises SteeringFailed and RPCFailed."""
         listing, policy = await self._clients(), self.relay.policy()
         key = key_named(name, {status.key for status in listing.clients}, policy)
         # A label is the policy's, and a whole key nobody else's.

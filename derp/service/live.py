@@ -59,7 +59,7 @@ class Live:
             await trio.sleep(1.0 - now % 1.0)
 
     async def page(self, look: Look) -> bytes:
-        """Return the page. Raises ControlLost if another process can't be asked."""
+        """Return the page. Raises RPCFailed if another process can't be asked."""
         view = await self._sampler.latest()
         made = []
         await self._own_turn()
@@ -69,7 +69,7 @@ class Live:
         return b"".join(made)
 
     async def events(self, sort: str) -> AsyncGenerator[bytes, None]:
-        """Yield what changes, for one who looks; endless. Raises ControlLost."""
+        """Yield what changes, for one who looks; endless. Raises RPCFailed."""
         if self._streams >= MAX_STREAMS:
             yield busy(f"not live: {MAX_STREAMS} others look at this page")
             return
@@ -117,7 +117,7 @@ class Sampler:
         self._status_good_until = 0.0
 
     async def latest(self) -> View:
-        """Return the relay as it is about now. Raises ControlLost."""
+        """Return the relay as it is about now. Raises RPCFailed."""
         while self._view is None or trio.current_time() >= self._good_until:
             if self._sampling is not None:
                 await self._sampling.wait()

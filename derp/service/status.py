@@ -44,7 +44,7 @@ class Snapshot:
 
 @attrs.frozen(kw_only=True)
 class Pages:
-    """The content of /debug/. Each call raises ControlLost if another process can't be asked."""
+    """The content of /debug/. Each call raises RPCFailed if another process can't be asked."""
 
     rows: Callable[[], Awaitable[Sequence[StatusRow]]]
     """Returns the names and values at the top of /debug/."""

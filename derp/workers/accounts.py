@@ -17,7 +17,7 @@ import attrs
 from derp.accounts.counts import Counts, Period
 from derp.accounts.keeper import Accounts, UsedBytes
 from derp.accounts.unwritten import Unwritten
-from derp.errors import AccountsFailed, ControlLost
+from derp.errors import AccountsFailed, RPCFailed
 from derp.workers.rpc import Call, Handler, Json
 
 ROWS_AT_ONCE: Final = 1000
@@ -75,7 +75,7 @@ class WorkerSink:
     async def _send(self) -> Json:
         try:
             answer = await self._call(_ADD, self._unanswered)
-        except ControlLost as error:
+        except RPCFailed as error:
             raise AccountsFailed(str(error), "see why it does not answer") from error
         self._unanswered = None
         return answer
@@ -83,7 +83,7 @@ class WorkerSink:
 
 @attrs.define
 class SupervisorAccounts:
-    """The supervisor's side. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
     accounts: Accounts
     handlers: dict[str, Handler] = attrs.field(init=False)

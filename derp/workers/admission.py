@@ -21,7 +21,7 @@ from derp import log
 from derp.admission.checker import Checker
 from derp.admission.keep import keep_checker
 from derp.admission.model import Admission, Outcome, Question, Verdict
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.session import recheck
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
@@ -49,7 +49,7 @@ logger = log.get("admit")
 
 
 class SupervisorAdmission:
-    """The supervisor's side. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
     def __init__(self, checker: Checker, pool: WorkerPool) -> None:
         self._checker = checker
@@ -120,7 +120,7 @@ class WorkerAdmission:
         body = {"key": question.key.hex(), "address": question.address}
         try:
             verdict = await self._call(what, body)
-        except ControlLost as error:
+        except RPCFailed as error:
             return Verdict(
                 Outcome.UNREACHABLE,
                 source="the supervisor of the workers",
@@ -130,7 +130,7 @@ class WorkerAdmission:
 
 
 class WorkerRechecks:
-    """The rechecks of a worker's clients. `handlers` are for its control connection."""
+    """The rechecks of a worker's clients. `handlers` are for its RPC connection."""
 
     def __init__(self, state: RelayState, admission: Admission, every: float, workers: int) -> None:
         """Recheck all clients every `every` seconds, 0 for never; `workers` share CONCURRENCY."""

@@ -7,7 +7,7 @@
                       ◄─────────────────────── certificates.request: a client came to an address
 
 All processes read certificates and their keys from the same files. Only the key of a TLS-ALPN-01
-challenge, which is stored nowhere, goes over the control connection.
+challenge, which is stored nowhere, goes over the RPC connection.
 """
 
 import ssl
@@ -26,7 +26,7 @@ from certs.tasks.plan import Plan
 from certs.tasks.report import FOLLOWS
 from certs.tasks.requests import ForwardedRequests, Requests
 from derp import log
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.service.tls import ServerContexts, make_contexts
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
@@ -40,7 +40,7 @@ logger = log.get("certificates")
 
 
 class SupervisorCertificates:
-    """The supervisor's side, a Presenter. `handlers` are for each worker's control connection."""
+    """The supervisor's side, a Presenter. `handlers` are for each worker's RPC connection."""
 
     def __init__(self, certificates: Certificates[ServerContexts], pool: WorkerPool) -> None:
         self._certificates = certificates
@@ -90,7 +90,7 @@ class SupervisorCertificates:
 
 
 class WorkerCertificates:
-    """A worker's side. `handlers` are for its control connection."""
+    """A worker's side. `handlers` are for its RPC connection."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ def follow(
     async def ask(address: IPAddress) -> bool:
         try:
             return bool(await call(_REQUEST, str(address)))
-        except ControlLost as error:
+        except RPCFailed as error:
             logger.debug("a request was not forwarded", address=str(address), reason=str(error))
             return False
 

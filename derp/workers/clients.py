@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from derp import log
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.service.clients import ClientStatus, Listing, Place, page, read_all, with_duplicates
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
@@ -40,9 +40,9 @@ class _SilentError(Exception):
 
 
 async def worker_clients(call: Call, workers: int) -> Listing:
-    """Return the clients of all workers; `call` asks the supervisor. Raises ControlLost."""
+    """Return the clients of all workers; `call` asks the supervisor. Raises RPCFailed."""
     lists: dict[int, list[ClientStatus]] = {}
-    lost: list[ControlLost] = []
+    lost: list[RPCFailed] = []
 
     async def ask(index: int) -> None:
         async def read(after: Place) -> tuple[list[ClientStatus], Place]:
@@ -53,7 +53,7 @@ async def worker_clients(call: Call, workers: int) -> Listing:
 
         try:
             lists[index] = await read_all(read)
-        except ControlLost as error:
+        except RPCFailed as error:
             lost.append(error)
         except _SilentError:
             return
@@ -69,7 +69,7 @@ async def worker_clients(call: Call, workers: int) -> Listing:
 
 
 class WorkerClients:
-    """The supervisor's side. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -90,7 +90,7 @@ class WorkerClients:
             return [[], None]
         try:
             return await self._pool.call_one(index, _PAGE, place)
-        except ControlLost as error:
+        except RPCFailed as error:
             logger.debug("a worker gave no answer", worker=index, reason=str(error))
             return None
 

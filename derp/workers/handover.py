@@ -20,7 +20,7 @@ from derp.workers.rpc import Json
 
 @attrs.frozen(kw_only=True)
 class Handover:
-    """The first message on the control connection; bytes are in hex there."""
+    """The first message on the RPC connection; bytes are in hex there."""
 
     code: str
     """The supervisor's `this_code`; a worker of other code may not understand the messages."""

@@ -8,7 +8,7 @@ FIRST: Final = "notices.first"
 
 
 class SupervisorNotices:
-    """The supervisor's side; `handlers` are for the control connection of each worker."""
+    """The supervisor's side; `handlers` are for the RPC connection of each worker."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {FIRST: self._is_first}

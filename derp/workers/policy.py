@@ -18,7 +18,7 @@ from derp.admission.checker import Checker
 from derp.admission.listwatch import Recheck
 from derp.admission.policykeeper import Wishes, keep_policy
 from derp.admission.policysource import PolicySource
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.policy.model import EMPTY, Policy
 from derp.session import serverinfo
 from derp.session.state import RelayState
@@ -38,7 +38,7 @@ logger = log.get("admit")
 
 
 class SupervisorPolicy:
-    """The supervisor's side. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
     def __init__(self, source: PolicySource, checker: Checker | None, pool: WorkerPool) -> None:
         self._source = source
@@ -99,7 +99,7 @@ class SupervisorPolicy:
 
 
 class WorkerPolicy:
-    """A worker's side. `in_order` has a handler for its control connection."""
+    """A worker's side. `in_order` has a handler for its RPC connection."""
 
     def __init__(self, state: RelayState, nursery: trio.Nursery, call: Call) -> None:
         """Tell clients of their limits in tasks of `nursery`."""
@@ -114,7 +114,7 @@ class WorkerPolicy:
         while not stop.is_set():
             try:
                 body = await self._call(_CURRENT, None)
-            except ControlLost as error:
+            except RPCFailed as error:
                 logger.debug("the policy is not known yet", reason=str(error))
                 await trio.sleep(AGAIN)
             else:

@@ -1,7 +1,7 @@
 """The worker processes of a relay: started, called, stopped, and restarted when they end.
 
 Each is started by exec, and shares nothing with the supervisor but inherited descriptors: its
-sockets, and its end of a control connection. The supervisor keeps the sockets open, so that a
+sockets, and its end of an RPC connection. The supervisor keeps the sockets open, so that a
 client that connects during a restart waits, and is not refused.
 """
 
@@ -21,7 +21,7 @@ import trio
 
 import derp
 from derp import log
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.net.backoff import Backoff
 from derp.net.oserrors import reason
 from derp.workers import watchdog
@@ -38,7 +38,7 @@ LONGEST_DELAY: Final = 5.0
 START_TIMEOUT: Final = 60.0
 """Seconds from the start of a worker until it serves."""
 STOP_TIMEOUT: Final = 8.0
-"""Seconds for a process to end after worker.stop, or the end of its control connection, besides
+"""Seconds for a process to end after worker.stop, or the end of its RPC connection, besides
 `drain_time`: some more than a drain takes."""
 
 # -P: or else a `derp` in the working directory would be run.
@@ -64,7 +64,7 @@ class Slot:
     pid: int = 0
     """Of the last process."""
     restarts: int = 0
-    control: RPC | None = None
+    rpc: RPC | None = None
     """None while there is no process."""
     process: trio.Process | None = None
     hung: bool = False
@@ -105,35 +105,33 @@ class WorkerPool:
 
     def statuses(self) -> list[WorkerStatus]:
         """Return the workers' statuses, by index."""
-        return [
-            WorkerStatus(slot.pid, slot.restarts, slot.control is not None) for slot in self.slots
-        ]
+        return [WorkerStatus(slot.pid, slot.restarts, slot.rpc is not None) for slot in self.slots]
 
     async def call_all(self, what: str, body: Json = None) -> dict[int, Json]:
         """Call all workers concurrently; return the answers by index; late answers are missing."""
         answers: dict[int, Json] = {}
 
-        async def ask(slot: Slot, control: RPC) -> None:
+        async def ask(slot: Slot, rpc: RPC) -> None:
             try:
-                answers[slot.index] = await control.call(what, body)
-            except ControlLost as error:
+                answers[slot.index] = await rpc.call(what, body)
+            except RPCFailed as error:
                 logger.debug("a worker gave no answer", worker=slot.index, reason=str(error))
 
         with trio.move_on_after(ANSWER_TIMEOUT):
             async with trio.open_nursery() as nursery:
                 for slot in self.slots:
-                    if slot.control is not None:
-                        nursery.start_soon(ask, slot, slot.control)
+                    if slot.rpc is not None:
+                        nursery.start_soon(ask, slot, slot.rpc)
         return answers
 
     async def call_one(self, index: int, what: str, body: Json = None) -> Json:
-        """Return one worker's answer. Raises ControlLost if it gives none in ANSWER_TIMEOUT."""
-        control = self.slots[index].control
-        if control is None:
-            raise ControlLost(f"worker {index} is being restarted")
+        """Return one worker's answer. Raises RPCFailed if it gives none in ANSWER_TIMEOUT."""
+        rpc = self.slots[index].rpc
+        if rpc is None:
+            raise RPCFailed(f"worker {index} is being restarted")
         with trio.move_on_after(ANSWER_TIMEOUT):
-            return await control.call(what, body)
-        raise ControlLost(f"worker {index} does not answer")
+            return await rpc.call(what, body)
+        raise RPCFailed(f"worker {index} does not answer")
 
     async def keep(self, slot: Slot, handlers: Mapping[str, Handler]) -> None:
         """Keep a worker running until the pool stops, or a process ends before any has served."""
@@ -185,7 +183,7 @@ class WorkerPool:
         except OSError as error:
             return _not_started(error)
         # Set before the handover is made, so that no call between the two is missed.
-        slot.control = control = RPC(ours)
+        slot.rpc = rpc = RPC(ours)
         slot.hung = False
         serves = trio.Event()
 
@@ -194,7 +192,7 @@ class WorkerPool:
             slot.started.set()
             serves.set()
 
-        control.handlers.update(handlers, **{"worker.ready": ready})
+        rpc.handlers.update(handlers, **{"worker.ready": ready})
         try:
             with theirs:
                 handover = self._handover(slot.index)
@@ -208,39 +206,39 @@ class WorkerPool:
                 )
             slot.pid = process.pid
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve_control, slot, control, process, serves)
+                nursery.start_soon(self._serve_rpc, slot, rpc, process, serves)
                 await process.wait()
                 nursery.cancel_scope.cancel()
         except OSError as error:
             return _not_started(error)
         finally:
-            slot.control = None
-            # Without a control connection, a worker drains and ends.
+            slot.rpc = None
+            # Without an RPC connection, a worker drains and ends.
             ours.close()
             if slot.process is not None:
                 await _wait_for_end(slot.process, self._stop_timeout)
                 slot.process = None
         return "it hung" if slot.hung else _describe_exit(process.returncode)
 
-    async def _serve_control(
-        self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
+    async def _serve_rpc(
+        self, slot: Slot, rpc: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
         """Carry calls until the worker closes the connection; kill it if it doesn't end then."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._kill_if_hung, slot, control, process, serves)
-            await control.run()
+            nursery.start_soon(self._kill_if_hung, slot, rpc, process, serves)
+            await rpc.run()
             nursery.cancel_scope.cancel()
         await trio.sleep(self._stop_timeout)
         process.kill()
 
     async def _kill_if_hung(
-        self, slot: Slot, control: RPC, process: trio.Process, serves: trio.Event
+        self, slot: Slot, rpc: RPC, process: trio.Process, serves: trio.Event
     ) -> None:
         """Kill a process that does not serve in time, or hangs, unless the pool stops."""
         with trio.move_on_after(START_TIMEOUT):
             await serves.wait()
         if serves.is_set():
-            ping = partial(control.call, "worker.ping")
+            ping = partial(rpc.call, "worker.ping")
             await watchdog.until_hung(ping, partial(watchdog.activity, process.pid))
         if not self._stopping.is_set():
             slot.hung = True
@@ -248,7 +246,7 @@ class WorkerPool:
 
 
 async def _wait_for_end(process: trio.Process, seconds: float) -> None:
-    """Wait for the end of a process without control connection; kill it after `seconds`."""
+    """Wait for the end of a process without RPC connection; kill it after `seconds`."""
     with trio.CancelScope(shield=True):
         with trio.move_on_after(seconds):
             await process.wait()

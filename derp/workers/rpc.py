@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from derp import log
-from derp.errors import ControlLate, ControlLost, DerperError
+from derp.errors import DerperError, RPCFailed, RPCTimeout
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds until a call without an answer fails."""
@@ -30,7 +30,7 @@ Json = Any
 Handler = Callable[[Json], Awaitable[Json]]
 """Answers a call: takes its body, and returns the answer's. Raises DerperError to refuse."""
 Call = Callable[[str, Json], Awaitable[Json]]
-"""RPC.call of a worker, which asks the supervisor. Raises ControlLost."""
+"""RPC.call of a worker, which asks the supervisor. Raises RPCFailed."""
 
 _LENGTH = struct.Struct(">I")
 _QUEUED: Final = 64
@@ -52,7 +52,7 @@ class _Call:
 
 
 class RPC:
-    """One end of a control connection. Handlers are called from the start of `run` on."""
+    """One end of an RPC connection. Handlers are called from the start of `run` on."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Take over one socket of a pair."""
@@ -67,9 +67,9 @@ class RPC:
         self._last_id = 0
 
     async def call(self, what: str, body: Json = None) -> Json:
-        """Return the other end's answer. Raises ControlLost if it has ended or refuses.
+        """Return the other end's answer. Raises RPCFailed if it has ended or refuses.
 
-        Raises ControlLate if it is late.
+        Raises RPCTimeout if it is late.
         """
         self._last_id += 1
         number, call = self._last_id, _Call()
@@ -81,11 +81,11 @@ class RPC:
         finally:
             del self._calls[number]
         if not call.ended.is_set():
-            raise ControlLate(f"{what} was not answered within {CALL_TIMEOUT:.0f} s")
+            raise RPCTimeout(f"{what} was not answered within {CALL_TIMEOUT:.0f} s")
         if call.answer is None:
-            raise ControlLost(f"the other process ended before it answered {what}")
+            raise RPCFailed(f"the other process ended before it answered {what}")
         if "error" in call.answer:
-            raise ControlLost(f"{what}: {call.answer['error']}")
+            raise RPCFailed(f"{what}: {call.answer['error']}")
         return call.answer["body"]
 
     async def run(self) -> None:
@@ -143,7 +143,7 @@ class RPC:
         try:
             await self._to_writer.send(_packed(message))
         except trio.BrokenResourceError as error:
-            raise ControlLost("the other process has ended") from error
+            raise RPCFailed("the other process has ended") from error
 
     async def _write(self, stream: trio.SocketStream) -> None:
         async for data in self._outgoing:
@@ -161,7 +161,7 @@ def send_first(sock: socket.socket, message: Json) -> None:
 
 
 def receive_first(sock: socket.socket) -> Json:
-    """Return the message of `send_first`. Blocks. Raises ControlLost."""
+    """Return the message of `send_first`. Blocks. Raises RPCFailed."""
     sock.setblocking(True)
     with sock.makefile("rb", buffering=0) as stream:
 
@@ -170,7 +170,7 @@ def receive_first(sock: socket.socket) -> Json:
             while len(received) < size:
                 data = stream.read(size - len(received))
                 if not data:
-                    raise ControlLost("the other process ended before its first message")
+                    raise RPCFailed("the other process ended before its first message")
                 received += data
             return received
 

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from derp.admission.policykeeper import Wishes
-from derp.errors import ControlLate, ControlLost, SteeringFailed
+from derp.errors import RPCFailed, RPCTimeout, SteeringFailed
 from derp.service.steering import Ended, RelaySteering, Steered, end_clients, is_mesh
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
@@ -38,7 +38,7 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
 
 
 class SupervisorSteering:
-    """The supervisor's side. `handlers` are for the control connection of each worker."""
+    """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
     def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
         self._pool = pool
@@ -97,12 +97,12 @@ class WorkerSteering:
     async def _ask(self, what: str, *body: str | None) -> Steered:
         try:
             sentence, ended, failure = await self._call(what, body)
-        except ControlLate as error:
+        except RPCTimeout as error:
             raise SteeringFailed(
                 "the supervisor of the workers has not answered in time, but it may have been "
                 "done; see what derper clients lists"
             ) from error
-        except ControlLost as error:
+        except RPCFailed as error:
             raise SteeringFailed(
                 f"the supervisor of the workers can't be asked: {error}"
             ) from error

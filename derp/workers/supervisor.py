@@ -6,7 +6,7 @@
     pages: merges the workers' snapshots, also for monitors
 
 It serves no client. It opens all sockets and keeps them; the kernel spreads connections over the
-workers. If it dies, the workers' control connections end, and so the workers stop.
+workers. If it dies, the workers' RPC connections end, and so the workers stop.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import trio
 
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 
 HUNG_AFTER: Final = 5.0
 """Seconds of silence after which a worker counts as hung. Waiting longer costs its clients seconds;
@@ -42,13 +42,13 @@ class Activity:
 
 
 async def until_hung(ping: Callable[[], Awaitable[object]], sample: Callable[[], Activity]) -> None:
-    """Return once a worker hangs. `ping` waits for its answer, or raises ControlLost."""
+    """Return once a worker hangs. `ping` waits for its answer, or raises RPCFailed."""
     silent = 0.0
 
     async def ping_forever() -> None:
         nonlocal silent
         while True:
-            with contextlib.suppress(ControlLost):
+            with contextlib.suppress(RPCFailed):
                 await ping()
                 silent = 0.0
             await trio.sleep(PING_EVERY)

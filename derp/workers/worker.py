@@ -1,6 +1,6 @@
 """A worker: a process that serves clients; its supervisor does what a relay does once.
 
-It obeys its control connection only: signals that a terminal or a service manager sends to the
+It obeys its RPC connection only: signals that a terminal or a service manager sends to the
 whole process group are for the supervisor. The end of that connection means stop.
 """
 
@@ -18,7 +18,7 @@ from nacl.public import PrivateKey
 from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.config import Config
 from derp.config.certplan import make_plan
-from derp.errors import ControlLost, StartError, UsageError
+from derp.errors import RPCFailed, StartError, UsageError
 from derp.files.admintoken import AdminToken
 from derp.files.debugkey import DebugKey
 from derp.files.ratelimit import RateConfig
@@ -44,8 +44,8 @@ from derp.workers.policy import WorkerPolicy
 from derp.workers.rpc import RPC, Json, receive_first
 
 
-def adopt_control_socket(words: Sequence[str]) -> socket.socket:
-    """Return the control connection's socket: the argument is its descriptor. Raises UsageError."""
+def adopt_rpc_socket(words: Sequence[str]) -> socket.socket:
+    """Return the RPC connection's socket: the argument is its descriptor. Raises UsageError."""
     with contextlib.suppress(OSError, ValueError, OverflowError):
         number = int("".join(words))
         if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -53,11 +53,11 @@ def adopt_control_socket(words: Sequence[str]) -> socket.socket:
     raise UsageError("worker: only derper itself starts workers; want -workers N")
 
 
-def run(control: socket.socket, config: Config) -> None:
-    """Serve until told to stop on the control connection. Raises StartError."""
+def run(sock: socket.socket, config: Config) -> None:
+    """Serve until told to stop on the RPC connection. Raises StartError."""
     try:
-        message = receive_first(control)
-    except ControlLost as error:
+        message = receive_first(sock)
+    except RPCFailed as error:
         raise StartError(f"worker: {error}") from error
     if (theirs := message.get("code")) != this_code():
         # The files were updated while the relay ran: the messages may have changed.
@@ -66,14 +66,12 @@ def run(control: socket.socket, config: Config) -> None:
         )
     handover = Handover.from_json(message)
     with logging_started(worker=handover.index), contextlib.ExitStack() as stack:
-        worker = _prepare(config, handover, RPC(control), stack)
+        worker = _prepare(config, handover, RPC(sock), stack)
         tune_garbage_collector()
         trio.run(serve, config, worker.resources, worker)
 
 
-def _prepare(
-    config: Config, handover: Handover, control: RPC, stack: contextlib.ExitStack
-) -> "Worker":
+def _prepare(config: Config, handover: Handover, rpc: RPC, stack: contextlib.ExitStack) -> "Worker":
     """Prepare a worker before it serves; `stack` closes its sockets. Blocks."""
     raise_limit()
     sockets = handover.sockets()
@@ -86,19 +84,19 @@ def _prepare(
         now = datetime.now(UTC)
         metacert = startup.metacert(config, private_key, now)
         plan = make_plan(config)
-        certificates = follow(plan, handover.certificates, metacert, now, control.call)
+        certificates = follow(plan, handover.certificates, metacert, now, rpc.call)
     debug_key = DebugKey(config.debug.key_file)
     debug_key.read()
     admin_token = AdminToken(config.debug.admin_token_file)
     admin_token.read()
     accounts = None
     if config.counts_bytes:
-        accounts = Accounts(WorkerSink(control.call, handover.index), FLUSH_EVERY / 2)
+        accounts = Accounts(WorkerSink(rpc.call, handover.index), FLUSH_EVERY / 2)
     resources = StartupResources(
         private_key=private_key,
         rate_limit=handover.rate_limit,
         metrics=Metrics(),
-        admission=WorkerAdmission(control.call) if handover.has_admission else None,
+        admission=WorkerAdmission(rpc.call) if handover.has_admission else None,
         mesh=mesh_setup.auth_with_key(config, handover.mesh_key),
         certificates=None if certificates is None else certificates.certificates,
         sockets=sockets,
@@ -106,7 +104,7 @@ def _prepare(
         admin_token=admin_token,
         accounts=accounts,
     )
-    return Worker(handover, control, resources, certificates, peer_socket)
+    return Worker(handover, rpc, resources, certificates, peer_socket)
 
 
 @attrs.define(eq=False)
@@ -114,7 +112,7 @@ class Worker:
     """The Role of a worker (derp.service.run), and what was prepared for it."""
 
     handover: Handover
-    control: RPC
+    rpc: RPC
     resources: StartupResources
     certificates: WorkerCertificates | None
     peer_socket: socket.socket
@@ -145,23 +143,23 @@ class Worker:
         async def ping(_: Json) -> None:
             """Show that the event loop turns."""
 
-        self.control.in_order["worker.rate_limit"] = set_rate_limit
-        self.control.handlers |= {"worker.stop": stop, "worker.ping": ping}
-        self.control.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
-        self.control.handlers |= steering.worker_handlers(state)
+        self.rpc.in_order["worker.rate_limit"] = set_rate_limit
+        self.rpc.handlers |= {"worker.stop": stop, "worker.ping": ping}
+        self.rpc.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
+        self.rpc.handlers |= steering.worker_handlers(state)
         if most := relay.config.monitoring.per_key:
-            self.control.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
+            self.rpc.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
-            self.control.in_order |= self.certificates.handlers
+            self.rpc.in_order |= self.certificates.handlers
             relay.services.start_soon(self.certificates.run)
         if state.admission is not None:
             every = relay.config.verification.recheck_every
             rechecks = WorkerRechecks(state, state.admission, every, handover.workers)
-            self.control.in_order |= rechecks.handlers
+            self.rpc.in_order |= rechecks.handlers
             relay.services.start_soon(rechecks.run)
         # In `connections`: calls come until the end, and `services` end before `state.stopping`.
-        policy = WorkerPolicy(state, relay.connections, self.control.call)
-        self.control.in_order |= policy.in_order
+        policy = WorkerPolicy(state, relay.connections, self.rpc.call)
+        self.rpc.in_order |= policy.in_order
         # Not in `services`: packets go from worker to worker until the drain ends.
         relay.connections.start_soon(
             links.accept_workers, self.peer_socket, state, relay.connections
@@ -172,22 +170,22 @@ class Worker:
         relay.root.start_soon(self._obey)
         if handover.has_policy:
             await policy.fetch(self._stop)
-        return worker_pages(self.control.call, handover.workers)
+        return worker_pages(self.rpc.call, handover.workers)
 
     async def is_first_to(self, what: str) -> bool:
         """Return whether no worker has asked this about `what` before."""
         try:
-            return bool(await self.control.call(FIRST, what))
-        except ControlLost:
+            return bool(await self.rpc.call(FIRST, what))
+        except RPCFailed:
             return False
 
     async def until_stop(self, _: RunningRelay) -> None:
         """Tell the supervisor that this worker serves; return when told to stop."""
-        with contextlib.suppress(ControlLost):
-            await self.control.call("worker.ready")
+        with contextlib.suppress(RPCFailed):
+            await self.rpc.call("worker.ready")
         await self._stop.wait()
 
     async def _obey(self) -> None:
         """Answer the supervisor's calls; when their connection ends, stop."""
-        await self.control.run()
+        await self.rpc.run()
         self._stop.set()

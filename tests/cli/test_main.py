@@ -99,7 +99,7 @@ def test_a_worker_leaves_the_warnings_to_its_supervisor(
 ):
     ran: list[Config] = []
     stand_in = SimpleNamespace(
-        adopt_control_socket=lambda words: words, run=lambda control, config: ran.append(config)
+        adopt_rpc_socket=lambda words: words, run=lambda sock, config: ran.append(config)
     )
     monkeypatch.setattr("derp.workers.worker", stand_in, raising=False)
     monkeypatch.setitem(sys.modules, "derp.workers.worker", stand_in)

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from derp.errors import ConnectionEnd, ControlLost, HTTPFailed, PeerVanished
+from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished, RPCFailed
 from derp.http.backend import Backend
 from derp.http.message import Answer, BadRequest, Handoff, Later, Posted, Request, Response, Stream
 from derp.http.requestreader import MAX_BODY, MAX_HEAD
@@ -666,7 +666,7 @@ class TestBugs:
 
         async def chunks() -> AsyncGenerator[bytes, None]:
             yield b"one\n"
-            raise ControlLost("the other process has ended")
+            raise RPCFailed("the other process has ended")
 
         visited = visit(lambda _: Stream((), chunks))
         data = await play(visited, [PROBE], eof=False)
@@ -739,7 +739,7 @@ class TestLater:
 
     async def test_from_one_who_is_gone(self, caplog: pytest.LogCaptureFixture) -> None:
         async def gone() -> str:
-            raise ControlLost("the other process has ended")
+            raise RPCFailed("the other process has ended")
 
         visited = visit(later(gone))
         [(answer, body), _] = parse(await play(visited, [PROBE + LAST_PROBE]), "GET", "GET")

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.errors import ControlLost, SteeringFailed
+from derp.errors import RPCFailed, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.policy.model import Entry, Policy
@@ -199,7 +199,7 @@ class TestWhatIsAsked:
         self, autojump_clock: Clock, server: Server
     ) -> None:
         asker, text = server.connect(), node_public_text(bytes(32))
-        for fault in (SteeringFailed("it is stopping"), ControlLost("a process has ended")):
+        for fault in (SteeringFailed("it is stopping"), RPCFailed("a process has ended")):
             server.steering.fault = fault
             assert await asker.ask(Request("kick", text)) == {"error": str(fault)}
         server.steering.fault = None

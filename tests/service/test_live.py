@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.errors import ControlLost, SteeringFailed
+from derp.errors import RPCFailed, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY, Viewer
 from derp.http.livepage import Look
 from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
@@ -86,7 +86,7 @@ class Asked:
         self.samples += 1
         await trio.sleep(self.takes)
         if self.lost:
-            raise ControlLost("gone")
+            raise RPCFailed("gone")
         return Listing(self.clients)
 
     async def _rows(self) -> Sequence[StatusRow]:
@@ -171,7 +171,7 @@ async def test_each_is_told_that_nobody_can_be_asked(autojump_clock: Clock) -> N
 
     async def look() -> None:
         nonlocal told
-        with pytest.raises(ControlLost):
+        with pytest.raises(RPCFailed):
             await sampler.latest()
         told += 1
 
@@ -406,7 +406,7 @@ async def test_a_stream_ends_where_nobody_can_be_asked(autojump_clock: Clock) ->
     async with live(Asked(lost=True)) as found:
         stream = found.events("total")
         assert await anext(stream) == RETRY
-        with pytest.raises(ControlLost):
+        with pytest.raises(RPCFailed):
             await anext(stream)
         assert found._streams == 0
 

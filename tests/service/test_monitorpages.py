@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from certs.tasks.status import Status
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.http.monitoring import Health
 from derp.metrics.keybytes import OTHER_KEYS
 from derp.net.listenaddress import Address
@@ -80,10 +80,10 @@ class TestPaced:
         assert trio.current_time() == 6
 
     async def test_a_failure_is_no_answer(self, autojump_clock: MockClock) -> None:
-        question = Question(fault=ControlLost("gone"))
+        question = Question(fault=RPCFailed("gone"))
         paced = Paced(question)
         for _ in range(2):
-            with pytest.raises(ControlLost):
+            with pytest.raises(RPCFailed):
                 await paced()
         question.fault = None
         assert await paced() == 3

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import trio
 
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.workers.pool import WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
 
@@ -28,7 +28,7 @@ class Line:
     async def call(self, what: str, body: Json = None) -> Json:
         await trio.lowlevel.checkpoint()
         if self.lost:
-            raise ControlLost(f"the other process ended before it answered {what}")
+            raise RPCFailed(f"the other process ended before it answered {what}")
         self.asked.append(what)
         return through_json(await self.handlers[what](through_json(body)))
 

@@ -9,7 +9,7 @@ import trio.testing
 from derp.accounts.counts import ZERO, Counts, Period
 from derp.accounts.keeper import Accounts
 from derp.accounts.unwritten import Unwritten
-from derp.errors import AccountsFailed, ControlLost
+from derp.errors import AccountsFailed, RPCFailed
 from derp.workers.accounts import ROWS_AT_ONCE, SupervisorAccounts, WorkerSink
 from derp.workers.rpc import Json
 from tests.workers.ends import Line
@@ -128,7 +128,7 @@ async def test_a_message_without_an_answer_is_counted_once(
             failures -= 1
             if arrives:
                 await region.line.call(what, body)
-            raise ControlLost("late")
+            raise RPCFailed("late")
         return await region.line.call(what, body)
 
     worker = region.worker(0, call)

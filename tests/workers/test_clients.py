@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.service import clients
 from derp.session.state import RelayState
 from derp.workers.clients import LIST_TIMEOUT, WorkerClients, worker_clients, worker_handlers
@@ -38,7 +38,7 @@ class Pool:
     async def call_one(self, index: int, what: str, body: Json = None) -> Json:
         await trio.sleep(self.takes)
         if index in self.silent:
-            raise ControlLost("it does not answer")
+            raise RPCFailed("it does not answer")
         answer = through_json(await self.handlers[index][what](through_json(body)))
         self.pages.append(len(answer[0]))
         return answer
@@ -96,7 +96,7 @@ async def test_the_others_are_listed_where_a_worker_does_not_answer(
     # One that is being restarted has no clients.
     pool.restarting.add(0)
     assert (await listed.all()).silent == 0
-    with pytest.raises(ControlLost):
+    with pytest.raises(RPCFailed):
         await worker_clients(lost_call(), 2)
 
 

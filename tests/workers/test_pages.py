@@ -18,7 +18,7 @@ from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
 from derp.admission.sources import Sources
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.http.backend import Backend
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.liveview import SECTIONS, StatusRow
@@ -344,7 +344,7 @@ def source_of(relay: RunningRelay, call: Call) -> Backend:
 
 
 async def lost_call(_: str, __: Json) -> Json:
-    raise ControlLost("gone")
+    raise RPCFailed("gone")
 
 
 class TestWorker:
@@ -435,7 +435,7 @@ class TestWorker:
             stream = route(site, request("/debug/traffic"))
             assert isinstance(stream, Stream)
             async with aclosing(stream.chunks()) as chunks:
-                with pytest.raises(ControlLost):
+                with pytest.raises(RPCFailed):
                     await anext(chunks)
 
 

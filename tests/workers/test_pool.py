@@ -25,7 +25,7 @@ sock = socket.socket(fileno=int(sys.argv[2]))
 what = receive_first(sock)["index"], *sys.argv[3:]
 
 async def main():
-    control = RPC(sock)
+    rpc = RPC(sock)
     well = trio.Event()
 
     async def stop(_):
@@ -34,13 +34,13 @@ async def main():
     async def say(_):
         return what
 
-    control.handlers |= {"worker.stop": stop, "say": say, "worker.ping": say}
+    rpc.handlers |= {"worker.stop": stop, "say": say, "worker.ping": say}
     if "mute" in what:
-        del control.handlers["worker.ping"]
+        del rpc.handlers["worker.ping"]
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(control.run)
-            await control.call("worker.ready")
+            nursery.start_soon(rpc.run)
+            await rpc.call("worker.ready")
             if "brief" in what:
                 os._exit(3)
 

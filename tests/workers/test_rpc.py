@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from derp.errors import ControlLate, ControlLost, ReloadError
+from derp.errors import ReloadError, RPCFailed, RPCTimeout
 from derp.workers.rpc import CALL_TIMEOUT, RPC, Json
 
 
@@ -67,7 +67,7 @@ async def test_a_refusal_is_told() -> None:
 
     async with pair() as (one, two):
         two.handlers["look"] = refuse
-        with pytest.raises(ControlLost, match="look: the file is not there"):
+        with pytest.raises(RPCFailed, match="look: the file is not there"):
             await one.call("look")
 
 
@@ -77,9 +77,9 @@ async def test_a_bug_ends_one_call_only(caplog: pytest.LogCaptureFixture) -> Non
 
     async with pair() as (one, two):
         two.handlers.update(stumble=stumble, echo=echo)
-        with pytest.raises(ControlLost, match="ZeroDivisionError"):
+        with pytest.raises(RPCFailed, match="ZeroDivisionError"):
             await one.call("stumble")
-        with pytest.raises(ControlLost, match="KeyError"):
+        with pytest.raises(RPCFailed, match="KeyError"):
             await one.call("what nobody knows")
         assert await one.call("echo", 1) == 1
     assert [record.message for record in caplog.records] == ["a call was ended by a bug"] * 2
@@ -91,7 +91,7 @@ async def test_no_answer_in_time(autojump_clock: trio.testing.MockClock) -> None
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
-            with pytest.raises(ControlLate, match="not answered within 10 s"):
+            with pytest.raises(RPCTimeout, match="not answered within 10 s"):
                 await one.call("anything")
             assert trio.current_time() == pytest.approx(CALL_TIMEOUT)
             nursery.cancel_scope.cancel()
@@ -105,7 +105,7 @@ async def test_the_other_end_takes_nothing(autojump_clock: trio.testing.MockCloc
 
     async def call() -> None:
         nonlocal lost
-        with pytest.raises(ControlLost):
+        with pytest.raises(RPCFailed):
             await one.call("anything", "x" * 100_000)
         lost += 1
 
@@ -130,10 +130,10 @@ async def test_the_other_end_goes() -> None:
             theirs.close()
 
         nursery.start_soon(close)
-        with pytest.raises(ControlLost, match="ended before it answered anything"):
+        with pytest.raises(RPCFailed, match="ended before it answered anything"):
             await one.call("anything")
     # That `run` has returned is what lets this be reached.
-    with pytest.raises(ControlLost, match="has ended"):
+    with pytest.raises(RPCFailed, match="has ended"):
         await one.call("anything")
 
 

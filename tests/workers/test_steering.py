@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, policy_of
-from derp.errors import ClosedByOperator, ControlLate, NotAdmitted, SteeringFailed
+from derp.errors import ClosedByOperator, NotAdmitted, RPCTimeout, SteeringFailed
 from derp.http.server import Deadlines
 from derp.policy.model import Policy
 from derp.session.state import RelayState
@@ -182,7 +182,7 @@ def test_whoever_asks_waits_longer_than_who_is_asked() -> None:
 
 async def test_a_supervisor_that_is_late_may_have_done_it(autojump_clock: Clock) -> None:
     async def late(what: str, body: Json = None) -> Json:
-        raise ControlLate(f"{what} was not answered within 10 s")
+        raise RPCTimeout(f"{what} was not answered within 10 s")
 
     with pytest.raises(SteeringFailed, match="it may have been done"):
         await WorkerSteering(late).deny(bytes(32), BY)

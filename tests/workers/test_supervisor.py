@@ -37,13 +37,13 @@ GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 async def run_worker(pool: Any, slot: Slot, handlers: Mapping[str, Handler]) -> str:
     """Run a worker as a task, in place of WorkerPool._run_process."""
     ours, theirs = socket.socketpair()
-    slot.control, slot.pid = RPC(ours), os.getpid()
+    slot.rpc, slot.pid = RPC(ours), os.getpid()
 
     async def ready(_: Json) -> None:
         slot.has_served = True
         slot.started.set()
 
-    slot.control.handlers.update(handlers, **{"worker.ready": ready})
+    slot.rpc.handlers.update(handlers, **{"worker.ready": ready})
     handover = Handover.from_json(json.loads(json.dumps(pool._handover(slot.index).to_json())))
     # As they are inherited, in a process with the same numbers.
     handover = attrs.evolve(
@@ -52,10 +52,10 @@ async def run_worker(pool: Any, slot: Slot, handlers: Mapping[str, Handler]) -> 
     with ExitStack() as stack:
         worker = workers._prepare(pool.config, handover, RPC(theirs), stack)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(slot.control.run)
+            nursery.start_soon(slot.rpc.run)
             await serve(pool.config, worker.resources, worker)
             nursery.cancel_scope.cancel()
-    slot.control = None
+    slot.rpc = None
     return "exit code 0"
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.errors import ControlLost
+from derp.errors import RPCFailed
 from derp.workers.watchdog import HUNG_AFTER, PING_EVERY, Activity, activity, until_hung
 
 Clock = trio.testing.MockClock
@@ -35,7 +35,7 @@ class Worker:
     async def ping(self) -> None:
         self.pings += 1
         if self.loses_control:
-            raise ControlLost("no answer")
+            raise RPCFailed("no answer")
         await self.freed.wait()
 
     def look(self) -> Activity:

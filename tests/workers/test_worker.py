@@ -70,4 +70,4 @@ def test_a_supervisor_that_is_gone() -> None:
 @pytest.mark.parametrize("words", [[], ["x"], ["-1"], ["999"], ["9" * 30], ["0x3"], [""]])
 def test_no_control_connection(words: list[str]) -> None:
     with pytest.raises(UsageError, match="only derper itself starts workers"):
-        worker.adopt_control_socket(words)
+        worker.adopt_rpc_socket(words)
