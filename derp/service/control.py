@@ -50,8 +50,8 @@ logger = log.get("steer")
 
 
 @attrs.frozen
-class Controlled:
-    """The relay that is asked."""
+class ControlBackend:
+    """The relay behind the control socket."""
 
     clients: Callable[[], Awaitable[Listing]]
     """As in Pages."""
@@ -60,7 +60,9 @@ class Controlled:
     steering: Steering
 
 
-async def serve(listener: socket.socket, relay: Controlled, descriptors: Descriptors) -> NoReturn:
+async def serve(
+    listener: socket.socket, relay: ControlBackend, descriptors: Descriptors
+) -> NoReturn:
     """Answer on `listener`, for ever, root and the user that this process runs as."""
     async with trio.open_nursery() as nursery:
         server = ControlServer(relay=relay, users={0, os.geteuid()}, nursery=nursery)
@@ -72,7 +74,7 @@ async def serve(listener: socket.socket, relay: Controlled, descriptors: Descrip
 class ControlServer:
     """The connections to the control socket."""
 
-    relay: Controlled
+    relay: ControlBackend
     users: Collection[int]
     """The user IDs of those who may ask."""
     nursery: trio.Nursery

@@ -13,7 +13,7 @@ from derp.policy.model import Policy
 from derp.service import control, monitoring
 from derp.service.announce import announce, announce_node
 from derp.service.clients import listing
-from derp.service.control import Controlled
+from derp.service.control import ControlBackend
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitorpages import standalone_backend
 from derp.service.reload import reload_rate_limit
@@ -76,7 +76,7 @@ class Standalone:
         )
         if resources.control is not None:
             state = relay.state
-            asked = Controlled(partial(listing, state), lambda: state.policy, steering)
+            asked = ControlBackend(partial(listing, state), lambda: state.policy, steering)
             relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
         return standalone_pages(relay, steering)
 

@@ -29,7 +29,7 @@ from derp.net.descriptors import Descriptors
 from derp.net.resolver import Resolver
 from derp.service import control
 from derp.service.announce import announce, announce_node
-from derp.service.control import Controlled
+from derp.service.control import ControlBackend
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
@@ -151,7 +151,7 @@ class Supervisor:
                 )
             if self._resources.control is not None:
                 nursery.start_soon(
-                    control.serve, self._resources.control, self._controlled(), Descriptors()
+                    control.serve, self._resources.control, self._control_backend(), Descriptors()
                 )
             async for event in events:
                 if event is Event.STOP:
@@ -192,8 +192,10 @@ class Supervisor:
             announce_new = partial(announce_node, self._config, self._resources)
             nursery.start_soon(self._certificates.run, announce_new)
 
-    def _controlled(self) -> Controlled:
-        return Controlled(self._clients.all, lambda: self._policy.in_force, self._steering.steering)
+    def _control_backend(self) -> ControlBackend:
+        return ControlBackend(
+            self._clients.all, lambda: self._policy.in_force, self._steering.steering
+        )
 
     async def _recheck(self, removed: set[bytes]) -> None:
         if self._admission is not None:

@@ -27,7 +27,7 @@ from derp.service.control import (
     REQUESTS,
     REQUESTS_BURST,
     WARN_EVERY,
-    Controlled,
+    ControlBackend,
     ControlServer,
 )
 from derp.service.steering import Steered
@@ -124,7 +124,7 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        relay = Controlled(clients, lambda: self.policy, self.steering)
+        relay = ControlBackend(clients, lambda: self.policy, self.steering)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
 
     def connect(self, *, full: bool = False) -> Asker:
