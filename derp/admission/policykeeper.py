@@ -34,7 +34,7 @@ Apply = Callable[[Policy], Awaitable[int]]
 
 @attrs.frozen
 class InForce:
-    """What has become of a change."""
+    """The result of a change."""
 
     ended: int
     """Clients that it has ended."""
@@ -53,8 +53,8 @@ class PolicyChange:
     ended: trio.Event = attrs.field(factory=trio.Event)
 
 
-Wishes = PolicyChange | None
-"""What `keep_policy` is sent: a change, or None to have the file read at once."""
+PolicyRequest = PolicyChange | None
+"""A message to `keep_policy`: a change, or None to have the file read at once."""
 
 
 def policy_of(checker: Checker | None) -> PolicySource:
@@ -64,38 +64,40 @@ def policy_of(checker: Checker | None) -> PolicySource:
     return PolicySource(None, EMPTY)
 
 
-async def change_policy(to_keeper: trio.MemorySendChannel[Wishes], change: Change) -> InForce:
+async def change_policy(
+    to_keeper: trio.MemorySendChannel[PolicyRequest], change: Change
+) -> InForce:
     """Have a change put in force, and written if there is a file. Raises SteeringFailed."""
-    wish = PolicyChange(change)
+    request = PolicyChange(change)
     try:
         with trio.move_on_after(CHANGE_TIMEOUT):
-            await to_keeper.send(wish)
-            await wish.ended.wait()
+            await to_keeper.send(request)
+            await request.ended.wait()
     except trio.BrokenResourceError as error:
         raise SteeringFailed("the relay is stopping") from error
-    if wish.result is None:
+    if request.result is None:
         raise SteeringFailed(
             f"not in force within {CHANGE_TIMEOUT:.0f} s, but it may come to be; "
             f"see to the disk of -policy"
         )
-    return wish.result
+    return request.result
 
 
 async def keep_policy(
     source: PolicySource,
     checker: Checker | None,
-    wishes: trio.MemoryReceiveChannel[Wishes],
+    requests: trio.MemoryReceiveChannel[PolicyRequest],
     apply: Apply,
     recheck: Recheck,
 ) -> NoReturn:
-    """Put each changed policy in force, and each change that is wished for.
+    """Put each changed policy in force, and each change that is requested.
 
     `apply` gets each new policy, and then `recheck` the keys that it no longer allows.
     """
     every = math.inf if source.path is None else CHECK_EVERY
     rewriter = None if source.path is None else Rewriter(source.path)
     # From the stop on, nobody waits for a task that has ended.
-    async with wishes, trio.open_nursery() as nursery:
+    async with requests, trio.open_nursery() as nursery:
 
         async def put_in_force(put: Callable[[], None]) -> int:
             before = source.policy.allowed
@@ -109,15 +111,15 @@ async def keep_policy(
             return ended
 
         while True:
-            wish, is_woken = None, False
+            request, is_woken = None, False
             with trio.move_on_after(every):
-                wish = await wishes.receive()
+                request = await requests.receive()
                 is_woken = True
-            if wish is not None:
-                said, reason = await _write(rewriter, wish.change)
-                ended = await put_in_force(partial(source.change, wish.change, said))
-                wish.result = InForce(ended, None if said is None else source.path, reason)
-                wish.ended.set()
+            if request is not None:
+                said, reason = await _write(rewriter, request.change)
+                ended = await put_in_force(partial(source.change, request.change, said))
+                request.result = InForce(ended, None if said is None else source.path, reason)
+                request.ended.set()
                 continue
             event = "the old policy stays in force"
             new = await check(source.read_changed, event, at_once=is_woken)

@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from derp.admission.checker import Checker
-from derp.admission.policykeeper import Wishes, keep_policy, policy_of
+from derp.admission.policykeeper import PolicyRequest, keep_policy, policy_of
 from derp.config import Config
 from derp.policy.model import Policy
 from derp.service import control, monitoring
@@ -48,7 +48,7 @@ class Standalone:
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
-        self._to_policy, self._policy_wishes = trio.open_memory_channel[Wishes](1)
+        self._to_policy, self._policy_requests = trio.open_memory_channel[PolicyRequest](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
         """Receive signals, keep the certificates up to date, and recheck the clients."""
@@ -92,7 +92,7 @@ class Standalone:
             if checker is not None:
                 await recheck.recheck(state, checker, keys, strict=True)
 
-        services.start_soon(keep_policy, source, checker, self._policy_wishes, apply, removed)
+        services.start_soon(keep_policy, source, checker, self._policy_requests, apply, removed)
 
     async def is_first_to(self, what: str) -> bool:  # noqa: ARG002 -- there is no other process
         """Return True."""

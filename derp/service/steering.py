@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from derp import log
-from derp.admission.policykeeper import NO_FILE, InForce, Wishes, change_policy
+from derp.admission.policykeeper import NO_FILE, InForce, PolicyRequest, change_policy
 from derp.errors import ClosedByOperator, SteeringFailed
 from derp.policy.amounts import UNLIMITED
 from derp.policy.change import Change
@@ -72,7 +72,7 @@ class RelaySteering:
         self,
         end_clients: EndClients,
         is_mesh: IsMesh,
-        to_keeper: trio.MemorySendChannel[Wishes],
+        to_keeper: trio.MemorySendChannel[PolicyRequest],
     ) -> None:
         """Send changes of the policy to its keeper (derp.admission.policykeeper)."""
         self._end_clients = end_clients

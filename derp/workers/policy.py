@@ -16,7 +16,7 @@ import trio
 from derp import log
 from derp.admission.checker import Checker
 from derp.admission.listwatch import Recheck
-from derp.admission.policykeeper import Wishes, keep_policy
+from derp.admission.policykeeper import PolicyRequest, keep_policy
 from derp.admission.policysource import PolicySource
 from derp.errors import RPCFailed
 from derp.policy.model import EMPTY, Policy
@@ -57,11 +57,13 @@ class SupervisorPolicy:
         """Whether there is anything to hand to a worker that starts."""
         return self._source.path is not None or self._source.policy != EMPTY
 
-    async def keep(self, wishes: trio.MemoryReceiveChannel[Wishes], recheck: Recheck) -> None:
+    async def keep(
+        self, requests: trio.MemoryReceiveChannel[PolicyRequest], recheck: Recheck
+    ) -> None:
         """Keep the policy up to date; see `keep_policy`."""
         async with trio.open_nursery() as nursery:
             apply = partial(self._apply, nursery)
-            await keep_policy(self._source, self._checker, wishes, apply, recheck)
+            await keep_policy(self._source, self._checker, requests, apply, recheck)
 
     async def _current(self, _: Json) -> Json:
         return self._message(self.in_force)

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from derp.admission.policykeeper import Wishes
+from derp.admission.policykeeper import PolicyRequest
 from derp.errors import RPCFailed, RPCTimeout, SteeringFailed
 from derp.service.steering import Ended, RelaySteering, Steered, end_clients, is_mesh
 from derp.session.state import RelayState
@@ -40,7 +40,7 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
 class SupervisorSteering:
     """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
-    def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
+    def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[PolicyRequest]) -> None:
         self._pool = pool
         self.steering = RelaySteering(self._end_clients, self._is_mesh, to_keeper)
         self.handlers: dict[str, Handler] = {

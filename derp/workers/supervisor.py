@@ -21,7 +21,7 @@ import trio
 
 from derp import log
 from derp.admission.make import opened
-from derp.admission.policykeeper import Wishes, policy_of
+from derp.admission.policykeeper import PolicyRequest, policy_of
 from derp.config import Config
 from derp.errors import StartError
 from derp.files.ratelimit import RateConfig
@@ -113,7 +113,7 @@ class Supervisor:
         self._notices = SupervisorNotices()
         self._clients = WorkerClients(pool)
         self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
-        self._to_policy, self._policy_wishes = trio.open_memory_channel[Wishes](1)
+        self._to_policy, self._policy_requests = trio.open_memory_channel[PolicyRequest](1)
         self._policy = SupervisorPolicy(policy_of(checker), checker, pool)
         self._steering = SupervisorSteering(pool, self._to_policy)
         self._certificates = self._admission = self._accounts = None
@@ -134,7 +134,7 @@ class Supervisor:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
                 nursery.start_soon(self._admission.keep, self._list_reloads)
-            nursery.start_soon(self._policy.keep, self._policy_wishes, self._recheck)
+            nursery.start_soon(self._policy.keep, self._policy_requests, self._recheck)
             if self._accounts is not None:
                 # The supervisor has no clients whose counts it could collect.
                 nursery.start_soon(self._accounts.accounts.run, trio.lowlevel.checkpoint)

@@ -18,7 +18,7 @@ from derp.admission import policykeeper
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
-from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, keep_policy, policy_of
+from derp.admission.policykeeper import CHANGE_TIMEOUT, PolicyRequest, keep_policy, policy_of
 from derp.admission.policysource import PolicySource
 from derp.admission.sources import Sources
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
@@ -46,7 +46,7 @@ class SteeredRelay:
     relay: Relay
     steering: RelaySteering
     source: PolicySource
-    to_keeper: trio.MemorySendChannel[Wishes]
+    to_keeper: trio.MemorySendChannel[PolicyRequest]
 
     async def is_admitted(self, peer: Peer) -> bool:
         """Log in again with the key of `peer`."""
@@ -76,7 +76,7 @@ async def steered(
         state.policy = source.policy
         also(state)
 
-    to_keeper, wishes = trio.open_memory_channel[Wishes](1)
+    to_keeper, requests = trio.open_memory_channel[PolicyRequest](1)
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
         async def apply(policy: Policy) -> int:
@@ -86,7 +86,7 @@ async def steered(
             if checker is not None:
                 await recheck.recheck(relay.state, checker, keys, strict=True)
 
-        nursery.start_soon(keep_policy, source, checker, wishes, apply, removed)
+        nursery.start_soon(keep_policy, source, checker, requests, apply, removed)
         steering = RelaySteering(
             partial(end_clients, relay.state), partial(is_mesh, relay.state), to_keeper
         )

@@ -16,7 +16,7 @@ import trio.testing
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
 from derp.admission.model import Outcome, Question, Verdict
-from derp.admission.policykeeper import Wishes, keep_policy
+from derp.admission.policykeeper import PolicyRequest, keep_policy
 from derp.admission.policysource import PolicySource
 from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
@@ -262,7 +262,7 @@ async def followed(
         state.admission = Checker(state.metrics, Sources(policy=source))
         checkers.append(state.admission)
 
-    wake, woken = trio.open_memory_channel[Wishes](1)
+    wake, woken = trio.open_memory_channel[PolicyRequest](1)
     async with running(prepare) as relay, trio.open_nursery() as nursery:
 
         async def apply(policy: Policy) -> int:

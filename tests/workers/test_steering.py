@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, policy_of
+from derp.admission.policykeeper import CHANGE_TIMEOUT, PolicyRequest, policy_of
 from derp.errors import ClosedByOperator, NotAdmitted, RPCTimeout, SteeringFailed
 from derp.http.server import Deadlines
 from derp.policy.model import Policy
@@ -30,7 +30,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.pool = Pool(None, None)
-        self.to_keeper, self.wishes = trio.open_memory_channel[Wishes](1)
+        self.to_keeper, self.requests = trio.open_memory_channel[PolicyRequest](1)
         source = policy_of(None)
         self.policy = SupervisorPolicy(source, None, cast("Any", self.pool))
         self.steering = SupervisorSteering(cast("Any", self.pool), self.to_keeper)
@@ -61,7 +61,7 @@ async def cluster(autojump_clock: Clock) -> AsyncIterator[Cluster]:
         nursery = await stack.enter_async_context(trio.open_nursery())
         for index in range(2):
             await found.start(index, stack, nursery)
-        nursery.start_soon(found.policy.keep, found.wishes, nobody)
+        nursery.start_soon(found.policy.keep, found.requests, nobody)
         yield found
         nursery.cancel_scope.cancel()
 
