@@ -7,7 +7,7 @@ import attrs
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.livepage import Look
-from derp.http.steer import Operator, Order, Outcome
+from derp.http.steer import Command, Operator, Outcome
 
 
 @attrs.frozen(kw_only=True)
@@ -40,8 +40,8 @@ class Backend:
     """Who may see /debug/."""
     operator: Operator = attrs.field(factory=Operator)
     """Who may steer, of those that may see /debug/."""
-    steer: Callable[[Order, str], Awaitable[Outcome]]
-    """Does what an operator at an address orders."""
+    steer: Callable[[Command, str], Awaitable[Outcome]]
+    """Carries out the command of an operator at an address."""
 
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP, with the Go derper's field names in its order."""

@@ -18,7 +18,7 @@ from derp.http.livepage import Look
 from derp.http.liveview import DEFAULT_SORT, SORTS
 from derp.http.message import Answer, Later, Posted, Reply, Request, Response, Stream
 from derp.http.pages import BROWSER_HEADERS
-from derp.http.steer import MAX_BODY, Outcome, parse_order, stream_refusal
+from derp.http.steer import MAX_BODY, Outcome, parse_command, stream_refusal
 
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
@@ -73,10 +73,10 @@ def _show_page(page: bytes) -> Response:
 
 def _steer(relay: Backend, remote: str, body: bytes) -> Reply:
     try:
-        order = parse_order(body)
+        command = parse_command(body)
     except ValueError as error:
         return _text(400, str(error))
-    return Later(partial(relay.steer, order, remote), _show_outcome)
+    return Later(partial(relay.steer, command, remote), _show_outcome)
 
 
 def _show_outcome(outcome: Outcome) -> Response:

@@ -1,4 +1,4 @@
-"""POST /debug/steer: what the buttons of the live page do. Sans-I/O.
+"""POST /debug/steer: the commands of the live page's buttons, and who may give them. Sans-I/O.
 
     POST /debug/steer
     Content-Type: application/json
@@ -27,15 +27,15 @@ from derp.relay.tokenbucket import TokenBucket
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_BODY: Final = 1024
-"""Bytes of an order."""
+"""Bytes of a command."""
 ACTIONS: Final = ("kick", "deny", "allow")
 MAX_WRONG: Final = 10
 """Wrong tokens from one address in WINDOW."""
 WINDOW: Final = 60.0
 """Seconds."""
-ORDERS: Final = 10.0
-"""Orders a second with the right token, in the long run."""
-ORDERS_BURST: Final = 20
+COMMANDS: Final = 10.0
+"""Commands a second with the right token, in the long run."""
+COMMANDS_BURST: Final = 20
 MAX_ADDRESSES: Final = 1024
 """Addresses that are remembered; the one with the first wrong token is forgotten first."""
 
@@ -43,8 +43,8 @@ _WANT: Final = 'want {"action": "kick", "key": "nodekey:…"}; deny and allow ar
 
 
 @attrs.frozen
-class Order:
-    """What an operator wants to be done."""
+class Command:
+    """A command of an operator to the running relay."""
 
     action: str
     """One of ACTIONS."""
@@ -54,14 +54,14 @@ class Order:
 
 @attrs.frozen
 class Outcome:
-    """What came of an order."""
+    """The outcome of a command."""
 
     done: bool
     said: str
-    """What was done, or why it was not; one line."""
+    """One line: what was done, or why it was not."""
 
 
-def parse_order(body: bytes) -> Order:
+def parse_command(body: bytes) -> Command:
     """Read the body of a request. Raises ValueError, which says what would be right."""
     try:
         message = json.loads(body)
@@ -73,7 +73,7 @@ def parse_order(body: bytes) -> Order:
     if action not in ACTIONS or not isinstance(key, str):
         raise ValueError(_WANT)
     try:
-        return Order(action, parse_node_public(key))
+        return Command(action, parse_node_public(key))
     except KeyFormatError as error:
         raise ValueError(f"{error}; {_WANT}") from None
 
@@ -87,7 +87,7 @@ class _Wrong:
 
 
 class Operator:
-    """Who may steer: decides by a request's head."""
+    """The operator, recognised by the token in a request's head."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Operator:
         self._token = token
         self._clock = clock
         self._on_wrong = on_wrong
-        self._orders = TokenBucket(ORDERS, ORDERS_BURST, clock())
+        self._commands = TokenBucket(COMMANDS, COMMANDS_BURST, clock())
         self._wrong: dict[str, _Wrong] = {}
         """By address; the one whose window began first is first."""
 
@@ -130,9 +130,9 @@ class Operator:
         return _refuse(401, "this is not the operator's token", ("WWW-Authenticate", "Bearer"))
 
     def _too_many(self) -> Response | None:
-        if self._orders.allow(self._clock()):
+        if self._commands.allow(self._clock()):
             return None
-        return _refuse(429, "too many orders at once", ("Retry-After", "1"))
+        return _refuse(429, "too many commands at once", ("Retry-After", "1"))
 
     def _wait(self, address: str, now: float) -> float:
         """Return for how many seconds one more wrong token from an address gets 429."""

@@ -8,7 +8,7 @@ from derp import log
 from derp.errors import SteeringFailed
 from derp.files.debugkey import debug_access
 from derp.http.backend import Backend
-from derp.http.steer import Operator, Order, Outcome
+from derp.http.steer import Command, Operator, Outcome
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import Pages
@@ -44,11 +44,11 @@ def make_backend(relay: RunningRelay, pages: Pages, live: Live) -> Backend:
     )
 
 
-async def steer(steering: Steering, order: Order, remote: str) -> Outcome:
-    """Do what an operator at `remote`, who has shown the token, orders."""
-    act = {"kick": steering.kick, "deny": steering.deny, "allow": steering.allow}[order.action]
+async def steer(steering: Steering, command: Command, remote: str) -> Outcome:
+    """Carry out a command of an operator at `remote`, who has shown the token."""
+    act = {"kick": steering.kick, "deny": steering.deny, "allow": steering.allow}[command.action]
     try:
-        done = await act(order.key, f"admin token, {remote}")
+        done = await act(command.key, f"admin token, {remote}")
     except SteeringFailed as failure:
         return Outcome(done=False, said=str(failure))
     return Outcome(done=True, said=done.sentence)

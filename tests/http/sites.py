@@ -4,7 +4,7 @@ from typing import Any
 from derp.http.access import DebugAccess
 from derp.http.backend import Backend
 from derp.http.livepage import Look
-from derp.http.steer import Order, Outcome
+from derp.http.steer import Command, Outcome
 
 
 async def no_traffic() -> AsyncGenerator[bytes, None]:
@@ -19,8 +19,8 @@ async def show_sort(sort: str) -> AsyncGenerator[bytes, None]:
     yield sort.encode()
 
 
-async def do_nothing(order: Order, remote: str) -> Outcome:
-    return Outcome(done=True, said=f"{order.action} by {remote}")
+async def do_nothing(command: Command, remote: str) -> Outcome:
+    return Outcome(done=True, said=f"{command.action} by {remote}")
 
 
 def returning(value: Any) -> Callable[[], Awaitable[Any]]:

@@ -12,7 +12,7 @@ from derp.http.livepage import Look
 from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.routes import route
-from derp.http.steer import MAX_BODY, Operator, Order, Outcome
+from derp.http.steer import MAX_BODY, Command, Operator, Outcome
 from tests.http.sites import make_backend
 
 TOKEN = "correct-horse-battery"
@@ -136,15 +136,15 @@ def test_none_is_for_strangers(steered: Backend, path: str) -> None:
         assert answer.body.startswith(b"debug pages are for")
 
 
-def order(*headers: tuple[bytes, bytes]) -> Request:
+def command(*headers: tuple[bytes, bytes]) -> Request:
     form = (b"content-type", b"application/json")
     return request(
         "/debug/steer", "POST", form, (b"authorization", f"Bearer {TOKEN}".encode()), *headers
     )
 
 
-async def test_an_order_is_done(steered: Backend) -> None:
-    answer = route(steered, order())
+async def test_a_command_is_done(steered: Backend) -> None:
+    answer = route(steered, command())
     assert isinstance(answer, Posted)
     assert answer.most == MAX_BODY
     done = await response(answer.reply(BODY))
@@ -152,23 +152,23 @@ async def test_an_order_is_done(steered: Backend) -> None:
     assert ("Content-Type", "text/plain; charset=utf-8") in done.headers
 
 
-async def test_an_order_that_can_not_be_done() -> None:
+async def test_a_command_that_can_not_be_done() -> None:
     seen = []
 
-    async def fail(order: Order, remote: str) -> Outcome:
-        seen.append((order, remote))
+    async def fail(command: Command, remote: str) -> Outcome:
+        seen.append((command, remote))
         return Outcome(done=False, said="no such client")
 
     site = make_backend(operator=Operator(TOKEN.encode), steer=fail)
-    answer = route(site, order())
+    answer = route(site, command())
     assert isinstance(answer, Posted)
     done = await response(answer.reply(BODY))
     assert (done.status, done.body) == (409, b"no such client\n")
-    assert seen == [(Order("kick", KEY), "127.0.0.1")]
+    assert seen == [(Command("kick", KEY), "127.0.0.1")]
 
 
-async def test_what_is_no_order(steered: Backend) -> None:
-    answer = route(steered, order())
+async def test_what_is_no_command(steered: Backend) -> None:
+    answer = route(steered, command())
     assert isinstance(answer, Posted)
     done = await response(answer.reply(b"kick"))
     assert done.status == 400
@@ -177,8 +177,9 @@ async def test_what_is_no_order(steered: Backend) -> None:
 
 def test_who_may_not_sends_no_body(steered: Backend, site: Backend) -> None:
     """It is refused by its head, so that nothing of its body is kept."""
-    crossed = order((b"sec-fetch-site", b"cross-site"))
-    for source, asked in ((steered, crossed), (site, order()), (steered, request("/debug/steer"))):
+    crossed = command((b"sec-fetch-site", b"cross-site"))
+    refused = (steered, crossed), (site, command()), (steered, request("/debug/steer"))
+    for source, asked in refused:
         assert isinstance(route(source, asked), Response)
 
 

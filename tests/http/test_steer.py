@@ -1,4 +1,4 @@
-"""Who may steer, and what they order."""
+"""Who may steer, and with what commands."""
 
 import json
 
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from derp.http.message import Request, parse_request
 from derp.http.steer import (
     ACTIONS,
+    COMMANDS,
+    COMMANDS_BURST,
     MAX_ADDRESSES,
     MAX_WRONG,
-    ORDERS,
-    ORDERS_BURST,
     WINDOW,
+    Command,
     Operator,
-    Order,
-    parse_order,
+    parse_command,
 )
 
 TOKEN = "correct-horse-battery"
@@ -69,9 +69,9 @@ def test_the_token_is_enough_for_a_program(post: Post) -> None:
 
 
 def test_orders_have_a_rate(post: Post) -> None:
-    answers = [post.status(request()) for _ in range(ORDERS_BURST + 1)]
-    assert answers == [200] * ORDERS_BURST + [429]
-    post.now += 1 / ORDERS
+    answers = [post.status(request()) for _ in range(COMMANDS_BURST + 1)]
+    assert answers == [200] * COMMANDS_BURST + [429]
+    post.now += 1 / COMMANDS
     assert [post.status(request()) for _ in range(2)] == [200, 429]
     assert post.wrong == []
 
@@ -179,7 +179,7 @@ def test_tries_are_bounded(post: Post) -> None:
 
 def test_a_right_token_is_no_try(post: Post) -> None:
     for _ in range(2 * MAX_WRONG):
-        post.now += 1 / ORDERS
+        post.now += 1 / COMMANDS
         assert post.status(request()) == 200
     for _ in range(MAX_WRONG - 1):
         assert post.status(request(token="wrong")) == 401
@@ -195,7 +195,7 @@ def test_memory_is_bounded(post: Post) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_orders(action: str) -> None:
     body = json.dumps({"key": KEY_TEXT, "action": action}).encode()
-    assert parse_order(body) == Order(action, KEY)
+    assert parse_command(body) == Command(action, KEY)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_orders(action: str) -> None:
 )
 def test_what_is_no_order(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"want \{"):
-        parse_order(body)
+        parse_command(body)
 
 
 @given(
@@ -230,4 +230,4 @@ def test_what_is_no_order(body: bytes) -> None:
 )
 def test_any_bytes(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"want \{"):
-        parse_order(body)
+        parse_command(body)

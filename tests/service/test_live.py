@@ -14,7 +14,7 @@ from derp.errors import RPCFailed, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY, Viewer
 from derp.http.livepage import Look
 from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
-from derp.http.steer import Order, Outcome
+from derp.http.steer import Command, Outcome
 from derp.metrics.history import SPANS, Past
 from derp.net.listenaddress import Address
 from derp.service import live as service_live
@@ -486,9 +486,9 @@ class Steers:
 async def test_orders_are_handed_on() -> None:
     steers = Steers()
     steering = cast("Steering", steers)
-    assert await steer(steering, Order("kick", KEY), "192.0.2.1") == Outcome(True, "done")
-    assert await steer(steering, Order("deny", KEY), "::1") == Outcome(False, "no such key")
-    assert await steer(steering, Order("allow", KEY), "::1") == Outcome(True, "allowed")
+    assert await steer(steering, Command("kick", KEY), "192.0.2.1") == Outcome(True, "done")
+    assert await steer(steering, Command("deny", KEY), "::1") == Outcome(False, "no such key")
+    assert await steer(steering, Command("allow", KEY), "::1") == Outcome(True, "allowed")
     assert steers.asked == [
         ("kick", KEY, "admin token, 192.0.2.1"),
         ("allow", KEY, "admin token, ::1"),
