@@ -32,7 +32,7 @@ def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Accept
             # Whom a proxy speaks for decides who may see /debug/.
             try:
                 resolved = acceptor.proxies.resolve(origin, request)
-                return clients.is_clients(backend, resolved, plain=plain)
+                return clients.is_from_client(backend, resolved, plain=plain)
             finally:
                 # What is not answered is nobody's try, and may be followed by another's request.
                 origin.client = origin.connected

@@ -22,7 +22,7 @@ _GO: Final = "Go-http-client/"
 _NOT_FOUND: Final = Response(404, (("Server", "nginx"), ("Content-Type", "text/html")), page(404))
 
 
-def is_clients(relay: Backend, request: Request, *, plain: bool = False) -> bool:
+def is_from_client(relay: Backend, request: Request, *, plain: bool = False) -> bool:
     """Return whether only a client, or one who may see /debug/, would make a request.
 
     Nothing is counted or spent by this: the request is routed afterwards. `plain` is for the plain
@@ -43,7 +43,7 @@ def is_clients(relay: Backend, request: Request, *, plain: bool = False) -> bool
 
 def route(relay: Backend, request: Request, *, plain: bool = False) -> Answer:
     """Answer a request: a client's as any relay does, all others with 404."""
-    if not is_clients(relay, request, plain=plain):
+    if not is_from_client(relay, request, plain=plain):
         return _NOT_FOUND
     if _is_challenge(request.path, plain=plain):
         return routes.route_plain(relay, request)

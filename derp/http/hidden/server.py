@@ -111,7 +111,7 @@ class _Connection:
                 raise
             if head is None:
                 return None
-            if not to_https and self._is_client_s(head):
+            if not to_https and self._is_from_client(head):
                 return head.raw + self._reader.take()
             status = 413 if head.length > MAX_BODY else 404
             if not await self._answer(head, answers.TO_HTTPS if to_https else status):
@@ -136,7 +136,7 @@ class _Connection:
             return head
         raise HTTPFailed(f"no whole request within {self._times.header:g} s")
 
-    def _is_client_s(self, head: Head) -> bool:
+    def _is_from_client(self, head: Head) -> bool:
         line, remote = head.line, self._transport.remote.host
         if line.version != HTTP_11:
             return False

@@ -7,7 +7,7 @@ import pytest
 from derp.http.access import DebugAccess
 from derp.http.backend import Backend
 from derp.http.bootstrap_dns import BootstrapDNS, Record
-from derp.http.hidden.clients import is_clients, route
+from derp.http.hidden.clients import is_from_client, route
 from derp.http.message import Answer, Request, Response, Upgrade, parse_request
 from derp.http.steer import Operator
 from tests.http.sites import make_backend
@@ -39,7 +39,7 @@ def names() -> BootstrapDNS:
 
 
 def answered(relay: Backend, asked: Request, *, plain: bool = False) -> Answer | None:
-    return route(relay, asked, plain=plain) if is_clients(relay, asked, plain=plain) else None
+    return route(relay, asked, plain=plain) if is_from_client(relay, asked, plain=plain) else None
 
 
 CLIENTS: list[tuple[str, str, dict[str, str], int]] = [
@@ -165,7 +165,7 @@ def test_to_decide_counts_nothing() -> None:
         (ask, lambda: relay.bootstrap_dns.requests),
         (steer, lambda: len(wrong)),
     ):
-        assert is_clients(relay, asked)
+        assert is_from_client(relay, asked)
         assert count() == 0
         assert route(relay, asked) is not None
         assert count() == 1
