@@ -91,9 +91,12 @@ class Listing:
     """Workers that did not answer in time, whose clients are missing."""
 
 
-Place = float | None
-"""Where a list goes on: after the clients that connected then. None for its beginning or end."""
-ReadPage = Callable[[Place], Awaitable[tuple[list[ClientStatus], Place]]]
+Cursor = float | None
+"""The position in a list: after the clients that connected at that time of Trio's clock.
+
+None for the beginning of the list, and for its end.
+"""
+ReadPage = Callable[[Cursor], Awaitable[tuple[list[ClientStatus], Cursor]]]
 
 
 async def client_statuses(state: RelayState) -> list[ClientStatus]:
@@ -102,7 +105,7 @@ async def client_statuses(state: RelayState) -> list[ClientStatus]:
     `duplicate` is set for keys that have several connections to this process.
     """
 
-    async def read(after: Place) -> tuple[list[ClientStatus], Place]:
+    async def read(after: Cursor) -> tuple[list[ClientStatus], Cursor]:
         await trio.lowlevel.checkpoint()
         return page(state, after)
 
@@ -123,7 +126,7 @@ async def read_all(read: ReadPage) -> list[ClientStatus]:
     return found
 
 
-def page(state: RelayState, after: Place) -> tuple[list[ClientStatus], Place]:
+def page(state: RelayState, after: Cursor) -> tuple[list[ClientStatus], Cursor]:
     """Return the next clients of this process, and where to go on; for one turn of the event loop.
 
     Clients that connect or leave between two pages keep no other from being listed once.

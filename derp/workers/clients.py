@@ -1,8 +1,8 @@
 """The list of clients with workers: each worker lists its own, a page of them in each call.
 
-    worker                           supervisor                       worker N
-    worker_clients ── clients.page [N, place] ──► WorkerClients ── clients.page place ──► page
-                   ◄─ [clients, place] ─────────                ◄─ [clients, place] ─────
+    worker                                         supervisor                               worker N
+    worker_clients ── clients.page [N, cursor] ──► WorkerClients ── clients.page cursor ──► page
+                   ◄─ [clients, cursor] ──────────               ◄─ [clients, cursor] ─────
 
 So no process has a long message to write or to read in one turn of its event loop.
 """
@@ -13,7 +13,7 @@ import trio
 
 from derp import log
 from derp.errors import RPCFailed
-from derp.service.clients import ClientStatus, Listing, Place, page, read_all, with_duplicates
+from derp.service.clients import ClientStatus, Cursor, Listing, page, read_all, with_duplicates
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
@@ -28,8 +28,8 @@ logger = log.get("workers")
 def worker_handlers(state: RelayState) -> dict[str, Handler]:
     """Return the handler of the supervisor's question for a page of this worker's clients."""
 
-    async def own(place: Json) -> Json:
-        found, after = page(state, place)
+    async def own(cursor: Json) -> Json:
+        found, after = page(state, cursor)
         return [[status.to_json() for status in found], after]
 
     return {_PAGE: own}
@@ -45,7 +45,7 @@ async def worker_clients(call: Call, workers: int) -> Listing:
     lost: list[RPCFailed] = []
 
     async def ask(index: int) -> None:
-        async def read(after: Place) -> tuple[list[ClientStatus], Place]:
+        async def read(after: Cursor) -> tuple[list[ClientStatus], Cursor]:
             answer = await call(_PAGE, [index, after])
             if answer is None:
                 raise _SilentError
@@ -84,17 +84,17 @@ class WorkerClients:
 
     async def _page(self, body: Json) -> Json:
         """Return a page of a worker's clients; None if it does not answer."""
-        index, place = body
+        index, cursor = body
         if not self._pool.statuses()[index].alive:
             # It is being restarted, and has no clients.
             return [[], None]
         try:
-            return await self._pool.call_one(index, _PAGE, place)
+            return await self._pool.call_one(index, _PAGE, cursor)
         except RPCFailed as error:
             logger.debug("a worker gave no answer", worker=index, reason=str(error))
             return None
 
 
-def _read(answer: Json) -> tuple[list[ClientStatus], Place]:
+def _read(answer: Json) -> tuple[list[ClientStatus], Cursor]:
     rows, after = answer
     return [ClientStatus.from_json(row) for row in rows], after
