@@ -19,7 +19,7 @@ Fields = Mapping[str, Any]
 
 _MIN_ADDRESS: Final = 15
 _MAX_LABEL: Final = 12
-_SPANS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ def _columns(clients: Sequence[Fields], now: float) -> list[Column]:
         Column("key", [key_digits(client) for client in clients]),
         Column("label", [shorten(client["label"], _MAX_LABEL) for client in clients]),
         Column("address", [host(client) for client in clients]),
-        Column("since", [span(now - client["since"]) for client in clients], right=True),
+        Column("since", [duration(now - client["since"]) for client in clients], right=True),
         Column("sent", [size(client["sent"]) for client in clients], right=True),
         Column("received", [size(client["received"]) for client in clients], right=True),
         Column("queued", [queued(client) for client in clients], right=True),
@@ -131,11 +131,11 @@ def rate(bytes_per_second: float) -> str:
     return f"{number:.1f}".removesuffix(".0") + f" {unit}"
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time in two units at most: `3d 4h`, `5m 7s`."""
     left = max(0, int(seconds))
     words: list[str] = []
-    for length, unit in _SPANS:
+    for length, unit in _UNITS:
         if left >= length or words:
             words.append(f"{left // length}{unit}")
             left %= length

@@ -16,6 +16,7 @@ from derp.accounts.report import size
 from derp.cli.clienttable import (
     Fields,
     columns_of,
+    duration,
     host,
     how_many,
     key_digits,
@@ -23,7 +24,6 @@ from derp.cli.clienttable import (
     notes,
     queued,
     rate,
-    span,
 )
 
 Rates = dict[str, tuple[float, float]]
@@ -96,7 +96,7 @@ class TopView:
             key_digits(client),
             client["label"],
             host(client),
-            span(time.time() - client["since"]),
+            duration(time.time() - client["since"]),
             "…" if known is None else rate(known[0]),
             "…" if known is None else rate(known[1]),
             size(client["sent"]),

@@ -73,8 +73,8 @@ def choose(index: Mapping[str, Any], here: Any) -> Mapping[str, Any]:
         have = "the packages here are for CPython"
         raise LackError(f"{sys.executable} is {what}, and {have}; {_PIP}")
     if here.version not in pythons:
-        span = f"{pythons[0]} to {pythons[-1]}"
-        raise LackError(f"{sys.executable} is Python {here.version}; start this with {span}")
+        versions = f"{pythons[0]} to {pythons[-1]}"
+        raise LackError(f"{sys.executable} is Python {here.version}; start this with {versions}")
     if here.system != "linux":
         raise LackError(f"{here.system}: the packages here are for Linux; {_PIP}")
     bundle: Mapping[str, Any] | None = index["bundles"].get(here.machine)

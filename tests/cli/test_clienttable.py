@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.cli.clienttable import WIDTH, as_table, columns_of, notes, rate, span
+from derp.cli.clienttable import WIDTH, as_table, columns_of, duration, notes, rate
 from tests.cli.controlled import FIELDS
 
 NOW = FIELDS["since"] + 90.0
@@ -108,7 +108,7 @@ def test_it_fits_whatever_is_in_it(found: list[dict[str, Any]]) -> None:
     ],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
