@@ -12,7 +12,7 @@
     lexicon        a provider: dns-lexicon, called in a process of its own
     lexiconcall    what runs in that process
     process        runs a program, within a time
-    journal        the records that are set, on disk, so that none is forgotten
+    recordfile     the records that are set, on disk, so that none is forgotten
     present        presents challenges: sets the records, waits, removes them
 
 All functions block: they are called in the thread that orders.

@@ -11,11 +11,11 @@ import attrs
 from certs.acme import store
 from certs.acme.challenge import DNS01, AnyChallenge
 from certs.dns01.budget import Budget
-from certs.dns01.journal import Journal
 from certs.dns01.lookup import Lookup
 from certs.dns01.options import REMOVE_TIMEOUT, DNSOptions
 from certs.dns01.provider import Provider, make_provider
 from certs.dns01.record import PlacedRecord, Record
+from certs.dns01.recordfile import RecordFile
 from certs.dns01.shown import wait_until_shown
 from certs.errors import CertificateError, Failure, IssueError
 
@@ -51,8 +51,8 @@ class Records:
             provider = make_provider(self._options, lookup)
         except CertificateError as error:
             raise IssueError(str(error)) from error
-        journal = Journal(self._certdir)
-        _remove(journal.read(), provider, journal, self._options.name)
+        record_file = RecordFile(self._certdir)
+        _remove(record_file.read(), provider, record_file, self._options.name)
         placed: list[PlacedRecord] = []
         self.none_left.clear()
         try:
@@ -61,18 +61,18 @@ class Records:
                 remaining = len(wanted) - len(placed) - 1
                 place = lookup.place(record, budget)
                 new = PlacedRecord(self._options.name, record, place, domains, remaining)
-                journal.add(new)
+                record_file.add(new)
                 placed.append(new)
                 try:
                     output = provider.set(new, budget)
                 except IssueError as error:
                     if error.failure is Failure.REFUSED and self._options.program is None:
                         # It was not set, and to remove it would be refused, too.
-                        journal.forget(placed.pop())
+                        record_file.forget(placed.pop())
                     raise
                 if output:
                     placed[-1] = attrs.evolve(new, output=output)
-                    journal.add(placed[-1])
+                    record_file.add(placed[-1])
             wait_until_shown(
                 placed,
                 lambda zone: lookup.servers(zone, budget),
@@ -81,25 +81,25 @@ class Records:
             )
             yield
         finally:
-            _remove(placed, provider, journal, self._options.name)
+            _remove(placed, provider, record_file, self._options.name)
             self.none_left.set()
 
 
 def remove_left(options: DNSOptions, certdir: Path) -> None:
     """Remove the records that an order has left that was cut off, unless one is under way."""
-    journal = Journal(certdir)
-    if not journal.file.exists():
+    record_file = RecordFile(certdir)
+    if not record_file.path.exists():
         return
     try:
         with store.locked(certdir):
             provider = make_provider(options, Lookup(options.resolvers))
-            _remove(journal.read(), provider, journal, options.name)
+            _remove(record_file.read(), provider, record_file, options.name)
     except CertificateError as error:
         logger.info("DNS records of an earlier order stay for now", extra=_fields(str(error)))
 
 
 def _remove(
-    records: Sequence[PlacedRecord], provider: Provider, journal: Journal, name: str
+    records: Sequence[PlacedRecord], provider: Provider, record_file: RecordFile, name: str
 ) -> None:
     """Remove records and forget them; one that can't be removed is logged, and tried again later.
 
@@ -114,7 +114,7 @@ def _remove(
                 reason = f"{placed.provider} has set it; remove it there"
                 message = "a DNS record is left of an earlier order"
                 logger.warning(message, extra=_fields(reason, placed))
-            journal.forget(placed)
+            record_file.forget(placed)
         except IssueError as error:
             message = "a DNS record can't be removed; the next order tries it again"
             logger.warning(message, extra=_fields(str(error), placed))

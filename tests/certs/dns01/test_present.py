@@ -12,11 +12,11 @@ import pytest
 from certs.acme.challenge import DNS01, HTTP01
 from certs.acme.store import locked
 from certs.dns01 import present
-from certs.dns01.journal import Journal
 from certs.dns01.lookup import Lookup
 from certs.dns01.options import DNSOptions
 from certs.dns01.present import Records, remove_left
 from certs.dns01.record import Place, PlacedRecord, Record
+from certs.dns01.recordfile import RecordFile
 from certs.errors import CertificateFileError, Failure, IssueError
 from tests.certs.dns01.conftest import NameServer, zone
 
@@ -79,10 +79,10 @@ def test_all_are_shown_while_the_context_lasts(
     with records.present([ONE, TWO]):
         assert shown(company) == ["value-1", "value-2"]
         assert not records.none_left.is_set()
-        assert [entry.output for entry in Journal(tmp_path).read()] == ["id 7", "id 7"]
+        assert [entry.output for entry in RecordFile(tmp_path).read()] == ["id 7", "id 7"]
     assert shown(company) == []
     assert records.none_left.is_set()
-    assert Journal(tmp_path).read() == []
+    assert RecordFile(tmp_path).read() == []
     assert company.log == [
         ("set", "value-1"),
         ("set", "value-2"),
@@ -109,11 +109,11 @@ def test_the_second_fails(company: Company, records: Records, tmp_path: Path) ->
     with pytest.raises(IssueError, match="down"), records.present([ONE, TWO]):
         pytest.fail("not reached")
     assert company.log[2:] == [("remove", "value-1"), ("remove", "value-2")]
-    assert [entry.record.value for entry in Journal(tmp_path).read()] == ["value-2"]
+    assert [entry.record.value for entry in RecordFile(tmp_path).read()] == ["value-2"]
     company.fails.clear()
     with records.present([ONE]):
         assert ("remove", "value-2") in company.log[4:]
-        assert [entry.record.value for entry in Journal(tmp_path).read()] == ["value-1"]
+        assert [entry.record.value for entry in RecordFile(tmp_path).read()] == ["value-1"]
 
 
 def test_what_was_refused_was_not_set(company: Company, records: Records, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_was_refused_was_not_set(company: Company, records: Records, tmp_pa
     with pytest.raises(IssueError, match="no"), records.present([ONE]):
         pytest.fail("not reached")
     assert company.log == [("set", "value-1")]
-    assert Journal(tmp_path).read() == []
+    assert RecordFile(tmp_path).read() == []
 
 
 def test_one_that_can_t_be_removed_is_told_and_tried_again(
@@ -140,7 +140,7 @@ def test_one_that_can_t_be_removed_is_told_and_tried_again(
     company.fails.clear()
     remove_left(OPTIONS, tmp_path)
     assert shown(company) == []
-    assert Journal(tmp_path).read() == []
+    assert RecordFile(tmp_path).read() == []
 
 
 def test_nothing_is_removed_while_another_order_is_under_way(
@@ -155,13 +155,13 @@ def test_a_record_of_another_provider_is_told(
     company: Company, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = PlacedRecord("-acme-dns x", Record("a.example", "v"), Place(NAME, "example"))
-    Journal(tmp_path).add(other)
+    RecordFile(tmp_path).add(other)
     with caplog.at_level(logging.WARNING):
         remove_left(OPTIONS, tmp_path)
     assert company.log == []
     (line,) = caplog.records
     assert line.fields["reason"] == "-acme-dns x has set it; remove it there"  # type: ignore[attr-defined]
-    assert Journal(tmp_path).read() == []
+    assert RecordFile(tmp_path).read() == []
 
 
 def test_without_a_journal_nothing_is_asked(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_credentials_that_are_gone(records: Records, monkeypatch: pytest.MonkeyP
 
 def test_the_journal_has_no_more_than_is_needed(company: Company, records: Records) -> None:
     with records.present([ONE]):
-        (entry,) = json.loads(Journal(records._certdir).file.read_text())
+        (entry,) = json.loads(RecordFile(records._certdir).path.read_text())
     assert entry == {
         "provider": "-acme-dns rfc2136",
         "domain": "a.example",

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.dns01.journal import MAX_RECORDS, Journal
 from certs.dns01.record import Place, PlacedRecord, Record
+from certs.dns01.recordfile import MAX_RECORDS, RecordFile
 from certs.errors import IssueError
 
 ONE = PlacedRecord("p", Record("a.example", "v"), Place("_acme-challenge.a.example", "example"))
@@ -14,46 +14,46 @@ TWO = attrs.evolve(ONE, record=Record("a.example", "w"))
 
 
 def test_records_are_remembered_until_they_are_forgotten(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    assert journal.read() == []
-    journal.add(ONE)
-    journal.add(TWO)
+    record_file = RecordFile(tmp_path)
+    assert record_file.read() == []
+    record_file.add(ONE)
+    record_file.add(TWO)
     with_output = attrs.evolve(ONE, output="id 7\n\N{SNOWMAN}")
-    journal.add(with_output)
-    assert Journal(tmp_path).read() == [TWO, with_output]
-    assert journal.file.stat().st_mode & 0o777 == 0o600
-    journal.forget(ONE)
-    assert journal.read() == [TWO]
-    journal.forget(TWO)
-    journal.forget(TWO)
+    record_file.add(with_output)
+    assert RecordFile(tmp_path).read() == [TWO, with_output]
+    assert record_file.path.stat().st_mode & 0o777 == 0o600
+    record_file.forget(ONE)
+    assert record_file.read() == [TWO]
+    record_file.forget(TWO)
+    record_file.forget(TWO)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_oldest_are_forgotten_first(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    record_file = RecordFile(tmp_path)
     many = [attrs.evolve(ONE, record=Record("a.example", str(n))) for n in range(MAX_RECORDS + 2)]
     for each in many:
-        journal.add(each)
-    assert journal.read() == many[2:]
+        record_file.add(each)
+    assert record_file.read() == many[2:]
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"{}", b"7", b"[7]", b'[{"provider": 7}]', b"\xff"])
 def test_a_damaged_file_is_empty(tmp_path: Path, content: bytes) -> None:
-    journal = Journal(tmp_path)
-    journal.file.write_bytes(content)
-    assert journal.read() == []
-    journal.add(ONE)
-    assert journal.read() == [ONE]
+    record_file = RecordFile(tmp_path)
+    record_file.path.write_bytes(content)
+    assert record_file.read() == []
+    record_file.add(ONE)
+    assert record_file.read() == [ONE]
 
 
 @given(content=st.binary(max_size=50))
 def test_anything_is_read(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    journal = Journal(tmp_path_factory.getbasetemp())
-    journal.file.write_bytes(content)
-    assert isinstance(journal.read(), list)
+    record_file = RecordFile(tmp_path_factory.getbasetemp())
+    record_file.path.write_bytes(content)
+    assert isinstance(record_file.read(), list)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(IssueError, match="can't note which DNS records are set") as caught:
-        Journal(tmp_path / "none").add(ONE)
+        RecordFile(tmp_path / "none").add(ONE)
     assert "\n" not in str(caught.value)

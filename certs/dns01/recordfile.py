@@ -1,6 +1,6 @@
 """The records that are set, on disk: those of an order that was cut off are removed later.
 
-A JSON list in -certdir, which only the owner can read. Whoever writes it holds the lock for orders.
+A JSON list in -certdir, which only the owner can read. Who writes it holds the lock for orders.
 """
 
 import json
@@ -18,16 +18,16 @@ _MAX_SIZE: Final = 1 << 20
 _FIELDS: Final = ("provider", "domain", "value", "name", "zone", "output")
 
 
-class Journal:
-    """The file in one -certdir."""
+class RecordFile:
+    """The record file in one -certdir."""
 
     def __init__(self, certdir: Path) -> None:
-        self.file = certdir / NAME
+        self.path = certdir / NAME
 
     def read(self) -> list[PlacedRecord]:
         """Return the records that may be set, the oldest first; none for a damaged file."""
         try:
-            with open_regular(self.file) as stream:
+            with open_regular(self.path) as stream:
                 return [_from_json(entry) for entry in json.loads(stream.read(_MAX_SIZE))]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return []
@@ -45,13 +45,13 @@ class Journal:
         try:
             if records:
                 content = json.dumps([_to_json(each) for each in records]).encode("ascii")
-                write_whole(self.file, content, mode=0o600)
+                write_whole(self.path, content, mode=0o600)
             else:
-                self.file.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
         except OSError as error:
             raise IssueError(
-                f"{self.file}: can't note which DNS records are set ({error.strerror}), "
-                f"so none is; make {self.file.parent} a directory that the relay can write to"
+                f"{self.path}: can't note which DNS records are set ({error.strerror}), "
+                f"so none is; make {self.path.parent} a directory that the relay can write to"
             ) from error
 
 
