@@ -59,7 +59,7 @@ def make_context(pair: Pair, metacert_der: bytes, *names: str) -> ssl.SSLContext
         chain = (*chain, metacert_der)
         context.set_alpn_protocols(["http/1.1"])
     else:
-        _make_common(context)
+        _imitate_nginx(context)
     if not any(map(parse_ip, names)):
         context.sni_callback = partial(_refuse_other_names, names)
     _load(context, chain, pair.key_pem, ", ".join(names))
@@ -134,7 +134,7 @@ def _harden(context: ssl.SSLContext) -> None:
     context.num_tickets = 0
 
 
-def _make_common(context: ssl.SSLContext) -> None:
+def _imitate_nginx(context: ssl.SSLContext) -> None:
     context.set_ciphers("HIGH:!aNULL:!MD5")
     context.set_alpn_protocols([protocol.decode() for protocol in HIDDEN_PROTOCOLS])
     context.options &= ~ssl.OP_NO_TICKET

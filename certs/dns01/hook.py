@@ -24,8 +24,8 @@ from certs.dns01.process import last_line, run, unstartable
 from certs.dns01.record import PlacedRecord
 from certs.errors import Failure, IssueError, printable
 
-_STATUS_LIMIT: Final = 200
-"""Most characters of a program's last words to show."""
+_MAX_SHOWN: Final = 200
+"""Most characters to show of the last line that a program prints."""
 
 
 def _is_certbots(variable: str) -> bool:
@@ -33,7 +33,7 @@ def _is_certbots(variable: str) -> bool:
 
 
 class Hook:
-    """A program that sets and removes records; a Provider."""
+    """A program of the operator's; a Provider."""
 
     def __init__(
         self, program: Path, cleanup_program: Path | None, variables: Mapping[str, str]
@@ -89,7 +89,7 @@ class Hook:
                 f"have it end once the record is set, or give -acme-dns-wait more"
             )
         if ended.status:
-            said = printable(scrubbed(last_line(ended.errors), self._variables), _STATUS_LIMIT)
+            said = printable(scrubbed(last_line(ended.errors), self._variables), _MAX_SHOWN)
             told = f": {said!r}" if said else ""
             raise IssueError(
                 f"{name}: {doing} ended with status {ended.status}{told}; "

@@ -30,7 +30,7 @@ _PROGRAM: Final = (
 
 
 class Lexicon:
-    """Sets and removes records at a company; a Provider."""
+    """A company, by way of dns-lexicon; a Provider."""
 
     def __init__(
         self, provider: str, variables: Mapping[str, str], resolvers: Sequence[Resolver]

@@ -1,4 +1,4 @@
-"""What runs in a process of its own: one call of dns-lexicon.
+"""The program of a process of its own: one call of dns-lexicon.
 
 Standard input has a JSON object with the call, standard output gets one with the result. All that
 dns-lexicon or a provider's own library prints goes to standard error.

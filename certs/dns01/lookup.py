@@ -1,4 +1,4 @@
-"""Asks name servers where a record belongs, and whether they show it.
+"""Questions to name servers: where a record belongs, and whether they show it.
 
 Zones and the addresses of their servers are asked from recursive resolvers. All about a record
 itself is asked from the zone's own servers: a resolver would remember for an hour that there is no
@@ -37,11 +37,11 @@ _MAX_HOPS: Final = 8
 _MAX_SERVERS: Final = 16
 _MAX_ADDRESSES: Final = 4
 _UDP_SIZE: Final = 1232
-_GONE: Final = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+_ANSWERED: Final = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 
 class Answer(enum.Enum):
-    """What a name server answers when it is asked for a record."""
+    """A name server's answer to the question for a record."""
 
     SHOWN = enum.auto()
     NOT_SHOWN = enum.auto()
@@ -61,7 +61,7 @@ class Server:
 
 
 class Lookup:
-    """Looks up in DNS what one order needs."""
+    """The DNS look-ups of one order."""
 
     def __init__(self, resolvers: Sequence[Resolver] = (), *, port: int = DNS_PORT) -> None:
         """`port` is that of the zones' own servers. Raises IssueError without any resolver."""
@@ -187,7 +187,7 @@ class Lookup:
                 )
             except (OSError, dns.exception.DNSException, ValueError):
                 continue
-            if response.rcode() in _GONE:
+            if response.rcode() in _ANSWERED:
                 return response
         return None
 

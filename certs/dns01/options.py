@@ -1,4 +1,4 @@
-"""How records are set for DNS challenges."""
+"""The options of DNS challenges."""
 
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ class Resolver:
 
 @attrs.frozen(kw_only=True)
 class DNSOptions:
-    """How records are set: by a provider, or by a program."""
+    """The options of one relay: a provider, or a program, that sets records."""
 
     provider: str = ""
     """RFC2136, or a provider of dns-lexicon's; "" with a program."""

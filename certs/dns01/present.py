@@ -1,4 +1,4 @@
-"""Presents DNS challenges: sets the records, waits until they are shown, and removes them."""
+"""Presentation of DNS challenges: records are set, shown by all name servers, and removed."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ class Records:
 
     def __init__(self, options: DNSOptions, certdir: Path, lookup: Lookup | None = None) -> None:
         self.stop = threading.Event()
-        """Set to have the order given up: its records are removed soon."""
+        """Set to have the order given up and its records removed."""
         self.none_left = threading.Event()
         """Set while no record is left to remove."""
         self.none_left.set()
@@ -85,8 +85,8 @@ class Records:
             self.none_left.set()
 
 
-def remove_left(options: DNSOptions, certdir: Path) -> None:
-    """Remove the records that an order has left that was cut off, unless one is under way."""
+def remove_leftovers(options: DNSOptions, certdir: Path) -> None:
+    """Remove the records of an order that was cut off, unless another order is under way."""
     record_file = RecordFile(certdir)
     if not record_file.path.exists():
         return

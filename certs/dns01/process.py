@@ -20,13 +20,14 @@ _CHECK_EVERY: Final = 0.1
 
 @attrs.frozen
 class Ended:
-    """How a program ended."""
+    """The end of a program, and the beginnings of its output."""
 
     status: int | None
     """As of subprocess; None if its time was up."""
     output: bytes
+    """The first bytes of standard output."""
     errors: bytes
-    """The first bytes of standard output and standard error."""
+    """The first bytes of standard error."""
 
 
 def run(

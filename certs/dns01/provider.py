@@ -1,4 +1,4 @@
-"""What sets and removes records: the interface, the choice, and the checks at start."""
+"""The providers, which set and remove records: their interface, the choice, the checks at start."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from certs.ownership import warn_if_swappable
 
 
 class Provider(Protocol):
-    """Sets and removes TXT records, and leaves others with the same name alone."""
+    """A setter of TXT records, which leaves others with the same name alone."""
 
     def set(self, placed: PlacedRecord, budget: Budget) -> str:
         """Set a record; return the `output` that `remove` needs. Raises IssueError."""

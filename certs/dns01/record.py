@@ -24,7 +24,7 @@ class Record:
 
 @attrs.frozen
 class Place:
-    """Where a record has to be set. The names have no final dot."""
+    """The name and the zone at which a record has to be set; without a final dot."""
 
     name: str
     """The record's name, or that to which a CNAME there leads."""

@@ -103,7 +103,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 class DynamicUpdates:
-    """Sets and removes records by dynamic updates; a Provider."""
+    """Dynamic updates; a Provider."""
 
     def __init__(self, settings: Settings, lookup: Lookup) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Waits until all name servers of the zones show the records."""
+"""The wait until all name servers of the zones show the records."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ def wait_until_shown(
 
     A server that answers nothing is left out after some tries, with a line in the log: an
     authority's resolver does without it, too. Where all of a zone's are silent, the wait is
-    BLIND_WAIT. Raises IssueError (Failure.VALIDATION) where a server shows something else when the
-    time is up.
+    BLIND_WAIT. Raises IssueError (Failure.VALIDATION) where a server does not show a record when
+    the time is up.
     """
     waiting = {(record, server): 0 for record in records for server in servers(record.place.zone)}
     answered: set[PlacedRecord] = set()

@@ -32,9 +32,9 @@ async def presented(options: DNSOptions, certdir: Path) -> AsyncIterator[Present
                 await trio.to_thread.run_sync(records.none_left.wait, STOP_TIMEOUT)
 
 
-async def remove_left(options: DNSOptions, certdir: Path) -> None:
+async def remove_leftovers(options: DNSOptions, certdir: Path) -> None:
     """Remove the records of an order that was cut off."""
-    await trio.to_thread.run_sync(_remove_left, options, certdir, abandon_on_cancel=True)
+    await trio.to_thread.run_sync(_remove_leftovers, options, certdir, abandon_on_cancel=True)
 
 
 def make_records(options: DNSOptions, certdir: Path) -> Any:
@@ -45,7 +45,7 @@ def make_records(options: DNSOptions, certdir: Path) -> Any:
     return Records(options, certdir)
 
 
-def _remove_left(options: DNSOptions, certdir: Path) -> None:
-    from certs.dns01.present import remove_left  # noqa: PLC0415 - as above
+def _remove_leftovers(options: DNSOptions, certdir: Path) -> None:
+    from certs.dns01.present import remove_leftovers  # noqa: PLC0415 - as above
 
-    remove_left(options, certdir)
+    remove_leftovers(options, certdir)

@@ -83,7 +83,7 @@ class Renewal:
         # different authorities don't replace each other's certificate for ever.
         self._pair = self._status.pair
         if self._dns is not None:
-            await dnsrecords.remove_left(self._dns, self._request.certdir)
+            await dnsrecords.remove_leftovers(self._dns, self._request.certdir)
         if self._pair is not None:
             self._other_authority = await trio.to_thread.run_sync(
                 self._is_by_other_authority, abandon_on_cancel=True

@@ -14,7 +14,7 @@ from certs.acme.store import locked
 from certs.dns01 import present
 from certs.dns01.lookup import Lookup
 from certs.dns01.options import DNSOptions
-from certs.dns01.present import Records, remove_left
+from certs.dns01.present import Records, remove_leftovers
 from certs.dns01.record import Place, PlacedRecord, Record
 from certs.dns01.recordfile import RecordFile
 from certs.errors import CertificateFileError, Failure, IssueError
@@ -138,7 +138,7 @@ def test_one_that_can_t_be_removed_is_told_and_tried_again(
         "reason": "slow",
     }
     company.fails.clear()
-    remove_left(OPTIONS, tmp_path)
+    remove_leftovers(OPTIONS, tmp_path)
     assert shown(company) == []
     assert RecordFile(tmp_path).read() == []
 
@@ -147,7 +147,7 @@ def test_nothing_is_removed_while_another_order_is_under_way(
     company: Company, records: Records, tmp_path: Path
 ) -> None:
     with locked(tmp_path), records.present([ONE]):
-        remove_left(OPTIONS, tmp_path)
+        remove_leftovers(OPTIONS, tmp_path)
         assert company.log == [("set", "value-1")]
 
 
@@ -157,7 +157,7 @@ def test_a_record_of_another_provider_is_told(
     other = PlacedRecord("-acme-dns x", Record("a.example", "v"), Place(NAME, "example"))
     RecordFile(tmp_path).add(other)
     with caplog.at_level(logging.WARNING):
-        remove_left(OPTIONS, tmp_path)
+        remove_leftovers(OPTIONS, tmp_path)
     assert company.log == []
     (line,) = caplog.records
     assert line.fields["reason"] == "-acme-dns x has set it; remove it there"  # type: ignore[attr-defined]
@@ -165,7 +165,7 @@ def test_a_record_of_another_provider_is_told(
 
 
 def test_without_a_journal_nothing_is_asked(tmp_path: Path) -> None:
-    remove_left(OPTIONS, tmp_path)
+    remove_leftovers(OPTIONS, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -100,7 +100,7 @@ async def test_an_order_by_dns_has_more_time_and_its_own_presenter(
         return False
 
     monkeypatch.setattr(renewal, "obtain", obtain)
-    monkeypatch.setattr(dnsrecords, "_remove_left", lambda *given: left.append(given))
+    monkeypatch.setattr(dnsrecords, "_remove_leftovers", lambda *given: left.append(given))
     certificate = acme_certificate(tmp_path, ("*.relay.example",), acme)
     assert certificate.files.certificate.name == "_.relay.example"
     status = Status(certificate, None)
