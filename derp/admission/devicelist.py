@@ -28,15 +28,15 @@ FETCH_RATE: Final = 0.1
 FETCH_BURST: Final = 3
 """Fetches a second for unknown keys, in the long run and in a burst. Strangers can cause them."""
 FRESH: Final = 5.0
-"""Seconds for which a list is as good as one fetched now for the keys that it no longer has, whose
-clients are asked about at once."""
+"""Seconds for which the last list decides on the keys that it no longer has. Their clients are
+rechecked as soon as it is in force; each recheck would cause another fetch."""
 FIRST_RETRY: Final = 5.0
 """Seconds until the first fetch after one that failed; each further one waits twice as long, up to
 POLL_EVERY."""
 
 
 class FetchDevices(Protocol):
-    """What fetches a list."""
+    """A fetcher of a list."""
 
     async def fetch(self) -> Devices:
         """Return the devices that may use the relay. Raises DevicesFailed."""
@@ -62,7 +62,7 @@ class DeviceList:
         self.store = store
         """Where the list is kept; None for nowhere."""
         self.trouble: DevicesFailed | None = None
-        """Why the last fetch failed; None if it did not."""
+        """The error of the last fetch; None if it succeeded."""
         self.gone: frozenset[bytes] | set[bytes] = frozenset()
         """The keys that the list has no longer, but the one before it had."""
         self.wall = wall
@@ -93,9 +93,9 @@ class DeviceList:
         return Verdict(Outcome.ALLOWED, self.name)
 
     async def ask(self, question: Question) -> Verdict:
-        """Return the verdict on a key, for an unknown one that of a list fetched after this call.
+        """Return the verdict on a key; on an unknown one, by a list fetched after this call.
 
-        Without room for another fetch, or its end within ANSWER_TIMEOUT, that of the last list.
+        If the bucket allows no fetch, or it takes longer than ANSWER_TIMEOUT, by the last list.
         """
         asked = trio.current_time() - (FRESH if question.key in self.gone else 0.0)
         with trio.move_on_after(ANSWER_TIMEOUT):

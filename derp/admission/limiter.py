@@ -1,4 +1,4 @@
-"""How many questions go to a source concurrently, and what the failure of one means. Sans-I/O.
+"""The limit on concurrent questions to a source, and the meaning of a failure. Sans-I/O.
 
 A source that does not answer is down or overloaded, and unknown clients can overload it. Only a
 question that was asked alone tells which (a turn is one question, queued or asked):
@@ -30,21 +30,25 @@ from derp.admission.fairqueue import FairQueue
 from derp.admission.model import ANSWER_TIMEOUT, Outcome
 
 MAX_LIMIT: Final = 16
+"""The highest limit on concurrent questions to one source."""
 RESERVED: Final = 4
+"""Priority turns that may exceed the limit, at most."""
 STALE: Final = 10.0
+"""Seconds without an answer after which questions are asked one at a time."""
 QUICK: Final = 1.0
 """Seconds within which an answer is quick; or SLOWER times `_alone_took`, if that is longer."""
 SLOWER: Final = 1.5
+"""How many times `_alone_took` an answer may take and still be quick."""
 AMPLE: Final = 2.0
 """A concurrent question is LATE after AMPLE times QUICK or `_alone_took`, the longer."""
 WORK: Final = 0.25
-"""Seconds of work left by an abandoned question; or `_alone_took`, if that is longer."""
+"""Seconds of work that an abandoned question leaves; or `_alone_took`, if that is longer."""
 MAX_PAUSE: Final = 15.0
 """Seconds of the longest pause for abandoned questions."""
 
 
 class Fate(enum.Enum):
-    """What becomes of a turn that was in flight."""
+    """The fate of a turn that was in flight."""
 
     FINAL = enum.auto()
     """The outcome counts for this turn: an answer, UNKNOWN if asked alone, or NO_ROOM."""

@@ -87,7 +87,7 @@ def not_admitted(verdict: Verdict, what: str) -> NotAdmitted:
 
 
 class Source(Protocol):
-    """What the checker asks."""
+    """A list or a service that the checker asks."""
 
     @property
     def name(self) -> str:

@@ -35,9 +35,9 @@ class PolicySource:
         self.path = path
         self.policy = policy
         self.usage = usage
-        self.forgets = False
+        self.usage_in_memory = False
         """Whether `usage` counts anew at each start of the relay."""
-        self._said = policy
+        self._in_file = policy
         """What the file says."""
         self._changes: dict[object, Change] = {}
         """Those that the file does not say."""
@@ -57,25 +57,28 @@ class PolicySource:
         if self.path is None:
             return None
         read = partial(load, self.path, ReloadError)
-        said = self._detector.read(read, ReloadError, at_once=at_once)
-        return None if said == self._said else said
+        in_file = self._detector.read(read, ReloadError, at_once=at_once)
+        return None if in_file == self._in_file else in_file
 
-    def put(self, said: Policy) -> None:
+    def put(self, in_file: Policy) -> None:
         """Put what the file says in force, with all changes that it does not say."""
-        self._said = said
+        self._in_file = in_file
         self._changes = {
-            subject: change for subject, change in self._changes.items() if not change.is_in(said)
+            subject: change
+            for subject, change in self._changes.items()
+            if not change.is_in(in_file)
         }
+        policy = in_file
         for change in self._changes.values():
-            said = change.applied_to(said)
-        self.policy = said
+            policy = change.applied_to(policy)
+        self.policy = policy
 
-    def change(self, change: Change, said: Policy | None) -> None:
-        """Put a change in force; `said` is what the file says with it, None if it is not there."""
+    def change(self, change: Change, in_file: Policy | None) -> None:
+        """Put a change in force; `in_file` is the file's policy with it, None if it was not written."""
         self._changes.pop(change.subject, None)
-        if said is None:
+        if in_file is None:
             self._changes[change.subject] = change
-        self.put(self._said if said is None else said)
+        self.put(self._in_file if in_file is None else in_file)
 
     def announce(self, event: str) -> None:
         """Log what is in force."""
@@ -88,7 +91,7 @@ class PolicySource:
             by_command=len(self._changes) or None,
             others="denied" if self.policy.default.allowed is False else "as the other sources say",
         )
-        if self.policy.has_quotas and self.forgets:
+        if self.policy.has_quotas and self.usage_in_memory:
             logger.warning(
                 "the quotas count anew at each start of the relay; "
                 "-accounts FILE keeps what each key has used"

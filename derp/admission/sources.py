@@ -26,7 +26,7 @@ from derp.admission.policysource import ALLOWED, PolicySource
 Ask = Callable[[Source], Coroutine[Any, Any, Verdict]]
 """Asks one source about the client in question."""
 _Asked = Callable[[], Coroutine[Any, Any, Verdict]]
-"""The same of a certain source."""
+"""Asks a certain source about the client in question."""
 
 _ALTERNATIVES: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
 """Of the outcomes of alternatives, the first in this order counts.
@@ -99,15 +99,16 @@ class Sources:
             if not first.admitted or not self.urls:
                 return first
         second = await self._ask_alternatives([partial(ask, source) for source in self.urls])
-        second = self._opened(second)
+        second = self._fail_open(second)
         if first is None or not second.admitted:
             return second
         return _required([first, second])
 
     async def _ask_url(self, ask: Ask, source: Source) -> Verdict:
-        return self._opened(await ask(source))
+        return self._fail_open(await ask(source))
 
-    def _opened(self, verdict: Verdict) -> Verdict:
+    def _fail_open(self, verdict: Verdict) -> Verdict:
+        """Return the verdict of a URL, as one that admits if the URL is unavailable and may."""
         opens = verdict.outcome in UNAVAILABLE and self.fail_open
         return attrs.evolve(verdict, failed_open=True) if opens else verdict
 
@@ -126,7 +127,7 @@ class Sources:
 
 
 def _rank(verdict: Verdict) -> tuple[bool, int]:
-    """Return what the verdict that counts among alternatives has least of."""
+    """Return the sort key of alternatives: the least verdict counts."""
     return not verdict.admitted, _ALTERNATIVES.index(verdict.outcome)
 
 

@@ -83,7 +83,7 @@ def prepare(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> 
     accounts = _accounts(config, processes)
     if admission is not None and admission.sources.policy is not None:
         admission.sources.policy.usage = accounts
-        admission.sources.policy.forgets = config.accounts.file is None
+        admission.sources.policy.usage_in_memory = config.accounts.file is None
     now = datetime.now(UTC)
     certificates = None
     try:

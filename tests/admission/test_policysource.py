@@ -194,7 +194,7 @@ def test_quotas_that_count_anew_at_each_start_are_told(
 ) -> None:
     _, judge = configured(tmp_path, text)
     assert judge.sources.policy is not None
-    judge.sources.policy.forgets = forgets
+    judge.sources.policy.usage_in_memory = forgets
     judge.sources.policy.announce("new policy")
     assert (ANEW in lines(caplog)) is said
 

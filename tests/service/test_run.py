@@ -294,7 +294,7 @@ def test_what_counts_for_quotas(tmp_path: Path, flag: str, processes: int) -> No
     assert checker is not None
     assert checker.sources.policy is not None
     assert checker.sources.policy.usage is prepared.accounts is not None
-    assert checker.sources.policy.forgets is (flag == "policy")
+    assert checker.sources.policy.usage_in_memory is (flag == "policy")
     # It takes two flushes from a worker to the file.
     assert prepared.accounts._every * processes == FLUSH_EVERY
     with contextlib.ExitStack() as stack:
