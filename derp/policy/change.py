@@ -9,8 +9,8 @@ from derp.policy import amounts
 from derp.policy.document import rate_limit
 from derp.policy.model import Entry, Policy
 
-Said = Mapping[str, str | None]
-"""What an entry is to say, by name: a value as in TOML, or None for a name that is to be absent."""
+Assignments = Mapping[str, str | None]
+"""The values of names in an entry, as in TOML; None for a name that is to be absent."""
 
 _NO_RATE: Final = (None, amounts.UNLIMITED)
 
@@ -34,12 +34,12 @@ class Change:
 
     @property
     def subject(self) -> tuple[bytes, bool]:
-        """What is changed: a later change of the same subject takes the place of this one."""
+        """The subject of the change: a later one of the same subject takes its place."""
         return self.key, self.allowed is None
 
     @property
-    def said(self) -> Said:
-        """What the key's entry in the policy file is to say."""
+    def assignments(self) -> Assignments:
+        """The assignments in the key's entry of the policy file with this change."""
         if self.allowed is not None:
             return {"allow": "true", "deny": None} if self.allowed else _DENIED
         if self.rate in _NO_RATE:
@@ -79,14 +79,14 @@ class Change:
         return others[0] == others[1] and self._rest(before) == self._rest(after)
 
     def _rest(self, policy: Policy) -> Entry:
-        """Return what is said about the key besides what this change is about."""
+        """Return the entry of the key without what this change is about."""
         entry = policy.of(self.key)
         if self.allowed is not None:
             return attrs.evolve(entry, allowed=None)
         return attrs.evolve(entry, limit=None)
 
 
-_DENIED: Final[Said] = {"deny": "true", "allow": None}
+_DENIED: Final[Assignments] = {"deny": "true", "allow": None}
 
 
 def _rate(entry: Entry) -> int:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Final
 
 from derp.policy import lines
-from derp.policy.change import Said
+from derp.policy.change import Assignments
 from derp.policy.lines import Statement
 from derp.wire.keys import KeyFormatError, node_public_text, parse_node_public
 
@@ -28,8 +28,8 @@ class NotEditable(ValueError):
     """The document has a form that is not edited; the message is a part of a sentence."""
 
 
-def edited(text: str, key: bytes, said: Said) -> str:
-    """Return a policy's text with what its entry for `key` is to say. Raises NotEditable.
+def edited(text: str, key: bytes, assignments: Assignments) -> str:
+    """Return a policy's text with assignments in its entry for `key`. Raises NotEditable.
 
     The text is one that `document.parse` takes; the caller checks the result with it, too.
     """
@@ -44,11 +44,11 @@ def edited(text: str, key: bytes, said: Said) -> str:
         if len(path) == 3:
             values[path[2]] = statement
         elif not statement.is_table:
-            return _applied(text, _inline(text, statement, said))
+            return _applied(text, _inline(text, statement, assignments))
         first = first or statement
     if first is None:
-        return _with_entry(text, key, said)
-    return _applied(text, _in_lines(text, first, values, said))
+        return _with_entry(text, key, assignments)
+    return _applied(text, _in_lines(text, first, values, assignments))
 
 
 def _is_key(name: str, key: bytes) -> bool:
@@ -58,9 +58,9 @@ def _is_key(name: str, key: bytes) -> bool:
         return False
 
 
-def _with_entry(text: str, key: bytes, said: Said) -> str:
+def _with_entry(text: str, key: bytes, assignments: Assignments) -> str:
     """Add an entry at the end."""
-    added = [f"{name} = {value}" for name, value in said.items() if value is not None]
+    added = [f"{name} = {value}" for name, value in assignments.items() if value is not None]
     if not added:
         return text
     newline = _newline(text)
@@ -70,10 +70,10 @@ def _with_entry(text: str, key: bytes, said: Said) -> str:
 
 
 def _in_lines(
-    text: str, first: Statement, values: Mapping[str, Statement], said: Said
+    text: str, first: Statement, values: Mapping[str, Statement], assignments: Assignments
 ) -> Iterable[Edit]:
     """Yield the edits of an entry with a line for each name; `first` is its first statement."""
-    edits, added, removed = _in_place(text, values, said)
+    edits, added, removed = _in_place(text, values, assignments)
     yield from edits
     for statement in removed:
         start, stop = _line_start(text, statement.begin), _line_stop(text, statement.end)
@@ -91,10 +91,10 @@ def _in_lines(
         yield at, at, "".join(f"{_newline(text)}{prefix}{line}" for line in added)
 
 
-def _inline(text: str, statement: Statement, said: Said) -> Iterable[Edit]:
+def _inline(text: str, statement: Statement, assignments: Assignments) -> Iterable[Edit]:
     """Yield the edit of an inline table, if it changes."""
     pairs = [*lines.pairs(text, statement.value)]
-    edits, added, removed = _in_place(text, {pair.path[0]: pair for pair in pairs}, said)
+    edits, added, removed = _in_place(text, {pair.path[0]: pair for pair in pairs}, assignments)
     if edits or added or removed:
         kept = [_part(text, pair, edits) for pair in pairs if pair not in removed]
         yield statement.value, statement.end, f"{{ {', '.join([*kept, *added])} }}"
@@ -109,13 +109,15 @@ def _part(text: str, pair: Statement, edits: Iterable[Edit]) -> str:
 
 
 def _in_place(
-    text: str, values: Mapping[str, Statement], said: Said
+    text: str, values: Mapping[str, Statement], assignments: Assignments
 ) -> tuple[list[Edit], list[str], list[Statement]]:
     """Return what is replaced; what is to be added, `name = value`; and what is to be removed."""
-    removed = [values[name] for name, value in said.items() if value is None and name in values]
+    removed = [
+        values[name] for name, value in assignments.items() if value is None and name in values
+    ]
     edits: list[Edit] = []
     added: list[str] = []
-    for name, value in said.items():
+    for name, value in assignments.items():
         if value is None:
             continue
         if name in values:

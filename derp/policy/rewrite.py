@@ -85,7 +85,7 @@ def _changed(path: Path, data: bytes, change: Change) -> bytes:
     bom = _BOM if data.startswith(_BOM) else b""
     text = data.removeprefix(bom).decode()
     try:
-        return bom + edited(text, change.key, change.said).encode()
+        return bom + edited(text, change.key, change.assignments).encode()
     except NotEditable as error:
         raise PolicyNotWritten(f"{path} can't be edited: {error}") from None
 

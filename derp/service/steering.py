@@ -155,7 +155,7 @@ def _sentence(what: str, change: Change, found: InForce) -> str:
         return f"{what}, which stands in {found.path} now"
     if not found.reason:
         return what
-    said = [f"{name} = {value}" for name, value in change.said.items() if value is not None]
+    said = [f"{name} = {value}" for name, value in change.assignments.items() if value is not None]
     if not said:
         return f"{what} until the relay stops: {found.reason}"
     entry = f'{" and ".join(said)} under [clients."{node_public_text(change.key)}"]'

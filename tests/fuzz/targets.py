@@ -427,7 +427,7 @@ def policy_changes(data: bytes) -> None:
         return
     for change in _CHANGES:
         try:
-            text = edited(data.decode("utf-8-sig"), change.key, change.said)
+            text = edited(data.decode("utf-8-sig"), change.key, change.assignments)
             after = document.parse(text.encode())
         except NotEditable as error:
             _check_line(error)

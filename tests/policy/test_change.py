@@ -155,17 +155,19 @@ class TestInAFile:
         ],
     )
     def test_an_entry_is_changed_where_it_is(self, change: Change, before: str, after: str) -> None:
-        assert edited(before, change.key, change.said) == after
+        assert edited(before, change.key, change.assignments) == after
         assert change.explains(parse(before.encode()), parse(after.encode()))
 
     def test_a_key_may_be_written_in_capitals(self) -> None:
         name = f"nodekey:{B.hex().upper()}"
         text = f'[clients."{name}"]\nallow = true\n'
-        assert edited(text, B, Change(B, allowed=False).said) == text.replace("allow", "deny")
+        assert edited(text, B, Change(B, allowed=False).assignments) == text.replace(
+            "allow", "deny"
+        )
 
     def test_one_table_of_all_is_not_edited(self) -> None:
         with pytest.raises(NotEditable, match="in one inline table"):
-            edited(f'clients = {{ "{KA}" = {{ deny = true }} }}', A, ALLOW.said)
+            edited(f'clients = {{ "{KA}" = {{ deny = true }} }}', A, ALLOW.assignments)
 
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -174,7 +176,7 @@ class TestInAFile:
         for name in re.findall(r"nodekey:\w{64}", before):
             key = bytes.fromhex(name.removeprefix("nodekey:"))
             this = Change(key, change.allowed, change.rate)
-            after = edited(before, key, this.said)
+            after = edited(before, key, this.assignments)
             assert this.explains(parse(before.encode()), parse(after.encode()))
             assert re.findall("#.*", before) == re.findall("#.*", after)
             assert ("\r" in after) == ("\r" in before)
@@ -243,9 +245,9 @@ def documents(draw: st.DrawFn) -> str:
 @given(text=documents(), change=st.sampled_from(CHANGES))
 def test_any_policy_is_changed_in_one_place(text: str, change: Change) -> None:
     before = parse(text.encode())
-    after = edited(text, change.key, change.said)
+    after = edited(text, change.key, change.assignments)
     assert change.explains(before, parse(after.encode()))
-    assert edited(after, change.key, change.said) == after
+    assert edited(after, change.key, change.assignments) == after
     # All lines that say nothing of this key are as they were.
     old, new = text.split("\n"), after.split("\n")
     for line in old:
@@ -261,7 +263,7 @@ def test_any_text_is_edited_or_refused(text: str) -> None:
     except PolicyFormError:
         return
     try:
-        after = parse(edited(text, A, DENY.said).encode())
+        after = parse(edited(text, A, DENY.assignments).encode())
     except (NotEditable, PolicyFormError):
         return
     assert DENY.explains(before, after)
