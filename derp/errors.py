@@ -44,7 +44,7 @@ class PolicyNotWritten(DerperError):
 
 
 class SteeringFailed(DerperError):
-    """What an operator wanted of a running relay was not done; the message says why."""
+    """An operator's command to a running relay was not carried out; the message says why."""
 
 
 class ControlRefused(DerperError):
@@ -120,7 +120,7 @@ class PeerVanished(ConnectionEnd):
 
 
 class ProxyHeaderFailed(ConnectionEnd):
-    """What came from a proxy is not a PROXY header that can be used, or came too slowly."""
+    """A proxy sent something other than a usable PROXY header, or sent it too slowly."""
 
     reason = "proxy_header_failed"
 

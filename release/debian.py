@@ -54,7 +54,7 @@ derper: unusual-interpreter python *usr/lib/derper/*
 
 @attrs.frozen
 class Maintainer:
-    """Who answers for the package, as its fields have it."""
+    """The maintainer of the package, as its fields have it."""
 
     name: str
     address: str
@@ -64,7 +64,7 @@ class Maintainer:
 
 
 def maintainer() -> Maintainer:
-    """Return $DEBFULLNAME and $DEBEMAIL, or who makes commits here. Raises ReleaseError."""
+    """Return $DEBFULLNAME and $DEBEMAIL, or the author of commits here. Raises ReleaseError."""
     found = []
     for variable, setting in (("DEBFULLNAME", "user.name"), ("DEBEMAIL", "user.email")):
         value = os.environ.get(variable, "")

@@ -1,4 +1,4 @@
-"""What derper.pyz and the Debian package are made of, as CycloneDX 1.6 in JSON.
+"""The contents of derper.pyz and of the Debian package, as CycloneDX 1.6 in JSON.
 
 It names the Python packages, with their licenses and what needs what. What is compiled into those,
 such as OpenSSL into cryptography, they tell themselves: cryptography has a list of its own in its

@@ -1,4 +1,4 @@
-"""Who moves how much: bytes, packets and time by node key and UTC day, kept across restarts.
+"""The traffic of each node key by UTC day: bytes, packets and time, kept across restarts.
 
 counts         the counts of one key; days and months                                (sans-I/O)
 unwritten      the counts since the last write, bounded                              (sans-I/O)

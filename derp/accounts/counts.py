@@ -13,7 +13,7 @@ _DAY_SECONDS: Final = 86400
 
 
 class Counts(NamedTuple):
-    """What one key has moved: bytes, packets, and milliseconds of connections."""
+    """The traffic of one key: bytes, packets, and milliseconds of connections."""
 
     sent: int = 0
     """Bytes to the client."""

@@ -1,4 +1,4 @@
-"""What `derper accounts` prints: the accounts as a table, as CSV or as JSON lines. Sans-I/O.
+"""The output of `derper accounts`: the accounts as a table, as CSV or as JSON lines. Sans-I/O.
 
 CSV and JSON have bytes and whole seconds; the table has them rounded, for people.
 """

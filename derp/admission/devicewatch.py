@@ -102,7 +102,7 @@ class DeviceWatch:
         return True
 
     async def _recheck_gone(self, recheck: Recheck) -> NoReturn:
-        """Have clients asked about again; those that go meanwhile come next, all at once."""
+        """Recheck clients whose keys are gone; keys that go meanwhile come next, all at once."""
         while True:
             await self._has_gone.wait()
             gone, self._gone, self._has_gone = self._gone, set(), trio.Event()

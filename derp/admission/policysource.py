@@ -74,7 +74,7 @@ class PolicySource:
         self.policy = policy
 
     def change(self, change: Change, in_file: Policy | None) -> None:
-        """Put a change in force; `in_file` is the file's policy with it, None if it was not written."""
+        """Put a change in force; `in_file`: the file's policy with it, None if not written."""
         self._changes.pop(change.subject, None)
         if in_file is None:
             self._changes[change.subject] = change

@@ -63,7 +63,7 @@ class NoTLS(Failure):
 
 
 class NoDERP(Failure):
-    """What answers does not speak DERP."""
+    """The server that answers does not speak DERP."""
 
 
 class NoSTUN(Failure):

@@ -116,7 +116,7 @@ def _show(relay: _Relay, every: float) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
-    """Have keys come at once and unseen; yield what waits, and returns whether q was pressed."""
+    """Have keys come at once and unseen; yield a wait that returns whether q was pressed."""
     stdin = sys.stdin.fileno()
     if not os.isatty(stdin):
 

@@ -1,7 +1,6 @@
-"""What `derper top` shows: the clients with their rates, those that move most at the moment first.
+"""The screen of `derper top`: the clients with their rates, those that move most now first.
 
-It keeps the samples; when they are taken is the caller's. Text goes to rich without markup: a label
-may have brackets.
+The caller takes the samples. Text goes to rich without markup: a label may have brackets.
 """
 
 import time

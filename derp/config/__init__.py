@@ -7,9 +7,9 @@ value. Rules between fields are methods of the part, or of Config. All values ar
     pages, monitoring, control, limits
                    the parts
     certplan       the certificates that a configuration asks for
-    listeners      all that a configuration listens on, and the rule that nothing overlaps
+    listeners      the addresses of all listeners, and the rule that none overlap
     field          fields that are flags, and parts that have them
-    checks         one check for each sort of value     (addresses: where to listen)
+    checks         one check for each sort of value     (addresses: those to listen on)
     memorysize     an amount of memory: bytes, or a share of the machine's
     goflags        flags in the syntax of Go's package flag     (strconv: numbers as Go reads them)
     refused        flags of the Go derper that this program refuses
@@ -136,16 +136,16 @@ class Config:
 
     @property
     def plain_addresses(self) -> list[Address]:
-        """Where plain HTTP is served beside HTTPS: each IP address of -a, at -http-port."""
+        """The addresses of plain HTTP beside HTTPS: each IP address of -a, at -http-port."""
         if not self.serve_tls or self.listening.http_port < 0:
             return []
         return listeners.at_port(self.listening.ip_addresses, self.listening.http_port)
 
     @property
     def stun_addresses(self) -> list[Address]:
-        """Where STUN is answered: as -stun-addr says, or else at each IP address of -a.
+        """The addresses of STUN: those of -stun-addr, or else each IP address of -a.
 
-        Everywhere, where -a has unix sockets only: what passes clients on to them has no STUN.
+        If -a has unix sockets only, all addresses: the proxies before them answer no STUN.
         """
         if not self.stun.enabled:
             return []

@@ -57,7 +57,7 @@ def at_least_a_second(value: float) -> float:
 
 @attrs.frozen(kw_only=True)
 class ACMEDNS:
-    """How DNS records are set for an ACME server, if they are."""
+    """The provider or the program that sets DNS records for an ACME server; by default, neither."""
 
     provider: str = option(
         "acme-dns",
@@ -114,7 +114,7 @@ class ACMEDNS:
 
     @property
     def options(self) -> DNSOptions | None:
-        """How records are set; None without DNS challenges."""
+        """The options of certs.dns01; None without DNS challenges."""
         if not self.flag:
             return None
         return DNSOptions(

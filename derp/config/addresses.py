@@ -1,4 +1,4 @@
-"""Where to listen, as an operator writes it. Sans-I/O.
+"""Addresses to listen on, as an operator writes them. Sans-I/O.
 
     -a, -metrics-addr    :443   192.0.2.1:443   [2001:db8::1]:443   [fe80::1%eth0]:443   name:443
                          ipv4@:443   ipv6@:443   unix:/run/derper.sock,mode=0660,group=www-data
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class StunAddress:
-    """Where to answer STUN; `port` is None for that of -stun-port."""
+    """An address to answer STUN at; `port` is None for that of -stun-port."""
 
     host: str
     """Empty for all addresses."""

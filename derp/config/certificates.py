@@ -95,7 +95,7 @@ class TLS:
 
 @attrs.frozen(kw_only=True)
 class ACME:
-    """How certificates are obtained from an ACME server."""
+    """The ACME server, and the account and certificates there."""
 
     email: str = option(
         "acme-email",

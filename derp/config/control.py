@@ -1,4 +1,4 @@
-"""The part of the configuration that says where operators reach the running relay: an addition."""
+"""The part of the configuration about the control socket: an addition."""
 
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,7 @@ class Control:
 
     @property
     def is_named(self) -> bool:
-        """Whether the operator has named a path: then it has to be had."""
+        """Whether the operator has named a path: then the relay does not start without it."""
         return self.socket not in {_AUTO, ""}
 
     def path(self, key_file: Path | None) -> Path | None:

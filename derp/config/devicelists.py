@@ -1,4 +1,4 @@
-"""The part of the configuration that says whose devices may use the relay, as an API lists them.
+"""The part of the configuration about devices that may use the relay, as an API lists them.
 
 All flags are additions to the Go derper's. Where there are several lists, there is one credential
 for all of them, or as many as lists, in the same order.
@@ -87,7 +87,7 @@ class Credential:
 
 @attrs.frozen(kw_only=True)
 class DeviceLists:
-    """Which lists of devices are asked for, and with what."""
+    """The lists of devices to ask for, and the credentials."""
 
     tailnets: tuple[str, ...] = option(
         "verify-tailnet",

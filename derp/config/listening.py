@@ -1,4 +1,4 @@
-"""The part of the configuration that says where the relay serves, and how its TCP behaves.
+"""The part of the configuration about addresses to serve at, and about TCP.
 
 -stun-addr, -interface, -tcp-congestion and the variables are additions, the other flags those of
 the Go derper, which has one address in -a.
@@ -17,7 +17,7 @@ from derp.net.listenaddress import Address, ListenAddress
 
 @attrs.frozen(kw_only=True)
 class Listening:
-    """Where HTTPS and HTTP are served."""
+    """The addresses and the interface of HTTPS and HTTP."""
 
     addresses: tuple[ListenAddress, ...] = option(
         "a",
@@ -64,7 +64,7 @@ class Listening:
 
 @attrs.frozen(kw_only=True)
 class STUN:
-    """Whether and where STUN is answered."""
+    """The addresses of STUN, if it is answered."""
 
     enabled: bool = bool_option(
         "stun",
@@ -97,7 +97,7 @@ class STUN:
 
 @attrs.frozen(kw_only=True)
 class TCP:
-    """When the connection to a silent client is ended, in seconds; and congestion control."""
+    """The times, in seconds, after which a silent client is ended; and congestion control."""
 
     keepalive_time: float = option(
         "tcp-keepalive-time",

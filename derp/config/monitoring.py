@@ -11,7 +11,7 @@ from derp.net.listenaddress import ListenAddress
 
 @attrs.frozen(kw_only=True)
 class Monitoring:
-    """Where /metrics and /healthz are served, and in what detail."""
+    """The addresses of /metrics and /healthz, and their detail."""
 
     addresses: tuple[ListenAddress, ...] = option(
         "metrics-addr",

@@ -18,7 +18,7 @@ from derp.relay.networks import Network
 
 @attrs.frozen(kw_only=True)
 class Pages:
-    """What / and /bootstrap-dns serve."""
+    """The content of / and /bootstrap-dns."""
 
     home: str = option(
         "home",
@@ -55,7 +55,7 @@ class Pages:
 
 @attrs.frozen(kw_only=True)
 class Debug:
-    """Who may see /debug/ besides loopback and the tailnet, and who may steer clients there."""
+    """Access to /debug/ for others than loopback and the tailnet, and to steering there."""
 
     addresses: tuple[IPAddress, ...] = option(
         "debug-allow-ip",

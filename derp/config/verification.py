@@ -1,4 +1,4 @@
-"""The part of the configuration that says who may use the relay.
+"""The part of the configuration about admission.
 
 -verify-clients, -socket, -verify-client-url and -verify-client-url-fail-open are the Go derper's
 (Server.verifyClient), the others additions.
@@ -16,7 +16,7 @@ from derp.config.goflags import DURATION, FILE, STRING
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """Which clients are admitted; by default, all."""
+    """The rules of admission; by default, all clients are admitted."""
 
     tailscaled: bool = bool_option(
         "verify-clients",

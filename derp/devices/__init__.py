@@ -4,7 +4,7 @@ model          the devices that may use the relay, until when
 jsonarray      an array in an answer of any length, element by element         (sans-I/O)
 answers        what the answers of both APIs say                               (sans-I/O)
 secret         a secret: a value, or a file that may be replaced
-api            what differs between both APIs: requests, answers, cures
+api            the differences between both APIs: requests, answers, cures
 fetch          fetches the list
 kept           the list on disk, for a restart while the API is away
 """

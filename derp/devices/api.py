@@ -1,4 +1,4 @@
-"""What Tailscale's and headscale's APIs differ in: the requests, the answers, the cures.
+"""The differences between Tailscale's and headscale's APIs: requests, answers, cures.
 
 Both are asked with a bearer token (RFC 6750). It is an API key, or what Tailscale's gives for the
 id and secret of an OAuth client (client credentials, RFC 6749, section 4.4), for an hour.

@@ -26,7 +26,7 @@ class AnswerFormError(ValueError):
 
 
 class _Expects(enum.Enum):
-    """What comes next, after spaces."""
+    """The part that comes next, after spaces."""
 
     OBJECT = enum.auto()
     FIRST_NAME = enum.auto()

@@ -33,7 +33,7 @@ class KeptFormError(ValueError):
 
 @attrs.frozen
 class KeptList:
-    """Where a list is kept."""
+    """The file of one list."""
 
     path: Path
     title: str
@@ -41,7 +41,7 @@ class KeptList:
 
     @classmethod
     def of(cls, directory: Path, name: str, tags: frozenset[str]) -> "KeptList":
-        """Return the place in a directory for the list of a source."""
+        """Return the file in a directory for the list of a source."""
         title = f"{name}?{','.join(sorted(tags))}" if tags else name
         return cls(directory / f"devices-{_UNSAFE.sub('_', name)}", title)
 

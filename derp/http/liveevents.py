@@ -1,4 +1,4 @@
-"""What has changed on the live page, as server-sent events (the WHATWG's HTML standard, 9.2).
+"""The changes of the live page, as server-sent events (the WHATWG's HTML standard, 9.2).
 
     data: {"texts": {id: text}, "points": {id: points}, "status": {section: [[name, value]]},
            "rows": [[id, key, cells]], "order": [id]}
@@ -21,7 +21,7 @@ RETRY: Final = b"retry: 3000\n\n"
 
 
 class Viewer:
-    """One who looks: remembers what was sent."""
+    """One viewer of the page, and what was sent to it."""
 
     def __init__(self, sort: str) -> None:
         """`sort` is one of SORTS."""

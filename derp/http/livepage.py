@@ -38,7 +38,7 @@ _EMPTY_ROW: Final = ClientRow(id="", key="", cells=[("", "")] * len(COLUMNS))
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """How the page is to be shown."""
+    """The form of the page that a request asks for."""
 
     hostname: str
     sort: str

@@ -1,4 +1,4 @@
-"""What the live page shows of a relay at one moment, as texts and points of charts. Sans-I/O.
+"""The view of a relay at one moment on the live page: texts, and points of charts. Sans-I/O.
 
 Texts are made here only, so that the page and the events that change it agree.
 """
@@ -62,7 +62,7 @@ class ClientRow:
 
 
 class Listed(NamedTuple):
-    """What decides the place of a client in the table: made for each, shown or not."""
+    """The keys by which a client is sorted in the table: made for each client, shown or not."""
 
     number: int
     """Its place among the clients of the sample, from 0."""

@@ -1,7 +1,7 @@
 """Sockets: the transports that carry DERP and HTTP.
 
 address        hosts, ports and IP addresses in text                           (sans-I/O)
-listenaddress  where to listen                                                 (sans-I/O)
+listenaddress  addresses to listen on                                          (sans-I/O)
 transport      the interface of a byte stream to one peer; tcp, tls and websocket implement it
 proxyheader    the PROXY header of a connection
 tlsengine      the context and buffers that TLS connections share; tls and tlsclient use them
@@ -10,7 +10,7 @@ poller         one task that reads for all idle clients
 prelogin       the scheduler of connections that have not logged in
 listener       listening sockets, and the loop that accepts
 unixlistener   a listening unix socket with a path
-peercred       who has connected to a unix socket
+peercred       the process that has connected to a unix socket
 activation     listening sockets that systemd passes
 socketoptions  sockets that are bound to an interface, or whose packets are marked
 interfaces     the addresses of network interfaces

@@ -1,4 +1,4 @@
-"""Where to listen: addresses of TCP and UDP, and paths of unix sockets. Sans-I/O."""
+"""Addresses to listen on: of TCP and UDP, and paths of unix sockets. Sans-I/O."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address

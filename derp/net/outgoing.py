@@ -13,7 +13,7 @@ from derp.net.oserrors import os_errors
 def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
     """Return a client that verifies servers by this machine's root certificates and `ca_bundle`.
 
-    `flag`: what it serves, for messages. Blocks. Raises StartError.
+    `flag`: the flag that needs it, for messages. Blocks. Raises StartError.
     """
     try:
         proxies = httpclient.environment_proxies()
@@ -26,7 +26,7 @@ def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
 
 
 def explain(error: Exception) -> str:
-    """Return what is wrong with a server that can't be asked."""
+    """Return the reason why a server can't be asked."""
     causes = list(os_errors(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""Who has connected to a unix socket, as Linux knows it."""
+"""The process that has connected to a unix socket, as Linux knows it."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ class PeerProcess(NamedTuple):
 
 
 def peer_process(sock: socket.socket) -> PeerProcess | None:
-    """Return it (SO_PEERCRED in unix(7)); None on systems without that option."""
+    """Return the peer of a unix socket (SO_PEERCRED in unix(7)); None without that option."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return None

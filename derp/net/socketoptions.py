@@ -91,7 +91,7 @@ _current: ContextVar[SocketOptions] = ContextVar("socket options", default=DEFAU
 
 
 class SocketFactory(trio.abc.SocketFactory):
-    """Makes the sockets of a run of Trio, with the options of the task that wants one.
+    """A factory of the sockets of a run of Trio, with the options of the task that wants one.
 
     For trio.open_tcp_stream, which makes and connects its sockets itself.
     """

@@ -1,4 +1,4 @@
-"""Where the statements of a TOML document are, which tomllib does not tell. Sans-I/O.
+"""The positions of the statements of a TOML document, which tomllib does not tell. Sans-I/O.
 
 The text is one that tomllib has read without an error, so only the ends of names and values have to
 be found.

@@ -1,4 +1,4 @@
-"""What a policy says about a key. Sans-I/O."""
+"""The policy: an entry for each of some keys, and a default for all others. Sans-I/O."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -10,7 +10,7 @@ from derp.files.ratelimit import NO_LIMIT, RateConfig
 
 
 class Usage(Protocol):
-    """What counts the bytes of each key, over all processes of the relay."""
+    """The count of each key's bytes, over all processes of the relay."""
 
     def used(self, key: bytes, period: Period) -> int | None:
         """Return the bytes that `key` has sent and received in the current period.
@@ -36,7 +36,7 @@ class Quota:
 
 @attrs.frozen
 class Refused:
-    """Why a policy refuses a key."""
+    """The reason for which a policy refuses a key."""
 
     reason: str
     """For the log."""
@@ -45,7 +45,7 @@ class Refused:
 
 @attrs.frozen
 class Entry:
-    """What is said about one key, or about all that have no entry; the defaults are filled in."""
+    """The policy for one key, or for all that have no entry; the defaults are filled in."""
 
     label: str = ""
     allowed: bool | None = None
@@ -91,7 +91,7 @@ NOTHING: Final = Entry()
 
 @attrs.frozen
 class Policy:
-    """What is said about each key that has an entry, and about all others."""
+    """The entry of each key that has one, and the default for all others."""
 
     entries: Mapping[bytes, Entry] = attrs.field(factory=dict)
     default: Entry = NOTHING

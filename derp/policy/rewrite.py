@@ -27,7 +27,7 @@ _ACL: Final = "system.posix_acl_access"
 
 
 class Rewriter:
-    """What writes changes into the file at `path`. One thread at a time may use it."""
+    """The writer of changes into the file at `path`. One thread at a time may use it."""
 
     def __init__(self, path: Path, wait: Callable[[float], None] = time.sleep) -> None:
         self._path = path

@@ -19,7 +19,7 @@ class Sighting(NamedTuple):
 
 
 class Clones:
-    """Finds the cloned keys from time to time."""
+    """A detector of cloned keys, which is asked from time to time."""
 
     def __init__(self, grace: float) -> None:
         """Count connections that have lasted for `grace` seconds."""

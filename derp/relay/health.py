@@ -10,7 +10,7 @@ import attrs
 
 
 class Refusal(enum.StrEnum):
-    """Why a client is refused, as far as it is told: who else is asked is not its business."""
+    """The reason of a refusal, as the client is told it: the sources are not its business."""
 
     DENIED = "the operator of the relay denies this device the use of it"
     UNKNOWN = "this device is not among those that may use the relay"

@@ -72,7 +72,7 @@ def try_lines(processes: int = 1) -> Tries:
 
 
 class Hide(Protocol):
-    """Serves a connection of a relay that hides (derp.http.hidden)."""
+    """A function that serves a connection to a relay that hides (derp.http.hidden)."""
 
     async def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Which key an operator means: by the whole of it, its beginning, a log line's form, or a label."""
+"""The key that an operator means: its text, its beginning, a log line's form, or a label."""
 
 import re
 from collections.abc import Collection, Iterable

@@ -1,10 +1,10 @@
-"""The live page: samples the relay while somebody looks, and sends those who look what has changed.
+"""The live page: samples of the relay while there are viewers, and each viewer's events.
 
     Pages ──► Sampler ── View ──► page at /debug/
                             └──► Viewer ──► events, for each of MAX_STREAMS
 
-All who look at one process share its samples. Nothing is sampled while nobody looks, but the
-traffic of the relay as a whole (derp.metrics.history).
+All viewers at one process share its samples. Without viewers nothing is sampled but the traffic of
+the relay as a whole (derp.metrics.history).
 """
 
 import time
@@ -45,7 +45,7 @@ class Live:
         self._sampler = Sampler(pages)
         self._streams = 0
         self._last_in_line = trio.Event()
-        """Set when the last who wants a turn of its own has it."""
+        """Set when the last of those that wait for a turn of their own has it."""
         self._last_in_line.set()
 
     async def keep(self) -> NoReturn:
@@ -69,7 +69,7 @@ class Live:
         return b"".join(made)
 
     async def events(self, sort: str) -> AsyncGenerator[bytes, None]:
-        """Yield what changes, for one who looks; endless. Raises RPCFailed."""
+        """Yield the events for one viewer; endless. Raises RPCFailed."""
         if self._streams >= MAX_STREAMS:
             yield busy(f"not live: {MAX_STREAMS} others look at this page")
             return
@@ -88,9 +88,9 @@ class Live:
             self._streams -= 1
 
     async def _own_turn(self) -> None:
-        """Return in a later turn of the event loop, in which nobody else who looks is served.
+        """Return in a later turn of the event loop, in which no other viewer is served.
 
-        All of them wake at once when there is a new sample.
+        All viewers wake at once when there is a new sample.
         """
         predecessor, self._last_in_line = self._last_in_line, trio.Event()
         own = self._last_in_line
@@ -102,7 +102,7 @@ class Live:
 
 
 class Sampler:
-    """Takes samples of a relay: one at a time, and no more than are needed."""
+    """The sampler of a relay: takes one sample at a time, and no more than are needed."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages

@@ -1,4 +1,4 @@
-"""What monitors are shown at -metrics-addr: the figures, and whether clients are served."""
+"""The pages for monitors at -metrics-addr: the figures, and the relay's health."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -33,7 +33,7 @@ logger = log.get("proxies")
 
 @attrs.define(eq=False)
 class Origin:
-    """Where one connection comes from."""
+    """The origin of one connection: its peer, and the client behind that."""
 
     peer: Endpoint
     """The other end of the TCP connection."""

@@ -1,4 +1,4 @@
-"""What an operator may do to the clients of a running relay: disconnect, deny, allow, limit.
+"""The commands of an operator to a running relay: disconnect, deny, allow, limit a client.
 
 Denying, allowing and limiting are changes of the policy in force, which are written into the file
 of -policy where there is one.
@@ -37,7 +37,7 @@ IsMesh = Callable[[bytes], Awaitable[bool]]
 
 @attrs.frozen
 class Steered:
-    """What was done."""
+    """The result of a command that was carried out."""
 
     sentence: str
     """For the operator: what was done, and how long it holds."""

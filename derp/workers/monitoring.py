@@ -1,4 +1,4 @@
-"""What monitors are shown of a relay with workers: by the supervisor, of all of them."""
+"""The pages for monitors of a relay with workers: shown by the supervisor, about all workers."""
 
 import os
 from typing import Final

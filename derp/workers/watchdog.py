@@ -1,4 +1,4 @@
-"""Detects a worker that hangs: its event loop answers no ping, though it could.
+"""Detection of a worker that hangs: its event loop answers no ping, though it could.
 
 Clients of a worker that hangs can only wait; clients of one that is killed have to reconnect. So
 only silence by the worker's own fault counts:

@@ -61,7 +61,7 @@ _LITERAL_ESCAPE: Final = re.compile(rb"%(?:23|25|3[Ff])")
 
 
 class Fault(HTTPFailed):
-    """What nginx refuses, with this status."""
+    """A request that nginx refuses, with this status."""
 
     def __init__(self, status: int, method: bytes = b"", version: int = HTTP_10) -> None:
         super().__init__(f"not a request that nginx would take: {status}")
