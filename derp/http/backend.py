@@ -6,7 +6,7 @@ import attrs
 
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
-from derp.http.livepage import Look
+from derp.http.livepage import PageOptions
 from derp.http.steer import Command, Operator, Outcome
 
 
@@ -22,7 +22,7 @@ class Backend:
     home: str = ""
     """As in -home: empty for the built-in page, "blank", or a URL to redirect to."""
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)
-    page: Callable[[Look], Awaitable[bytes]]
+    page: Callable[[PageOptions], Awaitable[bytes]]
     """The page at /debug/."""
     events: Callable[[str], AsyncGenerator[bytes, None]]
     """The changes of it, as server-sent events, with the clients in an order of SORTS; endless."""

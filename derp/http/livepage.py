@@ -37,7 +37,7 @@ _EMPTY_ROW: Final = ClientRow(id="", key="", cells=[("", "")] * len(COLUMNS))
 
 
 @attrs.frozen(kw_only=True)
-class Look:
+class PageOptions:
     """The form of the page that a request asks for."""
 
     hostname: str
@@ -49,15 +49,15 @@ class Look:
     """Whether there is an operator's token, with which clients can be steered."""
 
 
-def pieces(view: View, look: Look) -> Iterator[str]:
+def pieces(view: View, options: PageOptions) -> Iterator[str]:
     """Yield the page, in pieces."""
     head, _, tail = PAGE.substitute(
-        hostname=escape(look.hostname),
-        key=escape(f"?{look.query}" if look.query else ""),
-        buttons="yes" if look.has_buttons else "no",
+        hostname=escape(options.hostname),
+        key=escape(f"?{options.query}" if options.query else ""),
+        buttons="yes" if options.has_buttons else "no",
         tiles="".join(_tile(tile.id, tile.title, view) for tile in TILES),
         charts="".join(_chart(span.name, span.steps, view) for span in SPANS),
-        sorts=" ".join(_sort_link(name, look) for name in SORTS),
+        sorts=" ".join(_sort_link(name, options) for name in SORTS),
         shown=escape(view.texts["shown"]),
         heads="".join(_head(column.title, column.is_number) for column in COLUMNS),
         row=_row(_EMPTY_ROW).strip(),
@@ -67,7 +67,7 @@ def pieces(view: View, look: Look) -> Iterator[str]:
         ),
     ).partition(_ROWS)
     yield head
-    rows = view.rows[look.sort]
+    rows = view.rows[options.sort]
     for start in range(0, len(rows), ROWS_PER_PIECE):
         yield "".join(map(_row, rows[start : start + ROWS_PER_PIECE]))
     yield tail
@@ -95,9 +95,9 @@ def _chart(name: str, steps: int, view: View) -> str:
     )
 
 
-def _sort_link(name: str, look: Look) -> str:
-    query = "&".join(filter(None, [f"sort={name}", look.query]))
-    current = ' aria-current="true"' if name == look.sort else ""
+def _sort_link(name: str, options: PageOptions) -> str:
+    query = "&".join(filter(None, [f"sort={name}", options.query]))
+    current = ' aria-current="true"' if name == options.sort else ""
     return f'<a href="/debug/?{escape(query)}"{current}>{name}</a>'
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from derp.http.assets import ASSETS
 from derp.http.backend import Backend
-from derp.http.livepage import Look
+from derp.http.livepage import PageOptions
 from derp.http.liveview import DEFAULT_SORT, SORTS
 from derp.http.message import Answer, Later, Posted, Reply, Request, Response, Stream
 from derp.http.pages import BROWSER_HEADERS
@@ -34,7 +34,7 @@ def answer(relay: Backend, request: Request, path: str) -> Answer | None:
         headers = (*BROWSER_HEADERS, ("Content-Type", asset.content_type), _FRESH)
         return Response(200, headers, asset.content)
     if path == "/debug/":
-        return Later(partial(relay.page, look_of(relay, request)), _show_page)
+        return Later(partial(relay.page, page_options(relay, request)), _show_page)
     if path == "/debug/events":
         return _events(relay, request)
     if path == "/debug/steer":
@@ -50,16 +50,16 @@ def _events(relay: Backend, request: Request) -> Answer:
     # An image, script or frame of a page asks for something else.
     if "text/event-stream" not in request.header(b"accept").lower():
         return _text(406, "want Accept: text/event-stream")
-    chunks = partial(relay.events, look_of(relay, request).sort)
+    chunks = partial(relay.events, page_options(relay, request).sort)
     return Stream((*BROWSER_HEADERS, _EVENTS, _FRESH, _UNBUFFERED), chunks)
 
 
-def look_of(relay: Backend, request: Request) -> Look:
+def page_options(relay: Backend, request: Request) -> PageOptions:
     """Return how a request asks for the page."""
     fields = dict(reversed(parse_qsl(request.query, errors="surrogateescape")))
     sort = fields.get("sort", "")
     key = {name: value for name, value in fields.items() if name == "debugkey"}
-    return Look(
+    return PageOptions(
         hostname=relay.hostname,
         sort=sort if sort in SORTS else DEFAULT_SORT,
         query=urlencode(key, errors="surrogateescape"),

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import trio
 
 from derp.http.liveevents import RETRY, Viewer, busy
-from derp.http.livepage import Look, pieces
+from derp.http.livepage import PageOptions, pieces
 from derp.http.liveview import SORTS, ClientRow, Listed, StatusRow, View, first_of, make_view
 from derp.service.clients import ClientStatus
 from derp.service.liverows import Speed, client_row, listed
@@ -58,12 +58,12 @@ class Live:
             # In step with the other workers.
             await trio.sleep(1.0 - now % 1.0)
 
-    async def page(self, look: Look) -> bytes:
+    async def page(self, options: PageOptions) -> bytes:
         """Return the page. Raises RPCFailed if another process can't be asked."""
         view = await self._sampler.latest()
         made = []
         await self._own_turn()
-        for piece in pieces(view, look):
+        for piece in pieces(view, options):
             made.append(piece.encode())
             await self._own_turn()
         return b"".join(made)

@@ -3,7 +3,7 @@ from typing import Any
 
 from derp.http.access import DebugAccess
 from derp.http.backend import Backend
-from derp.http.livepage import Look
+from derp.http.livepage import PageOptions
 from derp.http.steer import Command, Outcome
 
 
@@ -11,8 +11,8 @@ async def no_traffic() -> AsyncGenerator[bytes, None]:
     yield b"\n"
 
 
-async def show_look(look: Look) -> bytes:
-    return repr(look).encode()
+async def show_options(options: PageOptions) -> bytes:
+    return repr(options).encode()
 
 
 async def show_sort(sort: str) -> AsyncGenerator[bytes, None]:
@@ -35,7 +35,7 @@ def make_backend(**changes: Any) -> Backend:
         "hostname": "derp.example",
         "public_key": bytes(range(32)),
         "debug_access": DebugAccess(frozenset({"derp.example"})),
-        "page": show_look,
+        "page": show_options,
         "events": show_sort,
         "steer": do_nothing,
         "varz": returning("# TYPE gauge_x gauge\ngauge_x 1\n"),

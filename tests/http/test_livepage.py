@@ -9,12 +9,12 @@ from hypothesis import given
 
 from derp.http import livepage
 from derp.http.assets import ASSETS, PAGE
-from derp.http.livepage import Look, pieces
+from derp.http.livepage import PageOptions, pieces
 from derp.http.liveview import COLUMNS, SECTIONS, SORTS, StatusRow, View
 from tests.http.lively import any_view, client, view
 
 VOID = {"meta", "link", "input", "polygon", "polyline"}
-LOOK = Look(hostname="derp.example", sort="total")
+OPTIONS = PageOptions(hostname="derp.example", sort="total")
 
 
 class Parsed(HTMLParser):
@@ -48,8 +48,8 @@ class Parsed(HTMLParser):
         return [text for tag, text in self.texts if tag in {"span", "small"}]
 
 
-def page(shown: View | None = None, look: Look = LOOK) -> str:
-    return "".join(pieces(shown or view(), look))
+def page(shown: View | None = None, options: PageOptions = OPTIONS) -> str:
+    return "".join(pieces(shown or view(), options))
 
 
 def test_tools_find_the_lines_of_the_status() -> None:
@@ -92,7 +92,7 @@ def test_each_text_and_line_has_its_element() -> None:
 
 def test_pieces_are_small() -> None:
     many = [client(str(number)) for number in range(livepage.ROWS_PER_PIECE * 2 + 1)]
-    made = list(pieces(view(many), LOOK))
+    made = list(pieces(view(many), OPTIONS))
     assert max(piece.count("data-id=") for piece in made) <= livepage.ROWS_PER_PIECE
     assert "".join(made).count("data-id=") == len(many) + 1
 
@@ -110,8 +110,8 @@ def test_nothing_in_a_text_is_taken_for_html(shown: View) -> None:
 
 
 def test_hostname_and_query_are_escaped() -> None:
-    look = Look(hostname='"><b>', sort="name", query="debugkey=%22&x=<")
-    shown = page(look=look)
+    options = PageOptions(hostname='"><b>', sort="name", query="debugkey=%22&x=<")
+    shown = page(options=options)
     assert '"><b>' not in shown.replace('debugkey=%22&amp;x=&lt;"><', "")
     assert 'href="/debug/live.css?debugkey=%22&amp;x=&lt;"' in shown
     assert 'src="/debug/live.js?debugkey=%22&amp;x=&lt;"' in shown
@@ -122,7 +122,7 @@ def test_the_order_is_shown() -> None:
     for sort in SORTS:
         links = [
             (attrs["href"], attrs.get("aria-current"))
-            for tag, attrs in Parsed(page(look=Look(hostname="a", sort=sort))).elements
+            for tag, attrs in Parsed(page(options=PageOptions(hostname="a", sort=sort))).elements
             if tag == "a" and "sort=" in str(attrs["href"])
         ]
         assert links == [
@@ -132,8 +132,8 @@ def test_the_order_is_shown() -> None:
 
 @pytest.mark.parametrize("has_buttons", [True, False])
 def test_buttons(has_buttons: bool) -> None:
-    look = Look(hostname="a", sort="total", has_buttons=has_buttons)
-    assert f'data-buttons="{"yes" if has_buttons else "no"}"' in page(look=look)
+    options = PageOptions(hostname="a", sort="total", has_buttons=has_buttons)
+    assert f'data-buttons="{"yes" if has_buttons else "no"}"' in page(options=options)
 
 
 def test_the_page_asks_for_nothing_elsewhere() -> None:

@@ -8,7 +8,7 @@ import pytest
 from derp.http.access import DebugAccess
 from derp.http.assets import ASSETS
 from derp.http.backend import Backend
-from derp.http.livepage import Look
+from derp.http.livepage import PageOptions
 from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.routes import route
@@ -46,7 +46,7 @@ def steered() -> Backend:
 
 async def test_the_page(site: Backend) -> None:
     answer = await response(route(site, request("/debug/")))
-    assert answer.body.decode() == repr(Look(hostname="derp.example", sort="total"))
+    assert answer.body.decode() == repr(PageOptions(hostname="derp.example", sort="total"))
     assert ("Content-Type", "text/html; charset=utf-8") in answer.headers
     assert set(BROWSER_HEADERS) <= set(answer.headers)
 
@@ -61,7 +61,9 @@ async def test_the_page(site: Backend) -> None:
     ],
 )
 async def test_an_order_of_the_clients(site: Backend, query: str, sort: str) -> None:
-    assert await look(site, f"/debug/?{query}") == repr(Look(hostname="derp.example", sort=sort))
+    assert await look(site, f"/debug/?{query}") == repr(
+        PageOptions(hostname="derp.example", sort=sort)
+    )
     answer = route(site, request(f"/debug/events?{query}", "GET", EVENTS))
     assert isinstance(answer, Stream)
     async with aclosing(answer.chunks()) as chunks:
@@ -72,7 +74,9 @@ async def test_the_key_goes_with_what_the_page_asks_for() -> None:
     site = make_backend(debug_access=DebugAccess(key=lambda: b"a&b\xff"))
     answer = route(site, request("/debug/?debugkey=a%26b%FF&sort=now", remote="192.0.2.1"))
     shown = (await response(answer)).body.decode()
-    assert shown == repr(Look(hostname="derp.example", sort="now", query="debugkey=a%26b%FF"))
+    assert shown == repr(
+        PageOptions(hostname="derp.example", sort="now", query="debugkey=a%26b%FF")
+    )
     for path in ("/debug/live.js", "/debug/events", "/debug/?sort=now"):
         mark = "&" if "?" in path else "?"
         asked = request(f"{path}{mark}debugkey=a%26b%FF", "GET", EVENTS, remote="192.0.2.1")

@@ -259,7 +259,7 @@ class TestDebug:
     def test_index(self, site: Backend, path: str, remote: str) -> None:
         answer = response(route(site, request(path, remote=remote)))
         assert answer.status == 200
-        assert answer.body.startswith(b"Look(")
+        assert answer.body.startswith(b"PageOptions(")
 
     def test_varz(self, site: Backend) -> None:
         answer = response(route(site, request("/debug/varz", remote=LOCAL)))

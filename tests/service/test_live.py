@@ -12,7 +12,7 @@ import trio.testing
 
 from derp.errors import RPCFailed, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY, Viewer
-from derp.http.livepage import Look
+from derp.http.livepage import PageOptions
 from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
 from derp.http.steer import Command, Outcome
 from derp.metrics.history import SPANS, Past
@@ -41,7 +41,7 @@ from tests.turns import Turns, counted_turns
 Clock = trio.testing.MockClock
 KEY = bytes(range(32))
 CONFIG = make_config(dev=True, a=Address("127.0.0.1", 0), hostname="derp.example")
-LOOK = Look(hostname="derp.example", sort="total")
+OPTIONS = PageOptions(hostname="derp.example", sort="total")
 
 
 def status(name: str = "a", **changes: Any) -> ClientStatus:
@@ -214,9 +214,9 @@ async def test_the_rows_of_many_clients_are_made_in_several_turns(autojump_clock
     asked = Asked([status(str(number)) for number in range(1000)])
     async with live(asked) as found, trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        await found.page(LOOK)
+        await found.page(OPTIONS)
         sampled = turns
-        await found.page(LOOK)
+        await found.page(OPTIONS)
         nursery.cancel_scope.cancel()
     assert asked.samples == 1
     assert turns - sampled >= 5
@@ -366,7 +366,7 @@ async def test_the_traffic_is_noted_every_second(autojump_clock: Clock) -> None:
 
 async def test_the_page(autojump_clock: Clock) -> None:
     async with live(Asked([status("<b>")])) as found:
-        page = (await found.page(LOOK)).decode()
+        page = (await found.page(OPTIONS)).decode()
     assert "<span>&lt;b&gt;</span>" in page
     assert "<li><b>Looks:</b> 1</li>" in page
     assert "<title>derp.example" in page
