@@ -12,7 +12,7 @@ from derp.metrics.history import SPANS, Past
 
 MAX_ROWS: Final = 500
 """Clients that are shown; of more, the first in the order that was asked for."""
-LISTED_PER_STEP: Final = 500
+SORTED_PER_STEP: Final = 500
 CHART_HEIGHT: Final = 100
 CHART_STEP: Final = 10
 """The width of a chart's step, in the units of its points."""
@@ -61,7 +61,7 @@ class ClientRow:
     """One for each of COLUMNS."""
 
 
-class Listed(NamedTuple):
+class SortKeys(NamedTuple):
     """The keys by which a client is sorted in the table: made for each client, shown or not."""
 
     number: int
@@ -78,7 +78,7 @@ class Listed(NamedTuple):
     """Unix time of its login."""
 
 
-SORTS: Final[Mapping[str, Callable[[Listed], Any]]] = {
+SORTS: Final[Mapping[str, Callable[[SortKeys], Any]]] = {
     "total": lambda one: (-one.total, one.connection),
     "now": lambda one: (-one.rate, -one.total, one.connection),
     "name": lambda one: (one.name.casefold(), one.connection),
@@ -120,14 +120,14 @@ class View:
     """Names and values, by section."""
 
 
-def first_of(clients: Sequence[Listed], sort: str) -> Iterator[list[Listed]]:
+def first_of(clients: Sequence[SortKeys], sort: str) -> Iterator[list[SortKeys]]:
     """Yield the first MAX_ROWS of more and more clients, at last of all, in the order `sort`.
 
-    Each step takes LISTED_PER_STEP clients more, so that it is short.
+    Each step takes SORTED_PER_STEP clients more, so that it is short.
     """
-    first: list[Listed] = []
-    for start in range(0, len(clients) or 1, LISTED_PER_STEP):
-        some = clients[start : start + LISTED_PER_STEP]
+    first: list[SortKeys] = []
+    for start in range(0, len(clients) or 1, SORTED_PER_STEP):
+        some = clients[start : start + SORTED_PER_STEP]
         first = sorted([*first, *some], key=SORTS[sort])[:MAX_ROWS]
         yield first
 

@@ -15,9 +15,9 @@ import trio
 
 from derp.http.liveevents import RETRY, Viewer, busy
 from derp.http.livepage import PageOptions, pieces
-from derp.http.liveview import SORTS, ClientRow, Listed, StatusRow, View, first_of, make_view
+from derp.http.liveview import SORTS, ClientRow, SortKeys, StatusRow, View, first_of, make_view
 from derp.service.clients import ClientStatus
-from derp.service.liverows import Speed, client_row, listed
+from derp.service.liverows import Speed, client_row, sort_keys
 from derp.service.running import RunningRelay
 from derp.service.status import Pages
 
@@ -172,14 +172,14 @@ class Sampler:
         before, moved = self._moved, {}
         now, unix_time = trio.current_time(), time.time()
         seconds = max(_SHORTEST, now - self._sampled_at)
-        all_listed: list[Listed] = []
+        all_keys: list[SortKeys] = []
         for number, status in enumerate(clients):
             if not number % _ROWS_PER_TURN:
                 await trio.lowlevel.checkpoint()
             moved[status.connection] = status.sent, status.received
             speed = _speed(before, status, seconds)
-            all_listed.append(listed(status, speed, number))
-        first = {sort: await _first(all_listed, sort) for sort in SORTS}
+            all_keys.append(sort_keys(status, speed, number))
+        first = {sort: await _first(all_keys, sort) for sort in SORTS}
         numbers = {one.number for some in first.values() for one in some}
         workers = any(status.worker for status in clients)
         made: dict[int, ClientRow] = {}
@@ -189,7 +189,7 @@ class Sampler:
             speed = _speed(before, clients[number], seconds)
             made[number] = client_row(clients[number], speed, unix_time, workers=workers)
         self._moved, self._sampled_at = moved, now
-        await _free(all_listed)
+        await _free(all_keys)
         while before:
             for _ in range(min(_FREED_PER_TURN, len(before))):
                 before.popitem()
@@ -205,9 +205,9 @@ def _speed(before: Mapping[str, tuple[int, int]], status: ClientStatus, seconds:
     return (status.sent - sent) / seconds, (status.received - received) / seconds
 
 
-async def _first(clients: Sequence[Listed], sort: str) -> list[Listed]:
+async def _first(clients: Sequence[SortKeys], sort: str) -> list[SortKeys]:
     """Return those to be shown in an order; other tasks run between."""
-    first: list[Listed] = []
+    first: list[SortKeys] = []
     for found in first_of(clients, sort):
         first = found
         await trio.lowlevel.checkpoint()

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import Final
 
 from derp.accounts.counts import Period
-from derp.http.liveview import Cell, ClientRow, Listed, age_text, rate_text, size_text
+from derp.http.liveview import Cell, ClientRow, SortKeys, age_text, rate_text, size_text
 from derp.service.clients import ClientStatus
 from derp.wire.keys import node_public_text, short_key
 
@@ -16,9 +16,9 @@ Speed = tuple[float, float] | None
 """Bytes a second to a client and from it; None while that is not known."""
 
 
-def listed(status: ClientStatus, speed: Speed, number: int) -> Listed:
-    """Return what decides the place of a client, the one at `number` of the sample."""
-    return Listed(
+def sort_keys(status: ClientStatus, speed: Speed, number: int) -> SortKeys:
+    """Return the sort keys of a client, the one at `number` of the sample."""
+    return SortKeys(
         number=number,
         connection=status.connection,
         name=status.label or short_key(status.key),

@@ -11,7 +11,7 @@ from derp.http.liveview import (
     SECTIONS,
     SORTS,
     ClientRow,
-    Listed,
+    SortKeys,
     StatusRow,
     View,
     first_of,
@@ -32,8 +32,8 @@ class Lively(ClientRow):
     rate: float
     since: int
 
-    def listed(self, number: int) -> Listed:
-        return Listed(number, self.id, self.name, self.total, self.rate, self.since)
+    def sort_keys(self, number: int) -> SortKeys:
+        return SortKeys(number, self.id, self.name, self.total, self.rate, self.since)
 
 
 def client(name: str, **changes: Any) -> Lively:
@@ -55,7 +55,7 @@ def view(
     pasts: Sequence[Past] = (Past(0),) * len(SPANS),
     waiting: int = 0,
 ) -> View:
-    listed = [row.listed(number) for number, row in enumerate(clients)]
+    listed = [row.sort_keys(number) for number, row in enumerate(clients)]
     rows: dict[str, list[Lively]] = {}
     for sort in SORTS:
         *_, first = first_of(listed, sort)

@@ -30,7 +30,7 @@ from derp.service.live import (
     Live,
     Sampler,
 )
-from derp.service.liverows import client_row, listed
+from derp.service.liverows import client_row, sort_keys
 from derp.service.status import Pages
 from derp.service.steering import Steered, Steering
 from tests.relays import running
@@ -438,7 +438,7 @@ def test_a_row() -> None:
         ("3.00 kB", "4,000 dropped"),
     )
     connection = full.connection
-    assert listed(full, (250.0, 125.0), 7) == (7, connection, "ada", 3000, 375, 1_800_000_000)
+    assert sort_keys(full, (250.0, 125.0), 7) == (7, connection, "ada", 3000, 375, 1_800_000_000)
     assert found.key == f"nodekey:{KEY.hex()}"
 
 
