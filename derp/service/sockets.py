@@ -46,7 +46,7 @@ class Sockets:
 
 
 @attrs.frozen
-class Opened:
+class RelaySockets:
     """The sockets of a relay."""
 
     processes: Sequence[Sockets]
@@ -63,7 +63,7 @@ def tcp_options(config: Config) -> TCPOptions:
     return TCPOptions(tcp.keepalive_time, tcp.user_timeout, tcp.congestion)
 
 
-def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> Opened:
+def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) -> RelaySockets:
     """Open or take over the sockets of each of `processes` processes; `stack` closes them.
 
     Blocks. Raises StartError.
@@ -86,7 +86,7 @@ def open_all(config: Config, stack: contextlib.ExitStack, processes: int = 1) ->
         Sockets(*(list(map(opener.open_beside, group)) for group in groups))
         for _ in range(1, processes)
     ]
-    return Opened([Sockets(*groups), *more], monitoring, opener.addresses)
+    return RelaySockets([Sockets(*groups), *more], monitoring, opener.addresses)
 
 
 def _open_stun(config: Config, opener: "_Opener") -> Sequence[socket.socket]:
