@@ -14,7 +14,7 @@ from derp.config.control import Control
 from derp.config.goflags import Flag
 from derp.errors import ControlRefused, StartError, UsageError
 from derp.net.oserrors import reason
-from derp.wire.control import CLIENTS, MAX_ANSWER, Lines, Request, done, listed
+from derp.wire.control import CLIENTS, MAX_ANSWER, Lines, Request, parse_clients, parse_done
 
 TIMEOUT: Final = 30.0
 """Seconds for each part of an answer: a change of the policy may wait for a disk, and workers."""
@@ -78,7 +78,7 @@ class Connection:
         found: list[dict[str, Any]] = []
         with self._errors():
             for line in self._ask(Request(CLIENTS)):
-                clients, more, self.silent = listed(line)
+                clients, more, self.silent = parse_clients(line)
                 found += clients
                 if not more:
                     break
@@ -87,7 +87,7 @@ class Connection:
     def steer(self, request: Request) -> str:
         """Have something done to a client; return the sentence that says what was done."""
         with self._errors():
-            return done(next(self._ask(request)))
+            return parse_done(next(self._ask(request)))
 
     def _ask(self, request: Request) -> Iterator[bytes]:
         """Send a request, and yield the lines of its answer."""

@@ -79,7 +79,7 @@ def to_line(fields: dict[str, Any]) -> bytes:
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
-def listed(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
+def parse_clients(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
     """Return the clients in an answer, whether more come, and how many workers did not answer.
 
     Raises ControlRefused.
@@ -92,7 +92,7 @@ def listed(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
     return clients, bool(fields.get("more")), silent if isinstance(silent, int) else 0
 
 
-def done(line: bytes) -> str:
+def parse_done(line: bytes) -> str:
     """Return the sentence that says what was done. Raises ControlRefused."""
     sentence = _answer(line).get("done")
     if not isinstance(sentence, str):

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import ControlRefused
-from derp.wire.control import MAX_REQUEST, STEERING, Lines, Request, done, listed, to_line
+from derp.wire.control import (
+    MAX_REQUEST,
+    STEERING,
+    Lines,
+    Request,
+    parse_clients,
+    parse_done,
+    to_line,
+)
 
 keys = st.text(min_size=1, max_size=100)
 requests = st.one_of(
@@ -67,17 +75,21 @@ def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str)
 
 
 def test_answers() -> None:
-    assert done(to_line({"done": "all", "ended": 2})) == "all"
-    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True, 0)
-    assert listed(to_line({"clients": [], "more": False, "silent": 2})) == ([], False, 2)
-    for read in (done, listed):
+    assert parse_done(to_line({"done": "all", "ended": 2})) == "all"
+    assert parse_clients(to_line({"clients": [{"key": "x"}], "more": True})) == (
+        [{"key": "x"}],
+        True,
+        0,
+    )
+    assert parse_clients(to_line({"clients": [], "more": False, "silent": 2})) == ([], False, 2)
+    for read in (parse_done, parse_clients):
         with pytest.raises(ControlRefused, match="not so"):
             read(to_line({"error": "not so"}))
         for other in (b"", b"[]", b"<html>", to_line({}), b'{"done": "", "clients": []}'):
             with pytest.raises(ControlRefused, match="is no derper, or one of another version"):
                 read(other)
     with pytest.raises(ControlRefused):
-        listed(to_line({"clients": [1], "more": False}))
+        parse_clients(to_line({"clients": [1], "more": False}))
 
 
 @given(
