@@ -10,6 +10,7 @@ from derp import log
 from derp.admission.checker import Checker
 from derp.admission.devicelist import POLL_EVERY, DeviceList
 from derp.admission.listwatch import Recheck
+from derp.net.oserrors import plain_reason
 
 SAVE_EVERY: Final = 600.0
 """Seconds between writes of a list that has not changed: the file says when it was fetched."""
@@ -117,7 +118,7 @@ class DeviceWatch:
         try:
             await trio.to_thread.run_sync(store.save, devices, abandon_on_cancel=True)
         except OSError as error:
-            failure = error.strerror or str(error)
+            failure = plain_reason(error)
         self._saved_at = now
         if failure and failure != self._save_failure:
             logger.warning(

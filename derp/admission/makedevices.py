@@ -11,6 +11,7 @@ from derp.devices.kept import KeptFormError, KeptList
 from derp.devices.model import Devices
 from derp.devices.secret import Secret
 from derp.net import httpclient
+from derp.net.oserrors import plain_reason
 from derp.net.outgoing import make_client
 
 logger = log.get("admit")
@@ -33,7 +34,7 @@ def make_device_lists(config: Config) -> list[DeviceList]:
     found = []
     for each in apis:
         each.secret.read(at_start=True)
-        if each.url.scheme == "http" and each.url.host not in httpclient.LOOPBACK:
+        if each.url.scheme == "http" and each.url.host not in httpclient.LOCAL_HOSTS:
             logger.warning(
                 "whoever is on the way can read the credential; want https://",
                 source=each.name,
@@ -54,7 +55,7 @@ def _load(store: KeptList, name: str) -> Devices | None:
     try:
         return store.load(time.time())
     except (OSError, KeptFormError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = plain_reason(error)
         logger.warning(
             "the kept list of devices is not used", source=name, path=str(store.path), reason=reason
         )

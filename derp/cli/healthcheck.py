@@ -23,6 +23,7 @@ from derp.net.address import Endpoint
 from derp.net.interfaces import address_of
 from derp.net.listenaddress import Address, UnixSocket
 from derp.net.listener import FAMILIES
+from derp.net.oserrors import plain_reason
 
 TIMEOUT: Final = 4.5
 """Seconds for all probes: with the start of the program, below 5."""
@@ -157,7 +158,7 @@ async def _find(flag: str, address: Address, config: Config, deadline: float) ->
             kind = trio.socket.SOCK_STREAM
             found = await trio.socket.getaddrinfo(address.host, None, family, kind)
         except OSError as error:
-            raise NotReached(f"{flag} {address}: {error.strerror or error}") from error
+            raise NotReached(f"{flag} {address}: {plain_reason(error)}") from error
         return Endpoint(str(found[0][4][0]), address.port)
     raise NotReached(f"{flag} {address}: the look-up of the name takes too long")
 

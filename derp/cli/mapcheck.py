@@ -22,6 +22,7 @@ from derp.cli.probe import NoDERP, NoSTUN, NoTLS, NotReached
 from derp.derpmap import Node
 from derp.net import tlserrors
 from derp.net.address import Endpoint
+from derp.net.oserrors import plain_reason
 
 TIMEOUT: Final = 5.0
 """Seconds for the look-up of the name, and then for each address's answers over TCP and UDP."""
@@ -83,7 +84,7 @@ async def _resolve(hostname: str) -> list[str] | str:
         try:
             found = await trio.socket.getaddrinfo(hostname, None, type=trio.socket.SOCK_STREAM)
         except OSError as error:
-            reason = error.strerror or error
+            reason = plain_reason(error)
             return f"{hostname} has no address ({reason}); give it an A record, or correct it"
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
     return f"the look-up of {hostname} takes too long; see to this machine's DNS"

@@ -10,6 +10,7 @@ import attrs
 from derp import log
 from derp.errors import StartError
 from derp.files.secret import read_secret
+from derp.net.oserrors import plain_reason
 
 MAX_SIZE: Final = 4096
 """Bytes of the largest file that is read."""
@@ -40,9 +41,8 @@ class Secret:
         try:
             data, mode = read_secret(self.path, name, MAX_SIZE)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise StartError(
-                f"{name}: can't be read ({reason}); want a file with the secret"
+                f"{name}: can't be read ({plain_reason(error)}); want a file with the secret"
             ) from error
         text = data.decode("ascii", "replace").strip()
         if len(data) > MAX_SIZE or not _TEXT.fullmatch(text):

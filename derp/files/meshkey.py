@@ -17,6 +17,7 @@ from derp.config import Config
 from derp.config.mesh import KeyFile
 from derp.errors import StartError, UsageError
 from derp.files.secret import read_secret
+from derp.net.oserrors import plain_reason
 
 VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
 
@@ -97,7 +98,7 @@ def _from_file(path: Path) -> bytes:
     try:
         data, mode = read_secret(path, name, _MAX_SIZE)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = plain_reason(error)
         raise StartError(f"{name}: can't be read ({reason}); want a file with the key") from error
     if len(data) > _MAX_SIZE:
         raise StartError(f"{name}: too large for a mesh key; {_WANT}")

@@ -12,6 +12,7 @@ import trio
 from derp import log
 from derp.errors import StartError
 from derp.files.secret import read_secret
+from derp.net.oserrors import plain_reason
 
 READ_EVERY: Final = 5.0
 """Seconds between reads of the file."""
@@ -44,8 +45,7 @@ class WatchedSecret:
         try:
             self.value, trouble = self.load(self.path), ""
         except (OSError, ValueError, StartError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            self.value, trouble = b"", reason or str(error)
+            self.value, trouble = b"", plain_reason(error)
         if trouble and trouble != self._trouble:
             logger.warning(self.unusable, path=str(self.path), reason=trouble)
         self._trouble = trouble

@@ -20,7 +20,7 @@ def variables(metrics: Metrics, gauges: Gauges) -> Variables:
     """Return the tree of the figures that are shown."""
     tree: dict[str, Any] = {}
     for path, _, variable in shown(metrics, gauges):
-        _place(tree, path, variable)
+        _insert(tree, path, variable)
     return tree
 
 
@@ -51,7 +51,7 @@ def _is_set(needed: str, metrics: Metrics, gauges: Gauges) -> bool:
     return value is not None and value is not False and value != {}
 
 
-def _place(tree: dict[str, Any], name: str, variable: Variable) -> None:
+def _insert(tree: dict[str, Any], name: str, variable: Variable) -> None:
     *levels, last = name.split(".")
     for level in levels:
         tree = tree.setdefault(level, {})

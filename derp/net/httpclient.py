@@ -23,7 +23,7 @@ MAX_HEAD: Final = 100 << 10
 IDLE_CONNECTIONS: Final = 16
 IDLE_SECONDS: Final = 5.0
 
-LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+LOCAL_HOSTS: Final = {"localhost", "127.0.0.1", "::1"}
 _PORTS: Final = {"http": 80, "https": 443}
 _UPGRADED: Final = 101
 _RECEIVE_SIZE: Final = 64 << 10
@@ -218,7 +218,7 @@ class Client:
     def _proxy(self, url: URL) -> URL | None:
         from urllib.request import proxy_bypass  # noqa: PLC0415 - see environment_proxies
 
-        if url.host in LOOPBACK or proxy_bypass(url.host):
+        if url.host in LOCAL_HOSTS or proxy_bypass(url.host):
             return None
         return self._proxies.get(url.scheme) or self._proxies.get("all")
 

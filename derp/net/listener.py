@@ -20,6 +20,7 @@ from derp.net.socketoptions import bind_to_interface, interface_of
 from derp.relay.networks import LOOPBACK
 
 BACKLOG: Final = 4096
+"""Connections that may wait in the kernel to be accepted."""
 NOTSENT_LOWAT: Final = 16 << 10
 """Unsent bytes that the kernel queues for a peer; more waits in a send queue, which can drop it."""
 

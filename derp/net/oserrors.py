@@ -13,3 +13,8 @@ def os_errors(error: BaseException) -> Iterator[OSError]:
 def reason(error: OSError) -> str:
     """Return the system's text for an error, in lower case."""
     return (error.strerror or str(error)).lower()
+
+
+def plain_reason(error: Exception) -> str:
+    """Return the system's text for an OSError, as it is; and any other error's own text."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -13,9 +13,9 @@ from typing import Final
 
 from derp.errors import StartError
 from derp.net.listenaddress import UnixSocket
+from derp.net.listener import BACKLOG
 from derp.net.oserrors import reason
 
-_BACKLOG: Final = 4096
 _UNCHANGED: Final = -1
 """The number that chown(2) takes for an owner that stays."""
 
@@ -46,7 +46,7 @@ def listening(address: UnixSocket) -> Iterator[socket.socket]:
                 if (user, group) != (_UNCHANGED, _UNCHANGED):
                     _give(address, user, group)
                     made = _identity(path)
-                listener.listen(_BACKLOG)
+                listener.listen(BACKLOG)
             yield listener
         finally:
             with contextlib.suppress(OSError):

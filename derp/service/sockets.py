@@ -25,6 +25,7 @@ from derp.net.listener import (
     open_listeners,
     take_over,
 )
+from derp.net.oserrors import plain_reason
 from derp.net.socketoptions import bind_to_interface
 from stun import server as stun_server
 
@@ -231,4 +232,4 @@ def start_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StartError(f"{what}: {error.strerror or error}") from error
+        raise StartError(f"{what}: {plain_reason(error)}") from error
