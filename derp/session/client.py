@@ -143,14 +143,14 @@ class Client(Sender):
         if (client := hub.active.get(destination)) is not None:
             client.deliver(train, packets, payload, source, disco)
             return
-        if (worker := hub.other_workers.best.get(destination)) is not None:
-            worker.forward(train, packets, payload, destination, disco)
+        if (worker_link := hub.other_workers.best.get(destination)) is not None:
+            worker_link.forward(train, packets, payload, destination, disco)
             return
         if forwarded:
             metrics.drop(DropReason.UNKNOWN_DEST_ON_FWD, disco, packets, payload)
-        elif (relay := hub.forwarders.best.get(destination)) is not None:
+        elif (relay_link := hub.forwarders.best.get(destination)) is not None:
             metrics.packets_forwarded_out += packets
-            relay.forward(train, packets, payload, destination, disco)
+            relay_link.forward(train, packets, payload, destination, disco)
             return
         else:
             metrics.drop(DropReason.UNKNOWN_DEST, disco, packets, payload)

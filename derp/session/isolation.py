@@ -70,8 +70,8 @@ class IsolatingMeshPeer(MeshPeer):
     ) -> None:
         """Hand a train to its destination, or drop it; see Client."""
         if forwarded:
-            relay = self.hub.forwarders.best.get(source)
-            group = None if relay is None else relay.groups.get(source)
+            link = self.hub.forwarders.best.get(source)
+            group = None if link is None else link.groups.get(source)
             if not group or _group_of(self.hub, destination, group) != group:
                 self.metrics.packets_forwarded_in += packets
                 self.metrics.drop(DropReason.ISOLATED, disco, packets, payload)
@@ -86,10 +86,10 @@ def _group_of(hub: ClientHub, key: bytes, group: bytes) -> bytes:
     """
     if (client := hub.active.get(key)) is not None:
         return group if client.can_mesh else client.group
-    if (worker := hub.other_workers.best.get(key)) is not None:
-        return worker.groups.get(key, NO_GROUP)
-    if (relay := hub.forwarders.best.get(key)) is not None:
-        return relay.groups.get(key, NO_GROUP)
+    if (worker_link := hub.other_workers.best.get(key)) is not None:
+        return worker_link.groups.get(key, NO_GROUP)
+    if (relay_link := hub.forwarders.best.get(key)) is not None:
+        return relay_link.groups.get(key, NO_GROUP)
     return group
 
 
