@@ -106,7 +106,7 @@ def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]]
     return decorate
 
 
-CORES = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 UNIT = ("-n", f"{2 * CORES}", "--dist", "worksteal")
 """Of four tests that run, about two wait: for processes, for time to pass."""
 PROGRAMS = ("-n", f"{CORES + 2}", "--dist", "loadgroup", "--no-loadscope-reorder")
