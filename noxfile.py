@@ -498,6 +498,14 @@ def release(session: nox.Session) -> None:
     _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
 
 
+@session(PYTHONS[0], "hours; half a minute a release where all are built")
+def clients(session: nox.Session) -> None:
+    """Try real tailscaled of many releases; writes docs/compatibility.md. `-- 1.80.3` for one."""
+    _install(session, "test")
+    _install_go(session)
+    session.run("python", "-m", "tests.clients.session", *session.posargs, env=_environment())
+
+
 @session(PYTHONS[0], "half a minute")
 def pins(session: nox.Session) -> None:
     """Renew the versions and hashes of what image, package and derper.pyz have, in deploy/."""
