@@ -498,6 +498,21 @@ def release(session: nox.Session) -> None:
     _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
 
 
+@session(PYTHONS[0], "half a minute")
+def docs(session: nox.Session) -> None:
+    """Make the site of the documentation in build/site, and check all its links.
+
+    `-s docs -- serve` shows it at http://127.0.0.1:8000.
+    """
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("python", "-m", "release.site")
+    quiet = {"NO_MKDOCS_2_WARNING": "1", "NO_COLOR": "1"}
+    session.run("mkdocs", *(session.posargs or ("build", "--strict")), env=quiet)
+    if not session.posargs:
+        session.run("python", "-m", "release.site", "check")
+        session.log("the site is in build/site")
+
+
 @session(PYTHONS[0], "hours; half a minute a release where all are built")
 def clients(session: nox.Session) -> None:
     """Try real tailscaled of many releases; writes docs/compatibility.md. `-- 1.80.3` for one."""
