@@ -106,7 +106,7 @@ def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]]
     return decorate
 
 
-CORES = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 UNIT = ("-n", f"{2 * CORES}", "--dist", "worksteal")
 """Of four tests that run, about two wait: for processes, for time to pass."""
 PROGRAMS = ("-n", f"{CORES + 2}", "--dist", "loadgroup", "--no-loadscope-reorder")
@@ -496,6 +496,29 @@ def release(session: nox.Session) -> None:
     _install_go(session)
     _install_release(session)
     _told_what_was_skipped(session, "tests/release", DERPER_DIST=f"{ROOT / 'dist'}")
+
+
+@session(PYTHONS[0], "half a minute")
+def docs(session: nox.Session) -> None:
+    """Make the site of the documentation in build/site, and check all its links.
+
+    `-s docs -- serve` shows it at http://127.0.0.1:8000.
+    """
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("python", "-m", "release.site")
+    quiet = {"NO_MKDOCS_2_WARNING": "1", "NO_COLOR": "1"}
+    session.run("mkdocs", *(session.posargs or ("build", "--strict")), env=quiet)
+    if not session.posargs:
+        session.run("python", "-m", "release.site", "check")
+        session.log("the site is in build/site")
+
+
+@session(PYTHONS[0], "hours; half a minute a release where all are built")
+def clients(session: nox.Session) -> None:
+    """Try real tailscaled of many releases; writes docs/compatibility.md. `-- 1.80.3` for one."""
+    _install(session, "test")
+    _install_go(session)
+    session.run("python", "-m", "tests.clients.session", *session.posargs, env=_environment())
 
 
 @session(PYTHONS[0], "half a minute")

@@ -1,5 +1,5 @@
 """The command `derper`, as `python -m derp`."""
 
-from derp.cli.main import script
+from derp.cli.entry import script
 
 script()

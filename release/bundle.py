@@ -38,7 +38,7 @@ _LINUX: Final = {
 
 SCRIPT: Final = b"""\
 #!/usr/bin/python3
-from derp.cli.main import script
+from derp.cli.entry import script
 
 script()
 """

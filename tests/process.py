@@ -67,11 +67,15 @@ class Derper:
 
 @contextmanager
 def derper(
-    home: Path, *flags: str, tls: bool = True, descriptors: int | None = None
+    home: Path,
+    *flags: str,
+    tls: bool = True,
+    descriptors: int | None = None,
+    module: str = "derp",
 ) -> Iterator[Derper]:
     """Run derper on loopback, or where -a says, with files in `home`; `flags` are added.
 
-    `descriptors` limits how many files it may have open.
+    `descriptors` limits how many files it may have open; `module` is run in place of derp.
     """
     usual = [] if "-a" in flags else ["-a", "127.0.0.1:0"]
     usual += ["-c", str(home / "derper.key"), "-stun-port", "0"]
@@ -80,7 +84,7 @@ def derper(
         usual += ["-hostname", "127.0.0.1"]
     limit = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     process = subprocess.Popen(
-        [*limit, sys.executable, "-m", "derp", *usual, *flags],
+        [*limit, sys.executable, "-m", module, *usual, *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

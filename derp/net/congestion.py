@@ -17,6 +17,7 @@ from typing import Final, Self
 import attrs
 
 from derp.errors import StartError
+from derp.net import system
 from derp.net.oserrors import reason
 
 BBR: Final = "bbr"
@@ -76,7 +77,8 @@ def check(algorithm: str, kernel: Kernel) -> None:
 def apply(sock: socket.socket, algorithm: str) -> None:
     """Give a TCP socket an algorithm; the empty name leaves it as it is. Raises OSError."""
     if algorithm:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode("ascii"))
+        option = system.option("TCP_CONGESTION")
+        sock.setsockopt(socket.IPPROTO_TCP, option, algorithm.encode("ascii"))
 
 
 def _explain(error: OSError, algorithm: str, kernel: Kernel) -> str:
@@ -96,7 +98,8 @@ def _explain(error: OSError, algorithm: str, kernel: Kernel) -> str:
 def algorithm_of(sock: socket.socket) -> str:
     """Return the algorithm of a TCP socket; empty where the kernel does not say."""
     with contextlib.suppress(OSError):
-        name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _SIZE)
+        option = system.option("TCP_CONGESTION")
+        name = sock.getsockopt(socket.IPPROTO_TCP, option, _SIZE)
         return name.partition(b"\0")[0].decode("ascii", "replace")
     return ""
 

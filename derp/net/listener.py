@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from derp.errors import StartError
-from derp.net import congestion
+from derp.net import congestion, system
 from derp.net.address import Endpoint, endpoint
 from derp.net.descriptors import OUT_OF_RESOURCES, Descriptors
 from derp.net.listenaddress import Address
@@ -33,7 +33,10 @@ _RETRY_SECONDS: Final = 0.1
 
 @attrs.frozen
 class TCPOptions:
-    """Options of a listener; accepted connections inherit them. Times are seconds."""
+    """Options of a listener; accepted connections inherit them. Times are seconds.
+
+    What the system lacks is left out.
+    """
 
     keepalive_time: float = 600.0
     """Idle time before the kernel probes; 0 is never."""
@@ -49,11 +52,11 @@ class TCPOptions:
         if self.keepalive_time:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             seconds = max(1, round(self.keepalive_time))
-            sock.setsockopt(tcp, socket.TCP_KEEPIDLE, seconds)
+            system.set_if_known(sock, tcp, "TCP_KEEPIDLE", seconds)
         if self.user_timeout:
             milliseconds = max(1, round(self.user_timeout * 1000))
-            sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, milliseconds)
-        sock.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+            system.set_if_known(sock, tcp, "TCP_USER_TIMEOUT", milliseconds)
+        system.set_if_known(sock, tcp, "TCP_NOTSENT_LOWAT", NOTSENT_LOWAT)
         congestion.apply(sock, self.congestion)
 
 

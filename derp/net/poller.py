@@ -18,8 +18,8 @@ Load from many clients at once doesn't starve others: a round of steps ends afte
 only HANG_UPS_PER_TURN hang-ups are handled per turn of the event loop, since each costs as much as
 several packets, and the epoll returns ready sockets round-robin.
 
-If the poller is off (`is_on`), each client's task waits for its own socket, as any Trio task does:
-slower with many clients, and the same in all else.
+If the poller is off (`is_on`), as on a system without epoll, each client's task waits for its own
+socket, as any Trio task does: slower with many clients, and the same in all else.
 
 Invariants: no `step` waits; an exception of a `step` reaches only its connection's task, and does
 not end `run`, and with it the relay; no socket is closed while it is registered.
@@ -34,6 +34,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 import trio
+
+from derp.net import system
 
 POLL_TIMEOUT: Final = 0.01
 """Seconds to wait for the next packet while busy-polling. A millisecond would cost as much as the
@@ -50,8 +52,9 @@ HANG_UPS_PER_TURN: Final = 32
 """Hang-ups (sockets closed by their peers) handled per turn of the event loop."""
 _EVENTS: Final = 32
 """Sockets to read from between two looks at the clock."""
-_READABLE: Final = select.EPOLLIN
-_WATCHED: Final = select.EPOLLIN | select.EPOLLRDHUP
+_READABLE: Final = 0x1
+_WATCHED: Final = _READABLE | 0x2000
+"""EPOLLIN and EPOLLRDHUP of epoll_ctl(2), also where the module `select` has no names for them."""
 
 Step = Callable[[], bool]
 """Reads once and acts on the data; returns whether its task has to run (Transport.read_through)."""
@@ -86,24 +89,27 @@ class Poller:
     """A reader of the registered sockets, while `run` runs."""
 
     def __init__(self, *, is_on: bool = True) -> None:
-        self._is_on = is_on
+        self._is_on = is_on = is_on and system.HAS_EPOLL
         self.busy_tasks = 0
         """Running tasks that forbid busy-polling: send tasks, those of clients and links that are
         not registered, and logins that wait for a verdict. The code that starts one counts it."""
-        self._epoll = select.epoll()
+        if is_on:
+            self._epoll = select.epoll()
+            # An epoll of the urgent sockets, itself in `_epoll` only while busy-polling.
+            self._urgent = select.epoll()
+        self._urgent_fds: set[int] = set()
         self._registrations: dict[int, Registration] = {}
         # Registered sockets whose hang-up is not handled yet; not in the epoll.
         self._hung_up: OrderedDict[int, None] = OrderedDict()
         self._hang_ups_left = HANG_UPS_PER_TURN
-        # An epoll of the urgent sockets, itself in `_epoll` only while busy-polling.
-        self._urgent = select.epoll()
-        self._urgent_fds: set[int] = set()
 
     def add_urgent(self, fd: int) -> None:
         """Stop busy-polling as soon as `fd` is readable, since a task waits for it through Trio."""
+        if not self._is_on:
+            return
         # Where the kernel has no memory for another watch, that task is a little late.
         with contextlib.suppress(OSError):
-            self._urgent.register(fd, select.EPOLLIN)
+            self._urgent.register(fd, _READABLE)
             self._urgent_fds.add(fd)
 
     def drop_urgent(self, fd: int) -> None:
@@ -172,6 +178,8 @@ class Poller:
 
     async def run(self) -> NoReturn:
         """Call the steps of readable sockets, for ever."""
+        if not self._is_on:
+            await trio.sleep_forever()
         recent_until = 0.0
         try:
             while True:
@@ -228,7 +236,7 @@ class Poller:
         poll, leave_at = self._epoll.poll, min(leave_at, deadline)
         spins = 0
         try:
-            self._epoll.register(self._urgent, select.EPOLLIN)
+            self._epoll.register(self._urgent, _READABLE)
         except OSError:
             return
         try:

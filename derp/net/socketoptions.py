@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from derp.errors import StartError
+from derp.net import system
 from derp.net.oserrors import reason
 
 _NAME_SIZE: Final = 16
@@ -35,7 +36,7 @@ class SocketOptions:
         """Set the options on a socket that is not connected. Raises OSError."""
         bind_to_interface(sock, self.interface)
         if self.mark:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.mark)
+            sock.setsockopt(socket.SOL_SOCKET, system.option("SO_MARK"), self.mark)
 
     def check(self) -> None:
         """Try the options on a socket. Raises StartError, which names the cure."""
@@ -58,11 +59,14 @@ DEFAULTS: Final = SocketOptions()
 def bind_to_interface(sock: socket.socket, interface: str) -> None:
     """Let a socket use one interface only; the empty name leaves it as it is. Raises OSError."""
     if interface:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        option = system.option("SO_BINDTODEVICE")
+        sock.setsockopt(socket.SOL_SOCKET, option, interface.encode() + b"\0")
 
 
 def interface_of(sock: socket.socket) -> str:
     """Return the interface that a socket is bound to; empty for none. Raises OSError."""
+    if not hasattr(socket, "SO_BINDTODEVICE"):
+        return ""
     name = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _NAME_SIZE)
     return name.partition(b"\0")[0].decode()
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
+from derp.net import system
 from derp.net.address import Endpoint, endpoint
 from derp.net.oserrors import reason
 from derp.net.poller import Poller, Registration, Step
@@ -201,4 +202,6 @@ class TCPTransport:
 
     def tcp_info(self) -> bytes:
         """Return the kernel's struct; see Transport."""
+        if not system.IS_LINUX:
+            return b""  # others have another struct, or none
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)

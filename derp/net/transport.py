@@ -68,7 +68,10 @@ class Transport(Protocol):
         """Bytes that the socket has taken so far: they grow in number as long as the peer reads."""
 
     def tcp_info(self) -> bytes:
-        """Return the kernel's `struct tcp_info` of the connection (Linux). Raises OSError."""
+        """Return the kernel's `struct tcp_info` of the connection; empty where it is not Linux's.
+
+        Raises OSError.
+        """
 
     async def flush(self) -> None:
         """Wait until nothing is buffered. Raises PeerVanished."""

@@ -10,7 +10,6 @@ workers. If it dies, the workers' RPC connections end, and so the workers stop.
 """
 
 import contextlib
-import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from derp.admission.policykeeper import PolicyRequest, policy_of
 from derp.config import Config
 from derp.errors import StartError
 from derp.files.ratelimit import RateConfig
+from derp.net import system
 from derp.net.descriptors import Descriptors
 from derp.net.resolver import Resolver
 from derp.service import control
@@ -61,10 +61,12 @@ def run(config: Config, arguments: Sequence[str]) -> None:
 
     The workers get the same `arguments`. Raises StartError where this machine can't.
     """
-    count = config.limits.workers or len(os.sched_getaffinity(0))
+    count = config.limits.workers or (system.cores() if system.IS_LINUX else 1)
     if count == 1:
         run_standalone(config)
         return
+    if not system.IS_LINUX:
+        raise StartError(f"-workers {count}: only Linux shares a port among processes; leave it 1")
     with logging_started(), contextlib.ExitStack() as stack:
         resources = prepare(config, stack, count)
         peer_sockets = [stack.enter_context(listen_for_peers()) for _ in range(count)]

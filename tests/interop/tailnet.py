@@ -244,15 +244,23 @@ that `tailscale up` needs to be let in."""
 
 
 def tailscales_control(
-    derpcheck: Path, folder: Path, members: Sequence[Key] = (), port: int = CONTROL_PORT
+    derpcheck: Path,
+    folder: Path,
+    members: Sequence[Key] = (),
+    port: int = CONTROL_PORT,
+    *,
+    old: bool = False,
 ) -> Control:
-    """Tailscale's own for tests; the tailnet has these members more, for which nothing runs."""
+    """Tailscale's own for tests; the tailnet has these members more, for which nothing runs.
+
+    `old` tells of peers as tailscaled before 1.80 has to be told.
+    """
 
     @contextlib.contextmanager
     def control(middle: Namespace, node: Mapping[str, object]) -> Iterator[Sequence[str]]:
         command = [*middle.prefix, str(derpcheck), "control", "-node", json.dumps(node)]
         command += [f"-member=nodekey:{member.public.hex()}" for member in members]
-        command += ["-listen", f"{RELAY_4}:{port}"]
+        command += ["-listen", f"{RELAY_4}:{port}", *(["-old"] if old else [])]
         with background(command, folder / "control.log", environment()) as process:
             ready(process)
             yield []

@@ -17,7 +17,8 @@ import (
 
 // runControl serves Tailscale's own test control plane: every tailscaled
 // that logs in is let in, and gets a DERP map with one region, ours. The
-// tailnet has as many members more as there are -member flags; a POST to
+// tailnet has as many members more as there are -member flags; with -old, peers
+// are told of in a form that releases before 1.80 know, too; a POST to
 // /expel?member=nodekey:... makes every tailscaled forget one of them.
 func runControl(args []string) {
 	fs := flag.NewFlagSet("control", flag.ExitOnError)
@@ -33,6 +34,7 @@ func runControl(args []string) {
 		members = append(members, k)
 		return err
 	})
+	old := fs.Bool("old", false, "for tailscaled before 1.80")
 	fs.Parse(args)
 	node.RegionID = 900
 	control := &testcontrol.Server{
@@ -49,6 +51,11 @@ func runControl(args []string) {
 				},
 			},
 		},
+	}
+	if *old {
+		control.ModifyFirstMapResponse = func(res *tailcfg.MapResponse, _ *tailcfg.MapRequest) {
+			go tellHomeAsOnce(control, res.Node.Key, node.RegionID)
+		}
 	}
 	if len(members) > 0 {
 		control.AddFakeNode() // the only way to add one before any has logged in
@@ -74,6 +81,16 @@ func runControl(args []string) {
 	}
 	fmt.Println("ready")
 	log.Fatal(http.Serve(ln, mux))
+}
+
+// tellHomeAsOnce makes a node's home the region, and has peers told of it in
+// the field that releases before capability version 111 read.
+func tellHomeAsOnce(control *testcontrol.Server, k key.NodePublic, region int) {
+	if n := control.Node(k); n != nil && n.LegacyDERPString == "" {
+		n.HomeDERP = region
+		n.LegacyDERPString = fmt.Sprintf("%s:%d", tailcfg.DerpMagicIP, region)
+		control.UpdateNode(n)
+	}
 }
 
 // someHost is what a member says of itself; an old tailscaled can't do without.

@@ -1,0 +1,119 @@
+"""Real tailscaled of many releases, each built from its own module with the Go that it asks for.
+
+The go command takes toolchain and packages from the module proxy. What the flags leave out is as in
+`tests.interop.golang`; of a release that has no such switch, nothing.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import attrs
+
+from tests.interop import golang
+
+BIN = golang.BIN / "releases"
+BUILD_TIMEOUT = 1800
+
+
+@attrs.frozen
+class Release:
+    """A release of Tailscale, and the version of Go that builds it."""
+
+    version: str
+    go: str
+
+    @property
+    def minor(self) -> int:
+        return int(self.version.split(".")[1])
+
+    @property
+    def knows_pins(self) -> bool:
+        """Whether `CertName` in a DERP map may be the hash of a certificate."""
+        return self.minor >= 82
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it must be told of a peer's home as releases before capability 111 are."""
+        return self.minor < 80
+
+
+RELEASES = (
+    Release("1.24.2", "1.18.10"),
+    Release("1.32.3", "1.19.13"),
+    Release("1.44.3", "1.20.14"),
+    Release("1.58.2", "1.21.13"),
+    Release("1.62.1", "1.22.12"),
+    Release("1.66.4", "1.22.12"),
+    Release("1.68.2", "1.26.8"),
+    Release("1.74.1", "1.23.12"),
+    Release("1.76.6", "1.23.12"),
+    Release("1.80.3", "1.23.12"),
+    Release("1.86.2", "1.24.13"),
+    Release("1.90.9", "1.25.11"),
+    Release("1.92.5", "1.25.11"),
+    Release("1.96.5", "1.26.8"),
+    Release("1.98.10", "1.26.8"),
+    Release("1.102.5", "1.26.8"),
+    Release("1.104.7", "1.27.4"),
+)
+
+
+class CannotBuildError(Exception):
+    """Why a release can't be built here, in a few words."""
+
+
+def build(release: Release) -> dict[str, Path]:
+    """The paths of a release's tailscaled and tailscale, built unless they are there already.
+
+    Raises CannotBuildError.
+    """
+    folder = BIN / release.version
+    binaries = {name: folder / name for name in ("tailscaled", "tailscale")}
+    if not all(path.exists() for path in binaries.values()):
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = golang.flags(golang.MAIN)
+        made = folder / "new"
+        command = ["nice", "go", "build", "-p=2", *flags, "-o", f"{made}", "./cmd/tailscaled"]
+        _run(command, release, _source(release))
+        made.rename(binaries["tailscaled"])
+        binaries["tailscale"].symlink_to("tailscaled")
+    return binaries
+
+
+def _source(release: Release) -> Path:
+    """The folder of the release's module, in the module cache."""
+    module = f"tailscale.com@v{release.version}"
+    downloaded = _run(["go", "mod", "download", "-json", module], release, golang.HERE.root)
+    return Path(json.loads(downloaded)["Dir"])
+
+
+def _run(command: list[str], release: Release, folder: Path | str) -> str:
+    keep = {key: value for key, value in os.environ.items() if key not in {"GOFLAGS", "GOROOT"}}
+    env = {**keep, "GOTOOLCHAIN": f"go{release.go}", "GOWORK": "off", "CGO_ENABLED": "0"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CannotBuildError(f"not built within {error.timeout:g} s") from error
+    if done.returncode:
+        raise CannotBuildError(reason(f"{done.stdout}\n{done.stderr}"))
+    return done.stdout
+
+
+def reason(said: str) -> str:
+    """The line that says why, of all that the go command has said."""
+    lines = [line.strip() for line in said.splitlines() if "downloading" not in line]
+    for line in lines:
+        if ": reading " in line:
+            wanted = line.partition(": reading")[0].split()[-1]
+            return f"the module proxy does not have {wanted}"
+    return next((line for line in lines if line), "the go command says nothing")

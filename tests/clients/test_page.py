@@ -1,0 +1,47 @@
+"""The table of releases: rows are added and renewed, and reasons are a line."""
+
+import pytest
+
+from tests.clients import page
+from tests.clients.checks import shown
+from tests.clients.releases import RELEASES, Release, reason
+
+EMPTY = f"# A\n\n{page.BEGIN}\n\n{page.END}\n\nthe end\n"
+
+
+def test_rows_are_added_in_order_and_renewed() -> None:
+    old, new = RELEASES[0].version, RELEASES[-1].version
+    text = page.with_rows(EMPTY, {new: [new, "first"]})
+    text = page.with_rows(text, {old: [old, "other"]})
+    text = page.with_rows(text, {new: [new, "again"]})
+    assert list(page.rows(text).values()) == [[old, "other"], [new, "again"]]
+    assert text.startswith("# A\n")
+    assert text.endswith("\n\nthe end\n")
+    with pytest.raises(ValueError, match="want a line"):
+        page.with_rows("# A", {})
+
+
+def test_the_page_has_marks_and_only_releases_of_the_session() -> None:
+    known = {release.version for release in RELEASES}
+    assert set(page.rows(page.PAGE.read_text())) <= known
+
+
+def test_why_a_release_cannot_be_built_is_a_line() -> None:
+    said = """go: downloading a.test/b v1.0.0
+cmd/d.go:28:2: a.test/b@v1.0.0: reading https://proxy.test/a.test/b/@v/v1.0.0.zip: 403 Forbidden
+	server response: not available
+"""
+    assert reason(said) == "the module proxy does not have a.test/b@v1.0.0"
+    assert reason("go: downloading x\ngo: cannot find y\n") == "go: cannot find y"
+    assert reason("") == "the go command says nothing"
+
+
+def test_a_failure_is_a_cell() -> None:
+    assert shown(AssertionError("a | b\nmore")) == "no: a / b"
+    assert shown(AssertionError()) == "no: no"
+
+
+def test_what_releases_know() -> None:
+    older, between, newer = (Release(f"1.{minor}.0", "") for minor in (78, 80, 82))
+    assert (older.is_old, between.is_old, newer.is_old) == (True, False, False)
+    assert (older.knows_pins, between.knows_pins, newer.knows_pins) == (False, False, True)
