@@ -7,11 +7,12 @@ private virtual environment in .nox/, installs nox there, and goes on in it.
 import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ def _in_own_environment() -> None:
     """Run this file again where nox is installed; does not return."""
     home = ROOT / ".nox" / "_nox"
     python = home / "bin" / "python"
-    if not (home / "ready").exists():
+    ready = home / "has-nox-and-uv"
+    if not ready.exists():
         print("noxfile: installing nox into", home.relative_to(ROOT), flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "nox>=2024.10.9"],
-            check=True,
-        )
-        (home / "ready").touch()
+        install = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+        subprocess.run([*install, "nox>=2024.10.9"], check=True)
+        # uv makes an environment in seconds; where it has no wheel, pip makes them.
+        subprocess.run([*install, "--only-binary", ":all:", "uv>=0.5"], check=False)
+        ready.touch()
     os.execv(python, [str(python), str(ROOT / "noxfile.py"), *sys.argv[1:]])
 
 
@@ -40,8 +42,25 @@ except ModuleNotFoundError:
         raise
     _in_own_environment()
 
+
+def _backend() -> str:
+    """Return what makes environments: uv where it is at hand and can do as pip is told to here."""
+    asked = [sys.executable, "-m", "pip", "config", "list"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    # What the environment says comes first, and counts.
+    found = re.findall(r"^(?:global|install|:env:)\.([\w-]+)='(.*)'$", done.stdout, re.MULTILINE)
+    settings = dict(reversed(found))
+    for name, variable in {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX"}.items():
+        if name in settings:
+            os.environ.setdefault(variable, settings[name])
+    beyond_uv = {"client-cert", "no-index", "proxy", "trusted-host"}
+    if "SSL_CERT_FILE" not in os.environ:
+        beyond_uv.add("cert")
+    return "venv" if beyond_uv & settings.keys() else "uv|venv"
+
+
 nox.needs_version = ">=2024.10.9"
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = _backend()
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile", "fuzz"]
@@ -88,7 +107,9 @@ def _pythons() -> list[str]:
 PYTHONS = _pythons()
 
 
-def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]], Any]:
+def session(
+    python: str, takes: str, backend: str | None = None
+) -> Callable[[Callable[[nox.Session], None]], Any]:
     """Make a session that says, as it starts, what it does and how long that takes.
 
     `takes` is for two idle cores, and environments and Go programs that are there already.
@@ -101,7 +122,7 @@ def session(python: str, takes: str) -> Callable[[Callable[[nox.Session], None]]
             session.log(f"{what} ({takes}; more where things are installed or built first)")
             function(session)
 
-        return nox.session(python=python)(announced)
+        return nox.session(python=python, venv_backend=backend)(announced)
 
     return decorate
 
@@ -117,13 +138,19 @@ def _install(session: nox.Session, *groups: str, editable: bool = False) -> None
     """Install the relay and what else is wanted; `editable`, once for each pyproject.toml."""
     packages = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
     if not editable:
-        session.install(".", *packages)
+        session.install(*_as_it_is_now(session), *packages)
         return
     stamp = Path(session.virtualenv.location) / "installed-for"
     wanted = (ROOT / "pyproject.toml").read_text()
     if not stamp.exists() or stamp.read_text() != wanted:
         session.install("-e", ".", *packages)
         stamp.write_text(wanted)
+
+
+def _as_it_is_now(session: nox.Session) -> Sequence[str]:
+    """Return what has this tree installed, and not as it was at the last installation."""
+    again = ("--reinstall-package", PROJECT["project"]["name"])
+    return (*(again if session.venv_backend == "uv" else ()), ".")
 
 
 def _environment(**variables: str) -> dict[str, str]:
@@ -357,7 +384,7 @@ def lowest(session: nox.Session) -> None:
     project = PROJECT["project"]
     bounds = [*project["dependencies"], *project["optional-dependencies"]["dns"]]
     pins = [bound.replace(">=", "==") for bound in bounds]
-    session.install(".", *pins, *nox.project.dependency_groups(PROJECT, "test"))
+    session.install(*_as_it_is_now(session), *pins, *nox.project.dependency_groups(PROJECT, "test"))
     _pytest(session, "--hypothesis-profile=brief", *UNIT)
 
 
@@ -367,8 +394,7 @@ def fuzz(session: nox.Session) -> None:
     _install(session, "test")
     # There are wheels for some Pythons only, and the source wants clang.
     packages = nox.project.dependency_groups(PROJECT, "fuzz")
-    install = ("python", "-m", "pip", "install", "-q", "--only-binary", ":all:", *packages)
-    session.run(*install, success_codes=range(256))
+    session.install("--only-binary", ":all:", *packages, success_codes=range(256))
     check = ("python", "-c", "import atheris")
     if session.run(*check, silent=True, success_codes=[0, 1]) is None:
         session.skip("atheris can't be installed for this Python: nothing was fuzzed")
@@ -481,7 +507,7 @@ def wan(session: nox.Session) -> None:
     session.run("python", "-m", "bench.wan.run", *relays, *session.posargs)
 
 
-@session(PYTHONS[0], "10 minutes")
+@session(PYTHONS[0], "10 minutes", backend="venv")
 def release(session: nox.Session) -> None:
     """Make all files of a release in dist/, install each, and have it serve real clients.
 

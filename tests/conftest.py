@@ -82,7 +82,7 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def share_out(items: list[pytest.Item]) -> None:
-    """Have a file's tests run in one process; all of a suite's, if they share much.
+    """Have a file's tests run in one process; those of containers, which share an image, in two.
 
     What takes longest begins first, so that no process waits for it in the end.
     """
@@ -95,6 +95,7 @@ def share_out(items: list[pytest.Item]) -> None:
     items.sort(key=place)
     for item in items:
         suite, *rest = item.path.relative_to(HERE).parts
-        # One image is built.
-        group = suite if suite == "container" else "/".join([suite, *rest])
+        # Both halves wait for the image; more would keep those waiting that need none.
+        halves = f"{suite}, {'second' if rest[0] >= 'test_p' else 'first'} half"
+        group = halves if suite == "container" else "/".join([suite, *rest])
         item.add_marker(pytest.mark.xdist_group(group))

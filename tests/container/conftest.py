@@ -16,6 +16,7 @@ import pytest
 from tests.container import images
 from tests.container import podman as containers
 from tests.container.podman import Dock, NoPodmanError, Podman, new_name
+from tests.container.sharing import common_folder, one_at_a_time, shared
 from tests.interop.netns import Namespace, skip_unless_possible
 from tests.interop.untested import tell
 from tests.support.programs import binaries, test_ca
@@ -27,10 +28,17 @@ FOUND = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
-def found(request: pytest.FixtureRequest) -> tuple[Podman, str]:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run have."""
+    return common_folder(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def found(request: pytest.FixtureRequest, common: Path) -> tuple[Podman, str]:
     """Podman, with what it needs here, and a base image in which it works."""
     try:
-        podman, base = images.find()
+        with one_at_a_time(common / "base"):
+            podman, base = images.find()
     except NoPodmanError as error:
         pytest.skip(str(error))
     except images.WrongBaseError as error:
@@ -90,14 +98,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(podman: Podman, base: str, tree: Path, tags: list[str]) -> str:
+def image(podman: Podman, base: str, tree: Path, common: Path) -> Iterator[str]:
     """The relay's image, built from this tree."""
-    tag = f"localhost/{new_name()}:ours"
-    tags.append(tag)
-    began = time.monotonic()
-    images.build(podman, base, tag, tree)
-    print(f"{tag} was built on {base} in {time.monotonic() - began:.0f} s")
-    return tag
+
+    def build() -> str:
+        tag = f"localhost/{new_name()}:ours"
+        began = time.monotonic()
+        images.build(podman, base, tag, tree)
+        print(f"{tag} was built on {base} in {time.monotonic() - began:.0f} s")
+        return tag
+
+    with shared(common / "ours", build, lambda tag: images.remove(podman, [tag])) as tag:
+        yield tag
 
 
 @pytest.fixture(scope="session")

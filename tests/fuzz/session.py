@@ -6,22 +6,28 @@ the fault planted on purpose was not.
 """
 
 import argparse
-import concurrent.futures
-import os
+import multiprocessing
+import multiprocessing.connection
 import re
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.fuzz import one
 from tests.fuzz.targets import MAX_INPUT, TARGETS, planted
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 _DONE: Final = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+)")
 _INPUT_TIMEOUT: Final = 20
 """Seconds after which an input counts as a finding of its own: a parser that hangs."""
+_PATIENCE: Final = 120.0
+"""Seconds by which a target may be late to end."""
+_AT_ONCE: Final = 2
 _LAST_LINES: Final = 40
+_FORK: Final = multiprocessing.get_context("fork")
 
 
 class Run(NamedTuple):
@@ -35,36 +41,59 @@ class Run(NamedTuple):
     """The end of what was printed, where an input was found or nothing was run; else empty."""
 
 
-def fuzz(target: str, seconds: int, findings: Path) -> Run:
-    """Run one target in a process of its own."""
-    findings.mkdir(parents=True, exist_ok=True)
-    seeds = CORPUS / target
-    with tempfile.TemporaryDirectory() as new:
-        command = [
-            *(sys.executable, "-m", "tests.fuzz.one", target),
+class Fuzzing:
+    """One target that is being fuzzed, in a child of this process."""
+
+    def __init__(self, target: str, seconds: int, findings: Path, folder: Path) -> None:
+        self._target = target
+        self._said = folder / f"{target}.log"
+        self._deadline = time.monotonic() + seconds + _PATIENCE
+        new, seeds = folder / target, CORPUS / target
+        new.mkdir()
+        findings.mkdir(parents=True, exist_ok=True)
+        arguments = [
             f"-max_total_time={seconds}",
             f"-max_len={MAX_INPUT}",
             f"-timeout={_INPUT_TIMEOUT}",
             f"-artifact_prefix={findings}/{target}-",
             "-print_final_stats=0",
-            new,
+            str(new),
             *([str(seeds)] if seeds.exists() else []),
         ]
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds + 120,
-            check=False,
-        )
-    found = _DONE.search(done.stdout)
-    executions, coverage = map(int, found.groups()) if found else (0, 0)
-    trouble = ""
-    if done.returncode or not executions:
-        trouble = "\n".join(done.stdout.splitlines()[-_LAST_LINES:])
-    return Run(target, executions, coverage, trouble)
+        self._process = _FORK.Process(target=one.run, args=(target, arguments, self._said))
+        self._process.start()
+        self.sentinel = self._process.sentinel
+
+    def is_over(self) -> bool:
+        """Return whether the child has ended; one that is far too late is killed."""
+        if time.monotonic() > self._deadline:
+            self._process.kill()
+            self._process.join()
+        return not self._process.is_alive()
+
+    def result(self) -> Run:
+        """Return how it ended."""
+        said = self._said.read_text(errors="replace") if self._said.exists() else ""
+        found = _DONE.search(said)
+        executions, coverage = map(int, found.groups()) if found else (0, 0)
+        trouble = ""
+        if self._process.exitcode or not executions:
+            last = said.splitlines()[-_LAST_LINES:]
+            trouble = "\n".join([*last, f"ended with {self._process.exitcode}"])
+        return Run(self._target, executions, coverage, trouble)
+
+
+def fuzz(names: Sequence[str], seconds: int, findings: Path) -> Iterator[Run]:
+    """Fuzz targets, some at once; return how each ended, as it ends."""
+    waiting, running = list(names), list[Fuzzing]()
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < _AT_ONCE:
+                running.append(Fuzzing(waiting.pop(0), seconds, findings, Path(folder)))
+            multiprocessing.connection.wait([each.sentinel for each in running], timeout=1.0)
+            for each in [each for each in running if each.is_over()]:
+                running.remove(each)
+                yield each.result()
 
 
 def main() -> int:
@@ -75,18 +104,16 @@ def main() -> int:
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as elsewhere:
-        if not fuzz(planted.__name__, 60, Path(elsewhere)).trouble:
+        if not next(fuzz([planted.__name__], 60, Path(elsewhere))).trouble:
             print("the fault planted on purpose was not found: this looks for nothing")
             return 1
     names = options.targets or list(TARGETS)
     failed = False
-    with concurrent.futures.ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        runs = [pool.submit(fuzz, name, options.seconds, options.findings) for name in names]
-        for run in (each.result() for each in runs):
-            print(f"{run.target:20} {run.executions:10,} executions {run.coverage:6,} edges")
-            if run.trouble:
-                failed = True
-                print(f"{run.trouble}\n{run.target}: see {options.findings}/", flush=True)
+    for run in fuzz(names, options.seconds, options.findings):
+        print(f"{run.target:20} {run.executions:10,} executions {run.coverage:6,} edges")
+        if run.trouble:
+            failed = True
+            print(f"{run.trouble}\n{run.target}: see {options.findings}/", flush=True)
     print(f"{len(names)} targets, {options.seconds} s each")
     return failed
 
