@@ -43,6 +43,10 @@ class StatusSource:
     steer: Callable[[Order, str], Awaitable[Outcome]]
     """Does what an operator at an address orders."""
 
+    def in_clear(self) -> "StatusSource":
+        """Return the same for the plain port beside TLS."""
+        return attrs.evolve(self, debug_access=attrs.evolve(self.debug_access, in_clear=True))
+
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP, with the Go derper's field names in its order."""
 
