@@ -25,6 +25,7 @@ from derp.cli.clienttable import (
     rate,
     span,
 )
+from derp.wire.control import missing_text
 
 Rates = dict[str, tuple[float, float]]
 """Bytes a second to and from a client, by its `connection`."""
@@ -48,9 +49,13 @@ class TopView:
         self._rates: Rates = {}
         self._taken = 0.0
         self._trouble = "asking the relay"
+        self._missing = ""
 
-    def sampled(self, clients: Sequence[Fields], now: float) -> None:
-        """Take a new sample; `now` in seconds of any clock."""
+    def sampled(self, clients: Sequence[Fields], silent: Sequence[int], now: float) -> None:
+        """Take a new sample, without the clients of the workers `silent`.
+
+        `now` is in seconds of any clock.
+        """
         seconds = now - self._taken
         before = {client["connection"]: client for client in self._clients}
         self._rates = {
@@ -59,6 +64,7 @@ class TopView:
             if client["connection"] in before and seconds > 0
         }
         self._clients, self._taken, self._trouble = clients, now, ""
+        self._missing = missing_text(silent)
 
     def failed(self, trouble: str) -> None:
         """Show that no sample could be taken, and why."""
@@ -78,7 +84,8 @@ class TopView:
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*map(Text, cells))
         more = len(clients) - len(rows)
-        return Group(self._head(), Text(), table, Text(f"and {more} more" if more else ""))
+        rest = [f"and {more} more" if more else "", self._missing]
+        return Group(self._head(), Text(), table, Text("; ".join(filter(None, rest))))
 
     def _head(self) -> Text:
         to, fro = (sum(pair[which] for pair in self._rates.values()) for which in (0, 1))

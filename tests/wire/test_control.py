@@ -68,16 +68,17 @@ def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str)
 
 def test_answers() -> None:
     assert done(to_line({"done": "all", "ended": 2})) == "all"
-    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True, 0)
-    assert listed(to_line({"clients": [], "more": False, "silent": 2})) == ([], False, 2)
+    assert listed(to_line({"clients": [{"key": "x"}], "more": True})) == ([{"key": "x"}], True, [])
+    assert listed(to_line({"clients": [], "more": False, "silent": [0, 2]})) == ([], False, [0, 2])
     for read in (done, listed):
         with pytest.raises(ControlRefused, match="not so"):
             read(to_line({"error": "not so"}))
         for other in (b"", b"[]", b"<html>", to_line({}), b'{"done": "", "clients": []}'):
             with pytest.raises(ControlRefused, match="is no derper, or one of another version"):
                 read(other)
-    with pytest.raises(ControlRefused):
-        listed(to_line({"clients": [1], "more": False}))
+    for fields in ({"clients": [1]}, {"clients": [], "silent": 2}, {"clients": [], "silent": [""]}):
+        with pytest.raises(ControlRefused):
+            listed(to_line(fields))
 
 
 @given(
