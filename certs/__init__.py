@@ -4,7 +4,8 @@
     pair          a certificate chain and its key
     parse         checks a chain and its key, from whatever source
     hostname      IP address or DNS name; file names; whether a certificate covers a name
-    files         reads and writes the files of a pair
+    files         reads the files of a pair
+    wholefile     files written whole or not at all, even in a crash
     ownership     which other users could replace a trusted file
     selfsigned    makes and writes a self-signed pair
     generated     whether a pair is a self-signed one made for an IP address

@@ -16,6 +16,7 @@ from certs import apart
 from certs.errors import CertificateError, OutOfDateError
 from certs.files import PairFiles, exists
 from certs.pair import Pair
+from certs.wholefile import state
 
 T = TypeVar("T")
 _State = tuple[tuple[int, ...], ...]
@@ -104,8 +105,7 @@ class PairChanges:
 
 def _file_state(file: Path) -> tuple[int, ...]:
     try:
-        found = file.stat()
+        return state(file.stat())
     except OSError as error:
         # Reading the file reports the error.
         return (error.errno or 0,)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -4,11 +4,9 @@ In -certdir they are `<hostname>.crt` and `<hostname>.key`, or with ACME one fil
 autocert; -tls-cert and -tls-key name others.
 """
 
-import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +20,6 @@ from certs.ownership import swap_warning
 from certs.pair import Pair
 
 NOT_REGULAR: Final = (errno.EISDIR, errno.EINVAL)
-_NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @attrs.frozen
@@ -74,52 +71,6 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime, *, some: bo
         *map(swap_warning, dict.fromkeys((files.certificate, files.key))),
     )
     return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
-
-
-def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) -> bool:
-    """Write a file whole or not at all, even in a crash; return whether it was. Raises OSError.
-
-    Without `replace`, an existing file stays, and False is returned.
-    """
-    # The prefix is short, so that any file system that takes the name of `file` takes this one.
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            os.fchmod(descriptor, mode)
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        written = True
-        if replace:
-            Path(temporary).replace(file)
-        else:
-            written = _link(Path(temporary), file)
-    finally:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return written
-
-
-def _link(temporary: Path, file: Path) -> bool:
-    """Give a temporary file the name `file` unless that is taken; return whether it was free."""
-    try:
-        file.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        # Some network file systems have no hard links. If two processes make the file there in the
-        # same instant, the second may replace the file of the first.
-        if file.is_symlink() or file.exists():
-            return False
-        temporary.rename(file)
-    return True
 
 
 def open_regular(file: Path) -> BinaryIO:

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs.errors import CertificateFileError
-from certs.files import PairFiles, write_whole
+from certs.files import PairFiles
 from certs.hostname import IPAddress
+from certs.wholefile import write_whole
 
 LIFETIME = timedelta(days=365)
 """The time from notBefore to notAfter. macOS refuses certificates with a much longer one."""

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from certs.acme.store import ACCOUNT_FILE
 from certs.errors import IssueError
-from certs.files import open_regular, write_whole
+from certs.files import open_regular
+from certs.wholefile import write_whole
 
 _OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 

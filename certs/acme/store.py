@@ -23,9 +23,10 @@ from ssl import DER_cert_to_PEM_cert
 from typing import Final
 
 from certs.errors import CertificateError, Failure, IssueError
-from certs.files import PairFiles, open_regular, read_pair, write_whole
+from certs.files import PairFiles, open_regular, read_pair
 from certs.hostname import file_stem, parse_ip
 from certs.pair import Pair
+from certs.wholefile import write_whole
 
 ACCOUNT_FILE: Final = "acme_account+key"
 LOCK_NAME: Final = ".acme.lock"

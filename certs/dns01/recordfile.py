@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from certs.dns01.record import Place, PlacedRecord, Record
 from certs.errors import IssueError
-from certs.files import open_regular, write_whole
+from certs.files import open_regular
+from certs.wholefile import write_whole
 
 NAME: Final = ".acme.records"
 MAX_RECORDS: Final = 200

@@ -9,6 +9,7 @@ from typing import Final
 from derp.cli import command_flags, control
 from derp.cli.clienttable import as_table
 from derp.config.goflags import BOOL, Flag
+from derp.wire.control import missing_text
 
 _INTRODUCTION = """\
 Usage: derper clients [flags]
@@ -40,13 +41,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     with control.connected(arguments) as relay:
         clients = relay.clients()
-    if arguments.settings["json"].value:
-        sys.stdout.writelines(f"{json.dumps(client)}\n" for client in clients)
-    else:
-        sys.stdout.writelines(as_table(clients, time.time()))
-    if relay.silent:
-        sys.stderr.write(
-            f"{relay.silent} of the relay's workers did not answer; "
-            "their clients are not listed. Run it again.\n"
-        )
+    if not arguments.settings["json"].value:
+        sys.stdout.writelines(as_table(clients, relay.silent, time.time()))
+        return 0
+    sys.stdout.writelines(f"{json.dumps(client)}\n" for client in clients)
+    if missing := missing_text(relay.silent):
+        sys.stderr.write(f"derper: clients: {missing}; run it again\n")
     return 0

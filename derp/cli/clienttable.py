@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from derp.accounts.report import size
+from derp.wire.control import missing_text
 
 WIDTH: Final = 100
 KEY_DIGITS: Final = 12
@@ -43,10 +44,14 @@ class Column:
             yield f"{space}{cell}" if self.right else f"{cell}{space}"
 
 
-def as_table(clients: Sequence[Fields], now: float) -> Iterable[str]:
-    """Yield the lines of a table, those that have moved most first; `now` is Unix time."""
+def as_table(clients: Sequence[Fields], silent: Sequence[int], now: float) -> Iterable[str]:
+    """Yield the lines of a table, those that have moved most first; `now` is Unix time.
+
+    The clients of the workers `silent` are missing, as the last line says.
+    """
+    missing = missing_text(silent)
     if not clients:
-        yield "no client is connected\n"
+        yield f"{missing or 'no client is connected'}\n"
         return
     columns = [column for column in _columns(by_moved(clients), now) if any(column.cells)]
     others = sum(column.width for column in columns if column.head != "address")
@@ -63,6 +68,8 @@ def as_table(clients: Sequence[Fields], now: float) -> Iterable[str]:
         size(sum(client[name] for client in clients)) for name in ("sent", "received")
     )
     yield f"{how_many(clients)}, {sent} to them, {received} from them\n"
+    if missing:
+        yield f"{missing}\n"
 
 
 def how_many(clients: Sequence[Fields]) -> str:

@@ -53,8 +53,8 @@ class Connection:
 
     def __init__(self, path: Path) -> None:
         """Connect to the socket at `path`."""
-        self.silent = 0
-        """Workers of the relay that did not answer, whose clients the last list lacks."""
+        self.silent: Sequence[int] = ()
+        """The numbers of the workers that did not answer, whose clients the last list lacks."""
         self._path = path
         self._lines = Lines(MAX_ANSWER)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

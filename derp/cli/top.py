@@ -77,12 +77,12 @@ class _Relay:
         self._arguments = arguments
         self._connection: Connection | None = None
 
-    def clients(self) -> list[dict[str, Any]]:
-        """Return the clients. Raises StartError."""
+    def clients(self) -> tuple[list[dict[str, Any]], Sequence[int]]:
+        """Return the clients, and the workers whose clients are missing. Raises StartError."""
         if self._connection is None:
             self._connection = Connection(control.socket_path(self._arguments))
         try:
-            return self._connection.clients()
+            return self._connection.clients(), self._connection.silent
         except StartError:
             self.close()
             raise
@@ -105,7 +105,7 @@ def _show(relay: _Relay, every: float) -> None:
     with _keys() as is_left_within, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                view.sampled(relay.clients(), time.monotonic())
+                view.sampled(*relay.clients(), time.monotonic())
             except StartError as error:
                 view.failed(str(error))
             live.update(view.render(*console.size), refresh=True)

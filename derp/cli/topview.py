@@ -24,6 +24,7 @@ from derp.cli.clienttable import (
     queued,
     rate,
 )
+from derp.wire.control import missing_text
 
 Rates = dict[str, tuple[float, float]]
 """Bytes a second to and from a client, by its `connection`."""
@@ -47,9 +48,13 @@ class TopView:
         self._rates: Rates = {}
         self._taken = 0.0
         self._trouble = "asking the relay"
+        self._missing = ""
 
-    def sampled(self, clients: Sequence[Fields], now: float) -> None:
-        """Take a new sample; `now` in seconds of any clock."""
+    def sampled(self, clients: Sequence[Fields], silent: Sequence[int], now: float) -> None:
+        """Take a new sample, without the clients of the workers `silent`.
+
+        `now` is in seconds of any clock.
+        """
         seconds = now - self._taken
         before = {client["connection"]: client for client in self._clients}
         self._rates = {
@@ -58,6 +63,7 @@ class TopView:
             if client["connection"] in before and seconds > 0
         }
         self._clients, self._taken, self._trouble = clients, now, ""
+        self._missing = missing_text(silent)
 
     def failed(self, trouble: str) -> None:
         """Show that no sample could be taken, and why."""
@@ -77,7 +83,8 @@ class TopView:
         for cells in zip(*columns.values(), strict=True):
             table.add_row(*map(Text, cells))
         more = len(clients) - len(rows)
-        return Group(self._head(), Text(), table, Text(f"and {more} more" if more else ""))
+        rest = [f"and {more} more" if more else "", self._missing]
+        return Group(self._head(), Text(), table, Text("; ".join(filter(None, rest))))
 
     def _head(self) -> Text:
         to, fro = (sum(pair[which] for pair in self._rates.values()) for which in (0, 1))

@@ -81,7 +81,7 @@ class Debug:
         variable="DERP_DEBUG_KEY_FILE",
         other_variable="TS_DEBUG_KEY_PATH",
         usage="File with a key, read again when it changes: /debug/?debugkey=KEY shows that page "
-        "from any address, and through a proxy.",
+        "from any address, and through a proxy; over the internet by https only.",
     )
     admin_token_file: Path | None = file_option(
         "admin-token-file",

@@ -15,7 +15,8 @@ from typing import Final
 
 import attrs
 
-from certs.files import open_regular, write_whole
+from certs.files import open_regular
+from certs.wholefile import write_whole
 from derp.devices.model import Devices
 from derp.wire.keys import KeyFormatError, node_public_text, parse_node_public
 

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from certs.files import write_whole
+from certs.wholefile import write_whole
 from derp import log
 from derp.errors import StartError
 from derp.files.secret import read_secret

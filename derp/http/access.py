@@ -3,7 +3,8 @@
 As in tsweb.AllowDebugAccess: loopback, Tailscale's addresses and those that the operator sets. But
 a proxy on this machine asks from loopback, too, and so does a browser on this machine in which a
 stranger's web page uses DNS rebinding. So a proxy of the operator's, or a sign of another one,
-refuses access, as does a Host that isn't the relay's. The operator's key gives access in any case.
+refuses access, as does a Host that isn't the relay's. The operator's key gives access in any case
+but one: a key that has come over the internet unencrypted is nobody's any more.
 """
 
 import hmac
@@ -82,6 +83,18 @@ class DebugAccess:
     """Addresses with access besides loopback and the tailnet."""
     key: Callable[[], bytes] = attrs.field(default=bytes, repr=False)
     """Returns the current key that gives access; empty for none."""
+    in_clear: bool = False
+    """Whether requests come unencrypted, and could come by TLS: on the plain port beside it."""
+
+    def is_overheard(self, request: Request) -> bool:
+        """Return whether `request`, with what secrets it has, came over the internet unencrypted.
+
+        A private address is taken for the operator's own network, such as that of a container.
+        """
+        if not self.in_clear or request.proxy:
+            return False
+        address = parse_ip(request.remote)
+        return address is not None and address.is_global
 
     def allows(self, request: Request) -> bool:
         """Return whether `request` may see the debug pages."""
@@ -89,8 +102,18 @@ class DebugAccess:
 
     def refusal(self, request: Request) -> str:
         """Return why `request` may not see the debug pages, and what helps; empty if it may."""
-        if self._has_key(request):
-            return ""
+        if (shown := _shown_key(request)) is not None:
+            if self.is_overheard(request):
+                return (
+                    "a debug key is for https only, and this one came without: others may have "
+                    "read it; put another into the file of -debug-key-file, and ask by https"
+                )
+            if self._is_key(request, shown):
+                return ""
+        return self.refusal_without_key(request)
+
+    def refusal_without_key(self, request: Request) -> str:
+        """Return the same where the key gives no access: it is for looking only."""
         if not request.proxy and not self._is_trusted(request.remote):
             return (
                 "debug pages are for loopback and the tailnet; "
@@ -108,14 +131,10 @@ class DebugAccess:
             )
         return ""
 
-    def _has_key(self, request: Request) -> bool:
-        """Return whether `request` is a GET whose first `debugkey` is the key."""
+    def _is_key(self, request: Request, shown: bytes) -> bool:
+        """Return whether `request` is a GET, and what it has shown is the key."""
         key = self.key()
-        if not key or request.method != "GET" or "debugkey" not in request.query:
-            return False
-        fields = parse_qsl(request.query, keep_blank_values=True, errors="surrogateescape")
-        shown = next((value for name, value in fields if name == "debugkey"), "")
-        return hmac.compare_digest(key, shown.encode("utf-8", "surrogateescape"))
+        return bool(key) and request.method == "GET" and hmac.compare_digest(key, shown)
 
     def _is_trusted(self, remote: str) -> bool:
         address = parse_ip(remote)
@@ -132,6 +151,15 @@ class DebugAccess:
             host = host.partition(":")[0]
         name = host.lower().removesuffix(".")
         return name == "localhost" or is_ip(name) or is_among(name, self.names)
+
+
+def _shown_key(request: Request) -> bytes | None:
+    """Return the first `debugkey` of the query; None if there is none."""
+    if "debugkey" not in request.query:
+        return None
+    fields = parse_qsl(request.query, keep_blank_values=True, errors="surrogateescape")
+    shown = next((value for name, value in fields if name == "debugkey"), None)
+    return None if shown is None else shown.encode("utf-8", "surrogateescape")
 
 
 def proxy_sign(request: Request) -> str:

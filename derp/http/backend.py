@@ -43,6 +43,10 @@ class Backend:
     steer: Callable[[Command, str], Awaitable[Outcome]]
     """Carries out the command of an operator at an address."""
 
+    def in_clear(self) -> "Backend":
+        """Return the same for the plain port beside TLS."""
+        return attrs.evolve(self, debug_access=attrs.evolve(self.debug_access, in_clear=True))
+
     upgrade_answer: bytes = attrs.field(init=False)
     """The 101 answer before raw DERP, with the Go derper's field names in its order."""
 

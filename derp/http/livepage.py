@@ -23,6 +23,9 @@ from derp.http.liveview import (
 from derp.http.pages import escape
 from derp.metrics.history import SPANS
 
+UNSTEERED: Final = (
+    "The relay has no -admin-token-file, so nobody can disconnect, deny or allow clients here."
+)
 ROWS_PER_PIECE: Final = 100
 """So that no piece of the page takes long to make."""
 
@@ -45,16 +48,18 @@ class PageOptions:
     """One of SORTS."""
     query: str = ""
     """The query to ask for the page's other files with: that of the debug key, or empty."""
-    has_buttons: bool = False
-    """Whether there is an operator's token, with which clients can be steered."""
+    locked: str = UNSTEERED
+    """Why nobody can steer clients on this page; empty if the operator's token can."""
 
 
 def pieces(view: View, options: PageOptions) -> Iterator[str]:
     """Yield the page, in pieces."""
+    key = escape(f"?{options.query}" if options.query else "")
     head, _, tail = PAGE.substitute(
         hostname=escape(options.hostname),
-        key=escape(f"?{options.query}" if options.query else ""),
-        buttons="yes" if options.has_buttons else "no",
+        key=key,
+        buttons="no" if options.locked else "yes",
+        locked=escape(options.locked),
         tiles="".join(_tile(tile.id, tile.title, view) for tile in TILES),
         charts="".join(_chart(span.name, span.steps, view) for span in SPANS),
         sorts=" ".join(_sort_link(name, options) for name in SORTS),
@@ -63,7 +68,8 @@ def pieces(view: View, options: PageOptions) -> Iterator[str]:
         row=_row(_EMPTY_ROW).strip(),
         status="".join(_section(name, view) for name in SECTIONS),
         links="".join(
-            f'<li><a href="{path}">{path}</a> ({escape(text)})</li>\n' for path, text in _TOOL_PAGES
+            f'<li><a href="{path}{key}">{path}</a> ({escape(text)})</li>\n'
+            for path, text in _TOOL_PAGES
         ),
     ).partition(_ROWS)
     yield head

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from derp.http.assets import ASSETS
 from derp.http.backend import Backend
-from derp.http.livepage import PageOptions
+from derp.http.livepage import UNSTEERED, PageOptions
 from derp.http.liveview import DEFAULT_SORT, SORTS
 from derp.http.message import Answer, Later, Posted, Reply, Request, Response, Stream
 from derp.http.pages import BROWSER_HEADERS
@@ -24,6 +24,11 @@ _HTML = ("Content-Type", "text/html; charset=utf-8")
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
 _EVENTS = ("Content-Type", "text/event-stream; charset=utf-8")
 _FRESH = ("Cache-Control", "no-store")
+_HTTPS_ONLY = "The operator's token is for https only: ask by https."
+_KEY_ONLY = (
+    "The debug key is for looking only. To disconnect, deny or allow clients, open this page from "
+    "this machine or the tailnet, not through a proxy."
+)
 _UNBUFFERED = ("X-Accel-Buffering", "no")
 """Has nginx pass on each event at once, where the page is shown through it by the debug key."""
 
@@ -38,6 +43,8 @@ def answer(relay: Backend, request: Request, path: str) -> Answer | None:
     if path == "/debug/events":
         return _events(relay, request)
     if path == "/debug/steer":
+        if relay.debug_access.is_overheard(request):
+            return _text(403, _HTTPS_ONLY)
         return relay.operator.refusal(request) or Posted(
             MAX_BODY, partial(_steer, relay, request.remote)
         )
@@ -63,8 +70,19 @@ def page_options(relay: Backend, request: Request) -> PageOptions:
         hostname=relay.hostname,
         sort=sort if sort in SORTS else DEFAULT_SORT,
         query=urlencode(key, errors="surrogateescape"),
-        has_buttons=relay.operator.has_token,
+        locked=_locked(relay, request),
     )
+
+
+def _locked(relay: Backend, request: Request) -> str:
+    """Return why whoever made a request can't steer; empty if the operator's token can."""
+    if not relay.operator.has_token:
+        return UNSTEERED
+    if relay.debug_access.is_overheard(request):
+        return _HTTPS_ONLY
+    if relay.debug_access.refusal_without_key(request):
+        return _KEY_ONLY
+    return ""
 
 
 def _show_page(page: bytes) -> Response:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from derp.metrics.history import SPANS, Past
+from derp.wire.control import missing_text
 
 MAX_ROWS: Final = 500
 """Clients that are shown; of more, the first in the order that was asked for."""
@@ -138,21 +139,23 @@ def make_view(
     count: int,
     at_home: int,
     waiting: int,
+    silent: Sequence[int] = (),
     pasts: Sequence[Past],
     status: Sequence[StatusRow],
 ) -> View:
     """Return the view of a relay with `count` clients; `rows` as in View.
 
-    `waiting` are bytes, `pasts` those of SPANS.
+    `waiting` are bytes, `silent` the workers whose clients are missing, `pasts` those of SPANS.
     """
     received, sent = pasts[0].rates[-1] if pasts[0].rates else (0, 0)
+    shown = f"{MAX_ROWS} of {count:,} are shown" if count > MAX_ROWS else ""
     texts = {
-        "clients": f"{count:,}",
+        "clients": f"{count:,}{'+' if silent else ''}",
         "home": f"{at_home:,} at home here" if count else "",
         "from": rate_text(received),
         "to": rate_text(sent),
         "waiting": size_text(waiting),
-        "shown": f"{MAX_ROWS} of {count:,} are shown" if count > MAX_ROWS else "",
+        "shown": "; ".join(filter(None, [shown, missing_text(silent)])),
     }
     points = {}
     for span, past in zip(SPANS, pasts, strict=True):

@@ -202,6 +202,8 @@ class Stream:
 
     headers: Sequence[tuple[str, str]]
     chunks: Callable[[], AsyncGenerator[bytes, None]]
+    is_allowed: Callable[[], bool] = lambda: True
+    """Asked before each chunk: the body ends once whoever asked for it may not have it."""
 
 
 @attrs.frozen

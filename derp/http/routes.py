@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote, unquote
 
+import attrs
+
 from derp.http import liveroutes, pages
 from derp.http.backend import Backend
 from derp.http.message import Answer, Later, Request, Response, Stream, Upgrade
@@ -203,9 +205,15 @@ def _debug(relay: Backend, request: Request, path: str) -> Answer:
     if refusal := relay.debug_access.refusal(request):
         return _text(403, refusal)
     if (page := _DEBUG_PAGES.get(path)) is not None:
-        answer = page(relay)
-        return (isinstance(answer, Stream) and stream_refusal(request)) or answer
-    return liveroutes.answer(relay, request, path) or _text(404, "no such page")
+        answer: Answer | None = page(relay)
+        if isinstance(answer, Stream):
+            answer = stream_refusal(request) or answer
+    else:
+        answer = liveroutes.answer(relay, request, path)
+    if isinstance(answer, Stream):
+        # It may outlast the key by which it was asked for.
+        return attrs.evolve(answer, is_allowed=partial(relay.debug_access.allows, request))
+    return answer or _text(404, "no such page")
 
 
 _HANDLERS: dict[str, Callable[[Backend, Request], Answer]] = {

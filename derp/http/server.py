@@ -264,6 +264,9 @@ class _FrontEnd:
             async with contextlib.aclosing(stream.chunks()) as chunks:
                 try:
                     async for chunk in chunks:
+                        if not stream.is_allowed():
+                            logger.info("a stream ended", reason="no access", **_fields(request))
+                            break
                         await self._write(self._conn.send(h11.Data(data=chunk)))
                 except ConnectionEnd:
                     raise

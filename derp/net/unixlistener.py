@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,10 @@ from derp.net.listenaddress import UnixSocket
 from derp.net.listener import BACKLOG
 from derp.net.oserrors import reason
 
+_BACKLOG: Final = 4096
+_LOCK_TRIES: Final = 50
+_LOCK_PAUSE: Final = 0.02
+"""Seconds between tries to get the lock of a directory. A relay holds it for some milliseconds."""
 _UNCHANGED: Final = -1
 """The number that chown(2) takes for an owner that stays."""
 
@@ -26,23 +32,23 @@ def listening(address: UnixSocket) -> Iterator[socket.socket]:
 
     The mode is right from the first moment on: the process's umask is changed for that moment, so
     call it before there are threads that make files. A socket that a process of this user has left
-    there, and on which nobody listens, is replaced.
+    there, and on which nobody listens, is replaced; of two that start at once, one gets the path.
     """
     path = address.path
     user = _number(address, "user", address.user, lambda name: pwd.getpwnam(name).pw_uid)
     group = _number(address, "group", address.group, lambda name: grp.getgrnam(name).gr_gid)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.setblocking(False)
-        with _start_errors(address):
-            _remove_left_behind(address, user)
-            umask = os.umask(0o777 & ~address.mode)
-            try:
-                listener.bind(str(path))
-            finally:
-                os.umask(umask)
-            made = _identity(path)
+        made = None
         try:
-            with _start_errors(address):
+            with _start_errors(address), _locked(path.parent):
+                _remove_left_behind(address, user)
+                umask = os.umask(0o777 & ~address.mode)
+                try:
+                    listener.bind(str(path))
+                finally:
+                    os.umask(umask)
+                made = _identity(path)
                 if (user, group) != (_UNCHANGED, _UNCHANGED):
                     _give(address, user, group)
                     made = _identity(path)
@@ -50,7 +56,7 @@ def listening(address: UnixSocket) -> Iterator[socket.socket]:
             yield listener
         finally:
             with contextlib.suppress(OSError):
-                if made == _identity(path):
+                if made is not None and made == _identity(path):
                     path.unlink()
 
 
@@ -60,6 +66,33 @@ def _start_errors(address: UnixSocket) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartError(f"can't listen on {address}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory while the block runs.
+
+    Without it, a relay that has found a socket with no listener could remove the one that another
+    relay has put in its place since, or is about to listen on. Whoever may read the directory can
+    hold the lock, so nobody waits long for it; and some network file systems have none.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # one that may not be read; or what is wrong shows when the socket is made
+        return
+    try:
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_PAUSE)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _number(address: UnixSocket, kind: str, name: str, find: Callable[[str], int]) -> int:

@@ -1,21 +1,19 @@
 """A change written into the policy file: whole or not at all, with its mode, owner and comments."""
 
-import contextlib
 import errno
 import os
-import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from certs.wholefile import exchange, state
 from derp.errors import PolicyNotWritten
 from derp.net.oserrors import reason
 from derp.policy.change import Change
 from derp.policy.document import PolicyFormError, parse
 from derp.policy.edit import NotEditable, edited
-from derp.policy.file import Found, read
+from derp.policy.file import read
 from derp.policy.model import Policy
 
 TRIES: Final = 3
@@ -23,7 +21,6 @@ SETTLED_AFTER: Final = 1.0
 """Seconds after which a file that has not changed is taken to be whole."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_ACL: Final = "system.posix_acl_access"
 
 
 class Rewriter:
@@ -57,11 +54,11 @@ class Rewriter:
             if not change.explains(found.policy, policy):
                 raise PolicyNotWritten(f"{path} would say something else with it, too")
             try:
-                written = _replace(Path(os.path.realpath(path)), found, data)
+                written = exchange(Path(os.path.realpath(path)), data, found.status)
             except OSError as error:
                 raise PolicyNotWritten(f"{path} can't be replaced: {_why(error)}") from error
             if written is not None:
-                self._own = _state(written)
+                self._own = state(written)
                 return policy
         raise PolicyNotWritten(f"{path} is being changed by another program")
 
@@ -73,10 +70,10 @@ class Rewriter:
         """
         try:
             status = self._path.stat()
-            if _state(status) == self._own or time.time() - status.st_mtime >= SETTLED_AFTER:
+            if state(status) == self._own or time.time() - status.st_mtime >= SETTLED_AFTER:
                 return True
             self._wait(SETTLED_AFTER)
-            return _state(self._path.stat()) == _state(status)
+            return state(self._path.stat()) == state(status)
         except (OSError, ValueError):
             return True  # reading it says what is wrong
 
@@ -88,59 +85,6 @@ def _changed(path: Path, data: bytes, change: Change) -> bytes:
         return bom + edited(text, change.key, change.assignments).encode()
     except NotEditable as error:
         raise PolicyNotWritten(f"{path} can't be edited: {error}") from None
-
-
-def _replace(path: Path, found: Found, data: bytes) -> os.stat_result | None:
-    """Put `data` in the place of what was found; return its status there.
-
-    Returns None if what was found is no longer there.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            _take_over(path, found.status, descriptor)
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        if _state(path.stat()) != _state(found.status):
-            return None
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    with _directory(path.parent) as directory:
-        os.fsync(directory)
-    return path.stat()
-
-
-def _take_over(path: Path, status: os.stat_result, descriptor: int) -> None:
-    """Give a new file the owner, the access-control list and the mode of the old one."""
-    own = os.fstat(descriptor)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    if hasattr(os, "getxattr"):
-        try:
-            entries = os.getxattr(path, _ACL)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-                raise
-        else:
-            os.setxattr(descriptor, _ACL, entries)
-
-
-def _state(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:

@@ -87,8 +87,8 @@ class Listing:
     """The clients of a relay."""
 
     clients: Sequence[ClientStatus]
-    silent: int = 0
-    """Workers that did not answer in time, whose clients are missing."""
+    silent: Sequence[int] = ()
+    """The numbers of the workers that did not answer in time, whose clients are missing."""
 
 
 Cursor = float | None

@@ -24,8 +24,8 @@ from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
 from derp.service.keynames import key_named
-from derp.service.steering import Steered, Steering, workers_text
-from derp.wire.control import CLIENTS, MAX_REQUEST, Lines, Request, to_line
+from derp.service.steering import Steered, Steering
+from derp.wire.control import CLIENTS, MAX_REQUEST, Lines, Request, to_line, workers_text
 from derp.wire.keys import node_public_text
 
 MAX_CONNECTIONS: Final = 8
@@ -177,7 +177,7 @@ class ControlServer:
         for start in range(0, len(clients) or 1, CLIENTS_PER_PAGE):
             stop = start + CLIENTS_PER_PAGE
             rows = [as_fields(status) for status in clients[start:stop]]
-            fields = {"clients": rows, "more": stop < len(clients), "silent": listing.silent}
+            fields = {"clients": rows, "more": stop < len(clients), "silent": [*listing.silent]}
             await _send(stream, to_line(fields))
 
     async def _clients(self) -> Listing:

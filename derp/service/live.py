@@ -142,7 +142,9 @@ class Sampler:
 
     async def _sample(self) -> View:
         """Take a sample, in steps that are short with thousands of clients, too."""
-        clients = [*(await self._pages.clients()).clients]
+        listing = await self._pages.clients()
+        clients, silent = [*listing.clients], listing.silent
+        del listing
         count = len(clients)
         await trio.lowlevel.checkpoint()
         at_home = sum(status.home for status in clients)
@@ -163,6 +165,7 @@ class Sampler:
             count=count,
             at_home=at_home,
             waiting=waiting,
+            silent=silent,
             pasts=pasts,
             status=self._status,
         )

@@ -163,11 +163,12 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         tries=try_lines(role.processes),
         proxies=relay.proxies,
     )
-    plain = attrs.evolve(main, route=partial(routes.route_plain, backend), engine=None, limit=None)
+    in_clear = backend.in_clear()
+    plain = attrs.evolve(main, route=partial(routes.route_plain, in_clear), engine=None, limit=None)
     if config.pages.is_hidden:
         from derp.service.hiding import hide  # noqa: PLC0415 - most relays don't
 
-        main, plain = hide(main, backend), hide(plain, backend, plain=True)
+        main, plain = hide(main, backend), hide(plain, in_clear, plain=True)
     # In `connections`, not `services`: a drain may last longer than a handshake may.
     relay.connections.start_soon(main.handshakes.run)
     if relay.proxies.expects_headers:

@@ -4,7 +4,7 @@ Denying, allowing and limiting are changes of the policy in force, which are wri
 of -policy where there is one.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -16,6 +16,7 @@ from derp.errors import ClosedByOperator, SteeringFailed
 from derp.policy.amounts import UNLIMITED
 from derp.policy.change import Change
 from derp.session.state import RelayState
+from derp.wire.control import workers_text
 from derp.wire.keys import node_public_text, short_key
 
 logger = log.get("steer")
@@ -25,8 +26,8 @@ class Ended(NamedTuple):
     """Connections that were ended."""
 
     connections: int
-    silent: int = 0
-    """Workers that did not answer, which may have ended some, too."""
+    silent: Sequence[int] = ()
+    """The numbers of the workers that did not answer, which may have ended some, too."""
 
 
 EndClients = Callable[[bytes], Awaitable[Ended]]
@@ -167,11 +168,6 @@ def _sentence(what: str, change: Change, found: InForce) -> str:
 
 def _connections(count: int) -> str:
     return "1 connection" if count == 1 else f"{count} connections"
-
-
-def workers_text(count: int) -> str:
-    """Return "1 worker", "2 workers"."""
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _log(event: str, key: bytes, by: str, found: InForce | None = None, **more: object) -> None:

@@ -1,15 +1,19 @@
 """Requests and answers of the control socket: one JSON object a line. Sans-I/O.
 
-    {"v": 1, "do": "clients"}                   {"v": 1, "clients": [{…}, …], "more": true}
-                                                {"v": 1, "clients": [{…}, …], "more": false}
+    {"v": 1, "do": "clients"}                   {"v": 1, "clients": [{…}, …], "more": true,
+                                                 "silent": []}
+                                                {"v": 1, "clients": [{…}, …], "more": false,
+                                                 "silent": []}
     {"v": 1, "do": "kick", "key": KEY}          {"v": 1, "done": "one sentence", "ended": 2}
     {"v": 1, "do": "limit", "key": KEY,         {"v": 1, "error": "one line"}
      "rate": "10 Mbit/s"}
 
 KEY is a node key, the beginning of one, or a label; a rate of null takes the key's own one back.
+`silent` has the numbers of the workers that did not answer, whose clients are missing.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -79,8 +83,8 @@ def to_line(fields: dict[str, Any]) -> bytes:
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
-def parse_clients(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
-    """Return the clients in an answer, whether more come, and how many workers did not answer.
+def parse_clients(line: bytes) -> tuple[list[dict[str, Any]], bool, list[int]]:
+    """Return the clients in an answer, whether more come, and which workers did not answer.
 
     Raises ControlRefused.
     """
@@ -88,8 +92,24 @@ def parse_clients(line: bytes) -> tuple[list[dict[str, Any]], bool, int]:
     clients = fields.get("clients")
     if not isinstance(clients, list) or not all(isinstance(each, dict) for each in clients):
         raise ControlRefused(_OTHER)
-    silent = fields.get("silent")
-    return clients, bool(fields.get("more")), silent if isinstance(silent, int) else 0
+    silent = fields.get("silent", [])
+    if not isinstance(silent, list) or not all(isinstance(each, int) for each in silent):
+        raise ControlRefused(_OTHER)
+    return clients, bool(fields.get("more")), silent
+
+
+def missing_text(silent: Sequence[int]) -> str:
+    """Return that the clients of workers are missing which did not answer; empty for none."""
+    if not silent:
+        return ""
+    whose = "its" if len(silent) == 1 else "their"
+    return f"{workers_text(silent)} did not answer, and {whose} clients are missing"
+
+
+def workers_text(numbers: Sequence[int]) -> str:
+    """Return "worker 1", "workers 0 and 2"."""
+    *first, last = map(str, numbers)
+    return f"workers {', '.join(first)} and {last}" if first else f"worker {last}"
 
 
 def parse_done(line: bytes) -> str:

@@ -65,7 +65,8 @@ async def worker_clients(call: Call, workers: int) -> Listing:
     if lost:
         raise lost[0]
     found = [status for index in sorted(lists) for status in lists[index]]
-    return Listing(await with_duplicates(found), workers - len(lists))
+    silent = [index for index in range(workers) if index not in lists]
+    return Listing(await with_duplicates(found), silent)
 
 
 class WorkerClients:

@@ -54,7 +54,7 @@ class SupervisorSteering:
         # One that is being restarted has no clients.
         asked = {index for index, status in enumerate(self._pool.statuses()) if status.alive}
         answers = await self._pool.call_all(_END, key.hex())
-        return Ended(sum(answers.values()), len(asked - answers.keys()))
+        return Ended(sum(answers.values()), sorted(asked - answers.keys()))
 
     async def _is_mesh(self, key: bytes) -> bool:
         return any((await self._pool.call_all(_IS_MESH, key.hex())).values())

@@ -1,6 +1,4 @@
-import errno
 import os
-import stat
 from datetime import timedelta
 
 import pytest
@@ -11,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from certs.errors import CertificateFileError, UnusablePairError, WrongHostnameError
-from certs.files import PairFiles, pair_files, read_pair, write_whole
+from certs.files import PairFiles, pair_files, read_pair
 
 
 def read(certdir, hostname, now):
@@ -163,40 +161,3 @@ def test_a_pipe_is_not_waited_for(tmp_path, put, issued, now):
     os.mkfifo(certificate_file)
     message = complaint(CertificateFileError, tmp_path, "relay.example", now)
     assert message.startswith(f"{certificate_file}: can't be read (Not a regular file); ")
-
-
-def test_a_file_is_replaced_whole(tmp_path):
-    file = tmp_path / "file"
-    file.write_bytes(b"old")
-    assert write_whole(file, b"new", mode=0o640)
-    assert file.read_bytes() == b"new"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_without_replace_only_a_new_file_is_written(tmp_path, monkeypatch, hard_links):
-    def no_hard_links(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    if not hard_links:
-        monkeypatch.setattr(os, "link", no_hard_links)
-    file = tmp_path / "file"
-    assert write_whole(file, b"first", mode=0o600, replace=False)
-    assert not write_whole(file, b"second", mode=0o600, replace=False)
-    assert file.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("replace", [True, False])
-def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, replace):
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    file = tmp_path / "file"
-    file.write_bytes(b"old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(file, b"new", mode=0o600, replace=replace)
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]

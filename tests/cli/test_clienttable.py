@@ -13,11 +13,18 @@ NOW = FIELDS["since"] + 90.0
 
 
 def lines(*clients: dict[str, Any]) -> list[str]:
-    return "".join(as_table([FIELDS | client for client in clients], NOW)).splitlines()
+    return "".join(as_table([FIELDS | client for client in clients], (), NOW)).splitlines()
 
 
 def test_nobody() -> None:
     assert lines() == ["no client is connected"]
+
+
+def test_nobody_of_the_workers_that_answer() -> None:
+    """The others may have clients."""
+    missing = "workers 0, 1 and 3 did not answer, and their clients are missing\n"
+    assert [*as_table([], [0, 1, 3], NOW)] == [missing]
+    assert [*as_table([FIELDS], [0, 1, 3], NOW)][-1] == missing
 
 
 def test_all_columns() -> None:

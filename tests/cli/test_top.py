@@ -46,7 +46,7 @@ class TestView:
     def test_rates_and_their_order(self) -> None:
         view = TopView()
         before = [client(number, sent=1000 * number) for number in range(3)]
-        view.sampled(before, 5.0)
+        view.sampled(before, (), 5.0)
         head, _, heads, first, *_ = shown(view)
         assert head == "derper: 3 clients, 0 bit/s to them, 0 bit/s from them; q ends this"
         # There is no rate yet: those that have moved most come first.
@@ -63,7 +63,7 @@ class TestView:
         ]
         assert first.split() == ["000000000000", "192.0.2.1", "0s", "…", "…", "2.0", "kB", "0", "B"]
         after = [client(0, received=500, label="[red]"), *before[1:], client(9, sent=10**9)]
-        view.sampled(after, 7.0)
+        view.sampled(after, (), 7.0)
         head, _, heads, first, second, *_ = shown(view)
         assert head == "derper: 4 clients, 0 bit/s to them, 2 kbit/s from them; q ends this"
         assert first.split()[1:3] == ["[red]", "192.0.2.1"]
@@ -73,8 +73,8 @@ class TestView:
 
     def test_a_connection_that_began_anew_has_no_rate(self) -> None:
         view = TopView()
-        view.sampled([client(1, sent=5000)], 1.0)
-        view.sampled([client(1, sent=10)], 2.0)
+        view.sampled([client(1, sent=5000)], (), 1.0)
+        view.sampled([client(1, sent=10)], (), 2.0)
         assert " 0 bit/s to them" in shown(view)[0]
 
     def test_what_is_too_much_for_the_terminal(self) -> None:
@@ -86,7 +86,7 @@ class TestView:
             "limit": 125_000,
             "home": True,
         }
-        view.sampled([client(number, **full) for number in range(50)], 1.0)
+        view.sampled([client(number, **full) for number in range(50)], (), 1.0)
         lines = shown(view, width=150, height=10)
         assert len(lines) <= 10
         assert lines[-1] == "and 45 more"
@@ -99,15 +99,28 @@ class TestView:
             assert "000000000000 laptop" in lines[3]
         assert "address" not in shown(view, width=40)[2]
 
+    def test_a_worker_that_does_not_answer_is_named(self) -> None:
+        view = TopView()
+        for silent, told in (
+            ([1], "worker 1 did not answer, and its clients are missing"),
+            ([0, 2], "workers 0 and 2 did not answer, and their clients are missing"),
+        ):
+            view.sampled([client(1)], silent, 1.0)
+            assert shown(view)[-1] == told
+            view.sampled([client(number) for number in range(9)], silent, 2.0)
+            assert shown(view, height=10)[-1] == f"and 4 more; {told}"
+        view.sampled([client(1)], (), 3.0)
+        assert "answer" not in "".join(shown(view))
+
     def test_trouble_is_told_until_it_is_over(self) -> None:
         view = TopView()
         assert shown(view)[-1] == "asking the relay"
-        view.sampled([client(1)], 1.0)
+        view.sampled([client(1)], (), 1.0)
         view.failed("it has ended; start it")
         head, trouble = shown(view)
         assert head.startswith("derper: 0 clients")
         assert trouble == "it has ended; start it"
-        view.sampled([client(1)], 2.0)
+        view.sampled([client(1)], (), 2.0)
         assert "it has ended" not in "".join(shown(view))
 
 

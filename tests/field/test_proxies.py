@@ -10,7 +10,8 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -219,6 +220,57 @@ def test_debug_pages_with_the_key(proxy: Proxy, test_ca: TestCA) -> None:
     assert "derp" in body
     status, body = get(proxy.port, f"/debug/varz?debugkey={DEBUG_KEY}x", test_ca)
     assert status == 403, body
+
+
+LIVE = ("/debug/", "/debug/live.js", "/debug/live.css", "/debug/live.svg", "/debug/events")
+
+
+@pytest.mark.parametrize("path", LIVE)
+def test_the_live_page_is_for_the_key(proxy: Proxy, test_ca: TestCA, path: str) -> None:
+    for query, status in ((f"?debugkey={DEBUG_KEY}", 200), (f"?debugkey={DEBUG_KEY}x", 403)):
+        with events(proxy, test_ca, f"{path}{query}") as answer:
+            assert answer.status == status
+    with events(proxy, test_ca, path) as answer:
+        assert answer.status == 403
+        told = answer.read().decode()
+    assert f"not served through a proxy ({proxy.kind.flag})" in told
+
+
+@contextmanager
+def events(proxy: Proxy, ca: TestCA, path: str) -> Iterator[http.client.HTTPResponse]:
+    """Ask through the proxy as a browser's EventSource does."""
+    context = ssl.create_default_context(cafile=str(ca.pem))
+    asked = http.client.HTTPSConnection("localhost", proxy.port, timeout=30, context=context)
+    with closing(asked) as connection:
+        connection.request("GET", path, headers={"Accept": "text/event-stream"})
+        with connection.getresponse() as answer:
+            yield answer
+
+
+def test_events_come_as_they_happen(proxy: Proxy, test_ca: TestCA) -> None:
+    """Each is there before the next thing happens: no proxy waits until it has more of them."""
+    with events(proxy, test_ca, f"/debug/events?debugkey={DEBUG_KEY}") as answer:
+
+        def rows() -> Iterator[set[str]]:
+            """The keys that are connected: at first, and each time that these change."""
+            keys: dict[str, str] = {}
+            order: list[str] | None = None
+            for line in answer:
+                if line.startswith(b"data: {"):
+                    message = json.loads(line.removeprefix(b"data: "))
+                    keys |= {name: key for name, key, _ in message.get("rows", ())}
+                    if order is None or "order" in message:
+                        order = message.get("order", [])
+                        yield {keys[name] for name in order}
+
+        shown = rows()
+        before = next(shown)
+        for number in range(3):
+            wire, key = client(proxy, test_ca), Key.named(f"{number} live by {proxy.kind.name}")
+            log_in(wire, key)
+            assert next(shown) - before == {f"nodekey:{key.public.hex()}"}
+            wire.close()
+            assert next(shown) == before
 
 
 @pytest.mark.parametrize("name", ["plain alone", "tls alone"])

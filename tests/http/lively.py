@@ -54,6 +54,7 @@ def view(
     status: Sequence[StatusRow] = (StatusRow("Version", "1.0"),),
     pasts: Sequence[Past] = (Past(0),) * len(SPANS),
     waiting: int = 0,
+    silent: Sequence[int] = (),
 ) -> View:
     listed = [row.sort_keys(number) for number, row in enumerate(clients)]
     rows: dict[str, list[Lively]] = {}
@@ -61,7 +62,13 @@ def view(
         *_, first = first_of(listed, sort)
         rows[sort] = [clients[one.number] for one in first]
     return make_view(
-        rows, count=len(clients), at_home=0, waiting=waiting, pasts=pasts, status=status
+        rows,
+        count=len(clients),
+        at_home=0,
+        waiting=waiting,
+        silent=silent,
+        pasts=pasts,
+        status=status,
     )
 
 

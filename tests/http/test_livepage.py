@@ -116,6 +116,7 @@ def test_hostname_and_query_are_escaped() -> None:
     assert 'href="/debug/live.css?debugkey=%22&amp;x=&lt;"' in shown
     assert 'src="/debug/live.js?debugkey=%22&amp;x=&lt;"' in shown
     assert 'href="/debug/?sort=now&amp;debugkey=%22&amp;x=&lt;"' in shown
+    assert 'href="/debug/varz?debugkey=%22&amp;x=&lt;"' in shown
 
 
 def test_the_order_is_shown() -> None:
@@ -130,10 +131,11 @@ def test_the_order_is_shown() -> None:
         ]
 
 
-@pytest.mark.parametrize("has_buttons", [True, False])
-def test_buttons(has_buttons: bool) -> None:
-    options = PageOptions(hostname="a", sort="total", has_buttons=has_buttons)
-    assert f'data-buttons="{"yes" if has_buttons else "no"}"' in page(options=options)
+@pytest.mark.parametrize(("locked", "buttons"), [("", "yes"), ("no <token>", "no")])
+def test_buttons(locked: str, buttons: str) -> None:
+    shown = page(options=PageOptions(hostname="a", sort="total", locked=locked))
+    assert f'data-buttons="{buttons}"' in shown
+    assert f'<p class="locked">{locked.replace("<", "&lt;").replace(">", "&gt;")}</p>' in shown
 
 
 def test_the_page_asks_for_nothing_elsewhere() -> None:

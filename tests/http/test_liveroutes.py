@@ -1,6 +1,8 @@
 """The paths of the live page."""
 
+import ipaddress
 import json
+from collections.abc import Callable
 from contextlib import aclosing
 
 import pytest
@@ -11,7 +13,7 @@ from derp.http.backend import Backend
 from derp.http.livepage import PageOptions
 from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
 from derp.http.pages import BROWSER_HEADERS
-from derp.http.routes import route
+from derp.http.routes import route, route_plain
 from derp.http.steer import MAX_BODY, Command, Operator, Outcome
 from tests.http.sites import make_backend
 
@@ -188,4 +190,84 @@ def test_who_may_not_sends_no_body(steered: Backend, site: Backend) -> None:
 
 
 async def test_the_page_says_whether_there_are_buttons(steered: Backend) -> None:
-    assert "has_buttons=True" in await look(steered, "/debug/")
+    assert "locked=''" in await look(steered, "/debug/")
+
+
+def with_key(key: Callable[[], bytes] = lambda: b"k") -> Backend:
+    return make_backend(
+        debug_access=DebugAccess(["derp.example"], key=key), operator=Operator(TOKEN.encode)
+    )
+
+
+async def test_who_has_the_key_is_told_that_it_steers_nothing() -> None:
+    answer = route(with_key(), request("/debug/?debugkey=k", remote="192.0.2.1"))
+    assert "The debug key is for looking only" in (await response(answer)).body.decode()
+    here = route(with_key(), request("/debug/?debugkey=k"))
+    assert "locked=''" in (await response(here)).body.decode()
+
+
+@pytest.mark.parametrize("path", ["/debug/events", "/debug/traffic"])
+def test_a_stream_is_for_whoever_has_access_still(path: str) -> None:
+    keys = [b"k"]
+    site = with_key(lambda: keys[-1])
+    theirs = route(site, request(f"{path}?debugkey=k", "GET", EVENTS, remote="192.0.2.1"))
+    own = route(site, request(path, "GET", EVENTS))
+    assert isinstance(theirs, Stream)
+    assert isinstance(own, Stream)
+    assert theirs.is_allowed()
+    keys.append(b"another")
+    assert not theirs.is_allowed()
+    assert own.is_allowed()
+
+
+class TestInClear:
+    """The plain port beside TLS, over the internet: what is asked there, others may read."""
+
+    STRANGER = "8.8.8.8"
+    PATHS = ("/debug/", "/debug/events", "/debug/varz", "/debug/traffic")
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.parametrize("key", ["k", "wrong", ""])
+    async def test_no_key_opens_anything(self, path: str, key: str) -> None:
+        """Right or wrong: the answer does not tell."""
+        site = with_key().in_clear()
+        asked = request(f"{path}?debugkey={key}", "GET", EVENTS, remote=self.STRANGER)
+        answer = await response(route_plain(site, asked))
+        assert answer.status == 403
+        assert answer.body.startswith(b"a debug key is for https only, and this one came without")
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.parametrize("remote", ["127.0.0.1", "::1", "100.64.0.1", "172.17.0.1"])
+    def test_a_key_that_nobody_else_could_read_opens_all(self, path: str, remote: str) -> None:
+        """A proxy on this machine, a network of one's own, the tailnet's tunnel."""
+        headers = EVENTS, (b"x-forwarded-for", b"192.0.2.7")
+        asked = request(f"{path}?debugkey=k", "GET", *headers, remote=remote)
+        assert not isinstance(route_plain(with_key().in_clear(), asked), Response)
+
+    def test_a_key_through_a_known_proxy_opens_all(self) -> None:
+        """Who asks it may have asked by https."""
+        asked = request("/debug/?debugkey=k", remote=self.STRANGER).sent_by(
+            self.STRANGER, "-proxies"
+        )
+        assert not isinstance(route_plain(with_key().in_clear(), asked), Response)
+
+    async def test_the_operators_token_is_neither_asked_for_nor_taken(self) -> None:
+        """Not even from an address that may look."""
+        networks = [ipaddress.ip_network("8.0.0.0/8")]
+        access = DebugAccess(["derp.example"], networks=networks)
+        site = make_backend(debug_access=access, operator=Operator(TOKEN.encode))
+        clear = site.in_clear()
+        shown = (await response(route_plain(clear, request("/debug/", remote=self.STRANGER)))).body
+        assert b"The operator's token is for https only" in shown
+        headers = (
+            (b"authorization", f"Bearer {TOKEN}".encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(BODY)),
+        )
+        steered = request("/debug/steer", "POST", *headers, remote=self.STRANGER)
+        answer = await response(route_plain(clear, steered))
+        assert (answer.status, answer.body) == (
+            403,
+            b"The operator's token is for https only: ask by https.\n",
+        )
+        assert isinstance(route(site, steered), Posted)

@@ -118,6 +118,14 @@ def test_of_too_many_the_first_are_shown() -> None:
     assert view(clients[1:]).texts["shown"] == ""
 
 
+def test_a_worker_that_does_not_answer_is_named() -> None:
+    missing = "worker 1 did not answer, and its clients are missing"
+    few = view([client("a")], silent=[1])
+    assert (few.texts["clients"], few.texts["shown"]) == ("1+", missing)
+    many = view([client(str(number)) for number in range(MAX_ROWS + 1)], silent=[1])
+    assert many.texts["shown"] == f"{MAX_ROWS} of {MAX_ROWS + 1} are shown; {missing}"
+
+
 def test_status_goes_into_its_sections() -> None:
     rows = [StatusRow("a", "1"), StatusRow("b", "2", "Mesh"), StatusRow("c", "3")]
     shown = view(status=rows)

@@ -676,6 +676,20 @@ class TestBugs:
         assert record.exc_info is None
 
 
+async def test_a_stream_ends_before_the_next_chunk_once_it_is_not_allowed() -> None:
+    allowed = [True]
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"one\n"
+        allowed[0] = False
+        yield b"two\n"
+
+    visited = visit(lambda _: Stream((), chunks, lambda: allowed[0]))
+    data = await play(visited, [PROBE], eof=False)
+    # The body has its end, and the connection goes on: the next request is told why.
+    assert data.endswith(b"4\r\none\n\r\n0\r\n\r\n")
+
+
 def later(ask: Callable[[], Awaitable[str]]) -> Router:
     """Answer each request with what `ask` gives."""
     return lambda _: Later(ask, lambda text: Response(200, (("X", "y"),), text.encode()))

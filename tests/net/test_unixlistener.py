@@ -1,10 +1,13 @@
 """A unix socket with a path: for this user only, and never in another program's way."""
 
 import errno
+import fcntl
 import os
 import pwd
 import socket
 import stat
+import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 from derp.errors import StartError
+from derp.net import unixlistener
 from derp.net.listenaddress import UnixSocket
 from derp.net.unixlistener import listening
 
@@ -179,3 +183,64 @@ def test_a_socket_that_took_its_place_stays_though_it_has_its_number(tmp_path: P
         other.rename(path)
         assert path.stat().st_ino == number
     assert path.is_socket()
+
+
+def test_of_two_that_find_the_same_one_left_behind_one_gets_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m"
+    left_behind(path)
+    second_is_through_or_waits, first_is_done = threading.Event(), threading.Event()
+    failures: list[str] = []
+
+    def start_second() -> None:
+        try:
+            with listen(path):
+                second_is_through_or_waits.set()
+                first_is_done.wait(60)
+        except StartError as error:
+            failures.append(str(error))
+
+    second = threading.Thread(target=start_second)
+    is_in_use, flock = unixlistener._is_in_use, fcntl.flock
+
+    def found_by_both(path: Path) -> bool:
+        found = is_in_use(path)
+        if threading.current_thread() is not second:
+            second.start()
+            assert second_is_through_or_waits.wait(60)
+        return found
+
+    def noted(descriptor: int, operation: int) -> None:
+        try:
+            flock(descriptor, operation)
+        except BlockingIOError:
+            second_is_through_or_waits.set()
+            raise
+
+    monkeypatch.setattr(unixlistener, "_is_in_use", found_by_both)
+    monkeypatch.setattr(fcntl, "flock", noted)
+    monkeypatch.setattr(unixlistener, "_LOCK_TRIES", 10_000)
+    with listen(path) as listener:
+        first_is_done.set()
+        second.join(60)
+        with connect(path):
+            listener.accept()[0].close()
+    assert failures == [f"can't listen on unix:{path}: the socket is in use by another program"]
+    assert not path.exists()
+
+
+def test_a_lock_that_another_program_keeps_holds_up_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m"
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with listen(path):
+            connect(path).close()
+    finally:
+        os.close(descriptor)
+    assert 0 < sum(pauses) < 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from certs import wholefile
 from derp.errors import PolicyNotWritten
 from derp.policy import rewrite
 from derp.policy.change import Change
@@ -100,7 +101,7 @@ def test_a_byte_order_mark_stays(path: Path) -> None:
 def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any], times: int) -> list[int]:
     """Have `change` called after the new file was made, in the first `times` tries."""
     calls: list[int] = []
-    take_over = rewrite._take_over
+    take_over = wholefile._take_over
 
     def noted(*args: Any) -> None:
         take_over(*args)
@@ -108,7 +109,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any], times:
         if len(calls) <= times:
             change()
 
-    monkeypatch.setattr(rewrite, "_take_over", noted)
+    monkeypatch.setattr(wholefile, "_take_over", noted)
     return calls
 
 

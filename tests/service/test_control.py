@@ -117,7 +117,7 @@ class Server:
         self.policy = Policy()
         self.steering = Steering()
 
-        self.silent = 0
+        self.silent: list[int] = []
 
         async def clients() -> Listing:
             await trio.lowlevel.checkpoint()
@@ -163,7 +163,7 @@ class TestWhatIsAsked:
         assert [len(line["clients"]) for line in lines] == [CLIENTS_PER_PAGE, CLIENTS_PER_PAGE, 1]
         assert [line["more"] for line in lines] == [True, True, False]
         server.clients = []
-        assert await asker.ask(Request("clients")) == {"clients": [], "more": False, "silent": 0}
+        assert await asker.ask(Request("clients")) == {"clients": [], "more": False, "silent": []}
 
     async def test_what_is_done_to_a_client(self, autojump_clock: Clock, server: Server) -> None:
         asker, key = server.connect(), client(1).key
@@ -208,16 +208,16 @@ class TestWhatIsAsked:
     async def test_a_beginning_means_nobody_while_workers_are_silent(
         self, autojump_clock: Clock, server: Server
     ) -> None:
-        server.silent = 2
+        server.silent = [0, 2]
         server.policy = Policy({bytes(32): Entry(label="printer")})
         asker = server.connect()
         assert await asker.ask(Request("clients")) == {
             **(await asker.ask(Request("clients")) or {}),
-            "silent": 2,
+            "silent": [0, 2],
         }
         found = await asker.ask(Request("kick", "0" * 63 + "2"))
         assert found is not None
-        assert "2 workers did not answer, which may have another client" in found["error"]
+        assert "workers 0 and 2 did not answer, which may have another client" in found["error"]
         for name in ("printer", node_public_text(client(2).key)):
             assert await asker.ask(Request("kick", name)) == {"done": "done so", "ended": 2}
 

@@ -79,6 +79,7 @@ class Asked:
     takes: float = 0.0
     """Seconds until it answers."""
     lost: bool = False
+    silent: Sequence[int] = ()
     samples: int = 0
     looks: int = 0
 
@@ -87,7 +88,7 @@ class Asked:
         await trio.sleep(self.takes)
         if self.lost:
             raise RPCFailed("gone")
-        return Listing(self.clients)
+        return Listing(self.clients, self.silent)
 
     async def _rows(self) -> Sequence[StatusRow]:
         self.looks += 1
@@ -244,6 +245,12 @@ async def test_rows_are_made_of_those_who_are_shown_only(
         f"{number:04}" for number in range(MAX_ROWS)
     ]
     assert view.texts["clients"] == "3,000"
+
+
+async def test_a_worker_that_does_not_answer_is_named(autojump_clock: Clock) -> None:
+    asked = Asked([status("a")], silent=[1])
+    view = await Sampler(asked.pages).latest()
+    assert view.texts["shown"] == "worker 1 did not answer, and its clients are missing"
 
 
 async def test_the_steps_of_a_sample_are_turns_of_their_own(

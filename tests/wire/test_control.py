@@ -79,17 +79,22 @@ def test_answers() -> None:
     assert parse_clients(to_line({"clients": [{"key": "x"}], "more": True})) == (
         [{"key": "x"}],
         True,
-        0,
+        [],
     )
-    assert parse_clients(to_line({"clients": [], "more": False, "silent": 2})) == ([], False, 2)
+    assert parse_clients(to_line({"clients": [], "more": False, "silent": [0, 2]})) == (
+        [],
+        False,
+        [0, 2],
+    )
     for read in (parse_done, parse_clients):
         with pytest.raises(ControlRefused, match="not so"):
             read(to_line({"error": "not so"}))
         for other in (b"", b"[]", b"<html>", to_line({}), b'{"done": "", "clients": []}'):
             with pytest.raises(ControlRefused, match="is no derper, or one of another version"):
                 read(other)
-    with pytest.raises(ControlRefused):
-        parse_clients(to_line({"clients": [1], "more": False}))
+    for fields in ({"clients": [1]}, {"clients": [], "silent": 2}, {"clients": [], "silent": [""]}):
+        with pytest.raises(ControlRefused):
+            parse_clients(to_line(fields))
 
 
 @given(

@@ -73,8 +73,8 @@ async def test_workers_that_do_not_answer_are_told_of(
     cluster.pool.late.add(1)
     found = await cluster.steering.steering.kick(first.key, BY)
     assert found.ended == 1
-    assert found.sentence.endswith("keeps it out; 1 worker did not answer: try again")
-    with pytest.raises(SteeringFailed, match="is not connected; 1 worker did not answer: try"):
+    assert found.sentence.endswith("keeps it out; worker 1 did not answer: try again")
+    with pytest.raises(SteeringFailed, match="is not connected; worker 1 did not answer: try"):
         await cluster.steering.steering.kick(bytes(32), BY)
     # One that is being restarted has no clients.
     cluster.pool.workers[1] = None
