@@ -46,7 +46,7 @@ _ATTRIBUTE_HEADER = Struct(">HH")
 MAX_REQUEST_LENGTH = 1500
 """A longer request is not answered: STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
 MAX_ATTRIBUTES = 16
-"""A request with more attributes is not answered, as each takes time. Tailscale clients send two."""
+"""A request with more attributes is not answered, as each takes time. Tailscale sends two."""
 CLIENT_REQUEST_LENGTH = 40
 CLIENT_REQUEST_HEAD = b"\x00\x01\x00\x14" + MAGIC_COOKIE
 """Bytes 0 to 8 of every Tailscale client's request."""

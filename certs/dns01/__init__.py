@@ -6,7 +6,8 @@
     budget         the time for an order's records, and the signal to give up
     lookup         asks name servers: where a record belongs, and who shows it
     shown          waits until all name servers of a zone show the records
-    provider       the interface to what sets and removes records; chooses and checks it
+    check          what can be checked at start
+    provider       the interface to what sets and removes records; chooses it
     rfc2136        a provider: dynamic updates with TSIG
     hook           a provider: a program, called as by certbot
     lexicon        a provider: dns-lexicon, called in a process of its own

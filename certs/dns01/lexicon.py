@@ -4,7 +4,6 @@ Each call is made in a process of its own: dns-lexicon is large, its requests kn
 what it logs may have secrets. Credentials are its variables, LEXICON_PROVIDER_AUTH_TOKEN and such.
 """
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,6 +88,8 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     except IssueError as error:
         raise CertificateFileError(f"{flag}: {error}") from error
     if "known" in found:
+        import difflib  # noqa: PLC0415 - of no use afterwards
+
         near = difflib.get_close_matches(provider, found["known"]) or found["known"]
         raise CertificateFileError(
             f"{flag}: no such provider; want rfc2136, or one of dns-lexicon's: {', '.join(near)}"

@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from certs.acme.challenge import Present
+from certs.dns01.journal import Journal
 from certs.dns01.options import DNSOptions
 
 STOP_TIMEOUT: Final = 5.0
@@ -46,6 +47,8 @@ def make_records(options: DNSOptions, certdir: Path) -> Any:
 
 
 def _remove_left(options: DNSOptions, certdir: Path) -> None:
+    if not Journal(certdir).file.exists():
+        return
     from certs.dns01.present import remove_left  # noqa: PLC0415 - as above
 
     remove_left(options, certdir)
