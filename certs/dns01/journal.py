@@ -50,8 +50,8 @@ class Journal:
                 self.file.unlink(missing_ok=True)
         except OSError as error:
             raise IssueError(
-                f"{self.file}: can't note which DNS records are set ({error.strerror}), "
-                f"so none is; make {self.file.parent} a directory that the relay can write to"
+                f"{self.file}: can't note which DNS records are set ({error.strerror}); "
+                f"make {self.file.parent} a directory that the relay can write to"
             ) from error
 
 
