@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from certs.dns01.budget import Budget
 from certs.dns01.credentials import FLAG, scrubbed
+from certs.dns01.installing import how_to_install
 from certs.dns01.options import Resolver
 from certs.dns01.process import last_line, run, unstartable
 from certs.dns01.record import PlacedRecord
@@ -78,8 +79,7 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     flag = f"-acme-dns {provider}"
     if find_spec("lexicon") is None:
         raise CertificateFileError(
-            f"{flag}: dns-lexicon is not installed; "
-            f"run: {sys.executable} -m pip install 'dns-lexicon>=3.20,<4'"
+            f"{flag}: dns-lexicon is not installed; {how_to_install('dns-lexicon>=3.20,<4')}"
         )
     try:
         found = _call(
@@ -96,8 +96,7 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
         )
     if "missing" in found:
         raise CertificateFileError(
-            f"{flag}: its own library is not installed; "
-            f"run: {sys.executable} -m pip install '{found['missing']}'"
+            f"{flag}: its own library is not installed; {how_to_install(found['missing'])}"
         )
     known = [_variable(provider, option) for option in found["options"]]
     short = [_variable(provider, option.removeprefix("auth_")) for option in found["options"]]
