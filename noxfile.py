@@ -277,6 +277,7 @@ def _install_browser(session: nox.Session) -> None:
 
 INTEROP_PACKAGES = {
     "named": "bind9",
+    "knotd": "knot",
     "pdns_server": "pdns-server",
     "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql": "pdns-backend-sqlite3",
     "sqlite3": "sqlite3",

@@ -11,6 +11,7 @@
     generated     whether a pair is a self-signed one made for an IP address
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
     apart         calls what needs large libraries, in a process of its own
+    retryafter    when a server wants to be asked again, and dates of HTTP
     changes       whether files have changed, and may be served
     acme/         -certmode=letsencrypt and gcp: orders a pair and writes its file
     dns01/        -acme-dns and -acme-dns-exec: sets the DNS records by which names are validated

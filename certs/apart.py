@@ -1,9 +1,9 @@
 """Calls of functions that need large libraries, in a process of their own.
 
-cryptography takes 9 MiB for as long as a process lives, and acme as much again; a relay needs them
-for a moment at its start, and then a few times a day or a year. Each function here makes its call
-in a Python process that ends with the call. That process reads its module path and the arguments
-from a pipe, and writes the result to another.
+cryptography takes 9 MiB for as long as a process lives, acme as much again, dnspython 4; a relay
+needs them for a moment at its start, and then a few times a day or a year. Each function here makes
+its call in a Python process that ends with the call. That process reads its module path and the
+arguments from a pipe, and writes the result to another.
 
 If the library is loaded already, or no other process can be started, the call is made in this
 process. All functions block.
@@ -13,7 +13,7 @@ import importlib
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, Final
 
@@ -57,6 +57,11 @@ def renewal_info(request: OrderRequest, pair: Pair, now: datetime) -> RenewalInf
     arguments = request, pair, now
     info: RenewalInfo | None = _call("acme", "certs.acme.order", "renewal_info", *arguments)
     return info
+
+
+def check_tsig(variables: Mapping[str, str]) -> None:
+    """Call certs.dns01.rfc2136.check_settings."""
+    _call("dns", "certs.dns01.rfc2136", "check_settings", dict(variables))
 
 
 def perform(source: BinaryIO, target: BinaryIO) -> None:

@@ -45,6 +45,8 @@ _ATTRIBUTE_HEADER = Struct(">HH")
 
 MAX_REQUEST_LENGTH = 1500
 """A longer request is not answered: STUN over UDP keeps within a packet (RFC 8489 section 6.1)."""
+MAX_ATTRIBUTES = 16
+"""A request with more attributes is not answered, as each takes time. Tailscale sends two."""
 CLIENT_REQUEST_LENGTH = 40
 CLIENT_REQUEST_HEAD = b"\x00\x01\x00\x14" + MAGIC_COOKIE
 """Bytes 0 to 8 of every Tailscale client's request."""
@@ -70,6 +72,10 @@ class NotSuccessResponseError(StunError):
 
 class MalformedAttributeError(StunError):
     """An attribute is cut short, or its value has a wrong form."""
+
+
+class TooManyAttributesError(StunError):
+    """A binding request has more than MAX_ATTRIBUTES attributes."""
 
 
 class WrongSoftwareError(StunError):
@@ -212,9 +218,9 @@ def parse_binding_request(data: bytes) -> bytes:
 
     The request must have SOFTWARE "tailnode", and end with the right FINGERPRINT. As in Go's
     stun.ParseBindingRequest, the length in the header is ignored, and so are other attributes.
-    A request longer than MAX_REQUEST_LENGTH is refused before its attributes are looked at.
-    Raises NotStunError, NotBindingRequestError, MalformedAttributeError, WrongSoftwareError or
-    WrongFingerprintError.
+    A request longer than MAX_REQUEST_LENGTH is refused before its attributes are looked at, and of
+    attributes MAX_ATTRIBUTES are looked at. Raises NotStunError, NotBindingRequestError,
+    MalformedAttributeError, TooManyAttributesError, WrongSoftwareError or WrongFingerprintError.
     """
     if is_client_request(data):
         return data[8:HEADER_LENGTH]
@@ -227,7 +233,9 @@ def parse_binding_request(data: bytes) -> bytes:
         )
     from_tailscale = False
     number, value = None, b""
-    for number, value in _attributes(data):
+    for count, (number, value) in enumerate(_attributes(data), 1):
+        if count > MAX_ATTRIBUTES:
+            raise TooManyAttributesError(f"there are more than {MAX_ATTRIBUTES} attributes")
         if number == SOFTWARE.number and value == TAILSCALE_SOFTWARE:
             from_tailscale = True
     if not from_tailscale:

@@ -17,8 +17,10 @@ func cheap() *tls.Config {
 }
 
 // shaken opens a connection and shakes hands, where there is TLS.
-func shaken(a *attacker) (*client, error) {
-	c, err := bare(a)
+func shaken(a *attacker) (*client, error) { return a.shake(bare) }
+
+func (a *attacker) shake(open opener) (*client, error) {
+	c, err := open(a)
 	if err != nil || a.plain {
 		return c, err
 	}

@@ -53,8 +53,10 @@ type attacker struct {
 	stun   string
 	count  int
 	spread bool
-	at     pacer
-	end    atomic.Int64 // of nanotime; 0 before the attack begins
+	// proxied has all connections come from a proxy's network; spread is said of its clients then.
+	proxied bool
+	at      pacer
+	end     atomic.Int64 // of nanotime; 0 before the attack begins
 
 	opened, ended, admitted, refused atomic.Int64
 
@@ -85,6 +87,7 @@ func runAttack(arguments []string) error {
 	flags.StringVar(&a.stun, "stun", "", "ip:port of its STUN responder")
 	flags.IntVar(&a.count, "count", 1, "connections at once, or what the attack counts")
 	flags.BoolVar(&a.spread, "spread", false, "come from thousands of networks, not from one")
+	flags.BoolVar(&a.proxied, "proxied", false, "come from a proxy's network; only its clients are spread")
 	rate := flags.Float64("rate", 0, "bits a second at most, headers included; 0 for no limit")
 	seconds := flags.Duration("seconds", time.Second, "how long")
 	_ = flags.Parse(arguments)
@@ -158,7 +161,7 @@ func bare(a *attacker) (*client, error) {
 // address4 is one of 127/8: all of them are this machine's.
 func (a *attacker) address4() net.IP {
 	last := byte(1 + rand.IntN(254))
-	if a.spread {
+	if a.spread && !a.proxied {
 		return net.IPv4(127, byte(64+rand.IntN(64)), byte(rand.IntN(256)), last)
 	}
 	return net.IPv4(127, 66, 6, last)

@@ -2,6 +2,8 @@
 
 package main
 
+import "net"
+
 var attacks = map[string]attack{
 	// On TLS.
 	"keyupdates":           early(shaken, keyUpdates(0)),
@@ -60,9 +62,21 @@ var attacks = map[string]attack{
 	"gone":                   gone,
 	"trickling":              trickling,
 
+	// On the PROXY protocol.
+	"proxy-slow-lines":       early(bare, slowly(endlessProxyLine)),
+	"proxy-header-in-pieces": repeated(bare, inPieces(longHeader()), againOnEnd),
+	"proxy-tlvs":             repeated(bare, once(longHeader()), again),
+	"proxy-half-headers":     held(bare, once(longHeader()[:mostHeader])),
+	"proxy-clients":          repeated(forClientShaken, nothing, again),
+	"proxy-hellos":           repeated(forClient, once(clientHello()), againOnAnswer),
+	"proxy-local":            repeated(forNobody, once(clientHello()), againOnAnswer),
+	"proxy-lines":            repeated(bare, once(proxyLine(net.IPv4(203, 0, 113, 1))), againOnEnd),
+
 	// On STUN.
-	"stun-junk":  datagrams(stunJunk),
-	"stun-asked": datagrams(stunAsked),
+	"stun-junk":       datagrams(stunJunk),
+	"stun-asked":      datagrams(stunAsked),
+	"stun-attributes": datagrams(stunAttributes),
+	"stun-proxied":    datagrams(stunProxied),
 }
 
 // early has its connections before the attack begins.

@@ -17,8 +17,8 @@ from josepy.jwk import JWK
 from requests.adapters import HTTPAdapter
 
 from certs.acme.authority import Authority, check
-from certs.acme.schedule import parse_http_date, parse_retry_after
 from certs.errors import CertificateFileError, IssueError
+from certs.retryafter import parse_http_date, parse_retry_after
 
 REQUEST_TIMEOUT: Final = 30
 """Seconds to wait for a connection, and then for each piece of a response."""

@@ -1,7 +1,6 @@
 """The time of a renewal, and the wait after a failure. Sans-I/O; time and chance are passed in."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from certs.errors import Failure
@@ -55,28 +54,3 @@ def wait_after(failure: Failure, failures_before: int, random01: float) -> float
 def bounded_retry_after(retry_after: float | None) -> float:
     """Return the seconds of a Retry-After, a day at most; 0 for None."""
     return min(retry_after or 0.0, RETRY_AFTER_LIMIT)
-
-
-def parse_http_date(value: str) -> datetime | None:
-    """Parse an HTTP date (RFC 9110, 5.6.7); None if it is malformed."""
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - requests loads it anyway
-
-    try:
-        when = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-
-
-def parse_retry_after(value: str, now: datetime) -> float | None:
-    """Parse a Retry-After, which has seconds or an HTTP date (RFC 9110, 10.2.3).
-
-    Returns seconds, never negative; None if it is malformed. `now` is by the sender's clock.
-    """
-    value = value.strip()
-    if re.fullmatch(r"[0-9]{1,10}", value):
-        return float(value)
-    when = parse_http_date(value)
-    if when is None:
-        return None
-    return max(0.0, (when - now) / timedelta(seconds=1))

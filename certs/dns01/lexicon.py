@@ -4,7 +4,6 @@ Each call is made in a process of its own: dns-lexicon is large, its requests kn
 what it logs may have secrets. Credentials are its variables, LEXICON_PROVIDER_AUTH_TOKEN and such.
 """
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from certs.dns01.budget import Budget
 from certs.dns01.credentials import FLAG, scrubbed
+from certs.dns01.installing import how_to_install
 from certs.dns01.options import Resolver
 from certs.dns01.process import last_line, run, unstartable
 from certs.dns01.record import PlacedRecord
@@ -79,8 +79,7 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     flag = f"-acme-dns {provider}"
     if find_spec("lexicon") is None:
         raise CertificateFileError(
-            f"{flag}: dns-lexicon is not installed; "
-            f"run: {sys.executable} -m pip install 'dns-lexicon>=3.20,<4'"
+            f"{flag}: dns-lexicon is not installed; {how_to_install('dns-lexicon>=3.20,<4')}"
         )
     try:
         found = _call(
@@ -89,14 +88,15 @@ def check_provider(provider: str, variables: Mapping[str, str]) -> None:
     except IssueError as error:
         raise CertificateFileError(f"{flag}: {error}") from error
     if "known" in found:
+        import difflib  # noqa: PLC0415 - of no use afterwards
+
         near = difflib.get_close_matches(provider, found["known"]) or found["known"]
         raise CertificateFileError(
             f"{flag}: no such provider; want rfc2136, or one of dns-lexicon's: {', '.join(near)}"
         )
     if "missing" in found:
         raise CertificateFileError(
-            f"{flag}: its own library is not installed; "
-            f"run: {sys.executable} -m pip install '{found['missing']}'"
+            f"{flag}: its own library is not installed; {how_to_install(found['missing'])}"
         )
     known = [_variable(provider, option) for option in found["options"]]
     short = [_variable(provider, option.removeprefix("auth_")) for option in found["options"]]

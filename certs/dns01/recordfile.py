@@ -51,8 +51,8 @@ class RecordFile:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise IssueError(
-                f"{self.path}: can't note which DNS records are set ({error.strerror}), "
-                f"so none is; make {self.path.parent} a directory that the relay can write to"
+                f"{self.path}: can't note which DNS records are set ({error.strerror}); "
+                f"make {self.path.parent} a directory that the relay can write to"
             ) from error
 
 

@@ -89,6 +89,11 @@ def parse_settings(variables: Mapping[str, str]) -> Settings:
     return Settings(key, host, port)
 
 
+def check_settings(variables: Mapping[str, str]) -> None:
+    """Check the variables. Raises CertificateFileError."""
+    parse_settings(variables)
+
+
 def _host_and_port(text: str) -> tuple[str, int]:
     if not text:
         return "", DNS_PORT

@@ -14,6 +14,7 @@ import trio
 
 from certs.acme.challenge import Present
 from certs.dns01.options import DNSOptions
+from certs.dns01.recordfile import RecordFile
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds that a stop of the relay waits for an order's records to be removed."""
@@ -46,6 +47,8 @@ def make_records(options: DNSOptions, certdir: Path) -> Any:
 
 
 def _remove_leftovers(options: DNSOptions, certdir: Path) -> None:
+    if not RecordFile(certdir).path.exists():
+        return
     from certs.dns01.present import remove_leftovers  # noqa: PLC0415 - as above
 
     remove_leftovers(options, certdir)

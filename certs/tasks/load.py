@@ -27,7 +27,7 @@ def load(plan: Plan, now: datetime) -> list[Status]:
     """
     ways = {certificate.acme.dns for certificate in plan.certificates if certificate.acme}
     for dns in filter(None, ways):
-        from certs.dns01.provider import check as check_dns  # noqa: PLC0415 - loads dnspython
+        from certs.dns01.check import check as check_dns  # noqa: PLC0415 - seldom needed
 
         check_dns(dns)
     authorities = _authorities(plan)

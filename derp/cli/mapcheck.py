@@ -31,9 +31,10 @@ TIMEOUT: Final = 5.0
 async def problems(node: Node) -> list[str]:
     """Probe the relay of `node`; return a line for each problem, with what to do about it."""
     found: dict[str, list[str]] = {name: [] for name in node.hostnames}
+    asked: set[Endpoint] = set()
 
     async def probe_as(name: str) -> None:
-        found[name] = await _problems(attrs.evolve(node, hostname=name, more_hostnames=()))
+        found[name] = await _problems(attrs.evolve(node, hostname=name, more_hostnames=()), asked)
 
     async with trio.open_nursery() as nursery:
         for name in node.hostnames:
@@ -41,8 +42,8 @@ async def problems(node: Node) -> list[str]:
     return list(dict.fromkeys(line for lines in found.values() for line in lines))
 
 
-async def _problems(node: Node) -> list[str]:
-    """Probe a relay by one name."""
+async def _problems(node: Node, asked: set[Endpoint]) -> list[str]:
+    """Probe a relay by one name; those in `asked` have been asked for STUN by another."""
     addresses = await _resolve(node.hostname)
     if isinstance(addresses, str):
         return [addresses]
@@ -51,7 +52,7 @@ async def _problems(node: Node) -> list[str]:
 
     async def probe_one(address: str) -> None:
         try:
-            found[address] = await _probe_address(node, address)
+            found[address] = await _probe_address(node, address, asked)
         except NotReached as failure:
             if failure.no_route:
                 without_route.append(f"{failure}; check from a machine that has a route")
@@ -61,7 +62,7 @@ async def _problems(node: Node) -> list[str]:
     stun_problems: list[str] = []
 
     async def probe_stun(address: str) -> None:
-        stun_problems.extend(await _probe_stun(node, address))
+        stun_problems.extend(await _probe_stun(node, address, asked))
 
     async with trio.open_nursery() as nursery:
         for address in addresses:
@@ -102,22 +103,23 @@ def _loopback_problem(hostname: str, addresses: list[str]) -> list[str]:
     ]
 
 
-async def _probe_address(node: Node, address: str) -> list[str]:
+async def _probe_address(node: Node, address: str, asked: set[Endpoint]) -> list[str]:
     """Return the problems at one address. Raises NotReached."""
     found = []
     if node.derp_port is not None:
         found += await _probe_derp(node, Endpoint(address, node.derp_port))
     if node.stun_address is None:
-        found += await _probe_stun(node, address)
+        found += await _probe_stun(node, address, asked)
     return found
 
 
-async def _probe_stun(node: Node, address: str) -> list[str]:
-    """Return the problem with STUN at one address."""
-    if node.stun_port is None:
+async def _probe_stun(node: Node, address: str, asked: set[Endpoint]) -> list[str]:
+    """Return the problem with STUN at one address, which STUN does not know by its name."""
+    if node.stun_port is None or (where := Endpoint(address, node.stun_port)) in asked:
         return []
+    asked.add(where)
     try:
-        await probe.stun(Endpoint(address, node.stun_port), trio.current_time() + TIMEOUT)
+        await probe.stun(where, trio.current_time() + TIMEOUT)
     except NoSTUN as failure:
         return [f"{failure}; {_how_to_open('UDP', node.stun_port)}"]
     return []

@@ -6,16 +6,20 @@ All are additions.
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from certs.dns01.options import DNSOptions, Resolver
 from certs.hostname import is_wildcard, parse_ip
-from derp.config.addresses import listen_addresses
 from derp.config.certificates import ACME_MODES, TLS
 from derp.config.field import ConfigError, file_option, option
 from derp.config.goflags import DURATION, STRING
-from derp.net.listenaddress import Address
+
+_WITH_PORT: Final = re.compile(
+    r"(?:\[(?P<ip6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|(?P<ip4>[0-9.]+)):(?P<port>[1-9][0-9]{0,4})",
+    re.ASCII,
+)
 
 
 def provider_name(value: str) -> str:
@@ -34,18 +38,13 @@ def resolvers(value: str | Iterable[Resolver]) -> tuple[Resolver, ...]:
 
 
 def _resolver(text: str) -> Resolver:
-    want = "want IP addresses, each with or without a port, with commas between them"
     if (address := parse_ip(text)) is not None:
         return Resolver(str(address))
-    try:
-        (given,) = listen_addresses(text)
-    except ValueError:
-        raise ValueError(want) from None
-    if not isinstance(given, Address) or given.version or not given.port:
-        raise ValueError(want)
-    if (address := parse_ip(given.host)) is None:
-        raise ValueError(want)
-    return Resolver(str(address), given.port)
+    match = _WITH_PORT.fullmatch(text)
+    address = None if match is None else parse_ip(match["ip6"] or match["ip4"])
+    if match is None or address is None or int(match["port"]) > 65535:
+        raise ValueError("want IP addresses, each with or without a port, with commas between them")
+    return Resolver(str(address), int(match["port"]))
 
 
 def at_least_a_second(value: float) -> float:

@@ -19,7 +19,7 @@ import attrs
 
 from derp.config.strconv import shown
 from derp.net.address import is_dns_name, is_ip
-from derp.net.listenaddress import Address, ListenAddress, UnixSocket, overlap
+from derp.net.listenaddress import Address, ListenAddress, UnixSocket, first_overlap
 
 _VERSION: Final = re.compile(r"ipv([46])@")
 _HOST_AND_PORT: Final = re.compile(
@@ -70,11 +70,15 @@ def listen_addresses(
     if isinstance(value, Address | UnixSocket):
         return (value,)
     found = _each(_with_options(value), _listen_address) if isinstance(value, str) else list(value)
-    for number, address in enumerate(found):
-        for earlier in found[:number]:
-            if overlap(earlier, address):
-                raise ValueError(f"want {address} or {earlier}, not both: they overlap")
+    check_apart(found)
     return tuple(found)
+
+
+def check_apart(addresses: Sequence[ListenAddress]) -> None:
+    """Check that no two addresses overlap. Raises ValueError."""
+    if (found := first_overlap(addresses)) is not None:
+        address, earlier = found
+        raise ValueError(f"want {address} or {earlier}, not both: they overlap")
 
 
 def optional_addresses(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from derp.config.addresses import check_apart
 from derp.config.field import ConfigError
 from derp.net.listenaddress import (
     Address,
@@ -35,8 +36,7 @@ def check(stream: Mapping[str, Sequence[ListenAddress]], stun_addresses: Sequenc
                     want = f"the {what} of -{other}; want another one{rest}"
                     raise ConfigError(flag, address, want)
         taken[flag] = addresses
-    for number, address in enumerate(stun_addresses):
-        for earlier in stun_addresses[:number]:
-            if overlap(address, earlier):
-                want = f"want {address} or {earlier}, not both: they overlap"
-                raise ConfigError("stun-addr", address, want)
+    try:
+        check_apart(stun_addresses)
+    except ValueError as error:
+        raise ConfigError("stun-addr", ", ".join(map(str, stun_addresses)), str(error)) from error

@@ -15,7 +15,7 @@ headscale's (proto/headscale/v1/node.proto), before 0.28 with forcedTags and val
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import attrs
@@ -111,17 +111,3 @@ def read_token(body: bytes) -> Token:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         seconds = DEFAULT_TOKEN_SECONDS
     return Token(text, min(float(seconds), DEFAULT_TOKEN_SECONDS * 24))
-
-
-def read_retry_after(text: str, now: float) -> float | None:
-    """Return the seconds in a Retry-After header (RFC 9110, 10.2.3) at Unix time `now`.
-
-    None for what is no such header.
-    """
-    if text.isascii() and text.isdigit():
-        return float(text[:10])
-    try:
-        when = datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return max(0.0, when.timestamp() - now)

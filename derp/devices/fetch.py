@@ -6,10 +6,12 @@ A redirect is not followed: the credential is for the API alone.
 import math
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final, Self
 
 import trio
 
+from certs.retryafter import parse_retry_after
 from derp.devices import answers
 from derp.devices.api import API, UNAUTHORIZED, OAuthClient
 from derp.devices.jsonarray import AnswerFormError, ArrayReader
@@ -160,7 +162,7 @@ class Fetcher:
     def _refusal(self, url: URL, head: Head, cures: Mapping[int, str]) -> DevicesFailed:
         """Return the error for an answer of another status than 200."""
         text = dict(head.headers).get(b"retry-after", b"").decode("latin-1")
-        wait = answers.read_retry_after(text, self._wall())
+        wait = parse_retry_after(text, datetime.fromtimestamp(self._wall(), UTC))
         wait = None if wait is None else min(wait, MAX_RETRY_AFTER)
         reason = f"{url.authority} answers with HTTP status {head.status_code}"
         if (cure := cures.get(head.status_code)) is not None:

@@ -1,6 +1,6 @@
 """Addresses to listen on: of TCP and UDP, and paths of unix sockets. Sans-I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
@@ -62,6 +62,17 @@ def overlap(one: ListenAddress, other: ListenAddress) -> bool:
     if one.port != other.port or not one.port or {_version(one), _version(other)} == {4, 6}:
         return False
     return one.is_wildcard or other.is_wildcard or _plain(one) == _plain(other)
+
+
+def first_overlap(
+    addresses: Sequence[ListenAddress],
+) -> tuple[ListenAddress, ListenAddress] | None:
+    """Return the first address that overlaps with an earlier one, and that one; None for none."""
+    for number, address in enumerate(addresses):
+        for earlier in addresses[:number]:
+            if overlap(earlier, address):
+                return address, earlier
+    return None
 
 
 def without_overlaps(addresses: Iterable[Address]) -> list[Address]:

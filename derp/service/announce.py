@@ -24,7 +24,7 @@ def announce(config: Config, resources: StartupResources) -> None:
     if config.general.derp and resources.certificates is None and not config.general.dev:
         logger.warning(
             "clients want HTTPS, and this is HTTP: have a proxy serve it, or use port 443, "
-            "-certmode manual, -acme-directory or -acme-dns",
+            "-certmode manual, -acme-directory, -acme-dns or -acme-dns-exec",
             address=", ".join(map(str, config.listening.addresses)),
         )
     if config.general.derp:

@@ -1,12 +1,15 @@
 """Acceptors of a relay that hides: `-home hidden`."""
 
+import contextlib
+from collections.abc import Sequence
 from functools import partial
 
 import attrs
+import trio
 
 from derp.http.backend import Backend
 from derp.http.hidden import clients, server
-from derp.http.message import Request
+from derp.http.message import BadRequest, Request
 from derp.net.tcp import TCPTransport
 from derp.relay.pending import Pending
 from derp.service.accept import Acceptor
@@ -37,10 +40,18 @@ def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Accept
                 # What is not answered is nobody's try, and may be followed by another's request.
                 origin.client = origin.connected
 
+        def count(headers: Sequence[tuple[bytes, bytes]]) -> None:
+            # As from any relay: a stranger behind a proxy has no more than one without.
+            with contextlib.suppress(BadRequest):
+                client = acceptor.proxies.client(origin, headers)
+                if origin.proxy:
+                    pending.identify(client.host, trio.current_time())
+
         return await server.serve(
             transport,
             is_client,
             acceptor.state.view,
+            count=count,
             pending=pending,
             known=None if to_https else acceptor.known,
             to_https=to_https,

@@ -148,21 +148,29 @@ class Proxies:
         Raises BadRequest where its headers can't be read, or name different clients: then the
         client is that of the connection.
         """
-        connected = origin.client = origin.connected
-        if self.trusted and is_in(connected.host, self.trusted):
-            origin.proxy = origin.proxy or TRUSTED
-            origin.client = forwarded.client(request.headers, self._is_trusted) or connected
-        else:
-            self._look_for_unlisted(connected.host, request)
+        origin.client = origin.connected
+        origin.client = self.client(origin, request.headers)
         if not origin.proxy:
             return request
         return request.sent_by(origin.client.host, origin.proxy)
 
+    def client(self, origin: Origin, headers: Sequence[tuple[bytes, bytes]]) -> Endpoint:
+        """Return the client of a request on a connection, by its headers.
+
+        Raises BadRequest where these can't be read, or name different clients.
+        """
+        connected = origin.connected
+        if self.trusted and is_in(connected.host, self.trusted):
+            origin.proxy = origin.proxy or TRUSTED
+            return forwarded.client(headers, self._is_trusted) or connected
+        self._look_for_unlisted(connected.host, headers)
+        return connected
+
     def _is_trusted(self, host: str) -> bool:
         return is_in(host, self.trusted)
 
-    def _look_for_unlisted(self, host: str, request: Request) -> None:
-        for name, _ in request.headers:
+    def _look_for_unlisted(self, host: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        for name, _ in headers:
             if name in forwarded.HEADERS:
                 self.notices.unlisted(host, forwarded.HEADERS[name], TRUSTED)
                 return

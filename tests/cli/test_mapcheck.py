@@ -200,3 +200,20 @@ async def test_each_name_is_checked() -> None:
     assert [line for line in found if line.startswith("b.example has no address")]
     assert [line for line in found if line.startswith("a.example is 127.0.0.1 on this machine")]
     assert [line for line in found if line.startswith(f"{HOST} is 127.0.0.1 on this machine")]
+
+
+async def test_stun_is_asked_once_at_an_address(monkeypatch: pytest.MonkeyPatch):
+    """It does not know by which of the relay's names the address was found."""
+    resolve("127.0.0.1", "127.0.0.2")
+    asked: list[str] = []
+
+    async def answer(where: Endpoint, _deadline: float) -> None:
+        asked.append(str(where))
+        await trio.lowlevel.checkpoint()
+        raise probe.NoSTUN(f"{where}: no answer")
+
+    monkeypatch.setattr(probe, "stun", answer)
+    node = Node(HOST, None, None, 3478, more_hostnames=("other.example", "*.relay.example"))
+    found = [line for line in await mapcheck.problems(node) if "no answer" in line]
+    assert sorted(asked) == ["127.0.0.1:3478", "127.0.0.2:3478"]
+    assert len(found) == 2

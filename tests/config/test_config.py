@@ -462,7 +462,7 @@ WRONG = [
     (
         "acme-dns-resolvers",
         "want IP addresses, each with or without a port, with commas between them",
-        ["192.0.2.1:0", "[::1]:65536"],
+        ["192.0.2.1:0", "[::1]:65536", "192.0.2.1:https", "[::1]:http", "[192.0.2.1]:53", ":::53"],
     ),
     ("acme-dns-wait", "want a duration of 1s or more", ["0s", "999ms", "-1s"]),
     ("acme-eab-kid", "want the key ID as the certificate authority gave it", ["a b", "ü", "a\n"]),

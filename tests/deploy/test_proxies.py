@@ -11,7 +11,7 @@ from derp.config import Config, flag_table, goflags
 from derp.relay.networks import is_in
 from tests.deploy.files import DEPLOY
 
-PASS_TLS = {"nginx-stream.conf", "haproxy-tcp.cfg", "frpc.toml"}
+PASS_TLS = {"nginx-stream.conf", "haproxy-tcp.cfg", "frpc.toml", "Caddyfile-layer4"}
 FILES = sorted((DEPLOY / "proxies").iterdir())
 
 

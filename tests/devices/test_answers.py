@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from derp.devices.answers import (
     DEFAULT_TOKEN_SECONDS,
     read_headscale,
-    read_retry_after,
     read_tailscale,
     read_token,
 )
@@ -157,29 +156,3 @@ def test_any_answer_for_a_token(body: bytes) -> None:
         return
     assert token.text.isprintable()
     assert 0 < token.seconds < math.inf
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("120", 120),
-        ("0", 0),
-        ("Wed, 21 Oct 2015 07:28:30 GMT", 30),
-        ("Wed, 21 Oct 2015 07:27:00 GMT", 0),
-        ("", None),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("\u0661", None),
-        ("9" * 5000, 9999999999),
-    ],
-)
-def test_when_to_ask_again(text: str, seconds: float | None) -> None:
-    now = datetime(2015, 10, 21, 7, 28, tzinfo=UTC).timestamp()
-    assert read_retry_after(text, now) == seconds
-
-
-@given(text=st.text())
-def test_any_header_at_all(text: str) -> None:
-    found = read_retry_after(text, 0.0)
-    assert found is None or found >= 0

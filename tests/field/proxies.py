@@ -1,4 +1,4 @@
-"""The real nginx, HAProxy and Caddy before a relay, with the configurations in deploy/proxies/.
+"""The real nginx, HAProxy, Caddy and frp before a relay, with what deploy/proxies/ has for them.
 
 Each proxy serves on a port of its own, for as long as a `running` block. Of a shipped file only the
 places are changed, and in conf/ is what stands around it on a host.
@@ -19,6 +19,7 @@ from string import Template
 import attrs
 import pytest
 
+from tests.field.built import FOLDERS, HOW, PROGRAMS
 from tests.interop.relay import (
     START_TIMEOUT,
     STOP_TIMEOUT,
@@ -46,6 +47,12 @@ PLACES = {
     "    listen [::]:443": "    # listen [::]:443",
     "listen 443": "listen 127.0.0.1:$port",
     "bind :::443 v4v6": "bind 127.0.0.1:$port",
+    "        :443 {": "        127.0.0.1:$port {",
+    "    layer4 {": "    admin off\n    layer4 {",
+    'serverAddr = "203.0.113.7"': 'serverAddr = "127.0.0.1"',
+    "serverPort = 7000": "serverPort = $beside",
+    "remotePort = 443": "remotePort = $port",
+    "localPort = 8443": "localPort = $relay",
     "127.0.0.1:8080": "127.0.0.1:$relay",
     "127.0.0.1:8443": "127.0.0.1:$relay",
     # A web server that is not there.
@@ -66,6 +73,8 @@ class Kind:
     command: tuple[str, ...]
     """`{around}` and `{shipped}` are the configurations' paths."""
     around: str
+    beside: tuple[str, ...] = ()
+    """A program that runs with it, and what that is told."""
     passes_tls: bool = False
     """Whether TLS is between client and relay, and the PROXY protocol before it."""
     usual_idle: float | None = None
@@ -75,6 +84,8 @@ class Kind:
     def absent(self) -> str:
         """Why it can't be run here; empty if it can."""
         if not find(self.program):
+            if self.program in PROGRAMS:
+                return f"{self.program} is not built; run: {HOW}"
             return f"{self.program} is not installed"
         if self.needs and not self.needs.exists():
             return f"{self.program} lacks {self.needs}"
@@ -124,12 +135,30 @@ KINDS = (
         ("run", "--adapter", "caddyfile", "--config", "{around}"),
         "Caddyfile",
     ),
+    Kind(
+        "caddy layer4",
+        "caddy-l4",
+        "Caddyfile-layer4",
+        ("run", "--adapter", "caddyfile", "--config", "{shipped}"),
+        "Caddyfile",
+        passes_tls=True,
+    ),
+    Kind(
+        "frp",
+        "frps",
+        "frpc.toml",
+        ("-c", "{around}"),
+        "frps.toml",
+        beside=("frpc", "-c", "{shipped}"),
+        passes_tls=True,
+    ),
 )
 
 
 def find(program: str) -> str | None:
     """Where it is: Debian's users have no sbin on their PATH."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    usual = os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"
+    return shutil.which(program, path=os.pathsep.join([*FOLDERS, *usual]))
 
 
 def usual_idle(kind: Kind) -> float | None:
@@ -184,6 +213,7 @@ def running(
     port = free_port()
     shipped, around = folder / f"shipped-{kind.shipped}", folder / f"around-{kind.around}"
     places = {"folder": folder, "port": port, "relay": relay.port, "shipped": shipped}
+    places["beside"] = free_port()
     text = (SHIPPED / kind.shipped).read_text()
     if idle is not None:
         assert IDLE in text
@@ -193,11 +223,25 @@ def running(
     shipped.write_text(text)
     around.write_text(Template((CONF / kind.around).read_text()).substitute(places))
     log_file = folder / "proxy.log"
-    program = find(kind.program)
+    commands = [(kind.program, *kind.command), *([kind.beside] if kind.beside else [])]
+    with contextlib.ExitStack() as stack:
+        for command in commands:
+            words = [word.format(around=around, shipped=shipped) for word in command]
+            process = stack.enter_context(started(words, folder, log_file))
+        wait_until_it_accepts(process, port, log_file)
+        yield Proxy(kind, port, stack.enter_context(from_afar(port)), log_file, relay)
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], folder: Path, log_file: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program that writes to a log file."""
+    program = find(command[0])
     assert program
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [program, *(word.format(around=around, shipped=shipped) for word in kind.command)],
+            [program, *command[1:]],
             cwd=folder,
             env={**os.environ, "HOME": str(folder)},
             stdin=subprocess.DEVNULL,
@@ -206,9 +250,7 @@ def running(
             preexec_fn=die_with_parent,  # noqa: PLW1509 — no threads here yet
         )
     try:
-        wait_until_it_accepts(process, port, log_file)
-        with from_afar(port) as afar:
-            yield Proxy(kind, port, afar, log_file, relay)
+        yield process
     finally:
         process.terminate()
         try:

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -21,6 +22,7 @@ from nacl.public import PrivateKey
 from certs.acme.ari import parse_renewal_info
 from certs.errors import CertificateError
 from certs.parse import make_pair
+from certs.retryafter import parse_retry_after
 from derp.admission import allowlist
 from derp.admission.url import read_allow
 from derp.devices import answers, kept
@@ -375,7 +377,7 @@ def tokens(data: bytes) -> None:
         assert token.text.isascii()
         assert token.text.isprintable()
         assert 0 < token.seconds < math.inf
-    seconds = answers.read_retry_after(data.decode("latin-1"), 0.0)
+    seconds = parse_retry_after(data.decode("latin-1"), datetime.fromtimestamp(0, UTC))
     assert seconds is None or seconds >= 0
 
 

@@ -53,9 +53,11 @@ class Attack:
     plain: bool = False
     """Whether it is on plain HTTP."""
     spread: bool = False
-    """Whether it comes from thousands of networks, and not from one."""
+    """Whether it comes from thousands of networks, and not from one; or a proxy says so."""
     refused: bool = False
     """Whether an admission server says no, after 60 ms, to one after the other."""
+    listed: str = ""
+    """Networks of proxies with PROXY headers (-proxy-protocol-from); empty for none."""
     stun: bool = False
     """Whether the victims ask STUN, too, and their answers count like packets."""
     growth: int = LITTLE
@@ -183,7 +185,28 @@ LOGIN = (
         **ONLY_LONG,
     ),
 )
+proxied = partial(stranger, listed="127.66.6.0/24")
+"""By who can connect from a proxy's network, from which all attackers come."""
+PROXY = (
+    proxied("proxy-slow-lines", "{count} PROXY lines, two bytes a second", 500, **ONLY_LONG),
+    proxied("proxy-header-in-pieces", "64 KiB of PROXY header, a byte a segment", 64),
+    proxied("proxy-tlvs", "64 KiB of TLVs in a PROXY header", 64, many=CROWD, **ONLY_LONG),
+    proxied("proxy-half-headers", "{count} with 64 KiB of TLVs but for a few", 200, **AT_ONCE),
+    proxied("proxy-clients", "handshakes of one network's clients, by a proxy", 64),
+    proxied("proxy-clients", "handshakes of all networks' clients, by a proxy", 64, **EVERYWHERE),
+    proxied(
+        "proxy-hellos",
+        "a ClientHello of all networks' clients, by a proxy",
+        64,
+        **EVERYWHERE,
+        **ONLY_LONG,
+    ),
+    proxied("proxy-local", "a ClientHello behind a LOCAL header", 64, **ONLY_LONG),
+    stranger("proxy-lines", "PROXY lines of who is no proxy", 64, listed="127.99.0.0/16"),
+)
 STUN = (
+    stranger("stun-attributes", "STUN: requests with 357 attributes", 1, stun=True),
+    proxied("stun-proxied", "STUN: requests behind PROXY headers", 1, stun=True),
     stranger("stun-junk", "STUN: malformed requests", 1, stun=True),
     stranger("stun-asked", "STUN: requests", 1, stun=True),
 )
@@ -210,4 +233,4 @@ CLIENTS = (
         growth=QUEUES,
     ),
 )
-ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *STUN, *CLIENTS)
+ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *PROXY, *STUN, *CLIENTS)

@@ -85,6 +85,8 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
         if attack.refused:
             admission = stack.enter_context(child([sys.executable, str(REFUSING)]))
             more = ["-verify-client-url", admission.line()]
+        if attack.listed:
+            more = [*more, "-proxy-protocol-from", attack.listed]
         (relay,) = stack.enter_context(
             running(program, (SERVER_CORE,), work, plain=attack.plain, more=more)
         )
@@ -145,7 +147,9 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
 def arguments(attack: Attack, stun: str, seconds: float) -> list[str]:
     given = ["-name", attack.name, "-count", str(attack.count), "-rate", str(attack.rate)]
     given += ["-seconds", f"{attack.seconds or seconds}s", "-stun", stun]
-    return [*given, *(["-spread"] if attack.spread else [])]
+    if attack.spread:
+        given.append("-spread")
+    return [*given, *(["-proxied"] if attack.listed else [])]
 
 
 class Child:

@@ -71,18 +71,25 @@ DATAGRAMS = {
     "a length too small": USUAL[:2] + struct.pack(">H", 12) + USUAL[4:],
     "a length too large": USUAL[:2] + struct.pack(">H", 200) + USUAL[4:],
     "a length of zero": USUAL[:2] + bytes(2) + USUAL[4:],
+    "sixteen attributes": request(*[attribute(UNKNOWN, b"")] * 14, TAILNODE),
+    "seventeen attributes": request(*[attribute(UNKNOWN, b"")] * 15, TAILNODE),
     "a large one": request(attribute(UNKNOWN, bytes(8000)), TAILNODE),
     "disco": "TS💬".encode() + bytes(100),
     "DNS": bytes.fromhex("123401000001000000000000076578616d706c6503636f6d0000010001"),
 }
 
 
-LARGE = "a large one: 0101000c2112a442(its transaction)002000080001(our address)"
+ANSWERED = "0101000c2112a442(its transaction)002000080001(our address)"
+LARGE = f"a large one: {ANSWERED}"
+MANY = f"seventeen attributes: {ANSWERED}"
 
 
 @scenario(
     "STUN: which requests are answered",
-    {LARGE: Difference("a large one: not answered", "no client asks in more than 40 bytes")},
+    {
+        LARGE: Difference("a large one: not answered", "no client asks in more than 40 bytes"),
+        MANY: Difference("seventeen attributes: not answered", "no client sends more than two"),
+    },
 )
 def datagrams(stage: Stage) -> None:
     """Behind each datagram goes a proper request, whose answer says that the former has none."""

@@ -28,6 +28,7 @@ from tests.interop.zones import (
     ZONE,
     Bind,
     key_file,
+    knot,
     power_dns,
     skip_without,
     texts,
@@ -129,6 +130,20 @@ def bind(
             yield Place(space, authority, under_test, servers)
 
 
+@pytest.fixture
+def knotted(
+    under_test: list[str], binaries: dict[str, Path], make_space: object, tmp_path: Path
+) -> Iterator[Place]:
+    """Knot, and a pebble that asks it."""
+    skip_without("knotd")
+    with (
+        make_space() as space,  # type: ignore[operator]
+        knot(tmp_path / "knot", space) as names,
+        asking(names, binaries, tmp_path / "pebble", space) as authority,
+    ):
+        yield Place(space, authority, under_test)
+
+
 def by_update(folder: Path, *more: str, **key: str) -> list[str]:
     credentials = key_file(folder, **key)
     return ["-acme-dns", "rfc2136", "-acme-dns-credentials", str(credentials), *more]
@@ -145,6 +160,18 @@ def test_rfc2136_with_tsig(bind: Place, tmp_path: Path) -> None:
     assert (relay.certdir / f"a.{ZONE}").is_file()
     assert not (relay.certdir / JOURNAL).exists()
     assert SECRET not in relay.log
+
+
+def test_rfc2136_at_knot(knotted: Place, tmp_path: Path) -> None:
+    """Two names and a wildcard, and a wrong secret, which is named."""
+    relay = knotted.relay(tmp_path, f"a.{ZONE},*.a.{ZONE}", *by_update(tmp_path))
+    with running(relay):
+        knotted.issued(relay, f"a.{ZONE}", f"anything.a.{ZONE}")
+        until("no record is left", lambda: not knotted.left(f"a.{ZONE}"))
+    (other := tmp_path / "other").mkdir()
+    relay = knotted.relay(other, f"c.{ZONE}", *by_update(other, secret=WRONG_SECRET))
+    with running(relay):
+        relay.wait_for_log(rf"has another secret for the key {KEY_NAME}; correct RFC2136_TSIG_SECR")
 
 
 def test_go_s_client_by_each_name(bind: Place, binaries: dict[str, Path], tmp_path: Path) -> None:

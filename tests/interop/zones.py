@@ -1,7 +1,8 @@
 """Real name servers with the zone derp.test, in a network namespace, on port 53.
 
 BIND: a primary that takes updates with a TSIG key, and a secondary that gets the zone from it.
-PowerDNS: one server, whose zone is changed by its HTTP interface. Both are Debian's.
+Knot: one server that takes the same updates. PowerDNS: one whose zone is changed by its HTTP
+interface. All are Debian's.
 """
 
 import contextlib
@@ -196,4 +197,25 @@ def power_dns(folder: Path, space: Namespace) -> Iterator[NameServer]:
     ]
     with background(serve, folder / "pdns.log", environment()):
         until("PowerDNS has the zone", lambda: has_zone(space, "127.0.0.1", ZONE))
+        yield Zones(53, 0, space)
+
+
+@contextlib.contextmanager
+def knot(folder: Path, space: Namespace) -> Iterator[NameServer]:
+    """Knot, whose key may change TXT records only."""
+    folder.mkdir(exist_ok=True)
+    zone = _ZONE_FILE.format(zone=ZONE, primary=PRIMARY, secondary=PRIMARY, more="")
+    (folder / "zone").write_text(zone)
+    config = folder / "knot.conf"
+    config.write_text(
+        f"server:\n  rundir: {folder}\n  listen: {PRIMARY}@53\n"
+        f"database:\n  storage: {folder}\n"
+        f"log:\n  - target: stderr\n    any: info\n"
+        f"key:\n  - id: {KEY_NAME}\n    algorithm: hmac-sha256\n    secret: {SECRET}\n"
+        f"acl:\n  - id: derper\n    key: {KEY_NAME}\n    action: update\n    update-type: TXT\n"
+        f"zone:\n  - domain: {ZONE}\n    storage: {folder}\n    file: zone\n    acl: derper\n"
+    )
+    serve = [*space.prefix, "/usr/sbin/knotd", "-c", str(config)]
+    with background(serve, folder / "knot.log", environment()):
+        until("Knot has the zone", lambda: has_zone(space, PRIMARY, ZONE))
         yield Zones(53, 0, space)

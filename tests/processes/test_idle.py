@@ -107,13 +107,33 @@ def test_a_self_signed_certificate_is_made(tmp_path: Path, noted: Path) -> None:
         check(noted, relay, 1, unwanted=LARGE)
 
 
+TSIG = "RFC2136_TSIG_KEY=acme.\nRFC2136_TSIG_SECRET=c2VjcmV0\n"
+
+
 @pytest.mark.slow
-def test_a_valid_certificate_by_acme(tmp_path: Path, noted: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "credentials"),
+    [
+        ((), ""),
+        (("-acme-dns", "rfc2136"), TSIG),
+        (("-acme-dns", "cloudflare"), "LEXICON_CLOUDFLARE_AUTH_TOKEN=secret\n"),
+        (("-acme-dns-exec", "/bin/true"), ""),
+    ],
+    ids=["without dns", "rfc2136", "lexicon", "exec"],
+)
+def test_a_valid_certificate_by_acme(
+    tmp_path: Path, noted: Path, flags: tuple[str, ...], credentials: str
+) -> None:
     certdir = tmp_path / "certs"
     certdir.mkdir(mode=0o700)
     issuer(certdir)(HOST)
+    if credentials:
+        file = tmp_path / "credentials"
+        file.touch(0o600)
+        file.write_text(credentials)
+        flags = (*flags, "-acme-dns-credentials", str(file))
     by_acme = ("-certmode", "letsencrypt", "-hostname", HOST, "-acme-directory")
-    with derper(tmp_path, *by_acme, "https://127.0.0.1:1/directory") as relay:
+    with derper(tmp_path, *by_acme, "https://127.0.0.1:1/directory", *flags) as relay:
         ask(relay, HOST)
         relay.wait_for("can't ask when to renew")
         check(noted, relay, 1, unwanted=LARGE)

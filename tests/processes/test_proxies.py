@@ -1,6 +1,7 @@
 """A relay behind proxies, as a process: one, and several workers."""
 
 import contextlib
+import json
 import re
 import socket
 import struct
@@ -87,8 +88,11 @@ WAYS = {
 }
 
 
-def test_the_address_in_the_log_and_for_watchers(relay: Derper) -> None:
+def test_the_address_in_the_log_for_watchers_and_on_pages(
+    relay: Derper, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with ExitStack() as stack:
+        keys = set()
         watcher = Through(relay, "127.0.0.1")
         stack.enter_context(watcher.sock)
         assert watcher.log_in(meshKey="a5" * 32)
@@ -112,6 +116,10 @@ def test_the_address_in_the_log_and_for_watchers(relay: Derper) -> None:
             end = f"{proxy}:{client.sock.getsockname()[1]}"
             relay.wait_for(rf"msg=joined remote={CLIENT}:{port} proxy={end} ")
             assert known(bytes(client.node.key)) == (CLIENT, port)
+            keys.add((f"nodekey:{client.node.key.hex()}", f"{CLIENT}:{port}"))
+        assert main.main(["clients", "-json", "-c", str(tmp_path / "derper.key")]) == 0
+        listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert keys < {(row["key"], row["remote"]) for row in listed}
 
 
 def test_debug_pages_are_closed(relay: Derper) -> None:

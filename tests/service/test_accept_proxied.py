@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from derp.admission.model import Outcome, Question, Verdict
 from derp.errors import NoRoom
+from derp.http.hidden.answers import page
 from derp.http.message import Answer, Request, Response, Upgrade
 from derp.log import Coalescer
 from derp.net.prelogin import WAKES_PER_TURN
@@ -403,6 +404,68 @@ async def test_the_limits_are_those_of_the_client_s_network(
     assert (
         refused["reason"] == "too_many_pending: 2 connections from 192.0.2.0/24 have not logged in"
     )
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (
+            {"max_pending": 1},
+            "too_many_pending: 1 connections from 192.0.2.0/24 have not logged in",
+        ),
+        (
+            {"rate": 1},
+            "too_many_connections: more than 1 new connections a second from 192.0.2.0/24",
+        ),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_so_are_those_of_what_a_hidden_relay_does_not_answer(
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+    version: str,
+    limits: dict[str, int],
+    reason: str,
+) -> None:
+    """Who looks for a relay gets what nginx's limit_req says; others of the proxy go on."""
+    async with site(**limits) as front:
+        front.acceptor = hide(front.acceptor, make_backend(home="hidden"))
+        names = f"X-Real-IP: {CLIENT}", "Connection: keep-alive"
+        probe = get("/derp/probe", *names).replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+        statuses = [b""]
+        while statuses[-1] != b"503" and len(statuses) < 5:
+            client = await front.say(HTTP_PROXY, probe)
+            client.setblocking(True)
+            answer = client.recv(1 << 16)
+            statuses.append(answer[9:12])
+        assert (set(statuses[1:-1]), statuses[-1]) == ({b"404"}, b"503")
+        assert answer.endswith(page(503))
+        assert b"\r\nConnection: close\r\n" in answer
+        # The limits are the client's own, and no client's of another network.
+        client = await front.say(HTTP_PROXY, probe.replace(CLIENT.encode(), STRANGER.encode()))
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
+        await trio.sleep(100)
+        assert front.requests == []
+    (refused,) = lines(caplog, "refused")
+    assert refused["reason"] == reason
+    # Nothing that a stranger says is put down to one of the clients.
+    assert refused["remote"].startswith(f"{HTTP_PROXY}:")
+
+
+async def test_a_hidden_relay_counts_a_client_s_request_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with site(rate=1) as front:
+        front.acceptor = hide(front.acceptor, make_backend(home="hidden"))
+        for _ in range(2):  # the burst
+            await front.say(
+                HTTP_PROXY,
+                UPGRADE.replace(b"Host", b"Upgrade: DERP\r\nConnection: upgrade\r\nHost")
+                + front.info(),
+            )
+        with trio.fail_after(1000):
+            while len(front.state.hub.members) < 2:
+                await wait_all_tasks_blocked()
 
 
 def raise_(end: Exception, *_: object) -> None:

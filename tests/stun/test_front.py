@@ -6,9 +6,11 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from derp.service.proxies import Proxies
 from derp.wire.proxyprotocol import LOCAL_HEADER, SIGNATURE
@@ -16,6 +18,7 @@ from stun.message import (
     BINDING_REQUEST,
     FINGERPRINT,
     FINGERPRINT_LENGTH,
+    MAX_ATTRIBUTES,
     MAX_REQUEST_LENGTH,
     SOFTWARE,
     TAILSCALE_SOFTWARE,
@@ -99,11 +102,16 @@ def test_a_proxy_without_a_right_header_gets_no_answer(
     assert (fields["proxy"], fields["reason"]) == (SENDER[0], reason)
 
 
+def attribute(size: int) -> bytes:
+    """An attribute of an unknown type, with `size` bytes in all."""
+    return b"\x7f\xff" + (size - 4).to_bytes(2, "big") + bytes(size - 4)
+
+
 def long_request(size: int) -> bytes:
-    """A request that is right but for its length: attributes without a value fill it."""
+    """A request that is right but for its length: an attribute fills it."""
     software = SOFTWARE.pack(TAILSCALE_SOFTWARE, bytes(12))
-    empty = bytes(size - 20 - len(software) - FINGERPRINT_LENGTH)
-    covered = _message(BINDING_REQUEST, bytes(12), empty + software, FINGERPRINT_LENGTH)
+    filling = attribute(size - 20 - len(software) - FINGERPRINT_LENGTH)
+    covered = _message(BINDING_REQUEST, bytes(12), filling + software, FINGERPRINT_LENGTH)
     request = covered + FINGERPRINT.pack(fingerprint(covered), bytes(12))
     assert len(request) == size
     return request
@@ -121,6 +129,29 @@ def test_a_long_request_is_no_work(host: str, size: int) -> None:
     answered = size <= MAX_REQUEST_LENGTH
     assert len(sock.sent) == stats.success == answered
     assert stats.not_stun == (not answered)
+
+
+@settings(deadline=None)
+@given(
+    client=st.ip_addresses(),
+    port=st.integers(0, 65535),
+    tlvs=st.binary(max_size=300),
+    count=st.integers(0, 2 * MAX_ATTRIBUTES),
+    words=st.integers(1, 10),
+)
+def test_a_request_behind_a_header_is_bounded_as_any(
+    client: IPv4Address | IPv6Address, port: int, tlvs: bytes, count: int, words: int
+) -> None:
+    """With whatever else the header has, the client that it names is told; or nobody is."""
+    body = attribute(4 * words) * count + SOFTWARE.pack(TAILSCALE_SOFTWARE, bytes(12))
+    covered = _message(BINDING_REQUEST, bytes(12), body, FINGERPRINT_LENGTH)
+    request = covered + FINGERPRINT.pack(fingerprint(covered), bytes(12))
+    stats, sock = Stats(), Scripted(header(str(client), port, tlvs) + request)
+    assert PlainResponder(sock, stats, PROXY).answer(1) == 1
+    answered = count + 2 <= MAX_ATTRIBUTES
+    assert (stats.success, stats.not_stun) == (answered, not answered)
+    told = build_binding_response(bytes(12), client, port)
+    assert sock.sent == [(told, [], SENDER)] * answered
 
 
 def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:

@@ -331,6 +331,48 @@ def test_a_response_comes_back(
     assert message.parse_binding_response(response) == (transaction_id, MappedAddress(*expected))
 
 
+def signed(attributes: bytes) -> bytes:
+    """Make a request of attributes, and then a right fingerprint."""
+    unsigned = bytes.fromhex("00010000" + REQUEST_HEADER) + attributes
+    return unsigned + b"\x80\x28\x00\x04" + message.fingerprint(unsigned).to_bytes(4, "big")
+
+
+def packed(number: int, value: bytes) -> bytes:
+    padding = bytes(-len(value) % 4)
+    return number.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + padding
+
+
+@settings(deadline=None)
+@given(
+    attributes=st.lists(
+        st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=20)),
+        max_size=2 * message.MAX_ATTRIBUTES,
+    ),
+    at=st.integers(0, 2 * message.MAX_ATTRIBUTES),
+)
+def test_a_request_has_as_many_attributes_as_may_be(
+    attributes: list[tuple[int, bytes]], at: int
+) -> None:
+    """Whatever they are, and wherever among them the client's own is."""
+    every = [packed(number, value) for number, value in attributes]
+    every.insert(at, bytes.fromhex(SOFTWARE))
+    request = signed(b"".join(every))
+    if len(every) + 1 <= message.MAX_ATTRIBUTES:  # with the fingerprint
+        assert message.parse_binding_request(request) == COUNTING_ID
+    else:
+        with pytest.raises(message.TooManyAttributesError):
+            message.parse_binding_request(request)
+
+
+@pytest.mark.parametrize("value", [b"", b"1234"])
+def test_no_more_attributes_are_looked_at(value: bytes) -> None:
+    """What comes behind them is not even read: it would be refused as malformed."""
+    many = packed(0x7FFF, value) * message.MAX_ATTRIBUTES
+    request = signed(bytes.fromhex(SOFTWARE) + many) + b"\x7f"
+    with pytest.raises(message.TooManyAttributesError):
+        message.parse_binding_request(request)
+
+
 @settings(deadline=None)
 @given(
     transaction_id=transaction_ids,
@@ -339,10 +381,7 @@ def test_a_response_comes_back(
 def test_the_shortest_request_bounds_amplification(
     transaction_id: bytes, attributes: list[tuple[int, bytes]]
 ) -> None:
-    extra = b"".join(
-        number.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4)
-        for number, value in attributes
-    )
+    extra = b"".join(packed(number, value) for number, value in attributes)
     client = message.build_binding_request(transaction_id)
     unsigned = client[:20] + extra + client[20:32]
     request = unsigned + b"\x80\x28\x00\x04" + message.fingerprint(unsigned).to_bytes(4, "big")

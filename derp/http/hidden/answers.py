@@ -28,6 +28,7 @@ _PAGES: Final = {
         "<center>The plain HTTP request was sent to HTTPS port</center>\r\n",
     ),
     501: ("501 Not Implemented", "501 Not Implemented", ""),
+    503: ("503 Service Temporarily Unavailable", "503 Service Temporarily Unavailable", ""),
     505: ("505 HTTP Version Not Supported", "505 HTTP Version Not Supported", ""),
 }
 """By status: the status told, the title of the page, and a second line of it."""

@@ -11,13 +11,20 @@ very many, as strangers would use that to take time from clients.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import attrs
 import trio
 
-from derp.errors import ConnectionEnd, HTTPFailed, PeerVanished
+from derp.errors import (
+    ConnectionEnd,
+    HTTPFailed,
+    NoRoom,
+    PeerVanished,
+    TooManyConnections,
+    TooManyPending,
+)
 from derp.http.hidden import answers
 from derp.http.hidden.bodies import Body
 from derp.http.hidden.grammar import HTTP_11, Fault
@@ -57,6 +64,11 @@ class EndableTransport(Transport, Protocol):
 
 IsClient = Callable[[Request], bool]
 """Returns whether a request is one that a Tailscale client would make."""
+Count = Callable[[Sequence[tuple[bytes, bytes]]], None]
+"""Counts a request that no client makes, by its head's fields, for who has sent it.
+
+Raises TooManyConnections, TooManyPending and NoRoom: the answer is that of nginx's limit_req.
+"""
 
 
 async def serve(
@@ -64,18 +76,18 @@ async def serve(
     is_client: IsClient,
     scratch: memoryview,
     *,
+    count: Count = lambda _: None,
     pending: Pending | None = None,
     known: KnownHeads | None = None,
     to_https: bool = False,
-    times: Times = NGINX,
 ) -> bytes | None:
     """Answer as nginx does until a client's request comes; return it, with all that came after it.
 
     Returns None at the end; the caller closes the transport. `to_https` is for plain HTTP on a
     port with TLS. `known` are heads of clients; `scratch` is shared. Raises HTTPFailed if the peer
-    breaks a rule, and what the transport and `pending` raise.
+    breaks a rule, and what the transport, `count` and `pending` raise.
     """
-    connection = _Connection(transport, is_client, scratch, pending, times)
+    connection = _Connection(transport, is_client, count, scratch, pending)
     return await connection.run(known, to_https=to_https)
 
 
@@ -84,20 +96,20 @@ class _Connection:
         self,
         transport: EndableTransport,
         is_client: IsClient,
+        count: Count,
         scratch: memoryview,
         pending: Pending | None,
-        times: Times,
     ) -> None:
         self._transport = transport
         self._is_client = is_client
+        self._count = count
         self._scratch = scratch[:READ_SIZE]
         self._pending = pending
-        self._times = times
         self._reader = HeadReader()
         self._budget = ReadBudget()
 
     async def run(self, known: KnownHeads | None, *, to_https: bool) -> bytes | None:
-        first = await self._read_within(self._times.header)
+        first = await self._read_within(NGINX.header)
         if not first:
             return None
         if known is not None and known.find(first, self._transport.remote.host) is not None:
@@ -113,12 +125,17 @@ class _Connection:
                 return None
             if not to_https and self._is_from_client(head):
                 return head.raw + self._reader.take()
+            try:
+                self._count(head.fields)
+            except (TooManyConnections, TooManyPending, NoRoom):
+                await self._answer(head, 503)
+                raise
             status = 413 if head.length > MAX_BODY else 404
             if not await self._answer(head, answers.TO_HTTPS if to_https else status):
                 return None
             self._budget = ReadBudget()
             if not self._reader.has_begun:
-                data = await self._read_within(self._times.idle)
+                data = await self._read_within(NGINX.idle)
                 if not data:
                     return None
                 self._reader.feed(data)
@@ -127,14 +144,14 @@ class _Connection:
 
     async def _next_head(self) -> Head | None:
         """Read until a head is whole; return None if the peer has left. Raises Fault."""
-        with trio.move_on_after(self._times.header):
+        with trio.move_on_after(NGINX.header):
             while (head := self._reader.next()) is None:
                 data = await self._read()
                 if not data:
                     return None
                 self._reader.feed(data)
             return head
-        raise HTTPFailed(f"no whole request within {self._times.header:g} s")
+        raise HTTPFailed(f"no whole request within {NGINX.header:g} s")
 
     def _is_from_client(self, head: Head) -> bool:
         line, remote = head.line, self._transport.remote.host
@@ -181,9 +198,9 @@ class _Connection:
 
     async def _skip(self, body: Body) -> bool:
         """Read on to the end of a body; return whether it has come."""
-        with trio.move_on_after(self._times.linger):
+        with trio.move_on_after(NGINX.linger):
             while not body.ended:
-                data = await self._read_within(self._times.pause)
+                data = await self._read_within(NGINX.pause)
                 rest = body.feed(self._reader.take() + data)
                 if not data or body.is_wrong:
                     return False
@@ -195,8 +212,8 @@ class _Connection:
         self._transport.end_output()
         if not lingers:
             return
-        with trio.move_on_after(self._times.linger), contextlib.suppress(ConnectionEnd):
-            while await self._read_within(self._times.pause):
+        with trio.move_on_after(NGINX.linger), contextlib.suppress(ConnectionEnd):
+            while await self._read_within(NGINX.pause):
                 pass
 
     async def _read_within(self, seconds: float) -> bytes:
@@ -221,7 +238,7 @@ class _Connection:
     async def _write(self, data: bytes) -> None:
         self._transport.write(data)
         if self._transport.buffered:
-            with trio.move_on_after(self._times.send) as scope:
+            with trio.move_on_after(NGINX.send) as scope:
                 await self._transport.flush()
             if scope.cancelled_caught:
-                raise PeerVanished(f"took no answer within {self._times.send:g} s")
+                raise PeerVanished(f"took no answer within {NGINX.send:g} s")

@@ -1,4 +1,3 @@
-import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,8 +6,6 @@ from hypothesis import strategies as st
 
 from certs.acme.schedule import (
     bounded_retry_after,
-    parse_http_date,
-    parse_retry_after,
     renew_at,
     wait_after,
 )
@@ -100,34 +97,3 @@ def test_never_before_retry_after_but_within_a_day(retry_after, expected):
 def test_every_wait_has_an_end(failure, before, retry_after, chance):
     wait = max(wait_after(failure, before, chance), bounded_retry_after(retry_after))
     assert 4 <= wait <= 1.2 * 86400
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("0", 0),
-        ("120", 120),
-        (" 120 ", 120),
-        ("Tue, 01 Jan 2030 00:02:00 GMT", 120),
-        ("Tuesday, 01-Jan-30 00:02:00 GMT", 120),
-        ("Tue Jan  1 00:02:00 2030", 120),
-        ("Mon, 31 Dec 2029 23:59:59 GMT", 0),
-        ("", None),
-        ("-5", None),
-        ("1.5", None),
-        ("soon", None),
-        ("9" * 5000, None),
-        ("٣", None),
-        ("Tue, 32 Jan 2030 00:02:00 GMT", None),
-    ],
-)
-def test_retry_after(value, expected):
-    assert parse_retry_after(value, START) == expected
-
-
-@given(st.text() | st.text(string.digits + " :,-+JanMoGT"))
-def test_any_text_is_a_wait_or_none(value):
-    seconds = parse_retry_after(value, START)
-    assert seconds is None or seconds >= 0
-    when = parse_http_date(value)
-    assert when is None or when.tzinfo is not None

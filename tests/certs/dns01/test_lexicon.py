@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from certs.dns01 import lexicon, lexiconcall
 from certs.dns01.budget import Budget
+from certs.dns01.installing import how_to_install
 from certs.dns01.lexicon import Lexicon, check_provider
 from certs.dns01.options import Resolver
 from certs.dns01.record import Place, PlacedRecord, Record
@@ -169,11 +169,11 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
         check_provider("cloudflare", {})
     assert str(caught.value) == (
         f"-acme-dns cloudflare: dns-lexicon is not installed; "
-        f"run: {sys.executable} -m pip install 'dns-lexicon>=3.20,<4'"
+        f"{how_to_install('dns-lexicon>=3.20,<4')}"
     )
 
 
-ROUTE53 = f"{sys.executable} -m pip install 'dns-lexicon[route53]'"
+ROUTE53 = how_to_install("dns-lexicon[route53]")
 CLOUDFLARE = "LEXICON_CLOUDFLARE_AUTH_USERNAME, LEXICON_CLOUDFLARE_AUTH_TOKEN, "
 
 
@@ -188,7 +188,7 @@ CLOUDFLARE = "LEXICON_CLOUDFLARE_AUTH_USERNAME, LEXICON_CLOUDFLARE_AUTH_TOKEN, "
         (
             "route53",
             {"LEXICON_ROUTE53_AUTH_ACCESS_KEY": "x"},
-            "-acme-dns route53: its own library is not installed; run: " + ROUTE53,
+            "-acme-dns route53: its own library is not installed; " + ROUTE53,
         ),
         (
             "cloudflare",
