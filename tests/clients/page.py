@@ -1,16 +1,18 @@
-"""The table in docs/compatibility.md: a row for each release, made and renewed by the session."""
+"""The table in docs/compatibility.md: a row for each client, made and renewed by the session."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from bench.report import around_marks
 from tests.clients.checks import CHECKS, PINNED
+from tests.clients.others import OTHERS
 from tests.clients.releases import RELEASES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/compatibility.md"
 BEGIN, END = "<!-- releases: begin -->", "<!-- releases: end -->"
 COLUMNS = (*CHECKS, PINNED)
-HEAD = ("tailscaled", "built with", *COLUMNS, "tried")
+NAMES = (*(release.version for release in RELEASES), *(other.name for other in OTHERS))
+HEAD = ("client", "built with", *COLUMNS, "tried")
 
 Row = list[str]
 
@@ -22,15 +24,16 @@ def rows(page: str) -> dict[str, Row]:
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in table.splitlines()
-        if line.startswith("| 1.")
+        if line.startswith("|")
     ]
-    return {each[0]: each for each in cells}
+    # Without the head, and the line below it.
+    return {each[0]: each for each in cells[2:]}
 
 
 def with_rows(page: str, new: Mapping[str, Row]) -> str:
-    """The page with these rows in place of those of the same releases, the oldest first."""
+    """The page with these rows in place of those of the same name; releases, the oldest first."""
     found = {**rows(page), **new}
-    kept = [found[release.version] for release in RELEASES if release.version in found]
+    kept = [found[name] for name in NAMES if name in found]
     lines = [HEAD, ["---"] * len(HEAD), *kept]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     before, after = around_marks(page, BEGIN, END)

@@ -1,8 +1,9 @@
-"""Every release against this relay: `python -m tests.clients.session [VERSION ...]`.
+"""Every client against this relay: `python -m tests.clients.session [NAME ...]`.
 
 Two tailscaled of the release, which can reach each other only through the relay, log in, ping each
 other, move 20 MB with a checksum, and again after the relay was killed and started; then, where the
-release knows pinned certificates, with one. Each row goes into docs/compatibility.md as it is done.
+release knows pinned certificates, with one. What is not tailscaled does what it can.
+Each row goes into docs/compatibility.md as it is done.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.clients import page
+from tests.clients import others, page
 from tests.clients.checks import CHECKS, PINNED, play
 from tests.clients.releases import RELEASES, CannotBuildError, Release, build
 from tests.interop import golang
@@ -35,17 +36,30 @@ def row(release: Release, derpcheck: Path, ca: TestCA) -> page.Row:
     return [release.version, f"Go {release.go}", *cells, today]
 
 
+def row_of_other(other: others.Other, ca: TestCA) -> page.Row:
+    """The row of a client that is no tailscaled."""
+    today = time.strftime("%Y-%m-%d")
+    with tempfile.TemporaryDirectory(prefix="clients-") as folder:
+        try:
+            played = dict(others.play(other, ca, Path(folder)))
+        except CannotBuildError as error:
+            told = [f"can't be built: {error}".replace("|", "/"), *["-"] * len(CHECKS)]
+            return [other.name, other.built_with, *told, today]
+    return [other.name, other.built_with, *(played[name] for name in (*CHECKS, PINNED)), today]
+
+
 def is_bad(cells: page.Row) -> bool:
     return any(cell.startswith("no") for cell in cells)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("version", nargs="*", help="only these releases")
-    wanted = parser.parse_args().version
-    known = {release.version: release for release in RELEASES}
-    if unknown := [version for version in wanted if version not in known]:
-        parser.error(f"{', '.join(unknown)}: no such release here; there are {', '.join(known)}")
+    parser.add_argument("name", nargs="*", help="only these")
+    wanted = parser.parse_args().name
+    releases = {release.version: release for release in RELEASES}
+    programs = {other.name: other for other in others.OTHERS}
+    if unknown := [name for name in wanted if name not in page.NAMES]:
+        parser.error(f"{', '.join(unknown)}: not among {', '.join(page.NAMES)}")
     try:
         check_possible()
     except NoNamespacesError as error:
@@ -58,11 +72,14 @@ def main() -> int:
         authority.cert_pem.write_to_path(pem)
         ca = TestCA(authority, pem)
         derpcheck = golang.build()["derpcheck"]
-        for version in wanted or known:
-            cells = row(known[version], derpcheck, ca)
+        for name in wanted or page.NAMES:
+            if name in programs:
+                cells = row_of_other(programs[name], ca)
+            else:
+                cells = row(releases[name], derpcheck, ca)
             print(" | ".join(cells), flush=True)
             bad += is_bad(cells)
-            page.PAGE.write_text(page.with_rows(page.PAGE.read_text(), {version: cells}))
+            page.PAGE.write_text(page.with_rows(page.PAGE.read_text(), {name: cells}))
     return 1 if bad else 0
 
 

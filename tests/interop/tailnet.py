@@ -205,14 +205,14 @@ def eventually(what: str, patience: float, attempt: Callable[[], bool]) -> float
 
 @contextlib.contextmanager
 def background(
-    command: list[str], log: Path, env: dict[str, str]
+    command: list[str], log: Path, env: dict[str, str], stdin: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[str]]:
     """A process for as long as the block runs; its standard output can be read."""
     with log.open("ab") as stderr:
         process = subprocess.Popen(
             command,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
