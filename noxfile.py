@@ -346,7 +346,7 @@ def quick(session: nox.Session) -> None:
     _pytest(session, "--quick", "--hypothesis-profile=quick", "-n", f"{CORES}", "-q")
 
 
-@session(PYTHONS[-1], "a minute and a half")
+@session(PYTHONS[-1], "4 minutes")
 def tests(session: nox.Session) -> None:
     """Run every test that needs no other program; `lowest` does with the oldest Python."""
     _install(session, "test")
@@ -376,7 +376,7 @@ def micro(session: nox.Session) -> None:
     session.run("python", "-m", "bench.micro.run", *arguments)
 
 
-@session(PYTHONS[0], "a minute and a half")
+@session(PYTHONS[0], "3 minutes")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows, and the oldest Python.
 
@@ -403,7 +403,7 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "tests.fuzz.session", *arguments, env=_environment())
 
 
-@session(PYTHONS[0], "3 minutes")
+@session(PYTHONS[0], "up to 10 minutes")
 def programs(session: nox.Session) -> None:
     """Run interop, field, container, browser and soak side by side: each of them mostly waits."""
     _install(session, "test")
@@ -474,7 +474,7 @@ def soak(session: nox.Session) -> None:
     _pytest(session, "-s", "tests/soak")
 
 
-@session(PYTHONS[0], "a minute and a half; with `--beside` twice that, with `--long` an hour")
+@session(PYTHONS[0], "2 minutes; with `--beside` twice that, with `--long` an hour")
 def hostile(session: nox.Session) -> None:
     """Attack the relay; `-s hostile -- --beside` attacks the Go derper, too, to compare.
 

@@ -5,9 +5,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine must not fail a test that is right.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,19 +75,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = {item for item in items if is_slow(item)}
         config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
-    if config.getoption("dist", "no") == "loadgroup":
-        share_out(items)
+    # In a process of xdist's, which has no `dist`.
+    if config.getoption("loadgroup", default=False):
+        longest_first(items)
 
 
 def is_slow(item: pytest.Item) -> bool:
     return bool(item.get_closest_marker("slow")) or HERE / "processes" in item.path.parents
 
 
-def share_out(items: list[pytest.Item]) -> None:
-    """Have a file's tests run in one process; those of containers, which share an image, in two.
-
-    What takes longest begins first, so that no process waits for it in the end.
-    """
+def longest_first(items: list[pytest.Item]) -> None:
+    """Have what takes longest begin first, so that no process waits for it in the end."""
 
     def place(item: pytest.Item) -> tuple[int, bool]:
         suite = item.path.relative_to(HERE).parts[0]
@@ -93,9 +93,22 @@ def share_out(items: list[pytest.Item]) -> None:
         return order, item.get_closest_marker("patient") is None
 
     items.sort(key=place)
-    for item in items:
-        suite, *rest = item.path.relative_to(HERE).parts
+
+
+class Sharing(LoadScopeScheduling):
+    """Has a file's tests run in one process; those of containers, which share an image, in two.
+
+    xdist's own loadgroup finds a test's group in its node ID, where pytest 9.2 lets it write none.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.parent.name != "container":
+            return str(path)
         # Both halves wait for the image; more would keep those waiting that need none.
-        halves = f"{suite}, {'second' if rest[0] >= 'test_p' else 'first'} half"
-        group = halves if suite == "container" else "/".join([suite, *rest])
-        item.add_marker(pytest.mark.xdist_group(group))
+        return "container, second half" if path.name >= "test_p" else "container, first half"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    return Sharing(config, log) if config.getvalue("dist") == "loadgroup" else None

@@ -21,6 +21,7 @@ from derp.admission.checker import VERDICT_TIMEOUT
 from derp.admission.limiter import AMPLE, MAX_LIMIT, QUICK, RESERVED, STALE
 from derp.admission.model import ANSWER_TIMEOUT, UNAVAILABLE, Outcome, Question, Verdict
 from tests.admission.servers import NO, PATIENCE, UNREACHABLE, Parallel, Server, Sharing, Work
+from tests.support.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +104,7 @@ async def test_a_crowd_that_does_not_stop(autojump_clock: Clock) -> None:
     assert found[Outcome.REFUSED] >= 0.9 * 60 / 0.06
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     takes=st.floats(math.log(0.001), math.log(0.9 * PATIENCE)).map(math.exp),
     work=st.sampled_from([lambda: Parallel(1), lambda: Parallel(3), Parallel, Sharing]),

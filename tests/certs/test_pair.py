@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from certs.errors import UnusablePairError
 from certs.pair import Pair, cert_pin
 from certs.parse import make_pair
+from tests.support.examples import examples
 
 END = "-----END CERTIFICATE-----\n"
 
 SLOW_FIXTURES = settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -22,6 +22,7 @@ from derp.http.server import Deadlines, http_date, serve
 from derp.net.address import Endpoint
 from tests.http.sites import make_backend
 from tests.memory_transport import MemoryTransport, memory_pair
+from tests.support.examples import examples
 
 Router = Callable[[Request], Answer]
 
@@ -1008,7 +1009,7 @@ class TestAnyBytes:
     @pytest.mark.slow
     @given(INPUTS, st.lists(st.integers(1, 300), max_size=5))
     @example(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n", [])
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     async def test_answers_are_http_in_any_split(self, data: bytes, cuts: list[int]) -> None:
         answer, result = await converse([data] if data else [])
         again, same_result = await converse(split(data, cuts))

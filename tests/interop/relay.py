@@ -26,10 +26,11 @@ from pathlib import Path
 import attrs
 import trustme
 
+from tests.patience import PATIENCE
+
 REPO = Path(__file__).resolve().parents[2]
 
-START_TIMEOUT = 30
-STOP_TIMEOUT = 15
+START_TIMEOUT = STOP_TIMEOUT = PATIENCE
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -179,7 +180,7 @@ class Relay:
             if time.monotonic() > deadline:
                 self.kill()
                 raise RelayError(
-                    f"{self.name} accepts nothing after {START_TIMEOUT} s:\n{self.log}"
+                    f"{self.name} accepts nothing after {START_TIMEOUT:.0f} s:\n{self.log}"
                 )
             time.sleep(0.05)
 

@@ -22,6 +22,7 @@ from tests.memory_transport import MemoryTransport, memory_pair
 from tests.mesh.other import GONE, PING, PONG, Call, gone, present, restarting
 from tests.peers import SEND, Peer, disco, frame
 from tests.relays import Relay, running
+from tests.support.examples import examples
 
 Clock = trio.testing.MockClock
 X, Y, Z = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
@@ -447,7 +448,7 @@ async def test_a_frame_that_breaks_a_rule(autojump_clock: Clock, data: bytes) ->
 
 
 @given(st.lists(st.binary(max_size=80), max_size=6))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_bytes(pieces: list[bytes]) -> None:
     """Whatever comes, the link ends by itself or by its peer, and leaves nothing."""
 

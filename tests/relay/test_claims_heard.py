@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from derp.relay.claims import Claims
+from tests.support.examples import examples
 
 A, B, C = (bytes([n]) * 32 for n in range(3))
 LINKS = ["one", "two", "three"]
@@ -93,4 +94,6 @@ class ClaimsMachine(RuleBasedStateMachine):
 
 
 TestClaimsMachine = pytest.mark.slow(ClaimsMachine.TestCase)
-TestClaimsMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestClaimsMachine.settings = settings(
+    max_examples=examples(60), stateful_step_count=30, deadline=None
+)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from derp.relay.forwarders import Forwarders
+from tests.support.examples import examples
 
 A, B, C = (bytes([n]) * 32 for n in range(3))
 LINKS = ["one", "two", "three", "four"]
@@ -182,4 +183,6 @@ class ForwardersMachine(RuleBasedStateMachine):
 
 
 TestForwardersMachine = pytest.mark.slow(ForwardersMachine.TestCase)
-TestForwardersMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestForwardersMachine.settings = settings(
+    max_examples=examples(60), stateful_step_count=40, deadline=None
+)

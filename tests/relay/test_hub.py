@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from derp.relay.hub import Hub
+from tests.support.examples import examples
 
 A, B, C = (bytes([n]) * 32 for n in range(3))
 
@@ -347,7 +348,7 @@ class HubMachine(RuleBasedStateMachine):
 
 
 TestHubMachine = pytest.mark.slow(HubMachine.TestCase)
-TestHubMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHubMachine.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.sampled_from([A, B, C]), max_size=30), st.sets(st.sampled_from([A, B, C])))

@@ -22,6 +22,7 @@ from derp.relay.pending import (
     Pending,
     PendingConnections,
 )
+from tests.support.examples import examples
 
 ATTACKER, OTHER = "192.0.2.7", "198.51.100.7"
 LATER = 1000.0
@@ -482,4 +483,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = pytest.mark.slow(Model.TestCase)
-TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)

@@ -21,6 +21,7 @@ from derp.relay.queuememory import (
 from derp.relay.sendqueue import LINK, SendQueue
 from derp.session.sender import BUSY_COST, MAX_SEND
 from derp.wire.frames import HEADER, HEADER_LENGTH, KEY_LENGTH, FrameType
+from tests.support.examples import examples
 
 sizes = st.integers(0, 1 << 40) | st.integers(0, 3 * UNIT)
 
@@ -263,7 +264,7 @@ class Queues(RuleBasedStateMachine):
 
 
 TestQueues = pytest.mark.slow(Queues.TestCase)
-TestQueues.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueues.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 
 def flooded(

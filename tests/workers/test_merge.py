@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from derp.metrics import DropReason, Gauges, Metrics, Process, render_varz
 from derp.service.status import Snapshot
 from derp.workers.merge import final, merge
+from tests.support.examples import examples
 from tests.workers.snapshots import COUNTED, PROCESS, any_snapshot, gauges, snapshot
 
 A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
@@ -85,7 +86,7 @@ def added(one: dict[str, float], two: dict[str, float]) -> dict[str, Any]:
 
 @pytest.mark.slow
 @given(FULL, FULL)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_counters_of_two_are_added(one: Snapshot, two: Snapshot) -> None:
     assert counted(merge([one, two])) == added(counted(one), counted(two))
 
@@ -209,7 +210,7 @@ def test_the_limit_is_that_of_the_first_that_has_one() -> None:
 
 @pytest.mark.slow
 @given(FULL, FULL)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_no_counter_falls_when_a_process_ends(first: Snapshot, ends: Snapshot) -> None:
     assert counted(merge([first], [final(ends)])) == pytest.approx(counted(merge([first, ends])))
 
@@ -251,7 +252,7 @@ def test_of_a_process_that_has_ended_only_counters_are_left() -> None:
 
 @pytest.mark.slow
 @given(FULL, FULL)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_those_that_have_ended_may_be_kept_together(one: Snapshot, two: Snapshot) -> None:
     together = merge([final(one), final(two)])
     assert counted(merge([snapshot()], [together])) == pytest.approx(

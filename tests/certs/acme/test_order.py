@@ -18,6 +18,7 @@ from certs.acme.order import obtain, renewal_info
 from certs.acme.request import OrderRequest
 from certs.acme.store import certificate_file, locked, read_usable
 from certs.errors import Failure, IssueError
+from tests.support.examples import examples
 
 HOST = "relay.example"
 
@@ -814,7 +815,7 @@ FIELDS = [
 
 
 @pytest.mark.slow
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.sampled_from(PATHS), st.sampled_from(FIELDS), JSON, st.sampled_from([200, 400]))
 def test_any_field_may_be_anything(order, fake, certdir, path, field, value, status):
     """The usual answer, but for one field."""
