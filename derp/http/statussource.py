@@ -7,7 +7,8 @@ import attrs
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.livepage import Look
-from derp.http.steer import Operator, Order, Outcome
+from derp.http.steer import Operator, Outcome
+from derp.wire.control import Order
 
 
 @attrs.frozen(kw_only=True)

@@ -8,12 +8,13 @@ from derp import log
 from derp.errors import SteeringFailed
 from derp.files.debugkey import debug_access
 from derp.http.statussource import StatusSource
-from derp.http.steer import Operator, Order, Outcome
+from derp.http.steer import Operator, Outcome
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import Pages
-from derp.service.steering import Steering
+from derp.service.steering import Steer
 from derp.service.traffic import traffic_lines
+from derp.wire.control import Order
 
 logger = log.get("http")
 
@@ -40,15 +41,14 @@ def make_status_source(relay: RunningRelay, pages: Pages, live: Live) -> StatusS
         challenges=challenges,
         debug_access=debug_access(config, relay.resources.debug_key),
         operator=Operator(lambda: token.value, trio.current_time, _warn),
-        steer=partial(steer, pages.steering),
+        steer=partial(steer, pages.steer),
     )
 
 
-async def steer(steering: Steering, order: Order, remote: str) -> Outcome:
+async def steer(do: Steer, order: Order, remote: str) -> Outcome:
     """Do what an operator at `remote`, who has shown the token, orders."""
-    act = {"kick": steering.kick, "deny": steering.deny, "allow": steering.allow}[order.action]
     try:
-        done = await act(order.key, f"admin token, {remote}")
+        done = await do(order, f"admin token, {remote}")
     except SteeringFailed as failure:
         return Outcome(done=False, said=str(failure))
     return Outcome(done=True, said=done.sentence)

@@ -193,7 +193,7 @@ class Supervisor:
             nursery.start_soon(self._certificates.run, announce_new)
 
     def _controlled(self) -> Controlled:
-        return Controlled(self._clients.all, lambda: self._policy.in_force, self._steering.steering)
+        return Controlled(self._clients.all, lambda: self._policy.in_force, self._steering.steer)
 
     async def _recheck(self, removed: set[bytes]) -> None:
         if self._admission is not None:

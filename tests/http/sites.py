@@ -4,7 +4,8 @@ from typing import Any
 from derp.http.access import DebugAccess
 from derp.http.livepage import Look
 from derp.http.statussource import StatusSource
-from derp.http.steer import Order, Outcome
+from derp.http.steer import Outcome
+from derp.wire.control import Order
 
 
 async def no_traffic() -> AsyncGenerator[bytes, None]:

@@ -14,7 +14,8 @@ from derp.http.message import Answer, Later, Posted, Request, Response, Stream, 
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.routes import route, route_plain
 from derp.http.statussource import StatusSource
-from derp.http.steer import MAX_BODY, Operator, Order, Outcome
+from derp.http.steer import MAX_BODY, Operator, Outcome
+from derp.wire.control import Order
 from tests.http.sites import make_status_source
 
 TOKEN = "correct-horse-battery"

@@ -16,9 +16,9 @@ from derp.http.steer import (
     ORDERS_BURST,
     WINDOW,
     Operator,
-    Order,
     parse_order,
 )
+from derp.wire.control import Order
 
 TOKEN = "correct-horse-battery"
 KEY = bytes(range(32))

@@ -14,7 +14,7 @@ from derp.errors import ControlLost, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY, Viewer
 from derp.http.livepage import Look
 from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
-from derp.http.steer import Order, Outcome
+from derp.http.steer import Outcome
 from derp.metrics.history import SPANS, Past
 from derp.net.listenaddress import Address
 from derp.service import live as service_live
@@ -32,7 +32,8 @@ from derp.service.live import (
 )
 from derp.service.liverows import client_row, listed
 from derp.service.status import Pages
-from derp.service.steering import Steered, Steering
+from derp.service.steering import Steered
+from derp.wire.control import Order
 from tests.relays import running
 from tests.service.resources import running_relay
 from tests.support.config import make_config
@@ -109,7 +110,7 @@ class Asked:
             traffic=none,
             clients=self._clients,
             past=self._past,
-            steering=none,
+            steer=none,
         )
 
 
@@ -472,31 +473,18 @@ def test_an_id_tells_connections_apart_and_nothing_else() -> None:
     assert "7f12" not in one.id
 
 
-@attrs.define
-class Steers:
-    """A Steering that does nothing."""
+async def test_orders_are_handed_on() -> None:
+    asked: list[tuple[Order, str]] = []
 
-    asked: list[tuple[str, bytes, str]] = attrs.field(factory=list)
-
-    async def kick(self, key: bytes, by: str) -> Steered:
-        self.asked.append(("kick", key, by))
+    async def do(order: Order, by: str) -> Steered:
+        asked.append((order, by))
+        if order.action == "deny":
+            raise SteeringFailed("no such key")
         return Steered("done", 1)
 
-    async def deny(self, key: bytes, by: str) -> Steered:
-        raise SteeringFailed("no such key")
-
-    async def allow(self, key: bytes, by: str) -> Steered:
-        self.asked.append(("allow", key, by))
-        return Steered("allowed")
-
-
-async def test_orders_are_handed_on() -> None:
-    steers = Steers()
-    steering = cast("Steering", steers)
-    assert await steer(steering, Order("kick", KEY), "192.0.2.1") == Outcome(True, "done")
-    assert await steer(steering, Order("deny", KEY), "::1") == Outcome(False, "no such key")
-    assert await steer(steering, Order("allow", KEY), "::1") == Outcome(True, "allowed")
-    assert steers.asked == [
-        ("kick", KEY, "admin token, 192.0.2.1"),
-        ("allow", KEY, "admin token, ::1"),
+    assert await steer(do, Order("kick", KEY), "192.0.2.1") == Outcome(True, "done")
+    assert await steer(do, Order("deny", KEY), "::1") == Outcome(False, "no such key")
+    assert asked == [
+        (Order("kick", KEY), "admin token, 192.0.2.1"),
+        (Order("deny", KEY), "admin token, ::1"),
     ]
