@@ -7,7 +7,8 @@ import attrs
 from derp.http.access import DebugAccess
 from derp.http.bootstrap_dns import BootstrapDNS
 from derp.http.livepage import PageOptions
-from derp.http.steer import Command, Operator, Outcome
+from derp.http.steer import Operator, Outcome
+from derp.wire.control import Command
 
 
 @attrs.frozen(kw_only=True)

@@ -24,6 +24,7 @@ import attrs
 
 from derp.http.message import Request, Response
 from derp.relay.tokenbucket import TokenBucket
+from derp.wire.control import Command
 from derp.wire.keys import KeyFormatError, parse_node_public
 
 MAX_BODY: Final = 1024
@@ -40,16 +41,6 @@ MAX_ADDRESSES: Final = 1024
 """Addresses that are remembered; the one with the first wrong token is forgotten first."""
 
 _WANT: Final = 'want {"action": "kick", "key": "nodekey:…"}; deny and allow are actions, too'
-
-
-@attrs.frozen
-class Command:
-    """A command of an operator to the running relay."""
-
-    action: str
-    """One of ACTIONS."""
-    key: bytes
-    """A node key, 32 bytes."""
 
 
 @attrs.frozen

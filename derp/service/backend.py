@@ -8,12 +8,13 @@ from derp import log
 from derp.errors import SteeringFailed
 from derp.files.debugkey import debug_access
 from derp.http.backend import Backend
-from derp.http.steer import Command, Operator, Outcome
+from derp.http.steer import Operator, Outcome
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import Pages
-from derp.service.steering import Steering
+from derp.service.steering import Steer
 from derp.service.traffic import traffic_lines
+from derp.wire.control import Command
 
 logger = log.get("http")
 
@@ -40,15 +41,14 @@ def make_backend(relay: RunningRelay, pages: Pages, live: Live) -> Backend:
         challenges=challenges,
         debug_access=debug_access(config, relay.resources.debug_key),
         operator=Operator(lambda: token.value, trio.current_time, _warn),
-        steer=partial(steer, pages.steering),
+        steer=partial(steer, pages.steer),
     )
 
 
-async def steer(steering: Steering, command: Command, remote: str) -> Outcome:
-    """Carry out a command of an operator at `remote`, who has shown the token."""
-    act = {"kick": steering.kick, "deny": steering.deny, "allow": steering.allow}[command.action]
+async def steer(do: Steer, command: Command, remote: str) -> Outcome:
+    """Do what an operator at `remote`, who has shown the token, commands."""
     try:
-        done = await act(command.key, f"admin token, {remote}")
+        done = await do(command, f"admin token, {remote}")
     except SteeringFailed as failure:
         return Outcome(done=False, said=str(failure))
     return Outcome(done=True, said=done.sentence)

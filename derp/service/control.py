@@ -24,8 +24,8 @@ from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
 from derp.service.keynames import key_named
-from derp.service.steering import Steered, Steering
-from derp.wire.control import CLIENTS, MAX_REQUEST, Lines, Request, to_line, workers_text
+from derp.service.steering import Steer, Steered
+from derp.wire.control import CLIENTS, MAX_REQUEST, Command, Lines, Request, to_line, workers_text
 from derp.wire.keys import node_public_text
 
 MAX_CONNECTIONS: Final = 8
@@ -57,7 +57,7 @@ class ControlBackend:
     """As in Pages."""
     policy: Callable[[], Policy]
     """Returns the policy in force."""
-    steering: Steering
+    steer: Steer
 
 
 async def serve(
@@ -200,14 +200,7 @@ class ControlServer:
 
     async def _steer(self, request: Request, who: str) -> Steered:
         key = await self._key(request.key)
-        steering = self.relay.steering
-        if request.do == "kick":
-            return await steering.kick(key, who)
-        if request.do == "deny":
-            return await steering.deny(key, who)
-        if request.do == "allow":
-            return await steering.allow(key, who)
-        return await steering.limit(key, request.rate, who)
+        return await self.relay.steer(Command(request.do, key, request.rate), who)
 
 
 def as_fields(status: ClientStatus) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class Standalone:
         )
         if resources.control is not None:
             state = relay.state
-            asked = ControlBackend(partial(listing, state), lambda: state.policy, steering)
+            asked = ControlBackend(partial(listing, state), lambda: state.policy, steering.steer)
             relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
-        return standalone_pages(relay, steering)
+        return standalone_pages(relay, steering.steer)
 
     def _keep_policy(self, relay: RunningRelay, checker: Checker | None) -> None:
         state, services = relay.state, relay.services

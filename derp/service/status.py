@@ -23,7 +23,7 @@ from derp.service.debugrows import (
     relay_rows,
 )
 from derp.service.running import Age, RunningRelay
-from derp.service.steering import Steering
+from derp.service.steering import Steer
 from derp.service.traffic import Traffic, traffic
 
 
@@ -60,11 +60,11 @@ class Pages:
     """Returns the connected clients."""
     past: Callable[[], Awaitable[Sequence[Past]]]
     """Returns the traffic of each of SPANS."""
-    steering: Steering
+    steer: Steer
     """Does what an operator wants of them."""
 
 
-def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
+def standalone_pages(relay: RunningRelay, steer: Steer) -> Pages:
     """Return the pages of a relay that is one process."""
     resources, checker = relay.resources, relay.resources.own_checker
     statuses = () if resources.certificates is None else resources.certificates.statuses
@@ -103,7 +103,7 @@ def standalone_pages(relay: RunningRelay, steering: Steering) -> Pages:
         traffic=own_traffic,
         clients=partial(listing, relay.state),
         past=past,
-        steering=steering,
+        steer=steer,
     )
 
 

@@ -5,7 +5,7 @@ of -policy where there is one.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import attrs
 import trio
@@ -16,7 +16,7 @@ from derp.errors import ClosedByOperator, SteeringFailed
 from derp.policy.amounts import UNLIMITED
 from derp.policy.change import Change
 from derp.session.state import RelayState
-from derp.wire.control import workers_text
+from derp.wire.control import Command, workers_text
 from derp.wire.keys import node_public_text, short_key
 
 logger = log.get("steer")
@@ -29,6 +29,14 @@ class Ended(NamedTuple):
     silent: Sequence[int] = ()
     """The numbers of the workers that did not answer, which may have ended some, too."""
 
+
+_EVENTS: Final = {
+    "kick": "disconnected by an operator",
+    "deny": "denied by an operator",
+    "allow": "allowed by an operator",
+    "limit": "limited by an operator",
+}
+"""What the log says of each action."""
 
 EndClients = Callable[[bytes], Awaitable[Ended]]
 """Ends all connections of a key."""
@@ -46,28 +54,15 @@ class Steered:
     """Connections that were ended."""
 
 
-class Steering(Protocol):
-    """A running relay, as an operator may steer it; `key` is a node key, 32 bytes.
+Steer = Callable[[Command, str], Awaitable[Steered]]
+"""Does what an operator wants; the text says who asked, for the log.
 
-    `by` says who asked, for the log. Each call raises SteeringFailed, with one line for the
-    operator, if nothing was done.
-    """
-
-    async def kick(self, key: bytes, by: str) -> Steered:
-        """End the connections of a key, which may connect again."""
-
-    async def deny(self, key: bytes, by: str) -> Steered:
-        """Refuse a key from now on, whatever the other sources say, and end its connections."""
-
-    async def allow(self, key: bytes, by: str) -> Steered:
-        """Admit a key from now on, whatever the other sources say."""
-
-    async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
-        """Limit what a key sends: a rate as in the policy file, or None for none of its own."""
+Raises SteeringFailed, with one line for the operator, if nothing was done.
+"""
 
 
 class RelaySteering:
-    """The Steering of a relay, in the process that keeps its policy."""
+    """What steers a relay, in the process that keeps its policy."""
 
     def __init__(
         self,
@@ -80,51 +75,38 @@ class RelaySteering:
         self._is_mesh = is_mesh
         self._to_keeper = to_keeper
 
-    async def kick(self, key: bytes, by: str) -> Steered:
-        """See Steering."""
+    async def steer(self, command: Command, by: str) -> Steered:
+        """Do what an operator wants: a Steer.
+
+        kick ends the connections of the key, which may connect again. deny refuses it from now on,
+        whatever the other sources say, and ends them. allow admits it, whatever the others say.
+        limit limits what each of its connections sends.
+        """
+        if command.action == "kick":
+            return await self._kick(command.key, by)
+        change = _change_of(command)
+        found = await self._change(change)
+        more: dict[str, object] = {}
+        if command.action == "deny":
+            more["connections"] = found.ended
+        if command.action == "limit":
+            more["rate"] = command.rate or "none"
+        _log(_EVENTS[command.action], command.key, by, found, **more)
+        return Steered(_sentence(_done(command, found), change, found), found.ended)
+
+    async def _kick(self, key: bytes, by: str) -> Steered:
         ended, silent = await self._end_clients(key)
         rest = f"; {workers_text(silent)} did not answer: try again" if silent else ""
         if not ended:
             raise SteeringFailed(
                 f"{node_public_text(key)} is not connected{rest}; derper clients lists who is"
             )
-        _log("disconnected by an operator", key, by, connections=ended)
+        _log(_EVENTS["kick"], key, by, connections=ended)
         sentence = (
             f"{node_public_text(key)} is disconnected ({_connections(ended)}), "
             f"and may connect again; derper deny keeps it out{rest}"
         )
         return Steered(sentence, ended)
-
-    async def deny(self, key: bytes, by: str) -> Steered:
-        """See Steering."""
-        change = Change(key, allowed=False)
-        found = await self._change(change)
-        _log("denied by an operator", key, by, found, connections=found.ended)
-        what = f"{node_public_text(key)} is denied ({_connections(found.ended)} ended)"
-        return Steered(_sentence(what, change, found), found.ended)
-
-    async def allow(self, key: bytes, by: str) -> Steered:
-        """See Steering."""
-        change = Change(key, allowed=True)
-        found = await self._change(change)
-        _log("allowed by an operator", key, by, found)
-        what = f"{node_public_text(key)} is allowed"
-        return Steered(_sentence(what, change, found), found.ended)
-
-    async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
-        """See Steering."""
-        try:
-            change = Change(key, rate=rate)
-        except ValueError as error:
-            raise SteeringFailed(f"rate {rate!r:.100}: {error}") from None
-        found = await self._change(change)
-        _log("limited by an operator", key, by, found, rate=rate or "none")
-        what = f"{node_public_text(key)} may send {rate}"
-        if rate == UNLIMITED:
-            what = f"{node_public_text(key)} has no limit"
-        elif rate is None:
-            what = f"{node_public_text(key)} has no limit of its own"
-        return Steered(_sentence(what, change, found), found.ended)
 
     async def _change(self, change: Change) -> InForce:
         """Put a change in force. Raises SteeringFailed."""
@@ -147,8 +129,32 @@ async def end_clients(state: RelayState, key: bytes) -> Ended:
     await trio.lowlevel.checkpoint()
     found = [client for client in state.hub.clients(key) if client.ending is None]
     for client in found:
-        client.end(ClosedByOperator("disconnected by an operator"))
+        client.end(ClosedByOperator(_EVENTS["kick"]))
     return Ended(len(found))
+
+
+def _change_of(command: Command) -> Change:
+    """Return the change of the policy that an command is. Raises SteeringFailed."""
+    if command.action != "limit":
+        return Change(command.key, allowed=command.action == "allow")
+    try:
+        return Change(command.key, rate=command.rate)
+    except ValueError as error:
+        raise SteeringFailed(f"rate {command.rate!r:.100}: {error}") from None
+
+
+def _done(command: Command, found: InForce) -> str:
+    """Return the beginning of the sentence that says what was done."""
+    key = node_public_text(command.key)
+    if command.action == "deny":
+        return f"{key} is denied ({_connections(found.ended)} ended)"
+    if command.action == "allow":
+        return f"{key} is allowed"
+    if command.rate == UNLIMITED:
+        return f"{key} has no limit"
+    if command.rate is None:
+        return f"{key} has no limit of its own"
+    return f"{key} may send {command.rate}"
 
 
 def _sentence(what: str, change: Change, found: InForce) -> str:

@@ -78,6 +78,18 @@ class Request:
         return cls(do, key, rate)
 
 
+@attrs.frozen
+class Command:
+    """What an operator wants to be done to the clients of a key."""
+
+    action: str
+    """One of STEERING."""
+    key: bytes
+    """A node key, 32 bytes."""
+    rate: str | None = None
+    """With `limit` only: as in the policy file, or None for no limit of the key's own."""
+
+
 def to_line(fields: dict[str, Any]) -> bytes:
     """Return an answer or a request as it is sent."""
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"

@@ -27,11 +27,11 @@ from derp.service.running import Age, RunningRelay
 from derp.service.status import Pages, Snapshot, capture, certificate, process_gauges
 from derp.service.tls import ServerContexts
 from derp.service.traffic import Traffic, traffic
+from derp.workers import steering
 from derp.workers.clients import worker_clients
 from derp.workers.merge import dump, final, load, merge
 from derp.workers.pool import WorkerPool, WorkerStatus
 from derp.workers.rpc import Call, Handler, Json
-from derp.workers.steering import WorkerSteering
 
 _ROWS: Final = "pages.rows"
 _VARZ: Final = "pages.varz"
@@ -66,7 +66,7 @@ def worker_pages(call: Call, workers: int) -> Pages:
         traffic=all_traffic,
         clients=partial(worker_clients, call, workers),
         past=past,
-        steering=WorkerSteering(call),
+        steer=partial(steering.steer, call),
     )
 
 

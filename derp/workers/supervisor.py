@@ -196,7 +196,7 @@ class Supervisor:
 
     def _control_backend(self) -> ControlBackend:
         return ControlBackend(
-            self._clients.all, lambda: self._policy.in_force, self._steering.steering
+            self._clients.all, lambda: self._policy.in_force, self._steering.steer
         )
 
     async def _recheck(self, removed: set[bytes]) -> None:

@@ -136,6 +136,36 @@ def test_the_commands_find_the_relay_wherever_its_key_is(
     assert relay.stop() == 0
 
 
+POLICY_AND_TOKEN = (
+    "umask 077; touch /app/certs/policy.toml",
+    "umask 077; head -c 32 /dev/urandom | base64 >/app/certs/admin.token",
+)
+"""As the README has it."""
+
+
+def test_a_policy_and_a_token_that_outlive_the_container(dock: Dock) -> None:
+    """Made by root in a relay that runs, for the next one, which is nobody."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+    assert all(f"sh -c '{script}'\n" in readme for script in POLICY_AND_TOKEN)
+    certs = dock.volume()
+    first = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED)
+    first.serves()
+    for script in POLICY_AND_TOKEN:
+        done = first.run("sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+    assert first.stop() == 0
+    paths = {
+        "DERP_POLICY_FILE": "/app/certs/policy.toml",
+        "DERP_ADMIN_TOKEN_FILE": "/app/certs/admin.token",
+    }
+    relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED, **paths)
+    relay.serves()
+    told = relay.run("derper", "deny", f"nodekey:{'ab' * 32}")
+    assert "which stands in /app/certs/policy.toml now" in told.stdout, told.stderr
+    ask = "from urllib.request import *; print(urlopen('http://127.0.0.1/debug/').read().decode())"
+    assert 'data-buttons="yes"' in relay.run("python3", "-c", ask).stdout
+
+
 @pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.3])
 def test_a_stop_before_it_is_up(dock: Dock, seconds: float) -> None:
     """Be it the entrypoint or Python that is starting, it ends by itself."""

@@ -261,8 +261,10 @@ def relays_told(page: str) -> Iterator[tuple[dict[str, str], list[str]]]:
             elif Path(words[0]).name == "derper":
                 yield exported, words[1:]
             elif words[0] in {"docker", "podman"} and words[1] == "exec":
-                assert words[2:4] == ["derper", "derper"]
-                yield {"DERP_DOMAIN": "derp.example.com"}, words[4:]
+                assert words[2] == "derper"
+                assert words[3] in {"derper", "sh", "cat"}
+                if words[3] == "derper":
+                    yield {"DERP_DOMAIN": "derp.example.com"}, words[4:]
             elif words[0] in {"docker", "podman"} and words[1] == "run":
                 given = [value for option, value in pairwise(words) if option == "-e"]
                 image = len(words) - words[::-1].index("derper")

@@ -4,7 +4,8 @@ from typing import Any
 from derp.http.access import DebugAccess
 from derp.http.backend import Backend
 from derp.http.livepage import PageOptions
-from derp.http.steer import Command, Outcome
+from derp.http.steer import Outcome
+from derp.wire.control import Command
 
 
 async def no_traffic() -> AsyncGenerator[bytes, None]:

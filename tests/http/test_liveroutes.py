@@ -14,7 +14,8 @@ from derp.http.livepage import PageOptions
 from derp.http.message import Answer, Later, Posted, Request, Response, Stream, parse_request
 from derp.http.pages import BROWSER_HEADERS
 from derp.http.routes import route, route_plain
-from derp.http.steer import MAX_BODY, Command, Operator, Outcome
+from derp.http.steer import MAX_BODY, Operator, Outcome
+from derp.wire.control import Command
 from tests.http.sites import make_backend
 
 TOKEN = "correct-horse-battery"

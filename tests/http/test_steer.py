@@ -15,10 +15,10 @@ from derp.http.steer import (
     MAX_ADDRESSES,
     MAX_WRONG,
     WINDOW,
-    Command,
     Operator,
     parse_command,
 )
+from derp.wire.control import Command
 
 TOKEN = "correct-horse-battery"
 KEY = bytes(range(32))

@@ -31,7 +31,7 @@ from derp.service.control import (
     ControlServer,
 )
 from derp.service.steering import Steered
-from derp.wire.control import MAX_REQUEST, Request
+from derp.wire.control import MAX_REQUEST, Command, Request
 from derp.wire.keys import node_public_text
 
 Clock = trio.testing.MockClock
@@ -53,27 +53,15 @@ class Steering:
     """Notes what is wanted."""
 
     def __init__(self) -> None:
-        self.wanted: list[tuple[object, ...]] = []
+        self.wanted: list[tuple[Command, str]] = []
         self.fault: Exception | None = None
 
-    async def _note(self, *wanted: object) -> Steered:
+    async def steer(self, command: Command, by: str) -> Steered:
         await trio.lowlevel.checkpoint()
         if self.fault is not None:
             raise self.fault
-        self.wanted.append(wanted)
+        self.wanted.append((command, by))
         return Steered("done so", 2)
-
-    async def kick(self, key: bytes, by: str) -> Steered:
-        return await self._note("kick", key, by)
-
-    async def deny(self, key: bytes, by: str) -> Steered:
-        return await self._note("deny", key, by)
-
-    async def allow(self, key: bytes, by: str) -> Steered:
-        return await self._note("allow", key, by)
-
-    async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
-        return await self._note("limit", key, rate, by)
 
 
 class Asker:
@@ -124,7 +112,7 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        relay = ControlBackend(clients, lambda: self.policy, self.steering)
+        relay = ControlBackend(clients, lambda: self.policy, self.steering.steer)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
 
     def connect(self, *, full: bool = False) -> Asker:
@@ -173,11 +161,11 @@ class TestWhatIsAsked:
         await asker.ask(Request("limit", text, "1 MB/s"))
         await asker.ask(Request("limit", text))
         assert server.steering.wanted == [
-            ("kick", key, BY),
-            ("deny", key, BY),
-            ("allow", key, BY),
-            ("limit", key, "1 MB/s", BY),
-            ("limit", key, None, BY),
+            (Command("kick", key), BY),
+            (Command("deny", key), BY),
+            (Command("allow", key), BY),
+            (Command("limit", key, "1 MB/s"), BY),
+            (Command("limit", key), BY),
         ]
 
     async def test_a_client_by_its_label_or_beginning(
@@ -187,9 +175,9 @@ class TestWhatIsAsked:
         asker = server.connect()
         await asker.ask(Request("deny", "printer"))
         await asker.ask(Request("kick", "0" * 63 + "2"))
-        assert [(wanted[0], wanted[1]) for wanted in server.steering.wanted] == [
-            ("deny", bytes(32)),
-            ("kick", client(2).key),
+        assert [command for command, _ in server.steering.wanted] == [
+            Command("deny", bytes(32)),
+            Command("kick", client(2).key),
         ]
         found = await asker.ask(Request("kick", "0000"))
         assert found is not None
@@ -244,7 +232,7 @@ class TestWhoAsks:
     ) -> None:
         monkeypatch.delattr(socket, "SO_PEERCRED")
         await server.connect().ask(Request("kick", node_public_text(bytes(32))))
-        assert server.steering.wanted[0][2] == "a user of this machine"
+        assert server.steering.wanted[0][1] == "a user of this machine"
 
 
 class TestBounds:

@@ -14,7 +14,7 @@ from derp.errors import RPCFailed, SteeringFailed
 from derp.http.liveevents import NOTHING, RETRY, Viewer
 from derp.http.livepage import PageOptions
 from derp.http.liveview import MAX_ROWS, ClientRow, StatusRow, View, make_view
-from derp.http.steer import Command, Outcome
+from derp.http.steer import Outcome
 from derp.metrics.history import SPANS, Past
 from derp.net.listenaddress import Address
 from derp.service import live as service_live
@@ -32,7 +32,8 @@ from derp.service.live import (
 )
 from derp.service.liverows import client_row, sort_keys
 from derp.service.status import Pages
-from derp.service.steering import Steered, Steering
+from derp.service.steering import Steered
+from derp.wire.control import Command
 from tests.relays import running
 from tests.service.resources import running_relay
 from tests.support.config import make_config
@@ -109,7 +110,7 @@ class Asked:
             traffic=none,
             clients=self._clients,
             past=self._past,
-            steering=none,
+            steer=none,
         )
 
 
@@ -472,31 +473,18 @@ def test_an_id_tells_connections_apart_and_nothing_else() -> None:
     assert "7f12" not in one.id
 
 
-@attrs.define
-class Steers:
-    """A Steering that does nothing."""
+async def test_orders_are_handed_on() -> None:
+    asked: list[tuple[Command, str]] = []
 
-    asked: list[tuple[str, bytes, str]] = attrs.field(factory=list)
-
-    async def kick(self, key: bytes, by: str) -> Steered:
-        self.asked.append(("kick", key, by))
+    async def do(command: Command, by: str) -> Steered:
+        asked.append((command, by))
+        if command.action == "deny":
+            raise SteeringFailed("no such key")
         return Steered("done", 1)
 
-    async def deny(self, key: bytes, by: str) -> Steered:
-        raise SteeringFailed("no such key")
-
-    async def allow(self, key: bytes, by: str) -> Steered:
-        self.asked.append(("allow", key, by))
-        return Steered("allowed")
-
-
-async def test_orders_are_handed_on() -> None:
-    steers = Steers()
-    steering = cast("Steering", steers)
-    assert await steer(steering, Command("kick", KEY), "192.0.2.1") == Outcome(True, "done")
-    assert await steer(steering, Command("deny", KEY), "::1") == Outcome(False, "no such key")
-    assert await steer(steering, Command("allow", KEY), "::1") == Outcome(True, "allowed")
-    assert steers.asked == [
-        ("kick", KEY, "admin token, 192.0.2.1"),
-        ("allow", KEY, "admin token, ::1"),
+    assert await steer(do, Command("kick", KEY), "192.0.2.1") == Outcome(True, "done")
+    assert await steer(do, Command("deny", KEY), "::1") == Outcome(False, "no such key")
+    assert asked == [
+        (Command("kick", KEY), "admin token, 192.0.2.1"),
+        (Command("deny", KEY), "admin token, ::1"),
     ]

@@ -41,8 +41,8 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
 
 
 def pages(relay: Relay) -> Pages:
-    steering = cast("Any", None)
-    return standalone_pages(running_relay(CONFIG, relay.state), steering)
+    steer = cast("Any", None)
+    return standalone_pages(running_relay(CONFIG, relay.state), steer)
 
 
 async def varz(relay: Relay) -> dict[str, float]:

@@ -30,6 +30,7 @@ from derp.policy.model import Entry, Policy
 from derp.service.steering import RelaySteering, Steered, end_clients, is_mesh
 from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
+from derp.wire.control import Command
 from derp.wire.keys import node_public_text
 from tests.peers import SERVER_INFO, Peer
 from tests.relays import Relay, running, with_mesh_key
@@ -138,7 +139,7 @@ class TestWithoutAnything:
         caplog.set_level(logging.INFO, "derper.steer")
         peer, other = await plain.relay.login(), await plain.relay.login()
         twin = await plain.relay.login(key=peer.private)
-        found = await plain.steering.kick(peer.key, BY)
+        found = await plain.steering.steer(Command("kick", peer.key), BY)
         key = node_public_text(peer.key)
         assert found == Steered(
             f"{key} is disconnected (2 connections), and may connect again; "
@@ -157,14 +158,14 @@ class TestWithoutAnything:
 
     async def test_nobody_to_kick(self, autojump_clock: Clock, plain: SteeredRelay) -> None:
         with pytest.raises(SteeringFailed, match=r"nodekey:00.* is not connected; derper clients"):
-            await plain.steering.kick(bytes(32), BY)
+            await plain.steering.steer(Command("kick", bytes(32)), BY)
 
     async def test_a_denied_key_is_kept_out_until_it_is_allowed(
         self, autojump_clock: Clock, plain: SteeredRelay, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "derper.steer")
         peer, other = await plain.relay.login(), await plain.relay.login()
-        found = await plain.steering.deny(peer.key, BY)
+        found = await plain.steering.steer(Command("deny", peer.key), BY)
         key = node_public_text(peer.key)
         assert found == Steered(
             f"{key} is denied (1 connection ended) until the relay stops: there is no -policy; "
@@ -179,32 +180,35 @@ class TestWithoutAnything:
         assert event == "denied by an operator"
         assert fields["connections"] == 1
         assert fields["only_until_stop"] == "there is no -policy"
-        assert "is allowed until" in (await plain.steering.allow(peer.key, BY)).sentence
+        assert (
+            "is allowed until"
+            in (await plain.steering.steer(Command("allow", peer.key), BY)).sentence
+        )
         assert await plain.is_admitted(peer)
 
     async def test_a_limit_counts_at_once_and_is_taken_back(
         self, autojump_clock: Clock, plain: SteeredRelay, caplog: pytest.LogCaptureFixture
     ) -> None:
         peer, other = await plain.relay.login(), await plain.relay.login()
-        found = await plain.steering.limit(peer.key, "2 Mbit/s", BY)
+        found = await plain.steering.steer(Command("limit", peer.key, "2 Mbit/s"), BY)
         assert await told(peer) == 250_000
         assert " may send 2 Mbit/s until the relay stops" in found.sentence
         assert 'rate = "2 Mbit/s" under [clients."nodekey:' in found.sentence
         caplog.set_level(logging.INFO, "derper.steer")
-        found = await plain.steering.limit(peer.key, None, BY)
+        found = await plain.steering.steer(Command("limit", peer.key, None), BY)
         assert await told(peer) == 0
         assert found.sentence.endswith(" has no limit of its own")
         assert logged(caplog)[1]["rate"] == "none"
         assert plain.source.policy == Policy()
-        found = await plain.steering.limit(peer.key, "unlimited", BY)
+        found = await plain.steering.steer(Command("limit", peer.key, "unlimited"), BY)
         assert " has no limit until" in found.sentence
         await other.ping()
 
     async def test_what_is_no_rate(self, autojump_clock: Clock, plain: SteeredRelay) -> None:
         with pytest.raises(SteeringFailed, match="rate '10': want a rate such as \"10 Mbit/s\""):
-            await plain.steering.limit(bytes(32), "10", BY)
+            await plain.steering.steer(Command("limit", bytes(32), "10"), BY)
         with pytest.raises(SteeringFailed) as caught:
-            await plain.steering.limit(bytes(32), "x" * 10_000, BY)
+            await plain.steering.steer(Command("limit", bytes(32), "x" * 10_000), BY)
         assert len(str(caught.value)) < 300
 
 
@@ -212,14 +216,14 @@ async def test_no_policy_binds_a_relay_of_the_mesh(autojump_clock: Clock) -> Non
     async with steered(None, with_mesh_key) as relay:
         peer = await relay.relay.mesh_login()
         for change in (
-            relay.steering.deny(peer.key, BY),
-            relay.steering.allow(peer.key, BY),
-            relay.steering.limit(peer.key, "1 MB/s", BY),
+            relay.steering.steer(Command("deny", peer.key), BY),
+            relay.steering.steer(Command("allow", peer.key), BY),
+            relay.steering.steer(Command("limit", peer.key, "1 MB/s"), BY),
         ):
             with pytest.raises(SteeringFailed, match="is a relay of the mesh, which no policy"):
                 await change
         assert relay.source.policy == Policy()
-        assert (await relay.steering.kick(peer.key, BY)).ended == 1
+        assert (await relay.steering.steer(Command("kick", peer.key), BY)).ended == 1
 
 
 async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> None:
@@ -230,10 +234,10 @@ async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> Non
         peer = await relay.relay.login(key=listed)
         assert not await relay.is_admitted(Peer(None, other))
         assert checker.sources.policy is None
-        await relay.steering.deny(peer.key, BY)
+        await relay.steering.steer(Command("deny", peer.key), BY)
         assert isinstance(await end_of(relay, peer), NotAdmitted)
         assert not await relay.is_admitted(peer)
-        await relay.steering.allow(bytes(other.public_key), BY)
+        await relay.steering.steer(Command("allow", bytes(other.public_key)), BY)
         assert await relay.is_admitted(Peer(None, other))
 
 
@@ -245,14 +249,14 @@ class TestWithAFile:
         peer, path = await filed.relay.login(), filed.source.path
         assert path is not None
         key = node_public_text(peer.key)
-        found = await filed.steering.deny(peer.key, BY)
+        found = await filed.steering.steer(Command("deny", peer.key), BY)
         assert found.sentence == f"{key} is denied (1 connection ended), which stands in {path} now"
         assert path.read_text() == f'[defaults]\n\n[clients."{key}"]\ndeny = true\n'
         assert not await filed.is_admitted(peer)
         event, fields = logged(caplog)
         assert (event, fields["file"]) == ("denied by an operator", str(path))
-        await filed.steering.limit(peer.key, "1 MB/s", BY)
-        await filed.steering.allow(peer.key, BY)
+        await filed.steering.steer(Command("limit", peer.key, "1 MB/s"), BY)
+        await filed.steering.steer(Command("allow", peer.key), BY)
         assert path.read_text() == (
             f'[defaults]\n\n[clients."{key}"]\nallow = true\nrate = "1 MB/s"\n'
         )
@@ -269,7 +273,7 @@ class TestWithAFile:
         path = filed.source.path
         assert path is not None
         path.write_text(f'[clients."{node_public_text(other.key)}"]\ndeny = true # by hand')
-        found = await filed.steering.deny(peer.key, BY)
+        found = await filed.steering.steer(Command("deny", peer.key), BY)
         assert found.ended == 2
         assert isinstance(await end_of(filed, other), NotAdmitted)
         assert " # by hand\n" in path.read_text()
@@ -281,7 +285,7 @@ class TestWithAFile:
         path = filed.source.path
         assert path is not None
         path.write_text("[defaults]\nrat = 1\n")
-        found = await filed.steering.deny(peer.key, BY)
+        found = await filed.steering.steer(Command("deny", peer.key), BY)
         assert found.ended == 1
         assert "until the relay stops: -policy" in found.sentence
         assert "line 2: unknown name rat" in found.sentence
@@ -314,7 +318,7 @@ class TestWithAFile:
 
         monkeypatch.setattr(policykeeper, "_write", never)
         with pytest.raises(SteeringFailed, match="not in force within 6 s"):
-            await filed.steering.deny(bytes(32), BY)
+            await filed.steering.steer(Command("deny", bytes(32)), BY)
 
 
 def test_a_change_takes_the_place_of_one_of_the_same_subject() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,11 @@ from derp.errors import ClosedByOperator, NotAdmitted, RPCTimeout, SteeringFaile
 from derp.http.server import Deadlines
 from derp.policy.model import Policy
 from derp.session.state import RelayState
+from derp.wire.control import Command
 from derp.wire.keys import node_public_text
 from derp.workers.policy import APPLY_TIMEOUT, NOTIFY_TRIES, SupervisorPolicy, WorkerPolicy
 from derp.workers.rpc import CALL_TIMEOUT, Json
-from derp.workers.steering import SupervisorSteering, WorkerSteering, worker_handlers
+from derp.workers.steering import SupervisorSteering, steer, worker_handlers
 from tests.relays import Relay, running, with_mesh_key
 from tests.workers.ends import ANSWER_TIMEOUT, Line, Pool, lost_call
 
@@ -36,7 +38,7 @@ class Cluster:
         self.steering = SupervisorSteering(cast("Any", self.pool), self.to_keeper)
         self.relays: list[Relay] = []
         self.line = Line(self.steering.handlers | self.policy.handlers)
-        self.worker = WorkerSteering(self.line.call)
+        self.steer_by_worker = partial(steer, self.line.call)
         self.parts: list[WorkerPolicy] = []
 
     async def start(self, index: int, stack: AsyncExitStack, nursery: trio.Nursery) -> None:
@@ -71,22 +73,22 @@ async def test_workers_that_do_not_answer_are_told_of(
 ) -> None:
     first = await cluster.relays[0].login()
     cluster.pool.late.add(1)
-    found = await cluster.steering.steering.kick(first.key, BY)
+    found = await cluster.steering.steer(Command("kick", first.key), BY)
     assert found.ended == 1
     assert found.sentence.endswith("keeps it out; worker 1 did not answer: try again")
     with pytest.raises(SteeringFailed, match="is not connected; worker 1 did not answer: try"):
-        await cluster.steering.steering.kick(bytes(32), BY)
+        await cluster.steering.steer(Command("kick", bytes(32)), BY)
     # One that is being restarted has no clients.
     cluster.pool.workers[1] = None
     with pytest.raises(SteeringFailed, match="is not connected; derper clients"):
-        await cluster.steering.steering.kick(bytes(32), BY)
+        await cluster.steering.steer(Command("kick", bytes(32)), BY)
 
 
 async def test_no_policy_binds_a_relay_of_the_mesh(autojump_clock: Clock, cluster: Cluster) -> None:
     with_mesh_key(cluster.relays[1].state)
     peer = await cluster.relays[1].mesh_login()
     with pytest.raises(SteeringFailed, match="is a relay of the mesh"):
-        await cluster.worker.deny(peer.key, BY)
+        await cluster.steer_by_worker(Command("deny", peer.key), BY)
 
 
 async def test_a_key_is_disconnected_at_all_workers(
@@ -95,14 +97,14 @@ async def test_a_key_is_disconnected_at_all_workers(
     one, two = cluster.relays
     first = await one.login()
     second, other = await two.login(key=first.private), await two.login()
-    found = await cluster.worker.kick(first.key, BY)
+    found = await cluster.steer_by_worker(Command("kick", first.key), BY)
     assert found.ended == 2
     assert "is disconnected (2 connections)" in found.sentence
     for relay, peer in ((one, first), (two, second)):
         assert isinstance(await relay.end_of(peer), ClosedByOperator)
     await other.ping()
     with pytest.raises(SteeringFailed, match=r"is not connected; derper clients lists who is$"):
-        await cluster.worker.kick(first.key, BY)
+        await cluster.steer_by_worker(Command("kick", first.key), BY)
 
 
 async def test_a_key_is_denied_and_limited_at_all_workers(
@@ -111,21 +113,21 @@ async def test_a_key_is_denied_and_limited_at_all_workers(
     assert not cluster.policy.is_set
     one, two = cluster.relays
     denied, peer = await one.login(), await two.login()
-    found = await cluster.worker.deny(denied.key, BY)
+    found = await cluster.steer_by_worker(Command("deny", denied.key), BY)
     assert found.ended == 1
     assert found.sentence.startswith(f"{node_public_text(denied.key)} is denied (1 connection")
     assert isinstance(await one.end_of(denied), NotAdmitted)
     # A worker that starts is to ask for it.
     assert cluster.policy.is_set
     assert cluster.policy.in_force == one.state.policy == two.state.policy
-    await cluster.worker.limit(peer.key, "1 MB/s", BY)
+    await cluster.steer_by_worker(Command("limit", peer.key, "1 MB/s"), BY)
     assert two.state.limit_of(peer.key).bytes_per_second == 1_000_000
-    await cluster.worker.limit(peer.key, None, BY)
-    await cluster.worker.allow(denied.key, BY)
+    await cluster.steer_by_worker(Command("limit", peer.key, None), BY)
+    await cluster.steer_by_worker(Command("allow", denied.key), BY)
     assert cluster.policy.in_force.of(denied.key).allowed is True
     assert two.state.limit_of(peer.key).bytes_per_second == 0
     with pytest.raises(SteeringFailed, match="want a rate such as"):
-        await cluster.worker.limit(peer.key, "10", BY)
+        await cluster.steer_by_worker(Command("limit", peer.key, "10"), BY)
 
 
 async def test_what_a_worker_that_answers_late_has_ended_counts_once(
@@ -136,23 +138,22 @@ async def test_what_a_worker_that_answers_late_has_ended_counts_once(
     first = await one.login()
     await two.login(key=first.private)
     cluster.pool.late.add(1)
-    found = await cluster.steering.steering.deny(first.key, BY)
+    found = await cluster.steering.steer(Command("deny", first.key), BY)
     assert found.ended == 1
     await trio.sleep(NOTIFY_TRIES * ANSWER_TIMEOUT)
     assert [what for what, _ in cluster.pool.said].count("policy.changed") == NOTIFY_TRIES
 
 
 async def test_a_supervisor_that_does_not_answer(autojump_clock: Clock) -> None:
-    steering = WorkerSteering(lost_call())
     with pytest.raises(SteeringFailed, match="the supervisor of the workers can't be asked"):
-        await steering.deny(bytes(32), BY)
+        await steer(lost_call(), Command("deny", bytes(32)), BY)
 
 
 async def test_a_policy_without_a_file_is_kept(
     autojump_clock: Clock, cluster: Cluster, tmp_path: Path
 ) -> None:
     """A reload has no file to read."""
-    await cluster.worker.deny(bytes(32), BY)
+    await cluster.steer_by_worker(Command("deny", bytes(32)), BY)
     await cluster.to_keeper.send(None)
     await trio.sleep(100)
     assert cluster.policy.in_force.of(bytes(32)).allowed is False
@@ -166,7 +167,7 @@ async def test_a_worker_that_is_late_keeps_nobody_waiting(
     peer = await cluster.relays[1].login()
     cluster.pool.late.add(0)
     began = trio.current_time()
-    found = await cluster.worker.deny(peer.key, BY)
+    found = await cluster.steer_by_worker(Command("deny", peer.key), BY)
     # Asked whether it serves a relay of the mesh, and then for the change.
     assert trio.current_time() - began <= ANSWER_TIMEOUT + APPLY_TIMEOUT
     assert found.ended == 1
@@ -185,4 +186,4 @@ async def test_a_supervisor_that_is_late_may_have_done_it(autojump_clock: Clock)
         raise RPCTimeout(f"{what} was not answered within 10 s")
 
     with pytest.raises(SteeringFailed, match="it may have been done"):
-        await WorkerSteering(late).deny(bytes(32), BY)
+        await steer(late, Command("deny", bytes(32)), BY)
