@@ -29,7 +29,7 @@ import attrs
 from derp.admission.fairqueue import FairQueue
 from derp.admission.model import ANSWER_TIMEOUT, Outcome
 
-MAX_LIMIT: Final = 16
+MAX_LIMIT: Final = 64
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0

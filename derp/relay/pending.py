@@ -181,6 +181,11 @@ class PendingConnections:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of the memory is used."""
+        return 2 * self.held >= self._memory
+
     def network_of(self, host: str) -> str | None:
         """Return the network that an address counts for, if any."""
         if host in LOOPBACK or (self._proxies and is_in(host, self._proxies)):
