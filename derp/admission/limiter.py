@@ -30,6 +30,8 @@ from derp.admission.fairqueue import FairQueue
 from derp.admission.model import ANSWER_TIMEOUT, Outcome
 
 MAX_LIMIT: Final = 64
+"""As many as a source that takes 60 ms needs to have an answer for each client that logs in, when
+thousands come at once."""
 RESERVED: Final = 4
 STALE: Final = 10.0
 QUICK: Final = 1.0

@@ -182,9 +182,9 @@ class PendingConnections:
         return len(self._pending)
 
     @property
-    def is_half_full(self) -> bool:
-        """Whether half of the memory is used."""
-        return 2 * self.held >= self._memory
+    def is_nearly_full(self) -> bool:
+        """Whether three quarters of the memory are used."""
+        return 4 * self.held >= 3 * self._memory
 
     def network_of(self, host: str) -> str | None:
         """Return the network that an address counts for, if any."""

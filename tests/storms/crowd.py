@@ -1,10 +1,11 @@
-"""Who comes: clients that belong, strangers, and two who are watched meanwhile."""
+"""Who comes: clients that belong, and strangers among them."""
 
 from dataclasses import dataclass
 
 from nacl.public import PrivateKey
 
-NETWORKS = 64 * 256
+SITES = 64
+"""As many /16 of 127/8."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,17 @@ class Comer:
 
 def crowd(belong: int, strangers: int) -> list[Comer]:
     """Make clients with keys of their own; two and two come from one network (/24)."""
-    found = []
-    for number in range(belong + strangers):
-        # Networks far apart come one after the other, strangers among those who belong.
-        network = number // 2 * 61 % NETWORKS
-        address = f"127.{64 + network // 256}.{network % 256}.{1 + number % 2}"
-        is_stranger = strangers > 0 and number % (1 + belong // strangers) == 0
-        found.append((address, is_stranger))
-    left = strangers - sum(is_stranger for _, is_stranger in found)
-    assert left <= 0 or belong == 0
-    comers, allowed = [], strangers
-    for address, is_stranger in found:
-        counts = is_stranger and allowed > 0
-        allowed -= counts
-        comers.append(Comer(PrivateKey.generate(), address, not counts))
-    return comers
+    every = belong // strangers + 1 if strangers else 0
+    return [
+        Comer(
+            PrivateKey.generate(),
+            address(number),
+            belongs=not every or number % every > 0 or number // every >= strangers,
+        )
+        for number in range(belong + strangers)
+    ]
+
+
+def address(number: int) -> str:
+    network, host = divmod(number, 2)
+    return f"127.{64 + network % SITES}.{network // SITES % 256}.{1 + host}"

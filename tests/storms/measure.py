@@ -8,7 +8,6 @@ import contextlib
 import http.client
 import json
 import re
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from tests.storms.sources import Count, sources
 from tests.storms.storms import Storm
 
 SAMPLE_SECONDS = 0.25
-SETTLE_SECONDS = 1.0
+SETTLE_SECONDS = 0.5
 PATIENCE = 30.0
 
 
@@ -91,7 +90,10 @@ def measure(program: Program, storm: Storm, load: Path, work: Path) -> Measured:
             running(program, (SERVER_CORE,), work, more=list(source.flags))
         )
         where = ["-address", relay.address]
-        who = [f"-{name}={bytes(one.private).hex()}" for name, one in zip(("from", "to"), watched, strict=True)]
+        who = [
+            f"-{name}={bytes(one.private).hex()}"
+            for name, one in zip(("from", "to"), watched, strict=True)
+        ]
         pair = stack.enter_context(child([str(load), "victim", *where, *who, "-alone"], ahead=True))
         pair.expect("ready")
         limits = ["-limit", f"{storm.limit}s", "-settle", f"{SETTLE_SECONDS}s"]
@@ -150,7 +152,10 @@ SHOWN = re.compile(r"^\S*(?:connection_ends|admissions)\S*\{(.*)\} (\d+)$", re.M
 
 
 def reasons(relay: Running) -> dict[str, int]:
-    """Return why our relay has ended connections, and the outcomes of asking; the Go derper's none."""
+    """Return why our relay has ended connections, and the outcomes of asking.
+
+    The Go derper counts none of that.
+    """
     host, _, port = relay.address.partition(":")
     connection = http.client.HTTPSConnection(host, int(port), context=insecure(), timeout=PATIENCE)
     with contextlib.closing(connection):
