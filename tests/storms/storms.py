@@ -67,8 +67,8 @@ class Storm:
 url = partial(Storm, Asked.URL, in_go=True)
 
 STORMS: Sequence[Storm] = (
-    # More than may be pending at once.
-    Storm(Asked.NOTHING, "nobody", few=2500, in_go=True),
+    # Twice as many as may be pending at once.
+    Storm(Asked.NOTHING, "nobody", few=4000, in_go=True),
     Storm(Asked.FILE, "a list of keys"),
     Storm(Asked.POLICY, "a policy"),
     Storm(Asked.TAILSCALED, "tailscaled", in_go=True),

@@ -7,6 +7,7 @@ from tests.storms.storms import Storm
 
 NO_ROOM = ("reason=no_room", "reason=too_many_pending", "reason=too_many_connections")
 """Ends of connections that the relay had no room for."""
+LET_IN = "strangers were let in"
 
 
 def faults(storm: Storm, measured: Measured) -> Sequence[str]:
@@ -20,7 +21,7 @@ def faults(storm: Storm, measured: Measured) -> Sequence[str]:
     if belong.lost:
         found.append(f"{belong.lost} that belong were disconnected")
     if not storm.opens and strangers.ever:
-        found.append(f"{strangers.ever} of {strangers.count} strangers were let in")
+        found.append(f"{strangers.ever} of {strangers.count} {LET_IN}")
     if not storm.is_slow:
         ends = measured.ends
         full = [end for end in ends if end in NO_ROOM or end.endswith("outcome=no_room")]
