@@ -63,7 +63,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = _backend()
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile", "fuzz"]
+nox.options.sessions = ["lint", "tests", "micro", "lowest", "programs", "hostile", "storms", "fuzz"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 OLDEST = 11
@@ -485,6 +485,18 @@ def hostile(session: nox.Session) -> None:
     compare = any(word.startswith(("--beside", "--long", "--into")) for word in session.posargs)
     theirs = [f"--theirs={_go_derper(session)}"] if compare else []
     _pytest(session, "tests/hostile", *theirs)
+
+
+@session(PYTHONS[0], "half a minute; with `--long` 6 minutes")
+def storms(session: nox.Session) -> None:
+    """Have clients come back at once after a restart, with each source of admission.
+
+    `-- --long` has 5,000 of them, on the Go derper, too; `--into FILE` puts the table into a page.
+    """
+    _install(session, "test")
+    _install_go(session)
+    theirs = [f"--theirs={_go_derper(session)}"] if "--long" in session.posargs else []
+    _pytest(session, "tests/storms", *theirs)
 
 
 @session(PYTHONS[0], "hours; with `--quick` half of one")

@@ -2,7 +2,8 @@
 //
 // It is started by run.py, which also explains what is measured and how. `load mirror` is a relay
 // that does next to nothing; see mirror.go. `load attack` and `load victim` are what tests/hostile
-// starts; see attacker.go and victim.go.
+// starts, `load storm` and `load sources` what tests/storms does; see attacker.go, victim.go,
+// storm.go and sources.go.
 package main
 
 import (
@@ -35,9 +36,11 @@ var loads = map[string]func(*options) (*result, error){
 }
 
 var commands = map[string]func(arguments []string) error{
-	"mirror": runMirror,
-	"attack": runAttack,
-	"victim": runVictim,
+	"mirror":  runMirror,
+	"attack":  runAttack,
+	"victim":  runVictim,
+	"storm":   runStorm,
+	"sources": runSources,
 }
 
 func main() {

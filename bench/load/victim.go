@@ -75,12 +75,25 @@ func runVictim(arguments []string) error {
 	flags.StringVar(&v.stun, "stun", "", "ip:port of its STUN responder, to ask it too")
 	v.source = net.IPv4(127, 77, 7, 7)
 	flags.DurationVar(&v.period, "period", 2*time.Millisecond, "between two packets")
+	from, to := newIdentity(), newIdentity()
+	given := func(who *identity) func(string) error {
+		return func(text string) (err error) {
+			made, err := identityOf(text)
+			if err == nil {
+				*who = *made
+			}
+			return err
+		}
+	}
+	flags.Func("from", "private key of the one who sends, in hex", given(from))
+	flags.Func("to", "and of the one who receives", given(to))
+	alone := flags.Bool("alone", false, "have no others come meanwhile")
 	_ = flags.Parse(arguments)
-	sender, err := dial(&v.target, newIdentity())
+	sender, err := dial(&v.target, from)
 	if err != nil {
 		return err
 	}
-	receiver, err := dial(&v.target, newIdentity())
+	receiver, err := dial(&v.target, to)
 	if err != nil {
 		return err
 	}
@@ -94,7 +107,9 @@ func runVictim(arguments []string) error {
 	fmt.Println("ready")
 	orders.Scan()
 	v.enter(attacked)
-	over.Go(func() { v.come(end) })
+	if !*alone {
+		over.Go(func() { v.come(end) })
+	}
 	if v.stun != "" {
 		if err := v.ask(end, &over); err != nil {
 			return err

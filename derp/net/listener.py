@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final, NoReturn, Protocol
 
@@ -197,15 +197,23 @@ class Handle(Protocol):
 
 
 async def accept_forever(
-    listener: socket.socket, handle: Handle, descriptors: Descriptors
+    listener: socket.socket,
+    handle: Handle,
+    descriptors: Descriptors,
+    is_behind: Callable[[], bool] = lambda: False,
 ) -> NoReturn:
     """Call `handle` with each accepted socket, made non-blocking, and its peer's address.
 
-    After a failure for want of descriptors or memory, wait a moment and go on.
+    While `is_behind` returns True, no more than one is taken per turn of the event loop: the others
+    wait in the kernel, up to BACKLOG. After a failure for want of descriptors or memory, wait a
+    moment and go on.
     """
     while True:
         await trio.lowlevel.wait_readable(listener)
+        has_taken = False
         for _ in range(_ACCEPTS_PER_TURN):
+            if has_taken and is_behind():
+                break
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -226,5 +234,7 @@ async def accept_forever(
             remote = endpoint(address)
             number, from_here = sock.fileno(), remote.host in LOOPBACK
             full = not descriptors.has_room(number, trio.current_time(), from_here=from_here)
-            if not handle(sock, remote, full=full) and full:
+            if handle(sock, remote, full=full):
+                has_taken = True
+            elif full:
                 descriptors.refused += 1

@@ -39,6 +39,8 @@ class PreLoginScheduler:
         # Tasks that may go on but are not yet woken, the first to be woken first.
         self._ready: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
         self._sleep_scope: trio.CancelScope | None = None
+        self.is_behind = False
+        """Whether more could run in this turn than were woken, as far as is known."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while one of the sockets is; -1 without epoll."""
@@ -121,9 +123,11 @@ class PreLoginScheduler:
             self._wake_next()
 
     def _wake_next(self) -> None:
-        for fd, _ in self._epoll.poll(0, WAKES_PER_TURN) if self._epoll is not None else ():
+        readable = self._epoll.poll(0, WAKES_PER_TURN) if self._epoll is not None else ()
+        for fd, _ in readable:
             if (task := self._waiting.get(fd)) is not None:
                 self._waiting[fd] = None
                 self._ready[task] = None
         for _ in range(min(WAKES_PER_TURN, len(self._ready))):
             trio.lowlevel.reschedule(self._ready.popitem(last=False)[0])
+        self.is_behind = bool(self._ready) or len(readable) == WAKES_PER_TURN

@@ -181,6 +181,11 @@ class PendingConnections:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether three quarters of the memory are used."""
+        return 4 * self.held >= 3 * self._memory
+
     def network_of(self, host: str) -> str | None:
         """Return the network that an address counts for, if any."""
         if host in LOOPBACK or (self._proxies and is_in(host, self._proxies)):

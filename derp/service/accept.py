@@ -136,6 +136,16 @@ class Acceptor:
         self.nursery.start_soon(self._connection, sock, remote, pending)
         return True
 
+    def is_behind(self) -> bool:
+        """Return whether to take newcomers one by one: many wait to run that were taken before.
+
+        So clients that all come back at once, as after a restart, wait in the kernel, and are
+        neither refused nor evicted for want of memory. One network's pending connections alone
+        are less than that, and an attacker's that do nothing wait for nothing: neither keeps
+        others in the kernel's queue.
+        """
+        return self.state.prelogin.is_behind and self.state.pending.is_nearly_full
+
     async def _connection(self, sock: socket.socket, remote: Endpoint, pending: Pending) -> None:
         origin = self.proxies.origin(remote)
         fields, end = origin.fields, None

@@ -177,7 +177,8 @@ def _start_accepting(relay: RunningRelay, role: Role, pages: Pages) -> None:
         relay.descriptors.log_if_few_fit()
     for acceptor, listeners in ((main, resources.sockets.main), (plain, resources.sockets.plain)):
         for listener in listeners:
-            relay.services.start_soon(accept_forever, listener, acceptor.accept, relay.descriptors)
+            accept = partial(accept_forever, is_behind=acceptor.is_behind)
+            relay.services.start_soon(accept, listener, acceptor.accept, relay.descriptors)
     for sock in resources.sockets.all:
         state.poller.add_urgent(sock.fileno())
     state.poller.add_urgent(state.prelogin.fileno())

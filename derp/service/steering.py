@@ -134,7 +134,7 @@ async def end_clients(state: RelayState, key: bytes) -> Ended:
 
 
 def _change_of(command: Command) -> Change:
-    """Return the change of the policy that an command is. Raises SteeringFailed."""
+    """Return the change of the policy that a command makes. Raises SteeringFailed."""
     if command.action != "limit":
         return Change(command.key, allowed=command.action == "allow")
     try:

@@ -135,6 +135,38 @@ async def test_accepted_sockets_are_handed_on(loopback: socket.socket) -> None:
         sock.close()
 
 
+async def test_while_it_is_behind_one_is_taken_per_turn(loopback: socket.socket) -> None:
+    """Whoever is refused costs little, and does not keep others in the kernel's queue."""
+    seen = ""
+    is_taken = [True, True, False, False, True, False]
+
+    def handle(sock: socket.socket, remote: Endpoint, *, full: bool) -> bool:
+        nonlocal seen
+        sock.close()
+        taken = is_taken[len(seen.replace("|", ""))]
+        seen += "+" if taken else "-"
+        return taken
+
+    class Turns(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal seen
+            seen += "|" if seen and not seen.endswith("|") else ""
+
+    clients = [socket.create_connection(loopback.getsockname()) for _ in is_taken]
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_forever, loopback, handle, Descriptors(), lambda: True)
+        with trio.fail_after(PATIENCE):
+            while len(seen.replace("|", "")) < len(is_taken):
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    trio.lowlevel.remove_instrument(turns)
+    for client in clients:
+        client.close()
+    assert seen.strip("|") == "+|+|--+|-"
+
+
 class FailingListener:
     """A listener whose accept fails as told, and then has nothing more."""
 

@@ -92,6 +92,38 @@ async def test_who_has_more_to_do_waits_behind_who_has_just_come(
     assert max(done[number] - before[number] for number in range(MANY)) <= 2
 
 
+@pytest.mark.parametrize("has_sockets", [True, False])
+async def test_it_is_behind_while_more_could_go_on(
+    scheduler: PreLoginScheduler, sockets: Sockets, has_sockets: bool
+) -> None:
+    pairs = [sockets() for _ in range(MANY if has_sockets else 0)]
+    seen: list[bool] = []
+
+    async def stranger(number: int) -> None:
+        if has_sockets:
+            await scheduler.wait_readable(pairs[number][0].fileno())
+        else:
+            await scheduler.wait_turn()
+        seen.append(scheduler.is_behind)
+
+    assert not scheduler.is_behind
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(stranger, number)
+        if has_sockets:
+            await trio.testing.wait_all_tasks_blocked()
+        for _, client in pairs:
+            client.socket._sock.send(b"x")  # type: ignore[attr-defined]
+        with trio.fail_after(20):
+            while len(seen) < MANY:
+                await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not scheduler.is_behind or has_sockets
+        nursery.cancel_scope.cancel()
+    # In a turn, it may have gone on before those that it woke in the last one.
+    assert all(seen[: -2 * WAKES_PER_TURN])
+
+
 async def test_one_alone_does_not_wait(scheduler: PreLoginScheduler, turns: Turns) -> None:
     await trio.testing.wait_all_tasks_blocked()
     before = turns.now

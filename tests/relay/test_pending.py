@@ -484,3 +484,13 @@ class Model(RuleBasedStateMachine):
 
 TestModel = pytest.mark.slow(Model.TestCase)
 TestModel.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
+
+
+def test_it_is_nearly_full_at_three_quarters() -> None:
+    connections = PendingConnections(memory=8 * COST)
+    admitted = [connections.admit(f"192.0.2.{number}", 0.0) for number in range(5)]
+    assert not connections.is_nearly_full
+    admitted.append(connections.admit(OTHER, 0.0))
+    assert connections.is_nearly_full
+    admitted[0].done()
+    assert not connections.is_nearly_full

@@ -458,3 +458,16 @@ async def test_a_client_that_comes_and_goes_does_not_fill_the_log(
             for summary in front.state.client_events.drain(1)
         } == {("joined", 15, 1, 1), ("left", 15, 1, 1)}
         assert re.fullmatch(r"192\.0\.2\.7:\d+", lines(caplog, "joined")[0]["remote"])
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+@pytest.mark.parametrize("taken", [2, 3])
+async def test_it_is_behind_only_where_many_wait_to_run(is_busy: bool, taken: int) -> None:
+    """Neither a busy relay with few newcomers is, nor an idle one with many who do nothing."""
+    async with running(PendingConnections(memory=4 * COST)) as front:
+        state = front.acceptor.state
+        pending = [state.pending.admit(f"192.0.2.{number}", 0.0) for number in range(taken)]
+        state.prelogin.is_behind = is_busy
+        assert front.acceptor.is_behind() == (is_busy and taken == 3)
+        for each in pending:
+            each.done()
