@@ -330,8 +330,7 @@ class Crowd:
         return {}
 
 
-async def main(file: str) -> None:
-    plan = Plan(**json.loads(Path(file).read_text()))
+async def main(plan: Plan) -> None:
     crowd = Crowd(plan)
     orders = trio.lowlevel.FdStream(0)
     async with trio.open_nursery() as nursery:
@@ -351,4 +350,4 @@ async def main(file: str) -> None:
 if __name__ == "__main__":
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, Plan(**json.loads(Path(sys.argv[1]).read_text())))

@@ -1,7 +1,6 @@
 """Faults of resources: descriptors, memory, disk and log pipe taken away and given back."""
 
 import contextlib
-import os
 import re
 import resource
 import subprocess
@@ -56,7 +55,8 @@ class FewDescriptors(Limit):
     kind = resource.RLIMIT_NOFILE
 
     def used(self, pid: int) -> int:
-        return max(map(int, os.listdir(f"/proc/{pid}/fd"))) + 1 + SPARE_DESCRIPTORS
+        highest = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+        return highest + 1 + SPARE_DESCRIPTORS
 
 
 class LittleMemory(Limit):
@@ -66,7 +66,8 @@ class LittleMemory(Limit):
     kind = resource.RLIMIT_AS
 
     def used(self, pid: int) -> int:
-        size = re.search(r"^VmSize:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        status = Path(f"/proc/{pid}/status").read_text()
+        size = re.search(r"^VmSize:\s+(\d+) kB", status, re.MULTILINE)
         if size is None:
             raise ProcessLookupError
         return int(size[1]) * 1024 + SPARE_MEMORY

@@ -16,8 +16,8 @@ from tests.chaos.table import Outcome
 from tests.interop.issuing import hang_up, shake_with
 from tests.interop.relay import RelayError
 
-START_SECONDS = 120.0
-BALANCE_SECONDS = 60.0
+START_SECONDS = 180.0
+BALANCE_SECONDS = 150.0
 """How long books may take to balance once all faults of a round are over."""
 QUIET_SECONDS = 60.0
 """How long memory and queues may take to come down once there is no more traffic."""
@@ -169,7 +169,7 @@ class Run:
             problems = books.unbalanced(said)
             if not problems and stage.workers:
                 # It costs a process: the last that is asked for.
-                keys = {n: stage.members[n].key.hex() for n in here}
+                keys = {n: stage.members[n].node_key for n in here}
                 listed = reading.listed(stage.relay)
                 problems = books.unbalanced(attrs.evolve(said, keys=keys, listed=listed))
             return [*problems, *self._wrong_certificate()]

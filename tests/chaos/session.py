@@ -9,8 +9,9 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,7 @@ from tests.chaos import files, outside, processes, resources, setting
 from tests.chaos.crowd import CrowdError, crowd
 from tests.chaos.fault import Fault
 from tests.chaos.run import Run
-from tests.chaos.stage import GROUPS, PLAIN_GROUPS, Stage, cast
+from tests.chaos.stage import GROUPS, PLAIN_GROUPS, Member, Stage, cast
 from tests.chaos.table import Outcome, table
 from tests.interop import golang
 
@@ -100,18 +101,17 @@ def main() -> int:
     return bool(failures)
 
 
-SetStage = Callable[[Path, list, random.Random], AbstractContextManager[Stage]]
+SetStage = Callable[[Path, Sequence[Member], random.Random], AbstractContextManager[Stage]]
 
 
 def _relays(
     options: Options, binaries: Mapping[str, Path]
 ) -> Iterator[tuple[str, list[str], SetStage]]:
     """Yield the name of each run, the groups of its clients, and what sets its stage."""
-    yield "all", GROUPS, lambda *given: setting.full(*given, binaries)
+    yield "all", GROUPS, partial(setting.full, binaries)
     if options.beside:
-        yield "ours", PLAIN_GROUPS, lambda *given: setting.plain(*given, setting.OURS)
-        go = [str(binaries["derper"])]
-        yield "derper", PLAIN_GROUPS, lambda *given: setting.plain(*given, go)
+        yield "ours", PLAIN_GROUPS, partial(setting.plain, setting.OURS)
+        yield "derper", PLAIN_GROUPS, partial(setting.plain, [str(binaries["derper"])])
 
 
 def _run(
@@ -125,7 +125,9 @@ def _run(
         with set_stage(folder, members, chance) as stage:
             plan = {
                 "seed": options.seed,
-                "relays": [(each.host, each.port, each.hostname) for each in (stage.relay, stage.peer)],
+                "relays": [
+                    (each.host, each.port, each.hostname) for each in (stage.relay, stage.peer)
+                ],
                 "clients": [
                     (member.private.hex(), stage.home(n), n in stage.belonging)
                     for n, member in enumerate(members)

@@ -1,24 +1,19 @@
 """Sets the stage: starts all that is around the relay, then the relay, and ends it all."""
 
 import contextlib
-import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import trustme
 
-from tests.chaos import reading
 from tests.chaos.piped import PipedRelay
 from tests.chaos.stage import (
     DENIED,
     HOST,
     HOSTNAME,
-    PEER,
-    STRANGER,
     URL,
     Member,
     Neighbour,
@@ -26,7 +21,7 @@ from tests.chaos.stage import (
 )
 from tests.interop.deviceapi import DeviceAPI
 from tests.interop.issuing import issued
-from tests.interop.pebble import Pebble, pebble
+from tests.interop.pebble import pebble
 from tests.interop.relay import Relay, TestCA, environment, free_port
 from tests.interop.steppedclock import NoClockError, SteppedClock
 from tests.support.deviceapis import CLIENT_ID, CLIENT_SECRET, TAILNET
@@ -42,7 +37,7 @@ OURS = [sys.executable, "-m", "derp"]
 
 @contextlib.contextmanager
 def full(
-    folder: Path, members: Sequence[Member], chance: random.Random, binaries: Mapping[str, Path]
+    binaries: Mapping[str, Path], folder: Path, members: Sequence[Member], chance: random.Random
 ) -> Iterator[Stage]:
     """Set the full stage, with our relay."""
     (folder / "pebble").mkdir()
@@ -56,8 +51,10 @@ def full(
         clock = _clock(folder)
         api_port, asked = free_port(), free_port()
         api = Neighbour(
-            [sys.executable, "-m", "tests.interop.deviceapi_process"]
-            + ["tailscale", "127.0.0.1", str(api_port)]
+            [
+                *(sys.executable, "-m", "tests.interop.deviceapi_process"),
+                *("tailscale", "127.0.0.1", str(api_port)),
+            ]
         )
         relay = PipedRelay(
             "relay",
@@ -100,7 +97,7 @@ def full(
 
 @contextlib.contextmanager
 def plain(
-    folder: Path, members: Sequence[Member], chance: random.Random, command: Sequence[str]
+    command: Sequence[str], folder: Path, members: Sequence[Member], chance: random.Random
 ) -> Iterator[Stage]:
     """Set the plain stage, with any relay."""
     ca, asked = _authority(folder), free_port()

@@ -150,7 +150,10 @@ class Stage:
                 bundle.write(self.authority.root())
 
     def put_certificate(self, lasts: float | None = None) -> bytes:
-        """Write another certificate, for so many hours, where the relay's is; return the leaf (DER). Raises OSError."""
+        """Write another certificate where the relay's is; return the leaf (DER).
+
+        It `lasts` so many hours, or for years. Raises OSError.
+        """
         end = None if lasts is None else datetime.now(UTC) + timedelta(hours=lasts)
         issued = self.ca.ca.issue_cert(HOSTNAME, not_after=end)
         chain = [blob.bytes() for blob in issued.cert_chain_pems]

@@ -13,6 +13,7 @@ from tests.interop.relay import running
 from tests.interop.steppedclock import NoClockError, SteppedClock
 from tests.support.waiting import until
 
+
 @pytest.fixture
 def clock(tmp_path: Path) -> SteppedClock:
     try:
