@@ -460,6 +460,17 @@ def hostile(session: nox.Session) -> None:
     _pytest(session, "tests/hostile", *theirs)
 
 
+@session(PYTHONS[0], "12 minutes; with `--beside` three times that")
+def chaos(session: nox.Session) -> None:
+    """Let faults come to a relay in use, and read its books; `-- --seconds 120 --clients 300`.
+
+    `--seed N` repeats a run; `--beside` has the Go derper bear what it can, too.
+    """
+    _install(session, "test")
+    _install_go(session)
+    session.run("python", "-m", "tests.chaos.session", *session.posargs, env=_environment())
+
+
 @session(PYTHONS[0], "hours; with `--quick` half of one")
 def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""

@@ -82,6 +82,6 @@ class ChangePolicy:
 
 
 def steer(stage: Stage, command: str, numbers: list[int]) -> None:
-    """Run `derper deny`, or the like. Raises OSError."""
+    """Do what `derper deny`, or the like, does for each. Raises OSError."""
     for number in numbers:
-        reading.ask(stage.relay, command, stage.members[number].node_key)
+        reading.steer(stage.relay, command, stage.members[number].node_key)

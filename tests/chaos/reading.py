@@ -1,14 +1,18 @@
 """What a relay says of itself, and what the kernel says of it."""
 
 import contextlib
-import json
+import csv
 import re
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.usage import pss, tree
+from derp.cli.control import Connection
+from derp.errors import StartError
+from derp.wire.control import Request
 from tests.interop.relay import REPO, Relay
 
 TIMEOUT = 20.0
@@ -38,35 +42,41 @@ def is_consistent(relay: Relay) -> bool:
 
 
 def listed(relay: Relay) -> list[str]:
-    """Return the node keys that `derper clients` lists, but those of mesh peers."""
-    clients = (json.loads(line) for line in ask(relay, "clients", "--json").splitlines())
-    return [client["key"] for client in clients if not client.get("mesh")]
+    """Return the node keys that `derper clients` lists, but those of mesh peers. Raises OSError."""
+    with _control(relay) as connection:
+        clients = connection.clients()
+        if connection.silent:
+            raise OSError(f"{connection.silent} workers did not say who is connected")
+    return [client["key"] for client in clients if not client["mesh"]]
 
 
-def accounts(relay: Relay, file: Path) -> dict[str, int]:
-    """Return the bytes that were received from each node key."""
-    lines = ask(relay, "accounts", "-accounts", str(file), "-csv").splitlines()
-    place = lines[0].split(",").index("received")
-    return {row[0]: int(row[place]) for row in (line.split(",") for line in lines[1:])}
+def steer(relay: Relay, command: str, key: str) -> None:
+    """Do what `derper deny`, or the like, does. Raises OSError."""
+    with _control(relay) as connection:
+        connection.steer(Request(command, key))
 
 
-def ask(relay: Relay, command: str, *arguments: str) -> str:
-    """Run a command of the program on the running relay. Raises OSError if it fails."""
-    flags = [] if command == "accounts" else ["-c", str(relay.key_file)]
+@contextlib.contextmanager
+def _control(relay: Relay) -> Iterator[Connection]:
+    """Connect to the control socket, without the program that would be started otherwise."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "derp", command, *flags, *arguments],
-            cwd=REPO,
-            capture_output=True,
-            text=True,
-            timeout=3 * TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise OSError(f"derper {command}: no end after {late.timeout} s") from None
-    if done.returncode:
-        raise OSError(f"derper {command}: {done.stderr.strip()}")
-    return done.stdout
+        with contextlib.closing(Connection(relay.folder / "derper.sock")) as connection:
+            yield connection
+    except StartError as error:
+        raise OSError(str(error)) from None
+
+
+def accounts(file: Path) -> dict[str, int]:
+    """Return the bytes that were received from each node key, as `derper accounts` prints them."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "derp", "accounts", "-accounts", str(file), "-csv"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT,
+        check=True,
+    ).stdout
+    return {row["key"]: int(row["received"]) for row in csv.DictReader(printed.splitlines())}
 
 
 def workers(relay: Relay) -> list[int]:

@@ -1,9 +1,9 @@
 """One run: a relay and its clients, while rounds of faults come, and its books after each."""
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import attrs
 
@@ -21,6 +21,7 @@ BALANCE_SECONDS = 150.0
 """How long books may take to balance once all faults of a round are over."""
 QUIET_SECONDS = 60.0
 """How long memory and queues may take to come down once there is no more traffic."""
+STOP_SECONDS = 60.0
 LOG_SECONDS = 10.0
 LOOK_EVERY = 1.0
 HANG_UP_EVERY = 5.0
@@ -168,7 +169,6 @@ class Run:
             )
             problems = books.unbalanced(said)
             if not problems and stage.workers:
-                # It costs a process: the last that is asked for.
                 keys = {n: stage.members[n].node_key for n in here}
                 listed = reading.listed(stage.relay)
                 problems = books.unbalanced(attrs.evolve(said, keys=keys, listed=listed))
@@ -233,9 +233,9 @@ class Run:
         assert relay.process
         relay.process.terminate()
         try:
-            code = relay.process.wait(30)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is told
-            self.fail(where, [f"process: it does not stop: {error}"])
+            code = relay.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            self.fail(where, [f"process: it does not stop within {late.timeout} s"])
             return
         if code:
             self.fail(where, [f"process: it stopped with {code}"])
@@ -245,7 +245,7 @@ class Run:
 
     def _read_accounts(self, where: str) -> None:
         stage, said = self.stage, self.crowd.order("counts")
-        kept = reading.accounts(stage.relay, Path(stage.relay.folder) / "accounts")
+        kept = reading.accounts(stage.relay.folder / "accounts")
         counted = {
             stage.members[n].node_key: accounts.Counted(
                 said["sent"][n], said["counts"][n], said["cuts"][n]
