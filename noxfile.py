@@ -460,11 +460,11 @@ def hostile(session: nox.Session) -> None:
     _pytest(session, "tests/hostile", *theirs)
 
 
-@session(PYTHONS[0], "12 minutes; with `--beside` three times that")
+@session(PYTHONS[0], "12 minutes for each of `--runs`")
 def chaos(session: nox.Session) -> None:
     """Let faults come to a relay in use, and read its books; `-- --seconds 120 --clients 300`.
 
-    `--seed N` repeats a run; `--beside` has the Go derper bear what it can, too.
+    `--seed N` repeats a run; `--runs all ours derper` has the Go derper bear what it can, too.
     """
     _install(session, "test")
     _install_go(session)

@@ -6,6 +6,7 @@ FILE is a JSON object, see `Plan`. Each line of standard input is an order, a JS
 each order has a line of standard output as its answer. It ends with its standard input.
 
     say      {"inside": [NUMBER...], "cut": N, ...}: who is in now, and the counts so far
+    belong   tells `who` belongs in from now on: others are sent nothing, and are missed by nobody
     churn    sets `rate`: clients that leave in a second, and come back
     traffic  sets `rate`: packets in a second, of all together
     reach    every client that is in sends to the next one until it arrives; {"lost": [[A, B]...]}
@@ -245,7 +246,7 @@ class Crowd:
                 next_at = max(next_at + 1 / self.traffic, trio.current_time() - 1)
                 await trio.sleep_until(next_at)
                 one, other = self.chance.choices(self.clients, k=2)
-                if one.peer is not None and one is not other:
+                if one.peer is not None and other.belongs and one is not other:
                     self.sent += 1
                     nursery.start_soon(one.send, next(self.packets), other)
 
@@ -309,6 +310,9 @@ class Crowd:
                     "wrong": self.wrong[:20],
                     "out_seconds": self.out_seconds,
                 }
+            case "belong":
+                for client in self.clients:
+                    client.belongs = client.number in order["who"]
             case "churn":
                 self.churn = order["rate"]
             case "traffic":

@@ -37,8 +37,8 @@ class Run:
     faults: Mapping[str, Callable[[], Fault]]
     churn: float
     """Clients that leave in a second, while faults last; none while books are read."""
+    outcome: Outcome
     began: float = attrs.field(factory=time.monotonic)
-    outcome: Outcome = attrs.field(factory=Outcome)
     descriptors: int = 0
     _hung_up: float = 0.0
 
@@ -101,6 +101,7 @@ class Run:
         """End a fault; what can't be undone now comes after all others of the round."""
         try:
             fault.end(self.stage)
+            self.crowd.order("belong", who=sorted(self.stage.belonging))
         except files.NotNowError as error:
             if postponed is None:
                 self.fail(fault.name, [f"it could not be undone: {error}"])

@@ -1,7 +1,10 @@
-"""The session: `python -m tests.chaos.session [--seconds N] [--seed N] [--clients N] [--beside]`.
+"""Faults come to a relay in use, and its books have to balance.
 
-With --beside, the same clients and the faults that the Go derper knows come to it, too, and to one
-process of ours. Ends with 1 if any book of ours did not balance; it ends by itself in any case.
+    python -m tests.chaos.session [--seconds N] [--seed N] [--clients N] [--runs RUN...]
+
+Runs: `all` has every fault come to our relay with workers; `ours` those that the Go derper knows,
+too, to one process of ours; `derper` the same to the Go derper. Ends with 1 if any book of ours did
+not balance; it ends by itself in any case.
 """
 
 import argparse
@@ -45,6 +48,7 @@ FAULTS: Mapping[str, type[Fault]] = {
         files.ChangePolicy,
     )
 }
+RUNS = ("all", "ours", "derper")
 MORE_SECONDS = 900
 """How much longer than its schedule a run may take: for its start, and the waits after rounds."""
 
@@ -55,19 +59,21 @@ class Options(argparse.Namespace):
     clients: int
     traffic: float
     churn: float
-    beside: bool
+    runs: list[str]
     only: list[str]
     keep: Path | None
 
 
 def parse() -> Options:
-    parser = argparse.ArgumentParser(prog="chaos", description="Faults come to a relay in use.")
+    parser = argparse.ArgumentParser(
+        prog="chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=600.0, help="of faults, for each relay")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--traffic", type=float, default=300.0, help="packets a second, of all")
     parser.add_argument("--churn", type=float, default=5.0, help="clients that leave in a second")
-    parser.add_argument("--beside", action="store_true", help="the Go derper, too")
+    parser.add_argument("--runs", nargs="+", default=["all"], choices=RUNS, help="see above")
     parser.add_argument("--only", nargs="+", default=[], choices=FAULTS, metavar="FAULT")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the logs")
     return parser.parse_args(namespace=Options())
@@ -108,10 +114,13 @@ def _relays(
     options: Options, binaries: Mapping[str, Path]
 ) -> Iterator[tuple[str, list[str], SetStage]]:
     """Yield the name of each run, the groups of its clients, and what sets its stage."""
-    yield "all", GROUPS, partial(setting.full, binaries)
-    if options.beside:
-        yield "ours", PLAIN_GROUPS, partial(setting.plain, setting.OURS)
-        yield "derper", PLAIN_GROUPS, partial(setting.plain, [str(binaries["derper"])])
+    known: dict[str, tuple[list[str], SetStage]] = {
+        "all": (GROUPS, partial(setting.full, binaries)),
+        "ours": (PLAIN_GROUPS, partial(setting.plain, setting.OURS)),
+        "derper": (PLAIN_GROUPS, partial(setting.plain, [str(binaries["derper"])])),
+    }
+    for name in dict.fromkeys(options.runs):
+        yield name, *known[name]
 
 
 def _run(
@@ -121,12 +130,13 @@ def _run(
     members = cast(options.clients, chance, groups)
     signal.signal(signal.SIGALRM, _too_late)
     signal.alarm(int(options.seconds) + MORE_SECONDS)
+    outcome = Outcome()
     try:
         with set_stage(folder, members, chance) as stage:
             plan = {
                 "seed": options.seed,
                 "relays": [
-                    (each.host, each.port, each.hostname) for each in (stage.relay, stage.peer)
+                    (relay.host, relay.port, relay.hostname) for relay in (stage.relay, stage.peer)
                 ],
                 "clients": [
                     (member.private.hex(), stage.home(n), n in stage.belonging)
@@ -135,14 +145,14 @@ def _run(
                 "traffic": options.traffic,
             }
             with crowd(folder, plan) as clients:
-                run = Run(name, stage, clients, _known(options, stage), options.churn)
-                try:
-                    run.play(options.seconds, options.seed)
-                except (CrowdError, TimeoutError, AssertionError) as error:
-                    run.fail("the session", [str(error).splitlines()[0]])
-                return run.outcome
+                known = _known(options, stage)
+                run = Run(name, stage, clients, known, options.churn, outcome)
+                run.play(options.seconds, options.seed)
+    except (CrowdError, OSError, AssertionError) as error:
+        outcome.failures.append(f"the run was broken off: {str(error).splitlines()[0]}")
     finally:
         signal.alarm(0)
+    return outcome
 
 
 def _known(options: Options, stage: Stage) -> dict[str, type[Fault]]:

@@ -28,6 +28,8 @@ from tests.support.deviceapis import CLIENT_ID, CLIENT_SECRET, TAILNET
 from tests.support.waiting import until
 
 WORKERS = 2
+START_SECONDS = 120.0
+"""How long a relay may take to start, on a machine that is busy."""
 DISK = "2m"
 """The size of the relay's file system."""
 MESH_KEY = bytes(range(1, 33))
@@ -69,6 +71,7 @@ def full(
             http_port=authority.http_port,
             prefix=clock.prefix if clock else (),
             env={**environment(SSL_CERT_FILE=str(ca.pem)), **OAUTH},
+            start_timeout=START_SECONDS,
             collected=folder / "relay.log",
         )
         peer = _peer(folder, ca, OURS, f"{HOSTNAME}:{relay.port}/{HOST}")
@@ -105,7 +108,12 @@ def plain(
     place.mkdir()
     ca.issue(place, "localhost")
     env = environment(SSL_CERT_FILE=str(ca.pem))
-    relay = PipedRelay("relay", command, place, env=env, collected=folder / "relay.log")
+    relay = PipedRelay(
+        *("relay", command, place),
+        env=env,
+        start_timeout=START_SECONDS,
+        collected=folder / "relay.log",
+    )
     peer = _peer(folder, ca, command, f"localhost:{relay.port}/127.0.0.1")
     stage = Stage(folder, ca, chance, members, relay, peer, _admission(folder, asked))
     relay.flags = [*_asking(asked), *_meshed(folder, f"localhost:{peer.port}/127.0.0.1")]
@@ -194,7 +202,8 @@ def _peer(folder: Path, ca: TestCA, command: Sequence[str], other: str) -> Relay
     place.mkdir()
     ca.issue(place, "localhost")
     env = environment(SSL_CERT_FILE=str(folder / "trusted.pem"))
-    return Relay("peer", command, place, env=env, flags=_meshed(folder, other))
+    flags = _meshed(folder, other)
+    return Relay("peer", command, place, env=env, flags=flags, start_timeout=START_SECONDS)
 
 
 def _policy(members: Sequence[Member]) -> str:
