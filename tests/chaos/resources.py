@@ -13,7 +13,7 @@ from tests.chaos.processes import lost
 from tests.chaos.stage import Stage
 
 SPARE_DESCRIPTORS = 2
-SPARE_MEMORY = 1 << 20
+SPARE_MEMORY = 0
 BALLAST = "ballast"
 
 
@@ -60,7 +60,7 @@ class FewDescriptors(Limit):
 
 
 class LittleMemory(Limit):
-    """No more memory may be mapped, but for a MiB. The process may end by it, and be restarted."""
+    """No more memory may be mapped. The process may end by it, and be restarted."""
 
     name, go = "memory", True
     kind = resource.RLIMIT_AS

@@ -214,8 +214,8 @@ class Run:
 
     def _wait_until_quiet(self, where: str) -> None:
         start = time.monotonic()
+        outcome, relay = self.outcome, self.stage.relay
         while True:
-            outcome, relay = self.outcome, self.stage.relay
             outcome.memory_after = reading.memory(relay)
             problems = books.outgrown(outcome.memory_before, outcome.memory_after)
             problems += books.leaked(self.descriptors, reading.descriptors(relay))
