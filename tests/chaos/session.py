@@ -82,6 +82,8 @@ def parse() -> Options:
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
     options = parse()
+    # What was started is stopped, and what was mounted is taken away, on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise_descriptor_limit()
     try:
         binaries = golang.build()
