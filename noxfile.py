@@ -499,6 +499,17 @@ def storms(session: nox.Session) -> None:
     _pytest(session, "tests/storms", *theirs)
 
 
+@session(PYTHONS[0], "12 minutes for each of `--runs`")
+def chaos(session: nox.Session) -> None:
+    """Let faults come to a relay in use, and read its books; `-- --seconds 120 --clients 300`.
+
+    `--seed N` repeats a run; `--runs all ours derper` has the Go derper bear what it can, too.
+    """
+    _install(session, "test")
+    _install_go(session)
+    session.run("python", "-m", "tests.chaos.session", *session.posargs, env=_environment())
+
+
 @session(PYTHONS[0], "hours; with `--quick` half of one")
 def bench(session: nox.Session) -> None:
     """Measure the relay beside the Go derper: `-s bench -- --quick`, or `-- --help`."""

@@ -1,4 +1,4 @@
-"""When a server wants to be asked again: Retry-After (RFC 9110, 10.2.3). Sans-I/O."""
+"""The time at which a server wants to be asked again: Retry-After (RFC 9110, 10.2.3). Sans-I/O."""
 
 import re
 from datetime import UTC, datetime, timedelta

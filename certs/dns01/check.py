@@ -1,4 +1,4 @@
-"""What can be checked of a provider at start, without dnspython: an order may be weeks away."""
+"""The checks of a provider at start, without dnspython: an order may be weeks away."""
 
 import os
 from pathlib import Path

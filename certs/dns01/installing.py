@@ -1,4 +1,4 @@
-"""How to install a library for the Python that runs the relay."""
+"""The command that installs a library for the Python that runs the relay."""
 
 import sys
 import sysconfig

@@ -1,4 +1,4 @@
-"""What Linux has and other systems of Python may lack: epoll, options of sockets, workers' ports.
+"""The parts of Linux that other systems of Python lack: epoll, socket options, workers' ports.
 
 The relay is for use on Linux. On macOS and the BSDs it runs, for development: without the poller
 and the pre-login scheduler's epoll, by Trio's own waiting, and without the figures and the options

@@ -62,7 +62,7 @@ Raises SteeringFailed, with one line for the operator, if nothing was done.
 
 
 class RelaySteering:
-    """What steers a relay, in the process that keeps its policy."""
+    """The steering of a relay, in the process that keeps its policy."""
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class Request:
 
 @attrs.frozen
 class Command:
-    """What an operator wants to be done to the clients of a key."""
+    """A command of an operator about the clients of a key."""
 
     action: str
     """One of STEERING."""

@@ -115,6 +115,7 @@ class Relay:
     """A command that runs the relay, e.g. in a network namespace."""
     env: Mapping[str, str] | None = None
     """Its whole environment; ours unless given."""
+    start_timeout: float = START_TIMEOUT
     may_panic: bool = False
     """The Go derper does, and goes on, when a client's key is all zeros."""
     port: int = attrs.field(factory=free_port)
@@ -173,14 +174,14 @@ class Relay:
     def wait_until_it_accepts(self) -> None:
         """Raises RelayError."""
         assert self.process
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while not self.accepts():
             if self.process.poll() is not None:
                 raise RelayError(f"{self.name} ended with {self.process.returncode}:\n{self.log}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise RelayError(
-                    f"{self.name} accepts nothing after {START_TIMEOUT:.0f} s:\n{self.log}"
+                    f"{self.name} accepts nothing after {self.start_timeout:.0f} s:\n{self.log}"
                 )
             time.sleep(0.05)
 
@@ -203,7 +204,7 @@ class Relay:
 
     def wait_for_log(self, pattern: str) -> re.Match[str]:
         """The first place in the log that matches; it may be written soon. Raises RelayError."""
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while not (match := re.search(pattern, self.log)):
             if time.monotonic() > deadline:
                 raise RelayError(f"{self.name} never logged {pattern}:\n{self.log}")

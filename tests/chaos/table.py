@@ -1,0 +1,64 @@
+"""The table of what each relay lost. Sans-I/O."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+
+@attrs.define
+class Outcome:
+    """What a run came to."""
+
+    seconds: float = 0.0
+    rounds: int = 0
+    faults: int = 0
+    sent: int = 0
+    received: int = 0
+    cut: int = 0
+    """Connections that ended, other than by the clients' will."""
+    out_seconds: float = 0.0
+    """Seconds that clients that belong in were out, all together."""
+    slowest: float = 0.0
+    """Seconds from the end of a round's faults until its books balanced; of all, the longest."""
+    ended: int = 0
+    """How often the relay ended without being killed."""
+    accounts_sent: int | None = None
+    accounts_kept: int | None = None
+    memory_before: int = 0
+    memory_after: int = 0
+    failures: list[str] = attrs.field(factory=list)
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else ""
+
+
+ROWS: Final[Mapping[str, Callable[[Outcome], str]]] = {
+    "rounds, faults": lambda o: f"{o.rounds}, {o.faults}",
+    "packets sent": lambda o: f"{o.sent:,}",
+    "packets lost": lambda o: _percent(o.sent - o.received, o.sent),
+    "connections lost": lambda o: f"{o.cut:,}",
+    "clients out, s in all": lambda o: f"{o.out_seconds:,.0f}",
+    "all back after, s at most": lambda o: f"{o.slowest:.1f}",
+    "relay ended by itself": lambda o: f"{o.ended}",
+    "bytes missing in accounts": lambda o: (
+        "no accounts"
+        if o.accounts_sent is None or o.accounts_kept is None
+        else _percent(o.accounts_sent - o.accounts_kept, o.accounts_sent)
+    ),
+    "memory before, after, MiB": lambda o: f"{o.memory_before >> 20}, {o.memory_after >> 20}",
+    "books that did not balance": lambda o: f"{len(o.failures)}",
+}
+
+
+def table(outcomes: Mapping[str, Outcome]) -> str:
+    """Return a Markdown table, with a column for each relay."""
+    rows = [["", *outcomes]]
+    rows += [[name, *map(show, outcomes.values())] for name, show in ROWS.items()]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
