@@ -1,7 +1,7 @@
 """One process of the relay: its start, its tasks, its stop.
 
 standalone     the relay as one process: its signals, and what workers leave to a supervisor
-run            the root nursery: serves until told to stop
+run            serves until told to stop                (rootnursery: and ends by all means)
 startup        before `run`: reads files, opens sockets, does all that can fail at start
 interpreter    before `run`, too: the log, the garbage collector
 sockets        the sockets that are served on: taken over from systemd, or opened

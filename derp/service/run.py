@@ -39,6 +39,7 @@ from derp.service.drain import drain, stop_listening
 from derp.service.live import Live
 from derp.service.memory import queue_limit
 from derp.service.proxies import Notices, Proxies
+from derp.service.rootnursery import open_root_nursery
 from derp.service.running import RunningRelay
 from derp.service.sockets import tcp_options
 from derp.service.startup import StartupResources
@@ -76,7 +77,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
     """Serve with what was prepared, until told to stop."""
     Resolver().install()
     SocketFactory().install()
-    async with opened(resources.admission), trio.open_nursery() as root:
+    async with opened(resources.admission), open_root_nursery() as root:
         state = RelayState(
             private_key=resources.private_key,
             nursery=root,

@@ -33,6 +33,7 @@ from derp.service.control import ControlBackend
 from derp.service.interpreter import logging_started, tune_garbage_collector
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
+from derp.service.rootnursery import open_root_nursery
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
@@ -132,7 +133,7 @@ class Supervisor:
         Resolver().install()
         pool = self._pool
         to_serve, events = trio.open_memory_channel[Event](_EVENTS)
-        async with opened(self._resources.admission), trio.open_nursery() as nursery:
+        async with opened(self._resources.admission), open_root_nursery() as nursery:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
                 nursery.start_soon(self._admission.keep, self._list_reloads)
