@@ -182,7 +182,12 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for its end; see that the terminal is as it was."""
-        code = self.process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        # A terminal that nobody reads from holds up who writes to it.
+        while (code := self.process.poll()) is None:
+            assert time.monotonic() < deadline
+            if select.select([self._ours], [], [], 0.1)[0]:
+                os.read(self._ours, 65536)
         assert termios.tcgetattr(self._theirs) == self.before
         return code
 
