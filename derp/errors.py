@@ -43,6 +43,10 @@ class PolicyNotWritten(DerperError):
     """A change by an operator can't be written into the policy file."""
 
 
+class ListNotWritten(DerperError):
+    """A change by an operator can't be written into the allow-list."""
+
+
 class SteeringFailed(DerperError):
     """What an operator wanted of a running relay was not done; the message says why."""
 

@@ -1,29 +1,20 @@
 """A change written into the policy file: whole or not at all, with its mode, owner and comments."""
 
-import contextlib
-import errno
-import os
-import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from derp.errors import PolicyNotWritten
-from derp.net.oserrors import reason
+from derp.files import rewrite
 from derp.policy.change import Change
 from derp.policy.document import PolicyFormError, parse
 from derp.policy.edit import NotEditable, edited
 from derp.policy.file import Found, read
 from derp.policy.model import Policy
 
-TRIES: Final = 3
-SETTLED_AFTER: Final = 1.0
-"""Seconds after which a file that has not changed is taken to be whole."""
-
 _BOM: Final = b"\xef\xbb\xbf"
-_ACL: Final = "system.posix_acl_access"
 
 
 class Rewriter:
@@ -31,119 +22,35 @@ class Rewriter:
 
     def __init__(self, path: Path, wait: Callable[[float], None] = time.sleep) -> None:
         self._path = path
-        self._wait = wait
-        self._own: tuple[int, ...] = ()
-        """The state of the file after the last write of this relay."""
+        self._file = rewrite.Rewriter(
+            path, partial(read, path, PolicyNotWritten), PolicyNotWritten, wait
+        )
 
     def write(self, change: Change) -> Policy:
         """Write a change into the file; return what the file says then. Blocks.
 
-        What the file says is read first, once it has settled, so that no other change of it is
-        lost; one that comes in the moment of the exchange itself is. Raises PolicyNotWritten; then
-        the file is as it was.
+        Raises PolicyNotWritten; then the file is as it was.
         """
+        return self._file.edit(partial(self._changed, change))
+
+    def _changed(self, change: Change, found: Found) -> tuple[bytes, Policy]:
         path = self._path
-        for _ in range(TRIES):
-            if not self._has_settled():
-                continue
-            found = read(path, PolicyNotWritten)
-            data = _changed(path, found.data, change)
-            if data == found.data:
-                return found.policy
-            try:
-                policy = parse(data)
-            except PolicyFormError as error:
-                raise PolicyNotWritten(f"{path} would have a mistake with it: {error}") from None
-            if not change.explains(found.policy, policy):
-                raise PolicyNotWritten(f"{path} would say something else with it, too")
-            try:
-                written = _replace(Path(os.path.realpath(path)), found, data)
-            except OSError as error:
-                raise PolicyNotWritten(f"{path} can't be replaced: {_why(error)}") from error
-            if written is not None:
-                self._own = _state(written)
-                return policy
-        raise PolicyNotWritten(f"{path} is being changed by another program")
-
-    def _has_settled(self) -> bool:
-        """Wait, if the file was changed just now; return whether it has not changed meanwhile.
-
-        A program that writes it in place, in parts, would else lose what it writes after the
-        exchange.
-        """
+        data = _edited(path, found.data, change)
+        if data == found.data:
+            return data, found.policy
         try:
-            status = self._path.stat()
-            if _state(status) == self._own or time.time() - status.st_mtime >= SETTLED_AFTER:
-                return True
-            self._wait(SETTLED_AFTER)
-            return _state(self._path.stat()) == _state(status)
-        except (OSError, ValueError):
-            return True  # reading it says what is wrong
+            policy = parse(data)
+        except PolicyFormError as error:
+            raise PolicyNotWritten(f"{path} would have a mistake with it: {error}") from None
+        if not change.explains(found.policy, policy):
+            raise PolicyNotWritten(f"{path} would say something else with it, too")
+        return data, policy
 
 
-def _changed(path: Path, data: bytes, change: Change) -> bytes:
+def _edited(path: Path, data: bytes, change: Change) -> bytes:
     bom = _BOM if data.startswith(_BOM) else b""
     text = data.removeprefix(bom).decode()
     try:
         return bom + edited(text, change.key, change.said).encode()
     except NotEditable as error:
         raise PolicyNotWritten(f"{path} can't be edited: {error}") from None
-
-
-def _replace(path: Path, found: Found, data: bytes) -> os.stat_result | None:
-    """Put `data` in the place of what was found; return its status there.
-
-    Returns None if what was found is no longer there.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            _take_over(path, found.status, descriptor)
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        if _state(path.stat()) != _state(found.status):
-            return None
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    with _directory(path.parent) as directory:
-        os.fsync(directory)
-    return path.stat()
-
-
-def _take_over(path: Path, status: os.stat_result, descriptor: int) -> None:
-    """Give a new file the owner, the access-control list and the mode of the old one."""
-    own = os.fstat(descriptor)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-    if hasattr(os, "getxattr"):
-        try:
-            entries = os.getxattr(path, _ACL)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-                raise
-        else:
-            os.setxattr(descriptor, _ACL, entries)
-
-
-def _state(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _why(error: OSError) -> str:
-    if error.errno == errno.EBUSY:
-        return "it is a mount of its own; mount the directory that it is in"
-    return reason(error)

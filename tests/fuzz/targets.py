@@ -416,6 +416,7 @@ _CHANGES: Final = (
     Change(bytes(range(32)), allowed=False),
     Change(bytes(range(32)), rate="1 MB/s"),
     Change(bytes(range(32)), rate=None),
+    Change(bytes(range(32)), allowed=True, label='a "label"'),
 )
 
 

@@ -22,8 +22,8 @@ from derp.admission.policykeeper import CHANGE_TIMEOUT, Wishes, keep_policy, pol
 from derp.admission.policysource import PolicySource
 from derp.admission.sources import Sources
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
+from derp.files import rewrite
 from derp.metrics import Metrics
-from derp.policy import rewrite
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Entry, Policy
