@@ -19,6 +19,10 @@ class StartError(DerperError):
     """This machine can't serve the configuration (port in use, unreadable key): exit code 1."""
 
 
+class NotRunning(StartError):
+    """A command finds no relay at the control socket."""
+
+
 class ReloadError(DerperError):
     """A file that was read again, as at SIGHUP, can't be used: the old values stay in force."""
 

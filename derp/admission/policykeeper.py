@@ -15,7 +15,7 @@ import trio
 
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY, check
-from derp.admission.listwatch import Recheck
+from derp.admission.listkeeper import Recheck
 from derp.admission.policysource import PolicySource
 from derp.errors import PolicyNotWritten, SteeringFailed
 from derp.policy.change import Change
@@ -49,6 +49,8 @@ class PolicyChange:
     """A change that an operator wants, on its way to `keep_policy`."""
 
     change: Change
+    kept_in: Path | None = None
+    """Another file that says it already; None for the policy."""
     result: InForce | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -64,9 +66,15 @@ def policy_of(checker: Checker | None) -> PolicySource:
     return PolicySource(None, EMPTY)
 
 
-async def change_policy(to_keeper: trio.MemorySendChannel[Wishes], change: Change) -> InForce:
-    """Have a change put in force, and written if there is a file. Raises SteeringFailed."""
-    wish = PolicyChange(change)
+async def change_policy(
+    to_keeper: trio.MemorySendChannel[Wishes], change: Change, kept_in: Path | None = None
+) -> InForce:
+    """Have a change put in force, and written if there is a file. Raises SteeringFailed.
+
+    With `kept_in`, another file that says so, the policy stands back: it takes back what an earlier
+    change of the same subject says, if no file does.
+    """
+    wish = PolicyChange(change, kept_in)
     try:
         with trio.move_on_after(CHANGE_TIMEOUT):
             await to_keeper.send(wish)
@@ -114,9 +122,13 @@ async def keep_policy(
                 wish = await wishes.receive()
                 is_woken = True
             if wish is not None:
-                said, reason = await _write(rewriter, wish.change)
+                said: Policy | None = source.said
+                path, reason = wish.kept_in, ""
+                if path is None:
+                    said, reason = await _write(rewriter, wish.change)
+                    path = None if said is None else source.path
                 ended = await put_in_force(partial(source.change, wish.change, said))
-                wish.result = InForce(ended, None if said is None else source.path, reason)
+                wish.result = InForce(ended, path, reason)
                 wish.ended.set()
                 continue
             event = "the old policy stays in force"

@@ -37,7 +37,7 @@ class PolicySource:
         self.usage = usage
         self.forgets = False
         """Whether `usage` counts anew at each start of the relay."""
-        self._said = policy
+        self.said = policy
         """What the file says."""
         self._changes: dict[object, Change] = {}
         """Those that the file does not say."""
@@ -58,11 +58,11 @@ class PolicySource:
             return None
         read = partial(load, self.path, ReloadError)
         said = self._detector.read(read, ReloadError, at_once=at_once)
-        return None if said == self._said else said
+        return None if said == self.said else said
 
     def put(self, said: Policy) -> None:
         """Put what the file says in force, with all changes that it does not say."""
-        self._said = said
+        self.said = said
         self._changes = {
             subject: change for subject, change in self._changes.items() if not change.is_in(said)
         }
@@ -75,7 +75,7 @@ class PolicySource:
         self._changes.pop(change.subject, None)
         if said is None:
             self._changes[change.subject] = change
-        self.put(self._said if said is None else said)
+        self.put(self.said if said is None else said)
 
     def announce(self, event: str) -> None:
         """Log what is in force."""

@@ -12,7 +12,7 @@ import trio
 
 from derp.admission.policykeeper import Wishes
 from derp.errors import ControlLate, ControlLost, SteeringFailed
-from derp.service.steering import Ended, RelaySteering, Steered, end_clients, is_mesh
+from derp.service.steering import Ended, KeyList, RelaySteering, Steered, end_clients, is_mesh
 from derp.session.state import RelayState
 from derp.workers.pool import WorkerPool
 from derp.workers.rpc import Call, Handler, Json
@@ -40,9 +40,14 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
 class SupervisorSteering:
     """The supervisor's side. `handlers` are for the control connection of each worker."""
 
-    def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[Wishes]) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        to_keeper: trio.MemorySendChannel[Wishes],
+        key_list: KeyList | None = None,
+    ) -> None:
         self._pool = pool
-        self.steering = RelaySteering(self._end_clients, self._is_mesh, to_keeper)
+        self.steering = RelaySteering(self._end_clients, self._is_mesh, to_keeper, key_list)
         self.handlers: dict[str, Handler] = {
             _KICK: self._kick,
             _DENY: self._deny,
@@ -63,10 +68,10 @@ class SupervisorSteering:
         return await _answer(self.steering.kick(bytes.fromhex(body[0]), body[1]))
 
     async def _deny(self, body: Json) -> Json:
-        return await _answer(self.steering.deny(bytes.fromhex(body[0]), body[1]))
+        return await _answer(self.steering.deny(bytes.fromhex(body[0]), *body[1:]))
 
     async def _allow(self, body: Json) -> Json:
-        return await _answer(self.steering.allow(bytes.fromhex(body[0]), body[1]))
+        return await _answer(self.steering.allow(bytes.fromhex(body[0]), *body[1:]))
 
     async def _limit(self, body: Json) -> Json:
         return await _answer(self.steering.limit(bytes.fromhex(body[0]), body[2], body[1]))
@@ -82,13 +87,13 @@ class WorkerSteering:
         """See derp.service.steering.Steering, also for the others."""
         return await self._ask(_KICK, key.hex(), by)
 
-    async def deny(self, key: bytes, by: str) -> Steered:
+    async def deny(self, key: bytes, by: str, label: str | None = None) -> Steered:
         """Refuse a key."""
-        return await self._ask(_DENY, key.hex(), by)
+        return await self._ask(_DENY, key.hex(), by, label)
 
-    async def allow(self, key: bytes, by: str) -> Steered:
+    async def allow(self, key: bytes, by: str, label: str | None = None) -> Steered:
         """Admit a key."""
-        return await self._ask(_ALLOW, key.hex(), by)
+        return await self._ask(_ALLOW, key.hex(), by, label)
 
     async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
         """Limit a key."""

@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from derp import log
+from derp.admission.listkeeper import ListWishes
 from derp.admission.make import opened
 from derp.admission.policykeeper import Wishes, policy_of
 from derp.config import Config
@@ -31,12 +32,14 @@ from derp.service import control
 from derp.service.announce import announce, announce_node
 from derp.service.control import Controlled
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.keybook import KeyBook
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
 from derp.service.startup import StartupResources, prepare
+from derp.service.steering import has_list, list_to_steer
 from derp.workers.accounts import SupervisorAccounts
 from derp.workers.admission import SupervisorAdmission
 from derp.workers.certificates import SupervisorCertificates
@@ -109,13 +112,16 @@ class Supervisor:
         self._pool = pool = WorkerPool(
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
-        self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
+        source = policy_of(checker)
+        self._book = book = KeyBook(source, checker)
+        self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool, book)
         self._notices = SupervisorNotices()
         self._clients = WorkerClients(pool)
-        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_list, self._list_wishes = trio.open_memory_channel[ListWishes](1)
         self._to_policy, self._policy_wishes = trio.open_memory_channel[Wishes](1)
-        self._policy = SupervisorPolicy(policy_of(checker), checker, pool)
-        self._steering = SupervisorSteering(pool, self._to_policy)
+        self._policy = SupervisorPolicy(source, checker, pool)
+        key_list = list_to_steer(checker, self._to_list)
+        self._steering = SupervisorSteering(pool, self._to_policy, key_list)
         self._certificates = self._admission = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
@@ -133,7 +139,7 @@ class Supervisor:
         async with opened(self._resources.admission), trio.open_nursery() as nursery:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
-                nursery.start_soon(self._admission.keep, self._list_reloads)
+                nursery.start_soon(self._admission.keep, self._list_wishes)
             nursery.start_soon(self._policy.keep, self._policy_wishes, self._recheck)
             if self._accounts is not None:
                 # The supervisor has no clients whose counts it could collect.
@@ -193,7 +199,13 @@ class Supervisor:
             nursery.start_soon(self._certificates.run, announce_new)
 
     def _controlled(self) -> Controlled:
-        return Controlled(self._clients.all, lambda: self._policy.in_force, self._steering.steering)
+        return Controlled(
+            self._clients.all,
+            self._book,
+            self._steering.steering,
+            self._pages.refusals,
+            self._to_list if has_list(self._resources.own_checker) else None,
+        )
 
     async def _recheck(self, removed: set[bytes]) -> None:
         if self._admission is not None:
@@ -241,7 +253,7 @@ class Supervisor:
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
         with contextlib.suppress(trio.WouldBlock):
-            self._to_checker.send_nowait(None)
+            self._to_list.send_nowait(None)
         with contextlib.suppress(trio.WouldBlock):
             # A change that waits instead has the file read, too.
             self._to_policy.send_nowait(None)

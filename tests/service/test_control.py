@@ -13,6 +13,8 @@ import pytest
 import trio
 import trio.testing
 
+from derp.admission.policysource import PolicySource
+from derp.admission.refusals import Refusal
 from derp.errors import ControlLost, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
@@ -30,6 +32,7 @@ from derp.service.control import (
     Controlled,
     ControlServer,
 )
+from derp.service.keybook import KeyBook
 from derp.service.steering import Steered
 from derp.wire.control import MAX_REQUEST, Request
 from derp.wire.keys import node_public_text
@@ -66,11 +69,11 @@ class Steering:
     async def kick(self, key: bytes, by: str) -> Steered:
         return await self._note("kick", key, by)
 
-    async def deny(self, key: bytes, by: str) -> Steered:
-        return await self._note("deny", key, by)
+    async def deny(self, key: bytes, by: str, label: str | None = None) -> Steered:
+        return await self._note("deny", key, by, *([] if label is None else [label]))
 
-    async def allow(self, key: bytes, by: str) -> Steered:
-        return await self._note("allow", key, by)
+    async def allow(self, key: bytes, by: str, label: str | None = None) -> Steered:
+        return await self._note("allow", key, by, *([] if label is None else [label]))
 
     async def limit(self, key: bytes, rate: str | None, by: str) -> Steered:
         return await self._note("limit", key, rate, by)
@@ -114,8 +117,9 @@ class Server:
         self.sockets = ExitStack()
         self.clients = [client(number) for number in (1, 2)]
         self.listed = 0
-        self.policy = Policy()
+        self.source = PolicySource(None, Policy())
         self.steering = Steering()
+        self.refused: list[Refusal] = []
 
         self.silent = 0
 
@@ -124,7 +128,11 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        relay = Controlled(clients, lambda: self.policy, self.steering)
+        async def refusals() -> list[Refusal]:
+            await trio.lowlevel.checkpoint()
+            return self.refused
+
+        relay = Controlled(clients, KeyBook(self.source), self.steering, refusals)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
 
     def connect(self, *, full: bool = False) -> Asker:
@@ -183,7 +191,7 @@ class TestWhatIsAsked:
     async def test_a_client_by_its_label_or_beginning(
         self, autojump_clock: Clock, server: Server
     ) -> None:
-        server.policy = Policy({bytes(32): Entry(label="printer")})
+        server.source.policy = Policy({bytes(32): Entry(label="printer")})
         asker = server.connect()
         await asker.ask(Request("deny", "printer"))
         await asker.ask(Request("kick", "0" * 63 + "2"))
@@ -209,7 +217,7 @@ class TestWhatIsAsked:
         self, autojump_clock: Clock, server: Server
     ) -> None:
         server.silent = 2
-        server.policy = Policy({bytes(32): Entry(label="printer")})
+        server.source.policy = Policy({bytes(32): Entry(label="printer")})
         asker = server.connect()
         assert await asker.ask(Request("clients")) == {
             **(await asker.ask(Request("clients")) or {}),

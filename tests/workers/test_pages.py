@@ -17,6 +17,7 @@ from certs.tasks.manager import Certificates
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
+from derp.admission.policykeeper import policy_of
 from derp.admission.sources import Sources
 from derp.errors import ControlLost
 from derp.http.bootstrap_dns import BootstrapDNS
@@ -29,6 +30,7 @@ from derp.metrics import Metrics
 from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
 from derp.service.frontend import make_status_source
+from derp.service.keybook import KeyBook
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import capture
@@ -108,6 +110,7 @@ def answering(answer: Json) -> Handler:
 
 def make(pool: Pool, **changes: Any) -> SupervisorPages:
     fields: dict[str, Any] = {"metrics": Metrics(), "checker": None, "certificates": None}
+    fields |= {"book": KeyBook(policy_of(changes.get("checker")), changes.get("checker"))}
     return SupervisorPages(CONFIG, **(fields | changes), pool=cast("Any", pool))
 
 
