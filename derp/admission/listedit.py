@@ -28,6 +28,8 @@ class ListChange:
     add: Mapping[bytes, str | None] = attrs.field(factory=dict)
     """By key, its label; None for the one that it has, or none."""
     remove: Collection[bytes] = ()
+    keeps_labels: bool = False
+    """Whether a label is only for a key that the list has not yet."""
 
     def __attrs_post_init__(self) -> None:
         for label in self.add.values():
@@ -48,7 +50,8 @@ class ListChange:
                 lines.append(line + newline)
                 continue
             missing.pop(key, None)
-            lines.append(_with_label(line, self.add[key]) + newline)
+            label = None if self.keeps_labels else self.add[key]
+            lines.append(_with_label(line, label) + newline)
         newline = "\r\n" if "\r\n" in text else "\n"
         if missing and lines and not NEWLINE.search(lines[-1]):
             lines.append(newline)

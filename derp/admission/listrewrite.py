@@ -27,9 +27,9 @@ class Written:
 
     keys: Mapping[bytes, str]
     """All that it has, with their labels."""
-    added: Sequence[bytes] = ()
+    added: Sequence[bytes] = attrs.field(default=(), converter=tuple)
     """The keys that it had not before."""
-    removed: Sequence[bytes] = ()
+    removed: Sequence[bytes] = attrs.field(default=(), converter=tuple)
     """The keys that it has no longer."""
 
 

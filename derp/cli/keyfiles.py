@@ -86,22 +86,24 @@ class KeyFiles:
             except ValueError as error:
                 raise UsageError(f"label {label!r:.100}: {error}") from None
             return f"{what}, which stands in {self.policy} now"
-        if not allowed:
-            if not self.change_list(ListChange(remove=[key])).removed:
-                raise StartError(
-                    f"{node_public_text(key)} is not in {self.allowlist}; "
-                    "with -policy FILE it is denied whatever else admits it"
-                )
-            return f"{node_public_text(key)} is no longer in {self.allowlist}"
-        self.change_list(added(key, label))
-        return f"{what}, which stands in {self.allowlist} now"
+        if (path := self.allowlist) is None:
+            raise StartError("there is no file to write that into; give -verify-client-file FILE")
+        if allowed:
+            self.change_list(path, added(key, label))
+            return f"{what}, which stands in {path} now"
+        if not self.change_list(path, ListChange(remove=[key])).removed:
+            raise StartError(
+                f"{node_public_text(key)} is not in {path}; "
+                "with -policy FILE it is denied whatever else admits it"
+            )
+        return f"{node_public_text(key)} is no longer in {path}"
 
-    def change_list(self, change: ListChange) -> Written:
-        """Change the list, and make one that is not there yet."""
-        assert self.allowlist is not None
-        rewriter = ListRewriter(self.allowlist)
+    @staticmethod
+    def change_list(path: Path, change: ListChange) -> Written:
+        """Change the list at `path`, and make one that is not there yet."""
+        rewriter = ListRewriter(path)
         try:
-            if not self.allowlist.exists() and change.add:
+            if not path.exists() and change.add:
                 return rewriter.create(change) or rewriter.write(change)
             return rewriter.write(change)
         except ListNotWritten as error:

@@ -122,9 +122,9 @@ def _fill(arguments: Arguments, *, as_json: bool) -> None:
     if sys.stdin.isatty():
         raise UsageError("-from-status: want tailscale status --json | derper keys -from-status")
     data = sys.stdin.buffer.read(MAX_STATUS + 1)
+    if len(data) > MAX_STATUS:
+        raise StartError(f"-from-status: want at most {MAX_STATUS >> 20} MiB")
     try:
-        if len(data) > MAX_STATUS:
-            raise ValueError(f"want at most {MAX_STATUS >> 20} MiB")
         keys = tailnetstatus.parse(data)
     except ValueError as error:
         raise StartError(f"-from-status: {error}") from None
@@ -133,9 +133,8 @@ def _fill(arguments: Arguments, *, as_json: bool) -> None:
         rows = ({"key": node_public_text(key), "label": keys[key]} for key in added)
         sys.stdout.writelines(f"{json.dumps(row)}\n" for row in rows)
         return
-    sys.stdout.writelines(
-        f"added {node_public_text(key)} {keys[key]}".rstrip() + "\n" for key in added
-    )
+    for key in added:
+        sys.stdout.write(f"added {node_public_text(key)} {keys[key]}".rstrip() + "\n")
     sys.stdout.write(f"{_sum(len(added), len(keys))}{'' if told else f'; {NOBODY_TOLD}'}\n")
 
 
@@ -149,10 +148,8 @@ def _add(arguments: Arguments, keys: Mapping[bytes, str]) -> tuple[list[bytes], 
     written = failure = None
     if files.allowlist is not None:
         try:
-            # A label that somebody has given stays.
-            known = {status.key for status in files.statuses() if status.source == "file"}
-            new = {key: label or None for key, label in keys.items() if key not in known}
-            written = files.change_list(ListChange(new))
+            add = {key: label or None for key, label in keys.items()}
+            written = files.change_list(files.allowlist, ListChange(add, keeps_labels=True))
             added = [*written.added]
         except StartError as error:
             failure = error

@@ -20,7 +20,8 @@ def parse(text: str | bytes) -> dict[bytes, str]:
         status = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"this is no JSON; {_WANT}") from None
-    if not isinstance(status, dict) or not isinstance(state := status.get("BackendState"), str):
+    state = status.get("BackendState") if isinstance(status, dict) else None
+    if state is None:
         raise ValueError(f"this is other JSON; {_WANT}")
     if state != _RUNNING:
         raise ValueError(f"tailscaled is in the state {state!r:.40}; run tailscale up there first")

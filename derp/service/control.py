@@ -201,7 +201,8 @@ class ControlServer:
             raise SteeringFailed("the relay has no list of keys; start it with -verify-client-file")
         try:
             labels = {parse_node_public(key): label for key, label in request.keys.items()}
-            change = ListChange({key: label or None for key, label in labels.items()})
+            add = {key: label or None for key, label in labels.items()}
+            change = ListChange(add, keeps_labels=True)
         except (KeyFormatError, ValueError) as error:
             raise SteeringFailed(f"no key was added: {error}") from None
         try:

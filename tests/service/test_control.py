@@ -154,7 +154,8 @@ async def server(autojump_clock: Clock) -> AsyncIterator[Server]:
 
 class TestWhatIsAsked:
     async def test_the_clients(self, autojump_clock: Clock, server: Server) -> None:
-        server.clients = [client(1, label="x", since=7, used_day=3, home=True)]
+        server.clients = [client(1, since=7, used_day=3, home=True)]
+        server.source.policy = Policy({client(1).key: Entry(label="x")})
         found = await server.connect().ask(Request("clients"))
         assert found is not None
         (row,) = found["clients"]

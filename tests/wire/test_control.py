@@ -53,7 +53,7 @@ def test_any_object_is_a_request_or_refused(fields: dict[str, object]) -> None:
         (b'["v", 1]', "want a line such as"),
         (b'{"do": "clients"}', "this relay speaks version 1"),
         (b'{"v": 2, "do": "clients"}', "use the derper command"),
-        (b'{"v": 1}', "want one of clients, kick, deny, allow, limit"),
+        (b'{"v": 1}', "want one of clients, keys, refused, list, kick, deny, allow, limit"),
         (b'{"v": 1, "do": "kick"}', "kick: want a key"),
         (b'{"v": 1, "do": "kick", "key": 7}', "kick: want a key"),
         (b'{"v": 1, "do": "clients", "key": "x"}', "clients: want no key"),
