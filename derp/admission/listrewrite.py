@@ -1,7 +1,7 @@
 """A change written into the list of node keys: whole or not at all, with its mode and owner."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,9 +27,9 @@ class Written:
 
     keys: Mapping[bytes, str]
     """All that it has, with their labels."""
-    added: Sequence[bytes] = attrs.field(default=(), converter=tuple)
+    added: tuple[bytes, ...] = ()
     """The keys that it had not before."""
-    removed: Sequence[bytes] = attrs.field(default=(), converter=tuple)
+    removed: tuple[bytes, ...] = ()
     """The keys that it has no longer."""
 
 
@@ -61,7 +61,7 @@ class ListRewriter:
                 return None
         except OSError as error:
             raise ListNotWritten(f"{self.path} can't be made: {reason(error)}") from error
-        return Written(parse(text), [*change.add])
+        return Written(parse(text), (*change.add,))
 
     def _changed(self, change: ListChange, found: Found) -> tuple[bytes, Written]:
         bom = _BOM if found.data.startswith(_BOM) else b""
@@ -77,7 +77,7 @@ class ListRewriter:
             raise ListNotWritten(
                 f"no other key is in {self.path}, and with none the relay would not take it"
             )
-        return data, Written(keys, added, removed)
+        return data, Written(keys, (*added,), (*removed,))
 
 
 def _parse(path: Path, data: bytes) -> Mapping[bytes, str]:

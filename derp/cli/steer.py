@@ -15,8 +15,8 @@ from derp.wire.keys import KeyFormatError, parse_node_public
 
 _KEY: Final = """\
 KEY is a node key, its first digits as in derper clients, or a label from the
-policy or the list. What was done is printed; the exit code is 0, or 1 if nothing was done,
-and 2 for a wrong flag.\
+policy or the list. What was done is printed; the exit code is 0, or 1 if
+nothing was done, and 2 for a wrong flag.\
 """
 
 _FILE: Final = """\
@@ -25,10 +25,10 @@ the relay stops, and the answer says so.\
 """
 
 _FILES: Final = """\
-It is written into the file of -policy, or without one into the list of
--verify-client-file, with LABEL. If that is not possible it holds until the
-relay stops, and the answer says so. Where no relay runs, or it may not write
-the list, the command writes the file that its flags name.\
+It is written into the file of -policy, with LABEL, or without one into the list
+of -verify-client-file. If that is not possible it holds until the relay stops,
+and the answer says so. The command itself writes the file that its flags name
+where no relay runs, and a list that the relay may not write.\
 """
 
 _INTRODUCTIONS: Final = {

@@ -140,7 +140,7 @@ class TestWithARelay:
 
     def test_what_it_lists(self, run: Run, socket: Path) -> None:
         def answer(request: dict[str, Any]) -> list[Any]:
-            row = {"key": KA, "label": "phone"}
+            row: dict[str, Any] = {"key": KA, "label": "phone"}
             if request["do"] == "keys":
                 rows = [row | {"allowed": False, "source": "policy"}]
                 rows.append({"key": KB, "label": "", "allowed": True, "source": "tailnet:x"})
