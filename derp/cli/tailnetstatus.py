@@ -47,6 +47,7 @@ def _label(node: Mapping[str, Any]) -> str:
     """Return the name that the tailnet has for a node, or else its own, as a label of the list."""
     for name in (str(node.get("DNSName") or "").partition(".")[0], str(node.get("HostName") or "")):
         kept = "".join(each for each in name if each.isprintable() and each != "#")
-        if label := kept.replace("nodekey:", "").strip()[:MAX_LABEL].strip():
+        label = kept.strip()[:MAX_LABEL].strip()
+        if label and "nodekey:" not in label:
             return label
     return ""

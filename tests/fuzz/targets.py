@@ -22,7 +22,9 @@ from certs.acme.ari import parse_renewal_info
 from certs.errors import CertificateError
 from certs.parse import make_pair
 from derp.admission import allowlist
+from derp.admission.listedit import ListChange
 from derp.admission.url import read_allow
+from derp.cli import tailnetstatus
 from derp.devices import answers, kept
 from derp.devices.jsonarray import AnswerFormError, ArrayReader
 from derp.errors import (
@@ -340,6 +342,20 @@ def key_lists(data: bytes) -> None:
         _check_line(error)
         return
     assert all(len(key) == KEY_LENGTH for key in keys)
+    text, key = data.decode("utf-8", "replace"), bytes(range(32))
+    assert allowlist.parse(ListChange({key: "x"}).applied_to(text)) == keys | {key: "x"}
+    assert key not in allowlist.parse(ListChange(remove=[key]).applied_to(text))
+
+
+def tailnet_statuses(data: bytes) -> None:
+    """What tailscale status --json may print: keys, with labels that a list takes."""
+    try:
+        keys = tailnetstatus.parse(data)
+    except ValueError as error:
+        _check_line(error)
+        return
+    text = ListChange({key: label or None for key, label in keys.items()}).applied_to("")
+    assert allowlist.parse(text) == keys
 
 
 def device_lists(data: bytes) -> None:
@@ -510,6 +526,7 @@ TARGETS: Final[dict[str, Target]] = {
         admission_answers,
         json_objects,
         key_lists,
+        tailnet_statuses,
         device_lists,
         tokens,
         kept_lists,
