@@ -211,7 +211,8 @@ class ControlServer:
             raise SteeringFailed(f"no key was added: {error}") from error
         logger.info("keys listed by an operator", by=who, added=len(written.added))
         added = [node_public_text(key) for key in written.added]
-        return to_line({"done": f"{len(added)} keys are added", "added": added})
+        what = "1 key is" if len(added) == 1 else f"{len(added)} keys are"
+        return to_line({"done": f"{what} added", "added": added})
 
     async def _clients(self) -> Listing:
         listing = await self.relay.clients()

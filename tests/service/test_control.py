@@ -269,7 +269,7 @@ class TestWhatIsAsked:
 
         server.server.nursery.start_soon(keep_list, checker, listed, wishes, nobody)
         found = await asker.ask(request)
-        assert found == {"done": "1 keys are added", "added": [node_public_text(new)]}
+        assert found == {"done": "1 key is added", "added": [node_public_text(new)]}
         assert listed.keys == {old: "mine", new: "y"}
         for keys, message in (
             ({"nodekey:1": ""}, "no key was added: the key has 1 hex digits"),

@@ -8,12 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from derp.errors import ControlRefused
-from derp.wire.control import MAX_REQUEST, STEERING, Lines, Request, done, listed, to_line
+from derp.wire.control import (
+    LISTS,
+    MAX_REQUEST,
+    STEERING,
+    Lines,
+    Request,
+    added,
+    done,
+    listed,
+    to_line,
+)
 
 keys = st.text(min_size=1, max_size=100)
 requests = st.one_of(
-    st.just(Request("clients")),
+    st.builds(Request, st.sampled_from(LISTS)),
     st.builds(Request, st.sampled_from([each for each in STEERING if each != "limit"]), keys),
+    st.builds(
+        Request, st.sampled_from(["deny", "allow"]), keys, label=st.none() | st.text(max_size=30)
+    ),
+    st.builds(Request, st.just("list"), keys=st.dictionaries(keys, st.text(), min_size=1)),
     st.builds(Request, st.just("limit"), keys, st.none() | st.text(max_size=30)),
 )
 
@@ -33,8 +47,10 @@ def test_any_other_bytes_are_refused(data: bytes) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["v", "do", "key", "rate", "x"]),
-        st.sampled_from(["", "kick", "limit", "clients", 1, 2, None, [], {}, True, 1.5]),
+        st.sampled_from(["v", "do", "key", "rate", "label", "keys", "x"]),
+        st.sampled_from(
+            ["", "kick", "limit", "clients", "list", 1, 2, None, [], {}, {"x": "y"}, True, 1.5]
+        ),
     )
 )
 def test_any_object_is_a_request_or_refused(fields: dict[str, object]) -> None:
@@ -59,6 +75,11 @@ def test_any_object_is_a_request_or_refused(fields: dict[str, object]) -> None:
         (b'{"v": 1, "do": "clients", "key": "x"}', "clients: want no key"),
         (b'{"v": 1, "do": "limit", "key": "x", "rate": 7}', "limit: want a rate as text"),
         (b'{"v": 1, "do": "deny", "key": "x", "rate": "1 MB/s"}', "deny: want no rate"),
+        (b'{"v": 1, "do": "deny", "key": "x", "label": 7}', "deny: want a label as text"),
+        (b'{"v": 1, "do": "kick", "key": "x", "label": "y"}', "kick: want no label"),
+        (b'{"v": 1, "do": "list"}', "list: want keys with labels"),
+        (b'{"v": 1, "do": "keys", "keys": {"x": ""}}', "keys: want no keys"),
+        (b'{"v": 1, "do": "list", "keys": {"x": null}}', "list: want labels as text"),
     ],
 )
 def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str) -> None:
@@ -78,6 +99,11 @@ def test_answers() -> None:
                 read(other)
     with pytest.raises(ControlRefused):
         listed(to_line({"clients": [1], "more": False}))
+    assert listed(to_line({"keys": [{"key": "x"}], "more": False}), "keys")[0] == [{"key": "x"}]
+    assert added(to_line({"added": ["x"]})) == ["x"]
+    for wrong in ({"added": 7}, {"added": [7]}, {"done": "x"}):
+        with pytest.raises(ControlRefused):
+            added(to_line(wrong))
 
 
 @given(
