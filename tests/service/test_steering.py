@@ -34,6 +34,7 @@ from derp.service.steering import RelaySteering, Steered, end_clients, is_mesh, 
 from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
 from derp.wire.keys import node_public_text
+from tests.memory_transport import CLIENT
 from tests.peers import SERVER_INFO, Peer
 from tests.relays import Relay, running, with_mesh_key
 from tests.support.threads import run_at_once
@@ -183,6 +184,10 @@ class TestWithoutAnything:
         )
         assert isinstance(await end_of(plain, peer), NotAdmitted)
         assert not await plain.is_admitted(peer)
+        # The operator is told, though nobody else is asked who may come.
+        (refused,) = plain.relay.state.refusals.latest()
+        assert (refused.key, refused.address) == (peer.key, CLIENT.host)
+        assert (refused.source, refused.reason) == ("policy", "the key is denied")
         await other.ping()
         event, fields = logged(caplog)
         assert event == "denied by an operator"
