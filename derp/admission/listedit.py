@@ -23,7 +23,7 @@ _GAP: Final = "  "
 
 @attrs.frozen
 class ListChange:
-    """What is to be added to a list, and removed from it. Raises ValueError for a wrong label."""
+    """Keys to add to a list, and to remove from it. Raises ValueError for a wrong label."""
 
     add: Mapping[bytes, str | None] = attrs.field(factory=dict)
     """By key, its label; None for the one that it has, or none."""

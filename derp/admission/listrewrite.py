@@ -34,7 +34,7 @@ class Written:
 
 
 class ListRewriter:
-    """What writes changes into the list at `path`. One thread at a time may use it."""
+    """The writer of changes into the list at `path`. One thread at a time may use it."""
 
     def __init__(self, path: Path, wait: Callable[[float], None] = time.sleep) -> None:
         self.path = path

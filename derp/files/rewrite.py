@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Rewriter(Generic[FoundT]):
-    """What edits the file at `path`. One thread at a time may use it."""
+    """The editor of the file at `path`. One thread at a time may use it."""
 
     def __init__(
         self,

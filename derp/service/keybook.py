@@ -1,4 +1,4 @@
-"""What a relay says of node keys: who is allowed or denied, by what, and under which label."""
+"""The node keys that a relay knows: who is allowed or denied, by what, and under which label."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,7 +15,7 @@ BY_COMMAND: Final = "command"
 
 @attrs.frozen
 class KeyStatus:
-    """What one source says of a key."""
+    """A key in the policy or in a list: its verdict there."""
 
     key: bytes
     """The node key, 32 bytes."""
