@@ -19,6 +19,10 @@ class StartError(DerperError):
     """This machine can't serve the configuration (port in use, unreadable key): exit code 1."""
 
 
+class NotRunning(StartError):
+    """A command finds no relay at the control socket."""
+
+
 class ReloadError(DerperError):
     """A file that was read again, as at SIGHUP, can't be used: the old values stay in force."""
 
@@ -41,6 +45,10 @@ class AccountsFailed(DerperError):
 
 class PolicyNotWritten(DerperError):
     """A change by an operator can't be written into the policy file."""
+
+
+class ListNotWritten(DerperError):
+    """A change by an operator can't be written into the allow-list."""
 
 
 class SteeringFailed(DerperError):

@@ -7,9 +7,11 @@
     sources        the sources of a relay, and the rule by which their verdicts make one
     cache          the verdicts of the last seconds
     policysource   a source: the policy file                   (policykeeper: puts it in force)
-    allowlist      a source: the operator's file of keys       (listwatch: reads it again)
-    filewatch      the wait for a change of either file
+    allowlist      a source: the operator's file of keys       (listkeeper: keeps it in force)
+    listedit       a list with some keys more or fewer         (listrewrite: the same on disk)
+    filewatch      whether either file has changed
     devicelist     a source: the devices that an API lists     (devicewatch: keeps it up to date)
+    refusals       the keys that were refused last
     keep           the tasks that keep the checker up to date
     tailscaled     a source: the LocalAPI of this machine's tailscaled
     url            a source: an admission URL, such as headscale's /verify

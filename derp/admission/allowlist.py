@@ -9,11 +9,14 @@ anything else in it, or with no key, is refused as a whole: half a list would re
 clients of the other half, and a mistyped key would be noticed late.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import attrs
 
 from certs.changes import ChangeDetector
 from certs.files import open_regular
@@ -25,7 +28,19 @@ from derp.wire.keys import KeyFormatError, parse_node_public
 MAX_SIZE: Final = 16 << 20
 """Bytes of the largest list that is read: about 200,000 keys."""
 
-_FLAG: Final = "-verify-client-file"
+NEWLINE: Final = re.compile(r"\r\n|\r|\n")
+"""What ends a line."""
+FLAG: Final = "-verify-client-file"
+
+
+@attrs.frozen
+class Found:
+    """A list as it was read."""
+
+    data: bytes
+    status: os.stat_result
+    keys: Mapping[bytes, str]
+    """The label of each key."""
 
 
 class ListFormError(ValueError):
@@ -35,7 +50,7 @@ class ListFormError(ValueError):
 def parse(text: str) -> dict[bytes, str]:
     """Return the label of each key in a list. Raises ListFormError."""
     keys: dict[bytes, str] = {}
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+    for number, line in enumerate(NEWLINE.split(text), 1):
         entry = line.partition("#")[0].split(maxsplit=1)
         if not entry:
             continue
@@ -54,26 +69,37 @@ def parse(text: str) -> dict[bytes, str]:
     return keys
 
 
-def load(path: Path, failure: type[DerperError] = ReloadError) -> dict[bytes, str]:
+def decode(data: bytes) -> str:
+    """Return the text of a list; what is not UTF-8, as in a label, does not matter."""
+    return data.decode("utf-8-sig", "replace")
+
+
+def load(path: Path, failure: type[DerperError] = ReloadError) -> Mapping[bytes, str]:
     """Read the list at `path`; warn if other users could replace it. Blocks. Raises `failure`."""
-    try:
-        with open_regular(path) as stream:
-            data = stream.read(MAX_SIZE + 1)
-        warn_if_swappable(path)
-    except OSError as error:
-        raise failure(
-            f"{_FLAG} {str(path)!r}: {error.strerror}; want a file with a node key a line"
-        ) from error
-    if len(data) > MAX_SIZE:
-        raise failure(f"{_FLAG} {str(path)!r}: want a list of at most {MAX_SIZE >> 20} MiB")
-    try:
-        keys = parse(data.decode("utf-8-sig", "replace"))
-    except ListFormError as error:
-        raise failure(f"{_FLAG} {str(path)!r}: {error}") from None
+    keys = read(path, failure).keys
+    warn_if_swappable(path)
     if not keys:
         # More likely a full disk or a mistake than the intent to refuse all clients.
-        raise failure(f"{_FLAG} {str(path)!r}: no key in it; want at least one node key")
+        raise failure(f"{FLAG} {str(path)!r}: no key in it; want at least one node key")
     return keys
+
+
+def read(path: Path, failure: type[DerperError]) -> Found:
+    """Read the list at `path`, which may have no key. Blocks. Raises `failure`."""
+    try:
+        with open_regular(path) as stream:
+            status = os.fstat(stream.fileno())
+            data = stream.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise failure(
+            f"{FLAG} {str(path)!r}: {error.strerror}; want a file with a node key a line"
+        ) from error
+    if len(data) > MAX_SIZE:
+        raise failure(f"{FLAG} {str(path)!r}: want a list of at most {MAX_SIZE >> 20} MiB")
+    try:
+        return Found(data, status, parse(decode(data)))
+    except ListFormError as error:
+        raise failure(f"{FLAG} {str(path)!r}: {error}") from None
 
 
 class AllowList:
@@ -90,9 +116,9 @@ class AllowList:
         """Return ALLOWED for a key in the list, REFUSED for any other."""
         if question.key in self.keys:
             return Verdict(Outcome.ALLOWED, self.name)
-        return Verdict(Outcome.REFUSED, self.name, f"not in {_FLAG}")
+        return Verdict(Outcome.REFUSED, self.name, f"not in {FLAG}")
 
-    def read_changed(self, *, at_once: bool = False) -> dict[bytes, str] | None:
+    def read_changed(self, *, at_once: bool = False) -> Mapping[bytes, str] | None:
         """Return the list in the file if it is not the one in force, else None. Blocks.
 
         A changed file may be half written, so it is read only when two successive calls find the

@@ -10,7 +10,6 @@ A login waits for an equal question in flight, and gets the same verdict; a rech
 two verdicts on a client, the one on the later question counts.
 """
 
-import time
 from functools import partial
 from typing import Final
 
@@ -27,7 +26,6 @@ from derp.metrics import Metrics
 
 VERDICT_TIMEOUT: Final = 9.0
 """Seconds for a verdict: clients give up after 10 s."""
-MAX_REFUSED_SHOWN: Final = 100
 TROUBLE_EVERY: Final = 60.0
 """Seconds between log lines about the same trouble with a source."""
 NEW_TROUBLE_EVERY: Final = 10.0
@@ -49,17 +47,6 @@ VERDICTS: Final = (
 """The labels of verdicts in the metrics."""
 
 logger = log.get("admit")
-
-
-@attrs.define
-class Refused:
-    """A key that was refused, for the pages."""
-
-    key: bytes
-    count: int
-    last: float
-    """Unix time, in seconds."""
-    reason: str
 
 
 @attrs.define(eq=False)
@@ -86,8 +73,6 @@ class Checker:
     def __init__(self, metrics: Metrics, sources: Sources, *, remember: float = 30.0) -> None:
         """Cache for `remember` seconds."""
         self.sources = sources
-        self.refused: dict[bytes, Refused] = {}
-        """The keys of the last MAX_REFUSED_SHOWN refusals; the latest is last."""
         self.troubles: dict[str, str] = {}
         """Why a source is unavailable, by its name, until it answers again."""
         self._metrics = metrics
@@ -115,8 +100,6 @@ class Checker:
             # A later question may have been answered sooner.
             verdict = self._cache.get(question, trio.current_time()) or verdict
         self._metrics.admission_verdict(_label(verdict, cached=cached))
-        if not verdict.admitted:
-            self._note_refusal(question, verdict)
         return verdict
 
     async def recheck(self, question: Question) -> Verdict:
@@ -205,13 +188,6 @@ class Checker:
         opens = verdict.outcome in UNAVAILABLE and source in sources.urls and sources.fail_open
         event = _ADMITTED_UNASKED if opens else _REFUSED_UNASKED
         logger.error(event, source=source.name, reason=verdict.reason)
-
-    def _note_refusal(self, question: Question, verdict: Verdict) -> None:
-        refused = self.refused.pop(question.key, None)
-        count = 1 if refused is None else refused.count + 1
-        while len(self.refused) >= MAX_REFUSED_SHOWN:
-            del self.refused[next(iter(self.refused))]
-        self.refused[question.key] = Refused(question.key, count, time.time(), verdict.reason)
 
 
 def _label(verdict: Verdict, *, cached: bool) -> str:

@@ -9,7 +9,7 @@ import trio
 from derp import log
 from derp.admission.checker import Checker
 from derp.admission.devicelist import POLL_EVERY, DeviceList
-from derp.admission.listwatch import Recheck
+from derp.admission.listkeeper import Recheck
 from derp.net.oserrors import plain_reason
 
 SAVE_EVERY: Final = 600.0

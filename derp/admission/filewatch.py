@@ -1,11 +1,10 @@
-"""The wait for a change of a file that says who may use the relay: the list or the policy."""
+"""A look at a file that says who may use the relay, whether it has changed: list or policy."""
 
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import trio
 
-from certs.tasks.clock import woken_within
 from derp import log
 from derp.errors import ReloadError
 
@@ -22,19 +21,6 @@ class ReadChanged(Protocol[T_co]):
 
     def __call__(self, *, at_once: bool = False) -> T_co | None:
         """Block; with `at_once`, do not wait until the file has settled. Raises ReloadError."""
-
-
-async def next_change(
-    read_changed: ReadChanged[T_co], wake: trio.MemoryReceiveChannel[None], event: str
-) -> T_co:
-    """Return what a changed file holds: check it every CHECK_EVERY seconds, and at once on `wake`.
-
-    For a file that can't be used, logs `event` with the reason, and goes on.
-    """
-    while True:
-        at_once = await woken_within(CHECK_EVERY, wake)
-        if (found := await check(read_changed, event, at_once=at_once)) is not None:
-            return found
 
 
 async def check(read_changed: ReadChanged[T_co], event: str, *, at_once: bool) -> T_co | None:

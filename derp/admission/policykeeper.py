@@ -15,7 +15,7 @@ import trio
 
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY, check
-from derp.admission.listwatch import Recheck
+from derp.admission.listkeeper import Recheck
 from derp.admission.policysource import PolicySource
 from derp.errors import PolicyNotWritten, SteeringFailed
 from derp.policy.change import Change
@@ -49,6 +49,8 @@ class PolicyChange:
     """A change that an operator wants, on its way to `keep_policy`."""
 
     change: Change
+    kept_in: Path | None = None
+    """Another file that says it already; None for the policy."""
     result: InForce | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -65,10 +67,14 @@ def policy_of(checker: Checker | None) -> PolicySource:
 
 
 async def change_policy(
-    to_keeper: trio.MemorySendChannel[PolicyRequest], change: Change
+    to_keeper: trio.MemorySendChannel[PolicyRequest], change: Change, kept_in: Path | None = None
 ) -> InForce:
-    """Have a change put in force, and written if there is a file. Raises SteeringFailed."""
-    request = PolicyChange(change)
+    """Have a change put in force, and written if there is a file. Raises SteeringFailed.
+
+    With `kept_in`, another file that says so, the policy stands back: it takes back what an earlier
+    change of the same subject says, if no file does.
+    """
+    request = PolicyChange(change, kept_in)
     try:
         with trio.move_on_after(CHANGE_TIMEOUT):
             await to_keeper.send(request)
@@ -116,9 +122,13 @@ async def keep_policy(
                 request = await requests.receive()
                 is_woken = True
             if request is not None:
-                said, reason = await _write(rewriter, request.change)
-                ended = await put_in_force(partial(source.change, request.change, said))
-                request.result = InForce(ended, None if said is None else source.path, reason)
+                in_file: Policy | None = source.in_file
+                path, reason = request.kept_in, ""
+                if path is None:
+                    in_file, reason = await _write(rewriter, request.change)
+                    path = None if in_file is None else source.path
+                ended = await put_in_force(partial(source.change, request.change, in_file))
+                request.result = InForce(ended, path, reason)
                 request.ended.set()
                 continue
             event = "the old policy stays in force"
@@ -133,7 +143,7 @@ async def _write(rewriter: Rewriter | None, change: Change) -> tuple[Policy | No
     if rewriter is None:
         return None, "" if change.is_in(EMPTY) else NO_FILE
     try:
-        said = await trio.to_thread.run_sync(rewriter.write, change, abandon_on_cancel=True)
+        in_file = await trio.to_thread.run_sync(rewriter.write, change, abandon_on_cancel=True)
     except PolicyNotWritten as error:
         return None, str(error)
-    return said, ""
+    return in_file, ""

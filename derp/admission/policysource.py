@@ -37,7 +37,7 @@ class PolicySource:
         self.usage = usage
         self.usage_in_memory = False
         """Whether `usage` counts anew at each start of the relay."""
-        self._in_file = policy
+        self.in_file = policy
         """What the file says."""
         self._changes: dict[object, Change] = {}
         """Those that the file does not say."""
@@ -58,11 +58,11 @@ class PolicySource:
             return None
         read = partial(load, self.path, ReloadError)
         in_file = self._detector.read(read, ReloadError, at_once=at_once)
-        return None if in_file == self._in_file else in_file
+        return None if in_file == self.in_file else in_file
 
     def put(self, in_file: Policy) -> None:
         """Put what the file says in force, with all changes that it does not say."""
-        self._in_file = in_file
+        self.in_file = in_file
         self._changes = {
             subject: change
             for subject, change in self._changes.items()
@@ -78,7 +78,7 @@ class PolicySource:
         self._changes.pop(change.subject, None)
         if in_file is None:
             self._changes[change.subject] = change
-        self.put(self._in_file if in_file is None else in_file)
+        self.put(self.in_file if in_file is None else in_file)
 
     def announce(self, event: str) -> None:
         """Log what is in force."""

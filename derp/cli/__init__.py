@@ -8,6 +8,9 @@
     clients        list who is connected         (clienttable: as a table)
     top            show that live                (topview: what fits a terminal)
     steer          kick, deny, allow, limit
+    keys           list allowed, denied and refused keys; fill the allow-list
+                                                 (tailnetstatus: from tailscale status;
+                                                  keyfiles: files, where no relay does it)
     control        the connection of these to the running relay
     command_flags  a command's own flags, and all those of the relay   (procfs: -of)
 

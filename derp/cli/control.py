@@ -12,9 +12,18 @@ from derp.cli import command_flags, procfs
 from derp.cli.command_flags import Arguments
 from derp.config.control import Control
 from derp.config.goflags import Flag
-from derp.errors import ControlRefused, StartError, UsageError
+from derp.errors import ControlRefused, NotRunning, StartError, UsageError
 from derp.net.oserrors import reason
-from derp.wire.control import CLIENTS, MAX_ANSWER, Lines, Request, parse_clients, parse_done
+from derp.wire.control import (
+    CLIENTS,
+    FILL,
+    MAX_ANSWER,
+    Lines,
+    Request,
+    parse_added,
+    parse_done,
+    parse_list,
+)
 
 TIMEOUT: Final = 30.0
 """Seconds for each part of an answer: a change of the policy may wait for a disk, and workers."""
@@ -63,7 +72,9 @@ class Connection:
             self._sock.connect(str(path))
         except OSError as error:
             self._sock.close()
-            raise StartError(f"{path}: {_explain(error)}") from error
+            none_runs = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
+            failure = NotRunning if none_runs else StartError
+            raise failure(f"{path}: {_explain(error)}") from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -75,14 +86,23 @@ class Connection:
 
     def clients(self) -> list[dict[str, Any]]:
         """Return the fields of each client; see ClientStatus."""
+        return self.rows(CLIENTS)
+
+    def rows(self, do: str) -> list[dict[str, Any]]:
+        """Return the rows of one of LISTS."""
         found: list[dict[str, Any]] = []
         with self._errors():
-            for line in self._ask(Request(CLIENTS)):
-                clients, more, self.silent = parse_clients(line)
-                found += clients
+            for line in self._ask(Request(do)):
+                rows, more, self.silent = parse_list(line, do)
+                found += rows
                 if not more:
                     break
         return found
+
+    def fill(self, keys: Mapping[str, str]) -> list[str]:
+        """Add keys to the relay's list, with their labels; return those that it had not."""
+        with self._errors():
+            return parse_added(next(self._ask(Request(FILL, keys=keys))))
 
     def steer(self, request: Request) -> str:
         """Have something done to a client; return the sentence that says what was done."""

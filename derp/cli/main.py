@@ -26,6 +26,7 @@ Usage: derper [flags]
        derper accounts [flags]      print who has moved how much
        derper clients [flags]       list who is connected (derper top: live)
        derper kick KEY [flags]      disconnect a client (or deny, allow, limit)
+       derper keys [flags]          list which keys are allowed, denied, refused
 
 Relays packets between Tailscale clients (DERP) and tells them their addresses
 (STUN). A flag takes one dash or two, and its value as -flag=value or, unless it
@@ -33,7 +34,7 @@ is true or false, as -flag value; a flag beats its environment variable. The
 commands take the same flags and variables; -h after a command explains it.\
 """
 
-_COMMANDS: Final = ("derpmap", "healthcheck", "accounts", "clients", "top")
+_COMMANDS: Final = ("derpmap", "healthcheck", "accounts", "clients", "top", "keys")
 """Each is a module of this package, with a `main`."""
 
 

@@ -1,11 +1,12 @@
 """An operator's change of what a policy says about one key. Sans-I/O."""
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
-from derp.policy import amounts
+from derp.policy import amounts, document
 from derp.policy.document import rate_limit
 from derp.policy.model import Entry, Policy
 
@@ -19,7 +20,7 @@ _NO_RATE: Final = (None, amounts.UNLIMITED)
 class Change:
     """A key is allowed or denied; or, if `allowed` is None, gets a rate, or None for the default's.
 
-    Raises ValueError for a rate that is none, which says what would be right.
+    Raises ValueError for what is no rate or label, which says what would be right.
     """
 
     key: bytes
@@ -27,8 +28,12 @@ class Change:
     allowed: bool | None = None
     rate: str | None = None
     """As in the policy file."""
+    label: str | None = None
+    """Beside `allowed`: a new label, None to keep what there is."""
 
     def __attrs_post_init__(self) -> None:
+        if self.label is not None:
+            document.label(self.label)
         if self.rate is not None:
             rate_limit(self.rate)
 
@@ -41,7 +46,8 @@ class Change:
     def assignments(self) -> Assignments:
         """The assignments in the key's entry of the policy file with this change."""
         if self.allowed is not None:
-            return {"allow": "true", "deny": None} if self.allowed else _DENIED
+            verdict = _ALLOWED if self.allowed else _DENIED
+            return verdict if self.label is None else {**verdict, "label": _quoted(self.label)}
         if self.rate in _NO_RATE:
             # A burst without a rate is a mistake.
             return {"rate": None if self.rate is None else f'"{self.rate}"', "burst": None}
@@ -51,7 +57,8 @@ class Change:
         """Return the policy with this change."""
         entry = policy.of(self.key)
         if self.allowed is not None:
-            entry = attrs.evolve(entry, allowed=self.allowed)
+            label = entry.label if self.label is None else self.label
+            entry = attrs.evolve(entry, allowed=self.allowed, label=label)
         elif self.rate is not None:
             entry = attrs.evolve(entry, limit=rate_limit(self.rate))
         elif self.key in policy.entries:
@@ -66,7 +73,7 @@ class Change:
         if entry is None:
             return self.allowed is None and self.rate is None
         if self.allowed is not None:
-            return entry.allowed is self.allowed
+            return entry.allowed is self.allowed and self.label in {None, entry.label}
         return _rate(entry) == _rate(self.applied_to(policy).of(self.key))
 
     def explains(self, before: Policy, after: Policy) -> bool:
@@ -82,11 +89,18 @@ class Change:
         """Return the entry of the key without what this change is about."""
         entry = policy.of(self.key)
         if self.allowed is not None:
-            return attrs.evolve(entry, allowed=None)
+            label = entry.label if self.label is None else ""
+            return attrs.evolve(entry, allowed=None, label=label)
         return attrs.evolve(entry, limit=None)
 
 
+_ALLOWED: Final[Assignments] = {"allow": "true", "deny": None}
 _DENIED: Final[Assignments] = {"deny": "true", "allow": None}
+
+
+def _quoted(text: str) -> str:
+    """Return printable text as a basic string of TOML."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _rate(entry: Entry) -> int:

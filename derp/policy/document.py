@@ -115,7 +115,8 @@ def _explain(what: str, every: list[str], line: int) -> str:
 # The checks of values.
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
+    """Return a label. Raises ValueError."""
     if not 1 <= len(text) <= MAX_LABEL or not text.isprintable():
         raise ValueError(f"want a label of 1 to {MAX_LABEL} printable characters")
     return text
@@ -149,7 +150,7 @@ def _quota(text: str) -> tuple[int, str] | None:
 
 
 _TEXTS: Final[dict[str, Callable[[str], Any]]] = {
-    "label": _label,
+    "label": label,
     "group": _group,
     "rate": rate_limit,
     "burst": amounts.burst,

@@ -23,6 +23,7 @@ clients        the connected clients, as an operator sees them
 steering       what an operator does to them: disconnect, deny, allow, limit
 control        the control socket, over which commands ask for both
                                                       (keynames: which key is meant)
+keybook        what policy and lists say of each key   (keylist: the list without a policy)
 summaries      how many refusals, connects and disconnects had no log line of their own
 memory         how much memory there is for this process
 drain          at the end: a Restarting frame to each client, and what is queued for it

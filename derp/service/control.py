@@ -7,26 +7,40 @@ bytes, time, and how often the list of clients is made; no packet waits for more
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 import trio
 
 from derp import log
+from derp.admission.listedit import ListChange
+from derp.admission.listkeeper import ListRequest, change_list
+from derp.admission.refusals import Refusal
 from derp.config.strconv import shown
-from derp.errors import ControlRefused, RPCFailed, SteeringFailed
+from derp.errors import ControlRefused, ListNotWritten, RPCFailed, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
 from derp.net.listener import accept_forever
 from derp.net.peercred import peer_process
-from derp.policy.model import Policy
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
+from derp.service.keybook import KeyBook, KeyStatus
 from derp.service.keynames import key_named
 from derp.service.steering import Steer, Steered
-from derp.wire.control import CLIENTS, MAX_REQUEST, Command, Lines, Request, to_line, workers_text
-from derp.wire.keys import node_public_text
+from derp.wire.control import (
+    CLIENTS,
+    FILL,
+    KEYS,
+    MAX_REQUEST,
+    REFUSED,
+    Command,
+    Lines,
+    Request,
+    to_line,
+    workers_text,
+)
+from derp.wire.keys import KeyFormatError, node_public_text, parse_node_public
 
 MAX_CONNECTIONS: Final = 8
 """Connections at once; above it, the one that has waited longest for a request is closed."""
@@ -44,7 +58,12 @@ CLIENTS_PER_REQUEST: Final = 500
 WARN_EVERY: Final = 60.0
 """Seconds between two log lines about users who may not ask."""
 
+KEYS_PER_REQUEST: Final = 5000
+"""Keys that are listed at that cost."""
+
 _RECEIVE_SIZE: Final = 4096
+
+StatusT = TypeVar("StatusT")
 
 logger = log.get("steer")
 
@@ -55,9 +74,12 @@ class ControlBackend:
 
     clients: Callable[[], Awaitable[Listing]]
     """As in Pages."""
-    policy: Callable[[], Policy]
-    """Returns the policy in force."""
+    book: KeyBook
     steer: Steer
+    refusals: Callable[[], Awaitable[Sequence[Refusal]]]
+    """Returns the keys that were refused last, the latest first."""
+    to_list: trio.MemorySendChannel[ListRequest] | None = None
+    """To derp.admission.listkeeper; None without an allow-list."""
 
 
 async def serve(
@@ -166,19 +188,44 @@ class ControlServer:
 
     async def _answer(self, stream: trio.SocketStream, request: Request, who: str) -> None:
         if request.do == CLIENTS:
-            await self._list(stream)
-            return
-        found = await self._steer(request, who)
-        await _send(stream, to_line({"done": found.sentence, "ended": found.ended}))
+            listing = await self._clients()
+            labels, silent = self._with_label, listing.silent
+            await _send_list(stream, request.do, listing.clients, labels, silent=[*silent])
+        elif request.do == KEYS:
+            keys = [*self.relay.book.statuses()]
+            self._bucket.reserve(len(keys) / KEYS_PER_REQUEST, trio.current_time())
+            await _send_list(stream, request.do, keys, as_fields)
+        elif request.do == REFUSED:
+            refused = await self.relay.refusals()
+            await _send_list(stream, request.do, refused, self._with_label)
+        elif request.do == FILL:
+            await _send(stream, await self._fill(request, who))
+        else:
+            found = await self._steer(request, who)
+            await _send(stream, to_line({"done": found.sentence, "ended": found.ended}))
 
-    async def _list(self, stream: trio.SocketStream) -> None:
-        listing = await self._clients()
-        clients = listing.clients
-        for start in range(0, len(clients) or 1, CLIENTS_PER_PAGE):
-            stop = start + CLIENTS_PER_PAGE
-            rows = [as_fields(status) for status in clients[start:stop]]
-            fields = {"clients": rows, "more": stop < len(clients), "silent": [*listing.silent]}
-            await _send(stream, to_line(fields))
+    def _with_label(self, status: ClientStatus | Refusal) -> dict[str, Any]:
+        """Return a status as `as_fields` does, with the label that the key has in any file."""
+        return as_fields(status) | {"label": self.relay.book.label_of(status.key)}
+
+    async def _fill(self, request: Request, who: str) -> bytes:
+        """Add keys to the allow-list; return the answer. Raises SteeringFailed."""
+        if self.relay.to_list is None:
+            raise SteeringFailed("the relay has no list of keys; start it with -verify-client-file")
+        try:
+            labels = {parse_node_public(key): label for key, label in request.keys.items()}
+            add = {key: label or None for key, label in labels.items()}
+            change = ListChange(add, keeps_labels=True)
+        except (KeyFormatError, ValueError) as error:
+            raise SteeringFailed(f"no key was added: {error}") from None
+        try:
+            written = await change_list(self.relay.to_list, change)
+        except ListNotWritten as error:
+            raise SteeringFailed(f"no key was added: {error}") from error
+        logger.info("keys listed by an operator", by=who, added=len(written.added))
+        added = [node_public_text(key) for key in written.added]
+        what = "1 key is" if len(added) == 1 else f"{len(added)} keys are"
+        return to_line({"done": f"{what} added", "added": added})
 
     async def _clients(self) -> Listing:
         listing = await self.relay.clients()
@@ -188,10 +235,10 @@ class ControlServer:
 
     async def _key(self, name: str) -> bytes:
         """Return the key that an operator names. Raises SteeringFailed and RPCFailed."""
-        listing, policy = await self._clients(), self.relay.policy()
-        key = key_named(name, {status.key for status in listing.clients}, policy)
-        # A label is the policy's, and a whole key nobody else's.
-        if listing.silent and name not in {node_public_text(key), policy.of(key).label}:
+        listing, labels = await self._clients(), self.relay.book.labels()
+        key = key_named(name, {status.key for status in listing.clients}, labels)
+        # A label is the policy's or the list's, and a whole key nobody else's.
+        if listing.silent and name not in {node_public_text(key), labels.get(key)}:
             raise SteeringFailed(
                 f"{shown(name)}: {workers_text(listing.silent)} did not answer, which may have "
                 f"another client of that name; want the whole key, or try again"
@@ -200,12 +247,27 @@ class ControlServer:
 
     async def _steer(self, request: Request, who: str) -> Steered:
         key = await self._key(request.key)
-        return await self.relay.steer(Command(request.do, key, request.rate), who)
+        command = Command(request.do, key, request.rate, request.label)
+        return await self.relay.steer(command, who)
 
 
-def as_fields(status: ClientStatus) -> dict[str, Any]:
+def as_fields(status: ClientStatus | Refusal | KeyStatus) -> dict[str, Any]:
     """Return a status as JSON has it, with the key as text."""
     return attrs.asdict(status) | {"key": node_public_text(status.key)}
+
+
+async def _send_list(
+    stream: trio.SocketStream,
+    do: str,
+    statuses: Sequence[StatusT],
+    fields_of: Callable[[StatusT], dict[str, Any]],
+    **more: Any,
+) -> None:
+    """Send a list, a page of it in each turn of the event loop."""
+    for start in range(0, len(statuses) or 1, CLIENTS_PER_PAGE):
+        stop = start + CLIENTS_PER_PAGE
+        rows = [fields_of(status) for status in statuses[start:stop]]
+        await _send(stream, to_line({do: rows, "more": stop < len(statuses), **more}))
 
 
 async def _send(stream: trio.SocketStream, line: bytes) -> None:

@@ -8,10 +8,12 @@ from typing import Final
 
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
+from derp.admission.refusals import Refusal
 from derp.config import Config
 from derp.http.liveview import StatusRow
 from derp.mesh.keeper import Keeper
 from derp.metrics import Gauges
+from derp.service.keybook import KeyBook
 from derp.wire.keys import node_public_text, short_key
 
 _MIB: Final = 1 << 20
@@ -59,8 +61,18 @@ def certificate_rows(statuses: Sequence[Status]) -> Iterator[StatusRow]:
             yield row("Last failure", f"{_when(status.failed_at)}: {status.failure}")
 
 
+def refused_rows(refusals: Sequence[Refusal], book: KeyBook) -> Iterator[StatusRow]:
+    """Describe the keys refused last; the latest comes first."""
+    for refused in refusals:
+        label = book.label_of(refused.key)
+        times = f"{refused.count} times, last {_when(refused.last)} from {refused.address}"
+        name = f"Refused {node_public_text(refused.key)}"
+        value = ", ".join(filter(None, [label, times])) + f": {refused.reason}"
+        yield StatusRow(name, value, "Refused keys")
+
+
 def admission_rows(checker: Checker | None) -> Iterator[StatusRow]:
-    """Describe the lists, the sources that fail, and the clients refused last."""
+    """Describe the lists, and the sources that fail."""
     if checker is None:
         return
     row = partial(StatusRow, section="Admission")
@@ -76,10 +88,6 @@ def admission_rows(checker: Checker | None) -> Iterator[StatusRow]:
             yield row(f"Devices of {source.name}", value)
     for name, reason in checker.troubles.items():
         yield row(f"Can't ask {name}", reason)
-    for refused in reversed(checker.refused.values()):
-        times = f"{refused.count} times, last {_when(refused.last)}"
-        name, value = f"Refused {node_public_text(refused.key)}", f"{times}: {refused.reason}"
-        yield StatusRow(name, value, "Refused keys")
 
 
 def admission_problems(checker: Checker | None) -> list[str]:

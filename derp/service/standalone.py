@@ -1,13 +1,17 @@
 """The relay as one process: obeys signals, and does a supervisor's work itself."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
 from derp.admission.checker import Checker
+from derp.admission.listkeeper import ListRequest
 from derp.admission.policykeeper import PolicyRequest, keep_policy, policy_of
+from derp.admission.policysource import PolicySource
+from derp.admission.refusals import Refusal
 from derp.config import Config
 from derp.policy.model import Policy
 from derp.service import control, monitoring
@@ -15,6 +19,8 @@ from derp.service.announce import announce, announce_node
 from derp.service.clients import listing
 from derp.service.control import ControlBackend
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.keybook import KeyBook
+from derp.service.keylist import has_list, list_to_steer
 from derp.service.monitorpages import standalone_backend
 from derp.service.reload import reload_rate_limit
 from derp.service.run import serve
@@ -47,7 +53,7 @@ class Standalone:
         """Get the events to act on from `receive`, which takes the signals."""
         self._receive = receive
         self._to_relay, self._events = trio.open_memory_channel[Event](_EVENTS)
-        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_list, self._list_requests = trio.open_memory_channel[ListRequest](1)
         self._to_policy, self._policy_requests = trio.open_memory_channel[PolicyRequest](1)
 
     async def start(self, relay: RunningRelay) -> Pages:
@@ -60,8 +66,9 @@ class Standalone:
             relay.services.start_soon(resources.certificates.run, announce_new)
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
-            relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_reloads)
-        self._keep_policy(relay, checker)
+            relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_requests)
+        source = policy_of(checker)
+        self._keep_policy(relay, source, checker)
         if resources.monitoring:
             # To the end of the process, too: a drain is told.
             relay.root.start_soon(
@@ -71,18 +78,28 @@ class Standalone:
                 resources.metrics,
                 relay.descriptors,
             )
+        state, book = relay.state, KeyBook(source, checker)
         steering = RelaySteering(
-            partial(end_clients, relay.state), partial(is_mesh, relay.state), self._to_policy
+            partial(end_clients, state),
+            partial(is_mesh, state),
+            self._to_policy,
+            list_to_steer(checker, self._to_list),
         )
         if resources.control is not None:
-            state = relay.state
-            asked = ControlBackend(partial(listing, state), lambda: state.policy, steering.steer)
-            relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
-        return standalone_pages(relay, steering.steer)
 
-    def _keep_policy(self, relay: RunningRelay, checker: Checker | None) -> None:
+            async def refusals() -> Sequence[Refusal]:
+                return state.refusals.latest()
+
+            to_list = self._to_list if has_list(checker) else None
+            clients = partial(listing, state)
+            asked = ControlBackend(clients, book, steering.steer, refusals, to_list)
+            relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
+        return standalone_pages(relay, steering.steer, book)
+
+    def _keep_policy(
+        self, relay: RunningRelay, source: PolicySource, checker: Checker | None
+    ) -> None:
         state, services = relay.state, relay.services
-        source = policy_of(checker)
         state.policy = source.policy
 
         async def apply(policy: Policy) -> int:
@@ -111,7 +128,7 @@ class Standalone:
         if relay.resources.certificates is not None:
             relay.resources.certificates.wake()
         with contextlib.suppress(trio.WouldBlock):
-            self._to_checker.send_nowait(None)
+            self._to_list.send_nowait(None)
         with contextlib.suppress(trio.WouldBlock):
             # A change that waits instead has the file read, too.
             self._to_policy.send_nowait(None)

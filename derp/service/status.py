@@ -20,8 +20,10 @@ from derp.service.debugrows import (
     admission_rows,
     certificate_rows,
     link_row,
+    refused_rows,
     relay_rows,
 )
+from derp.service.keybook import KeyBook
 from derp.service.running import Age, RunningRelay
 from derp.service.steering import Steer
 from derp.service.traffic import Traffic, traffic
@@ -64,7 +66,7 @@ class Pages:
     """Does what an operator wants of them."""
 
 
-def standalone_pages(relay: RunningRelay, steer: Steer) -> Pages:
+def standalone_pages(relay: RunningRelay, steer: Steer, book: KeyBook) -> Pages:
     """Return the pages of a relay that is one process."""
     resources, checker = relay.resources, relay.resources.own_checker
     statuses = () if resources.certificates is None else resources.certificates.statuses
@@ -76,6 +78,7 @@ def standalone_pages(relay: RunningRelay, steer: Steer) -> Pages:
             *snapshot.links,
             *certificate_rows(statuses),
             *admission_rows(checker),
+            *refused_rows(relay.state.refusals.latest(), book),
         ]
 
     async def varz() -> str:

@@ -1,7 +1,7 @@
 """The commands of an operator to a running relay: disconnect, deny, allow, limit a client.
 
 Denying, allowing and limiting are changes of the policy in force, which are written into the file
-of -policy where there is one.
+of -policy where there is one. Without one, a key that is allowed is added to the allow-list.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,9 +12,10 @@ import trio
 
 from derp import log
 from derp.admission.policykeeper import NO_FILE, InForce, PolicyRequest, change_policy
-from derp.errors import ClosedByOperator, SteeringFailed
+from derp.errors import ClosedByOperator, ListNotWritten, SteeringFailed
 from derp.policy.amounts import UNLIMITED
 from derp.policy.change import Change
+from derp.service.keylist import KeyList
 from derp.session.state import RelayState
 from derp.wire.control import Command, workers_text
 from derp.wire.keys import node_public_text, short_key
@@ -69,11 +70,16 @@ class RelaySteering:
         end_clients: EndClients,
         is_mesh: IsMesh,
         to_keeper: trio.MemorySendChannel[PolicyRequest],
+        key_list: KeyList | None = None,
     ) -> None:
-        """Send changes of the policy to its keeper (derp.admission.policykeeper)."""
+        """Send changes of the policy to its keeper (derp.admission.policykeeper).
+
+        `key_list` is the list that has the keys which are allowed; None for the policy.
+        """
         self._end_clients = end_clients
         self._is_mesh = is_mesh
         self._to_keeper = to_keeper
+        self._list = key_list
 
     async def steer(self, command: Command, by: str) -> Steered:
         """Do what an operator wants: a Steer.
@@ -84,6 +90,10 @@ class RelaySteering:
         """
         if command.action == "kick":
             return await self._kick(command.key, by)
+        denied_in = self._list if command.action == "deny" else None
+        if denied_in is not None and command.label is None:
+            # Its line in the list goes.
+            command = attrs.evolve(command, label=denied_in.label_of(command.key))
         change = _change_of(command)
         found = await self._change(change)
         more: dict[str, object] = {}
@@ -92,7 +102,11 @@ class RelaySteering:
         if command.action == "limit":
             more["rate"] = command.rate or "none"
         _log(_EVENTS[command.action], command.key, by, found, **more)
-        return Steered(_sentence(_done(command, found), change, found), found.ended)
+        sentence = self._sentence(_done(command, found), change, found)
+        if denied_in is not None:
+            # Else the key would be admitted again once the relay stops.
+            sentence += await denied_in.remove(command.key)
+        return Steered(sentence, found.ended)
 
     async def _kick(self, key: bytes, by: str) -> Steered:
         ended, silent = await self._end_clients(key)
@@ -115,7 +129,28 @@ class RelaySteering:
                 f"{node_public_text(change.key)} is a relay of the mesh, which no policy binds; "
                 "change the mesh key to keep it out"
             )
-        return await change_policy(self._to_keeper, change)
+        if self._list is None or not change.allowed:
+            return await change_policy(self._to_keeper, change)
+        try:
+            await self._list.add(change.key, change.label)
+        except ListNotWritten as error:
+            found = await change_policy(self._to_keeper, change)
+            return attrs.evolve(found, reason=str(error))
+        return await change_policy(self._to_keeper, change, kept_in=self._list.path)
+
+    def _sentence(self, what: str, change: Change, found: InForce) -> str:
+        """Return what was done, and how long it holds."""
+        if found.path is not None:
+            return f"{what}, which stands in {found.path} now"
+        if not found.reason:
+            return what
+        until = f"{what} until the relay stops: {found.reason}"
+        if self._list is not None and change.allowed:
+            return (
+                f"{until}; to keep it, run this as a user who may write there, "
+                f"with -verify-client-file {self._list.path}"
+            )
+        return until + _by_hand(change, found.reason)
 
 
 async def is_mesh(state: RelayState, key: bytes) -> bool:
@@ -135,12 +170,16 @@ async def end_clients(state: RelayState, key: bytes) -> Ended:
 
 def _change_of(command: Command) -> Change:
     """Return the change of the policy that a command makes. Raises SteeringFailed."""
-    if command.action != "limit":
-        return Change(command.key, allowed=command.action == "allow")
+    key, label, rate = command.key, command.label, command.rate
+    if command.action == "limit":
+        try:
+            return Change(key, rate=rate)
+        except ValueError as error:
+            raise SteeringFailed(f"rate {rate!r:.100}: {error}") from None
     try:
-        return Change(command.key, rate=command.rate)
+        return Change(key, allowed=command.action == "allow", label=label)
     except ValueError as error:
-        raise SteeringFailed(f"rate {command.rate!r:.100}: {error}") from None
+        raise SteeringFailed(f"label {label!r:.100}: {error}") from None
 
 
 def _done(command: Command, found: InForce) -> str:
@@ -157,19 +196,16 @@ def _done(command: Command, found: InForce) -> str:
     return f"{key} may send {command.rate}"
 
 
-def _sentence(what: str, change: Change, found: InForce) -> str:
-    if found.path is not None:
-        return f"{what}, which stands in {found.path} now"
-    if not found.reason:
-        return what
+def _by_hand(change: Change, reason: str) -> str:
+    """Return what to put into which file to keep a change, as a part of a sentence."""
     said = [f"{name} = {value}" for name, value in change.assignments.items() if value is not None]
     if not said:
-        return f"{what} until the relay stops: {found.reason}"
+        return ""
     entry = f'{" and ".join(said)} under [clients."{node_public_text(change.key)}"]'
     where = "into that file by hand"
-    if found.reason == NO_FILE:
+    if reason == NO_FILE:
         where = "into a file, and start the relay with -policy and its path"
-    return f"{what} until the relay stops: {found.reason}; to keep it, put {entry} {where}"
+    return f"; to keep it, put {entry} {where}"
 
 
 def _connections(count: int) -> str:

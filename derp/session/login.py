@@ -8,6 +8,7 @@ A fast-starting client sends ClientInfo with its HTTP request; then both answers
 any other, ServerKey is one write with the answer to its request.
 """
 
+import time
 from typing import Final
 
 import attrs
@@ -130,6 +131,7 @@ async def admit(
     if scope.cancelled_caught:
         raise PeerVanished("the connection was closed before the verdict")
     if not verdict.admitted:
+        _note_refusal(state, transport, key, verdict.source, verdict.reason)
         reason = f"{node_public_text(key)} is refused by {verdict.source}: {verdict.reason}"
         raise not_admitted(verdict, reason)
     if not verdict.authoritative:
@@ -137,8 +139,15 @@ async def admit(
     return verdict.source
 
 
-def check_policy(state: RelayState, key: bytes) -> None:
-    """Raise NotAdmitted if the policy in force denies a key."""
+def check_policy(state: RelayState, transport: Transport, key: bytes) -> None:
+    """Raise NotAdmitted if the policy in force denies the key of a client."""
     if (refused := state.policy.of(key).refusal(key, state.usage)) is not None:
+        _note_refusal(state, transport, key, POLICY, refused.reason)
         reason = f"{node_public_text(key)} is refused by policy: {refused.reason}"
         raise NotAdmitted(reason, source=POLICY, over_quota=refused.over_quota)
+
+
+def _note_refusal(
+    state: RelayState, transport: Transport, key: bytes, source: str, reason: str
+) -> None:
+    state.refusals.note(key, time.time(), transport.remote.host, source, reason)

@@ -9,6 +9,7 @@ import trio
 
 from derp.admission.checker import Checker
 from derp.admission.keep import keep_checker
+from derp.admission.listkeeper import ListRequest
 from derp.admission.model import Admission, Question, Verdict, not_admitted
 from derp.session import health
 from derp.session.isolation import check_group
@@ -21,15 +22,18 @@ CONCURRENCY: Final = 16
 
 
 async def run(
-    state: RelayState, admission: Checker, every: float, wake: trio.MemoryReceiveChannel[None]
+    state: RelayState,
+    admission: Checker,
+    every: float,
+    requests: trio.MemoryReceiveChannel[ListRequest],
 ) -> None:
-    """Keep ending clients that are no longer admitted; a message on `wake` reloads the allow-list.
+    """Keep ending clients that are no longer admitted; `requests` are those about the allow-list.
 
     `every`: seconds from the start of one round of questions to that of the next; 0 is never.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            keep_checker, admission, wake, partial(recheck, state, admission, strict=True)
+            keep_checker, admission, requests, partial(recheck, state, admission, strict=True)
         )
         nursery.start_soon(recheck_unverified, state, admission)
         if every:

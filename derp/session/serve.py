@@ -40,8 +40,8 @@ async def serve(
 
     `leftover`: what the client has sent already, at most 64 KiB. `answer`: the HTTP response, sent
     before the first frame. `fields`: those of this connection's log lines; login adds the client's
-    key and label. Raises a ConnectionEnd unless the client closes the connection between two
-    frames, or before its login.
+    key and label, a refusal the label. Raises a ConnectionEnd unless the client closes the
+    connection between two frames, or before its login.
     """
     state.metrics.accepts += 1
     login = await log_in(state, transport, leftover, pending, answer)
@@ -53,8 +53,10 @@ async def serve(
         try:
             source = await admit(state, transport, login.key, pending)
             # The policy may have changed since the verdict; no other task runs until the join.
-            check_policy(state, login.key)
+            check_policy(state, transport, login.key)
         except NotAdmitted as error:
+            if label := state.policy.of(login.key).label:
+                fields["label"] = label
             await health.tell_refused(state, transport, login.greeting, login.key, error)
             raise
     if pending is not None:

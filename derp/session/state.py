@@ -12,6 +12,7 @@ from nacl.public import PrivateKey
 from derp import log
 from derp.accounts.keeper import Accounts
 from derp.admission.model import Admission
+from derp.admission.refusals import Refusals
 from derp.files.ratelimit import NO_LIMIT, RateConfig
 from derp.metrics import Metrics
 from derp.net.poller import Poller
@@ -82,6 +83,8 @@ class RelayState:
     """Whether the relay is stopping: then it dials no other relay, and ends all clients."""
     cloned: set[bytes] = attrs.field(init=False, factory=set, repr=False)
     """Keys that are connected from two addresses at once, when last looked at."""
+    refusals: Refusals = attrs.field(init=False, factory=Refusals, repr=False)
+    """The keys that this process has refused last."""
     unverified: set[bytes] = attrs.field(init=False, factory=set, repr=False)
     """Keys admitted while the sources couldn't be asked, of clients that may have left."""
     public_key: bytes = attrs.field(init=False)

@@ -7,13 +7,18 @@
     {"v": 1, "do": "kick", "key": KEY}          {"v": 1, "done": "one sentence", "ended": 2}
     {"v": 1, "do": "limit", "key": KEY,         {"v": 1, "error": "one line"}
      "rate": "10 Mbit/s"}
+    {"v": 1, "do": "keys"}                      {"v": 1, "keys": [{…}, …], "more": false}
+    {"v": 1, "do": "refused"}                   {"v": 1, "refused": [{…}, …], "more": false}
+    {"v": 1, "do": "list", "keys":              {"v": 1, "done": "one sentence",
+     {"nodekey:…": "laptop", …}}                 "added": ["nodekey:…", …]}
 
 KEY is a node key, the beginning of one, or a label; a rate of null takes the key's own one back.
+With `deny` and `allow`, a "label" is the key's new one. `list` adds keys to the allow-list.
 `silent` has the numbers of the workers that did not answer, whose clients are missing.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -27,8 +32,16 @@ MAX_ANSWER: Final = 1 << 20
 """The same for an answer."""
 
 CLIENTS: Final = "clients"
+KEYS: Final = "keys"
+REFUSED: Final = "refused"
+LISTS: Final = (CLIENTS, KEYS, REFUSED)
+"""What is answered by a list, in pages."""
+FILL: Final = "list"
 STEERING: Final = ("kick", "deny", "allow", "limit")
 """What is done to one key."""
+
+_ALL: Final = (*LISTS, FILL, *STEERING)
+_LABELLED: Final = ("deny", "allow")
 
 _OTHER: Final = (
     "what answers is no derper, or one of another version; use the derper command that the relay "
@@ -42,11 +55,15 @@ class Request:
     """A request."""
 
     do: str
-    """CLIENTS, or one of STEERING."""
+    """One of LISTS or STEERING, or FILL."""
     key: str = ""
-    """As the operator wrote it; empty with CLIENTS."""
+    """As the operator wrote it; empty but for STEERING."""
     rate: str | None = None
     """With `limit` only."""
+    label: str | None = None
+    """With `deny` and `allow` only; None for none that is new."""
+    keys: Mapping[str, str] = attrs.field(factory=dict)
+    """With FILL only: labels, which may be empty, by the text of the key."""
 
     def to_line(self) -> bytes:
         """Return the request as it is sent."""
@@ -55,6 +72,10 @@ class Request:
             fields["key"] = self.key
         if self.do == "limit":
             fields["rate"] = self.rate
+        if self.label is not None:
+            fields["label"] = self.label
+        if self.do == FILL:
+            fields["keys"] = {**self.keys}
         return to_line(fields)
 
     @classmethod
@@ -69,13 +90,21 @@ class Request:
                 "use the derper command that it was installed with"
             )
         do, key, rate = fields.get("do"), fields.get("key", ""), fields.get("rate")
-        if do not in (CLIENTS, *STEERING):
-            raise ControlRefused(f"want one of {', '.join((CLIENTS, *STEERING))}")
+        if do not in _ALL:
+            raise ControlRefused(f"want one of {', '.join(_ALL)}")
         if not isinstance(key, str) or (do in STEERING) != bool(key):
             raise ControlRefused(f"{do}: want {'a' if do in STEERING else 'no'} key")
         if not isinstance(rate, str | None) or (rate is not None and do != "limit"):
             raise ControlRefused(f"{do}: want {'a rate as text' if do == 'limit' else 'no rate'}")
-        return cls(do, key, rate)
+        label, keys = fields.get("label"), fields.get("keys", {})
+        if not isinstance(label, str | None) or (label is not None and do not in _LABELLED):
+            want = "a label as text" if do in _LABELLED else "no label"
+            raise ControlRefused(f"{do}: want {want}")
+        if not isinstance(keys, dict) or (do == FILL) != bool(keys):
+            raise ControlRefused(f"{do}: want {'keys with labels' if do == FILL else 'no keys'}")
+        if not all(isinstance(each, str) for each in keys.values()):
+            raise ControlRefused(f"{do}: want labels as text")
+        return cls(do, key, rate, label, keys)
 
 
 @attrs.frozen
@@ -88,6 +117,8 @@ class Command:
     """A node key, 32 bytes."""
     rate: str | None = None
     """With `limit` only: as in the policy file, or None for no limit of the key's own."""
+    label: str | None = None
+    """With `deny` and `allow` only: the key's new label, or None to keep what there is."""
 
 
 def to_line(fields: dict[str, Any]) -> bytes:
@@ -95,19 +126,19 @@ def to_line(fields: dict[str, Any]) -> bytes:
     return json.dumps({"v": VERSION, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
-def parse_clients(line: bytes) -> tuple[list[dict[str, Any]], bool, list[int]]:
-    """Return the clients in an answer, whether more come, and which workers did not answer.
+def parse_list(line: bytes, do: str = CLIENTS) -> tuple[list[dict[str, Any]], bool, list[int]]:
+    """Return the rows in an answer, whether more come, and which workers did not answer.
 
-    Raises ControlRefused.
+    `do` is what was asked for, one of LISTS. Raises ControlRefused.
     """
     fields = _answer(line)
-    clients = fields.get("clients")
-    if not isinstance(clients, list) or not all(isinstance(each, dict) for each in clients):
+    rows = fields.get(do)
+    if not isinstance(rows, list) or not all(isinstance(each, dict) for each in rows):
         raise ControlRefused(_OTHER)
     silent = fields.get("silent", [])
     if not isinstance(silent, list) or not all(isinstance(each, int) for each in silent):
         raise ControlRefused(_OTHER)
-    return clients, bool(fields.get("more")), silent
+    return rows, bool(fields.get("more")), silent
 
 
 def missing_text(silent: Sequence[int]) -> str:
@@ -130,6 +161,14 @@ def parse_done(line: bytes) -> str:
     if not isinstance(sentence, str):
         raise ControlRefused(_OTHER)
     return sentence
+
+
+def parse_added(line: bytes) -> list[str]:
+    """Return the keys that FILL has added. Raises ControlRefused."""
+    keys = _answer(line).get("added")
+    if not isinstance(keys, list) or not all(isinstance(each, str) for each in keys):
+        raise ControlRefused(_OTHER)
+    return keys
 
 
 def _answer(line: bytes) -> dict[str, Any]:

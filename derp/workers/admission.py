@@ -20,6 +20,7 @@ import trio
 from derp import log
 from derp.admission.checker import Checker
 from derp.admission.keep import keep_checker
+from derp.admission.listkeeper import ListRequest
 from derp.admission.model import Admission, Outcome, Question, Verdict
 from derp.errors import RPCFailed
 from derp.session import recheck
@@ -58,9 +59,9 @@ class SupervisorAdmission:
         self._by_network: Counter[str] = Counter()
         self.handlers: dict[str, Handler] = {_ADMIT: self._admit, _RECHECK: self._recheck}
 
-    async def keep(self, wake: trio.MemoryReceiveChannel[None]) -> None:
-        """Keep the checker's list up to date; a message on `wake` has it read at once."""
-        await keep_checker(self._checker, wake, self.notify_removed)
+    async def keep(self, requests: trio.MemoryReceiveChannel[ListRequest]) -> None:
+        """Keep the checker's lists up to date; `requests` are those about the allow-list."""
+        await keep_checker(self._checker, requests, self.notify_removed)
 
     async def _admit(self, body: Json) -> Json:
         question = _question(body)

@@ -13,6 +13,7 @@ import attrs
 
 from certs.tasks.manager import Certificates
 from derp.admission.checker import Checker
+from derp.admission.refusals import Refusal, merged
 from derp.config import Config
 from derp.http.liveview import StatusRow
 from derp.metrics import Metrics, render_expvar, render_varz
@@ -21,8 +22,10 @@ from derp.service.debugrows import (
     admission_problems,
     admission_rows,
     certificate_rows,
+    refused_rows,
     relay_rows,
 )
+from derp.service.keybook import KeyBook
 from derp.service.running import Age, RunningRelay
 from derp.service.status import Pages, Snapshot, capture, certificate, process_gauges
 from derp.service.tls import ServerContexts
@@ -41,6 +44,7 @@ _TRAFFIC: Final = "pages.traffic"
 _PAST: Final = "pages.past"
 """The supervisor answers these two for all workers, a worker for itself."""
 _SNAPSHOT: Final = "pages.snapshot"
+_REFUSED: Final = "pages.refused"
 _CHECK: Final = "pages.check"
 """A walk over all clients of a worker, in which no packet moves."""
 
@@ -85,7 +89,16 @@ def worker_handlers(relay: RunningRelay) -> dict[str, Handler]:
     async def past(_: Json) -> Json:
         return _dump_pasts(relay.history.past())
 
-    return {_SNAPSHOT: snapshot, _CHECK: check, _TRAFFIC: own_traffic, _PAST: past}
+    async def refused(_: Json) -> Json:
+        return [each.to_json() for each in relay.state.refusals.latest()]
+
+    return {
+        _SNAPSHOT: snapshot,
+        _CHECK: check,
+        _TRAFFIC: own_traffic,
+        _PAST: past,
+        _REFUSED: refused,
+    }
 
 
 class SupervisorPages:
@@ -102,8 +115,10 @@ class SupervisorPages:
         checker: Checker | None,
         certificates: Certificates[ServerContexts] | None,
         pool: WorkerPool,
+        book: KeyBook,
     ) -> None:
         """Show `metrics`, `checker` and `certificates`, which only the supervisor has."""
+        self._book = book
         self.handlers: dict[str, Handler] = {
             _ROWS: self._rows,
             _VARZ: self._varz,
@@ -131,7 +146,13 @@ class SupervisorPages:
             *self._worker_rows(snapshots),
             *certificate_rows(self._certificates),
             *admission_rows(self._checker),
+            *refused_rows(await self.refusals(), self._book),
         ]
+
+    async def refusals(self) -> list[Refusal]:
+        """Return the keys that the workers which answer have refused last."""
+        answers = await self._pool.call_all(_REFUSED)
+        return merged(Refusal.from_json(row) for rows in answers.values() for row in rows)
 
     async def _varz(self, _: Json) -> Json:
         merged = await self.merged()

@@ -15,7 +15,7 @@ import trio
 
 from derp import log
 from derp.admission.checker import Checker
-from derp.admission.listwatch import Recheck
+from derp.admission.listkeeper import Recheck
 from derp.admission.policykeeper import PolicyRequest, keep_policy
 from derp.admission.policysource import PolicySource
 from derp.errors import RPCFailed

@@ -11,6 +11,7 @@ import trio
 
 from derp.admission.policykeeper import PolicyRequest
 from derp.errors import RPCFailed, RPCTimeout, SteeringFailed
+from derp.service.keylist import KeyList
 from derp.service.steering import Ended, RelaySteering, Steered, end_clients, is_mesh
 from derp.session.state import RelayState
 from derp.wire.control import Command
@@ -37,9 +38,14 @@ def worker_handlers(state: RelayState) -> dict[str, Handler]:
 class SupervisorSteering:
     """The supervisor's side. `handlers` are for the RPC connection of each worker."""
 
-    def __init__(self, pool: WorkerPool, to_keeper: trio.MemorySendChannel[PolicyRequest]) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        to_keeper: trio.MemorySendChannel[PolicyRequest],
+        key_list: KeyList | None = None,
+    ) -> None:
         self._pool = pool
-        self.steer = RelaySteering(self._end_clients, self._is_mesh, to_keeper).steer
+        self.steer = RelaySteering(self._end_clients, self._is_mesh, to_keeper, key_list).steer
         self.handlers: dict[str, Handler] = {_STEER: self._answer}
 
     async def _end_clients(self, key: bytes) -> Ended:
@@ -53,9 +59,9 @@ class SupervisorSteering:
 
     async def _answer(self, body: Json) -> Json:
         """Do what a worker was asked for; return [sentence, ended, failure]."""
-        action, key, rate, by = body
+        action, key, rate, label, by = body
         try:
-            found = await self.steer(Command(action, bytes.fromhex(key), rate), by)
+            found = await self.steer(Command(action, bytes.fromhex(key), rate, label), by)
         except SteeringFailed as error:
             return ["", 0, str(error)]
         return [found.sentence, found.ended, ""]
@@ -64,7 +70,7 @@ class SupervisorSteering:
 async def steer(call: Call, command: Command, by: str) -> Steered:
     """Have the supervisor do what a worker was asked for: a Steer."""
     try:
-        body = [command.action, command.key.hex(), command.rate, by]
+        body = [command.action, command.key.hex(), command.rate, command.label, by]
         sentence, ended, failure = await call(_STEER, body)
     except RPCTimeout as error:
         raise SteeringFailed(

@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from derp import log
+from derp.admission.listkeeper import ListRequest
 from derp.admission.make import opened
 from derp.admission.policykeeper import PolicyRequest, policy_of
 from derp.config import Config
@@ -31,6 +32,8 @@ from derp.service import control
 from derp.service.announce import announce, announce_node
 from derp.service.control import ControlBackend
 from derp.service.interpreter import logging_started, tune_garbage_collector
+from derp.service.keybook import KeyBook
+from derp.service.keylist import has_list, list_to_steer
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
 from derp.service.rootnursery import open_root_nursery
@@ -112,13 +115,16 @@ class Supervisor:
         self._pool = pool = WorkerPool(
             len(resources.all_sockets), arguments, self._handover, config.limits.drain_time
         )
-        self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool)
+        source = policy_of(checker)
+        self._book = book = KeyBook(source, checker)
+        self._pages = SupervisorPages(config, resources.metrics, checker, certificates, pool, book)
         self._notices = SupervisorNotices()
         self._clients = WorkerClients(pool)
-        self._to_checker, self._list_reloads = trio.open_memory_channel[None](1)
+        self._to_list, self._list_requests = trio.open_memory_channel[ListRequest](1)
         self._to_policy, self._policy_requests = trio.open_memory_channel[PolicyRequest](1)
-        self._policy = SupervisorPolicy(policy_of(checker), checker, pool)
-        self._steering = SupervisorSteering(pool, self._to_policy)
+        self._policy = SupervisorPolicy(source, checker, pool)
+        key_list = list_to_steer(checker, self._to_list)
+        self._steering = SupervisorSteering(pool, self._to_policy, key_list)
         self._certificates = self._admission = self._accounts = None
         if certificates is not None:
             self._certificates = SupervisorCertificates(certificates, pool)
@@ -136,7 +142,7 @@ class Supervisor:
         async with opened(self._resources.admission), open_root_nursery() as nursery:
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
-                nursery.start_soon(self._admission.keep, self._list_reloads)
+                nursery.start_soon(self._admission.keep, self._list_requests)
             nursery.start_soon(self._policy.keep, self._policy_requests, self._recheck)
             if self._accounts is not None:
                 # The supervisor has no clients whose counts it could collect.
@@ -197,7 +203,11 @@ class Supervisor:
 
     def _control_backend(self) -> ControlBackend:
         return ControlBackend(
-            self._clients.all, lambda: self._policy.in_force, self._steering.steer
+            self._clients.all,
+            self._book,
+            self._steering.steer,
+            self._pages.refusals,
+            self._to_list if has_list(self._resources.own_checker) else None,
         )
 
     async def _recheck(self, removed: set[bytes]) -> None:
@@ -246,7 +256,7 @@ class Supervisor:
         if self._certificates is not None:
             nursery.start_soon(self._certificates.wake)
         with contextlib.suppress(trio.WouldBlock):
-            self._to_checker.send_nowait(None)
+            self._to_list.send_nowait(None)
         with contextlib.suppress(trio.WouldBlock):
             # A change that waits instead has the file read, too.
             self._to_policy.send_nowait(None)

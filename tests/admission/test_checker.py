@@ -10,7 +10,7 @@ import trio.testing
 
 from derp.admission.allowlist import AllowList
 from derp.admission.cache import SHORT_TTL
-from derp.admission.checker import MAX_REFUSED_SHOWN, NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
+from derp.admission.checker import NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.sources import Sources
 from derp.metrics import Metrics
@@ -458,18 +458,6 @@ async def test_everything_is_counted(make: Make, metrics: Metrics) -> None:
         "failed_open": 1,
         "remembered_failed_open": 1,
     }
-
-
-async def test_refused_keys_are_kept_for_the_pages(make: Make) -> None:
-    checker = make(tailscaleds=[Source("tailscaled", NO)])
-    await checker.admit(STRANGER)
-    await checker.admit(STRANGER)
-    refused = checker.refused[STRANGER.key]
-    assert (refused.count, refused.reason) == (2, "not known")
-    for number in range(MAX_REFUSED_SHOWN):
-        await checker.admit(Question(number.to_bytes(32, "big"), "192.0.2.1"))
-    assert len(checker.refused) == MAX_REFUSED_SHOWN
-    assert STRANGER.key not in checker.refused
 
 
 async def test_trouble_is_told_once_a_minute(

@@ -111,6 +111,7 @@ def test_a_client_is_denied_and_allowed_again(place: Place) -> None:
     refused = 'section[data-name="Refused keys"]'
     page.until(f"{text(f'{refused} li')} !== null")
     assert page.evaluate(text(f"{refused} li b")) == f"Refused {key}:"
+    assert " from 127.0.0.1: the key is denied" in page.evaluate(text(f"{refused} li"))
     page.allow("clipboardReadWrite", "clipboardSanitizedWrite")
     page.call("Page.bringToFront")
     page.evaluate(f"document.querySelector('{refused} button').click()")

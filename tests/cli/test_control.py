@@ -221,7 +221,8 @@ class TestSteering:
         ("words", "message"),
         [
             (("kick",), "kick: want one key; -h explains it"),
-            (("deny", "a", "b"), "deny: want one key"),
+            (("kick", "a", "b"), "kick: want one key"),
+            (("deny",), "deny: want a key, and a label if you like; -h explains it"),
             (("limit", "a"), 'limit: want a key and a rate such as "10 Mbit/s", unlimited or none'),
             (("limit", "a", "10"), 'limit: 10: want a rate such as "10 Mbit/s"'),
             (("limit", "a", "10", "Mb/s"), "limit: 10 Mb/s: want a rate"),
@@ -235,7 +236,9 @@ class TestSteering:
         assert message in err
         assert len(err.splitlines()) == 1
 
-    @pytest.mark.parametrize("command", ["clients", "kick", "deny", "allow", "limit", "top"])
+    @pytest.mark.parametrize(
+        "command", ["clients", "kick", "deny", "allow", "limit", "top", "keys"]
+    )
     def test_help(self, run: Run, command: str) -> None:
         code, out, err = run(command, "-h")
         assert (code, err) == (0, "")

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import attrs
 import pytest
 
-from derp.cli import accounts, clients, command_flags, derpmap, steer, top
+from derp.cli import accounts, clients, command_flags, derpmap, keys, steer, top
 from derp.cli.command_flags import OF
 from derp.config import Config, environment, flag_table, goflags
 from derp.config.goflags import Flag
@@ -288,6 +288,7 @@ COMMANDS = {
     "healthcheck": (),
     "accounts": accounts._OWN,
     "clients": clients._OWN,
+    "keys": keys._OWN,
     "top": top._OWN,
 }
 

@@ -24,7 +24,9 @@ from certs.errors import CertificateError
 from certs.parse import make_pair
 from certs.retryafter import parse_retry_after
 from derp.admission import allowlist
+from derp.admission.listedit import ListChange
 from derp.admission.url import read_allow
+from derp.cli import tailnetstatus
 from derp.devices import answers, kept
 from derp.devices.jsonarray import AnswerFormError, ArrayReader
 from derp.errors import (
@@ -342,6 +344,20 @@ def key_lists(data: bytes) -> None:
         _check_line(error)
         return
     assert all(len(key) == KEY_LENGTH for key in keys)
+    text, key = data.decode("utf-8", "replace"), bytes(range(32))
+    assert allowlist.parse(ListChange({key: "x"}).applied_to(text)) == keys | {key: "x"}
+    assert key not in allowlist.parse(ListChange(remove=[key]).applied_to(text))
+
+
+def tailnet_statuses(data: bytes) -> None:
+    """What tailscale status --json may print: keys, with labels that a list takes."""
+    try:
+        keys = tailnetstatus.parse(data)
+    except ValueError as error:
+        _check_line(error)
+        return
+    text = ListChange({key: label or None for key, label in keys.items()}).applied_to("")
+    assert allowlist.parse(text) == keys
 
 
 def device_lists(data: bytes) -> None:
@@ -418,6 +434,7 @@ _CHANGES: Final = (
     Change(bytes(range(32)), allowed=False),
     Change(bytes(range(32)), rate="1 MB/s"),
     Change(bytes(range(32)), rate=None),
+    Change(bytes(range(32)), allowed=True, label='a "label"'),
 )
 
 
@@ -511,6 +528,7 @@ TARGETS: Final[dict[str, Target]] = {
         admission_answers,
         json_objects,
         key_lists,
+        tailnet_statuses,
         device_lists,
         tokens,
         kept_lists,

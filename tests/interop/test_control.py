@@ -43,14 +43,20 @@ class Steered:
     relay: Relay
     workers: int = 1
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, said: str = "", code: int = 0) -> str:
         """Run a command beside the relay; it finds the socket by the key file."""
         command = [*self.relay.command, *words, "-c", str(self.relay.key_file)]
         done = subprocess.run(
-            command, cwd=REPO, capture_output=True, text=True, timeout=TIMEOUT, check=False
+            *(command,),
+            cwd=REPO,
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
         )
-        assert done.returncode == 0, (done.stdout, done.stderr, self.relay.log)
-        return done.stdout
+        assert done.returncode == code, (done.stdout, done.stderr, self.relay.log)
+        return done.stdout or done.stderr
 
     def clients(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.run("clients", "--json").splitlines()]
@@ -184,3 +190,46 @@ def test_a_real_tailscaled(
         assert key not in {each["key"] for each in steered.clients()}
         steered.run("allow", key)
         eventually("it is let in again", TIMEOUT, lambda: net.alice.ping(net.bob, 2) is not None)
+
+
+def test_a_list_filled_from_a_real_tailnet(
+    under_test: list[str], binaries: dict[str, Path], test_ca: TestCA, tmp_path: Path
+) -> None:
+    """The relay's list has a stranger only, until tailscaled's status comes through a pipe."""
+    skip_unless_possible("no real tailscaled here")
+    listed = tmp_path / "nodekeys"
+    stranger = f"nodekey:{'11' * 32}  nobody # for now\n"
+    listed.write_text(stranger)
+    flags = ["-verify-client-file", str(listed)]
+    with tailnet(under_test, binaries, test_ca, tmp_path, blob_size=1000, flags=flags) as net:
+        steered = Steered(net.relay)
+        keys = {f"nodekey:{node.key().public.hex()}": node.name for node in (net.alice, net.bob)}
+
+        def refused() -> bool:
+            rows = [
+                json.loads(line) for line in steered.run("keys", "-refused", "-json").splitlines()
+            ]
+            assert all(row["source"] == "file" and row["address"] for row in rows)
+            return {row["key"] for row in rows} == keys.keys()
+
+        eventually("both are refused, by their address", TIMEOUT, refused)
+        assert net.alice.ping(net.bob, 2) is None
+        status = net.alice.tailscale("status", "--json").stdout
+        said = steered.run("keys", "-from-status", said=status)
+        added = {line for line in said.splitlines() if line.startswith("added ")}
+        assert added == {f"added {key} {name}" for key, name in keys.items()}
+        assert said.endswith("2 keys are added\n")
+        eventually("a ping comes back", 90, lambda: net.alice.ping(net.bob, 2) is not None)
+        assert listed.read_text().startswith(stranger)
+
+        assert steered.run("keys", "-from-status", said=status) == (
+            "0 keys are added, 2 were in the list already\n"
+        )
+        # Whoever is out of the list goes.
+        steered.run("deny", "bob")
+        assert net.alice.ping(net.bob, patience=8) is None
+        # A tailscaled that is down tells nothing.
+        net.alice.tailscale("down")
+        status = net.alice.tailscale("status", "--json").stdout
+        said = steered.run("keys", "-from-status", said=status, code=1)
+        assert "tailscaled is in the state 'Stopped'; run tailscale up there first" in said

@@ -28,6 +28,8 @@ CHANGES = [
     Change(A, rate="10 Mbit/s"),
     Change(A, rate="unlimited"),
     Change(A, rate=None),
+    Change(A, allowed=True, label='the "new" \\ printer 打印机'),
+    Change(A, allowed=False, label="phone"),
 ]
 
 
@@ -75,6 +77,11 @@ class TestInAPolicy:
         assert not DENY.explains(before, Policy({A: after.of(A)}))
         assert not DENY.explains(before, Policy(after.entries, Entry(limit=MBIT)))
         assert not DENY.explains(before, Policy({A: Entry("other", False, MBIT), B: Entry("y")}))
+
+    @pytest.mark.parametrize("label", ["", "x" * 65, "two\nlines", "\x7f"])
+    def test_a_wrong_label(self, label: str) -> None:
+        with pytest.raises(ValueError, match="want a label of 1 to 64 printable characters"):
+            Change(A, allowed=True, label=label)
 
     def test_a_wrong_rate(self) -> None:
         with pytest.raises(ValueError, match="want a rate such as"):

@@ -11,11 +11,11 @@ import pytest
 
 from certs import wholefile
 from derp.errors import PolicyNotWritten
-from derp.policy import rewrite
+from derp.files.rewrite import SETTLED_AFTER, TRIES
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Policy
-from derp.policy.rewrite import SETTLED_AFTER, TRIES, Rewriter
+from derp.policy.rewrite import Rewriter
 from derp.wire.keys import node_public_text
 
 KEY = bytes(range(32))
@@ -204,7 +204,9 @@ def test_a_line_that_would_be_too_long(path: Path) -> None:
 def test_an_edit_that_says_more_than_the_change_is_not_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rewrite, "edited", lambda text, key, said: text + "deny = true\n" + ENTRY)
+    monkeypatch.setattr(
+        "derp.policy.rewrite.edited", lambda text, key, said: text + "deny = true\n" + ENTRY
+    )
     with pytest.raises(PolicyNotWritten, match="would say something else with it, too"):
         write_change(path, DENY)
     assert path.read_text() == "[defaults] # of all\n"

@@ -103,6 +103,11 @@ def test_clients_are_listed_and_steered(tmp_path: Path, workers: str) -> None:
         for _ in range(6):
             again = stack.enter_context(closing(Client(port, found[1].node.private)))
             assert again.refused
+        # On a relay that checks nobody else, too, and of all workers.
+        (refused,) = command(tmp_path, "keys", "-refused").splitlines()
+        assert refused.startswith(f"{found[1].key} 6 times, last ")
+        assert refused.endswith(" ago from 127.0.0.1, by policy: the key is denied")
+        assert f"denied  {found[1].key} command\n" in command(tmp_path, "keys")
         command(tmp_path, "allow", found[1].key)
         assert not stack.enter_context(closing(Client(port, found[1].node.private))).refused
 
@@ -113,6 +118,41 @@ def test_clients_are_listed_and_steered(tmp_path: Path, workers: str) -> None:
         assert relay.stop() == 0
     assert not path.exists()
     assert "no such socket" in command(tmp_path, "clients", code=1)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_list_is_kept_by_the_commands(tmp_path: Path, workers: str) -> None:
+    """Without a word about the list in the command: the relay knows where it is."""
+    listed = tmp_path / "nodekeys"
+    listed.write_text(f"nodekey:{'11' * 32} other # lent\n")
+    listed.chmod(0o640)
+    flags = ("-verify-client-file", str(listed), "-workers", workers)
+    with derper(tmp_path, *flags, tls=False) as relay, ExitStack() as stack:
+        port = relay.port("HTTP")
+        stranger = stack.enter_context(closing(Client(port)))
+        assert stranger.refused
+        (row,) = map(json.loads, command(tmp_path, "keys", "-refused", "-json").splitlines())
+        assert (row["key"], row["address"], row["source"]) == (stranger.key, "127.0.0.1", "file")
+        said = command(tmp_path, "allow", row["key"], "old", "laptop")
+        assert said == f"{stranger.key} is allowed, which stands in {listed} now\n"
+        client = stack.enter_context(closing(Client(port, stranger.node.private)))
+        assert not client.refused
+        assert f"allowed {client.key} file old laptop\n" in command(tmp_path, "keys")
+        assert clients(tmp_path)[client.key]["label"] == "old laptop"
+
+        said = command(tmp_path, "deny", "old laptop")
+        assert said.startswith(f"{client.key} is denied (1 connection ended)")
+        assert said.endswith(f"; it is no longer in {listed}\n")
+        client.wait_for_end()
+        again = stack.enter_context(closing(Client(port, stranger.node.private)))
+        assert again.refused
+        relay.wait_for(
+            r'msg=refused .*label="old laptop" .*is refused by policy: the key is denied'
+        )
+        assert "from 127.0.0.1, old laptop, by policy" in command(tmp_path, "keys", "-refused")
+        assert listed.read_text() == f"nodekey:{'11' * 32} other # lent\n"
+        assert stat.S_IMODE(listed.stat().st_mode) == 0o640
+        assert not re.search("Traceback", "\n".join(relay.log))
 
 
 def test_a_change_outlives_the_relay_in_its_policy(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,9 +14,18 @@ import pytest
 import trio
 import trio.testing
 
+from derp.admission import allowlist
+from derp.admission.allowlist import AllowList
+from derp.admission.checker import Checker
+from derp.admission.listkeeper import ListRequest, keep_list
+from derp.admission.policysource import PolicySource
+from derp.admission.refusals import Refusal
+from derp.admission.sources import Sources
 from derp.errors import RPCFailed, SteeringFailed
+from derp.metrics import Metrics
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
+from derp.policy.change import Change
 from derp.policy.model import Entry, Policy
 from derp.service import control
 from derp.service.clients import CLIENTS_PER_PAGE, ClientStatus, Listing
@@ -30,9 +40,11 @@ from derp.service.control import (
     ControlBackend,
     ControlServer,
 )
+from derp.service.keybook import KeyBook
 from derp.service.steering import Steered
 from derp.wire.control import MAX_REQUEST, Command, Request
 from derp.wire.keys import node_public_text
+from tests.support.threads import run_at_once
 
 Clock = trio.testing.MockClock
 BY = f"uid {os.geteuid()}, pid {os.getpid()}"
@@ -102,8 +114,9 @@ class Server:
         self.sockets = ExitStack()
         self.clients = [client(number) for number in (1, 2)]
         self.listed = 0
-        self.policy = Policy()
+        self.source = PolicySource(None, Policy())
         self.steering = Steering()
+        self.refused: list[Refusal] = []
 
         self.silent: list[int] = []
 
@@ -112,7 +125,11 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        relay = ControlBackend(clients, lambda: self.policy, self.steering.steer)
+        async def refusals() -> list[Refusal]:
+            await trio.lowlevel.checkpoint()
+            return self.refused
+
+        relay = ControlBackend(clients, KeyBook(self.source), self.steering.steer, refusals)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
 
     def connect(self, *, full: bool = False) -> Asker:
@@ -134,7 +151,8 @@ async def server(autojump_clock: Clock) -> AsyncIterator[Server]:
 
 class TestWhatIsAsked:
     async def test_the_clients(self, autojump_clock: Clock, server: Server) -> None:
-        server.clients = [client(1, label="x", since=7, used_day=3, home=True)]
+        server.clients = [client(1, since=7, used_day=3, home=True)]
+        server.source.policy = Policy({client(1).key: Entry(label="x")})
         found = await server.connect().ask(Request("clients"))
         assert found is not None
         (row,) = found["clients"]
@@ -152,6 +170,109 @@ class TestWhatIsAsked:
         assert [line["more"] for line in lines] == [True, True, False]
         server.clients = []
         assert await asker.ask(Request("clients")) == {"clients": [], "more": False, "silent": []}
+
+    async def test_the_keys_and_what_says_so(self, autojump_clock: Clock, server: Server) -> None:
+        here, by_command = client(1).key, client(2).key
+        server.source.put(Policy({here: Entry("printer", allowed=True), bytes(32): Entry("x")}))
+        server.source.change(Change(by_command, allowed=False, label="phone"), None)
+        found = await server.connect().ask(Request("keys"))
+        assert found == {
+            "keys": [
+                {
+                    "key": node_public_text(here),
+                    "label": "printer",
+                    "allowed": True,
+                    "source": "policy",
+                },
+                {
+                    "key": node_public_text(by_command),
+                    "label": "phone",
+                    "allowed": False,
+                    "source": "command",
+                },
+            ],
+            "more": False,
+        }
+
+    async def test_the_refused(self, autojump_clock: Clock, server: Server) -> None:
+        key = client(1).key
+        server.source.policy = Policy({key: Entry("phone", allowed=False)})
+        server.refused = [Refusal(key, 2, 7.0, "192.0.2.7", "policy", "the key is denied")]
+        assert await server.connect().ask(Request("refused")) == {
+            "refused": [
+                {
+                    "key": node_public_text(key),
+                    "count": 2,
+                    "last": 7.0,
+                    "address": "192.0.2.7",
+                    "source": "policy",
+                    "reason": "the key is denied",
+                    "label": "phone",
+                }
+            ],
+            "more": False,
+        }
+
+    async def test_a_refused_key_is_named_by_the_whole_of_it(
+        self, autojump_clock: Clock, server: Server
+    ) -> None:
+        """A stranger can make one that begins like another."""
+        stranger = bytes([0xAB]) * 32
+        server.refused = [Refusal(stranger, 1, 7.0, "192.0.2.7", "file", "")]
+        asker = server.connect()
+        found = await asker.ask(Request("allow", "abababababab"))
+        assert found is not None
+        assert "no client that is connected" in found["error"]
+        await asker.ask(Request("allow", node_public_text(stranger), label="x"))
+        assert server.steering.wanted == [(Command("allow", stranger, label="x"), BY)]
+
+    async def test_a_list_is_filled(
+        self,
+        autojump_clock: Clock,
+        server: Server,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        run_at_once(monkeypatch)
+        monkeypatch.setattr("derp.files.rewrite.SETTLED_AFTER", 0.0)
+        old, new = client(1).key, client(2).key
+        path = tmp_path / "nodekeys"
+        path.write_text(f"{node_public_text(old)} mine\n")
+        asker = server.connect()
+        request = Request("list", keys={node_public_text(old): "x", node_public_text(new): "y"})
+        found = await asker.ask(request)
+        assert found == {
+            "error": "the relay has no list of keys; start it with -verify-client-file"
+        }
+        listed = AllowList(path, allowlist.load(path))
+        checker = Checker(Metrics(), Sources(allowlist=listed))
+        to_list, requests = trio.open_memory_channel[ListRequest](1)
+        relay = attrs.evolve(
+            server.server.relay, book=KeyBook(server.source, checker), to_list=to_list
+        )
+        server.server.relay = relay
+
+        async def nobody(_: object) -> None:
+            await trio.lowlevel.checkpoint()
+
+        server.server.nursery.start_soon(keep_list, checker, listed, requests, nobody)
+        found = await asker.ask(request)
+        assert found == {"done": "1 key is added", "added": [node_public_text(new)]}
+        assert listed.keys == {old: "mine", new: "y"}
+        for keys, message in (
+            ({"nodekey:1": ""}, "no key was added: the key has 1 hex digits"),
+            ({node_public_text(old): "a # b"}, "no key was added: want a label without"),
+        ):
+            found = await asker.ask(Request("list", keys=keys))
+            assert found is not None
+            assert found["error"].startswith(message)
+        path.unlink()
+        found = await asker.ask(request)
+        assert found is not None
+        assert "No such file" in found["error"]
+        rows = await asker.ask(Request("keys"))
+        assert rows is not None
+        assert [row["source"] for row in rows["keys"]] == ["file", "file"]
 
     async def test_what_is_done_to_a_client(self, autojump_clock: Clock, server: Server) -> None:
         asker, key = server.connect(), client(1).key
@@ -171,7 +292,7 @@ class TestWhatIsAsked:
     async def test_a_client_by_its_label_or_beginning(
         self, autojump_clock: Clock, server: Server
     ) -> None:
-        server.policy = Policy({bytes(32): Entry(label="printer")})
+        server.source.policy = Policy({bytes(32): Entry(label="printer")})
         asker = server.connect()
         await asker.ask(Request("deny", "printer"))
         await asker.ask(Request("kick", "0" * 63 + "2"))
@@ -197,7 +318,7 @@ class TestWhatIsAsked:
         self, autojump_clock: Clock, server: Server
     ) -> None:
         server.silent = [0, 2]
-        server.policy = Policy({bytes(32): Entry(label="printer")})
+        server.source.policy = Policy({bytes(32): Entry(label="printer")})
         asker = server.connect()
         assert await asker.ask(Request("clients")) == {
             **(await asker.ask(Request("clients")) or {}),

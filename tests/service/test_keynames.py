@@ -5,14 +5,13 @@ import re
 import pytest
 
 from derp.errors import SteeringFailed
-from derp.policy.model import Entry, Policy
 from derp.service.keynames import key_named
 from derp.wire.keys import node_public_text, short_key
 
 A = bytes.fromhex("abcd" * 16)
 B = bytes.fromhex("abce" + "12" * 30)
 C, D = bytes([7]) * 32, bytes([8]) * 32
-POLICY = Policy({C: Entry(label="printer"), D: Entry(label="abcd"), A: Entry()})
+LABELS = {C: "printer", D: "abcd", A: ""}
 CONNECTED = {A, B}
 
 
@@ -36,15 +35,15 @@ CONNECTED = {A, B}
     ],
 )
 def test_what_names_a_key(text: str, key: bytes) -> None:
-    assert key_named(text, CONNECTED, POLICY) == key
+    assert key_named(text, CONNECTED, LABELS) == key
 
 
 @pytest.mark.parametrize(
     "text", ["", "abc", "09090909", "nodekey:", "Printer", "x" * 10_000, "\x1b[31m", "ab.e"]
 )
 def test_what_names_none(text: str) -> None:
-    with pytest.raises(SteeringFailed, match="derper clients lists them") as caught:
-        key_named(text, CONNECTED, POLICY)
+    with pytest.raises(SteeringFailed, match="derper clients and derper keys list them") as caught:
+        key_named(text, CONNECTED, LABELS)
     assert len(str(caught.value)) < 400
     assert "\x1b" not in str(caught.value)
 
@@ -52,12 +51,12 @@ def test_what_names_none(text: str) -> None:
 def test_what_names_several() -> None:
     several = {bytes.fromhex("abcd1" + f"{number:059x}") for number in range(9)}
     with pytest.raises(SteeringFailed) as caught:
-        key_named("abcd1", several, Policy())
+        key_named("abcd1", several, {})
     assert str(caught.value).startswith("abcd1: the beginning of nodekey:abcd10")
     assert str(caught.value).endswith(" and 4 more; want one of them")
     assert len(re.findall("nodekey:", str(caught.value))) == 5
     with pytest.raises(SteeringFailed) as caught:
-        key_named("abc", {A}, Policy({C: Entry(label="abc"), D: Entry(label="abc")}))
+        key_named("abc", {A}, {C: "abc", D: "abc"})
     assert str(caught.value) == (
         f"abc: the label of {node_public_text(C)}, {node_public_text(D)}; want one of them"
     )

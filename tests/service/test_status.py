@@ -10,9 +10,11 @@ import pytest
 import trio
 import trio.testing
 
+from derp.admission.policykeeper import policy_of
 from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
 from derp.relay.queuememory import QueueMemory
+from derp.service.keybook import KeyBook
 from derp.service.status import Pages, standalone_pages
 from derp.service.traffic import Traffic, traffic, traffic_lines
 from derp.wire.trains import Train
@@ -42,7 +44,7 @@ async def relay(autojump_clock: Clock) -> AsyncIterator[Relay]:
 
 def pages(relay: Relay) -> Pages:
     steer = cast("Any", None)
-    return standalone_pages(running_relay(CONFIG, relay.state), steer)
+    return standalone_pages(running_relay(CONFIG, relay.state), steer, KeyBook(policy_of(None)))
 
 
 async def varz(relay: Relay) -> dict[str, float]:

@@ -14,24 +14,29 @@ import pytest
 import trio
 import trio.testing
 
-from derp.admission import policykeeper
+from derp.admission import allowlist, listkeeper, policykeeper
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
+from derp.admission.keep import keep_checker
+from derp.admission.listkeeper import LIST_TIMEOUT, ListRequest
+from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.policykeeper import CHANGE_TIMEOUT, PolicyRequest, keep_policy, policy_of
 from derp.admission.policysource import PolicySource
 from derp.admission.sources import Sources
 from derp.errors import ClosedByOperator, ConnectionEnd, NotAdmitted, SteeringFailed
+from derp.files import rewrite
 from derp.metrics import Metrics
-from derp.policy import rewrite
 from derp.policy.change import Change
 from derp.policy.file import load
 from derp.policy.model import Entry, Policy
+from derp.service.keylist import list_to_steer
 from derp.service.steering import RelaySteering, Steered, end_clients, is_mesh
 from derp.session import recheck, serverinfo
 from derp.session.state import RelayState
 from derp.wire.control import Command
 from derp.wire.keys import node_public_text
+from tests.memory_transport import CLIENT
 from tests.peers import SERVER_INFO, Peer
 from tests.relays import Relay, running, with_mesh_key
 from tests.support.threads import run_at_once
@@ -88,8 +93,14 @@ async def steered(
                 await recheck.recheck(relay.state, checker, keys, strict=True)
 
         nursery.start_soon(keep_policy, source, checker, requests, apply, removed)
+        to_list, list_requests = trio.open_memory_channel[ListRequest](1)
+        if checker is not None:
+            nursery.start_soon(keep_checker, checker, list_requests, removed)
         steering = RelaySteering(
-            partial(end_clients, relay.state), partial(is_mesh, relay.state), to_keeper
+            partial(end_clients, relay.state),
+            partial(is_mesh, relay.state),
+            to_keeper,
+            list_to_steer(checker, to_list),
         )
         yield SteeredRelay(relay, steering, source, to_keeper)
         nursery.cancel_scope.cancel()
@@ -175,6 +186,10 @@ class TestWithoutAnything:
         )
         assert isinstance(await end_of(plain, peer), NotAdmitted)
         assert not await plain.is_admitted(peer)
+        # The operator is told, though nobody else is asked who may come.
+        (refused,) = plain.relay.state.refusals.latest()
+        assert (refused.key, refused.address) == (peer.key, CLIENT.host)
+        assert (refused.source, refused.reason) == ("policy", "the key is denied")
         await other.ping()
         event, fields = logged(caplog)
         assert event == "denied by an operator"
@@ -226,10 +241,23 @@ async def test_no_policy_binds_a_relay_of_the_mesh(autojump_clock: Clock) -> Non
         assert (await relay.steering.steer(Command("kick", peer.key), BY)).ended == 1
 
 
+class Knows:
+    """A source that knows one key."""
+
+    name = "url"
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+    async def ask(self, question: Question) -> Verdict:
+        await trio.lowlevel.checkpoint()
+        outcome = Outcome.ALLOWED if question.key == self.key else Outcome.REFUSED
+        return Verdict(outcome, self.name, "not known")
+
+
 async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> None:
     listed, other = (nacl.public.PrivateKey.generate() for _ in range(2))
-    keys = {bytes(listed.public_key): ""}
-    checker = Checker(Metrics(), Sources(allowlist=AllowList(Path("list"), keys)))
+    checker = Checker(Metrics(), Sources(urls=[Knows(bytes(listed.public_key))]))
     async with steered(checker) as relay:
         peer = await relay.relay.login(key=listed)
         assert not await relay.is_admitted(Peer(None, other))
@@ -239,6 +267,108 @@ async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> Non
         assert not await relay.is_admitted(peer)
         await relay.steering.steer(Command("allow", bytes(other.public_key)), BY)
         assert await relay.is_admitted(Peer(None, other))
+
+
+class TestWithAList:
+    """Without a policy file: who is allowed stands in the list."""
+
+    @pytest.fixture
+    async def listed(
+        self, autojump_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[tuple[SteeredRelay, Path]]:
+        run_at_once(monkeypatch)
+        monkeypatch.setattr(rewrite, "SETTLED_AFTER", 0.0)
+        path = tmp_path / "nodekeys"
+        path.write_text(f"{node_public_text(bytes(32))} nobody # yet\n")
+        checker = Checker(Metrics(), Sources(allowlist=AllowList(path, allowlist.load(path))))
+        async with steered(checker) as relay:
+            yield relay, path
+
+    async def test_a_key_is_allowed_and_denied(
+        self, autojump_clock: Clock, listed: tuple[SteeredRelay, Path]
+    ) -> None:
+        relay, path = listed
+        one = nacl.public.PrivateKey.generate()
+        key = node_public_text(bytes(one.public_key))
+        found = await relay.steering.steer(
+            Command("allow", bytes(one.public_key), label="laptop"), BY
+        )
+        assert found.sentence == f"{key} is allowed, which stands in {path} now"
+        assert path.read_text().endswith(f" nobody # yet\n{key}  laptop\n")
+        # Again, and with another label.
+        await relay.steering.steer(Command("allow", bytes(one.public_key)), BY)
+        await relay.steering.steer(Command("allow", bytes(one.public_key), label="old laptop"), BY)
+        assert path.read_text().endswith(f"{key}  old laptop\n")
+
+        peer = await relay.relay.login(key=one)
+        found = await relay.steering.steer(Command("deny", peer.key), BY)
+        assert found.ended == 1
+        assert found.sentence.endswith(f"; it is no longer in {path}")
+        assert isinstance(await end_of(relay, peer), NotAdmitted)
+        assert not await relay.is_admitted(peer)
+        # It is known by the name that it had.
+        assert relay.source.policy.of(peer.key) == Entry(label="old laptop", allowed=False)
+        assert path.read_text().endswith(" nobody # yet\n")
+        (refused,) = relay.relay.state.refusals.latest()
+        assert (refused.key, refused.source) == (peer.key, "policy")
+
+        await relay.steering.steer(Command("allow", peer.key), BY)
+        assert relay.source.policy == Policy()
+        assert await relay.is_admitted(peer)
+
+    async def test_the_list_alone_says_who_is_allowed(
+        self, autojump_clock: Clock, listed: tuple[SteeredRelay, Path]
+    ) -> None:
+        relay, path = listed
+        key = nacl.public.PrivateKey.generate()
+        before = path.read_text()
+        await relay.steering.steer(Command("allow", bytes(key.public_key)), BY)
+        peer = await relay.relay.login(key=key)
+        path.write_text(before)
+        assert isinstance(await end_of(relay, peer), NotAdmitted)
+
+    async def test_a_list_that_can_not_be_written(
+        self, autojump_clock: Clock, listed: tuple[SteeredRelay, Path]
+    ) -> None:
+        relay, path = listed
+        key = nacl.public.PrivateKey.generate()
+        path.write_text("no key\n")
+        found = await relay.steering.steer(Command("allow", bytes(key.public_key)), BY)
+        assert " is allowed until the relay stops: -verify-client-file" in found.sentence
+        assert found.sentence.endswith(
+            f"to keep it, run this as a user who may write there, with -verify-client-file {path}"
+        )
+        peer = await relay.relay.login(key=key)
+        found = await relay.steering.steer(Command("deny", peer.key), BY)
+        assert f"; it may still be in {path}: -verify-client-file" in found.sentence
+        assert not await relay.is_admitted(peer)
+
+    async def test_the_last_key_is_denied_but_stays_in_the_list(
+        self, autojump_clock: Clock, listed: tuple[SteeredRelay, Path]
+    ) -> None:
+        relay, path = listed
+        found = await relay.steering.steer(Command("deny", bytes(32)), BY)
+        assert f"; it may still be in {path}: no other key is in {path}" in found.sentence
+
+    @pytest.mark.parametrize("label", ["a # b", "x" * 65])
+    async def test_what_is_no_label(
+        self, autojump_clock: Clock, listed: tuple[SteeredRelay, Path], label: str
+    ) -> None:
+        with pytest.raises(SteeringFailed, match="want a label"):
+            await listed[0].steering.steer(Command("allow", bytes(32), label=label), BY)
+
+    async def test_a_disk_that_does_not_answer(
+        self,
+        autojump_clock: Clock,
+        listed: tuple[SteeredRelay, Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        async def never(*_: object) -> None:
+            await trio.sleep(2 * LIST_TIMEOUT)
+
+        monkeypatch.setattr(listkeeper, "_write", never)
+        found = await listed[0].steering.steer(Command("allow", bytes([7]) * 32), BY)
+        assert "until the relay stops: not within 6 s; see to the disk" in found.sentence
 
 
 class TestWithAFile:
@@ -256,9 +386,9 @@ class TestWithAFile:
         event, fields = logged(caplog)
         assert (event, fields["file"]) == ("denied by an operator", str(path))
         await filed.steering.steer(Command("limit", peer.key, "1 MB/s"), BY)
-        await filed.steering.steer(Command("allow", peer.key), BY)
+        await filed.steering.steer(Command("allow", peer.key, label="phone"), BY)
         assert path.read_text() == (
-            f'[defaults]\n\n[clients."{key}"]\nallow = true\nrate = "1 MB/s"\n'
+            f'[defaults]\n\n[clients."{key}"]\nallow = true\nrate = "1 MB/s"\nlabel = "phone"\n'
         )
         caplog.clear()
         await trio.sleep(3 * CHECK_EVERY)

@@ -13,7 +13,7 @@ import trio.testing
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY
-from derp.admission.listwatch import watch_list
+from derp.admission.listkeeper import ListRequest, keep_list
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.sources import Sources
 from derp.errors import NotAdmitted, PeerVanished
@@ -320,7 +320,7 @@ class Listed:
     """A relay with a list and a tailscaled, and the task that looks at the list."""
 
     def __init__(
-        self, relay: Relay, file: Path, source: Source, wake: trio.MemorySendChannel[None]
+        self, relay: Relay, file: Path, source: Source, wake: trio.MemorySendChannel[ListRequest]
     ) -> None:
         self.relay = relay
         self.file = file
@@ -342,13 +342,13 @@ async def listed(
     def guard(state: RelayState) -> None:
         state.admission = Checker(state.metrics, Sources(allowlist=listing, tailscaleds=[source]))
 
-    wake, woken = trio.open_memory_channel[None](1)
+    wake, woken = trio.open_memory_channel[ListRequest](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:
         admission = relay.state.admission
         listing.path.write_text(node_public_text(bytes(range(32))))
         assert isinstance(admission, Checker)
         removed = partial(recheck.recheck, relay.state, admission, strict=True)
-        nursery.start_soon(watch_list, admission, listing, woken, removed)
+        nursery.start_soon(keep_list, admission, listing, woken, removed)
         yield Listed(relay, listing.path, source, wake)
         nursery.cancel_scope.cancel()
 

@@ -9,19 +9,25 @@ from hypothesis import strategies as st
 
 from derp.errors import ControlRefused
 from derp.wire.control import (
+    LISTS,
     MAX_REQUEST,
     STEERING,
     Lines,
     Request,
-    parse_clients,
+    parse_added,
     parse_done,
+    parse_list,
     to_line,
 )
 
 keys = st.text(min_size=1, max_size=100)
 requests = st.one_of(
-    st.just(Request("clients")),
+    st.builds(Request, st.sampled_from(LISTS)),
     st.builds(Request, st.sampled_from([each for each in STEERING if each != "limit"]), keys),
+    st.builds(
+        Request, st.sampled_from(["deny", "allow"]), keys, label=st.none() | st.text(max_size=30)
+    ),
+    st.builds(Request, st.just("list"), keys=st.dictionaries(keys, st.text(), min_size=1)),
     st.builds(Request, st.just("limit"), keys, st.none() | st.text(max_size=30)),
 )
 
@@ -41,8 +47,10 @@ def test_any_other_bytes_are_refused(data: bytes) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["v", "do", "key", "rate", "x"]),
-        st.sampled_from(["", "kick", "limit", "clients", 1, 2, None, [], {}, True, 1.5]),
+        st.sampled_from(["v", "do", "key", "rate", "label", "keys", "x"]),
+        st.sampled_from(
+            ["", "kick", "limit", "clients", "list", 1, 2, None, [], {}, {"x": "y"}, True, 1.5]
+        ),
     )
 )
 def test_any_object_is_a_request_or_refused(fields: dict[str, object]) -> None:
@@ -61,12 +69,17 @@ def test_any_object_is_a_request_or_refused(fields: dict[str, object]) -> None:
         (b'["v", 1]', "want a line such as"),
         (b'{"do": "clients"}', "this relay speaks version 1"),
         (b'{"v": 2, "do": "clients"}', "use the derper command"),
-        (b'{"v": 1}', "want one of clients, kick, deny, allow, limit"),
+        (b'{"v": 1}', "want one of clients, keys, refused, list, kick, deny, allow, limit"),
         (b'{"v": 1, "do": "kick"}', "kick: want a key"),
         (b'{"v": 1, "do": "kick", "key": 7}', "kick: want a key"),
         (b'{"v": 1, "do": "clients", "key": "x"}', "clients: want no key"),
         (b'{"v": 1, "do": "limit", "key": "x", "rate": 7}', "limit: want a rate as text"),
         (b'{"v": 1, "do": "deny", "key": "x", "rate": "1 MB/s"}', "deny: want no rate"),
+        (b'{"v": 1, "do": "deny", "key": "x", "label": 7}', "deny: want a label as text"),
+        (b'{"v": 1, "do": "kick", "key": "x", "label": "y"}', "kick: want no label"),
+        (b'{"v": 1, "do": "list"}', "list: want keys with labels"),
+        (b'{"v": 1, "do": "keys", "keys": {"x": ""}}', "keys: want no keys"),
+        (b'{"v": 1, "do": "list", "keys": {"x": null}}', "list: want labels as text"),
     ],
 )
 def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str) -> None:
@@ -76,17 +89,17 @@ def test_what_is_no_request_is_told_what_would_be_one(line: bytes, message: str)
 
 def test_answers() -> None:
     assert parse_done(to_line({"done": "all", "ended": 2})) == "all"
-    assert parse_clients(to_line({"clients": [{"key": "x"}], "more": True})) == (
+    assert parse_list(to_line({"clients": [{"key": "x"}], "more": True})) == (
         [{"key": "x"}],
         True,
         [],
     )
-    assert parse_clients(to_line({"clients": [], "more": False, "silent": [0, 2]})) == (
+    assert parse_list(to_line({"clients": [], "more": False, "silent": [0, 2]})) == (
         [],
         False,
         [0, 2],
     )
-    for read in (parse_done, parse_clients):
+    for read in (parse_done, parse_list):
         with pytest.raises(ControlRefused, match="not so"):
             read(to_line({"error": "not so"}))
         for other in (b"", b"[]", b"<html>", to_line({}), b'{"done": "", "clients": []}'):
@@ -94,7 +107,13 @@ def test_answers() -> None:
                 read(other)
     for fields in ({"clients": [1]}, {"clients": [], "silent": 2}, {"clients": [], "silent": [""]}):
         with pytest.raises(ControlRefused):
-            parse_clients(to_line(fields))
+            parse_list(to_line(fields))
+    found = parse_list(to_line({"keys": [{"key": "x"}], "more": False}), "keys")
+    assert found == ([{"key": "x"}], False, [])
+    assert parse_added(to_line({"added": ["x"]})) == ["x"]
+    for wrong in ({"added": 7}, {"added": [7]}, {"done": "x"}):
+        with pytest.raises(ControlRefused):
+            parse_added(to_line(wrong))
 
 
 @given(

@@ -12,6 +12,7 @@ import trio.testing
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
 from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.refusals import merged
 from derp.admission.sources import Sources
 from derp.errors import NotAdmitted
 from derp.metrics import Metrics
@@ -182,7 +183,10 @@ async def test_one_memory_and_one_count_for_all_workers(autojump_clock: Clock) -
             "remembered_refused": 1,
         }
         assert [relay.metrics.admission_verdicts for relay in (one, two)] == [{}, {}]
-        assert cluster.admission.refused[bytes(stranger.public_key)].count == 2
+        noted = [relay.state.refusals.latest() for relay in (one, two)]
+        (found,) = merged([each for some in noted for each in some])
+        assert (found.key, found.count) == (bytes(stranger.public_key), 2)
+        assert (found.source, found.reason) == ("tailscaled", "not known")
 
 
 async def test_who_asks_the_same_at_two_workers_shares_the_answer(autojump_clock: Clock) -> None:

@@ -17,6 +17,8 @@ from certs.tasks.manager import Certificates
 from certs.tasks.plan import CertificateSpec
 from certs.tasks.status import Status
 from derp.admission.checker import Checker
+from derp.admission.policykeeper import policy_of
+from derp.admission.refusals import Refusal
 from derp.admission.sources import Sources
 from derp.errors import RPCFailed
 from derp.http.backend import Backend
@@ -29,10 +31,12 @@ from derp.metrics import Metrics
 from derp.net.listenaddress import Address
 from derp.relay.hub import Hub
 from derp.service.backend import make_backend
+from derp.service.keybook import KeyBook
 from derp.service.live import Live
 from derp.service.running import RunningRelay
 from derp.service.status import capture
 from derp.session.state import RelayState
+from derp.wire.keys import node_public_text
 from derp.workers import clients
 from derp.workers.merge import dump, load, merge
 from derp.workers.pages import SupervisorPages, worker_handlers, worker_pages
@@ -54,6 +58,10 @@ def values(text: str) -> dict[str, float]:
     """Read the page as Prometheus would: name and labels to value."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+REFUSED = bytes(32)
+WHY = ("192.0.2.7", "tailscaled", "not known")
 
 
 class Pool:
@@ -86,7 +94,10 @@ class Pool:
         """Have a worker say that; what it says is newer each time."""
         self.said = getattr(self, "said", 0.0) + 1
         fields = {"pid": self.status[number].pid, "taken": self.said} | changes
-        self.handlers[number] = {"pages.snapshot": answering(dump(snapshot(**fields)))}
+        self.handlers[number] = {
+            "pages.snapshot": answering(dump(snapshot(**fields))),
+            "pages.refused": answering([Refusal(REFUSED, 2, number, *WHY).to_json()]),
+        }
 
     def finds(self, number: int, *problems: str) -> None:
         """Have a worker find that inconsistent. It is not to be asked for anything else."""
@@ -108,6 +119,7 @@ def answering(answer: Json) -> Handler:
 
 def make(pool: Pool, **changes: Any) -> SupervisorPages:
     fields: dict[str, Any] = {"metrics": Metrics(), "checker": None, "certificates": None}
+    fields |= {"book": KeyBook(policy_of(changes.get("checker")), changes.get("checker"))}
     return SupervisorPages(CONFIG, **(fields | changes), pool=cast("Any", pool))
 
 
@@ -263,6 +275,10 @@ class TestRows:
         assert rows["Certificate"] == "derp.example"
         assert rows["Last failure"].endswith("said no")
         assert rows["Can't ask url"] == "refused"
+        # Once, with what all workers have counted.
+        assert rows[f"Refused {node_public_text(REFUSED)}"] == (
+            "4 times, last 1970-01-01 00:00:01 UTC from 192.0.2.7: not known"
+        )
 
 
 class TestProblems:

@@ -13,7 +13,7 @@ import trio.testing
 from derp.admission.policykeeper import CHANGE_TIMEOUT, PolicyRequest, policy_of
 from derp.errors import ClosedByOperator, NotAdmitted, RPCTimeout, SteeringFailed
 from derp.http.server import Deadlines
-from derp.policy.model import Policy
+from derp.policy.model import Entry, Policy
 from derp.session.state import RelayState
 from derp.wire.control import Command
 from derp.wire.keys import node_public_text
@@ -123,8 +123,8 @@ async def test_a_key_is_denied_and_limited_at_all_workers(
     await cluster.steer_by_worker(Command("limit", peer.key, "1 MB/s"), BY)
     assert two.state.limit_of(peer.key).bytes_per_second == 1_000_000
     await cluster.steer_by_worker(Command("limit", peer.key, None), BY)
-    await cluster.steer_by_worker(Command("allow", denied.key), BY)
-    assert cluster.policy.in_force.of(denied.key).allowed is True
+    await cluster.steer_by_worker(Command("allow", denied.key, label="laptop"), BY)
+    assert two.state.policy.of(denied.key) == Entry(label="laptop", allowed=True)
     assert two.state.limit_of(peer.key).bytes_per_second == 0
     with pytest.raises(SteeringFailed, match="want a rate such as"):
         await cluster.steer_by_worker(Command("limit", peer.key, "10"), BY)
