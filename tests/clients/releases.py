@@ -115,5 +115,5 @@ def reason(said: str) -> str:
     for line in lines:
         if ": reading " in line:
             wanted = line.partition(": reading")[0].split()[-1]
-            return f"the module proxy does not have {wanted}"
+            return f"the module proxy does not give {wanted}"
     return next((line for line in lines if line), "the go command says nothing")

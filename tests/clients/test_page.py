@@ -30,7 +30,7 @@ def test_why_a_release_cannot_be_built_is_a_line() -> None:
 cmd/d.go:28:2: a.test/b@v1.0.0: reading https://proxy.test/a.test/b/@v/v1.0.0.zip: 403 Forbidden
 	server response: not available
 """
-    assert reason(said) == "the module proxy does not have a.test/b@v1.0.0"
+    assert reason(said) == "the module proxy does not give a.test/b@v1.0.0"
     assert reason("go: downloading x\ngo: cannot find y\n") == "go: cannot find y"
     assert reason("") == "the go command says nothing"
 
