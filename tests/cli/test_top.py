@@ -164,6 +164,8 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
+            # Tests that run in a shell's background begin with SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "24"},
         )
         self._theirs = theirs
