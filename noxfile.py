@@ -237,13 +237,15 @@ def _install_podman(session: nox.Session) -> None:
     if not _may_install():
         return
     packages = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "ip": "iproute2"}
+    # Without it podman has no pods; Debian's podman only recommends it.
+    packages |= {"catatonit": "catatonit"}
     missing = {tool for tool in packages if not shutil.which(tool)}
-    if missing - {"ip"} and "podman" not in missing:
+    if missing - {"ip", "catatonit"} and "podman" not in missing:
         asked = ("python", "-m", "tests.container.possible")
         told = session.run(*asked, silent=True, success_codes=range(256))
         session.log(str(told).strip())
         if "podman works" in str(told):
-            missing &= {"ip"}
+            missing &= {"ip", "catatonit"}
     if missing:
         _install_packages(session, {tool: packages[tool] for tool in missing})
 

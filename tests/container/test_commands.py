@@ -137,7 +137,7 @@ def test_the_commands_find_the_relay_wherever_its_key_is(
 
 
 POLICY_AND_TOKEN = (
-    "umask 077; touch /app/certs/policy.toml",
+    "umask 077; echo [defaults] >/app/certs/policy.toml",
     "umask 077; head -c 32 /dev/urandom | base64 >/app/certs/admin.token",
 )
 """As the README has it."""
