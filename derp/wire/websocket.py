@@ -4,7 +4,8 @@ DERP is a stream: where a message ends means nothing. So the payloads of frames 
 message is assembled. A frame is parsed when all of it has come, so its length has a bound.
 
 Speed: what came is parsed in slices, since the library parses all that it is given, and many tiny
-frames may be in one read.
+frames may be in one read. Each frame costs about the same, however short. So the slices are short
+until a peer has sent long frames for a while, and again once it sends tiny ones.
 """
 
 import logging
@@ -15,10 +16,16 @@ from websockets.protocol import Protocol, Side
 
 MAX_MESSAGE: Final = 128 << 10
 """Bytes of the longest message taken: more than a DERP frame has; Go's client writes no longer."""
-MAX_FRAMES: Final = 256
-"""Frames after which `receive` parses no other slice: each costs about the same however short."""
+MAX_FRAMES: Final = 64
+"""Frames after which `receive` parses no other slice."""
+SHORT_SLICE: Final = 512
+"""Bytes parsed at a time at first: a frame has at least 6."""
 SLICE: Final = 4 << 10
-"""Bytes parsed at a time: a frame has at least 6."""
+"""Bytes parsed at a time of a peer that sends long frames."""
+TINY: Final = 48
+"""Bytes: a slice whose frames are shorter in the mean is of tiny ones. A DERP packet is longer."""
+PROBATION: Final = 64 << 10
+"""Bytes in a row, without tiny frames, after which slices are long."""
 MESSAGE_SIZE: Final = (16 << 10) - 4
 """Bytes of the longest message sent: with its header, a full TLS record (Go's client: 32 KiB)."""
 
@@ -50,9 +57,11 @@ class Received(NamedTuple):
 class FrameParser:
     """The parser of one client's frames."""
 
-    __slots__ = ("_protocol",)
+    __slots__ = ("_long", "_protocol")
 
     def __init__(self) -> None:
+        # Bytes in a row that came without tiny frames, up to PROBATION.
+        self._long = 0
         self._protocol = Protocol(Side.SERVER, max_size=MAX_MESSAGE, logger=_logger)
 
     @property
@@ -64,18 +73,24 @@ class FrameParser:
         """Parse frames. After an ending nothing more may be received."""
         protocol = self._protocol
         payloads: list[bytes | bytearray | memoryview] = []
+        ping: Frame | None = None
         consumed = frames = 0
         complaint = ""
         while consumed < len(data) and frames < MAX_FRAMES and protocol.close_sent is None:
-            piece = bytes(data[consumed : consumed + SLICE])
+            size = SLICE if self._long >= PROBATION else SHORT_SLICE
+            piece = bytes(data[consumed : consumed + size])
             consumed += len(piece)
             protocol.receive_data(piece)
             # Requests and responses come in the opening handshake only.
             events = cast("list[Frame]", protocol.events_received())
             frames += len(events)
+            is_tiny = len(events) * TINY > size
+            self._long = 0 if is_tiny else min(PROBATION, self._long + len(piece))
             for frame in events:
                 if frame.opcode in _DATA:
                     payloads.append(frame.data)
+                elif frame.opcode is Opcode.PING:
+                    ping = frame
                 elif frame.opcode is Opcode.TEXT:
                     complaint = "sends a text message, expected binary"
                     if protocol.close_sent is None:
@@ -84,11 +99,15 @@ class FrameParser:
         # Pongs, then a Close frame; the empty item for the end of the stream is left out.
         answers = [*filter(None, protocol.data_to_send())]
         ending = None
-        if protocol.close_sent is not None:
+        if complaint:
+            # Whatever else is wrong behind it, which may have come in the same slice.
+            ending = Ending(_UNSUPPORTED_CLOSE, complaint)
+        elif protocol.close_sent is not None:
             if protocol.parser_exc is not None:
-                complaint = complaint or f"breaks a rule of websockets: {protocol.parser_exc}"
+                complaint = f"breaks a rule of websockets: {protocol.parser_exc}"
             ending = Ending(answers.pop(), complaint)
-        return Received(b"".join(payloads), consumed, answers[-1] if answers else b"", ending)
+        pong = b"" if ping is None else Frame(Opcode.PONG, ping.data).serialize(mask=False)
+        return Received(b"".join(payloads), consumed, pong, ending)
 
 
 _DATA: Final = frozenset((Opcode.BINARY, Opcode.CONT))
@@ -97,6 +116,10 @@ NORMAL_CLOSE: Final = Frame(
     Opcode.CLOSE, Close(CloseCode.NORMAL_CLOSURE, "").serialize()
 ).serialize(mask=False)
 """The Close frame of a server that has nothing more to send."""
+
+_UNSUPPORTED_CLOSE: Final = Frame(
+    Opcode.CLOSE, Close(CloseCode.UNSUPPORTED_DATA, "").serialize()
+).serialize(mask=False)
 
 
 def messages(data: bytes | bytearray | memoryview) -> bytes:

@@ -14,7 +14,7 @@ from derp.net import websocket
 from derp.net.poller import Poller
 from derp.net.tlsengine import TLSEngine
 from derp.net.websocket import HANDSHAKE_TIMEOUT, WebSocketTransport
-from derp.wire.websocket import MAX_FRAMES, MAX_MESSAGE, MESSAGE_SIZE, SLICE
+from derp.wire.websocket import MAX_FRAMES, MAX_MESSAGE, MESSAGE_SIZE, SHORT_SLICE
 from tests.memory_transport import MemoryTransport, memory_pair
 from tests.net.tls_peer import Sockets, connected
 
@@ -25,7 +25,7 @@ REQUEST = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Protocol: %s\r\n\r\n"
 )
-AT_A_TIME = MAX_FRAMES + SLICE // 6
+AT_A_TIME = MAX_FRAMES + SHORT_SLICE // 6
 """Frames parsed in one read at most."""
 BINARY, TEXT, CLOSE, PING, PONG = 0x82, 0x81, 0x88, 0x89, 0x8A
 

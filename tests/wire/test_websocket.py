@@ -4,13 +4,21 @@ import logging
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message
 
 from derp.wire import websocket
-from derp.wire.websocket import MAX_FRAMES, MAX_MESSAGE, MESSAGE_SIZE, SLICE, FrameParser
+from derp.wire.websocket import (
+    MAX_FRAMES,
+    MAX_MESSAGE,
+    MESSAGE_SIZE,
+    PROBATION,
+    SHORT_SLICE,
+    SLICE,
+    FrameParser,
+)
 
 FIN = 0x80
 MASK = b"\x12\x34\x56\x78"
@@ -105,6 +113,9 @@ fragments_of_one = st.lists(payloads, min_size=1, max_size=4).filter(
 
 
 @given(streams, cuts)
+@example(built(b"", TEXT) + bytes(8), [6])
+@example(built(b"", TEXT) + built(b"x", PING), [6])
+@example(built(b"x", PING) + built(b"", TEXT), [7])
 def test_any_bytes_in_any_pieces_come_to_the_same(stream: bytes, places: list[int]) -> None:
     payload, pong, close, complaint = parsed([stream])
     assert parsed(pieces(stream, places)) == (payload, pong, close, complaint)
@@ -193,6 +204,27 @@ def test_so_many_frames_are_taken_at_a_time(frame: bytes) -> None:
         assert result.consumed <= (MAX_FRAMES * len(frame)) + SLICE
         stream = stream[result.consumed :]
     assert parser.kept == 0
+
+
+def test_of_tiny_frames_fewer_are_parsed_at_a_time() -> None:
+    """However many long ones came before: each costs about the same."""
+    parser, tiny = FrameParser(), memoryview(built(b"", PING) * 5000)
+    parser.receive(memoryview(built(bytes(PROBATION))))
+    counts = []
+    for _ in range(3):
+        consumed = parser.receive(tiny).consumed
+        counts.append(consumed // len(built()))
+        tiny = tiny[consumed:]
+    assert counts[0] <= MAX_FRAMES + SLICE // 6
+    assert max(counts[1:]) <= MAX_FRAMES + SHORT_SLICE // 6
+
+
+def test_a_read_of_packets_is_parsed_at_once() -> None:
+    """As tailscaled sends them, after some."""
+    parser, stream = FrameParser(), built(bytes(1437)) * 60
+    while parser.receive(memoryview(stream)).consumed < len(stream):
+        pass
+    assert parser.receive(memoryview(stream)).consumed == len(stream)
 
 
 def test_a_frame_that_has_not_come_as_a_whole_is_kept() -> None:
