@@ -112,8 +112,12 @@ def _link(temporary: Path, file: Path) -> bool:
 def _take_over(file: Path, status: os.stat_result, descriptor: int) -> None:
     """Give a new file the owner, the access-control list and the mode of the old one."""
     own = os.fstat(descriptor)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
+    # Only root gives a file to a group that it is not in. For a group without rights, nothing is
+    # lost: so is a container's file that was root's and was handed over to the relay's user.
+    has_rights = bool(status.st_mode & stat.S_IRWXG)
+    group = status.st_gid if has_rights or os.geteuid() == 0 else own.st_gid
+    if (own.st_uid, own.st_gid) != (status.st_uid, group):
+        os.fchown(descriptor, status.st_uid, group)
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
     if hasattr(os, "getxattr"):
         try:

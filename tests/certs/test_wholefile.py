@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -95,3 +96,35 @@ def test_what_is_for_another_file_stays(tmp_path: Path, left: Path) -> None:
     age(left, LEFT_AFTER + 60)
     assert write_whole(tmp_path / "other", b"new", mode=0o600)
     assert left.exists()
+
+
+OF_ANOTHER_GROUP = """
+import os, sys
+from pathlib import Path
+from certs.wholefile import exchange
+
+folder = Path(sys.argv[1])
+file = folder / "policy"
+file.write_bytes(b"old")
+os.chmod(file, int(sys.argv[2], 8))
+os.chown(folder, 65532, 65532)
+os.chown(file, 65532, 0)
+os.setgroups([])
+os.setgid(65532)
+os.setuid(65532)
+assert exchange(file, b"new", file.stat())
+assert file.read_bytes() == b"new"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has files of another group")
+@pytest.mark.parametrize(("mode", "status"), [("600", 0), ("640", 1)])
+def test_a_file_of_a_group_that_one_is_not_in(mode: str, status: int) -> None:
+    """It is exchanged unless its group would lose rights by it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        command = [sys.executable, "-c", OF_ANOTHER_GROUP, folder, mode]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert ("PermissionError" in done.stderr) == bool(status)

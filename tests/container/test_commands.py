@@ -161,7 +161,7 @@ def test_a_policy_and_a_token_that_outlive_the_container(dock: Dock) -> None:
     relay = dock.start(f"--volume={certs}:/app/certs", **SELF_SIGNED, **paths)
     relay.serves()
     told = relay.run("derper", "deny", f"nodekey:{'ab' * 32}")
-    assert "which stands in /app/certs/policy.toml now" in told.stdout, told.stderr
+    assert "which stands in /app/certs/policy.toml now" in told.stdout, [told.stdout, told.stderr]
     ask = "from urllib.request import *; print(urlopen('http://127.0.0.1/debug/').read().decode())"
     assert 'data-buttons="yes"' in relay.run("python3", "-c", ask).stdout
 
