@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from tests.clients.checks import CHECKS, COMMAND, PINNED
-from tests.clients.releases import BIN, BUILD_TIMEOUT, CannotBuildError, reason
+from tests.clients.releases import BIN, CannotBuildError, run
 from tests.interop import golang
 from tests.interop.relay import Relay, TestCA, environment
 from tests.interop.tailnet import background
@@ -37,7 +37,7 @@ def ts_derp() -> list[str]:
     """Raises CannotBuildError."""
     folder = BIN / "ts_derp"
     command = ["cargo", "build", "--locked", "--target-dir", f"{folder}"]
-    _run(command, HERE / "ts_derp", dict(os.environ))
+    run(["nice", *command], HERE / "ts_derp", os.environ)
     return [f"{folder / 'debug/derptalk'}"]
 
 
@@ -47,8 +47,8 @@ def browsers() -> list[str]:
     env = {**golang.go_environment(), "GOOS": "js", "GOARCH": "wasm"}
     go = f"{golang.find_go()}"
     flags = ["-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-p=2"]
-    _run([go, "build", *flags, "-o", f"{made}", "./cmd/derpwasm"], golang.HERE, env)
-    root = _run([go, "env", "GOROOT"], golang.HERE, env).strip()
+    run(["nice", go, "build", *flags, "-o", f"{made}", "./cmd/derpwasm"], golang.HERE, env)
+    root = run([go, "env", "GOROOT"], golang.HERE, env).strip()
     if not shutil.which("node"):
         raise CannotBuildError("node is not installed")
     # A browser has websockets; node 20 has to be told.
@@ -101,21 +101,3 @@ def talking(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[C
             return "yes" if said == "ok" else f"no: {said[:120].replace('|', '/')}"
 
         yield talk
-
-
-def _run(command: list[str], folder: Path, env: dict[str, str]) -> str:
-    try:
-        done = subprocess.run(
-            ["nice", *command],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CannotBuildError(f"not built within {error.timeout:g} s") from error
-    if done.returncode:
-        raise CannotBuildError(reason(f"{done.stdout}\n{done.stderr}"))
-    return done.stdout

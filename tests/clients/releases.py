@@ -7,6 +7,7 @@ The go command takes toolchain and packages from the module proxy. What the flag
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -85,13 +86,18 @@ def build(release: Release) -> dict[str, Path]:
 def _source(release: Release) -> Path:
     """The folder of the release's module, in the module cache."""
     module = f"tailscale.com@v{release.version}"
-    downloaded = _run(["go", "mod", "download", "-json", module], release, golang.HERE.root)
+    downloaded = _run(["go", "mod", "download", "-json", module], release, Path(golang.HERE.root))
     return Path(json.loads(downloaded)["Dir"])
 
 
-def _run(command: list[str], release: Release, folder: Path | str) -> str:
+def _run(command: list[str], release: Release, folder: Path) -> str:
     keep = {key: value for key, value in os.environ.items() if key not in {"GOFLAGS", "GOROOT"}}
     env = {**keep, "GOTOOLCHAIN": f"go{release.go}", "GOWORK": "off", "CGO_ENABLED": "0"}
+    return run(command, folder, env)
+
+
+def run(command: list[str], folder: Path, env: Mapping[str, str]) -> str:
+    """Run a command that builds; return what it prints. Raises CannotBuildError."""
     try:
         done = subprocess.run(
             command,
