@@ -9,7 +9,7 @@
     policysource   a source: the policy file                   (policykeeper: puts it in force)
     allowlist      a source: the operator's file of keys       (listkeeper: keeps it in force)
     listedit       a list with some keys more or fewer         (listrewrite: the same on disk)
-    filewatch      whether either file has changed
+    filewatch      whether either file has changed           (requests: what operators want of both)
     devicelist     a source: the devices that an API lists     (devicewatch: keeps it up to date)
     refusals       the keys that were refused last
     keep           the tasks that keep the checker up to date

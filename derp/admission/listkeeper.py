@@ -16,7 +16,8 @@ from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY, check
 from derp.admission.listedit import ListChange
 from derp.admission.listrewrite import ListRewriter, Written
-from derp.errors import ListNotWritten, SteeringFailed
+from derp.admission.requests import hand_over, next_request
+from derp.errors import ListNotWritten
 
 LIST_TIMEOUT: Final = 6.0
 """Seconds for a change: the file may be on a disk that does not answer."""
@@ -47,12 +48,7 @@ async def change_list(
 ) -> Written:
     """Have a change written and put in force. Raises ListNotWritten and SteeringFailed."""
     request = ListEdit(change)
-    try:
-        with trio.move_on_after(LIST_TIMEOUT):
-            await to_keeper.send(request)
-            await request.ended.wait()
-    except trio.BrokenResourceError as error:
-        raise SteeringFailed("the relay is stopping") from error
+    await hand_over(to_keeper, request, LIST_TIMEOUT)
     if request.written is None:
         late = f"not within {LIST_TIMEOUT:.0f} s; see to the disk of -verify-client-file"
         raise ListNotWritten(request.failure or late)
@@ -81,10 +77,7 @@ async def keep_list(
             nursery.start_soon(recheck, gone)
 
         while True:
-            request, is_woken = None, False
-            with trio.move_on_after(CHECK_EVERY):
-                request = await requests.receive()
-                is_woken = True
+            request, is_woken = await next_request(requests, CHECK_EVERY)
             if request is not None:
                 await _write(rewriter, request)
                 if request.written is not None and request.written.keys != allowlist.keys:

@@ -17,6 +17,7 @@ from derp.admission.checker import Checker
 from derp.admission.filewatch import CHECK_EVERY, check
 from derp.admission.listkeeper import Recheck
 from derp.admission.policysource import PolicySource
+from derp.admission.requests import hand_over, next_request
 from derp.errors import PolicyNotWritten, SteeringFailed
 from derp.policy.change import Change
 from derp.policy.model import EMPTY, Policy
@@ -75,12 +76,7 @@ async def change_policy(
     change of the same subject says, if no file does.
     """
     request = PolicyChange(change, kept_in)
-    try:
-        with trio.move_on_after(CHANGE_TIMEOUT):
-            await to_keeper.send(request)
-            await request.ended.wait()
-    except trio.BrokenResourceError as error:
-        raise SteeringFailed("the relay is stopping") from error
+    await hand_over(to_keeper, request, CHANGE_TIMEOUT)
     if request.result is None:
         raise SteeringFailed(
             f"not in force within {CHANGE_TIMEOUT:.0f} s, but it may come to be; "
@@ -117,10 +113,7 @@ async def keep_policy(
             return ended
 
         while True:
-            request, is_woken = None, False
-            with trio.move_on_after(every):
-                request = await requests.receive()
-                is_woken = True
+            request, is_woken = await next_request(requests, every)
             if request is not None:
                 in_file: Policy | None = source.in_file
                 path, reason = request.kept_in, ""
