@@ -6,7 +6,8 @@ FREE_READS: Final = 64
 BYTES_FOR_READ: Final = 128
 """Bytes that pay for one more read: a quarter of the smallest TCP segments."""
 
-FREE_EMPTY_RECORDS: Final = 32
+FREE_EMPTY_RECORDS: Final = 16
+"""As many in a row as crypto/tls takes from a peer (maxUselessRecords)."""
 DATA_FOR_EMPTY_RECORD: Final = 16 << 10
 """Data bytes that pay for one more empty record: honest KeyUpdates are a thousand times rarer."""
 

@@ -14,9 +14,10 @@ How it works, with the invariants:
   the method, and never call their `write_eof`, which would end every connection. Data received
   lies in the shared buffer until the next await; then other connections may overwrite it.
 - After the handshake OpenSSL is fed whole records only; a partial one is kept here. So the number
-  of records fed is known: no more than FEED_RECORDS at a time, since a KeyUpdate costs as much as
-  ten records of data. If one of them is empty (without data), the rest waits until other
-  connections have run. RecordBudget bounds the empty ones, in proportion to the data.
+  of records fed is known: FIRST_FEED_RECORDS at first and then no more than FEED_RECORDS at a time,
+  since a KeyUpdate costs as much as ten records of data. If one of them is empty (without data),
+  the rest waits until other connections have run. RecordBudget bounds the empty ones, in proportion
+  to the data.
 - A connection has no SSL object before its ClientHello has come. If the ClientHello is in pieces,
   or the context depends on it (`TLSEngine.choose`), a HelloReader keeps it until it is whole; then
   OpenSSL is fed all of it.
@@ -31,7 +32,7 @@ from typing import Final, cast
 
 from derp.errors import PeerVanished, ProxyNotListed, TLSFailed
 from derp.net.address import Endpoint
-from derp.net.budgets import ReadBudget, RecordBudget
+from derp.net.budgets import FREE_EMPTY_RECORDS, ReadBudget, RecordBudget
 from derp.net.tcp import RECEIVE_SIZE, TCPTransport
 from derp.net.tlsengine import Hold, Piece, TLSEngine
 from derp.wire.clienthello import is_server_hello
@@ -41,6 +42,9 @@ from derp.wire.records import MAX_RECORD, whole_records
 FEED_SIZE: Final = 64 << 10
 FEED_RECORDS: Final = 64
 """Most bytes and most records of ciphertext that OpenSSL is fed at a time."""
+FIRST_FEED_RECORDS: Final = FREE_EMPTY_RECORDS + 1
+"""Most records that OpenSSL is fed before a read has brought data: enough to show that all of a
+stranger's records are empty, and no more work than that."""
 FEEDS_PER_TURN: Final = 16
 """How often OpenSSL is fed before other connections run."""
 
@@ -190,14 +194,16 @@ class TLSTransport(TCPTransport):
         ciphertext, incoming, read = engine.ciphertext, engine.incoming, self._read
         space = len(view)
         feeds = FEEDS_PER_TURN
+        most = FIRST_FEED_RECORDS
         records = empty = 0
         while total < space:
             start = offset
             feed_end = end if end - start <= FEED_SIZE else start + FEED_SIZE
-            offset, records = whole_records(engine.buffer, start, feed_end, FEED_RECORDS)
+            offset, records = whole_records(engine.buffer, start, feed_end, most)
             if not records:
                 break
             feeds -= 1
+            most = FEED_RECORDS
             incoming.write(ciphertext[start:offset])
             try:
                 while True:

@@ -19,7 +19,7 @@ from derp.net.budgets import (
     FREE_READS,
     ReadBudget,
 )
-from derp.net.tls import FEED_RECORDS, FEEDS_PER_TURN, TLSTransport
+from derp.net.tls import FEED_RECORDS, FEEDS_PER_TURN, FIRST_FEED_RECORDS, TLSTransport
 from derp.net.tlsengine import TLSEngine
 from tests.net.records import ALERT, APPLICATION_DATA, RecordWriter
 from tests.net.tls_peer import (
@@ -140,13 +140,14 @@ async def test_a_turn_has_fewer_records_without_data(
 ) -> None:
     transport, client, writer = await by_hand(engine, client_context, sockets, tmp_path)
     view = memoryview(bytearray(1 << 20))
-    sent = data_of(writer, FEED_RECORDS) + updates(writer, 8) + data_of(writer, 3 * FEED_RECORDS)
+    first = FIRST_FEED_RECORDS
+    sent = data_of(writer, first) + updates(writer, 8) + data_of(writer, 2 * FEED_RECORDS)
     await client.stream.send_all(sent)
     await transport.wait_readable()
-    assert transport.read_into(view) == 2 * FEED_RECORDS - 8
+    assert transport.read_into(view) == first + FEED_RECORDS - 8
     assert transport.more
     # Others have had their turn.
-    assert transport.read_into(view) == 2 * FEED_RECORDS + 8
+    assert transport.read_into(view) == FEED_RECORDS + 8
     assert not transport.more
 
     await client.stream.receive_some(1 << 20)
@@ -155,7 +156,7 @@ async def test_a_turn_has_fewer_records_without_data(
     with pytest.raises(TLSFailed):
         transport.read_into(view)
     answers = await client.stream.receive_some(1 << 20)
-    assert answers.count(b"\x17\x03\x03") <= FEED_RECORDS
+    assert answers.count(b"\x17\x03\x03") <= FIRST_FEED_RECORDS
     transport.abort()
 
 
@@ -173,7 +174,7 @@ async def test_they_are_counted_where_the_data_between_fills_the_view(
     async def send_both() -> None:
         """Have them in the same read as the rest of a large record."""
         first = writer.record(APPLICATION_DATA, bytes(3900))
-        rest = updates(writer, 20) + writer.record(APPLICATION_DATA, bytes(200))
+        rest = updates(writer, 10) + writer.record(APPLICATION_DATA, bytes(200))
         for piece in (first[:3800], first[3800:] + rest):
             await client.stream.send_all(piece)
             await transport.wait_readable()
@@ -181,7 +182,7 @@ async def test_they_are_counted_where_the_data_between_fills_the_view(
         while transport.more:
             transport.read_into(view)
 
-    for _ in range(FREE_EMPTY_RECORDS // 20):
+    for _ in range(FREE_EMPTY_RECORDS // 10):
         await send_both()
     with pytest.raises(TLSFailed, match="records without data"):
         await send_both()
@@ -262,7 +263,7 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     transport.write(big)
     assert transport.buffered
     before = transport.buffered
-    sent = updates(writer, 12)
+    sent = updates(writer, 8)
     await feed(transport, client, sent + writer.record(APPLICATION_DATA, b"x"))
     assert transport.buffered > before
     transport.write(b"after all that")
@@ -277,9 +278,9 @@ async def test_what_openssl_answers_waits_its_turn_and_is_bounded(
     assert received == big + b"after all that"
 
     transport.write(big)
-    monkeypatch.setattr("derp.net.tls.MAX_BUFFERED", transport.buffered + 200)
+    monkeypatch.setattr("derp.net.tls.MAX_BUFFERED", transport.buffered + 100)
     with pytest.raises(TLSFailed, match="asks for answers and does not read them"):
-        await feed(transport, client, updates(writer, 12))
+        await feed(transport, client, updates(writer, 8))
     transport.abort()
 
 
