@@ -79,7 +79,7 @@ class AccountsFile:
         except sqlite3.Error as error:
             if _name(error) in _REOPEN:
                 self.close()
-            raise _failed(error) from error
+            raise self._failed(error) from error
         except OSError as error:
             raise _unreadable(error) from error
         self._folded = today
@@ -163,6 +163,13 @@ class AccountsFile:
             raise
         self._checked = before
 
+    def _failed(self, error: sqlite3.Error) -> AccountsFailed:
+        name = _name(error)
+        if name == "SQLITE_IOERR" and _is_full(self.path.parent):
+            # So SQLite names what it could not write beside the database.
+            name = "SQLITE_FULL"
+        return AccountsFailed(f"can't be written: {error}", _CURES.get(name, _MOVE_AWAY))
+
     def _limit(self, db: sqlite3.Connection) -> None:
         """Have statements given up after the deadline."""
         db.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
@@ -227,14 +234,18 @@ def _same(before: os.stat_result, now: os.stat_result) -> bool:
     return all(getattr(before, name) == getattr(now, name) for name in names)
 
 
+def _is_full(directory: Path) -> bool:
+    """Whether the directory's file system has no block left for the relay's user."""
+    try:
+        return os.statvfs(directory).f_bavail == 0
+    except OSError:
+        return False
+
+
 def _name(error: sqlite3.Error) -> str:
     """Return the name of SQLite's primary result code."""
     name = str(getattr(error, "sqlite_errorname", ""))
     return "_".join(name.split("_")[:2])
-
-
-def _failed(error: sqlite3.Error) -> AccountsFailed:
-    return AccountsFailed(f"can't be written: {error}", _CURES.get(_name(error), _MOVE_AWAY))
 
 
 def _unreadable(error: OSError) -> AccountsFailed:

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from derp.accounts import database
 from derp.accounts import file as accounts_file
 from derp.accounts.counts import Counts
 from derp.accounts.file import AccountsFile
@@ -262,6 +264,22 @@ def test_a_full_database(accounts: AccountsFile, path: Path) -> None:
     db.execute(f"PRAGMA max_page_count = {before}")
     accounts.write(unwritten(keys=3000), TODAY, ())
     assert sent_in(path) == 3001
+
+
+@pytest.mark.parametrize(("free", "cure"), [(0, "free space on its disk"), (1, "see to its disk")])
+def test_an_error_of_input_and_output(
+    free: int, cure: str, accounts: AccountsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite names a full disk so where it can't make the file's shared memory larger."""
+
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+        raise error
+
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free))
+    monkeypatch.setattr(database, "add", fail)
+    assert refusal(accounts).cure == cure
 
 
 def test_a_statement_that_takes_too_long(
