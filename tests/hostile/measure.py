@@ -26,6 +26,8 @@ QUIET_SECONDS = 0.3
 SAMPLE_SECONDS = 0.1
 PATIENCE = 60.0
 NICEST = 19
+REFERENCE = 0.015
+"""Seconds that `compute` takes on the slowest core for which docs/security.md promises 50 ms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Measured:
     refused: int
     notes: Mapping[str, int]
     """What went wrong for attackers and victims, and how often."""
+    slowness: float = 1.0
+    """How many times as long as on the reference core a computation takes; 1 at least."""
 
 
 def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: float) -> Measured:
@@ -102,6 +106,7 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
         attackers.expect("ready")
         time.sleep(QUIET_SECONDS)
         logged = relay.log.stat().st_size
+        slow = slowness()
         memory, waited = pss(relay.pid), not_let(relay.pid)
         begin, cpu = time.monotonic(), cpu_seconds(relay.pid)
         victims.say("begin")
@@ -141,6 +146,7 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
                 **{f"newcomers: {what}": n for what, n in told["kept_out"].items()},
                 **{f"victims: {what}": n for what, n in told["broken"].items()},
             },
+            slowness=slow,
         )
 
 
@@ -215,6 +221,20 @@ def child(command: Sequence[str], *, ahead: bool = False) -> Iterator[Child]:
             yield Child(process, command[1])
         finally:
             process.kill()
+
+
+def compute() -> int:
+    return sum(number * number for number in range(200_000))
+
+
+def slowness() -> float:
+    """Return how many times as long as on the reference core a computation takes; 1 at least."""
+    took = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        compute()
+        took.append(time.perf_counter() - begin)
+    return max(1.0, min(took) / REFERENCE)
 
 
 def not_let(pid: int) -> float:

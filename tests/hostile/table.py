@@ -112,7 +112,7 @@ def origin(about: Mapping[str, Any], results: Results, seconds: float) -> str:
 
 def one_line(attack: Attack, relay: str, measured: Measured, verdict: Verdict | None) -> str:
     """Return what somebody who waits for the end wants to see of one measurement."""
-    promise = f" of {LATE:g}" if attack.promised else ""
+    promise = f" of {LATE * measured.slowness:.0f}" if attack.promised else ""
     return (
         f"{attack.id}, {relay}: p50 / p99 {lateness(measured)}{promise} ms,"
         f" CPU {measured.cpu:.2f} of {measured.seconds:.1f} s,"

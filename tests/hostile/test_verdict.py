@@ -46,6 +46,13 @@ def test_lateness_that_the_machine_may_have_caused_proves_nothing() -> None:
     assert judge(ATTACK, [beyond] * WINDOWS) is Verdict.BROKEN
 
 
+@pytest.mark.parametrize("bad", [measured(cpu=1.2), measured(pair=pair(3 * LATE))], ids=str)
+def test_a_slow_core_has_more_time(bad: Measured) -> None:
+    assert judge(ATTACK, [bad] * WINDOWS) is Verdict.BROKEN
+    assert judge(ATTACK, [replace(bad, slowness=3.0)]) is Verdict.KEPT
+    assert judge(ATTACK, [replace(bad, slowness=2.3)] * WINDOWS) is Verdict.BROKEN
+
+
 def test_a_lost_packet_is_late_and_a_busy_machine_no_excuse() -> None:
     assert judge(ATTACK, [measured(pair=pair(10_000), waited=0.5)] * 3) is Verdict.BROKEN
 

@@ -56,9 +56,10 @@ def wrong(attack: Attack, measured: Measured) -> list[str]:
         found.append(f"memory grew by {grown:.0f} MiB, more than {most:.0f}")
     if attack.rate and measured.logged > LOGGED:
         found.append(f"the log grew by {measured.logged} bytes, more than {LOGGED}")
-    if attack.cpu is not None and measured.cpu > attack.cpu * measured.seconds:
-        share = measured.cpu / measured.seconds
-        found.append(f"{share:.0%} of a core was used, more than {attack.cpu:.0%}")
+    if attack.cpu is not None:
+        share, most = measured.cpu / measured.seconds, attack.cpu * measured.slowness
+        if share > most:
+            found.append(f"{share:.0%} of a core was used, more than {most:.0%}")
     if not attack.refused and not attack.spread and measured.logins.lost:
         found.append(f"{measured.logins.lost} of {measured.logins.sent} newcomers were kept out")
     return found
@@ -68,7 +69,8 @@ def late(attack: Attack, measured: Measured, *, proven: bool = False) -> list[st
     """Return what came later than promised; what is `proven`, not for want of a core."""
     if not attack.promised:
         return []
-    allowed = LATE + (measured.waited * 1e3 + measured.late if proven else 0)
+    allowed = LATE * measured.slowness
+    allowed += measured.waited * 1e3 + measured.late if proven else 0
     kinds = {"packets": measured.pair, **({"STUN answers": measured.stun} if attack.stun else {})}
     return [
         f"{kind}: p99 {seen.p99:.0f} ms, more than {allowed:.0f}"
