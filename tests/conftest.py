@@ -71,17 +71,16 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE / "processes" in item.path.parents:
+            item.add_marker("slow")
     if config.getoption("quick"):
-        slow = {item for item in items if is_slow(item)}
+        slow = {item for item in items if item.get_closest_marker("slow")}
         config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
     # In a process of xdist's, which has no `dist`.
     if config.getoption("loadgroup", default=False):
         longest_first(items)
-
-
-def is_slow(item: pytest.Item) -> bool:
-    return bool(item.get_closest_marker("slow")) or HERE / "processes" in item.path.parents
 
 
 def longest_first(items: list[pytest.Item]) -> None:
