@@ -118,6 +118,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
                 _start_services(relay)
                 await role.until_stop(relay)
                 services.cancel_scope.cancel()
+                relay.orders.cancel()
             state.stopping = True
             stop_listening(state, resources.sockets.all)
             await drain(state, role.processes, config.limits.drain_time)

@@ -1,6 +1,7 @@
 """The relay of one process while it serves: its nurseries, and what its services share."""
 
 import time
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -15,6 +16,12 @@ from derp.service.proxies import Proxies
 from derp.service.startup import StartupResources
 from derp.session.state import RelayState
 from stun.stats import Stats
+
+
+async def run_within(scope: trio.CancelScope, task: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that ends when `scope` is cancelled."""
+    with scope:
+        await task()
 
 
 @attrs.frozen
@@ -46,6 +53,9 @@ class RunningRelay:
     """Owns what the drain cancels: the connections, and the links to other relays."""
     services: trio.Nursery
     """Owns the tasks that a stop cancels first."""
+    orders: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Cancelled at a stop. What an order of a certificate leaves behind it is removed while the
+    clients are told, which waits for no name server."""
     proxies: Proxies = attrs.field(factory=Proxies)
     stun_stats: Stats = attrs.field(factory=Stats)
     bootstrap_dns: BootstrapDNS = attrs.field(factory=BootstrapDNS)

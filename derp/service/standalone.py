@@ -24,7 +24,7 @@ from derp.service.keylist import has_list, list_to_steer
 from derp.service.monitorpages import standalone_backend
 from derp.service.reload import reload_rate_limit
 from derp.service.run import serve
-from derp.service.running import RunningRelay
+from derp.service.running import RunningRelay, run_within
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.startup import prepare
 from derp.service.status import Pages, standalone_pages
@@ -63,7 +63,8 @@ class Standalone:
         await relay.root.start(self._receive, self._to_relay)
         if resources.certificates is not None:
             announce_new = partial(announce_node, config, resources)
-            relay.services.start_soon(resources.certificates.run, announce_new)
+            keep = partial(resources.certificates.run, announce_new)
+            relay.connections.start_soon(run_within, relay.orders, keep)
         if (checker := resources.own_checker) is not None:
             every = config.verification.recheck_every
             relay.services.start_soon(recheck.run, relay.state, checker, every, self._list_requests)

@@ -37,6 +37,7 @@ from derp.service.keylist import has_list, list_to_steer
 from derp.service.monitoring import serve as serve_monitors
 from derp.service.reload import reload_rate_limit
 from derp.service.rootnursery import open_root_nursery
+from derp.service.running import run_within
 from derp.service.signals import Event, Receive, receive_signals
 from derp.service.sockets import start_errors
 from derp.service.standalone import run as run_standalone
@@ -132,6 +133,7 @@ class Supervisor:
             self._admission = SupervisorAdmission(checker, pool)
         if resources.accounts is not None:
             self._accounts = SupervisorAccounts(resources.accounts)
+        self._orders = trio.CancelScope()
         self._failed = False
 
     async def serve(self) -> None:
@@ -167,6 +169,8 @@ class Supervisor:
                     break
                 self._reload(nursery)
             logger.info("stopping", workers=pool.size)
+            # What an order leaves behind it is removed while the workers drain.
+            self._orders.cancel()
             # Once the workers close theirs too, clients are refused, unless systemd keeps a socket.
             for sockets in self._resources.all_sockets:
                 for sock in sockets.all:
@@ -199,7 +203,8 @@ class Supervisor:
         logger.info("workers share the work", workers=pool.size)
         if self._certificates is not None:
             announce_new = partial(announce_node, self._config, self._resources)
-            nursery.start_soon(self._certificates.run, announce_new)
+            keep = partial(self._certificates.run, announce_new)
+            nursery.start_soon(run_within, self._orders, keep)
 
     def _control_backend(self) -> ControlBackend:
         return ControlBackend(

@@ -20,6 +20,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from certs.tasks.dnsrecords import STOP_TIMEOUT
 from derp.accounts.keeper import FLUSH_EVERY, Accounts
 from derp.accounts.memorysink import MemorySink
 from derp.admission.checker import Checker
@@ -366,6 +367,34 @@ async def test_the_nurseries_end_from_the_inside_out(
         "root after the drain",
         "0 clients",
     ]
+
+
+async def test_an_order_that_is_cut_off_keeps_nobody_waiting(mock_clock: MockClock) -> None:
+    """Its DNS records are removed, which may take seconds, while the clients are told."""
+
+    class Ordering(Certificates):
+        async def run(self, announce: object) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(STOP_TIMEOUT)
+
+    async with process(certificates=Ordering()) as relay:
+        client = await relay.log_in()
+        await relay.log_in()
+        (slow,) = (member for member in relay.state.hub.members if member.key != client.key)
+        while slow.send_queue is None:
+            slow.send_control(bytes(1 << 16))
+        await relay.tell(Event.STOP)
+        assert relay.state.stopping
+        assert (await client.receive())[0] == RESTARTING
+        ended = []
+        for seconds in (FLUSH_SECONDS, STOP_TIMEOUT - FLUSH_SECONDS - 0.1, 0.1, STOP_TIMEOUT):
+            mock_clock.jump(seconds)
+            await wait_all_tasks_blocked()
+            ended.append(relay.ended.is_set())
+        assert ended == [False, False, True, True]
 
 
 async def test_what_is_queued_is_sent_before_the_end(mock_clock: MockClock) -> None:

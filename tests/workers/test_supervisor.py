@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -76,7 +77,9 @@ class Relay:
 
 
 @asynccontextmanager
-async def relay(chosen: Config | None = None, **changes: Any) -> AsyncIterator[Relay]:
+async def relay(
+    chosen: Config | None = None, orders: "Orders | None" = None, **changes: Any
+) -> AsyncIterator[Relay]:
     """Run a relay of two workers; stop it in the end."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
@@ -97,6 +100,7 @@ async def relay(chosen: Config | None = None, **changes: Any) -> AsyncIterator[R
             **changes,
         )
         supervisor = Supervisor(chosen or config(), prepared, peers, (), receive)
+        supervisor._certificates = orders  # type: ignore[assignment]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.serve)
             await wait_all_tasks_blocked()
@@ -134,14 +138,22 @@ async def test_two_workers_are_one_relay(
 
 
 class Orders:
-    """The supervisor's certificates, as far as their start goes."""
+    """The supervisor's certificates, as far as their start and their end go."""
+
+    handlers: Mapping[str, Handler] = MappingProxyType({})
 
     def __init__(self) -> None:
-        self.begun = trio.Event()
+        self.begun, self.cut_off = trio.Event(), trio.Event()
 
     async def run(self, _: object) -> None:
         self.begun.set()
-        await trio.sleep_forever()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cut_off.set()
+
+    def handover(self) -> None:
+        """The workers serve without TLS."""
 
 
 async def test_no_certificate_is_ordered_before_all_workers_serve(
@@ -161,6 +173,25 @@ async def test_no_certificate_is_ordered_before_all_workers_serve(
             slot.started.set()
         await orders.begun.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_order_is_cut_off_before_the_workers_have_ended(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves behind is removed meanwhile, and not afterwards, when a stop is due."""
+    orders, stop = Orders(), WorkerPool.stop
+    cut_off = False
+
+    async def see_the_order_and_stop(pool: WorkerPool) -> None:
+        nonlocal cut_off
+        await wait_all_tasks_blocked()
+        cut_off = orders.cut_off.is_set()
+        await stop(pool)
+
+    monkeypatch.setattr(WorkerPool, "stop", see_the_order_and_stop)
+    async with relay(orders=orders):
+        await orders.begun.wait()
+    assert cut_off
 
 
 async def test_a_reload_reaches_all_workers(
