@@ -20,7 +20,7 @@ def is_generated(pair: Pair, address: IPAddress) -> bool:
     )
 
 
-def is_refused(pair: Pair, address: IPAddress, now: datetime) -> bool:
-    """Return whether `pair` was generated and is outside its dates, so that clients refuse it."""
+def is_outside_validity(pair: Pair, address: IPAddress, now: datetime) -> bool:
+    """Return whether `pair` was generated and is outside its validity period."""
     current = pair.not_before <= now <= pair.not_after
     return not current and is_generated(pair, address)

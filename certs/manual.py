@@ -10,7 +10,7 @@ import attrs
 
 from certs.errors import CertificateError, CertificateFileError
 from certs.files import PairFiles, exists, read_pair
-from certs.generated import is_refused
+from certs.generated import is_outside_validity
 from certs.hostname import IPAddress, parse_ip
 from certs.pair import Pair
 from certs.selfsigned import previous_files, restore_previous, write_self_signed
@@ -48,7 +48,7 @@ def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datet
     was wrong: if its predecessor is there and valid, it is restored, and with it the pin that
     clients know. Returns None if nothing was done. Raises CertificateError.
     """
-    if not is_refused(pair, address, now):
+    if not is_outside_validity(pair, address, now):
         return None
     if now > pair.not_after:
         write_self_signed(files, address, now)
@@ -62,7 +62,7 @@ def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datet
         before = read_pair(previous_files(files), [str(address)], now)
     except CertificateError:
         return None
-    if is_refused(before, address, now):
+    if is_outside_validity(before, address, now):
         return None
     restore_previous(files)
     return (

@@ -26,14 +26,14 @@ MAX_DATAGRAM: Final = 0xFFFF
 _Control = list[tuple[int, int, bytes]]
 
 
-class Front(Protocol):
+class HeaderStripper(Protocol):
     """The proxies that may send requests on, each with a header that has the client's address."""
 
     @property
     def expects_headers(self) -> bool:
         """Whether each datagram goes through `open`, or only those that begin as a header does."""
 
-    def open(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
+    def strip(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
         """Return the request in a datagram from `host` and `port`, and its client's address.
 
         Raises StunError where it must not be answered.
@@ -43,17 +43,19 @@ class Front(Protocol):
 class PlainResponder:
     """A responder on one socket that never waits."""
 
-    def __init__(self, sock: socket.socket, stats: Stats, front: Front | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None
+    ) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered."""
         self._sock = sock
         self._stats = stats
-        self._front = front
-        self._opens_all = front is not None and front.expects_headers
+        self._headers = headers
+        self._strips_all = headers is not None and headers.expects_headers
         info = info_length(sock)
         self._space = socket.CMSG_SPACE(info) if info else 0
         # One byte more than the limit shows that a request is too long.
-        longest = MAX_DATAGRAM if self._opens_all else MAX_REQUEST_LENGTH + 1
+        longest = MAX_DATAGRAM if self._strips_all else MAX_REQUEST_LENGTH + 1
         self._view = memoryview(bytearray(longest))
         self._views = [self._view]
 
@@ -73,8 +75,8 @@ class PlainResponder:
             host, port, *_ = sender
             data = bytes(self._view[:size])
             try:
-                if self._front is not None and (self._opens_all or data[:1] == HEADER_START):
-                    data, host, port = self._front.open(data, host.partition("%")[0], port)
+                if self._headers is not None and (self._strips_all or data[:1] == HEADER_START):
+                    data, host, port = self._headers.strip(data, host.partition("%")[0], port)
                 transaction_id = parse_binding_request(data)
             except StunError:
                 self._stats.not_stun += 1

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Final
 
-from stun.plain import Front, PlainResponder
+from stun.plain import HeaderStripper, PlainResponder
 from stun.stats import Stats
 
 if sys.platform == "linux":
@@ -31,14 +31,16 @@ class Responder:
     Behind proxies that send headers it takes no batches: the forms of requests differ there.
     """
 
-    def __init__(self, sock: socket.socket, stats: Stats, front: Front | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None
+    ) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered; of a
         batch, only the first request's, if that was answered."""
         self._sock = sock
         self._stats = stats
-        self._plain = PlainResponder(sock, stats, front)
-        self._has_batches = BATCHES and not (front is not None and front.expects_headers)
+        self._plain = PlainResponder(sock, stats, headers)
+        self._has_batches = BATCHES and not (headers is not None and headers.expects_headers)
         self._batched: BatchedResponder | None = None
         self._in_batches = False
         self._alone = 0

@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 import trio
 
 from stun.pktinfo import ask_for_destination
-from stun.plain import Front
+from stun.plain import HeaderStripper
 from stun.proxy_detector import ProxyDetector
 from stun.responder import Responder
 from stun.stats import Stats
@@ -134,12 +134,13 @@ def prepare(sock: socket.socket) -> None:
         ask_for_destination(sock)
 
 
-async def serve(sock: socket.socket, stats: Stats, front: Front | None = None) -> Never:
+async def serve(sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None) -> Never:
     """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
-    `front` knows the proxies whose datagrams have headers. The caller closes the socket afterwards.
+    `headers` knows the proxies whose datagrams have headers. The caller closes the socket
+    afterwards.
     """
-    responder = Responder(sock, stats, front)
+    responder = Responder(sock, stats, headers)
     detector: ProxyDetector | None = ProxyDetector()
     logged: set[int | None] = set()
     while True:

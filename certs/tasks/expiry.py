@@ -12,7 +12,7 @@ import trio
 
 from certs import apart
 from certs.errors import CertificateError
-from certs.generated import is_generated, is_refused
+from certs.generated import is_generated, is_outside_validity
 from certs.hostname import IPAddress
 from certs.pair import Pair
 from certs.tasks.clock import WallClock, wall_clock
@@ -41,7 +41,7 @@ async def replace_when_expired(
         wait = CHECK_EVERY
         if pair is not None and is_generated(pair, address):
             left = pair.not_after - now()
-            if is_refused(pair, address, now()):
+            if is_outside_validity(pair, address, now()):
                 if not await _replace(address, pair, status, check_files, announce, now):
                     wait = RETRY_EVERY
             elif left < WARN_WITHIN and (warned is None or now() - warned >= WARN_EVERY):

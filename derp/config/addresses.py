@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 import attrs
 
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.net.address import is_dns_name, is_ip
 from derp.net.listenaddress import Address, ListenAddress, UnixSocket, first_overlap
 
@@ -103,7 +103,7 @@ def _each(entries: Sequence[str], check: Callable[[str], T]) -> list[T]:
         try:
             found.append(check(entry))
         except ValueError as error:
-            raise ValueError(f"{error}, in place of {shown(entry)}") from None
+            raise ValueError(f"{error}, in place of {quoted(entry)}") from None
     return found
 
 

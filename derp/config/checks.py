@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from certs.hostname import IPAddress, is_wildcard, parse_ip
 from derp.config.addresses import MAX_UNIX_PATH, fits_unix
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.http.bootstrap_dns import Name, parse_names
 from derp.net.address import is_dns_name, is_ip
 from derp.relay.networks import UNIX, Network, PeerNetwork, unmapped
@@ -246,7 +246,7 @@ def _network(text: str) -> Network:
             return unmapped(ipaddress.ip_network(text, strict=False))
         except ValueError:
             pass
-    raise ValueError(f"want a network such as 10.0.0.0/8 in place of {shown(text)}")
+    raise ValueError(f"want a network such as 10.0.0.0/8 in place of {quoted(text)}")
 
 
 def proxy_list(value: str | Iterable[PeerNetwork]) -> tuple[PeerNetwork, ...]:

@@ -95,7 +95,7 @@ class DeviceLists:
         _tailnets,
         variable="DERP_VERIFY_TAILNET",
         placeholder="NAME",
-        joiner=" ",
+        separator=" ",
         usage="Admit the devices of this tailnet, as Tailscale's API lists them, by its name; - is "
         "the credential's own. May be given more than once, or with commas.",
     )
@@ -133,7 +133,7 @@ class DeviceLists:
         _secrets,
         variable="DERP_TAILNET_CLIENT_ID",
         placeholder="ID",
-        joiner=" ",
+        separator=" ",
         usage="The id of an OAuth client that may read the devices of -verify-tailnet (scope "
         "devices:core:read). One for all tailnets, or one for each, in their order.",
     )
@@ -143,7 +143,7 @@ class DeviceLists:
         _secrets,
         variable="DERP_TAILNET_CLIENT_SECRET",
         placeholder="SECRET",
-        joiner=" ",
+        separator=" ",
         secret=True,
         usage="Its secret. Other users of this machine can see a flag: better in the variable, or "
         "in a file.",
@@ -153,7 +153,7 @@ class DeviceLists:
         FILE,
         _files,
         variable="DERP_TAILNET_CLIENT_SECRET_FILE",
-        joiner=",",
+        separator=",",
         usage="A file with nothing but that secret.",
     )
     api_keys: tuple[str, ...] = option(
@@ -162,7 +162,7 @@ class DeviceLists:
         _secrets,
         variable="DERP_TAILNET_API_KEY",
         placeholder="KEY",
-        joiner=" ",
+        separator=" ",
         secret=True,
         usage="In place of an OAuth client, a key of Tailscale's API, which ends after 90 days at "
         "most.",
@@ -172,7 +172,7 @@ class DeviceLists:
         FILE,
         _files,
         variable="DERP_TAILNET_API_KEY_FILE",
-        joiner=",",
+        separator=",",
         usage="A file with nothing but that key, read anew each time.",
     )
     headscales: tuple[str, ...] = option(
@@ -181,7 +181,7 @@ class DeviceLists:
         _headscales,
         variable="DERP_VERIFY_HEADSCALE",
         placeholder="URL",
-        joiner=" ",
+        separator=" ",
         secret=True,
         usage="Admit the nodes of the headscale at this URL, as its API lists them. May be given "
         "more than once, or with commas.",
@@ -192,7 +192,7 @@ class DeviceLists:
         _secrets,
         variable="DERP_HEADSCALE_API_KEY",
         placeholder="KEY",
-        joiner=" ",
+        separator=" ",
         secret=True,
         usage="The key of that API, which 'headscale apikeys create' prints. One for all, or one "
         "for each, in their order.",
@@ -202,7 +202,7 @@ class DeviceLists:
         FILE,
         _files,
         variable="DERP_HEADSCALE_API_KEY_FILE",
-        joiner=",",
+        separator=",",
         usage="A file with nothing but that key, read anew each time.",
     )
 

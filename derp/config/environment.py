@@ -7,7 +7,7 @@ for the debug pages stand for flags (derp.config.pages).
 from collections.abc import Mapping
 from typing import Final
 
-from derp.config.strconv import BOOLS, parse_bool, shown
+from derp.config.strconv import BOOLS, parse_bool, quoted
 from derp.errors import UsageError
 
 DEBUG_LOGS: Final = "DERP_DEBUG_LOGS"
@@ -29,7 +29,7 @@ def debug_logs(environ: Mapping[str, str]) -> bool:
     try:
         return bool(text) and parse_bool(text)
     except ValueError as error:
-        raise UsageError(f"{DEBUG_LOGS}={shown(text)}: {error}") from None
+        raise UsageError(f"{DEBUG_LOGS}={quoted(text)}: {error}") from None
 
 
 def warnings(environ: Mapping[str, str]) -> list[str]:

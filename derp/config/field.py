@@ -8,7 +8,7 @@ import attrs
 
 from derp.config import checks
 from derp.config.goflags import BOOL, FILE, Flag, Kind, Value
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.errors import UsageError
 
 V = TypeVar("V", bound=Value)
@@ -19,7 +19,7 @@ class ConfigError(UsageError):
     """A wrong value, under the flag's plain name; `Config.from_settings` says what was typed."""
 
     def __init__(self, flag: str, value: object, want: str) -> None:
-        super().__init__(f"-{flag} {shown(str(value))}: {want}")
+        super().__init__(f"-{flag} {quoted(str(value))}: {want}")
         self.flag = flag
         self.want = want
         """What would be right."""

@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from derp.config.strconv import BOOLS, parse_bool, parse_duration, parse_float, parse_int, shown
+from derp.config.strconv import BOOLS, parse_bool, parse_duration, parse_float, parse_int, quoted
 from derp.errors import UsageError
 
 Value = bool | int | float | str
@@ -64,7 +64,7 @@ class Flag:
     """In place of the default in the help, unless empty."""
     want: str = ""
     """In place of the message of the kind's parser, unless empty."""
-    joiner: str = ""
+    separator: str = ""
     """What joins the values of all occurrences; empty if the last one counts."""
     never_empty: bool = False
     """Whether an empty value, as of a shell variable that is not set, is an error."""
@@ -234,13 +234,13 @@ def _two_words(setting: Setting, word: str, after: Sequence[str]) -> str:
 
 def _with_earlier(earlier: Setting | None, text: str) -> str:
     """Return the value of a flag together with those of its earlier occurrences."""
-    if earlier is None or not earlier.flag.joiner or not earlier.value:
+    if earlier is None or not earlier.flag.separator or not earlier.value:
         return text
-    return f"{earlier.value}{earlier.flag.joiner}{text}"
+    return f"{earlier.value}{earlier.flag.separator}{text}"
 
 
 def _read(flag: Flag, spelling: str, separator: str, text: str) -> Setting:
-    given = spelling if flag.secret else f"{spelling}{separator}{shown(text)}"
+    given = spelling if flag.secret else f"{spelling}{separator}{quoted(text)}"
     if flag.never_empty and not text:
         raise UsageError(f"{given}: {flag.want}")
     try:
@@ -257,7 +257,7 @@ def _not_a_flag(argument: str, before: Sequence[str], table: Mapping[str, Flag])
         hint = f"; want -{previous.name}=true or -{previous.name}=false, with the equals sign"
     else:
         hint = "; want -flag, -flag=value or -flag value"
-    return UsageError(f"{shown(argument)}: not a flag{hint}")
+    return UsageError(f"{quoted(argument)}: not a flag{hint}")
 
 
 def _unknown(spelling: str, name: str, table: Mapping[str, Flag]) -> UsageError:
@@ -265,7 +265,7 @@ def _unknown(spelling: str, name: str, table: Mapping[str, Flag]) -> UsageError:
 
     close = difflib.get_close_matches(name[:60], table, n=1)
     hint = f"did you mean -{close[0]}?" if close else "-h lists them all"
-    return UsageError(f"{shown(spelling)}: no such flag; {hint}")
+    return UsageError(f"{quoted(spelling)}: no such flag; {hint}")
 
 
 _WIDTH = 80

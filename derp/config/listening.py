@@ -24,7 +24,7 @@ class Listening:
         STRING,
         listen_addresses,
         default=":443",
-        joiner=",",
+        separator=",",
         variable="DERP_ADDR",
         placeholder="ADDRESS",
         usage="Where to serve: :port for all interfaces, ip:port, [ip6]:port, or "
@@ -76,7 +76,7 @@ class STUN:
         "stun-addr",
         STRING,
         stun_addresses,
-        joiner=",",
+        separator=",",
         variable="DERP_STUN_ADDR",
         placeholder="ADDRESS",
         usage="Where to answer STUN, if not at the IP addresses of -a: an IP address, with a port "

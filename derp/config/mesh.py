@@ -17,7 +17,7 @@ from derp.config import checks
 from derp.config.field import ConfigError, option
 from derp.config.general import General
 from derp.config.goflags import FILE, INT, STRING
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.net.address import host_port, is_dns_name, is_ip
 
 
@@ -75,7 +75,7 @@ def relay_list(value: str | Iterable[MeshRelay]) -> tuple[MeshRelay, ...]:
 def _relay(entry: str) -> MeshRelay:
     if not entry:
         raise ValueError(f"want no empty entry, but {_FORM}, with one comma between two")
-    where = shown(entry)
+    where = quoted(entry)
     if entry.count("/") > 1:
         raise ValueError(f"want at most one slash in {where}: {_FORM}, without https://")
     side, slash, dial_side = entry.partition("/")

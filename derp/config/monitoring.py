@@ -1,4 +1,4 @@
-"""The part of the configuration that says where monitors are served. Its flags are additions."""
+"""The part of the configuration that says where monitors are served. The Go derper lacks it."""
 
 import attrs
 
@@ -17,14 +17,14 @@ class Monitoring:
         "metrics-addr",
         STRING,
         optional_addresses,
-        joiner=",",
+        separator=",",
         variable="DERP_METRICS_ADDR",
         placeholder="ADDRESS",
         usage="Where to serve /metrics, for Prometheus, and /healthz by plain HTTP, to whoever "
         "gets there: ip:port, :port for all interfaces, or unix:/path for a socket that only this "
         "user may open; several, and other modes, as in -a. Nowhere if not given.",
     )
-    per_key: int = option(
+    max_keys: int = option(
         "metrics-per-key",
         INT,
         checks.key_count,

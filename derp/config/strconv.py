@@ -99,7 +99,7 @@ def parse_duration(text: str) -> int:
         if not (part["whole"] or part["fraction"]):
             raise ValueError(example)
         if not part["unit"]:
-            raise ValueError(f"want a duration with its unit, such as {shown(text + 's')}")
+            raise ValueError(f"want a duration with its unit, such as {quoted(text + 's')}")
         if part["unit"] not in _UNITS:
             raise ValueError("want a duration in h, m, s, ms, us or ns, such as 1h10m")
         if len(part["whole"]) > _WHOLE_DIGITS:
@@ -115,12 +115,12 @@ def parse_duration(text: str) -> int:
     return total
 
 
-_SHOWN_LENGTH = 120
+_QUOTED_LENGTH = 120
 
 
-def shown(text: str) -> str:
-    """Return `text` for an error line: on one line, shortened, and quoted where that is clearer."""
-    if len(text) > _SHOWN_LENGTH:
-        text = f"{text[: _SHOWN_LENGTH - 1]}…"
+def quoted(text: str) -> str:
+    """Return `text` for an error line: on one line, shortened, in quotes where that is clearer."""
+    if len(text) > _QUOTED_LENGTH:
+        text = f"{text[: _QUOTED_LENGTH - 1]}…"
     plain = text.isprintable() and not set(" '\"").intersection(text)
     return text if plain and text else repr(text)

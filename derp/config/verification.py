@@ -30,7 +30,7 @@ class Verification:
         checks.socket_paths,
         variable="DERP_SOCKET",
         default_words=str(checks.TAILSCALED_SOCKET),
-        joiner=checks.PATHS_JOINER,
+        separator=checks.PATHS_JOINER,
         usage="The socket of that tailscaled. May be given more than once, or with commas: one "
         "that knows the client is enough.",
     )
@@ -40,7 +40,7 @@ class Verification:
         checks.http_urls,
         variable="DERP_VERIFY_CLIENT_URL",
         placeholder="URL",
-        joiner=" ",
+        separator=" ",
         secret=True,
         usage="Admit only clients that this admission controller allows, such as headscale's "
         "/verify. May be given more than once: one that allows is enough.",

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.errors import ConnectionEnd, LoginRefused, NoLink, NotAdmitted, PeerVanished
 from derp.mesh.dial import NoLinkAt
 from derp.net.transport import Transport, receive
@@ -122,7 +122,7 @@ class _Frames:
         payload, self._received = self._received[HEADER_LENGTH:stop], self._received[stop:]
         if kind == FrameType.HEALTH:
             # A relay of ours says why it refuses (-tell-refused).
-            raise NotAdmitted(shown(payload.decode(errors="replace")))
+            raise NotAdmitted(quoted(payload.decode(errors="replace")))
         return payload
 
     async def rest(self) -> bytes:

@@ -19,20 +19,20 @@ MAX_THREADS: Final = 16
 """Concurrent look-ups; others wait."""
 
 _Args = tuple[object, ...]
-_Found = list[Any]
+_Addresses = list[Any]
 
 
 @attrs.define(eq=False)
 class _LookUp:
     waiters: int = 0
     done: trio.Event = attrs.field(factory=trio.Event)
-    found: _Found | Exception = attrs.field(factory=list)
+    outcome: _Addresses | Exception = attrs.field(factory=list)
 
 
 class Resolver(trio.abc.HostnameResolver):
     """A resolver that asks the C library, as Trio does by default."""
 
-    def __init__(self, look_up: Callable[..., _Found] = socket.getaddrinfo) -> None:
+    def __init__(self, look_up: Callable[..., _Addresses] = socket.getaddrinfo) -> None:
         self._look_up = look_up
         self._look_ups: dict[_Args, _LookUp] = {}
         self._waiting: dict[_Args, None] = {}
@@ -50,7 +50,7 @@ class Resolver(trio.abc.HostnameResolver):
         type: int = 0,  # noqa: A002 -- as in trio.abc
         proto: int = 0,
         flags: int = 0,
-    ) -> _Found:
+    ) -> _Addresses:
         """Look up a name. Raises what socket.getaddrinfo does."""
         args = (host, port, family, type, proto, flags)
         look_up = self._look_ups.get(args)
@@ -65,10 +65,10 @@ class Resolver(trio.abc.HostnameResolver):
             look_up.waiters -= 1
             if not look_up.waiters and args in self._waiting:
                 del self._waiting[args], self._look_ups[args]
-        if isinstance(look_up.found, Exception):
+        if isinstance(look_up.outcome, Exception):
             # A copy for each task, since a raised error collects a traceback.
-            raise copy.copy(look_up.found)
-        return list(look_up.found)
+            raise copy.copy(look_up.outcome)
+        return list(look_up.outcome)
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
         """Raise NotImplementedError: the relay does no reverse look-ups."""
@@ -86,9 +86,9 @@ class Resolver(trio.abc.HostnameResolver):
                 trio.lowlevel.start_thread_soon(work, deliver)
             except RuntimeError:
                 # The process may be at its limit of threads.
-                self._close(args, socket.gaierror(socket.EAI_AGAIN, "no thread for a look-up"))
+                self._complete(args, socket.gaierror(socket.EAI_AGAIN, "no thread for a look-up"))
 
-    def _work(self, args: _Args) -> _Found | Exception:
+    def _work(self, args: _Args) -> _Addresses | Exception:
         try:
             return self._look_up(*args)
         except Exception as error:  # noqa: BLE001 -- raised in each task that waits
@@ -96,14 +96,14 @@ class Resolver(trio.abc.HostnameResolver):
 
     def _deliver(self, token: trio.lowlevel.TrioToken, args: _Args, outcome: Any) -> None:
         with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(self._end, args, outcome.unwrap())
+            token.run_sync_soon(self._finish, args, outcome.unwrap())
 
-    def _end(self, args: _Args, found: _Found | Exception) -> None:
-        self._close(args, found)
+    def _finish(self, args: _Args, outcome: _Addresses | Exception) -> None:
+        self._complete(args, outcome)
         self._start()
 
-    def _close(self, args: _Args, found: _Found | Exception) -> None:
+    def _complete(self, args: _Args, outcome: _Addresses | Exception) -> None:
         self._threads -= 1
         look_up = self._look_ups.pop(args)
-        look_up.found = found
+        look_up.outcome = outcome
         look_up.done.set()

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.files.ratelimit import MIN_BURST, NO_LIMIT, RateConfig
 from derp.policy import amounts, lines
 from derp.policy.model import Entry, Policy, Quota
@@ -102,14 +102,14 @@ def _explain(what: str, every: list[str], line: int) -> str:
         if not wrong.startswith("["):
             return "said a second time in the same table; want it once"
         first = lines.line_of("\n".join(every[: line - 1]), lines.names_in(wrong))
-        return f"a second table {shown(wrong)}; put it into the first one, on line {first}"
+        return f"a second table {quoted(wrong)}; put it into the first one, on line {first}"
     if wrong.startswith("["):
         cure = f"a key stands in quotes: {_HEADER}"
     elif _UNQUOTED.match(wrong):
         cure = 'text stands in quotes, as in rate = "10 Mbit/s"; true and false do not'
     else:
         cure = 'want TOML, as in rate = "10 Mbit/s"'
-    return f"{shown(what)}; {cure}"
+    return f"{quoted(what)}; {cure}"
 
 
 # The checks of values.
@@ -179,9 +179,9 @@ def _policy(document: dict[str, Any]) -> Policy:
         try:
             key = parse_node_public(name)
         except KeyFormatError as error:
-            raise _Wrong(path, f"{shown(name)}: {error}; want {_HEADER}") from None
+            raise _Wrong(path, f"{quoted(name)}: {error}; want {_HEADER}") from None
         if key in entries:
-            raise _Wrong(path, f"a second entry for {shown(name)}; want one for each key")
+            raise _Wrong(path, f"a second entry for {quoted(name)}; want one for each key")
         own = _said(_table(clients, name, ("clients",), _HEADER), path, NAMES)
         entries[key] = _entry(own, defaults, path)
     return Policy(entries, default)
@@ -208,7 +208,7 @@ def _check_names(table: Iterable[str], known: tuple[str, ...], path: Path) -> No
         near = difflib.get_close_matches(name, known, 1)
         meant = f" did you mean {near[0]}?" if near else ""
         raise _Wrong(
-            (*path, name), f"unknown name {shown(name)};{meant} want one of {', '.join(known)}"
+            (*path, name), f"unknown name {quoted(name)};{meant} want one of {', '.join(known)}"
         )
 
 
@@ -228,7 +228,7 @@ def _said(table: dict[str, Any], path: Path, known: tuple[str, ...]) -> Said:
         try:
             said[name] = _TEXTS[name](value)
         except ValueError as error:
-            raise _Wrong(at, f"{name} {shown(value)}: {error}") from None
+            raise _Wrong(at, f"{name} {quoted(value)}: {error}") from None
     return said
 
 

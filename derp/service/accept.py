@@ -47,7 +47,7 @@ from derp.relay.networks import network_of
 from derp.relay.pending import Pending
 from derp.relay.tokenbucket import TokenBucket
 from derp.service.handshakes import Handshakes, proxy_headers
-from derp.service.proxies import WITH_HEADER, Origin, Proxies
+from derp.service.proxies import WITH_HEADER, ClientAddresses, Proxies
 from derp.session import serve
 from derp.session.state import RelayState
 from derp.wire.clienthello import is_tls
@@ -77,7 +77,7 @@ class Hide(Protocol):
     async def __call__(
         self,
         transport: TCPTransport,
-        origin: Origin,
+        addresses: ClientAddresses,
         /,
         *,
         pending: Pending,
@@ -147,10 +147,10 @@ class Acceptor:
         return self.state.prelogin.is_behind and self.state.pending.is_nearly_full
 
     async def _connection(self, sock: socket.socket, remote: Endpoint, pending: Pending) -> None:
-        origin = self.proxies.origin(remote)
-        fields, end = origin.fields, None
+        addresses = self.proxies.addresses(remote)
+        fields, end = addresses.fields, None
         try:
-            await self._serve(sock, origin, fields, pending)
+            await self._serve(sock, addresses, fields, pending)
         except ConnectionEnd as error:
             end = error.without_traceback()
             if pending.end is not None:  # closed from outside, as to make room
@@ -158,7 +158,7 @@ class Acceptor:
         except Exception as error:
             # A bug must end this connection only, and must be logged, within a bound.
             end = InternalFault(repr(error))
-            if self._should_log("bug", origin.client):
+            if self._should_log("bug", addresses.client):
                 logger.exception("a connection was ended by a bug", **fields)
         finally:
             self.handshakes.done(pending)
@@ -167,11 +167,11 @@ class Acceptor:
             self._forget(sock)
             sock.close()
         if isinstance(end, ProxyNotListed):
-            if origin.proxy == WITH_HEADER:
+            if addresses.proxy == WITH_HEADER:
                 end = ProxyHeaderFailed("a second PROXY header follows the first")
             else:
-                self.proxies.notices.unlisted(origin.client.host, "a PROXY header", WITH_HEADER)
-        self._report(end, origin.client, fields)
+                self.proxies.notices.unlisted(addresses.client.host, "a PROXY header", WITH_HEADER)
+        self._report(end, addresses.client, fields)
 
     def _abort(self, sock: socket.socket) -> None:
         """Close a pending connection's socket, and wake its task if it waits for the socket."""
@@ -214,44 +214,48 @@ class Acceptor:
         return self.refusals.should_log(reason, trio.current_time(), network_of(remote.host))
 
     async def _serve(
-        self, sock: socket.socket, origin: Origin, fields: dict[str, Any], pending: Pending
+        self,
+        sock: socket.socket,
+        addresses: ClientAddresses,
+        fields: dict[str, Any],
+        pending: Pending,
     ) -> None:
         """Do the TLS handshake, if the port has TLS; then serve HTTP and DERP."""
         if self.engine is not None:
             self.handshakes.begin(pending)
-        if origin.proxy == WITH_HEADER:
+        if addresses.proxy == WITH_HEADER:
             self.headers.begin(pending)
-            await self.proxies.receive(origin, sock, self.state.prelogin)
+            await self.proxies.receive(addresses, sock, self.state.prelogin)
             self.headers.done(pending)
-            _identify(origin, fields, pending)
+            _identify(addresses, fields, pending)
         transport: TCPTransport
         if self.engine is None:
-            transport = TCPTransport(sock, origin.connected)
+            transport = TCPTransport(sock, addresses.header_client)
         else:
-            transport = tls = TLSTransport(sock, origin.connected, None, self.engine)
+            transport = tls = TLSTransport(sock, addresses.header_client, None, self.engine)
         transport.scheduler = self.state.prelogin
         try:
             if self.engine is not None:
                 if self.hide is not None and not is_tls(await transport.peek()):
                     self.handshakes.done(pending)
-                    plain = TCPTransport(sock, origin.connected)
+                    plain = TCPTransport(sock, addresses.header_client)
                     plain.scheduler = self.state.prelogin
-                    await self.hide(plain, origin, pending=pending, to_https=True)
+                    await self.hide(plain, addresses, pending=pending, to_https=True)
                     return
                 await tls.handshake(pending.hold)
                 self.handshakes.done(pending)
             received: bytes | None = b""
             if self.hide is not None:
-                received = await self.hide(transport, origin, pending=pending)
+                received = await self.hide(transport, addresses, pending=pending)
             if received is not None:
-                await self._serve_http(transport, origin, fields, pending, received)
+                await self._serve_http(transport, addresses, fields, pending, received)
         finally:
             transport.close()
 
     async def _serve_http(
         self,
         transport: Transport,
-        origin: Origin,
+        addresses: ClientAddresses,
         fields: dict[str, Any],
         pending: Pending,
         received: bytes,
@@ -262,9 +266,9 @@ class Acceptor:
 
         def route(request: Request) -> Answer:
             metrics.tls_request(version)
-            request = self.proxies.resolve(origin, request)
+            request = self.proxies.resolve(addresses, request)
             try:
-                _identify(origin, fields, pending)
+                _identify(addresses, fields, pending)
             except (TooManyConnections, TooManyPending) as end:
                 raise Overloaded(429, end) from end
             except NoRoom as end:
@@ -281,8 +285,8 @@ class Acceptor:
             return attrs.evolve(answer, ask=ask)
 
         def done() -> None:
-            origin.client = origin.connected
-            _show(origin, fields)
+            addresses.client = addresses.header_client
+            _show(addresses, fields)
 
         inside: Transport
         handoff = await serve_http(
@@ -297,7 +301,7 @@ class Acceptor:
         del received
         if handoff is None:
             return
-        transport.remote = origin.client
+        transport.remote = addresses.client
         with metrics.tls_active_while(version):
             inside, leftover = transport, handoff.leftover
             if handoff.websocket:
@@ -324,21 +328,21 @@ class Acceptor:
                     inside.close()
 
 
-def _identify(origin: Origin, fields: dict[str, Any], pending: Pending) -> None:
+def _identify(addresses: ClientAddresses, fields: dict[str, Any], pending: Pending) -> None:
     """Count the connection of a proxy for its client, and log it as such.
 
     Raises TooManyConnections, TooManyPending and NoRoom.
     """
-    _show(origin, fields)
-    if origin.proxy:
-        pending.identify(origin.client.host, trio.current_time())
+    _show(addresses, fields)
+    if addresses.proxy:
+        pending.identify(addresses.client.host, trio.current_time())
 
 
-def _show(origin: Origin, fields: dict[str, Any]) -> None:
+def _show(addresses: ClientAddresses, fields: dict[str, Any]) -> None:
     """Have the connection's log lines show its client of now."""
-    if origin.proxy:
+    if addresses.proxy:
         fields.pop("proxy", None)
-        fields |= origin.fields
+        fields |= addresses.fields
 
 
 def _is_caused_by_peer(end: ConnectionEnd) -> bool:

@@ -17,7 +17,7 @@ from derp import log
 from derp.admission.listedit import ListChange
 from derp.admission.listkeeper import ListRequest, change_list
 from derp.admission.refusals import Refusal
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.errors import ControlRefused, ListNotWritten, RPCFailed, SteeringFailed
 from derp.net.address import Endpoint
 from derp.net.descriptors import Descriptors
@@ -240,7 +240,7 @@ class ControlServer:
         # A label is the policy's or the list's, and a whole key nobody else's.
         if listing.silent and name not in {node_public_text(key), labels.get(key)}:
             raise SteeringFailed(
-                f"{shown(name)}: {workers_text(listing.silent)} did not answer, which may have "
+                f"{quoted(name)}: {workers_text(listing.silent)} did not answer, which may have "
                 f"another client of that name; want the whole key, or try again"
             )
         return key

@@ -14,7 +14,7 @@ from derp.net.tcp import TCPTransport
 from derp.relay.pending import Pending
 from derp.service.accept import Acceptor
 from derp.service.handshakes import Handshakes
-from derp.service.proxies import Origin
+from derp.service.proxies import ClientAddresses
 
 
 def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Acceptor:
@@ -25,7 +25,7 @@ def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Accept
 
     async def serve(
         transport: TCPTransport,
-        origin: Origin,
+        addresses: ClientAddresses,
         /,
         *,
         pending: Pending,
@@ -34,17 +34,17 @@ def hide(acceptor: Acceptor, backend: Backend, *, plain: bool = False) -> Accept
         def is_client(request: Request) -> bool:
             # Whom a proxy speaks for decides who may see /debug/.
             try:
-                resolved = acceptor.proxies.resolve(origin, request)
+                resolved = acceptor.proxies.resolve(addresses, request)
                 return clients.is_from_client(backend, resolved, plain=plain)
             finally:
                 # What is not answered is nobody's try, and may be followed by another's request.
-                origin.client = origin.connected
+                addresses.client = addresses.header_client
 
         def count(headers: Sequence[tuple[bytes, bytes]]) -> None:
             # As from any relay: a stranger behind a proxy has no more than one without.
             with contextlib.suppress(BadRequest):
-                client = acceptor.proxies.client(origin, headers)
-                if origin.proxy:
+                client = acceptor.proxies.client(addresses, headers)
+                if addresses.proxy:
                     pending.identify(client.host, trio.current_time())
 
         return await server.serve(

@@ -46,4 +46,4 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     if isinstance(error, UnicodeDecodeError):
         # From `ssl`, for a server name that is not ASCII; the handshake fails as any other.
         return
-    logger.warning("ignored", reason=repr(error), where=unraisable.err_msg)
+    logger.warning("unraisable exception", reason=repr(error), where=unraisable.err_msg)

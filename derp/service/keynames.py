@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from derp.config.strconv import shown
+from derp.config.strconv import quoted
 from derp.errors import SteeringFailed
 from derp.wire.keys import KeyFormatError, node_public_text, parse_node_public, short_key
 
@@ -40,8 +40,8 @@ def key_named(text: str, connected: Collection[bytes], labels: Mapping[bytes, st
         if found:
             return _only(text, found, "beginning")
     raise SteeringFailed(
-        f"{shown(text)}: no client that is connected, and none that policy or list has; want a key "
-        f"(nodekey: and 64 hex digits), {MIN_PREFIX} or more of its first digits, or a label: "
+        f"{quoted(text)}: no client that is connected, and none that policy or list has; want a "
+        f"key (nodekey: and 64 hex digits), {MIN_PREFIX} or more of its first digits, or a label: "
         "derper clients and derper keys list them"
     )
 
@@ -51,5 +51,5 @@ def _only(text: str, keys: Iterable[bytes], what: str) -> bytes:
     if others:
         names = ", ".join(map(node_public_text, [first, *others][:_MOST_SHOWN]))
         more = f" and {len(others) + 1 - _MOST_SHOWN} more" if len(others) >= _MOST_SHOWN else ""
-        raise SteeringFailed(f"{shown(text)}: the {what} of {names}{more}; want one of them")
+        raise SteeringFailed(f"{quoted(text)}: the {what} of {names}{more}; want one of them")
     return first

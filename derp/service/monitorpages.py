@@ -52,7 +52,7 @@ def paced(backend: MonitoringBackend) -> MonitoringBackend:
 
 def standalone_backend(relay: RunningRelay) -> MonitoringBackend:
     """Return the pages of a relay that is one process."""
-    certificates, per_key = relay.resources.certificates, relay.config.monitoring.per_key
+    certificates, per_key = relay.resources.certificates, relay.config.monitoring.max_keys
     statuses = () if certificates is None else certificates.statuses
     traffic = KeyTraffic(relay.state, per_key) if per_key else None
 

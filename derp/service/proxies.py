@@ -32,15 +32,15 @@ logger = log.get("proxies")
 
 
 @attrs.define(eq=False)
-class Origin:
-    """The origin of one connection: its peer, and the client behind that."""
+class ClientAddresses:
+    """The addresses of one connection: its peer, and the client behind that."""
 
     peer: Endpoint
     """The other end of the TCP connection."""
-    connected: Endpoint
+    header_client: Endpoint
     """The client of the connection by its PROXY header; `peer` without one."""
     client: Endpoint
-    """The client of the request that is served; `connected` between two, as the next may be for
+    """The client of the request that is served; `header_client` between two, as the next may be for
     another client, and where a request does not say."""
     proxy: str = ""
     """The flag that has the proxy; empty for none."""
@@ -66,17 +66,18 @@ class Notices:
         self._is_first = is_first
         self._logged: set[str] = set()
 
-    def unlisted(self, host: str, sign: str, flag: str) -> None:
-        """Note that `host`, which `flag` does not have, has sent the `sign` of a proxy.
+    def unlisted(self, host: str, evidence: str, flag: str) -> None:
+        """Note that `host`, which `flag` does not have, has sent the `evidence` of a proxy.
 
-        Whoever reaches the relay can do so. A line for all of them leaves one for private networks.
+        Whoever reaches the relay can do so, so there is one line for all public addresses, and
+        another one for private ones.
         """
         network = host if host == UNIX else str(unmapped(ip_network(host)))
         self._once(
             f"{flag} {'private' if is_private(host) else 'public'}",
             "there may be a proxy that is not listed, and hides its clients",
             proxy=host,
-            sends=sign,
+            sends=evidence,
             cure=f"if it is yours, and itself sets that: {flag} {network}",
         )
 
@@ -125,46 +126,48 @@ class Proxies:
     with_header: Sequence[PeerNetwork] = ()
     notices: Notices = attrs.field(factory=Notices)
 
-    def origin(self, peer: Endpoint) -> Origin:
-        """Return the origin of a new connection."""
-        origin = Origin(peer, peer, peer)
+    def addresses(self, peer: Endpoint) -> ClientAddresses:
+        """Return the addresses of a new connection."""
+        addresses = ClientAddresses(peer, peer, peer)
         if self.with_header and is_in(peer.host, self.with_header):
-            origin.proxy = WITH_HEADER
+            addresses.proxy = WITH_HEADER
         elif self.trusted and is_in(peer.host, self.trusted):
-            origin.proxy = TRUSTED
-        return origin
+            addresses.proxy = TRUSTED
+        return addresses
 
     async def receive(
-        self, origin: Origin, sock: socket.socket, scheduler: PreLoginScheduler
+        self, addresses: ClientAddresses, sock: socket.socket, scheduler: PreLoginScheduler
     ) -> None:
         """Receive the connection's PROXY header. Raises ProxyHeaderFailed and PeerVanished."""
         client = await receive_header(sock, scheduler)
         if client is not None:
-            origin.connected = origin.client = client
+            addresses.header_client = addresses.client = client
 
-    def resolve(self, origin: Origin, request: Request) -> Request:
-        """Return the request as its client's, which becomes that of `origin`.
+    def resolve(self, addresses: ClientAddresses, request: Request) -> Request:
+        """Return the request as its client's, which becomes that of `addresses`.
 
         Raises BadRequest where its headers can't be read, or name different clients: then the
         client is that of the connection.
         """
-        origin.client = origin.connected
-        origin.client = self.client(origin, request.headers)
-        if not origin.proxy:
+        addresses.client = addresses.header_client
+        addresses.client = self.client(addresses, request.headers)
+        if not addresses.proxy:
             return request
-        return request.sent_by(origin.client.host, origin.proxy)
+        return request.sent_by(addresses.client.host, addresses.proxy)
 
-    def client(self, origin: Origin, headers: Sequence[tuple[bytes, bytes]]) -> Endpoint:
+    def client(
+        self, addresses: ClientAddresses, headers: Sequence[tuple[bytes, bytes]]
+    ) -> Endpoint:
         """Return the client of a request on a connection, by its headers.
 
         Raises BadRequest where these can't be read, or name different clients.
         """
-        connected = origin.connected
-        if self.trusted and is_in(connected.host, self.trusted):
-            origin.proxy = origin.proxy or TRUSTED
-            return forwarded.client(headers, self._is_trusted) or connected
-        self._look_for_unlisted(connected.host, headers)
-        return connected
+        header_client = addresses.header_client
+        if self.trusted and is_in(header_client.host, self.trusted):
+            addresses.proxy = addresses.proxy or TRUSTED
+            return forwarded.client(headers, self._is_trusted) or header_client
+        self._look_for_unlisted(header_client.host, headers)
+        return header_client
 
     def _is_trusted(self, host: str) -> bool:
         return is_in(host, self.trusted)
@@ -177,11 +180,11 @@ class Proxies:
 
     @property
     def expects_headers(self) -> bool:
-        """Whether STUN datagrams of some networks have a PROXY header: a `stun.plain.Front`."""
+        """Whether some STUN datagrams have a PROXY header; see `stun.plain.HeaderStripper`."""
         return bool(self.with_header)
 
-    def open(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
-        """Return a STUN datagram without its header, and its client; see `stun.plain.Front`."""
+    def strip(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
+        """Return a STUN datagram without its header, and its client; see HeaderStripper."""
         if not (self.with_header and is_in(host, self.with_header)):
             if datagram.startswith(SIGNATURE):
                 self.notices.unlisted_stun(host)

@@ -156,7 +156,7 @@ class Supervisor:
                 nursery.start_soon(
                     serve_monitors,
                     self._resources.monitoring,
-                    supervisor_backend(self._pages, pool, self._config.monitoring.per_key),
+                    supervisor_backend(self._pages, pool, self._config.monitoring.max_keys),
                     self._resources.metrics,
                     Descriptors(),
                 )

@@ -147,7 +147,7 @@ class Worker:
         self.rpc.handlers |= {"worker.stop": stop, "worker.ping": ping}
         self.rpc.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
         self.rpc.handlers |= steering.worker_handlers(state)
-        if most := relay.config.monitoring.per_key:
+        if most := relay.config.monitoring.max_keys:
             self.rpc.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
         if self.certificates is not None:
             self.rpc.in_order |= self.certificates.handlers

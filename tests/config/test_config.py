@@ -275,7 +275,7 @@ def test_networks_of_proxies() -> None:
 def test_what_is_no_network(text: str) -> None:
     for flag in ("-trusted-proxies", "-proxy-protocol-from"):
         assert usage_error(*PLAIN, flag, f"192.0.2.0/24,{text}").endswith(
-            f": want a network such as 10.0.0.0/8 in place of {strconv.shown(text)}"
+            f": want a network such as 10.0.0.0/8 in place of {strconv.quoted(text)}"
         )
 
 
@@ -521,9 +521,9 @@ WRONG = [
 )
 def test_wrong_flags(name: str, want: str, text: str):
     others = PLAIN if name != "a" else ("-c", "/k")
-    assert usage_error(*others, f"-{name}={text}") == f"-{name}={strconv.shown(text)}: {want}"
+    assert usage_error(*others, f"-{name}={text}") == f"-{name}={strconv.quoted(text)}: {want}"
     if name not in {"dev", "version", "stun", "derp", "verify-clients", "ace", "acme-ip-certs"}:
-        given = f"--{name} {strconv.shown(text)}"
+        given = f"--{name} {strconv.quoted(text)}"
         assert usage_error(*others, f"--{name}", text) == f"{given}: {want}"
 
 
@@ -547,7 +547,7 @@ def test_wrong_variables(name: str, variable: str):
     wrong = [(want, text) for n, want, texts in WRONG if n == name for text in texts if text]
     for want, text in wrong:
         message = usage_error("-c", "/k", **({"DERP_ADDR": ":8080"} | {variable: text}))
-        assert message == f"{variable}={strconv.shown(text)}: {want}"
+        assert message == f"{variable}={strconv.quoted(text)}: {want}"
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_a_variable_that_kubernetes_sets_by_itself_is_nothing_where_the_flag_is_
 
 @pytest.mark.parametrize("text", ["http://10.0.0.1:80", "tcp://", "tcp:80", " tcp://10.0.0.1:80"])
 def test_what_kubernetes_does_not_set_is_wrong(text: str):
-    assert usage_error(T_PORT=text) == f"T_PORT={strconv.shown(text)}: want a port"
+    assert usage_error(T_PORT=text) == f"T_PORT={strconv.quoted(text)}: want a port"
 
 
 def test_only_variables_of_ports_are_named_like_those_of_kubernetes():
@@ -318,7 +318,7 @@ def test_help_text_without_refused_flags():
 
 
 SPECIAL = [
-    Flag(name="url", kind=STRING, usage="where", group="Two", variable="T_URL", joiner=" "),
+    Flag(name="url", kind=STRING, usage="where", group="Two", variable="T_URL", separator=" "),
     Flag(name="token", kind=INT, default="0", usage="pass", group="Two", secret=True),
 ]
 

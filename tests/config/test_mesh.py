@@ -97,8 +97,8 @@ EMPTY = f"want no empty entry, but {FORM}, with one comma between two"
 
 @pytest.mark.parametrize("text", [",", "a,", ",a", "a,,b", " ", "a, ,b"])
 def test_an_empty_entry(text: str):
-    assert usage_error("-mesh-with", text) == f"-mesh-with {strconv.shown(text)}: {EMPTY}"
-    assert usage_error(DERP_MESH_WITH=text) == f"DERP_MESH_WITH={strconv.shown(text)}: {EMPTY}"
+    assert usage_error("-mesh-with", text) == f"-mesh-with {strconv.quoted(text)}: {EMPTY}"
+    assert usage_error(DERP_MESH_WITH=text) == f"DERP_MESH_WITH={strconv.quoted(text)}: {EMPTY}"
 
 
 @pytest.mark.parametrize("entry", ["a/b/c", "https://a", "a/b/", "//"])
@@ -112,7 +112,7 @@ def test_too_many_slashes(entry: str):
 )
 def test_a_bad_port(entry: str):
     message = usage_error("-mesh-with", f"x,{entry}")
-    shown = strconv.shown(entry)
+    shown = strconv.quoted(entry)
     assert message == f"-mesh-with x,{entry}: want a port from 1 to 65535 in {shown}"
 
 
@@ -124,7 +124,7 @@ def test_a_bad_port(entry: str):
     ],
 )
 def test_no_host(entry: str):
-    shown = strconv.shown(entry)
+    shown = strconv.quoted(entry)
     want = f"want the name or the address of a relay in {shown}: {FORM}"
     assert usage_error("-mesh-with", entry) == f"-mesh-with {shown}: {want}"
 

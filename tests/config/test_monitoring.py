@@ -46,7 +46,7 @@ def test_addresses(text: str, address: tuple[ListenAddress, ...]) -> None:
 def test_values_from_code() -> None:
     assert config().monitoring == Monitoring()
     made = config(metrics_addr=UnixSocket(Path("/m")), metrics_per_key=5).monitoring
-    assert (made.addresses, made.per_key) == ((UnixSocket(Path("/m")),), 5)
+    assert (made.addresses, made.max_keys) == ((UnixSocket(Path("/m")),), 5)
     assert config(metrics_addr=Address("", 1)).monitoring.addresses == (Address("", 1),)
 
 
@@ -104,8 +104,8 @@ def test_no_other_port_is(flags: tuple[str, ...]) -> None:
 
 
 def test_the_number_of_keys_is_bounded() -> None:
-    assert monitoring("-metrics-per-key", "1000").per_key == MAX_KEYS
-    assert monitoring(DERP_METRICS_PER_KEY="3").per_key == 3
+    assert monitoring("-metrics-per-key", "1000").max_keys == MAX_KEYS
+    assert monitoring(DERP_METRICS_PER_KEY="3").max_keys == 3
     for wrong in ("-1", "1001", "x"):
         with pytest.raises(UsageError, match="want a number of keys from 0 to 1000"):
             monitoring("-metrics-per-key", wrong)

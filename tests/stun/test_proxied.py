@@ -91,9 +91,9 @@ def test_a_proxy_without_a_right_header_gets_no_answer(
     caplog: pytest.LogCaptureFixture, datagram: bytes, reason: str
 ) -> None:
     """The answer would tell the client the proxy's address. It is logged once."""
-    front = Proxies(with_header=PROXY.with_header)
+    proxies = Proxies(with_header=PROXY.with_header)
     stats, sock = Stats(), Scripted(datagram, datagram, header("203.0.113.7", 5000) + b"text")
-    assert PlainResponder(sock, stats, front).answer(3) == 3
+    assert PlainResponder(sock, stats, proxies).answer(3) == 3
     assert not sock.sent
     assert stats == Stats(not_stun=3)
     (record,) = caplog.records
@@ -121,11 +121,11 @@ def long_request(size: int) -> bytes:
 @pytest.mark.parametrize("size", [MAX_REQUEST_LENGTH, MAX_REQUEST_LENGTH + 4, 64_000])
 def test_a_long_request_is_no_work(host: str, size: int) -> None:
     """The buffer is large, for headers; a request is as short as without a proxy."""
-    front = Proxies(with_header=[ip_network(f"{SENDER[0]}/32")])
+    proxies = Proxies(with_header=[ip_network(f"{SENDER[0]}/32")])
     before = header("203.0.113.7", 5000) if host == SENDER[0] else b""
     stats, sock = Stats(), Scripted(before + long_request(size))
     sock.sender = (host, SENDER[1])
-    assert PlainResponder(sock, stats, front).answer(1) == 1
+    assert PlainResponder(sock, stats, proxies).answer(1) == 1
     answered = size <= MAX_REQUEST_LENGTH
     assert len(sock.sent) == stats.success == answered
     assert stats.not_stun == (not answered)
@@ -155,10 +155,10 @@ def test_a_request_behind_a_header_is_bounded_as_any(
 
 
 def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
-    front = Proxies(with_header=[ip_network("10.0.0.0/8")])
+    proxies = Proxies(with_header=[ip_network("10.0.0.0/8")])
     stats = Stats()
     sock = Scripted(header("203.0.113.7", 5000) + REQUEST, REQUEST, LOCAL_HEADER + REQUEST)
-    assert PlainResponder(sock, stats, front).answer(3) == 3
+    assert PlainResponder(sock, stats, proxies).answer(3) == 3
     expected = build_binding_response(bytes(12), ip_address(SENDER[0]), SENDER[1])
     assert sock.sent == [(expected, [], SENDER)]
     assert stats == Stats(not_stun=2, success=1, ipv4=1)
@@ -170,14 +170,14 @@ def test_others_have_no_header(caplog: pytest.LogCaptureFixture) -> None:
         "cure": "if a proxy of yours passes STUN on, list its address in -proxy-protocol-from",
     }
     # It does not keep a proxy's connections from being told.
-    front.notices.unlisted(SENDER[0], "a PROXY header", "-proxy-protocol-from")
+    proxies.notices.unlisted(SENDER[0], "a PROXY header", "-proxy-protocol-from")
     assert len(caplog.records) == 2
 
 
 def test_without_any_proxy_one_that_is_not_listed_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    stats, front = Stats(), Proxies()
+    stats, proxies = Stats(), Proxies()
     sock = Scripted(header("203.0.113.7", 5000) + REQUEST, b"\rtext", b"text", REQUEST)
-    assert PlainResponder(sock, stats, front).answer(4) == 4
+    assert PlainResponder(sock, stats, proxies).answer(4) == 4
     assert stats == Stats(not_stun=3, success=1, ipv4=1)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
