@@ -87,6 +87,9 @@ class MemoryTransport:
     def tcp_info(self) -> bytes:
         raise OSError("this is no socket")
 
+    def end_received(self) -> bool:
+        raise OSError("this is no socket")
+
     async def wait_turn(self) -> None:
         await trio.lowlevel.checkpoint()
 

@@ -10,6 +10,6 @@ keeper         Accounts, which the relay holds: collects and writes every few se
 report         what `derper accounts` prints
 
 Bytes are those that TCP has acknowledged, in both directions, as the kernel counts them: with TLS
-and the HTTP request, without retransmissions and IP headers. Packets are those that the relay took
-from the client, and those that it wrote to the client.
+and the HTTP request, without retransmissions, IP headers and the end of a stream (FIN). Packets are
+those that the relay took from the client, and those that it wrote to the client.
 """

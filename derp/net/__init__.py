@@ -21,6 +21,7 @@ outgoing       makes that client: root certificates, proxies
 resolver       name look-ups, in threads of their own
 backoff        exponential backoff                                             (sans-I/O)
 tcpinfo        struct tcp_info
+streamend      whether the peer's stream ended before a reset
 system         what Linux has, and others may lack
 oserrors       the operating system's errors, in words and as causes
 tlserrors      OpenSSL's numbers and names for handshake failures

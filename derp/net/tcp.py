@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from derp.errors import PeerVanished
-from derp.net import system
+from derp.net import streamend, system
 from derp.net.address import Endpoint, endpoint
 from derp.net.oserrors import reason
 from derp.net.poller import Poller, Registration, Step
@@ -205,3 +205,7 @@ class TCPTransport:
         if not system.IS_LINUX:
             return b""  # others have another struct, or none
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+
+    def end_received(self) -> bool:
+        """Ask the kernel whether the peer's stream ended; see Transport."""
+        return streamend.has_ended(self._socket)

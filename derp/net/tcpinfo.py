@@ -6,8 +6,9 @@ All functions raise struct.error where the struct is too short to have the field
 from struct import unpack_from
 from typing import Final
 
+_CLOSE: Final = 7
 _CLOSE_WAIT: Final = 8
-"""The state (tcpi_state) in which the peer's stream has ended."""
+"""States (tcpi_state): the connection is over; only the peer's stream has ended."""
 
 
 def round_trip(info: bytes) -> float:
@@ -25,7 +26,9 @@ def sent_and_received(info: bytes) -> tuple[int, int]:
     return sent, received
 
 
-def acknowledged(info: bytes) -> tuple[int, int]:
-    """Return what `sent_and_received` does, without the byte for the end of the peer's stream."""
-    sent, received = sent_and_received(info)
-    return sent, received - (info[0] == _CLOSE_WAIT)
+def peer_ended(info: bytes) -> bool | None:
+    """Return whether the peer's stream has ended; None if the connection is over.
+
+    Then the state does not tell, but see `streamend`.
+    """
+    return None if info[0] == _CLOSE else info[0] == _CLOSE_WAIT

@@ -73,6 +73,12 @@ class Transport(Protocol):
         Raises OSError.
         """
 
+    def end_received(self) -> bool:
+        """Return whether the peer's stream ended before the connection was over; see `streamend`.
+
+        Nothing may be read after that. Raises OSError.
+        """
+
     async def flush(self) -> None:
         """Wait until nothing is buffered. Raises PeerVanished."""
 

@@ -149,6 +149,10 @@ class WebSocketTransport:
         """Return the kernel's struct of the connection below; see Transport."""
         return self._below.tcp_info()
 
+    def end_received(self) -> bool:
+        """Return whether the stream of the connection below ended; see Transport."""
+        return self._below.end_received()
+
     async def flush(self) -> None:
         """Wait until nothing is buffered; see Transport."""
         await self._below.flush()

@@ -16,9 +16,9 @@ CLIENTS_PER_TURN: Final = 100
 """Clients whose sockets are asked before other tasks run."""
 
 
-def total(client: Client, now: float) -> Counts:
-    """Return what a client has moved since it connected."""
-    client.note_bytes()
+def total(client: Client, now: float, *, is_over: bool = False) -> Counts:
+    """Return what a client has moved since it connected; see Client.note_bytes."""
+    client.note_bytes(is_over=is_over)
     milliseconds = round((now - client.connected_at) * 1000)
     return Counts(
         *client.wire_bytes, client.packets_sent, client.packets_received, max(0, milliseconds)
@@ -37,7 +37,7 @@ async def collect(state: RelayState) -> None:
 
 def left(state: RelayState, client: Client) -> dict[str, Any]:
     """Account for a client that leaves; return the fields of its log line."""
-    moved = total(client, trio.current_time())
+    moved = total(client, trio.current_time(), is_over=True)
     _account(state, client, moved)
     seconds = round(moved.milliseconds / 1000)
     return {"sent": moved.sent, "received": moved.received, "seconds": seconds}

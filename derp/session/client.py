@@ -196,13 +196,23 @@ class Client(Sender):
     def end(self, error: ConnectionEnd) -> None:
         """End the connection from another task; see Sender."""
         if self.ending is None:
-            self.note_bytes()
+            self.note_bytes(is_over=True)
         super().end(error)
 
-    def note_bytes(self) -> None:
-        """Ask the kernel for the bytes of the connection, unless it is closed."""
+    def note_bytes(self, *, is_over: bool = False) -> None:
+        """Ask the kernel for the bytes of the connection, unless it is closed.
+
+        `is_over`: nothing is read from it any more.
+        """
         try:
-            self.wire_bytes = tcpinfo.acknowledged(self.transport.tcp_info())
+            info = self.transport.tcp_info()
+            sent, received = tcpinfo.sent_and_received(info)
+            ended = tcpinfo.peer_ended(info)
+            if ended is None:
+                if not is_over:
+                    return  # asked now, the kernel would not tell the reader of the reset
+                ended = self.transport.end_received()
+            self.wire_bytes = sent, received - ended
         except (OSError, struct.error):
             # Closed; or no TCP of Linux, which leaves what the socket has taken.
             sent, received = self.wire_bytes

@@ -100,7 +100,7 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
 
-    def note_bytes(client: Client) -> None:
+    def note_bytes(client: Client, *, is_over: bool = False) -> None:
         client.wire_bytes = made.said.get(client.key, (0, 0))
 
     monkeypatch.setattr(Client, "note_bytes", note_bytes)

@@ -82,7 +82,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-@pytest.mark.parametrize("ending", ["close", "reset", "by the relay"])
+@pytest.mark.parametrize("ending", ["close", "reset", "close, then reset", "by the relay"])
 async def test_bytes_are_those_that_tcp_has_acknowledged(
     accounts: Accounts, ending: str, nursery: trio.Nursery
 ) -> None:
@@ -118,6 +118,11 @@ async def test_bytes_are_those_that_tcp_has_acknowledged(
         if ending == "close":
             ours.close()
         elif ending == "reset":
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *bytes(7)]))
+            ours.close()
+        elif ending == "close, then reset":
+            # As by a client that is closed while packets come; the relay learns of both at once.
+            ours.shutdown(socket.SHUT_WR)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, *bytes(7)]))
             ours.close()
         else:
