@@ -11,6 +11,7 @@
     generated     whether a pair is a self-signed one made for an IP address
     manual        -certmode=manual: the files if there are any, else a self-signed pair for an IP
     apart         calls what needs large libraries, in a process of its own
+    installing    the command that installs a library for this Python
     retryafter    when a server wants to be asked again, and dates of HTTP
     changes       whether files have changed, and may be served
     acme/         -certmode=letsencrypt and gcp: orders a pair and writes its file

@@ -12,7 +12,6 @@
     hook           a provider: a program, called as by certbot
     lexicon        a provider: dns-lexicon, called in a process of its own
     lexiconcall    what runs in that process
-    installing     how to install what a provider needs
     process        runs a program, within a time
     recordfile     the records that are set, on disk, so that none is forgotten
     present        presents challenges: sets the records, waits, removes them

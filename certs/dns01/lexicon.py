@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from certs.dns01.budget import Budget
 from certs.dns01.credentials import FLAG, scrubbed
-from certs.dns01.installing import how_to_install
 from certs.dns01.options import Resolver
 from certs.dns01.process import last_line, run, unstartable
 from certs.dns01.record import PlacedRecord
 from certs.errors import CertificateFileError, Failure, IssueError, printable
+from certs.installing import how_to_install
 
 _CHECK_TIMEOUT: Final = 60.0
 _OWN_LIBRARY: Final = ("oci", "route53")

@@ -10,6 +10,7 @@ import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from certs.installing import how_to_install
 from derp.cli import command_flags, control
 from derp.cli.command_flags import Arguments
 from derp.cli.control import Connection
@@ -58,8 +59,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         import rich  # noqa: F401, PLC0415
     except ImportError as error:
         raise StartError(
-            f"top: needs rich; run: {sys.executable} -m pip install 'rich>=13.7', "
-            "or use derper clients, which needs nothing"
+            "top: needs rich, unlike derper clients, which prints a list; "
+            f"{how_to_install('rich>=13.7')}"
         ) from error
     if not sys.stdout.isatty():
         raise StartError("top: want a terminal; derper clients prints a list")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from certs.installing import how_to_install
 from derp.cli import procfs
 from derp.cli.topview import TopView
 from tests.cli.controlled import FIELDS, listing, relay
@@ -61,13 +62,16 @@ class TestView:
             "sent",
             "received",
         ]
-        assert first.split() == ["000000000000", "192.0.2.1", "0s", "…", "…", "2.0", "kB", "0", "B"]
+        assert first.split() == [
+            "000000000000",
+            *["192.0.2.1", "0s", "…", "…", "2.00", "kB", "0", "B"],
+        ]
         after = [client(0, received=500, label="[red]"), *before[1:], client(9, sent=10**9)]
         view.sampled(after, (), 7.0)
         head, _, heads, first, second, *_ = shown(view)
-        assert head == "derper: 4 clients, 0 bit/s to them, 2 kbit/s from them; q ends this"
+        assert head == "derper: 4 clients, 0 bit/s to them, 2.00 kbit/s from them; q ends this"
         assert first.split()[1:3] == ["[red]", "192.0.2.1"]
-        assert "0 bit/s 2 kbit/s" in first
+        assert "0 bit/s 2.00 kbit/s" in first
         # It has just come: what it has moved already says nothing of its rate.
         assert "…" in second
 
@@ -130,8 +134,8 @@ class TestRefused:
         code, out, err = run("top")
         assert (code, out) == (1, "")
         assert err == (
-            f"derper: top: needs rich; run: {sys.executable} -m pip install 'rich>=13.7', "
-            "or use derper clients, which needs nothing\n"
+            "derper: top: needs rich, unlike derper clients, which prints a list; "
+            f"{how_to_install('rich>=13.7')}\n"
         )
 
     def test_without_a_terminal(self, run: Run) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from certs.dns01 import lexicon, lexiconcall
 from certs.dns01.budget import Budget
-from certs.dns01.installing import how_to_install
 from certs.dns01.lexicon import Lexicon, check_provider
 from certs.dns01.options import Resolver
 from certs.dns01.record import Place, PlacedRecord, Record
 from certs.errors import CertificateFileError, Failure, IssueError
+from certs.installing import how_to_install
 from tests.certs.dns01.conftest import zone
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from certs.dns01 import installing
-from certs.dns01.installing import how_to_install
+from certs import installing
+from certs.installing import how_to_install
 
 PYTHON, BASE = "/app/venv/bin/python", "/usr/local"
 DEBIAN = "Debian: apt install python3-pip"
