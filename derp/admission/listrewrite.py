@@ -1,6 +1,7 @@
 """A change written into the list of node keys: whole or not at all, with its mode and owner."""
 
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from derp.net.oserrors import reason
 NEW_MODE: Final = 0o644
 """The mode of a list that is made: the relay may be another user, and node keys are no secret."""
 _HEADER: Final = "# Who may use the relay: a node key a line, then a label.\n"
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class ListRewriter:
         return Written(parse(text), (*change.add,))
 
     def _changed(self, change: ListChange, found: Found) -> tuple[bytes, Written]:
-        bom = _BOM if found.data.startswith(_BOM) else b""
+        bom = BOM_UTF8 if found.data.startswith(BOM_UTF8) else b""
         # What is not UTF-8 stays as it is.
         text = found.data.removeprefix(bom).decode(errors="surrogateescape")
         data = bom + change.applied_to(text).encode(errors="surrogateescape")

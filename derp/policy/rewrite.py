@@ -1,10 +1,10 @@
 """A change written into the policy file: whole or not at all, with its mode, owner and comments."""
 
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from derp.errors import PolicyNotWritten
 from derp.files import rewrite
@@ -13,8 +13,6 @@ from derp.policy.document import PolicyFormError, parse
 from derp.policy.edit import NotEditable, edited
 from derp.policy.file import Found, read
 from derp.policy.model import Policy
-
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 class Rewriter:
@@ -48,7 +46,7 @@ class Rewriter:
 
 
 def _edited(path: Path, data: bytes, change: Change) -> bytes:
-    bom = _BOM if data.startswith(_BOM) else b""
+    bom = BOM_UTF8 if data.startswith(BOM_UTF8) else b""
     text = data.removeprefix(bom).decode()
     try:
         return bom + edited(text, change.key, change.assignments).encode()
