@@ -23,6 +23,7 @@ on sends packets addressed by key; the relay hands each to the connection that l
     wire           sans-I/O: keys, frames, logins, trains of packets, websocket frames, commands
     log            one line for each event; never blocks the event loop
     errors         every error, in one tree
+    quantities     sans-I/O: sizes and rates as text for people
 
 A packet:  net.poller ► session.reader ► net.tls ► wire.trains ► session.client (route: relay.hub)
 ► session.client (deliver) ► net.tls ► socket; or, for a key at another worker or relay,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from derp.accounts.counts import OTHER, Counts
+from derp.quantities import size
 from derp.wire.keys import node_public_text
 
 OTHER_TEXT: Final = "other"
@@ -18,8 +19,6 @@ NUMBERS: Final = ("sent", "received", "packets_sent", "packets_received", "secon
 
 Row = tuple[str | bytes, Counts]
 """A period or key, and what was moved."""
-
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def as_csv(rows: Iterable[Row], by: str) -> Iterator[str]:
@@ -76,13 +75,3 @@ def _text(name: str | bytes) -> str:
     if isinstance(name, str):
         return name
     return OTHER_TEXT if name == OTHER else node_public_text(name)
-
-
-def size(count: int) -> str:
-    """Return bytes as people read them: three or four digits, and a unit of the SI."""
-    rounded, unit = float(count), _UNITS[0]
-    for unit in _UNITS:
-        if rounded < 999.95 or unit == _UNITS[-1]:
-            break
-        rounded /= 1000
-    return f"{count} B" if unit == "B" else f"{rounded:.1f} {unit}"

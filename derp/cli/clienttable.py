@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from derp.accounts.report import size
+from derp.quantities import rate_set, size
 from derp.wire.control import missing_text
 
 WIDTH: Final = 100
@@ -113,7 +113,7 @@ def queued(client: Fields) -> str:
 
 def limit(client: Fields) -> str:
     """Return the rate limit; empty for none."""
-    return "" if client["limit"] is None else rate(client["limit"])
+    return "" if client["limit"] is None else rate_set(client["limit"])
 
 
 def notes(client: Fields) -> str:
@@ -126,16 +126,6 @@ def notes(client: Fields) -> str:
         "over quota": quota is not None and used is not None and used >= quota,
     }
     return ",".join(name for name, is_so in found.items() if is_so)
-
-
-def rate(bytes_per_second: float) -> str:
-    """Return a rate in bits, as the policy file has it."""
-    number, unit = bytes_per_second * 8, "bit/s"
-    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
-        if number < 999.95 or unit == "Gbit/s":
-            break
-        number /= 1000
-    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from derp.accounts.report import size
 from derp.cli.clienttable import (
     Fields,
     columns_of,
@@ -22,8 +21,8 @@ from derp.cli.clienttable import (
     limit,
     notes,
     queued,
-    rate,
 )
+from derp.quantities import rate, size
 from derp.wire.control import missing_text
 
 Rates = dict[str, tuple[float, float]]

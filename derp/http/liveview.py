@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import attrs
 
 from derp.metrics.history import SPANS, Past
+from derp.quantities import rate, size
 from derp.wire.control import missing_text
 
 MAX_ROWS: Final = 500
@@ -17,8 +18,6 @@ SORTED_PER_STEP: Final = 500
 CHART_HEIGHT: Final = 100
 CHART_STEP: Final = 10
 """The width of a chart's step, in the units of its points."""
-
-_UNITS: Final = ("", "k", "M", "G", "T", "P", "E")
 
 
 class StatusRow(NamedTuple):
@@ -152,15 +151,15 @@ def make_view(
     texts = {
         "clients": f"{count:,}{'+' if silent else ''}",
         "home": f"{at_home:,} at home here" if count else "",
-        "from": rate_text(received),
-        "to": rate_text(sent),
-        "waiting": size_text(waiting),
+        "from": rate(received),
+        "to": rate(sent),
+        "waiting": size(waiting),
         "shown": "; ".join(filter(None, [shown, missing_text(silent)])),
     }
     points = {}
     for span, past in zip(SPANS, pasts, strict=True):
         peak = max((max(rates) for rates in past.rates), default=0)
-        texts[f"{span.name}-peak"] = f"up to {rate_text(peak)}" if past.rates else "nothing yet"
+        texts[f"{span.name}-peak"] = f"up to {rate(peak)}" if past.rates else "nothing yet"
         line = [rates[0] for rates in past.rates]
         points[f"{span.name}-from"] = " ".join(_points(line, peak, span.steps))
         area = _points([rates[1] for rates in past.rates], peak, span.steps)
@@ -194,26 +193,6 @@ def _closed(points: Sequence[str]) -> list[str]:
         return []
     begin, end = (points[at].partition(",")[0] for at in (0, -1))
     return [f"{begin},{CHART_HEIGHT}", *points, f"{end},{CHART_HEIGHT}"]
-
-
-def size_text(size: float) -> str:
-    """Return bytes as "0 B", "1.20 kB", "345 MB": three digits, with powers of 1000."""
-    return f"{_scaled(size)}B"
-
-
-def rate_text(bytes_per_second: float) -> str:
-    """Return a rate as "0 bit/s", "1.20 Mbit/s"."""
-    return f"{_scaled(8 * bytes_per_second)}bit/s"
-
-
-def _scaled(value: float) -> str:
-    """Return a number of three digits, a space and a prefix."""
-    unit = 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value /= 1000
-        unit += 1
-    digits = 0 if unit == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
 def age_text(seconds: float) -> str:

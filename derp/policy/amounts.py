@@ -11,6 +11,7 @@ from typing import Final
 
 from derp.accounts.counts import Period
 from derp.files.ratelimit import MIN_BURST
+from derp.quantities import size_set
 
 UNLIMITED: Final = "unlimited"
 
@@ -64,22 +65,9 @@ def burst(text: str) -> int:
     return found
 
 
-def rate_text(bytes_per_second: int) -> str:
-    """Return a rate for people, as "1 Mbit/s", rounded to three digits."""
-    return f"{_scaled(8 * bytes_per_second)}bit/s"
-
-
 def quota_text(size: int, period: Period) -> str:
     """Return a quota for people, as "5 GB/day", rounded to three digits."""
-    return f"{_scaled(size)}B/{period}"
-
-
-def _scaled(count: int) -> str:
-    scaled, prefixes = float(count), ["", "k", "M", "G", "T", "P", "E"]
-    while scaled >= 999.5 and len(prefixes) > 1:
-        scaled /= 1000
-        del prefixes[0]
-    return f"{scaled:.3g} {prefixes[0]}"
+    return f"{size_set(size)}/{period}"
 
 
 def quota(text: str) -> tuple[int, Period]:

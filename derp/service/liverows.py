@@ -5,7 +5,8 @@ from hashlib import blake2b
 from typing import Final
 
 from derp.accounts.counts import Period
-from derp.http.liveview import Cell, ClientRow, SortKeys, age_text, rate_text, size_text
+from derp.http.liveview import Cell, ClientRow, SortKeys, age_text
+from derp.quantities import rate, size
 from derp.service.clients import ClientStatus
 from derp.wire.keys import node_public_text, short_key
 
@@ -37,15 +38,15 @@ def client_row(status: ClientStatus, speed: Speed, now: float, *, workers: bool)
     # Without the memory address that is in the name of the connection.
     name = blake2b(status.connection.encode(), digest_size=8).hexdigest()
     since = datetime.fromtimestamp(status.since, UTC)
-    to_client, from_client = (_NOTHING, _NOTHING) if speed is None else map(rate_text, speed)
+    to_client, from_client = (_NOTHING, _NOTHING) if speed is None else map(rate, speed)
     cells: tuple[Cell, ...] = (
         (status.label or key, " · ".join(_notes(status, key))),
         (status.remote, f"worker {status.worker}" if workers else ""),
         (f"{since:%Y-%m-%d %H:%M}", age_text(now - status.since)),
-        (from_client, size_text(status.received)),
-        (to_client, size_text(status.sent)),
+        (from_client, size(status.received)),
+        (to_client, size(status.sent)),
         (
-            size_text(status.queued_bytes) if status.queued_bytes else _NOTHING,
+            size(status.queued_bytes) if status.queued_bytes else _NOTHING,
             f"{status.packets_dropped:,} dropped" if status.packets_dropped else "",
         ),
     )

@@ -14,8 +14,9 @@ from derp import log
 from derp.admission.policysource import NAME as POLICY
 from derp.errors import ConnectionEnd, NotAdmitted
 from derp.net.transport import Transport
-from derp.policy import amounts
+from derp.policy.amounts import quota_text
 from derp.policy.model import Quota
+from derp.quantities import rate_set
 from derp.relay.health import Conditions, OverQuota, Refusal, text
 from derp.session.client import Client
 from derp.session.state import RelayState
@@ -95,9 +96,9 @@ def _conditions(state: RelayState, key: bytes) -> Conditions:
 def _over_quota(state: RelayState, key: bytes, quota: Quota) -> OverQuota:
     throttle = ""
     if quota.throttle is not None and state.limit_of(key) == quota.throttle:
-        throttle = amounts.rate_text(quota.throttle.bytes_per_second)
+        throttle = rate_set(quota.throttle.bytes_per_second)
     return OverQuota(
-        amounts.quota_text(quota.size, quota.period),
+        quota_text(quota.size, quota.period),
         "" if state.usage is None else state.usage.until(quota.period),
         throttle,
         refused=quota.throttle is None,

@@ -35,10 +35,10 @@ def test_table() -> None:
     assert [line.split() for line in lines] == [
         ["key", "sent", "received", "packets", "packets", "connected"],
         ["to", "it", "from", "it", "to", "it", "from", "it", "hours"],
-        [NAME, "1.5", "MB", "999", "B", "3", "4", "1.5"],
+        [NAME, "1.50", "MB", "999", "B", "3", "4", "1.5"],
         ["other", "0", "B", "1", "B", "0", "1", "0.0"],
-        ["all", "1.5", "MB", "1.0", "kB", "3", "5", "1.5"],
+        ["all", "1.50", "MB", "1.00", "kB", "3", "5", "1.5"],
     ]
     assert len({len(line) for line in lines}) == 1
     by_day = list(report.as_table([("2026-12-01", Counts(10**18 + 1))], "day"))
-    assert by_day[2].split()[:3] == ["2026-12-01", "1.0", "EB"]
+    assert by_day[2].split()[:3] == ["2026-12-01", "1.00", "EB"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derp.cli.clienttable import WIDTH, as_table, columns_of, duration, notes, rate
+from derp.cli.clienttable import WIDTH, as_table, columns_of, duration, notes
 from tests.cli.controlled import FIELDS
 
 NOW = FIELDS["since"] + 90.0
@@ -54,7 +54,7 @@ def test_all_columns() -> None:
         "limit",
     ]
     assert "121212121212 a label tha… 2001:db8:" in one
-    assert one.endswith(" 999.9 MB      1 B 12.3 kB 10 Mbit/s home,twice")
+    assert one.endswith(" 1.00 GB      1 B 12.3 kB 10 Mbit/s home,twice")
     assert other.split() == f"{'ab' * 6} 192.0.2.1 1m 30s 0 B 0 B mesh".split()
     # A column begins where its head does.
     assert one.index("12.3 kB") + len("12.3 kB") == head.index("queued") + len("queued")
@@ -116,20 +116,6 @@ def test_it_fits_whatever_is_in_it(found: list[dict[str, Any]]) -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("bytes_per_second", "text"),
-    [
-        (0, "0 bit/s"),
-        (1000, "8 kbit/s"),
-        (124_999, "1 Mbit/s"),
-        (156_250, "1.2 Mbit/s"),
-        (125 * 10**9, "1000 Gbit/s"),
-    ],
-)
-def test_rates(bytes_per_second: float, text: str) -> None:
-    assert rate(bytes_per_second) == text
 
 
 @pytest.mark.parametrize(

@@ -177,9 +177,9 @@ def test_clients_as_a_table(run: Run, path: Path) -> None:
         _, out, _ = run("clients", "-control-socket", str(path))
     head, most, least, both = out.splitlines()
     assert head.split() == ["key", "address", "since", "sent", "received"]
-    assert most.split()[-2:] == ["5.0", "MB"]
+    assert most.split()[-2:] == ["5.00", "MB"]
     assert least.endswith(" home")
-    assert both == "2 clients, 2.0 kB to them, 5.0 MB from them"
+    assert both == "2 clients, 2.00 kB to them, 5.00 MB from them"
 
 
 def test_workers_that_do_not_answer_are_told_of(run: Run, path: Path) -> None:

@@ -1,8 +1,5 @@
-import re
-
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from derp.http.liveview import (
     CHART_HEIGHT,
@@ -12,46 +9,9 @@ from derp.http.liveview import (
     View,
     age_text,
     chart_width,
-    rate_text,
-    size_text,
 )
 from derp.metrics.history import SPANS, Past
 from tests.http.lively import any_view, client, view
-
-POWERS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (999.6, "1.00 kB"),
-        (1000, "1.00 kB"),
-        (9994, "9.99 kB"),
-        (9996, "10.0 kB"),
-        (99_949, "99.9 kB"),
-        (99_951, "100 kB"),
-        (999_499, "999 kB"),
-        (999_500, "1.00 MB"),
-        (12_345_678_901, "12.3 GB"),
-        (10**22, "10000 EB"),
-    ],
-)
-def test_sizes(size: float, text: str) -> None:
-    assert size_text(size) == text
-
-
-def test_a_rate_is_in_bits() -> None:
-    assert rate_text(125_000) == "1.00 Mbit/s"
-
-
-@given(st.integers(0, 10**21))
-def test_a_size_has_three_digits_and_is_right(size: int) -> None:
-    number, prefix = re.fullmatch(r"([0-9.]+) ([kMGTPE]?)B", size_text(size)).groups()
-    if size < 999 * 10**18:
-        assert len(number.replace(".", "")) <= 3
-    assert abs(float(number) * POWERS[prefix] - size) <= 0.006 * size
 
 
 @pytest.mark.parametrize(

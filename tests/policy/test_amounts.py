@@ -106,14 +106,6 @@ def test_quotas_for_people(text: str, shown: str) -> None:
     assert amounts.quota_text(*amounts.quota(text)) == shown
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("1 Mbit/s", "1 Mbit/s"), ("2 MB/s", "16 Mbit/s"), ("8 kbit/s", "8 kbit/s")],
-)
-def test_rates_for_people(text: str, shown: str) -> None:
-    assert amounts.rate_text(amounts.rate(text)) == shown
-
-
 @given(st.integers(1, amounts.MAX_QUOTA // 1100), st.sampled_from(Period))
 def test_a_quota_for_people_is_nearly_the_quota(size: int, period: Period) -> None:
     shown = amounts.quota_text(size, period)
