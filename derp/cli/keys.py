@@ -14,7 +14,7 @@ from derp.cli.keyfiles import NOBODY_TOLD, KeyFiles
 from derp.config.goflags import BOOL, Flag
 from derp.errors import NotRunning, StartError, UsageError
 from derp.service.control import as_fields
-from derp.wire.control import FILL, KEYS, MAX_REQUEST, REFUSED, Request
+from derp.wire.control import FILL, KEYS, MAX_REQUEST, REFUSED, Request, missing_text
 from derp.wire.keys import node_public_text
 
 MAX_STATUS: Final = 64 << 20
@@ -72,24 +72,26 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         _fill(arguments, as_json=bool(settings["json"].value))
         return 0
     is_refused = bool(settings["refused"].value)
-    rows = _rows(arguments, REFUSED if is_refused else KEYS)
+    rows, silent = _rows(arguments, REFUSED if is_refused else KEYS)
     if settings["json"].value:
         sys.stdout.writelines(f"{json.dumps(row)}\n" for row in rows)
     else:
-        sys.stdout.writelines(_refused_lines(rows) if is_refused else _lines(rows))
+        sys.stdout.writelines(_refused_lines(rows, silent) if is_refused else _lines(rows))
+    if missing := missing_text(silent, "refusals"):
+        sys.stderr.write(f"derper: keys: {missing}; run it again\n")
     return 0
 
 
-def _rows(arguments: Arguments, do: str) -> list[dict[str, Any]]:
-    """Ask the relay, or read the files if none runs."""
+def _rows(arguments: Arguments, do: str) -> tuple[list[dict[str, Any]], Sequence[int]]:
+    """Ask the relay, or read the files if none runs; return also the workers that are silent."""
     files = KeyFiles.named_by(arguments)
     try:
         with control.connected(arguments) as relay:
-            return relay.rows(do)
+            return relay.rows(do), relay.silent
     except NotRunning:
         if do == REFUSED or not files.given:
             raise
-        return [as_fields(status) for status in files.statuses()]
+        return [as_fields(status) for status in files.statuses()], ()
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -105,8 +107,8 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"{count}, {denied} of them denied\n"
 
 
-def _refused_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not rows:
+def _refused_lines(rows: Sequence[Mapping[str, Any]], silent: Sequence[int]) -> Iterator[str]:
+    if not rows and not silent:
         yield "no key was refused since the relay started\n"
     now = time.time()
     for row in rows:

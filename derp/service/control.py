@@ -8,7 +8,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -68,6 +68,15 @@ StatusT = TypeVar("StatusT")
 logger = log.get("steer")
 
 
+class Refused(NamedTuple):
+    """The keys that were refused last."""
+
+    keys: Sequence[Refusal]
+    """The latest comes first."""
+    silent: Sequence[int] = ()
+    """The numbers of the workers that did not answer, whose refusals are missing."""
+
+
 @attrs.frozen
 class ControlBackend:
     """The relay behind the control socket."""
@@ -76,8 +85,7 @@ class ControlBackend:
     """As in Pages."""
     book: KeyBook
     steer: Steer
-    refusals: Callable[[], Awaitable[Sequence[Refusal]]]
-    """Returns the keys that were refused last, the latest first."""
+    refused: Callable[[], Awaitable[Refused]]
     to_list: trio.MemorySendChannel[ListRequest] | None = None
     """To derp.admission.listkeeper; None without an allow-list."""
 
@@ -192,12 +200,12 @@ class ControlServer:
             labels, silent = self._with_label, listing.silent
             await _send_list(stream, request.do, listing.clients, labels, silent=[*silent])
         elif request.do == KEYS:
-            keys = [*self.relay.book.statuses()]
-            self._bucket.reserve(len(keys) / KEYS_PER_REQUEST, trio.current_time())
-            await _send_list(stream, request.do, keys, as_fields)
+            statuses = [*self.relay.book.statuses()]
+            self._bucket.reserve(len(statuses) / KEYS_PER_REQUEST, trio.current_time())
+            await _send_list(stream, request.do, statuses, as_fields)
         elif request.do == REFUSED:
-            refused = await self.relay.refusals()
-            await _send_list(stream, request.do, refused, self._with_label)
+            keys, silent = await self.relay.refused()
+            await _send_list(stream, request.do, keys, self._with_label, silent=[*silent])
         elif request.do == FILL:
             await _send(stream, await self._fill(request, who))
         else:

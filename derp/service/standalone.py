@@ -1,7 +1,6 @@
 """The relay as one process: obeys signals, and does a supervisor's work itself."""
 
 import contextlib
-from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -11,7 +10,6 @@ from derp.admission.checker import Checker
 from derp.admission.listkeeper import ListRequest
 from derp.admission.policykeeper import PolicyRequest, keep_policy, policy_of
 from derp.admission.policysource import PolicySource
-from derp.admission.refusals import Refusal
 from derp.config import Config
 from derp.policy.model import Policy
 from derp.service import control, monitoring
@@ -88,12 +86,12 @@ class Standalone:
         )
         if resources.control is not None:
 
-            async def refusals() -> Sequence[Refusal]:
-                return state.refusals.latest()
+            async def refused() -> control.Refused:
+                return control.Refused(state.refusals.latest())
 
             to_list = self._to_list if has_list(checker) else None
             clients = partial(listing, state)
-            asked = ControlBackend(clients, book, steering.steer, refusals, to_list)
+            asked = ControlBackend(clients, book, steering.steer, refused, to_list)
             relay.root.start_soon(control.serve, resources.control, asked, relay.descriptors)
         return standalone_pages(relay, steering.steer, book)
 

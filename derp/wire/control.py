@@ -8,13 +8,14 @@
     {"v": 1, "do": "limit", "key": KEY,         {"v": 1, "error": "one line"}
      "rate": "10 Mbit/s"}
     {"v": 1, "do": "keys"}                      {"v": 1, "keys": [{…}, …], "more": false}
-    {"v": 1, "do": "refused"}                   {"v": 1, "refused": [{…}, …], "more": false}
+    {"v": 1, "do": "refused"}                   {"v": 1, "refused": [{…}, …], "more": false,
+                                                 "silent": []}
     {"v": 1, "do": "list", "keys":              {"v": 1, "done": "one sentence",
      {"nodekey:…": "laptop", …}}                 "added": ["nodekey:…", …]}
 
 KEY is a node key, the beginning of one, or a label; a rate of null takes the key's own one back.
 With `deny` and `allow`, a "label" is the key's new one. `list` adds keys to the allow-list.
-`silent` has the numbers of the workers that did not answer, whose clients are missing.
+`silent` has the numbers of the workers that did not answer, whose clients or refusals are missing.
 """
 
 import json
@@ -141,12 +142,12 @@ def parse_list(line: bytes, do: str = CLIENTS) -> tuple[list[dict[str, Any]], bo
     return rows, bool(fields.get("more")), silent
 
 
-def missing_text(silent: Sequence[int]) -> str:
-    """Return that the clients of workers are missing which did not answer; empty for none."""
+def missing_text(silent: Sequence[int], what: str = "clients") -> str:
+    """Return that `what` workers have is missing, as they did not answer; empty for none."""
     if not silent:
         return ""
     whose = "its" if len(silent) == 1 else "their"
-    return f"{workers_text(silent)} did not answer, and {whose} clients are missing"
+    return f"{workers_text(silent)} did not answer, and {whose} {what} are missing"
 
 
 def workers_text(numbers: Sequence[int]) -> str:

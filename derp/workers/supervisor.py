@@ -211,7 +211,7 @@ class Supervisor:
             self._clients.all,
             self._book,
             self._steering.steer,
-            self._pages.refusals,
+            self._pages.refused,
             self._to_list if has_list(self._resources.own_checker) else None,
         )
 

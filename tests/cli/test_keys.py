@@ -176,6 +176,15 @@ class TestWithARelay:
                 flags = [flag] if flag else []
                 assert words in run("keys", *flags, "-control-socket", str(socket))[1]
 
+    def test_the_refusals_of_a_worker_are_missing(self, run: Run, socket: Path) -> None:
+        def answer(request: dict[str, Any]) -> list[Any]:
+            return [{"v": 1, request["do"]: [], "more": False, "silent": [1]}]
+
+        with relay(socket, answer):
+            code, out, err = run("keys", "-refused", "-control-socket", str(socket))
+        missing = "worker 1 did not answer, and its refusals are missing"
+        assert (code, out, err) == (0, "", f"derper: keys: {missing}; run it again\n")
+
 
 class TestFromStatus:
     def test_twice(

@@ -8,17 +8,20 @@ import socket
 import stat
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import nacl.public
 import pytest
 
+from derp.wire.control import Request, parse_list
 from tests.patience import PATIENCE
 from tests.process import derper
 from tests.processes.test_workers import children
 from tests.support import derp
+from tests.support.waiting import until
 
 BY = rf'by="uid {os.geteuid()}, pid \d+"'
 
@@ -118,6 +121,91 @@ def test_clients_are_listed_and_steered(tmp_path: Path, workers: str) -> None:
         assert relay.stop() == 0
     assert not path.exists()
     assert "no such socket" in command(tmp_path, "clients", code=1)
+
+
+def test_the_lists_name_a_worker_that_hangs(tmp_path: Path) -> None:
+    """Those of the commands and the page; they come without its clients, and in time."""
+    with derper(tmp_path, "-workers", "2", tls=False) as relay, ExitStack() as stack:
+        port = relay.port("HTTP")
+        relay.wait_for("workers share the work")
+        for client in [stack.enter_context(closing(Client(port))) for _ in range(16)]:
+            assert not client.refused
+        before, pids = clients(tmp_path), children(relay)
+        assert {row["worker"] for row in before.values()} == set(pids) == {0, 1}
+        pages = [stack.enter_context(Looking(port)) for _ in range(8)]
+
+        # It goes on before it counts as hung: nothing is missing.
+        os.kill(pids[1], signal.SIGSTOP)
+        asked = stack.enter_context(closing(ask(tmp_path, "clients")))
+        os.kill(pids[1], signal.SIGCONT)
+        found, more, silent = parse_list(asked.readline())
+        assert ({row["key"] for row in found}, more, silent) == (before.keys(), False, [])
+
+        lists = ("clients", "-json"), ("keys", "-refused")
+        asking = [stack.enter_context(started(tmp_path, *words)) for words in lists]
+        os.kill(pids[1], signal.SIGSTOP)
+        rows, refused = [each.communicate("now\n", PATIENCE) for each in asking]
+        others = {key for key, row in before.items() if row["worker"] == 0}
+        missing = "worker 1 did not answer, and its {} are missing"
+        assert {json.loads(line)["key"] for line in rows[0].splitlines()} == others
+        assert rows[1] == f"derper: clients: {missing.format('clients')}; run it again\n"
+        assert refused == ("", f"derper: keys: {missing.format('refusals')}; run it again\n")
+        # Pages are shown by either worker, so some of these by the other one.
+        until("a page says so", lambda: any(page.says(missing.format("clients")) for page in pages))
+        relay.wait_for("a worker ended, and is started anew.*worker=1 reason=.it hung")
+        until("the new one answers", lambda: set(children(relay)) == {0, 1})
+        assert set(clients(tmp_path)) == others
+        assert relay.stop() == 0
+
+
+def ask(home: Path, do: str) -> BinaryIO:
+    """Ask for a list without a command; return what the answer is read from."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(home / "derper.sock"))
+        sock.sendall(Request(do).to_line())
+        return sock.makefile("rb")
+
+
+@contextmanager
+def started(home: Path, *words: str) -> "Iterator[subprocess.Popen[str]]":
+    """Start a command that asks the relay once it is given a line: a start takes its time."""
+    waits = (
+        f"import derp.cli.{words[0]}; from derp.cli.main import main;"
+        "print(flush=True); input(); raise SystemExit(main())"
+    )
+    command = [sys.executable, "-c", waits, *words, "-c", str(home / "derper.key")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Looking:
+    """A browser at the live page: what its stream of events has brought."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        head = b"GET /debug/events HTTP/1.1\r\nHost: localhost\r\n"
+        self._sock.sendall(head + b"Accept: text/event-stream\r\n\r\n")
+        self._seen = self._sock.recv(65536)
+        assert self._seen.startswith(b"HTTP/1.1 200 ")
+        self._sock.setblocking(False)
+
+    def says(self, words: str) -> bool:
+        with suppress(BlockingIOError):
+            self._seen += self._sock.recv(1 << 20)
+        return words.encode() in self._seen
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -39,6 +39,7 @@ from derp.service.control import (
     WARN_EVERY,
     ControlBackend,
     ControlServer,
+    Refused,
 )
 from derp.service.keybook import KeyBook
 from derp.service.steering import Steered
@@ -125,11 +126,11 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        async def refusals() -> list[Refusal]:
+        async def refused() -> Refused:
             await trio.lowlevel.checkpoint()
-            return self.refused
+            return Refused(self.refused, self.silent)
 
-        relay = ControlBackend(clients, KeyBook(self.source), self.steering.steer, refusals)
+        relay = ControlBackend(clients, KeyBook(self.source), self.steering.steer, refused)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
 
     def connect(self, *, full: bool = False) -> Asker:
@@ -211,6 +212,13 @@ class TestWhatIsAsked:
                 }
             ],
             "more": False,
+            "silent": [],
+        }
+        server.refused, server.silent = [], [1]
+        assert await server.connect().ask(Request("refused")) == {
+            "refused": [],
+            "more": False,
+            "silent": [1],
         }
 
     async def test_a_refused_key_is_named_by_the_whole_of_it(
