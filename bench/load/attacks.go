@@ -72,6 +72,11 @@ var attacks = map[string]attack{
 	"proxy-local":            repeated(forNobody, once(clientHello()), againOnAnswer),
 	"proxy-lines":            repeated(bare, once(proxyLine(net.IPv4(203, 0, 113, 1))), againOnEnd),
 
+	// On what is for operators.
+	"pages":   early(shaken, floodPages()),
+	"door":    early(bare, floodDoor()),
+	"control": early(bare, floodControl()),
+
 	// On STUN.
 	"stun-junk":       datagrams(stunJunk),
 	"stun-asked":      datagrams(stunAsked),

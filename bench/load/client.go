@@ -117,8 +117,11 @@ func dial(t *target, who *identity) (*client, error) {
 	return logIn(t, tcp, who)
 }
 
-// connect opens a TCP connection.
+// connect opens a TCP connection, or one to the Unix socket at "unix:/path".
 func (t *target) connect() (net.Conn, error) {
+	if path, ok := strings.CutPrefix(t.address, "unix:"); ok {
+		return net.DialTimeout("unix", path, loginTimeout)
+	}
 	dialer := net.Dialer{Timeout: loginTimeout}
 	if t.source != nil {
 		dialer.LocalAddr = &net.TCPAddr{IP: t.source}

@@ -28,7 +28,15 @@ class Who(enum.Enum):
     """Who attacks."""
 
     STRANGER = "without a login"
+    OPERATOR = "by who may look at the relay"
     CLIENT = "by clients that have logged in"
+
+
+class Door(enum.Enum):
+    """Where an attack comes in, other than where clients do."""
+
+    METRICS = "-metrics-addr"
+    CONTROL = "the control socket"
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Attack:
     """Whether an admission server says no, after 60 ms, to one after the other."""
     listed: str = ""
     """Networks of proxies with PROXY headers (-proxy-protocol-from); empty for none."""
+    door: Door | None = None
     stun: bool = False
     """Whether the victims ask STUN, too, and their answers count like packets."""
     growth: int = LITTLE
@@ -72,7 +81,12 @@ class Attack:
     @property
     def promised(self) -> bool:
         """Whether the promise about lateness holds against it."""
-        return self.who is Who.STRANGER and 0 < self.rate <= LINK
+        return self.who is not Who.CLIENT and 0 < self.rate <= LINK
+
+    @property
+    def ours_alone(self) -> bool:
+        """Whether the Go derper has nothing of the kind."""
+        return bool(self.listed or self.door)
 
     @property
     def most(self) -> int:
@@ -210,6 +224,12 @@ STUN = (
     stranger("stun-junk", "STUN: malformed requests", 1, stun=True),
     stranger("stun-asked", "STUN: requests", 1, stun=True),
 )
+operator = partial(Attack, Who.OPERATOR)
+OPERATORS = (
+    operator("pages", "garbage, floods and slow requests on /debug/", 24, many=64),
+    operator("door", "the same on the metrics door", 20, many=64, door=Door.METRICS),
+    operator("control", "the same on the control socket", 16, many=64, door=Door.CONTROL),
+)
 CLIENTS = (
     client("logins", "logins", 64),
     client("duplicates", "one key, {count} times", 200, many=2000, long_seconds=4),
@@ -233,4 +253,4 @@ CLIENTS = (
         growth=QUEUES,
     ),
 )
-ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *PROXY, *STUN, *CLIENTS)
+ATTACKS: Sequence[Attack] = (*TLS, *HTTP, *WEBSOCKET, *LOGIN, *PROXY, *STUN, *OPERATORS, *CLIENTS)

@@ -10,15 +10,16 @@ import dataclasses
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.servers import BenchError, Program, pinned, running
+from bench.servers import HOST, BenchError, Program, free_port, pinned, running
 from bench.usage import cpu_seconds, pss
-from tests.hostile.attacks import Attack
+from tests.hostile.attacks import Attack, Door
 
 REFUSING = Path(__file__).with_name("refusing.py")
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -91,17 +92,25 @@ def measure(program: Program, attack: Attack, load: Path, work: Path, seconds: f
             more = ["-verify-client-url", admission.line()]
         if attack.listed:
             more = [*more, "-proxy-protocol-from", attack.listed]
+        metrics_door = f"{HOST}:{free_port(socket.SOCK_STREAM)}"
+        if attack.door is Door.METRICS:
+            more = [*more, "-metrics-addr", metrics_door]
         (relay,) = stack.enter_context(
             running(program, (SERVER_CORE,), work, plain=attack.plain, more=more)
         )
         where = ["-address", relay.address, *(["-plain"] if attack.plain else [])]
+        at = where
+        if attack.door is not None:
+            socket_path = f"unix:{relay.log.with_name('derper.sock')}"
+            door = metrics_door if attack.door is Door.METRICS else socket_path
+            at = ["-address", door, "-plain"]
         asks = ["-stun", relay.stun] if attack.stun else []
         victims = stack.enter_context(child([str(load), "victim", *where, *asks], ahead=True))
         victims.expect("ready")
         if attack.refused:
             admission.say("refuse")
         attackers = stack.enter_context(
-            child([str(load), "attack", *where, *arguments(attack, relay.stun, seconds)])
+            child([str(load), "attack", *at, *arguments(attack, relay.stun, seconds)])
         )
         attackers.expect("ready")
         time.sleep(QUIET_SECONDS)

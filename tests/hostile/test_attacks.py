@@ -22,8 +22,7 @@ def test_attack(attack: Attack, session: Session, capsys: pytest.CaptureFixture[
 
     attack = session.fitted(attack)
     results = session.results.setdefault(attack, {})
-    # The Go derper has no PROXY protocol.
-    if "theirs" in session.programs and not attack.listed:
+    if "theirs" in session.programs and not attack.ours_alone:
         try:
             results["theirs"] = put("theirs")
         except BenchError as error:
