@@ -9,6 +9,7 @@ from derp.cli import healthcheck, main
 from derp.config import flag_table
 from derp.config.checks import TAILSCALED_SOCKET
 from derp.service.drain import FLUSH_SECONDS
+from derp.wire.control import STEERING
 from derp.workers.pool import STOP_TIMEOUT
 from tests.deploy.files import (
     COMPOSE,
@@ -152,6 +153,11 @@ def test_compose_leaves_the_entrypoint_what_it_takes_to_become_the_user():
     assert "CHOWN" in added
     assert "user" not in {path.split(".")[-1] for path in compose()}
     assert compose()["services.derper.security_opt"] == ["no-new-privileges:true"]
+
+
+def test_every_command_may_be_the_first_word_of_a_container():
+    (known,) = re.findall(r"^-\* \| (.*)\)$", Image().entrypoint, re.MULTILINE)
+    assert set(known.split(" | ")) == {*main.COMMANDS, *STEERING}
 
 
 def test_compose_builds_this_image():
