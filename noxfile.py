@@ -475,6 +475,18 @@ def browser(session: nox.Session) -> None:
     _told_what_was_skipped(session, *PROGRAMS, "tests/browser")
 
 
+@session(PYTHONS[0], "4 minutes")
+def upgrade(session: nox.Session) -> None:
+    """Swap the last release's container for this one's, and back, while tailscaled use it.
+
+    `-s upgrade -- --from REVISION` says what the last release is; else its tag does.
+    """
+    _install(session, "test")
+    _install_go(session)
+    _install_podman(session)
+    _told_what_was_skipped(session, "-s", "tests/upgrade")
+
+
 @session(PYTHONS[0], "5 minutes")
 def image(session: nox.Session) -> None:
     """Compare the container image with one like derper-docker's: size, start, memory."""

@@ -88,13 +88,13 @@ def staying(
         process.communicate()
 
 
-def admitted(container: Container, key: Key) -> bool:
-    """Whether the relay lets this key in. It serves TLS."""
-    container.serves()
+def admitted(container: Container, key: Key, name: str | None = None) -> bool:
+    """Whether the relay, which serves TLS by this name, lets this key in."""
+    container.serves(name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    wire = Wire(context.wrap_socket(container.dial(HTTPS)))
+    wire = Wire(context.wrap_socket(container.dial(HTTPS), server_hostname=name))
     with contextlib.closing(wire):
         wire.send(upgrade_request(*UPGRADE, "Derp-Fast-Start: 1"))
         kind, payload = wire.take_frame()

@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from tests.interop.netns import Namespace
+from tests.interop.pebble import dial
 from tests.interop.rawderp import Key
 from tests.interop.relay import REPO, environment
 from tests.interop.tailnet import background, ready
@@ -21,6 +23,8 @@ TIMEOUT = 30
 @attrs.frozen
 class DeviceAPI:
     port: int
+    space: Namespace | None = None
+    """Where it is; None for here."""
 
     @property
     def url(self) -> str:
@@ -43,6 +47,7 @@ class DeviceAPI:
 
     def _ask(self, method: str, path: str, content: object = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+        connection.sock = dial(self.space, self.port)
         with contextlib.closing(connection):
             connection.request(method, path, json.dumps(content))
             response = connection.getresponse()
@@ -51,8 +56,11 @@ class DeviceAPI:
 
 
 @contextlib.contextmanager
-def device_api(folder: Path, kind: str = "tailscale", port: int = 0) -> Iterator[DeviceAPI]:
-    command = [sys.executable, "-m", "tests.interop.deviceapi_process", kind, "127.0.0.1"]
+def device_api(
+    folder: Path, kind: str = "tailscale", port: int = 0, space: Namespace | None = None
+) -> Iterator[DeviceAPI]:
+    prefix = space.prefix if space else []
+    command = [*prefix, sys.executable, "-m", "tests.interop.deviceapi_process", kind, "127.0.0.1"]
     env = environment(PYTHONPATH=str(REPO))
     with background([*command, str(port)], folder / "deviceapi.log", env) as process:
-        yield DeviceAPI(int(ready(process)))
+        yield DeviceAPI(int(ready(process)), space)
