@@ -1,6 +1,7 @@
 """Faults come to a relay in use, and its books have to balance.
 
     python -m tests.chaos.session [--seconds N] [--seed N] [--clients N] [--runs RUN...]
+                                  [--into FILE]
 
 Runs: `all` has every fault come to our relay with workers; `ours` those that the Go derper knows,
 too, to one process of ours; `derper` the same to the Go derper. Ends with 1 if any book of ours did
@@ -18,13 +19,14 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from bench.record import surroundings
 from bench.servers import raise_descriptor_limit
 from tests.chaos import files, outside, processes, resources, setting
 from tests.chaos.crowd import CrowdError, crowd
 from tests.chaos.fault import Fault
 from tests.chaos.run import Run
 from tests.chaos.stage import GROUPS, PLAIN_GROUPS, Member, Stage, cast
-from tests.chaos.table import Outcome, table
+from tests.chaos.table import Outcome, into, origin, table
 from tests.interop import golang
 
 FAULTS: Mapping[str, type[Fault]] = {
@@ -62,6 +64,7 @@ class Options(argparse.Namespace):
     runs: list[str]
     only: list[str]
     keep: Path | None
+    into: Path | None
 
 
 def parse() -> Options:
@@ -76,7 +79,14 @@ def parse() -> Options:
     parser.add_argument("--runs", nargs="+", default=["all"], choices=RUNS, help="see above")
     parser.add_argument("--only", nargs="+", default=[], choices=FAULTS, metavar="FAULT")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the logs")
-    return parser.parse_args(namespace=Options())
+    parser.add_argument("--into", type=Path, metavar="FILE", help="a page for the table")
+    options = parser.parse_args(namespace=Options())
+    if options.into:
+        try:
+            into(options.into.read_text(), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--into {options.into}: {error}")
+    return options
 
 
 def main() -> int:
@@ -98,7 +108,11 @@ def main() -> int:
             folder = work / name
             folder.mkdir(parents=True)
             outcomes[name] = _run(options, name, folder, groups, set_stage)
-    print(f"\n{table(outcomes)}\n")
+    made = table(outcomes)
+    print(f"\n{made}\n")
+    if options.into:
+        about = origin(surroundings(), options.clients, options.seed, options.seconds)
+        options.into.write_text(into(options.into.read_text(), f"{made}\n\n{about}"))
     failures = [
         f"{name}: {line}"
         for name, outcome in outcomes.items()

@@ -1,9 +1,14 @@
 """The table of what each relay lost. Sans-I/O."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
+
+from bench.report import around_marks
+
+BEGIN: Final = "<!-- chaos -->"
+END: Final = "<!-- /chaos -->"
 
 
 @attrs.define
@@ -62,3 +67,20 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
+
+
+def origin(about: Mapping[str, Any], clients: int, seed: int, seconds: float) -> str:
+    """Say what a table was made with."""
+    changed = about["changed_files"]
+    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
+    return (
+        f"{clients:,} clients, {seconds:.0f} s of faults, seed {seed}; "
+        f"{about['date'][:10]}, commit {commit}.\n"
+        f"Machine: {about['machine']}, Linux {about['kernel']}."
+    )
+
+
+def into(page: str, made: str) -> str:
+    """Put a text between the two marks of a page. Raises ValueError without them."""
+    before, after = around_marks(page, BEGIN, END)
+    return f"{before}\n\n{made}\n\n{after}"

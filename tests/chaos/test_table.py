@@ -1,6 +1,8 @@
 """The table of what each relay lost."""
 
-from tests.chaos.table import Outcome, table
+import pytest
+
+from tests.chaos.table import BEGIN, END, Outcome, into, origin, table
 
 
 def test_it_has_a_column_for_each_relay() -> None:
@@ -14,3 +16,20 @@ def test_it_has_a_column_for_each_relay() -> None:
         "no accounts",
     ]
     assert [cell.strip() for cell in rows["books that did not balance"]] == ["0", "1"]
+
+
+def test_it_stands_between_the_marks_of_a_page_with_what_it_was_made_with() -> None:
+    about = {
+        "date": "2026-12-01T10:00:00+00:00",
+        "commit": "0123456789abcdef",
+        "changed_files": 2,
+        "machine": "a machine",
+        "kernel": "6.1",
+    }
+    told = origin(about, 2000, 7, 600.0)
+    assert "2,000 clients, 600 s of faults, seed 7" in told
+    assert "commit 0123456789ab with 2 changed files" in told
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert into(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    with pytest.raises(ValueError, match="want a line"):
+        into("no marks", "new")

@@ -1,8 +1,8 @@
 """All targets, each for a time: `python -m tests.fuzz.session [--seconds N] [TARGET...]`.
 
 Two targets run at once. New inputs are kept in a temporary folder, those that break a target in
---findings: put one into the corpus, with the fault mended. Ends with 1 if anything was found, or if
-the fault planted on purpose was not.
+--findings: put one into the corpus, with the fault mended. --into puts the table into a page. Ends
+with 1 if anything was found, or if the fault planted on purpose was not.
 """
 
 import argparse
@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from bench.record import surroundings
 from tests.fuzz import one
+from tests.fuzz.table import Run, into, table
 from tests.fuzz.targets import MAX_INPUT, TARGETS, planted
 
 CORPUS: Final = Path(__file__).parent / "corpus"
@@ -28,17 +30,6 @@ _PATIENCE: Final = 120.0
 _AT_ONCE: Final = 2
 _LAST_LINES: Final = 40
 _FORK: Final = multiprocessing.get_context("fork")
-
-
-class Run(NamedTuple):
-    """How the run of one target ended."""
-
-    target: str
-    executions: int
-    coverage: int
-    """Edges of the program's code that were reached."""
-    trouble: str
-    """The end of what was printed, where an input was found or nothing was run; else empty."""
 
 
 class Fuzzing:
@@ -102,19 +93,31 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=30, help="for each target")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
+    parser.add_argument("--into", type=Path, metavar="FILE", help="a page for the table")
     options = parser.parse_args()
+    if options.into:
+        try:
+            into(options.into.read_text(), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--into {options.into}: {error}")
     with tempfile.TemporaryDirectory() as elsewhere:
         if not next(fuzz([planted.__name__], 60, Path(elsewhere))).trouble:
             print("the fault planted on purpose was not found: this looks for nothing")
             return 1
     names = options.targets or list(TARGETS)
     failed = False
+    runs = []
     for run in fuzz(names, options.seconds, options.findings):
-        print(f"{run.target:20} {run.executions:10,} executions {run.coverage:6,} edges")
+        runs.append(run)
+        shown = f"{run.target:20} {run.executions:10,} executions {run.coverage:6,} edges"
+        print(shown, flush=True)
         if run.trouble:
             failed = True
             print(f"{run.trouble}\n{run.target}: see {options.findings}/", flush=True)
     print(f"{len(names)} targets, {options.seconds} s each")
+    if options.into:
+        made = table(runs, options.seconds, surroundings())
+        options.into.write_text(into(options.into.read_text(), made))
     return failed
 
 
