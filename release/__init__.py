@@ -8,6 +8,8 @@
     debian      the Debian package, of a bundle
     sbom        what is in it all, as CycloneDX
     notes       the text of a release, out of CHANGELOG.md
+    chart       the version, in the Helm chart
+    site        the documentation as a site      (sitehooks: what mkdocs calls for each page)
 
 RELEASING.md says when it is run, and why these forms.
 """

@@ -15,6 +15,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = ROOT / "build" / "pages"
 SITE: Final = ROOT / "build" / "site"
+STYLE: Final = Path(__file__).with_name("site.css")
 
 _LINK: Final = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _FETCHED: Final = re.compile(
@@ -50,6 +51,7 @@ def lay_out(root: Path = ROOT, pages: Path = PAGES) -> None:
             _list(path, root, pages)
         else:
             _copy(path, root, pages)
+    shutil.copyfile(STYLE, pages / STYLE.name)
 
 
 def _to_listing(text: str, page: Path, folder: Path) -> str:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from release import site
+from release import site, sitehooks
 
 CONFIG = (site.ROOT / "mkdocs.yml").read_text("utf-8")
 
@@ -36,9 +36,24 @@ def test_what_is_linked_is_laid_out(tmp_path: Path) -> None:
     assert "- [a.conf](a.conf)" in (pages / "deploy/index.md").read_text()
     assert (pages / "deploy/a.conf").read_text() == "a"
     assert (pages / "LICENSE").read_text() == "free"
+    assert (pages / "site.css").exists()
 
 
 def test_what_a_browser_would_fetch_elsewhere_is_found(tmp_path: Path) -> None:
     page = '<a href="https://a.test/"><script src="b.js"></script><link rel="x" href="//c.test/d">'
     (tmp_path / "index.html").write_text(page)
     assert site.foreign(tmp_path) == ["//c.test/d"]
+
+
+def test_long_names_in_tables_break_between_words() -> None:
+    page = "<p><code>A_B</code></p><td><code>DERP_KEY_FILE</code> or <code>-c</code> /x/y</td>"
+    assert sitehooks.on_page_content(page) == (
+        "<p><code>A_B</code></p>"
+        "<td><code>DERP_<wbr>KEY_<wbr>FILE</code> or <code>-c</code> /x/y</td>"
+    )
+
+
+def test_a_translation_says_its_language() -> None:
+    page = '<html lang="en" class="no-js">'
+    assert sitehooks.in_language(page, "README.zh-CN.md") == '<html lang="zh-CN" class="no-js">'
+    assert sitehooks.in_language(page, "docs/speed.md") == page
