@@ -41,7 +41,8 @@ LOGINS_AT_ONCE = 20
 LOGIN_SECONDS = 15.0
 FIRST_WAIT, LONGEST_WAIT = 0.05, 5.0
 """Seconds before the next try after a connection: Tailscale's clients wait as long, about."""
-STRANGERS_WAIT = 5.0
+STRANGERS_WAIT, STRANGERS_A_SECOND = 5.0, 10.0
+"""Seconds before the next try of who doesn't belong in; tries of all of them together."""
 LEAVE_SECONDS = 20.0
 REACH_SECONDS = 30.0
 REACH_AGAIN = 0.5
@@ -120,7 +121,7 @@ class Client:
             was_in = await self._connect()
             wait = FIRST_WAIT if was_in else min(2 * wait, LONGEST_WAIT)
             if not was_in and not self.belongs:
-                wait = STRANGERS_WAIT
+                wait = self.crowd.strangers_wait
             if not self.leaving:
                 await trio.sleep(wait * self.crowd.chance.uniform(0.5, 1.0))
         self.gone.set()
@@ -224,6 +225,8 @@ class Crowd:
         self.clients = [Client(self, n, *client) for n, client in enumerate(plan.clients)]
         self.traffic, self.churn = plan.traffic, 0.0
         self.sent = self.received = self.cut = self.slow = 0
+        strangers = sum(not client.belongs for client in self.clients)
+        self.strangers_wait = max(STRANGERS_WAIT, strangers / STRANGERS_A_SECOND)
         self.wrong: list[str] = []
         self.out_seconds = 0.0
         self._churned: set[Client] = set()
