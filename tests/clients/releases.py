@@ -2,6 +2,10 @@
 
 The go command takes toolchain and packages from the module proxy. What the flags leave out is as in
 `tests.interop.golang`; of a release that has no such switch, nothing.
+
+A release's own sources are never changed. Where the module proxy gives no package at the address
+that the release names, the package comes from the address that later releases name: a copy of the
+release's go.mod says so to the go command, and the table to the reader.
 """
 
 import json
@@ -19,11 +23,50 @@ BUILD_TIMEOUT = 1800
 
 
 @attrs.frozen
+class Move:
+    """A module that has another address now; the sums are as in a go.sum."""
+
+    old: str
+    new: str
+    version: str
+    sum: str
+    sum_of_mod: str
+
+    @property
+    def replacement(self) -> str:
+        """The line of a go.mod."""
+        return f"replace {self.old} => {self.new} {self.version}\n"
+
+    @property
+    def sums(self) -> str:
+        """The lines of a go.sum."""
+        module = f"{self.new} {self.version}"
+        return f"{module} {self.sum}\n{module}/go.mod {self.sum_of_mod}\n"
+
+
+PEERCRED = Move(
+    "inet.af/peercred",
+    "github.com/tailscale/peercred",
+    "v0.0.0-20240214030740-b535050b2aa4",
+    "h1:Gz0rz40FvFVLTBk/K8UNAenb36EbDSnh+q7Z9ldcC8w=",
+    "h1:phI29ccmHQBc+wvroosENp1IF9195449VDnFDhJ4rJU=",
+)
+"""Tells who is at the other end of LocalAPI's socket. New address and sums are those of 1.62."""
+
+
+@attrs.frozen
 class Release:
-    """A release of Tailscale, and the version of Go that builds it."""
+    """A release of Tailscale, the version of Go that builds it, and the module that has moved."""
 
     version: str
     go: str
+    moved: Move | None = None
+
+    @property
+    def built_with(self) -> str:
+        """A cell of the table."""
+        taken = f"; {self.moved.old} from {self.moved.new}" if self.moved else ""
+        return f"Go {self.go}{taken}"
 
     @property
     def minor(self) -> int:
@@ -42,9 +85,11 @@ class Release:
 
 RELEASES = (
     Release("1.24.2", "1.18.10"),
-    Release("1.32.3", "1.19.13"),
-    Release("1.44.3", "1.20.14"),
-    Release("1.58.2", "1.21.13"),
+    Release("1.32.3", "1.19.13", PEERCRED),
+    Release("1.38.4", "1.20.14", PEERCRED),
+    Release("1.44.3", "1.20.14", PEERCRED),
+    Release("1.50.1", "1.21.13", PEERCRED),
+    Release("1.58.2", "1.21.13", PEERCRED),
     Release("1.62.1", "1.22.12"),
     Release("1.66.4", "1.22.12"),
     Release("1.68.2", "1.26.8"),
@@ -74,10 +119,13 @@ def build(release: Release) -> dict[str, Path]:
     binaries = {name: folder / name for name in ("tailscaled", "tailscale")}
     if not all(path.exists() for path in binaries.values()):
         folder.mkdir(parents=True, exist_ok=True)
+        source = _source(release)
         flags = golang.flags(golang.MAIN)
+        if release.moved:
+            flags.append(f"-modfile={beside(source, folder, release.moved)}")
         made = folder / "new"
         command = ["nice", "go", "build", "-p=2", *flags, "-o", f"{made}", "./cmd/tailscaled"]
-        _run(command, release, _source(release))
+        _run(command, release, source)
         made.rename(binaries["tailscaled"])
         binaries["tailscale"].symlink_to("tailscaled")
     return binaries
@@ -88,6 +136,13 @@ def _source(release: Release) -> Path:
     module = f"tailscale.com@v{release.version}"
     downloaded = _run(["go", "mod", "download", "-json", module], release, Path(golang.HERE.root))
     return Path(json.loads(downloaded)["Dir"])
+
+
+def beside(source: Path, folder: Path, move: Move) -> Path:
+    """Write the source's go.mod and go.sum, with the move, into the folder; return the go.mod."""
+    for name, more in (("go.mod", move.replacement), ("go.sum", move.sums)):
+        (folder / name).write_text((source / name).read_text() + more)
+    return folder / "go.mod"
 
 
 def _run(command: list[str], release: Release, folder: Path) -> str:

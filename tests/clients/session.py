@@ -29,11 +29,11 @@ def row(release: Release, derpcheck: Path, ca: TestCA) -> page.Row:
         binaries = build(release)
     except CannotBuildError as error:
         told = [f"can't be built: {error}".replace("|", "/"), *["-"] * len(CHECKS)]
-        return [release.version, f"Go {release.go}", *told, today]
+        return [release.version, release.built_with, *told, today]
     with tempfile.TemporaryDirectory(prefix="clients-") as folder:
         played = dict(play({"derpcheck": derpcheck, **binaries}, ca, Path(folder), release))
     cells = [played.get(name, "not reached") for name in (*CHECKS, PINNED)]
-    return [release.version, f"Go {release.go}", *cells, today]
+    return [release.version, release.built_with, *cells, today]
 
 
 def row_of_other(other: others.Other, ca: TestCA) -> page.Row:
