@@ -56,11 +56,13 @@ PEERCRED = Move(
 
 @attrs.frozen
 class Release:
-    """A release of Tailscale, the version of Go that builds it, and the module that has moved."""
+    """A release of Tailscale, and the version of Go that builds it."""
 
     version: str
     go: str
     moved: Move | None = None
+    needs: frozenset[str] = frozenset()
+    """What must not be left out."""
 
     @property
     def built_with(self) -> str:
@@ -97,7 +99,8 @@ RELEASES = (
     Release("1.76.6", "1.23.12"),
     Release("1.80.3", "1.23.12"),
     Release("1.86.2", "1.24.13"),
-    Release("1.90.9", "1.25.11"),
+    # Without logtail it dies of its first metric.
+    Release("1.90.9", "1.25.11", needs=frozenset({"logtail"})),
     Release("1.92.5", "1.25.11"),
     Release("1.96.5", "1.26.8"),
     Release("1.98.10", "1.26.8"),
@@ -111,23 +114,27 @@ class CannotBuildError(Exception):
 
 
 def build(release: Release) -> dict[str, Path]:
-    """The paths of a release's tailscaled and tailscale, built unless they are there already.
+    """The paths of a release's tailscaled and tailscale, built anew if its flags or Go changed.
 
     Raises CannotBuildError.
     """
     folder = BIN / release.version
     binaries = {name: folder / name for name in ("tailscaled", "tailscale")}
-    if not all(path.exists() for path in binaries.values()):
+    stamp = folder / "stamp"
+    flags = golang.flags(golang.MAIN._replace(needs=release.needs))
+    now = repr((release, flags))
+    fresh = stamp.exists() and stamp.read_text() == now
+    if not fresh or not all(path.exists() for path in binaries.values()):
         folder.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
         source = _source(release)
-        flags = golang.flags(golang.MAIN)
         if release.moved:
             flags.append(f"-modfile={beside(source, folder, release.moved)}")
-        made = folder / "new"
-        command = ["nice", "go", "build", "-p=2", *flags, "-o", f"{made}", "./cmd/tailscaled"]
-        _run(command, release, source)
-        made.rename(binaries["tailscaled"])
+        command = ["nice", "go", "build", "-p=2", *flags, "-o", f"{binaries['tailscaled']}"]
+        _run([*command, "./cmd/tailscaled"], release, source)
+        binaries["tailscale"].unlink(missing_ok=True)
         binaries["tailscale"].symlink_to("tailscaled")
+        stamp.write_text(now)
     return binaries
 
 

@@ -65,7 +65,10 @@ class Node:
         ]
 
     def start(self) -> None:
-        """Start tailscaled and wait until it listens; once logged in it stays so."""
+        """Start tailscaled and wait until it listens; once logged in it stays so.
+
+        Raises AssertionError, with the line that says why, where it ends instead.
+        """
         assert self.process is None
         with (self.folder / "tailscaled.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -79,6 +82,8 @@ class Node:
         eventually(f"{self.name} listens", 30, self.listens)
 
     def listens(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, f"{self.name} ended: {last_words(self.log)}"
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(self.socket))
             return True
@@ -155,6 +160,14 @@ class Node:
             p for p in status["Peer"].values() if p["HostName"] == other.name
         )
         return found
+
+
+def last_words(log: str) -> str:
+    """The line of a Go program's log that says why it ended: that of its panic, or the last one."""
+    lines = [line for line in log.splitlines() if line.strip()] or ["it said nothing"]
+    return next(
+        (line for line in lines if line.startswith(("panic: ", "fatal error: "))), lines[-1]
+    )
 
 
 @attrs.frozen
