@@ -69,6 +69,12 @@ class Namespace:
             self.run("ip", "address", "add", address, "dev", interface, *options)
         self.run("ip", "link", "set", interface, "up")
 
+    def forward_nothing(self) -> None:
+        """Keep packets from going through; a new namespace may have it as the machine has it."""
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            switch = f"/proc/sys/net/{name}"
+            self.run("sh", "-c", f'read now < {switch}; [ "$now" = 0 ] || echo 0 > {switch}')
+
     def connect(self, address: tuple[str, int]) -> socket.socket:
         """A TCP connection made from here, for the caller to use where he is."""
 

@@ -3,8 +3,8 @@
         alice ──veth── relay and control server ──veth── bob
 
 Packets are not forwarded in the middle, so the two can reach each other only through the relay;
-and tailscaled is told not to try anything else. tailscaled uses no TUN device: what bob's gets for
-his address goes to his loopback, and alice's is reached as a SOCKS5 proxy.
+and a tailscaled that can be told so tries nothing else. tailscaled uses no TUN device: what bob's
+gets for his address goes to his loopback, and alice's is reached as a SOCKS5 proxy.
 """
 
 import base64
@@ -375,6 +375,8 @@ def tailnet_through(
         middle, left, right = (Namespace.make() for _ in range(3))
         for space in (middle, left, right):
             stack.callback(space.close)
+        # Releases before 1.90 can't be told to try no other way: they must find none.
+        middle.forward_nothing()
         middle.address("lo", f"{RELAY_4}/32", f"{RELAY_6}/128")
         for number, space in enumerate((left, right), start=1):
             join(middle, space, number)
