@@ -375,7 +375,7 @@ def tailnet_through(
         middle, left, right = (Namespace.make() for _ in range(3))
         for space in (middle, left, right):
             stack.callback(space.close)
-        # Releases before 1.90 can't be told to try no other way: they must find none.
+        # 1.86 and older ones can't be told to try no other way: they must find none.
         middle.forward_nothing()
         middle.address("lo", f"{RELAY_4}/32", f"{RELAY_6}/128")
         for number, space in enumerate((left, right), start=1):
