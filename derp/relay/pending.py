@@ -6,7 +6,8 @@ network has limits on:
     new connections a second     a token bucket, whose burst is that of BURST_SECONDS
     pending connections          above the limit, the oldest is evicted for the newest
 
-and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE.
+and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE; or
+VERDICT_COST, and all that is kept, for one that waits for a verdict.
 Where that is used up, or the process has no descriptor left, one is evicted for a newcomer:
 
 1. The oldest of the site (`derp.relay.sites`) that holds the most, if the site holds EVICTION_RATIO
@@ -42,6 +43,11 @@ COST: Final = 64 << 10
 """Bytes that a connection counts for at first: its task, its TLS handshake, and SPARE."""
 SPARE: Final = 16 << 10
 """Bytes from the peer that may be kept at no further cost."""
+VERDICT_COST: Final = 32 << 10
+"""Bytes that a connection counts for while it waits for a verdict, with all that is kept from the
+peer at further cost: its handshake and its login are done with. So a slow source keeps less room
+from those that have yet to say who they are.
+"""
 RESERVE: Final = 32
 """The memory divided by this is reserved for LOOPBACK."""
 EVICTION_RATIO: Final = 8
@@ -95,10 +101,14 @@ class Pending:
         if self.end is not None:
             raise self.end
 
-    def wait_for_verdict(self, until: float) -> None:
-        """Count the connection as accepted at `until`, so that others are evicted before it."""
+    def wait_for_verdict(self, until: float, size: int) -> None:
+        """Count the connection as accepted at `until`, so that others are evicted before it.
+
+        `size`: the bytes that are kept from or for the peer. Raises NoRoom.
+        """
         if self.connections is not None:
             self.connections.make_newest(self, until)
+            self.connections.hold(self, VERDICT_COST + size)
 
     def log_in(self) -> None:
         """Stop counting the connection: it has logged in. Raises `end` if it was evicted."""

@@ -111,19 +111,21 @@ async def _receive_info(
 
 
 async def admit(
-    state: RelayState, transport: Transport, key: bytes, pending: Pending | None
+    state: RelayState, transport: Transport, login: Login, pending: Pending | None
 ) -> str:
     """Ask whether the client may use the relay (Go: verifyClient).
 
-    Returns the source that admits it, empty where all may. Raises NotAdmitted if it may not, and
-    PeerVanished if it is evicted meanwhile.
+    Returns the source that admits it, empty where all may. Raises NotAdmitted if it may not,
+    NoRoom, and PeerVanished if it is evicted meanwhile.
     """
+    key = login.key
     if state.admission is None:
         return ""
     with trio.CancelScope() as scope:
         if pending is not None:
             pending.cancel = scope.cancel
-            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT)
+            kept = len(login.rest) + transport.held
+            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT, kept)
         with state.poller.without_busy_polling():
             verdict = await state.admission.admit(Question(key, transport.remote.host))
         # Many clients may have waited for the same verdict.

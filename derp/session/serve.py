@@ -51,7 +51,7 @@ async def serve(
     can_mesh, source = state.is_mesh_key(login.info.mesh_key), ""
     if not can_mesh:
         try:
-            source = await admit(state, transport, login.key, pending)
+            source = await admit(state, transport, login, pending)
             # The policy may have changed since the verdict; no other task runs until the join.
             check_policy(state, transport, login.key)
         except NotAdmitted as error:

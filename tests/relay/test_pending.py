@@ -19,6 +19,7 @@ from derp.relay.pending import (
     MEMORY,
     RESERVE,
     SPARE,
+    VERDICT_COST,
     Pending,
     PendingConnections,
 )
@@ -251,6 +252,33 @@ class TestHolding:
         assert hoarder[0].end is not None
 
 
+class TestWaitingForAVerdict:
+    def test_as_many_as_have_no_more_than_that_find_room(self) -> None:
+        connections = PendingConnections(memory=room_for(100))
+        # The last needs more for a moment, until it waits.
+        for number in range(100 * COST // VERDICT_COST - 1):
+            connections.admit(f"203.0.{number}.1", 0).wait_for_verdict(10.0, 0)
+        with pytest.raises(NoRoom):
+            connections.admit(OTHER, EVICTABLE_AFTER)
+
+    def test_what_is_kept_from_them_counts_all(self) -> None:
+        connections = PendingConnections(memory=2 * COST)
+        pending = connections.admit("127.0.0.1", 0)
+        pending.wait_for_verdict(10.0, 1000)
+        assert connections.held == VERDICT_COST + 1000
+        with pytest.raises(NoRoom):
+            pending.wait_for_verdict(10.0, 2 * COST)
+        pending.log_in()
+        assert connections.held == 0
+
+    def test_who_was_ended_waits_for_nothing(self) -> None:
+        connections = PendingConnections(memory=2 * COST)
+        pending = connections.admit(OTHER, 0)
+        connections.evict(pending, NoRoom("why not"))
+        pending.wait_for_verdict(10.0, 0)
+        assert connections.held == 0
+
+
 class TestBehindAProxy:
     """Connections of a proxy, which count for their clients once these are known."""
 
@@ -432,6 +460,16 @@ class Model(RuleBasedStateMachine):
         try:
             pending.hold(size)
         except (NoRoom, TooManyPending):
+            pending.done()
+            self.admitted.remove(pending)
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data(), seconds=st.sampled_from([0.5, 60.0]), size=st.integers(0, 300_000))
+    def wait_for_verdict(self, data: st.DataObject, seconds: float, size: int) -> None:
+        pending = data.draw(st.sampled_from(self.admitted))
+        try:
+            pending.wait_for_verdict(self.now + seconds, size)
+        except NoRoom:
             pending.done()
             self.admitted.remove(pending)
 

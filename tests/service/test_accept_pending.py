@@ -259,6 +259,24 @@ async def test_one_that_waits_for_the_gate_makes_room_after_others(
         assert not is_open(idle)
 
 
+async def test_a_crowd_that_waits_at_the_gate_leaves_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As many again as could be there before they had shown their keys."""
+    async with running(PendingConnections(memory=5 * COST)) as front:
+        admission = front.state.admission = Gate()
+        for number in range(8):
+            front.connect().sendall(REQUEST + front.info())
+            with trio.fail_after(1000):
+                while admission.waiting <= number:
+                    await wait_all_tasks_blocked()
+        assert front.ends() == {}
+        front.connect()
+        await wait_all_tasks_blocked()
+        assert front.ends() == {"no_room": 1}
+        assert admission.waiting == 8
+
+
 async def test_a_newcomer_gets_the_number_of_the_one_that_went() -> None:
     async with running(PendingConnections()) as front:
         for _ in range(40):
