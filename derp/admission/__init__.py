@@ -16,6 +16,7 @@
     tailscaled     a source: the LocalAPI of this machine's tailscaled
     url            a source: an admission URL, such as headscale's /verify
     asker          one source, and the questions that wait for it
+    lateanswers    answers for which no client waited any more
     limiter        how many questions go to a source at a time, and when it counts as down
     fairqueue      the order in which questions wait
 

@@ -4,7 +4,8 @@
 
 Unknown clients can't make a URL fail open by overloading it or the relay. Only an UNAVAILABLE
 outcome fails open, and `limiter` lets one count only if its question was asked alone. Where many
-other questions prevent an answer, the outcome is NO_ROOM, which refuses.
+other questions prevent an answer, the outcome is NO_ROOM, which refuses; where the source is slow,
+or may be, it is SLOW, which does so, too.
 
 A login waits for an equal question in flight, and gets the same verdict; a recheck always asks. Of
 two verdicts on a client, the one on the later question counts.
@@ -81,6 +82,11 @@ class Checker:
         self._states = {
             source: _SourceState(Asker(source)) for source in (*sources.tailscaleds, *sources.urls)
         }
+
+    def ask_in(self, nursery: trio.Nursery) -> None:
+        """Have the tasks of questions run in `nursery`; to be called before the first question."""
+        for state in self._states.values():
+            state.asker.nursery = nursery
 
     async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
         """Return the verdict on a client that logs in.
@@ -173,7 +179,7 @@ class Checker:
         if verdict.authoritative:
             self.troubles.pop(source.name, None)
             return verdict
-        if verdict.outcome in UNAVAILABLE:
+        if verdict.outcome in {Outcome.SLOW, *UNAVAILABLE}:
             self.troubles[source.name] = verdict.reason
         self._log_trouble(source, state, verdict)
         return verdict

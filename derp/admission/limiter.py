@@ -4,15 +4,25 @@ A source that does not answer is down or overloaded, and unknown clients can ove
 question that was asked alone tells which (a turn is one question, queued or asked):
 
     alone           no connection, or no answer in time     down; all queued turns fail, too
+                    no answer, but others were answered     overloaded; this turn fails
     concurrent      no answer, but others were answered     overloaded; this turn fails
                     no answer, and none was answered        all are asked again
                     no connection, or malformed             asked again
 
+How long a source has for an answer depends on what is known of it (`patience`):
+
+    it has answered in time lately, or it is silent         ANSWER_TIMEOUT
+    it has answered late, or nothing is known               LATEST_ANSWER
+
+So a source that is slow does not count as down, and one that falls silent does so soon. An answer
+that comes after the time was up counts, too (`answered_late`).
+
 After these failures, and after STALE seconds without an answer, questions are asked one at a time
-until one asked alone is answered. Then up to `limit` are asked concurrently: 2 at first, one more
-with each quick answer that comes while the limit is reached, a quarter less with a slow one. So a
-source is given about QUICK seconds of work. Turns that failed concurrently come first, then
-priority turns, which may exceed the limit by RESERVED at most. Each queue is fair to networks.
+until one asked alone is answered; but another one beside it, once it is overdue (OVERDUE). Then up
+to `limit` are asked concurrently: 2 at first, one more with each quick answer that comes while the
+limit is reached, a quarter less with a slow one. So a source is given about QUICK seconds of work.
+Turns that failed concurrently come first, then priority turns, which may exceed the limit by
+RESERVED at most. Each queue is fair to networks.
 
 A source may still work on abandoned questions. So before a question is asked alone, there is a
 pause, for as long as the abandoned ones are estimated to take one after another. Where some take
@@ -27,7 +37,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from derp.admission.fairqueue import FairQueue
-from derp.admission.model import ANSWER_TIMEOUT, Outcome
+from derp.admission.model import ANSWER_TIMEOUT, LATEST_ANSWER, Outcome
 
 MAX_LIMIT: Final = 48
 """The highest limit on concurrent questions to one source.
@@ -38,13 +48,20 @@ RESERVED, it is less than the descriptors that are kept free of clients.
 RESERVED: Final = 4
 """Priority turns that may exceed the limit, at most."""
 STALE: Final = 10.0
-"""Seconds without an answer after which questions are asked one at a time."""
+"""Seconds without an answer after which questions are asked one at a time; or AMPLE times
+`_alone_took`, if that is longer. For as long it counts that the last answer came in time."""
+OVERDUE: Final = ANSWER_TIMEOUT + 0.25
+"""Seconds after which a question is overdue: a source's own verdict at ANSWER_TIMEOUT comes first.
+"""
+SLOW_FOR: Final = 600.0
+"""Seconds for which it counts that an answer came late, whatever comes in time meanwhile."""
 QUICK: Final = 1.0
 """Seconds within which an answer is quick; or SLOWER times `_alone_took`, if that is longer."""
 SLOWER: Final = 1.5
 """How many times `_alone_took` an answer may take and still be quick."""
 AMPLE: Final = 2.0
-"""A concurrent question is LATE after AMPLE times QUICK or `_alone_took`, the longer."""
+"""A concurrent question is LATE after AMPLE times QUICK or `_alone_took`, the longer; but not later
+than after the `patience`."""
 WORK: Final = 0.25
 """Seconds of work that an abandoned question leaves; or `_alone_took`, if that is longer."""
 MAX_PAUSE: Final = 15.0
@@ -72,12 +89,12 @@ class Turn:
 
     network: str
     deadline: float
-    """When a queued turn ends unasked; one in flight may go on."""
+    """When its client gives up; a question in flight goes on."""
     priority: bool = False
     begins: float = math.inf
     """When the question was asked, or is to be asked after a pause."""
     alone: bool = False
-    """Whether no other turn has been in flight since `begins`."""
+    """Whether no other turn has been in flight since `begins`, but one beside it if overdue."""
     failed: bool = False
     """Whether it is queued again after a concurrent failure other than LATE."""
 
@@ -96,15 +113,30 @@ class Limiter(Generic[T]):
         self._others = FairQueue[T]()
         self._too_late: set[T] = set()
         self._one_at_a_time = True
-        self._is_down = False
+        self._is_down = self._is_silent = False
         self._answered_at = self._shrunk_at = self._abandoned_at = self._busy_until = -math.inf
+        # When an answer came in ANSWER_TIMEOUT, and when one came later.
+        self._prompt_at = self._slow_at = -math.inf
         # Seconds that the last question asked alone took; at first, those of a slow source.
         self._alone_took = ANSWER_TIMEOUT / AMPLE
 
-    @property
-    def timeout(self) -> float:
-        """Seconds after which a concurrent question is Outcome.LATE, if no other was answered."""
-        return min(ANSWER_TIMEOUT, AMPLE * max(QUICK, self._alone_took))
+    def patience(self, now: float) -> float:
+        """Return the seconds after which a question asked alone is Outcome.LATE."""
+        is_prompt = now - self._prompt_at < STALE and now - self._slow_at >= SLOW_FOR
+        return OVERDUE if self._is_silent or is_prompt else LATEST_ANSWER
+
+    def timeout(self, now: float) -> float:
+        """Return the seconds after which a concurrent one is, if no other was answered."""
+        return min(self.patience(now), AMPLE * max(QUICK, self._alone_took))
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether a question in flight is."""
+        return any(now >= turn.begins + OVERDUE for turn in self.in_flight)
+
+    def time_for(self, turn: T, now: float) -> float:
+        """Return the seconds after which a turn, just begun, is LATE."""
+        waits = turn.alone or self._one_at_a_time
+        return self.patience(now) if waits else self.timeout(now)
 
     def add(self, turn: T) -> None:
         """Queue a turn, for the first time or again."""
@@ -119,11 +151,11 @@ class Limiter(Generic[T]):
 
     def next(self, now: float) -> T | None:
         """Return the next turn, now in flight; None if none waits, or the limit is reached."""
-        if now - self._answered_at >= STALE:
+        if now - self._answered_at >= max(STALE, AMPLE * self._alone_took):
             self._one_at_a_time = True
         limit, reserved = self.limit, self._reserved()
         if self._one_at_a_time:
-            limit, reserved = 1, 0
+            limit, reserved = 2 if self.is_overdue(now) else 1, 0
         for queue, room in (
             (self._failed, limit),
             (self._priority, limit + reserved),
@@ -131,8 +163,8 @@ class Limiter(Generic[T]):
         ):
             while queue and len(self.in_flight) < room:
                 turn, begins = queue.pop(), self._soonest(now)
-                if begins + self.timeout <= turn.deadline:
-                    self._begin(turn, begins)
+                if begins + self._least_left(now) <= turn.deadline:
+                    self._begin(turn, begins, now)
                     return turn
                 # Too late to ask. The turn still fails with the others if the source is down.
                 self._too_late.add(turn)
@@ -153,14 +185,24 @@ class Limiter(Generic[T]):
         if outcome is Outcome.NO_ROOM or (turn.alone and outcome is Outcome.UNKNOWN):
             return Fate.FINAL
         self._one_at_a_time = True
-        if turn.alone:
-            self._is_down, self._busy_until = True, -math.inf
-            return Fate.DOWN
         if outcome is Outcome.LATE and self._answered_at > turn.begins:
             return Fate.OVERLOADED
+        if turn.alone:
+            self._is_down, self._busy_until = True, -math.inf
+            self._is_silent = outcome is Outcome.LATE
+            if not self._is_silent:
+                # Whatever answers next was started anew, and may be slow at first.
+                self._prompt_at = -math.inf
+            return Fate.DOWN
         turn.failed = outcome is not Outcome.LATE
         self.add(turn)
         return Fate.AGAIN if turn.failed else Fate.ALL_AGAIN
+
+    def answered_late(self, asked_at: float, now: float, *, alone: bool) -> None:
+        """Note an answer to a question that is no longer in flight, as it was LATE or recalled."""
+        self._note_answer(now - asked_at, now)
+        if alone:
+            self._alone_took = now - asked_at
 
     def recall_all(self, now: float) -> list[T]:
         """Queue all turns in flight again, and return them: their questions are abandoned."""
@@ -187,13 +229,21 @@ class Limiter(Generic[T]):
         """Return how many priority turns may exceed the limit: QUICK seconds of work, or one."""
         return max(1, int(QUICK / max(self._alone_took, QUICK / RESERVED)))
 
+    def _least_left(self, now: float) -> float:
+        """Return the seconds that a client has to wait yet for its question to be asked.
+
+        Answers of a slow source come after that anyway, and are for the client's next try.
+        """
+        is_slow = self._alone_took > ANSWER_TIMEOUT
+        return 0.0 if is_slow else min(self.timeout(now), ANSWER_TIMEOUT)
+
     def _soonest(self, now: float) -> float:
         """Return when the next question may be asked."""
         return max(now, self._busy_until) if self._one_at_a_time else now
 
-    def _begin(self, turn: T, begins: float) -> None:
+    def _begin(self, turn: T, begins: float, now: float) -> None:
         turn.begins, turn.alone, turn.failed = begins, not self.in_flight, False
-        if len(self.in_flight) == 1:
+        if len(self.in_flight) == 1 and not (self._one_at_a_time and self.is_overdue(now)):
             next(iter(self.in_flight)).alone = False
         self.in_flight.add(turn)
 
@@ -208,7 +258,7 @@ class Limiter(Generic[T]):
 
     def _answered(self, turn: T, now: float, *, is_full: bool) -> None:
         took = now - turn.begins
-        self._answered_at, self._is_down = now, False
+        self._note_answer(took, now)
         if turn.begins >= self._abandoned_at:
             self._busy_until = now
         if turn.alone:
@@ -221,6 +271,13 @@ class Limiter(Generic[T]):
             self._shrink(turn, now)
         elif is_full:
             self.limit = min(self.limit + 1, MAX_LIMIT)
+
+    def _note_answer(self, took: float, now: float) -> None:
+        self._answered_at, self._is_down, self._is_silent = now, False, False
+        if took < OVERDUE:
+            self._prompt_at = now
+        else:
+            self._slow_at = now
 
     def _shrink(self, turn: T, now: float) -> None:
         """Lower the limit, but not for a question that was asked before the last lowering."""

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+import trio
+
 from certs.ownership import warn_if_swappable
 from derp import log
 from derp.admission.allowlist import AllowList, load
@@ -78,6 +80,12 @@ async def opened(checker: Admission | None) -> AsyncIterator[None]:
                 if isinstance(each, contextlib.AbstractAsyncContextManager):
                     await stack.enter_async_context(each)
         yield
+
+
+def ask_in(nursery: trio.Nursery, checker: Admission | None) -> None:
+    """Have the tasks of questions run in `nursery`."""
+    if isinstance(checker, Checker):
+        checker.ask_in(nursery)
 
 
 def announce(config: Config, checker: Checker | None) -> None:

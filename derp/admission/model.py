@@ -9,7 +9,9 @@ from derp.errors import NotAdmitted
 from derp.relay.networks import network_of
 
 ANSWER_TIMEOUT: Final = 5.0
-"""Seconds that a source has for its verdict (Go: verifyClient)."""
+"""Seconds in which an answer is in time (Go: verifyClient)."""
+LATEST_ANSWER: Final = 30.0
+"""Seconds after which no answer of a URL counts any more."""
 
 
 @attrs.frozen
@@ -37,7 +39,9 @@ class Outcome(enum.Enum):
     UNREACHABLE = "unreachable"
     """There is no connection to the source, whatever the question."""
     LATE = "late"
-    """The source did not respond in time (ANSWER_TIMEOUT, or `Limiter.timeout`)."""
+    """The source did not respond in time (`Limiter.patience`, `Limiter.timeout`)."""
+    SLOW = "slow"
+    """The source has the question, and may still answer: it is not known to be down."""
     NO_ROOM = "no_room"
     """Too many other questions prevented an answer, or the relay had too few descriptors."""
 

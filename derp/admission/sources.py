@@ -28,13 +28,15 @@ Ask = Callable[[Source], Coroutine[Any, Any, Verdict]]
 _Asked = Callable[[], Coroutine[Any, Any, Verdict]]
 """Asks a certain source about the client in question."""
 
-_ALTERNATIVES: Final = (Outcome.ALLOWED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.REFUSED)
+_NOT_YET: Final = (Outcome.NO_ROOM, Outcome.SLOW)
+_ALTERNATIVES: Final = (Outcome.ALLOWED, *_NOT_YET, *UNAVAILABLE, Outcome.REFUSED)
 """Of the outcomes of alternatives, the first in this order counts.
 
-NO_ROOM comes before UNAVAILABLE: unknown clients that fill one URL's queue must not be admitted
-because another URL is down. REFUSED comes last: one that is down might have allowed the client.
+NO_ROOM and SLOW come before UNAVAILABLE: unknown clients that fill one URL's queue, or come while
+it is slow, must not be admitted because another URL is down. REFUSED comes last: one that is down
+might have allowed the client.
 """
-_REQUIRED: Final = (Outcome.REFUSED, Outcome.NO_ROOM, *UNAVAILABLE, Outcome.ALLOWED)
+_REQUIRED: Final = (Outcome.REFUSED, *_NOT_YET, *UNAVAILABLE, Outcome.ALLOWED)
 """Of the outcomes of sources that are all required, the first in this order counts."""
 
 

@@ -5,7 +5,9 @@
 
 Headscale's /verify is one. As with the Go derper, redirects are followed, and any failure up to the
 end of the response's head is UNREACHABLE, LATE or UNKNOWN, which may fail open, or NO_ROOM; any
-later one is REFUSED.
+later one is REFUSED. A connection has ANSWER_TIMEOUT, and the answer LATEST_ANSWER, which is when
+the Go derper has long given up: how long a client waits, and what a late answer means, is for
+`asker` and `limiter` to say.
 
 Matches Go's verifyClient (derp/derpserver) and the parts of net/http and encoding/json under it.
 Additions: the Authorization header, the private root certificates, and the refusal of a response
@@ -20,7 +22,7 @@ from typing import Final, Self
 import attrs
 import trio
 
-from derp.admission.model import ANSWER_TIMEOUT, Outcome, Question, Verdict
+from derp.admission.model import ANSWER_TIMEOUT, LATEST_ANSWER, Outcome, Question, Verdict
 from derp.errors import ConnectFailed, ExchangeFailed, UsageError
 from derp.net.descriptors import OUT_OF_RESOURCES
 from derp.net.httpclient import URL, Connection
@@ -34,6 +36,8 @@ BODY_LIMIT: Final = 4 << 10
 """Bytes of a response's body that are read."""
 MAX_REQUESTS: Final = 10
 """Requests for one question: the first, and those after redirects."""
+BODY_TIMEOUT: Final = 2.0
+"""Seconds for a response's body, if the head comes late; else both have ANSWER_TIMEOUT."""
 SHOWN_LENGTH: Final = 200
 """Characters of a URL from a redirect that are logged."""
 
@@ -59,12 +63,15 @@ class AdmissionURL:
         url: str,
         authorization: str = "",
         ca_bundle: Path | None = None,
+        *,
         timeout: float = ANSWER_TIMEOUT,
+        latest: float = LATEST_ANSWER,
     ) -> None:
         """Read the root certificates from disk: the machine's, and those of `ca_bundle`.
 
         `authorization` is the value of the Authorization header, which is sent to the scheme, host
-        and port of `url` only. Raises UsageError, StartError.
+        and port of `url` only. `timeout`: seconds for a connection, and for an answer that is in
+        time; `latest`: seconds for the head of one that is not. Raises UsageError, StartError.
         """
         try:
             self._url = URL.parse(url)
@@ -73,8 +80,9 @@ class AdmissionURL:
         self.name = self._url.authority + self._url.path.rstrip("/")
         """The URL without its scheme, and without what may be secret: user, password and query."""
         self._timeout = timeout
+        self._latest = latest
         self._authorization = authorization
-        self._client = make_client("-verify-client-url", ca_bundle)
+        self._client = make_client("-verify-client-url", ca_bundle, timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,22 +98,26 @@ class AdmissionURL:
         body = json.dumps(asked, separators=(",", ":")).encode()
         authorization = self._authorization or self._url.authorization
         requests = [_Request("POST", self._url, authorization)]
-        connection = None
-        with trio.move_on_after(self._timeout):
+        connection, began = None, trio.current_time()
+        with trio.move_on_at(began + self._latest) as waiting:
             try:
                 status, connection = await self._final_response(requests, body)
             except (ExchangeFailed, ValueError) as error:
                 # ValueError: a redirect to a malformed URL.
                 return self._failure(requests, error)
+            head_at = trio.current_time()
+            in_time = began + self._timeout
+            waiting.deadline = in_time if head_at <= in_time else head_at + BODY_TIMEOUT
             try:
                 return await self._read(self._subject(requests), status, connection)
             finally:
                 await self._client.finish(requests[-1].url, connection)
         subject = self._subject(requests)
         if connection is None:
-            reason = f"{subject} gave no answer within {self._timeout:g} s"
+            reason = f"{subject} gave no answer within {self._latest:g} s"
             return Verdict(Outcome.LATE, self.name, reason)
-        return self._refused(subject, f"gave no whole answer within {self._timeout:g} s")
+        seconds = trio.current_time() - began
+        return self._refused(subject, f"gave no whole answer within {seconds:.2g} s")
 
     async def _final_response(
         self, requests: list[_Request], body: bytes

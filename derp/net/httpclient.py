@@ -6,6 +6,7 @@ http.ProxyFromEnvironment).
 """
 
 import base64
+import math
 import ssl
 from collections.abc import Sequence
 from typing import Final
@@ -166,9 +167,16 @@ class Connection:
 class Client:
     """A pool of connections to any servers; `close` closes them."""
 
-    def __init__(self, context: ssl.SSLContext, proxies: dict[str, URL]) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        proxies: dict[str, URL],
+        connect_timeout: float = math.inf,
+    ) -> None:
+        """Give up on a connection after `connect_timeout` seconds, TLS and proxies included."""
         self._context = context
         self._proxies = proxies
+        self._connect_timeout = connect_timeout
         self._idle: list[tuple[tuple[str, str, int], float, Connection]] = []
 
     async def send(
@@ -185,7 +193,7 @@ class Client:
             headers += _proxy_headers(proxy)
         while True:
             idle = await self._take_idle(url.origin)
-            connection = idle or await self._connect(url, proxy)
+            connection = idle or await self._connect_in_time(url, proxy)
             try:
                 return await connection.send(method, target, headers, body), connection
             except BaseException as error:
@@ -221,6 +229,11 @@ class Client:
         if url.host in LOCAL_HOSTS or proxy_bypass(url.host):
             return None
         return self._proxies.get(url.scheme) or self._proxies.get("all")
+
+    async def _connect_in_time(self, url: URL, proxy: URL | None) -> Connection:
+        with trio.move_on_after(self._connect_timeout):
+            return await self._connect(url, proxy)
+        raise ConnectFailed(f"no connection within {self._connect_timeout:g} s")
 
     async def _connect(self, url: URL, proxy: URL | None) -> Connection:
         first = proxy or url

@@ -1,5 +1,6 @@
 """Construction of the HTTP client for other servers: root certificates, and the proxies in use."""
 
+import math
 import ssl
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from derp.net import httpclient
 from derp.net.oserrors import os_errors
 
 
-def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
+def make_client(
+    flag: str, ca_bundle: Path | None, connect_timeout: float = math.inf
+) -> httpclient.Client:
     """Return a client that verifies servers by this machine's root certificates and `ca_bundle`.
 
-    `flag`: the flag that needs it, for messages. Blocks. Raises StartError.
+    `flag`: the flag that needs it, for messages; `connect_timeout`: in seconds. Blocks.
+    Raises StartError.
     """
     try:
         proxies = httpclient.environment_proxies()
@@ -22,7 +26,7 @@ def make_client(flag: str, ca_bundle: Path | None) -> httpclient.Client:
             f"{flag}: the proxy in the environment can't be used ({error}); "
             f"want http:// or https:// in HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
         ) from error
-    return httpclient.Client(_tls_context(flag, ca_bundle), proxies)
+    return httpclient.Client(_tls_context(flag, ca_bundle), proxies, connect_timeout)
 
 
 def explain(error: Exception) -> str:

@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from derp import log
-from derp.admission.make import opened
+from derp.admission.make import ask_in, opened
 from derp.config import Config
 from derp.http import routes
 from derp.mesh import setup as mesh_setup
@@ -78,6 +78,7 @@ async def serve(config: Config, resources: StartupResources, role: Role) -> None
     Resolver().install()
     SocketFactory().install()
     async with opened(resources.admission), open_root_nursery() as root:
+        ask_in(root, resources.admission)
         state = RelayState(
             private_key=resources.private_key,
             nursery=root,

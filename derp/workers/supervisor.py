@@ -20,7 +20,7 @@ import trio
 
 from derp import log
 from derp.admission.listkeeper import ListRequest
-from derp.admission.make import opened
+from derp.admission.make import ask_in, opened
 from derp.admission.policykeeper import PolicyRequest, policy_of
 from derp.config import Config
 from derp.errors import StartError
@@ -142,6 +142,7 @@ class Supervisor:
         pool = self._pool
         to_serve, events = trio.open_memory_channel[Event](_EVENTS)
         async with opened(self._resources.admission), open_root_nursery() as nursery:
+            ask_in(nursery, self._resources.admission)
             await nursery.start(self._receive, to_serve)
             if self._admission is not None:
                 nursery.start_soon(self._admission.keep, self._list_requests)

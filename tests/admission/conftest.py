@@ -48,7 +48,14 @@ class Forever:
     data: bytes
 
 
-Step = bytes | Close | Hang | Forever
+@attrs.frozen
+class Wait:
+    """A step of an answer: nothing for some seconds."""
+
+    seconds: float
+
+
+Step = bytes | Close | Hang | Forever | Wait
 Answer = bytes | Sequence[Step]
 
 
@@ -135,6 +142,9 @@ class Server:
                     while await stream.receive_some():
                         pass
                     return
+                if isinstance(step, Wait):
+                    await trio.sleep(step.seconds)
+                    continue
                 while isinstance(step, Forever):
                     await stream.send_all(step.data)
                 await stream.send_all(step)

@@ -3,16 +3,15 @@
 import heapq
 import math
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
-from derp.admission.model import Outcome, Question, Verdict
+from derp.admission.model import LATEST_ANSWER, Outcome, Question, Verdict
 
-PATIENCE: Final = 5.0
 YES = Verdict(Outcome.ALLOWED, "url")
 NO = Verdict(Outcome.REFUSED, "url", "does not allow it")
-LATE = Verdict(Outcome.LATE, "url", "gave no answer within 5 s")
+LATE = Verdict(Outcome.LATE, "url", "gave no answer within 30 s")
 UNREACHABLE = Verdict(Outcome.UNREACHABLE, "url", "can't be asked (Connection refused)")
 
 
@@ -82,7 +81,7 @@ class Server:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            with trio.move_on_after(PATIENCE):
+            with trio.move_on_after(LATEST_ANSWER):
                 return await self._answer(question)
             return LATE
         finally:

@@ -14,6 +14,7 @@ from derp.admission.checker import NEW_TROUBLE_EVERY, VERDICT_TIMEOUT, Checker
 from derp.admission.model import Outcome, Question, Verdict
 from derp.admission.sources import Sources
 from derp.metrics import Metrics
+from derp.session.recheck import UNVERIFIED_EVERY
 from tests.admission.servers import Parallel, Server
 
 Clock = trio.testing.MockClock
@@ -53,11 +54,13 @@ Make = Callable[..., Checker]
 
 
 @pytest.fixture
-def make(metrics: Metrics) -> Make:
+def make(metrics: Metrics, nursery: trio.Nursery) -> Make:
     def make(*, listed: bool = False, **parts: object) -> Checker:
         allowlist = AllowList(Path("list"), {MEMBER.key: "label"}) if listed else None
         remember = parts.pop("remember", 30.0)
-        return Checker(metrics, Sources(allowlist=allowlist, **parts), remember=remember)
+        checker = Checker(metrics, Sources(allowlist=allowlist, **parts), remember=remember)
+        checker.ask_in(nursery)
+        return checker
 
     return make
 
@@ -133,7 +136,9 @@ async def test_the_first_url_that_allows_is_enough(autojump_clock: Clock, make: 
     checker = make(urls=[slow, Source("fast", YES, takes=1.0)])
     assert await judged(checker) == (True, "fast")
     assert trio.current_time() == 1.0
-    assert slow.at_once == 0
+    # That question goes on, and no other is asked beside it.
+    assert await judged(checker, STRANGER) == (True, "fast")
+    assert slow.at_once == 1
 
 
 async def test_a_verdict_is_remembered(autojump_clock: Clock, make: Make) -> None:
@@ -205,7 +210,7 @@ async def test_the_same_question_survives_the_one_who_asked_it(
                 nursery.start_soon(ask)
     (verdict,) = verdicts
     assert verdict.admitted
-    assert len(source.asked) == 2
+    assert len(source.asked) == 1
 
 
 @pytest.mark.slow
@@ -235,6 +240,55 @@ async def test_no_number_of_strangers_changes_who_is_let_in(
     assert len(verdicts) == size
     assert not any(verdict.admitted for verdict in verdicts)
     assert trio.current_time() - begin <= VERDICT_TIMEOUT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("takes", [6.0, 12.0])
+async def test_a_slow_url_lets_no_stranger_in_and_each_member_at_its_second_try(
+    autojump_clock: Clock, make: Make, takes: float
+) -> None:
+    """URLs fail open, and all come at once, to a relay that has asked nobody yet."""
+    server = Server(takes, Parallel())
+    server.members |= {MEMBER.key}
+    checker = make(urls=[server])
+    verdicts: list[Verdict] = []
+    tries: list[Verdict] = []
+
+    async def knock(number: int) -> None:
+        question = Question(number.to_bytes(32, "big"), f"203.0.113.{number}")
+        for _ in range(6):
+            verdicts.append(await checker.admit(question))
+            await trio.sleep(1.0)
+
+    async def insist() -> None:
+        while not tries or not tries[-1].admitted:
+            tries.append(await checker.admit(MEMBER))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(insist)
+        for number in range(30):
+            nursery.start_soon(knock, number)
+    assert not any(verdict.admitted for verdict in verdicts)
+    assert len(tries) <= 3
+    assert tries[-1].authoritative
+    for verdict in verdicts:
+        if verdict.outcome is Outcome.SLOW:
+            assert "find out why the server is slow" in verdict.reason
+
+
+@pytest.mark.slow
+async def test_who_came_in_before_an_url_was_known_to_be_slow_is_found_out(
+    autojump_clock: Clock, make: Make
+) -> None:
+    server = Server(0.01, Parallel())
+    checker = make(urls=[server], remember=0.0)
+    await checker.admit(MEMBER)
+    server.takes = 6.0
+    # It has been quick just now, so it seems to be down.
+    assert (await checker.admit(STRANGER)).failed_open
+    await trio.sleep(UNVERIFIED_EVERY)
+    verdict = await checker.recheck(STRANGER)
+    assert (verdict.outcome, verdict.admitted) == (Outcome.REFUSED, False)
 
 
 def crowd(nursery: trio.Nursery, checker: Checker, size: int = 1000) -> None:

@@ -2,8 +2,18 @@
 
 import pytest
 
-from derp.admission.limiter import MAX_LIMIT, MAX_PAUSE, RESERVED, STALE, Fate, Limiter, Turn
-from derp.admission.model import Outcome
+from derp.admission.limiter import (
+    MAX_LIMIT,
+    MAX_PAUSE,
+    OVERDUE,
+    RESERVED,
+    SLOW_FOR,
+    STALE,
+    Fate,
+    Limiter,
+    Turn,
+)
+from derp.admission.model import LATEST_ANSWER, Outcome
 
 YES, NO = Outcome.ALLOWED, Outcome.REFUSED
 LATE, UNREACHABLE, UNKNOWN = Outcome.LATE, Outcome.UNREACHABLE, Outcome.UNKNOWN
@@ -107,6 +117,66 @@ def test_one_that_fails_alone_speaks_for_all_who_wait(played: Played, outcome: O
     assert played.begin() == []
     played.crowd(10)
     assert len(played.begin()) == 1
+
+
+def test_how_long_a_source_has_depends_on_what_is_known_of_it() -> None:
+    played = Played(0)
+    limiter = played.limiter
+
+    def end(outcome: Outcome, after: float) -> Fate:
+        (turn,) = (played.crowd(1), played.begin())[1]
+        assert limiter.time_for(turn, played.now) == limiter.patience(played.now)
+        return played.end(turn, outcome, after)
+
+    assert limiter.patience(played.now) == LATEST_ANSWER
+    end(NO, 0.01)
+    assert limiter.patience(played.now) == OVERDUE
+    assert limiter.patience(played.now + STALE) == LATEST_ANSWER
+    # One that is silent is, until something is heard of it.
+    assert end(LATE, OVERDUE) is Fate.DOWN
+    assert limiter.patience(played.now + 1000.0) == OVERDUE
+    limiter.answered_late(played.now - 6.0, played.now, alone=True)
+    assert limiter.patience(played.now) == LATEST_ANSWER
+    # That it was slow counts for long, whatever comes in time meanwhile.
+    end(NO, 0.01)
+    assert limiter.patience(played.now) == LATEST_ANSWER
+    played.now += SLOW_FOR
+    end(NO, 0.01)
+    assert limiter.patience(played.now) == OVERDUE
+    # One that was down may be slow when it is back.
+    assert end(UNREACHABLE, 0.01) is Fate.DOWN
+    assert limiter.patience(played.now) == LATEST_ANSWER
+    end(YES, OVERDUE)
+    played.now += STALE
+    assert limiter.patience(played.now) == LATEST_ANSWER
+
+
+def test_beside_one_that_is_overdue_another_is_asked(played: Played) -> None:
+    (first,) = played.begin()
+    played.now += OVERDUE
+    (second,) = played.begin()
+    assert (first.alone, second.alone) == (True, False)
+    assert played.limiter.time_for(second, played.now) == LATEST_ANSWER
+    assert played.end(second, NO, 0.01) is Fate.FINAL
+    # The source lives, so that one without an answer speaks for itself.
+    assert played.end(first, LATE, LATEST_ANSWER) is Fate.OVERLOADED
+
+
+def test_a_late_answer_shows_that_the_source_lives(played: Played) -> None:
+    (first,) = played.begin()
+    played.limiter.answered_late(played.now - 40.0, played.now + 1.0, alone=False)
+    assert played.end(first, LATE, LATEST_ANSWER) is Fate.OVERLOADED
+
+
+def test_a_slow_source_is_asked_as_much_as_it_can_take(played: Played) -> None:
+    (first,) = played.begin()
+    played.end(first, NO, 12.0)
+    for size in (2, 3, 4):
+        in_flight = played.begin()
+        assert len(in_flight) == size
+        for turn in in_flight:
+            assert played.limiter.time_for(turn, played.now) == 24.0
+            played.end(turn, NO, 12.0)
 
 
 def test_who_comes_too_late_to_be_asked_is_told_with_the_others(played: Played) -> None:
@@ -245,7 +315,7 @@ def test_nobody_gets_a_turn_who_will_have_left_by_then(played: Played) -> None:
     (asked,) = played.begin()
     played.limiter.remove(asked, played.now)
     played.limiter.take_waiting()
-    hasty = Turn("hasty", played.now + played.limiter.timeout)
+    hasty = Turn("hasty", played.now + played.limiter.timeout(played.now))
     played.limiter.add(hasty)
     patient = Turn("patient", played.now + 100.0)
     played.limiter.add(patient)

@@ -7,7 +7,7 @@ from derp.admission.model import UNAVAILABLE, Outcome, Question, Source, Verdict
 
 def test_outcomes_are_labels_of_metrics() -> None:
     assert [outcome.value for outcome in Outcome] == [
-        *("allowed", "refused", "unknown", "unreachable", "late", "no_room"),
+        *("allowed", "refused", "unknown", "unreachable", "late", "slow", "no_room"),
     ]
 
 

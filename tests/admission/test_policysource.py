@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from derp.admission.allowlist import AllowList
 from derp.admission.checker import Checker
@@ -77,9 +78,11 @@ async def test_the_order_of_the_sources(
     admitted: bool,
     by: str,
     again: bool,
+    nursery: trio.Nursery,
 ) -> None:
     source = None if tailscaled is None else Source(tailscaled)
     judge = checker(entry, listed=listed, source=source)
+    judge.ask_in(nursery)
     verdict = await (judge.recheck if again else judge.admit)(QUESTION)
     assert (verdict.admitted, verdict.source) == (admitted, by)
     assert verdict.authoritative
@@ -93,9 +96,10 @@ async def test_a_denied_key_shows_in_the_metrics() -> None:
     assert judge._metrics.admissions["policy", "refused"] == 1
 
 
-async def test_a_policy_counts_before_what_is_remembered() -> None:
+async def test_a_policy_counts_before_what_is_remembered(nursery: trio.Nursery) -> None:
     source = Source(Outcome.ALLOWED)
     judge = checker(NEITHER, source=source)
+    judge.ask_in(nursery)
     assert (await judge.admit(QUESTION)).admitted
     assert judge.sources.policy is not None
     judge.sources.policy.policy = Policy({KEY: DENY})

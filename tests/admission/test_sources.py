@@ -20,6 +20,7 @@ from tests.admission.devicelists import Fetcher, make_list, wall
 Clock = trio.testing.MockClock
 CLIENT = Question(b"c" * 32, "192.0.2.1")
 YES, NO, LOST, FULL = Outcome.ALLOWED, Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.NO_ROOM
+SLOW = Outcome.SLOW
 
 
 class Asked:
@@ -63,7 +64,10 @@ COMBINATIONS = list(
         (None, YES, NO),
         [(), (YES,), (NO,), (LOST,), (NO, YES), (LOST, YES), (NO, LOST)],
         [(), (YES,), (NO,), (LOST,), (NO, YES), (LOST, YES), (NO, LOST), (NO, FULL)],
-        [(), (YES,), (NO,), (LOST,), (NO, YES), (LOST, YES), (NO, LOST), (NO, FULL)],
+        [
+            *((), (YES,), (NO,), (LOST,), (NO, YES), (LOST, YES), (NO, LOST), (NO, FULL)),
+            *((SLOW,), (SLOW, NO), (SLOW, YES), (LOST, SLOW)),
+        ],
     )
 )
 
@@ -86,7 +90,7 @@ async def test_alternatives(fail_open: bool, is_ordered: bool) -> None:
         if in_list is None and not (lists or tailscaleds or urls):
             assert verdict is None
             continue
-        opens = fail_open and LOST in urls and FULL not in urls
+        opens = fail_open and LOST in urls and not {FULL, SLOW} & {*urls}
         by_asking = bool(tailscaleds or urls) and (
             (not tailscaleds or YES in tailscaleds) and (not urls or YES in urls or opens)
         )

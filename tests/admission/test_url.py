@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import trio
 import trustme
 
+from derp.admission import url as url_module
 from derp.admission.model import Outcome, Question
 from derp.admission.url import AdmissionURL, _Brackets, read_allow
 from derp.errors import StartError, UsageError
@@ -22,6 +24,7 @@ from tests.admission.conftest import (
     Forever,
     Hang,
     StartTCP,
+    Wait,
     always,
     chunked,
     response,
@@ -46,7 +49,7 @@ def machine_with_few_roots(few_roots: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def outcome(url: str, question: Question, patience: float = 5.0) -> Outcome:
-    async with AdmissionURL(url, timeout=patience) as source:
+    async with AdmissionURL(url, timeout=patience, latest=patience) as source:
         return (await source.ask(question)).outcome
 
 
@@ -329,12 +332,47 @@ async def test_no_answer_in_time_is_late(
     start_tcp: StartTCP, question: Question, said: Answer
 ) -> None:
     server = await start_tcp(always(said))
-    async with AdmissionURL(server.url, timeout=SHORT) as source:
+    async with AdmissionURL(server.url, latest=SHORT) as source:
         answer = await source.ask(question)
         assert answer.outcome is Outcome.LATE
         assert "within 0.2 s" in answer.reason
         with trio.fail_after(5):
             await server.left.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [(Wait(0.1), YES), (YES[:20], Wait(0.1), YES[20:])])
+async def test_an_answer_that_comes_late_is_one(
+    start_tcp: StartTCP, question: Question, said: Answer
+) -> None:
+    server = await start_tcp(always(said))
+    async with AdmissionURL(server.url) as source:
+        source._timeout = 0.0
+        assert (await source.ask(question)).outcome is Outcome.ALLOWED
+
+
+@pytest.mark.slow
+async def test_the_body_comes_soon_after_a_late_head(
+    start_tcp: StartTCP, question: Question, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(url_module, "BODY_TIMEOUT", 0.1)
+    server = await start_tcp(always((Wait(0.1), chunked(b'{"Allow":'), Hang())))
+    async with AdmissionURL(server.url) as source:
+        source._timeout = 0.0
+        answer = await source.ask(question)
+        assert answer.outcome is Outcome.REFUSED
+        assert "gave no whole answer within" in answer.reason
+
+
+@pytest.mark.slow
+async def test_no_connection_in_time_is_none(question: Question) -> None:
+    """The kernel accepts it, and nobody begins TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/verify"
+        async with AdmissionURL(url, timeout=SHORT) as source:
+            answer = await source.ask(question)
+    assert answer.outcome is Outcome.UNREACHABLE
+    assert "can't be asked (no connection within 0.2 s)" in answer.reason
 
 
 async def test_nobody_listens(start_tcp: StartTCP, question: Question) -> None:
@@ -521,7 +559,7 @@ async def test_who_was_asked_by_a_redirect_is_named(
     place = f"http://127.0.0.2:{other.port}/there"
     secret = place.replace("//", "//user:secret@") + "?token=secret"
     server = await start_tcp(always(response(code, Location=secret)))
-    async with AdmissionURL(server.url, timeout=2) as source:
+    async with AdmissionURL(server.url, latest=2) as source:
         answer = await source.ask(question)
     reason = f"127.0.0.1:{server.port} redirects to {method} {place}, which {what}"
     assert answer.reason == reason

@@ -62,7 +62,15 @@ assert route(make_backend(), asked).body == bytes(range(32)).hex().encode() + b"
 config = make_config(dev=True, a=":8080", verify_client_addr="192.0.2.0/24")
 checker = make_checker(config, Metrics())
 asked = [Question(bytes(32), host) for host in ("192.0.2.1", "::1")]
-assert [trio.run(checker.admit, each).admitted for each in asked] == [True, False]
+
+
+async def ask():
+    async with trio.open_nursery() as nursery:
+        checker.ask_in(nursery)
+        return [(await checker.admit(each)).admitted for each in asked]
+
+
+assert trio.run(ask) == [True, False]
 """
 
 

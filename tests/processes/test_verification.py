@@ -1,11 +1,14 @@
 """The command with clients checked, as a process."""
 
+import contextlib
 import http.client
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -206,3 +209,86 @@ def test_a_list_that_can_t_be_used_ends_the_start(tmp_path: Path, content: str |
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"derper: -verify-client-file '{nodes}': ")
     assert not (tmp_path / "key").exists()
+
+
+SHORTER_TIMES = """
+from derp.admission import model
+
+model.ANSWER_TIMEOUT, model.LATEST_ANSWER = 1.0, {latest}
+
+from derp.admission import checker
+
+checker.VERDICT_TIMEOUT = 2.0
+"""
+"""For a relay whose admission URL is slow: a second in place of five."""
+
+
+@pytest.fixture
+def slow_controller() -> Iterator[tuple[str, Callable[[bytes], None]]]:
+    """An admission controller that takes longer than the relay waits; admits what it is told to."""
+    members: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(1.5)
+            self.send_response(200)
+            self.end_headers()
+            allowed = any(member in body for member in members)
+            with contextlib.suppress(OSError):
+                self.wfile.write(b'{"Allow": %s}' % (b"true" if allowed else b"false"))
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/verify", members.append
+        server.shutdown()
+        thread.join()
+
+
+def test_a_slow_url_lets_no_stranger_in(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slow_controller: tuple[str, Callable[[bytes], None]],
+) -> None:
+    """It fails open, and all come at once to a relay that has just been started."""
+    (tmp_path / "sitecustomize.py").write_text(SHORTER_TIMES.format(latest=30.0))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    url, admit = slow_controller
+    member, text = new_key()
+    admit(text.encode())
+    with derper(tmp_path, "-verify-client-url", url, tls=False) as relay:
+        port = relay.port("HTTP")
+
+        def insist() -> None:
+            while not login(port, member):
+                time.sleep(0.1)
+
+        with ThreadPoolExecutor(31) as pool:
+            member_is_in = pool.submit(insist)
+            strangers = [pool.submit(login, port, new_key()[0]) for _ in range(30)]
+            assert not any(stranger.result() for stranger in strangers)
+            member_is_in.result(PATIENCE)
+        relay.wait_for("can't verify clients, so they are refused")
+        assert 'verdict="failed_open"} 0\n' in page(relay, "/debug/varz")
+
+
+def test_a_url_that_hangs_fails_open_after_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel accepts connections, and nobody takes them."""
+    (tmp_path / "sitecustomize.py").write_text(SHORTER_TIMES.format(latest=4.0))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/verify"
+        with derper(tmp_path, "-verify-client-url", url, tls=False) as relay:
+            port = relay.port("HTTP")
+            assert not login(port, new_key()[0])
+            relay.wait_for("so they are refused.*can be reached, but gives no answer in time")
+            began = time.monotonic()
+            while not login(port, new_key()[0]):
+                assert time.monotonic() - began < PATIENCE
+            assert 'outcome="late"}' in page(relay, "/debug/varz")

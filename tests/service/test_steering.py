@@ -255,9 +255,12 @@ class Knows:
         return Verdict(outcome, self.name, "not known")
 
 
-async def test_a_checker_without_a_policy_gets_one(autojump_clock: Clock) -> None:
+async def test_a_checker_without_a_policy_gets_one(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
     listed, other = (nacl.public.PrivateKey.generate() for _ in range(2))
     checker = Checker(Metrics(), Sources(urls=[Knows(bytes(listed.public_key))]))
+    checker.ask_in(nursery)
     async with steered(checker) as relay:
         peer = await relay.relay.login(key=listed)
         assert not await relay.is_admitted(Peer(None, other))

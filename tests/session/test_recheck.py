@@ -78,6 +78,7 @@ async def guarded(autojump_clock: Clock) -> AsyncIterator[Guarded]:
 
     def guard(state: RelayState) -> None:
         state.admission = Checker(state.metrics, Sources(tailscaleds=[source]))
+        state.admission.ask_in(state.nursery)
         admissions.append(state.admission)
 
     async with running(guard) as relay:
@@ -243,6 +244,7 @@ async def open_(autojump_clock: Clock) -> AsyncIterator[Guarded]:
 
     def guard(state: RelayState) -> None:
         state.admission = Checker(state.metrics, Sources(urls=[source]), remember=0.0)
+        state.admission.ask_in(state.nursery)
         admissions.append(state.admission)
 
     async with running(guard) as relay, trio.open_nursery() as nursery:
@@ -341,6 +343,7 @@ async def listed(
 
     def guard(state: RelayState) -> None:
         state.admission = Checker(state.metrics, Sources(allowlist=listing, tailscaleds=[source]))
+        state.admission.ask_in(state.nursery)
 
     wake, woken = trio.open_memory_channel[ListRequest](1)
     async with running(guard) as relay, trio.open_nursery() as nursery:

@@ -63,11 +63,6 @@ def test_a_slow_source_may_have_no_time_for_all_at_once() -> None:
     assert faults(slow, replace(GOOD, ends={"source=url,outcome=no_room": 3})) == []
 
 
-def test_one_that_fails_open_lets_strangers_in() -> None:
-    opens = replace(STORM, opens=True)
-    assert faults(opens, replace(GOOD, strangers=replace(STRANGERS, ever=2))) == []
-
-
 def test_the_table_has_a_row_for_each_relay() -> None:
     late = replace(GOOD, belong=replace(BELONG, here=19, last=0.0, refused={"TLS: closed": 4}))
     found = table.rows({STORM: {"theirs": late, "ours": GOOD}})

@@ -20,7 +20,7 @@ def faults(storm: Storm, measured: Measured) -> Sequence[str]:
         found.append(f"{belong.count - belong.here} of {belong.count} that belong are not in")
     if belong.lost:
         found.append(f"{belong.lost} that belong were disconnected")
-    if not storm.opens and strangers.ever:
+    if strangers.ever:
         found.append(f"{strangers.ever} of {strangers.count} {LET_IN}")
     if not storm.is_slow:
         ends = measured.ends

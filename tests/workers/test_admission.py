@@ -84,6 +84,7 @@ class Cluster:
     async def run(self, every: float = 0.0) -> AsyncIterator["Cluster"]:
         async with AsyncExitStack() as stack:
             nursery = await stack.enter_async_context(trio.open_nursery())
+            self.admission.ask_in(nursery)
             for index, line in enumerate(self.lines):
                 judge = WorkerAdmission(line.call)
 
@@ -345,19 +346,20 @@ async def test_a_slow_source_holds_up_no_later_change(
 
 
 async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     monkeypatch.setattr(workers_admission, "MAX_WAITING", 20)
     monkeypatch.setattr(workers_admission, "FEW", 5)
     cluster = Cluster()
+    cluster.admission.ask_in(nursery)
     remote = WorkerAdmission(cluster.lines[0].call)
     member, other = (Question(bytes([n]) * 32, "192.0.2.1") for n in (1, 2))
     cluster.source.known |= {member.key, other.key}
     assert (await remote.admit(member)).admitted
     cluster.source.takes = 1.0
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as crowd:
         for number in range(100, 120):
-            nursery.start_soon(remote.admit, Question(number.to_bytes(32), "192.0.2.2"))
+            crowd.start_soon(remote.admit, Question(number.to_bytes(32), "192.0.2.2"))
         await trio.testing.wait_all_tasks_blocked()
         verdict = await remote.admit(other)
         assert not verdict.admitted
@@ -371,25 +373,26 @@ async def test_a_crowd_that_has_left_is_bounded_and_who_is_known_gets_in(
 
 
 async def test_a_crowd_of_one_network_leaves_room_for_others(
-    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     monkeypatch.setattr(workers_admission, "MAX_WAITING", 20)
     monkeypatch.setattr(workers_admission, "FEW", 5)
     cluster = Cluster()
+    cluster.admission.ask_in(nursery)
     remote = WorkerAdmission(cluster.lines[0].call)
     newcomer = Question(bytes(32), "198.51.100.1")
     cluster.source.known.add(newcomer.key)
     cluster.source.takes = 0.1
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as crowd:
         for number in range(100, 140):
-            nursery.start_soon(remote.admit, Question(number.to_bytes(32), "192.0.2.2"))
+            crowd.start_soon(remote.admit, Question(number.to_bytes(32), "192.0.2.2"))
         await trio.testing.wait_all_tasks_blocked()
         assert cluster.shared._waiting == 20
         assert (await remote.admit(newcomer)).admitted
         # Many networks with few each find an end, too.
         for number in range(100):
             question = Question((200 + number).to_bytes(32), f"192.0.{number}.1")
-            nursery.start_soon(remote.admit, question)
+            crowd.start_soon(remote.admit, question)
         await trio.testing.wait_all_tasks_blocked()
         assert cluster.shared._waiting <= 30
     assert cluster.shared._waiting == 0
