@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser import chromium
 from tests.browser.chromium import Chromium
-from tests.browser.place import TOKEN, Place
+from tests.browser.place import TOKEN, Place, node_key
 from tests.interop.rawderp import SERVER
 from tests.interop.relay import Relay, TestCA, running, write_key_file
 from tests.interop.untested import tell
@@ -41,20 +41,31 @@ def workers() -> int:
 
 
 @pytest.fixture
+def keys() -> str:
+    """What there is of -policy and -verify-client-file; a test that cares sets it by parameters."""
+    return "-policy"
+
+
+@pytest.fixture
 def place(
-    browser: Chromium, workers: int, binaries: dict[str, Path], test_ca: TestCA, tmp_path: Path
+    browser: Chromium,
+    workers: int,
+    keys: str,
+    binaries: dict[str, Path],
+    test_ca: TestCA,
+    tmp_path: Path,
 ) -> Iterator[Place]:
-    """A relay with a policy and an operator's token, and a browser."""
+    """A relay with a policy, or a list of keys, and an operator's token; and a browser."""
     test_ca.issue(tmp_path, "localhost")
     write_key_file(tmp_path / "derper.key", SERVER.private)
-    policy, token = tmp_path / "policy.toml", tmp_path / "token"
-    policy.write_text("[defaults]\n")
+    said, token = tmp_path / keys.strip("-"), tmp_path / "token"
+    said.write_text("[defaults]\n" if keys == "-policy" else f"{node_key('ida')} ida # stays\n")
     token.touch(0o600)
     token.write_text(TOKEN)
-    flags = ["-policy", str(policy), "-admin-token-file", str(token), "-workers", str(workers)]
+    flags = [keys, str(said), "-admin-token-file", str(token), "-workers", str(workers)]
     relay = Relay("relay", [sys.executable, "-m", "derp"], tmp_path, stun=True, flags=flags)
     with running(relay):
-        yield Place(relay, browser, binaries["derpcheck"], test_ca, policy)
+        yield Place(relay, browser, binaries["derpcheck"], test_ca, said)
 
 
 @pytest.fixture(scope="session")

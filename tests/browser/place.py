@@ -28,6 +28,7 @@ class Place:
     derpcheck: Path
     ca: TestCA
     policy: Path
+    """The file of -policy, or of -verify-client-file."""
 
     @property
     def base(self) -> str:

@@ -127,6 +127,25 @@ def test_a_client_is_denied_and_allowed_again(place: Place) -> None:
     check_quiet(place, page)
 
 
+@pytest.mark.parametrize("keys", ["-verify-client-file"])
+def test_a_refused_key_is_put_on_the_list(place: Place) -> None:
+    key = node_key("ada")
+    before = place.policy.read_text()
+    assert place.verdict("ada") == REFUSED
+    page = place.look()
+    refused = 'section[data-name="Refused keys"]'
+    page.until(f"{text(f'{refused} li')} !== null")
+    open_more(page, f"{refused} button")
+    assert page.evaluate(text("#key")) == key
+    said = press(page, "allow", TOKEN)
+    assert said.startswith(f"{key} is allowed")
+    assert str(place.policy) in said
+    assert place.policy.read_text() == f"{before}{key}\n"
+    with contextlib.closing(place.log_in("ada")):
+        page.until(f"{KEYS}.includes({json.dumps(key)})")
+    check_quiet(place, page)
+
+
 @contextlib.contextmanager
 def serving(content: str) -> Iterator[str]:
     """Serve a page at another site than the relay's; yields its URL."""
