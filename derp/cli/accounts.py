@@ -22,7 +22,8 @@ from derp.errors import AccountsFailed, StartError, UsageError
 _INTRODUCTION = """\
 Usage: derper accounts [flags]
 
-Prints what each node key has moved, in UTC days, out of the file of -accounts.
+Prints what each node key has moved, in UTC days, out of the file of -accounts;
+in a container, by default of the relay that runs there.
 The exit code is 0, or 1 if there is no such file or it can't be read, and 2 for
 a wrong flag.\
 """
@@ -84,7 +85,7 @@ _OWN: Final = (
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print the accounts; return the exit code. Raises UsageError and StartError."""
-    arguments = command_flags.parse(argv, environ, _OWN)
+    arguments = command_flags.parse(argv, environ, _OWN, instead_of_relay=["accounts"])
     if arguments is None:
         sys.stdout.write(command_flags.help_text(_INTRODUCTION, _OWN))
         return 0

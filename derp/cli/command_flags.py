@@ -1,7 +1,7 @@
 """A command's arguments: flags of its own, and all those of the relay."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
 import attrs
@@ -47,12 +47,21 @@ def parse(
     own: Sequence[Flag],
     *,
     words: bool = False,
+    instead_of_relay: Collection[str] = (),
 ) -> Arguments | None:
     """Read `argv` (without the command's name) and the variables; return None for -h.
 
     `words`: whether the command takes arguments that are no flags. Writes warnings to stderr, but
     none about what -of adds. Raises UsageError.
+
+    `instead_of_relay`: the flags that say what the flags of the relay say. Where none of them is
+    given, nor -of, a container's relay is asked for it: its first process.
     """
+    if instead_of_relay:
+        flags = [argument for argument in argv if argument.startswith("-")]
+        given = {flag.lstrip("-").partition("=")[0] for flag in flags}
+        if not given & {"of", *instead_of_relay} and (first := procfs.relay_of_container()):
+            argv = [f"-of={first}", *argv]
     # A command reads no key file; with root=True, -c has a default and may be left out.
     table = [*own, OF, *flag_table(environ, root=True)]
     found: Sequence[str] = ()

@@ -35,15 +35,9 @@ _CURE: Final = "name the relay with -of PID, or its socket with -control-socket"
 def parse(
     argv: Sequence[str], environ: Mapping[str, str], own: Sequence[Flag], *, words: bool = False
 ) -> Arguments | None:
-    """Read a command's arguments, as command_flags.parse; in a container, with -of by default.
-
-    There the first process is the relay, and its flags say where the socket is.
-    """
-    flags = [argument for argument in argv if argument.startswith("-")]
-    given = {flag.lstrip("-").partition("=")[0] for flag in flags}
-    if not given & {"of", "c", "control-socket"} and (pid := procfs.relay_of_container()):
-        argv = [f"-of={pid}", *argv]
-    return command_flags.parse(argv, environ, own, words=words)
+    """Read a command's arguments, as command_flags.parse; in a container, with -of by default."""
+    places = ("c", "control-socket")
+    return command_flags.parse(argv, environ, own, words=words, instead_of_relay=places)
 
 
 def socket_path(arguments: Arguments) -> Path:

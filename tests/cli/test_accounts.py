@@ -8,6 +8,7 @@ import pytest
 from derp.accounts.counts import Counts
 from derp.accounts.file import AccountsFile
 from derp.accounts.unwritten import Unwritten
+from derp.cli import procfs
 from derp.cli.main import main
 
 KEY = bytes(range(32))
@@ -77,6 +78,17 @@ def test_the_variable_will_do(
 ) -> None:
     monkeypatch.setenv("DERP_ACCOUNTS_FILE", str(path))
     assert printed(capsys, "-csv")
+
+
+def test_the_file_of_a_containers_relay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(procfs, "relay_of_container", lambda: 7)
+    monkeypatch.setattr(procfs, "arguments_of", lambda pid: ["-accounts", str(path)])
+    monkeypatch.setattr(procfs, "variables_of", lambda pid: {})
+    assert printed(capsys, "-csv")
+    # What the operator says goes before.
+    assert "no such file" in refused(capsys, 1, "-accounts", str(tmp_path / "none"))
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
