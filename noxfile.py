@@ -382,7 +382,8 @@ def micro(session: nox.Session) -> None:
 
 
 PROCESSES_OF_LOWEST = [
-    f"tests/processes/test_{name}.py" for name in ("derper", "certificates", "workers", "accounts")
+    f"tests/processes/test_{name}.py"
+    for name in ("derper", "certificates", "workers", "verification")
 ]
 """Where each dependency is used by relays that are started as people start them."""
 

@@ -21,7 +21,7 @@ from tests.support.derp import UPGRADE, upgrade_request
 from tests.support.ends import StreamEnd
 from tests.support.waiting import until
 
-KILLS = 6
+KILLS = 20
 
 
 class Counting:
