@@ -9,6 +9,7 @@ not balance; it ends by itself in any case.
 """
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -111,7 +112,8 @@ def main() -> int:
     made = table(outcomes)
     print(f"\n{made}\n")
     if options.into:
-        about = origin(surroundings(), options.clients, options.seed, options.seconds)
+        busy = os.getloadavg()[2]
+        about = origin(surroundings(), options.clients, options.seed, options.seconds, busy)
         options.into.write_text(into(options.into.read_text(), f"{made}\n\n{about}"))
     failures = [
         f"{name}: {line}"

@@ -69,14 +69,14 @@ def table(outcomes: Mapping[str, Outcome]) -> str:
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
 
 
-def origin(about: Mapping[str, Any], clients: int, seed: int, seconds: float) -> str:
-    """Say what a table was made with."""
+def origin(about: Mapping[str, Any], clients: int, seed: int, seconds: float, busy: float) -> str:
+    """Say what a table was made with; `busy` is the machine's load average at the end."""
     changed = about["changed_files"]
     commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     return (
         f"{clients:,} clients, {seconds:.0f} s of faults, seed {seed}; "
         f"{about['date'][:10]}, commit {commit}.\n"
-        f"Machine: {about['machine']}, Linux {about['kernel']}."
+        f"Machine: {about['machine']}, Linux {about['kernel']}; load average {busy:.0f}."
     )
 
 

@@ -26,8 +26,9 @@ def test_it_stands_between_the_marks_of_a_page_with_what_it_was_made_with() -> N
         "machine": "a machine",
         "kernel": "6.1",
     }
-    told = origin(about, 2000, 7, 600.0)
+    told = origin(about, 2000, 7, 600.0, 1.6)
     assert "2,000 clients, 600 s of faults, seed 7" in told
+    assert "load average 2" in told
     assert "commit 0123456789ab with 2 changed files" in told
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert into(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"

@@ -105,7 +105,7 @@ def test_its_life(
     test_ca: TestCA,
     tmp_path: Path,
 ) -> None:
-    """Installed, told its name, started, upgraded while it runs, removed, back again, purged."""
+    """Installed, told its name, started, upgraded while it runs, and back, removed, purged."""
     before = leftovers(machine)
     install(machine, package(dist))
     told = machine.run("derper", "-version")
@@ -159,21 +159,23 @@ def it_serves(machine: Machine, binaries: dict[str, Path], ca: TestCA) -> None:
 def it_is_upgraded(
     machine: Machine, binaries: dict[str, Path], ca: TestCA, deb: Path, folder: Path
 ) -> None:
-    """The new one runs, with the key, the settings and the state that were there."""
+    """The new one runs, with the key, the settings and the state that were there; then the old."""
 
     def newer(root: Path) -> None:
         control = root / "DEBIAN/control"
         control.write_text(control.read_text().replace(f"{VERSION}\n", f"{VERSION}+later\n"))
 
-    pid, key = machine.show("derper", "MainPID"), machine.run("cat", "/var/lib/derper/derper.key")
-    install(machine, changed(deb, folder, newer))
-    assert "+later" in machine.run("dpkg-query", "-W", "derper")
-    assert state(machine) == ("enabled", "active")
-    assert machine.show("derper", "MainPID") != pid
-    serves(machine)
-    talk(machine, binaries, ca)
-    assert machine.run("cat", "/var/lib/derper/derper.key") == key
-    assert machine.run("cat", "/etc/default/derper").split() == list(SETTINGS)
+    key = machine.run("cat", "/var/lib/derper/derper.key")
+    for each, is_later in ((changed(deb, folder, newer), True), (deb, False)):
+        pid = machine.show("derper", "MainPID")
+        install(machine, each)
+        assert ("+later" in machine.run("dpkg-query", "-W", "derper")) == is_later
+        assert state(machine) == ("enabled", "active")
+        assert machine.show("derper", "MainPID") != pid
+        serves(machine)
+        talk(machine, binaries, ca)
+        assert machine.run("cat", "/var/lib/derper/derper.key") == key
+        assert machine.run("cat", "/etc/default/derper").split() == list(SETTINGS)
 
 
 def it_is_removed(machine: Machine) -> None:
