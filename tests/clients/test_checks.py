@@ -14,6 +14,7 @@ goroutine 1 [running]:
 """
 
 
+@pytest.mark.slow
 def test_a_tailscaled_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "tailscaled.log").write_text(PANIC)
     with subprocess.Popen(["false"], text=True) as holder, subprocess.Popen(["false"]) as ended:
