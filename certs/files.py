@@ -68,9 +68,11 @@ def read_pair(files: PairFiles, names: Sequence[str], now: datetime, *, some: bo
     found = (
         _date_warning(pair, files.certificate, now),
         _mode_warning(files.key, mode),
-        *map(swap_warning, dict.fromkeys((files.certificate, files.key))),
     )
-    return attrs.evolve(pair, warnings=tuple(warning for warning in found if warning))
+    swappable = map(swap_warning, dict.fromkeys((files.certificate, files.key)))
+    return attrs.evolve(
+        pair, warnings=tuple(filter(None, found)), swap_warnings=tuple(filter(None, swappable))
+    )
 
 
 def open_regular(file: Path) -> BinaryIO:

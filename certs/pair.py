@@ -27,6 +27,8 @@ class Pair:
     self_signed: bool
     warnings: tuple[str, ...] = ()
     """Lines for the operator on faults with which the pair can be served."""
+    swap_warnings: tuple[str, ...] = ()
+    """And on other users than this process's who could swap the files."""
 
     @property
     def names(self) -> tuple[str, ...]:

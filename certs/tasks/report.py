@@ -46,7 +46,7 @@ class Reporter:
     def warnings(self, pair: Pair) -> None:
         """Log the warnings of a pair that is served."""
         if not self.follows:
-            for warning in pair.warnings:
+            for warning in (*pair.warnings, *pair.swap_warnings):
                 logger.warning(warning)
 
     def replaced(self, pair: Pair) -> None:

@@ -169,6 +169,7 @@ def _pin(config: Config) -> str | None:
         pair = manual.load(files, config.tls.hostnames, datetime.now(UTC), make=False)
     except CertificateError as error:
         raise StartError(str(error)) from error
+    # Not the pair's swap_warnings: who runs this may be another user than the relay's own.
     for warning in (*pair.warnings, derpmap.chain_warning(config, pair)):
         if warning is not None:
             _warn(warning)

@@ -110,7 +110,7 @@ def test_where_tailscaled_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_certificate_and_its_key(tmp_path: Path) -> None:
     files = pair_files(tmp_path, "192.0.2.7")
     write_self_signed(files, ip_address("192.0.2.7"), NOW)
-    warnings = read_pair(files, ["192.0.2.7"], NOW).warnings
+    warnings = read_pair(files, ["192.0.2.7"], NOW).swap_warnings
     assert warnings == tuple(f"{file}: could be swapped" for file in (files.certificate, files.key))
 
 

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -67,3 +68,14 @@ def test_an_unservable_pair_is_raised_by_the_process_that_renews_and_logged_by_o
     FOLLOWS.unservable(certificate, UnusablePairError("damaged"))
     (record,) = caplog.records
     assert record.getMessage() == "this process has no certificate to serve"
+
+
+def test_all_warnings_of_a_pair_are_logged_by_the_process_that_renews(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    warnings = {"warnings": ("it ends soon",), "swap_warnings": ("others own it",)}
+    faulty = cast("Pair", SimpleNamespace(**warnings))
+    FOLLOWS.warnings(faulty)
+    assert not caplog.messages
+    RENEWS.warnings(faulty)
+    assert caplog.messages == ["it ends soon", "others own it"]
